@@ -1,0 +1,33 @@
+# Two commands do the job on a machine that has only Python 3.11 or newer: make demo, make test.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint bench clean help
+
+help:            ## what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)   ## a real engine on a generated model: cold, warm, after kill -9; then it serves
+	$(BIN)/bioproxy demo $(ARGS)
+
+test: $(STAMP)   ## every test, on fake and real engines
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: $(STAMP)   ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## figures beside nginx, written to bench/results.md
+	$(BIN)/python -m bench $(ARGS)
+
+clean:           ## remove what was made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

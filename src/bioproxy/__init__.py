@@ -1,0 +1,15 @@
+"""bioproxy: the front door of self-hosted LLM servers.
+
+It stands between clients and llama.cpp's `llama-server`, fills prompt templates in, lets users go before
+background work, and keeps the KV cache warm and on disk, so that no prompt prefix is computed twice.
+
+Where to start reading: `app.py` builds every part; `front/` is the way of a request; `kv/` decides what the
+engine must not compute again. Imports point downwards only (the contract stands in pyproject.toml).
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("bioproxy")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0.0.0+source"

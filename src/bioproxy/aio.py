@@ -1,0 +1,119 @@
+"""Task helpers: every background task has a name, an owner and an end.
+
+`asyncio.create_task` alone loses tasks to the garbage collector and swallows their exceptions; the linter bans it
+(TID251). Here are the few shapes that replace it: `spawn` for a task that somebody holds, `guarded` for a service
+that must outlive its own faults, `finish` to end tasks for good, `poll` to look at the outside world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def spawn(work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Start `work` as a task named `name`. The caller holds it and ends it with `finish`."""
+    return asyncio.get_running_loop().create_task(work, name=name)
+
+
+async def finish(tasks: Iterable[asyncio.Task[Any]], *, deadline: float = 5.0) -> None:
+    """Cancel `tasks` and wait until each has really ended, `deadline` seconds at most.
+
+    Shielded against a cancellation of the caller: a clean-up that is cut short would leak what it cleans up.
+    Exceptions of the tasks are logged, for nobody else will see them.
+    """
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if not pending:
+        return
+    _, late = await shielded(asyncio.wait(pending, timeout=deadline))
+    for task in pending:
+        if task in late:
+            log.error("task %s did not end within %.0f s of being cancelled", task.get_name(), deadline)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task %s failed while it ended: %r", task.get_name(), error)
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end even when the caller is cancelled, and only then let the cancellation go on."""
+    task = spawn(work, name="shielded clean-up")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait([task])
+        raise
+
+
+async def guarded(
+    service: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    on_fault: Callable[[str, Exception], None] | None = None,
+    first_delay: float = 0.5,
+    longest_delay: float = 30.0,
+) -> None:
+    """Run `service` until it returns; a fault is logged, told to `on_fault`, and it starts again with back-off.
+
+    A fault in a warm-up must not cut streams: in a plain TaskGroup one exception would cancel every neighbour.
+    """
+    delay = first_delay
+    while True:
+        started = asyncio.get_running_loop().time()
+        try:
+            await service()
+        except Exception as error:
+            log.exception("%s failed and starts again in %.1f s", name, delay)
+            if on_fault is not None:
+                on_fault(name, error)
+        else:
+            return
+        await asyncio.sleep(delay)
+        lived = asyncio.get_running_loop().time() - started
+        delay = first_delay if lived > 2 * longest_delay else min(delay * 2, longest_delay)
+
+
+async def wait_first(*events: asyncio.Event, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - a bound, not a scope
+    """Wait until one of `events` is set; False when `timeout` seconds passed first."""
+    waiters = [spawn(event.wait(), name="wait_first") for event in events]
+    try:
+        done, _ = await asyncio.wait(waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()
+
+
+async def poll(
+    look: Callable[[], Awaitable[T | None]],
+    *,
+    interval: float,
+    deadline: float | None = None,
+    jitter: float = 0.1,
+    moot: asyncio.Event | None = None,
+) -> T | None:
+    """Look at the outside world every `interval` seconds until `look` returns something; None when time is up.
+
+    `moot` ends it early (returns None). `jitter` is a share of the interval, so that many pollers do not beat in time.
+    """
+    loop = asyncio.get_running_loop()
+    end = None if deadline is None else loop.time() + deadline
+    moot = moot or asyncio.Event()
+    while not moot.is_set():
+        found = await look()
+        if found is not None:
+            return found
+        pause = interval * (1 + jitter * (2 * random.random() - 1))  # noqa: S311 - no secret hangs on it
+        if end is not None:
+            if loop.time() >= end:
+                return None
+            pause = min(pause, max(0.0, end - loop.time()))
+        await wait_first(moot, timeout=pause)
+    return None

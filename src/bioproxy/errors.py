@@ -1,0 +1,132 @@
+"""Every error that bioproxy raises on purpose, in one tree.
+
+    BioproxyError                 500 internal_error
+    ├── ConfigError               500 config_error            carries every problem of a file, not the first one
+    ├── RequestError              400 invalid_request_error   the client sent something that cannot be served
+    ├── Unauthorized              401 authentication_error
+    ├── Forbidden                 403 permission_error
+    ├── NotFound                  404 not_found_error
+    ├── TemplateError             500 template_error          names template, file, place
+    ├── QueueFull                 429 rate_limit_error        retry_after is set
+    ├── QueueTimeout              503 overloaded_error        retry_after is set
+    ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
+    ├── EngineRefused             the engine's status         it answered an error to a request of ours
+    └── EngineProtocolError       502 engine_protocol_error   it answered something that is no HTTP
+
+A class is a decision about what the client sees (`status`, `code`); the message says what, where and what to do.
+A library's exceptions are mapped in the module that calls the library, so that nobody above catches `OSError`.
+How an error looks in the dialect of a call (OpenAI, Anthropic, llama.cpp) is `front/dialects.py`'s business.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class BioproxyError(Exception):
+    """The root: a message for people, a status and a code for programs.
+
+    `status` is an HTTP status; `retry_after` is in whole seconds, where the client may try again.
+    """
+
+    default_status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self.default_status if status is None else status
+        self.retry_after = retry_after
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong in a configuration: where it stands and what to do about it."""
+
+    message: str
+    where: str = ""  # "conf.yaml:12" or "environment variable BIOPROXY_PROXY_PORT" or "flag -port"
+    key: str = ""  # dotted path, "kv.policy"
+
+    def __str__(self) -> str:
+        """Read as one line: `conf.yaml:12: kv.policy: must be one of auto, always, off`."""
+        return ": ".join(part for part in (self.where, self.key, self.message) if part)
+
+
+class ConfigError(BioproxyError):
+    """A configuration that cannot be used; all its problems at once."""
+
+    code = "config_error"
+
+    def __init__(self, problems: list[Problem] | tuple[Problem, ...]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RequestError(BioproxyError):
+    """The request cannot be served as it is: 400, or the closer 4xx status that is given."""
+
+    default_status = 400
+    code = "invalid_request_error"
+
+
+class Unauthorized(BioproxyError):
+    """No key, or none that is known."""
+
+    default_status = 401
+    code = "authentication_error"
+
+
+class Forbidden(BioproxyError):
+    """The key is known and does not suffice, or the page or host that asks is foreign."""
+
+    default_status = 403
+    code = "permission_error"
+
+
+class NotFound(BioproxyError):
+    """No such route, prefix or snapshot."""
+
+    default_status = 404
+    code = "not_found_error"
+
+
+class TemplateError(BioproxyError):
+    """A template cannot be filled in; the message names template, file and place."""
+
+    code = "template_error"
+
+
+class QueueFull(BioproxyError):
+    """More requests wait than `queue_limit` allows."""
+
+    default_status = 429
+    code = "rate_limit_error"
+
+
+class QueueTimeout(BioproxyError):
+    """A request waited for `queue_timeout` and was not served."""
+
+    default_status = 503
+    code = "overloaded_error"
+
+
+class EngineUnavailable(BioproxyError):
+    """The engine cannot be reached, or closed the connection before it answered."""
+
+    default_status = 502
+    code = "engine_unavailable"
+
+
+class EngineRefused(BioproxyError):
+    """The engine answered a request of ours (not a client's) with an error; `status` is the engine's."""
+
+    default_status = 502
+    code = "engine_refused"
+
+
+class EngineProtocolError(BioproxyError):
+    """The engine's answer is no HTTP, or ends before its own length says so."""
+
+    default_status = 502
+    code = "engine_protocol_error"

@@ -1,0 +1,167 @@
+"""The event bus: lower packages say what happened, and never learn who listens.
+
+Every event is a frozen Struct. `Bus.publish` calls the subscribers of that class at once, in order of subscription,
+on the loop's thread: a subscriber must be short and must not raise (a fault is logged and the others still hear it).
+metrics.py, the log of the admin's `/events` stream and `/status` live from this; nothing may *depend* on an event to be
+correct, for that is what function calls are for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from bioproxy.activity import Record  # noqa: TC001 - msgspec reads the annotation at run time
+
+log = logging.getLogger(__name__)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What happened; the tag is the class's name, so that `/events` can send it as JSON."""
+
+
+class RequestEnded(Event, frozen=True, kw_only=True):
+    """The last byte of an answer is out, or the request failed."""
+
+    record: Record
+
+
+class EngineChanged(Event, frozen=True, kw_only=True):
+    """The engine became `absent`, `loading`, `ready` or `stuck`; `reason` is one sentence."""
+
+    url: str
+    state: str
+    reason: str = ""
+    model: str = ""
+    build: str = ""
+
+
+class SnapshotSaved(Event, frozen=True, kw_only=True):
+    """A snapshot is on disk and verified. `prefix` is empty for a conversation."""
+
+    prefix: str
+    tokens: int
+    bytes: int
+    seconds: float
+
+
+class SnapshotRestored(Event, frozen=True, kw_only=True):
+    """A restore was tried; `status` is `ok`, `failed` or `worthless` (the engine did not use what it read)."""
+
+    prefix: str
+    status: str
+    tokens: int
+    seconds: float
+
+
+class SnapshotDropped(Event, frozen=True, kw_only=True):
+    """A snapshot left the index: `budget`, `replaced`, `aged`, `quarantined`, `changed`, `missing`."""
+
+    prefix: str
+    reason: str
+    bytes: int
+
+
+class SavingPaused(Event, frozen=True, kw_only=True):
+    """Saving stopped (`paused`) or resumed; `reason` is for people, `kind` for the metrics label."""
+
+    paused: bool
+    kind: str
+    reason: str
+
+
+class WarmupChecked(Event, frozen=True, kw_only=True):
+    """The warm-up looked whether there is anything to do."""
+
+
+class WarmupStarted(Event, frozen=True, kw_only=True):
+    """A warm-up of `prefix` begins or resumes at `done` of `tokens` tokens."""
+
+    prefix: str
+    tokens: int
+    done: int
+
+
+class WarmupYielded(Event, frozen=True, kw_only=True):
+    """A warm-up gave way to a user after `done` of `tokens` tokens."""
+
+    prefix: str
+    tokens: int
+    done: int
+
+
+class WarmupEnded(Event, frozen=True, kw_only=True):
+    """A warm-up's prompt prefix is resident (and saved, where that is possible)."""
+
+    prefix: str
+    tokens: int
+    evaluated: int
+    seconds: float
+
+
+class WarmupFailed(Event, frozen=True, kw_only=True):
+    """A warm-up failed; `type` is one word for the metrics label, `reason` a sentence."""
+
+    prefix: str
+    type: str
+    reason: str
+
+
+class TemplateChanged(Event, frozen=True, kw_only=True):
+    """A template's text changed and settled; `cost` says in words what that makes the engine compute again."""
+
+    prefix: str
+    version: str
+    cost: str = ""
+
+
+class TemplateFault(Event, frozen=True, kw_only=True):
+    """A template or an include cannot be read; the last good text stays in use. Empty `reason`: mended."""
+
+    prefix: str
+    reason: str
+
+
+class ConfigReloaded(Event, frozen=True, kw_only=True):
+    """A reload was tried; `error` is empty when it was taken over."""
+
+    error: str = ""
+    changed: tuple[str, ...] = ()
+
+
+class ServiceFailed(Event, frozen=True, kw_only=True):
+    """A guarded service raised and starts again."""
+
+    name: str
+    error: str
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Bus:
+    """Subscribers by event class. One bus per App; no global one, so that tests do not hear each other."""
+
+    def __init__(self) -> None:
+        self.subscribers: dict[type[Event], list[Callable[[Any], None]]] = defaultdict(list)
+
+    def subscribe(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Call `callback` for each event of exactly the class `kind` (of every class for `Event` itself).
+
+        Returns what ends the subscription.
+        """
+        callbacks = self.subscribers[kind]
+        callbacks.append(callback)
+        return lambda: callbacks.remove(callback)
+
+    def publish(self, event: Event) -> None:
+        """Tell everyone who subscribed; returns when all have heard it."""
+        for callback in (*self.subscribers.get(type(event), ()), *self.subscribers.get(Event, ())):
+            try:
+                callback(event)
+            except Exception:
+                log.exception("a subscriber of %s failed", type(event).__name__)
