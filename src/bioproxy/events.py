@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bioproxy.activity import Record  # noqa: TC001 - msgspec reads the annotation at run time
+from bioproxy.activity import Record
 
 log = logging.getLogger(__name__)
 

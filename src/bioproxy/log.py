@@ -17,7 +17,13 @@ import msgspec
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
-COLOURS = {"DEBUG": "\x1b[2m", "INFO": "", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+COLOURS = {
+    "DEBUG": "\x1b[2m",
+    "INFO": "",
+    "WARNING": "\x1b[33m",
+    "ERROR": "\x1b[31m",
+    "CRITICAL": "\x1b[1;31m",
+}
 RESET = "\x1b[0m"
 
 

@@ -1,1 +1,1 @@
-"""admin"""
+"""The operator's port: health, metrics, status, events, commands."""

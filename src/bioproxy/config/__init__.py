@@ -1,1 +1,1 @@
-"""config"""
+"""The one Config, and how files, environment and flags become it."""

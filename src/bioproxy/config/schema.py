@@ -22,11 +22,7 @@ Count = Annotated[int, Meta(ge=1)]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all configuration: frozen, keywords only, unknown keys are errors."""
-
-
-class Key(Struct):
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One API key. Exactly one of `key`, `key_file`, `sha256` (hex of the key) is given.
 
     `name` stands in logs, fairness and metrics; `group` may share cached conversations (default: each key its own);
@@ -45,20 +41,20 @@ class Key(Struct):
     forwards_users: bool = False
 
 
-class Prefix(Struct):
+class Prefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One prefix: the file of its template."""
 
     template: str
 
 
-class Log(Struct):
+class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`level` and `format` of the log on stderr; plain lines or JSON objects."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["plain", "json"] = "plain"
 
 
-class Limits(Struct):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one client connection may cost. `body` and `head` are bytes of one message; time-outs are seconds.
 
     `head_timeout`: from a request's first byte to its head's end; `body_timeout`: without a byte of a body;
@@ -74,7 +70,7 @@ class Limits(Struct):
     connections: Count = 20_000
 
 
-class Kv(Struct):
+class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The KV cache on disk; docs/kv-cache.md explains each key with the rule it belongs to.
 
     `policy`: `auto` (restore and save when it pays), `always` (around each templated request), `off`. `directory`: the
@@ -101,7 +97,7 @@ class Kv(Struct):
     isolate: Literal["off", "strict"] = "off"
 
 
-class Warmup(Struct):
+class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Warm-up of templates. `settle`: seconds without a change before a template counts as changed.
 
     `chunk_seconds`: the longest a user may wait for a warm-up's chunk; `heads`: how many heads per prefix are warmed.
@@ -113,7 +109,7 @@ class Warmup(Struct):
     heads: Annotated[int, Meta(ge=0, le=16)] = 2
 
 
-class Config(Struct):
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything. The first seven keys are the seed's.
 
     `proxy_host`, `proxy_port`: where clients connect; `admin_host`, `admin_port`: where operators do. `backend_url`: the

@@ -1,1 +1,1 @@
-"""front"""
+"""The way of a request: from a route to the last relayed byte."""

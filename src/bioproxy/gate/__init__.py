@@ -1,1 +1,1 @@
-"""gate"""
+"""The queue in front of an engine: who may use it next."""

@@ -1,1 +1,1 @@
-"""warmup"""
+"""Background work that makes templates resident before anyone asks."""

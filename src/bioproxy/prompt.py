@@ -1,0 +1,42 @@
+"""The vocabulary for what shapes a prompt; shared by templates, kv and warmup, which do not know each other.
+
+A conversation is a row of *pieces* in prompt order: the head first, then each message as the engine receives it. The
+KV cache is known by *cuts* through that row: a running hash up to a place, so that two conversations that begin alike
+share the digests of their common beginning, whatever comes after.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One stretch of a prompt: its name for people ("message 3 (user)") and its normalised bytes.
+
+    `marks` are offsets in `data` at which a further cut is wanted: where a template's static beginning ends.
+    """
+
+    label: str
+    data: bytes
+    marks: tuple[int, ...] = ()
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """A place in a prompt: the digest of everything before it (16 bytes), and how many bytes that is."""
+
+    digest: bytes
+    offset: int
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What stands before the first user message, in the chat dialect, as raw JSON; empty where the client sent none.
+
+    `messages`: the system (and developer) messages, a JSON array; `tools`: a JSON array; `kwargs`:
+    `chat_template_kwargs`, a JSON object; `lora`: a JSON array. Equal heads render to the same text.
+    """
+
+    messages: bytes = b"[]"
+    tools: bytes = b""
+    kwargs: bytes = b""
+    lora: bytes = b""
+    extra: bytes = b""  # other fields that change the rendered prompt (reasoning_effort ...), a JSON object
