@@ -119,7 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `queue_timeout` seconds each; `stream_keepalive`: seconds without a byte before a comment line (0: off);
     `stall_timeout`: seconds without any sign of life before an engine counts as stuck; `shutdown_timeout`: seconds that
     streams get at SIGTERM. `api_keys`, `admin_key`, `metrics_key`, `admin_hosts` (further names the admin port answers
-    to), `trusted_proxies` (networks whose X-Forwarded-* is believed), `cors_origins` (`*` for any).
+    to), `trusted_proxies` (networks whose X-Forwarded-* is believed), `cors_origins` (`*` for any; none: any page where
+    there are `api_keys`, else pages from this machine).
     `state_directory`: where pins, heads and the lock live (default: `$XDG_STATE_HOME/bioproxy`).
     """
 
@@ -143,7 +144,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_key: str = ""
     admin_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ("*",)
+    cors_origins: tuple[str, ...] = ()
     state_directory: str = ""
     log: Log = Log()
     limits: Limits = Limits()

@@ -1,0 +1,44 @@
+"""What a request needs of the engine that serves it, in one value.
+
+`app.py` builds it from the parts; the front never looks past it. With many models the registry will hand out one of
+these per model: the way of a request does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from bioproxy.engines.attach import Attachment
+from bioproxy.gate.gate import Gate
+from bioproxy.kv.keeper import Keeper
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.pins import Pins
+from bioproxy.warmup.heads import Heads
+from bioproxy.wire.upstream import Pool
+
+
+class Engine(msgspec.Struct):
+    """One engine with its gate, its cache and its templates.
+
+    `owned`: it is a child of ours, so a request that it lost before the first byte is worth a second try; `slots` and
+    `context` are 0 until it told them. `too_long` is asked with a prefix and returns why that template cannot be used.
+    """
+
+    pool: Pool
+    gate: Gate
+    keeper: Keeper
+    attachment: Attachment
+    catalogue: Catalogue
+    pins: Pins
+    heads: Heads
+    owned: bool
+    key: str
+    too_long: Callable[[str], str]
+
+    @property
+    def slots(self) -> int:
+        """The engine's slots, 1 until it told."""
+        facts = self.attachment.facts
+        return facts.slots if facts is not None else 1

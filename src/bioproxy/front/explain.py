@@ -1,0 +1,43 @@
+"""One sentence for why a request took as long as it did, from its record alone."""
+
+from __future__ import annotations
+
+from bioproxy.activity import Record
+
+NOTABLE = 0.05  # seconds below which a part is not worth a word
+
+
+def seconds(value: float) -> str:
+    """`0.12 s`, `3.4 s`, `75 s`: as many digits as say something."""
+    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 60 else f"{value:.0f} s"
+
+
+def prompt_part(record: Record) -> str:
+    """What the engine had to evaluate, and what it had."""
+    if record.tokens_evaluated is None or record.tokens_cached is None:
+        return (
+            "" if record.prefill is None or record.prefill < NOTABLE else f"the prompt took {seconds(record.prefill)}"
+        )
+    prompt = record.tokens_cached + record.tokens_evaluated
+    took = "" if record.prefill is None else f" in {seconds(record.prefill)}"
+    return f"{record.tokens_cached:,} of {prompt:,} prompt tokens came from the cache, the rest was evaluated{took}"
+
+
+def explain(record: Record) -> str:
+    """Queue, save, restore, prompt and generation, each where it counted; the error, where there was one."""
+    parts = []
+    if record.queue >= NOTABLE:
+        parts.append(f"waited {seconds(record.queue)} in the queue")
+    if record.save >= NOTABLE:
+        parts.append(f"{seconds(record.save)} to save what was resident")
+    if record.restore > 0:
+        parts.append(f"{seconds(record.restore)} to restore the cache")
+    if part := prompt_part(record):
+        parts.append(part)
+    if record.decode is not None and record.tokens_generated:
+        parts.append(f"{record.tokens_generated:,} tokens were generated in {seconds(record.decode)}")
+    if record.outcome == "client_left":
+        parts.append(f"the client left after {seconds(record.total)}")
+    if record.error:
+        parts.append(record.error)
+    return "; ".join(parts) or f"nothing to speak of: {seconds(record.total)}"

@@ -1,0 +1,225 @@
+"""Requests that compute: expand, wait for a grant, bring the cache back, relay, remember.
+
+The order matters. The body is read and expanded before the queue, so that a slow sender holds no grant and a broken
+template costs nobody a wait. The grant is taken before the cache is touched, because a restore in mid-generation
+corrupts (kv-rule 4). What the slot holds is noted after the last byte, from the engine's own count (`cache_n`), for
+only that tells whether the look-up was right.
+
+What can be cancelled where: a client that leaves cancels this task at any await; each `finally` gives back what it
+took, and a grant whose answer did not end is given back as *cut*, which keeps slot actions away until the engine is
+idle.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from bioproxy.engines.llama import Timings, read_timings
+from bioproxy.errors import EngineUnavailable, QueueTimeout, RequestError
+from bioproxy.front.engine import Engine
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.forward import end_to_end
+from bioproxy.front.keepalive import Keepalive
+from bioproxy.kv.keeper import Prepared, Want
+from bioproxy.templates.expand import Expanded, expand
+from bioproxy.wire.message import Headers
+from bioproxy.wire.relay import relay
+from bioproxy.wire.upstream import Response
+
+SLOT_FIELD = frozenset({"id_slot"})
+NOTHING: frozenset[str] = frozenset()
+ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
+HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
+
+
+def open_body(exchange: Exchange, engine: Engine) -> Expanded:
+    """Fill the templates in and judge the body; RequestError where it must not be passed on."""
+    assert exchange.route.dialect is not None
+    request = exchange.request
+    drop = SLOT_FIELD if engine.slots == 1 else NOTHING
+    scope = exchange.principal.name.encode() if exchange.principal else b""
+    expanded = expand(
+        request.body,
+        dialect=exchange.route.dialect,
+        catalogue=engine.catalogue,
+        pins=engine.pins,
+        scope=scope,
+        drop=drop,
+    )
+    if expanded.prefix and (reason := engine.too_long(expanded.prefix)):
+        raise RequestError(f"template {expanded.prefix} is {reason}; start the engine with a larger -c")
+    if expanded.has_id_slot and not expanded.readable:
+        raise RequestError("this body names an id_slot and cannot be read well enough to take it out; send plain JSON")
+    return expanded
+
+
+class Inference:
+    """One computing request on one engine."""
+
+    __slots__ = ("engine", "exchange", "expanded", "headers", "keepalive", "want")
+
+    def __init__(
+        self, exchange: Exchange, engine: Engine, expanded: Expanded, *, headers: Headers, period: float
+    ) -> None:
+        self.exchange = exchange
+        self.engine = engine
+        self.expanded = expanded
+        self.headers = headers
+        self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
+        self.want = self.wish()
+        exchange.streaming = expanded.stream
+        exchange.record.stream = expanded.stream
+        exchange.record.prefix = expanded.prefix
+
+    def wish(self) -> Want:
+        """What this request would like to find in the slot."""
+        store = b"no-store" not in (self.exchange.request.header(b"cache-control") or b"").lower()
+        principal = self.exchange.principal
+        return self.engine.keeper.want(
+            self.expanded.pieces,
+            group=principal.group if principal else "",
+            prefix=self.expanded.prefix,
+            version=self.expanded.version,
+            store=store,
+        )
+
+    def accepted(self) -> None:
+        """The request was granted: what it taught us about the conversation is kept from here on."""
+        if not self.want.store:
+            return
+        for key, filled in self.expanded.pins:
+            self.engine.pins.put(key, filled)
+        if self.expanded.head is not None and self.expanded.prefix:
+            conversation = self.want.cuts[-1].digest if self.want.cuts else b""
+            self.engine.heads.note(self.expanded.prefix, self.expanded.head, conversation)
+
+    async def run(self) -> None:
+        """Serve the request, or raise what the client shall be told."""
+        self.keepalive.start()
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    if await self.attempt():
+                        return
+                except EngineUnavailable as error:
+                    self.engine.attachment.suspect(error.message)
+                    if not self.engine.owned or attempt == ATTEMPTS or self.exchange.tail.first is not None:
+                        raise
+            raise QueueTimeout("the engine kept loading; try again later", retry_after=10)
+        finally:
+            self.keepalive.stop()
+
+    async def attempt(self) -> bool:
+        """One grant, one try; False when the engine said that it is still loading."""
+        principal = self.exchange.principal
+        grant = await self.engine.gate.acquire(
+            work=self.exchange.record.work,
+            client=self.exchange.record.client,
+            priority=principal.priority if principal else 0,
+            max_running=principal.max_running if principal else 0,
+            key=self.want,
+        )
+        self.exchange.record.queue += grant.waited
+        sent = whole = False
+        response: Response | None = None
+        prepared = Prepared()
+        try:
+            self.accepted()
+            prepared = await self.engine.keeper.prepare(self.want, grant)
+            self.exchange.record.restore += prepared.seconds
+            self.exchange.record.save += prepared.save_seconds
+            sent = True
+            request = self.exchange.request
+            response = await self.engine.pool.request("POST", request.target, self.headers, self.expanded.body)
+            done = await self.answer(response)
+            whole = True
+            return done
+        finally:
+            if response is not None and not whole:
+                response.abort()
+            self.settle(prepared, complete=whole)
+            grant.release(cut=sent and not whole)
+
+    async def answer(self, response: Response) -> bool:
+        """Relay the engine's answer; False when it says that it is still loading."""
+        exchange = self.exchange
+        events = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
+        if response.status == 503 or (self.keepalive.began and not (events and response.status == 200)):
+            return self.refused(response, await response.read())
+        exchange.record.status = response.status
+        exchange.streaming = events
+        if not events:
+            self.keepalive.stop()
+        await relay(
+            response,
+            exchange.responder,
+            headers=self.timing_headers(),
+            tail=exchange.tail,
+            started=self.keepalive.began,
+        )
+        return True
+
+    def refused(self, response: Response, body: bytes) -> bool:
+        """An answer that was read whole: wait on where it says "loading", else pass it on as it still can be."""
+        if response.status == 503 and b"oading" in body:
+            self.engine.gate.close("the engine is loading its model")
+            self.engine.attachment.suspect("it answered 503, loading")
+            return False
+        self.exchange.record.status = response.status
+        if self.keepalive.began:
+            message = error_text(body) or f"the engine answered {response.status}"
+            self.exchange.fail(EngineUnavailable(message, status=response.status), "engine_error")
+        else:
+            self.exchange.responder.send(response.status, end_to_end(response.headers), body)
+        return True
+
+    def timing_headers(self) -> Headers:
+        """`Server-Timing` (W3C): where the time before the first byte went, in milliseconds."""
+        record = self.exchange.record
+        parts = b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f"
+        first = self.exchange.since_arrival() * 1e3
+        return [(b"Server-Timing", parts % (record.queue * 1e3, record.restore * 1e3, first))]
+
+    def settle(self, prepared: Prepared, *, complete: bool) -> None:
+        """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
+        exchange = self.exchange
+        timings: Timings | None = None
+        if exchange.tail.total:
+            timings = read_timings(exchange.route.endpoint, exchange.streaming, exchange.tail.last())
+            note_timings(exchange, timings)
+        exchange.record.cache = cache_word(prepared.status, timings)
+        self.engine.keeper.served(self.want, prepared, timings, complete=complete and exchange.record.status == 200)
+
+
+def note_timings(exchange: Exchange, timings: Timings) -> None:
+    """Copy the engine's figures; where it gave no seconds, the first byte tells."""
+    record = exchange.record
+    record.tokens_cached = timings.cached
+    record.tokens_evaluated = timings.evaluated
+    record.tokens_generated = timings.generated
+    record.prefill = timings.prefill
+    record.decode = timings.decode
+    if timings.prefill is None and exchange.tail.first is not None and exchange.streaming:
+        waited = record.queue + record.restore + record.save
+        record.prefill = max(0.0, exchange.tail.first - exchange.request.arrived - waited)
+
+
+def cache_word(status: str, timings: Timings | None) -> str:
+    """`restored`, `hit` or `miss`, from what the engine counted; empty where it did not say."""
+    if timings is None or timings.cached is None:
+        return ""
+    if status == "restored":
+        return "restored"
+    prompt = timings.cached + (timings.evaluated or 0)
+    return "hit" if prompt and timings.cached >= math.floor(HIT * prompt) else "miss"
+
+
+def error_text(body: bytes) -> str:
+    """The message of an engine's JSON error, or the start of whatever it sent."""
+    try:
+        parsed = msgspec.json.decode(body)
+        return str(parsed["error"]["message"])
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")

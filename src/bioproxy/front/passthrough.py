@@ -1,0 +1,130 @@
+"""Requests that are passed on as they came: unknown routes, reading routes, slot actions, upgrades.
+
+Four ways, by the route's `gate`:
+- free: computes nothing, goes at once;
+- grant: might compute, waits its turn like any user's request;
+- slot_action: `POST /slots/…` runs alone, and afterwards nobody knows what the slots hold (kv-rule 4);
+- shared: `/slots` and `/metrics`, of which the engine must not be asked more than once in two seconds, or it stops
+  noticing that clients left (facts, 0.7). All clients of two seconds get one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from bioproxy.errors import BioproxyError, Forbidden, RequestError
+from bioproxy.front.engine import Engine
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.forward import end_to_end
+from bioproxy.gate.gate import Grant
+from bioproxy.wire.message import Headers
+from bioproxy.wire.relay import relay, tunnel
+from bioproxy.wire.upstream import Response
+
+PACE = 2.0  # seconds between two questions for /slots or /metrics (kv-rule 5)
+OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
+
+
+async def free(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
+    """Pass one request on and its answer back, upgrades included."""
+    request = exchange.request
+    response = await engine.pool.request(request.method, request.target, headers, body)
+    await answer(exchange, response)
+
+
+async def answer(exchange: Exchange, response: Response) -> None:
+    """Relay an answer; the engine's work ends when the client leaves."""
+    exchange.record.status = response.status
+    try:
+        if response.status == 101:
+            await tunnel(response, exchange.responder)
+        else:
+            exchange.streaming = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
+            await relay(response, exchange.responder, headers=[], tail=exchange.tail)
+    except BaseException:
+        response.abort()
+        raise
+
+
+async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
+    """The same with a user's grant; what the engine computed for it is not what the slot held before."""
+    grant = await acquire(exchange, engine)
+    whole = False
+    try:
+        await free(exchange, engine, headers, body)
+        whole = True
+    finally:
+        engine.keeper.unknown(f"{exchange.request.method} {exchange.request.path} may have used a slot")
+        grant.release(cut=not whole)
+
+
+async def acquire(exchange: Exchange, engine: Engine) -> Grant:
+    """A user's grant for this exchange."""
+    principal = exchange.principal
+    grant = await engine.gate.acquire(
+        work="user",
+        client=exchange.record.client,
+        priority=principal.priority if principal else 0,
+        max_running=principal.max_running if principal else 0,
+    )
+    exchange.record.queue += grant.waited
+    return grant
+
+
+def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
+    """Refuse slot actions of those who must not: without the admin key where there are keys, or on our files."""
+    if keys and not admin:
+        raise Forbidden("slot actions need the admin key: they read and replace what other users have in the cache")
+    try:
+        body = msgspec.json.decode(exchange.request.body or b"{}", type=dict[str, msgspec.Raw])
+        name = msgspec.json.decode(body.get("filename", b'""'), type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body of a slot action must be a JSON object with a filename: {error}") from error
+    if name.startswith(OURS):
+        raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")
+
+
+async def slot_action(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
+    """Run a client's slot action alone on the engine."""
+    grant = await acquire(exchange, engine)
+    whole = False
+    try:
+        if not grant.try_exclusive():
+            raise BioproxyError(
+                "a slot action must run alone and the engine is still busy; try again", status=503, retry_after=1
+            )
+        await free(exchange, engine, headers, body)
+        whole = True
+    finally:
+        engine.keeper.unknown("a client's own slot action")
+        grant.release(cut=not whole)
+
+
+class Shared:
+    """The last answers of `/slots` and `/metrics`, each good for two seconds."""
+
+    def __init__(self) -> None:
+        self.answers: dict[bytes, tuple[float, int, Headers, bytes]] = {}
+        self.locks: dict[bytes, asyncio.Lock] = {}
+
+    async def serve(self, exchange: Exchange, engine: Engine, headers: Headers) -> None:
+        """Answer from memory, or ask the engine once for all who wait."""
+        target = canonical(exchange)
+        async with self.locks.setdefault(target, asyncio.Lock()):
+            now = asyncio.get_running_loop().time()
+            kept = self.answers.get(target)
+            if kept is None or now - kept[0] >= PACE:
+                response = await engine.pool.request("GET", target, headers, b"")
+                kept = (now, response.status, end_to_end(response.headers), await response.read())
+                self.answers[target] = kept
+        exchange.record.status = kept[1]
+        exchange.responder.send(kept[1], kept[2], kept[3])
+
+
+def canonical(exchange: Exchange) -> bytes:
+    """The target that stands for this request: any other query would be a way around the pace."""
+    request = exchange.request
+    wanted = request.path == "/slots" and any(name == "fail_on_no_slot" for name, _ in request.query)
+    return request.path.encode() + (b"?fail_on_no_slot=1" if wanted else b"")

@@ -1,0 +1,183 @@
+"""The proxy port's handler: from a parsed request to its record.
+
+`Front.handle` is the one task of a request. It names the exchange, judges key and origin, finds the route, hands over
+to `inference` or `passthrough`, and in its one `finally` publishes the record, whatever happened. Errors are turned
+into answers here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from bioproxy import log as logs
+from bioproxy.activity import Outcome
+from bioproxy.config.schema import Config
+from bioproxy.errors import (
+    BioproxyError,
+    EngineProtocolError,
+    EngineRefused,
+    EngineUnavailable,
+    QueueFull,
+    QueueTimeout,
+    Unauthorized,
+)
+from bioproxy.events import Bus, RequestEnded
+from bioproxy.front import passthrough, routes
+from bioproxy.front.cors import Cors
+from bioproxy.front.engine import Engine
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.explain import explain
+from bioproxy.front.forward import request_headers
+from bioproxy.front.inference import Inference, open_body
+from bioproxy.front.recent import Recent
+from bioproxy.keys import Keyring, presented
+from bioproxy.wire.message import Request, Responder
+
+log = logging.getLogger(__name__)
+MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
+ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
+
+
+class Front:
+    """Everything a request on the proxy port needs. `configure` is called again by a reload."""
+
+    def __init__(self, config: Config, *, engine: Engine, bus: Bus) -> None:
+        self.engine = engine
+        self.bus = bus
+        self.shared = passthrough.Shared()
+        self.recent = Recent()
+        self.running = 0
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Take over keys, origins and periods; requests under way keep what they began with."""
+        self.keyring = Keyring(config.api_keys)
+        self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
+        self.keys = bool(config.api_keys)
+        self.cors = Cors(config.cors_origins, keys=self.keys)
+        self.keepalive = config.stream_keepalive
+        self.trusted: list[IPv4Network | IPv6Network] = [
+            ip_network(net, strict=False) for net in config.trusted_proxies
+        ]
+
+    async def handle(self, request: Request, responder: Responder) -> None:
+        """Serve one request; never raises but for a cancellation."""
+        try:
+            exchange = Exchange(request, responder, routes.find(request))
+        except BioproxyError as error:
+            exchange = Exchange(request, responder, routes.OTHER_FREE)
+            exchange.fail(error, "rejected")
+            self.end(exchange)
+            return
+        logs.request_id.set(exchange.id)
+        responder.extra = [(b"X-Request-Id", exchange.id.encode()), *self.cors.headers(request)]
+        if exchange.dialect == "anthropic":
+            responder.extra.append((b"Request-Id", exchange.id.encode()))
+        self.running += 1
+        try:
+            await self.route(exchange)
+        except BioproxyError as error:
+            exchange.fail(error, outcome_of(error))
+        except asyncio.CancelledError:
+            exchange.record.outcome = "client_left"
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            exchange.fail(
+                BioproxyError(f"bioproxy failed on this request; its log has the trace of {exchange.id}"), "error"
+            )
+        finally:
+            self.running -= 1
+            self.end(exchange)
+
+    def end(self, exchange: Exchange) -> None:
+        """Publish the record, once."""
+        record = exchange.close()
+        if record.outcome == "ok" and record.status >= 400:
+            record.outcome = "engine_error" if record.status >= 500 else "client_error"
+        record.why = explain(record)
+        self.bus.publish(RequestEnded(record=record))
+
+    async def route(self, exchange: Exchange) -> None:
+        """Judge who asks, then go the way of the route."""
+        request, route = exchange.request, exchange.route
+        if self.cors.is_preflight(request):
+            exchange.record.status = 204
+            exchange.responder.send(204, self.cors.preflight(request), b"")
+            return
+        self.admit(exchange)
+        headers = request_headers(
+            request, request_id=exchange.id, drop_keys=self.keys and not route.public, engine_key=self.engine.key
+        )
+        if route.gate == "shared":
+            await self.shared.serve(exchange, self.engine, headers)
+        elif route.dialect is not None:
+            await self.infer(exchange, headers)
+        elif route.gate == "grant":
+            await passthrough.gated(exchange, self.engine, headers, request.body)
+        elif route.gate == "slot_action":
+            admin = self.admin_keyring.find(presented(request.header)) is not None
+            passthrough.check_slot_action(exchange, keys=self.keys, admin=admin)
+            await passthrough.slot_action(exchange, self.engine, headers, request.body)
+        else:
+            await passthrough.free(exchange, self.engine, headers, request.body)
+
+    def admit(self, exchange: Exchange) -> None:
+        """Find out who asks: the key's owner, or an address; Unauthorized where a key is wanted and none fits."""
+        request = exchange.request
+        if not self.keys:
+            exchange.record.client = self.address(request)
+            return
+        principal = self.keyring.find(presented(request.header))
+        if principal is None and (exchange.route.gate == "slot_action"):
+            principal = self.admin_keyring.find(presented(request.header))
+        if principal is None:
+            if exchange.route.public:
+                return
+            raise Unauthorized("this server wants an API key: send it as `Authorization: Bearer <key>` or `x-api-key`")
+        exchange.principal = principal
+        exchange.record.client = principal.name
+        user = request.header(b"x-openwebui-user-id") if principal.forwards_users else None
+        if user:
+            exchange.record.client = f"{principal.name}/{user.decode('latin-1')[:64]}"
+
+    def address(self, request: Request) -> str:
+        """The client's address: the first of X-Forwarded-For where a trusted proxy says so."""
+        forwarded = request.header(b"x-forwarded-for") if self.trusted else None
+        if forwarded is None:
+            return request.peer
+        try:
+            peer = ip_address(request.peer)
+            if any(peer in net for net in self.trusted):
+                return str(ip_address(forwarded.split(b",")[0].strip().decode("latin-1")))
+        except ValueError:
+            return request.peer
+        return request.peer
+
+    async def infer(self, exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
+        """Expand, then compute (or only count, where the route computes nothing)."""
+        expanded = open_body(exchange, self.engine)
+        if exchange.route.gate == "free":
+            await passthrough.free(exchange, self.engine, headers, expanded.body)
+            return
+        inference = Inference(exchange, self.engine, expanded, headers=headers, period=self.keepalive)
+        await inference.run()
+        if inference.want.store and expanded.pieces:
+            record = exchange.record
+            group = inference.want.group
+            if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
+                record.miss = self.recent.difference(group, expanded.pieces)
+            self.recent.add(group, expanded.pieces)
+
+
+def outcome_of(error: BioproxyError) -> Outcome:
+    """The metrics' word for an error."""
+    if isinstance(error, QueueFull):
+        return "rejected"
+    if isinstance(error, QueueTimeout):
+        return "timeout"
+    if isinstance(error, ENGINE_ERRORS):
+        return "engine_error"
+    return "client_error" if error.status < 500 else "error"

@@ -1,0 +1,95 @@
+"""The routes of the proxy port: what bioproxy knows about a request before it reads the body.
+
+Everything that is not in this table goes to the engine unchanged. A route says three things: does it use the engine
+(`gate`), in which shape are its messages (`dialect`), and the name under which metrics count it (`endpoint`; everything
+unknown is `other`, or a scanner could fill the disk of a Prometheus server).
+
+Why an unknown POST takes a grant and an unknown GET does not: an engine's new computing route would otherwise pass by
+the gate, and llama-server has no GET that computes (kv-rule 4).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from bioproxy.errors import RequestError
+from bioproxy.templates.bodies import Dialect
+from bioproxy.wire.message import Request
+from bioproxy.wire.router import Router
+
+Gate = Literal["grant", "free", "slot_action", "shared"]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`gate`: grant (computes), free, slot_action (runs alone), shared (one answer for two seconds)."""
+
+    endpoint: str
+    gate: Gate
+    dialect: Dialect | None = None  # where messages or prompts are expanded
+    public: bool = False  # served without a key
+
+
+OTHER_FREE = Route("other", "free")
+OTHER_GRANT = Route("other", "grant")
+
+TEMPLATED: dict[str, Dialect] = {
+    "/v1/chat/completions": "chat",
+    "/chat/completions": "chat",
+    "/v1/messages": "anthropic",
+    "/v1/responses": "responses",
+    "/v1/completions": "completion",
+    "/completion": "completion",
+    "/completions": "completion",
+}
+# These compute nothing but depend on the full text: a client that counts tokens wants those of the filled template.
+COUNTED: dict[str, Dialect] = {
+    "/v1/messages/count_tokens": "anthropic",
+    "/v1/chat/completions/input_tokens": "chat",
+    "/v1/responses/input_tokens": "responses",
+    "/apply-template": "chat",
+}
+COMPUTING = ("/infill", "/embedding", "/embeddings", "/v1/embeddings", "/rerank", "/reranking", "/v1/rerank")
+FREE = ("/tokenize", "/detokenize")
+READING = ("/props", "/v1/models", "/models", "/lora-adapters", "/api/tags", "/")
+
+
+def build() -> Router[Route]:
+    """The table as a router; a path that is in it for other methods only is treated as unknown."""
+    router: Router[Route] = Router()
+    for path in ("/health", "/v1/health"):
+        router.add("*", path, Route(path, "free", public=True))
+    for path, dialect in TEMPLATED.items():
+        router.add("POST", path, Route(path, "grant", dialect))
+    for path, dialect in COUNTED.items():
+        router.add("POST", path, Route(path, "free", dialect))
+    for path in COMPUTING:
+        router.add("POST", path, Route(path, "grant"))
+    for path in FREE:
+        router.add("POST", path, Route(path, "free"))
+    for path in READING:
+        router.add("GET", path, Route(path, "free"))
+    for path in ("/slots", "/metrics"):
+        router.add("GET", path, Route(path, "shared"))
+    router.add("POST", "/slots/{slot}", Route("/slots/{slot}", "slot_action"))
+    return router
+
+
+ROUTER = build()
+EXACT = {  # the hot ones, without walking the router
+    ("POST", path): Route(path, "grant", dialect) for path, dialect in TEMPLATED.items()
+}
+
+
+def find(request: Request) -> Route:
+    """The route of a request; RequestError where the engine would read the target otherwise than we do."""
+    route = EXACT.get((request.method, request.path))
+    if route is not None:
+        return route
+    if sum(name == "action" for name, _ in request.query) > 1:
+        raise RequestError("the query names `action` more than once; send it once")
+    match = ROUTER.find(request.method, request.path)
+    if match is not None:
+        return match[0]
+    return OTHER_FREE if request.method in {"GET", "HEAD", "OPTIONS"} else OTHER_GRANT
