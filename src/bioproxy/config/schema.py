@@ -1,10 +1,13 @@
-"""The one Config: every option, its default and its unit.
+"""The one Config: every option, its default, its unit and what it does.
 
 Frozen Structs, so that a running part can never change what another reads; a reload makes a new Config and `app.py`
 compares. Durations are seconds (float) and sizes bytes (int) here; "30s" and "20GiB" are read in `units.py`. How files,
 environment and flags become a Config lives in `load.py`; nothing else may read a file or the environment.
 
-The docstring of each Struct says what its keys do: docs/configuration.md is checked against this file by a test.
+A key is declared once, here: its type, bounds, default and the sentence that says what it does. The table of keys
+(`keys.py`: environment and flag names), the error messages, the JSON Schema and docs/configuration.md are made from it.
+What `extra` may say of a key: `unit` ("seconds", "bytes"); `path`: a file or folder of ours, so `~` and paths relative
+to the config file are resolved at load; `secret`: masked wherever a Config is shown.
 """
 
 from __future__ import annotations
@@ -14,138 +17,167 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+
+def about(description: str, **extra: bool) -> Meta:
+    """What a key does, in one sentence for people, and what `extra` says of it for the code."""
+    return Meta(description=description, extra=dict(extra))
+
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
+Positive = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]  # a time that must not be nought
 Bytes = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
+HeadBytes = Annotated[int, Meta(ge=1 << 10, extra={"unit": "bytes"})]  # less holds no browser's head
 Count = Annotated[int, Meta(ge=1)]
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One API key. Exactly one of `key`, `key_file`, `sha256` (hex of the key) is given.
+    """One API key. Exactly one of `key`, `key_file`, `sha256` is given; after loading, `key` or `sha256`."""
 
-    `name` stands in logs, fairness and metrics; `group` may share cached conversations (default: each key its own);
-    `priority` counts before fairness within a class; `models` restricts what it may ask for; `max_running` bounds its
-    requests on the engine; `forwards_users` splits it by `X-OpenWebUI-User-Id`.
-    """
-
-    key: str = ""
-    key_file: str = ""
-    sha256: str = ""
-    name: str = ""
-    group: str = ""
-    priority: int = 0
-    models: tuple[str, ...] = ()
-    max_running: int = 0
-    forwards_users: bool = False
+    key: Annotated[str, about("The key itself.", secret=True)] = ""
+    key_file: Annotated[str, about("A file that holds the key and nothing else.", path=True)] = ""
+    sha256: Annotated[str, about("The key's SHA-256 in hex: the config then holds no secret.", secret=True)] = ""
+    name: Annotated[str, about("Stands in logs, fairness and metrics, where the key itself never does.")] = ""
+    group: Annotated[str, about("Keys of one group may share cached conversations; empty: this key has its own.")] = ""
+    priority: Annotated[int, about("The higher goes first; counts before fairness within a class.")] = 0
+    models: Annotated[tuple[str, ...], about("The models it may ask for; empty: all.")] = ()
+    max_running: Annotated[int, Meta(ge=0), about("How many of its requests may run at once; 0: no bound.")] = 0
+    forwards_users: Annotated[
+        bool, about("Tell its users apart by `X-OpenWebUI-User-Id`, for fairness, pins and cache group.")
+    ] = False
 
 
 class Prefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One prefix: the file of its template."""
+    """One prefix, written as an object instead of a plain path."""
 
-    template: str
+    template: Annotated[str, about("The template's file.", path=True)]
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`level` and `format` of the log on stderr; plain lines or JSON objects."""
+    """The log on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["plain", "json"] = "plain"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], about("The least important lines that are written.")
+    ] = "info"
+    format: Annotated[Literal["plain", "json"], about("Lines for people, or one JSON object per line.")] = "plain"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one client connection may cost. `body` and `head` are bytes of one message; time-outs are seconds.
+    """What one client may cost."""
 
-    `head_timeout`: from a request's first byte to its head's end; `body_timeout`: without a byte of a body;
-    `idle_timeout`: between requests; `write_timeout`: a client that reads nothing at all.
-    """
-
-    body: Bytes = 128 * MIB
-    head: Bytes = 64 * KIB
-    head_timeout: Seconds = 30.0
-    body_timeout: Seconds = 60.0
-    idle_timeout: Seconds = 75.0
-    write_timeout: Seconds = 300.0
-    connections: Count = 20_000
+    body: Annotated[Bytes, about("The longest request body; a longer one is answered 413.")] = 128 * MIB
+    head: Annotated[HeadBytes, about("The longest request head; a longer one is answered 431.")] = 64 * KIB
+    head_timeout: Annotated[Positive, about("From the first byte of a request to the end of its head.")] = 30.0
+    body_timeout: Annotated[Positive, about("Without a byte while a request body is being received.")] = 60.0
+    idle_timeout: Annotated[Positive, about("Between two requests on a kept connection.")] = 75.0
+    write_timeout: Annotated[Positive, about("For a client that reads nothing of its answer at all.")] = 300.0
+    connections: Annotated[Count, about("Connections at once; one more is closed.")] = 20_000
 
 
 class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The KV cache on disk; docs/kv-cache.md explains each key with the rule it belongs to.
+    """The KV cache on disk; docs/kv-cache.md explains how it works."""
 
-    `policy`: `auto` (restore and save when it pays), `always` (around each templated request), `off`. `directory`: the
-    engine's slot folder as we see it (found from its command line where empty); `engine_directory`: the same folder as
-    the engine sees it, when that differs (containers). `fingerprint`: text for what we cannot see of the engine.
-    `disk_budget` (0: the smaller of 20 GiB and a tenth of what is free), `min_free`, `write_budget` (a day) are bytes.
-    `min_seconds`: prefill that a save or restore must spare at least. `save_after`: idle seconds before a conversation
-    is saved; `save_every`: at the latest. `save_timeout`: at shutdown. `max_age`: snapshots, pins and heads older go.
-    `isolate`: `strict` erases the slot between groups.
-    """
-
-    policy: Literal["auto", "always", "off"] = "auto"
-    directory: str = ""
-    engine_directory: str = ""
-    fingerprint: str = ""
-    disk_budget: Bytes = 0
-    min_free: Bytes = 5 * GIB
-    write_budget: Bytes = 100 * GIB
-    min_seconds: Seconds = 0.5
-    save_after: Seconds = 10.0
-    save_every: Seconds = 300.0
-    save_timeout: Seconds = 10.0
-    max_age: Seconds = 30 * 86400.0
-    isolate: Literal["off", "strict"] = "off"
+    policy: Annotated[
+        Literal["auto", "always", "off"],
+        about("Restore and save when it pays (`auto`), around each templated request (`always`), or never (`off`)."),
+    ] = "auto"
+    directory: Annotated[
+        str,
+        about("The engine's slot folder as bioproxy sees it; empty: found from the engine's command line.", path=True),
+    ] = ""
+    engine_directory: Annotated[
+        str, about("The same folder as the engine sees it, where the two differ (containers).")
+    ] = ""
+    fingerprint: Annotated[
+        str, about("Any text; change it when what cannot be seen of an attached engine changes (LoRA, cache type).")
+    ] = ""
+    disk_budget: Annotated[
+        Bytes, about("All snapshots together; 0: the smaller of 20 GiB and a tenth of what is free.")
+    ] = 0
+    min_free: Annotated[Bytes, about("What stays free on the disk in any case.")] = 5 * GIB
+    write_budget: Annotated[Bytes, about("Bytes written per day at most, to spare the disk.")] = 100 * GIB
+    min_seconds: Annotated[Seconds, about("Prefill time that a save or a restore must spare at least.")] = 0.5
+    save_after: Annotated[Seconds, about("A conversation that grew is saved after this time without a request.")] = 10.0
+    save_every: Annotated[
+        Seconds, about("And at the latest after this time, at the next moment the engine is free.")
+    ] = 300.0
+    save_timeout: Annotated[Seconds, about("The longest a save may take before an engine is stopped.")] = 10.0
+    max_age: Annotated[Seconds, about("Snapshots, pins and heads that are older are deleted.")] = 30 * 86400.0
+    isolate: Annotated[
+        Literal["off", "strict"], about("`strict` erases the slot between requests of different groups.")
+    ] = "off"
 
 
 class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Warm-up of templates. `settle`: seconds without a change before a template counts as changed.
+    """Warm-up of templates."""
 
-    `chunk_seconds`: the longest a user may wait for a warm-up's chunk; `heads`: how many heads per prefix are warmed.
-    """
-
-    enabled: bool = True
-    settle: Seconds = 5.0
-    chunk_seconds: Seconds = 0.25
-    heads: Annotated[int, Meta(ge=0, le=16)] = 2
+    enabled: Annotated[bool, about("Whether templates are warmed at all.")] = True
+    settle: Annotated[Seconds, about("Time without a change before a changed template is taken.")] = 5.0
+    chunk_seconds: Annotated[Positive, about("The longest a user may wait because of a warm-up in progress.")] = 0.25
+    heads: Annotated[
+        int, Meta(ge=0, le=16), about("How many of the heads that clients used are warmed for each prefix.")
+    ] = 2
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything. The first seven keys are the seed's.
+    """Everything."""
 
-    `proxy_host`, `proxy_port`: where clients connect; `admin_host`, `admin_port`: where operators do. `backend_url`: the
-    engine. `warmup_check_interval`: seconds between looks at template files. `prefixes`: trigger to template file, a
-    string or `{template: file}`. `model`: a GGUF that bioproxy serves itself instead of `backend_url`, with
-    `engine_arguments` for llama-server. `backend_key`: the engine's own API key. `queue_limit` requests may wait,
-    `queue_timeout` seconds each; `stream_keepalive`: seconds without a byte before a comment line (0: off);
-    `stall_timeout`: seconds without any sign of life before an engine counts as stuck; `shutdown_timeout`: seconds that
-    streams get at SIGTERM. `api_keys`, `admin_key`, `metrics_key`, `admin_hosts` (further names the admin port answers
-    to), `trusted_proxies` (networks whose X-Forwarded-* is believed), `cors_origins` (`*` for any; none: any page where
-    there are `api_keys`, else pages from this machine).
-    `state_directory`: where pins, heads and the lock live (default: `$XDG_STATE_HOME/bioproxy`).
-    """
-
-    proxy_host: str = "localhost"
-    proxy_port: Port = 8088
-    admin_host: str = "localhost"
-    admin_port: Port = 8089
-    backend_url: str = "http://localhost:8081"
-    warmup_check_interval: Seconds = 30.0
-    prefixes: dict[str, str | Prefix] = {}
-    model: str = ""
-    engine_arguments: tuple[str, ...] = ()
-    backend_key: str = ""
-    queue_limit: Count = 1000
-    queue_timeout: Seconds = 600.0
-    stream_keepalive: Seconds = 15.0
-    stall_timeout: Seconds = 120.0
-    shutdown_timeout: Seconds = 30.0
-    api_keys: tuple[str | Key, ...] = ()
-    admin_key: str = ""
-    metrics_key: str = ""
-    admin_hosts: tuple[str, ...] = ()
-    trusted_proxies: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    state_directory: str = ""
+    proxy_host: Annotated[str, about("The address that clients connect to.")] = "localhost"
+    proxy_port: Annotated[Port, about("The port that clients connect to; 0: any that is free.")] = 8088
+    admin_host: Annotated[
+        str, about("The address that operators connect to; one that other machines reach needs `admin_key`.")
+    ] = "localhost"
+    admin_port: Annotated[Port, about("The port that operators connect to; 0: any that is free.")] = 8089
+    backend_url: Annotated[str, about("The engine: a llama-server that runs already. Either this or `model`.")] = (
+        "http://localhost:8081"
+    )
+    warmup_check_interval: Annotated[Positive, about("Time between two looks at the template files.")] = 30.0
+    prefixes: Annotated[
+        dict[str, str | Prefix],
+        about('Prefix to template file: `{"@code": "code.txt"}` or `{"@code": {"template": "code.txt"}}`.', path=True),
+    ] = {}
+    model: Annotated[
+        str, about("A GGUF file that bioproxy serves with an engine of its own, instead of `backend_url`.", path=True)
+    ] = ""
+    engine_arguments: Annotated[tuple[str, ...], about("Further arguments for the engine that serves `model`.")] = ()
+    backend_key: Annotated[str, about("The API key that the engine itself wants.", secret=True)] = ""
+    queue_limit: Annotated[Count, about("Requests that may wait; one more is answered 429.")] = 1000
+    queue_timeout: Annotated[Seconds, about("How long a request may wait; then it is answered 503.")] = 600.0
+    stream_keepalive: Annotated[
+        Seconds, about("Time without a byte after which a waiting stream gets a comment line; 0: never.")
+    ] = 15.0
+    stall_timeout: Annotated[Seconds, about("Time without any sign of life after which an engine counts as stuck.")] = (
+        120.0
+    )
+    shutdown_timeout: Annotated[Seconds, about("Time that running answers get to finish at SIGTERM.")] = 30.0
+    api_keys: Annotated[
+        tuple[str | Key, ...],
+        about(
+            "Who may use the proxy port: texts, or objects with the keys listed below; none: everybody.", secret=True
+        ),
+    ] = ()
+    admin_key: Annotated[
+        str, about("What the admin port, and slot actions on the proxy port, ask for.", secret=True)
+    ] = ""
+    metrics_key: Annotated[str, about("What `/metrics` asks for; empty: nothing.", secret=True)] = ""
+    admin_hosts: Annotated[
+        tuple[str, ...], about("Further host names that the admin port answers to (`gpu-box.lan`).")
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...], about("Networks whose `X-Forwarded-*` headers are believed (`10.0.0.0/8`).")
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        about(
+            "Pages that may call the proxy from a browser (`https://chat.lan`, `*` for any); "
+            "none: any page where there are `api_keys`, else pages from this machine."
+        ),
+    ] = ()
+    state_directory: Annotated[
+        str, about("Where pins, heads and the lock live; empty: `$XDG_STATE_HOME/bioproxy`.", path=True)
+    ] = ""
     log: Log = Log()
     limits: Limits = Limits()
     kv: Kv = Kv()
