@@ -1,0 +1,312 @@
+"""The async front of the gate: turns the queue's decisions into woken tasks, timers and errors.
+
+`acquire` on a free engine does no more than count: no future, no timer, no task switch, for it stands in the way of
+every request. Only who really waits gets a future. A waiter is woken by a *decision that is already made*: its ticket
+runs before its task does. So a cancellation finds the ticket either waiting (it is taken out) or running (it is given
+back), and there is no third case; that is what `wait` has one `except BaseException` for.
+
+What does not live here: who goes first (queue.py), what a client is told in which dialect (front/), and what is done
+under a grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from bioproxy.activity import Work
+from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
+from bioproxy.gate.queue import Queue, State, Ticket
+from bioproxy.gate.statistics import GateStatistics, measure
+
+log = logging.getLogger(__name__)
+
+LONGEST_RETRY = 3600.0  # seconds; an estimate beyond an hour is no information
+
+
+class Grant:
+    """The right to use the engine, until `release`. As a context manager an exception means that the answer was cut."""
+
+    __slots__ = ("gate", "ticket", "waited")
+
+    def __init__(self, gate: Gate, ticket: Ticket, waited: float) -> None:
+        self.gate = gate
+        self.ticket = ticket
+        self.waited = waited  # seconds in the queue
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether this grant has the engine alone now."""
+        return self.gate.queue.alone is self.ticket
+
+    def try_exclusive(self) -> bool:
+        """Have the engine alone from now on; False when something else runs or may still run inside it."""
+        return self.gate.queue.try_exclusive(self.ticket)
+
+    def share(self) -> None:
+        """Let others in again; this grant stays."""
+        if self.gate.queue.share(self.ticket):
+            self.gate.dispatch()
+
+    def release(self, *, cut: bool = False, unsent: bool = False) -> None:
+        """Give the engine back; a second call does nothing.
+
+        `cut`: the response did not come to its end, so the engine may still be at it. `unsent`: nothing was ever sent.
+        """
+        self.gate.give_back(self.ticket, cut=cut, unsent=unsent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release(cut=kind is not None)
+
+
+class Gate:
+    """Hands out grants. `capacity`: at once; `limit`: clients that may wait; `timeout`: seconds that one may wait.
+
+    It begins open. `extends` is set by app: whether a ticket's key extends what the engine holds.
+    """
+
+    def __init__(
+        self, *, capacity: int, limit: int, timeout: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.queue = Queue(capacity=max(1, capacity), limit=limit)
+        self.timeout = timeout
+        self.clock = clock
+        self.extends: Callable[[object], bool] = lambda _key: False
+        self.reason = ""
+        self.error: BioproxyError | None = None
+        self.waiters: dict[Ticket, asyncio.Future[BioproxyError | None]] = {}
+        self.idle_since = clock()
+        self.idlers: list[asyncio.Future[None]] = []
+        self.drainers: list[asyncio.Future[None]] = []
+        self.refused = self.timed_out = self.left = 0
+
+    async def acquire(
+        self,
+        *,
+        work: Work = "user",
+        client: str = "",
+        priority: int = 0,
+        key: object = None,
+        max_running: int = 0,
+        owner: str = "",
+        exclusive: bool = False,
+    ) -> Grant:
+        """Wait for the engine. Raises QueueFull (too many wait), QueueTimeout, or what `refuse` was given.
+
+        `client` is whom fairness charges; `owner` (default: the client) whose `max_running` bounds what runs at once;
+        `exclusive`: granted only when nothing else runs. Cancelling the caller leaves the queue at once.
+        """
+        now = self.clock()
+        ticket = Ticket(
+            work=work, client=client, owner=owner, priority=priority, key=key,
+            max_running=max_running, exclusive=exclusive, arrived=now,
+        )  # fmt: skip
+        if self.error is None and self.queue.admit(ticket, now):
+            return Grant(self, ticket, 0.0)
+        self.enqueue(ticket, now)
+        if ticket.state is State.RUNNING:
+            return Grant(self, ticket, 0.0)
+        return await self.wait(ticket)
+
+    def enqueue(self, ticket: Ticket, now: float) -> None:
+        """Put `ticket` into the queue and decide; it may run when this returns."""
+        if self.error is not None:
+            self.refused += 1
+            raise self.error
+        self.queue.push(ticket)
+        self.dispatch()
+        clients = self.queue.waiting["user"] + self.queue.waiting["side"]
+        if ticket.work != "background" and clients > self.queue.limit and self.queue.remove(ticket):
+            self.refused += 1
+            retry = self.retry_after(self.queue.limit, now)
+            message = f"{self.queue.limit} requests wait for the engine already (queue_limit); try again in {retry} s"
+            raise QueueFull(message, retry_after=retry)
+
+    async def wait(self, ticket: Ticket) -> Grant:
+        """Sleep until `ticket` runs, is refused or times out; a cancellation gives back what it had."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[BioproxyError | None] = loop.create_future()
+        self.waiters[ticket] = waiter
+        timer = None if ticket.work == "background" else loop.call_later(self.timeout, self.expire, ticket)
+        try:
+            error = await waiter
+        except BaseException:
+            self.withdraw(ticket)
+            raise
+        finally:
+            del self.waiters[ticket]
+            if timer is not None:
+                timer.cancel()
+        if error is not None:
+            raise error
+        return Grant(self, ticket, ticket.granted - ticket.arrived)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """The one who waited is gone: out of the queue, or the grant back that it never saw."""
+        self.left += 1
+        if self.queue.remove(ticket):
+            self.moved_on()
+        else:
+            self.give_back(ticket, unsent=True)
+
+    def expire(self, ticket: Ticket) -> None:
+        """Time is up for `ticket`, if it still waits."""
+        if ticket.state is State.WAITING and not self.waiters[ticket].done():
+            now = self.clock()
+            ahead = self.queue.position(ticket)
+            retry = self.retry_after(ahead, now)
+            cause = f"{ahead} requests were ahead" if self.queue.open else f"it is not ready: {self.reason}"
+            message = f"waited {self.timeout:.0f} s (queue_timeout) for the engine; {cause}; try again in {retry} s"
+            self.timed_out += 1
+            self.turn_away(ticket, QueueTimeout(message, retry_after=retry))
+            self.moved_on()
+
+    def turn_away(self, ticket: Ticket, error: BioproxyError) -> None:
+        """Take `ticket` out and let its task raise `error`."""
+        self.queue.remove(ticket)
+        waiter = self.waiters.get(ticket)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(error)
+
+    def retry_after(self, ahead: int, now: float) -> int:
+        """Whole seconds after which trying again makes sense, from how long grants took."""
+        return max(1, math.ceil(min(self.queue.estimate(ahead, now), LONGEST_RETRY)))
+
+    def give_back(self, ticket: Ticket, *, cut: bool = False, unsent: bool = False) -> None:
+        """Take a grant back and decide who is next; does nothing the second time."""
+        if self.queue.release(ticket, self.clock(), cut=cut, unsent=unsent):
+            if self.queue.draining:
+                wake(self.drainers)
+            self.moved_on()
+
+    def moved_on(self) -> None:
+        """Something left the queue or the engine: grant what can be granted, notice when all is quiet."""
+        if self.queue.anyone:
+            self.dispatch()
+        if self.idle:
+            self.idle_since = self.clock()
+            wake(self.idlers)
+
+    def dispatch(self) -> None:
+        """Grant tickets as long as anyone may go. A waiter that was cancelled meanwhile gives its grant back itself."""
+        while (ticket := self.queue.pick(self.clock(), self.asks)) is not None:
+            waiter = self.waiters.get(ticket)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    def asks(self, key: object) -> bool:
+        """`extends`, guarded: a fault in a question of taste must not break the grant of an innocent request."""
+        try:
+            return self.extends(key)
+        except Exception:
+            log.exception("could not tell whether a request extends what is resident; taken for no")
+            return False
+
+    def resize(self, capacity: int) -> None:
+        """The engine has `capacity` slots now; what runs beyond it runs on."""
+        self.queue.capacity = max(1, capacity)
+        self.dispatch()
+
+    def configure(self, *, limit: int, timeout: float) -> None:
+        """Take over a changed `queue_limit` and `queue_timeout`; who waits already keeps its time."""
+        self.queue.limit = limit
+        self.timeout = timeout
+
+    def open(self) -> None:
+        """The engine is ready: grant."""
+        self.queue.open = True
+        self.reason = ""
+        self.dispatch()
+
+    def close(self, reason: str) -> None:
+        """The engine is not ready: everyone waits; `reason` is what those hear whose time runs out."""
+        self.queue.open = False
+        self.reason = reason
+
+    def refuse(self, error: BioproxyError) -> None:
+        """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""
+        self.error = error
+        for ticket in self.queue.tickets():
+            self.refused += 1
+            self.turn_away(ticket, error)
+        self.moved_on()
+
+    @property
+    def user_waiting(self) -> bool:
+        """Whether a client waits (user or side): background work gives way at its next chunk."""
+        return self.queue.user_waiting
+
+    @property
+    def draining(self) -> bool:
+        """Whether the engine may still be at a request whose client left."""
+        return self.queue.draining
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nobody waits."""
+        return not self.queue.running and not self.queue.anyone
+
+    def idle_seconds(self) -> float:
+        """For how long it has been idle; 0 when it is not."""
+        return self.clock() - self.idle_since if self.idle else 0.0
+
+    def settled(self) -> None:
+        """Somebody saw every slot of the engine idle, or the engine is a new one: not draining."""
+        self.queue.draining = False
+        self.dispatch()
+
+    async def wait_idle(self, seconds: float) -> None:
+        """Return as soon as nothing has run or waited for `seconds`."""
+        while True:
+            if not self.idle:
+                await asleep(self.idlers)
+            elif (left := seconds - self.idle_seconds()) > 0:
+                await asyncio.sleep(left)  # a grant in between moves `idle_since`, and the rest is waited for again
+            else:
+                return
+
+    async def wait_draining(self) -> None:
+        """Return as soon as the engine drains: the time to look at its slots now and then and call `settled`."""
+        if not self.queue.draining:
+            await asleep(self.drainers)
+
+    def statistics(self) -> GateStatistics:
+        """The gate at this moment."""
+        return measure(
+            self.queue,
+            self.clock(),
+            reason=self.reason,
+            idle=self.idle_seconds(),
+            refused=self.refused,
+            timed_out=self.timed_out,
+            left=self.left,
+        )
+
+
+async def asleep(sleepers: list[asyncio.Future[None]]) -> None:
+    """Wait until `wake` is called for `sleepers`."""
+    sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sleepers.append(sleeper)
+    try:
+        await sleeper
+    finally:
+        if sleeper in sleepers:
+            sleepers.remove(sleeper)
+
+
+def wake(sleepers: list[asyncio.Future[None]]) -> None:
+    """Wake all who sleep; cheap when nobody does."""
+    while sleepers:
+        sleeper = sleepers.pop()
+        if not sleeper.done():
+            sleeper.set_result(None)

@@ -1,0 +1,240 @@
+"""What the gate decides, as plain values: no loop, no clock, no futures; `now` is always given.
+
+A ticket is WAITING, then RUNNING, then DONE; it may go from WAITING to DONE (left, timed out, refused), and nothing
+ever goes back. Every change of state happens in one synchronous method here, so there is no moment at which a ticket
+is in two places, and a cancellation can only land before or after.
+
+The rules, in the order in which they decide:
+
+1. Nobody is granted while the engine is not ready, while one grant has the engine alone, or beyond the capacity.
+2. User before side before background; background only when no user and no side ticket waits at all, not even one that
+   may not run yet: what we do for ourselves never takes the place that somebody is about to need.
+3. Within a class the higher priority; every 60 s of waiting are one step, so that nobody starves.
+4. Then the client that used the engine least (fairness.py), then the one with less running, then who came first.
+5. Of one client's tickets, one that extends what the engine holds may overtake, three times in a row at most.
+
+*Exclusive* means alone: slot actions next to a running request lose or corrupt it (kv-rules 3 and 4). A grant may ask
+to become exclusive and is told no; a ticket may ask to be granted exclusively and waits until it is its turn and the
+engine is free. That must not starve, so after `PATIENCE` seconds its turn holds the others back.
+
+*Draining*: a request whose client left is not over inside the engine at once. Completions may go (they wait there in
+order), slot actions may not, until an answer that began later has ended or somebody saw the engine's slots idle.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bioproxy.activity import Work
+from bioproxy.gate.fairness import Account, Shares
+from bioproxy.gate.ticket import Extends, Lane, LaneKey, State, Ticket, lane_key
+
+__all__ = ["Queue", "State", "Ticket"]
+
+PATIENCE = 60.0  # seconds after which an exclusive ticket, when it is its turn, holds the others back
+NOTICE = 2.0  # seconds within which an engine surely saw that a client left (it looks once a second)
+SMOOTHING = 0.2  # weight of the newest grant in the measured duration of one
+GUESS = 1.0  # seconds that a grant takes as long as none was measured
+
+
+class Queue:
+    """Who waits, who runs, and who is next. `capacity`: grants at once; `limit`: tickets of users that may wait."""
+
+    def __init__(self, *, capacity: int, limit: int) -> None:
+        self.capacity = capacity
+        self.limit = limit
+        self.open = True
+        self.shares = Shares()
+        self.ours = Account("", -math.inf)  # background work belongs to no client
+        self.lanes: dict[Work, dict[LaneKey, Lane]] = {"user": {}, "side": {}, "background": {}}
+        self.waiting: dict[Work, int] = {"user": 0, "side": 0, "background": 0}
+        self.anyone = 0  # tickets that wait, of all classes
+        self.running: set[Ticket] = set()
+        self.owners: dict[str, int] = {}  # running tickets of owners with a bound
+        self.alone: Ticket | None = None  # has the engine for itself
+        self.draining = False
+        self.cut_serial = 0  # the newest grant when the last response was cut
+        self.cut_at = 0.0
+        self.arrivals = 0
+        self.grants = 0
+        self.measured: float | None = None  # seconds that a grant takes, the newest count most
+
+    @property
+    def user_waiting(self) -> bool:
+        """Whether a ticket of a client waits: user or side."""
+        return bool(self.waiting["user"] or self.waiting["side"])
+
+    def admit(self, ticket: Ticket, now: float) -> bool:
+        """Grant a newcomer at once where nothing has to be decided: nobody waits and there is room."""
+        if self.anyone or ticket.exclusive or ticket.max_running or not self.free():
+            return False
+        ticket.account = self.account(ticket)
+        self.take(ticket, now)
+        return True
+
+    def account(self, ticket: Ticket) -> Account:
+        """Whom `ticket` is charged to."""
+        return self.ours if ticket.work == "background" else self.shares.account(ticket.client)
+
+    def push(self, ticket: Ticket) -> None:
+        """Let `ticket` wait."""
+        self.arrivals += 1
+        ticket.number = self.arrivals
+        ticket.account = self.account(ticket)
+        ticket.account.waiting += 1
+        lanes = self.lanes[ticket.work]
+        key = lane_key(ticket)
+        lane = lanes.get(key)
+        if lane is None:
+            lane = lanes[key] = Lane(ticket)
+        lane.tickets[ticket.number] = ticket
+        self.waiting[ticket.work] += 1
+        self.anyone += 1
+
+    def remove(self, ticket: Ticket) -> bool:
+        """Take a waiting ticket out for good; False when it does not wait (any more)."""
+        if ticket.state is not State.WAITING or ticket.number == 0:
+            return False
+        self.leave(ticket)
+        ticket.state = State.DONE
+        return True
+
+    def leave(self, ticket: Ticket) -> None:
+        """Take `ticket` out of its lane."""
+        lanes = self.lanes[ticket.work]
+        key = lane_key(ticket)
+        del lanes[key].tickets[ticket.number]
+        if not lanes[key].tickets:
+            del lanes[key]
+        ticket.account.waiting -= 1
+        self.waiting[ticket.work] -= 1
+        self.anyone -= 1
+
+    def free(self) -> bool:
+        """Whether one more grant is possible at all."""
+        return self.open and self.alone is None and len(self.running) < self.capacity
+
+    def pick(self, now: float, extends: Extends) -> Ticket | None:
+        """Grant the next ticket, which is RUNNING when this returns; None when nobody may go now."""
+        if not self.free():
+            return None
+        works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)
+        for work in works:
+            held, lane = self.best(list(self.lanes[work].values()), now)
+            if lane is not None:
+                ticket = lane.choose(extends)
+                self.leave(ticket)
+                self.take(ticket, now)
+                return ticket
+            if held:
+                return None
+        return None
+
+    def best(self, lanes: list[Lane], now: float) -> tuple[bool, Lane | None]:
+        """The lane whose turn it is, and whether an exclusive ticket holds the others back instead."""
+        while lanes:
+            lane = min(lanes, key=lambda lane: lane.rank(now))
+            if not self.blocked(lane):
+                return False, lane
+            if lane.exclusive and not self.draining and now - lane.oldest().arrived >= PATIENCE:
+                return True, None
+            lanes.remove(lane)
+        return False, None
+
+    def blocked(self, lane: Lane) -> bool:
+        """Whether this lane may not go yet: its owner runs enough, or it needs an engine that is free."""
+        if lane.max_running and self.owners.get(lane.owner, 0) >= lane.max_running:
+            return True
+        return lane.exclusive and (bool(self.running) or self.draining)
+
+    def take(self, ticket: Ticket, now: float) -> None:
+        """Make `ticket` RUNNING."""
+        self.grants += 1
+        ticket.serial = self.grants
+        ticket.state = State.RUNNING
+        ticket.granted = now
+        ticket.account.running += 1
+        self.running.add(ticket)
+        if ticket.max_running:
+            self.owners[ticket.owner] = self.owners.get(ticket.owner, 0) + 1
+        if ticket.exclusive:
+            self.alone = ticket
+
+    def release(self, ticket: Ticket, now: float, *, cut: bool = False, unsent: bool = False) -> bool:
+        """Take a grant back; False when it was given back before.
+
+        `cut`: the engine's answer did not come to its end. `unsent`: the engine was never asked, so nothing is charged
+        or measured, and nothing is known about whether it drained.
+        """
+        if ticket.state is not State.RUNNING:
+            return False
+        ticket.state = State.DONE
+        ticket.account.running -= 1
+        self.running.discard(ticket)
+        self.disown(ticket)
+        self.share(ticket)
+        if not unsent:
+            self.account_for(ticket, now)
+            self.note_end(ticket, now, cut=cut)
+        return True
+
+    def disown(self, ticket: Ticket) -> None:
+        """Its owner runs one less."""
+        if ticket.max_running:
+            self.owners[ticket.owner] -= 1
+            if not self.owners[ticket.owner]:
+                del self.owners[ticket.owner]
+
+    def account_for(self, ticket: Ticket, now: float) -> None:
+        """Charge the client and learn how long a grant takes; background work is nobody's and typical of nothing."""
+        if ticket.work == "background":
+            return
+        seconds = now - ticket.granted
+        ticket.account.charge(seconds, now)
+        before = seconds if self.measured is None else self.measured
+        self.measured = before + SMOOTHING * (seconds - before)
+
+    def note_end(self, ticket: Ticket, now: float, *, cut: bool) -> None:
+        """Begin or end draining.
+
+        With one slot, a later answer that ended proves that the earlier work was gone. With several it may have come
+        from another slot, so the engine gets the time besides in which it surely looked for clients that left.
+        """
+        if cut:
+            self.draining = True
+            self.cut_serial = self.grants
+            self.cut_at = now
+        elif self.draining and ticket.serial > self.cut_serial:
+            self.draining = self.capacity > 1 and now - self.cut_at < NOTICE
+
+    def try_exclusive(self, ticket: Ticket) -> bool:
+        """Give the engine to `ticket` alone if nothing else runs or drains."""
+        if ticket.state is not State.RUNNING or len(self.running) > 1 or self.draining:
+            return False
+        self.alone = ticket
+        return True
+
+    def share(self, ticket: Ticket) -> bool:
+        """End `ticket`'s being alone; False when it was not."""
+        if self.alone is not ticket:
+            return False
+        self.alone = None
+        return True
+
+    def tickets(self) -> list[Ticket]:
+        """All waiting tickets: user, side, background; each class in order of arrival."""
+        by_class = ([t for lane in lanes.values() for t in lane.tickets.values()] for lanes in self.lanes.values())
+        return [ticket for found in by_class for ticket in sorted(found, key=lambda ticket: ticket.number)]
+
+    def position(self, ticket: Ticket) -> int:
+        """How many tickets wait ahead of `ticket` by class and arrival (fairness may still change that)."""
+        return self.tickets().index(ticket)
+
+    def estimate(self, ahead: int, now: float) -> float:
+        """Seconds until a ticket with `ahead` others before it is granted, from how long grants took.
+
+        What runs longer than measured corrects the measure: nobody should be told "1 s" while an hour's work runs.
+        """
+        elapsed = min((now - ticket.granted for ticket in self.running), default=0.0)
+        seconds = max(GUESS if self.measured is None else self.measured, elapsed)
+        return (ahead + 1) * seconds / self.capacity
