@@ -1,0 +1,473 @@
+"""The gate in a running loop: waiting, leaving at every point, time-outs, refusals, idleness."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from bioproxy.aio import finish, spawn
+from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
+from bioproxy.gate import Gate, Grant
+
+MS = 0.001
+
+
+def make(*, capacity: int = 1, limit: int = 100, timeout: float = 60.0) -> Gate:
+    return Gate(capacity=capacity, limit=limit, timeout=timeout)
+
+
+def waiting(gate: Gate, count: int) -> bool:
+    return sum(gate.statistics().waiting.values()) == count
+
+
+async def settle() -> None:
+    """Let every task that can run do so until it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def queued(gate: Gate, client: str = "b") -> asyncio.Task[Grant]:
+    """A task that waits in the gate."""
+    task = spawn(gate.acquire(client=client), name=client)
+    await settle()
+    assert not task.done()
+    return task
+
+
+def assert_clean(gate: Gate) -> None:
+    """Nothing runs, nothing waits, nothing is kept for anyone."""
+    now = gate.statistics()
+    assert set(now.running.values()) == {0}
+    assert set(now.waiting.values()) == {0}
+    assert not now.exclusive
+    assert not gate.waiters
+    assert not gate.queue.owners
+    assert all(not lanes for lanes in gate.queue.lanes.values())
+
+
+async def test_a_free_engine_is_granted_without_a_task_switch() -> None:
+    """The coroutine ends at its first step: nothing on the way of every request waits for the loop."""
+    gate = make()
+    coroutine = gate.acquire(client="a")
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    grant: Grant = ended.value.value
+    assert grant.waited == 0.0
+    grant.release()
+    assert_clean(gate)
+
+
+async def test_the_next_in_line_is_granted_when_the_engine_is_given_back() -> None:
+    """The second request waits exactly as long as the first one runs."""
+    gate = make()
+    first = await gate.acquire(client="a")
+    second = await queued(gate)
+    first.release()
+    grant = await second
+    assert grant.waited > 0.0
+    grant.release()
+    assert_clean(gate)
+
+
+async def test_giving_back_twice_grants_once() -> None:
+    """A release in an error path after the ordinary one does not let two in."""
+    gate = make()
+    first = await gate.acquire()
+    second, third = await queued(gate, "b"), await queued(gate, "c")
+    first.release()
+    first.release()
+    await settle()
+    assert second.done()
+    assert not third.done()
+    (await second).release()
+    (await third).release()
+    assert_clean(gate)
+
+
+async def test_a_client_that_leaves_is_out_of_the_queue_at_once() -> None:
+    """Who waited and left takes nobody's turn."""
+    gate = make()
+    first = await gate.acquire()
+    second, third = await queued(gate, "b"), await queued(gate, "c")
+    await finish([second])
+    assert waiting(gate, 1)
+    first.release()
+    (await third).release()
+    assert_clean(gate)
+    assert gate.statistics().left == 1
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_cancellation_at_any_point_loses_no_grant(steps: int) -> None:
+    """However many steps a waiter made since it was granted, cancelling it leaves the engine to the next one."""
+    gate = make()
+    first = await gate.acquire()
+    second = await queued(gate, "b")
+    third = await queued(gate, "c")
+
+    async def release_soon() -> None:
+        await asyncio.sleep(0)
+        first.release()
+
+    releasing = spawn(release_soon(), name="release")
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second])
+    if not second.cancelled():
+        second.result().release()
+    await releasing
+    (await third).release()
+    assert_clean(gate)
+
+
+async def test_cancelled_in_the_very_step_of_the_grant() -> None:
+    """The decision was made and the task never saw it: the grant is given back, uncharged."""
+    gate = make()
+    first = await gate.acquire(client="a")
+    second = await queued(gate, "b")
+    first.release()
+    second.cancel()
+    await asyncio.wait([second])
+    assert second.cancelled()
+    assert_clean(gate)
+    assert gate.queue.shares.account("b").used(gate.clock()) == 0.0
+
+
+async def test_granted_between_the_cancel_and_its_arrival() -> None:
+    """The order turned round: cancelled first, picked before the task noticed; nothing is lost either."""
+    gate = make()
+    first = await gate.acquire(client="a")
+    second, third = await queued(gate, "b"), await queued(gate, "c")
+    second.cancel()
+    first.release()
+    (await third).release()
+    assert second.cancelled()
+    assert_clean(gate)
+
+
+async def test_an_exception_under_a_grant_means_that_the_answer_was_cut() -> None:
+    """As a context manager a grant that ends by an exception leaves the engine draining."""
+    gate = make()
+    with pytest.raises(ValueError, match="broken"):  # noqa: SIM117 - the inner one is what is tested
+        with await gate.acquire():
+            raise ValueError("broken")
+    seen = gate.draining
+    gate.settled()
+    assert (seen, gate.draining) == (True, False)
+    assert_clean(gate)
+
+
+async def test_a_full_queue_answers_429_with_a_computed_retry() -> None:
+    """With two waiting and four seconds a grant, a third is told to come back when those are served."""
+    clock = Clock()
+    gate = Gate(capacity=1, limit=2, timeout=60.0, clock=clock)
+    grant = await gate.acquire()
+    clock.now += 4.0
+    grant.release()
+    running = await gate.acquire()
+    tasks = [await queued(gate, "b"), await queued(gate, "c")]
+    with pytest.raises(QueueFull, match=r"2 requests wait .*queue_limit.* 12 s") as refused:
+        await gate.acquire(client="d")
+    assert (refused.value.status, refused.value.retry_after) == (429, 12)
+    assert gate.statistics().refused == 1
+    await finish(tasks)
+    running.release()
+    assert_clean(gate)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds, as far as the test has come."""
+        return self.now
+
+
+async def test_the_limit_counts_who_waits_not_who_runs() -> None:
+    """With a limit of one, two slots serve two and a third waits."""
+    gate = make(capacity=2, limit=1)
+    running = [await gate.acquire(), await gate.acquire()]
+    third = await queued(gate)
+    with pytest.raises(QueueFull):
+        await gate.acquire()
+    for grant in running:
+        grant.release()
+    (await third).release()
+
+
+async def test_background_work_takes_no_place_in_the_queue() -> None:
+    """A waiting warm-up neither counts against a client nor is refused itself."""
+    gate = make(limit=1)
+    running = await gate.acquire()
+    ours = [spawn(gate.acquire(work="background"), name="w") for _ in range(3)]
+    await settle()
+    theirs = await queued(gate)
+    running.release()
+    for task in (theirs, *ours):
+        (await task).release()
+    assert_clean(gate)
+
+
+async def test_waiting_too_long_is_a_503_that_says_why() -> None:
+    """The error names queue_timeout, how many were ahead, and when to try again."""
+    gate = make(timeout=20 * MS)
+    running = await gate.acquire()
+    with pytest.raises(QueueTimeout, match=r"queue_timeout.*0 requests were ahead") as late:
+        await gate.acquire(client="b")
+    assert late.value.status == 503
+    assert late.value.retry_after is not None
+    assert late.value.retry_after >= 1
+    assert gate.statistics().timed_out == 1
+    running.release()
+    assert_clean(gate)
+
+
+async def test_an_engine_that_is_not_ready_makes_everyone_wait() -> None:
+    """Closed, the gate grants nobody; opened, it goes on where it stopped."""
+    gate = make()
+    gate.close("loading")
+    task = await queued(gate)
+    gate.open()
+    (await task).release()
+    assert_clean(gate)
+
+
+async def test_a_time_out_before_an_engine_that_is_not_ready_says_so() -> None:
+    """Who waited in vain hears what was wrong with the engine."""
+    gate = make(timeout=20 * MS)
+    gate.close("the model is loading")
+    with pytest.raises(QueueTimeout, match="not ready: the model is loading"):
+        await gate.acquire()
+
+
+async def test_background_work_waits_without_a_time_out() -> None:
+    """A warm-up may wait for longer than any client would."""
+    gate = make(timeout=10 * MS)
+    running = await gate.acquire()
+    ours = spawn(gate.acquire(work="background"), name="w")
+    with pytest.raises(QueueTimeout):
+        await gate.acquire()
+    assert not ours.done()
+    running.release()
+    (await ours).release()
+
+
+async def test_at_shutdown_waiters_and_newcomers_are_refused() -> None:
+    """`refuse` ends every wait with its error; what runs may end."""
+    gate = make()
+    running = await gate.acquire()
+    task = await queued(gate)
+    gate.refuse(BioproxyError("shutting down", status=503))
+    with pytest.raises(BioproxyError, match="shutting down"):
+        await task
+    with pytest.raises(BioproxyError, match="shutting down"):
+        await gate.acquire()
+    running.release()
+    assert_clean(gate)
+
+
+async def test_refused_and_cancelled_at_once_ends_quietly() -> None:
+    """A waiter that was turned away and cancelled in one step neither leaks nor complains."""
+    gate = make()
+    running = await gate.acquire()
+    task = await queued(gate)
+    gate.refuse(BioproxyError("shutting down"))
+    task.cancel()
+    await asyncio.wait([task])
+    running.release()
+    assert_clean(gate)
+
+
+async def test_more_slots_let_waiters_in() -> None:
+    """An engine that comes back with two slots serves two."""
+    gate = make()
+    first = await gate.acquire()
+    second = await queued(gate)
+    gate.resize(2)
+    (await second).release()
+    first.release()
+    assert_clean(gate)
+
+
+async def test_a_slot_action_has_the_engine_alone() -> None:
+    """While a grant is exclusive nobody else is let in; sharing lets them in, the grant stays."""
+    gate = make(capacity=2)
+    grant = await gate.acquire()
+    assert grant.try_exclusive()
+    assert gate.statistics().exclusive
+    other = await queued(gate)
+    grant.share()
+    (await other).release()
+    assert not gate.statistics().exclusive
+    grant.release()
+    assert_clean(gate)
+
+
+async def test_releasing_an_exclusive_grant_lets_others_in() -> None:
+    """Nothing hangs when the holder forgets to share before it gives back."""
+    gate = make(capacity=2)
+    grant = await gate.acquire()
+    assert grant.try_exclusive()
+    other = await queued(gate)
+    grant.release()
+    assert not grant.try_exclusive()
+    (await other).release()
+    assert_clean(gate)
+
+
+async def test_an_exclusive_ticket_is_granted_when_the_engine_settled() -> None:
+    """After a client left, a waiting slot action goes as soon as somebody saw the slots idle."""
+    gate = make()
+    (await gate.acquire()).release(cut=True)
+    action = spawn(gate.acquire(exclusive=True), name="slot action")
+    await settle()
+    assert not action.done()
+    gate.settled()
+    grant = await action
+    assert grant.exclusive
+    grant.release()
+    assert_clean(gate)
+
+
+async def test_draining_is_announced() -> None:
+    """Who looks after the engine's slots sleeps until there is something to look for."""
+    gate = make()
+    watcher = spawn(gate.wait_draining(), name="watcher")
+    await settle()
+    assert not watcher.done()
+    (await gate.acquire()).release(cut=True)
+    await watcher
+    await gate.wait_draining()
+
+
+async def test_user_waiting_tells_a_warm_up_to_give_way() -> None:
+    """Between two chunks a warm-up sees that somebody came."""
+    gate = make()
+    chunk = await gate.acquire(work="background")
+    seen = [gate.user_waiting]
+    user = await queued(gate)
+    seen.append(gate.user_waiting)
+    chunk.release()
+    (await user).release()
+    assert [*seen, gate.user_waiting] == [False, True, False]
+
+
+async def test_idle_begins_when_the_last_grant_ends() -> None:
+    """`wait_idle` outlasts what runs, and a request in between starts the count again."""
+    gate = make()
+    running = await gate.acquire()
+    watcher = spawn(gate.wait_idle(30 * MS), name="idle")
+    await settle()
+    assert gate.idle_seconds() == 0.0
+    running.release()
+    (await gate.acquire()).release()
+    began = gate.idle_since
+    await watcher
+    assert gate.idle
+    assert gate.clock() - began >= 29 * MS
+
+
+async def test_settling_does_not_restart_the_idle_clock() -> None:
+    """Looking at an idle engine is no request: idle saves are not put off by it."""
+    gate = make()
+    began = gate.idle_since
+    gate.settled()
+    assert gate.idle_since == began
+
+
+async def test_a_cancelled_watcher_leaves_nothing_behind() -> None:
+    """Nobody is kept in the lists of those who sleep."""
+    gate = make()
+    running = await gate.acquire()
+    watchers = [spawn(gate.wait_idle(1.0), name="idle"), spawn(gate.wait_draining(), name="draining")]
+    await settle()
+    await finish(watchers)
+    assert not gate.idlers
+    assert not gate.drainers
+    running.release()
+
+
+async def test_a_fault_in_extends_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Whether a request fits is a question of taste; its failure must not break another's release."""
+    gate = make()
+
+    def broken(_key: object) -> bool:
+        raise RuntimeError("no index")
+
+    gate.extends = broken
+    running = await gate.acquire(client="a")
+    tasks = [spawn(gate.acquire(client="a", key=number), name="a") for number in range(2)]
+    await settle()
+    with caplog.at_level(logging.ERROR, logger="bioproxy"):
+        running.release()
+    for task in tasks:
+        (await task).release()
+    assert "extends" in caplog.text
+    assert_clean(gate)
+
+
+async def test_a_changed_limit_counts_for_newcomers() -> None:
+    """A reload that lowers queue_limit throws nobody out and lets nobody in."""
+    gate = make()
+    running = await gate.acquire()
+    tasks = [await queued(gate, "b"), await queued(gate, "c")]
+    gate.configure(limit=1, timeout=1.0)
+    with pytest.raises(QueueFull):
+        await gate.acquire()
+    running.release()
+    for task in tasks:
+        (await task).release()
+
+
+async def test_statistics_tell_who_uses_the_engine() -> None:
+    """Shares, waits and totals in one frozen value, for /status and the metrics."""
+    clock = Clock()
+    gate = Gate(capacity=1, limit=10, timeout=60.0, clock=clock)
+    grant = await gate.acquire(client="ann")
+    clock.now = 3.0
+    grant.release()
+    running = await gate.acquire(client="ben")
+    task = await queued(gate, "ann")
+    clock.now = 5.0
+    seen = gate.statistics()
+    assert (seen.running["user"], seen.waiting["user"], seen.oldest_wait) == (1, 1, 2.0)
+    assert seen.measured == pytest.approx(3.0)
+    assert seen.estimate == pytest.approx(6.0)
+    ann, ben = seen.clients
+    assert (ann.client, ann.waiting, ben.client, ben.running) == ("ann", 1, "ben", 1)
+    assert ann.used == pytest.approx(3.0, abs=0.01)
+    running.release()
+    (await task).release()
+    assert_clean(gate)
+
+
+async def test_a_thousand_clients_that_come_and_go_leave_nothing() -> None:
+    """Load with leaving clients: never more than the capacity at once, and an empty gate at the end."""
+    gate = make(capacity=3)
+    running = most = 0
+
+    async def client(number: int) -> None:
+        nonlocal running, most
+        with await gate.acquire(client=str(number % 7), priority=number % 2):
+            running += 1
+            most = max(most, running)
+            try:
+                await asyncio.sleep(0)
+            finally:
+                running -= 1
+
+    gate.configure(limit=1000, timeout=10.0)
+    tasks = [spawn(client(number), name=str(number)) for number in range(1000)]
+    await settle()
+    for task in tasks[::3]:
+        task.cancel()
+    await asyncio.wait(tasks)
+    gate.settled()
+    assert most == 3
+    assert_clean(gate)
