@@ -102,7 +102,7 @@ def changed(path: str | Path, before: Stamp) -> bool:
 
 
 def parts(path: str | Path) -> list[Path]:
-    """All files of the model that `path` belongs to: itself, or every part of a name such as `m-00001-of-00003.gguf`."""
+    """All files of the model that `path` belongs to: itself, or each part of a name such as `m-00001-of-00003.gguf`."""
     path = Path(path)
     match = SPLIT.match(path.name)
     if match is None:
