@@ -1,0 +1,166 @@
+"""What to warm next, and how much of it at once: decisions over values, without a clock, a loop or a file.
+
+A *target* is one prompt prefix that should be resident or on disk: a template's text at one version, behind one head.
+The runner holds one Target per (prefix, head), asks `pick` which comes next, and replaces it as things happen; nothing
+here does anything, so that every order of events can be tried in a test without an engine.
+
+    waiting ──► warming ──► warm ──► saved          warm: resident once, but no snapshot (policy off, no slot folder)
+       ▲           │  └───► too long                the template does not fit the engine's context
+       └── failed ◄┘                                tried again after `delay`, longer each time
+
+Chunks (kv-rule 13): a warm-up evaluates the first n tokens, then the first n + chunk, and so on; between two chunks the
+gate is free for users. A chunk is as long as `chunk_seconds` allows at the speed measured so far, never under 64
+tokens: below that the fixed cost of a call outweighs the work (2770 tokens took 2.2 s at 256, 4.1 s at 32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+Phase = Literal["waiting", "warming", "warm", "saved", "too long", "failed", "off"]
+
+SHORTEST_CHUNK = 64  # tokens; below that the calls cost more than the work
+FIRST_CHUNK = 128  # tokens, until a speed was measured: modest, for a CPU may do 200 tokens a second
+LONGEST_CHUNK = 8192  # tokens; a fast engine gains nothing from more, and the request body stays small
+HEADROOM = 0.8  # of chunk_seconds is aimed at: speed varies from chunk to chunk
+NEWEST = 0.5  # weight of the newest measurement: prefill slows down as the context grows
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between attempts after a fault
+
+Key = tuple[str, str]  # (prefix, head's name)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt prefix to warm, and how far that is. Counts are tokens, `retry_at` is a loop's time."""
+
+    prefix: str
+    head: str
+    version: str
+    phase: Phase = "waiting"
+    done: int = 0
+    total: int = 0
+    limit: int = 0  # the context, where the prompt prefix is too long for it
+    evaluated: int = 0
+    seconds: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    reason: str = ""
+    asked: bool = False  # an operator asked for it: goes first, also where warm-up is off
+
+    @property
+    def key(self) -> Key:
+        """What the target is known by; its version is not part of it, for a new text replaces the old."""
+        return (self.prefix, self.head)
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """The measured prefill speed in tokens per second; None before the first measurement."""
+
+    speed: float | None = None
+
+    def measured(self, *, tokens: int, seconds: float) -> Pace:
+        """Count a chunk of `tokens` that took `seconds`; one too short to tell anything changes nothing."""
+        if tokens < SHORTEST_CHUNK // 2 or seconds <= 0:
+            return self
+        newest = tokens / seconds
+        return Pace(newest if self.speed is None else NEWEST * newest + (1 - NEWEST) * self.speed)
+
+
+def chunk(*, left: int, pace: Pace, seconds: float) -> int:
+    """How many of the `left` tokens to evaluate at once, so that a user waits `seconds` at most.
+
+    A rest shorter than the shortest chunk is taken along rather than left for a call of its own.
+    """
+    wanted = FIRST_CHUNK if pace.speed is None else int(pace.speed * seconds * HEADROOM)
+    length = min(max(wanted, SHORTEST_CHUNK), LONGEST_CHUNK)
+    return left if left < length + SHORTEST_CHUNK else length
+
+
+def resume_at(*, done: int, foreign: bool, remembers: bool) -> int:
+    """How many tokens to count on when a warm-up goes on after `done`.
+
+    `foreign`: another request ran in between. Then the slot holds something else, and only an engine that `remembers`
+    (llama-server's RAM cache) gives the tokens back. Where it does not, the next chunk must be short again, or it
+    would evaluate everything in one go while a user waits.
+    """
+    return 0 if foreign and not remembers else done
+
+
+def delay(failures: int) -> float:
+    """Seconds to wait after the `failures`-th fault in a row: 1, 2, 4, ... 60."""
+    return min(FIRST_DELAY * 2.0 ** max(0, min(failures, 16) - 1), LONGEST_DELAY)
+
+
+def merge(targets: Mapping[Key, Target], wanted: Iterable[tuple[str, str, str]]) -> dict[Key, Target]:
+    """The targets for `wanted` (prefix, head, version), in that order.
+
+    What is known and unchanged stays as it is; a new version waits anew; what nobody wants any more is gone.
+    """
+    merged: dict[Key, Target] = {}
+    for prefix, head, version in wanted:
+        known = targets.get((prefix, head))
+        if known is None or known.version != version:
+            known = Target(prefix=prefix, head=head, version=version, asked=known is not None and known.asked)
+        merged[known.key] = known
+    return merged
+
+
+def forgotten(targets: Mapping[Key, Target]) -> dict[Key, Target]:
+    """The targets after the engine changed: nothing is known of any, each is looked at again."""
+    fresh = (Target(prefix=t.prefix, head=t.head, version=t.version, asked=t.asked) for t in targets.values())
+    return {target.key: target for target in fresh}
+
+
+def pick(targets: Iterable[Target], *, now: float, enabled: bool = True) -> Target | None:
+    """The target to work on now: what was asked for first, then what was begun, then in order; None if nothing is due.
+
+    With `enabled` false only what an operator asked for is worked on.
+    """
+    due = [target for target in targets if is_due(target, now=now) and (enabled or target.asked)]
+    return min(due, key=lambda target: (not target.asked, target.phase != "warming"), default=None)
+
+
+def is_due(target: Target, *, now: float) -> bool:
+    """Whether there is something to do for `target` now: it waits, was begun, or its back-off is over."""
+    if target.phase == "failed":
+        return now >= target.retry_at
+    return target.phase in ("waiting", "warming")
+
+
+def pause(targets: Iterable[Target], *, now: float, longest: float) -> float:
+    """Seconds until the next target is due, `longest` at most."""
+    waits = [target.retry_at - now for target in targets if target.phase == "failed"]
+    return max(0.0, min([longest, *waits]))
+
+
+def failed(target: Target, *, reason: str, now: float) -> Target:
+    """The target after a fault: tried again after a back-off; `reason` is one sentence."""
+    failures = target.failures + 1
+    return replace(target, phase="failed", failures=failures, reason=reason, retry_at=now + delay(failures))
+
+
+def describe(target: Target) -> str:
+    """One phrase for `/status`: `warming 1,024 of 3,310 tokens`, `too long: 61,233 of 32,768 tokens`."""
+    if target.phase == "warming" and target.total:
+        return f"warming {target.done:,} of {target.total:,} tokens"
+    if target.phase == "too long":
+        return f"too long: {target.total:,} of {target.limit:,} tokens"
+    if target.phase == "failed":
+        return f"failed: {target.reason}"
+    return target.phase
+
+
+def common(first: Sequence[int] | str, second: Sequence[int] | str) -> int:
+    """How many elements `first` and `second` share from their beginning."""
+    shortest = min(len(first), len(second))
+    low, high = 0, shortest  # bisect on equal slices: C speed instead of a Python loop over 100,000 tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,124 @@
+"""The prompt prefix of a template, token by token: what every request through it will begin with (kv-rule 12).
+
+Where a chat template puts the user's words, and how the tokenizer merges what stands around them, cannot be known from
+outside. So the conversation is rendered twice by the engine itself, with two messages that differ in their first
+character, both are tokenized as the engine tokenizes a chat, and what the two have in common is the prompt prefix.
+Rendering the system message alone is not the same: a chat template that folds it into the first user turn renders
+nothing, and the warm-up would silently warm nothing (facts, section 7).
+
+What an engine cannot do shapes what it gets instead: without `/tokenize` the common *text* is evaluated, without
+`/apply-template` (and on engines that are no llama-server) an ordinary chat request carries the template's beginning.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from bioproxy.prompt import Head
+from bioproxy.warmup.plan import common
+
+Json: TypeAlias = Any
+
+FIRST_MESSAGE, SECOND_MESSAGE = "Compare this.", "7 questions"  # differ in the first character, and in its kind
+LETTERS_PER_TOKEN = 4  # a guess, where the engine cannot count
+SWA_MARGIN = 8  # tokens less on models whose cache cannot be cut at any place (SWA, hybrid)
+
+
+class Filled(Protocol):
+    """A template's text with room for a message (templates/catalogue.py)."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The texts between the places for the message; the first is the static beginning."""
+
+    def fill(self, message: str) -> str:
+        """The whole text with `message` in every place."""
+
+
+class Renderer(Protocol):
+    """The two routes of an engine that tell what a chat becomes."""
+
+    async def apply_template(self, body: bytes) -> str:
+        """The prompt that a chat request's body becomes."""
+
+    async def tokenize(self, text: str) -> list[int]:
+        """The token ids of `text`, special tokens parsed."""
+
+
+class Can(Protocol):
+    """What of this an engine has (engines/llama.py, Capabilities)."""
+
+    @property
+    def tokenize(self) -> bool:
+        """Whether `/tokenize` works."""
+
+    @property
+    def apply_template(self) -> bool:
+        """Whether `/apply-template` works."""
+
+
+class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
+    """What to evaluate. `length` counts tokens (a guess unless `kind` is `tokens`).
+
+    `tokens`: token ids; `text`: a prompt's text; `chat`: the body of a chat request, which cannot be cut into chunks.
+    """
+
+    kind: Literal["tokens", "text", "chat"]
+    length: int
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    body: bytes = b""
+    lora: bytes = b""
+
+    def first(self, length: int) -> tuple[int, ...] | str:
+        """The prompt's first `length` tokens, or about as much of its text."""
+        if self.kind == "tokens":
+            return self.tokens[:length]
+        return self.text if length >= self.length else self.text[: length * LETTERS_PER_TOKEN]
+
+
+def chat(head: Head, content: str, *, extra: dict[str, Json] | None = None) -> bytes:
+    """The body of a chat request: `head`, then one user message of `content`; `extra` fields win."""
+    body: dict[str, Json] = {}
+    if head.extra:
+        body.update(msgspec.json.decode(head.extra, type=dict[str, msgspec.Raw]))
+    messages: list[Json] = msgspec.json.decode(head.messages or b"[]", type=list[msgspec.Raw])
+    body["messages"] = [*messages, {"role": "user", "content": content}]
+    for name, value in (("tools", head.tools), ("chat_template_kwargs", head.kwargs), ("lora", head.lora)):
+        if value:
+            body[name] = msgspec.Raw(value)
+    return msgspec.json.encode(body | (extra or {}))
+
+
+async def find(engine: Renderer, can: Can, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:
+    """The prompt prefix of a template behind `head`, as exactly as the engine lets us see it.
+
+    `margin`: tokens to leave off at the end. Raises what the engine's client raises.
+    """
+    if not can.apply_template:
+        return chat_prefix(head, filled)
+    first = await engine.apply_template(chat(head, filled.fill(FIRST_MESSAGE)))
+    second = await engine.apply_template(chat(head, filled.fill(SECOND_MESSAGE)))
+    if not can.tokenize:
+        text = first[: common(first, second)]
+        return PromptPrefix(kind="text", text=text, length=guess(text), lora=head.lora)
+    tokens = await engine.tokenize(first)
+    shared = common(tokens, await engine.tokenize(second))
+    kept = tuple(tokens[: max(0, shared - margin)])
+    return PromptPrefix(kind="tokens", tokens=kept, length=len(kept), lora=head.lora)
+
+
+def chat_prefix(head: Head, filled: Filled, *, model: str = "") -> PromptPrefix:
+    """One ordinary chat request of one token that begins as the template does; for engines that can do no better."""
+    extra: dict[str, Json] = {"max_tokens": 1, "stream": False}
+    if model:
+        extra["model"] = model
+    body = chat(head, filled.parts[0], extra=extra)
+    return PromptPrefix(kind="chat", body=body, length=guess(filled.parts[0]))
+
+
+def guess(text: str) -> int:
+    """About how many tokens `text` is, at least one if there is any text."""
+    return -(-len(text) // LETTERS_PER_TOKEN)

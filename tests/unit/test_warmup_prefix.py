@@ -1,0 +1,112 @@
+"""The prompt prefix, exact to the token, on a toy engine whose tokenizer merges what stands together."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from bioproxy.prompt import Head
+from bioproxy.warmup import prefix as module
+from bioproxy.warmup.prefix import chat, chat_prefix, find
+
+
+class Text(msgspec.Struct, frozen=True):
+    parts: tuple[str, ...]
+
+    def fill(self, message: str) -> str:
+        return message.join(self.parts)
+
+
+class Can(msgspec.Struct, frozen=True):
+    tokenize: bool = True
+    apply_template: bool = True
+
+
+class Toy:
+    """Renders `<role>content` and makes one token of a blank and the word that follows it."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, int] = {}
+
+    async def apply_template(self, body: bytes) -> str:
+        messages = msgspec.json.decode(body)["messages"]
+        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
+
+    async def tokenize(self, text: str) -> list[int]:
+        return [self.words.setdefault(word, len(self.words)) for word in re.findall(r"<\w+>| ?\w+|\W", text)]
+
+
+async def test_the_prompt_prefix_begins_every_request() -> None:
+    """Whatever the message, a request's tokens begin with the prompt prefix, and it could not be longer."""
+    toy, filled = Toy(), Text(("You know this code: x y z. ", " Be short."))
+    found = await find(toy, Can(), Head(), filled)
+    rests = set()
+    for message in ("how does it work?", "9 lives", "Zebra"):
+        tokens = await toy.tokenize(await toy.apply_template(chat(Head(), filled.fill(message))))
+        assert tuple(tokens[: found.length]) == found.tokens
+        rests.add(tokens[found.length])
+    assert len(rests) == 3
+
+
+async def test_a_token_that_merges_with_the_message_does_not_belong_to_it() -> None:
+    """The blank before the message becomes a part of the message's first token."""
+    toy, filled = Toy(), Text(("Code: ", ""))
+    found = await find(toy, Can(), Head(), filled)
+    assert found.tokens == tuple(await toy.tokenize("<user>Code:"))
+
+
+async def test_the_head_is_rendered_as_clients_send_it() -> None:
+    """System message, tools and template arguments stand in the rendered request."""
+    head = Head(messages=b'[{"role":"system","content":"Rules."}]', tools=b'[{"type":"function"}]', kwargs=b'{"a":1}')
+    body = msgspec.json.decode(chat(head, "hello"))
+    assert body == {
+        "messages": [{"role": "system", "content": "Rules."}, {"role": "user", "content": "hello"}],
+        "tools": [{"type": "function"}],
+        "chat_template_kwargs": {"a": 1},
+    }
+    found = await find(Toy(), Can(), head, Text(("Code: ", "")))
+    assert found.length == len(await Toy().tokenize("<system>Rules.<user>Code:"))
+
+
+async def test_further_fields_of_a_head_are_sent() -> None:
+    """What changes the rendered prompt beside messages and tools goes along."""
+    body = msgspec.json.decode(chat(Head(extra=b'{"reasoning_effort":"low"}'), "hello"))
+    assert body["reasoning_effort"] == "low"
+
+
+async def test_a_margin_is_cut_off() -> None:
+    """On models whose cache cannot be cut anywhere the prompt prefix ends a little earlier."""
+    toy, filled = Toy(), Text(("a b c d e f g h i j k l ", ""))
+    whole = await find(toy, Can(), Head(), filled)
+    cut = await find(toy, Can(), Head(), filled, margin=module.SWA_MARGIN)
+    assert cut.tokens == whole.tokens[: -module.SWA_MARGIN]
+
+
+async def test_without_tokenize_the_common_text_is_found() -> None:
+    """A server that cannot tokenize for us gets the text up to where the message begins."""
+    found = await find(Toy(), Can(tokenize=False), Head(), Text(("Code: ", " end")))
+    assert (found.kind, found.text) == ("text", "<user>Code: ")
+    assert found.first(found.length) == found.text
+    assert found.text.startswith(str(found.first(1)))
+
+
+async def test_without_apply_template_a_chat_request_carries_the_beginning() -> None:
+    """An engine that cannot render gets an ordinary chat request of one token."""
+    found = await find(Toy(), Can(apply_template=False), Head(), Text(("Code: ", " end")))
+    body = msgspec.json.decode(found.body)
+    assert found.kind == "chat"
+    assert (body["messages"][0]["content"], body["max_tokens"]) == ("Code: ", 1)
+
+
+def test_a_chat_request_names_the_model() -> None:
+    """Servers of many models need to be told which."""
+    assert msgspec.json.decode(chat_prefix(Head(), Text(("Code: ",)), model="m").body)["model"] == "m"
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 5])
+async def test_the_beginning_of_a_prompt_prefix(length: int) -> None:
+    """Chunks are beginnings of the same tokens."""
+    found = await find(Toy(), Can(), Head(), Text(("a b c d e ", "")))
+    assert found.first(length) == found.tokens[:length]
