@@ -1,0 +1,181 @@
+"""API keys: which one a request shows, and whose it is.
+
+Only SHA-256 digests are kept. A key that comes in is hashed and the digest is looked up; whoever measures how long that
+takes learns about a digest that he cannot choose, never how many letters of a key were right. The final word is
+`hmac.compare_digest` all the same, so that no property of dictionaries has to be trusted.
+
+Used by the proxy port and by the admin port. What a key allows is judged there; which keys exist stands in the config.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import msgspec
+
+from bioproxy.errors import ConfigError, Problem
+
+SHA256_HEX = 64  # digits
+GROUP_DIGITS = 16  # of a key's digest, enough to tell keys apart
+
+
+class KeyLike(Protocol):
+    """What one entry of `api_keys` says (config.schema.Key, whose `key_file` the loader has read)."""
+
+    @property
+    def key(self) -> str:
+        """The key itself."""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the key."""
+
+    @property
+    def name(self) -> str:
+        """For logs, fairness and metrics."""
+
+    @property
+    def group(self) -> str:
+        """Who shares cached conversations."""
+
+    @property
+    def priority(self) -> int:
+        """Higher goes first."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What it may ask for; empty: anything."""
+
+    @property
+    def max_running(self) -> int:
+        """Requests on the engine at once; 0: no bound."""
+
+    @property
+    def forwards_users(self) -> bool:
+        """Whether a header tells the user behind it."""
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a key belongs to. `name` is safe to show; nothing here leads back to the key."""
+
+    name: str
+    group: str
+    priority: int = 0
+    max_running: int = 0
+    models: tuple[str, ...] = ()
+    forwards_users: bool = False
+
+
+def presented(header: Callable[[bytes], bytes | None]) -> str | None:
+    """The key that a request shows: Bearer, the password of Basic, else `x-api-key`; None when there is none.
+
+    `header` gives the first value of a header by its lower-case name.
+    """
+    authorization = header(b"authorization")
+    if authorization is not None:
+        scheme, _, value = authorization.partition(b" ")
+        scheme = scheme.lower()
+        if scheme == b"bearer":
+            return text(value.strip())
+        if scheme == b"basic":
+            return basic_password(value.strip())
+    other = header(b"x-api-key")
+    return None if other is None else text(other.strip())
+
+
+def basic_password(encoded: bytes) -> str | None:
+    """The password of Basic credentials (RFC 7617: base64 of `user:password`); None where they are malformed."""
+    try:
+        decoded = binascii.a2b_base64(encoded, strict_mode=True)
+    except binascii.Error:
+        return None
+    _, colon, password = decoded.partition(b":")
+    return text(password) if colon else None
+
+
+def text(raw: bytes) -> str:
+    """Header bytes as text that `digest_of` turns back into the same bytes."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def digest_of(key: str) -> bytes:
+    """SHA-256 of the key's bytes."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+class Keyring:
+    """The keys of a configuration, by digest. Raises ConfigError with every entry that cannot be used."""
+
+    def __init__(self, keys: Iterable[str | KeyLike], *, where: str = "api_keys") -> None:
+        self.principals: dict[bytes, tuple[bytes, Principal]] = {}
+        problems: list[Problem] = []
+        for number, entry in enumerate(keys):
+            place = f"{where}[{number}]"
+            try:
+                digest = entry_digest(entry)
+            except ValueError as error:
+                problems.append(Problem(str(error), key=place))
+                continue
+            if digest in self.principals:
+                problems.append(Problem(f"is the same key as that of {self.principals[digest][1].name!r}", key=place))
+                continue
+            self.principals[digest] = (digest, principal_of(entry, number, digest))
+        if problems:
+            raise ConfigError(problems)
+
+    def __len__(self) -> int:
+        return len(self.principals)
+
+    def find(self, key: str | None) -> Principal | None:
+        """Whose key this is; None for an unknown one or none."""
+        if key is None:
+            return None
+        digest = digest_of(key)
+        known = self.principals.get(digest)
+        return known[1] if known is not None and hmac.compare_digest(known[0], digest) else None
+
+
+def entry_digest(entry: str | KeyLike) -> bytes:
+    """The digest of one entry; ValueError says what is wrong with it."""
+    if isinstance(entry, str):
+        return usable(entry)
+    if bool(entry.key) == bool(entry.sha256):
+        raise ValueError("give exactly one of key, key_file and sha256")
+    return stated_digest(entry.sha256) if entry.sha256 else usable(entry.key)
+
+
+def usable(key: str) -> bytes:
+    """The digest of a key that a header can carry."""
+    if not key or key != key.strip() or not key.isprintable():
+        raise ValueError("a key must not be empty, and must not hold line ends, control characters or outer blanks")
+    return digest_of(key)
+
+
+def stated_digest(digits: str) -> bytes:
+    """A digest that is written down instead of its key."""
+    try:
+        digest = bytes.fromhex(digits)
+    except ValueError:
+        digest = b""
+    if len(digits) != SHA256_HEX or not digest:
+        raise ValueError("sha256 must be 64 hex digits; `printf %s KEY | sha256sum` prints them")
+    return digest
+
+
+def principal_of(entry: str | KeyLike, number: int, digest: bytes) -> Principal:
+    """Who an entry stands for. Without a group each key is its own, known by its digest: order and name may change."""
+    alone = f"key:{digest.hex()[:GROUP_DIGITS]}"
+    if isinstance(entry, str):
+        return Principal(name=f"key {number + 1}", group=alone)
+    return Principal(
+        name=entry.name or f"key {number + 1}",
+        group=entry.group or alone,
+        priority=entry.priority,
+        max_running=entry.max_running,
+        models=entry.models,
+        forwards_users=entry.forwards_users,
+    )

@@ -1,0 +1,100 @@
+"""API keys: how a request shows one, and that only the right one is found."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bioproxy.config.schema import Key
+from bioproxy.errors import ConfigError
+from bioproxy.keys import Keyring, presented
+
+
+def shown(**headers: str) -> str | None:
+    """What is presented by a request with these headers (underscores are dashes)."""
+    raw = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return presented(raw.get)
+
+
+def basic(credentials: str) -> str:
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({"authorization": "Bearer sk-1"}, "sk-1"),
+        ({"authorization": "bearer  sk-1 "}, "sk-1"),
+        ({"x_api_key": "sk-1"}, "sk-1"),
+        ({"authorization": basic("anyone:sk-1")}, "sk-1"),
+        ({"authorization": basic("anyone:with:colons")}, "with:colons"),
+        ({"authorization": "Negotiate abc", "x_api_key": "sk-1"}, "sk-1"),
+        ({"authorization": "Basic !!!"}, None),
+        ({"authorization": basic("no colon")}, None),
+        ({}, None),
+    ],
+)
+def test_a_key_comes_as_bearer_password_or_x_api_key(headers: dict[str, str], key: str | None) -> None:
+    """Every way in which OpenAI, Anthropic and curl clients send a key is understood."""
+    assert shown(**headers) == key
+
+
+def test_a_known_key_leads_to_its_principal() -> None:
+    """What the config says about a key is what its requests get."""
+    ring = Keyring([Key(key="sk-1", name="ann", group="team", priority=2, max_running=3, forwards_users=True)])
+    found = ring.find("sk-1")
+    assert found is not None
+    assert (found.name, found.group, found.priority, found.max_running) == ("ann", "team", 2, 3)
+    assert found.forwards_users
+
+
+@given(key=st.text(), other=st.text())
+def test_only_the_key_itself_is_found(key: str, other: str) -> None:
+    """No other text, however close, is taken for a key; and nothing is taken for a missing one."""
+    ring = Keyring(["sk-secret"])
+    assert ring.find(key) is None or key == "sk-secret"
+    assert ring.find("sk-secret" + other) is None or not other
+    assert ring.find(None) is None
+
+
+def test_bytes_that_are_no_text_are_no_key() -> None:
+    """A header of any bytes is looked up without a fault."""
+    assert Keyring(["sk-1"]).find(presented({b"authorization": b"Bearer \xff\xfe"}.get)) is None
+
+
+def test_a_key_beyond_ascii_is_found_as_clients_send_it() -> None:
+    """Clients send UTF-8 bytes in the header; the config holds the same letters."""
+    assert Keyring(["schlüssel"]).find(presented({b"x-api-key": "schlüssel".encode()}.get)) is not None
+
+
+def test_a_digest_stands_for_its_key() -> None:
+    """A config may hold the SHA-256 only; the key itself then stands nowhere."""
+    digest = hashlib.sha256(b"sk-1").hexdigest()
+    assert Keyring([Key(sha256=digest.upper())]).find("sk-1") is not None
+
+
+def test_each_key_is_a_group_of_its_own() -> None:
+    """Without `group` two keys share nothing, and a key keeps its group when the list is sorted anew."""
+    first, second = Keyring(["sk-1", "sk-2"]), Keyring(["sk-2", "sk-1"])
+    groups = {key: ring.find(key).group for ring in (first, second) for key in ("sk-1", "sk-2")}  # type: ignore[union-attr]
+    assert len(set(groups.values())) == 2
+    assert first.find("sk-1").group == second.find("sk-1").group  # type: ignore[union-attr]
+    assert all("sk-" not in group for group in groups.values())
+
+
+def test_every_unusable_entry_is_named() -> None:
+    """All entries that are wrong are told at once, each by its place, and no key is shown."""
+    with pytest.raises(ConfigError) as refused:
+        Keyring(["", "sk-1", "sk-1", Key(), Key(key="a", sha256="b"), Key(sha256="12")])
+    assert [problem.key for problem in refused.value.problems] == [f"api_keys[{n}]" for n in (0, 2, 3, 4, 5)]
+    assert "sk-1" not in str(refused.value)
+
+
+def test_a_key_with_a_line_end_is_refused() -> None:
+    """No header can carry it, so nobody could ever use it."""
+    with pytest.raises(ConfigError, match="line ends"):
+        Keyring(["sk-1\n"])
