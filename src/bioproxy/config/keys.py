@@ -1,0 +1,139 @@
+"""The table of keys, made from the schema: path, default, unit, environment variable, flags.
+
+Everything that lists keys reads this table: environment and flags (`sources.py`, `flags.py`), unknown keys and their
+nearest known one (`nearest.py`), `bioproxy config` (`describe.py`) and docs/configuration.md (`document.py`). So a key
+that is added to the schema is in all of them at once. Tests see that no two names collide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from bioproxy.config.schema import Config
+from bioproxy.config.tree import join
+
+ENVIRONMENT = "BIOPROXY_"
+CONFIG_VARIABLE = "BIOPROXY_CONFIG"
+CONFIG_FLAG = "-config"
+
+# The flags of the seed that are not made from a key's path.
+ALIASES = {"proxy_host": ("-host",), "proxy_port": ("-port",), "backend_url": ("-backend",)}
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """The type of a value as msgspec sees it, and what the schema's `extra` says of it."""
+
+    type: inspect.Type
+    unit: str = ""
+    path: bool = False
+    secret: bool = False
+
+    def of(self, inner: inspect.Type) -> Kind:
+        """The kind of an item, member or field of this value: what is secret or a path here is so inside, too."""
+        kind = unfold(inner)
+        return Kind(kind.type, kind.unit, self.path or kind.path, self.secret or kind.secret)
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One key of the table. `default` is a value of the Config; `flags` are written with one dash, two work as well."""
+
+    path: str
+    kind: Kind
+    default: Any
+    description: str
+    environment: str
+    flags: tuple[str, ...]
+
+    @property
+    def section(self) -> str:
+        """The Struct that it belongs to: "kv" for "kv.policy", "" at the top."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name within its section."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def boolean(self) -> bool:
+        """Whether its flag stands for true when no value follows."""
+        return isinstance(self.kind.type, inspect.BoolType)
+
+
+def unfold(type_: inspect.Type) -> Kind:
+    """Take msgspec's Metadata off a type."""
+    if not isinstance(type_, inspect.Metadata):
+        return Kind(type_)
+    extra = type_.extra or {}
+    return Kind(type_.type, extra.get("unit", ""), extra.get("path", False), extra.get("secret", False))
+
+
+def description(type_: inspect.Type) -> str:
+    """The sentence of the schema that says what a key does."""
+    extra = type_.extra_json_schema if isinstance(type_, inspect.Metadata) else None
+    return str((extra or {}).get("description", ""))
+
+
+def default(field: inspect.Field) -> Any:
+    """A field's default as a value; NODEFAULT where a value must be given."""
+    return (
+        field.default_factory()
+        if field.default is msgspec.NODEFAULT and callable(field.default_factory)
+        else field.default
+    )
+
+
+def fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    """The fields of a Struct as msgspec sees them."""
+    info = inspect.type_info(struct)
+    assert isinstance(info, inspect.StructType)
+    return info.fields
+
+
+def environment_name(path: str) -> str:
+    """The environment variable of a key: kv.policy gives BIOPROXY_KV_POLICY."""
+    return ENVIRONMENT + path.replace(".", "_").upper()
+
+
+def flag_name(path: str) -> str:
+    """The flag of a key: kv.policy gives -kv-policy."""
+    return "-" + path.replace(".", "-").replace("_", "-")
+
+
+def _options(struct: type[msgspec.Struct], section: str) -> Iterator[Option]:
+    for field in fields(struct):
+        path = join(section, field.name)
+        kind = unfold(field.type)
+        if isinstance(kind.type, inspect.StructType):
+            yield from _options(kind.type.cls, path)
+            continue
+        yield Option(
+            path=path,
+            kind=kind,
+            default=default(field),
+            description=description(field.type),
+            environment=environment_name(path),
+            flags=(*ALIASES.get(path, ()), flag_name(path)),
+        )
+
+
+KEYS: dict[str, Option] = {option.path: option for option in _options(Config, "")}
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    field.name: kind.type.cls
+    for field in fields(Config)
+    if isinstance((kind := unfold(field.type)).type, inspect.StructType)
+}
+FLAGS: dict[str, Option] = {flag: option for option in KEYS.values() for flag in option.flags}
+VARIABLES: dict[str, Option] = {option.environment: option for option in KEYS.values()}
+
+
+def value_of(config: Config, path: str) -> Any:
+    """The value of a key in a Config."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value

@@ -1,0 +1,51 @@
+"""Where files are: the default places of the config, `~`, and paths relative to the file that names them.
+
+The environment is an argument everywhere, so that a test (or a reload) sees exactly what it gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+APPLICATION = "bioproxy"
+NAMES = ("conf.json", "config.json", "config.yaml", "config.yml")
+
+
+def home(environment: Mapping[str, str]) -> str:
+    """The home folder: $HOME, else what the system says."""
+    return environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - pathlib gives no text
+
+
+def expand(path: str, environment: Mapping[str, str]) -> str:
+    """A path with a leading `~` or `~name` replaced by that home folder."""
+    if path == "~" or path.startswith("~/"):
+        return home(environment) + path[1:]
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib raises where a user is unknown
+
+
+def resolve(path: str, *, folder: str, environment: Mapping[str, str]) -> str:
+    """A path of ours, absolute: `~` is expanded, a relative one starts at `folder`; an empty one stays empty."""
+    return os.path.normpath(os.path.join(folder, expand(path, environment))) if path else ""  # noqa: PTH118 - texts
+
+
+def base(environment: Mapping[str, str], *, variable: str, default: str) -> str:
+    """An XDG folder: the variable's value if it is absolute (the XDG rule), else `default` under the home folder."""
+    value = environment.get(variable, "")
+    return value if os.path.isabs(value) else f"{home(environment)}/{default}"  # noqa: PTH117 - texts
+
+
+def config_folder(environment: Mapping[str, str]) -> str:
+    """Where a config file is looked for: $XDG_CONFIG_HOME/bioproxy, else ~/.config/bioproxy."""
+    return f"{base(environment, variable='XDG_CONFIG_HOME', default='.config')}/{APPLICATION}"
+
+
+def state_folder(environment: Mapping[str, str]) -> str:
+    """Where state lives by default: $XDG_STATE_HOME/bioproxy, else ~/.local/state/bioproxy."""
+    return f"{base(environment, variable='XDG_STATE_HOME', default='.local/state')}/{APPLICATION}"
+
+
+def default_files(environment: Mapping[str, str]) -> list[str]:
+    """The config files that stand at the default places, the one that counts first."""
+    folder = config_folder(environment)
+    return [path for name in NAMES if os.path.lexists(path := f"{folder}/{name}")]

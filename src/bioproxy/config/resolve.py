@@ -1,0 +1,129 @@
+"""What a value becomes before the Config is made: one form for prefixes and keys, key files read, one engine chosen.
+
+Each step works on the merged layers, so that a message can still say where a value was written. A value that cannot be
+resolved is left out after its problem was noted; the load fails, and nobody sees a Config with a hole.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from bioproxy.config.schema import Key, Prefix
+from bioproxy.config.sources import Layer
+from bioproxy.config.tree import DEFAULT
+from bioproxy.errors import Problem
+
+KEY_FILE_LIMIT = 4096  # bytes; a key is some dozens
+
+
+def note(layer: Layer, key: str, message: str) -> None:
+    """Note a problem of a key at the place where it was written."""
+    layer.problems.append(Problem(message, where=layer.origins.get(key, DEFAULT).where, key=key))
+
+
+def resolve_source(layer: Layer) -> None:
+    """One of `backend_url` and `model` decides where requests go: both set, or none, is a problem."""
+    model, url = layer.values.get("model", ""), layer.values.get("backend_url")
+    if model and url:
+        other = layer.origins["backend_url"].where
+        sentence = (
+            f"is set, and so is backend_url ({other}): a request can go to one engine only; remove one of the two"
+        )
+        note(layer, "model", sentence)
+    elif model:
+        layer.values["backend_url"] = ""
+    elif url == "":
+        note(
+            layer,
+            "backend_url",
+            "is empty, and no model is set: there is no engine to send requests to; set one of the two",
+        )
+
+
+def resolve_prefixes(layer: Layer) -> None:
+    """Every prefix becomes a `Prefix`; a template without a path is a problem."""
+    prefixes = layer.values.get("prefixes", {})
+    normal = {name: Prefix(template=value) if isinstance(value, str) else value for name, value in prefixes.items()}
+    for name, prefix in normal.items():
+        if not prefix.template:
+            note(layer, f"prefixes.{name}", "the path of its template is empty")
+    layer.values["prefixes"] = normal
+
+
+def resolve_model(layer: Layer) -> None:
+    """A model must be a file that is there."""
+    model = layer.values.get("model", "")
+    if model and not Path(model).is_file():
+        note(layer, "model", f"{model} is not there" if not Path(model).exists() else f"{model} is no file")
+
+
+def resolve_keys(layer: Layer) -> None:
+    """Every API key becomes a `Key` that holds either `key` or `sha256`; key files are read here and nowhere else."""
+    keys = []
+    for index, value in enumerate(layer.values.get("api_keys", ())):
+        place = f"api_keys[{index}]"
+        key = _single(layer, Key(key=value) if isinstance(value, str) else value, place)
+        if key is not None:
+            keys.append(key)
+    layer.values["api_keys"] = tuple(keys)
+
+
+def _single(layer: Layer, key: Key, place: str) -> Key | None:
+    given = [name for name in ("key", "key_file", "sha256") if getattr(key, name)]
+    if len(given) != 1:
+        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
+        note(layer, place, f"exactly one of key, key_file and sha256 belongs here: {found}")
+        return None
+    if not key.key_file:
+        return key
+    try:
+        text = read_key_file(key.key_file)
+    except ValueError as error:
+        note(layer, f"{place}.key_file", str(error))
+        return None
+    if mode := _open_to_others(key.key_file):
+        layer.warnings.append(
+            Problem(
+                f"{key.key_file} can be read by other users (mode {mode}); chmod 600 it",
+                where=layer.origins.get(place, DEFAULT).where,
+                key=f"{place}.key_file",
+            )
+        )
+    return _with_key(key, text)
+
+
+def _with_key(key: Key, text: str) -> Key:
+    return Key(
+        key=text,
+        name=key.name,
+        group=key.group,
+        priority=key.priority,
+        models=key.models,
+        max_running=key.max_running,
+        forwards_users=key.forwards_users,
+    )
+
+
+def read_key_file(path: str) -> str:
+    """The key that a file holds, without blanks and newlines around it; ValueError says why there is none."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(KEY_FILE_LIMIT + 1)
+        text = data.decode("ascii").strip()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} holds bytes that no key has") from error
+    if not text or len(data) > KEY_FILE_LIMIT:
+        raise ValueError(f"{path} is empty" if not text else f"{path} is too long for a key")
+    if len(text.split()) > 1:
+        raise ValueError(f"{path} holds more than one word; it must hold the key and nothing else")
+    return text
+
+
+def _open_to_others(path: str) -> str:
+    """The mode of a file that other users may read, as text; "" where they may not or the system has no modes."""
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    return f"{mode:04o}" if os.name == "posix" and mode & stat.S_IROTH else ""

@@ -1,0 +1,197 @@
+"""The three sources of values (file, environment, flags), each read into a `Layer` on its own.
+
+A layer knows its values by dotted key, where each came from, and everything that is wrong with it. Layers do not
+know each other: a key that is wrong in the file is reported even where a flag overrides it, for the flag will be gone
+tomorrow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, inspect
+
+from bioproxy.config import places
+from bioproxy.config.convert import Converter
+from bioproxy.config.json_tree import parse_json
+from bioproxy.config.keys import CONFIG_VARIABLE, ENVIRONMENT, KEYS, SECTIONS, VARIABLES, Option, fields
+from bioproxy.config.nearest import top_names, unknown_key, unknown_variable
+from bioproxy.config.tree import Node, Origin, Parsed, join
+from bioproxy.config.yaml_tree import parse_yaml, plain
+from bioproxy.errors import Problem
+
+SCHEMA_KEY = "$schema"  # editors look for it; it says nothing to us
+SIZE_LIMIT = 4 << 20  # of a config file: who names a model file by mistake gets a sentence, not a full memory
+
+# What Kubernetes puts into every container when a service is called "bioproxy".
+FOREIGN = re.compile(r"BIOPROXY(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP).*)?)")
+
+
+class Layer(msgspec.Struct):
+    """What one source says. `values` by dotted key; `origins` of prefixes and list items, too."""
+
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+
+
+def relative_to(folder: str, environment: Mapping[str, str]) -> Callable[[str], str]:
+    """What makes a path of ours absolute, seen from `folder`."""
+    return lambda path: places.resolve(path, folder=folder, environment=environment)
+
+
+def read_text(path: str) -> str:
+    """The text of a config file; ValueError says why there is none."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise ValueError(_reason(error)) from error
+    if len(data) > SIZE_LIMIT:
+        raise ValueError(f"the config file is larger than {SIZE_LIMIT >> 20} MiB; this cannot be a config file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"the config file is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}") from error
+    if not text.strip():
+        raise ValueError("the config file is empty; write at least {} into it, or name no file")
+    return text
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return "the config file does not exist"
+        case errno.EISDIR:
+            return "the config file is a folder; name the file in it"
+        case errno.EACCES:
+            return "the config file cannot be read: permission denied"
+        case _:
+            return f"the config file cannot be read: {error.strerror or error}"
+
+
+def parse(text: str, path: str) -> Parsed:
+    """Read by the name's ending; where that says nothing, a text that begins with a brace is JSON."""
+    ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 - texts
+    if ending == ".json" or (ending not in {".yaml", ".yml"} and text.lstrip().startswith("{")):
+        return parse_json(text)
+    return parse_yaml(text)
+
+
+def read_file(path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
+    """The layer of a config file; `shown` is its name in messages."""
+    try:
+        parsed = parse(read_text(path), path)
+    except ValueError as error:
+        return Layer(problems=[Problem(str(error), where=shown)])
+    problems = [Problem(fault.message, where=f"{shown}:{fault.line}", key=fault.key) for fault in parsed.faults]
+    if parsed.root is None:
+        nothing = Problem(
+            "the config file holds nothing but comments; write at least {} into it, or name no file", where=shown
+        )
+        return Layer(problems=problems or [nothing])
+    folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - texts
+    converter = Converter(
+        origin=lambda line: Origin("file", f"{shown}:{line}"), resolve=relative_to(folder, environment)
+    )
+    values = _walk(parsed.root, converter)
+    return Layer(values, converter.origins, [*problems, *converter.problems])
+
+
+def _walk(root: Node, converter: Converter) -> dict[str, Any]:
+    """Convert every key of a file's root and its sections."""
+    values: dict[str, Any] = {}
+    if not isinstance(root.value, dict):
+        converter.complain(root, "", "the file must be a mapping of keys to values, such as proxy_port: 8088")
+        return values
+    for name, node in root.value.items():
+        if name in SECTIONS:
+            values |= _section(name, node, converter)
+        elif name in KEYS:
+            values[name] = converter.convert(node, KEYS[name].kind, name)
+        elif name != SCHEMA_KEY:
+            converter.complain(node, name, unknown_key("", name, top_names()))
+    return {path: value for path, value in values.items() if value is not UNSET}
+
+
+def _section(section: str, node: Node, converter: Converter) -> dict[str, Any]:
+    names = [field.name for field in fields(SECTIONS[section])]
+    if node.value is None:
+        return {}
+    if not isinstance(node.value, dict):
+        converter.complain(node, section, f"expected a mapping with some of the keys {', '.join(names)}")
+        return {}
+    values = {}
+    for name, child in node.value.items():
+        path = join(section, name)
+        if name in names:
+            values[path] = converter.convert(child, KEYS[path].kind, path)
+        else:
+            converter.complain(child, path, unknown_key(section, name, names))
+    return values
+
+
+def read_environment(environment: Mapping[str, str], *, folder: str) -> Layer:
+    """The layer of the variables BIOPROXY_*. An empty one counts as not set; an unknown one is a warning.
+
+    A warning and no error, because others may set such names: container platforms do.
+    """
+    layer = Layer()
+    for name in sorted(environment):
+        if not name.startswith(ENVIRONMENT) or name == CONFIG_VARIABLE or not environment[name]:
+            continue
+        if option := VARIABLES.get(name):
+            text = environment[name]
+            _read_text_value(layer, option, text, Origin("environment", name), relative_to(folder, environment))
+        elif not FOREIGN.fullmatch(name):
+            layer.warnings.append(Problem(unknown_variable(name), where=f"environment variable {name}"))
+    return layer
+
+
+def read_flags(
+    arguments: Mapping[str, str], *, names: Mapping[str, str], folder: str, environment: Mapping[str, str]
+) -> Layer:
+    """The layer of the command line: texts by dotted key; `names` are the flags as they were written."""
+    layer = Layer()
+    for path, text in arguments.items():
+        option = KEYS[path]
+        origin = Origin("flag", f"flag {names.get(path, option.flags[0])}")
+        _read_text_value(layer, option, text, origin, relative_to(folder, environment))
+    return layer
+
+
+def _read_text_value(layer: Layer, option: Option, text: str, origin: Origin, resolve: Callable[[str], str]) -> None:
+    converter = Converter(origin=lambda _line: origin, resolve=resolve)
+    node = _text_node(text, option, converter)
+    value = UNSET if node is None else converter.convert(node, option.kind, option.path)
+    layer.problems += converter.problems
+    if value is not UNSET:
+        layer.values[option.path] = value
+        layer.origins |= converter.origins
+
+
+def _text_node(text: str, option: Option, converter: Converter) -> Node | None:
+    """The tree of a value that came as a text: lists and mappings are JSON, numbers and booleans as in YAML."""
+    match option.kind.type:
+        case inspect.VarTupleType() | inspect.DictType() as type_:
+            parsed = parse_json(text)
+            example = '["one", "two"]' if isinstance(type_, inspect.VarTupleType) else '{"@code": "code.txt"}'
+            for fault in parsed.faults or (() if parsed.root else (None,)):
+                message = fault.message if fault else "nothing is given"
+                converter.complain(Node(text), option.path, f"expected JSON such as {example}; {message}")
+            return parsed.root if not parsed.faults else None
+        case inspect.StrType() | inspect.LiteralType():
+            return Node(text)
+        case inspect.BoolType() if text.strip() in {"0", "1"}:
+            return Node(text.strip() == "1")
+        case _:
+            value = plain(text.strip())
+            return Node(text if value is None else value)

@@ -1,0 +1,109 @@
+"""What a config file says, before anybody knows what it means: values that remember their line.
+
+JSON and YAML are both read into this tree, so that everything after it (unknown keys, wrong types) is written once and
+every message can say `conf.yaml:12`. The standard parsers lose the lines, and let the last of two equal keys win in
+silence: a prefix that stands twice would take one of its templates, and nobody would know which.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+DEPTH_LIMIT = 50  # of nesting: a config needs five; what is deeper is a mistake, and recursion has an end
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One value. `line` counts from 1; inside a mapping it is the key's line, for that is what people look for.
+
+    `raw` is a plain YAML scalar as it is written: `policy: off` is the word "off" where a word is wanted, not False.
+    """
+
+    value: str | int | float | bool | tuple[Node, ...] | dict[str, Node] | None
+    line: int = 0
+    raw: str = ""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a value came from: `place` is "default", "conf.yaml:12", "BIOPROXY_PROXY_PORT" or "flag -port"."""
+
+    source: Literal["default", "file", "environment", "flag"]
+    place: str = "default"
+
+    def __str__(self) -> str:
+        """Read as `place`."""
+        return self.place
+
+    @property
+    def where(self) -> str:
+        """The place as an error names it; nothing for a default."""
+        return {"default": "", "environment": f"environment variable {self.place}"}.get(self.source, self.place)
+
+
+DEFAULT = Origin("default")
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something wrong at a line, before the file's name is known."""
+
+    line: int
+    message: str
+    key: str = ""
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A whole file: its root, or None where the syntax is broken or nothing is in it, and every fault found."""
+
+    root: Node | None
+    faults: tuple[Fault, ...] = ()
+
+
+class BrokenSyntax(Exception):
+    """Ends the reading of a file; never leaves the parsers, which turn it into a Fault."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.fault = Fault(line, message)
+
+
+def join(path: str, key: str) -> str:
+    """The dotted path of a member: "kv" and "policy" give "kv.policy"; the root's path is empty."""
+    return f"{path}.{key}" if path else key
+
+
+def twice(path: str, *, line: int, first: int) -> Fault:
+    """The fault of a key that stands twice in one mapping."""
+    name = path.rpartition(".")[2] if not path.startswith("prefixes.") else path.removeprefix("prefixes.")
+    return Fault(line, f'"{name}" stands twice: here and in line {first}; remove one of the two', path)
+
+
+def describe_value(node: Node) -> str:
+    """What a node is, for "expected a whole number, got …"; long texts are cut."""
+    match node.value:
+        case None:
+            return "nothing"
+        case bool():
+            return node.raw or ("true" if node.value else "false")
+        case int() | float():
+            return f"the number {node.raw or node.value}"
+        case str():
+            text = node.value if len(node.value) <= 40 else node.value[:37] + "..."
+            return f'the text "{text}"'
+        case tuple():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def describe_kind(node: Node) -> str:
+    """What a node is without telling its value: for keys whose values are secret."""
+    match node.value:
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "another text"
+        case _:
+            return describe_value(node)
