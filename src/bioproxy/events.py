@@ -20,8 +20,8 @@ from bioproxy.activity import Record
 log = logging.getLogger(__name__)
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What happened; the tag is the class's name, so that `/events` can send it as JSON."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
+    """What happened; the tag `event` is the class's name, so that `/events` can send it as JSON."""
 
 
 class RequestEnded(Event, frozen=True, kw_only=True):
