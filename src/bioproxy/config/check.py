@@ -8,18 +8,38 @@ not meant is a warning.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from bioproxy.config.addresses import (
+    arrives,
+    host_fault,
+    is_loopback,
+    network_fault,
+    origin_fault,
+    overlap,
+    url_fault,
+)
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
-Complaint = tuple[str, str]  # key, sentence
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+LISTS: dict[str, Callable[[str], str]] = {
+    "admin_hosts": host_fault,
+    "trusted_proxies": network_fault,
+    "cors_origins": origin_fault,
+}
+
+
+class Complaint(NamedTuple):
+    """A key, what is wrong with it, and the other key that the sentence rests on."""
+
+    key: str
+    sentence: str
+    other: str = ""
 
 
 def check(config: Config) -> None:
@@ -28,115 +48,95 @@ def check(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def find_problems(config: Config, origins: Mapping[str, Origin]) -> list[Problem]:
-    """Everything in a Config that cannot work or opens a door, each at the place where it was written."""
-    complaints = [
-        *_addresses(config),
-        *_backend(config),
-        *_prefixes(config),
-        *_keys(config),
-        *_networks(config),
-        *_pages(config),
-        *_folders(config),
-    ]
-    return [Problem(sentence, where=_where(origins, key), key=key) for key, sentence in complaints]
+def find_problems(
+    config: Config, origins: Mapping[str, Origin], *, broken: Collection[str] = frozenset()
+) -> list[Problem]:
+    """Everything in a Config that cannot work or opens a door, each at the place where it was written.
+
+    `broken` are keys whose values could not be read: what rests on their defaults would be wrong to say.
+    """
+    found = [*_addresses(config), *_backend(config), *_prefixes(config), *_keys(config), *_lists(config)]
+    if config.kv.engine_directory and not config.kv.directory:
+        sentence = "is set, and kv.directory is not: where bioproxy itself sees the slot folder must be said, too"
+        found.append(Complaint("kv.engine_directory", sentence, "kv.directory"))
+    return _placed((each for each in found if not {each.key, each.other} & set(broken)), origins)
 
 
 def find_warnings(config: Config, origins: Mapping[str, Origin]) -> list[Problem]:
     """What works and is probably not meant."""
-    return [Problem(sentence, where=_where(origins, key), key=key) for key, sentence in _doubts(config)]
+    return _placed(_doubts(config), origins)
 
 
-def _where(origins: Mapping[str, Origin], key: str) -> str:
-    return origins.get(key, DEFAULT).where
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only: localhost, 127.x.x.x, ::1."""
-    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def is_any(host: str) -> bool:
-    """Whether an address stands for all of this machine's: 0.0.0.0, ::, empty, *."""
-    return host.strip("[]") in {"", "*", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
-
-
-def _overlap(one: str, other: str) -> bool:
-    same = one.lower() == other.lower() or (is_loopback(one) and is_loopback(other))
-    return same or is_any(one) or is_any(other)
+def _placed(complaints: Iterator[Complaint], origins: Mapping[str, Origin]) -> list[Problem]:
+    return [
+        Problem(complaint.sentence, where=origins.get(complaint.key, DEFAULT).where, key=complaint.key)
+        for complaint in complaints
+    ]
 
 
 def _addresses(config: Config) -> Iterator[Complaint]:
-    for key in ("proxy_host", "admin_host"):
-        host = getattr(config, key)
-        if "/" in host or any(character.isspace() for character in host):
-            yield key, f'"{host}" is no address; write a name or an IP address, such as localhost or 0.0.0.0'
+    for key, host in (("proxy_host", config.proxy_host), ("admin_host", config.admin_host)):
+        if fault := host_fault(host):
+            yield Complaint(key, fault)
     if not is_loopback(config.admin_host) and not config.admin_key:
-        mend = "set admin_key, or let admin_host be localhost"
-        yield (
-            "admin_host",
-            f'"{config.admin_host}" can be reached from other machines, and there is no admin_key: {mend}',
-        )
-    same_port = config.proxy_port == config.admin_port != 0
-    if same_port and _overlap(config.proxy_host, config.admin_host):
-        yield "admin_port", f"{config.admin_port} is proxy_port as well; each of the two needs a port of its own"
+        said = f'"{config.admin_host}" can be reached from other machines, and there is no admin_key'
+        yield Complaint("admin_host", f"{said}: set admin_key, or let admin_host be localhost", "admin_key")
+    if config.proxy_port == config.admin_port != 0 and overlap(config.proxy_host, config.admin_host):
+        said = f"{config.admin_port} is proxy_port as well; each of the two needs a port of its own"
+        yield Complaint("admin_port", said, "proxy_port")
 
 
 def _backend(config: Config) -> Iterator[Complaint]:
     if not config.backend_url:
         return
-    if sentence := url_fault(config.backend_url):
-        yield "backend_url", sentence
+    if fault := url_fault(config.backend_url):
+        yield Complaint("backend_url", fault)
         return
     url = urlsplit(config.backend_url)
     port = url.port or (443 if url.scheme == "https" else 80)
-    for name in ("proxy", "admin"):
-        host = getattr(config, f"{name}_host")
-        if port == getattr(config, f"{name}_port") and _same_place(url.hostname or "", host):
-            yield (
-                "backend_url",
-                f"{config.backend_url} is the {name} port of bioproxy itself; name the engine's address",
-            )
-
-
-def _same_place(host: str, bound: str) -> bool:
-    """Whether a connection to `host` arrives where `bound` listens, as far as the texts tell."""
-    return host == bound.lower() or (is_loopback(host) and (is_loopback(bound) or is_any(bound)))
-
-
-def url_fault(url: str) -> str:
-    """Why a text is no URL of an engine; "" where it is one."""
-    example = "write it as http://localhost:8081"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return f'"{url}" has no valid address or port; {example}'
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return f'"{url}" is no http or https URL; {example}'
-    if parts.username is not None or parts.password is not None:
-        return "a name or password in the URL is not supported; give the engine's key as backend_key"
-    if parts.query or parts.fragment or any(character.isspace() for character in url) or port == 0:
-        return f'"{url}" has more or less than scheme, host, port and path; {example}'
-    return ""
+    listeners = (("proxy", config.proxy_host, config.proxy_port), ("admin", config.admin_host, config.admin_port))
+    for name, host, bound in listeners:
+        if port == bound and arrives(url.hostname or "", host):
+            said = f"{config.backend_url} is the {name} port of bioproxy itself; name the engine's address"
+            yield Complaint("backend_url", said, f"{name}_port")
 
 
 def _prefixes(config: Config) -> Iterator[Complaint]:
     for name, prefix in config.prefixes.items():
         key = f"prefixes.{name}"
         if not name:
-            yield "prefixes", "a prefix must not be empty: it would stand before every message"
+            yield Complaint("prefixes", "a prefix must not be empty: it would stand before every message")
         elif any(character.isspace() for character in name):
-            yield key, f'"{name}" has a blank in it; a prefix is one word, for it ends at the first blank'
+            yield Complaint(key, f'"{name}" has a blank in it; a prefix is one word, for it ends at the first blank')
         elif not name.isprintable():
-            yield key, "a prefix must not contain control characters"
+            yield Complaint(key, "a prefix must not contain control characters")
         if not (prefix.template if isinstance(prefix, Prefix) else prefix):
-            yield key, "the path of its template is empty"
+            yield Complaint(key, "the path of its template is empty")
+
+
+def _keys(config: Config) -> Iterator[Complaint]:
+    for name in ("admin_key", "metrics_key", "backend_key"):
+        if fault := key_fault(getattr(config, name)):
+            yield Complaint(name, fault)
+    first: dict[str, int] = {}
+    for index, value in enumerate(config.api_keys):
+        key = value if isinstance(value, Key) else Key(key=value)
+        place = f"api_keys[{index}]"
+        if fault := entry_fault(key):
+            yield Complaint(place, fault)
+        elif not key.key_file and (known := first.setdefault(digest(key), index)) != index:
+            yield Complaint(place, f"is the same key as api_keys[{known}]; each key must be another")
+
+
+def entry_fault(key: Key) -> str:
+    """Why an entry of `api_keys` is no key; "" where it is one (or a file that is to be read)."""
+    given = [name for name in ("key", "key_file", "sha256") if getattr(key, name)]
+    if len(given) != 1:
+        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
+        return f"exactly one of key, key_file and sha256 belongs here: {found}"
+    if key.sha256 and not SHA256.fullmatch(key.sha256):
+        return "sha256 must be the 64 hex digits that `printf %s KEY | sha256sum` prints"
+    return key_fault(key.key)
 
 
 def key_fault(text: str) -> str:
@@ -156,66 +156,19 @@ def digest(key: str | Key) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _keys(config: Config) -> Iterator[Complaint]:
-    for name in ("admin_key", "metrics_key", "backend_key"):
-        if fault := key_fault(getattr(config, name)):
-            yield name, fault
-    first: dict[str, int] = {}
-    for index, value in enumerate(config.api_keys):
-        place = f"api_keys[{index}]"
-        key = value if isinstance(value, Key) else Key(key=value)
-        given = [part for part in (key.key, key.key_file, key.sha256) if part]
-        if len(given) != 1:
-            yield place, "exactly one of key, key_file and sha256 belongs here"
-        elif key.key and (fault := key_fault(key.key)):
-            yield place, fault
-        elif key.sha256 and not SHA256.fullmatch(key.sha256):
-            yield place, "sha256 must be the 64 hex digits that `printf %s KEY | sha256sum` prints"
-        elif not key.key_file and (known := first.setdefault(digest(key), index)) != index:
-            yield place, f"is the same key as api_keys[{known}]; each key must be another"
-
-
-def _networks(config: Config) -> Iterator[Complaint]:
-    for index, network in enumerate(config.trusted_proxies):
-        try:
-            ipaddress.ip_network(network, strict=False)
-        except ValueError:
-            yield f"trusted_proxies[{index}]", f'"{network}" is no network; write it as 10.0.0.0/8 or fd00::/8'
-
-
-def _pages(config: Config) -> Iterator[Complaint]:
-    for index, host in enumerate(config.admin_hosts):
-        if not HOST_NAME.fullmatch(host) and not _is_address(host):
-            yield f"admin_hosts[{index}]", f'"{host}" is no host name; write it without scheme, port and path'
-    for index, origin in enumerate(config.cors_origins):
-        scheme, separator, rest = origin.partition("://")
-        if origin not in {"*", "null"} and (not scheme or not separator or not rest or "/" in rest or " " in rest):
-            yield (
-                f"cors_origins[{index}]",
-                f'"{origin}" is no origin; write it as https://chat.lan, or * for any',
-            )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def _folders(config: Config) -> Iterator[Complaint]:
-    if config.kv.engine_directory and not config.kv.directory:
-        yield (
-            "kv.engine_directory",
-            "is set, and kv.directory is not: where bioproxy itself sees the slot folder must be said, too",
-        )
+def _lists(config: Config) -> Iterator[Complaint]:
+    for name, fault_of in LISTS.items():
+        for index, text in enumerate(getattr(config, name)):
+            if fault := fault_of(text):
+                yield Complaint(f"{name}[{index}]", fault)
 
 
 def _doubts(config: Config) -> Iterator[Complaint]:
     if not is_loopback(config.proxy_host) and not config.api_keys:
-        yield "proxy_host", f'whoever reaches "{config.proxy_host}" may use the engine, for there are no api_keys'
+        said = f'whoever reaches "{config.proxy_host}" may use the engine, for there are no api_keys'
+        yield Complaint("proxy_host", said)
     if config.engine_arguments and not config.model:
-        yield "engine_arguments", "have no effect with backend_url: the engine was started by somebody else"
-    if config.admin_key and hashlib.sha256(config.admin_key.encode()).hexdigest() in map(digest, config.api_keys):
-        yield "admin_key", "is one of the api_keys, too: who has that key is an operator"
+        said = "have no effect without model: the engine at backend_url was started by somebody else"
+        yield Complaint("engine_arguments", said)
+    if config.admin_key and digest(config.admin_key) in {digest(key) for key in config.api_keys}:
+        yield Complaint("admin_key", "is one of the api_keys, too: who has that key is an operator")

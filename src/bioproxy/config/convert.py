@@ -1,13 +1,14 @@
 """From the tree to values of the schema's types, with a sentence for everything that does not fit.
 
 msgspec can convert too, but stops at the first error, knows no lines, and tells types where people need examples. A
-`Converter` goes on after an error, so that one run shows all of them; what could not be read is UNSET and the caller
-leaves it out.
+`Converter` goes on after an error, so that one run shows all of them; what could not be read is UNSET and the
+caller leaves it out. Where a problem was noted there will be no Config: what is left serves further checks only.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from bioproxy.config.keys import Kind, fields
 from bioproxy.config.nearest import unknown_key
 from bioproxy.config.tree import Node, Origin, describe_kind, describe_value, join
 from bioproxy.errors import Problem
+
+NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # NUL, and what the system makes of bytes that are no UTF-8
 
 
 class Converter:
@@ -86,8 +89,8 @@ class Converter:
         """A text, or a path of ours made absolute."""
         if not isinstance(node.value, str):
             return self.expected(node, kind, path)
-        if "\x00" in node.value:
-            return self.complain(node, path, "a NUL character must not stand in a text")
+        if NO_TEXT.search(node.value):  # shown nowhere: it could not even be printed
+            return self.complain(node, path, "expected a text, got bytes that are none (a NUL, or not UTF-8)")
         return self.resolve(node.value) if kind.path else node.value
 
     def number(self, node: Node, kind: Kind, path: str) -> Any:
@@ -109,7 +112,7 @@ class Converter:
         return float(value) if isinstance(kind.type, inspect.FloatType) else value
 
     def sequence(self, node: Node, kind: Kind, path: str) -> Any:
-        """A tuple of what the items convert to; nothing (an empty YAML value) is the empty one."""
+        """A tuple of what the items convert to, "" for a broken one; nothing (an empty YAML value) is the empty one."""
         assert isinstance(kind.type, inspect.VarTupleType)
         if node.value is None:
             return ()
@@ -117,10 +120,10 @@ class Converter:
             return self.expected(node, kind, path)
         item = kind.of(kind.type.item_type)
         values = [self.convert(child, item, f"{path}[{index}]") for index, child in enumerate(node.value)]
-        return UNSET if UNSET in values else tuple(values)
+        return tuple("" if value is UNSET else value for value in values)  # later checks must find the others' index
 
     def mapping(self, node: Node, kind: Kind, path: str) -> Any:
-        """A dict of what the values convert to; nothing (an empty YAML value) is the empty one."""
+        """A dict of what the values convert to, without broken ones; nothing (an empty YAML value) is the empty one."""
         assert isinstance(kind.type, inspect.DictType)
         if node.value is None:
             return {}
@@ -128,7 +131,7 @@ class Converter:
             return self.expected(node, kind, path)
         inner = kind.of(kind.type.value_type)
         values = {name: self.convert(child, inner, join(path, name)) for name, child in node.value.items()}
-        return UNSET if UNSET in values.values() else values
+        return {name: value for name, value in values.items() if value is not UNSET}
 
     def struct(self, node: Node, kind: Kind, path: str, cls: type[msgspec.Struct]) -> Any:
         """A Struct with only known keys, and all the keys that it cannot be without."""
@@ -191,6 +194,8 @@ def bounds(kind: Kind) -> str:
 
 def write(number: float, kind: Kind) -> str:
     """A number in its unit: 30.0 seconds are "30s"."""
+    if not number:
+        return "0"
     if kind.unit == "seconds":
         return units.write_seconds(float(number))
     return units.write_bytes(int(number)) if kind.unit == "bytes" else str(number)

@@ -13,6 +13,7 @@ from typing import NoReturn
 from bioproxy.config.tree import DEPTH_LIMIT, BrokenSyntax, Fault, Node, Parsed, join, twice
 
 BLANKS = re.compile(r"[ \t\r\n]*")
+HALF = re.compile("[\ud800-\udfff]")
 CLOSING = {"{": "}", "[": "]"}
 
 
@@ -76,6 +77,8 @@ class _Reader:
             raise self.broken(self.hint(character, error), error.pos) from error
         except ValueError as error:
             raise self.broken(str(error)) from error
+        if isinstance(value, str) and HALF.search(value):
+            raise self.broken("an escape such as \\ud83d is half a character; its other half is missing", start)
         return Node(value, self.line(start))
 
     def mapping(self, path: str, depth: int) -> Node:

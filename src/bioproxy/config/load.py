@@ -81,7 +81,9 @@ def load(
     merged.values.setdefault("state_directory", "")
     merged.values["state_directory"] = merged.values["state_directory"] or places.state_folder(environment)
     config = build(merged.values)
-    problems = [*merged.problems, *find_problems(config, merged.origins)]
+    problems = list(merged.problems)
+    if not merged.unread:  # else most of what a check would say were consequences
+        problems += find_problems(config, merged.origins, broken=_broken(problems))
     if problems:
         raise ConfigError(in_order(problems))
     return Loaded(
@@ -122,9 +124,16 @@ def _merge(layers: list[Layer]) -> Layer:
                 del merged.origins[key]
         merged.values |= layer.values
         merged.origins |= {key: origin for key, origin in layer.origins.items() if _top(key) in layer.values}
+        merged.unread |= layer.unread
         merged.problems += layer.problems
         merged.warnings += layer.warnings
     return merged
+
+
+def _broken(problems: list[Problem]) -> set[str]:
+    """The keys and list items whose values could not be read: "kv", "prefixes", "api_keys[0]"."""
+    keys = [problem.key for problem in problems]
+    return {_top(key) for key in keys} | {key.partition("]")[0] + "]" for key in keys if "]" in key}
 
 
 def _top(key: str) -> str:

@@ -10,6 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
+
 from bioproxy.config.schema import Key, Prefix
 from bioproxy.config.sources import Layer
 from bioproxy.config.tree import DEFAULT
@@ -43,13 +45,11 @@ def resolve_source(layer: Layer) -> None:
 
 
 def resolve_prefixes(layer: Layer) -> None:
-    """Every prefix becomes a `Prefix`; a template without a path is a problem."""
+    """Every prefix becomes a `Prefix`, whichever way it is written."""
     prefixes = layer.values.get("prefixes", {})
-    normal = {name: Prefix(template=value) if isinstance(value, str) else value for name, value in prefixes.items()}
-    for name, prefix in normal.items():
-        if not prefix.template:
-            note(layer, f"prefixes.{name}", "the path of its template is empty")
-    layer.values["prefixes"] = normal
+    layer.values["prefixes"] = {
+        name: Prefix(template=value) if isinstance(value, str) else value for name, value in prefixes.items()
+    }
 
 
 def resolve_model(layer: Layer) -> None:
@@ -60,50 +60,31 @@ def resolve_model(layer: Layer) -> None:
 
 
 def resolve_keys(layer: Layer) -> None:
-    """Every API key becomes a `Key` that holds either `key` or `sha256`; key files are read here and nowhere else."""
-    keys = []
-    for index, value in enumerate(layer.values.get("api_keys", ())):
-        place = f"api_keys[{index}]"
-        key = _single(layer, Key(key=value) if isinstance(value, str) else value, place)
-        if key is not None:
-            keys.append(key)
-    layer.values["api_keys"] = tuple(keys)
+    """Every API key becomes a `Key`, and the key files are read, here and nowhere else.
+
+    What is wrong with an entry otherwise is for `check.py`; an entry whose file cannot be read stays as it is.
+    """
+    values = enumerate(layer.values.get("api_keys", ()))
+    layer.values["api_keys"] = tuple(
+        _with_file(layer, Key(key=value) if isinstance(value, str) else value, f"api_keys[{index}]")
+        for index, value in values
+    )
 
 
-def _single(layer: Layer, key: Key, place: str) -> Key | None:
-    given = [name for name in ("key", "key_file", "sha256") if getattr(key, name)]
-    if len(given) != 1:
-        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
-        note(layer, place, f"exactly one of key, key_file and sha256 belongs here: {found}")
-        return None
-    if not key.key_file:
+def _with_file(layer: Layer, key: Key, place: str) -> Key:
+    if not key.key_file or key.key or key.sha256:
         return key
+    layer.origins.setdefault(f"{place}.key_file", layer.origins.get(place, DEFAULT))
     try:
         text = read_key_file(key.key_file)
     except ValueError as error:
         note(layer, f"{place}.key_file", str(error))
-        return None
+        return key
     if mode := _open_to_others(key.key_file):
-        layer.warnings.append(
-            Problem(
-                f"{key.key_file} can be read by other users (mode {mode}); chmod 600 it",
-                where=layer.origins.get(place, DEFAULT).where,
-                key=f"{place}.key_file",
-            )
-        )
-    return _with_key(key, text)
-
-
-def _with_key(key: Key, text: str) -> Key:
-    return Key(
-        key=text,
-        name=key.name,
-        group=key.group,
-        priority=key.priority,
-        models=key.models,
-        max_running=key.max_running,
-        forwards_users=key.forwards_users,
-    )
+        sentence = f"{key.key_file} can be read by other users (mode {mode}); chmod 600 it"
+        where = layer.origins[f"{place}.key_file"].where
+        layer.warnings.append(Problem(sentence, where=where, key=f"{place}.key_file"))
+    return msgspec.structs.replace(key, key=text, key_file="")
 
 
 def read_key_file(path: str) -> str:

@@ -23,12 +23,13 @@ def about(description: str, **extra: bool) -> Meta:
     return Meta(description=description, extra=dict(extra))
 
 
+DECADE = 3650 * 86400.0  # the longest time that timers and calendars are asked to take
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
-Positive = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]  # a time that must not be nought
-Bytes = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
-HeadBytes = Annotated[int, Meta(ge=1 << 10, extra={"unit": "bytes"})]  # less holds no browser's head
-Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0, le=DECADE, extra={"unit": "seconds"})]
+Positive = Annotated[float, Meta(gt=0, le=DECADE, extra={"unit": "seconds"})]  # a time that must not be nought
+Bytes = Annotated[int, Meta(ge=0, le=1 << 60, extra={"unit": "bytes"})]
+HeadBytes = Annotated[int, Meta(ge=1 << 10, le=1 << 30, extra={"unit": "bytes"})]  # less holds no browser's head
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -41,9 +42,13 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sha256: Annotated[str, about("The key's SHA-256 in hex: the config then holds no secret.", secret=True)] = ""
     name: Annotated[str, about("Stands in logs, fairness and metrics, where the key itself never does.")] = ""
     group: Annotated[str, about("Keys of one group may share cached conversations; empty: this key has its own.")] = ""
-    priority: Annotated[int, about("The higher goes first; counts before fairness within a class.")] = 0
+    priority: Annotated[
+        int, Meta(ge=-1000, le=1000), about("The higher goes first; counts before fairness within a class.")
+    ] = 0
     models: Annotated[tuple[str, ...], about("The models it may ask for; empty: all.")] = ()
-    max_running: Annotated[int, Meta(ge=0), about("How many of its requests may run at once; 0: no bound.")] = 0
+    max_running: Annotated[
+        int, Meta(ge=0, le=1_000_000), about("How many of its requests may run at once; 0: no bound.")
+    ] = 0
     forwards_users: Annotated[
         bool, about("Tell its users apart by `X-OpenWebUI-User-Id`, for fairness, pins and cache group.")
     ] = False

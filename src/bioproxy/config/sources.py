@@ -38,6 +38,7 @@ class Layer(msgspec.Struct):
 
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
+    unread: bool = False  # the file could not be read at all
     problems: list[Problem] = []
     warnings: list[Problem] = []
 
@@ -91,19 +92,19 @@ def read_file(path: str, *, shown: str, environment: Mapping[str, str]) -> Layer
     try:
         parsed = parse(read_text(path), path)
     except ValueError as error:
-        return Layer(problems=[Problem(str(error), where=shown)])
+        return Layer(unread=True, problems=[Problem(str(error), where=shown)])
     problems = [Problem(fault.message, where=f"{shown}:{fault.line}", key=fault.key) for fault in parsed.faults]
     if parsed.root is None:
         nothing = Problem(
             "the config file holds nothing but comments; write at least {} into it, or name no file", where=shown
         )
-        return Layer(problems=problems or [nothing])
+        return Layer(unread=True, problems=problems or [nothing])
     folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - texts
     converter = Converter(
         origin=lambda line: Origin("file", f"{shown}:{line}"), resolve=relative_to(folder, environment)
     )
     values = _walk(parsed.root, converter)
-    return Layer(values, converter.origins, [*problems, *converter.problems])
+    return Layer(values=values, origins=converter.origins, problems=[*problems, *converter.problems])
 
 
 def _walk(root: Node, converter: Converter) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""The JSON Schema of the config file, for editors that complete and check it while it is written."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from bioproxy.config.keys import SECTIONS, fields, unfold
+from bioproxy.config.schema import Config
+from bioproxy.config.sources import SCHEMA_KEY
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+PATTERNS = {
+    "seconds": r"^\s*(\d+(\.\d+)?|(\d*\.?\d+\s*(ms|s|m|h|d)\s*)+)\s*$",
+    "bytes": r"^\s*\d*\.?\d+\s*([KMGTkmgt]?[Bb]|[KMGTkmgt][Ii][Bb])?\s*$",
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema as msgspec makes it, and the texts that stand for numbers with a unit ("30s", "20GiB")."""
+    schema = msgspec.json.schema(Config)
+    definitions = schema["$defs"]
+    structs: list[type[msgspec.Struct]] = [Config, *SECTIONS.values()]
+    for struct in structs:
+        properties = definitions[struct.__name__]["properties"]
+        for field in fields(struct):
+            kind = unfold(field.type)
+            if kind.unit:
+                properties[field.name] = _with_texts(properties[field.name], kind.unit)
+            if isinstance(kind.type, inspect.VarTupleType):
+                properties[field.name]["default"] = list(properties[field.name]["default"])
+    definitions["Config"]["properties"][SCHEMA_KEY] = {"type": "string", "description": "For editors; ignored."}
+    return {"$schema": DIALECT, "title": "bioproxy", **schema}
+
+
+def _with_texts(number: dict[str, Any], unit: str) -> dict[str, Any]:
+    """A number's schema with a second choice: a text in its unit."""
+    shared: dict[str, Any] = {name: number.pop(name) for name in ("description", "default") if name in number}
+    return {**shared, "anyOf": [number, {"type": "string", "pattern": PATTERNS[unit]}]}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode() + "\n")
