@@ -31,8 +31,7 @@ def fill(page: str) -> str:
 
 def block(name: str) -> str:
     """The table of one mark; KeyError for a name that is none."""
-    if name in FAR = 1_000_000  # a bound beyond this is for machines, not for the page
-OBJECTS:
+    if name in OBJECTS:
         return object_table(OBJECTS[name])
     section = "" if name == "top" else name
     if section and section not in SECTIONS:
