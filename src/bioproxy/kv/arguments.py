@@ -1,0 +1,146 @@
+"""What an engine's launch arguments mean for its KV cache.
+
+Two questions are answered here. Which arguments make two engines' caches incompatible? Every one that is not known to
+be harmless: a new flag of a later llama-server then costs a cold start, while a list of the harmful ones would one day
+cost wrong answers. And what do they make impossible (a draft model, sliding windows with `--swa-full`, idle slots that
+are cleared)? Names and defaults: llama-server README; behaviour: facts, 0.8 to 0.10 and 4.
+
+Where the command line cannot be read, the operator may write the missing flags into `kv.fingerprint`; they count as if
+they stood on the command line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+EMBEDDED = "bioproxy.engines.embedded"
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+SPELLINGS = {
+    "-m": "--model", "-md": "--model-draft", "--spec-draft-model": "--model-draft", "-mm": "--mmproj",
+    "-np": "--parallel", "-c": "--ctx-size", "-cram": "--cache-ram", "-kvu": "--kv-unified",
+    "-no-kvu": "--no-kv-unified", "-ctk": "--cache-type-k", "-ctv": "--cache-type-v", "-fa": "--flash-attn",
+    "-hf": "--hf-repo", "-hfr": "--hf-repo", "-hff": "--hf-file", "-hfd": "--hf-repo-draft",
+    "-hfrd": "--hf-repo-draft", "--spec-draft-hf": "--hf-repo-draft", "-mu": "--model-url", "-mmu": "--mmproj-url",
+    "--swa-checkpoints": "--ctx-checkpoints", "-a": "--alias", "--webui": "--ui", "--no-webui": "--no-ui",
+}  # fmt: skip
+
+FILES = ("--model", "--mmproj", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled")
+
+DRAFTS = ("--model-draft", "--hf-repo-draft", "--spec-type", "--draft-model")
+
+HARMLESS_FLAGS = """
+--host --port --path --api-prefix --alias --api-key --api-key-file --ssl-key-file --ssl-cert-file --timeout -to
+--threads -t --threads-batch -tb --threads-http --poll --poll-batch --prio --prio-batch --cpu-mask -C --cpu-range
+-Cr --cpu-strict --numa --ctx-size --parallel --kv-unified --no-kv-unified --batch-size -b --ubatch-size -ub
+--predict --n-predict -n --keep --slot-save-path --slots --no-slots --metrics --props --ui --no-ui --cache-ram
+--cache-idle-slots --no-cache-idle-slots --cache-prompt --no-cache-prompt --cache-reuse --ctx-checkpoints -ctxcp
+--checkpoint-min-step --slot-prompt-similarity -sps --cont-batching -cb --no-cont-batching -nocb --warmup
+--no-warmup --mlock --mmap --no-mmap --direct-io -dio --no-direct-io --device -dev --list-devices --gpu-layers
+--n-gpu-layers -ngl --split-mode -sm --tensor-split -ts --main-gpu -mg --fit -fit --fit-target --fit-ctx
+--check-tensors --no-kv-offload -nkvo --kv-offload --no-repack --no-host --override-tensor -ot --cpu-moe -cmoe
+--n-cpu-moe -ncmoe --rpc --no-mmproj-offload --mmproj-offload --context-shift --no-context-shift --seed -s
+--temp --temperature --top-k --top-p --min-p --typical --repeat-last-n --repeat-penalty --presence-penalty
+--frequency-penalty --samplers --sampling-seq --logit-bias -l --grammar --grammar-file --json-schema -j
+--json-schema-file -jf --escape -e --no-escape --verbose -v --log-verbose --verbosity -lv --log-verbosity
+--log-disable --log-file --log-colors --log-prefix --log-timestamps --offline --hf-repo --hf-file --hf-token -hft
+--model-url --mmproj-url --docker-repo --no-perf --perf --sleep-idle-seconds --sse-ping-interval --tags
+--lora-init-without-apply --model-draft --hf-repo-draft --draft-model --spec-type --draft --draft-max --draft-min
+--draft-p-min --ctx-size-draft -cd --device-draft -devd --gpu-layers-draft -ngld --media-path --embeddings
+--embedding --reranking --rerank --models-dir --models-preset --models-max
+"""
+HARMLESS = frozenset(HARMLESS_FLAGS.split())
+
+
+class Arguments(msgspec.Struct, frozen=True):
+    """Flags in their long spelling, each with its values; a flag that was given twice has the values of both."""
+
+    flags: dict[str, tuple[str, ...]]
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these was given."""
+        return any(name in self.flags for name in names)
+
+    def last(self, name: str, default: str = "") -> str:
+        """The value that counts: the last one."""
+        values = self.flags.get(name, ())
+        return values[-1] if values else default
+
+    @property
+    def shaping(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What shapes the cache and is no file, sorted. Separate buffers per slot make another file format."""
+        shaping = [(name, values) for name, values in self.flags.items() if name not in {*HARMLESS, *FILES}]
+        if self.has("--no-kv-unified") and self.last("--parallel", "1") != "1":
+            shaping.append(("--parallel", self.flags.get("--parallel", ())))
+        return tuple(sorted(shaping))
+
+    @property
+    def files(self) -> tuple[tuple[str, str, str], ...]:
+        """(flag, path, scale) of everything that adds to the model: projector, LoRA, control vectors."""
+        found = []
+        for flag in FILES[1:]:
+            for value in self.flags.get(flag, ()):
+                path, colon, scale = value.rpartition(":") if flag.endswith("-scaled") else (value, "", "")
+                found.append((flag, path if colon else value, scale))
+        return tuple(found)
+
+    @property
+    def draft(self) -> bool:
+        """A draft model is active: a restore would not restore its context (facts, 0.9)."""
+        return self.has(*DRAFTS) and self.last("--spec-type", "draft") != "none"
+
+    @property
+    def ram_cache(self) -> bool:
+        """The server keeps what a slot loses in its RAM cache, as it does by default."""
+        return self.last("--cache-ram", "8192") != "0"
+
+    @property
+    def sleeps_after(self) -> float:
+        """Idle seconds after which the server drops model and caches (`--sleep-idle-seconds`); infinite without."""
+        text = self.last("--sleep-idle-seconds", "-1")
+        seconds = float(text) if NUMBER.fullmatch(text) else -1.0
+        return seconds if seconds > 0 else math.inf
+
+    @property
+    def clears_idle_slots(self) -> bool:
+        """Several slots share one KV buffer, and a request empties the idle ones (facts, 0.10)."""
+        several = self.last("--parallel", "-1") != "1" and not self.has("--no-kv-unified")
+        return several and self.ram_cache and not self.has("--no-cache-idle-slots")
+
+
+def parse(command: Sequence[str], extra: str = "") -> Arguments:
+    """Read a command line (with its program) and `extra`, further flags as one text; positional words are passed over.
+
+    llama-server knows `--flag value` only; `--flag=value` is read as well, for `extra` is written by people.
+    """
+    flags: dict[str, tuple[str, ...]] = {}
+    current = ""
+    for word in (*arguments_of(command), *split(extra)):
+        if word.startswith("-") and not NUMBER.fullmatch(word):
+            name, equals, value = word.partition("=")
+            current = SPELLINGS.get(name, name)
+            flags.setdefault(current, ())
+            if equals:
+                flags[current] += (value,)
+        elif current:
+            flags[current] += (word,)
+    return Arguments(flags)
+
+
+def arguments_of(command: Sequence[str]) -> Iterable[str]:
+    """What follows the program: after the module's name where Python runs the embedded engine."""
+    words = list(command)
+    return words[words.index(EMBEDDED) + 1 :] if EMBEDDED in words else words[1:]
+
+
+def split(text: str) -> list[str]:
+    """Words as a shell would see them; where quotes do not match, at blanks."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()

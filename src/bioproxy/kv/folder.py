@@ -1,0 +1,179 @@
+"""The snapshot folder: one owner, a table that can always be rebuilt, and nothing left over.
+
+The folder is the engine's `--slot-save-path`, so files of others may lie in it; only names of ours are touched. Whoever
+holds the lock (`bp-lock`, an advisory lock that the kernel drops with its process) owns the snapshots; a second
+bioproxy runs without any and says who holds them. What stands beside each slot file is the truth; `bp-index.json` only
+adds how often each was used and what was learnt, and a broken one is replaced.
+
+Everything here blocks and is called in threads, one call at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from bioproxy.errors import BioproxyError
+from bioproxy.kv import files
+from bioproxy.kv.knowledge import Ledger, Use, read_ledger
+from bioproxy.kv.snapshot import NAME, TEMPORARY, Snapshot, decode, encode
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+LOCK = "bp-lock"
+LEDGER = "bp-index.json"
+
+
+class FolderError(BioproxyError):
+    """The folder cannot be used; the message says why and what to do."""
+
+    code = "snapshot_folder"
+
+
+class Found(msgspec.Struct):
+    """What a look through the folder found: good snapshots, and what was taken away (name, reason)."""
+
+    snapshots: list[Snapshot]
+    removed: list[tuple[str, str]]
+    ledger: Ledger
+
+
+class Folder:
+    """One folder of snapshots, owned between `occupy` and `leave`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = -1
+
+    def occupy(self) -> None:
+        """Take the lock, making the folder (0700) where it is missing. Raises FolderError."""
+        if self.descriptor >= 0:
+            return
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, files.OWNER_ONLY)
+        except OSError as error:
+            raise FolderError(f"cannot write to the snapshot folder {self.path}: {error.strerror}") from error
+        try:
+            lock(descriptor)
+        except OSError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
+            os.close(descriptor)
+            who = holder or "another process"
+            raise FolderError(f"the snapshot folder {self.path} is in use by {who}; give each its own") from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"bioproxy, process {os.getpid()} on {socket.gethostname()}\n".encode())
+        self.descriptor = descriptor
+
+    def leave(self) -> None:
+        """Give the lock back; does nothing where it is not held."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def probe(self) -> None:
+        """Write, rename, look at and remove a small file. Raises FolderError with what went wrong."""
+        path = self.path / f"{TEMPORARY}probe"
+        try:
+            files.write_whole(path, b"bioproxy looks whether it can write here")
+            files.look(path)
+            path.unlink()
+        except OSError as error:
+            raise FolderError(f"cannot write to the snapshot folder {self.path}: {error.strerror}") from error
+        except files.Unverified as error:
+            raise FolderError(f"the snapshot folder {self.path} loses files: {error.message}") from error
+
+    def free(self) -> int:
+        """Bytes that are free there. Raises FolderError."""
+        try:
+            return shutil.disk_usage(self.path).free
+        except OSError as error:
+            raise FolderError(f"the snapshot folder {self.path} is gone: {error.strerror}") from error
+
+    def load(self) -> Found:
+        """Read every sidecar, compare each with its file, and remove what is not whole. Raises FolderError."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.path))
+        except OSError as error:
+            raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
+        found = Found([], [], self.read_ledger())
+        for name in names:
+            if name.startswith(TEMPORARY):
+                self.drop(found, name, "left over from a save that did not end")
+            elif (match := NAME.fullmatch(name)) is not None and match[3] == "kv":
+                self.examine(found, name)
+            elif match is not None and f"{name.removesuffix('.json')}.kv" not in names:
+                self.drop(found, name, "its slot file is missing")
+        found.snapshots = [self.with_use(one, found.ledger) for one in found.snapshots]
+        return found
+
+    def examine(self, found: Found, name: str) -> None:
+        """Take one slot file in, or remove it with the reason."""
+        sidecar = f"{name.removesuffix('.kv')}.json"
+        try:
+            snapshot = decode((self.path / sidecar).read_bytes())
+            if snapshot.name != name:
+                raise ValueError("it describes another file")  # noqa: TRY301 - one way out for all that is wrong
+            found.snapshots.append(self.moved(snapshot))
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            self.drop(found, name, f"its description is no good: {error}")
+            self.drop(found, sidecar, "")
+        except files.Unverified as error:
+            self.drop(found, name, error.message)
+            self.drop(found, sidecar, "")
+
+    def moved(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot as it lies here. Another inode alone means a copied folder: the content's samples decide."""
+        stamp = files.measured(self.path / snapshot.name, snapshot.size)
+        if stamp.mtime_ns != snapshot.mtime_ns:
+            raise files.Unverified(f"{snapshot.name} was changed after it was written")
+        if stamp.inode == snapshot.inode:
+            return snapshot
+        moved = msgspec.structs.replace(snapshot, inode=stamp.inode)
+        files.sampled(self.path, moved)
+        self.describe(moved)
+        return moved
+
+    def describe(self, snapshot: Snapshot) -> None:
+        """Write a snapshot's sidecar anew. OSError."""
+        files.write_whole(self.path / snapshot.sidecar, encode(snapshot))
+
+    def with_use(self, snapshot: Snapshot, ledger: Ledger) -> Snapshot:
+        """Add what the ledger knows of its uses."""
+        use = ledger.uses.get(snapshot.id, Use(snapshot.used, snapshot.uses, snapshot.gained))
+        return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
+
+    def drop(self, found: Found, name: str, reason: str) -> None:
+        """Remove one file and note it; one that cannot be removed is left, and never used."""
+        with contextlib.suppress(OSError):
+            (self.path / name).unlink()
+        if reason:
+            found.removed.append((name, reason))
+
+    def read_ledger(self) -> Ledger:
+        """The ledger, or a fresh one."""
+        try:
+            return read_ledger((self.path / LEDGER).read_bytes())
+        except OSError:
+            return Ledger()
+
+    def write_ledger(self, ledger: bytes) -> None:
+        """Keep the ledger. OSError."""
+        files.write_whole(self.path / LEDGER, ledger)
+
+
+def lock(descriptor: int) -> None:
+    """Take the whole file's lock without waiting; OSError where another process has it."""
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

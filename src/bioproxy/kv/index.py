@@ -1,0 +1,159 @@
+"""All snapshots of one folder, in memory, found by any cut of their chain.
+
+A look-up costs a dictionary access per cut of the request, no file and no engine. What stands here was verified when it
+was written; whether the file is still the same is looked at again before a restore (files.py). The disk is folder.py's
+business: this is only the table, so that its rules can be tested by the thousand.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from bioproxy.kv import policy
+from bioproxy.kv.snapshot import Snapshot
+from bioproxy.prompt import Cut
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Which snapshots an engine may use: its fingerprint, and the builds whose files it was proved to read."""
+
+    fingerprint: str = ""
+    builds: frozenset[str] = frozenset()
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A snapshot that shares the first `position` cuts of a request. `exact`: the request extends all of it."""
+
+    snapshot: Snapshot
+    position: int
+    exact: bool
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens of the request it holds."""
+        snapshot = self.snapshot
+        return snapshot.prompt if self.exact else snapshot.tokens_at(self.position)
+
+
+class Index:
+    """Snapshots by id and by cut."""
+
+    def __init__(self) -> None:
+        self.snapshots: dict[str, Snapshot] = {}
+        self.by_cut: defaultdict[bytes, set[str]] = defaultdict(set)
+        self.bytes = 0
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Take a snapshot in; one with the same id is replaced."""
+        self.remove(snapshot.id)
+        self.snapshots[snapshot.id] = snapshot
+        self.bytes += snapshot.size
+        for cut in snapshot.cuts:
+            self.by_cut[cut.digest].add(snapshot.id)
+
+    def remove(self, identity: str) -> Snapshot | None:
+        """Take a snapshot out; None when it was not there."""
+        snapshot = self.snapshots.pop(identity, None)
+        if snapshot is None:
+            return None
+        self.bytes -= snapshot.size
+        for cut in snapshot.cuts:
+            if (ids := self.by_cut.get(cut.digest)) is not None:
+                ids.discard(identity)
+                if not ids:
+                    del self.by_cut[cut.digest]
+        return snapshot
+
+    def matches(self, cuts: Sequence[Cut], *, scope: Scope, group: str, above: int = 0) -> Iterator[Match]:
+        """Good snapshots that share more than `above` cuts with a request of `group`, the longest beginning first.
+
+        Another group's conversations are never among them (rule 22); templates are everyone's. Each comes once, at
+        the deepest cut that it shares.
+        """
+        seen: set[str] = set()
+        for position in range(len(cuts), above, -1):
+            digest = cuts[position - 1].digest
+            for identity in sorted(self.by_cut.get(digest, ())):
+                if identity in seen:
+                    continue
+                seen.add(identity)
+                snapshot = self.snapshots[identity]
+                if usable(snapshot, scope) and (snapshot.template or snapshot.group == group):
+                    yield Match(snapshot, position, snapshot.end == digest)
+
+    def same(self, cuts: Sequence[Cut], *, scope: Scope, template: bool, group: str = "") -> list[Snapshot]:
+        """Every snapshot of this engine, good or not, that holds exactly this prompt."""
+        if not cuts:
+            return []
+        end = cuts[-1].digest
+        found = [self.snapshots[identity] for identity in sorted(self.by_cut.get(end, ()))]
+        return [
+            one
+            for one in found
+            if one.end == end
+            and one.fingerprint == scope.fingerprint
+            and one.template == template
+            and (template or one.group == group)
+        ]
+
+    def ancestors(self, snapshot: Snapshot) -> list[Snapshot]:
+        """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
+
+        Templates are nobody's ancestor: every conversation begins with one. A template's own successor is one that
+        holds exactly the same.
+        """
+        ends = {cut.digest for cut in snapshot.cuts}
+        near = {identity for digest in ends for identity in self.by_cut.get(digest, ())}
+        found = [self.snapshots[identity] for identity in sorted(near) if identity != snapshot.id]
+        return [one for one in found if one.end in ends and superseded(one, snapshot)]
+
+    def values(
+        self, *, now: float, scope: Scope, current: Mapping[str, str], spare: frozenset[str] = frozenset()
+    ) -> list[policy.Value]:
+        """What the eviction chooses from; ids in `spare` are in use and not offered. `current`: version by prefix."""
+        everything = self.snapshots.values()
+        templates = [
+            policy.Template(one.id, one.prefix, one.version, one.used)
+            for one in everything
+            if one.template and usable(one, scope)
+        ]
+        needed = policy.needed(templates, current)
+        return [
+            policy.Value(
+                id=one.id,
+                size=one.size,
+                seconds=one.seconds,
+                age=now - one.used,
+                rank=0 if unusable(one, scope) else 2 if one.id in needed else 1,
+            )
+            for one in everything
+            if one.id not in spare
+        ]
+
+    def aged(self, *, before: float) -> list[Snapshot]:
+        """Snapshots last used before the unix time `before`."""
+        return [one for one in self.snapshots.values() if one.used < before]
+
+
+def unusable(snapshot: Snapshot, scope: Scope) -> str:
+    """Why this snapshot will never be restored as things are; empty for a good one and for another engine's."""
+    if snapshot.quarantined:
+        return snapshot.quarantined
+    if snapshot.fingerprint == scope.fingerprint and snapshot.build not in scope.builds:
+        return f"written by build {snapshot.build or 'unknown'}, which the present build was not proved to read"
+    return ""
+
+
+def usable(snapshot: Snapshot, scope: Scope) -> bool:
+    """Whether it belongs to this engine and nothing speaks against it."""
+    return snapshot.fingerprint == scope.fingerprint and not unusable(snapshot, scope)
+
+
+def superseded(old: Snapshot, new: Snapshot) -> bool:
+    """Whether `new` stands for all that `old` does, given that `old` ends within it."""
+    if old.fingerprint != new.fingerprint or old.template != new.template:
+        return False
+    return old.end == new.end if new.template else old.group == new.group

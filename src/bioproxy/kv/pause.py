@@ -1,0 +1,59 @@
+"""When the disk or the model is in the way: saving stops, says so once, and goes on by itself.
+
+Requests are served all the while. A pause has a kind (the metric's label) and a sentence with what would mend it; it is
+logged once as a warning, however often it is tried again, until a save has really worked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from bioproxy.events import Bus, SavingPaused
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY, LAST_RETRY = 30.0, 600.0  # seconds until a paused save is tried again, doubling in between
+
+
+class Pause:
+    """Whether saving is paused. `clock` is monotonic, in seconds."""
+
+    def __init__(self, bus: Bus, clock: Callable[[], float], *, first_retry: float = FIRST_RETRY) -> None:
+        self.bus = bus
+        self.clock = clock
+        self.first_retry = first_retry
+        self.kind = self.reason = ""
+        self.warned: set[str] = set()
+        self.retry_at = 0.0
+        self.delay = first_retry
+
+    def __bool__(self) -> bool:
+        """True while saving is paused, whether or not it is time to try again."""
+        return bool(self.kind)
+
+    @property
+    def due(self) -> bool:
+        """Whether a save may be tried: not paused, or paused for long enough."""
+        return not self.kind or self.clock() >= self.retry_at
+
+    def enter(self, kind: str, reason: str) -> None:
+        """Stop saving because of `reason`; each time the next try is further away, ten minutes at most."""
+        self.delay = min(LAST_RETRY, self.delay * 2) if self.kind == kind else self.first_retry
+        self.retry_at = self.clock() + self.delay
+        if kind not in self.warned:
+            self.warned.add(kind)
+            log.warning("saving snapshots is paused: %s", reason)
+        if self.kind != kind:
+            self.bus.publish(SavingPaused(paused=True, kind=kind, reason=reason))
+        self.kind, self.reason = kind, reason
+
+    def leave(self, *, proved: bool) -> None:
+        """Nothing is in the way any more. `proved`: a save worked, so that the next trouble is news again."""
+        if self.kind:
+            log.info("saving snapshots goes on: %s is over", self.kind)
+            self.bus.publish(SavingPaused(paused=False, kind=self.kind, reason=""))
+        self.kind = self.reason = ""
+        if proved:
+            self.warned.clear()
+            self.delay = self.first_retry

@@ -1,0 +1,172 @@
+"""When to restore, when to save, what to throw away: every decision as a function of numbers.
+
+No clock, no file, no loop in here; the keeper brings the figures and does what is decided. Seconds are the common
+currency: a token in the cache is worth the prefill that it spares (measured, seconds per token), a byte on disk costs
+what reading or writing it takes (measured, bytes per second).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+GIB = 1 << 30
+SLACK = 8  # tokens that may be missing after a restore (kv-rule 6): the server evaluates the last ones again
+SHORT = 0.5  # share of a conversation that must come back, where the last answer may be rendered differently
+DISPLACED = 0.1  # a save in the way of a user may cost this share of the prefill that it preserves (kv-rule 17)
+HALF_LIFE = 7 * 86400.0  # seconds in which an unused snapshot loses half its value
+LARGEST_BUDGET = 20 * GIB
+FREE_SHARE = 10  # the default budget is this part of what is free
+POKE_PAYS = 4.0  # what is kept must be worth this many times the poke
+
+
+class Speeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What this engine was measured to do. The defaults are a mid-range machine, used until something was seen.
+
+    `prefill` and `poke` are seconds (per token, per poke); `restore` and `save` bytes per second; `token_bytes` what
+    one token takes in a slot file (0: not known yet).
+    """
+
+    prefill: float = 0.002
+    restore: float = 1e9
+    save: float = 5e8
+    poke: float = 0.02
+    token_bytes: float = 0.0
+
+
+def smoothed(old: float, new: float, *, weight: float = 0.3) -> float:
+    """The exponential mean: `new` counts by `weight`."""
+    return old + weight * (new - old)
+
+
+def restore_gain(tokens: int, size: int, speeds: Speeds) -> float:
+    """Seconds that a user gains when `tokens` come from a file of `size` bytes instead of from prefill (rule 15)."""
+    return tokens * speeds.prefill - size / speeds.restore
+
+
+def worth_restoring(tokens: int, size: int, *, speeds: Speeds, min_seconds: float) -> bool:
+    """Whether a restore that brings `tokens` more than the slot holds pays (rule 15, and `kv.min_seconds`)."""
+    return tokens * speeds.prefill >= min_seconds and restore_gain(tokens, size, speeds) > 0
+
+
+def worth_saving(
+    unsaved: int, total: int, size: int, *, speeds: Speeds, min_seconds: float, displaced: bool = False
+) -> bool:
+    """Whether `total` tokens (`size` bytes), of which `unsaved` are on no disk, shall be saved (rules 17 and 20).
+
+    What is not worth a restore is not worth a save. `displaced`: a user waits for it, so it must be cheap too.
+    """
+    preserved = unsaved * speeds.prefill
+    if preserved < min_seconds or unsaved <= 0 or restore_gain(total, size, speeds) <= 0:
+        return False
+    return not displaced or size / speeds.save <= DISPLACED * preserved
+
+
+def worth_poking(unsaved: int, speeds: Speeds) -> bool:
+    """Whether what a restore would discard is worth a token's work to move it into the server's RAM cache (rule 16)."""
+    return unsaved * speeds.prefill > POKE_PAYS * speeds.poke
+
+
+Verdict = Literal["good", "short", "worthless"]
+
+
+def judge(expected: int, cached: int, *, exact: bool, template: bool) -> Verdict:
+    """What a restore was worth, from the next response's `cache_n` (rule 6).
+
+    A template's snapshot must come back to eight tokens. A conversation's holds an answer that the client may send
+    back in other words (thinking left out), so half of it is `short`: counted, kept. A diverging restore is never
+    `worthless` as a file; whether the engine can do it at all is `keeps_diverging`'s question.
+    """
+    if cached >= expected - SLACK:
+        return "good"
+    if exact and (template or cached < SHORT * expected):
+        return "worthless"
+    return "short"
+
+
+def keeps_diverging(expected: int, cached: int) -> bool:
+    """Whether this engine can use a snapshot beyond which the request does not simply go on (not so: SWA, hybrid)."""
+    return cached >= SHORT * (expected - SLACK)
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """What the eviction needs to know of a snapshot. `rank`: 0 goes first (worthless), then 1, 2 goes last (needed)."""
+
+    id: str
+    size: int
+    seconds: float
+    age: float  # seconds since its last use
+    rank: int = 1
+
+    @property
+    def worth(self) -> float:
+        """Seconds saved per byte, halved for each week without use."""
+        aged = math.pow(0.5, max(0.0, self.age) / HALF_LIFE)
+        return self.seconds * aged / max(1, self.size)
+
+
+def evict(snapshots: Iterable[Value], excess: int) -> tuple[str, ...]:
+    """Ids to drop, in order, so that at least `excess` bytes are freed: least valuable first, what is needed last."""
+    gone: list[str] = []
+    for snapshot in sorted(snapshots, key=lambda one: (one.rank, one.worth, one.id)):
+        if excess <= 0:
+            break
+        gone.append(snapshot.id)
+        excess -= snapshot.size
+    return tuple(gone)
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A good snapshot of a template: enough to tell whether it is the one that must not go."""
+
+    id: str
+    prefix: str
+    version: str
+    used: float
+
+
+def needed(templates: Iterable[Template], current: Mapping[str, str]) -> frozenset[str]:
+    """Of each prefix the snapshot that goes last: of its `current` version where there is one, the latest used."""
+    last: dict[str, tuple[tuple[bool, float], str]] = {}
+    for one in templates:
+        key = (one.version == current.get(one.prefix), one.used)
+        if one.prefix not in last or key > last[one.prefix][0]:
+            last[one.prefix] = (key, one.id)
+    return frozenset(identity for _, identity in last.values())
+
+
+def disk_budget(configured: int, *, ours: int, free: int) -> int:
+    """Bytes that all snapshots may take; `configured` 0: the smaller of 20 GiB and a tenth of what is free.
+
+    What our snapshots take counts as free, or the budget would shrink while they grow.
+    """
+    return configured or min(LARGEST_BUDGET, (free + ours) // FREE_SHARE)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a save is not tried: `kind` for the metric, `reason` for people. `pauses`: all saves, not just this one."""
+
+    kind: str
+    reason: str
+    pauses: bool = True
+
+
+def refuses(size: int, *, budget: int, free: int, min_free: int, written: int, write_budget: int) -> Refusal | None:
+    """Whether the disk allows a save of `size` bytes (0: not known); None: go ahead (rule 18)."""
+    if size > budget:
+        return Refusal("too_large", f"{mib(size)} are more than the disk budget of {mib(budget)}", pauses=False)
+    if free - size < min_free:
+        reason = f"{mib(free)} are free and kv.min_free keeps {mib(min_free)}; free some space or lower kv.min_free"
+        return Refusal("min_free", reason)
+    if written + size > write_budget:
+        reason = f"{mib(written)} were written today and kv.write_budget allows {mib(write_budget)}; goes on tomorrow"
+        return Refusal("write_budget", reason)
+    return None
+
+
+def mib(size: int) -> str:
+    """`12.3 MiB` or `4.5 GiB`."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"

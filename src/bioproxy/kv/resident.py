@@ -1,0 +1,126 @@
+"""What the slots hold now, as far as we can know it without asking.
+
+llama-server does not tell what a slot holds, and asking how much (`/slots`) too often breaks its cancellation (facts,
+0.7). So we keep account: a request that was answered leaves its prompt and its answer in a slot; one that was cut off
+leaves at least what it had in common with what was there; a slot action of somebody else leaves nothing we could trust.
+Every doubt is settled downwards: a `Resident` never claims more than is surely there, for a wrong claim costs a
+prefill that a restore would have spared, while a missing one costs a restore of milliseconds.
+
+With several slots the server chooses by itself (longest common beginning above a tenth of the prompt, else the least
+recently used); `Residents.take` follows the same rule. `Resident.slot` is a number only where it is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bioproxy.kv.chain import common
+from bioproxy.prompt import Cut
+
+SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
+
+
+class Resident:
+    """One slot's content.
+
+    `cuts` describe its beginning, `prompt` tokens; `tokens` are in the slot in all (with what was generated); both 0
+    where not known. `whole`: nothing is in it that we do not know, so that it may be saved. `empty`: certainly nothing.
+    `shared`: only a template's static text, no user's. `busy`: a request is changing it. `saved`: its snapshot's id.
+    """
+
+    __slots__ = (
+        "busy", "cuts", "digests", "empty", "group", "prefix", "prompt", "saved", "shared", "since", "slot", "store",
+        "tokens", "turn", "version", "whole",
+    )  # fmt: skip
+
+    def __init__(self, slot: int | None = None) -> None:
+        self.slot = slot
+        self.busy = False
+        self.turn = 0
+        self.clear(empty=False)
+
+    def clear(self, *, empty: bool) -> None:
+        """Forget the content. `empty`: the slot surely holds nothing; else it may hold anything."""
+        self.cuts: tuple[Cut, ...] = ()
+        self.digests: frozenset[bytes] = frozenset()
+        self.tokens = self.prompt = 0
+        self.group = self.prefix = self.version = self.saved = ""
+        self.shared = self.whole = False
+        self.store = True
+        self.empty = empty
+        self.since = 0.0
+
+    def fill(self, cuts: tuple[Cut, ...], *, prompt: int, tokens: int, group: str, prefix: str, version: str) -> None:
+        """The slot now holds a prompt that was evaluated to its end, and `tokens` in all."""
+        self.clear(empty=False)
+        self.cuts = cuts
+        self.digests = frozenset([cut.digest for cut in cuts])
+        self.prompt, self.tokens = prompt, max(prompt, tokens)
+        self.group, self.prefix, self.version = group, prefix, version
+        self.whole = bool(cuts) and prompt > 0
+
+    def clip(self, position: int) -> None:
+        """From now on only the first `position` cuts are sure: a request that shares them is under way."""
+        if position < len(self.cuts):
+            self.prompt = self.tokens_at(position)
+            self.cuts = self.cuts[:position]
+            self.digests = frozenset([cut.digest for cut in self.cuts])
+        self.tokens = self.prompt
+        self.whole = False
+        self.empty = False
+        self.saved = ""
+
+    def tokens_at(self, position: int) -> int:
+        """About how many tokens the first `position` cuts are."""
+        if position >= len(self.cuts):
+            return self.prompt
+        size = self.cuts[-1].offset
+        return self.prompt * self.cuts[position - 1].offset // size if position and size else 0
+
+
+class Residents:
+    """All slots of one engine."""
+
+    def __init__(self, slots: int = 1) -> None:
+        self.turns = 0
+        self.resize(slots)
+
+    def resize(self, slots: int) -> None:
+        """Start anew with `slots` slots of unknown content."""
+        self.slots = [Resident(number if slots == 1 else None) for number in range(max(1, slots))]
+
+    def clear(self, *, empty: bool) -> None:
+        """Forget everything, in place of which nothing (`empty`) or anything may be there."""
+        for slot in self.slots:
+            slot.clear(empty=empty)
+
+    def best(self, cuts: Sequence[Cut]) -> tuple[Resident, int]:
+        """The slot that shares the longest beginning with `cuts`, and how many cuts that is."""
+        if len(self.slots) == 1:
+            return self.slots[0], common(cuts, self.slots[0].digests)
+        found = [(common(cuts, slot.digests), slot) for slot in self.slots]
+        position, resident = max(found, key=lambda pair: (pair[0], -pair[1].turn))
+        return resident, position
+
+    def choose(self, cuts: Sequence[Cut], size: int) -> tuple[Resident, int]:
+        """The slot that the server will take for a prompt of `size` bytes, and how many cuts it shares."""
+        if len(self.slots) == 1:
+            return self.slots[0], common(cuts, self.slots[0].digests)
+        free = [slot for slot in self.slots if not slot.busy] or self.slots
+        found = [(common(cuts, slot.digests), slot) for slot in free]
+        position, resident = max(found, key=lambda pair: pair[0])
+        if position and cuts[position - 1].offset > SIMILAR * size:
+            return resident, position
+        oldest = min(free, key=lambda slot: slot.turn)
+        return oldest, common(cuts, oldest.digests)
+
+    def take(self, resident: Resident, position: int) -> None:
+        """A request that shares `position` cuts is about to change `resident`."""
+        self.turns += 1
+        resident.turn = self.turns
+        resident.busy = True
+        resident.clip(position)
+
+    def extends(self, cuts: Sequence[Cut]) -> bool:
+        """Whether a prompt goes on from what some slot holds."""
+        return any(slot.cuts and common(cuts, slot.digests) == len(slot.cuts) for slot in self.slots)

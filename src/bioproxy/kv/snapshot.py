@@ -1,0 +1,112 @@
+"""A snapshot's description: everything we must know about a slot file, for llama-server's format says nothing of it.
+
+The file itself names no model, no prompt and no length that could be trusted (facts, 0.1 and 0.2), so each
+`bp-<fingerprint>-<id>.kv` has a sidecar of the same name with `.json`: whose it is, what was evaluated (as hashes), how
+large it must be. A file without a sidecar is worth nothing and is removed; so is a sidecar without its file.
+
+Names use `[A-Za-z0-9._-]` only, for the engine accepts bare names and is picky (facts, 1). The text of a prompt is not
+in the sidecar. It is in the slot file, as tokens, which is why both are 0600.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import msgspec
+
+from bioproxy.prompt import Cut
+
+VERSION = 1
+PREFIX = "bp-"
+TEMPORARY = "bp-tmp-"
+SUFFIX = ".kv"
+SIDECAR = ".json"
+NAME = re.compile(r"bp-([0-9a-f]{16})-([0-9a-f]{16})\.(kv|json)")
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One verified slot file.
+
+    `tokens` are in the file, `prompt` of them belong to `cuts` (the rest was generated). `size` (bytes), `mtime_ns` and
+    `inode` are compared before each use; `sample` is a digest of parts of the content. `seconds` is the prefill it
+    stands for. `created` and `used` are unix time; `gained` is the prefill that its uses spared, in seconds.
+    `quarantined` says why it is not used any more; empty while it is good. `template`: it ends at a template's
+    boundary, holds nothing of a user, and is shared by all groups.
+    """
+
+    id: str
+    fingerprint: str
+    build: str
+    cuts: tuple[Cut, ...]
+    tokens: int
+    prompt: int
+    size: int
+    mtime_ns: int = 0
+    inode: int = 0
+    sample: str = ""
+    template: bool = False
+    group: str = ""
+    prefix: str = ""
+    version: str = ""
+    seconds: float = 0.0
+    created: float = 0.0
+    used: float = 0.0
+    uses: int = 0
+    gained: float = 0.0
+    quarantined: str = ""
+
+    @property
+    def name(self) -> str:
+        """The slot file's bare name, as the engine's API wants it."""
+        return f"{PREFIX}{self.fingerprint}-{self.id}{SUFFIX}"
+
+    @property
+    def sidecar(self) -> str:
+        """The name of the description beside it."""
+        return f"{PREFIX}{self.fingerprint}-{self.id}{SIDECAR}"
+
+    @property
+    def end(self) -> bytes:
+        """The digest of everything in it; two snapshots with the same end hold the same prompt."""
+        return self.cuts[-1].digest
+
+    def tokens_at(self, position: int) -> int:
+        """About how many tokens the first `position` cuts are; exact at the end."""
+        if position >= len(self.cuts):
+            return self.prompt
+        size = self.cuts[-1].offset
+        return self.prompt * self.cuts[position - 1].offset // size if position and size else 0
+
+
+class Sidecar(msgspec.Struct, frozen=True):
+    """What stands in the sidecar: a version, so that no bioproxy misreads what another one wrote."""
+
+    version: int
+    snapshot: Snapshot
+
+
+def new_id() -> str:
+    """A fresh snapshot id: 16 hex digits, never derived from content (a name must not tell what was asked)."""
+    return secrets.token_hex(8)
+
+
+def temporary_name(identity: str) -> str:
+    """The name under which the engine writes before anything is verified."""
+    return f"{TEMPORARY}{identity}{SUFFIX}"
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """The sidecar's bytes."""
+    return msgspec.json.encode(Sidecar(VERSION, snapshot))
+
+
+def decode(data: bytes) -> Snapshot:
+    """Read a sidecar. Raises msgspec.MsgspecError (unreadable) or ValueError (another version, or nonsense)."""
+    sidecar = msgspec.json.decode(data, type=Sidecar)
+    snapshot = sidecar.snapshot
+    if sidecar.version != VERSION:
+        raise ValueError(f"version {sidecar.version}, this bioproxy reads {VERSION}")
+    if not snapshot.cuts or snapshot.tokens < snapshot.prompt or snapshot.size <= 0:
+        raise ValueError("it describes no prompt")
+    return snapshot

@@ -1,0 +1,75 @@
+"""The values that cross the border between the keeper and those who use it, and what it needs of a gate.
+
+A request comes as a `Want` (the cuts of its prompt and who asks), `prepare` answers with a `Prepared`, and `served`
+gets both back with what the engine counted. Neither holds text. The gate is known by two Protocols only: kv and gate
+are neighbours that do not import each other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.snapshot import Snapshot
+from bioproxy.prompt import Cut
+
+Status = Literal["", "resident", "restored", "failed", "skipped"]
+
+
+class Want(msgspec.Struct, frozen=True):
+    """What a request would like to find in the slot: its cuts, `size` bytes in all, and whose conversation it is.
+
+    `prefix` and `version` name the template of its last user message (empty: none); `store` is False where the client
+    said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one.
+    """
+
+    cuts: tuple[Cut, ...] = ()
+    size: int = 0
+    group: str = ""
+    prefix: str = ""
+    version: str = ""
+    store: bool = True
+
+
+class Prepared(msgspec.Struct):
+    """What was done for a request before it was sent.
+
+    `status`: empty (nothing known, nothing on disk), `resident` (the slot holds a beginning of it already), `restored`,
+    `failed` (the slot is empty now; the engine evaluates) or `skipped` (a snapshot would have helped and was not used;
+    `reason` says why). `seconds`: restoring; `save_seconds`: saving what was displaced; `expected`: tokens that should
+    come from the cache. `exact`: the request extends the whole snapshot, so fewer cached tokens are a fault (rule 6).
+    """
+
+    status: Status = ""
+    seconds: float = 0.0
+    save_seconds: float = 0.0
+    snapshot: Snapshot | None = None
+    expected: int = 0
+    exact: bool = False
+    reason: str = ""
+    place: Resident | None = None  # the slot that this request will change, as far as we can tell
+
+
+class GrantLike(Protocol):
+    """What the keeper needs of a grant: to have the engine alone for a slot action."""
+
+    def try_exclusive(self) -> bool:
+        """Have the engine alone from now on; False when something else may be running."""
+
+    def share(self) -> None:
+        """Let others in again."""
+
+    def release(self, *, cut: bool = False) -> None:
+        """Give the engine back; `cut`: it may still be at work."""
+
+
+class GateLike(Protocol):
+    """What the idle saver needs of the gate."""
+
+    async def acquire(self, *, work: Literal["background"], exclusive: Literal[True]) -> GrantLike:
+        """Wait for the engine, alone, behind everyone else."""
+
+    async def wait_idle(self, seconds: float) -> None:
+        """Return as soon as nothing has run or waited for `seconds`."""
