@@ -33,6 +33,7 @@ class Record(msgspec.Struct, kw_only=True):
     work: Work = "user"
     prefix: str = ""
     stream: bool = False
+    gated: bool = False  # it asked for the engine: its times belong into the histograms
     status: int = 0
     outcome: Outcome = "ok"
     queue: float = 0.0
