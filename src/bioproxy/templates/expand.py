@@ -1,0 +1,287 @@
+"""Filling templates into a request, and saying what its prompt is made of.
+
+Every user message of a conversation is expanded, not only the last: the client sends `@code What is this?` again with
+each turn, and if only the newest message were filled in, the prompt would change at its beginning and no cache could
+help. A message that has an assistant's turn behind it is expanded as it was the first time (its *pin*), so that an
+edited file costs one evaluation at the next new conversation instead of one in the middle of each old one.
+
+What comes out beside the body are the prompt's pieces in prompt order. The same conversation with one more turn has the
+same leading bytes; a warm-up, which knows only a head and a template (`template_pieces`), has the same bytes up to the
+template's mark. That is all that the KV cache on disk is found by (kv-rule 19).
+
+Pure: catalogue and pins are asked, nothing is stored; what shall be pinned is returned, for a request that is refused
+must leave no trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from msgspec import Raw
+
+from bioproxy.prompt import Head, Piece
+from bioproxy.templates.bodies import (
+    TEXT,
+    Dialect,
+    Fields,
+    Json,
+    Opened,
+    open_body,
+    refuse_unreadable,
+    write_body,
+)
+from bioproxy.templates.dialect_heads import head_of, head_piece, value
+from bioproxy.templates.messages import ANSWERS, END, ITEMS, Turn, rewritten, turns_of
+from bioproxy.templates.parse import Filled
+
+NOTHING: frozenset[str] = frozenset()
+
+
+class Catalogue(Protocol):
+    """What expansion needs of the catalogue."""
+
+    def match(self, text: str) -> tuple[str, str] | None:
+        """(prefix, message) where `text` begins with a prefix."""
+
+    def current(self, prefix: str) -> Filled:
+        """The newest good text of a prefix."""
+
+
+class Pins(Protocol):
+    """What expansion needs of the pins."""
+
+    def get(self, key: bytes) -> Filled | None:
+        """How a message was expanded the first time."""
+
+
+class Expanded(msgspec.Struct, frozen=True, kw_only=True):
+    """A request after expansion.
+
+    `body` is the very object that came in where nothing changed. `readable` is false where it could only be looked at.
+    `prefix` and `version` name the template of the last user message, else of the first message that was expanded.
+    `pieces` is what shapes the prompt (empty where that is not known); `head` is None where there is no such notion.
+    `pins` are to be put once the request is accepted.
+    """
+
+    body: bytes
+    readable: bool
+    model: str = ""
+    stream: bool = False
+    include_usage: bool = False
+    has_id_slot: bool = False
+    prefix: str = ""
+    version: str = ""
+    pieces: tuple[Piece, ...] = ()
+    head: Head | None = None
+    pins: tuple[tuple[bytes, Filled], ...] = ()
+
+
+class Result(msgspec.Struct):
+    """What one dialect's expansion found: the changed top-level values, and the rest as in Expanded."""
+
+    changes: dict[str, Json]
+    pieces: tuple[Piece, ...] = ()
+    head: Head | None = None
+    used: tuple[Filled, ...] = ()  # in the order of the messages
+    last: Filled | None = None  # of the last user message
+    pins: tuple[tuple[bytes, Filled], ...] = ()
+
+
+def expand(
+    body: bytes,
+    *,
+    dialect: Dialect,
+    catalogue: Catalogue,
+    pins: Pins | None,
+    scope: bytes,
+    drop: frozenset[str] = NOTHING,
+) -> Expanded:
+    """Fill the templates into `body` and take the top-level keys in `drop` out of it.
+
+    `scope` separates the pins of different API keys. RequestError where a key of `drop` cannot be taken out.
+    """
+    opened = open_body(body)
+    result = Result({})
+    if opened.fields is not None:
+        try:
+            result = expand_fields(opened.fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            opened = unreadable(opened)  # a text inside cannot be read
+    if opened.fields is None:
+        refuse_unreadable(opened, body, drop)
+    elif result.changes or not drop.isdisjoint(opened.fields):
+        body = write_body(opened.fields, result.changes, drop)
+    return assemble(body, opened, result)
+
+
+def unreadable(opened: Opened) -> Opened:
+    """A body whose top level is fine, but a text in it is not: it must pass as it came."""
+    return msgspec.structs.replace(opened, fields=None, names=frozenset(opened.fields or ()))
+
+
+def assemble(body: bytes, opened: Opened, result: Result) -> Expanded:
+    """One value of all that is known."""
+    named = result.last or (result.used[0] if result.used else None)
+    return Expanded(
+        body=body,
+        readable=opened.fields is not None,
+        model=opened.model,
+        stream=opened.stream,
+        include_usage=opened.include_usage,
+        has_id_slot=opened.has_id_slot,
+        prefix=named.prefix if named else "",
+        version=named.version if named else "",
+        pieces=result.pieces,
+        head=result.head,
+        pins=result.pins,
+    )
+
+
+def expand_fields(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins: Pins | None, scope: bytes) -> Result:
+    """Expand the prompt or the conversation in the opened body."""
+    if dialect == "completion":
+        return expand_prompt(fields, catalogue)
+    turns = turns_of(dialect, fields)
+    if turns is None:
+        return Result({})
+    first = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    head = head_of(dialect, fields, turns[:first])
+    work = Conversation(turns, first=first, head=head, catalogue=catalogue)
+    work.run(pins, scope)
+    return Result(
+        changes=rewritten(dialect, fields, work.changes) if work.changes else {},
+        pieces=tuple(work.pieces),
+        head=head,
+        used=tuple(work.used.values()),
+        last=work.used.get(max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)),
+        pins=tuple(work.pins),
+    )
+
+
+class Conversation:
+    """The expansion of one conversation, message by message. `first` is the place of the first user message."""
+
+    def __init__(self, turns: Sequence[Turn], *, first: int, head: Head, catalogue: Catalogue) -> None:
+        self.turns = turns
+        self.first = first
+        self.catalogue = catalogue
+        self.pieces = [head_piece(head)]
+        self.changes: dict[int, Json] = {}
+        self.used: dict[int, Filled] = {}
+        self.pins: list[tuple[bytes, Filled]] = []
+        self.sent: list[bytes] = [self.pieces[0].data]  # the conversation as the client sent it
+        self.answered = max((place for place, turn in enumerate(turns) if turn.role in ANSWERS), default=-1)
+
+    def run(self, pins: Pins | None, scope: bytes) -> None:
+        """Go through the messages behind the head."""
+        digest = Running(scope, self.sent) if pins is not None else None
+        for place in range(self.first, len(self.turns)):
+            turn = self.turns[place]
+            data, _ = turn.normal()
+            self.sent.append(data)
+            found = self.find(turn) if turn.role == "user" else None
+            label = f"message {place - self.first + 1} ({turn.role})"
+            if found is None:
+                self.pieces.append(Piece(label, data))
+            else:
+                at, prefix, message = found
+                filled = self.choose(place, prefix, pins=pins, key=digest.key() if digest else b"")
+                self.fill(place, at, filled=filled, message=message, label=label)
+
+    def find(self, turn: Turn) -> tuple[int, str, str] | None:
+        """(place of the part, prefix, message) of the first text part that begins with a prefix."""
+        for at, text in turn.texts():
+            if match := self.catalogue.match(text):
+                return at, *match
+        return None
+
+    def choose(self, place: int, prefix: str, *, pins: Pins | None, key: bytes) -> Filled:
+        """The text to use: the pinned one where an assistant has answered already, else the current one."""
+        if pins is not None and place < self.answered:
+            pinned = pins.get(key)
+            if pinned is not None and pinned.prefix == prefix:
+                return pinned
+        filled = self.catalogue.current(prefix)
+        if pins is not None:
+            self.pins.append((key, filled))
+        return filled
+
+    def fill(self, place: int, at: int, *, filled: Filled, message: str, label: str) -> None:
+        """Put the filled text into the message, and note the piece that it becomes."""
+        turn = self.turns[place]
+        text = filled.fill(message)
+        data, offset = turn.normal(place=at, text=text)
+        marks = () if self.used else (offset + len(filled.parts[0].encode()),)
+        self.pieces.append(Piece(label, data, marks))
+        self.changes[place] = text if not turn.fields else turn.rewritten(at, text)
+        self.used[place] = filled
+
+
+class Running:
+    """A digest of a growing row of byte strings, computed only as far as somebody asks for it."""
+
+    def __init__(self, scope: bytes, row: Sequence[bytes]) -> None:
+        self.hash = hashlib.sha256(b"%d:%s" % (len(scope), scope))
+        self.row = row
+        self.done = 0
+
+    def key(self) -> bytes:
+        """The digest (16 bytes) of the scope and of everything in the row so far."""
+        for data in self.row[self.done :]:
+            self.hash.update(data)
+        self.done = len(self.row)
+        return self.hash.copy().digest()[:16]
+
+
+def expand_prompt(fields: Fields, catalogue: Catalogue) -> Result:
+    """Expand the `prompt` of a completion: a string, or the strings in a list; token ids stay as they are."""
+    raw = fields.get("prompt")
+    if raw is None:
+        return Result({})
+    prompts = prompts_in(raw)
+    changes: dict[int, Json] = {}
+    used: list[Filled] = []
+    pieces: list[Piece] = []
+    for place, prompt in enumerate(prompts):
+        piece, text, filled = expand_one(fields, prompt, catalogue)
+        pieces.append(piece)
+        if filled is not None:
+            changes[place] = text
+            used.append(filled)
+    changed = rewritten("completion", fields, changes) if changes else {}
+    known = tuple(pieces) if len(pieces) == 1 else ()  # of several prompts none is "the" prompt
+    return Result(changed, pieces=known, used=tuple(used))
+
+
+def prompts_in(raw: Raw) -> list[Raw]:
+    """The prompts in a list; a list of token ids, or anything else, is one prompt that we leave alone."""
+    try:
+        items = ITEMS.decode(raw)
+    except msgspec.ValidationError:
+        return [raw]
+    return items if any(bytes(item)[:1] in (b'"', b"[") for item in items) else [raw]
+
+
+def expand_one(fields: Fields, prompt: Raw, catalogue: Catalogue) -> tuple[Piece, str, Filled | None]:
+    """One prompt: its piece, its new text, and the template that was used."""
+    start = b"prompt" + value(fields, "lora") + END
+    if bytes(prompt)[:1] != b'"':
+        return Piece("prompt", start + bytes(prompt)), "", None
+    text = TEXT.decode(prompt)
+    match = catalogue.match(text)
+    if match is None:
+        return Piece("prompt", start + text.encode()), text, None
+    filled = catalogue.current(match[0])
+    text = filled.fill(match[1])
+    return Piece("prompt", start + text.encode(), (len(start) + len(filled.parts[0].encode()),)), text, filled
+
+
+def template_pieces(head: Head, filled: Filled) -> tuple[Piece, ...]:
+    """The pieces of the prompt prefix that a warm-up evaluates: they end where the template's static beginning ends.
+
+    A request whose first user message is this template behind this head has the same bytes up to its mark.
+    """
+    return head_piece(head), Piece("message 1 (user)", b"user" + END + filled.parts[0].encode())

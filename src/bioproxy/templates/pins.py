@@ -1,0 +1,252 @@
+"""How each message of a conversation was expanded the first time, so that later turns find the cache.
+
+A client that asks `@code What is this?` sends these words again with every turn. If a file behind the template changed
+in between, the current text would change the conversation's beginning, and all of it would be evaluated again. So a
+message that has been answered is expanded with the version that the answer was given to: its pin.
+
+A pin's key is a digest of the conversation as the client sent it, up to and with that message, within one API key's
+scope (expand.py computes it); what is kept is the version, and each version's text once as long as a pin needs it. The
+least recently used pins go first: beyond 1000 conversations, or 64 MiB of texts.
+
+On disk, in a folder of its own (0700, files 0600: templates are private text):
+
+    index              which key is pinned to which version, and when it was last used
+    text-<version>     one version's text, written once
+
+Every file is written beside its place and renamed, so that a crash leaves the old state or the new one. A file that is
+missing or broken costs the pins that need it and nothing else: without a pin the current text is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from bioproxy.templates.parse import Filled, version_of
+
+log = logging.getLogger(__name__)
+
+MOST = 1000  # conversations
+MOST_TEXT = 64 << 20  # bytes of versions' texts
+DELAY = 2.0  # seconds from a pin to its being on disk: one write for what happens together
+LAYOUT = 1
+INDEX, TEXT, UNFINISHED = "index", "text-", ".new-"
+
+
+class Pin(msgspec.Struct):
+    """One pinned message: which template in which version, and when it was last used (unix time)."""
+
+    prefix: str
+    version: str
+    used: float
+
+
+class Index(msgspec.Struct):
+    """The index file: pins by key, least recently used first."""
+
+    layout: int
+    pins: list[tuple[bytes, Pin]]
+
+
+class PinStatistics(msgspec.Struct, frozen=True):
+    """How many messages are pinned, to how many versions, and the bytes of their texts."""
+
+    pins: int
+    versions: int
+    bytes: int
+
+
+class Pins:
+    """The pins of all conversations. `folder` is theirs alone; None: in memory only. `clock` tells unix time."""
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        *,
+        limit: int = MOST,
+        text_limit: int = MOST_TEXT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = Path(folder) if folder is not None else None
+        self.limit = limit
+        self.text_limit = text_limit
+        self.clock = clock
+        self.pins: OrderedDict[bytes, Pin] = OrderedDict()
+        self.texts: dict[str, tuple[str, ...]] = {}
+        self.users: Counter[str] = Counter()  # pins per version
+        self.bytes = 0
+        self.changed = asyncio.Event()
+        self.failing = False
+        self.writing = threading.Lock()
+        self.saves = self.written = 0
+        self.stored: set[str] = set()  # versions whose files are good; only the writer touches it
+
+    def get(self, key: bytes) -> Filled | None:
+        """The template and version that `key` is pinned to."""
+        pin = self.pins.get(key)
+        if pin is None:
+            return None
+        pin.used = self.clock()
+        self.pins.move_to_end(key)
+        return Filled(prefix=pin.prefix, version=pin.version, parts=self.texts[pin.version])
+
+    def put(self, key: bytes, filled: Filled) -> None:
+        """Pin `key` to `filled`; the least recently used make room."""
+        if weight(filled.parts) > self.text_limit:
+            return
+        self.insert(key, Pin(prefix=filled.prefix, version=filled.version, used=self.clock()), filled.parts)
+        self.trim()
+        self.changed.set()
+
+    def trim(self) -> None:
+        """Drop the least recently used pins until the limits hold."""
+        while len(self.pins) > self.limit or self.bytes > self.text_limit:
+            self.drop(next(iter(self.pins)))
+
+    def forget(self, max_age: float) -> None:
+        """Drop what was not used for `max_age` seconds."""
+        oldest = self.clock() - max_age
+        for key in [key for key, pin in self.pins.items() if pin.used < oldest]:
+            self.drop(key)
+            self.changed.set()
+
+    def insert(self, key: bytes, pin: Pin, parts: tuple[str, ...]) -> None:
+        """Make `pin` the most recently used one."""
+        if key in self.pins:
+            self.drop(key)
+        self.pins[key] = pin
+        self.users[pin.version] += 1
+        if pin.version not in self.texts:
+            self.texts[pin.version] = parts
+            self.bytes += weight(parts)
+
+    def drop(self, key: bytes) -> None:
+        """Take a pin out, and its version's text with the last pin that needs it."""
+        version = self.pins.pop(key).version
+        self.users[version] -= 1
+        if not self.users[version]:
+            del self.users[version]
+            self.bytes -= weight(self.texts.pop(version))
+
+    def statistics(self) -> PinStatistics:
+        """Counts only; the keys say nothing and the texts are private."""
+        return PinStatistics(pins=len(self.pins), versions=len(self.texts), bytes=self.bytes)
+
+    # On disk
+
+    def load(self) -> None:
+        """Read what was saved; what is broken or missing is left out, with a line in the log."""
+        if self.folder is None:
+            return
+        try:
+            index = msgspec.msgpack.decode((self.folder / INDEX).read_bytes(), type=Index)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+            log.warning("the pins in %s cannot be read and are collected anew: %s", self.folder, error)
+            return
+        if index.layout != LAYOUT:
+            log.warning("the pins in %s are of another layout (%d) and are collected anew", self.folder, index.layout)
+            return
+        texts = {version: read_text(self.folder, version) for version in {pin.version for _, pin in index.pins}}
+        for key, pin in index.pins:
+            parts = texts[pin.version]
+            if parts is not None:
+                self.insert(key, pin, parts)
+                self.stored.add(pin.version)
+        self.trim()
+
+    async def run(self) -> None:
+        """Keep the disk up to date: a service that never ends by itself."""
+        while True:
+            await self.changed.wait()
+            await asyncio.sleep(DELAY)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write now, in a worker thread. A fault is logged once and tried again with the next pin."""
+        await asyncio.to_thread(self.write, *self.state())
+
+    def save(self) -> None:
+        """Write now; blocks: for the end of the program."""
+        self.write(*self.state())
+
+    def state(self) -> tuple[int, Index, dict[str, tuple[str, ...]]]:
+        """What is to be written, at this moment."""
+        self.changed.clear()
+        self.saves += 1
+        pins = [(key, Pin(pin.prefix, pin.version, pin.used)) for key, pin in self.pins.items()]
+        return self.saves, Index(LAYOUT, pins), dict(self.texts)
+
+    def write(self, number: int, index: Index, texts: dict[str, tuple[str, ...]]) -> None:
+        """Write a state, unless a newer one (a higher `number`) was written already."""
+        with self.writing:
+            if self.folder is None or number <= self.written:
+                return
+            try:
+                write_state(self.folder, index, texts, stored=self.stored)
+            except OSError as error:
+                if not self.failing:
+                    log.warning("the pins cannot be kept in %s: %s; turns after a restart may miss", self.folder, error)
+                self.failing = True
+            else:
+                self.failing = False
+                self.written = number
+
+
+def weight(parts: tuple[str, ...]) -> int:
+    """The bytes that a version's text takes, about."""
+    return sum(len(part.encode()) for part in parts)
+
+
+def read_text(folder: Path, version: str) -> tuple[str, ...] | None:
+    """A version's text; None where it is missing, broken, or not what its name says."""
+    try:
+        parts = msgspec.msgpack.decode((folder / f"{TEXT}{version}").read_bytes(), type=tuple[str, ...])
+    except (OSError, ValueError) as error:
+        log.warning("version %s of a template cannot be read, its pins are dropped: %s", version, error)
+        return None
+    if version_of(parts) != version:
+        log.warning("version %s of a template is not what it was, its pins are dropped", version)
+        return None
+    return parts
+
+
+def write_state(folder: Path, index: Index, texts: dict[str, tuple[str, ...]], *, stored: set[str]) -> None:
+    """New texts first, then the index that names them, then what nobody needs goes: a crash between loses nothing.
+
+    `stored` are the versions whose files are known to be good.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for version in texts.keys() - stored:
+        replace_file(folder / f"{TEXT}{version}", msgspec.msgpack.encode(texts[version]))
+        stored.add(version)
+    replace_file(folder / INDEX, msgspec.msgpack.encode(index))
+    wanted = {INDEX, *(f"{TEXT}{version}" for version in texts)}
+    for path in folder.iterdir():
+        if path.name not in wanted and path.name.startswith((TEXT, UNFINISHED)):
+            path.unlink(missing_ok=True)
+            stored.discard(path.name.removeprefix(TEXT))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` at `path` in one step, readable by us alone."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)  # made with mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
