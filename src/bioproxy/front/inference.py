@@ -12,6 +12,7 @@ idle.
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import msgspec
@@ -23,6 +24,7 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import end_to_end
 from bioproxy.front.keepalive import Keepalive
 from bioproxy.kv.keeper import Prepared, Want
+from bioproxy.prompt import Piece
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import relay
@@ -92,8 +94,7 @@ class Inference:
         for key, filled in self.expanded.pins:
             self.engine.pins.put(key, filled)
         if self.expanded.head is not None and self.expanded.prefix:
-            conversation = self.want.cuts[-1].digest if self.want.cuts else b""
-            self.engine.heads.note(self.expanded.prefix, self.expanded.head, conversation)
+            self.engine.heads.note(self.expanded.prefix, self.expanded.head, opening(self.expanded.pieces))
 
     async def run(self) -> None:
         """Serve the request, or raise what the client shall be told."""
@@ -114,11 +115,13 @@ class Inference:
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""
         principal = self.exchange.principal
+        self.exchange.record.gated = True
         grant = await self.engine.gate.acquire(
             work=self.exchange.record.work,
             client=self.exchange.record.client,
             priority=principal.priority if principal else 0,
             max_running=principal.max_running if principal else 0,
+            owner=principal.name if principal else "",
             key=self.want,
         )
         self.exchange.record.queue += grant.waited
@@ -140,7 +143,7 @@ class Inference:
             if response is not None and not whole:
                 response.abort()
             self.settle(prepared, complete=whole)
-            grant.release(cut=sent and not whole)
+            grant.release(cut=sent and not whole, unsent=not sent)
 
     async def answer(self, response: Response) -> bool:
         """Relay the engine's answer; False when it says that it is still loading."""
@@ -191,6 +194,14 @@ class Inference:
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
         self.engine.keeper.served(self.want, prepared, timings, complete=complete and exchange.record.status == 200)
+
+
+def opening(pieces: tuple[Piece, ...]) -> bytes:
+    """What names a conversation from turn to turn: a digest of its head and first message."""
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces[:2]:
+        digest.update(piece.data)
+    return digest.digest()
 
 
 def note_timings(exchange: Exchange, timings: Timings) -> None:

@@ -14,7 +14,7 @@ import asyncio
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, Forbidden, RequestError
+from bioproxy.errors import Forbidden, RequestError
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import end_to_end
@@ -60,14 +60,17 @@ async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: byte
         grant.release(cut=not whole)
 
 
-async def acquire(exchange: Exchange, engine: Engine) -> Grant:
-    """A user's grant for this exchange."""
+async def acquire(exchange: Exchange, engine: Engine, *, exclusive: bool = False) -> Grant:
+    """A user's grant for this exchange; `exclusive`: once nothing else runs."""
     principal = exchange.principal
+    exchange.record.gated = True
     grant = await engine.gate.acquire(
         work="user",
         client=exchange.record.client,
         priority=principal.priority if principal else 0,
         max_running=principal.max_running if principal else 0,
+        owner=principal.name if principal else "",
+        exclusive=exclusive,
     )
     exchange.record.queue += grant.waited
     return grant
@@ -88,13 +91,9 @@ def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
 
 async def slot_action(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
     """Run a client's slot action alone on the engine."""
-    grant = await acquire(exchange, engine)
+    grant = await acquire(exchange, engine, exclusive=True)
     whole = False
     try:
-        if not grant.try_exclusive():
-            raise BioproxyError(
-                "a slot action must run alone and the engine is still busy; try again", status=503, retry_after=1
-            )
         await free(exchange, engine, headers, body)
         whole = True
     finally:

@@ -1,0 +1,182 @@
+"""The programs that are measured: each is started, waited for, metered by its own CPU time, and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null crit;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  client_body_buffer_size 1m; keepalive_requests 1000000;
+  upstream engine {{ server 127.0.0.1:{upstream}; keepalive 1100; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, path: str = "/health", *, seconds: float = 20.0) -> float:
+    """Wait until `path` answers 200; the seconds it took."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer,
+        ):
+            if answer.status == 200:
+                return time.perf_counter() - started
+        time.sleep(0.005)
+    raise TimeoutError(f"nothing answered {path} on port {port} within {seconds} s")
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children (nginx's worker does the work)."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(int(child) for child in children)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and its children so far."""
+    ticks = 0
+    for member in family(pid):
+        fields = Path(f"/proc/{member}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / TICK
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of one process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process that is ended with the block."""
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(10)
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[int]:
+    """The engine that computes nothing; its port."""
+    port = free_port()
+    with running([sys.executable, "-m", "bench.upstream", str(port)]) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield port
+
+
+@contextlib.contextmanager
+def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
+    """Run nginx as a reverse proxy: (port, pid); FileNotFoundError where it is not installed."""
+    binary = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else None)
+    if binary is None:
+        raise FileNotFoundError("nginx is not installed (apt install nginx)")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        conf = Path(folder) / "nginx.conf"
+        conf.write_text(NGINX.format(folder=folder, upstream=upstream_port, port=port))
+        with running([binary, "-c", str(conf), "-p", folder, "-e", "/dev/null"]) as child:
+            wait_for(port)
+            yield port, child.pid
+
+
+@contextlib.contextmanager
+def bioproxy(upstream_port: int, **options: object) -> Iterator[tuple[int, int]]:
+    """Run bioproxy in front of the same engine: (port, pid)."""
+    port, admin = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        conf = Path(folder) / "conf.json"
+        values = {
+            "proxy_host": "127.0.0.1",
+            "proxy_port": port,
+            "admin_port": admin,
+            "backend_url": f"http://127.0.0.1:{upstream_port}",
+            "state_directory": folder,
+            "log": {"level": "warning"},
+            "queue_limit": 100_000,
+            **options,
+        }
+        conf.write_text(json.dumps(values))
+        with running([sys.executable, "-m", "bioproxy", "serve", "--config", str(conf)]) as child:
+            wait_for(admin, "/readyz")
+            yield port, child.pid
+
+
+def load(
+    port: int, *, path: str, clients: int, each: int, size: int = 20, events: int = 0, rate: float = 0
+) -> dict[str, float]:
+    """Run the load generator and return what it counted."""
+    words = [port, path, clients, each, size, events, rate]
+    command = [sys.executable, "-m", "bench.load", *map(str, words)]
+    answer = subprocess.run(command, capture_output=True, check=True, timeout=600)
+    return dict(json.loads(answer.stdout))
+
+
+def metered(pid: int, port: int, **options: object) -> tuple[float, dict[str, float]]:
+    """CPU seconds that the process used while the load ran, and what the load counted."""
+    before = cpu_seconds(pid)
+    counted = load(port, **options)  # type: ignore[arg-type]
+    return cpu_seconds(pid) - before, counted
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that the process ever had resident."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def metered_peak(pid: int, port: int, **options: object) -> tuple[float, dict[str, float], int]:
+    """The same, and the most memory that was resident meanwhile, in bytes."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the peak
+    cpu, counted = metered(pid, port, **options)
+    return cpu, counted, peak_bytes(pid)
+
+
+def start_seconds(upstream_port: int) -> float:
+    """From exec to the first 200 of /readyz."""
+    started = time.perf_counter()
+    with bioproxy(upstream_port):
+        return time.perf_counter() - started

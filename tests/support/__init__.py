@@ -1,0 +1,1 @@
+"""What tests share: engines, apps, programs, and the counter of leaks."""

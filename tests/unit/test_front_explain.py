@@ -1,0 +1,49 @@
+"""The sentence that says why a request took as long as it did."""
+
+from __future__ import annotations
+
+from bioproxy.activity import Record
+from bioproxy.front.explain import explain, seconds
+
+
+def record(**fields: object) -> Record:
+    return Record(id="1", started=0.0, method="POST", path="/x", endpoint="/x", **fields)  # type: ignore[arg-type]
+
+
+def test_each_part_that_counted_is_named_in_order() -> None:
+    """Queue, restore, prompt, generation."""
+    sentence = explain(
+        record(
+            queue=3.21,
+            restore=0.016,
+            tokens_cached=2983,
+            tokens_evaluated=27,
+            prefill=0.051,
+            tokens_generated=120,
+            decode=4.1,
+        )
+    )
+    assert sentence == (
+        "waited 3.2 s in the queue; 0.02 s to restore the cache; 2,983 of 3,010 prompt tokens came from the cache, "
+        "the rest was evaluated in 0.05 s; 120 tokens were generated in 4.1 s"
+    )
+
+
+def test_a_client_that_left_is_said_to_have_left() -> None:
+    """The time it stayed is given."""
+    assert explain(record(outcome="client_left", total=2.0)) == "the client left after 2.0 s"
+
+
+def test_an_error_stands_in_the_sentence() -> None:
+    """The message of the error is the reason."""
+    assert explain(record(error="the engine is gone")) == "the engine is gone"
+
+
+def test_a_quick_request_has_nothing_to_explain() -> None:
+    """No part was long enough to name."""
+    assert explain(record(total=0.004)) == "nothing to speak of: 0.00 s"
+
+
+def test_seconds_show_as_many_digits_as_say_something() -> None:
+    """Short times have hundredths, long ones none."""
+    assert [seconds(0.123), seconds(3.44), seconds(75.2)] == ["0.12 s", "3.4 s", "75 s"]
