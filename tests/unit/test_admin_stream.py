@@ -1,0 +1,92 @@
+"""The event stream's hub: encoded once, bounded, and silent while nobody listens."""
+
+from __future__ import annotations
+
+import json
+
+from bioproxy.activity import Record
+from bioproxy.admin import stream
+from bioproxy.admin.stream import Hub, encode
+from bioproxy.events import Bus, ConfigReloaded, Event, RequestEnded, WarmupChecked
+
+
+def ended(miss: str) -> RequestEnded:
+    return RequestEnded(
+        record=Record(id="r", started=1.0, method="POST", path="/x", endpoint="other", miss=miss, why="cold")
+    )
+
+
+def nothing() -> None:
+    """Cut nobody."""
+
+
+def test_an_event_is_a_block_with_its_name_and_json() -> None:
+    """Clients can listen by name, and find the name in the JSON too."""
+    block = encode(ConfigReloaded(changed=("prefixes",))).decode()
+    first, second, *rest = block.split("\n")
+    assert first == "event: ConfigReloaded"
+    assert json.loads(second.removeprefix("data: ")) == {
+        "event": "ConfigReloaded",
+        "error": "",
+        "changed": ["prefixes"],
+    }
+    assert rest == ["", ""]
+
+
+def test_words_of_a_prompt_are_left_out() -> None:
+    """`miss` quotes a prompt; it stands in /requests only, and the record itself is untouched."""
+    event = ended("system message differs")
+    assert b"differs" not in encode(event)
+    assert b"cold" in encode(event)
+    assert event.record.miss
+
+
+def test_nothing_is_encoded_while_nobody_listens() -> None:
+    """The hub hangs on the bus from its first listener to its last."""
+    bus = Bus()
+    hub = Hub(bus)
+    assert not bus.subscribers[Event]
+    listeners = [hub.join(nothing), hub.join(nothing)]
+    assert len(bus.subscribers[Event]) == 1
+    for listener in listeners:
+        hub.leave(listener)
+    assert not bus.subscribers[Event]
+
+
+async def test_each_listener_hears_all_from_its_coming_on() -> None:
+    """One who comes later has missed what was before, and one who leaves hears no more."""
+    bus = Bus()
+    hub = Hub(bus)
+    early = hub.join(nothing)
+    bus.publish(WarmupChecked())
+    late = hub.join(nothing)
+    bus.publish(ConfigReloaded())
+    hub.leave(early)
+    bus.publish(WarmupChecked())
+    assert (await early.take()).count(b"event: ") == 2
+    assert (await late.take()).count(b"event: ") == 2
+
+
+async def test_a_listener_that_lags_is_cut_off_and_the_others_are_not() -> None:
+    """A thousand events behind, a client is cut; what was kept for it is let go."""
+    bus = Bus()
+    hub = Hub(bus)
+    cut: list[str] = []
+    slow, quick = hub.join(lambda: cut.append("slow")), hub.join(lambda: cut.append("quick"))
+    for _ in range(stream.MOST_WAITING + 1):
+        bus.publish(WarmupChecked())
+        await quick.take()
+    bus.publish(WarmupChecked())
+    assert cut == ["slow"]
+    assert slow.over
+    assert not slow.blocks
+    assert not quick.over
+
+
+async def test_closing_ends_every_stream() -> None:
+    """At the shutdown listeners come to their end by themselves."""
+    hub = Hub(Bus())
+    listener = hub.join(nothing)
+    hub.close()
+    assert await listener.take() == b""
+    assert listener.over
