@@ -108,6 +108,14 @@ class ServerView(Protocol):
     def connections(self) -> int:
         """Open now."""
 
+    @property
+    def accepted(self) -> int:
+        """Since the start."""
+
+    @property
+    def refused(self) -> int:
+        """Requests that were no valid HTTP, too large or too slow."""
+
 
 def counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
     """Declare a counter."""
@@ -229,8 +237,7 @@ class Metrics:
             if name in self.sources:
                 yield from families(self.sources[name]())
         if self.servers:
-            open_now = {name: source().connections for name, source in self.servers.items()}
-            yield gauges("bioproxy_connections", "Open client connections.", "port", open_now)
+            yield from of_servers({name: source() for name, source in self.servers.items()})
 
     def request_ended(self, event: events.RequestEnded) -> None:
         """Count one request; on the way of each, so nothing is looked up twice."""
@@ -320,15 +327,20 @@ def of_tokens(now: Metrics) -> Iterable[Metric]:
     yield sum_of("bioproxy_prompt_tokens_cached", "Prompt tokens that came from the KV cache.", cached)
     yield sum_of("bioproxy_prompt_tokens_evaluated", "Prompt tokens that the engine evaluated.", evaluated)
     yield sum_of("bioproxy_tokens_generated", "Tokens that the engine generated.", generated)
-    caches = CounterMetricFamily("bioproxy_kv_cache_requests", "Requests by what the cache gave.", labels=["result"])
-    for result, count in now.caches.items():
-        caches.add_metric([result], count)
-    yield caches
+    yield sums("bioproxy_kv_cache_requests", "Requests by what the KV cache gave.", "result", now.caches)
 
 
 def sum_of(name: str, text: str, value: float) -> CounterMetricFamily:
     """One counter; `_total` is added to its name."""
     return CounterMetricFamily(name, text, value=value)
+
+
+def sums(name: str, text: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
+    """One counter for each value of `label`."""
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def of_gate(now: GateView) -> Iterable[Metric]:
@@ -339,6 +351,16 @@ def of_gate(now: GateView) -> Iterable[Metric]:
     yield gauge("bioproxy_gate_capacity", "Requests that may run at once.", now.capacity)
     yield gauge("bioproxy_gate_open", "1 while requests are granted.", now.open)
     yield gauge("bioproxy_gate_draining", "1 while the engine may be at a request that was left.", now.draining)
+
+
+def of_servers(now: Mapping[str, ServerView]) -> Iterable[Metric]:
+    """The listeners, by name."""
+    open_now = {name: server.connections for name, server in now.items()}
+    accepted = {name: server.accepted for name, server in now.items()}
+    refused = {name: server.refused for name, server in now.items()}
+    yield gauges("bioproxy_connections", "Open client connections.", "port", open_now)
+    yield sums("bioproxy_connections_accepted", "Client connections accepted.", "port", accepted)
+    yield sums("bioproxy_requests_refused", "Requests that were no valid HTTP.", "port", refused)
 
 
 def of_kv(now: KvView) -> Iterable[Metric]:

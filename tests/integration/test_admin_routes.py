@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bioproxy import events
 from bioproxy.admin.admin import ROUTES
 from bioproxy.errors import Problem
+from bioproxy.events import Event
 from support.admin_port import admin_port, record
 
 
@@ -19,6 +22,14 @@ async def test_the_index_lists_every_route() -> None:
     listed = [(route["method"], route["path"]) for route in answer.json()["routes"]]
     assert listed == [(route.method, route.path) for route in ROUTES]
     assert all(route["about"] for route in answer.json()["routes"])
+
+
+def test_every_route_and_event_stands_in_the_docs() -> None:
+    """docs/admin.md has a row for each route, no row for anything else, and names every event."""
+    text = (Path(__file__).parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(GET|POST) (\S+)` \|", text, re.MULTILINE)
+    assert rows == [(route.method, route.path) for route in ROUTES]
+    assert all(f"`{kind.__name__}`" in text for kind in Event.__subclasses__() if kind.__module__ == events.__name__)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def watching(metrics: Metrics) -> Metrics:
         kv=lambda: SimpleNamespace(snapshots=3, bytes=4096),
         engine=lambda: SimpleNamespace(state="ready"),
         templates=lambda: (template,),
-        servers={"proxy": lambda: SimpleNamespace(connections=5)},
+        servers={"proxy": lambda: SimpleNamespace(connections=5, accepted=9, refused=2)},
     )
     return metrics
 
@@ -125,6 +125,8 @@ def families(text: str) -> dict[str, str]:
         "bioproxy_engine_up 1.0",
         'bioproxy_template_ok{prefix="@code"} 1.0',
         'bioproxy_connections{port="proxy"} 5.0',
+        'bioproxy_connections_accepted_total{port="proxy"} 9.0',
+        'bioproxy_requests_refused_total{port="proxy"} 2.0',
         "bioproxy_gate_capacity 2.0",
         'bioproxy_queue_depth{class="user"} 0.0',
     ],
