@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from fakes.fake_core import Task
+from fakes.fake_text import text_of
 
 Json = Any
 Event = tuple[str, Json]
@@ -58,6 +59,12 @@ class Completion:
 
     def whole(self, task: Task) -> Json:
         """The answer, or the last event of a stream."""
+        whole = self.all_fields(task)
+        wanted = self.body.get("response_fields")
+        return {name: whole[name] for name in wanted if name in whole} if wanted else whole
+
+    def all_fields(self, task: Task) -> Json:
+        """The answer before `response_fields` chooses from it."""
         stream = bool(self.body.get("stream"))
         return {
             "index": 0,
@@ -69,14 +76,14 @@ class Completion:
             "tokens_predicted": len(task.words),
             "tokens_evaluated": len(task.tokens),
             "generation_settings": {"n_predict": task.limit},
-            "prompt": "",
+            "prompt": "".join(text_of(token) for token in task.tokens),
             "has_new_line": False,
             "truncated": False,
             "stop_type": "limit",
             "stopping_word": "",
             "tokens_cached": len(task.tokens) + len(task.words) - 1,
-            **self.probabilities(task),
             "timings": timings(task),
+            **self.probabilities(task),
         }
 
     def probabilities(self, task: Task) -> Json:
@@ -103,7 +110,7 @@ class Completion:
 
     def piece(self, task: Task, word: str) -> list[Event]:
         """One token."""
-        value = {"index": 0, "content": word, "tokens": task.generated[-1:], "stop": False, "id_slot": task.slot_used}
+        value = {"index": 0, "content": word, "tokens": task.generated[-1:], "stop": False, "id_slot": -1}
         return [("", {**value, "tokens_predicted": len(task.words), "tokens_evaluated": len(task.tokens)})]
 
     def last(self, task: Task) -> list[Event]:

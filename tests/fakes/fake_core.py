@@ -191,12 +191,12 @@ class Core:
             await asyncio.sleep(seconds)
         try:
             if task.kind == "save":
-                self.end(task, save(self.settings, self.faults, slot, task.filename))
+                self.end(task, {**save(self.settings, self.faults, slot, task.filename), "id_slot": task.slot})
             elif task.kind == "restore":
-                self.end(task, load(self.settings, self.faults, slot, task.filename))
+                self.end(task, {**load(self.settings, self.faults, slot, task.filename), "id_slot": task.slot})
             else:
                 erased, slot.tokens = len(slot.tokens), []
-                self.end(task, {"id_slot": slot.number, "n_erased": erased})
+                self.end(task, {"id_slot": task.slot, "n_erased": erased})
         except Refused as error:
             self.end(task, error)
 

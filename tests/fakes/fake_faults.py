@@ -1,7 +1,7 @@
 """What can be made to go wrong in the fake engine, at start and at run time.
 
-Each field is one fault, off by default. `paths` narrows `answer` to some routes, `times` counts how often it still strikes
-(-1: always). Everything is plain JSON, so that `POST /fake/faults` and `--faults` take the same object.
+Each field is one fault, off by default. `paths` narrows `answer` to some routes, and `times` counts how often it still
+strikes (-1: always). Everything is plain JSON: `POST /fake/faults` and `--faults` take the same object.
 """
 
 from __future__ import annotations

@@ -76,7 +76,6 @@ def save(settings: Settings, faults: Faults, slot: Slot, name: str) -> Json:
     if faults.save == "full":
         raise Refused(500, "Unable to save slot", "server_error")
     return {
-        "id_slot": slot.number,
         "filename": name,
         "n_saved": len(slot.tokens),
         "n_written": len(data),
@@ -97,9 +96,7 @@ def load(settings: Settings, faults: Faults, slot: Slot, name: str) -> Json:
     if len(tokens) > settings.context:
         raise Refused(400, UNABLE, "invalid_request_error")
     slot.tokens, slot.weights, slot.worthless, slot.used = tokens, weights, faults.worthless, time.monotonic()
-    slot.last = None
     return {
-        "id_slot": slot.number,
         "filename": name,
         "n_restored": len(tokens),
         "n_read": read,

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Routes:
     def __init__(self, core: Core, faults: Faults, options: argparse.Namespace) -> None:
         self.core, self.faults, self.options = core, faults, options
         self.polls: list[float] = []
+        self.marker = f"<__media_{secrets.token_hex(16)}__>"  # drawn anew by each process, as by the real one
         get: dict[str, Callable[[Call, Reply], None]] = {
             "/health": lambda _c, r: r.send(200, {"status": "ok"}),
             "/v1/health": lambda _c, r: r.send(200, {"status": "ok"}),
@@ -92,7 +94,7 @@ class Routes:
             "model_path": path,
             "model_ftype": "all F32",
             "modalities": {"vision": bool(options.mmproj) or faults.media, "video": False, "audio": False},
-            "media_marker": "<__media__>",
+            "media_marker": self.marker,
             "endpoint_slots": not options.no_slots,
             "endpoint_props": False,
             "endpoint_metrics": options.metrics,
@@ -132,12 +134,13 @@ class Routes:
         if task is None:
             return view
         left = {"has_next_token": bool(slot.task), "has_new_line": False, "n_remain": task.limit - len(task.words)}
+        busy = slot.task is not None
         return {
             **view,
             "id_task": task.number,
             "n_prompt_tokens": len(slot.tokens),
-            "n_prompt_tokens_processed": task.processed - task.cached,
-            "n_prompt_tokens_cache": task.cached,
+            "n_prompt_tokens_processed": task.processed - task.cached if busy else 0,
+            "n_prompt_tokens_cache": task.cached if busy else 0,
             "params": {"n_predict": task.limit},
             "next_token": [{**left, "n_decoded": len(task.words)}],
         }
@@ -207,7 +210,7 @@ class Routes:
         """The prompt's tokens of a body in a dialect."""
         if kind in (Completion, TextCompletion):
             if "prompt" not in body:
-                raise Refused(400, '"prompt" is required', BAD)
+                raise Refused(400, "[json.exception.out_of_range.403] key 'prompt' not found", BAD)
             return fake_text.prompt_tokens(body["prompt"])
         convert = {Messages: fake_text.chat_from_messages, Responses: fake_text.chat_from_responses}
         chat = convert[kind](body) if kind in convert else body
@@ -221,7 +224,9 @@ class Routes:
         tokens = self.prompt(body, kind)
         limit = next((body[key] for key in LIMITS if isinstance(body.get(key), int)), -1)
         if limit < -1:
-            raise Refused(400, f"max_tokens must be >= -1 (got {limit})", BAD)
+            raise Refused(
+                400, f"Field 'n_predict': Value must be between -1 <= value <= 2147483647, but got {limit}", BAD
+            )
         if len(tokens) >= self.options.ctx_size:
             message = (
                 f"request ({len(tokens)} tokens) exceeds the available context size ({self.options.ctx_size} tokens)"

@@ -44,7 +44,7 @@ def prompt_tokens(prompt: Json) -> list[int]:
     if isinstance(prompt, str):
         return tokenize(prompt, add_special=True)
     if not isinstance(prompt, list) or not prompt:
-        raise ValueError('"prompt" must be a string, an list of tokens, a list of mixed strings & tokens')
+        raise ValueError('"prompt" must not be empty')
     tokens: list[int] = []
     for number, part in enumerate(prompt):
         tokens += [part] if isinstance(part, int) else tokenize(str(part), add_special=number == 0)

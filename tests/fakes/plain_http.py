@@ -75,7 +75,7 @@ class Reply:
     def start(self, kind: str = "text/event-stream") -> None:
         """Begin a stream in chunks."""
         self.chunked = True
-        self.head(200, kind, "Transfer-Encoding: chunked\r\n")
+        self.head(200, kind, "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n")
 
     def write(self, data: bytes) -> None:
         """One chunk of a stream."""

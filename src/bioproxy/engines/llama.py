@@ -1,4 +1,4 @@
-"""A typed client of llama-server's own routes, and what we know about one engine.
+"""A typed client of llama-server's own routes.
 
 Everything that bioproxy itself asks an engine goes through here: the relay of clients' requests does not. Answers
 become frozen Structs at once; what the engine refuses becomes `EngineRefused` with the engine's own status and
@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from bioproxy.engines.facts import Capabilities, EngineFacts, Probe, Restored, Saved, SlotView
 from bioproxy.engines.pace import Look, Pace
 from bioproxy.engines.timings import Timings, read_timings
 from bioproxy.errors import EngineProtocolError, EngineRefused, EngineUnavailable
@@ -31,87 +32,9 @@ __all__ = ["Capabilities", "EngineFacts", "Llama", "Probe", "Restored", "Saved",
 
 Json = Any
 T = TypeVar("T")
-QUICK = 5.0  # seconds for a question that the engine answers beside its work
+QUICK = 6.0  # seconds for a question that the engine answers beside its work
 PROMPT = 60.0  # seconds for rendering or tokenizing a prompt of any size
 TOP = 10  # log-probabilities that a probe compares
-
-
-class Capabilities(msgspec.Struct, frozen=True):
-    """What an engine can do, found out by asking; `notes` says in sentences what is missing and what would mend it."""
-
-    slot_actions: bool = False
-    tokenize: bool = False
-    apply_template: bool = False
-    slots_route: bool = False
-    notes: tuple[str, ...] = ()
-
-
-class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine as it was found when it became ready.
-
-    `build` is empty for what is no llama-server; `slots` is then 0: it does not say. `context`: tokens per slot. `pid`,
-    `started` (unix time), `command`, `environment` (`LLAMA_…` variables) and `folder` (its working folder) are known
-    only for a process on this machine that we may look at; `command` is () otherwise. `model_path` and `slot_folder`
-    are absolute where `folder` is known. `media`: it takes images or sound.
-    """
-
-    url: str
-    build: str = ""
-    model_path: str = ""
-    alias: str = ""
-    slots: int = 1
-    context: int = 0
-    chat_template: str = ""
-    pid: int | None = None
-    started: float | None = None
-    command: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
-    folder: str = ""
-    slot_folder: str = ""
-    capabilities: Capabilities = Capabilities()
-    sleeping: bool = False
-    media: bool = False
-
-
-class SlotView(msgspec.Struct, frozen=True):
-    """One entry of `GET /slots`. `n_prompt_tokens` (what the slot holds) is None until a task ran in this process."""
-
-    id: int
-    is_processing: bool = False
-    id_task: int | None = None
-    n_prompt_tokens: int | None = None
-    n_prompt_tokens_processed: int | None = None
-    next_token: list[dict[str, Json]] = []
-
-    @property
-    def progress(self) -> tuple[Json, ...]:
-        """A value that changes whenever this slot gets on with its work."""
-        decoded = [each.get("n_decoded") for each in self.next_token]
-        return (self.is_processing, self.id_task, self.n_prompt_tokens, self.n_prompt_tokens_processed, *decoded)
-
-
-class Saved(msgspec.Struct, frozen=True):
-    """A slot file as the engine says that it wrote it; seconds as we saw them."""
-
-    tokens: int
-    bytes: int
-    seconds: float
-
-
-class Restored(msgspec.Struct, frozen=True):
-    """A slot file as the engine says that it read it; seconds as we saw them."""
-
-    tokens: int
-    bytes: int
-    seconds: float
-
-
-class Probe(msgspec.Struct, frozen=True):
-    """What an engine would say next: the likeliest token, and the likeliest few with their log-probabilities."""
-
-    token: int
-    logprobs: tuple[tuple[int, float], ...]
-    timings: Timings = Timings()
 
 
 class Llama:

@@ -1,0 +1,340 @@
+"""The owner of one engine's state: waits for it, notices that it went away, came back, or is another one now.
+
+    absent ──answers──► loading ──on_ready returned──► ready
+      ▲                   │  ▲                          │ │
+      └──── refused ──────┘  └── 503, other process, ───┘ └─ no sign of life ─► stuck ──a token came──► loading
+                                 other model
+
+`absent`: nothing listens, or what listens is no HTTP. `loading`: it answers 503, or it was just found and `on_ready`
+(fingerprint, locks, probe file: the app's business) has not returned. Only `ready` opens the gate. `stuck`: it takes
+connections and computes nothing; it must produce one token before it is ready again.
+
+One task looks, every two seconds while all is well, with `GET /props`: it is answered beside the work, does not wake a
+sleeping server, is 503 while a model loads, and tells which model it is. Requests that fail say `suspect`, and the look
+is taken at once. That it is another process than before is seen in /proc where we may look, else in `media_marker`,
+which llama-server draws anew at each start. `generation` counts processes and models: what was resident in an earlier
+one is gone.
+
+Nobody else decides about the engine; `state` may be read to inform, and `wait_ready` to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.engines import listener
+from bioproxy.engines.discover import discover, process_of
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
+from bioproxy.engines.stall import POKE, Stall, StallStatistics
+from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable
+from bioproxy.events import Bus, EngineChanged
+from bioproxy.wire.upstream import Pool
+
+Json = Any
+State = Literal["absent", "loading", "ready", "stuck"]
+log = logging.getLogger(__name__)
+
+EAGER = 0.5  # seconds between looks at an engine that is not ready
+PATIENCE = 3  # looks without an answer, one after another, before an engine counts as stuck
+SLEPT = 10.0  # seconds that boot time may run ahead of monotonic time before the machine must have slept
+FIRST_TOKEN = 30.0  # seconds for the token that an engine owes us after it was stuck
+TELLING = ("build_info", "model_path", "model_alias", "total_slots", "chat_template", "media_marker", "modalities")
+
+
+class AttachmentStatistics(msgspec.Struct, frozen=True):
+    """The engine's state as `/status` tells it; `since` is unix time, `looks` how often it was looked at."""
+
+    url: str
+    state: State
+    reason: str
+    since: float
+    generation: int
+    looks: int
+    stall: StallStatistics
+    facts: EngineFacts | None
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What must stay the same for an engine to be the same one: its process, and what it tells about itself."""
+
+    pid: int | None
+    ticks: int | None
+    told: tuple[str, ...]
+
+
+async def nothing(*_: Any) -> None:
+    """What is called where the app did not set a callback."""
+
+
+def suspended() -> float:
+    """Seconds that this machine has slept since it was booted; 0 where the system does not tell."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return 0.0 if clock is None else time.clock_gettime(clock) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Attachment:
+    """One engine, and its owner. `run` is the guarded service; the callbacks are set before it starts.
+
+    `on_ready(facts)` is awaited before the state becomes `ready`, and may raise: then it is tried again.
+    `on_gone(reason)` follows once for each time that it was ready. `on_stuck(reason)` is awaited when an engine
+    computes nothing more. `on_emptied(reason)`: a slot of an engine that stays ready may hold something else now.
+    `expect_pid`: the process of an engine that is ours. `slept` gives the seconds that the machine slept so far.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        bus: Bus,
+        key: str = "",
+        llama: Llama | None = None,
+        expect_pid: Callable[[], int | None] = lambda: None,
+        interval: float = 2.0,
+        stall_timeout: float = 120.0,
+        slept: Callable[[], float] = suspended,
+    ) -> None:
+        self.pool, self.bus, self.expect_pid, self.slept = pool, bus, expect_pid, slept
+        self.llama = llama or Llama(pool, key=key)
+        self.interval = interval
+        self.on_ready: Callable[[EngineFacts], Awaitable[None]] = nothing
+        self.on_stuck: Callable[[str], Awaitable[None]] = nothing
+        self.on_gone: Callable[[str], None] = lambda _reason: None
+        self.on_emptied: Callable[[str], None] = lambda _reason: None
+        self.stall = Stall(
+            self.llama,
+            timeout=stall_timeout,
+            facts=lambda: self.facts if self.state == "ready" else None,
+            on_stuck=self.stalled,
+            on_poked=self.emptied,
+        )
+        self.state: State = "absent"
+        self.reason = "not looked at yet"
+        self.since = time.time()
+        self.facts: EngineFacts | None = None
+        self.generation = 0
+        self.identity: Identity | None = None
+        self.looks = self.unanswered = self.changes = 0
+        self.asleep = slept()
+        self.now = asyncio.Event()
+        self.is_ready = asyncio.Event()
+
+    def statistics(self) -> AttachmentStatistics:
+        """State, reason, generation, and what the stall detection did."""
+        stall = self.stall.statistics()
+        url, facts = str(self.pool.origin), self.facts
+        return AttachmentStatistics(url, self.state, self.reason, self.since, self.generation, self.looks, stall, facts)
+
+    def suspect(self, reason: str) -> None:
+        """Something went wrong with a request: look now."""
+        log.debug("looking at the engine now: %s", reason)
+        self.now.set()
+
+    def watch(self, received: Callable[[], int], cancel: Callable[[str], None]) -> Callable[[], None]:
+        """Watch a running request for silence; see Stall.watch."""
+        return self.stall.watch(received, cancel)
+
+    async def wait_ready(self) -> EngineFacts:
+        """Wait until the engine is ready; what it is."""
+        while True:
+            await self.is_ready.wait()
+            if self.facts is not None:
+                return self.facts
+
+    async def run(self) -> None:
+        """The service: look, for ever; and watch over silence."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.follow(), name="engine looks")
+            group.create_task(self.stall.run(), name="engine silence")
+
+    async def follow(self) -> None:
+        """One look after the other."""
+        while True:
+            self.now.clear()
+            await self.notice_sleep()
+            await self.look()
+            await aio.wait_first(self.now, timeout=self.pause())
+
+    def pause(self) -> float:
+        """Seconds until the next look: a stuck engine is not asked for tokens in a hurry."""
+        return {"ready": self.interval, "stuck": 5 * self.interval}.get(self.state, min(EAGER, self.interval))
+
+    # looking
+
+    async def look(self) -> None:
+        """Look once, and draw the consequences."""
+        self.looks += 1
+        try:
+            props = await self.props()
+        except EngineUnavailable as error:
+            await self.missing(error)
+        except EngineProtocolError as error:
+            self.lose("absent", f"what listens there speaks no HTTP: {error.message}")
+        except EngineRefused as error:
+            self.lose("loading" if error.status == 503 else "absent", error.message)
+        else:
+            self.unanswered = 0
+            await self.answered(props)
+
+    async def props(self) -> dict[str, Json]:
+        """`/props`, or why there is none under `refused`. EngineRefused for 5xx, which is no kind of ready."""
+        try:
+            return await self.llama.props()
+        except EngineRefused as error:
+            if error.status >= 500 and error.status != 501:
+                raise
+            return {"refused": error.message}
+
+    async def missing(self, error: EngineUnavailable) -> None:
+        """Nothing answered: gone at once if nobody listens; stuck if it listens, stays silent, and no byte flows."""
+        if error.status != 504 or self.state in ("absent", "loading"):
+            self.lose("absent", error.message)
+            return
+        self.unanswered = 0 if self.stall.silent_for() < self.interval and self.stall.entries else self.unanswered + 1
+        if self.unanswered >= PATIENCE and self.state == "ready":
+            await self.stalled(f"{error.message}, {self.unanswered} times in a row")
+
+    async def answered(self, props: dict[str, Json]) -> None:
+        """It answers: the same as before, another one, or one that we do not have yet."""
+        identity = await self.identify(props)
+        if self.state == "ready":
+            if identity == self.identity:
+                self.notice_idle_sleep(props)
+                return
+            self.lose("loading", difference(self.identity, identity))
+        await self.attach(props, identity)
+
+    async def identify(self, props: dict[str, Json]) -> Identity:
+        """Which engine this is. The search for its process is spared while the one that we know lives."""
+        told = tuple(str(props.get(name)) for name in TELLING)
+        known = self.identity
+        if known is not None and known.pid is not None and listener.start_ticks(known.pid) == known.ticks:
+            return Identity(known.pid, known.ticks, told)
+        if known is not None and known.pid is None and known.told == told and self.state == "ready":
+            return known
+        process = await process_of(self.pool.origin, self.expect_pid())
+        return Identity(process.pid if process else None, process.ticks if process else None, told)
+
+    async def attach(self, props: dict[str, Json], identity: Identity) -> None:
+        """Find out what it is, let the app prepare, and declare it ready, if it still is the same by then."""
+        changes = self.changes
+        try:
+            if self.state == "stuck":
+                await self.first_token()
+            else:
+                self.become("loading", "it answers; finding out what it is")
+            process = await process_of(self.pool.origin, self.expect_pid())
+            facts = await discover(self.llama, props, process=process)
+            if identity != self.identity:
+                self.generation += 1
+            self.identity, self.facts = identity, facts
+            await self.on_ready(facts)
+        except BioproxyError as error:
+            self.become("stuck" if self.state == "stuck" else "loading", error.message)
+            return
+        except Exception as error:
+            log.exception("preparing for the engine failed")
+            self.become("loading", f"preparing for it failed: {error}")
+            return
+        if changes == self.changes:
+            self.become("ready", f"{facts.alias or facts.url} is ready")
+
+    def emptied(self, reason: str) -> None:
+        """Hand on, to whoever is set by then, that a slot's content may have changed."""
+        self.on_emptied(reason)
+
+    async def first_token(self) -> None:
+        """An engine that was stuck must compute again; EngineUnavailable if it does not."""
+        try:
+            async with asyncio.timeout(FIRST_TOKEN):
+                await self.llama.prefill(POKE)
+        except TimeoutError:
+            raise EngineUnavailable(f"it answers, but computed no token within {FIRST_TOKEN:.0f} s") from None
+
+    # changes of state
+
+    def become(self, state: State, reason: str) -> None:
+        """Take over a state; the bus hears it where it is another one."""
+        changed, self.reason = state != self.state, reason
+        self.state = state
+        if state == "ready":
+            self.is_ready.set()
+        else:
+            self.is_ready.clear()
+        if not changed:
+            return
+        self.since = time.time()
+        facts = self.facts if state == "ready" else None
+        self.bus.publish(
+            EngineChanged(
+                url=str(self.pool.origin),
+                state=state,
+                reason=reason,
+                model=facts.alias if facts else "",
+                build=facts.build if facts else "",
+            )
+        )
+
+    def lose(self, state: State, reason: str) -> None:
+        """It is not ready (any more): the app is told once, connections that nobody uses are dropped."""
+        was_ready = self.state == "ready"
+        if self.state == "stuck" and state == "loading":
+            state = "stuck"
+        self.changes += 1
+        self.become(state, reason)
+        if was_ready:
+            self.pool.drop_idle()
+            self.llama.pace.forget()
+            self.on_gone(reason)
+
+    async def stalled(self, reason: str) -> None:
+        """It computes nothing: not ready, and the app may restart it."""
+        self.unanswered = 0
+        self.lose("stuck", reason)
+        await self.on_stuck(reason)
+
+    # sleep
+
+    def notice_idle_sleep(self, props: dict[str, Json]) -> None:
+        """llama-server's own idle sleep frees the KV cache and the RAM cache (facts, section 4)."""
+        sleeping = bool(props.get("is_sleeping"))
+        if self.facts is None or sleeping == self.facts.sleeping:
+            return
+        self.facts = msgspec.structs.replace(self.facts, sleeping=sleeping)
+        if sleeping:
+            self.on_emptied("the engine went to sleep and freed its KV cache")
+
+    async def notice_sleep(self) -> None:
+        """Boot time ran ahead of monotonic time: the machine slept. Connections are dead, an engine of ours may be."""
+        slept = self.slept() - self.asleep
+        self.asleep += slept
+        if slept < SLEPT:
+            return
+        log.warning("the machine slept for %.0f s: connections to the engine are opened anew", slept)
+        self.pool.drop_idle()
+        self.llama.pace.forget()
+        self.stall.touch()
+        if self.state != "ready" or self.expect_pid() is None or self.stall.entries:
+            return
+        try:
+            await self.first_token()
+            self.on_emptied("the engine was asked for a token after the machine slept")
+        except BioproxyError as error:
+            await self.stalled(f"after the machine slept: {error.message}")
+
+
+def difference(before: Identity | None, now: Identity) -> str:
+    """What is different about the engine, as a sentence."""
+    if before is None or before.told == now.told:
+        return "the engine was restarted behind our back"
+    for name, old, new in zip(TELLING, before.told, now.told, strict=True):
+        if old != new and name in ("model_path", "model_alias", "build_info", "total_slots"):
+            return f"another engine answers now: {name} is {new}, it was {old}"
+    return "the engine was restarted with other settings"

@@ -1,0 +1,125 @@
+"""What an engine is: asked of itself, and of the kernel where it runs on this machine.
+
+An engine counts as llama-server by what it answers, whatever its program is called: `/props` with `build_info`. Each
+capability is tried without effect: a slot action that does not exist is 400 where slot actions are on, 501 where
+`--slot-save-path` is missing; an empty text is tokenized; one word is rendered. What is missing becomes a sentence
+that says what would mend it, for `/status`.
+
+An engine that is something else, or that will not tell us (its API key is not ours), is served all the same: requests
+are passed on, and everything that needs to know more stays off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from bioproxy.engines import listener
+from bioproxy.engines.facts import Capabilities, EngineFacts
+from bioproxy.engines.listener import Listener
+from bioproxy.engines.llama import Llama
+from bioproxy.errors import EngineProtocolError, EngineRefused
+from bioproxy.wire.origin import Origin
+
+Json = Any
+EMBEDDED = "bioproxy.engines.embedded"
+NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"
+NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
+
+
+async def discover(llama: Llama, props: dict[str, Json], *, process: Listener | None) -> EngineFacts:
+    """Everything about the engine behind `llama`, whose `/props` were just read ({} where it gave none)."""
+    path = str(props.get("model_path") or "")
+    can = await capabilities(llama, props)
+    folder = process.folder if process else ""
+    command = process.command if process else ()
+    settings = props.get("default_generation_settings")
+    modalities = props.get("modalities")
+    return EngineFacts(
+        url=str(llama.pool.origin),
+        build=build_of(props, command),
+        model_path=absolute(path, folder),
+        alias=await name_of(llama, props),
+        slots=number(props.get("total_slots")),
+        context=number(settings.get("n_ctx")) if isinstance(settings, dict) else 0,
+        chat_template=str(props.get("chat_template") or ""),
+        pid=process.pid if process else None,
+        started=process.started if process else None,
+        command=command,
+        environment=process.environment if process else (),
+        folder=folder,
+        slot_folder=absolute(listener.option(command, "--slot-save-path"), folder),
+        capabilities=can,
+        sleeping=bool(props.get("is_sleeping")),
+        media=isinstance(modalities, dict) and any(modalities.values()),
+    )
+
+
+async def process_of(origin: Origin, pid: int | None) -> Listener | None:
+    """The engine's process: the one that listens, else `pid`, a child of ours. None where it cannot be seen."""
+    found = await asyncio.to_thread(listener.find, origin.host, origin.port)
+    if found is None and pid is not None:
+        found = await asyncio.to_thread(listener.describe, pid)
+    return found
+
+
+async def capabilities(llama: Llama, props: dict[str, Json]) -> Capabilities:
+    """Try each route that bioproxy would use."""
+    if "build_info" not in props:
+        reason = str(props.get("refused") or "its /props has no build_info")
+        return Capabilities(notes=(NOT_LLAMA.format(reason=reason),))
+    action, _ = await llama.call("POST", "/slots/0?action=none", {}, limit=30.0)
+    tokenize = await works(llama, "/tokenize", {"content": ""})
+    template = await works(llama, "/apply-template", {"messages": [{"role": "user", "content": "a"}]})
+    slots = bool(props.get("endpoint_slots", True))
+    missing = {
+        NO_SLOT_ACTIONS: action == 400,
+        "no /tokenize: the prompt prefix of a template is found in text, some tokens shorter": tokenize,
+        "no /apply-template, or it cannot render the chat template: templates are warmed by chat requests": template,
+        "no /slots (--no-slots): whether a silent engine works can only be told from its processor time": slots,
+    }
+    return Capabilities(
+        slot_actions=action == 400,
+        tokenize=tokenize,
+        apply_template=template,
+        slots_route=slots,
+        notes=tuple(note for note, there in missing.items() if not there),
+    )
+
+
+async def works(llama: Llama, path: str, body: Json) -> bool:
+    """Whether `POST path` answers a good status to `body`."""
+    status, _ = await llama.call("POST", path, body, limit=30.0)
+    return 200 <= status < 300
+
+
+async def name_of(llama: Llama, props: dict[str, Json]) -> str:
+    """The name under which clients ask for the model: what /v1/models lists first, else the alias."""
+    try:
+        names = await llama.models()
+    except (EngineRefused, EngineProtocolError):
+        names = ()
+    return names[0] if names else str(props.get("model_alias") or "")
+
+
+def build_of(props: dict[str, Json], command: tuple[str, ...]) -> str:
+    """The engine's build. The wheel does not know its own ("b0-unknown"): its version stands in."""
+    build = str(props.get("build_info") or "")
+    if not build.endswith("unknown") or EMBEDDED not in command:
+        return build
+    try:
+        return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
+    except importlib.metadata.PackageNotFoundError:
+        return build
+
+
+def absolute(path: str, folder: str) -> str:
+    """`path` as the engine in `folder` means it; unchanged where that is not known."""
+    return str(Path(folder) / path) if path and folder else path
+
+
+def number(value: Json) -> int:
+    """A count, 0 where there is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
