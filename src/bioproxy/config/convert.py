@@ -101,7 +101,9 @@ class Converter:
                 value = units.read_seconds(value) if kind.unit == "seconds" else units.read_bytes(value)
             except ValueError as error:
                 return self.complain(node, path, f"{error}, got {describe_value(node)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self.expected(node, kind, path)
+        if isinstance(value, float) and not math.isfinite(value):
             return self.expected(node, kind, path)
         if isinstance(kind.type, inspect.IntType):
             if value != int(value):

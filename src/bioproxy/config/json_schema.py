@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import msgspec
-from msgspec import inspect
 
 from bioproxy.config.keys import SECTIONS, fields, unfold
 from bioproxy.config.schema import Config
@@ -30,10 +29,9 @@ def json_schema() -> dict[str, Any]:
             kind = unfold(field.type)
             if kind.unit:
                 properties[field.name] = _with_texts(properties[field.name], kind.unit)
-            if isinstance(kind.type, inspect.VarTupleType):
-                properties[field.name]["default"] = list(properties[field.name]["default"])
     definitions["Config"]["properties"][SCHEMA_KEY] = {"type": "string", "description": "For editors; ignored."}
-    return {"$schema": DIALECT, "title": "bioproxy", **schema}
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))  # defaults become JSON, too
+    return {"$schema": DIALECT, "title": "bioproxy", **found}
 
 
 def _with_texts(number: dict[str, Any], unit: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class _Reader:
                 raise self.broken(f'there must be no comma before the closing "{closing}"')
             return True
         if not character:
-            raise self.broken(f'the "{self.text[opened]}" of line {self.line(opened)} is never closed')
+            raise self.broken(f'the "{self.text[opened]}" that stands here is never closed', opened)
         raise self.broken(self.comment(character) or f'a comma or "{closing}" is missing after this line', end)
 
     def comment(self, character: str) -> str:

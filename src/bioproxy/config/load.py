@@ -98,6 +98,9 @@ def load(
 def _file_layer(found: Found, environment: Mapping[str, str]) -> Layer:
     if found.path is None:
         return Layer()
+    if not found.path:
+        problem = Problem("names no file; leave it out, or give it the path of one", where=found.shown)
+        return Layer(unread=True, problems=[problem])
     layer = read_file(found.path, shown=found.shown, environment=environment)
     for other in found.ignored:
         layer.warnings.append(Problem(f"is ignored, because {found.path} comes first; delete one of them", where=other))

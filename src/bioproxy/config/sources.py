@@ -79,6 +79,13 @@ def _reason(error: OSError) -> str:
             return f"the config file cannot be read: {error.strerror or error}"
 
 
+def _looked_for(path: str, shown: str) -> str:
+    """Where a missing file with a relative name was looked for."""
+    if os.path.lexists(path) or shown.startswith(("/", "~")):
+        return ""
+    return f" (looked for in {os.path.dirname(path)})"  # noqa: PTH120 - texts
+
+
 def parse(text: str, path: str) -> Parsed:
     """Read by the name's ending; where that says nothing, a text that begins with a brace is JSON."""
     ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 - texts
@@ -92,7 +99,7 @@ def read_file(path: str, *, shown: str, environment: Mapping[str, str]) -> Layer
     try:
         parsed = parse(read_text(path), path)
     except ValueError as error:
-        return Layer(unread=True, problems=[Problem(str(error), where=shown)])
+        return Layer(unread=True, problems=[Problem(f"{error}{_looked_for(path, shown)}", where=shown)])
     problems = [Problem(fault.message, where=f"{shown}:{fault.line}", key=fault.key) for fault in parsed.faults]
     if parsed.root is None:
         nothing = Problem(

@@ -13,6 +13,8 @@ import msgspec
 
 DEPTH_LIMIT = 50  # of nesting: a config needs five; what is deeper is a mistake, and recursion has an end
 
+LONGEST_SHOWN = 60  # characters of a value in a message
+
 
 class Node(msgspec.Struct, frozen=True):
     """One value. `line` counts from 1; inside a mapping it is the key's line, for that is what people look for.
@@ -86,14 +88,17 @@ def describe_value(node: Node) -> str:
         case bool():
             return node.raw or ("true" if node.value else "false")
         case int() | float():
-            return f"the number {node.raw or node.value}"
+            return f"the number {_cut(node.raw or str(node.value))}"
         case str():
-            text = node.value if len(node.value) <= 40 else node.value[:37] + "..."
-            return f'the text "{text}"'
+            return f'the text "{_cut(node.value)}"'
         case tuple():
             return "a list"
         case _:
             return "a mapping"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
 def describe_kind(node: Node) -> str:

@@ -18,8 +18,9 @@ from bioproxy.config.tree import DEPTH_LIMIT, BrokenSyntax, Fault, Node, Parsed,
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NODE_LIMIT = 100_000  # "billion laughs": nine lines of aliases make 10**9 values
 TAG = "tag:yaml.org,2002:"
+TAGS = {TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")}
 TRUE, FALSE, NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"", "~", "null"}
-INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,30}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,10}|0x[0-9a-fA-F]{1,24})")
+INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,300}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,100}|0x[0-9a-fA-F]{1,200})")
 FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 
 
@@ -74,6 +75,8 @@ class _Reader:
             raise BrokenSyntax(
                 line, f"more than {NODE_LIMIT} values or {DEPTH_LIMIT} levels: too many aliases of aliases?"
             )
+        if node.tag not in TAGS:
+            self.faults.append(Fault(line, f"the tag {node.tag.replace(TAG, '!!')} is unknown here", path))
         above = (*above, id(node))
         if isinstance(node, MappingNode):
             return Node(self.mapping(node, path, above), line)
@@ -81,7 +84,7 @@ class _Reader:
             items = (self.value(item, f"{path}[{index}]", above) for index, item in enumerate(node.value))
             return Node(tuple(items), line)
         assert isinstance(node, ScalarNode)
-        return self.scalar(node, path, line)
+        return self.scalar(node, line)
 
     def mapping(self, node: MappingNode, path: str, above: tuple[int, ...]) -> dict[str, Node]:
         members: dict[str, Node] = {}
@@ -111,13 +114,9 @@ class _Reader:
             raise BrokenSyntax(node.start_mark.line + 1, "a key must be a text")
         return str(node.value)
 
-    def scalar(self, node: ScalarNode, path: str, line: int) -> Node:
+    def scalar(self, node: ScalarNode, line: int) -> Node:
         text = str(node.value)
-        if not node.tag.startswith(TAG):
-            self.faults.append(Fault(line, f"the tag {node.tag} is unknown here", path))
-        if node.style in {"'", '"', "|", ">"} or node.tag == TAG + "binary":
-            return Node(text, line)
-        return Node(plain(text), line, text)
+        return Node(text, line) if node.style in {"'", '"', "|", ">"} else Node(plain(text), line, text)
 
 
 def plain(text: str) -> str | int | float | bool | None:

@@ -1,0 +1,143 @@
+"""Flags: one dash or two, blank or equals sign, for every key; everything else is handed back untouched."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bioproxy.config.flags import parse_flags
+from bioproxy.config.keys import KEYS, Option
+from bioproxy.errors import ConfigError
+
+
+def fault(words: list[str], *, others: list[str] | None = None) -> str:
+    """What is wrong with a command line."""
+    with pytest.raises(ConfigError) as raised:
+        parse_flags(words, others=others)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-port", "8090"],
+        ["-port=8090"],
+        ["--port", "8090"],
+        ["--port=8090"],
+        ["-proxy-port", "8090"],
+        ["--proxy-port=8090"],
+        ["--proxy_port", "8090"],
+    ],
+)
+def test_all_ways_to_write_a_flag(words: list[str]) -> None:
+    """As Go programs take them, and as others do."""
+    flags = parse_flags(words)
+    assert (flags.values, flags.rest) == ({"proxy_port": "8090"}, [])
+
+
+@pytest.mark.parametrize(
+    ("flag", "path"),
+    [
+        ("-host", "proxy_host"),
+        ("-port", "proxy_port"),
+        ("-admin-host", "admin_host"),
+        ("-admin-port", "admin_port"),
+        ("-backend", "backend_url"),
+    ],
+)
+def test_the_seeds_flags(flag: str, path: str) -> None:
+    """Each stands for its key."""
+    assert parse_flags([flag, "x"]).values == {path: "x"}
+
+
+@pytest.mark.parametrize("words", [["-config", "x.yaml"], ["--config=x.yaml"], ["-config=x.yaml"]])
+def test_config_names_the_file_and_is_no_key(words: list[str]) -> None:
+    """It is handed to `load` as `path`."""
+    flags = parse_flags(words)
+    assert (flags.path, flags.values, flags.names) == ("x.yaml", {}, {})
+
+
+@pytest.mark.parametrize("option", KEYS.values(), ids=list(KEYS))
+def test_every_key_has_a_flag_in_both_styles(option: Option) -> None:
+    """Made from the table, so that none is forgotten."""
+    for flag in option.flags:
+        for written in (flag, f"-{flag}"):
+            assert parse_flags([f"{written}=text"]).values == {option.path: "text"}
+
+
+def test_flags_are_remembered_as_they_were_written() -> None:
+    """An error names what stands on the command line."""
+    assert parse_flags(["--kv.policy", "off", "-port=1"]).names == {"kv.policy": "--kv.policy", "proxy_port": "-port"}
+
+
+def test_a_boolean_needs_no_value_and_takes_none_after_a_blank() -> None:
+    """As in Go: what follows it is another word."""
+    flags = parse_flags(["-warmup-enabled", "serve"])
+    assert (flags.values, flags.rest) == ({"warmup.enabled": "true"}, ["serve"])
+    assert parse_flags(["-warmup-enabled=false"]).values == {"warmup.enabled": "false"}
+
+
+def test_of_a_flag_given_twice_the_last_counts() -> None:
+    """As in Go; scripts append."""
+    assert parse_flags(["-port", "1", "--proxy-port", "2"]).values == {"proxy_port": "2"}
+
+
+def test_everything_else_is_handed_back_in_order() -> None:
+    """Verbs, other flags with their values, and all that follows after two dashes."""
+    words = ["serve", "--json", "-port", "1", "--out", "file", "--", "-port", "2"]
+    flags = parse_flags(words)
+    assert (flags.values, flags.rest) == ({"proxy_port": "1"}, ["serve", "--json", "--out", "file", "--", "-port", "2"])
+
+
+@pytest.mark.parametrize("value", ["", "-5", "a=b", '{"@code": "x"}', "--strange"])
+def test_a_value_may_look_like_anything(value: str) -> None:
+    """Also like a flag, as long as it is none of ours."""
+    assert parse_flags(["-admin-key", value]).values == {"admin_key": value}
+    assert parse_flags([f"-admin-key={value}"]).values == {"admin_key": value}
+
+
+@pytest.mark.parametrize("words", [["-port"], ["-port", "--"], ["-port", "-config", "x"], ["-port", "--host=x"]])
+def test_a_flag_without_its_value_is_a_sentence(words: list[str]) -> None:
+    """At the end, or where the next flag follows."""
+    assert fault(words) == "flag -port: needs a value, as in -port 8088"
+
+
+@pytest.mark.parametrize(
+    ("flag", "example"),
+    [
+        ("-config", "~/bioproxy.yaml"),
+        ("-queue-timeout", "30s"),
+        ("-kv-min-free", "20GiB"),
+        ("-prefixes", """'{"@code": "code.txt"}'"""),
+        ("-admin-hosts", """'["one", "two"]'"""),
+        ("-model", "VALUE"),
+        ("-log-level", "info"),
+    ],
+)
+def test_the_sentence_shows_a_value_that_would_do(flag: str, example: str) -> None:
+    """For each type of key."""
+    assert fault([flag]) == f"flag {flag}: needs a value, as in {flag} {example}"
+
+
+def test_an_unknown_flag_is_an_error_once_the_others_are_known() -> None:
+    """With the nearest one, and all of them at once."""
+    text = fault(["-prot", "1", "--jsn", "--json"], others=["--json"])
+    assert text == "flag -prot: unknown flag; did you mean -port?\nflag --jsn: unknown flag; did you mean --json?"
+
+
+def test_words_and_numbers_are_no_flags() -> None:
+    """A lone dash stands for standard input; three dashes stand for nothing."""
+    words = ["status", "-", "---", "x-port"]
+    assert parse_flags(words, others=[]).rest == words
+
+
+@given(st.lists(st.sampled_from(["-port", "--host=x", "serve", "--", "-config", "--json", "", "-", "=", "-x=1", "1"])))
+def test_no_command_line_breaks_it(words: list[str]) -> None:
+    """Every word is a flag, a value or in the rest; or there is a ConfigError."""
+    try:
+        flags = parse_flags(words)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017 - both outcomes are right
+    else:
+        assert [word for word in flags.rest if word not in words] == []
