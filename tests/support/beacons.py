@@ -1,7 +1,7 @@
 """Child programs that a test can watch without looking at pids: each holds a connection to the test while it lives.
 
-A program that runs `beacon("name")` connects here and says its name; the connection's end is its death, also by SIGKILL,
-also of a grandchild that nobody can wait for.
+A program that runs `beacon("name")` connects here and says its name; the connection's end is its death, also by
+SIGKILL, also of a grandchild that nobody can wait for.
 """
 
 from __future__ import annotations

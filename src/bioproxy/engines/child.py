@@ -1,0 +1,192 @@
+"""One life of a child process under the shim: begun, heard, reaped. `process.py` decides when to begin the next one.
+
+Two descriptors lead to a child: the socket to its shim, on which two futures hang (its pid, and its end), and the pipe
+with its output. Both are connected to the loop before the process is made, so that from then on nothing is awaited
+until the life has an owner, and a cancellation cannot fall in between and lose a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from bioproxy.engines import shim
+from bioproxy.engines.log_tail import LogTail
+from bioproxy.errors import EngineUnavailable
+
+LAST_WORDS = 0.5  # seconds to read what is still in the pipe; a process that got away may hold it open for ever
+
+
+class Channel(asyncio.Protocol):
+    """Our end of the socket to the shim: what it reports becomes two futures."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid: asyncio.Future[int] = loop.create_future()
+        self.ended: asyncio.Future[int | None] = loop.create_future()  # None: the shim was killed, nobody knows
+        self.received = b""
+        self.transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way to tell the shim something."""
+        self.transport = cast("asyncio.WriteTransport", transport)  # uvloop's transports inherit nothing
+
+    def data_received(self, data: bytes) -> None:
+        """Lines: `pid N`, `exit STATUS`, `failed ERRNO text`."""
+        *lines, self.received = (self.received + data).split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode("utf-8", "replace").partition(" ")
+            if word == "exit":
+                self.ended.set_result(int(rest))
+            elif self.pid.done():  # cancelled: nobody waits for it any more
+                continue
+            elif word == "pid":
+                self.pid.set_result(int(rest))
+            else:
+                self.pid.set_exception(EngineUnavailable(rest.partition(" ")[2]))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        """The shim is gone; without an `exit` it was killed."""
+        if not self.pid.done():
+            self.pid.set_exception(EngineUnavailable("the process that starts engines ended at once"))
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def ask_to_stop(self, grace: float) -> None:
+        """Have everything ended, `grace` seconds after SIGTERM at the latest."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(f"stop {grace}\n".encode())
+
+    def close(self) -> None:
+        """End of file for the shim, which takes it as our death."""
+        if self.transport is not None:
+            self.transport.close()
+
+
+class Output(asyncio.Protocol):
+    """The child's standard output and error, into a tail."""
+
+    def __init__(self, tail: LogTail) -> None:
+        self.tail = tail
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep what must be closed at the end."""
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of output."""
+        self.tail.feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        """Nobody writes there any more, or we have closed it."""
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self.transport is not None:
+            self.transport.close()
+
+
+class Life:
+    """One child, from `begin` to `bury`. `pid` is the command's (0 until the shim has told it), not the shim's."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], channel: Channel, output: Output, *, started: float) -> None:
+        self.popen = popen
+        self.channel = channel
+        self.output = output
+        self.started = started  # unix time just before
+        self.pid = 0
+        self.expected = False  # we asked for its end
+
+    def kill(self) -> None:
+        """What is left to do when the shim does not do its work: both groups, at once."""
+        for group in (self.popen.pid, self.pid):
+            if group > 0:
+                with suppress(OSError):
+                    os.killpg(group, signal.SIGKILL)
+
+    async def bury(self) -> int | None:
+        """Wait for the end, reap the shim, close what we hold; the exit status, None where the shim was killed."""
+        status = await self.channel.ended
+        if status is None:
+            self.kill()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.output.closed), LAST_WORDS)
+        self.output.close()
+        self.channel.close()
+        await asyncio.to_thread(self.popen.wait)
+        return status
+
+
+async def begin(
+    command: Sequence[str], *, tail: LogTail, environment: Mapping[str, str] | None = None, folder: str | None = None
+) -> Life:
+    """Start `command` under the shim; whether it runs is told by `channel.pid`. Its output goes to `tail`.
+
+    `environment` None is ours. EngineUnavailable where not even the shim can be started: no such folder, no descriptor
+    or process left, a command that no system could run.
+    """
+    try:
+        ours, theirs = socket.socketpair()
+        reader, writer = os.pipe()
+        with theirs, os.fdopen(writer, "wb", buffering=0):
+            loop = asyncio.get_running_loop()
+            _, channel = await loop.create_unix_connection(Channel, sock=ours)
+            _, output = await loop.connect_read_pipe(lambda: Output(tail), os.fdopen(reader, "rb", buffering=0))
+            started = time.time()
+            try:
+                popen = start_shim([str(theirs.fileno()), "--", *command], writer, environment, folder)
+            except BaseException:
+                channel.close()
+                output.close()
+                raise
+    except (OSError, ValueError) as error:
+        raise EngineUnavailable(f"cannot start {command[0]} in {folder or Path.cwd()}: {error}") from error
+    return Life(popen, channel, output, started=started)
+
+
+def start_shim(
+    arguments: list[str], output: int, environment: Mapping[str, str] | None, folder: str | None
+) -> subprocess.Popen[bytes]:
+    """The process itself, in a session of its own; `arguments[0]` is the number of the descriptor that it inherits."""
+    return subprocess.Popen(  # noqa: S603 - running what the operator configured is the point
+        [*shim_command(), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=[int(arguments[0])],
+        start_new_session=True,
+        env=clean_environment(os.environ if environment is None else environment),
+        cwd=folder,
+    )
+
+
+def shim_command() -> list[str]:
+    """How the shim is started: isolated, from its file; a single-file executable carries it as a verb."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, "shim"]
+    return [sys.executable, "-I", "-S", str(Path(shim.__file__))]
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without what a single-file executable puts there for itself: its libraries would break others."""
+    cleaned = dict(environment)
+    if getattr(sys, "frozen", False):
+        for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
+            cleaned.pop(name, None)
+            original = cleaned.pop(f"{name}_ORIG", None)
+            if original is not None:
+                cleaned[name] = original
+    return cleaned

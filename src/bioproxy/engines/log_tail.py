@@ -1,0 +1,51 @@
+"""The end of an engine's output: what an operator needs to read when it has died.
+
+An engine may write 100 MB, without a newline, in any encoding, as fast as a pipe goes. So the tail takes pieces of
+bytes as they come, keeps the last 200 lines of at most 4 KiB each, and decodes them only when somebody looks. The cost
+per piece does not depend on how many lines are in it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+LINES, LONGEST = 200, 4096
+
+
+class LogTail:
+    """The newest `lines` lines, of `longest` bytes each at most; `bytes_in` counts everything that was ever fed."""
+
+    def __init__(self, *, lines: int = LINES, longest: int = LONGEST) -> None:
+        self.kept: deque[bytes] = deque(maxlen=lines)
+        self.longest = longest
+        self.open = b""  # the line that has not ended yet, its beginning
+        self.bytes_in = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of output."""
+        self.bytes_in += len(data)
+        first, *others = data.rsplit(b"\n", self.kept.maxlen or 0)
+        if not others:
+            self.open = (self.open + data[: self.longest])[: self.longest]
+            return
+        if b"\n" in first:  # more lines than are kept: the first ones are lost anyway
+            self.open = b""
+            first = first[first.rindex(b"\n") + 1 :]
+        self.kept.append((self.open + first[: self.longest])[: self.longest])
+        self.kept.extend(line[: self.longest] for line in others[:-1])
+        self.open = others[-1][: self.longest]
+
+    def lines(self) -> tuple[str, ...]:
+        """What is kept, oldest first, as printable text; of a progress line that overwrote itself the last state."""
+        pieces = [*self.kept, self.open] if self.open else [*self.kept]
+        return tuple(readable(piece) for piece in pieces)
+
+    def last(self) -> str:
+        """The last line that says anything, or nothing."""
+        return next((line for line in reversed(self.lines()) if line.strip()), "")
+
+
+def readable(line: bytes) -> str:
+    """`line` as text that no terminal acts upon."""
+    text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode("utf-8", "replace")
+    return "".join(character if character.isprintable() or character == "\t" else "\ufffd" for character in text)
