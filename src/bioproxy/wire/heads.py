@@ -1,0 +1,79 @@
+"""Writing heads: status lines, header blocks, request lines, and which headers must not travel further.
+
+A hop-by-hop header speaks about one connection, not about the message (RFC 9110, 7.6.1); a proxy that passes one on lets
+a client speak for the proxy. Everything else goes on in its order and its case.
+
+Every block is checked for line ends that a value smuggled in. Whatever comes from a parser cannot have any; the check is
+there for values that a program made, and costs a tenth of a microsecond. Pure: no socket, no loop.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+Headers = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+REPLACED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}  # in a request: written by us, or answered by us
+FRAMING = HOP_BY_HOP | {b"content-length"}
+STATUS_LINES = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # a length is said even when it is 0 (RFC 9110, 8.6)
+
+
+def status_line(status: int, reason: bytes = b"") -> bytes:
+    """The first line of a response; `reason` replaces the usual phrase."""
+    if reason:
+        return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def block(headers: Headers) -> bytes:
+    """Header lines, each with its line end; ValueError where a name or value has a line end in it."""
+    lines = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+        raise ValueError(f"a header has a line end in it: {headers!r}")
+    return lines
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The comma-separated words of a header's value, in lower case: `Connection: Close, X` → [b"close", b"x"]."""
+    return [word.strip() for word in value.lower().split(b",")]
+
+
+def end_to_end(headers: Headers, connection: bytes | None, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """The headers that travel on: without `dropped` (lower-case names) and without what `connection` names."""
+    if connection is not None and b"," in connection or connection not in {None, b"close", b"keep-alive"}:
+        dropped = dropped.union(tokens(connection or b""))
+    return [pair for pair in headers if pair[0].lower() not in dropped]
+
+
+def request_head(method: str, target: bytes, headers: Headers, *, host: bytes, length: int) -> bytes:
+    """The head that an engine gets: `headers` less what speaks about the client's connection, with Host and length ours.
+
+    An `Upgrade` header among `headers` is one that the server has found to be a websocket's, and is passed on.
+    """
+    connection = upgrade = None
+    for name, value in headers:
+        if len(name) in {7, 10}:
+            key = name.lower()
+            if key == b"connection":
+                connection = value
+            elif key == b"upgrade":
+                upgrade = value
+    kept = end_to_end(headers, connection, REPLACED)
+    if upgrade is not None:
+        kept += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
+    if length or method in WITH_BODY:
+        kept.append((b"Content-Length", b"%d" % length))
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (method.encode("ascii"), target, host, block(kept))

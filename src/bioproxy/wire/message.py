@@ -1,0 +1,228 @@
+"""A request as handlers get it, and the one way to answer it.
+
+A `Request` is complete: its head was judged, its body is here. A handler never meets a half-read request, so it cannot
+hold a grant while a slow client types. A `Responder` belongs to one request; it knows what the client can read (HTTP/1.0
+knows no chunks, HEAD wants no body) and does the framing, so that handlers speak of status, headers and bytes only.
+
+The one rule that matters here: **a truncated answer must never look whole.** An answer with a length is cut when fewer
+bytes came, a chunked one ends with its last chunk only through `finish`, and one that the end of the connection ends is
+reset instead of closed when it is aborted. What reads requests lives in reader.py, what owns the socket in connection.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from bioproxy.wire.heads import FRAMING, Headers, block, status_line
+from bioproxy.wire.target import query_of
+
+__all__ = ["Carrier", "Headers", "Request", "Responder", "Source"]
+
+NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)  # how an answer's end is told
+JOINED = 64 << 10  # bytes up to which head and body go out in one piece
+
+
+class Request:
+    """One request. `headers` are as they came; `header` looks names up in lower case."""
+
+    __slots__ = (
+        "arrived",
+        "body",
+        "fields",
+        "headers",
+        "http_10",
+        "keep_alive",
+        "method",
+        "path",
+        "peer",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        *,
+        path: str,
+        headers: Headers,
+        fields: dict[bytes, bytes],
+        http_10: bool = False,
+        keep_alive: bool = True,
+        peer: str = "",
+        arrived: float = 0.0,
+        upgrade: bool = False,
+        body: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.target = target  # origin form, as received
+        self.path = path  # decoded; what could be read in two ways was refused
+        self.headers = headers
+        self.fields = fields  # lower-case name to first value
+        self.http_10 = http_10
+        self.keep_alive = keep_alive  # the client wants to use the connection again
+        self.peer = peer  # the client's address
+        self.arrived = arrived  # loop.time() of the head's first byte
+        self.upgrade = upgrade  # wants to become a websocket
+        self.body = body
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of the header `name` (lower case)."""
+        return self.fields.get(name)
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The decoded pairs of the query, in order."""
+        return query_of(self.target)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path} from {self.peer or 'a unix socket'}, {len(self.body)} bytes>"
+
+
+class Source(Protocol):
+    """What produces an answer's bytes and can be told to wait: an engine's response."""
+
+    def pause(self) -> None:
+        """Produce nothing more for now."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+
+class Carrier(Protocol):
+    """What a Responder needs of the connection that carries it."""
+
+    keep: bool
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; nothing happens once the client is gone."""
+
+    async def drain(self) -> None:
+        """Return when the client has read enough for more."""
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close the connection at once; `reset` where a plain close would look like the answer's end."""
+
+    def take_from(self, source: Source | None) -> None:
+        """Pause and resume `source` as the client reads."""
+
+    def tunnel_to(self, receive: Callable[[bytes], None]) -> None:
+        """Give the client's further bytes to `receive`, and nothing else to anybody."""
+
+    def pause(self) -> None:
+        """Read nothing from the client."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+
+class Responder:
+    """The answer to one request. Either `send`, or `start`, `write`…, `finish`; `abort` at any time."""
+
+    __slots__ = ("bytes_out", "carrier", "extra", "finished", "framing", "head_only", "http_10", "left", "status")
+
+    def __init__(self, carrier: Carrier, request: Request) -> None:
+        self.carrier = carrier
+        self.extra: Headers = []  # goes with whatever head is sent
+        self.status = 0
+        self.bytes_out = 0  # of the body, before framing
+        self.finished = False
+        self.framing = NO_BODY
+        self.left = 0  # bytes of the body still owed, where it has a length
+        self.head_only = request.method == "HEAD"
+        self.http_10 = request.http_10
+
+    @property
+    def started(self) -> bool:
+        """Whether the head is out, and a status can no longer be chosen."""
+        return self.status != 0
+
+    def send(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Send a whole answer with its Content-Length."""
+        head = self.head(status, headers, length=len(body))
+        framed = self.frame(body)
+        if len(framed) > JOINED:
+            self.carrier.write(head)
+            self.carrier.write(framed)
+        else:
+            self.carrier.write(head + framed)
+        self.finished = True
+
+    def start(self, status: int, headers: Headers, *, length: int | None) -> None:
+        """Send the head of an answer of `length` bytes, or of unknown length (None)."""
+        self.carrier.write(self.head(status, headers, length=length))
+
+    def head(self, status: int, headers: Headers, *, length: int | None, reason: bytes = b"") -> bytes:
+        """Decide the framing and return the head instead of sending it; whoever asks writes it with the first bytes."""
+        if self.status:
+            raise RuntimeError(f"an answer with status {self.status} has begun already")
+        kept = [pair for pair in headers if pair[0].lower() not in FRAMING]
+        if length is not None and status >= 200 and status != 204:
+            kept.append((b"Content-Length", b"%d" % length))
+        return self.relayed_head(status, kept, length=length, reason=reason)
+
+    def relayed_head(self, status: int, headers: Headers, *, length: int | None, reason: bytes) -> bytes:
+        """The same for headers that were cleaned already and hold their own Content-Length, if any."""
+        line = status_line(status, reason) + block(headers)
+        if self.extra:
+            line += block(self.extra)
+        self.status = status
+        if self.head_only or status < 200 or status in {204, 304}:
+            self.framing = NO_BODY
+        elif length is not None:
+            self.framing, self.left = LENGTH, length
+        elif self.http_10:
+            self.framing, self.carrier.keep = UNTIL_CLOSE, False
+        else:
+            self.framing = CHUNKED
+            line += b"Transfer-Encoding: chunked\r\n"
+        if status == 101:
+            return line + b"\r\n"
+        if not self.carrier.keep:
+            return line + b"Connection: close\r\n\r\n"
+        return line + b"Connection: keep-alive\r\n\r\n" if self.http_10 else line + b"\r\n"
+
+    def frame(self, data: bytes, *, last: bool = False) -> bytes:
+        """`data` as it goes over the wire; `last` ends the answer. ValueError for more than was announced."""
+        framing = self.framing
+        if framing == CHUNKED:
+            self.bytes_out += len(data)
+            if not data:
+                return b"0\r\n\r\n" if last else b""
+            return (b"%x\r\n%b\r\n0\r\n\r\n" if last else b"%x\r\n%b\r\n") % (len(data), data)
+        if framing == NO_BODY:
+            return b""
+        if framing == LENGTH:
+            self.left -= len(data)
+            if self.left < 0:
+                raise ValueError(f"an answer is {-self.left} bytes longer than announced")
+        self.bytes_out += len(data)
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the body; the caller awaits `drain` now and then."""
+        if not self.finished and (framed := self.frame(data)):
+            self.carrier.write(framed)
+
+    async def drain(self) -> None:
+        """Return at once while the client keeps up, else when it has read enough."""
+        await self.carrier.drain()
+
+    def finish(self) -> None:
+        """End the answer; an answer with bytes still owed is cut instead."""
+        if self.finished:
+            return
+        if self.framing == LENGTH and self.left:
+            self.abort()
+            return
+        self.finished = True
+        if self.framing == CHUNKED:
+            self.carrier.write(b"0\r\n\r\n")
+
+    def abort(self) -> None:
+        """Cut the connection; does nothing after the end."""
+        if not self.finished:
+            self.finished = True
+            self.carrier.keep = False
+            self.carrier.cut(reset=self.framing == UNTIL_CLOSE)

@@ -1,0 +1,146 @@
+"""Moving an answer from an engine to a client: the shortest way that bytes can take.
+
+The engine's connection calls `Flow.forward` from within its `data_received`, and that writes to the client's transport:
+one event in, one write out, no queue, no task switch, no look at the content. A stream of a thousand tokens wakes its
+task once, at the end. Back-pressure needs no buffer either: when the client's transport is full, the engine's stops
+reading, and the engine waits.
+
+Of the head only what speaks about a connection is taken out; order and case stay. The framing is made anew, because a
+client of HTTP/1.0 knows no chunks, and because comments of ours may stand before the engine's first byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bioproxy.errors import EngineProtocolError
+from bioproxy.wire.heads import Headers, end_to_end
+from bioproxy.wire.message import Responder
+from bioproxy.wire.response import Response
+from bioproxy.wire.tunnel import tunnel
+
+__all__ = ["Tail", "relay", "tunnel"]
+
+KEPT = 16 << 10  # bytes that a Tail gives back
+TRIMMED = 32 << 10  # bytes from which it forgets the older ones
+
+
+class Tail:
+    """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time())."""
+
+    __slots__ = ("first", "held", "pieces", "total")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.held = 0
+        self.total = 0
+        self.first: float | None = None
+
+    def add(self, data: bytes) -> None:
+        """Take note of a piece; constant time per piece, for the older ones are dropped many at a time."""
+        if self.first is None:
+            if not data:
+                return
+            self.first = asyncio.get_running_loop().time()
+        self.pieces.append(data)
+        size = len(data)
+        self.total += size
+        self.held += size
+        if self.held > TRIMMED:
+            self.trim()
+
+    def trim(self) -> None:
+        """Forget all but the last 16 KiB."""
+        last = b"".join(self.pieces)[-KEPT:]
+        self.pieces = [last]
+        self.held = len(last)
+
+    def last(self) -> bytes:
+        """The last bytes of the body, 16 KiB at most."""
+        self.trim()
+        return self.pieces[0]
+
+
+class Flow:
+    """One answer on its way. `forward` is the sink of the response."""
+
+    __slots__ = ("responder", "tail")
+
+    def __init__(self, responder: Responder, tail: Tail | None) -> None:
+        self.responder = responder
+        self.tail = tail
+
+    def forward(self, data: bytes, last: bool) -> None:
+        """Send bytes on; with the `last` ones the answer's end."""
+        if self.tail is not None:
+            self.tail.add(data)
+        responder = self.responder
+        if responder.finished:
+            return
+        framed = responder.frame(data, last=last)
+        if framed:
+            responder.carrier.write(framed)
+        if last:
+            responder.finished = True
+
+
+async def relay(
+    response: Response,
+    responder: Responder,
+    *,
+    headers: Headers,
+    tail: Tail | None,
+    started: bool = False,
+    drop: tuple[bytes, ...] = (),
+) -> None:
+    """Send an engine's answer to the client as it comes; returns after the last byte.
+
+    `headers` are added to the engine's; those of its own whose lower-case names begin with one of `drop` are left out.
+    `started`: a head is out already, only the body goes. EngineProtocolError where the engine's answer ends early: the
+    responder is not finished then, and the caller decides whether to cut or to say so. Cancelled, it closes the engine's
+    connection.
+    """
+    flow = Flow(responder, tail)
+    try:
+        head = b"" if started else opening(response, responder, headers, drop)
+        data = b"".join(response.pieces)
+        response.pieces.clear()
+        responder.carrier.take_from(response)
+        first(flow, head, data, last=response.complete)
+        if not response.complete:
+            response.sink = flow.forward
+            response.resume()
+            while not response.complete and response.error is None:
+                await response.wait()
+        if response.error is not None:
+            raise response.error
+    except BaseException:
+        response.abort()
+        raise
+    finally:
+        response.sink = None
+        responder.carrier.take_from(None)
+    if not responder.finished:
+        responder.finish()
+
+
+def first(flow: Flow, head: bytes, data: bytes, *, last: bool) -> None:
+    """Write the head together with what is there of the body: a small answer is one packet."""
+    responder = flow.responder
+    if flow.tail is not None:
+        flow.tail.add(data)
+    framed = head + responder.frame(data, last=last)
+    if framed and not responder.finished:
+        responder.carrier.write(framed)
+    if last:
+        responder.finished = True
+
+
+def opening(response: Response, responder: Responder, headers: Headers, drop: tuple[bytes, ...]) -> bytes:
+    """The head that the client gets."""
+    kept = end_to_end(response.headers, response.fields.get(b"connection"))
+    if drop:
+        kept = [pair for pair in kept if not pair[0].lower().startswith(drop)]
+    if headers:
+        kept += headers
+    return responder.relayed_head(response.status, kept, length=response.length, reason=response.reason)

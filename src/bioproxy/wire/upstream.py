@@ -1,0 +1,185 @@
+"""Requests to one engine, over a pool of kept connections.
+
+A connection is used by one request at a time and goes back when the answer is whole (response.py). What lies idle is
+kept for less time than llama-server keeps it (five seconds; facts, section 3), newest first, so that the others may
+expire. Even so an engine can close a connection in the moment in which we use it again: if a *reused* connection ends
+before any byte of an answer, the request is sent once more, on a fresh one. A fresh one that fails is the engine's own
+doing, and an error.
+
+Cancelling whoever waits in `request` closes the connection, which is the only way to tell an engine to stop computing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable
+from bioproxy.wire.heads import Headers, request_head
+from bioproxy.wire.origin import Origin, parse_origin
+from bioproxy.wire.response import EngineConnection, Response
+
+__all__ = ["Origin", "Pool", "PoolStatistics", "Response", "parse_origin"]
+
+
+class PoolStatistics(msgspec.Struct, frozen=True):
+    """Connections now (`idle` waiting, `active` in use), and what happened since the start."""
+
+    idle: int
+    active: int
+    opened: int
+    requests: int
+    reused: int
+    retried: int
+
+
+class Pool:
+    """Connections to one engine. Times are in seconds."""
+
+    def __init__(self, origin: Origin, *, connect_timeout: float = 5.0, idle_timeout: float = 4.0) -> None:
+        self.origin = origin
+        self.connect_timeout = connect_timeout
+        self.idle_timeout = idle_timeout
+        self.host = origin.authority.encode("ascii", "surrogateescape")
+        self.base = origin.base.encode("utf-8", "surrogateescape")
+        self.idle: list[EngineConnection] = []  # the newest last
+        self.active: set[EngineConnection] = set()
+        self.expiry: asyncio.TimerHandle | None = None
+        self.closing = False
+        self.opened = self.requests = self.reused = self.retried = 0
+
+    async def request(self, method: str, target: bytes, headers: Headers, body: bytes) -> Response:
+        """Send a request; returns when the head of its answer is in.
+
+        EngineUnavailable where nothing answers, EngineProtocolError where no HTTP does.
+        """
+        upgrade = any(len(name) == 7 and name.lower() == b"upgrade" for name, _ in headers)
+        head = request_head(method, self.base + target, headers, host=self.host, length=len(body))
+        self.requests += 1
+        connection = self.take()
+        if connection is not None:
+            self.reused += 1
+            response = await self.answer(connection, head, body, head_only=method == "HEAD")
+            if response.error is None or connection.fed:
+                return self.judged(response, upgrade=upgrade)
+            self.retried += 1
+        connection = await self.connect()
+        response = await self.answer(connection, head, body, head_only=method == "HEAD")
+        return self.judged(response, upgrade=upgrade)
+
+    async def answer(self, connection: EngineConnection, head: bytes, body: bytes, *, head_only: bool) -> Response:
+        """Send over this connection and wait for the answer's head, or for the failure that the response then holds."""
+        self.active.add(connection)
+        response = connection.exchange(head, body, head_only=head_only)
+        try:
+            while not response.seen and response.error is None:
+                await response.wait()
+        except BaseException:
+            response.abort()
+            raise
+        return response
+
+    def judged(self, response: Response, *, upgrade: bool) -> Response:
+        """The response, where it is one; its error otherwise, with the engine's address in the sentence."""
+        if response.error is None and response.upgraded and not upgrade:
+            response.abort()
+            response.error = EngineProtocolError("the engine changed the protocol without being asked")
+        if response.error is not None and not response.pieces:
+            raise type(response.error)(f"{response.error.message} ({self.origin})") from None
+        return response
+
+    async def connect(self) -> EngineConnection:
+        """A fresh connection; EngineUnavailable where none can be had."""
+        if self.closing:
+            raise EngineUnavailable(f"the connections to {self.origin} are being closed")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                _, connection = await loop.create_connection(
+                    lambda: EngineConnection(self), self.origin.host, self.origin.port, ssl=self.origin.tls or None
+                )
+        except TimeoutError:
+            raise self.unavailable(f"no connection within {self.connect_timeout:g} s") from None
+        except OSError as error:
+            raise self.unavailable(error.strerror or str(error)) from error
+        self.opened += 1
+        return connection
+
+    def unavailable(self, reason: str) -> BioproxyError:
+        """The sentence for an engine that cannot be reached."""
+        return EngineUnavailable(f"nothing answers at {self.origin} ({reason}); is the engine running there?")
+
+    def take(self) -> EngineConnection | None:
+        """The newest idle connection that is good to use, or None."""
+        if not self.idle:
+            return None
+        now = asyncio.get_running_loop().time()
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.lost and now - connection.idle_since < self.idle_timeout:
+                return connection
+            connection.abort()
+        return None
+
+    # what connections tell
+
+    def release(self, connection: EngineConnection) -> None:
+        """Keep a connection whose answer is whole."""
+        self.active.discard(connection)
+        if self.closing:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self.idle.append(connection)
+        if self.expiry is None:
+            self.expiry = loop.call_later(self.idle_timeout, self.expire)
+
+    def closed(self, connection: EngineConnection) -> None:
+        """A connection is gone."""
+        self.active.discard(connection)
+        with contextlib.suppress(ValueError):  # most were not idle
+            self.idle.remove(connection)
+
+    def expire(self) -> None:
+        """Close what was idle for too long; one timer for all, while there are any."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        kept = [connection for connection in self.idle if now - connection.idle_since < self.idle_timeout]
+        for connection in self.idle[: len(self.idle) - len(kept)]:
+            connection.abort()
+        self.idle = kept
+        self.expiry = None
+        if kept:
+            self.expiry = loop.call_later(max(0.0, kept[0].idle_since + self.idle_timeout - now), self.expire)
+
+    # the end
+
+    def drop_idle(self) -> None:
+        """Close what lies idle: the machine slept, or the engine is another one now."""
+        for connection in self.idle:
+            connection.abort()
+        self.idle.clear()
+
+    async def close(self) -> None:
+        """Close every connection, also those in use."""
+        self.closing = True
+        self.drop_idle()
+        for connection in list(self.active):
+            connection.abort()
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
+
+    def statistics(self) -> PoolStatistics:
+        """The counts of now and since the start."""
+        return PoolStatistics(
+            idle=len(self.idle),
+            active=len(self.active),
+            opened=self.opened,
+            requests=self.requests,
+            reused=self.reused,
+            retried=self.retried,
+        )
