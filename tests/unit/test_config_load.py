@@ -327,7 +327,14 @@ def test_without_any_engine_there_is_nothing_to_do(tmp_path: Path) -> None:
     assert found.startswith("conf.yaml:1: backend_url: is empty, and no model is set")
 
 
-@pytest.mark.parametrize(("name", "part"), [("gone.gguf", "is not there"), (".", "is no file")])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("gone.gguf", "cannot be used: No such file"),
+        (".", "is no file"),
+        ("x" * 300, "cannot be used: File name too long"),
+    ],
+)
 def test_a_model_must_be_a_file(name: str, part: str, tmp_path: Path) -> None:
     """Before anything is started."""
     (found,) = sentences(tmp_path, f"model: {name}")

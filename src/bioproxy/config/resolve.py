@@ -55,8 +55,15 @@ def resolve_prefixes(layer: Layer) -> None:
 def resolve_model(layer: Layer) -> None:
     """A model must be a file that is there."""
     model = layer.values.get("model", "")
-    if model and not Path(model).is_file():
-        note(layer, "model", f"{model} is not there" if not Path(model).exists() else f"{model} is no file")
+    if not model:
+        return
+    try:
+        mode = Path(model).stat().st_mode
+    except OSError as error:
+        note(layer, "model", f"{model} cannot be used: {error.strerror or error}")
+    else:
+        if not stat.S_ISREG(mode):
+            note(layer, "model", f"{model} is no file")
 
 
 def resolve_keys(layer: Layer) -> None:
