@@ -74,7 +74,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here; it may say nothing for as long as between two requests."""
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.reader = RequestReader(self.server.limits, peer[0] if isinstance(peer, tuple) else "")
         self.deadline = self.server.time() + self.server.limits.idle_timeout
@@ -95,17 +95,16 @@ class ServerConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The client sends no more, so it left: what runs for it ends now, even where answer bytes wait unread."""
-        if self.task is not None:
+        if self.responder is not None and not self.responder.finished:
             self.cut()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a reset is a leaving like any other
         """The connection is gone: cancel what runs for it."""
         self.lost = True
         self.keep = False
         self.reader.kept.clear()
         self.wake()
-        if self.task is not None:
-            self.task.cancel("the client left")
+        self.cancel()
         self.server.closed(self)
 
     def pause_writing(self) -> None:
@@ -233,20 +232,23 @@ class ServerConnection(asyncio.Protocol):
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.keep = False
         self.transport.abort()
-        if self.task is not None:
-            self.task.cancel("the connection was cut")
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more: end what makes it, unless it is whole already."""
+        if self.task is not None and self.responder is not None and not self.responder.finished:
+            self.task.cancel("the client left")
 
     def overdue(self, now: float) -> None:
-        """The deadline has passed: which one was it?"""
+        """The deadline has passed; find out which one it was."""
         if self.paused or self.transport.is_closing():
             self.overdue_writing(now)
         elif self.lingering or (self.task is None and self.reader.idle):
             self.stop_idle(now)
         elif self.task is None:
             what = "head" if self.reader.state == HEAD else "body"
-            self.refuse(
-                RequestError(f"the request's {what} did not arrive in time (limits.{what}_timeout)", status=408)
-            )
+            message = f"the request's {what} did not arrive in time (limits.{what}_timeout)"
+            self.refuse(RequestError(message, status=408))
 
     def overdue_writing(self, now: float) -> None:
         """Cut a client that took nothing at all since the deadline was set."""

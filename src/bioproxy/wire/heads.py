@@ -1,10 +1,10 @@
 """Writing heads: status lines, header blocks, request lines, and which headers must not travel further.
 
-A hop-by-hop header speaks about one connection, not about the message (RFC 9110, 7.6.1); a proxy that passes one on lets
-a client speak for the proxy. Everything else goes on in its order and its case.
+A hop-by-hop header speaks about one connection, not about the message (RFC 9110, 7.6.1); a proxy that passes one on
+lets a client speak for the proxy. Everything else goes on in its order and its case.
 
-Every block is checked for line ends that a value smuggled in. Whatever comes from a parser cannot have any; the check is
-there for values that a program made, and costs a tenth of a microsecond. Pure: no socket, no loop.
+Every block is checked for line ends that a value smuggled in. Whatever comes from a parser cannot have any; the check
+is there for values that a program made, and costs a tenth of a microsecond. Pure: no socket, no loop.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def tokens(value: bytes) -> list[bytes]:
 
 def end_to_end(headers: Headers, connection: bytes | None, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
     """The headers that travel on: without `dropped` (lower-case names) and without what `connection` names."""
-    if connection is not None and b"," in connection or connection not in {None, b"close", b"keep-alive"}:
+    if connection not in {None, b"close", b"keep-alive"}:
         dropped = dropped.union(tokens(connection or b""))
     return [pair for pair in headers if pair[0].lower() not in dropped]
 
 
 def request_head(method: str, target: bytes, headers: Headers, *, host: bytes, length: int) -> bytes:
-    """The head that an engine gets: `headers` less what speaks about the client's connection, with Host and length ours.
+    """The head that an engine gets: `headers` less what speaks about the client's connection; Host and length are ours.
 
     An `Upgrade` header among `headers` is one that the server has found to be a websocket's, and is passed on.
     """

@@ -1,12 +1,13 @@
 """A request as handlers get it, and the one way to answer it.
 
 A `Request` is complete: its head was judged, its body is here. A handler never meets a half-read request, so it cannot
-hold a grant while a slow client types. A `Responder` belongs to one request; it knows what the client can read (HTTP/1.0
-knows no chunks, HEAD wants no body) and does the framing, so that handlers speak of status, headers and bytes only.
+hold a grant while a slow client types. A `Responder` belongs to one request; it knows what the client can read (no
+chunks with HTTP/1.0, no body after HEAD) and does the framing: handlers speak of status, headers and bytes only.
 
 The one rule that matters here: **a truncated answer must never look whole.** An answer with a length is cut when fewer
 bytes came, a chunked one ends with its last chunk only through `finish`, and one that the end of the connection ends is
-reset instead of closed when it is aborted. What reads requests lives in reader.py, what owns the socket in connection.py.
+reset instead of closed when it is aborted. What reads requests lives in reader.py, what owns the socket in
+connection.py.
 """
 
 from __future__ import annotations

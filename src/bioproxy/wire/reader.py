@@ -125,7 +125,10 @@ class RequestReader:
         return self.state == HEAD and not self.kept and not self.blank
 
     def feed(self, data: bytes, now: float) -> Request | None:
-        """Take bytes that came at `now`; the request that they complete, else None. RequestError: answer it and close."""
+        """Take bytes that came at `now`; the request that they complete, else None.
+
+        RequestError: answer it and close, for nobody knows where the next request would begin.
+        """
         if self.state == HEAD:
             rest = self.take_head(data, now)
             if rest is None:
@@ -261,11 +264,11 @@ class RequestReader:
         """
         fields = self.fields
         websocket = upgraded and fields[b"upgrade"].lower() == b"websocket" and not request.http_10
-        if websocket and request.method == "GET" and fields.get(b"content-length", b"0") == b"0":
-            if b"transfer-encoding" not in fields:
-                request.upgrade = True
-                self.parser = None
-                return
+        bodiless = fields.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in fields
+        if websocket and bodiless and request.method == "GET":
+            request.upgrade = True
+            self.parser = None
+            return
         request.headers[:] = [pair for pair in request.headers if pair[0].lower() != b"upgrade"]
         fields.pop(b"upgrade", None)
         if upgraded:

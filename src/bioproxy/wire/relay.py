@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 
-from bioproxy.errors import EngineProtocolError
 from bioproxy.wire.heads import Headers, end_to_end
 from bioproxy.wire.message import Responder
 from bioproxy.wire.response import Response
@@ -97,8 +96,8 @@ async def relay(
 
     `headers` are added to the engine's; those of its own whose lower-case names begin with one of `drop` are left out.
     `started`: a head is out already, only the body goes. EngineProtocolError where the engine's answer ends early: the
-    responder is not finished then, and the caller decides whether to cut or to say so. Cancelled, it closes the engine's
-    connection.
+    responder is not finished then, and the caller decides whether to cut or to say so. Cancelled, it closes the
+    engine's connection.
     """
     flow = Flow(responder, tail)
     try:
@@ -112,8 +111,7 @@ async def relay(
             response.resume()
             while not response.complete and response.error is None:
                 await response.wait()
-        if response.error is not None:
-            raise response.error
+        response.check()
     except BaseException:
         response.abort()
         raise

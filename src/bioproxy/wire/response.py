@@ -94,18 +94,22 @@ class Response:
                 size += sum(map(len, self.pieces))
                 self.pieces.clear()
                 self.unread = 0
-                if size > limit:
-                    raise EngineProtocolError(f"the engine's answer is longer than {limit} bytes")
-                if self.complete or self.error is not None:
+                if size > limit and self.error is None:
+                    self.error = EngineProtocolError(f"the engine's answer is longer than {limit} bytes")
+                self.check()
+                if self.complete:
                     break
                 self.connection.resume()
                 await self.wait()
-            if self.error is not None:
-                raise self.error
         except BaseException:
             self.abort()
             raise
         return whole[0] if len(whole) == 1 else b"".join(whole)
+
+    def check(self) -> None:
+        """Raise what broke this answer, if anything did."""
+        if self.error is not None:
+            raise self.error
 
     async def wait(self) -> None:
         """Return when something happened: the head, bytes that nobody relays, the end, or a fault."""
@@ -213,7 +217,7 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer, of a tunnel, or of nothing that we asked for."""

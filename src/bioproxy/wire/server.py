@@ -1,9 +1,9 @@
 """The listeners of one port, and all connections that came through them.
 
-One class serves the proxy and the admin port. It owns every connection and every request's task, so that a stop can wait
-for them and a test can count them. A task per request is all the concurrency there is: no task per connection, no timer
-per request. Time-outs are numbers on the connections, and one sweep over all of them per second finds those that are
-overdue; ten thousand silent connections cost a millisecond of it.
+One class serves the proxy and the admin port. It owns every connection and every request's task, so that a stop can
+wait for them and a test can count them. A task per request is all the concurrency there is: no task per connection, no
+timer per request. Time-outs are numbers on the connections, and one sweep over all of them per second finds those that
+are overdue; ten thousand silent connections cost a millisecond of it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Server:
     def closed(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
-        if not self.connections:
+        if not self.tasks and not self.connections:
             self.empty.set()
 
     def start(self, request: Request, responder: Responder) -> asyncio.Task[None]:
@@ -121,6 +121,8 @@ class Server:
     def ended(self, task: asyncio.Task[None]) -> None:
         """A request's task has ended."""
         self.tasks.discard(task)
+        if not self.tasks and not self.connections:
+            self.empty.set()
 
     # the end
 
@@ -148,8 +150,8 @@ class Server:
             self.sweeper = None
 
     async def emptied(self, seconds: float) -> None:
-        """Wait until no connection is left, `seconds` at most."""
-        if self.connections and seconds > 0:
+        """Wait until no connection and no request is left, `seconds` at most."""
+        if (self.connections or self.tasks) and seconds > 0:
             self.empty.clear()
             await aio.wait_first(self.empty, timeout=seconds)
 

@@ -48,10 +48,7 @@ def path_of(target: bytes) -> str:
     if BAD_BYTE.search(target) is not None:
         raise RequestError(f"the request target {shown(target)} has a fragment, a blank or a control byte in it")
     raw = target.partition(b"?")[0]
-    if b"%" not in raw:
-        path = raw.decode("utf-8", "replace")
-    else:
-        path = decoded(raw)
+    path = raw.decode("utf-8", "replace") if b"%" not in raw else decoded(raw)
     if "//" in path or "\\" in path:
         raise RequestError(f"the path {shown(raw)} has an empty segment or a backslash in it; write each '/' once")
     if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
