@@ -270,6 +270,17 @@ def test_an_exclusive_ticket_does_not_starve() -> None:
     assert queue.pick(62.0, never) is action
 
 
+def test_an_exclusive_ticket_beyond_its_bound_holds_nobody_back() -> None:
+    """It waits for its own client's other request, and that is no reason to make others wait."""
+    queue = make(capacity=2)
+    first = Ticket(client="a", max_running=1)
+    queue.push(first)
+    assert queue.pick(0.0, never) is first
+    wait(queue, "a", bound=1, exclusive=True)
+    other = wait(queue, "b", now=61.0)
+    assert queue.pick(61.0, never) is other
+
+
 def test_our_own_exclusive_work_never_holds_a_user_back() -> None:
     """A save that waited for an hour lets a user pass at once."""
     queue = make(capacity=2)
@@ -277,6 +288,15 @@ def test_our_own_exclusive_work_never_holds_a_user_back() -> None:
     wait(queue, "w", work="background", exclusive=True)
     user = wait(queue, "u", now=3600.0)
     assert queue.pick(3600.0, never) is user
+
+
+def test_our_own_exclusive_work_never_holds_a_warm_up_back() -> None:
+    """While a client's stream runs for an hour on one slot, a save waits and chunks go on in the other."""
+    queue = make(capacity=2)
+    run(queue)
+    wait(queue, "w", work="background", exclusive=True)
+    chunk = wait(queue, "w", now=3600.0, work="background")
+    assert queue.pick(3600.0, never) is chunk
 
 
 def test_exclusive_asks_for_more_than_being_first() -> None:

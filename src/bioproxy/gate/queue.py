@@ -15,7 +15,8 @@ The rules, in the order in which they decide:
 
 *Exclusive* means alone: slot actions next to a running request lose or corrupt it (kv-rules 3 and 4). A grant may ask
 to become exclusive and is told no; a ticket may ask to be granted exclusively and waits until it is its turn and the
-engine is free. That must not starve, so after `PATIENCE` seconds its turn holds the others back.
+engine is free. A client's must not starve, so after `PATIENCE` seconds its turn holds the others back; our own saves
+can wait for a quiet moment and hold nobody.
 
 *Draining*: a request whose client left is not over inside the engine at once. Completions may go (they wait there in
 order), slot actions may not, until an answer that began later has ended or somebody saw the engine's slots idle.
@@ -31,7 +32,7 @@ from bioproxy.gate.ticket import Extends, Lane, LaneKey, State, Ticket, lane_key
 
 __all__ = ["Queue", "State", "Ticket"]
 
-PATIENCE = 60.0  # seconds after which an exclusive ticket, when it is its turn, holds the others back
+PATIENCE: dict[Work, float] = {"user": 60.0, "side": 60.0, "background": math.inf}  # seconds, see above
 NOTICE = 2.0  # seconds within which an engine surely saw that a client left (it looks once a second)
 SMOOTHING = 0.2  # weight of the newest grant in the measured duration of one
 GUESS = 1.0  # seconds that a grant takes as long as none was measured
@@ -120,7 +121,7 @@ class Queue:
             return None
         works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)
         for work in works:
-            held, lane = self.best(list(self.lanes[work].values()), now)
+            held, lane = self.best(list(self.lanes[work].values()), now, patience=PATIENCE[work])
             if lane is not None:
                 ticket = lane.choose(extends)
                 self.leave(ticket)
@@ -130,22 +131,21 @@ class Queue:
                 return None
         return None
 
-    def best(self, lanes: list[Lane], now: float) -> tuple[bool, Lane | None]:
+    def best(self, lanes: list[Lane], now: float, *, patience: float) -> tuple[bool, Lane | None]:
         """The lane whose turn it is, and whether an exclusive ticket holds the others back instead."""
         while lanes:
             lane = min(lanes, key=lambda lane: lane.rank(now))
-            if not self.blocked(lane):
-                return False, lane
-            if lane.exclusive and not self.draining and now - lane.oldest().arrived >= PATIENCE:
-                return True, None
+            if not self.bounded(lane):
+                if not lane.exclusive or not (self.running or self.draining):
+                    return False, lane
+                if not self.draining and now - lane.oldest().arrived >= patience:
+                    return True, None
             lanes.remove(lane)
         return False, None
 
-    def blocked(self, lane: Lane) -> bool:
-        """Whether this lane may not go yet: its owner runs enough, or it needs an engine that is free."""
-        if lane.max_running and self.owners.get(lane.owner, 0) >= lane.max_running:
-            return True
-        return lane.exclusive and (bool(self.running) or self.draining)
+    def bounded(self, lane: Lane) -> bool:
+        """Whether this lane's owner runs as much as it may."""
+        return bool(lane.max_running) and self.owners.get(lane.owner, 0) >= lane.max_running
 
     def take(self, ticket: Ticket, now: float) -> None:
         """Make `ticket` RUNNING."""
