@@ -153,9 +153,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stream_keepalive: Annotated[
         Seconds, about("Time without a byte after which a waiting stream gets a comment line; 0: never.")
     ] = 15.0
-    stall_timeout: Annotated[Seconds, about("Time without any sign of life after which an engine counts as stuck.")] = (
-        120.0
-    )
+    stall_timeout: Annotated[
+        Seconds, about("Time without any sign of life after which an engine counts as stuck; 0: never.")
+    ] = 120.0
     shutdown_timeout: Annotated[Seconds, about("Time that running answers get to finish at SIGTERM.")] = 30.0
     api_keys: Annotated[
         tuple[str | Key, ...],
