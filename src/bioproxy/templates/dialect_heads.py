@@ -42,12 +42,12 @@ CHOICES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"
 def head_of(dialect: Dialect, fields: Fields, leading: Sequence[Turn]) -> Head:
     """The head of a conversation; `leading` are the turns before the first user message."""
     system, tools, choice = TRANSLATIONS[dialect](fields)
-    messages: list[Json] = [*system, *(turn.fields for turn in leading)]
+    messages: list[Json] = [*system, *(turn.json() for turn in leading)]
     extra: dict[str, Json] = {name: fields[name] for name in SHAPING if name in fields}
     if choice is not None:
         extra["tool_choice"] = choice
     return Head(
-        messages=unmarked(msgspec.json.encode(messages)),
+        messages=msgspec.json.encode(messages),
         tools=unmarked(tools),
         kwargs=value(fields, "chat_template_kwargs"),
         lora=value(fields, "lora"),

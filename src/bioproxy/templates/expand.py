@@ -169,7 +169,7 @@ class Conversation:
         self.first = first
         self.catalogue = catalogue
         self.pieces = [head_piece(head)]
-        self.changes: dict[int, Json] = {}
+        self.changes: dict[int, tuple[int, str]] = {}
         self.used: dict[int, Filled] = {}
         self.pins: list[tuple[bytes, Filled]] = []
         self.sent: list[bytes] = [self.pieces[0].data]  # the conversation as the client sent it
@@ -180,7 +180,7 @@ class Conversation:
         digest = Running(scope, self.sent) if pins is not None else None
         for place in range(self.first, len(self.turns)):
             turn = self.turns[place]
-            data, _ = turn.normal()
+            data = turn.normal()
             self.sent.append(data)
             found = self.find(turn) if turn.role == "user" else None
             label = f"message {place - self.first + 1} ({turn.role})"
@@ -211,12 +211,11 @@ class Conversation:
 
     def fill(self, place: int, at: int, *, filled: Filled, message: str, label: str) -> None:
         """Put the filled text into the message, and note the piece that it becomes."""
-        turn = self.turns[place]
         text = filled.fill(message)
-        data, offset = turn.normal(place=at, text=text)
+        data, offset = self.turns[place].filled(at, text)
         marks = () if self.used else (offset + len(filled.parts[0].encode()),)
         self.pieces.append(Piece(label, data, marks))
-        self.changes[place] = text if not turn.fields else turn.rewritten(at, text)
+        self.changes[place] = at, text
         self.used[place] = filled
 
 
@@ -242,14 +241,14 @@ def expand_prompt(fields: Fields, catalogue: Catalogue) -> Result:
     if raw is None:
         return Result({})
     prompts = prompts_in(raw)
-    changes: dict[int, Json] = {}
+    changes: dict[int, tuple[int, str]] = {}
     used: list[Filled] = []
     pieces: list[Piece] = []
     for place, prompt in enumerate(prompts):
         piece, text, filled = expand_one(fields, prompt, catalogue)
         pieces.append(piece)
         if filled is not None:
-            changes[place] = text
+            changes[place] = 0, text
             used.append(filled)
     changed = rewritten("completion", fields, changes) if changes else {}
     known = tuple(pieces) if len(pieces) == 1 else ()  # of several prompts none is "the" prompt

@@ -15,111 +15,106 @@ stands in no UTF-8, so no text can look like the end of another one. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
 
-from bioproxy.templates.bodies import TEXT, Dialect, Fields, Json
+from bioproxy.templates.bodies import FIELDS, TEXT, Dialect, Fields, Json, string
 
 Parts: TypeAlias = list[Fields]
-Content: TypeAlias = str | Parts | Raw | None  # Raw: something that is no content we know
 
 END = b"\xff"
-MESSAGES = msgspec.json.Decoder(list[Fields])
-CONTENT = msgspec.json.Decoder(str | Parts | None)
-ITEMS = msgspec.json.Decoder(list[Raw])
-INPUT = msgspec.json.Decoder(str | Parts)
-
 TEXT_TYPES = frozenset({b'"text"', b'"input_text"', b'"output_text"'})
 KEYS: dict[Dialect, str] = {"chat": "messages", "anthropic": "messages", "responses": "input", "completion": "prompt"}
 ANSWERS = frozenset({"assistant", "function_call", "reasoning", "custom_tool_call"})  # what only an engine says
-UNSEEN = frozenset({"role", "content", "cache_control"})  # never part of `rest`
-UNSEEN_ITEM = UNSEEN | {"id", "status"}  # fields of Responses items that the prompt does not show
+MARKS = frozenset({"cache_control"})  # what clients move about and prompts do not show
+UNSEEN = MARKS | {"role", "content"}  # never among the other fields
+UNSEEN_ITEM = UNSEEN | {"id", "status"}  # nor are these of Responses items, nor `"type": "message"`
 
 
-class Turn:
-    """One message: its role, its content, and the other fields that shape the prompt, as they came."""
+class Turn(msgspec.Struct, forbid_unknown_fields=True):
+    """One message that is a role and a content, as most are; decoded straight from the body."""
 
-    __slots__ = ("content", "fields", "role", "unseen")
-
-    def __init__(self, fields: Fields, *, unseen: frozenset[str] = UNSEEN) -> None:
-        role = fields.get("role") or fields.get("type")  # items of the Responses API may have a type only
-        self.role = "" if role is None else plain(role)
-        self.fields = fields
-        self.unseen = unseen
-        self.content: Content = None
-        raw = fields.get("content")
-        if raw is not None:
-            try:
-                self.content = CONTENT.decode(raw)
-            except msgspec.ValidationError:
-                self.content = raw
-
-    @classmethod
-    def of_text(cls, text: str, *, role: str = "user") -> Turn:
-        """A turn that came as a bare string."""
-        turn = cls({})
-        turn.role, turn.content = role, text
-        return turn
+    role: str = ""
+    content: str | Parts | None = None
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """The text parts with their places; a string is one part at place 0."""
         if isinstance(self.content, str):
             yield 0, self.content
-        elif isinstance(self.content, list):
-            for place, part in enumerate(self.content):
-                if (text := part_text(part)) is not None:
-                    yield place, text
+        for place, part in enumerate(self.content if isinstance(self.content, list) else ()):
+            if (text := part_text(part)) is not None:
+                yield place, text
 
-    def normal(self, *, place: int = -1, text: str = "") -> tuple[bytes, int]:
-        """The normal form, with `text` as the text part at `place`; and the offset at which that part begins."""
-        pieces = [self.role.encode(), END]
-        offset = 0
-        for index, part in enumerate(self.parts()):
+    def normal(self) -> bytes:
+        """The normal form of the message as it came."""
+        if isinstance(self.content, str):
+            return b"%b\xff%b\xff%b\xff" % (self.role.encode(), self.content.encode(), self.others())
+        return self.filled(-1, "")[0]
+
+    def filled(self, place: int, text: str) -> tuple[bytes, int]:
+        """The normal form with `text` as the text part at `place`, and the offset at which that part begins."""
+        row, offset = [self.role.encode(), END], 0
+        parts: Sequence[str | Fields] = [self.content] if isinstance(self.content, str) else self.content or ()
+        for index, part in enumerate(parts):
             if index == place:
-                offset = sum(map(len, pieces))
-                pieces.append(text.encode())
-            else:
-                pieces.append(part.encode() if isinstance(part, str) else part)
-            pieces.append(END)
-        pieces.extend(self.rest())
-        pieces.append(END)
-        return b"".join(pieces), offset
+                offset = sum(map(len, row))
+            row += (text.encode() if index == place else part_data(part), END)
+        row += (self.others(), END)
+        return b"".join(row), offset
 
-    def parts(self) -> Iterator[str | bytes]:
-        """The content in order: texts as text, everything else as JSON."""
+    def others(self) -> bytes:
+        """The other fields that shape the prompt."""
+        return b""
+
+    def json(self) -> Json:
+        """The message as JSON in the chat dialect, for a head; the same for a Turn and a FullTurn that say the same."""
         content = self.content
-        if isinstance(content, str):
-            yield content
-        elif isinstance(content, list):
-            for part in content:
-                text = part_text(part)
-                yield json_of(part, frozenset({"cache_control"})) if text is None else text
-        elif content is not None:
-            yield bytes(content)
-
-    def rest(self) -> Iterator[bytes]:
-        """The other fields, in the order of their names."""
-        for name in sorted(self.fields.keys() - self.unseen):
-            yield b'"%s":%s' % (name.encode(), bytes(self.fields[name]))
-
-    def rewritten(self, place: int, text: str) -> Json:
-        """The message with `text` as the text part at `place`; everything else as it came."""
-        if not isinstance(self.content, list):
-            return self.fields | {"content": text}
-        parts: list[Json] = list(self.content)
-        parts[place] = parts[place] | {"text": text}
-        return self.fields | {"content": parts}
+        return {"role": self.role, "content": list(map(part_json, content)) if isinstance(content, list) else content}
 
 
-def plain(raw: Raw) -> str:
-    """The text of a short JSON string; what is no string as JSON."""
-    try:
-        return TEXT.decode(raw)
-    except msgspec.ValidationError:
-        return bytes(raw).decode()
+class FullTurn(Turn):
+    """A message with more fields than role and content: tool calls, names, reasoning; or an item of another type."""
+
+    fields: Fields = {}
+    unseen: frozenset[str] = UNSEEN
+
+    def rest(self) -> dict[str, Json]:
+        """The other fields as they came, in the order of their names."""
+        rest: dict[str, Json] = {name: self.fields[name] for name in sorted(self.fields.keys() - self.unseen)}
+        if self.content is None and bytes(self.fields.get("content", Raw())) not in {b"", b"null"}:
+            rest["content"] = self.fields["content"]  # no content that we know
+        return rest
+
+    def others(self) -> bytes:
+        """The other fields that shape the prompt."""
+        return msgspec.json.encode(rest) if (rest := self.rest()) else b""
+
+    def json(self) -> Json:
+        """The message with its other fields."""
+        return super().json() | self.rest()
+
+
+MESSAGES = msgspec.json.Decoder(list[Fields])
+TURNS = msgspec.json.Decoder(list[Turn])
+CONTENT = msgspec.json.Decoder(str | Parts | None)
+ITEMS = msgspec.json.Decoder(list[Raw])
+INPUT = msgspec.json.Decoder(str | Parts)
+
+
+def full_turn(fields: Fields, *, unseen: frozenset[str] = UNSEEN) -> FullTurn:
+    """One message of any shape."""
+    role = fields.get("role") or fields.get("type")  # items of the Responses API may have a type only
+    if unseen is UNSEEN_ITEM and "role" in fields:
+        unseen |= {"type"}
+    content: str | Parts | None = None
+    if "content" in fields:
+        with suppress(msgspec.ValidationError):
+            content = CONTENT.decode(fields["content"])
+    return FullTurn(role="" if role is None else string(role), content=content, fields=fields, unseen=unseen)
 
 
 def part_text(part: Fields) -> str | None:
@@ -133,12 +128,23 @@ def part_text(part: Fields) -> str | None:
         return None
 
 
-def json_of(fields: Fields, without: frozenset[str]) -> bytes:
-    """An object as JSON, less the keys in `without`; values as they came."""
-    return msgspec.json.encode({key: value for key, value in fields.items() if key not in without})
+def part_data(part: str | Fields) -> bytes:
+    """A content part's normal form: a text as text, everything else as JSON with its values as they came."""
+    text = part if isinstance(part, str) else part_text(part)
+    if text is not None:
+        return text.encode()
+    assert isinstance(part, dict)
+    return msgspec.json.encode(part_json(part))
 
 
-def turns_of(dialect: Dialect, fields: Fields) -> list[Turn] | None:
+def part_json(part: Fields) -> Json:
+    """A content part in the chat dialect, where the type of a text is `text`."""
+    text = part_text(part)
+    kept: dict[str, Json] = {key: value for key, value in part.items() if key not in MARKS}
+    return kept if text is None else kept | {"type": "text", "text": text}
+
+
+def turns_of(dialect: Dialect, fields: Fields) -> Sequence[Turn] | None:
     """The turns of a conversation; None where the body holds nothing that we know as one.
 
     Raises what msgspec raises where a text cannot be read (lone surrogates, no UTF-8).
@@ -146,24 +152,42 @@ def turns_of(dialect: Dialect, fields: Fields) -> list[Turn] | None:
     raw = fields.get(KEYS[dialect])
     if raw is None:
         return None
+    with suppress(msgspec.ValidationError):
+        return TURNS.decode(raw)
     try:
-        if dialect != "responses":
-            return [Turn(message) for message in MESSAGES.decode(raw)]
         found = INPUT.decode(raw)
     except msgspec.ValidationError:
         return None
     if isinstance(found, str):
-        return [Turn.of_text(found)]
-    return [Turn(item, unseen=UNSEEN_ITEM) for item in found]
+        return [Turn("user", found)] if dialect == "responses" else None
+    unseen = UNSEEN_ITEM if dialect == "responses" else UNSEEN
+    return [full_turn(item, unseen=unseen) for item in found]
 
 
-def rewritten(dialect: Dialect, fields: Fields, changes: dict[int, Json]) -> dict[str, Json]:
-    """The top-level changes that put `changes` (place of a turn to its new JSON) into a conversation."""
+def rewritten(dialect: Dialect, fields: Fields, changes: dict[int, tuple[int, str]]) -> dict[str, Json]:
+    """The top-level change that puts new texts into a conversation: by place of the message, (place of the part, text).
+
+    Messages without a change stay the bytes that came, and so do all other values in a message that has one.
+    """
     key = KEYS[dialect]
     try:
         items: list[Json] = list(ITEMS.decode(fields[key]))
     except msgspec.ValidationError:  # a bare string: one turn, one change
-        return {key: changes[0]}
-    for place, value in changes.items():
-        items[place] = value
+        return {key: changes[0][1]}
+    for place, (at, text) in changes.items():
+        items[place] = with_text(items[place], at, text)
     return {key: items}
+
+
+def with_text(item: Raw, at: int, text: str) -> Json:
+    """A message (or a prompt that is a string) with `text` as the text part at `at`."""
+    try:
+        fields = FIELDS.decode(item)
+    except msgspec.ValidationError:
+        return text
+    content = CONTENT.decode(fields["content"])
+    if not isinstance(content, list):
+        return fields | {"content": text}
+    parts: list[Json] = list(ITEMS.decode(fields["content"]))
+    parts[at] = content[at] | {"text": text}
+    return fields | {"content": parts}
