@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -113,14 +113,32 @@ class Arguments(msgspec.Struct, frozen=True):
         return several and self.ram_cache and not self.has("--no-cache-idle-slots")
 
 
-def parse(command: Sequence[str], extra: str = "") -> Arguments:
+ENVIRONMENT = "LLAMA_ARG_"
+VARIABLES = {
+    "--n-parallel": "--parallel", "--endpoint-metrics": "--metrics", "--endpoint-slots": "--slots",
+    "--endpoint-props": "--props", "--no-endpoint-slots": "--no-slots",
+}  # fmt: skip
+
+
+def flags_of(environment: Iterable[str]) -> Iterator[str]:
+    """`LLAMA_ARG_CACHE_TYPE_K=q8_0` as the flag that it stands for; what is no such flag counts as unknown."""
+    for entry in environment:
+        name, _, value = entry.partition("=")
+        if name.startswith(ENVIRONMENT):
+            flag = "--" + name.removeprefix(ENVIRONMENT).lower().replace("_", "-")
+            yield VARIABLES.get(flag, flag)
+            yield value
+
+
+def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = ()) -> Arguments:
     """Read a command line (with its program) and `extra`, further flags as one text; positional words are passed over.
 
-    llama-server knows `--flag value` only; `--flag=value` is read as well, for `extra` is written by people.
+    `environment`: entries `LLAMA_ARG_…=value`, over which the command line wins. llama-server knows `--flag value`
+    only; `--flag=value` is read as well, for `extra` is written by people.
     """
     flags: dict[str, tuple[str, ...]] = {}
     current = ""
-    for word in (*arguments_of(command), *split(extra)):
+    for word in (*flags_of(environment), *arguments_of(command), *split(extra)):
         if word.startswith("-") and not NUMBER.fullmatch(word):
             name, equals, value = word.partition("=")
             current = SPELLINGS.get(name, name)

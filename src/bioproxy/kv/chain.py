@@ -59,6 +59,17 @@ def chain(fingerprint: str, pieces: Sequence[Piece]) -> tuple[Cut, ...]:
     return tuple(cuts)
 
 
+def tokens_at(cuts: Sequence[Cut], tokens: int, digest: bytes) -> int:
+    """About how many of a prompt's `tokens` stand before the cut `digest`, by its share of the bytes; 0: no such cut.
+
+    Exact at the end only; good enough to weigh one snapshot against another.
+    """
+    if not cuts or cuts[-1].digest == digest:
+        return tokens if cuts else 0
+    offset = next((cut.offset for cut in reversed(cuts) if cut.digest == digest), 0)
+    return tokens * offset // cuts[-1].offset if offset else 0
+
+
 def common(cuts: Sequence[Cut], known: Container[bytes]) -> int:
     """How many of `cuts` are a beginning that `known` (digests) shares; 0 if none.
 

@@ -28,11 +28,12 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.errors import BioproxyError
-from bioproxy.kv.snapshot import TEMPORARY, Snapshot, encode
+from bioproxy.kv.snapshot import PREFIX, TEMPORARY, Snapshot, encode
 
 STEPS = ("verified", "private", "synced", "described", "renamed", "settled")
 BLOCK, BLOCKS = 64 * 1024, 32
 OWNER_ONLY = 0o600
+OTHERS = 0o077
 
 
 class Unverified(BioproxyError):
@@ -124,6 +125,19 @@ def make_private(path: Path) -> None:
     status = path.stat()
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != OWNER_ONLY:
         path.chmod(OWNER_ONLY)
+
+
+def make_folder_private(folder: Path, written: Path) -> None:
+    """Mode 0700, where the folder is ours, holds nothing else, and so is what the engine has `written` into it.
+
+    An engine of another user would be locked out, and so would be others from a folder that is not for snapshots only.
+    """
+    if sys.platform == "win32":
+        return
+    status, user = folder.stat(), os.geteuid()
+    ours = status.st_uid == user and written.stat().st_uid == user
+    if ours and stat.S_IMODE(status.st_mode) & OTHERS and all(one.name.startswith(PREFIX) for one in folder.iterdir()):
+        folder.chmod(0o700)
 
 
 def commit(folder: Path, temporary: str, snapshot: Snapshot, *, step: Callable[[str], None] = quiet) -> Snapshot:

@@ -63,7 +63,7 @@ def fingerprint(facts: EngineFacts, *, extra: str, identify: Identify = gguf.ide
 
     `extra` is `kv.fingerprint`: flags, or any text that tells two engines apart.
     """
-    arguments = parse(facts.command, extra)
+    arguments = parse(facts.command, extra, facts.environment)
     parts: list[object] = ["bioproxy fingerprint 1", arguments.shaping, extra, facts.chat_template, facts.media]
     visible = ["chat template"]
     hidden: list[str] = []

@@ -55,11 +55,11 @@ class Folder:
         self.descriptor = -1
 
     def occupy(self) -> None:
-        """Take the lock, making the folder (0700) where it is missing. Raises FolderError."""
-        if self.descriptor >= 0:
+        """Take the lock, or see that it still is ours (the folder may have been replaced). Raises FolderError."""
+        if self.holds():
             return
+        self.leave()
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, files.OWNER_ONLY)
         except OSError as error:
             raise FolderError(f"cannot write to the snapshot folder {self.path}: {error.strerror}") from error
@@ -73,6 +73,13 @@ class Folder:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"bioproxy, process {os.getpid()} on {socket.gethostname()}\n".encode())
         self.descriptor = descriptor
+
+    def holds(self) -> bool:
+        """Whether the lock file that we hold is the one in the folder."""
+        try:
+            return self.descriptor >= 0 and os.path.samestat(os.fstat(self.descriptor), (self.path / LOCK).stat())
+        except OSError:
+            return False
 
     def leave(self) -> None:
         """Give the lock back; does nothing where it is not held."""
@@ -99,14 +106,19 @@ class Folder:
         except OSError as error:
             raise FolderError(f"the snapshot folder {self.path} is gone: {error.strerror}") from error
 
-    def load(self) -> Found:
-        """Read every sidecar, compare each with its file, and remove what is not whole. Raises FolderError."""
+    def load(self, spare: frozenset[str] = frozenset()) -> Found:
+        """Read every sidecar, compare each with its file, and remove what is not whole. Raises FolderError.
+
+        `spare`: temporary files of saves that are under way.
+        """
         try:
             names = sorted(entry.name for entry in os.scandir(self.path))
         except OSError as error:
             raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
         found = Found([], [], self.read_ledger())
         for name in names:
+            if name in spare:
+                continue
             if name.startswith(TEMPORARY):
                 self.drop(found, name, "left over from a save that did not end")
             elif (match := NAME.fullmatch(name)) is not None and match[3] == "kv":
@@ -114,6 +126,20 @@ class Folder:
             elif match is not None and f"{name.removesuffix('.json')}.kv" not in names:
                 self.drop(found, name, "its slot file is missing")
         found.snapshots = [self.with_use(one, found.ledger) for one in found.snapshots]
+        return found
+
+    def peek(self) -> list[Snapshot]:
+        """Every readable sidecar, without the lock and without touching anything. Raises FolderError."""
+        found = []
+        ledger = self.read_ledger()
+        try:
+            sidecars = sorted(self.path.glob("bp-*.json"))
+        except OSError as error:
+            raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
+        for path in sidecars:
+            with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+                if NAME.fullmatch(path.name):
+                    found.append(self.with_use(decode(path.read_bytes()), ledger))
         return found
 
     def examine(self, found: Found, name: str) -> None:

@@ -18,24 +18,23 @@ from bioproxy.prompt import Cut
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Which snapshots an engine may use: its fingerprint, and the builds whose files it was proved to read."""
+    """Which snapshots an engine may use: those of its fingerprint, written by its build (or adopted from another)."""
 
     fingerprint: str = ""
-    builds: frozenset[str] = frozenset()
+    build: str = ""
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A snapshot that shares the first `position` cuts of a request. `exact`: the request extends all of it."""
+    """A snapshot that shares a request's beginning up to the cut `digest`. `exact`: the request extends all of it."""
 
     snapshot: Snapshot
-    position: int
+    digest: bytes
     exact: bool
 
     @property
     def tokens(self) -> int:
         """About how many tokens of the request it holds."""
-        snapshot = self.snapshot
-        return snapshot.prompt if self.exact else snapshot.tokens_at(self.position)
+        return self.snapshot.tokens_at(self.digest)
 
 
 class Index:
@@ -44,13 +43,13 @@ class Index:
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot] = {}
         self.by_cut: defaultdict[bytes, set[str]] = defaultdict(set)
-        self.bytes = 0
+        self.size = 0
 
     def add(self, snapshot: Snapshot) -> None:
         """Take a snapshot in; one with the same id is replaced."""
         self.remove(snapshot.id)
         self.snapshots[snapshot.id] = snapshot
-        self.bytes += snapshot.size
+        self.size += snapshot.size
         for cut in snapshot.cuts:
             self.by_cut[cut.digest].add(snapshot.id)
 
@@ -59,7 +58,7 @@ class Index:
         snapshot = self.snapshots.pop(identity, None)
         if snapshot is None:
             return None
-        self.bytes -= snapshot.size
+        self.size -= snapshot.size
         for cut in snapshot.cuts:
             if (ids := self.by_cut.get(cut.digest)) is not None:
                 ids.discard(identity)
@@ -82,10 +81,10 @@ class Index:
                 seen.add(identity)
                 snapshot = self.snapshots[identity]
                 if usable(snapshot, scope) and (snapshot.template or snapshot.group == group):
-                    yield Match(snapshot, position, snapshot.end == digest)
+                    yield Match(snapshot, digest, snapshot.end == digest)
 
-    def same(self, cuts: Sequence[Cut], *, scope: Scope, template: bool, group: str = "") -> list[Snapshot]:
-        """Every snapshot of this engine, good or not, that holds exactly this prompt."""
+    def same(self, cuts: Sequence[Cut], *, fingerprint: str, template: bool, group: str = "") -> list[Snapshot]:
+        """Every snapshot of this fingerprint, good or not, of whatever build, that holds exactly this prompt."""
         if not cuts:
             return []
         end = cuts[-1].digest
@@ -94,7 +93,7 @@ class Index:
             one
             for one in found
             if one.end == end
-            and one.fingerprint == scope.fingerprint
+            and one.fingerprint == fingerprint
             and one.template == template
             and (template or one.group == group)
         ]
@@ -133,6 +132,14 @@ class Index:
             if one.id not in spare
         ]
 
+    def foreign_builds(self, scope: Scope) -> dict[str, list[Snapshot]]:
+        """Good snapshots of this fingerprint that another build wrote, by build."""
+        found: defaultdict[str, list[Snapshot]] = defaultdict(list)
+        for one in self.snapshots.values():
+            if one.fingerprint == scope.fingerprint and one.build != scope.build and not one.quarantined:
+                found[one.build].append(one)
+        return dict(found)
+
     def aged(self, *, before: float) -> list[Snapshot]:
         """Snapshots last used before the unix time `before`."""
         return [one for one in self.snapshots.values() if one.used < before]
@@ -142,7 +149,7 @@ def unusable(snapshot: Snapshot, scope: Scope) -> str:
     """Why this snapshot will never be restored as things are; empty for a good one and for another engine's."""
     if snapshot.quarantined:
         return snapshot.quarantined
-    if snapshot.fingerprint == scope.fingerprint and snapshot.build not in scope.builds:
+    if snapshot.fingerprint == scope.fingerprint and snapshot.build != scope.build:
         return f"written by build {snapshot.build or 'unknown'}, which the present build was not proved to read"
     return ""
 

@@ -1,8 +1,8 @@
 """What was learnt about an engine, and what is kept of it on disk.
 
-Speeds, whether a restore is worth anything on this model, which builds' files the present build reads: all of it was
-measured, none of it is assumed for good. It stands in the folder's `bp-index.json` beside the counts of use, and it is
-the only thing in there that cannot be rebuilt from the sidecars; losing it costs a few measurements.
+Speeds, whether a restore is worth anything on this model, which builds' files the present build misreads: all of it
+was measured, none of it is assumed for good. It stands in the folder's `bp-index.json` beside the counts of use, and it
+is the only thing in there that cannot be rebuilt from the sidecars; losing it costs a few measurements.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ HOPELESS = 2  # worthless restores in a row, before any good one, after which no
 
 
 class Knowledge(msgspec.Struct, kw_only=True):
-    """Of one fingerprint. `good` and `bad` count exact restores with `build`; `adopted`: builds whose files are good.
+    """Of one fingerprint. `good` and `bad` count exact restores with `build`.
 
+    `refused`: builds whose files this one misreads.
     `diverging`: whether a snapshot helps a request that leaves it before its end (not on SWA and hybrid models).
     """
 
@@ -31,18 +32,12 @@ class Knowledge(msgspec.Struct, kw_only=True):
     good: int = 0
     bad: int = 0
     diverging: Literal["unknown", "good", "worthless"] = "unknown"
-    adopted: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
     @property
     def hopeless(self) -> bool:
         """Restores were worthless whenever one was tried: this model gets none with this build."""
         return self.good == 0 and self.bad >= HOPELESS
-
-    @property
-    def builds(self) -> frozenset[str]:
-        """The builds whose snapshots may be restored."""
-        return frozenset((self.build, *self.adopted))
 
     def upgraded(self, build: str) -> Knowledge:
         """What still holds with another build: the speeds."""

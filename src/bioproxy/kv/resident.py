@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bioproxy.kv.chain import common
+from bioproxy.kv.chain import common, tokens_at
 from bioproxy.prompt import Cut
 
 SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
@@ -59,10 +59,11 @@ class Resident:
         self.group, self.prefix, self.version = group, prefix, version
         self.whole = bool(cuts) and prompt > 0
 
-    def clip(self, position: int) -> None:
-        """From now on only the first `position` cuts are sure: a request that shares them is under way."""
-        if position < len(self.cuts):
-            self.prompt = self.tokens_at(position)
+    def clip(self, digest: bytes) -> None:
+        """From now on only what stands before the cut `digest` is sure: a request that shares it is under way."""
+        if self.end != digest:
+            self.prompt = self.tokens_at(digest)
+            position = next((n for n, cut in enumerate(self.cuts, 1) if cut.digest == digest), 0)
             self.cuts = self.cuts[:position]
             self.digests = frozenset([cut.digest for cut in self.cuts])
         self.tokens = self.prompt
@@ -70,12 +71,14 @@ class Resident:
         self.empty = False
         self.saved = ""
 
-    def tokens_at(self, position: int) -> int:
-        """About how many tokens the first `position` cuts are."""
-        if position >= len(self.cuts):
-            return self.prompt
-        size = self.cuts[-1].offset
-        return self.prompt * self.cuts[position - 1].offset // size if position and size else 0
+    @property
+    def end(self) -> bytes:
+        """The digest of the whole prompt that it holds; empty where nothing is known."""
+        return self.cuts[-1].digest if self.cuts else b""
+
+    def tokens_at(self, digest: bytes) -> int:
+        """About how many tokens stand before the cut `digest`; 0 for a strange one."""
+        return tokens_at(self.cuts, self.prompt, digest)
 
 
 class Residents:
@@ -88,6 +91,10 @@ class Residents:
     def resize(self, slots: int) -> None:
         """Start anew with `slots` slots of unknown content."""
         self.slots = [Resident(number if slots == 1 else None) for number in range(max(1, slots))]
+
+    def numbers(self) -> list[int | None]:
+        """The slots' numbers, where they are certain."""
+        return [slot.slot for slot in self.slots]
 
     def clear(self, *, empty: bool) -> None:
         """Forget everything, in place of which nothing (`empty`) or anything may be there."""
@@ -114,12 +121,12 @@ class Residents:
         oldest = min(free, key=lambda slot: slot.turn)
         return oldest, common(cuts, oldest.digests)
 
-    def take(self, resident: Resident, position: int) -> None:
-        """A request that shares `position` cuts is about to change `resident`."""
+    def take(self, resident: Resident, shared: bytes) -> None:
+        """A request that shares what stands before the cut `shared` (empty: nothing) is about to change `resident`."""
         self.turns += 1
         resident.turn = self.turns
         resident.busy = True
-        resident.clip(position)
+        resident.clip(shared)
 
     def extends(self, cuts: Sequence[Cut]) -> bool:
         """Whether a prompt goes on from what some slot holds."""

@@ -15,6 +15,7 @@ import secrets
 
 import msgspec
 
+from bioproxy.kv.chain import tokens_at
 from bioproxy.prompt import Cut
 
 VERSION = 1
@@ -67,16 +68,18 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return f"{PREFIX}{self.fingerprint}-{self.id}{SIDECAR}"
 
     @property
+    def reference(self) -> bool:
+        """Whether it is a build's reference (builds.py) and nobody's prompt."""
+        return self.template and not self.prefix
+
+    @property
     def end(self) -> bytes:
         """The digest of everything in it; two snapshots with the same end hold the same prompt."""
         return self.cuts[-1].digest
 
-    def tokens_at(self, position: int) -> int:
-        """About how many tokens the first `position` cuts are; exact at the end."""
-        if position >= len(self.cuts):
-            return self.prompt
-        size = self.cuts[-1].offset
-        return self.prompt * self.cuts[position - 1].offset // size if position and size else 0
+    def tokens_at(self, digest: bytes) -> int:
+        """About how many tokens stand before the cut `digest`; exact at the end, 0 for a strange one."""
+        return tokens_at(self.cuts, self.prompt, digest)
 
 
 class Sidecar(msgspec.Struct, frozen=True):

@@ -55,6 +55,10 @@ class Prepared(msgspec.Struct):
 class GrantLike(Protocol):
     """What the keeper needs of a grant: to have the engine alone for a slot action."""
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether the engine is ours alone already."""
+
     def try_exclusive(self) -> bool:
         """Have the engine alone from now on; False when something else may be running."""
 

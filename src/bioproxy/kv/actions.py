@@ -1,0 +1,171 @@
+"""Doing what was decided: slot actions under an exclusive grant, to their end, with the accounts kept straight.
+
+Everything here is shielded: a client may leave in the middle, the action goes on and its outcome is taken down, and
+only then the cancellation goes on. A slot action that was given up half-way would leave us guessing what the slot
+holds.
+
+`doubt` is the other case: an action that timed out, or an engine that went away in it. From then on no slot action runs
+until a response has ended (kv-rule 4), for a deferred one inside the server could strike at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from bioproxy import aio
+from bioproxy.errors import BioproxyError, EngineUnavailable
+from bioproxy.kv.decisions import Decisions, Plan
+from bioproxy.kv.engine import AT_LEAST, EngineClient, limited
+from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.restorer import Restorer
+from bioproxy.kv.saver import Saver
+from bioproxy.kv.want import GrantLike, Prepared
+
+log = logging.getLogger(__name__)
+
+STRICT_WAIT = 30.0  # seconds that a request waits for an erased slot
+LOOK = 0.5  # seconds that a user may wait for `/slots`, which is asked at a pace (kv-rule 5)
+
+
+class Actions:
+    """The slot actions of one engine. `restores` counts by status."""
+
+    def __init__(
+        self, engine: EngineClient, saver: Saver, restorer: Restorer, residents: Residents, decisions: Decisions
+    ) -> None:
+        self.engine = engine
+        self.saver = saver
+        self.restorer = restorer
+        self.residents = residents
+        self.decisions = decisions
+        self.doubt = ""
+        self.restores: Counter[str] = Counter()
+        self.made: set[GrantLike] = set()  # grants that we made exclusive and have to share again
+
+    # alone on the engine
+
+    async def alone(self, grant: GrantLike, *, must: bool = False) -> bool:
+        """Have the engine alone; `must`: wait for it. Raises EngineUnavailable (503) where that takes too long."""
+        if grant.exclusive:
+            return True
+        if not grant.try_exclusive():
+            if not must:
+                return False
+            await wait_alone(grant)
+        self.made.add(grant)
+        return True
+
+    def done(self, grant: GrantLike) -> None:
+        """Let others in again, where it was us who kept them out."""
+        if grant in self.made:
+            self.made.discard(grant)
+            grant.share()
+
+    def doubted(self, reason: str) -> None:
+        """After a slot action: take down that nobody knows what the slots hold, where it is so."""
+        if reason:
+            log.warning("no slot action until a response has ended: %s", reason)
+            self.doubt = reason
+            self.residents.clear(empty=False)
+
+    # what requests need
+
+    async def carry_out(self, plan: Plan, grant: GrantLike, prepared: Prepared) -> None:
+        """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised)."""
+        if not await self.alone(grant, must=plan.erase):
+            self.restores["skipped"] += plan.match is not None
+            prepared.status = prepared.status or "skipped"
+            prepared.reason = "other requests are running, or one that was cut off is not over yet"
+            return
+        try:
+            await aio.shielded(self.act(plan, prepared))
+        finally:
+            self.done(grant)
+
+    async def act(self, plan: Plan, prepared: Prepared) -> None:
+        """The slot actions, in the order that loses nothing: save, erase, restore."""
+        clock = asyncio.get_running_loop().time
+        if plan.save:
+            started = clock()
+            await self.save(plan.place)
+            prepared.save_seconds = clock() - started
+        if plan.erase:
+            await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
+            plan.place.clear(empty=True)
+            prepared.status, prepared.expected = "", 0
+        if plan.match is None or self.doubt:
+            return
+        unsaved = self.decisions.unsaved(plan.place)
+        slot = await self.slot_for(plan.place)
+        await self.restorer.restore(plan.match, plan.place, slot, prepared, unsaved=unsaved)
+        self.doubted(self.restorer.uncertain)
+        if prepared.status == "failed":
+            self.restores["failed"] += 1
+
+    async def save(self, place: Resident, *, template: bool = False, limit: float = 0.0) -> bool:
+        """Save `place` from the slot that holds it, to its end; False where that did not work or cannot be told."""
+        return await aio.shielded(self.save_it(place, template=template, limit=limit))
+
+    async def save_it(self, place: Resident, *, template: bool, limit: float) -> bool:
+        """The save itself."""
+        slot = await self.holding(place)
+        if slot is None:
+            return False
+        saved = await self.saver.save(place, slot, template=template, limit=limit)
+        self.doubted(self.saver.uncertain)
+        return saved
+
+    # which slot (rule 23)
+
+    async def holding(self, place: Resident) -> int | None:
+        """The slot that holds `place`: the only one, or the only one with that many tokens; None: cannot be told."""
+        if len(self.residents.slots) == 1:
+            return 0
+        sizes = await self.sizes()
+        found = [slot for slot, tokens in sizes.items() if tokens and abs(tokens - place.tokens) <= 1]
+        return found[0] if place.tokens and len(found) == 1 else None
+
+    async def slot_for(self, place: Resident) -> int:
+        """A slot to restore into: an empty one, else the one that holds `place`, else the first one.
+
+        After the last nobody knows which conversation was overwritten, so all are forgotten but `place`.
+        """
+        if len(self.residents.slots) == 1:
+            return 0
+        sizes = await self.sizes()
+        empty = [slot for slot, tokens in sizes.items() if not tokens]
+        if empty:
+            return empty[0]
+        slot = await self.holding(place)
+        if slot is None:
+            for other in self.residents.slots:
+                if other is not place:
+                    other.clear(empty=False)
+        return slot or 0
+
+    async def sizes(self) -> dict[int, int]:
+        """Tokens by slot, as `/slots` says; empty where it does not tell in time."""
+        try:
+            async with asyncio.timeout(LOOK):
+                return {view.id: view.n_prompt_tokens or 0 for view in await self.engine.slots()}
+        except TimeoutError:
+            log.debug("/slots was asked a moment ago")
+        except BioproxyError as error:
+            log.debug("cannot tell the slots apart: %s", error.message)
+        return {}
+
+
+async def wait_alone(grant: GrantLike) -> None:
+    """Policy strict: wait until the slot can be erased. Raises EngineUnavailable (503) when that takes too long."""
+
+    async def look() -> bool | None:
+        return grant.try_exclusive() or None
+
+    if await aio.poll(look, interval=0.1, deadline=STRICT_WAIT) is None:
+        raise EngineUnavailable(
+            "kv.isolate is strict and the slot could not be erased: an earlier request is not over yet; try again",
+            status=503,
+            retry_after=5,
+        )

@@ -1,0 +1,187 @@
+"""Meeting an engine: what it is, where its slot files lie, and whether all of that works.
+
+Runs once for each engine process, before a request of ours reaches it. Whatever is missing becomes a note for `/status`
+and one line in the log; nothing here may fail the attach, for an engine without snapshots still serves. The engine is
+asked to save its (empty) slot into the folder: only that shows that its folder is the one we look into.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from pathlib import Path
+
+from bioproxy.config.schema import Kv
+from bioproxy.engines import gguf
+from bioproxy.engines.llama import EngineFacts
+from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.kv import files
+from bioproxy.kv.builds import Builds
+from bioproxy.kv.decisions import Decisions
+from bioproxy.kv.engine import AT_LEAST, EngineClient, limited
+from bioproxy.kv.fingerprint import Fingerprint, Identify, fingerprint
+from bioproxy.kv.folder import FolderError
+from bioproxy.kv.notes import examine
+from bioproxy.kv.resident import Residents
+from bioproxy.kv.restorer import Restorer
+from bioproxy.kv.saver import Saver
+from bioproxy.kv.snapshot import new_id, temporary_name
+from bioproxy.kv.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Attaching:
+    """What is known of the engine; `facts` is None while there is none."""
+
+    def __init__(
+        self,
+        *,
+        config: Kv,
+        engine: EngineClient,
+        store: Store,
+        saver: Saver,
+        restorer: Restorer,
+        decisions: Decisions,
+        residents: Residents,
+        identify: Identify = gguf.identity,
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.store = store
+        self.saver = saver
+        self.restorer = restorer
+        self.decisions = decisions
+        self.residents = residents
+        self.identify = identify
+        self.builds = Builds(engine, store, saver)
+        self.facts: EngineFacts | None = None
+        self.fingerprint = Fingerprint()
+        self.sleeps_after = math.inf
+        self.fault = ""  # why the folder cannot be used at present
+        self.said: set[str] = set()
+
+    async def run(self, facts: EngineFacts) -> None:
+        """Learn everything about this engine; never raises."""
+        self.facts = facts
+        self.fault = ""
+        self.store.use("", facts.build)
+        self.residents.resize(facts.slots)
+        self.fingerprint, self.saver.watch = await asyncio.to_thread(
+            fingerprint, facts, extra=self.config.fingerprint, identify=self.identify
+        )
+        arguments = self.fingerprint.arguments
+        self.sleeps_after = arguments.sleeps_after
+        self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"
+        self.decisions.findings = examine(facts, self.fingerprint, self.config)
+        self.decisions.literal = self.config.policy == "always" and facts.slots == 1
+        if self.decisions.findings.restores:
+            await self.open_folder(facts)
+        self.say()
+
+    def say(self) -> None:
+        """Log each note once, however often the engine comes back."""
+        for note in self.decisions.findings.notes:
+            if note not in self.said:
+                self.said.add(note)
+                log.warning("%s", note)
+
+    def add_note(self, note: str) -> None:
+        """Something that was learnt later."""
+        if note not in self.decisions.findings.notes:
+            self.decisions.findings.remark(note)
+            self.say()
+
+    # the folder
+
+    async def open_folder(self, facts: EngineFacts) -> None:
+        """Own the folder, see that the engine writes into the same one, and try what another build left."""
+        findings = self.decisions.findings
+        path = self.config.directory or facts.slot_folder
+        if not path:
+            findings.deny(
+                "the engine's slot folder is not known: set kv.directory to what the engine got as --slot-save-path"
+            )
+            return
+        if not await self.occupy(expanded(path), facts):
+            findings.deny(self.fault)
+            return
+        try:
+            await self.meet(facts)
+        except BioproxyError as error:
+            log.info("the engine could not be tried out: %s", error.message)
+
+    async def occupy(self, path: Path, facts: EngineFacts) -> bool:
+        """Open the folder for this engine; False, and the reason in `fault`, where that cannot be."""
+        try:
+            await self.store.open(path)
+        except FolderError as error:
+            self.fault = error.message
+            return False
+        self.fault = ""
+        self.store.use(self.fingerprint.value, facts.build)
+        return True
+
+    async def retry(self) -> None:
+        """Try a folder again that could not be used: its holder may be gone, or the disk back."""
+        facts, findings = self.facts, self.decisions.findings
+        if not self.fault or facts is None:
+            return
+        before = self.fault
+        path = expanded(self.config.directory or facts.slot_folder)
+        if await self.occupy(path, facts):
+            findings.restores = findings.saves = True
+            findings.notes = tuple(note for note in findings.notes if note != before)
+            log.info("the snapshot folder %s is in use now", path)
+
+    async def meet(self, facts: EngineFacts) -> None:
+        """Ask the engine itself, as long as nobody else is using it. Raises what its client raises."""
+        views = await self.engine.slots() if facts.capabilities.slots_route else []
+        if any(view.is_processing for view in views):
+            return  # somebody uses it past us: a slot action would queue up behind that (facts, 0.4)
+        fresh = bool(views) and all(not view.n_prompt_tokens for view in views)
+        self.residents.clear(empty=fresh)
+        if fresh and not await self.same_folder():
+            return
+        await self.try_builds(fresh=fresh)
+
+    async def same_folder(self) -> bool:
+        """Let the engine save an empty slot, and look whether the file appears where we look; else deny."""
+        assert self.store.folder is not None
+        folder = self.store.folder.path
+        name = temporary_name(new_id())
+        findings = self.decisions.findings
+        try:
+            saved = await limited(self.engine.save(0, name), seconds=AT_LEAST, what="saving an empty slot")
+            await asyncio.to_thread(files.measured, folder / name, saved.bytes)
+            await asyncio.to_thread(files.make_folder_private, folder, folder / name)
+        except EngineRefused as error:
+            findings.deny(f"the engine cannot write into its slot folder: {error.message}")
+        except files.Unverified:
+            findings.deny(
+                f"the engine's slot files do not appear in {folder}; set kv.directory to the folder that the engine "
+                "calls --slot-save-path"
+            )
+        finally:
+            await asyncio.to_thread(self.saver.discard, name)
+        return findings.saves
+
+    async def try_builds(self, *, fresh: bool) -> None:
+        """Try what other builds wrote, and leave a reference of this one; one slot only, and nothing is lost by it."""
+        if self.residents.numbers() != [0] or not (fresh or self.restorer.pokes):
+            return
+        tokenizes = self.facts is not None and self.facts.capabilities.tokenize
+        if self.builds.to_try():
+            self.residents.clear(empty=False)
+            await self.builds.try_all(0, tokenizes=tokenizes)
+        if self.builds.reference(self.store.scope.build) is None and fresh:
+            self.residents.clear(empty=False)
+            await self.builds.leave_reference(0, tokenizes=tokenizes)
+            await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
+            self.residents.clear(empty=True)
+
+
+def expanded(path: str) -> Path:
+    """A folder's path with `~` filled in."""
+    return Path(path).expanduser()

@@ -1,0 +1,140 @@
+"""What to do about one request: the rules of policy.py applied to what is resident and what is on disk.
+
+Everything here reads and decides; nothing is changed, asked or awaited. `plan` is on the way of every request and
+mostly ends after two dictionary look-ups: the slot holds the conversation's beginning, and no snapshot holds more.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from bioproxy.config.schema import Kv
+from bioproxy.kv import policy
+from bioproxy.kv.index import Match
+from bioproxy.kv.notes import Findings
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.store import Store
+from bioproxy.kv.want import Want
+
+CANDIDATES = 8  # snapshots that are weighed for one request, the longest beginnings first
+
+
+class Plan(msgspec.Struct):
+    """What a request needs before it is sent: each part is a slot action on `place`."""
+
+    place: Resident
+    save: bool = False
+    erase: bool = False
+    match: Match | None = None
+
+
+class Decisions:
+    """The rules for one engine. `findings` is what it cannot do; one-slot engines may be treated literally."""
+
+    def __init__(self, config: Kv, store: Store) -> None:
+        self.config = config
+        self.store = store
+        self.findings = Findings(restores=False, saves=False)
+        self.literal = False  # kv.policy: always, on one slot
+
+    def plan(self, want: Want, place: Resident, position: int, *, restoring: bool, saving: bool) -> Plan | None:
+        """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing."""
+        shared = want.cuts[position - 1].digest if position else b""
+        erase = self.config.isolate == "strict" and foreign(place, want)
+        match = self.best(want, 0 if erase else position) if restoring else None
+        if not erase and match is None and (not saving or place.end == shared):
+            return None
+        plan = Plan(place, erase=erase, match=match)
+        if saving and place.whole and place.store:
+            lost = place.tokens if erase or match is not None else place.tokens - place.tokens_at(shared)
+            plan.save = self.worth_saving(place, min(self.unsaved(place), lost), displaced=True)
+        return plan if plan.save or erase or match is not None else None
+
+    # restoring
+
+    def best(self, want: Want, position: int) -> Match | None:
+        """The snapshot that spares most, if its restore pays (rules 15 and 19); `position` cuts are resident."""
+        if self.literal:
+            return self.best_literal(want)
+        if self.store.knowledge.hopeless:
+            return None
+        resident = want.cuts[position - 1].digest if position else b""
+        best, gain = None, 0.0
+        found = self.store.index.matches(want.cuts, scope=self.store.scope, group=want.group, above=position)
+        for number, match in enumerate(found):
+            if number >= CANDIDATES:
+                break
+            gained = self.gain(match, resident) if self.trusted(match) else 0.0
+            if gained > gain:
+                best, gain = match, gained
+        return best
+
+    def best_literal(self, want: Want) -> Match | None:
+        """Policy `always`: the file of the request's template, whatever is resident."""
+        if not want.prefix:
+            return None
+        found = self.store.index.matches(want.cuts, scope=self.store.scope, group=want.group)
+        return next((match for match in found if match.snapshot.prefix == want.prefix), None)
+
+    def trusted(self, match: Match) -> bool:
+        """Whether this engine can use such a match at all.
+
+        With `--swa-full` a request that leaves the file before its end gets wrong logits (facts, 0.8), and a
+        conversation's file ends in generated text, which the request may well leave.
+        """
+        if not self.findings.diverging:
+            return match.exact and match.snapshot.template
+        return match.exact or self.store.knowledge.diverging != "worthless"
+
+    def gain(self, match: Match, resident: bytes) -> float:
+        """Seconds that restoring `match` spares over what is resident; 0 where it does not pay."""
+        speeds = self.store.knowledge.speeds
+        tokens = match.tokens - match.snapshot.tokens_at(resident)
+        size = match.snapshot.size
+        if not policy.worth_restoring(tokens, size, speeds=speeds, min_seconds=self.config.min_seconds):
+            return 0.0
+        return policy.restore_gain(tokens, size, speeds)
+
+    # saving
+
+    def unsaved(self, place: Resident) -> int:
+        """Tokens in a slot that no snapshot on disk has; -1 where its content is not known."""
+        if place.empty or place.saved:
+            return 0
+        return place.tokens - self.covered(place) if place.whole else -1
+
+    def covered(self, place: Resident) -> int:
+        """Tokens of a slot's content that its conversation could restore from disk."""
+        found = self.store.index.matches(place.cuts, scope=self.store.scope, group=place.group)
+        match = next(found, None)
+        if match is None:
+            return 0
+        whole = match.exact and match.digest == place.end
+        return min(place.tokens, match.snapshot.tokens if whole else match.tokens)
+
+    def worth_saving(self, place: Resident, unsaved: int, *, displaced: bool = False) -> bool:
+        """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
+        speeds = self.store.knowledge.speeds
+        return not self.store.knowledge.hopeless and policy.worth_saving(
+            unsaved,
+            place.tokens,
+            round(place.tokens * speeds.token_bytes),
+            speeds=speeds,
+            min_seconds=self.config.min_seconds,
+            displaced=displaced,
+        )
+
+    def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
+        """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""
+        scope, speeds = self.store.scope, self.store.knowledge.speeds
+        if self.store.knowledge.hopeless or seconds < self.config.min_seconds:
+            return False
+        earlier = self.store.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
+        if any(one.quarantined and one.build == scope.build for one in earlier):
+            return False
+        return seconds > tokens * speeds.token_bytes / speeds.restore
+
+
+def foreign(place: Resident, want: Want) -> bool:
+    """Whether a slot may hold another group's conversation."""
+    return not place.empty and not place.shared and not (place.whole and place.group == want.group)

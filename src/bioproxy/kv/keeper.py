@@ -1,0 +1,335 @@
+"""The keeper of one engine's KV cache: what is resident, what the disk holds, and what is done about a request.
+
+It owns two accounts, the slots' content (`residents`) and the snapshots (`store`), and nobody else changes either. All
+of it happens on the loop's thread; the one lock for slot actions is the gate's exclusive grant, so there is none here.
+What to do is decided in decisions.py, done in actions.py, learnt about the engine in attaching.py.
+
+The way of a request: `want` names its prompt by hashes, `prepare` brings back what pays (and saves what that would
+displace), the engine answers, `served` takes down what the slot holds then and what the restore was worth. `prepare`
+has nothing to do nearly always, and says so within microseconds. Where it acts, it acts shielded: a client that leaves
+in the middle of a slot action cannot leave us without knowing what the slot holds.
+
+What can end early, and what is left then:
+- a save that is cut leaves a temporary file, removed at once or at the next start (files.py);
+- a slot action that timed out leaves slots of unknown content, and no slot action until a response has ended (rule 4);
+- a request that was cut off leaves at least what it had in common with what was there (resident.py).
+
+Nothing in here ever fails a user's request. The only exception is `kv.isolate: strict`, where serving without an erased
+slot would break a promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from bioproxy import aio
+from bioproxy.config.schema import Kv
+from bioproxy.engines import gguf
+from bioproxy.engines.llama import EngineFacts, Timings
+from bioproxy.events import Bus, SnapshotRestored
+from bioproxy.kv import files
+from bioproxy.kv.actions import Actions
+from bioproxy.kv.attaching import Attaching
+from bioproxy.kv.chain import chain, common
+from bioproxy.kv.decisions import Decisions
+from bioproxy.kv.engine import EngineClient
+from bioproxy.kv.fingerprint import Identify
+from bioproxy.kv.idle import TICK, IdleSaver
+from bioproxy.kv.index import usable
+from bioproxy.kv.pause import FIRST_RETRY, Pause
+from bioproxy.kv.policy import Speeds
+from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.restorer import Restorer
+from bioproxy.kv.saver import Saver
+from bioproxy.kv.snapshot import Snapshot
+from bioproxy.kv.statistics import KvStatistics, statistics
+from bioproxy.kv.store import Store
+from bioproxy.kv.verify import Verified, verify
+from bioproxy.kv.want import GateLike, GrantLike, Prepared, Want
+from bioproxy.prompt import Piece
+
+__all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "Verified", "Want"]
+
+log = logging.getLogger(__name__)
+
+HOPELESS = (
+    "restores are worth nothing on this model with this build (sliding-window or hybrid attention): no snapshots are "
+    "used; a llama.cpp whose slot files hold checkpoints mends that"
+)
+
+
+class Keeper:
+    """The KV cache of one engine, on disk and in its slots.
+
+    `identify` digests a model file; `step` hears the steps of each commit; `tick` and `first_retry` are seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Kv,
+        bus: Bus,
+        llama: EngineClient,
+        identify: Identify = gguf.identity,
+        step: Callable[[str], None] = files.quiet,
+        tick: float = TICK,
+        first_retry: float = FIRST_RETRY,
+    ) -> None:
+        self.config = config
+        self.bus = bus
+        self.llama = llama
+        self.clock = asyncio.get_running_loop().time
+        self.store = Store(config=config, bus=bus, step=step)
+        self.pause = Pause(bus, self.clock, first_retry=first_retry)
+        self.saver = Saver(llama, self.store, self.pause)
+        self.restorer = Restorer(llama, self.store)
+        self.residents = Residents()
+        self.decisions = Decisions(config, self.store)
+        self.actions = Actions(llama, self.saver, self.restorer, self.residents, self.decisions)
+        self.attaching = Attaching(
+            config=config,
+            engine=llama,
+            store=self.store,
+            saver=self.saver,
+            restorer=self.restorer,
+            decisions=self.decisions,
+            residents=self.residents,
+            identify=identify,
+        )
+        self.idle = IdleSaver(
+            save_after=config.save_after,
+            save_every=config.save_every,
+            growing=self.growing,
+            save=self.save_idle,
+            look_after=self.look_after,
+            tick=tick,
+        )
+        self.last = self.clock()
+
+    # the engine
+
+    async def attached(self, facts: EngineFacts) -> None:
+        """The engine is up, and nobody uses it through us yet: learn what it is and open its folder. Never raises."""
+        self.actions.doubt = ""
+        await self.attaching.run(facts)
+        self.last = self.clock()
+
+    def gone(self, reason: str) -> None:
+        """The engine went away, and with it all that was resident."""
+        self.unknown(reason)
+        self.attaching.facts = None
+
+    def unknown(self, reason: str) -> None:
+        """Somebody else used a slot, or the engine is gone: nobody knows what is resident."""
+        log.debug("what is resident is unknown: %s", reason)
+        self.residents.clear(empty=False)
+
+    @property
+    def restoring(self) -> bool:
+        """Whether snapshots can be restored here and now."""
+        return self.decisions.findings.restores and self.attaching.facts is not None and not self.actions.doubt
+
+    @property
+    def saving(self) -> bool:
+        """Whether snapshots can be written here and now."""
+        known = self.decisions.findings.saves and self.attaching.facts is not None
+        return known and self.pause.due and not self.actions.doubt
+
+    @property
+    def speeds(self) -> Speeds:
+        """What was measured of this engine."""
+        return self.store.knowledge.speeds
+
+    # the way of a request
+
+    def want(
+        self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True
+    ) -> Want:
+        """Name a prompt by the hashes of its beginnings; about 1 µs per kB."""
+        cuts = chain("", pieces)
+        if prefix:
+            self.store.current[prefix] = version
+        return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, version, store)
+
+    def extends(self, want: object) -> bool:
+        """Whether a request goes on from what a slot holds (for the gate's order)."""
+        return isinstance(want, Want) and self.residents.extends(want.cuts)
+
+    def holds(self, want: Want) -> bool:
+        """Whether a slot holds all of `want`."""
+        return bool(want.cuts) and any(want.cuts[-1].digest in slot.digests for slot in self.residents.slots)
+
+    def has_snapshot(self, want: Want) -> Snapshot | None:
+        """The good snapshot of exactly this prompt: a template's, or of the group's conversation."""
+        fingerprint = self.store.scope.fingerprint
+        for template in (True, False):
+            for one in self.store.index.same(want.cuts, fingerprint=fingerprint, template=template, group=want.group):
+                if usable(one, self.store.scope):
+                    return one
+        return None
+
+    async def prepare(self, want: Want, grant: GrantLike) -> Prepared:
+        """Make the slot fit for `want`, under its grant: restore what pays, save first what that displaces.
+
+        Raises only where `kv.isolate: strict` cannot be kept. Cancelling it waits for a slot action under way.
+        """
+        if self.clock() - self.last > self.attaching.sleeps_after:
+            self.residents.clear(empty=False)  # the engine slept, and dropped everything
+        place, position = self.residents.choose(want.cuts, want.size)
+        prepared = Prepared(place=place)
+        if position:
+            prepared.status = "resident"
+            prepared.expected = place.tokens_at(want.cuts[position - 1].digest)
+        plan = self.decisions.plan(want, place, position, restoring=self.restoring, saving=self.saving)
+        if plan is not None:
+            await self.actions.carry_out(plan, grant, prepared)
+            position = common(want.cuts, place.digests)
+        self.residents.take(place, want.cuts[position - 1].digest if position else b"")
+        return prepared
+
+    def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
+        """The answer is out, or ended early (`complete` False): take down what the slot holds now.
+
+        Called while the grant is still held. Never raises, never waits.
+        """
+        self.last = self.clock()
+        place = prepared.place or self.residents.choose(want.cuts, want.size)[0]
+        place.busy = False
+        timings = timings if complete and timings is not None else Timings()
+        self.judge(prepared, timings)
+        if not complete:
+            return
+        self.actions.doubt = ""
+        if timings.evaluated is not None and timings.prefill is not None:
+            self.store.knowledge.evaluated(timings.evaluated, timings.prefill)
+        self.note(place, want, timings)
+
+    def note(self, place: Resident, want: Want, timings: Timings) -> None:
+        """A whole answer leaves its prompt and itself in the slot, without the last sampled token."""
+        since = place.since if place.since and common(want.cuts, place.digests) else self.clock()
+        prompt = 0
+        if timings.cached is not None and timings.evaluated is not None:
+            prompt = timings.cached + timings.evaluated
+        tokens = prompt + max(0, (timings.generated or 1) - 1)
+        place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
+        place.store = want.store
+        place.since = since
+        if place.whole and place.store:
+            self.idle.grown.set()
+
+    def judge(self, prepared: Prepared, timings: Timings) -> None:
+        """Judge a restore by what the engine used of it (rule 6), count it and tell."""
+        snapshot, prepared.snapshot = prepared.snapshot, None
+        if snapshot is None:
+            return
+        status = "ok" if timings.cached is None else self.verdict(snapshot, prepared, timings.cached)
+        self.actions.restores[status] += 1
+        tokens, seconds = snapshot.tokens, prepared.seconds
+        self.bus.publish(SnapshotRestored(prefix=snapshot.prefix, status=status, tokens=tokens, seconds=seconds))
+
+    def verdict(self, snapshot: Snapshot, prepared: Prepared, cached: int) -> str:
+        """`ok` or `worthless`; a worthless snapshot is quarantined."""
+        knowledge = self.store.knowledge
+        self.store.used(snapshot, gained=cached * self.speeds.prefill - prepared.seconds)
+        found = knowledge.restored(prepared.expected, cached, exact=prepared.exact, template=snapshot.template)
+        if found != "worthless":
+            return "ok"
+        self.store.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
+        if knowledge.hopeless:
+            self.attaching.add_note(HOPELESS)
+        return "worthless"
+
+    # saving
+
+    async def keep(self, want: Want, tokens: int, grant: GrantLike, *, seconds: float) -> bool:
+        """Save the template's prompt prefix that is resident now (`tokens` long, `seconds` of prefill); rule 14.
+
+        Under an exclusive grant, right after exactly `want` was evaluated. False: it is not on disk, and the log or
+        `/status` says why.
+        """
+        if self.has_snapshot(want) is not None:
+            return True
+        if not self.saving or not self.decisions.worth_keeping(want, tokens, seconds) or not grant.try_exclusive():
+            return False
+        place, _ = self.residents.best(want.cuts)
+        if not want.cuts or place.end != want.cuts[-1].digest or place.tokens != tokens:
+            log.debug("%s: the slot holds something else than the prompt prefix", want.prefix)
+            return False
+        place.shared = True
+        return await self.actions.save(place, template=True)
+
+    async def save_idle(self, grant: GrantLike) -> int:
+        """Save every slot whose content grew and pays, under an exclusive grant; how many were saved."""
+        if not self.growing() or not grant.try_exclusive():
+            return 0
+        count = 0
+        for place in self.growing():
+            if self.saving:
+                count += await self.actions.save(place, limit=self.config.save_timeout)
+                place.since = self.clock()
+        return count
+
+    def growing(self) -> list[Resident]:
+        """Slots that hold something worth a save."""
+        if not self.saving:
+            return []
+        found = [slot for slot in self.residents.slots if slot.whole and slot.store and not slot.busy]
+        return [slot for slot in found if self.decisions.worth_saving(slot, self.decisions.unsaved(slot))]
+
+    async def conclude(self, want: Want, grant: GrantLike) -> float:
+        """Policy `always`: save what the answer to a templated request left; the seconds that took. Else at once 0.
+
+        Called after `served` and before the grant is given back.
+        """
+        place = self.residents.slots[0]
+        if not (self.decisions.literal and want.prefix and place.store and place.whole and self.saving):
+            return 0.0
+        started = self.clock()
+        if await self.actions.alone(grant):
+            try:
+                await self.actions.save(place)
+            finally:
+                self.actions.done(grant)
+        return self.clock() - started
+
+    # the service
+
+    def bind_gate(self, gate: GateLike) -> None:
+        """Tell where grants come from; without a gate nothing is saved when idle."""
+        self.idle.gate = gate
+
+    async def run(self) -> None:
+        """Idle saves and housekeeping, until cancelled (a guarded service)."""
+        await self.idle.run()
+
+    async def look_after(self) -> None:
+        """Housekeeping: the folder's order, and whether what was in the way is gone."""
+        await self.attaching.retry()
+        if self.pause and self.pause.due:
+            await self.saver.try_again()
+        if not self.pause:
+            await self.store.look_after()
+            if self.growing():
+                self.idle.grown.set()
+
+    async def close(self, *, deadline: float = 10.0) -> None:
+        """Finish what is being written (`deadline` seconds at most) and give the folder back."""
+        await self.saver.settle(deadline)
+        await aio.shielded(self.store.close())
+
+    # looking
+
+    def statistics(self) -> KvStatistics:
+        """Everything at this moment; no snapshot's content, no text."""
+        return statistics(self)
+
+    def list(self) -> tuple[Snapshot, ...]:
+        """All snapshots in the folder, whoever's, the last used first."""
+        found = [one for one in self.store.index.snapshots.values() if not one.reference]
+        return tuple(sorted(found, key=lambda one: -one.used))
+
+    async def verify(self) -> tuple[Verified, ...]:
+        """Compare each snapshot with its file."""
+        return await verify(self.store)

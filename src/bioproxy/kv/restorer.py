@@ -1,0 +1,131 @@
+"""Bringing a snapshot back: checked, poked, restored, judged later by what the engine used of it.
+
+What can go wrong here empties the slot at worst (facts, 1: a failed restore clears it), and then the engine evaluates
+as if there were no snapshot: a request is never refused for the cache's sake. A snapshot that the engine refuses, or
+dies of, is quarantined before anything else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from bioproxy.engines.llama import Restored
+from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.events import SnapshotRestored
+from bioproxy.kv import files, policy
+from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, poke, time_limit
+from bioproxy.kv.index import Match
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.snapshot import Snapshot
+from bioproxy.kv.store import Store
+from bioproxy.kv.want import Prepared
+
+log = logging.getLogger(__name__)
+
+
+class Restorer:
+    """Restores snapshots of one engine. `pokes`: what a restore discards can be moved into the server's RAM cache."""
+
+    def __init__(self, engine: EngineClient, store: Store) -> None:
+        self.engine = engine
+        self.store = store
+        self.pokes = True
+        self.uncertain = ""  # why what the slots hold is unknown after the last restore; empty: it is not
+
+    async def verified(self, snapshot: Snapshot) -> bool:
+        """Whether the file is still the one that was verified; one that is not leaves the index (kv-rule 1)."""
+        if self.store.folder is None:
+            return False
+        try:
+            await asyncio.to_thread(files.unchanged, self.store.folder.path, snapshot)
+        except files.Unverified as error:
+            log.warning("a snapshot was not restored: %s", error.message)
+            await self.store.drop([snapshot], "changed")
+            return False
+        return True
+
+    async def restore(self, match: Match, place: Resident, slot: int, prepared: Prepared, *, unsaved: int) -> bool:
+        """Restore `match` into `slot`, under an exclusive grant, and note it in `place` and `prepared`.
+
+        `unsaved`: tokens in the slot that are on no disk (-1: not known). False: nothing was restored, and where the
+        engine was asked the slot is empty or unknown.
+        """
+        snapshot = match.snapshot
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        self.uncertain = ""
+        self.store.pinned.add(snapshot.id)
+        try:
+            if not await self.verified(snapshot):
+                prepared.status, prepared.reason = "skipped", f"{snapshot.name} is not what was written"
+                return False
+            await self.make_way(place, unsaved)
+            restored = await self.read(snapshot, slot)
+        except BioproxyError as error:
+            await self.failed(snapshot, place, error)
+            prepared.status, prepared.reason = "failed", error.message
+            prepared.seconds += clock() - started
+            return False
+        finally:
+            self.store.pinned.discard(snapshot.id)
+        self.note(match, place, restored)
+        prepared.status, prepared.snapshot, prepared.exact = "restored", snapshot, match.exact
+        prepared.expected = match.tokens
+        prepared.seconds += clock() - started
+        return True
+
+    async def make_way(self, place: Resident, unsaved: int) -> None:
+        """Move what the restore would discard into the server's RAM cache, where that is worth a token (kv-rule 16)."""
+        speeds = self.store.knowledge.speeds
+        if not self.pokes or place.empty or not (unsaved < 0 or policy.worth_poking(unsaved, speeds)):
+            return
+        try:
+            self.store.knowledge.learn(poke=await poke(self.engine, speeds))
+        except EngineRefused as error:
+            log.info("the engine refused the one-token request that keeps what is resident: %s", error.message)
+            self.pokes = False
+
+    async def read(self, snapshot: Snapshot, slot: int) -> Restored:
+        """The slot action. Raises what the client raises; Foreign where the file holds another count of tokens."""
+        knowledge = self.store.knowledge
+        limit = time_limit(snapshot.size, knowledge.speeds.restore)
+        restored = await limited(self.engine.restore(slot, snapshot.name), seconds=limit, what=f"restoring slot {slot}")
+        if restored.tokens != snapshot.tokens:
+            await limited(self.engine.erase(slot), seconds=limit, what=f"erasing slot {slot}")
+            raise Foreign(f"the engine read {restored.tokens} tokens, {snapshot.tokens} were written")
+        knowledge.moved(save=False, size=snapshot.size, tokens=restored.tokens, seconds=restored.seconds)
+        return restored
+
+    async def failed(self, snapshot: Snapshot, place: Resident, error: BioproxyError) -> None:
+        """Record what the failure means for the slot (kv-rule 10) and for the snapshot."""
+        place.clear(empty=isinstance(error, EngineRefused | Foreign))
+        self.store.bus.publish(
+            SnapshotRestored(prefix=snapshot.prefix, status="failed", tokens=snapshot.tokens, seconds=0.0)
+        )
+        if isinstance(error, SlotActionTimeout):
+            self.uncertain = error.message
+            return
+        if not isinstance(error, EngineRefused | Foreign):
+            self.uncertain = f"the engine went away in a restore: {error.message}"
+        await self.store.quarantine(snapshot, f"restoring it failed: {error.message}")
+
+    def note(self, match: Match, place: Resident, restored: Restored) -> None:
+        """The slot holds the snapshot now."""
+        snapshot = match.snapshot
+        place.fill(
+            snapshot.cuts,
+            prompt=snapshot.prompt,
+            tokens=restored.tokens,
+            group=snapshot.group,
+            prefix=snapshot.prefix,
+            version=snapshot.version,
+        )
+        place.shared = snapshot.template
+        place.saved = snapshot.id
+
+
+class Foreign(BioproxyError):
+    """A slot file that the engine took and that is not the one we wrote."""
+
+    code = "snapshot_foreign"

@@ -1,0 +1,211 @@
+"""Saving what a slot holds: the engine writes under the grant, everything slow happens after it.
+
+The part that a user may have to wait for is one slot action and one stat. What makes the file a snapshot (fsync,
+sidecar, rename) runs in a task of its own once the grant can go back; `commits` holds these tasks, and `settle` waits
+for them before the program ends. What ends a save half-way leaves a temporary file, which the next start removes.
+
+Nothing is written that is not known for sure: the count of tokens that the engine saved must be the count that its last
+answer left in the slot, else somebody else was there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.engines.llama import Saved
+from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.kv import files
+from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, time_limit
+from bioproxy.kv.fingerprint import Watch
+from bioproxy.kv.folder import FolderError
+from bioproxy.kv.pause import Pause
+from bioproxy.kv.policy import Refusal
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.store import Store
+
+log = logging.getLogger(__name__)
+
+OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
+
+
+class Saver:
+    """Writes snapshots of one engine into its store."""
+
+    def __init__(self, engine: EngineClient, store: Store, pause: Pause) -> None:
+        self.engine = engine
+        self.store = store
+        self.pause = pause
+        self.watch = Watch()
+        self.commits: set[asyncio.Task[bool]] = set()
+        self.refused: Counter[str] = Counter()
+        self.said: set[str] = set()
+        self.uncertain = ""  # why what the slots hold is unknown after the last save; empty: it is not
+
+    async def save(self, resident: Resident, slot: int, *, template: bool = False, limit: float = 0.0) -> bool:
+        """Let the engine write `resident` from `slot`; False where that failed or must not be (logged, counted).
+
+        Under an exclusive grant. `limit`: seconds that it may take (0: by measure). True: the file has the right size
+        and its commit is under way. Raises nothing of the engine's; `uncertain` is set where nobody knows any more
+        what the slots hold.
+        """
+        self.uncertain = ""
+        snapshot = self.describe(resident, template=template)
+        if not await self.may_save(snapshot):
+            return False
+        temporary = temporary_name(snapshot.id)
+        self.store.pending.add(temporary)
+        try:
+            saved = await self.write(slot, temporary, snapshot, limit)
+            snapshot = await self.accept(saved, temporary, snapshot, resident)
+        except BaseException as error:
+            await self.give_up(temporary, error)
+            if not isinstance(error, BioproxyError):
+                raise
+            return False
+        resident.saved = snapshot.id
+        work = self.commit(temporary, snapshot, resident, saved.seconds)
+        task = aio.spawn(work, name=f"commit {snapshot.name}")
+        self.commits.add(task)
+        task.add_done_callback(self.commits.discard)
+        return True
+
+    def describe(self, resident: Resident, *, template: bool) -> Snapshot:
+        """The snapshot that `resident` would be; its size is an estimate until it is written."""
+        knowledge, scope = self.store.knowledge, self.store.scope
+        now = self.store.wall()
+        return Snapshot(
+            id=new_id(),
+            fingerprint=scope.fingerprint,
+            build=knowledge.build,
+            cuts=resident.cuts,
+            tokens=resident.tokens,
+            prompt=resident.prompt,
+            size=round(resident.tokens * knowledge.speeds.token_bytes),
+            template=template,
+            group="" if template else resident.group,
+            prefix=resident.prefix,
+            version=resident.version,
+            seconds=resident.tokens * knowledge.speeds.prefill,
+            created=now,
+            used=now,
+        )
+
+    # may it be
+
+    async def may_save(self, snapshot: Snapshot) -> bool:
+        """Whether disk, budget and model file allow it; what forbids it is said once and counted."""
+        if not self.pause.due or self.store.folder is None:
+            return False
+        refusal = await asyncio.to_thread(self.check, snapshot)
+        if refusal is not None:
+            self.refuse(refusal)
+        return refusal is None
+
+    def check(self, snapshot: Snapshot) -> Refusal | None:
+        """The reason against it, from the outside world. Blocks."""
+        if changed := self.watch.changed():
+            return Refusal("model", changed)
+        try:
+            self.store.measure()
+        except FolderError as error:
+            return Refusal("folder", error.message)
+        return self.store.refusal(snapshot)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Count a save that is not made; pause all of them where the reason is not in this one."""
+        self.refused[refusal.kind] += 1
+        if refusal.pauses:
+            self.pause.enter(refusal.kind, refusal.reason)
+        elif refusal.kind not in self.said:
+            self.said.add(refusal.kind)
+            log.warning("a snapshot was not saved: %s", refusal.reason)
+
+    async def try_again(self) -> None:
+        """While paused: see whether what was in the way is gone; if so, the next save is tried."""
+        nothing = self.describe(Resident(), template=False)
+        try:
+            await self.store.reopen()
+            refusal = await asyncio.to_thread(self.check, nothing)
+        except FolderError as error:
+            refusal = Refusal("folder", error.message)
+        if refusal is not None and refusal.pauses:
+            self.pause.enter(refusal.kind, refusal.reason)
+        else:
+            self.pause.leave(proved=False)
+
+    # under the grant
+
+    async def write(self, slot: int, temporary: str, snapshot: Snapshot, limit: float) -> Saved:
+        """The slot action. Raises what the engine's client raises, SlotActionTimeout."""
+        seconds = limit or time_limit(snapshot.size, self.store.knowledge.speeds.save)
+        return await limited(self.engine.save(slot, temporary), seconds=seconds, what=f"saving slot {slot}")
+
+    async def accept(self, saved: Saved, temporary: str, snapshot: Snapshot, resident: Resident) -> Snapshot:
+        """Compare what was written with what must be in it; Unverified where it is something else."""
+        assert self.store.folder is not None
+        await asyncio.to_thread(files.measured, self.store.folder.path / temporary, saved.bytes)
+        if abs(saved.tokens - resident.tokens) > (0 if snapshot.template else OFF_BY):
+            self.uncertain = f"a slot holds {saved.tokens} tokens where {resident.tokens} were expected"
+            raise Mistaken(self.uncertain)
+        knowledge = self.store.knowledge
+        knowledge.moved(save=True, size=saved.bytes, tokens=saved.tokens, seconds=saved.seconds)
+        seconds = saved.tokens * knowledge.speeds.prefill
+        return msgspec.structs.replace(snapshot, size=saved.bytes, tokens=saved.tokens, seconds=seconds)
+
+    async def give_up(self, temporary: str, error: BaseException) -> None:
+        """A save did not come to its end: say so in the right place, and take the temporary file away."""
+        self.store.pending.discard(temporary)
+        if isinstance(error, Mistaken):
+            log.info("not saved: %s", error.message)
+        elif isinstance(error, SlotActionTimeout):
+            self.uncertain = error.message
+            self.pause.enter("timeout", error.message)
+        elif isinstance(error, EngineRefused):
+            self.pause.enter("engine", f"the engine could not write its slot file ({error.message}); is the disk full?")
+        elif isinstance(error, files.Unverified):
+            self.pause.enter("short", f"the engine's slot file is not what it said: {error.message}")
+        elif isinstance(error, BioproxyError):
+            self.uncertain = f"the engine went away in a save: {error.message}"
+        await asyncio.shield(asyncio.to_thread(self.discard, temporary))
+
+    def discard(self, temporary: str) -> None:
+        """Remove a temporary file, as far as that is possible now. Blocks."""
+        if self.store.folder is not None:
+            with contextlib.suppress(OSError):
+                (self.store.folder.path / temporary).unlink(missing_ok=True)
+
+    # after the grant
+
+    async def commit(self, temporary: str, snapshot: Snapshot, resident: Resident, seconds: float) -> bool:
+        """Make the written file a snapshot; a disk that refuses pauses saving."""
+        try:
+            kept = await self.store.commit(temporary, snapshot, seconds=seconds)
+        except files.Unverified as error:
+            self.pause.enter("short", f"a slot file changed under our hands: {error.message}")
+        except OSError as error:
+            self.pause.enter("disk", f"cannot keep a snapshot: {error.strerror or error}; is the disk full?")
+        else:
+            if kept is not None:
+                self.pause.leave(proved=True)
+            return kept is not None and kept.id in self.store.index.snapshots
+        if resident.saved == snapshot.id:
+            resident.saved = ""
+        return False
+
+    async def settle(self, deadline: float) -> None:
+        """Wait until every commit is done, `deadline` seconds at most."""
+        if self.commits:
+            await asyncio.wait(self.commits, timeout=deadline)
+
+
+class Mistaken(BioproxyError):
+    """The slot holds something else than we thought."""
+
+    code = "slot_changed"

@@ -1,0 +1,144 @@
+"""What `/status`, metrics and tests read of the keeper: one frozen value, made when it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bioproxy.kv.index import unusable
+from bioproxy.kv.policy import Speeds
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from bioproxy.kv.keeper import Keeper
+
+
+class ResidentStatistics(msgspec.Struct, frozen=True):
+    """One slot. `state`: `empty`, `unknown`, `template`, `conversation` or `changing`; `saved`: it is on disk."""
+
+    state: str
+    tokens: int = 0
+    prefix: str = ""
+    group: str = ""
+    saved: bool = False
+
+
+class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot without its chain. `unused` says why it will not be restored; `seconds` is the prefill in it."""
+
+    id: str
+    name: str
+    template: bool
+    prefix: str
+    version: str
+    group: str
+    tokens: int
+    bytes: int
+    seconds: float
+    created: float
+    used: float
+    uses: int
+    gained: float
+    build: str
+    unused: str = ""
+
+
+class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV cache at one moment. Bytes, tokens, seconds; `restores` by status, `dropped` and `refused` by reason."""
+
+    policy: str
+    directory: str
+    restoring: bool
+    saving: bool
+    paused: str  # the kind; empty while saving goes on
+    reason: str
+    notes: tuple[str, ...]
+    fingerprint: str
+    visible: tuple[str, ...]
+    hidden: tuple[str, ...]
+    build: str
+    build_check: str
+    diverging: str
+    snapshots: int
+    bytes: int
+    budget: int
+    free: int
+    written_today: int
+    slots: tuple[ResidentStatistics, ...]
+    speeds: Speeds
+    restores: dict[str, int]
+    dropped: dict[str, int]
+    refused: dict[str, int]
+
+
+def statistics(keeper: Keeper) -> KvStatistics:
+    """The keeper at this moment."""
+    store, attaching, findings = keeper.store, keeper.attaching, keeper.decisions.findings
+    return KvStatistics(
+        policy=keeper.config.policy,
+        directory=str(store.folder.path) if store.folder else "",
+        restoring=keeper.restoring,
+        saving=keeper.saving,
+        paused=keeper.pause.kind,
+        reason=keeper.pause.reason or keeper.actions.doubt,
+        notes=findings.notes,
+        fingerprint=attaching.fingerprint.value,
+        visible=attaching.fingerprint.visible,
+        hidden=attaching.fingerprint.hidden,
+        build=attaching.fingerprint.build,
+        build_check=attaching.builds.outcome,
+        diverging=store.knowledge.diverging if findings.diverging else "worthless",
+        snapshots=len(keeper.list()),
+        bytes=store.index.size,
+        budget=store.budget,
+        free=store.free,
+        written_today=store.today(),
+        slots=tuple(of_slot(slot) for slot in keeper.residents.slots),
+        speeds=keeper.speeds,
+        restores=dict(keeper.actions.restores),
+        dropped=dict(store.dropped),
+        refused=dict(keeper.saver.refused),
+    )
+
+
+def of_slot(slot: Resident) -> ResidentStatistics:
+    """One slot."""
+    if slot.busy:
+        state = "changing"
+    elif slot.empty:
+        state = "empty"
+    elif not slot.cuts:
+        state = "unknown"
+    else:
+        state = "template" if slot.shared else "conversation"
+    return ResidentStatistics(state, slot.tokens, slot.prefix, slot.group, bool(slot.saved))
+
+
+def of_snapshots(keeper: Keeper) -> tuple[SnapshotStatistics, ...]:
+    """Every snapshot, the last used first."""
+    return tuple(of_snapshot(one, keeper) for one in keeper.list())
+
+
+def of_snapshot(one: Snapshot, keeper: Keeper) -> SnapshotStatistics:
+    """One snapshot, with the reason why it is not used, if there is one."""
+    scope = keeper.store.scope
+    other = "" if one.fingerprint == scope.fingerprint else "another model, or other launch arguments"
+    return SnapshotStatistics(
+        id=one.id,
+        name=one.name,
+        template=one.template,
+        prefix=one.prefix,
+        version=one.version,
+        group=one.group,
+        tokens=one.tokens,
+        bytes=one.size,
+        seconds=one.seconds,
+        created=one.created,
+        used=one.used,
+        uses=one.uses,
+        gained=one.gained,
+        build=one.build,
+        unused=unusable(one, scope) or other,
+    )

@@ -1,0 +1,274 @@
+"""The snapshots of one engine's folder: the table and the disk kept in step.
+
+One lock orders everything that changes the folder, so that a newer snapshot of a conversation is never overtaken by the
+one it replaces. The table (index.py) is only touched on the loop's thread and only after the disk agreed; reading it
+needs no lock. Nothing here talks to the engine: slot actions are saver.py's and restorer.py's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from bioproxy.config.schema import Kv
+from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
+from bioproxy.kv import files, policy
+from bioproxy.kv.folder import Folder, FolderError
+from bioproxy.kv.index import Index, Scope
+from bioproxy.kv.knowledge import Knowledge, Ledger, Use
+from bioproxy.kv.policy import Refusal, Value
+from bioproxy.kv.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """Snapshots on disk, for the engine with the present `scope`. `wall`: unix time; `step`: hears a commit's steps."""
+
+    def __init__(
+        self,
+        *,
+        config: Kv,
+        bus: Bus,
+        wall: Callable[[], float] = time.time,
+        step: Callable[[str], None] = files.quiet,
+    ) -> None:
+        self.config = config
+        self.bus = bus
+        self.wall = wall
+        self.step = step
+        self.folder: Folder | None = None
+        self.index = Index()
+        self.ledger = Ledger()
+        self.knowledge = Knowledge()
+        self.scope = Scope()
+        self.lock = asyncio.Lock()
+        self.pending: set[str] = set()  # temporary files that wait for their commit
+        self.pinned: set[str] = set()  # snapshots that are being read
+        self.current: dict[str, str] = {}  # prefix to the version that is in use
+        self.budget = config.disk_budget
+        self.free = 0
+        self.dropped: Counter[str] = Counter()
+        self.dirty: set[str] = set()  # quarantined or adopted, and the sidecar does not say so yet
+        self.flushed = b""
+
+    async def open(self, path: Path) -> None:
+        """Own the folder at `path` and read what is in it. Raises FolderError; there is no folder then."""
+        async with self.lock:
+            if self.folder is not None and self.folder.path != path:
+                await self.shut()
+            folder = self.folder or Folder(path)
+            try:
+                await asyncio.to_thread(folder.occupy)
+                await asyncio.to_thread(folder.probe)
+                found = await asyncio.to_thread(folder.load, frozenset(self.pending))
+            except FolderError:
+                folder.leave()
+                self.folder = None
+                self.index = Index()
+                raise
+            self.folder = folder
+            self.index = Index()
+            self.ledger = found.ledger
+            for snapshot in found.snapshots:
+                self.index.add(snapshot)
+        for name, reason in found.removed:
+            log.info("removed %s: %s", name, reason)
+
+    async def reopen(self) -> None:
+        """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
+        folder = self.folder
+        if folder is None:
+            return
+        async with self.lock:
+            if await asyncio.to_thread(folder.holds):
+                await asyncio.to_thread(folder.probe)
+                return
+        await self.open(folder.path)
+
+    async def shut(self) -> None:
+        """Write the ledger and give the folder back; the lock is held by the caller."""
+        if self.folder is not None:
+            await self.write_marks()
+            await self.write_ledger()
+            self.folder.leave()
+            self.folder = None
+
+    async def close(self) -> None:
+        """Give the folder back, its ledger written."""
+        async with self.lock:
+            await self.shut()
+
+    def use(self, fingerprint: str, build: str) -> None:
+        """From now on the engine is this one; what was learnt about it before counts."""
+        self.ledger.engines[fingerprint] = self.ledger.engines.get(fingerprint, Knowledge(build=build)).upgraded(build)
+        self.knowledge = self.ledger.engines[fingerprint]
+        self.scope = Scope(fingerprint, build)
+
+    def adopt(self, snapshots: Iterable[Snapshot]) -> None:
+        """Take snapshots of another build as the present one's, which was proved to read them."""
+        for snapshot in snapshots:
+            self.index.add(msgspec.structs.replace(snapshot, build=self.scope.build))
+            self.dirty.add(snapshot.id)
+
+    # what may be written
+
+    def today(self) -> int:
+        """Bytes written on the present day (UTC)."""
+        day = datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
+        if self.ledger.day != day:
+            self.ledger.day, self.ledger.written = day, 0
+        return self.ledger.written
+
+    def measure(self) -> None:
+        """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
+        assert self.folder is not None
+        self.free = self.folder.free()
+        self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
+
+    def refusal(self, snapshot: Snapshot) -> Refusal | None:
+        """Whether the disk and the budget allow a file like `snapshot` (its size is an estimate); after `measure`."""
+        refused = policy.refuses(
+            snapshot.size,
+            budget=self.budget,
+            free=self.free,
+            min_free=self.config.min_free,
+            written=self.today(),
+            write_budget=self.config.write_budget,
+        )
+        if refused is not None or self.fits(snapshot):
+            return refused
+        reason = "the disk budget is full of snapshots that are worth more; raise kv.disk_budget"
+        return Refusal("budget", reason, pauses=False)
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether room can be made for `snapshot` without throwing out what is worth more."""
+        replaced = sum(one.size for one in self.index.ancestors(snapshot))
+        excess = self.index.size - replaced + snapshot.size - self.budget
+        if excess <= 0:
+            return True
+        added = Index()
+        added.add(snapshot)
+        mine = added.values(now=self.wall(), scope=self.scope, current=self.current)
+        return snapshot.id not in policy.evict([*self.values(), *mine], excess)
+
+    def values(self) -> list[Value]:
+        """What the eviction chooses from."""
+        return self.index.values(now=self.wall(), scope=self.scope, current=self.current, spare=frozenset(self.pinned))
+
+    # changes
+
+    async def commit(self, temporary: str, snapshot: Snapshot, *, seconds: float) -> Snapshot | None:
+        """Make the engine's temporary file a snapshot, and room for it. None (and a log line) where that failed.
+
+        `seconds`: what the engine took to write it. Raises OSError where the disk refuses, Unverified for a bad file.
+        """
+        async with self.lock:
+            if self.folder is None:
+                self.pending.discard(temporary)
+                return None
+            try:
+                kept = await asyncio.to_thread(files.commit, self.folder.path, temporary, snapshot, step=self.step)
+            finally:
+                self.pending.discard(temporary)
+            self.index.add(kept)
+            self.today()
+            self.ledger.written += kept.size
+            for old in self.index.ancestors(kept):
+                await self.take_away(old, "replaced")
+            await self.make_room()
+        if not kept.reference:
+            self.bus.publish(SnapshotSaved(prefix=kept.prefix, tokens=kept.tokens, bytes=kept.size, seconds=seconds))
+        return kept
+
+    async def make_room(self) -> None:
+        """Drop the least valuable until the budget holds; the lock is held."""
+        for identity in policy.evict(self.values(), self.index.size - self.budget):
+            await self.take_away(self.index.snapshots[identity], "budget")
+
+    async def drop(self, snapshots: Iterable[Snapshot], reason: str) -> None:
+        """Remove snapshots from table and disk; `reason` as in events.SnapshotDropped."""
+        async with self.lock:
+            for snapshot in snapshots:
+                await self.take_away(snapshot, reason)
+
+    async def take_away(self, snapshot: Snapshot, reason: str) -> None:
+        """Remove one; the lock is held. A file that cannot be removed is forgotten all the same, and never used."""
+        if self.index.remove(snapshot.id) is None:
+            return
+        self.ledger.uses.pop(snapshot.id, None)
+        self.dropped[reason] += 1
+        if self.folder is not None:
+            try:
+                await asyncio.to_thread(files.remove, self.folder.path, snapshot)
+            except OSError as error:
+                log.warning("cannot remove %s: %s", snapshot.name, error.strerror)
+        self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason=reason, bytes=snapshot.size))
+
+    def mark(self, snapshot: Snapshot, reason: str) -> None:
+        """Never use `snapshot` again, and say why in the list; its file goes when room is needed.
+
+        The sidecar hears of it at the next `look_after`.
+        """
+        known = self.index.snapshots.get(snapshot.id)
+        if known is None or known.quarantined:
+            return
+        self.index.add(msgspec.structs.replace(known, quarantined=reason))
+        self.dirty.add(snapshot.id)
+        self.dropped["quarantined"] += 1
+        log.warning("snapshot %s is not used any more: %s", snapshot.name, reason)
+        self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason="quarantined", bytes=snapshot.size))
+
+    async def quarantine(self, snapshot: Snapshot, reason: str) -> None:
+        """The same, and on disk when this returns: what may have killed the engine must not be tried again."""
+        self.mark(snapshot, reason)
+        async with self.lock:
+            await self.write_marks()
+
+    async def write_marks(self) -> None:
+        """Write the sidecars of quarantined and adopted snapshots; the lock is held."""
+        while self.dirty and self.folder is not None:
+            snapshot = self.index.snapshots.get(self.dirty.pop())
+            if snapshot is not None:
+                try:
+                    await asyncio.to_thread(self.folder.describe, snapshot)
+                except OSError as error:
+                    log.warning("cannot describe %s anew: %s", snapshot.name, error.strerror)
+
+    def used(self, snapshot: Snapshot, *, gained: float = 0.0) -> None:
+        """`snapshot` served a request and spared `gained` seconds of prefill."""
+        known = self.index.snapshots.get(snapshot.id)
+        if known is None:
+            return
+        use = Use(self.wall(), known.uses + 1, known.gained + max(0.0, gained))
+        self.ledger.uses[snapshot.id] = use
+        self.index.snapshots[snapshot.id] = msgspec.structs.replace(
+            known, used=use.used, uses=use.uses, gained=use.gained
+        )
+
+    async def look_after(self) -> None:
+        """Housekeeping: age out, make room, remove leftovers, keep the ledger. Raises FolderError."""
+        if self.folder is None:
+            return
+        await self.drop(self.index.aged(before=self.wall() - self.config.max_age), "aged")
+        async with self.lock:
+            await asyncio.to_thread(self.measure)
+            await self.make_room()
+            await self.write_marks()
+            await self.write_ledger()
+
+    async def write_ledger(self) -> None:
+        """Keep the ledger if it changed; the lock is held. A full disk only costs what was learnt since."""
+        data = msgspec.json.encode(self.ledger)
+        if self.folder is not None and data != self.flushed:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.folder.write_ledger, data)
+                self.flushed = data
