@@ -1,9 +1,9 @@
 """The composition root: every part is built here, from one Config, and nowhere else.
 
-Start order: templates (a broken one ends the start), listeners, then the services, so that the ports answer within half a
-second whatever the engine does. Stop order is the way back: no new connections, streams finish up to a deadline, what pays
-is saved, services end, our connections to the engine close, and only then an engine of ours is stopped (llama-server does
-not exit while a connection is open: facts, section 3).
+Start order: templates (a broken one ends the start), listeners, then the services, so that the ports answer within
+half a second whatever the engine does. Stop order is the way back: no new connections, streams finish up to a
+deadline, what pays is saved, services end, our connections to the engine close, and only then an engine of ours is
+stopped (llama-server does not exit while a connection is open: facts, section 3).
 
 Each service is *guarded*: a fault in a warm-up is logged, counted and retried; it never cuts a stream. Only a listener
 that cannot be opened ends the program.
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from bioproxy import __version__, aio, log as logs
+from bioproxy import aio
+from bioproxy import log as logs
 from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
 from bioproxy.config.difference import difference
@@ -92,27 +93,50 @@ class App:
         self.bus.subscribe(EngineChanged, log_engine)
         self.metrics = Metrics(self.bus)
         self.state = state_folder(config)
-        self.catalogue = Catalogue(prefix_paths(config), folder=loaded.folder, settle=config.warmup.settle, bus=self.bus)
+        self.catalogue = Catalogue(
+            prefix_paths(config), folder=loaded.folder, settle=config.warmup.settle, bus=self.bus
+        )
         self.catalogue.load()
         self.launched: Launched | None = launch(config) if config.model else None
         self.pool = Pool(parse_origin(self.launched.url if self.launched else config.backend_url))
         self.llama = Llama(self.pool, key=config.backend_key)
         self.gate = Gate(capacity=1, limit=config.queue_limit, timeout=config.queue_timeout)
-        self.keeper = Keeper(config=config.kv, bus=self.bus, llama=self.llama, state_folder=str(self.state))
+        self.keeper = Keeper(config=config.kv, bus=self.bus, llama=self.llama)
         self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends
         self.pins = Pins(self.state / "pins")
         self.heads = Heads(str(self.state / "heads"), limit=config.warmup.heads, max_age=config.kv.max_age)
-        self.attachment = Attachment(self.pool, bus=self.bus, key=config.backend_key)
-        self.attachment.on_ready, self.attachment.on_gone = self.engine_ready, self.engine_gone
+        self.attachment = self.one_attachment()
         self.runner = self.one_runner()
         self.engine = self.one_engine()
         self.front = Front(config, engine=self.engine, bus=self.bus)
         self.admin = Admin(config=config, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus)
         self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=error_answer)
         self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
-        self.metrics.watch(gate=self.gate.statistics, kv=self.keeper.statistics)
+        self.metrics.watch(
+            gate=self.gate.statistics,
+            kv=self.keeper.statistics,
+            engine=self.attachment.statistics,
+            templates=self.catalogue.statistics,
+            servers={"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics},
+        )
         self.services: list[asyncio.Task[None]] = []
+
+    def one_attachment(self) -> Attachment:
+        """The engine's owner, which tells us when it comes, goes, or hangs."""
+        launched = self.launched
+        attachment = Attachment(
+            self.pool,
+            bus=self.bus,
+            llama=self.llama,
+            expect_pid=(lambda: launched.pid) if launched else (lambda: None),
+            stall_timeout=self.config.stall_timeout,
+        )
+        attachment.on_ready = self.engine_ready
+        attachment.on_gone = self.engine_gone
+        attachment.on_stuck = self.engine_stuck
+        attachment.on_emptied = self.keeper.unknown
+        return attachment
 
     def one_runner(self) -> Runner:
         """The warm-up, which knows gate, cache, templates and engine by what they can do."""
@@ -187,13 +211,25 @@ class App:
         self.proxy_server.stop_accepting()
         self.gate.refuse(BioproxyError("bioproxy is shutting down", status=503, retry_after=max(1, round(deadline))))
         await self.proxy_server.close(deadline=deadline)
+        await self.last_save()
         await aio.finish(self.services)
-        await self.keeper.close(timeout=self.config.kv.save_timeout)
+        await self.keeper.close(deadline=self.config.kv.save_timeout)
         await self.pins.flush()
         await self.pool.close()
         if self.launched is not None:
             await self.launched.stop()
+        self.admin.close()
         await self.admin_server.close(deadline=1.0)
+
+    async def last_save(self) -> None:
+        """Save what is resident and pays, in `kv.save_timeout` seconds at most."""
+        self.gate.error = None  # the waiters were told; this grant is ours
+        try:
+            async with asyncio.timeout(self.config.kv.save_timeout):
+                with await self.gate.acquire(work="background", exclusive=True) as grant:
+                    await self.keeper.save_idle(grant)
+        except TimeoutError:
+            log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")
 
     # the engine's life, as the attachment tells it
 
@@ -207,12 +243,18 @@ class App:
         self.gate.settled()
         self.gate.open()
 
-    async def engine_gone(self, reason: str) -> None:
+    def engine_gone(self, reason: str) -> None:
         """It went away. Requests for an engine of ours wait for it; one that we only attach to answers for itself."""
         self.keeper.gone(reason)
         self.runner.gone()
         if self.launched is not None:
             self.gate.close(reason)
+
+    async def engine_stuck(self, reason: str) -> None:
+        """It computes nothing any more: an engine of ours is started anew, another one is only not ready."""
+        self.gate.close(f"the engine is stuck: {reason}")
+        if self.launched is not None:
+            await self.launched.restart(reason)
 
     async def settle(self) -> None:
         """Where a client left in mid-answer, look at the slots now and then until they are seen idle (kv-rule 4)."""
@@ -237,12 +279,12 @@ class App:
         """`POST /warmup/{prefix}`: look at a template now; its states. NotFound where there is none."""
         return await self.runner.warm(prefix)
 
-    async def reload(self) -> ConfigReloaded:
+    async def reload(self) -> tuple[str, ...]:
         """Read the configuration again and take over what changed; ConfigError changes nothing and is remembered."""
         try:
             loaded = self.read_again()
             changed = difference(self.config, loaded.config)
-            if "prefixes" in changed:
+            if any(key.split(".")[0] == "prefixes" for key in changed):
                 await self.catalogue.replace(prefix_paths(loaded.config))
         except ConfigError as error:
             self.reload_error = error.message
@@ -250,10 +292,20 @@ class App:
             raise
         self.take_over(loaded, changed)
         self.reload_error = ""
-        event = ConfigReloaded(changed=changed)
-        self.bus.publish(event)
+        self.bus.publish(ConfigReloaded(changed=changed))
         log.info("configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
-        return event
+        return changed
+
+    # what the admin port shows
+
+    def status(self) -> Status:
+        """Everything about now, for `/status`."""
+        return status_of(self)
+
+    def unready(self) -> str:
+        """Why a request would not be served now; empty when it would."""
+        state = self.attachment.statistics()
+        return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
 
     def take_over(self, loaded: Loaded, changed: tuple[str, ...]) -> None:
         """Let each part have its new values; what needs a restart keeps the old ones and is named."""
@@ -273,4 +325,10 @@ class App:
 def log_engine(event: EngineChanged) -> None:
     """One line for each change of the engine's state."""
     what = " ".join(part for part in (event.model, event.build) if part)
-    log.info("engine at %s is %s%s%s", event.url, event.state, f" ({what})" if what else "", f": {event.reason}" if event.reason else "")
+    log.info(
+        "engine at %s is %s%s%s",
+        event.url,
+        event.state,
+        f" ({what})" if what else "",
+        f": {event.reason}" if event.reason else "",
+    )

@@ -11,6 +11,7 @@ from bioproxy.wire.message import Headers, Request
 
 ALWAYS_DROPPED = frozenset({b"x-conversation-id", b"x-request-id"})
 KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+CORS_OF_ENGINE = (b"access-control-",)
 LENGTHS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
 
 
@@ -30,5 +31,5 @@ def request_headers(request: Request, *, request_id: str, drop_keys: bool, engin
 def end_to_end(headers: Headers) -> Headers:
     """An answer's headers for an answer that we send whole ourselves: framing and CORS are ours."""
     return [
-        pair for pair in headers if (name := pair[0].lower()) not in LENGTHS and not name.startswith(b"access-control-")
+        pair for pair in headers if (name := pair[0].lower()) not in LENGTHS and not name.startswith(CORS_OF_ENGINE)
     ]

@@ -12,8 +12,10 @@ idle.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
+from typing import Literal
 
 import msgspec
 
@@ -21,8 +23,10 @@ from bioproxy.engines.llama import Timings, read_timings
 from bioproxy.errors import EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.forward import end_to_end
+from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.keepalive import Keepalive
+from bioproxy.front.turn import acquire
+from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.expand import Expanded, expand
@@ -60,7 +64,7 @@ def open_body(exchange: Exchange, engine: Engine) -> Expanded:
 class Inference:
     """One computing request on one engine."""
 
-    __slots__ = ("engine", "exchange", "expanded", "headers", "keepalive", "want")
+    __slots__ = ("engine", "exchange", "expanded", "headers", "keepalive", "stalled", "task", "want")
 
     def __init__(
         self, exchange: Exchange, engine: Engine, expanded: Expanded, *, headers: Headers, period: float
@@ -71,6 +75,8 @@ class Inference:
         self.headers = headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
+        self.stalled = ""
+        self.task = asyncio.current_task()
         exchange.streaming = expanded.stream
         exchange.record.stream = expanded.stream
         exchange.record.prefix = expanded.prefix
@@ -114,36 +120,57 @@ class Inference:
 
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""
-        principal = self.exchange.principal
-        self.exchange.record.gated = True
-        grant = await self.engine.gate.acquire(
-            work=self.exchange.record.work,
-            client=self.exchange.record.client,
-            priority=principal.priority if principal else 0,
-            max_running=principal.max_running if principal else 0,
-            owner=principal.name if principal else "",
-            key=self.want,
-        )
-        self.exchange.record.queue += grant.waited
-        sent = whole = False
-        response: Response | None = None
+        grant = await acquire(self.exchange, self.engine, key=self.want)
         prepared = Prepared()
+        sent = whole = False
+        unwatch = self.engine.attachment.watch(lambda: self.exchange.tail.total, self.stall)
         try:
             self.accepted()
-            prepared = await self.engine.keeper.prepare(self.want, grant)
-            self.exchange.record.restore += prepared.seconds
-            self.exchange.record.save += prepared.save_seconds
+            prepared = await self.prepare(grant)
             sent = True
-            request = self.exchange.request
-            response = await self.engine.pool.request("POST", request.target, self.headers, self.expanded.body)
-            done = await self.answer(response)
+            done = await self.send()
             whole = True
+            self.settle(prepared, complete=True)
+            self.exchange.record.save += await self.engine.keeper.conclude(self.want, grant)
+        except asyncio.CancelledError:
+            self.raise_stalled()
+            raise
+        else:
             return done
         finally:
-            if response is not None and not whole:
-                response.abort()
-            self.settle(prepared, complete=whole)
+            unwatch()
+            if not whole:
+                self.settle(prepared, complete=False)
             grant.release(cut=sent and not whole, unsent=not sent)
+
+    async def prepare(self, grant: Grant) -> Prepared:
+        """Let the keeper bring back what pays."""
+        prepared = await self.engine.keeper.prepare(self.want, grant)
+        self.exchange.record.restore += prepared.seconds
+        self.exchange.record.save += prepared.save_seconds
+        return prepared
+
+    async def send(self) -> bool:
+        """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
+        request = self.exchange.request
+        response = await self.engine.pool.request("POST", request.target, self.headers, self.expanded.body)
+        try:
+            return await self.answer(response)
+        except BaseException:
+            response.abort()
+            raise
+
+    def raise_stalled(self) -> None:
+        """Turn a cancellation that was ours into what the client shall be told; one from outside stays what it is."""
+        task = asyncio.current_task()
+        if self.stalled and task is not None and task.uncancel() == 0:
+            raise EngineUnavailable(self.stalled, status=504) from None
+
+    def stall(self, reason: str) -> None:
+        """The engine shows no sign of life: this request ends, with an answer that says so."""
+        self.stalled = reason
+        if self.task is not None:
+            self.task.cancel()
 
     async def answer(self, response: Response) -> bool:
         """Relay the engine's answer; False when it says that it is still loading."""
@@ -159,6 +186,7 @@ class Inference:
             response,
             exchange.responder,
             headers=self.timing_headers(),
+            drop=CORS_OF_ENGINE,
             tail=exchange.tail,
             started=self.keepalive.began,
         )
@@ -217,7 +245,7 @@ def note_timings(exchange: Exchange, timings: Timings) -> None:
         record.prefill = max(0.0, exchange.tail.first - exchange.request.arrived - waited)
 
 
-def cache_word(status: str, timings: Timings | None) -> str:
+def cache_word(status: str, timings: Timings | None) -> Literal["", "hit", "restored", "miss"]:
     """`restored`, `hit` or `miss`, from what the engine counted; empty where it did not say."""
     if timings is None or timings.cached is None:
         return ""

@@ -17,8 +17,8 @@ import msgspec
 from bioproxy.errors import Forbidden, RequestError
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.forward import end_to_end
-from bioproxy.gate.gate import Grant
+from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
+from bioproxy.front.turn import acquire
 from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import relay, tunnel
 from bioproxy.wire.upstream import Response
@@ -42,7 +42,7 @@ async def answer(exchange: Exchange, response: Response) -> None:
             await tunnel(response, exchange.responder)
         else:
             exchange.streaming = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
-            await relay(response, exchange.responder, headers=[], tail=exchange.tail)
+            await relay(response, exchange.responder, headers=[], drop=CORS_OF_ENGINE, tail=exchange.tail)
     except BaseException:
         response.abort()
         raise
@@ -58,22 +58,6 @@ async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: byte
     finally:
         engine.keeper.unknown(f"{exchange.request.method} {exchange.request.path} may have used a slot")
         grant.release(cut=not whole)
-
-
-async def acquire(exchange: Exchange, engine: Engine, *, exclusive: bool = False) -> Grant:
-    """A user's grant for this exchange; `exclusive`: once nothing else runs."""
-    principal = exchange.principal
-    exchange.record.gated = True
-    grant = await engine.gate.acquire(
-        work="user",
-        client=exchange.record.client,
-        priority=principal.priority if principal else 0,
-        max_running=principal.max_running if principal else 0,
-        owner=principal.name if principal else "",
-        exclusive=exclusive,
-    )
-    exchange.record.queue += grant.waited
-    return grant
 
 
 def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:

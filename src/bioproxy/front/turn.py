@@ -1,0 +1,32 @@
+"""Waiting one's turn: the one place where a request of a client meets the gate."""
+
+from __future__ import annotations
+
+import time
+
+from bioproxy.front.engine import Engine
+from bioproxy.front.exchange import Exchange
+from bioproxy.gate.gate import Grant
+
+
+async def acquire(exchange: Exchange, engine: Engine, *, key: object = None, exclusive: bool = False) -> Grant:
+    """A grant for this exchange's client; `exclusive`: once nothing else runs.
+
+    The wait is noted also where it was in vain: who gave up after a minute belongs into the histogram of waits. Raises
+    what the gate raises (QueueFull, QueueTimeout, the shutdown's error).
+    """
+    record, principal = exchange.record, exchange.principal
+    record.gated = True
+    started = time.monotonic()
+    try:
+        return await engine.gate.acquire(
+            work=record.work,
+            client=record.client,
+            priority=principal.priority if principal else 0,
+            max_running=principal.max_running if principal else 0,
+            owner=principal.name if principal else "",
+            key=key,
+            exclusive=exclusive,
+        )
+    finally:
+        record.queue += time.monotonic() - started

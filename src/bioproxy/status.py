@@ -1,0 +1,84 @@
+"""`/status`: what every part says of itself, in one value.
+
+Nothing is computed here. Each part has `statistics()`, a frozen Struct without private text, and this module puts
+them side by side. So what an operator sees is what the tests assert on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bioproxy import __version__
+from bioproxy.engines.attach import AttachmentStatistics
+from bioproxy.gate.statistics import GateStatistics
+from bioproxy.kv.keeper import KvStatistics, Snapshot
+from bioproxy.templates.catalogue import TemplateStatistics
+from bioproxy.templates.pins import PinStatistics
+from bioproxy.warmup.runner import RunnerStatistics
+from bioproxy.wire.server import ServerStatistics
+
+if TYPE_CHECKING:
+    from bioproxy.app import App
+
+
+class ConfigStatus(msgspec.Struct, frozen=True):
+    """Where the configuration came from, what is odd about it, and why the last reload failed (empty: it did not)."""
+
+    path: str | None
+    warnings: tuple[str, ...]
+    reload_error: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole program at one moment."""
+
+    version: str
+    pid: int
+    started: float  # unix time
+    uptime: float  # seconds
+    config: ConfigStatus
+    engine: AttachmentStatistics
+    gate: GateStatistics
+    templates: tuple[TemplateStatistics, ...]
+    warmup: RunnerStatistics
+    kv: KvStatistics
+    snapshots: tuple[Snapshot, ...]
+    pins: PinStatistics
+    servers: dict[str, ServerStatistics]
+    notes: tuple[str, ...]
+
+
+def notes(app: App) -> tuple[str, ...]:
+    """What an operator should know and nobody else says."""
+    shared = "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
+    return (shared,) if len(app.config.api_keys) > 1 and app.config.kv.isolate == "off" else ()
+
+
+def without_template(engine: AttachmentStatistics) -> AttachmentStatistics:
+    """The engine's state without its chat template, which is pages long."""
+    facts = engine.facts and msgspec.structs.replace(engine.facts, chat_template="")
+    return msgspec.structs.replace(engine, facts=facts)
+
+
+def status_of(app: App) -> Status:
+    """Ask every part."""
+    return Status(
+        version=__version__,
+        pid=os.getpid(),
+        started=app.started,
+        uptime=time.time() - app.started,
+        config=ConfigStatus(app.loaded.path, tuple(str(one) for one in app.loaded.warnings), app.reload_error),
+        engine=without_template(app.attachment.statistics()),
+        gate=app.gate.statistics(),
+        templates=app.catalogue.statistics(),
+        warmup=app.runner.statistics(),
+        kv=app.keeper.statistics(),
+        snapshots=tuple(msgspec.structs.replace(one, cuts=()) for one in app.keeper.list()),
+        pins=app.pins.statistics(),
+        servers={"proxy": app.proxy_server.statistics(), "admin": app.admin_server.statistics()},
+        notes=notes(app),
+    )
