@@ -41,6 +41,7 @@ class ServerConnection(asyncio.Protocol):
 
     __slots__ = (
         "deadline",
+        "deaf",
         "drained",
         "keep",
         "lingering",
@@ -69,6 +70,7 @@ class ServerConnection(asyncio.Protocol):
         self.unsent = 0
         self.keep = True
         self.lost = self.lingering = self.paused = False
+        self.deaf = False  # we paused reading
 
     # what the event loop calls
 
@@ -88,10 +90,17 @@ class ServerConnection(asyncio.Protocol):
         now = self.server.time()
         if self.task is not None:
             if not self.reader.keep(data, now):
-                log.info("%s sent more than %d bytes behind a request: cut", self.reader.peer, PIPELINED)
-                self.cut()
+                self.overfull()
         elif not self.lingering and not self.transport.is_closing():
             self.read(data, now)
+
+    def overfull(self) -> None:
+        """Too much came behind a request: that closes the connection, unless its answer is out and was only just."""
+        if self.responder is not None and self.responder.finished:
+            self.pause()
+        else:
+            log.info("%s sent more than %d bytes behind a request: cut", self.reader.peer, PIPELINED)
+            self.cut()
 
     def eof_received(self) -> None:
         """The client sends no more, so it left: what runs for it ends now, even where answer bytes wait unread."""
@@ -176,6 +185,7 @@ class ServerConnection(asyncio.Protocol):
         limits = self.server.limits
         self.deadline = now + (limits.write_timeout if self.paused else limits.idle_timeout)
         self.reader.restart()
+        self.resume()
         if self.reader.kept:
             self.read(b"", now)
 
@@ -305,11 +315,13 @@ class ServerConnection(asyncio.Protocol):
             receive(early)
 
     def pause(self) -> None:
-        """Read nothing from the client (a tunnel's engine is behind)."""
-        if not self.lost and not self.transport.is_closing():
+        """Read nothing from the client: a tunnel's engine is behind, or a handler is after its answer."""
+        if not self.deaf and not self.lost and not self.transport.is_closing():
+            self.deaf = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
-        if not self.lost and not self.transport.is_closing():
+        if self.deaf and not self.lost and not self.transport.is_closing():
+            self.deaf = False
             self.transport.resume_reading()
