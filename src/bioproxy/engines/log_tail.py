@@ -25,15 +25,17 @@ class LogTail:
         """Take the next piece of output."""
         self.bytes_in += len(data)
         first, *others = data.rsplit(b"\n", self.kept.maxlen or 0)
-        if not others:
-            self.open = (self.open + data[: self.longest])[: self.longest]
-            return
         if b"\n" in first:  # more lines than are kept: the first ones are lost anyway
             self.open = b""
             first = first[first.rindex(b"\n") + 1 :]
-        self.kept.append((self.open + first[: self.longest])[: self.longest])
-        self.kept.extend(line[: self.longest] for line in others[:-1])
-        self.open = others[-1][: self.longest]
+        lines = [self.shortened(self.open + first), *map(self.shortened, others)]
+        self.open = lines.pop()
+        self.kept.extend(lines)
+
+    def shortened(self, line: bytes) -> bytes:
+        """The beginning of what a line shows: a carriage return inside it hides what stood before."""
+        shown = line.rstrip(b"\r").rfind(b"\r") + 1
+        return line[shown : shown + self.longest]
 
     def lines(self) -> tuple[str, ...]:
         """What is kept, oldest first, as printable text; of a progress line that overwrote itself the last state."""
@@ -47,5 +49,5 @@ class LogTail:
 
 def readable(line: bytes) -> str:
     """`line` as text that no terminal acts upon."""
-    text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode("utf-8", "replace")
+    text = line.rstrip(b"\r").decode("utf-8", "replace")
     return "".join(character if character.isprintable() or character == "\t" else "\ufffd" for character in text)
