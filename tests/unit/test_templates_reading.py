@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,27 @@ def test_a_name_too_long_for_the_system_is_told(tmp_path: Path) -> None:
     """An error of the system is an error of the template, not of the program."""
     (found,) = problems(tmp_path, {"t/t.md": f"<{{{'x' * 5000}}}><{{message}}>"})
     assert found.endswith("cannot be read: file name too long")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes UTF-8 names only")
+def test_odd_file_names_stand_on_one_line(tmp_path: Path) -> None:
+    """A name may hold a newline, or bytes that are no UTF-8."""
+    (tmp_path / "t" / "x").mkdir(parents=True)
+    (tmp_path / "t" / "x" / "a\nb").write_text("1")
+    (tmp_path / "t" / "x" / os.fsdecode(b"c\xff")).write_text("2")
+    expected = "==> x/a\ufffdb <==\n1\n==> x/c\ufffd <==\n2\nMESSAGE"
+    assert text(tmp_path, {"t/t.md": "<{x/*}><{message}>"}) == expected
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the system's reason; a folder that may not be entered too."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    found = problems(tmp_path, {"t/t.md": "<{a}><{message}>", "t/a": ""})
+    assert found == ["/t/t.md:1: prefixes.@code: a: cannot be read: permission denied"]
 
 
 def test_huge_files_and_huge_templates_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,9 @@ class Reader:
         except TemplateError as error:
             self.fault(error.message, line=place.line)
             return []
+        except OSError as error:
+            self.fault(f"{place.name}: cannot be read: {reason(error)}", line=place.line)
+            return []
         self.size += sum(len(text.text or "") for text in texts)
         if self.size > MOST:
             self.fault(f"with {place.name} the template is larger than {MOST >> 20} MiB", line=place.line)
@@ -126,13 +129,10 @@ class Reader:
         """The file called `name`, or the files that it means as a pattern."""
         for folder in self.folders:
             path = folder / name
-            try:
-                if path.is_dir():
-                    raise TemplateError(f"{name} is a folder; write <{{{name.rstrip('/')}/**}}> for the files in it")
-                if path.exists():
-                    return [self.named(name, path)]
-            except OSError as error:
-                raise TemplateError(f"{name}: cannot be read: {reason(error)}") from error
+            if path.is_dir():
+                raise TemplateError(f"{name} is a folder; write <{{{name.rstrip('/')}/**}}> for the files in it")
+            if path.exists():
+                return [self.named(name, path)]
         if is_pattern(name):
             return self.pattern(name)
         raise TemplateError(f"there is no file {name} {self.places(name)}")
@@ -146,7 +146,7 @@ class Reader:
     def pattern(self, name: str) -> list[Text]:
         """The text files that a pattern means, each under a line with its name; the template itself is none of them."""
         for folder in self.folders:
-            found = [self.listed(shown, path) for shown, path in matches(name, folder) if path != self.path]
+            found = [self.listed(printable(shown), path) for shown, path in matches(name, folder) if path != self.path]
             if texts := [text for text in found if text is not None]:
                 return texts
         raise TemplateError(f"{name} fits no text file {self.places(name)} that .gitignore does not name")
@@ -167,7 +167,12 @@ class Reader:
 
 def key_of(name: str, entry: Entry) -> bytes:
     """What tells an include from another: its name, and a digest of what it says."""
-    return os.fsencode(name) + b"\0" + entry.digest
+    return name.encode() + b"\0" + entry.digest
+
+
+def printable(name: str) -> str:
+    """A file's name as it can stand in a line of text: names may hold newlines, and bytes that are no UTF-8."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
 def parts_of(texts: Sequence[Text]) -> tuple[str, ...]:
