@@ -54,10 +54,14 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SlotView(msgspec.Struct, frozen=True):
-    """One entry of `GET /slots`. `n_prompt_tokens` (what the slot holds) is None until a task ran in this process."""
+    """One entry of `GET /slots`. `n_prompt_tokens` (what the slot holds) is None until a task ran in this process.
+
+    `speculative`: a draft model is active.
+    """
 
     id: int
     is_processing: bool = False
+    speculative: bool = False
     id_task: int | None = None
     n_prompt_tokens: int | None = None
     n_prompt_tokens_processed: int | None = None
