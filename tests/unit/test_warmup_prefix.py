@@ -80,8 +80,8 @@ async def test_a_margin_is_cut_off() -> None:
     """On models whose cache cannot be cut anywhere the prompt prefix ends a little earlier."""
     toy, filled = Toy(), Text(("a b c d e f g h i j k l ", ""))
     whole = await find(toy, Can(), Head(), filled)
-    cut = await find(toy, Can(), Head(), filled, margin=module.SWA_MARGIN)
-    assert cut.tokens == whole.tokens[: -module.SWA_MARGIN]
+    cut = await find(toy, Can(), Head(), filled, margin=module.MARGIN)
+    assert cut.tokens == whole.tokens[: -module.MARGIN]
 
 
 async def test_without_tokenize_the_common_text_is_found() -> None:

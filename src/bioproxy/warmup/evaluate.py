@@ -19,16 +19,17 @@ What to warm, back-off and states are the runner's business; what a save or rest
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
+from bioproxy.engines.timings import Timings
 from bioproxy.events import Bus, WarmupStarted, WarmupYielded
-from bioproxy.kv.keeper import Prepared, Want
+from bioproxy.kv.want import Prepared, Want
 from bioproxy.warmup import plan
+from bioproxy.warmup.needs import Engine, Gate, Grant, Keeper
 from bioproxy.warmup.prefix import PromptPrefix
 
 log = logging.getLogger(__name__)
@@ -36,85 +37,16 @@ log = logging.getLogger(__name__)
 SLACK = 8  # tokens at the end of what was counted on that may be missing without meaning anything
 
 
-class Grant(Protocol):
-    """The right to use the engine (gate/gate.py)."""
-
-    @property
-    def waited(self) -> float:
-        """Seconds in the queue."""
-
-    def try_exclusive(self) -> bool:
-        """Have the engine alone; False when something else runs."""
-
-    def share(self) -> None:
-        """Let others in again."""
-
-    def release(self, *, cut: bool = False) -> None:
-        """Give the engine back."""
-
-
-class Gate(Protocol):
-    """What a warm-up needs of the gate."""
-
-    @property
-    def user_waiting(self) -> bool:
-        """Whether a client waits."""
-
-    async def acquire(self, *, work: Literal["background"], key: object, exclusive: bool) -> Grant:
-        """Wait for a background grant."""
-
-
-class Keeper(Protocol):
-    """What a warm-up needs of the keeper (kv/keeper.py)."""
-
-    def holds(self, want: Want) -> bool:
-        """Whether the slot holds all of `want`."""
-
-    async def prepare(self, want: Want, grant: Any) -> Prepared:
-        """Restore what pays."""
-
-    def served(self, want: Want, prepared: Prepared, timings: Any, *, complete: bool) -> None:
-        """The prompt of `want` was evaluated."""
-
-    def unknown(self, reason: str) -> None:
-        """What the slot holds is none of the known conversations."""
-
-    async def save_idle(self, grant: Any) -> int:
-        """Save the conversation in the slot if it grew and that pays."""
-
-    async def keep(self, want: Want, tokens: int, grant: Any, *, seconds: float) -> bool:
-        """Save the prompt prefix in the slot."""
-
-
-class Timings(Protocol):
-    """The engine's own count of one call; None is "it did not say"."""
-
-    @property
-    def cached(self) -> int | None:
-        """Tokens that it had."""
-
-    @property
-    def evaluated(self) -> int | None:
-        """Tokens that it computed."""
-
-
-class Engine(Protocol):
-    """The calls that compute."""
-
-    async def prefill(self, prompt: Sequence[int] | str, *, lora: bytes = b"") -> Timings:
-        """Evaluate `prompt`, generate nothing."""
-
-    async def chat(self, body: bytes) -> Timings:
-        """One chat request."""
-
-
 class Job(msgspec.Struct, kw_only=True):
-    """One prompt prefix to evaluate. `progress` hears (done, evaluated); `current` says whether it is still wanted."""
+    """One prompt prefix to evaluate. `progress` hears (done, evaluated); `current` says whether it is still wanted.
+
+    `before`: the prompt prefix of an earlier text of this template, to tell what a cache of it is worth.
+    """
 
     prefix: str
     want: Want
     prompt: PromptPrefix
-    shared: int = 0  # tokens that an older text of this template is known to share; 0: not known
+    before: tuple[int, ...] = ()
     progress: Callable[[int, int], None]
     current: Callable[[], bool]
 
@@ -125,12 +57,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["saved", "warm", "dropped"]
     evaluated: int
     seconds: float
-
-
-def has_ram_cache(command: Sequence[str]) -> bool:
-    """Whether the launch arguments leave llama-server's RAM cache on (its default)."""
-    line = " ".join(command)
-    return re.search(r"(?:--cache-ram|-cram)[ =]0(?: |$)", line) is None
 
 
 class Evaluator:
@@ -155,14 +81,41 @@ class Evaluator:
         self.pace = plan.Pace()
         self.remembers = True  # another request does not cost what was done: there is a RAM cache, or a slot for each
 
-    def attached(self, command: Sequence[str], *, slots: int) -> None:
-        """A new engine process, started with `command` (empty where it cannot be read): nothing is measured yet."""
+    def attached(self, *, remembers: bool) -> None:
+        """A new engine process: nothing is measured yet."""
         self.pace = plan.Pace()
-        self.remembers = slots > 1 or has_ram_cache(command)
+        self.remembers = remembers
 
     async def run(self, job: Job) -> Outcome:
         """Evaluate and save; raises what the engine's client raises, after the grant was given back."""
         return await Evaluation(self, job).run()
+
+
+class Stretch(msgspec.Struct):
+    """What was evaluated since the keeper was last asked: several chunks that count as one request for it."""
+
+    prepared: Prepared
+    cached: int | None = None  # by the first chunk: tells what a restore was worth
+    evaluated: int = 0
+    prefill: float = 0.0
+    known: bool = True  # the engine gave figures for every chunk
+    chunks: int = 0
+
+    def add(self, timings: Timings) -> None:
+        """Count one chunk."""
+        if self.chunks == 0:
+            self.cached = timings.cached
+        self.chunks += 1
+        self.known = self.known and timings.cached is not None and timings.evaluated is not None
+        self.evaluated += timings.evaluated or 0
+        self.prefill += timings.prefill or 0.0
+
+    def timings(self, length: int) -> Timings:
+        """The figures as if all had been one prompt of `length` tokens."""
+        if not self.known or self.cached is None:
+            return Timings()
+        evaluated = length - self.cached
+        return Timings(cached=self.cached, evaluated=evaluated, generated=1, prefill=self.prefill or None)
 
 
 class Evaluation:
@@ -175,31 +128,33 @@ class Evaluation:
         self.evaluated = 0
         self.seconds = 0.0
         self.foreign = True  # somebody else used the engine since our last chunk
-        self.whole = False  # the prompt prefix was evaluated to its end at least once
-        self.prepared = Prepared()
+        self.whole = False  # only the save is missing
+        self.stretch: Stretch | None = None
 
     async def run(self) -> Outcome:
         """Turn after turn until the prompt prefix is saved, or resident where it cannot be saved."""
-        while True:
-            # once only the save is missing, wait until we are alone: on several slots others may run beside a chunk
-            grant = await self.shop.gate.acquire(work="background", key=self.job.want, exclusive=self.whole)
-            if not self.job.current():
-                grant.release()
-                return self.outcome("dropped")
-            status = await self.granted(grant)
-            if status is not None:
-                return self.outcome(status)
-            self.give_way()
+        try:
+            while True:
+                # for the save we must be alone, so wait until we are: on several slots others run beside a chunk
+                grant = await self.shop.gate.acquire(work="background", key=self.job.want, exclusive=self.whole)
+                if not self.job.current():
+                    grant.release()
+                    return self.outcome("dropped")
+                status = await self.granted(grant)
+                if status is not None:
+                    return self.outcome(status)
+        finally:
+            self.end_stretch()
 
     async def granted(self, grant: Grant) -> Literal["saved", "warm"] | None:
         """One turn, after which the grant is given back in any case."""
-        cut = True
+        cut, status = True, None
         try:
             status = await self.turn(grant)
             cut = False
+            if status is None and self.shop.gate.user_waiting:  # once the grant is back, whoever waits has it
+                self.give_way()
         finally:
-            if cut:
-                self.shop.keeper.unknown(f"a warm-up of {self.job.prefix} was cut short")
             grant.release(cut=cut)
         return status
 
@@ -209,41 +164,45 @@ class Evaluation:
 
     async def turn(self, grant: Grant) -> Literal["saved", "warm"] | None:
         """One chunk under `grant`, and the save if it was the last; None when there is more to do."""
-        if self.foreign or grant.waited > 0:
+        if self.foreign or self.stretch is None or grant.waited > 0:
             await self.come_back(grant)
         prompt = self.job.prompt
-        if prompt.kind == "chat":
-            await self.evaluate(prompt.length)
-            return "warm"
-        left = prompt.length - self.done
-        await self.evaluate(self.done + plan.chunk(left=left, pace=self.shop.pace, seconds=self.shop.chunk_seconds))
+        chunk = plan.chunk(left=prompt.length - self.done, pace=self.shop.pace, seconds=self.shop.chunk_seconds)
+        await self.evaluate(prompt.length if prompt.kind == "chat" else self.done + chunk)
         if self.done < prompt.length:
-            self.shop.keeper.unknown(f"a warm-up of {self.job.prefix} is under way")
             return None
-        self.whole = True
+        self.end_stretch(complete=True)
         return await self.save(grant)
 
     async def come_back(self, grant: Grant) -> None:
         """Begin, or go on after somebody else used the engine: bring back what can be had for less than prefill."""
         keeper, job = self.shop.keeper, self.job
-        if keeper.holds(job.want):
-            self.prepared = Prepared(status="resident", expected=job.prompt.length)
+        self.end_stretch()
+        held = keeper.holds(job.want)
+        if held and self.foreign:
             await self.keep_conversation(grant)
-        else:
-            self.prepared = await keeper.prepare(job.want, grant)
+        prepared = await keeper.prepare(job.want, grant)
+        self.stretch = Stretch(prepared)
+        length = job.prompt.length
         done = plan.resume_at(done=self.done, foreign=True, remembers=self.shop.remembers)
-        if self.prepared.expected:
-            done = max(done, job.shared or self.prepared.expected)
-        self.done = min(done, job.prompt.length)
-        self.whole = self.whole and self.done == job.prompt.length
+        self.done = length if held else min(length, max(done, self.expected(prepared)))
+        self.whole = self.whole and self.done == length
         self.foreign = False
-        self.shop.bus.publish(WarmupStarted(prefix=job.prefix, tokens=job.prompt.length, done=self.done))
+        self.shop.bus.publish(WarmupStarted(prefix=job.prefix, tokens=length, done=self.done))
+
+    def expected(self, prepared: Prepared) -> int:
+        """How many tokens the engine should have: exact where we know what an earlier text of the template was."""
+        before, snapshot = self.job.before, prepared.snapshot
+        if prepared.expected and before and (snapshot is None or snapshot.tokens == len(before)):
+            return plan.common(before, self.job.prompt.tokens)
+        return prepared.expected
 
     async def keep_conversation(self, grant: Grant) -> None:
         """The slot holds a conversation that begins with our prompt prefix: its end is about to be cut off."""
-        if self.foreign and grant.try_exclusive():
+        alone = grant.exclusive
+        if alone or grant.try_exclusive():
             await self.shop.keeper.save_idle(grant)
-            if not self.whole:
+            if not alone:
                 grant.share()
 
     async def evaluate(self, end: int) -> None:
@@ -259,33 +218,41 @@ class Evaluation:
         self.evaluated += evaluated
         self.shop.pace = self.shop.pace.measured(tokens=evaluated, seconds=seconds)
         self.learn(timings.cached)
+        if self.stretch is not None:
+            self.stretch.add(timings)
         self.done = end
         self.job.progress(end, self.evaluated)
-        if end == prompt.length:
-            self.shop.keeper.served(self.job.want, self.prepared, timings, complete=True)
 
     def learn(self, cached: int | None) -> None:
-        """See from `cached` tokens whether the engine still had what we counted on."""
-        if self.prepared.status == "" and cached is not None and cached < self.done - SLACK:
+        """See from `cached` tokens whether the engine still had what an earlier stretch left."""
+        came_back = self.stretch is not None and self.stretch.chunks == 0 and self.stretch.prepared.expected == 0
+        if came_back and cached is not None and cached < self.done - SLACK:
             log.debug("%s: the engine had %d of %d tokens left", self.job.prefix, cached, self.done)
             self.shop.remembers = False
 
+    def end_stretch(self, *, complete: bool = False) -> None:
+        """Tell the keeper what became of what it prepared."""
+        if self.stretch is not None:
+            exact = complete and self.job.prompt.kind == "tokens"
+            timings = self.stretch.timings(self.job.prompt.length) if exact else None
+            self.shop.keeper.served(self.job.want, self.stretch.prepared, timings, complete=complete)
+            self.stretch = None
+
     async def save(self, grant: Grant) -> Literal["saved", "warm"] | None:
         """Save what was just evaluated; None when that has to wait for a better moment."""
-        if self.job.prompt.kind != "tokens":
-            return "warm"  # its end is not known to the token: a restore could not be trusted
-        if self.shop.gate.user_waiting and self.shop.remembers:
-            return None
-        if not grant.try_exclusive():
-            return None
         prompt = self.job.prompt
+        if prompt.kind != "tokens":
+            return "warm"  # where it ends is not known to the token: no restore could be trusted
+        later = self.shop.gate.user_waiting and self.shop.remembers
+        if later or not grant.try_exclusive():
+            self.whole = True
+            return None
         cost = prompt.length / self.shop.pace.speed if self.shop.pace.speed else self.seconds
         saved = await self.shop.keeper.keep(self.job.want, prompt.length, grant, seconds=max(cost, self.seconds))
         return "saved" if saved else "warm"
 
     def give_way(self) -> None:
-        """Between two turns: note when a user goes first."""
-        if self.shop.gate.user_waiting:
-            self.foreign = True
-            done = self.done
-            self.shop.bus.publish(WarmupYielded(prefix=self.job.prefix, tokens=self.job.prompt.length, done=done))
+        """A user goes next; when our turn comes again, the engine will hold something else."""
+        self.foreign = True
+        job = self.job
+        self.shop.bus.publish(WarmupYielded(prefix=job.prefix, tokens=job.prompt.length, done=self.done))

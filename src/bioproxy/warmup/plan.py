@@ -48,6 +48,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     retry_at: float = 0.0
     reason: str = ""
+    ended: float = 0.0  # a loop's time
     asked: bool = False  # an operator asked for it: goes first, also where warm-up is off
 
     @property

@@ -12,10 +12,15 @@ What an engine cannot do shapes what it gets instead: without `/tokenize` the co
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from bioproxy.engines import gguf
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.errors import BioproxyError
 from bioproxy.prompt import Head
 from bioproxy.warmup.plan import common
 
@@ -23,7 +28,8 @@ Json: TypeAlias = Any
 
 FIRST_MESSAGE, SECOND_MESSAGE = "Compare this.", "7 questions"  # differ in the first character, and in its kind
 LETTERS_PER_TOKEN = 4  # a guess, where the engine cannot count
-SWA_MARGIN = 8  # tokens less on models whose cache cannot be cut at any place (SWA, hybrid)
+MARGIN = 8  # tokens less on models whose cache cannot be cut at any place
+UNCUTTABLE = re.compile(r"\.(attention\.sliding_window|ssm\.|wkv|shortconv)")  # SWA; mamba, rwkv, lfm2 and hybrids
 
 
 class Filled(Protocol):
@@ -90,6 +96,20 @@ def chat(head: Head, content: str, *, extra: dict[str, Json] | None = None) -> b
         if value:
             body[name] = msgspec.Raw(value)
     return msgspec.json.encode(body | (extra or {}))
+
+
+def margin_of(facts: EngineFacts) -> int:
+    """How many tokens to leave off at the end, by what the model's file says; blocks. 8 where it cannot be read.
+
+    A cache with a sliding window or a recurrent state can only be cut where there is a checkpoint (facts, section 1),
+    so a prompt prefix that ends too exactly would be worth nothing; one that ends 8 tokens early costs 8 tokens.
+    """
+    try:
+        with Path(facts.model_path).open("rb") as file:
+            keys = gguf.read_header(file).keys
+    except (OSError, BioproxyError):
+        return MARGIN
+    return MARGIN if any(UNCUTTABLE.search(key) and value for key, value in keys.items()) else 0
 
 
 async def find(engine: Renderer, can: Can, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
@@ -25,33 +24,23 @@ from bioproxy import aio
 from bioproxy.config.schema import Warmup
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
-from bioproxy.events import Bus, WarmupChecked, WarmupEnded, WarmupFailed
-from bioproxy.kv.keeper import Want
-from bioproxy.prompt import Head, Piece
-from bioproxy.templates.catalogue import Filled
+from bioproxy.events import Bus, SavingPaused, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.kv import arguments
+from bioproxy.kv.want import Want
+from bioproxy.prompt import Head
+from bioproxy.templates.catalogue import Estimate, Filled
 from bioproxy.templates.expand import template_pieces
 from bioproxy.warmup import evaluate, plan
-from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
-from bioproxy.warmup.prefix import PromptPrefix, Renderer, chat_prefix, find
+from bioproxy.warmup.heads import Heads, HeadsStatistics
+from bioproxy.warmup.needs import Catalogue, Engine, Gate, Keeper
+from bioproxy.warmup.prefix import PromptPrefix, chat_prefix, find, margin_of
+from bioproxy.warmup.table import Table, TargetStatistics
 
 log = logging.getLogger(__name__)
 
+COMMIT_SECONDS = 30.0  # a snapshot that was just written may take as long to be in the index
+FOREVER = 3600.0  # seconds to sleep where nothing is due; any news ends it
 TOO_LONG = "exceed_context_size"  # llama-server's own words for a prompt that does not fit
-
-
-class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt prefix: `state` is one word, `text` the same with figures; counts are tokens."""
-
-    prefix: str
-    head: str
-    version: str
-    state: plan.Phase
-    text: str
-    done: int
-    total: int
-    evaluated: int
-    seconds: float
-    failures: int
 
 
 class RunnerStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,38 +54,11 @@ class RunnerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     heads: HeadsStatistics
 
 
-class Catalogue(Protocol):
-    """What a warm-up needs of the catalogue (templates/catalogue.py)."""
-
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        """All prefixes, in order."""
-
-    async def check(self) -> tuple[str, ...]:
-        """Look at the files."""
-
-    def current(self, prefix: str) -> Filled:
-        """The text to use."""
-
-
-class Keeper(evaluate.Keeper, Protocol):
-    """What a warm-up needs of the keeper beside an evaluation."""
-
-    def want(self, pieces: Sequence[Piece], *, group: str, prefix: str, version: str, store: bool = True) -> Want:
-        """Name a prompt."""
-
-    def has_snapshot(self, want: Want) -> object | None:
-        """The verified snapshot of exactly `want`."""
-
-
-class Engine(evaluate.Engine, Renderer, Protocol):
-    """The engine's client: what computes, and what renders."""
-
-
 class Runner:
-    """Keeps templates warm on one engine.
+    """Keeps templates warm on one engine. `interval`: seconds between looks.
 
-    `interval`: seconds between looks; `margin`: tokens to leave off an engine's prompt prefixes (SWA, hybrid).
+    `margin`: how many tokens to leave off the prompt prefixes of an engine (SWA, hybrid); it may read the model's file
+    and is called in a thread.
     """
 
     def __init__(
@@ -104,13 +66,13 @@ class Runner:
         *,
         config: Warmup,
         interval: float,
-        gate: evaluate.Gate,
+        gate: Gate,
         keeper: Keeper,
         catalogue: Catalogue,
         engine: Engine,
         heads: Heads,
         bus: Bus,
-        margin: Callable[[EngineFacts], int] = lambda _facts: 0,
+        margin: Callable[[EngineFacts], int] = margin_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
@@ -125,16 +87,14 @@ class Runner:
         self.evaluator = evaluate.Evaluator(
             gate=gate, keeper=keeper, engine=engine, bus=bus, chunk_seconds=config.chunk_seconds, clock=clock
         )
+        self.table = Table(catalogue, heads)
         self.facts: EngineFacts | None = None
         self.generation = 0
-        self.targets: dict[plan.Key, plan.Target] = {}
-        self.parked: dict[plan.Key, plan.Target] = {}  # of heads that are not among the newest at the moment
-        self.head_of: dict[plan.Key, Head] = {}
-        self.tokens: dict[plan.Key, tuple[int, ...]] = {}  # the last prompt prefix of each target, to compare with
         self.checks = 0
         self.awake = asyncio.Event()  # look now
         self.news = asyncio.Event()  # there may be work
         heads.on_change = self.wake
+        bus.subscribe(SavingPaused, self.saving_changed)
 
     # What others tell
 
@@ -146,17 +106,22 @@ class Runner:
         """The engine is ready, and may be another one: everything is looked at again."""
         self.facts = facts
         self.generation += 1
-        self.evaluator.attached(facts.command, slots=facts.slots)
-        self.targets = plan.forgotten(self.targets)
-        self.parked.clear()
-        self.tokens.clear()
+        ram_cache = arguments.parse(facts.command, environment=facts.environment).ram_cache
+        self.evaluator.attached(remembers=ram_cache or facts.slots > 1)
+        self.table.forget()
         self.news.set()
 
     def gone(self) -> None:
         """The engine is away: nothing is begun until `attached`."""
         self.facts = None
         self.generation += 1
-        self.targets = plan.forgotten(self.targets)
+        self.table.forget()
+
+    def saving_changed(self, event: SavingPaused) -> None:
+        """The disk takes snapshots again: what is warm and was not saved gets another chance."""
+        if not event.paused:
+            self.table.again(lambda target: target.phase == "warm")
+            self.news.set()
 
     def configure(self, config: Warmup, *, interval: float) -> None:
         """Take over a changed configuration."""
@@ -172,40 +137,27 @@ class Runner:
             known = ", ".join(self.catalogue.prefixes) or "none"
             raise NotFound(f"there is no prefix {prefix}; known prefixes: {known}")
         await self.look()
-        for target in self.of(prefix):
-            phase = target.phase if target.phase == "warming" else "waiting"
-            self.put(replace(target, phase=phase, asked=True, failures=0, reason=""))
+        self.table.ask(prefix)
         self.news.set()
-        return tuple(self.describe(target) for target in self.of(prefix))
+        return self.table.statistics(enabled=self.config.enabled, prefix=prefix)
 
     # What others ask
 
     def too_long(self, prefix: str) -> str:
         """Why the template of `prefix` cannot be used (`too long: 61,233 of 32,768 tokens`), or empty."""
-        targets = self.of(prefix)
+        targets = self.table.of(prefix)
         if targets and all(target.phase == "too long" for target in targets):
             return plan.describe(targets[0])
         return ""
 
-    def of(self, prefix: str) -> list[plan.Target]:
-        """The targets of one prefix."""
-        return [target for target in self.targets.values() if target.prefix == prefix]
-
-    def describe(self, target: plan.Target) -> TargetStatistics:
-        """One target as others see it."""
-        off = not self.config.enabled and not target.asked and target.phase == "waiting"
-        shown = replace(target, phase="off") if off else target
-        return TargetStatistics(
-            prefix=shown.prefix,
-            head=shown.head,
-            version=shown.version,
-            state=shown.phase,
-            text=plan.describe(shown),
-            done=shown.done,
-            total=shown.total,
-            evaluated=shown.evaluated,
-            seconds=shown.seconds,
-            failures=shown.failures,
+    def estimate(self, prefix: str) -> Estimate:
+        """What the engine taught about the template of `prefix`: how many tokens its bytes are, how long they take."""
+        lengths = [target.total for target in self.table.of(prefix) if target.total]
+        size = len(self.catalogue.current(prefix).parts[0].encode())
+        speed = self.evaluator.pace.speed
+        return Estimate(
+            tokens_per_byte=lengths[0] / size if lengths and size else None,
+            seconds_per_token=1 / speed if speed else None,
         )
 
     def statistics(self) -> RunnerStatistics:
@@ -215,7 +167,7 @@ class Runner:
             ready=self.facts is not None,
             speed=self.evaluator.pace.speed,
             checks=self.checks,
-            targets=tuple(self.describe(target) for target in self.targets.values()),
+            targets=self.table.statistics(enabled=self.config.enabled),
             heads=self.heads.statistics(),
         )
 
@@ -231,11 +183,12 @@ class Runner:
             await aio.shielded(self.heads.save())
 
     async def keep_looking(self) -> None:
-        """Look at once, then at every interval and whenever woken."""
+        """Look at once, then at every interval, whenever woken, and when a change may have settled."""
         while True:
             self.awake.clear()
             await self.look()
-            await aio.wait_first(self.awake, timeout=self.interval)
+            due = self.catalogue.due
+            await aio.wait_first(self.awake, timeout=self.interval if due is None else min(due, self.interval))
 
     async def look(self) -> None:
         """Let the catalogue look at its files, and bring the table of targets up to date."""
@@ -244,36 +197,28 @@ class Runner:
         await self.heads.save()
         self.checks += 1
         self.bus.publish(WarmupChecked())
-        self.refresh()
+        self.table.refresh()
+        self.table.again(self.lost)
         self.news.set()
 
-    def refresh(self) -> None:
-        """Bring the table of targets up to date: every prefix, with each head that is worth it."""
-        prefixes, known = self.catalogue.prefixes, self.parked | self.targets
-        self.head_of = {(prefix, name_of(head)): head for prefix in prefixes for head in self.heads.top(prefix)}
-        versions = {prefix: self.catalogue.current(prefix).version for prefix in prefixes}
-        self.targets = plan.merge(known, [(prefix, head, versions[prefix]) for prefix, head in self.head_of])
-        left = (target for key, target in known.items() if key not in self.targets)
-        self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix)}
+    def lost(self, target: plan.Target) -> bool:
+        """Whether a snapshot that was there is not there any more (aged, quarantined, its commit failed)."""
+        want = self.table.wants.get(target.key)
+        fresh = self.clock() - target.ended < COMMIT_SECONDS
+        return target.phase == "saved" and not fresh and want is not None and self.keeper.has_snapshot(want) is None
 
     async def keep_working(self) -> None:
         """Take the next target, or sleep until there may be one."""
         while True:
             self.news.clear()
-            targets, now = self.targets.values(), self.clock()
+            targets, now = self.table.targets.values(), self.clock()
             target = plan.pick(targets, now=now, enabled=self.config.enabled) if self.facts else None
             if target is None:
-                await aio.wait_first(self.news, timeout=plan.pause(targets, now=now, longest=3600.0))
+                await aio.wait_first(self.news, timeout=plan.pause(targets, now=now, longest=FOREVER))
             else:
                 await self.attempt(target)
 
     # One target
-
-    def put(self, target: plan.Target) -> None:
-        """Note a target's new state, unless it is not wanted any more."""
-        known = self.targets.get(target.key)
-        if known is not None and known.version == target.version:
-            self.targets[target.key] = target
 
     async def attempt(self, target: plan.Target) -> None:
         """Work on `target`, and turn a fault into a state and a back-off: others must not wait for it."""
@@ -290,76 +235,69 @@ class Runner:
     def fault(self, target: plan.Target, error: Exception, reason: str) -> None:
         """Note and tell why `target` is not warm."""
         if isinstance(error, EngineRefused) and TOO_LONG in reason:
-            known, limit = self.targets.get(target.key, target), self.facts.context if self.facts else 0
-            self.put(replace(known, phase="too long", limit=limit, asked=False))
+            known, limit = self.table.targets.get(target.key, target), self.facts.context if self.facts else 0
+            self.table.put(replace(known, phase="too long", limit=limit, asked=False))
             return
-        log.warning("warm-up of %s failed: %s", target.prefix, reason)
-        self.put(plan.failed(target, reason=reason, now=self.clock()))
+        log.warning("the warm-up of %s failed: %s", target.prefix, reason)
+        self.table.put(plan.failed(target, reason=reason, now=self.clock()))
         self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=reason))
 
     async def work(self, target: plan.Target, generation: int) -> None:
         """Evaluate `target` unless there is a snapshot of it, or it does not fit."""
         assert self.facts is not None
-        head, filled = self.head_of[target.key], self.catalogue.current(target.prefix)
-        want = self.keeper.want(template_pieces(head, filled), group="", prefix=target.prefix, version=filled.version)
+        context = self.facts.context
+        head, filled = self.table.head_of[target.key], self.catalogue.current(target.prefix)
+        want = self.keeper.want(template_pieces(head, filled), prefix=target.prefix, version=filled.version)
+        self.table.wants[target.key] = want
         if self.keeper.has_snapshot(want) is not None:
-            self.put(replace(target, phase="saved", asked=False))
+            self.table.put(replace(target, phase="saved", asked=False))
             return
         prompt = await self.prompt(head, filled, self.facts)
         target = replace(target, phase="warming", done=0, total=prompt.length)
-        if 0 < self.facts.context <= prompt.length:
-            self.put(replace(target, phase="too long", limit=self.facts.context, asked=False))
-            return
-        self.put(target)
-        outcome = await self.evaluator.run(self.job(target, want, prompt, generation))
-        self.ended(target, prompt, outcome)
+        if prompt.length == 0:  # nothing stands before the message
+            self.table.put(replace(target, phase="warm", asked=False))
+        elif 0 < context <= prompt.length:
+            self.table.put(replace(target, phase="too long", limit=context, asked=False))
+        else:
+            self.table.put(target)
+            outcome = await self.evaluator.run(self.job(target, want, prompt, generation))
+            self.ended(target, prompt, outcome)
 
     async def prompt(self, head: Head, filled: Filled, facts: EngineFacts) -> PromptPrefix:
         """The prompt prefix, as exactly as this engine can tell it."""
         can = facts.capabilities
         if not can.apply_template:
             return chat_prefix(head, filled, model=facts.alias)
-        return await find(self.engine, can, head, filled, margin=self.margin(facts))
+        margin = await asyncio.to_thread(self.margin, facts) if can.tokenize else 0
+        return await find(self.engine, can, head, filled, margin=margin)
 
     def job(self, target: plan.Target, want: Want, prompt: PromptPrefix, generation: int) -> evaluate.Job:
         """The evaluator's order; it is current as long as engine and text are the same."""
 
         def progress(done: int, evaluated: int) -> None:
-            self.put(replace(target, done=done, evaluated=evaluated))
+            self.table.put(replace(target, done=done, evaluated=evaluated))
 
         def current() -> bool:
-            known = self.targets.get(target.key)
-            return generation == self.generation and known is not None and known.version == target.version
+            return generation == self.generation and self.table.wanted(target)
 
-        before = self.tokens.get(target.key, ())
-        shared = plan.common(before, prompt.tokens)
+        before = self.table.tokens.get(target.key, ())
         return evaluate.Job(
-            prefix=target.prefix, want=want, prompt=prompt, shared=shared, progress=progress, current=current
+            prefix=target.prefix, want=want, prompt=prompt, before=before, progress=progress, current=current
         )
 
     def ended(self, target: plan.Target, prompt: PromptPrefix, outcome: evaluate.Outcome) -> None:
         """Note how an evaluation ended, and tell."""
         if outcome.status == "dropped":
             return
-        self.tokens[target.key] = prompt.tokens
-        done = replace(
-            target,
-            phase=outcome.status,
-            done=prompt.length,
-            evaluated=outcome.evaluated,
-            seconds=outcome.seconds,
-            asked=False,
-        )
-        self.put(done)
+        self.table.tokens[target.key] = prompt.tokens
+        evaluated, seconds = outcome.evaluated, outcome.seconds
+        done = replace(target, phase=outcome.status, done=prompt.length, evaluated=evaluated, seconds=seconds)
+        self.table.put(replace(done, ended=self.clock(), asked=False, failures=0))
         log.info(
             "%s is %s: %d tokens, %d of them evaluated in %.1f s",
-            target.prefix, outcome.status, prompt.length, outcome.evaluated, outcome.seconds,
+            target.prefix, outcome.status, prompt.length, evaluated, seconds,
         )  # fmt: skip
-        self.bus.publish(
-            WarmupEnded(
-                prefix=target.prefix, tokens=prompt.length, evaluated=outcome.evaluated, seconds=outcome.seconds
-            )
-        )
+        self.bus.publish(WarmupEnded(prefix=target.prefix, tokens=prompt.length, evaluated=evaluated, seconds=seconds))
 
 
 def kind(error: Exception) -> str:

@@ -1,0 +1,246 @@
+"""One prompt prefix, chunk by chunk: users first, nothing twice, saved alone. The gate is the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from bioproxy import aio
+from bioproxy.errors import EngineUnavailable
+from bioproxy.events import Bus, Event, WarmupStarted, WarmupYielded
+from bioproxy.gate.gate import Gate
+from bioproxy.prompt import Head
+from bioproxy.templates.expand import template_pieces
+from bioproxy.warmup.evaluate import Evaluator, Job, Outcome
+from bioproxy.warmup.prefix import PromptPrefix
+from unit.warmup_standins import Memory, Slot, Texts, open_gate, until
+
+LENGTH = 3000
+TOKENS = tuple(range(LENGTH))
+FOREIGN = [-1] * 50  # somebody else's prompt
+
+
+class Shop:
+    """An evaluator with everything it needs, and what happened."""
+
+    def __init__(self, slot: Slot, *, gate: Gate | None = None, saves: bool = True, remembers: bool = True) -> None:
+        self.slot = slot
+        self.gate = gate or open_gate()
+        self.keeper = Memory(slot, saves=saves)
+        self.bus = Bus()
+        self.events: list[Event] = []
+        self.bus.subscribe(Event, self.events.append)
+        self.evaluator = Evaluator(
+            gate=self.gate, keeper=self.keeper, engine=slot, bus=self.bus, chunk_seconds=0.25, clock=slot.clock
+        )
+        self.evaluator.attached(remembers=remembers)
+        self.done: list[int] = []
+        self.wanted = True
+
+    def job(self, prompt: PromptPrefix | None = None, *, before: tuple[int, ...] = ()) -> Job:
+        texts = Texts(code="template")
+        pieces = template_pieces(Head(), texts.current("@code"))
+        return Job(
+            prefix="@code",
+            want=self.keeper.want(pieces, group="", prefix="@code", version="1"),
+            prompt=prompt or PromptPrefix(kind="tokens", tokens=TOKENS, length=LENGTH),
+            before=before,
+            progress=lambda done, _evaluated: self.done.append(done),
+            current=lambda: self.wanted,
+        )
+
+    async def run(self, job: Job | None = None) -> Outcome:
+        return await self.evaluator.run(job or self.job())
+
+    def user(self, *, after: int, prompt: list[int] = FOREIGN) -> Callable[[], asyncio.Task[None] | None]:
+        """Let a user's request arrive while chunk number `after` runs."""
+
+        async def ask() -> None:
+            with await self.gate.acquire():
+                self.slot.run(prompt)
+                self.keeper.resident = b""
+
+        def hook() -> asyncio.Task[None] | None:
+            count = len(self.slot.prompts)
+            return aio.spawn(ask(), name="user") if count == after else None
+
+        self.slot.before = hook
+        return hook
+
+
+async def test_every_token_is_evaluated_once_and_saved() -> None:
+    """A cold prompt prefix costs its tokens, and is on disk at the end."""
+    shop = Shop(Slot())
+    outcome = await shop.run()
+    assert (outcome.status, outcome.evaluated, shop.slot.evaluated) == ("saved", LENGTH, LENGTH)
+    assert list(shop.keeper.snapshots.values()) == [list(TOKENS)]
+    assert shop.gate.idle
+
+
+async def test_chunks_take_at_most_their_seconds() -> None:
+    """At 1000 tokens a second no chunk exceeds a quarter of a second, and all are beginnings of the prompt."""
+    shop = Shop(Slot(speed=1000.0))
+    await shop.run()
+    ends = [len(prompt) for prompt in shop.slot.prompts]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    assert max(sizes) <= 250
+    assert shop.done == ends
+    assert all(prompt == list(TOKENS[: len(prompt)]) for prompt in shop.slot.prompts)
+
+
+async def test_a_user_goes_first_and_the_warm_up_resumes() -> None:
+    """A request that arrives in a chunk is served after it; the rest of the prompt follows, nothing twice."""
+    shop = Shop(Slot())
+    shop.user(after=5)
+    outcome = await shop.run()
+    order = [len(prompt) for prompt in shop.slot.prompts]
+    assert order == sorted(order)
+    assert outcome.status == "saved"
+    assert outcome.evaluated <= LENGTH + 1
+    assert [type(event) for event in shop.events] == [WarmupStarted, WarmupYielded, WarmupStarted]
+
+
+async def test_an_engine_that_forgets_is_warmed_in_short_chunks_again() -> None:
+    """Without a RAM cache what was done is lost, but no user ever waits for more than one chunk."""
+    shop = Shop(Slot(ram=False), remembers=False)
+    shop.user(after=5)
+    outcome = await shop.run()
+    ends = [len(prompt) for prompt in shop.slot.prompts]
+    again = ends.index(min(ends[6:]))
+    assert ends[again] <= 250
+    assert outcome.status == "saved"
+
+
+async def test_forgetting_is_learned() -> None:
+    """Where the command line could not be read, the first loss teaches that the engine has no RAM cache."""
+    shop = Shop(Slot(ram=False), remembers=True)
+    shop.user(after=5)
+    await shop.run()
+    assert shop.evaluator.remembers is False
+
+
+async def test_what_is_resident_is_not_evaluated_again() -> None:
+    """A user's request brought the template in: one token, the conversation is saved first, then the template."""
+    shop = Shop(Slot())
+    job = shop.job()
+    shop.slot.tokens = [*TOKENS, *FOREIGN]
+    shop.keeper.resident = job.want.cuts[-1].digest
+    outcome = await shop.run(job)
+    assert (outcome.status, outcome.evaluated) == ("saved", 1)
+    assert shop.keeper.log == ["save conversation", "prepare", "served", "keep"]
+    assert list(shop.keeper.snapshots.values()) == [list(TOKENS)]
+
+
+async def test_an_older_text_gives_back_what_it_shares() -> None:
+    """A template that changed at 60 % evaluates the last 40 % only, to the token where its old tokens are known."""
+    shop = Shop(Slot())
+    older = (*TOKENS[:1800], *range(10_000, 11_000))
+    job = shop.job(before=older)
+    shop.keeper.restores[job.want.cuts[-1].digest] = list(older)
+    outcome = await shop.run(job)
+    assert (outcome.status, outcome.evaluated) == ("saved", LENGTH - 1800)
+
+
+async def test_a_user_in_the_last_chunk_does_not_wait_for_the_save_as_well() -> None:
+    """One chunk or one save is the longest wait; the save follows the user's request and costs one token."""
+    shop = Shop(Slot())
+    measure = Shop(Slot())
+    await measure.run()
+    shop.user(after=len(measure.slot.prompts) - 1)
+    outcome = await shop.run()
+    assert outcome.status == "saved"
+    assert outcome.evaluated <= LENGTH + 1
+    assert shop.keeper.log == ["prepare", "served", "prepare", "served", "keep"]
+
+
+async def test_where_nothing_can_be_saved_it_is_warm() -> None:
+    """Without a slot folder a warm-up ends with the prompt prefix in memory."""
+    shop = Shop(Slot(), saves=False)
+    assert (await shop.run()).status == "warm"
+    assert shop.gate.idle
+
+
+async def test_the_save_waits_until_it_is_alone() -> None:
+    """On two slots a running request keeps the save away, and is not disturbed; then the save comes."""
+    shop = Shop(Slot(), gate=open_gate(2))
+    user = await shop.gate.acquire()
+    task = aio.spawn(shop.run(), name="warm-up")
+    await until(lambda: "served" in shop.keeper.log)
+    assert "keep" not in shop.keeper.log
+    user.release()
+    assert (await task).status == "saved"
+
+
+async def test_a_text_that_is_not_wanted_any_more_is_dropped() -> None:
+    """Between two chunks a changed template ends the evaluation of the old text."""
+    shop = Shop(Slot())
+
+    def change() -> None:
+        shop.wanted = len(shop.slot.prompts) < 3
+
+    shop.slot.before = change
+    outcome = await shop.run()
+    assert outcome.status == "dropped"
+    assert len(shop.slot.prompts) == 4
+    assert shop.gate.idle
+
+
+async def test_a_dead_engine_gives_the_grant_back() -> None:
+    """A fault in a chunk goes up, and leaves neither a grant nor an account open."""
+    shop = Shop(Slot())
+    shop.slot.faults = [EngineUnavailable("it is gone")]
+    with pytest.raises(EngineUnavailable):
+        await shop.run()
+    assert shop.gate.idle
+    assert shop.keeper.log == ["prepare", "served in part"]
+
+
+async def test_cancelling_in_a_chunk_gives_the_grant_back_as_cut() -> None:
+    """The engine may still be at the chunk, so slot actions stay away until it is seen idle."""
+    shop = Shop(Slot())
+    reached, never = asyncio.Event(), asyncio.Event()
+    work = shop.slot.prefill
+
+    async def hang(tokens: object, *, lora: bytes = b"") -> object:
+        reached.set()
+        await never.wait()
+        return work
+
+    shop.slot.prefill = hang  # type: ignore[method-assign, assignment]
+    task = aio.spawn(shop.run(), name="warm-up")
+    await reached.wait()
+    await aio.finish([task])
+    assert shop.gate.idle
+    assert shop.gate.draining
+    assert shop.keeper.log == ["prepare", "served in part"]
+
+
+async def test_cancelling_while_users_are_served_leaves_the_queue() -> None:
+    """A warm-up that waits for its turn can be ended at any time."""
+    shop = Shop(Slot())
+    user = await shop.gate.acquire()
+    task = aio.spawn(shop.run(), name="warm-up")
+    await until(lambda: shop.gate.statistics().waiting["background"])
+    await aio.finish([task])
+    user.release()
+    assert shop.gate.idle
+
+
+async def test_a_text_is_evaluated_in_chunks_and_not_saved() -> None:
+    """Where tokens cannot be counted, the text is sent; its end is not exact, so no snapshot is made of it."""
+    text = "some words " * 300
+    prompt = PromptPrefix(kind="text", text=text, length=len(text) // 4)
+    shop = Shop(Slot())
+    outcome = await shop.run(shop.job(prompt))
+    assert outcome.status == "warm"
+    assert len(shop.slot.prompts) > 1
+    assert shop.slot.prompts[-1] == [ord(letter) for letter in text]
+
+
+async def test_another_kind_of_server_gets_one_chat_request() -> None:
+    """What cannot be cut into chunks is sent once, under a background grant."""
+    shop = Shop(Slot())
+    outcome = await shop.run(shop.job(PromptPrefix(kind="chat", body=b"{}", length=40)))
+    assert (outcome.status, len(shop.slot.prompts)) == ("warm", 1)

@@ -1,0 +1,305 @@
+"""The warm-up's loop on stand-ins: what is looked at when, what a fault costs, what others are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from bioproxy import aio
+from bioproxy.config.schema import Warmup
+from bioproxy.engines.facts import Capabilities, EngineFacts
+from bioproxy.errors import EngineRefused, EngineUnavailable, NotFound
+from bioproxy.events import Bus, Event, SavingPaused, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.prompt import Head
+from bioproxy.warmup.heads import Heads
+from bioproxy.warmup.runner import Runner
+from unit.warmup_standins import FACTS, Memory, Slot, Texts, open_gate, until
+
+WORDS = "a template's words " * 60
+SYSTEM = Head(messages=b'[{"role":"system","content":"You are kind."}]')
+
+
+class World:
+    """A runner with stand-ins around it."""
+
+    def __init__(self, folder: Path, *, saves: bool = True, config: Warmup | None = None, **texts: str) -> None:
+        self.slot = Slot()
+        self.keeper = Memory(self.slot, saves=saves)
+        self.texts = Texts(**(texts or {"code": WORDS}))
+        self.heads = Heads(str(folder / "heads"), limit=2, max_age=1000.0)
+        self.bus = Bus()
+        self.events: list[Event] = []
+        self.news = asyncio.Event()
+        self.bus.subscribe(Event, self.hear)
+        self.runner = Runner(
+            config=config or Warmup(),
+            interval=1000.0,
+            gate=open_gate(),
+            keeper=self.keeper,
+            catalogue=self.texts,
+            engine=self.slot,
+            heads=self.heads,
+            bus=self.bus,
+            margin=lambda _facts: 0,
+        )
+
+    def hear(self, event: Event) -> None:
+        self.events.append(event)
+        self.news.set()
+
+    def heard(self, kind: type[Event]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+    async def until(self, kind: type[Event], *, times: int = 1) -> None:
+        """Wait until events of `kind` were heard so often."""
+        async with asyncio.timeout(10):
+            while self.heard(kind) < times:
+                self.news.clear()
+                await self.news.wait()
+
+    def states(self) -> dict[str, str]:
+        return {one.prefix: one.text for one in self.runner.statistics().targets}
+
+    @asynccontextmanager
+    async def running(self, facts: EngineFacts | None = FACTS) -> AsyncIterator[Runner]:
+        task = aio.spawn(self.runner.run(), name="warm-up")
+        try:
+            if facts is not None:
+                self.runner.attached(facts)
+            yield self.runner
+        finally:
+            await aio.finish([task])
+
+
+async def test_every_template_is_warmed_at_start(tmp_path: Path) -> None:
+    """Warm-up begins at once, template after template, each saved."""
+    world = World(tmp_path, code=WORDS, manual="other " + WORDS)
+    async with world.running():
+        await world.until(WarmupEnded, times=2)
+    assert world.states() == {"@code": "saved", "@manual": "saved"}
+
+
+async def test_a_snapshot_on_disk_costs_no_token(tmp_path: Path) -> None:
+    """After a restart of bioproxy nothing is evaluated that a snapshot holds."""
+    world = World(tmp_path)
+    async with world.running() as runner:
+        await world.until(WarmupEnded)
+        tokens = world.slot.evaluated
+        runner.attached(FACTS)
+        assert world.states() == {"@code": "waiting"}
+        runner.wake()
+        await world.until(WarmupChecked, times=2)
+        await settled(runner)
+    assert world.states() == {"@code": "saved"}
+    assert world.slot.evaluated == tokens
+
+
+async def settled(runner: Runner) -> None:
+    """Let the worker come to rest."""
+    busy = {"waiting", "warming"}
+    await until(lambda: runner.checks and not any(one.state in busy for one in runner.statistics().targets))
+
+
+async def test_a_change_is_warmed_when_woken(tmp_path: Path) -> None:
+    """A new text is another target; the old one's snapshot stays."""
+    world = World(tmp_path)
+    async with world.running() as runner:
+        await world.until(WarmupEnded)
+        world.texts.texts["@code"] = WORDS + "and more"
+        runner.wake()
+        await world.until(WarmupEnded, times=2)
+    assert len(world.keeper.snapshots) == 2
+    assert world.states() == {"@code": "saved"}
+
+
+async def test_a_change_that_has_to_settle_is_looked_at_again_in_time(tmp_path: Path) -> None:
+    """The next look comes when the change may have settled, not at the next interval."""
+    world = World(tmp_path)
+    world.texts.due = 0.001
+    async with world.running(None):
+        await world.until(WarmupChecked, times=3)
+
+
+async def test_nothing_is_begun_without_an_engine(tmp_path: Path) -> None:
+    """Until the engine is there templates wait; when it comes they are warmed."""
+    world = World(tmp_path)
+    async with world.running(None) as runner:
+        await world.until(WarmupChecked)
+        assert world.states() == {"@code": "waiting"}
+        runner.attached(FACTS)
+        await world.until(WarmupEnded)
+
+
+async def test_without_snapshots_a_template_is_warmed_once_per_engine(tmp_path: Path) -> None:
+    """Warm in memory is enough until the engine is another process."""
+    world = World(tmp_path, saves=False)
+    async with world.running() as runner:
+        await world.until(WarmupEnded)
+        runner.wake()
+        await world.until(WarmupChecked, times=2)
+        assert (world.heard(WarmupEnded), world.states()) == (1, {"@code": "warm"})
+        runner.gone()
+        assert world.states() == {"@code": "waiting"}
+        runner.attached(FACTS)
+        await world.until(WarmupEnded, times=2)
+
+
+async def test_when_the_disk_recovers_what_is_warm_is_saved(tmp_path: Path) -> None:
+    """A full disk leaves templates unsaved; they get another chance when saving resumes."""
+    world = World(tmp_path, saves=False)
+    async with world.running():
+        await world.until(WarmupEnded)
+        world.keeper.saves = True
+        world.bus.publish(SavingPaused(paused=False, kind="disk", reason=""))
+        await world.until(WarmupEnded, times=2)
+    assert world.states() == {"@code": "saved"}
+    assert world.slot.evaluated <= len(world.slot.tokens) + 1
+
+
+async def test_a_lost_snapshot_is_made_again(tmp_path: Path) -> None:
+    """One that was quarantined or aged out is noticed at the next look."""
+    world = World(tmp_path)
+    async with world.running() as runner:
+        await world.until(WarmupEnded)
+        world.keeper.snapshots.clear()
+        target = runner.table.of("@code")[0]
+        runner.table.put(replace(target, ended=target.ended - 1000))
+        runner.wake()
+        await world.until(WarmupEnded, times=2)
+    assert world.states() == {"@code": "saved"}
+
+
+async def test_a_fault_of_the_engine_is_tried_again(tmp_path: Path) -> None:
+    """A failed warm-up shows its reason, counts, and comes back after a pause."""
+    world = World(tmp_path)
+    world.slot.faults = [EngineUnavailable("connection refused")]
+    async with world.running():
+        await world.until(WarmupFailed)
+        assert world.states() == {"@code": "failed: connection refused"}
+        await world.until(WarmupEnded)
+    assert [event.type for event in world.events if isinstance(event, WarmupFailed)] == ["unavailable"]
+
+
+async def test_a_failing_template_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """While one is in its pause, the next is warmed; even a fault in our own code is only a state."""
+    world = World(tmp_path, code=WORDS, manual="other " + WORDS)
+    world.slot.faults = [ValueError("a bug")]
+    async with world.running():
+        await world.until(WarmupEnded)
+    assert world.states() == {"@code": "failed: a fault in bioproxy: ValueError('a bug')", "@manual": "saved"}
+
+
+async def test_a_fault_of_an_engine_that_went_away_is_not_the_templates(tmp_path: Path) -> None:
+    """What an engine that is gone answered last says nothing about a template."""
+    world = World(tmp_path)
+
+    def die() -> None:
+        world.runner.gone()
+        raise EngineUnavailable("it is gone")
+
+    world.slot.before = die
+    async with world.running() as runner:
+        await world.until(WarmupChecked)
+        await until(lambda: runner.facts is None)
+    assert world.heard(WarmupFailed) == 0
+    assert world.states() == {"@code": "waiting"}
+
+
+async def test_a_template_longer_than_the_context_is_not_warmed(tmp_path: Path) -> None:
+    """It says by how much, and requests that use it learn it too."""
+    world = World(tmp_path)
+    async with world.running(replace(FACTS, context=256)) as runner:
+        await settled(runner)
+    assert world.slot.prompts == []
+    total = runner.statistics().targets[0].total
+    assert runner.too_long("@code") == f"too long: {total:,} of 256 tokens"
+    assert runner.too_long("@other") == ""
+
+
+async def test_an_engine_that_finds_it_too_long_is_believed(tmp_path: Path) -> None:
+    """Where the context was not known, the engine's refusal is the answer."""
+    world = World(tmp_path)
+    world.slot.faults = [EngineRefused("400: exceed_context_size_error", status=400)]
+    async with world.running(replace(FACTS, context=0)) as runner:
+        await settled(runner)
+    assert runner.too_long("@code").startswith("too long")
+    assert world.heard(WarmupFailed) == 0
+
+
+async def test_warm_up_can_be_switched_off(tmp_path: Path) -> None:
+    """Then nothing is evaluated by itself, and an operator can still ask for it."""
+    world = World(tmp_path, config=Warmup(enabled=False))
+    async with world.running() as runner:
+        await world.until(WarmupChecked)
+        assert world.states() == {"@code": "off"}
+        assert [one.state for one in await runner.warm("@code")] == ["waiting"]
+        await world.until(WarmupEnded)
+    assert world.states() == {"@code": "saved"}
+
+
+async def test_asking_for_a_prefix_that_is_not_there(tmp_path: Path) -> None:
+    """The answer names those that are."""
+    with pytest.raises(NotFound, match="there is no prefix @x; known prefixes: @code"):
+        await World(tmp_path).runner.warm("@x")
+
+
+async def test_heads_that_clients_use_are_warmed(tmp_path: Path) -> None:
+    """A system message that two conversations sent is rendered before the template, instead of the bare message."""
+    world = World(tmp_path)
+    async with world.running():
+        await world.until(WarmupEnded)
+        world.heads.note("@code", SYSTEM, b"1")
+        world.heads.note("@code", SYSTEM, b"2")
+        await world.until(WarmupEnded, times=2)
+    assert len(world.runner.statistics().targets) == 1
+    prompt = bytes(world.slot.prompts[-1]).decode()
+    assert prompt.startswith('{"messages":[{"role":"system","content":"You are kind."}')
+
+
+async def test_a_head_that_comes_back_is_not_evaluated_again(tmp_path: Path) -> None:
+    """Clients with three heads take turns; without snapshots their states are kept all the same."""
+    world = World(tmp_path, saves=False)
+    heads = [Head(messages=b'[{"role":"system","content":"%d"}]' % number) for number in range(3)]
+    async with world.running() as runner:
+        await world.until(WarmupEnded)
+        for count, head in enumerate(heads, start=2):
+            world.heads.note("@code", head, b"1")
+            world.heads.note("@code", head, b"2")
+            await world.until(WarmupEnded, times=count)
+        world.heads.note("@code", heads[0], b"3")
+        await world.until(WarmupChecked, times=5)
+        await settled(runner)
+    assert world.heard(WarmupEnded) == 4
+
+
+async def test_another_kind_of_server_gets_a_chat_request(tmp_path: Path) -> None:
+    """What is no llama-server is warmed with one request of one token, and nothing is saved."""
+    world = World(tmp_path)
+    async with world.running(replace(FACTS, capabilities=Capabilities(), alias="m")):
+        await world.until(WarmupEnded)
+    assert b'"max_tokens":1' in bytes(world.slot.prompts[0])
+    assert world.states() == {"@code": "warm"}
+
+
+async def test_what_was_learned_about_a_template_can_be_asked(tmp_path: Path) -> None:
+    """Tokens per byte and seconds per token make a change's cost a sentence in /status."""
+    world = World(tmp_path)
+    async with world.running():
+        assert world.runner.estimate("@code").tokens_per_byte is None
+        await world.until(WarmupEnded)
+    estimate = world.runner.estimate("@code")
+    assert estimate.tokens_per_byte is not None
+    assert estimate.tokens_per_byte > 0.9
+
+
+async def test_a_reload_changes_chunks_and_heads(tmp_path: Path) -> None:
+    """New values hold from the next chunk and look on."""
+    world = World(tmp_path)
+    world.runner.configure(Warmup(chunk_seconds=0.5, heads=1), interval=7.0)
+    assert (world.runner.evaluator.chunk_seconds, world.heads.limit, world.runner.interval) == (0.5, 1, 7.0)
+    assert world.runner.awake.is_set()
