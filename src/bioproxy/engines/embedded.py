@@ -178,12 +178,13 @@ def derived(values: flags.Values, llama: Any) -> dict[str, Any]:
     threads = given.get("cpuparams.n_threads", -1)
     threads = threads if threads > 0 else physical_cores()
     batch = given.get("cpuparams_batch.n_threads", -1)
+    keys = given.get("@api_keys", flags.words(os.environ.get("LLAMA_API_KEY", "")))
     fields: dict[str, Any] = {
         "hostnames": [given["@host"]],
         "cpuparams.n_threads": threads,
         "cpuparams_batch.n_threads": batch if batch > 0 else threads,
         "lora_adapters": adapters(given, llama),
-        "api_keys": [*given.get("@api_keys", ()), *lines_of(given.get("@api_key_file"), "--api-key-file")],
+        "api_keys": [*keys, *lines_of(given.get("@api_key_file"), "--api-key-file")],
     }
     if "@alias" in given:
         fields["model_alias"] = set(given["@alias"])

@@ -48,6 +48,14 @@ def number(given: str) -> float:
         raise ValueError(f"must be a number, not {given!r}") from error
 
 
+def positive(given: str) -> float:
+    """A number above zero."""
+    value = number(given)
+    if value <= 0:
+        raise ValueError(f"must be above 0, not {given}")
+    return value
+
+
 def port(given: str) -> int:
     """A TCP port; 0 takes a free one."""
     value = integer(given)
@@ -214,7 +222,7 @@ FLAGS: tuple[Flag, ...] = (
         one_of("none", "linear", "yarn"),
         "TYPE: how RoPE is stretched (the model's)",
     ),
-    takes("--rope-scale", "@rope_scale", number, "X: stretch the context by this factor"),
+    takes("--rope-scale", "@rope_scale", positive, "X: stretch the context by this factor"),
     takes("--rope-freq-base", "rope_freq_base", number, "X: RoPE base frequency (the model's)"),
     takes("--rope-freq-scale", "rope_freq_scale", number, "X: RoPE frequency factor, 1/stretch"),
     takes("--yarn-orig-ctx", "yarn_orig_ctx", integer, "N: YaRN: context that the model was trained for"),

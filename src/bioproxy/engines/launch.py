@@ -1,0 +1,259 @@
+"""`bioproxy serve --model FILE [-- arguments]`: which program, with which arguments, and where it will answer.
+
+`llama-server` from PATH comes first: whoever installed one chose a build for this machine. Else the embedded engine
+(embedded.py). To what the user wrote we add what the KV cache on disk needs, each unless the user gave it: one slot
+(several share a buffer that empties idle ones), a batch of 512 (a cancelled prompt stops after one), a folder for slot
+files that nobody else can read, `--metrics`, and a loopback port that is free. llama-server's own page is turned off by
+an environment variable, because its flag has changed its name once, and an unknown flag would be fatal.
+
+The graphics card: the wheel on PyPI computes on processors only. Who has a card and does not know that would wonder for
+days, so it is said loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import logging
+import mmap
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.config.schema import Config
+from bioproxy.engines import flags
+from bioproxy.engines.process import Exit, Process, ProcessStatistics
+from bioproxy.errors import ConfigError, Problem
+
+log = logging.getLogger(__name__)
+
+SERVER = "llama-server"
+WHEEL = "xllamacpp"
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1", "[::]": "::1"}  # noqa: S104 - recognised, not bound
+CARDS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+CARD_CODE = (
+    b"libcuda",
+    b"libvulkan",
+    b"libamdhip",
+    b"ggml_cuda",
+    b"ggml_vulkan",
+    b"ggml_metal",
+)  # needed or named in it
+WITHOUT_PAGE = {"LLAMA_ARG_UI": "0", "LLAMA_ARG_WEBUI": "0"}  # the variable's two names; a strange one is not read
+KEY_VARIABLE = "LLAMA_API_KEY"
+NOTHING_THERE = (
+    "there is no engine to serve it: no llama-server on PATH, and no llama.cpp in this Python; "
+    "install one (https://github.com/ggml-org/llama.cpp) or: pip install 'bioproxy[llama]'"
+)
+HINT = (
+    "this machine has a graphics card ({card}), but the engine that bioproxy brings along computes on the processor "
+    "only: it will be many times slower than it could be. Install llama.cpp's llama-server for your card and put it on "
+    "PATH, or a build of the wheel for it (https://github.com/xorbitsai/xllamacpp#installation)"
+)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What will be started, and where it will answer."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    url: str
+    embedded: bool
+    slot_folder: str  # empty where the user's own arguments name it
+    hint: str = ""  # what the operator should know, loudly
+
+
+def launch(config: Config) -> Launched:
+    """Decide how `config.model` is served; nothing is started yet. ConfigError says what is missing."""
+    folder = config.kv.directory or str(Path(config.state_directory, str(config.proxy_port), "slots"))
+    plan = make_plan(
+        config.model, config.engine_arguments, slot_folder=folder, key=config.backend_key, environment=os.environ
+    )
+    if plan.hint:
+        log.warning("%s", plan.hint)
+    if plan.slot_folder:
+        make_private(plan.slot_folder)
+    return Launched(plan)
+
+
+def make_plan(
+    model: str, arguments: Sequence[str], *, slot_folder: str, key: str, environment: Mapping[str, str]
+) -> Plan:
+    """The command for `model` with the user's `arguments`. ConfigError where no engine can be found for it."""
+    program, embedded = find_program(environment.get("PATH", ""))
+    if embedded:
+        check_arguments(arguments)
+    check_key(arguments, key)
+    given = options(arguments)
+    port = given.get("--port") or str(free_port(given.get("--host", LOOPBACK)))
+    host = given.get("--host", LOOPBACK)
+    additions = {
+        "--host": (host,),
+        "--port": (port,),
+        "--parallel": ("1",),
+        "--batch-size": ("512",),
+        "--slot-save-path": (slot_folder,),
+        "--metrics": (),
+    }
+    added = [word for flag, values in additions.items() if flag not in given for word in (flag, *values)]
+    return Plan(
+        command=(*program, "--model", model, *added, *arguments),
+        environment={**WITHOUT_PAGE, **environment, **({KEY_VARIABLE: key} if key else {})},
+        url=url_of(host, port, given),
+        embedded=embedded,
+        slot_folder="" if "--slot-save-path" in given else slot_folder,
+        hint=card_hint(environment.get("PATH", "")) if embedded else "",
+    )
+
+
+def find_program(path: str) -> tuple[tuple[str, ...], bool]:
+    """The program's words, and whether it is the embedded engine; ConfigError where neither is there."""
+    found = shutil.which(SERVER, path=path)
+    if found is not None:
+        return (found,), False
+    if getattr(sys, "frozen", False):
+        return (sys.executable, "engine"), True
+    if importlib.util.find_spec(WHEEL) is None:
+        raise ConfigError([Problem(NOTHING_THERE, key="model")])
+    return (sys.executable, "-m", "bioproxy.engines.embedded"), True
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse now what the embedded engine would refuse at each start; ConfigError names the flags."""
+    try:
+        flags.parse(arguments)
+    except ConfigError as error:
+        problems = [Problem(problem.message, key="engine_arguments") for problem in error.problems]
+        raise ConfigError(problems) from error
+
+
+def check_key(arguments: Sequence[str], key: str) -> None:
+    """An engine with a key that we do not know would answer 401 to everything."""
+    if not key and {"--api-key", "--api-key-file"} & options(arguments).keys():
+        sentence = (
+            "hold an API key that bioproxy must know to talk to its engine: set backend_key instead, it is passed on"
+        )
+        raise ConfigError([Problem(sentence, key="engine_arguments")])
+
+
+def options(arguments: Sequence[str]) -> dict[str, str]:
+    """The long names of the flags that were given, with the word that follows (or stands behind `=`)."""
+    found = {}
+    following = (*arguments[1:], "")
+    for argument, after in zip(arguments, following, strict=True) if arguments else ():
+        name, equals, value = flags.spelling(argument)
+        if name.startswith("-"):
+            found[long_name(name)] = value if equals else after
+    return found
+
+
+def long_name(name: str) -> str:
+    """`-np` is `--parallel`; a flag that we do not know is itself."""
+    known = flags.BY_NAME.get(name)
+    return next((spelled for spelled in known.names if spelled.startswith("--")), name) if known else name
+
+
+def url_of(host: str, port: str, given: Mapping[str, str]) -> str:
+    """Where an engine that listens on `host` is reached from here."""
+    host = EVERYWHERE.get(host, host).strip("[]")
+    scheme = "https" if "--ssl-cert-file" in given else "http"
+    prefix = given.get("--api-prefix", "").rstrip("/")
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{prefix}"
+
+
+def free_port(host: str) -> int:
+    """A port on `host` that nobody listens on now; ConfigError where `host` is no address of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        problem = Problem(f"--host {host} cannot be listened on: {error.strerror}", key="engine_arguments")
+        raise ConfigError([problem]) from error
+
+
+def make_private(folder: str) -> None:
+    """Make the folder for slot files, for us alone; one that is there keeps its mode. ConfigError where that fails."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        problem = Problem(f"the folder for slot files, {folder}, cannot be made: {error.strerror}", key="kv.directory")
+        raise ConfigError([problem]) from error
+
+
+def card_hint(path: str) -> str:
+    """What to say where there is a graphics card that the embedded engine does not use; empty where all is well."""
+    card = next((name for name in CARDS if Path(name).exists()), None) or shutil.which("nvidia-smi", path=path)
+    return HINT.format(card=card) if card and not wheel_knows_cards() else ""
+
+
+def wheel_knows_cards() -> bool:
+    """Whether the installed wheel was built for graphics cards: their drivers and backends are named in its library."""
+    try:
+        files = importlib.metadata.files(WHEEL) or []
+    except importlib.metadata.PackageNotFoundError:
+        return True  # not a wheel: built here, for this machine
+    libraries = [Path(str(file.locate())) for file in files if file.suffix in {".so", ".dylib", ".pyd"}]
+    return any(mentions(library, CARD_CODE) for library in libraries if library.exists())
+
+
+def mentions(path: Path, words: Sequence[bytes]) -> bool:
+    """Whether one of `words` stands in the file (100 MB take a tenth of a second)."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(word) >= 0 for word in words)
+
+
+class Launched:
+    """An engine of ours and its URL. `on_exit` hears of each end, with the reason, before it is started again."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.url = plan.url
+        self.hint = plan.hint
+        self.on_exit: Callable[[Exit], None] | None = None
+        self.process = Process(
+            plan.command,
+            name="the embedded engine" if plan.embedded else SERVER,
+            environment=plan.environment,
+            on_exit=self.ended,
+        )
+        self.owner: Sequence[asyncio.Task[None]] = ()
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's pid; None while none runs."""
+        return self.process.pid
+
+    def statistics(self) -> ProcessStatistics:
+        """What is known of the process."""
+        return self.process.statistics()
+
+    def ended(self, exit_: Exit) -> None:
+        """Pass the news on to whoever wants it by now."""
+        if self.on_exit is not None:
+            self.on_exit(exit_)
+
+    async def start(self) -> None:
+        """Start the engine, and keep it running; EngineUnavailable where the program cannot be run at all."""
+        await self.process.start()
+        if all(task.done() for task in self.owner):
+            self.owner = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
+
+    async def restart(self, reason: str) -> None:
+        """End it and start it again at once; the log says why."""
+        log.warning("the engine is started again: %s", reason)
+        await self.process.restart()
+
+    async def stop(self) -> None:
+        """End it for good; returns when nothing of it is left."""
+        await self.process.stop()
+        await aio.finish(self.owner)
