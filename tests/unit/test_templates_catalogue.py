@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from bioproxy.templates.catalogue import Estimate
 from support.templates import Site, site, write
 
 GOOD = {"t.md": "<{a.txt}> <{message}>", "a.txt": "one"}
+
+
+@pytest.fixture(autouse=True)
+def log_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an earlier test set the program's own log up, which keeps its records to itself."""
+    monkeypatch.setattr(logging.getLogger("bioproxy"), "propagate", True)
 
 
 def two(folder: Path) -> Site:
@@ -159,7 +166,7 @@ async def test_a_new_file_for_a_pattern_is_a_change(tmp_path: Path) -> None:
     assert made.text() == "==> src/b.py <==\n2\nMESSAGE"
 
 
-async def test_a_fault_keeps_the_last_good_text(tmp_path: Path) -> None:
+async def test_a_fault_keeps_the_last_good_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is told once, shows in the statistics, and ends by itself."""
     made = site(tmp_path, GOOD)
     (tmp_path / "a.txt").unlink()
@@ -169,6 +176,9 @@ async def test_a_fault_keeps_the_last_good_text(tmp_path: Path) -> None:
     (fault,) = made.events
     assert isinstance(fault, TemplateFault)
     assert "there is no file a.txt" in fault.reason
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the template of @code is broken, its last good text stays in use: {fault.reason}"
+    ]
     assert made.catalogue.statistics()[0].state == "fault"
     made.write({"a.txt": "one"})
     await made.catalogue.check()

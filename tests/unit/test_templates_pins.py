@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import stat
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from bioproxy.templates.pins import INDEX, TEXT, Pins
 from support.templates import Clock, filled
 
 ONE, TWO, THREE = filled("one <{message}>"), filled("two <{message}>"), filled("three <{message}>")
+
+
+@pytest.fixture(autouse=True)
+def log_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an earlier test set the program's own log up, which keeps its records to itself."""
+    monkeypatch.setattr(logging.getLogger("bioproxy"), "propagate", True)
 
 
 def reopened(folder: Path) -> Pins:

@@ -15,6 +15,7 @@ in two steps, would otherwise be warmed half-written. Who calls `check` should a
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from bioproxy.templates.cost import change_of, sentence
 from bioproxy.templates.files import Cache, Look
 from bioproxy.templates.parse import Filled
 from bioproxy.templates.reading import Reading, Source, read_template
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Catalogue", "Estimate", "Filled", "TemplateStatistics"]
 
@@ -211,6 +214,7 @@ class Catalogue:
         if fault != template.fault:
             template.fault = fault
             template.last_error = fault or template.last_error
+            tell(template.prefix, fault)
             self.bus.publish(TemplateFault(prefix=template.prefix, reason=fault))
         if reading.filled is None:
             return False
@@ -230,6 +234,7 @@ class Catalogue:
             return False
         template.cost = self.cost(template, reading)
         template.accept(reading, now=time.time())
+        log.info("the template of %s changed: %s", template.prefix, template.cost)
         self.bus.publish(TemplateChanged(prefix=template.prefix, version=reading.filled.version, cost=template.cost))
         return True
 
@@ -252,6 +257,14 @@ def read_all(
         for prefix, path in paths.items()
     }
     return readings, look.cache
+
+
+def tell(prefix: str, fault: str) -> None:
+    """One line in the log when a template breaks, and one when it is mended."""
+    if fault:
+        log.warning("the template of %s is broken, its last good text stays in use: %s", prefix, fault)
+    else:
+        log.info("the template of %s is good again", prefix)
 
 
 def name_problems(prefixes: Mapping[str, Path]) -> list[Problem]:
