@@ -1,12 +1,11 @@
 """The fake engine does what the real one does: the same questions to both (facts of llama-server, sections 1, 2 and 7).
 
-What is asked here is what bioproxy relies on. A line that only one of the two fulfils means that tests on the fake
-prove nothing, so nothing here may tell the two apart.
+What is asked here is what bioproxy relies on. A line that only one of the two fulfils would mean that tests on the fake
+prove nothing. Slot files have a module of their own, test_conformance_slots.py.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any
 import pytest
 
 from fakes.engine_process import EngineProcess
-from fakes.fake_engine import FakeEngine
-from fakes.real_engine import RealEngine
+from fakes.side_by_side import KINDS, complete, error_of, make
 
 Json = Any
 WORDS = "the quick brown fox jumps over the lazy dog and runs away from it "
-TIMINGS = {
+TIMINGS: dict[str, type | tuple[type, ...]] = {
     "cache_n": int,
     "prompt_n": int,
     "prompt_ms": (int, float),
@@ -32,43 +30,20 @@ TIMINGS = {
     "predicted_per_second": (int, float),
 }
 
-
-def make(kind: str, folder: Path | None, **flags: Json) -> EngineProcess:
-    """An engine of a kind, on the flags that both understand."""
-    options = {"ctx_size": 4096, "metrics": True, **flags}
-    if kind == "fake":
-        return FakeEngine(slot_folder=folder, disconnect_poll=1.0, **options)
-    return RealEngine(slot_folder=folder, **options)
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-kinds = pytest.mark.parametrize("kind", ["fake", pytest.param("real", marks=pytest.mark.real_engine)])
-
-
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real_engine)])
+@pytest.fixture(params=KINDS)
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineProcess]:
     """One of the two, with slot files under `tmp_path/slots`."""
     async with make(request.param, tmp_path / "slots") as process:
         yield process
 
 
-def error_of(answer: Any) -> tuple[int, str, str]:
-    """Status, message and type of an error; its code repeats the status."""
-    error = answer.json()["error"]
-    assert error["code"] == answer.status
-    return answer.status, error["message"], error["type"]
-
-
 def has_timings(value: Json) -> None:
     """`timings` has every field, with its type."""
     for name, kind in TIMINGS.items():
         assert isinstance(value["timings"][name], kind), name
-
-
-async def complete(engine: EngineProcess, prompt: Json, **more: Json) -> Json:
-    """One /completion of one token."""
-    answer = await engine.post("/completion", {"prompt": prompt, "n_predict": 1, **more})
-    assert answer.status == 200, answer.body
-    return answer.json()
 
 
 # introspection
@@ -168,29 +143,22 @@ async def test_empty_text(engine: EngineProcess) -> None:
     assert (await engine.post("/tokenize", {"content": ""})).json() == {"tokens": []}
 
 
-@pytest.mark.parametrize(
-    "path", ["/tokenize", "/apply-template", "/completion", "/v1/chat/completions", "/v1/messages"]
-)
-async def test_bad_json(engine: EngineProcess, path: str) -> None:
-    """A body that is no JSON is 400."""
-    status, _, kind = error_of(await engine.post(path, b"{no"))
-    assert (status, kind) == (400, "invalid_request_error")
+JSON_ROUTES = ("/tokenize", "/apply-template", "/completion", "/v1/chat/completions", "/v1/messages")
+BAD_BODIES: list[tuple[str, Json]] = [
+    *[(path, b"{no") for path in JSON_ROUTES],
+    ("/completion", {}),
+    ("/completion", {"prompt": []}),
+    ("/completion", {"prompt": "x", "n_predict": -2}),
+    ("/v1/chat/completions", {}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": -2}),
+    ("/apply-template", {}),
+]
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/completion", {}),
-        ("/completion", {"prompt": []}),
-        ("/completion", {"prompt": "x", "n_predict": -2}),
-        ("/v1/chat/completions", {}),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": -2}),
-        ("/apply-template", {}),
-    ],
-)
-async def test_bad_body(engine: EngineProcess, path: str, body: Json) -> None:
-    """What is missing or out of range is 400."""
-    assert error_of(await engine.post(path, body))[0::2] == (400, "invalid_request_error")
+async def test_bad_bodies(engine: EngineProcess) -> None:
+    """What is no JSON, or lacks something, or is out of range is 400."""
+    for path, body in BAD_BODIES:
+        assert error_of(await engine.post(path, body))[0::2] == (400, "invalid_request_error"), (path, body)
 
 
 async def test_prompt_too_long(engine: EngineProcess) -> None:
@@ -212,13 +180,13 @@ ROUTES: dict[str, Json] = {
 }
 
 
-@pytest.mark.parametrize("path", list(ROUTES))
-async def test_timings_of_whole_answers(engine: EngineProcess, path: str) -> None:
+async def test_timings_of_completions(engine: EngineProcess) -> None:
     """Completions and chat end with timings, streamed or not."""
-    has_timings((await engine.post(path, ROUTES[path])).json())
-    events = (await engine.post(path, {**ROUTES[path], "stream": True})).events()
-    has_timings(events[-1])
-    assert not any("timings" in event for event in events[:-1])
+    for path, body in ROUTES.items():
+        has_timings((await engine.post(path, body)).json())
+        events = (await engine.post(path, {**body, "stream": True})).events()
+        has_timings(events[-1])
+        assert not any("timings" in event for event in events[:-1]), path
 
 
 async def test_usage_chunk(engine: EngineProcess) -> None:
@@ -334,158 +302,6 @@ async def test_without_ram_cache_it_is_gone(kind: str) -> None:
         await complete(engine, ids, n_predict=0)
         await complete(engine, [1], n_predict=0)
         assert (await complete(engine, ids, n_predict=0))["timings"]["cache_n"] == 0
-
-
-# slot files
-
-
-async def test_save_and_restore(engine: EngineProcess, tmp_path: Path) -> None:
-    """A file is as long as n_written says, and brings the prompt back after a restart."""
-    ids = list(range(100, 600))
-    await complete(engine, ids, n_predict=0)
-    saved = (await engine.slot("save", "a b@1.bin")).json()
-    assert (saved["id_slot"], saved["filename"], saved["n_saved"]) == (0, "a b@1.bin", 500)
-    assert (tmp_path / "slots" / "a b@1.bin").stat().st_size == saved["n_written"]
-    await engine.restart()
-    restored = (await engine.slot("restore", "a b@1.bin")).json()
-    assert (restored["n_restored"], restored["n_read"]) == (500, saved["n_written"])
-    done = await complete(engine, [*ids, 700, 701])
-    assert (done["timings"]["cache_n"], done["timings"]["prompt_n"]) == (500, 2)
-
-
-async def test_erase(engine: EngineProcess) -> None:
-    """Erase tells how much it took away; it needs no body."""
-    await complete(engine, list(range(100, 200)), n_predict=0)
-    assert (await engine.post("/slots/0?action=erase")).json() == {"id_slot": 0, "n_erased": 100}
-    assert (await complete(engine, list(range(100, 200)), n_predict=0))["timings"]["cache_n"] == 0
-
-
-UNABLE = "Unable to restore slot: No available space in KV cache or invalid slot save file"
-
-
-@pytest.mark.parametrize("content", [None, b"", b"garbage", b"x" * 5000])
-async def test_bad_file_empties_the_slot(engine: EngineProcess, tmp_path: Path, content: bytes | None) -> None:
-    """A missing, empty or foreign file is 400, always the same sentence, and the slot's content is gone."""
-    ids = list(range(100, 200))
-    await complete(engine, ids, n_predict=0)
-    if content is not None:
-        (tmp_path / "slots" / "bad").write_bytes(content)
-    assert error_of(await engine.slot("restore", "bad")) == (400, UNABLE, "invalid_request_error")
-    assert (await complete(engine, ids, n_predict=0))["timings"]["cache_n"] == 0
-
-
-async def test_wrong_magic(engine: EngineProcess, tmp_path: Path) -> None:
-    """A file whose first bytes are wrong is 400."""
-    await complete(engine, WORDS)
-    await engine.slot("save", "a")
-    path = tmp_path / "slots" / "a"
-    path.write_bytes(b"\0\0\0\0" + path.read_bytes()[4:])
-    assert error_of(await engine.slot("restore", "a"))[:2] == (400, UNABLE)
-
-
-async def test_cut_in_the_tokens(engine: EngineProcess, tmp_path: Path) -> None:
-    """A file that ends within its tokens is 400."""
-    await complete(engine, list(range(100, 600)), n_predict=0)
-    await engine.slot("save", "a")
-    os.truncate(tmp_path / "slots" / "a", 400)
-    assert error_of(await engine.slot("restore", "a"))[:2] == (400, UNABLE)
-
-
-async def test_cut_in_the_cells_kills(engine: EngineProcess, tmp_path: Path) -> None:
-    """A file that lacks one byte at its end makes the process abort: why sizes are checked before each restore."""
-    await complete(engine, list(range(100, 600)), n_predict=0)
-    written = (await engine.slot("save", "a")).json()["n_written"]
-    os.truncate(tmp_path / "slots" / "a", written - 1)
-    with pytest.raises(ConnectionError):
-        await engine.slot("restore", "a")
-    assert await engine.wait() == -signal.SIGABRT
-
-
-async def test_longer_file(engine: EngineProcess, tmp_path: Path) -> None:
-    """Bytes behind the end of a file do no harm, and are not counted as read."""
-    await complete(engine, list(range(100, 600)), n_predict=0)
-    written = (await engine.slot("save", "a")).json()["n_written"]
-    with (tmp_path / "slots" / "a").open("ab") as file:
-        file.write(b"more")
-    assert (await engine.slot("restore", "a")).json()["n_restored"] == 500
-    assert written < (tmp_path / "slots" / "a").stat().st_size
-
-
-async def test_directory_instead_of_a_file(engine: EngineProcess, tmp_path: Path) -> None:
-    """A folder of that name cannot be restored, nor saved over."""
-    (tmp_path / "slots" / "d").mkdir()
-    await complete(engine, WORDS)
-    assert error_of(await engine.slot("save", "d")) == (500, "Unable to save slot", "server_error")
-    assert error_of(await engine.slot("restore", "d"))[:2] == (400, UNABLE)
-
-
-async def test_folder_gone(engine: EngineProcess, tmp_path: Path) -> None:
-    """Without its folder a save is 500."""
-    await complete(engine, WORDS)
-    (tmp_path / "slots").rmdir()
-    assert error_of(await engine.slot("save", "a")) == (500, "Unable to save slot", "server_error")
-
-
-@pytest.mark.parametrize(
-    "name", ["", "../x", "a/b", "a:b", "a*", ".", " a", "a ", "a.", "a\x01", "x" * 256, "a\u2215b"]
-)
-async def test_refused_names(engine: EngineProcess, name: str) -> None:
-    """File names that the engine refuses."""
-    assert error_of(await engine.slot("save", name))[0] == 400
-
-
-@pytest.mark.parametrize("name", [".hidden", "a b", "bp-0123abcd.bin", "@code#1%+=,;!~", "ümläut", "x" * 255])
-async def test_accepted_names(engine: EngineProcess, name: str) -> None:
-    """File names that the engine takes."""
-    await complete(engine, "a word")
-    assert (await engine.slot("save", name)).status == 200
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"filename":5}', b"nojson"])
-async def test_bad_slot_bodies(engine: EngineProcess, body: bytes) -> None:
-    """A slot action without a usable file name is 400."""
-    assert error_of(await engine.post("/slots/0?action=save", body))[0::2] == (400, "invalid_request_error")
-
-
-async def test_bad_slot_targets(engine: EngineProcess) -> None:
-    """Bad actions and slot numbers are 400; a number out of range wraps around, and is repeated as it was."""
-    body = {"filename": "a"}
-    assert error_of(await engine.post("/slots/0?action=none", body))[1] == "Invalid action"
-    assert error_of(await engine.post("/slots/0", body))[1] == "Invalid action"
-    assert error_of(await engine.post("/slots/x?action=save", body))[1] == "Invalid slot ID"
-    await complete(engine, list(range(100, 200)), n_predict=0)
-    wrapped = (await engine.slot("save", "a", slot=7)).json()
-    assert (wrapped["id_slot"], wrapped["n_saved"]) == (7, 100)
-    assert (await engine.slot("erase", slot=-1)).json() == {"id_slot": -1, "n_erased": 100}
-
-
-@kinds
-async def test_context_too_small(kind: str, tmp_path: Path) -> None:
-    """A file that does not fit into a smaller context is 400; one that fits is taken."""
-    async with make(kind, tmp_path) as engine:
-        await complete(engine, list(range(100, 1100)), n_predict=0)
-        await engine.slot("save", "long")
-        await complete(engine, list(range(2000, 2100)), n_predict=0)
-        await engine.slot("save", "short")
-    async with make(kind, tmp_path, ctx_size=512) as engine:
-        assert error_of(await engine.slot("restore", "long"))[:2] == (400, UNABLE)
-        assert (await engine.slot("restore", "short")).json()["n_restored"] == 100
-
-
-@kinds
-async def test_other_weights_are_taken(kind: str, tmp_path: Path) -> None:
-    """A file of another model of the same shape is restored without a word: why snapshots have a fingerprint."""
-    ids = list(range(100, 200))
-    async with make(kind, tmp_path) as engine:
-        await complete(engine, ids, n_predict=0)
-        await engine.slot("save", "a")
-    other = {"weights": "other"} if kind == "fake" else {"seed": 1}
-    async with make(kind, tmp_path, **other) as engine:
-        right = await complete(engine, [*ids, 300], n_predict=8, temperature=0)
-        assert (await engine.slot("restore", "a")).status == 200
-        wrong = await complete(engine, [*ids, 300], n_predict=8, temperature=0)
-        assert wrong["timings"]["cache_n"] == 100
-        assert wrong["content"] != right["content"]
 
 
 @kinds
