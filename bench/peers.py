@@ -96,10 +96,10 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def upstream() -> Iterator[int]:
-    """The engine that computes nothing; its port."""
+def upstream(slots: int = 64) -> Iterator[int]:
+    """The engine that computes nothing, with so many slots; its port."""
     port = free_port()
-    with running([sys.executable, "-m", "bench.upstream", str(port)]) as child:
+    with running([sys.executable, "-m", "bench.upstream", str(port), str(slots)]) as child:
         assert child.stdout is not None
         child.stdout.readline()
         yield port

@@ -90,7 +90,7 @@ def latency(engine: int, proxies: dict[str, tuple[int, int]]) -> Row:
 
 def streams() -> list[Row]:
     """A thousand streams of twenty events a second on one core, on a fresh process: losses, CPU, memory."""
-    with peers.upstream() as engine, peers.bioproxy(engine) as (port, pid):
+    with peers.upstream(slots=1024) as engine, peers.bioproxy(engine) as (port, pid):
         idle = peers.resident_bytes(pid) / 1e6
         cpu, counted, peak = peers.metered_peak(pid, port, **STREAMS)
     share = cpu / counted["seconds"]

@@ -1,6 +1,6 @@
 """An engine that computes nothing, so that only the proxy in front of it is measured.
 
-`python -m bench.upstream PORT`: answers what bioproxy asks at attach, a small JSON to a chat request, and with
+`python -m bench.upstream PORT SLOTS`: answers what bioproxy asks at attach, a small JSON to a chat request, and with
 `"stream": true` as many events as `max_tokens` says at `x-rate` events a second (0: as fast as they go), each with
 its number, so that a reader sees losses and reordering.
 """
@@ -16,7 +16,7 @@ import httptools
 import uvloop
 
 PROPS = {
-    "total_slots": 4096,
+    "total_slots": int(sys.argv[2]) if len(sys.argv) > 2 else 16,
     "model_path": "bench",
     "chat_template": "",
     "build_info": "bench",

@@ -52,13 +52,14 @@ class Exchange:
             bytes_in=len(request.body),
         )
 
+    def turn_to(self, route: Route) -> None:
+        """The route was found."""
+        self.route = route
+        self.record.endpoint = route.endpoint
+
     def since_arrival(self) -> float:
         """Seconds since the head's first byte came in."""
         return asyncio.get_running_loop().time() - self.request.arrived
-
-    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a whole answer of our own."""
-        self.responder.send(status, headers, body)
 
     def fail(self, error: BioproxyError, outcome: Outcome) -> None:
         """Tell the client what went wrong, in its dialect and in the way that is still open.

@@ -19,6 +19,7 @@ from bioproxy.errors import (
     EngineProtocolError,
     EngineRefused,
     EngineUnavailable,
+    Forbidden,
     QueueFull,
     QueueTimeout,
     Unauthorized,
@@ -64,19 +65,14 @@ class Front:
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request; never raises but for a cancellation."""
-        try:
-            exchange = Exchange(request, responder, routes.find(request))
-        except BioproxyError as error:
-            exchange = Exchange(request, responder, routes.OTHER_FREE)
-            exchange.fail(error, "rejected")
-            self.end(exchange)
-            return
+        exchange = Exchange(request, responder, routes.OTHER_FREE)
         logs.request_id.set(exchange.id)
         responder.extra = [(b"X-Request-Id", exchange.id.encode()), *self.cors.headers(request)]
         if exchange.dialect == "anthropic":
             responder.extra.append((b"Request-Id", exchange.id.encode()))
         self.running += 1
         try:
+            exchange.turn_to(routes.find(request))
             await self.route(exchange)
         except BioproxyError as error:
             exchange.fail(error, outcome_of(error))
@@ -159,6 +155,7 @@ class Front:
     async def infer(self, exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
         """Expand, then compute (or only count, where the route computes nothing)."""
         expanded = open_body(exchange, self.engine)
+        self.allow_model(exchange, expanded.model)
         if exchange.route.gate == "free":
             await passthrough.free(exchange, self.engine, headers, expanded.body)
             return
@@ -170,6 +167,15 @@ class Front:
             if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
                 record.miss = self.recent.difference(group, expanded.pieces)
             self.recent.add(group, expanded.pieces)
+
+    @staticmethod
+    def allow_model(exchange: Exchange, model: str) -> None:
+        """Forbidden where the key is for other models only."""
+        principal = exchange.principal
+        if principal is not None and principal.models and model not in principal.models:
+            raise Forbidden(
+                f"this key may ask for {', '.join(principal.models)}, not for {model or 'no model at all'!r}"
+            )
 
 
 def outcome_of(error: BioproxyError) -> Outcome:
