@@ -160,7 +160,11 @@ def apply(parameters: Any, values: flags.Values, llama: Any) -> None:
         *path, name = field.split(".")
         for step in path:
             owner = getattr(owner, step)
-        setattr(owner, name, member(field, value, llama))
+        try:
+            setattr(owner, name, member(field, value, llama))
+        except (OverflowError, ValueError) as error:
+            spelled = next((flag.names[-1] for flag in flags.FLAGS if flag.field == field), field)
+            raise BioproxyError(f"{spelled} {value} is out of range: {error}") from error
 
 
 def member(field: str, value: Any, llama: Any) -> Any:
