@@ -94,7 +94,7 @@ class App:
         self.metrics = Metrics(self.bus)
         self.state = state_folder(config)
         self.catalogue = Catalogue(
-            prefix_paths(config), folder=loaded.folder, settle=config.warmup.settle, bus=self.bus
+            prefix_paths(config), folder=str(Path.cwd()), settle=config.warmup.settle, bus=self.bus
         )
         self.catalogue.load()
         self.launched: Launched | None = launch(config) if config.model else None
@@ -108,6 +108,7 @@ class App:
         self.heads = Heads(str(self.state / "heads"), limit=config.warmup.heads, max_age=config.kv.max_age)
         self.attachment = self.one_attachment()
         self.runner = self.one_runner()
+        self.catalogue.estimate = self.runner.estimate
         self.engine = self.one_engine()
         self.front = Front(config, engine=self.engine, bus=self.bus)
         self.admin = Admin(config=config, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus)
@@ -185,8 +186,10 @@ class App:
         await self.admin_server.listen(config.admin_host, config.admin_port)
         self.heads.load()
         self.pins.load()
+        self.pins.forget(config.kv.max_age)
         if self.launched is not None:
             self.gate.close("the engine is starting")
+            self.launched.on_exit = lambda end: self.attachment.suspect(end.reason)
             await self.launched.start()
         services: dict[str, Callable[[], Awaitable[None]]] = {
             "attachment": self.attachment.run,
@@ -194,6 +197,7 @@ class App:
             "warm-up": self.runner.run,
             "settling": self.settle,
             "pins": self.pins.run,
+            "ageing": self.forget_old,
         }
         for name, service in services.items():
             self.services.append(aio.spawn(aio.guarded(service, name=name, on_fault=self.fault), name=name))
@@ -272,6 +276,12 @@ class App:
             log.debug("cannot see whether the engine is idle: %s", error.message)
             return False
         return bool(slots) and not any(slot.is_processing for slot in slots)
+
+    async def forget_old(self) -> None:
+        """Once an hour let pins go that nobody used for `kv.max_age` (heads and snapshots see to themselves)."""
+        while True:
+            await asyncio.sleep(3600)
+            self.pins.forget(self.config.kv.max_age)
 
     # commands of the admin port
 

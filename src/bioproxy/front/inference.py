@@ -56,8 +56,6 @@ def open_body(exchange: Exchange, engine: Engine) -> Expanded:
     )
     if expanded.prefix and (reason := engine.too_long(expanded.prefix)):
         raise RequestError(f"template {expanded.prefix} is {reason}; start the engine with a larger -c")
-    if expanded.has_id_slot and not expanded.readable:
-        raise RequestError("this body names an id_slot and cannot be read well enough to take it out; send plain JSON")
     return expanded
 
 
