@@ -75,6 +75,7 @@ class Task:
     filename: str = ""
     cache_prompt: bool = True
     sink: Callable[[str, Json], None] = lambda _kind, _value: None
+    hears: frozenset[str] = frozenset()  # of started, progress, token: what is sent to whoever waits
     cancelled: bool = False
     words: list[str] = field(default_factory=list)
     generated: list[int] = field(default_factory=list)
@@ -142,9 +143,10 @@ class Core:
         self.wake.set()
 
     def result(self, task: Task, kind: str, value: Json) -> None:
-        """Something for the waiting request; any result of anybody resets the disconnect poll."""
-        self.last_result = self.time()
-        task.sink(kind, value)
+        """Something for the waiting request, if it hears that; any result of anybody resets the disconnect poll."""
+        if kind in task.hears:
+            self.last_result = self.time()
+            task.sink(kind, value)
 
     def end(self, task: Task, value: Json) -> None:
         """The task's last result."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,13 @@ class FakeEngine(EngineProcess):
     async def state(self) -> Json:
         """Slots with tokens, queue, deferred, cache, totals, violations, polls."""
         return (await self.get("/fake/state")).json()
+
+    async def until(self, true: Callable[[Json], object], *, seconds: float = 10.0) -> Json:
+        """Wait until `true` of the state; the state then. TimeoutError when it never is."""
+        async with asyncio.timeout(seconds):
+            while not true(state := await self.state()):  # noqa: ASYNC110 - another process, which tells nothing unasked
+                await asyncio.sleep(0.005)
+        return state
 
     async def violations(self) -> list[str]:
         """What was done to the engine that one must not do to the real one."""

@@ -245,7 +245,7 @@ class Routes:
         )
         stream = Stream(reply, shape, task, self.core) if body.get("stream") else None
         if stream is not None:
-            task.sink = stream.hear
+            task.sink, task.hears = stream.hear, stream.hears
         await self.wait(task, reply)
         if task.done.done():
             self.end(task, reply, shape, stream)
@@ -329,14 +329,14 @@ class Stream:
 
     def __init__(self, reply: Reply, shape: Completion, task: Task, core: Core) -> None:
         self.reply, self.shape, self.task, self.core = reply, shape, task, core
-        self.progress = bool(shape.body.get("return_progress"))
+        progress = {"started", "progress"} if shape.body.get("return_progress") else set()
+        self.hears = frozenset({"token", *progress})
 
     def hear(self, kind: str, value: Json) -> None:
         """A result of the task, called by the inference thread."""
-        if self.reply.gone.is_set() and kind == "token":
+        if self.reply.gone.is_set():
             self.core.cancel(self.task)  # the write fails: streams notice at once
-            return
-        if kind in ("started", "progress") and self.progress:
+        elif kind in ("started", "progress"):
             self.begin()
             task = self.task
             ms = int((self.core.time() - task.started) * 1e3)
