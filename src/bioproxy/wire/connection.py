@@ -89,7 +89,7 @@ class ServerConnection(asyncio.Protocol):
             return
         now = self.server.time()
         if self.task is not None:
-            if not self.reader.keep(data, now):
+            if not self.reader.keep(data):
                 self.overfull()
         elif not self.lingering and not self.transport.is_closing():
             self.read(data, now)
@@ -192,7 +192,7 @@ class ServerConnection(asyncio.Protocol):
     def settle(self, task: asyncio.Task[None], responder: Responder) -> None:
         """Make an answer out of whatever the handler left: an exception or silence is a 500, half an answer is cut."""
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, BioproxyError):
             log.error("the %s handler failed", self.server.name, exc_info=error)
         if responder.finished or self.lost:
             return
@@ -201,9 +201,10 @@ class ServerConnection(asyncio.Protocol):
             return
         if error is None:
             log.error("the %s handler sent no answer", self.server.name)
-        self.keep = False
-        headers, body = self.server.error_body(BioproxyError("an internal error; the log says more"), "")
-        responder.send(500, headers, body)
+        if not isinstance(error, BioproxyError):
+            error = BioproxyError("an internal error; the log of bioproxy says more")
+        path = self.reader.request.path if self.reader.request is not None else ""
+        responder.send(error.status, *self.server.error_body(error, path))
 
     def refuse(self, error: RequestError) -> None:
         """Answer a request that never became one, and close: nobody knows where the next would begin."""
@@ -231,6 +232,7 @@ class ServerConnection(asyncio.Protocol):
         self.lingering = True
         self.keep = False
         self.deadline = self.server.time() + LINGER
+        self.unsent = self.transport.get_write_buffer_size()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -271,13 +273,15 @@ class ServerConnection(asyncio.Protocol):
             self.cut()
 
     def stop_idle(self, now: float) -> None:
-        """Close a connection that says nothing, unless an answer is still being read."""
-        if not self.lingering and (unsent := self.transport.get_write_buffer_size()):
-            self.unsent = unsent
-            self.deadline = now + self.server.limits.write_timeout
-            self.transport.close()
-        else:
+        """Close a connection that says nothing, or that was to end; slowly where an answer is still being read."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or (self.lingering and unsent >= self.unsent):
             self.cut()
+        elif self.lingering:
+            self.unsent = unsent
+            self.deadline = now + LINGER
+        else:
+            self.end()
 
     # what a Responder needs
 
@@ -289,9 +293,8 @@ class ServerConnection(asyncio.Protocol):
     async def drain(self) -> None:
         """Return when the client has read enough for more."""
         while self.paused and not self.lost:
-            if self.drained is None:
-                self.drained = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self.drained)
+            self.drained = asyncio.get_running_loop().create_future()
+            await self.drained
 
     def wake(self) -> None:
         """Let whoever waits in `drain` look again."""

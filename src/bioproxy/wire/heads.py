@@ -27,6 +27,7 @@ HOP_BY_HOP = frozenset(
 )
 REPLACED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}  # in a request: written by us, or answered by us
 FRAMING = HOP_BY_HOP | {b"content-length"}
+ONLY_ITSELF = frozenset({b"close", b"keep-alive", b"Keep-Alive"})  # Connection values that name no other header
 STATUS_LINES = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # a length is said even when it is 0 (RFC 9110, 8.6)
 
@@ -51,27 +52,32 @@ def tokens(value: bytes) -> list[bytes]:
     return [word.strip() for word in value.lower().split(b",")]
 
 
-def end_to_end(headers: Headers, connection: bytes | None, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
-    """The headers that travel on: without `dropped` (lower-case names) and without what `connection` names."""
-    if connection not in {None, b"close", b"keep-alive"}:
-        dropped = dropped.union(tokens(connection or b""))
-    return [pair for pair in headers if pair[0].lower() not in dropped]
+def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """The headers that travel on: without `dropped` (lower-case names) and without those that a Connection names."""
+    kept: Headers = []
+    named: list[bytes] = []
+    for pair in headers:
+        key = pair[0].lower()
+        if key not in dropped:
+            kept.append(pair)
+        elif key == b"connection" and pair[1] not in ONLY_ITSELF:
+            named += tokens(pair[1])
+    return [pair for pair in kept if pair[0].lower() not in named] if named else kept
 
 
-def request_head(method: str, target: bytes, headers: Headers, *, host: bytes, length: int) -> bytes:
+def upgrade_of(headers: Headers) -> bytes | None:
+    """The protocol that these headers ask to change to, if any."""
+    return next((value for name, value in headers if len(name) == 7 and name.lower() == b"upgrade"), None)
+
+
+def request_head(
+    method: str, target: bytes, headers: Headers, *, host: bytes, length: int, upgrade: bytes | None = None
+) -> bytes:
     """The head that an engine gets: `headers` less what speaks about the client's connection; Host and length are ours.
 
-    An `Upgrade` header among `headers` is one that the server has found to be a websocket's, and is passed on.
+    `upgrade` is the protocol to ask for; the server lets a client's Upgrade header through only where it may be.
     """
-    connection = upgrade = None
-    for name, value in headers:
-        if len(name) in {7, 10}:
-            key = name.lower()
-            if key == b"connection":
-                connection = value
-            elif key == b"upgrade":
-                upgrade = value
-    kept = end_to_end(headers, connection, REPLACED)
+    kept = end_to_end(headers, REPLACED)
     if upgrade is not None:
         kept += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
     if length or method in WITH_BODY:

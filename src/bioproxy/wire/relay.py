@@ -104,11 +104,11 @@ async def relay(
         head = b"" if started else opening(response, responder, headers, drop)
         data = b"".join(response.pieces)
         response.pieces.clear()
+        response.resume()
         responder.carrier.take_from(response)
         first(flow, head, data, last=response.complete)
         if not response.complete:
             response.sink = flow.forward
-            response.resume()
             while not response.complete and response.error is None:
                 await response.wait()
         response.check()
@@ -136,7 +136,7 @@ def first(flow: Flow, head: bytes, data: bytes, *, last: bool) -> None:
 
 def opening(response: Response, responder: Responder, headers: Headers, drop: tuple[bytes, ...]) -> bytes:
     """The head that the client gets."""
-    kept = end_to_end(response.headers, response.fields.get(b"connection"))
+    kept = end_to_end(response.headers)
     if drop:
         kept = [pair for pair in kept if not pair[0].lower().startswith(drop)]
     if headers:

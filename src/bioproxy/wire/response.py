@@ -1,33 +1,43 @@
-"""One connection to an engine, and the answer that comes over it.
+"""An engine's answer, while it comes.
 
-The connection is an asyncio protocol; what it receives goes through llhttp, which finds heads and framing, and from
-there the bytes of the body go on untouched. Where they go is the Response's business: nobody asked yet (they are kept,
-and beyond 256 KiB the engine has to wait), `read` collects them, or a relay has put its `sink` there and gets every
-read's bytes at once, within the loop's callback: no queue, no task switch per event.
+Where its bytes go is decided here: nobody asked yet (they are kept, and beyond 256 KiB the engine has to wait), `read`
+collects them, or a relay has put its `sink` there and gets the bytes of every read at once, within the loop's callback:
+no queue, no task switch per event. Leaving an answer early closes its connection, for that is how an engine learns that
+nobody wants its work any more (facts, section 3).
 
-A connection goes back to its pool the moment its answer is whole and both sides may go on. Whatever makes that doubtful
-(a byte too many, `Connection: close`, our own request not fully sent) closes it instead. Leaving early closes it, too:
-that is how an engine learns that nobody wants its work any more (facts, section 3).
+What receives and parses lives in engine_connection.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import Protocol
 
-import httptools
-
-from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable
+from bioproxy.errors import BioproxyError, EngineProtocolError
 from bioproxy.wire.heads import Headers
 from bioproxy.wire.message import Source
 
-if TYPE_CHECKING:
-    from bioproxy.wire.upstream import Pool
-
 MIB = 1 << 20
-MAX_HEAD = 256 << 10  # bytes of a response head
 UNREAD = 256 << 10  # bytes kept for a reader that has not come yet
+
+
+class Channel(Protocol):
+    """What a Response needs of the connection that it comes over."""
+
+    client: Source | None
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the engine."""
+
+    def pause(self) -> None:
+        """Read nothing from the engine."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 class Response:
@@ -40,19 +50,17 @@ class Response:
         "fields",
         "headers",
         "headless",
-        "loop",
         "pieces",
         "reason",
         "reused",
         "seen",
         "sink",
         "status",
-        "unread",
         "upgraded",
         "waiter",
     )
 
-    def __init__(self, connection: EngineConnection, *, head_only: bool, reused: bool) -> None:
+    def __init__(self, connection: Channel, *, head_only: bool, reused: bool) -> None:
         self.connection = connection
         self.status = 0
         self.reason = b""
@@ -65,7 +73,6 @@ class Response:
         self.upgraded = False
         self.error: BioproxyError | None = None
         self.pieces: list[bytes] = []
-        self.unread = 0
         self.sink: Callable[[bytes, bool], None] | None = None
         self.waiter: asyncio.Future[None] | None = None
 
@@ -93,7 +100,6 @@ class Response:
                 whole += self.pieces
                 size += sum(map(len, self.pieces))
                 self.pieces.clear()
-                self.unread = 0
                 if size > limit and self.error is None:
                     self.error = EngineProtocolError(f"the engine's answer is longer than {limit} bytes")
                 self.check()
@@ -126,11 +132,13 @@ class Response:
 
     def pause(self) -> None:
         """Let the engine wait: whoever reads this answer is behind."""
-        self.connection.pause()
+        if not self.complete:  # else the connection may be another request's already
+            self.connection.pause()
 
     def resume(self) -> None:
         """Let it go on."""
-        self.connection.resume()
+        if not self.complete:
+            self.connection.resume()
 
     def abort(self) -> None:
         """Close the connection now, which cancels the engine's work; does nothing after the answer's end."""
@@ -139,8 +147,7 @@ class Response:
 
     def send(self, data: bytes) -> None:
         """Send bytes to the engine; for tunnels only."""
-        if not self.connection.lost:
-            self.connection.transport.write(data)
+        self.connection.send(data)
 
     # what the connection tells
 
@@ -157,212 +164,11 @@ class Response:
         elif self.seen or self.error is not None:
             if self.waiter is not None:
                 self.wake()
-            elif self.pieces:
-                self.unread = sum(map(len, self.pieces))
-                if self.unread > UNREAD:
-                    self.pause()
+            elif sum(map(len, self.pieces)) > UNREAD:
+                self.pause()
 
     def fail(self, error: BioproxyError) -> None:
         """The answer ends here, before its end."""
         if not self.complete and self.error is None:
             self.error = error
             self.advance()
-
-
-class EngineConnection(asyncio.Protocol):
-    """One connection to an engine; serves one request after another."""
-
-    __slots__ = (
-        "client",
-        "fed",
-        "idle_since",
-        "lost",
-        "parser",
-        "paused",
-        "pool",
-        "response",
-        "reusable",
-        "served",
-        "transport",
-    )
-
-    transport: asyncio.Transport
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        self.parser: httptools.HttpResponseParser | None = None
-        self.response: Response | None = None
-        self.client: Source | None = None  # whose reading a tunnel pauses
-        self.idle_since = 0.0
-        self.served = 0
-        self.fed = 0  # bytes of the head so far
-        self.lost = self.paused = False
-        self.reusable = True
-
-    def exchange(self, head: bytes, body: bytes, *, head_only: bool) -> Response:
-        """Send a request; its Response is told of what comes."""
-        self.response = response = Response(self, head_only=head_only, reused=self.served > 0)
-        self.served += 1
-        self.fed = 0
-        if self.parser is None:
-            self.parser = httptools.HttpResponseParser(self)
-        if len(body) > 64 << 10:
-            self.transport.write(head)
-            self.transport.write(body)
-        else:
-            self.transport.write(head + body)
-        return response
-
-    # what the event loop calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the answer, of a tunnel, or of nothing that we asked for."""
-        response = self.response
-        if response is None:
-            self.abort()
-            return
-        if response.upgraded:
-            response.pieces.append(data)
-        else:
-            self.parse(response, data)
-        if response.complete:
-            self.release()
-        response.advance()
-
-    def parse(self, response: Response, data: bytes) -> None:
-        """Feed llhttp; what it calls fills the response in."""
-        self.fed += len(data)
-        assert self.parser is not None
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as error:
-            response.upgraded, response.complete = True, False
-            response.pieces.append(data[error.args[0] :])
-        except httptools.HttpParserError as error:
-            self.reusable = False
-            if not response.complete and response.error is None:
-                response.error = EngineProtocolError(f"the engine's answer is no valid HTTP: {error}")
-        if not response.seen and self.fed > MAX_HEAD and response.error is None:
-            response.error = EngineProtocolError(f"the head of the engine's answer is longer than {MAX_HEAD} bytes")
-        if response.error is not None:
-            self.abort()
-
-    def eof_received(self) -> None:
-        """The engine sends no more; `connection_lost` follows and judges."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The engine is gone; that ends an answer without a length, and breaks any other."""
-        self.lost = True
-        self.pool.closed(self)
-        response = self.response
-        self.response = None
-        if response is None or response.complete:
-            return
-        if response.upgraded or (response.ends_with_connection and exc is None):
-            response.complete = True
-            response.advance()
-        elif response.seen:
-            response.fail(EngineProtocolError("the engine closed the connection before the end of its answer"))
-        elif self.fed:
-            response.fail(EngineProtocolError("the engine closed the connection in the head of its answer"))
-        else:
-            response.fail(EngineUnavailable("the engine closed the connection before it answered"))
-
-    def pause_writing(self) -> None:
-        """The engine reads more slowly than a tunnel's client sends."""
-        if self.client is not None:
-            self.client.pause()
-
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        if self.client is not None:
-            self.client.resume()
-
-    # what llhttp calls
-
-    def on_message_begin(self) -> None:
-        """A message begins; behind a complete answer nothing may."""
-        if self.response is None or self.response.complete:
-            self.reusable = False
-
-    def on_status(self, reason: bytes) -> None:
-        """The reason phrase, perhaps in pieces."""
-        if self.response is not None and not self.response.complete:
-            self.response.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; trailers come here too, and are dropped."""
-        response = self.response
-        if response is not None and not response.seen:
-            response.headers.append((name, value))
-            response.fields.setdefault(name.lower(), value)
-
-    def on_headers_complete(self) -> None:
-        """The head is in, unless it was an interim one (100 Continue)."""
-        response = self.response
-        parser = self.parser
-        if response is None or response.complete or parser is None:
-            return
-        response.status = parser.get_status_code()
-        if response.status < 200 and response.status != 101:
-            return
-        response.seen = True
-        coding = response.fields.get(b"transfer-encoding")
-        if coding is not None and coding.strip().lower() != b"chunked":
-            response.error = EngineProtocolError(f"the engine's answer has an unknown transfer coding: {coding!r}")
-        if response.headless:
-            self.reusable = self.reusable and parser.should_keep_alive()
-            self.parser = None  # this one waits for a body that will not come
-            response.complete = True
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        response = self.response
-        if response is None or response.complete:
-            self.reusable = False
-        else:
-            response.pieces.append(data)
-
-    def on_message_complete(self) -> None:
-        """The answer is whole, or an interim one is over."""
-        response = self.response
-        if response is None or response.complete:
-            return
-        if not response.seen:
-            response.headers, response.fields, response.reason = [], {}, b""
-            return
-        response.complete = True
-        if self.parser is not None and not self.parser.should_keep_alive():
-            self.reusable = False
-
-    # ends
-
-    def release(self) -> None:
-        """Give the connection back to the pool, or close it where that is not safe."""
-        self.response = None
-        if self.reusable and not self.transport.get_write_buffer_size() and not self.transport.is_closing():
-            self.resume()
-            self.pool.release(self)
-        else:
-            self.abort()
-
-    def abort(self) -> None:
-        """Close at once."""
-        if not self.lost:
-            self.transport.abort()
-
-    def pause(self) -> None:
-        """Read nothing from the engine."""
-        if not self.paused and not self.lost and not self.transport.is_closing():
-            self.paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self.paused and not self.lost and not self.transport.is_closing():
-            self.paused = False
-            self.transport.resume_reading()

@@ -138,6 +138,7 @@ class Server:
         self.closing = True
         now = asyncio.get_running_loop().time()
         for connection in list(self.connections):
+            connection.keep = False
             if connection.task is None and connection.reader.idle:
                 connection.stop_idle(now)
         await self.emptied(deadline)

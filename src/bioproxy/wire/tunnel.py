@@ -37,6 +37,6 @@ async def tunnel(response: Response, responder: Responder) -> None:
 
 def opening(response: Response, responder: Responder) -> bytes:
     """The head of the 101, with the two headers of the connection that make it one."""
-    kept: Headers = end_to_end(response.headers, response.fields.get(b"connection"))
+    kept: Headers = end_to_end(response.headers)
     kept += [(b"Connection", b"Upgrade"), (b"Upgrade", response.fields.get(b"upgrade", b"websocket"))]
     return responder.relayed_head(response.status, kept, length=None, reason=response.reason)

@@ -17,16 +17,18 @@ import contextlib
 import msgspec
 
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable
-from bioproxy.wire.heads import Headers, request_head
+from bioproxy.wire.engine_connection import EngineConnection
+from bioproxy.wire.heads import Headers, request_head, upgrade_of
 from bioproxy.wire.origin import Origin, parse_origin
-from bioproxy.wire.response import EngineConnection, Response
+from bioproxy.wire.response import Response
 
 __all__ = ["Origin", "Pool", "PoolStatistics", "Response", "parse_origin"]
 
 
 class PoolStatistics(msgspec.Struct, frozen=True):
-    """Connections now (`idle` waiting, `active` in use), and what happened since the start."""
+    """Connections now (`open`, of which `idle` and `active` in use), and what happened since the start."""
 
+    open: int
     idle: int
     active: int
     opened: int
@@ -45,7 +47,9 @@ class Pool:
         self.host = origin.authority.encode("ascii", "surrogateescape")
         self.base = origin.base.encode("utf-8", "surrogateescape")
         self.idle: list[EngineConnection] = []  # the newest last
-        self.active: set[EngineConnection] = set()
+        self.active: set[EngineConnection] = set()  # in use
+        self.open: set[EngineConnection] = set()  # all, until they are really gone
+        self.gone = asyncio.Event()  # none is open
         self.expiry: asyncio.TimerHandle | None = None
         self.closing = False
         self.opened = self.requests = self.reused = self.retried = 0
@@ -55,19 +59,20 @@ class Pool:
 
         EngineUnavailable where nothing answers, EngineProtocolError where no HTTP does.
         """
-        upgrade = any(len(name) == 7 and name.lower() == b"upgrade" for name, _ in headers)
-        head = request_head(method, self.base + target, headers, host=self.host, length=len(body))
+        upgrade = upgrade_of(headers)
+        target = self.base + target
+        head = request_head(method, target, headers, host=self.host, length=len(body), upgrade=upgrade)
         self.requests += 1
         connection = self.take()
         if connection is not None:
             self.reused += 1
             response = await self.answer(connection, head, body, head_only=method == "HEAD")
             if response.error is None or connection.fed:
-                return self.judged(response, upgrade=upgrade)
+                return self.judged(response, upgrade=upgrade is not None)
             self.retried += 1
         connection = await self.connect()
         response = await self.answer(connection, head, body, head_only=method == "HEAD")
-        return self.judged(response, upgrade=upgrade)
+        return self.judged(response, upgrade=upgrade is not None)
 
     async def answer(self, connection: EngineConnection, head: bytes, body: bytes, *, head_only: bool) -> Response:
         """Send over this connection and wait for the answer's head, or for the failure that the response then holds."""
@@ -92,8 +97,7 @@ class Pool:
 
     async def connect(self) -> EngineConnection:
         """A fresh connection; EngineUnavailable where none can be had."""
-        if self.closing:
-            raise EngineUnavailable(f"the connections to {self.origin} are being closed")
+        self.check_open()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.connect_timeout):
@@ -104,8 +108,15 @@ class Pool:
             raise self.unavailable(f"no connection within {self.connect_timeout:g} s") from None
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
-        self.opened += 1
+        if self.closing:
+            connection.abort()
+        self.check_open()
         return connection
+
+    def check_open(self) -> None:
+        """EngineUnavailable once `close` was called."""
+        if self.closing:
+            raise EngineUnavailable(f"the connections to {self.origin} are being closed")
 
     def unavailable(self, reason: str) -> BioproxyError:
         """The sentence for an engine that cannot be reached."""
@@ -118,12 +129,17 @@ class Pool:
         now = asyncio.get_running_loop().time()
         while self.idle:
             connection = self.idle.pop()
-            if not connection.lost and now - connection.idle_since < self.idle_timeout:
+            if not connection.transport.is_closing() and now - connection.idle_since < self.idle_timeout:
                 return connection
             connection.abort()
         return None
 
     # what connections tell
+
+    def connected(self, connection: EngineConnection) -> None:
+        """A connection stands."""
+        self.opened += 1
+        self.open.add(connection)
 
     def release(self, connection: EngineConnection) -> None:
         """Keep a connection whose answer is whole."""
@@ -140,6 +156,9 @@ class Pool:
     def closed(self, connection: EngineConnection) -> None:
         """A connection is gone."""
         self.active.discard(connection)
+        self.open.discard(connection)
+        if not self.open:
+            self.gone.set()
         with contextlib.suppress(ValueError):  # most were not idle
             self.idle.remove(connection)
 
@@ -164,18 +183,22 @@ class Pool:
         self.idle.clear()
 
     async def close(self) -> None:
-        """Close every connection, also those in use."""
+        """Close every connection, also those in use, and wait until they are gone."""
         self.closing = True
-        self.drop_idle()
-        for connection in list(self.active):
+        self.idle.clear()
+        for connection in list(self.open):
             connection.abort()
         if self.expiry is not None:
             self.expiry.cancel()
             self.expiry = None
+        if self.open:
+            self.gone.clear()
+            await self.gone.wait()
 
     def statistics(self) -> PoolStatistics:
         """The counts of now and since the start."""
         return PoolStatistics(
+            open=len(self.open),
             idle=len(self.idle),
             active=len(self.active),
             opened=self.opened,
