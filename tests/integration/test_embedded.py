@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,7 +19,11 @@ from typing import Any
 
 import pytest
 
+from bioproxy import aio
+from bioproxy.config.schema import Config
 from bioproxy.engines import demo_model, flags
+from bioproxy.engines.launch import launch
+from bioproxy.engines.process import Exit
 
 pytestmark = pytest.mark.real_engine
 
@@ -296,3 +301,35 @@ def test_help_and_version_are_exit_0(flag: str, beginning: str) -> None:
     """On standard output."""
     shown = subprocess.run([*COMMAND, flag], capture_output=True, text=True, timeout=15, check=True)
     assert shown.stdout.startswith(beginning)
+
+
+async def test_serve_model_brings_a_killed_engine_back_on_its_url(tiny: Path, tmp_path: Path) -> None:
+    """The whole of `bioproxy serve --model` below the app: found, started, killed, there again, gone."""
+    ends: asyncio.Queue[Exit] = asyncio.Queue()
+    config = Config(model=str(tiny), backend_url="", state_directory=str(tmp_path), engine_arguments=("-t", "1"))
+    launched = launch(config)
+    launched.on_exit = ends.put_nowait
+    await launched.start()
+    await answers(launched.url)
+    assert launched.pid is not None
+    os.kill(launched.pid, signal.SIGKILL)
+    assert "was ended by SIGKILL" in (await ends.get()).reason
+    await answers(launched.url)
+    await launched.restart("a test wants it")
+    await answers(launched.url)
+    assert launched.statistics().starts == 3
+    await launched.stop()
+    assert launched.pid is None
+
+
+async def answers(url: str) -> None:
+    """Wait until the engine there is ready."""
+
+    async def look() -> bool | None:
+        try:
+            with await asyncio.to_thread(urllib.request.urlopen, url + "/health", timeout=5):
+                return True
+        except OSError:
+            return None
+
+    assert await aio.poll(look, interval=0.02, deadline=15)

@@ -309,7 +309,7 @@ def unknown(name: str) -> str:
     """The sentence for a flag that we do not know, with the nearest that we do."""
     if not name.startswith("-"):
         return f"unexpected argument {name!r}: the model is given with -m FILE"
-    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.7)
     return f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else "; --help lists those that there are")
 
 
