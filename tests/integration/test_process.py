@@ -299,7 +299,7 @@ async def test_a_fault_in_on_exit_is_not_the_childs(watched: Beacons) -> None:
     assert (await process.wait()).code == 0
 
 
-async def test_a_hundred_lives_leave_no_descriptor() -> None:
+async def test_many_lives_leave_no_descriptor() -> None:
     """Neither pipes nor sockets nor zombies stay."""
     process = Process(["true"], name="engine")
     await process.start()
