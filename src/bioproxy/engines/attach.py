@@ -332,9 +332,11 @@ class Attachment:
 
 def difference(before: Identity | None, now: Identity) -> str:
     """What is different about the engine, as a sentence."""
-    if before is None or before.told == now.told:
-        return "the engine was restarted behind our back"
-    for name, old, new in zip(TELLING, before.told, now.told, strict=True):
-        if old != new and name in ("model_path", "model_alias", "build_info", "total_slots"):
+    told = before.told if before is not None else now.told
+    changed = {name: (old, new) for name, old, new in zip(TELLING, told, now.told, strict=True) if old != new}
+    changed.pop("media_marker", None)
+    for name in ("model_path", "model_alias", "build_info", "total_slots"):
+        if name in changed:
+            old, new = changed[name]
             return f"another engine answers now: {name} is {new}, it was {old}"
-    return "the engine was restarted with other settings"
+    return "the engine was restarted with other settings" if changed else "the engine was restarted behind our back"

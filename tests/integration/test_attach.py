@@ -1,0 +1,516 @@
+"""An engine's owner: waits, notices gone, back, another one, stuck; on the fake engine, and once on the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioproxy import aio
+from bioproxy.engines.attach import Attachment
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.errors import EngineUnavailable
+from bioproxy.events import Bus, EngineChanged
+from bioproxy.wire.upstream import Pool, parse_origin
+from fakes.fake_engine import FakeEngine
+from fakes.real_engine import RealEngine
+from support.ports import free_port
+
+pytestmark = pytest.mark.usefixtures("no_eager_looks")
+QUICK = 0.02
+
+
+@pytest.fixture
+def no_eager_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow one another quickly, so that no test waits for a clock."""
+    monkeypatch.setattr("bioproxy.engines.attach.EAGER", QUICK)
+
+
+class Told:
+    """What an attachment told, in order, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.more = asyncio.Event()
+
+    def note(self, name: str, value: Any = None) -> None:
+        """Something was told."""
+        self.calls.append((name, value))
+        self.more.set()
+
+    def names(self) -> list[str]:
+        """What was told, without the values."""
+        return [name for name, _ in self.calls]
+
+    async def until(self, name: str, count: int = 1) -> Any:
+        """Wait until `name` was told `count` times; its last value."""
+        async with asyncio.timeout(15):
+            while len(found := [value for told, value in self.calls if told == name]) < count:
+                self.more.clear()
+                await self.more.wait()
+        return found[-1]
+
+
+def make(url: str, told: Told, **options: Any) -> Attachment:
+    """An attachment to `url` that tells `told` everything."""
+    bus = Bus()
+    bus.subscribe(EngineChanged, lambda event: told.note(event.state, event.reason))
+    attachment = Attachment(Pool(parse_origin(url)), bus=bus, **{"interval": QUICK, **options})
+
+    async def on_ready(facts: EngineFacts) -> None:
+        told.note("on_ready", facts)
+
+    async def on_stuck(reason: str) -> None:
+        told.note("on_stuck", reason)
+
+    attachment.on_ready, attachment.on_stuck = on_ready, on_stuck
+    attachment.on_gone = lambda reason: told.note("on_gone", reason)
+    attachment.on_emptied = lambda reason: told.note("on_emptied", reason)
+    return attachment
+
+
+@asynccontextmanager
+async def running(attachment: Attachment) -> AsyncIterator[Attachment]:
+    """The service of `attachment`, ended with the block."""
+    task = aio.spawn(attachment.run(), name="attachment")
+    try:
+        yield attachment
+    finally:
+        await aio.finish([task])
+        await attachment.llama.pace.close()
+        await attachment.pool.close()
+
+
+async def state(attachment: Attachment, wanted: str) -> None:
+    """Wait for a state."""
+
+    async def look() -> bool | None:
+        return True if attachment.state == wanted else None
+
+    assert await aio.poll(look, interval=0.005, deadline=15), f"{attachment.state}, not {wanted}: {attachment.reason}"
+
+
+async def test_ready_engine(tmp_path: Path) -> None:
+    """An engine that serves is found with everything that it and the kernel tell."""
+    told = Told()
+    async with (
+        FakeEngine(slot_folder=tmp_path / "slots", alias="m") as fake,
+        running(make(fake.url, told)) as attachment,
+    ):
+        facts = await attachment.wait_ready()
+    assert told.names() == ["loading", "on_ready", "ready"]
+    assert (facts.url, facts.alias, facts.build, facts.slots, facts.context) == (fake.url, "m", "b11549-fake", 1, 32768)
+    assert (facts.pid, facts.slot_folder) == (fake.pid, str(tmp_path / "slots"))
+    assert "--slot-save-path" in facts.command
+    can = facts.capabilities
+    assert (can.slot_actions, can.tokenize, can.apply_template, can.slots_route, can.notes) == (
+        True,
+        True,
+        True,
+        True,
+        (),
+    )
+    assert (attachment.generation, facts.media, facts.sleeping) == (1, False, False)
+
+
+@pytest.mark.real_engine
+async def test_real_engine(tmp_path: Path) -> None:
+    """The real engine is found likewise; restarted behind our back it is another generation."""
+    told = Told()
+    async with RealEngine(slot_folder=tmp_path / "slots") as engine, running(make(engine.url, told)) as attachment:
+        facts = await attachment.wait_ready()
+        assert (facts.pid, facts.model_path) == (engine.pid, str(engine.model))
+        assert facts.build.startswith("xllamacpp ")
+        assert facts.capabilities.notes == ()
+        assert facts.started is not None
+        await engine.restart()
+        again = await told.until("on_ready", 2)
+        assert (again.pid, attachment.generation) == (engine.pid, 2)
+
+
+async def test_absent_at_start() -> None:
+    """Nothing listens: absent, with the address in the reason, until something does."""
+    told = Told()
+    fake = FakeEngine(port=free_port())
+    async with running(make(fake.url, told)) as attachment:
+        await state(attachment, "absent")
+        attachment.suspect("look at least twice")
+        async with fake:
+            await attachment.wait_ready()
+    assert str(fake.port) in told.calls[0][1] or told.names()[0] == "loading"
+    assert told.names()[-2:] == ["on_ready", "ready"]
+
+
+async def test_loading_engine() -> None:
+    """503 means that the model loads: not ready, and ready by itself afterwards."""
+    told = Told()
+    async with FakeEngine(faults={"loading": 60}) as fake, running(make(fake.url, told)) as attachment:
+        await told.until("loading")
+        assert "Loading model" in attachment.reason
+        assert not attachment.is_ready.is_set()
+        await fake.faults(loading=0)
+        await attachment.wait_ready()
+    assert told.names() == ["loading", "on_ready", "ready"]
+
+
+async def test_killed_engine() -> None:
+    """An engine that dies is told gone once, and found again as another generation."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        first = await attachment.wait_ready()
+        await fake.kill()
+        attachment.suspect("a request failed")
+        reason = await told.until("on_gone")
+        assert f"nothing answers at {fake.url}" in reason
+        await fake.restart()
+        second = await told.until("on_ready", 2)
+        await attachment.wait_ready()
+    assert told.names().count("on_gone") == 1
+    assert first.pid != second.pid
+    assert attachment.generation == 2
+
+
+async def test_restart_between_two_looks() -> None:
+    """An engine that was restarted so quickly that nobody saw it gone is another process all the same."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told, interval=60)) as attachment:
+        await attachment.wait_ready()
+        await fake.restart()
+        attachment.suspect("time to look")
+        assert await told.until("on_gone") == "the engine was restarted behind our back"
+        await told.until("ready", 2)
+    assert attachment.generation == 2
+
+
+async def test_restart_of_an_engine_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process cannot be seen, the media marker tells that it is another one."""
+    monkeypatch.setattr("bioproxy.engines.listener.find", lambda *_: None)
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told, interval=60)) as attachment:
+        facts = await attachment.wait_ready()
+        assert (facts.pid, facts.started, facts.command) == (None, None, ())
+        await fake.restart()
+        attachment.suspect("time to look")
+        await told.until("ready", 2)
+    assert attachment.generation == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"model": "/models/other.gguf"}, "model_path is /models/other.gguf, it was /models/fake.gguf"),
+        ({"build": "b99999"}, "build_info is b99999, it was b11549-fake"),
+        ({"slots": 4}, "total_slots is 4, it was 1"),
+        ({"chat_template": "x"}, "other settings"),
+    ],
+)
+async def test_another_engine(fault: dict[str, Any], sentence: str) -> None:
+    """Another model, build, number of slots or template: gone, and ready again as what it is now."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        await attachment.wait_ready()
+        await fake.faults(**fault)
+        assert sentence in await told.until("on_gone")
+        await told.until("ready", 2)
+    assert attachment.generation == 2
+
+
+async def test_same_engine_stays() -> None:
+    """Looks at an engine that stays the same change nothing."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        await attachment.wait_ready()
+        looks = attachment.statistics().looks
+        while attachment.statistics().looks < looks + 5:
+            attachment.suspect("again")
+            await asyncio.sleep(0)
+        violations = await fake.violations()
+    assert told.names() == ["loading", "on_ready", "ready"]
+    assert violations == []
+
+
+@pytest.mark.parametrize("how", ["garbage", "half_head", "wrong_length", "close"])
+async def test_broken_answer(how: str) -> None:
+    """What answers something that is no HTTP is not ready; it is once it does."""
+    told = Told()
+    async with FakeEngine(faults={"answer": how}) as fake, running(make(fake.url, told)) as attachment:
+        await state(attachment, "absent")
+        looks = attachment.looks
+        while attachment.looks < looks + 2:
+            attachment.suspect("again")
+            await asyncio.sleep(0)
+        assert attachment.state == "absent"
+        await fake.faults(answer="")
+        await attachment.wait_ready()
+
+
+async def test_answering_500() -> None:
+    """500 to everything is not ready."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        await attachment.wait_ready()
+        await fake.faults(answer="status", status=500)
+        assert "500" in await told.until("on_gone")
+        assert attachment.state == "absent"
+
+
+async def test_failing_preparation() -> None:
+    """Where preparing fails the engine is not ready, and it is tried again."""
+    told = Told()
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told)
+        failures = [EngineUnavailable("the probe file failed"), ValueError("a bug")]
+
+        async def on_ready(_: EngineFacts) -> None:
+            told.note("on_ready")
+            if failures:
+                raise failures.pop(0)
+
+        attachment.on_ready = on_ready
+        async with running(attachment):
+            await attachment.wait_ready()
+    assert told.names().count("on_ready") == 3
+    assert "on_gone" not in told.names()
+    assert attachment.generation == 1
+
+
+async def test_ready_only_after_preparation() -> None:
+    """As long as on_ready has not returned nobody is told that the engine is ready."""
+    told, prepared = Told(), asyncio.Event()
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told)
+
+        async def on_ready(_: EngineFacts) -> None:
+            told.note("on_ready")
+            await prepared.wait()
+
+        attachment.on_ready = on_ready
+        async with running(attachment):
+            await told.until("on_ready")
+            assert (attachment.state, attachment.is_ready.is_set()) == ("loading", False)
+            prepared.set()
+            await attachment.wait_ready()
+
+
+async def test_missing_capabilities() -> None:
+    """What an engine cannot do stands in its facts, with what would mend it."""
+    told = Told()
+    async with FakeEngine(no_slots=True, no_tokenize=True) as fake, running(make(fake.url, told)) as attachment:
+        can = (await attachment.wait_ready()).capabilities
+    # the fake echoes what it does not know, so only slot files and /slots are seen to be missing
+    assert (can.slot_actions, can.slots_route) == (False, False)
+    assert any("--slot-save-path" in note for note in can.notes)
+
+
+async def test_another_kind_of_server() -> None:
+    """A server without /props is served, and nothing that needs to know more is used."""
+    told = Told()
+    no_props = {"answer": "status", "status": 404, "paths": ["/props"]}
+    async with FakeEngine(faults=no_props, alias="gpt") as fake, running(make(fake.url, told)) as attachment:
+        facts = await attachment.wait_ready()
+    assert (facts.alias, facts.build, facts.slots) == ("gpt", "", 0)
+    assert not facts.capabilities.slot_actions
+    assert "no llama-server" in facts.capabilities.notes[0]
+
+
+async def test_engine_with_a_key_that_is_not_ours() -> None:
+    """An engine that refuses our key is served for those who have one; the note says what to set."""
+    told = Told()
+    async with FakeEngine(api_key="secret") as fake, running(make(fake.url, told)) as attachment:
+        facts = await attachment.wait_ready()
+    assert "Invalid API Key" in facts.capabilities.notes[0]
+
+
+async def test_idle_sleep_of_the_engine() -> None:
+    """An engine that goes to sleep by itself has freed its cache."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        await attachment.wait_ready()
+        await fake.faults(sleeping=True)
+        assert "went to sleep" in await told.until("on_emptied")
+        assert attachment.state == "ready"
+    assert told.names().count("on_emptied") == 1
+
+
+# stuck
+
+
+async def test_hanging_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that stands still takes connections and answers nothing: stuck; going on again, it must prove it."""
+    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.1)
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        await attachment.wait_ready()
+        fake.signal(signal.SIGSTOP)
+        assert "did not answer GET /props" in await told.until("on_stuck")
+        assert (attachment.state, told.names().count("on_gone")) == ("stuck", 1)
+        fake.signal(signal.SIGCONT)
+        await told.until("ready", 2)
+        completions = await fake.requests("/completion")
+    assert [request.json()["prompt"] for request in completions] == [[1]]
+    assert attachment.generation == 1
+
+
+class Running:
+    """A request that the attachment watches: bytes so far, and how it was cancelled."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self.bytes = 0
+        self.cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.done = attachment.watch(lambda: self.bytes, self.cancel)
+
+    def cancel(self, reason: str) -> None:
+        """The stall detection ends it."""
+        if not self.cancelled.done():
+            self.cancelled.set_result(reason)
+
+
+async def silent_request(fake: FakeEngine, attachment: Attachment, body: Any) -> None:
+    """One request through the pool, watched, cancelled when the stall detection says so."""
+    watched = Running(attachment)
+    work = aio.spawn(attachment.llama.good("POST", "/completion", body), name="request")
+    waits: list[asyncio.Future[Any]] = [work, watched.cancelled]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watched.done()
+        await aio.finish([work])
+
+
+async def test_stuck_thread() -> None:
+    """The inference thread stands still: the request is cancelled, then the engine is stuck; waiters may wait on."""
+    told = Told()
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told, stall_timeout=0.4, interval=60)
+        attachment.stall.recovery = 0.2
+        attachment.llama.pace.period = QUICK
+        async with running(attachment):
+            await attachment.wait_ready()
+            await fake.post("/completion", {"prompt": "a", "n_predict": 1})
+            await fake.faults(stuck=True)
+            await silent_request(fake, attachment, {"prompt": "b c d", "n_predict": 1})
+            reason = await told.until("on_stuck")
+            assert "no sign of life" in reason
+            assert attachment.state == "stuck"
+            assert attachment.statistics().stall.cancelled == 1
+            await fake.faults(stuck=False)
+            attachment.suspect("it works again")
+            await told.until("ready", 2)
+
+
+async def test_slow_prefill_is_left_alone() -> None:
+    """A request that takes many times the time-out and shows progress in /slots is not touched."""
+    told = Told()
+    async with FakeEngine(tokens_per_second=2000, batch_size=64) as fake:
+        attachment = make(fake.url, told, stall_timeout=0.2, interval=60)
+        attachment.llama.pace.period = QUICK
+        async with running(attachment):
+            await attachment.wait_ready()
+            watched = Running(attachment)
+            await attachment.llama.prefill(list(range(2000)))
+            watched.done()
+        looks = await fake.requests("/slots")
+    assert not watched.cancelled.done()
+    assert (attachment.statistics().stall.cancelled, told.names().count("on_gone")) == (0, 0)
+    assert looks
+
+
+async def test_lost_wake_up() -> None:
+    """Slots idle, a request asleep in the engine's queue (facts, 0.4): one token wakes it."""
+    told = Told()
+    async with FakeEngine(slot_folder="/tmp") as fake:
+        attachment = make(fake.url, told, stall_timeout=2.0, interval=60)
+        attachment.llama.pace.period = QUICK
+        async with running(attachment), asyncio.TaskGroup() as group:
+            await attachment.wait_ready()
+            await fake.faults(stuck=True)
+            first = group.create_task(fake.post("/completion", {"prompt": "a", "n_predict": 1}))
+            await fake.until(lambda now: now["slots"][0]["busy"])
+            erase = group.create_task(fake.slot("erase"))
+            await fake.until(lambda now: now["deferred"] == ["erase"])
+            asleep = group.create_task(silent_request(fake, attachment, {"prompt": "b", "n_predict": 1}))
+            await fake.until(lambda now: now["deferred"] == ["erase", "complete"])
+            await fake.faults(stuck=False)
+            assert "woken" in await told.until("on_emptied")
+            await asyncio.gather(first, erase, asleep)
+    assert (attachment.statistics().stall.pokes, attachment.statistics().stall.cancelled) == (1, 0)
+
+
+async def test_detection_off() -> None:
+    """stall_timeout 0: the service of the detection ends at once, the looks go on."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told, stall_timeout=0)) as attachment:
+        await attachment.wait_ready()
+        await fake.kill()
+        await told.until("on_gone")
+
+
+# the machine slept
+
+
+async def test_machine_slept() -> None:
+    """After a sleep connections are opened anew and an engine of ours is asked for a token."""
+    told, slept = Told(), [100.0]
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told, slept=lambda: slept[0], expect_pid=lambda: fake.pid)
+        async with running(attachment):
+            await attachment.wait_ready()
+            slept[0] += 11
+            assert "slept" in await told.until("on_emptied")
+            assert attachment.state == "ready"
+        assert len(await fake.requests("/completion")) == 1
+
+
+async def test_engine_dead_after_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine of ours that computes nothing after a sleep is stuck."""
+    monkeypatch.setattr("bioproxy.engines.attach.FIRST_TOKEN", 0.1)
+    told, slept = Told(), [0.0]
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told, slept=lambda: slept[0], expect_pid=lambda: fake.pid)
+        async with running(attachment):
+            await attachment.wait_ready()
+            await fake.faults(stuck=True)
+            slept[0] += 3600
+            assert "after the machine slept" in await told.until("on_stuck")
+
+
+async def test_engine_elsewhere_is_not_asked_after_sleep() -> None:
+    """An engine that is not ours is only looked at."""
+    told, slept = Told(), [0.0]
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told, slept=lambda: slept[0])
+        async with running(attachment):
+            await attachment.wait_ready()
+            slept[0] += 3600
+            looks = attachment.looks
+            await until_true(lambda: attachment.looks >= looks + 3)
+            assert await fake.requests("/completion") == []
+
+
+async def until_true(condition: Callable[[], bool]) -> None:
+    """Wait until `condition()` holds."""
+
+    async def look() -> bool | None:
+        return True if condition() else None
+
+    assert await aio.poll(look, interval=0.005, deadline=15)
+
+
+async def test_ending_the_service_leaves_nothing() -> None:
+    """The service may be cancelled at any point; no task and no connection stays."""
+    told = Told()
+    async with FakeEngine() as fake:
+        before = asyncio.all_tasks()
+        for steps in (0, 1, 2, 3, 5, 8, 13, 21):
+            attachment = make(fake.url, told)
+            async with running(attachment):
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            pool = attachment.pool.statistics()
+            assert (pool.active, pool.idle) == (0, 0)
+        assert asyncio.all_tasks() == before
