@@ -140,11 +140,9 @@ class Stall:
         """One look at a silent engine, and what follows from it."""
         now, before = await self.signs(), self.before
         self.before = now
-        if self.silent_for() < self.timeout / 4:
+        if before is None or self.silent_for() < self.timeout / 4 or self.alive(before, now):
             return
-        if before is not None and self.alive(before, now):
-            return
-        if before is not None and before.idle and now.idle and not self.poked:
+        if before.idle and now.idle and not self.poked:
             await self.poke()
         elif self.silent_for() >= self.timeout and (now.asked or now.cpu is not None):
             await self.give_up(now)
