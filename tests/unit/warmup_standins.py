@@ -10,6 +10,7 @@ from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.engines.timings import Timings
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv.chain import chain
+from bioproxy.kv.policy import Speeds
 from bioproxy.kv.want import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.catalogue import Filled
@@ -80,6 +81,8 @@ class Slot:
 class Memory:
     """A keeper that keeps whole slots by the digest of a want's end."""
 
+    speeds = Speeds(prefill=0.001)
+
     def __init__(self, slot: Slot, *, saves: bool = True) -> None:
         self.slot = slot
         self.saves = saves
@@ -122,6 +125,7 @@ class Memory:
     async def keep(self, want: Want, tokens: int, grant: Grant, *, seconds: float) -> bool:
         assert grant.exclusive
         assert len(self.slot.tokens) == tokens
+        assert seconds >= tokens * self.speeds.prefill
         self.log.append("keep")
         if self.saves:
             self.snapshots[want.cuts[-1].digest] = list(self.slot.tokens)

@@ -247,8 +247,9 @@ class Evaluation:
         if later or not grant.try_exclusive():
             self.whole = True
             return None
-        cost = prompt.length / self.shop.pace.speed if self.shop.pace.speed else self.seconds
-        saved = await self.shop.keeper.keep(self.job.want, prompt.length, grant, seconds=max(cost, self.seconds))
+        # what it is worth is its prefill from nothing, however little of that was needed now
+        cost = max(self.seconds, prompt.length * self.shop.keeper.speeds.prefill)
+        saved = await self.shop.keeper.keep(self.job.want, prompt.length, grant, seconds=cost)
         return "saved" if saved else "warm"
 
     def give_way(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from bioproxy.engines.timings import Timings
+from bioproxy.kv.policy import Speeds
 from bioproxy.kv.want import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.catalogue import Filled
@@ -50,6 +51,10 @@ class Gate(Protocol):
 
 class Keeper(Protocol):
     """Knows what is resident and what is on disk (kv/keeper.py)."""
+
+    @property
+    def speeds(self) -> Speeds:
+        """What was measured of the engine; `prefill` is in seconds per token."""
 
     def want(
         self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True

@@ -238,8 +238,11 @@ class Runner:
             known, limit = self.table.targets.get(target.key, target), self.facts.context if self.facts else 0
             self.table.put(replace(known, phase="too long", limit=limit, asked=False))
             return
-        log.warning("the warm-up of %s failed: %s", target.prefix, reason)
         self.table.put(plan.failed(target, reason=reason, now=self.clock()))
+        if isinstance(error, BioproxyError) and kind(error) == "internal":
+            log.info("the warm-up of %s has to wait: %s", target.prefix, reason)  # the gate refuses: a shutdown
+            return
+        log.warning("the warm-up of %s failed: %s", target.prefix, reason)
         self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=reason))
 
     async def work(self, target: plan.Target, generation: int) -> None:

@@ -1,0 +1,124 @@
+"""A warm-up with everything real around it: gate, keeper, catalogue, engine's client, before a fake or real engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.config.schema import Warmup
+from bioproxy.engines.timings import Timings, read_timings
+from bioproxy.events import Event
+from bioproxy.prompt import Head
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.expand import template_pieces
+from bioproxy.warmup.heads import Heads
+from bioproxy.warmup.prefix import chat
+from bioproxy.warmup.runner import Runner
+from fakes.engine_process import EngineProcess
+from support.kv_rig import Rig, rig
+from support.leaks import until
+
+BARE = Head()
+
+
+class WarmRig:
+    """A runner before `rig`'s engine, with the templates that lie in `folder` as `code.txt`, `manual.txt` ..."""
+
+    def __init__(self, parts: Rig, folder: Path, texts: dict[str, str], **config: Any) -> None:
+        self.parts = parts
+        self.folder = folder
+        self.heard = asyncio.Event()
+        parts.bus.subscribe(Event, lambda _event: self.heard.set())
+        for name, text in texts.items():
+            self.write(name, text)
+        paths = {f"@{name}": str(folder / f"{name}.txt") for name in texts}
+        self.catalogue = Catalogue(paths, folder=str(folder), settle=0.0, bus=parts.bus)
+        self.catalogue.load()
+        self.heads = Heads(str(folder / "state" / "heads"), limit=2, max_age=1e6)
+        self.runner = Runner(
+            config=Warmup(**config),
+            interval=1000.0,
+            gate=parts.gate,
+            keeper=parts.keeper,
+            catalogue=self.catalogue,
+            engine=parts.llama,
+            heads=self.heads,
+            bus=parts.bus,
+        )
+
+    def write(self, name: str, text: str) -> None:
+        """Write a template; the message comes at its end."""
+        (self.folder / f"{name}.txt").write_text(text + "<{message}>")
+
+    async def attach(self) -> None:
+        """The engine is ready: as app does it."""
+        self.parts.llama.pace.forget()
+        facts = await self.parts.facts()
+        await self.parts.keeper.attached(facts)
+        self.runner.attached(facts)
+        self.parts.gate.open()
+
+    def gone(self, reason: str = "it went away") -> None:
+        """The engine is away: as app does it."""
+        self.parts.keeper.gone(reason)
+        self.runner.gone()
+
+    async def until(self, kind: type[Event], *, times: int = 1) -> None:
+        """Wait until so many events of `kind` were published."""
+        async with asyncio.timeout(15):
+            while len(self.parts.heard(kind)) < times:
+                self.heard.clear()
+                await self.heard.wait()
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to do, and every snapshot is on disk."""
+        busy = {"waiting", "warming"}
+        await until(lambda: self.states() and not busy & {one.state for one in self.runner.statistics().targets})
+        await self.parts.settle()
+
+    def states(self) -> dict[str, str]:
+        """State of each prefix in words."""
+        return {one.prefix: one.text for one in self.runner.statistics().targets}
+
+    async def ask(self, prefix: str, message: str, *, head: Head = BARE, predict: int = 2) -> Timings:
+        """A user's chat request through a template, on the way that the front takes."""
+        filled = self.catalogue.current(prefix)
+        *first, last = template_pieces(head, filled)
+        whole = msgspec.structs.replace(last, data=last.data + message.encode(), marks=(len(last.data),))
+        want = self.parts.keeper.want([*first, whole], prefix=prefix, version=filled.version)
+        grant = await self.parts.gate.acquire(key=want)
+        complete = False
+        try:
+            prepared = await self.parts.keeper.prepare(want, grant)
+            body = chat(head, filled.fill(message), extra={"max_tokens": predict, "temperature": 0})
+            response = await self.parts.pool.request("POST", b"/v1/chat/completions", [], body)
+            tail = await response.read()
+            assert response.status == 200, tail
+            timings = read_timings("/v1/chat/completions", stream=False, tail=tail)
+            complete = True
+        finally:
+            self.parts.keeper.served(want, prepared, timings if complete else None, complete=complete)
+            grant.release(cut=not complete)
+        return timings
+
+
+@asynccontextmanager
+async def warm_rig(
+    engine: EngineProcess, folder: Path, texts: dict[str, str], *, kv: Any = None, **config: Any
+) -> AsyncIterator[WarmRig]:
+    """A running warm-up; `kv` and `config` are keys of those sections. Ends without a task or a grant left."""
+    async with rig(engine, **(kv or {})) as parts:
+        made = WarmRig(parts, folder, texts, **config)
+        task = aio.spawn(made.runner.run(), name="warm-up")
+        try:
+            await made.attach()
+            yield made
+        finally:
+            await aio.finish([task])
+        assert parts.gate.idle, "the warm-up left a grant behind"
