@@ -58,7 +58,6 @@ class WarmRig:
 
     async def attach(self) -> None:
         """The engine is ready: as app does it."""
-        self.parts.llama.pace.forget()
         facts = await self.parts.facts()
         await self.parts.keeper.attached(facts)
         self.runner.attached(facts)
@@ -68,6 +67,8 @@ class WarmRig:
         """The engine is away: as app does it."""
         self.parts.keeper.gone(reason)
         self.runner.gone()
+        self.parts.llama.pace.forget()
+        self.parts.llama.pace.next_at = 0.0  # the next process may be asked at once
 
     async def until(self, kind: type[Event], *, times: int = 1) -> None:
         """Wait until so many events of `kind` were published."""
