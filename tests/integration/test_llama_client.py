@@ -140,7 +140,7 @@ async def test_nothing_forbidden_is_sent(fake: FakeEngine) -> None:
         await llama.save(0, "a")
     for request in await fake.requests():
         assert request.header("x-conversation-id") is None
-        assert "id_slot" not in request.body
+        assert '"id_slot":' not in request.body
 
 
 async def test_key() -> None:

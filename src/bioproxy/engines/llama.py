@@ -109,8 +109,11 @@ class Llama:
         if lora:
             body["lora"] = msgspec.Raw(lora)
         # without this the answer repeats the whole prompt as text
-        body["response_fields"] = ["timings", "tokens_evaluated"]
-        return read_timings("/completion", stream=False, tail=await self.good("POST", "/completion", body))
+        body["response_fields"] = ["timings", "tokens_evaluated", "id_slot"]
+        answer = await self.good("POST", "/completion", body)
+        found = read_timings("/completion", stream=False, tail=answer)
+        slot = decode("POST /completion", answer, dict[str, Json]).get("id_slot")
+        return msgspec.structs.replace(found, slot=slot if isinstance(slot, int) and slot >= 0 else None)
 
     async def chat(self, body: bytes) -> Timings:
         """One chat request as it stands; only what it cost is returned."""

@@ -25,13 +25,17 @@ LONGEST = 4096  # bytes of one `timings` or `usage` object
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """The engine's own figures of one request: tokens, and seconds for prompt and generation. None: it did not say."""
+    """The engine's own figures of one request: tokens, and seconds for prompt and generation. None: it did not say.
+
+    `slot`: where it ran, known only of our own prefills.
+    """
 
     cached: int | None = None
     evaluated: int | None = None
     generated: int | None = None
     prefill: float | None = None
     decode: float | None = None
+    slot: int | None = None
 
 
 UNKNOWN = Timings()

@@ -99,7 +99,8 @@ class Actions:
             return
         unsaved = self.decisions.unsaved(plan.place)
         slot = await self.slot_for(plan.place)
-        await self.restorer.restore(plan.match, plan.place, slot, prepared, unsaved=unsaved)
+        if await self.restorer.restore(plan.match, plan.place, slot, prepared, unsaved=unsaved):
+            self.residents.found(plan.place, slot)
         self.doubted(self.restorer.uncertain)
         if prepared.status == "failed":
             self.restores["failed"] += 1
@@ -120,9 +121,9 @@ class Actions:
     # which slot (rule 23)
 
     async def holding(self, place: Resident) -> int | None:
-        """The slot that holds `place`: the only one, or the only one with that many tokens; None: cannot be told."""
-        if len(self.residents.slots) == 1:
-            return 0
+        """The slot that holds `place`: the only one, a known one, or the only one with that many tokens, else None."""
+        if len(self.residents.slots) == 1 or place.slot is not None:
+            return place.slot or 0
         sizes = await self.sizes()
         found = [slot for slot, tokens in sizes.items() if tokens and abs(tokens - place.tokens) <= 1]
         return found[0] if place.tokens and len(found) == 1 else None

@@ -19,10 +19,10 @@ from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.kv import files
 from bioproxy.kv.builds import Builds
 from bioproxy.kv.decisions import Decisions
-from bioproxy.kv.engine import AT_LEAST, EngineClient, limited
+from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, poke
 from bioproxy.kv.fingerprint import Fingerprint, Identify, fingerprint
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.notes import examine
+from bioproxy.kv.notes import DRAFT, examine
 from bioproxy.kv.resident import Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
@@ -138,13 +138,14 @@ class Attaching:
     async def meet(self, facts: EngineFacts) -> None:
         """Ask the engine itself, as long as nobody else is using it. Raises what its client raises."""
         views = await self.engine.slots() if facts.capabilities.slots_route else []
-        if any(view.is_processing for view in views):
-            return  # somebody uses it past us: a slot action would queue up behind that (facts, 0.4)
-        fresh = bool(views) and all(not view.n_prompt_tokens for view in views)
-        self.residents.clear(empty=fresh)
-        if fresh and not await self.same_folder():
+        if any(view.speculative for view in views):
+            self.decisions.findings.deny(DRAFT)
             return
-        await self.try_builds(fresh=fresh)
+        fresh = bool(views) and not any(view.n_prompt_tokens or view.is_processing for view in views)
+        self.residents.clear(empty=fresh)
+        if fresh and await self.same_folder():
+            await self.try_builds(fresh=True)
+        # else somebody may be using it past us: a slot action would queue up behind that (facts, 0.4)
 
     async def same_folder(self) -> bool:
         """Let the engine save an empty slot, and look whether the file appears where we look; else deny."""
@@ -168,18 +169,33 @@ class Attaching:
         return findings.saves
 
     async def try_builds(self, *, fresh: bool) -> None:
-        """Try what other builds wrote, and leave a reference of this one; one slot only, and nothing is lost by it."""
-        if self.residents.numbers() != [0] or not (fresh or self.restorer.pokes):
-            return
+        """Try what other builds wrote, and leave a reference of this one, on engines with one slot.
+
+        Alone on the engine: before it is declared ready (`fresh`: its slot is empty), or under an exclusive grant.
+        """
         tokenizes = self.facts is not None and self.facts.capabilities.tokenize
+        if not self.untried:
+            return
+        if not fresh:
+            await poke(self.engine, self.store.knowledge.speeds)
+        self.residents.clear(empty=False)
         if self.builds.to_try():
-            self.residents.clear(empty=False)
             await self.builds.try_all(0, tokenizes=tokenizes)
-        if self.builds.reference(self.store.scope.build) is None and fresh:
-            self.residents.clear(empty=False)
+        if self.builds.reference(self.store.scope.build) is None:
             await self.builds.leave_reference(0, tokenizes=tokenizes)
-            await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
-            self.residents.clear(empty=True)
+        await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
+        self.residents.clear(empty=True)
+
+    @property
+    def untried(self) -> bool:
+        """Whether something about the build is still to be found out, and can be: nothing may be lost by it."""
+        findings = self.decisions.findings
+        if self.residents.numbers() != [0] or not (findings.restores and self.facts and self.store.folder):
+            return False
+        empty = self.residents.slots[0].empty
+        if self.builds.to_try():
+            return empty or self.restorer.pokes
+        return empty and self.builds.reference(self.store.scope.build) is None
 
 
 def expanded(path: str) -> Path:

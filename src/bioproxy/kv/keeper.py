@@ -28,6 +28,7 @@ from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts, Timings
+from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, SnapshotRestored
 from bioproxy.kv import files
 from bioproxy.kv.actions import Actions
@@ -44,13 +45,13 @@ from bioproxy.kv.resident import Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
 from bioproxy.kv.snapshot import Snapshot
-from bioproxy.kv.statistics import KvStatistics, statistics
+from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots, statistics
 from bioproxy.kv.store import Store
 from bioproxy.kv.verify import Verified, verify
 from bioproxy.kv.want import GateLike, GrantLike, Prepared, Want
 from bioproxy.prompt import Piece
 
-__all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "Verified", "Want"]
+__all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics", "Verified", "Want"]
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,8 @@ class Keeper:
         if plan is not None:
             await self.actions.carry_out(plan, grant, prepared)
             position = common(want.cuts, place.digests)
+        if not position:
+            self.residents.somewhere(place)
         self.residents.take(place, want.cuts[position - 1].digest if position else b"")
         return prepared
 
@@ -216,6 +219,8 @@ class Keeper:
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
         place.store = want.store
         place.since = since
+        if timings.slot is not None:
+            self.residents.found(place, timings.slot)
         if place.whole and place.store:
             self.idle.grown.set()
 
@@ -307,12 +312,26 @@ class Keeper:
     async def look_after(self) -> None:
         """Housekeeping: the folder's order, and whether what was in the way is gone."""
         await self.attaching.retry()
+        if self.attaching.untried and self.idle.gate is not None and self.saving:
+            await self.try_builds(self.idle.gate)
         if self.pause and self.pause.due:
             await self.saver.try_again()
         if not self.pause:
             await self.store.look_after()
             if self.growing():
                 self.idle.grown.set()
+
+    async def try_builds(self, gate: GateLike) -> None:
+        """What could not be tried when we attached, because somebody was using the engine."""
+        grant = await gate.acquire(work="background", exclusive=True)
+        cut = True
+        try:
+            await aio.shielded(self.attaching.try_builds(fresh=False))
+            cut = False
+        except BioproxyError as error:
+            log.info("the engine could not be tried out: %s", error.message)
+        finally:
+            grant.release(cut=cut)
 
     async def close(self, *, deadline: float = 10.0) -> None:
         """Finish what is being written (`deadline` seconds at most) and give the folder back."""
@@ -324,6 +343,10 @@ class Keeper:
     def statistics(self) -> KvStatistics:
         """Everything at this moment; no snapshot's content, no text."""
         return statistics(self)
+
+    def snapshots(self) -> tuple[SnapshotStatistics, ...]:
+        """The same with the reason why one is not used, without its chain; for people."""
+        return of_snapshots(self)
 
     def list(self) -> tuple[Snapshot, ...]:
         """All snapshots in the folder, whoever's, the last used first."""

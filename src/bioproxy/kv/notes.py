@@ -11,6 +11,8 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.kv.fingerprint import Fingerprint
 
+DRAFT = "a draft model is active, and llama-server does not restore its context; run without one to keep snapshots"
+
 
 class Findings(msgspec.Struct):
     """What may be done with this engine, and the sentences for `/status` and the log."""
@@ -42,7 +44,7 @@ def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
     if not found.value:
         findings.deny(found.reason)
     if arguments.draft:
-        findings.deny("a draft model is active, and llama-server does not restore its context; run without one")
+        findings.deny(DRAFT)
     if findings.restores:
         examine_details(facts, found, config, findings)
     return findings

@@ -121,6 +121,20 @@ class Residents:
         oldest = min(free, key=lambda slot: slot.turn)
         return oldest, common(cuts, oldest.digests)
 
+    def somewhere(self, resident: Resident) -> None:
+        """A request that shares nothing goes where the server likes: `resident` is a slot of unknown number now."""
+        if len(self.slots) > 1:
+            resident.slot = None
+
+    def found(self, resident: Resident, slot: int) -> None:
+        """`resident` turned out to be in `slot`; whoever was thought to be there is not."""
+        if len(self.slots) > 1:
+            for other in self.slots:
+                if other is not resident and other.slot == slot:
+                    other.slot = None
+                    other.clear(empty=False)
+            resident.slot = slot
+
     def take(self, resident: Resident, shared: bytes) -> None:
         """A request that shares what stands before the cut `shared` (empty: nothing) is about to change `resident`."""
         self.turns += 1

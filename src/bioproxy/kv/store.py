@@ -65,6 +65,7 @@ class Store:
         async with self.lock:
             if self.folder is not None and self.folder.path != path:
                 await self.shut()
+            again = self.folder is not None and await asyncio.to_thread(self.folder.holds)
             folder = self.folder or Folder(path)
             try:
                 await asyncio.to_thread(folder.occupy)
@@ -77,7 +78,7 @@ class Store:
                 raise
             self.folder = folder
             self.index = Index()
-            self.ledger = found.ledger
+            self.ledger = self.ledger if again else found.ledger
             for snapshot in found.snapshots:
                 self.index.add(snapshot)
         for name, reason in found.removed:

@@ -1,0 +1,202 @@
+"""The snapshot folder: one owner, rebuilt from what stands beside each file, nothing left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bioproxy.kv import files
+from bioproxy.kv.chain import chain
+from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError
+from bioproxy.kv.knowledge import Knowledge, Ledger, Use, read_ledger
+from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.verify import read
+from bioproxy.prompt import Piece
+
+
+def committed(folder: Path, text: bytes = b"x") -> Snapshot:
+    snapshot = Snapshot(
+        id=new_id(),
+        fingerprint="f" * 16,
+        build="b",
+        cuts=chain("", [Piece("", text)]),
+        tokens=3,
+        prompt=3,
+        size=1000,
+        used=5.0,
+    )
+    (folder / temporary_name(snapshot.id)).write_bytes(os.urandom(1000))
+    return files.commit(folder, temporary_name(snapshot.id), snapshot)
+
+
+def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    """Two processes never share a folder; the first one's number is in the sentence."""
+    program = (
+        "import sys, pathlib\n"
+        "from bioproxy.kv.folder import Folder\n"
+        "Folder(pathlib.Path(sys.argv[1])).occupy()\n"
+        "print('mine', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"mine\n"
+        second = Folder(tmp_path)
+        with pytest.raises(FolderError, match=f"in use by bioproxy, process {holder.pid} on"):
+            second.occupy()
+        holder.kill()
+    second.occupy()
+    second.leave()
+
+
+def test_a_lock_is_given_back(tmp_path: Path) -> None:
+    """After `leave` another owner may come; leaving twice does nothing."""
+    one, other = Folder(tmp_path), Folder(tmp_path)
+    one.occupy()
+    one.occupy()
+    with pytest.raises(FolderError):
+        other.occupy()
+    one.leave()
+    one.leave()
+    other.occupy()
+    other.leave()
+
+
+def test_a_folder_that_was_replaced_is_not_ours_any_more(tmp_path: Path) -> None:
+    """Somebody removed the folder and made a new one: the lock on the old one means nothing."""
+    path = tmp_path / "slots"
+    path.mkdir()
+    folder = Folder(path)
+    folder.occupy()
+    assert folder.holds()
+    shutil.rmtree(path)
+    assert not folder.holds()
+    with pytest.raises(FolderError, match="cannot write"):
+        folder.occupy()
+    path.mkdir()
+    folder.occupy()
+    assert folder.holds()
+    folder.leave()
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """A typing error must not end in a folder that the engine never looks into."""
+    with pytest.raises(FolderError, match="No such file"):
+        Folder(tmp_path / "missing").occupy()
+    with pytest.raises(FolderError, match="is gone"):
+        Folder(tmp_path / "missing").free()
+
+
+def test_a_probe_leaves_nothing(tmp_path: Path) -> None:
+    """Write, rename, look, remove."""
+    Folder(tmp_path).probe()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FolderError, match="cannot write"):
+        Folder(tmp_path / "missing").probe()
+
+
+def test_a_start_takes_what_is_whole_and_removes_the_rest(tmp_path: Path) -> None:
+    """Leftovers of a kill at any point: temporary files, files without sidecar, sidecars without file."""
+    whole = committed(tmp_path)
+    no_sidecar, no_file, cut = committed(tmp_path), committed(tmp_path), committed(tmp_path)
+    (tmp_path / no_sidecar.sidecar).unlink()
+    (tmp_path / no_file.name).unlink()
+    os.truncate(tmp_path / cut.name, 999)
+    (tmp_path / "bp-tmp-1234.kv").write_bytes(b"half")
+    (tmp_path / "users-own.bin").write_bytes(b"not ours")
+    found = Folder(tmp_path).load()
+    assert [one.id for one in found.snapshots] == [whole.id]
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted([whole.name, whole.sidecar, "users-own.bin"])
+    assert len(found.removed) == 4
+
+
+def test_a_save_under_way_is_left_alone(tmp_path: Path) -> None:
+    """An engine that comes back while an earlier save is being committed costs nothing."""
+    (tmp_path / "bp-tmp-1234.kv").write_bytes(b"being written")
+    Folder(tmp_path).load(frozenset(["bp-tmp-1234.kv"]))
+    assert (tmp_path / "bp-tmp-1234.kv").exists()
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"{", b"[]", b'{"version":99}', b'{"version":1,"snapshot":{}}', b"\xff\xfe"])
+def test_a_spoilt_sidecar_costs_its_snapshot_only(tmp_path: Path, spoilt: bytes) -> None:
+    """Never fatal: the file it described is removed, the others stay."""
+    whole, bad = committed(tmp_path), committed(tmp_path)
+    (tmp_path / bad.sidecar).write_bytes(spoilt)
+    assert [one.id for one in Folder(tmp_path).load().snapshots] == [whole.id]
+    assert not (tmp_path / bad.name).exists()
+
+
+def test_a_sidecar_speaks_for_its_own_file_only(tmp_path: Path) -> None:
+    """A sidecar that was copied beside another file proves nothing."""
+    one, other = committed(tmp_path), committed(tmp_path)
+    shutil.copy(tmp_path / one.sidecar, tmp_path / other.sidecar)
+    assert [found.id for found in Folder(tmp_path).load().snapshots] == [one.id]
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"{", b'{"version": 99}', b"\x00\x01", b'{"uses": 3}'])
+def test_a_spoilt_ledger_is_replaced(tmp_path: Path, spoilt: bytes) -> None:
+    """The index is rebuilt from the sidecars, whatever became of its own file."""
+    whole = committed(tmp_path)
+    (tmp_path / LEDGER).write_bytes(spoilt)
+    found = Folder(tmp_path).load()
+    assert found.ledger == Ledger()
+    assert [one.used for one in found.snapshots] == [whole.used]
+
+
+def test_the_ledger_remembers_uses(tmp_path: Path) -> None:
+    """Last use, count and seconds gained outlive a restart; so does what was learnt."""
+    whole = committed(tmp_path)
+    ledger = Ledger(uses={whole.id: Use(77.0, 3, 12.5)}, engines={"f" * 16: Knowledge(build="b", good=2)})
+    folder = Folder(tmp_path)
+    folder.write_ledger(json.dumps({"version": 1}).encode())
+    folder.write_ledger(msgspec.json.encode(ledger))
+    found = folder.load()
+    assert [(one.used, one.uses, one.gained) for one in found.snapshots] == [(77.0, 3, 12.5)]
+    assert found.ledger == ledger
+    assert read_ledger((tmp_path / LEDGER).read_bytes()).engines["f" * 16].good == 2
+
+
+def test_a_copied_folder_keeps_its_snapshots(tmp_path: Path) -> None:
+    """Other inodes, same times and content: `rsync -a` to a new disk loses nothing."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    kept = committed(one)
+    shutil.copytree(one, two)
+    found = Folder(two).load()
+    assert [snapshot.id for snapshot in found.snapshots] == [kept.id]
+    files.unchanged(two, found.snapshots[0])
+
+
+def test_a_copy_with_other_content_is_removed(tmp_path: Path) -> None:
+    """Another inode and other bytes under the same size and time: somebody else's file."""
+    kept = committed(tmp_path)
+    path = tmp_path / kept.name
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    other = tmp_path / "other"
+    other.write_bytes(bytes(1000))
+    other.replace(path)
+    os.utime(path, ns=times)
+    assert Folder(tmp_path).load().snapshots == []
+
+
+def test_looking_from_outside_changes_nothing(tmp_path: Path) -> None:
+    """`bioproxy snapshots` beside a running bioproxy: no lock, no removal, faults in words."""
+    whole, cut = committed(tmp_path), committed(tmp_path)
+    os.truncate(tmp_path / cut.name, 10)
+    owner = Folder(tmp_path)
+    owner.occupy()
+    before = sorted(one.name for one in tmp_path.iterdir())
+    faults = {one.snapshot.id: one.fault for one in read(tmp_path)}
+    assert faults[whole.id] == ""
+    assert "10 bytes" in faults[cut.id]
+    assert sorted(one.name for one in tmp_path.iterdir()) == before
+    assert LOCK in before
+    owner.leave()

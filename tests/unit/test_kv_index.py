@@ -1,0 +1,126 @@
+"""The table of snapshots: found by any common beginning, and only by those who may."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bioproxy.kv.chain import chain, common
+from bioproxy.kv.index import Index, Scope, unusable
+from bioproxy.kv.snapshot import Snapshot
+from bioproxy.prompt import Cut, Piece
+
+SCOPE = Scope("f" * 16, "b1")
+prompts = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=5)
+numbers = iter(range(1 << 40))
+
+
+def cuts_of(*texts: bytes) -> tuple[Cut, ...]:
+    return chain("", [Piece("", text) for text in texts])
+
+
+def snapshot(*texts: bytes, **more: object) -> Snapshot:
+    values = {"id": f"{next(numbers):016x}", "fingerprint": "f" * 16, "build": "b1", "size": 100, "used": 1.0}
+    known = {"tokens": 10 * len(texts), "prompt": 10 * len(texts)}
+    return Snapshot(cuts=cuts_of(*texts), **(values | known | more))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(prompts, st.sampled_from(["", "g1", "g2"]), st.booleans()), max_size=8), prompts)
+def test_the_first_match_shares_the_longest_beginning(
+    stored: list[tuple[list[bytes], str, bool]], asked: list[bytes]
+) -> None:
+    """Rules 19 and 22: like comparing with every snapshot of the group and every template, one by one."""
+    index = Index()
+    for texts, group, template in stored:
+        index.add(snapshot(*texts, group=group, template=template))
+    wanted = cuts_of(*asked)
+    allowed = [one for one in index.snapshots.values() if one.template or one.group == "g1"]
+    lengths = {one.id: common(wanted, {cut.digest for cut in one.cuts}) for one in allowed}
+    found = list(index.matches(wanted, scope=SCOPE, group="g1"))
+    assert {match.snapshot.id for match in found} == {identity for identity, length in lengths.items() if length}
+    assert [lengths[match.snapshot.id] for match in found] == sorted(filter(None, lengths.values()), reverse=True)
+    for match in found:
+        assert match.digest == wanted[lengths[match.snapshot.id] - 1].digest
+        assert match.exact == (len(match.snapshot.cuts) == lengths[match.snapshot.id])
+
+
+@given(st.lists(prompts, max_size=10), st.data())
+def test_what_was_removed_leaves_nothing_behind(stored: list[list[bytes]], draw: st.DataObject) -> None:
+    """Sizes add up, and the table of cuts shrinks with the snapshots."""
+    index = Index()
+    for texts in stored:
+        index.add(snapshot(*texts))
+    gone = draw.draw(st.lists(st.sampled_from(sorted(index.snapshots)), unique=True)) if stored else []
+    for identity in gone:
+        assert index.remove(identity) is not None
+    assert index.size == 100 * len(index.snapshots)
+    assert {identity for ids in index.by_cut.values() for identity in ids} == set(index.snapshots)
+    assert index.remove("nobody") is None
+
+
+def test_nothing_above_what_is_resident_is_looked_at() -> None:
+    """A slot that holds two pieces is not served by a snapshot of two pieces."""
+    index = Index()
+    index.add(snapshot(b"a", b"b"))
+    assert not list(index.matches(cuts_of(b"a", b"b", b"c"), scope=SCOPE, group="", above=2))
+
+
+def test_other_engines_and_builds_and_the_quarantined_are_never_matched() -> None:
+    """Rule 2: another fingerprint, a build that was not proved, a snapshot that was worthless."""
+    index = Index()
+    index.add(snapshot(b"a", fingerprint="0" * 16))
+    index.add(snapshot(b"a", build="b0"))
+    index.add(snapshot(b"a", quarantined="the engine used none of it"))
+    assert not list(index.matches(cuts_of(b"a"), scope=SCOPE, group=""))
+    assert [bool(unusable(one, SCOPE)) for one in index.snapshots.values()] == [False, True, True]
+    assert set(index.foreign_builds(SCOPE)) == {"b0"}
+
+
+def test_a_newer_snapshot_of_a_conversation_replaces_its_ancestors() -> None:
+    """Rule 17: what ends within it goes, other branches, groups and templates stay."""
+    index = Index()
+    ancestor, same = snapshot(b"a"), snapshot(b"a", b"b")
+    others = [
+        snapshot(b"a", b"x"),
+        snapshot(b"a", group="g2"),
+        snapshot(b"a", template=True),
+        snapshot(b"a", fingerprint="0" * 16),
+    ]
+    newest = snapshot(b"a", b"b")
+    for one in (ancestor, same, *others, newest):
+        index.add(one)
+    assert {one.id for one in index.ancestors(newest)} == {ancestor.id, same.id}
+
+
+def test_a_template_replaces_only_what_holds_exactly_the_same() -> None:
+    """Two templates that begin alike are two templates."""
+    index = Index()
+    shorter, same, conversation = (
+        snapshot(b"a", template=True),
+        snapshot(b"a", b"b", template=True),
+        snapshot(b"a", b"b"),
+    )
+    newest = snapshot(b"a", b"b", template=True)
+    for one in (shorter, same, conversation, newest):
+        index.add(one)
+    assert [one.id for one in index.ancestors(newest)] == [same.id]
+
+
+def test_the_eviction_is_offered_ranks() -> None:
+    """Rule 18: the worthless first, a template in use last, what is being read not at all."""
+    index = Index()
+    bad = snapshot(b"a", quarantined="why")
+    plain, read = snapshot(b"b"), snapshot(b"c")
+    needed = snapshot(b"d", template=True, prefix="@code", version="2")
+    for one in (bad, plain, read, needed):
+        index.add(one)
+    values = index.values(now=2.0, scope=SCOPE, current={"@code": "2"}, spare=frozenset([read.id]))
+    assert {value.id: value.rank for value in values} == {bad.id: 0, plain.id: 1, needed.id: 2}
+
+
+def test_snapshots_age_by_their_last_use() -> None:
+    """What was not used since is old, however late it was written."""
+    index = Index()
+    index.add(snapshot(b"a", used=5.0, created=1.0))
+    index.add(snapshot(b"b", used=1.0, created=5.0))
+    assert [one.used for one in index.aged(before=3.0)] == [1.0]

@@ -1,0 +1,124 @@
+"""What is learnt about an engine, when saving pauses, and how a new build is judged."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from bioproxy.engines.facts import Probe
+from bioproxy.events import Bus, SavingPaused
+from bioproxy.kv.builds import same_answer
+from bioproxy.kv.knowledge import Knowledge
+from bioproxy.kv.pause import Pause
+
+
+def test_speeds_follow_what_is_measured() -> None:
+    """Exponential means, and only of what is large enough to tell."""
+    knowledge = Knowledge()
+    for _ in range(30):
+        knowledge.evaluated(1000, 10.0)
+        knowledge.moved(save=True, size=1 << 30, tokens=1 << 10, seconds=2.0)
+        knowledge.moved(save=False, size=1 << 30, tokens=1 << 10, seconds=1.0)
+    assert knowledge.speeds.prefill == pytest.approx(0.01, rel=0.01)
+    assert knowledge.speeds.save == pytest.approx(1 << 29, rel=0.01)
+    assert knowledge.speeds.restore == pytest.approx(1 << 30, rel=0.01)
+    assert knowledge.speeds.token_bytes == 1 << 20
+    before = knowledge.speeds
+    knowledge.evaluated(10, 5.0)
+    knowledge.moved(save=True, size=100, tokens=0, seconds=1.0)
+    assert knowledge.speeds == before
+
+
+def test_a_model_that_never_uses_a_restore_is_given_up() -> None:
+    """Rule 6: two worthless restores and no good one (sliding windows of older builds); one good one is enough."""
+    hopeless, mixed = Knowledge(), Knowledge()
+    for knowledge in (hopeless, mixed):
+        knowledge.restored(1000, 0, exact=True, template=True)
+    after_one = hopeless.hopeless
+    mixed.restored(1000, 1000, exact=True, template=True)
+    for knowledge in (hopeless, mixed):
+        knowledge.restored(1000, 0, exact=True, template=True)
+    assert (after_one, hopeless.hopeless, mixed.hopeless) == (False, True, False)
+
+
+def test_diverging_restores_are_judged_apart() -> None:
+    """Rule 19: a diverging restore that brought nothing says something about the model, not about the file."""
+    knowledge = Knowledge()
+    assert knowledge.restored(1000, 0, exact=False, template=True) == "short"
+    assert (knowledge.diverging, knowledge.bad) == ("worthless", 0)
+    assert knowledge.restored(1000, 995, exact=False, template=True) == "good"
+    assert knowledge.diverging == "good"
+
+
+def test_another_build_is_judged_anew() -> None:
+    """Speeds stay, verdicts do not."""
+    old = Knowledge(build="b1", bad=5, diverging="worthless", refused=("b0",))
+    old.evaluated(1000, 10.0)
+    new = old.upgraded("b2")
+    assert (new.build, new.bad, new.diverging, new.refused) == ("b2", 0, "unknown", ())
+    assert new.speeds == old.speeds
+    assert old.upgraded("b1") is old
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_pause_is_told_once_and_ends_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, one event for its beginning and one for its end; tries in between further and further apart."""
+    bus, clock = Bus(), Clock()
+    heard: list[SavingPaused] = []
+    bus.subscribe(SavingPaused, heard.append)
+    pause = Pause(bus, clock, first_retry=10.0)
+    due = [pause.due]
+    with caplog.at_level(logging.WARNING):
+        for now in (0.0, 10.0):
+            clock.now = now
+            pause.enter("min_free", "the disk is full")
+            for later in (9.0, 10.0, 20.0):
+                clock.now = now + later
+                due.append(pause.due)
+    assert due == [True, False, True, True, False, False, True]
+    assert [record.getMessage() for record in caplog.records] == ["saving snapshots is paused: the disk is full"]
+    pause.leave(proved=True)
+    assert not pause
+    assert [(event.paused, event.kind) for event in heard] == [(True, "min_free"), (False, "min_free")]
+
+
+def test_trouble_is_news_again_after_a_save_that_worked(caplog: pytest.LogCaptureFixture) -> None:
+    """A pause that was only hoped to be over does not repeat its warning; one after a real success does."""
+    pause = Pause(Bus(), Clock())
+    with caplog.at_level(logging.WARNING):
+        pause.enter("engine", "500")
+        pause.leave(proved=False)
+        pause.enter("engine", "500")
+        assert len(caplog.records) == 1
+        pause.leave(proved=True)
+        pause.enter("engine", "500")
+        assert len(caplog.records) == 2
+
+
+def probe(token: int, *logprobs: tuple[int, float]) -> Probe:
+    return Probe(token, logprobs)
+
+
+@pytest.mark.parametrize(
+    ("restored", "cold", "same"),
+    [
+        (probe(7, (7, -0.5), (8, -2.0)), probe(7, (7, -0.51), (8, -1.95)), True),
+        (probe(7, (7, -0.5), (8, -2.0)), probe(7, (7, -0.5), (8, -1.5)), False),
+        (probe(7, (7, -0.70), (8, -0.71)), probe(8, (8, -0.70), (7, -0.72)), True),
+        (probe(9, (9, -0.1)), probe(7, (7, -0.1), (9, -3.0)), False),
+        (probe(9, (9, -0.1)), probe(7, (7, -0.1)), False),
+    ],
+)
+def test_a_build_must_say_what_a_cold_start_says(restored: Probe, cold: Probe, *, same: bool) -> None:
+    """Rule 2: the same next token and log-probabilities, up to rounding."""
+    assert same_answer(restored, cold) is same

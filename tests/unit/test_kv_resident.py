@@ -1,0 +1,108 @@
+"""What the slots hold, kept as an account that never claims too much."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bioproxy.kv.chain import chain, common
+from bioproxy.kv.resident import Resident, Residents
+from bioproxy.prompt import Cut, Piece
+
+
+def cuts_of(*texts: str) -> tuple[Cut, ...]:
+    return chain("", [Piece("", text.encode()) for text in texts])
+
+
+def filled(*texts: str, tokens: int = 0) -> Resident:
+    resident = Resident(0)
+    prompt = 10 * len(texts)
+    resident.fill(cuts_of(*texts), prompt=prompt, tokens=tokens or prompt, group="g", prefix="", version="")
+    return resident
+
+
+def test_a_new_account_knows_nothing() -> None:
+    """A slot that nobody told us about may hold anything."""
+    resident = Residents().slots[0]
+    assert not resident.empty
+    assert not resident.whole
+    assert resident.end == b""
+
+
+def test_what_was_generated_counts_as_content_not_as_prompt() -> None:
+    """The answer is in the slot, but no request is known by it yet."""
+    resident = filled("a", "b", tokens=33)
+    assert (resident.prompt, resident.tokens, resident.whole) == (20, 33, True)
+    assert resident.tokens_at(resident.end) == 20
+
+
+def test_a_request_under_way_leaves_only_what_it_shares() -> None:
+    """Of [a, b, c] a request that goes on from [a] keeps [a], and nothing may be saved meanwhile."""
+    resident = filled("a", "b", "c")
+    resident.clip(cuts_of("a")[0].digest)
+    assert resident.cuts == cuts_of("a")
+    assert (resident.tokens, resident.whole) == (10, False)
+
+
+def test_a_request_that_shares_nothing_leaves_nothing() -> None:
+    """And that is not the same as empty: something is in the slot."""
+    resident = filled("a", "b")
+    resident.clip(b"")
+    assert resident.cuts == ()
+    assert not resident.empty
+
+
+def test_the_same_prompt_again_loses_the_answer() -> None:
+    """A regenerated answer replaces the first one; the prompt stays."""
+    resident = filled("a", "b", tokens=33)
+    resident.clip(resident.end)
+    assert (resident.prompt, resident.tokens, resident.whole) == (20, 20, False)
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), max_size=6), st.lists(st.sampled_from("abc")))
+def test_a_slot_never_claims_what_a_request_may_have_overwritten(stored: list[list[str]], asked: list[str]) -> None:
+    """After any row of requests, cut off or not, the account is a beginning of the last one."""
+    residents = Residents()
+    for texts in [*stored, asked]:
+        cuts = cuts_of(*texts)
+        place, position = residents.choose(cuts, 100)
+        before = set(place.digests)
+        residents.take(place, cuts[position - 1].digest if position else b"")
+        assert place.digests <= before
+        assert place.digests <= {cut.digest for cut in cuts}
+        place.fill(cuts, prompt=1, tokens=1, group="", prefix="", version="")
+    assert residents.best(cuts_of(*asked))[1] == len(asked)
+
+
+def test_several_slots_follow_the_servers_choice() -> None:
+    """The longest common beginning above a tenth of the prompt, else the slot that was used least recently."""
+    residents = Residents(2)
+    first, _ = residents.choose(cuts_of("a" * 100), 100)
+    residents.take(first, b"")
+    first.fill(cuts_of("a" * 100), prompt=1, tokens=1, group="", prefix="", version="")
+    first.busy = False
+    other, position = residents.choose(cuts_of("b" * 100), 100)
+    assert (other is first, position) == (False, 0)
+    again, position = residents.choose(cuts_of("a" * 100, "more"), 104)
+    assert (again is first, position) == (True, 1)
+    short_share, _ = residents.choose(cuts_of("a" * 100, "b" * 2000), 2100)
+    assert short_share is not first
+
+
+def test_a_busy_slot_is_not_chosen() -> None:
+    """The server takes an idle one, even if the busy one holds the conversation."""
+    residents = Residents(2)
+    first, _ = residents.choose(cuts_of("a"), 1)
+    first.fill(cuts_of("a"), prompt=1, tokens=1, group="", prefix="", version="")
+    residents.take(first, first.end)
+    assert residents.choose(cuts_of("a", "b"), 2)[0] is not first
+
+
+def test_extending_means_going_on_from_all_that_is_there() -> None:
+    """For the gate's order: [a, b] extends [a], [b] does not, and nothing extends the unknown."""
+    residents = Residents()
+    assert not residents.extends(cuts_of("a"))
+    residents.slots[0].fill(cuts_of("a"), prompt=1, tokens=1, group="", prefix="", version="")
+    assert residents.extends(cuts_of("a", "b"))
+    assert not residents.extends(cuts_of("b"))
+    assert common(cuts_of("a", "b"), residents.slots[0].digests) == 1
