@@ -23,7 +23,7 @@ REMEMBERED = 256  # bytes; longer targets are read again each time, or a scanner
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 BAD_BYTE = re.compile(rb"[\x00-\x20\x7f#]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(?::[0-9]*)?")
+AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(?::[0-9]*)?")
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
