@@ -82,7 +82,6 @@ async def running(attachment: Attachment) -> AsyncIterator[Attachment]:
         yield attachment
     finally:
         await aio.finish([task])
-        await attachment.llama.pace.close()
         await attachment.pool.close()
 
 

@@ -6,6 +6,8 @@ prove nothing. Slot files have a module of their own, test_conformance_slots.py.
 
 from __future__ import annotations
 
+import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -309,3 +311,21 @@ async def test_ends_at_once_when_idle(kind: str) -> None:
     """SIGTERM with nothing to do ends the process."""
     async with make(kind, None) as engine:
         assert await engine.stop() in (0, -signal.SIGTERM)
+
+
+@kinds
+async def test_leaving_a_stream_stops_it(kind: str) -> None:
+    """A client that leaves in mid-stream ends the work; what was computed so far stays in the slot."""
+    slow = {"decode_rate": 1000, "ctx_size": 32768} if kind == "fake" else {"ctx_size": 32768}
+    async with make(kind, None, **slow) as engine:
+        body = b'{"prompt":"a","n_predict":30000,"stream":true,"ignore_eos":true}'
+        reader, writer = await asyncio.open_connection("127.0.0.1", engine.port)
+        writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await reader.readuntil(b"data: ")
+        writer.close()
+        await writer.wait_closed()
+        done = await complete(engine, "another prompt altogether")  # deferred until the slot is free
+        assert done["timings"]["cache_n"] <= 1
+        metrics = (await engine.get("/metrics")).body.decode()
+    (predicted,) = re.findall(r"^llamacpp:tokens_predicted_total (\d+)", metrics, re.MULTILINE)
+    assert int(predicted) < 30_000

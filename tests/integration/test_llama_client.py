@@ -31,7 +31,7 @@ class Client:
         return self.llama
 
     async def __aexit__(self, *_: object) -> None:
-        await self.llama.pace.close()
+        await self.llama.close()
         await self.pool.close()
 
 

@@ -150,9 +150,12 @@ class Attachment:
 
     async def run(self) -> None:
         """The service: look, for ever; and watch over silence."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.follow(), name="engine looks")
-            group.create_task(self.stall.run(), name="engine silence")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.follow(), name="engine looks")
+                group.create_task(self.stall.run(), name="engine silence")
+        finally:
+            await self.llama.close()
 
     async def follow(self) -> None:
         """One look after the other."""

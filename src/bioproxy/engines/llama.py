@@ -75,6 +75,10 @@ class Llama:
         """`GET /slots` or `GET /metrics`, shared by all who ask within two seconds; status, headers and body."""
         return await self.pace.get(target)
 
+    async def close(self) -> None:
+        """End the questions that are under way; the client can be used again afterwards."""
+        await self.pace.close()
+
     async def ask(self, target: bytes) -> Look:
         """One question that went past the pace."""
         async with deadline(f"GET {target.decode('latin-1')}", QUICK):
