@@ -1,97 +1,30 @@
-"""An engine's owner: waits, notices gone, back, another one, stuck; on the fake engine, and once on the real one."""
+"""An engine's owner: waits, notices gone, back, another one; on the fake engine, and once on the real one.
+
+Stuck engines and sleeping machines have a module of their own, test_attach_stuck.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bioproxy import aio
-from bioproxy.engines.attach import Attachment
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.errors import EngineUnavailable
-from bioproxy.events import Bus, EngineChanged
-from bioproxy.wire.upstream import Pool, parse_origin
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine
+from support.attachments import QUICK, Told, make, running, state
 from support.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("no_eager_looks")
-QUICK = 0.02
 
 
 @pytest.fixture
 def no_eager_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow one another quickly, so that no test waits for a clock."""
     monkeypatch.setattr("bioproxy.engines.attach.EAGER", QUICK)
-
-
-class Told:
-    """What an attachment told, in order, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-        self.more = asyncio.Event()
-
-    def note(self, name: str, value: Any = None) -> None:
-        """Something was told."""
-        self.calls.append((name, value))
-        self.more.set()
-
-    def names(self) -> list[str]:
-        """What was told, without the values."""
-        return [name for name, _ in self.calls]
-
-    async def until(self, name: str, count: int = 1) -> Any:
-        """Wait until `name` was told `count` times; its last value."""
-        async with asyncio.timeout(15):
-            while len(found := [value for told, value in self.calls if told == name]) < count:
-                self.more.clear()
-                await self.more.wait()
-        return found[-1]
-
-
-def make(url: str, told: Told, **options: Any) -> Attachment:
-    """An attachment to `url` that tells `told` everything."""
-    bus = Bus()
-    bus.subscribe(EngineChanged, lambda event: told.note(event.state, event.reason))
-    attachment = Attachment(Pool(parse_origin(url)), bus=bus, **{"interval": QUICK, **options})
-
-    async def on_ready(facts: EngineFacts) -> None:
-        told.note("on_ready", facts)
-
-    async def on_stuck(reason: str) -> None:
-        told.note("on_stuck", reason)
-
-    attachment.on_ready, attachment.on_stuck = on_ready, on_stuck
-    attachment.on_gone = lambda reason: told.note("on_gone", reason)
-    attachment.on_emptied = lambda reason: told.note("on_emptied", reason)
-    return attachment
-
-
-@asynccontextmanager
-async def running(attachment: Attachment) -> AsyncIterator[Attachment]:
-    """The service of `attachment`, ended with the block."""
-    task = aio.spawn(attachment.run(), name="attachment")
-    try:
-        yield attachment
-    finally:
-        await aio.finish([task])
-        await attachment.pool.close()
-
-
-async def state(attachment: Attachment, wanted: str) -> None:
-    """Wait for a state."""
-
-    async def look() -> bool | None:
-        return True if attachment.state == wanted else None
-
-    assert await aio.poll(look, interval=0.005, deadline=15), f"{attachment.state}, not {wanted}: {attachment.reason}"
 
 
 async def test_ready_engine(tmp_path: Path) -> None:
@@ -334,170 +267,6 @@ async def test_idle_sleep_of_the_engine() -> None:
         assert "went to sleep" in await told.until("on_emptied")
         assert attachment.state == "ready"
     assert told.names().count("on_emptied") == 1
-
-
-# stuck
-
-
-async def test_hanging_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that stands still takes connections and answers nothing: stuck; going on again, it must prove it."""
-    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.1)
-    told = Told()
-    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
-        await attachment.wait_ready()
-        fake.signal(signal.SIGSTOP)
-        assert "did not answer GET /props" in await told.until("on_stuck")
-        assert (attachment.state, told.names().count("on_gone")) == ("stuck", 1)
-        fake.signal(signal.SIGCONT)
-        await told.until("ready", 2)
-        completions = await fake.requests("/completion")
-    assert [request.json()["prompt"] for request in completions] == [[1]]
-    assert attachment.generation == 1
-
-
-class Running:
-    """A request that the attachment watches: bytes so far, and how it was cancelled."""
-
-    def __init__(self, attachment: Attachment) -> None:
-        self.bytes = 0
-        self.cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.done = attachment.watch(lambda: self.bytes, self.cancel)
-
-    def cancel(self, reason: str) -> None:
-        """The stall detection ends it."""
-        if not self.cancelled.done():
-            self.cancelled.set_result(reason)
-
-
-async def silent_request(fake: FakeEngine, attachment: Attachment, body: Any) -> None:
-    """One request through the pool, watched, cancelled when the stall detection says so."""
-    watched = Running(attachment)
-    work = aio.spawn(attachment.llama.good("POST", "/completion", body), name="request")
-    waits: list[asyncio.Future[Any]] = [work, watched.cancelled]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        watched.done()
-        await aio.finish([work])
-
-
-async def test_stuck_thread() -> None:
-    """The inference thread stands still: the request is cancelled, then the engine is stuck; waiters may wait on."""
-    told = Told()
-    async with FakeEngine() as fake:
-        attachment = make(fake.url, told, stall_timeout=0.4, interval=60)
-        attachment.stall.recovery = 0.2
-        attachment.llama.pace.period = QUICK
-        async with running(attachment):
-            await attachment.wait_ready()
-            await fake.post("/completion", {"prompt": "a", "n_predict": 1})
-            await fake.faults(stuck=True)
-            await silent_request(fake, attachment, {"prompt": "b c d", "n_predict": 1})
-            reason = await told.until("on_stuck")
-            assert "no sign of life" in reason
-            assert attachment.state == "stuck"
-            assert attachment.statistics().stall.cancelled == 1
-            await fake.faults(stuck=False)
-            attachment.suspect("it works again")
-            await told.until("ready", 2)
-
-
-async def test_slow_prefill_is_left_alone() -> None:
-    """A request that takes many times the time-out and shows progress in /slots is not touched."""
-    told = Told()
-    async with FakeEngine(tokens_per_second=2000, batch_size=64) as fake:
-        attachment = make(fake.url, told, stall_timeout=0.2, interval=60)
-        attachment.llama.pace.period = QUICK
-        async with running(attachment):
-            await attachment.wait_ready()
-            watched = Running(attachment)
-            await attachment.llama.prefill(list(range(2000)))
-            watched.done()
-        looks = await fake.requests("/slots")
-    assert not watched.cancelled.done()
-    assert (attachment.statistics().stall.cancelled, told.names().count("on_gone")) == (0, 0)
-    assert looks
-
-
-async def test_lost_wake_up() -> None:
-    """Slots idle, a request asleep in the engine's queue (facts, 0.4): one token wakes it."""
-    told = Told()
-    async with FakeEngine(slot_folder="/tmp") as fake:
-        attachment = make(fake.url, told, stall_timeout=2.0, interval=60)
-        attachment.llama.pace.period = QUICK
-        async with running(attachment), asyncio.TaskGroup() as group:
-            await attachment.wait_ready()
-            await fake.faults(stuck=True)
-            first = group.create_task(fake.post("/completion", {"prompt": "a", "n_predict": 1}))
-            await fake.until(lambda now: now["slots"][0]["busy"])
-            erase = group.create_task(fake.slot("erase"))
-            await fake.until(lambda now: now["deferred"] == ["erase"])
-            asleep = group.create_task(silent_request(fake, attachment, {"prompt": "b", "n_predict": 1}))
-            await fake.until(lambda now: now["deferred"] == ["erase", "complete"])
-            await fake.faults(stuck=False)
-            assert "woken" in await told.until("on_emptied")
-            await asyncio.gather(first, erase, asleep)
-    assert (attachment.statistics().stall.pokes, attachment.statistics().stall.cancelled) == (1, 0)
-
-
-async def test_detection_off() -> None:
-    """stall_timeout 0: the service of the detection ends at once, the looks go on."""
-    told = Told()
-    async with FakeEngine() as fake, running(make(fake.url, told, stall_timeout=0)) as attachment:
-        await attachment.wait_ready()
-        await fake.kill()
-        await told.until("on_gone")
-
-
-# the machine slept
-
-
-async def test_machine_slept() -> None:
-    """After a sleep connections are opened anew and an engine of ours is asked for a token."""
-    told, slept = Told(), [100.0]
-    async with FakeEngine() as fake:
-        attachment = make(fake.url, told, slept=lambda: slept[0], expect_pid=lambda: fake.pid)
-        async with running(attachment):
-            await attachment.wait_ready()
-            slept[0] += 11
-            assert "slept" in await told.until("on_emptied")
-            assert attachment.state == "ready"
-        assert len(await fake.requests("/completion")) == 1
-
-
-async def test_engine_dead_after_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine of ours that computes nothing after a sleep is stuck."""
-    monkeypatch.setattr("bioproxy.engines.attach.FIRST_TOKEN", 0.1)
-    told, slept = Told(), [0.0]
-    async with FakeEngine() as fake:
-        attachment = make(fake.url, told, slept=lambda: slept[0], expect_pid=lambda: fake.pid)
-        async with running(attachment):
-            await attachment.wait_ready()
-            await fake.faults(stuck=True)
-            slept[0] += 3600
-            assert "after the machine slept" in await told.until("on_stuck")
-
-
-async def test_engine_elsewhere_is_not_asked_after_sleep() -> None:
-    """An engine that is not ours is only looked at."""
-    told, slept = Told(), [0.0]
-    async with FakeEngine() as fake:
-        attachment = make(fake.url, told, slept=lambda: slept[0])
-        async with running(attachment):
-            await attachment.wait_ready()
-            slept[0] += 3600
-            looks = attachment.looks
-            await until_true(lambda: attachment.looks >= looks + 3)
-            assert await fake.requests("/completion") == []
-
-
-async def until_true(condition: Callable[[], bool]) -> None:
-    """Wait until `condition()` holds."""
-
-    async def look() -> bool | None:
-        return True if condition() else None
-
-    assert await aio.poll(look, interval=0.005, deadline=15)
 
 
 async def test_ending_the_service_leaves_nothing() -> None:
