@@ -6,11 +6,13 @@ and nothing resident; "after a restart" is after the engine was killed with SIGK
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import statistics
+import sys
 import tempfile
 import time
 import urllib.request
@@ -58,7 +60,8 @@ class Served(msgspec.Struct):
         body = {"messages": messages, "stream": True, "max_tokens": 4, "stream_options": {"include_usage": True}}
         url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        started, first, timings = time.perf_counter(), 0.0, {}
+        started, first = time.perf_counter(), 0.0
+        timings: dict[str, int] = {}
         with urllib.request.urlopen(request, timeout=120) as answer:
             for line in answer:
                 if line.startswith(b"data: {"):
@@ -96,7 +99,7 @@ def serve(stack: Any, folder: Path, **options: Any) -> Served:
     (folder / "slots").mkdir(mode=0o700, exist_ok=True)
     conf = folder / "conf.json"
     conf.write_text(json.dumps(values))
-    stack.enter_context(peers.running([peers.sys.executable, "-m", "bioproxy", "serve", "--config", str(conf)]))
+    stack.enter_context(peers.running([sys.executable, "-m", "bioproxy", "serve", "--config", str(conf)]))
     served = Served(port, admin)
     served.until("/status", ready)
     return served
@@ -122,19 +125,20 @@ def template_after_restart() -> Row:
     """A 3000-token template: cold with warm-up off, then warmed, engine killed, asked again."""
     cold, warm, counts = [], [], (0, 0)
     for round_ in range(ROUNDS):
-        with peers.contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
+        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "code.txt").write_text(text(round_, LONG) + "\n<{message}>")
             served = serve(stack, folder, prefixes={"@code": "code.txt"}, warmup={"enabled": False, "settle": 0})
             cold.append(served.ask([{"role": "user", "content": "@code what is this?"}])[0])
-        with peers.contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
+        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "code.txt").write_text(text(round_, LONG) + "\n<{message}>")
             served = serve(stack, folder, prefixes={"@code": "code.txt"}, warmup={"settle": 0})
             served.until("/status", lambda now: now["snapshots"])
             served.kill_engine()
-            first, *counts = served.ask([{"role": "user", "content": "@code what is that?"}])
+            first, *seen = served.ask([{"role": "user", "content": "@code what is that?"}])
             warm.append(first)
+            counts = (seen[0], seen[1])
     return comparison("first token, 3000-token template, engine restarted", cold, warm, *counts)
 
 
@@ -143,20 +147,21 @@ def conversation_after_restart() -> Row:
     cold, warm, counts = [], [], (0, 0)
     for round_ in range(ROUNDS):
         system = {"role": "system", "content": text(100 + round_, LONG)}
-        with peers.contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
+        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
             served = serve(stack, Path(name))
             cold.append(served.ask([system, {"role": "user", "content": "What is the first word?"}])[0])
             served.until("/status", lambda now: now["snapshots"])
             served.kill_engine()
-            first, *counts = served.ask([system, {"role": "user", "content": "And the last one, please?"}])
+            first, *seen = served.ask([system, {"role": "user", "content": "And the last one, please?"}])
             warm.append(first)
+            counts = (seen[0], seen[1])
     return comparison("first token, 3000-token conversation, new last question, engine restarted", cold, warm, *counts)
 
 
 def users_during_warmup() -> Row:
     """What a user waits in the queue because a warm-up of a long template is under way."""
     waits: list[float] = []
-    with peers.contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "long.txt").write_text(text(7, 20_000) + "\n<{message}>")
         served = serve(stack, folder, prefixes={"@long": "long.txt"}, warmup={"settle": 0})

@@ -7,6 +7,7 @@ stream carries its number, and a number that is missing or out of order is count
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import sys
@@ -83,6 +84,11 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
+def same(protocol: Client) -> Client:
+    """What create_connection calls for its protocol."""
+    return protocol
+
+
 async def run(port: int, payload: bytes, *, clients: int, each: int) -> dict[str, float]:
     """Run `clients` connections of `each` requests; counts and latencies of all."""
     loop = asyncio.get_running_loop()
@@ -90,7 +96,7 @@ async def run(port: int, payload: bytes, *, clients: int, each: int) -> dict[str
     protocols = []
     for _ in range(clients):
         protocol = Client(payload, each, loop.create_future())
-        await loop.create_connection(lambda protocol=protocol: protocol, "127.0.0.1", port)
+        await loop.create_connection(functools.partial(same, protocol), "127.0.0.1", port)
         protocols.append(protocol)
     await asyncio.gather(*(protocol.done for protocol in protocols))
     latencies = sorted(latency for protocol in protocols for latency in protocol.latencies)

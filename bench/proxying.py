@@ -121,15 +121,8 @@ def peer(values: dict[str, float], digits: int = 0, unit: str = "µs") -> str:
 def measure() -> list[Row]:
     """Every row of the table."""
     with both() as (engine, proxies):
-        rows = [
-            small_requests(proxies),
-            events(proxies),
-            long_bodies(proxies),
-            latency(engine, proxies),
-            *streams(proxies),
-        ]
-    rows.append(start())
-    return rows
+        rows = [small_requests(proxies), events(proxies), long_bodies(proxies), latency(engine, proxies)]
+    return [*rows, *streams(), start()]
 
 
 if __name__ == "__main__":
