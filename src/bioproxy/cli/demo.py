@@ -1,0 +1,285 @@
+"""`bioproxy demo` (`make demo`): what a warm cache is worth, measured on this machine, on a real engine.
+
+Everything is real but the model's words: llama.cpp, a model with random weights (written once into the user's cache
+folder, no download), a template that includes some of bioproxy's own sources, requests over HTTP as any client sends
+them. Three of them are measured, each with another question behind the same template:
+
+    cold        the engine has just started; the whole template is evaluated
+    warm        the warm-up has run; only the question is evaluated
+    restarted   the engine was killed (kill -9) and started anew; its KV cache comes back from disk
+
+State and snapshots live in a temporary folder, so that the next run begins cold as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import logging
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy import log as logs
+from bioproxy.app import App
+from bioproxy.cli import serve
+from bioproxy.cli.output import Output, Progress, count, duration
+from bioproxy.config.load import Loaded, load
+from bioproxy.engines.demo_model import ensure_model
+from bioproxy.errors import BioproxyError
+from bioproxy.events import Event
+from bioproxy.warmup.table import TargetStatistics
+
+Json: TypeAlias = Any
+PREFIX = "@demo"
+SOURCES = ("prompt.py", "errors.py", "aio.py", "events.py")  # of this package; 3000 tokens at least
+ENOUGH_TOKENS = 3000
+RATIO = 10  # how many times sooner than cold the first token must come
+CONTEXT = 8192
+QUESTIONS = ("What does this code do?", "Which errors can it raise?", "How does a task end?")
+PATIENCE = 120.0  # seconds for anything here
+INTERRUPTED = 130
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One request: seconds to its first token, tokens from the cache, tokens evaluated."""
+
+    state: str
+    first: float
+    cached: int
+    evaluated: int
+
+
+def run(output: Output, *, once: bool) -> int:
+    """Run the demo; 0 where each ratio was reached, 1 with a sentence otherwise."""
+    folder = cache_folder(os.environ)
+    with Progress(output, "model") as progress:
+        progress.say("looking")
+        started = time.monotonic()
+        model = ensure_model(folder)
+        progress.say(f"{model} ({model.stat().st_size / 1e6:.0f} MB, {duration(time.monotonic() - started)})")
+    with tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state:
+        loaded = configure(Path(state), model)
+        logs.setup(level="warning")
+        serve.raise_file_limit()
+        return serve.run(lambda: Demo(App(loaded, reload=lambda: loaded), output).run(once=once))
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where the model is kept: `$XDG_CACHE_HOME/bioproxy`, else `~/.cache/bioproxy`; made where it is missing."""
+    base = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "bioproxy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BioproxyError(f"cannot make {folder} for the demo's model: {error.strerror}") from error
+    return folder
+
+
+def configure(folder: Path, model: Path) -> Loaded:
+    """A configuration for the demo alone: no file and no environment counts, all state is in `folder`."""
+    template = folder / "demo.txt"
+    package = Path(__file__).parents[1]
+    files = "\n".join(f"File {name}:\n<{{{package / name}}}>" for name in SOURCES)
+    template.write_text(f"You know this program well.\n{files}\nAnswer in one sentence: <{{message}}>", "utf-8")
+    values: dict[str, Json] = {
+        "proxy_port": free(8088),
+        "admin_port": free(8089),
+        "model": str(model),
+        "engine_arguments": ["--ctx-size", str(CONTEXT)],
+        "prefixes": {PREFIX: str(template)},
+        "state_directory": str(folder),
+        "warmup.enabled": False,  # until the cold request was measured
+        "kv.disk_budget": "1GiB",
+        "kv.min_free": "64MiB",
+    }
+    texts = {key: one if isinstance(one, str) else msgspec.json.encode(one).decode() for key, one in values.items()}
+    path = folder / "config.json"
+    path.write_text("{}", "utf-8")
+    return load(texts, path=str(path), environment={"HOME": str(folder)})
+
+
+def free(port: int) -> int:
+    """`port` if nobody listens there, else 0: the system chooses."""
+    with contextlib.closing(socket.socket()) as probe:
+        return 0 if probe.connect_ex(("127.0.0.1", port)) == 0 else port
+
+
+@contextlib.contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Keep one logger silent within the block."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+class Demo:
+    """One run before a started program."""
+
+    def __init__(self, app: App, output: Output) -> None:
+        self.app = app
+        self.output = output
+        self.stop = asyncio.Event()
+        self.changes = asyncio.Event()
+        app.bus.subscribe(Event, lambda _event: self.changes.set())
+
+    async def run(self, *, once: bool) -> int:
+        """Measure, print, and go on serving until a signal comes, or end where `once` is set."""
+        with serve.Signals(self.stop, self.app.reload):
+            try:
+                await self.app.start()
+                work = aio.spawn(self.measure(), name="demo")
+                ending = aio.spawn(self.stop.wait(), name="demo waits for a signal")
+                await asyncio.wait([work, ending], return_when=asyncio.FIRST_COMPLETED)
+                interrupted = not work.done()
+                await aio.finish([work, ending])
+                if interrupted:
+                    return INTERRUPTED
+                code = self.judge(work.result())
+                if not once:
+                    self.invite()
+                    await self.app.run_until(self.stop)
+                return code
+            finally:
+                await aio.shielded(self.app.stop(2.0))
+
+    async def measure(self) -> list[Measured]:
+        """The three rows."""
+        with Progress(self.output, "engine") as progress:
+            progress.say("starting")
+            await self.ready(0)
+            progress.say("ready")
+        with Progress(self.output, "cold") as progress:
+            progress.say("the whole template is evaluated")
+            cold = await self.ask("cold", QUESTIONS[0])
+            progress.say(f"first token after {duration(cold.first)}")
+        await self.warm_up()
+        warm = await self.ask("warm", QUESTIONS[1])
+        await self.kill()
+        return [cold, warm, await self.ask("restarted", QUESTIONS[2])]
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until `done()` holds, looking whenever something happens."""
+        async with asyncio.timeout(PATIENCE):
+            while not done():
+                self.changes.clear()
+                await aio.wait_first(self.changes, timeout=0.25)
+
+    async def ready(self, generation: int) -> None:
+        """Wait for an engine later than `generation`."""
+        attachment = self.app.attachment
+        await self.until(lambda: attachment.state == "ready" and attachment.generation > generation)
+
+    async def warm_up(self) -> None:
+        """Let the warm-up run, and wait until its snapshot is on disk."""
+        with Progress(self.output, "warm-up") as progress:
+            await self.app.runner.warm(PREFIX)
+            await self.until(lambda: self.target().state not in {"waiting", "warming"})
+            await self.until(
+                lambda: any(one.template for one in self.app.keeper.list()) or self.target().state != "saved"
+            )
+            progress.say(f"{self.target().text}, {count(self.target().total)} tokens")
+        if self.target().state != "saved":
+            raise BioproxyError(
+                f"the demo's template is {self.target().text}; {'; '.join(self.app.keeper.statistics().notes)}"
+            )
+        self.app.runner.configure(msgspec.structs.replace(self.app.config.warmup, enabled=True), interval=30.0)
+
+    def on_disk(self) -> bool:
+        """Whether the template's snapshot is whole."""
+        return any(one.template for one in self.app.keeper.list())
+
+    def target(self) -> TargetStatistics:
+        """The warm-up of the demo's template."""
+        return self.app.runner.statistics().targets[0]
+
+    async def kill(self) -> None:
+        """Kill the engine as an out-of-memory killer would, and wait until it is back."""
+        launched, generation = self.app.launched, self.app.attachment.generation
+        assert launched is not None
+        assert launched.pid is not None
+        with Progress(self.output, "restart") as progress:
+            progress.say(f"kill -9 {launched.pid}")
+            started = time.monotonic()
+            with quiet("bioproxy.engines.process"):  # who is killed on purpose need not make it sound like an accident
+                os.kill(launched.pid, signal.SIGKILL)
+                self.app.attachment.suspect("the demo killed it")
+                await self.ready(generation)
+            progress.say(f"the engine is back after {duration(time.monotonic() - started)}")
+
+    async def ask(self, state: str, question: str) -> Measured:
+        """One streamed chat request through the proxy, as any client sends it."""
+        return await asyncio.to_thread(request, self.app.proxy_port, state, question)
+
+    def judge(self, rows: list[Measured]) -> int:
+        """Print the table, and say whether it shows what it should."""
+        cold, *others = rows
+        output = self.output
+        if output.json:
+            output.document(rows)
+        else:
+            output.line()
+            cells = [row(one, cold) for one in rows]
+            output.table(("", "first token", "cached", "evaluated", ""), cells, right=(1, 2, 3))
+            output.line()
+        slow = [one for one in others if one.first * RATIO > cold.first]
+        for one in slow:
+            output.note(
+                f"{one.state}: the first token came after {duration(one.first)}, more than a tenth of the "
+                f"{duration(cold.first)} that it took cold; is this machine busy with something else?"
+            )
+        if cold.evaluated < ENOUGH_TOKENS:
+            output.note(f"the template has only {count(cold.evaluated)} tokens; {count(ENOUGH_TOKENS)} were meant")
+        return 1 if slow or cold.evaluated < ENOUGH_TOKENS else 0
+
+    def invite(self) -> None:
+        """Say how to go on."""
+        url = f"http://localhost:{self.app.proxy_port}/v1/chat/completions"
+        body = f'{{"messages":[{{"role":"user","content":"{PREFIX} What is a grant?"}}],"max_tokens":40}}'
+        self.output.line(f"Serving on (the model's words are random). Try:\n\n  curl -s {url} -d '{body}'\n")
+        self.output.line(f"  curl -s http://localhost:{self.app.admin_port}/status\n\nCtrl-C ends it.")
+
+
+def row(one: Measured, cold: Measured) -> tuple[str, ...]:
+    """One line of the table; the last column says how many times sooner than cold."""
+    sooner = f"{cold.first / one.first:.0f}x sooner" if one is not cold and one.first > 0 else ""
+    return (one.state, duration(one.first), count(one.cached), count(one.evaluated), sooner)
+
+
+def request(port: int, state: str, question: str) -> Measured:
+    """Send one question and read its stream to the end. Blocks. BioproxyError where it is refused."""
+    body: Json = {
+        "messages": [{"role": "user", "content": f"{PREFIX} {question}"}],
+        "max_tokens": 16,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    connection = http.client.HTTPConnection("localhost", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        started = time.monotonic()
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", msgspec.json.encode(body), headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise BioproxyError(f"the demo's request was answered {response.status}: {response.read(500)!r}")
+        first: float | None = None
+        timings: dict[str, Json] = {}
+        for line in response:
+            if line.startswith(b"data: {"):
+                first = first or time.monotonic() - started
+                timings = msgspec.json.decode(line[6:]).get("timings") or timings
+    if first is None or not timings:
+        raise BioproxyError("the demo's request got an answer without tokens or timings")
+    return Measured(state, first, int(timings["cache_n"]), int(timings["prompt_n"]))

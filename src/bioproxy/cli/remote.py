@@ -1,0 +1,164 @@
+"""`bioproxy status` and `bioproxy warm`: ask the program that runs, through its admin port.
+
+`status` says in a screenful what `/status` says in two hundred lines; `--json` prints those. `warm` asks for a warm-up
+and shows how far it is until it is done: the program goes on by itself if the command is interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from bioproxy.cli.client import Client, admin_url
+from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
+from bioproxy.config.schema import Config
+from bioproxy.errors import BioproxyError
+
+Json: TypeAlias = Any
+PERIOD = 0.25  # seconds between looks at a warm-up
+UNDER_WAY = {"waiting", "warming"}
+GOOD = {"saved", "warm", "ready", "ok"}
+COLOURS: dict[str, Colour] = {"saved": "green", "warm": "green", "failed": "red", "too long": "red", "warming": "cyan"}
+
+
+def client_of(config: Config) -> Client:
+    """A client for the program that this configuration describes."""
+    return Client(admin_url(config), key=config.admin_key)
+
+
+def status(output: Output, config: Config) -> int:
+    """Print what the running program does; 0 where requests are served, 1 where they would not be."""
+    answer = client_of(config).get("/status")
+    ready = answer["engine"]["state"] == "ready"
+    if output.json:
+        output.document(answer)
+        return 0 if ready else 1
+    for name, text in summary(answer):
+        output.line(f"{output.paint(name.ljust(10), 'bold')} {text}")
+    targets = answer["warmup"]["targets"]
+    if targets:
+        output.line()
+        columns = ("prefix", "head", "tokens", "evaluated", "took", "state")
+        output.table(columns, [target_row(each) for each in targets], right=(2, 3, 4), colours=state_colour)
+    for note in notes(answer):
+        output.note(output.paint(f"note: {note}", "yellow"))
+    return 0 if ready else 1
+
+
+def summary(answer: Json) -> list[tuple[str, str]]:
+    """The lines of `status`: a name, and a sentence or a few figures."""
+    engine, gate, kv = answer["engine"], answer["gate"], answer["kv"]
+    running, waiting = sum(gate["running"].values()), sum(gate["waiting"].values())
+    return [
+        ("bioproxy", f"{answer['version']}, up {duration(answer['uptime'])}, process {answer['pid']}"),
+        ("engine", engine_text(engine)),
+        ("gate", f"{running} running, {waiting} waiting of {count(gate['limit'])}, {count(gate['granted'])} served"),
+        ("snapshots", snapshots_text(kv)),
+        ("resident", ", ".join(slot_text(slot) for slot in kv["slots"]) or "nothing"),
+    ]
+
+
+def engine_text(engine: Json) -> str:
+    """Where the engine is, what it is, and why it is not ready."""
+    facts = engine.get("facts") or {}
+    parts = [str(engine["url"]), str(engine["state"])]
+    if facts:
+        name = facts.get("alias") or str(facts.get("model_path", "")).rsplit("/", 1)[-1]
+        parts += [name, f"build {facts.get('build') or 'unknown'}", f"context {count(facts.get('context'))}"]
+    text = ", ".join(part for part in parts if part)
+    return f"{text}: {engine['reason']}" if engine.get("reason") else text
+
+
+def snapshots_text(kv: Json) -> str:
+    """How much is on disk, and whether it is used."""
+    if not kv["directory"]:
+        return f"none: {kv['reason'] or '; '.join(kv['notes']) or 'policy ' + kv['policy']}"
+    text = f"{count(kv['snapshots'])} with {size(kv['bytes'])} of {size(kv['budget'])} in {kv['directory']}"
+    return f"{text}; saving is paused: {kv['reason']}" if kv["paused"] else text
+
+
+def slot_text(slot: Json) -> str:
+    """What one slot holds."""
+    if not slot["tokens"]:
+        return str(slot["state"])
+    what = f"{slot['state']} {slot['prefix']}".rstrip()
+    return f"{what}, {count(slot['tokens'])} tokens, {'saved' if slot['saved'] else 'not saved'}"
+
+
+def target_row(target: Json) -> tuple[str, ...]:
+    """One prompt prefix in the table."""
+    took = duration(target["seconds"]) if target["seconds"] else "-"
+    return (
+        target["prefix"],
+        target["head"],
+        count(target["total"]) if target["total"] else "-",
+        count(target["evaluated"]) if target["total"] else "-",
+        took,
+        target["text"],
+    )
+
+
+def state_colour(row: Sequence[str]) -> Colour:
+    """Good is green, bad is red."""
+    state = row[-1].partition(":")[0]
+    return COLOURS.get(state, COLOURS.get(state.split()[0], ""))
+
+
+def notes(answer: Json) -> list[str]:
+    """What an operator should know: of configuration, cache, engine and templates."""
+    config, facts = answer["config"], answer["engine"].get("facts") or {}
+    found = [*answer["notes"], *config["warnings"], *answer["kv"]["notes"]]
+    found += facts.get("capabilities", {}).get("notes", [])
+    found += [f"{each['prefix']}: {each['last_error']}" for each in answer["templates"] if each["state"] == "fault"]
+    if config["reload_error"]:
+        found.append(f"the last reload failed: {config['reload_error']}")
+    return list(dict.fromkeys(str(one) for one in found))
+
+
+def warm(
+    output: Output, config: Config, *, prefix: str, wait: bool, sleep: Callable[[float], None] = time.sleep
+) -> int:
+    """Ask for a warm-up of `prefix`, and wait for its end unless told not to; 1 where it failed."""
+    client = client_of(config)
+    targets = client.warm(prefix)["warmup"]
+    if wait:
+        targets = follow(output, client, prefix, sleep)
+    if output.json:
+        output.document(targets)
+    else:
+        for target in targets:
+            output.line(f"{prefix} ({target['head']}): {target['text']}{figures(target)}")
+    return 0 if all(target["state"] in GOOD | (set() if wait else UNDER_WAY) for target in targets) else 1
+
+
+def figures(target: Json) -> str:
+    """What a warm-up cost."""
+    if not target["evaluated"]:
+        return ""
+    return f", {count(target['evaluated'])} of {count(target['total'])} tokens in {duration(target['seconds'])}"
+
+
+def follow(output: Output, client: Client, prefix: str, sleep: Callable[[float], None]) -> list[Mapping[str, Json]]:
+    """Show how far the warm-up of `prefix` is until nothing of it is under way; its targets then."""
+    with Progress(output, f"warming {prefix}") as progress:
+        while True:
+            answer = client.get("/status")
+            targets: list[Mapping[str, Json]] = [
+                each for each in answer["warmup"]["targets"] if each["prefix"] == prefix
+            ]
+            if not targets:
+                raise BioproxyError(f"the prefix {prefix} is not configured any more")
+            if not any(each["state"] in UNDER_WAY for each in targets):
+                return targets
+            if answer["engine"]["state"] == "ready":
+                progress.update(*done(targets))
+            else:
+                progress.say(f"waiting for the engine, which is {answer['engine']['state']}")
+            sleep(PERIOD)
+
+
+def done(targets: Sequence[Mapping[str, Json]]) -> tuple[int, int, str]:
+    """Tokens done, tokens in all, and both in words."""
+    so_far, total = sum(each["done"] for each in targets), sum(each["total"] for each in targets)
+    return so_far, total, f"{count(so_far)} of {count(total)} tokens" if total else "waiting for its turn"

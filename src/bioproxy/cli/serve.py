@@ -1,0 +1,154 @@
+"""`bioproxy serve`: the program that stays.
+
+What belongs to a process and to no part of it lives here: signals, the event loop, the limit of open files, the log,
+the banner. The first SIGTERM or SIGINT begins the orderly end (no new connections, streams finish up to
+`shutdown_timeout`, what pays is saved, exit 0); the second one ends at once, for who presses Ctrl-C twice means it. An
+engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from bioproxy import __version__, aio
+from bioproxy import log as logs
+from bioproxy.app import App
+from bioproxy.cli.client import admin_url
+from bioproxy.config.load import Loaded
+from bioproxy.config.schema import Config
+from bioproxy.errors import BioproxyError
+
+log = logging.getLogger("bioproxy")
+
+OPEN_FILES = 65_536  # enough for `limits.connections`, both sides of each
+
+
+def run(main: Callable[[], Awaitable[int]]) -> int:
+    """Run a program on uvloop where it is installed, else on asyncio's own loop; returns its exit code."""
+
+    async def program() -> int:
+        return await main()
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(program())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop's loop, or None where there is no uvloop (Windows)."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional at run time
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us have: every stream is two sockets."""
+    try:
+        import resource  # noqa: PLC0415 - POSIX only
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, max(soft, OPEN_FILES))
+    if soft not in (resource.RLIM_INFINITY, wanted):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def serve(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
+    """Serve until a signal comes; returns the exit code. ConfigError where it cannot start (a port is taken)."""
+    config = loaded.config
+    logs.setup(level=config.log.level, style=config.log.format)
+    raise_file_limit()
+    app = App(loaded, reload=reload)
+    stop = asyncio.Event()
+    with Signals(stop, app.reload):
+        try:
+            await app.start()
+            for line in banner(loaded, proxy_port=app.proxy_port, admin_port=app.admin_port):
+                log.info("%s", line)
+            await app.run_until(stop)
+        finally:
+            log.info("stopping; streams have %.0f s, a second signal ends at once", config.shutdown_timeout)
+            await aio.shielded(app.stop(config.shutdown_timeout))
+    log.info("stopped")
+    return 0
+
+
+class Signals:
+    """Signals as events while the program runs; a context manager of the main thread's loop."""
+
+    def __init__(self, stop: asyncio.Event, reload: Callable[[], Awaitable[Any]]) -> None:
+        self.stop = stop
+        self.reload = reload
+        self.loop = asyncio.get_running_loop()
+        self.reloads: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.listen(number, partial(self.end, number))
+        if hasattr(signal, "SIGHUP"):
+            self.listen(signal.SIGHUP, self.read_again)
+
+    def __exit__(self, *_: object) -> None:
+        for task in self.reloads:
+            task.cancel()
+
+    def listen(self, number: int, callback: Callable[[], None]) -> None:
+        """Call `callback` on the loop when the signal comes, also on loops that have no signals (Windows)."""
+        try:
+            self.loop.add_signal_handler(number, callback)
+        except (NotImplementedError, RuntimeError):
+            signal.signal(number, lambda *_: self.loop.call_soon_threadsafe(callback))
+
+    def end(self, number: int) -> None:
+        """First time: stop in order. Second time: end now, with the code that shells expect."""
+        if self.stop.is_set():
+            log.warning("second signal: ending at once")
+            sys.stderr.flush()
+            os._exit(128 + number)
+        self.stop.set()
+
+    def read_again(self) -> None:
+        """SIGHUP: reload. What came of it stands in the log and in /status."""
+        task = aio.spawn(self.reloading(), name="reload")
+        self.reloads.add(task)
+        task.add_done_callback(self.reloads.discard)
+
+    async def reloading(self) -> None:
+        """Reload; a broken configuration changes nothing."""
+        try:
+            await self.reload()
+        except BioproxyError as error:
+            log.error("reload failed, nothing was changed: %s", error.message)  # noqa: TRY400 - the sentence is enough
+
+
+def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
+    """What runs, in a few lines: addresses, engine, templates, cache, file, and what is odd about the configuration."""
+    config = loaded.config
+    templates, keys = ", ".join(config.prefixes) or "none", len(config.api_keys) or "none"
+    warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
+    admin = admin_url(config).rsplit(":", 1)[0]
+    changed = [f"{key} ({origin})" for key, origin in loaded.origins.items() if str(origin) != "default"]
+    return [
+        f"bioproxy {__version__}, configuration: {loaded.path or 'defaults, there is no file'}",
+        f"proxy on http://{config.proxy_host}:{proxy_port}, admin on {admin}:{admin_port}",
+        f"engine: {engine_text(config)}",
+        f"templates: {templates}; warm-up {warm_up}",
+        f"KV cache: policy {config.kv.policy}; state in {config.state_directory}",
+        f"queue: {config.queue_limit} requests, {config.queue_timeout:g} s each; API keys: {keys}",
+        f"not at its default: {', '.join(changed) or 'nothing'}",
+        *(f"warning: {problem}" for problem in loaded.warnings),
+    ]
+
+
+def engine_text(config: Config) -> str:
+    """Which engine, in words."""
+    return f"our own, {config.model}" if config.model else f"attached to {config.backend_url}"

@@ -1,0 +1,121 @@
+"""`bioproxy snapshots list|verify`: the KV cache on disk, for people.
+
+`list` asks the running program, because only it knows which snapshots its engine can use; without one it reads what
+stands beside the slot files. `verify` always reads the files itself, and never writes: a damaged snapshot is reported
+here and removed by the program, at its next start or before it would use it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bioproxy.cli.output import Colour, Output, count, duration, size
+from bioproxy.cli.remote import client_of
+from bioproxy.config.schema import Config
+from bioproxy.errors import BioproxyError
+from bioproxy.kv.statistics import SnapshotStatistics
+from bioproxy.kv.verify import Verified, read
+
+Json: TypeAlias = Any
+COLUMNS = ("snapshot", "of", "tokens", "size", "spares", "age", "last use", "uses", "spared", "not used because")
+
+
+def run(output: Output, config: Config, *, verify: bool) -> int:
+    """List or verify; 1 where a file is damaged. BioproxyError where there is neither a program nor a folder."""
+    status = ask(config)
+    if verify:
+        return check(output, read(folder_of(config, status)))
+    if status is None:
+        rows = [row_of_file(one) for one in read(folder_of(config, status))]
+    else:
+        rows = msgspec.convert(status["snapshots"], list[SnapshotStatistics])
+    return show(output, rows)
+
+
+def ask(config: Config) -> Json | None:
+    """`/status` of the running program; None where none answers."""
+    try:
+        return client_of(config).get("/status")
+    except BioproxyError as error:
+        if error.status != 502:  # it answers, and refuses
+            raise
+        return None
+
+
+def folder_of(config: Config, status: Json | None) -> Path:
+    """The snapshot folder, from the running program or else from the configuration."""
+    folder = (status and status["kv"]["directory"]) or config.kv.directory
+    if not folder:
+        raise BioproxyError(
+            "no snapshot folder is known: no bioproxy answers on the admin port (or it has none), and kv.directory is "
+            "not set; name it with -kv-directory FOLDER"
+        )
+    return Path(folder)
+
+
+def row_of_file(one: Verified) -> SnapshotStatistics:
+    """What a file's description says, where nobody runs who knows more."""
+    fields = msgspec.structs.asdict(one.snapshot)
+    names = [name for name in SnapshotStatistics.__struct_fields__ if name in fields]
+    known = {name: fields[name] for name in names}
+    return SnapshotStatistics(name=one.snapshot.name, bytes=one.snapshot.size, unused=one.fault, **known)
+
+
+def show(output: Output, rows: Sequence[SnapshotStatistics]) -> int:
+    """The list."""
+    if output.json:
+        output.document(rows)
+        return 0
+    if not rows:
+        output.line("no snapshots")
+        return 0
+    now = time.time()
+    output.table(COLUMNS, [row(one, now) for one in rows], right=(2, 3, 4, 5, 6, 7, 8), colours=bad)
+    output.line(f"{count(len(rows))} snapshots, {size(sum(one.bytes for one in rows))}", "dim")
+    return 0
+
+
+def row(one: SnapshotStatistics, now: float) -> tuple[str, ...]:
+    """One snapshot in the list: whose it is, what it weighs, what it is worth."""
+    of = f"template {one.prefix}" if one.template else f"conversation {one.prefix}".rstrip()
+    return (
+        one.id,
+        f"{of} ({one.group})" if one.group else of,
+        count(one.tokens),
+        size(one.bytes),
+        duration(one.seconds),
+        duration(max(0.0, now - one.created)),
+        duration(max(0.0, now - one.used)) if one.uses else "never",
+        count(one.uses),
+        duration(one.gained) if one.uses else "-",
+        one.unused,
+    )
+
+
+def bad(cells: Sequence[str]) -> Colour:
+    """What is not used is yellow."""
+    return "yellow" if cells[-1] else ""
+
+
+def check(output: Output, found: Sequence[Verified]) -> int:
+    """The result of reading every file."""
+    broken = [one for one in found if one.fault]
+    if output.json:
+        output.document([{"name": one.snapshot.name, "bytes": one.snapshot.size, "fault": one.fault} for one in found])
+        return 1 if broken else 0
+    rows = [(one.snapshot.id, size(one.snapshot.size), one.fault or "whole") for one in found]
+    if rows:
+        output.table(("snapshot", "size", "result"), rows, right=(1,), colours=lambda cells: result_colour(cells[-1]))
+    text = f"{count(len(found) - len(broken))} of {count(len(found))} snapshots are whole"
+    output.line(text, "red" if broken else "green")
+    return 1 if broken else 0
+
+
+def result_colour(result: str) -> Colour:
+    """Whole is green."""
+    return "green" if result == "whole" else "red"
