@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -121,10 +122,11 @@ class Inference:
         grant = await acquire(self.exchange, self.engine, key=self.want)
         prepared = Prepared()
         sent = whole = False
-        unwatch = self.engine.attachment.watch(lambda: self.exchange.tail.total, self.stall)
+        unwatch: Callable[[], None] = nothing
         try:
             self.accepted()
             prepared = await self.prepare(grant)
+            unwatch = self.engine.attachment.watch(lambda: self.exchange.tail.total, self.stall)
             sent = True
             done = await self.send()
             whole = True
@@ -216,10 +218,15 @@ class Inference:
         exchange = self.exchange
         timings: Timings | None = None
         if exchange.tail.total:
-            timings = read_timings(exchange.route.endpoint, exchange.streaming, exchange.tail.last())
+            tail = exchange.tail
+            timings = read_timings(exchange.route.endpoint, exchange.streaming, tail.last(), head=tail.opening)
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
         self.engine.keeper.served(self.want, prepared, timings, complete=complete and exchange.record.status == 200)
+
+
+def nothing() -> None:
+    """What ends a watch that has not begun."""
 
 
 def opening(pieces: tuple[Piece, ...]) -> bytes:

@@ -10,8 +10,6 @@ Four ways, by the route's `gate`:
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from bioproxy.errors import Forbidden, RequestError
@@ -23,7 +21,6 @@ from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import relay, tunnel
 from bioproxy.wire.upstream import Response
 
-PACE = 2.0  # seconds between two questions for /slots or /metrics (kv-rule 5)
 OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
 
 
@@ -85,25 +82,11 @@ async def slot_action(exchange: Exchange, engine: Engine, headers: Headers, body
         grant.release(cut=not whole)
 
 
-class Shared:
-    """The last answers of `/slots` and `/metrics`, each good for two seconds."""
-
-    def __init__(self) -> None:
-        self.answers: dict[bytes, tuple[float, int, Headers, bytes]] = {}
-        self.locks: dict[bytes, asyncio.Lock] = {}
-
-    async def serve(self, exchange: Exchange, engine: Engine, headers: Headers) -> None:
-        """Answer from memory, or ask the engine once for all who wait."""
-        target = canonical(exchange)
-        async with self.locks.setdefault(target, asyncio.Lock()):
-            now = asyncio.get_running_loop().time()
-            kept = self.answers.get(target)
-            if kept is None or now - kept[0] >= PACE:
-                response = await engine.pool.request("GET", target, headers, b"")
-                kept = (now, response.status, end_to_end(response.headers), await response.read())
-                self.answers[target] = kept
-        exchange.record.status = kept[1]
-        exchange.responder.send(kept[1], kept[2], kept[3])
+async def shared(exchange: Exchange, engine: Engine) -> None:
+    """Answer `/slots` or `/metrics` from what the engine said within the last two seconds, to whomever."""
+    look = await engine.attachment.llama.look(canonical(exchange))
+    exchange.record.status = look.status
+    exchange.responder.send(look.status, end_to_end(look.headers), look.body)
 
 
 def canonical(exchange: Exchange) -> bytes:

@@ -47,7 +47,6 @@ class Front:
     def __init__(self, config: Config, *, engine: Engine, bus: Bus) -> None:
         self.engine = engine
         self.bus = bus
-        self.shared = passthrough.Shared()
         self.recent = Recent()
         self.running = 0
         self.configure(config)
@@ -108,7 +107,7 @@ class Front:
             request, request_id=exchange.id, drop_keys=self.keys and not route.public, engine_key=self.engine.key
         )
         if route.gate == "shared":
-            await self.shared.serve(exchange, self.engine, headers)
+            await passthrough.shared(exchange, self.engine)
         elif route.dialect is not None:
             await self.infer(exchange, headers)
         elif route.gate == "grant":

@@ -25,15 +25,19 @@ TRIMMED = 32 << 10  # bytes from which it forgets the older ones
 
 
 class Tail:
-    """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time())."""
+    """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time()).
 
-    __slots__ = ("first", "held", "pieces", "total")
+    `opening` is the first piece as it came: an Anthropic stream says there what was cached.
+    """
+
+    __slots__ = ("first", "held", "opening", "pieces", "total")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.held = 0
         self.total = 0
         self.first: float | None = None
+        self.opening = b""
 
     def add(self, data: bytes) -> None:
         """Take note of a piece; constant time per piece, for the older ones are dropped many at a time."""
@@ -41,6 +45,7 @@ class Tail:
             if not data:
                 return
             self.first = asyncio.get_running_loop().time()
+            self.opening = data
         self.pieces.append(data)
         size = len(data)
         self.total += size
