@@ -226,7 +226,9 @@ class App:
         await self.admin_server.close(deadline=1.0)
 
     async def last_save(self) -> None:
-        """Save what is resident and pays, in `kv.save_timeout` seconds at most."""
+        """Save what is resident and pays, in `kv.save_timeout` seconds at most; one that is gone holds nothing."""
+        if not self.keeper.growing():
+            return
         self.gate.error = None  # the waiters were told; this grant is ours
         try:
             async with asyncio.timeout(self.config.kv.save_timeout):

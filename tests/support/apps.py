@@ -38,10 +38,13 @@ def loader(path: Path) -> Callable[[], Loaded]:
 
 
 @asynccontextmanager
-async def running_app(folder: Path, **values: Any) -> AsyncIterator[App]:
-    """Run an App, stopped with the block."""
+async def running_app(
+    folder: Path, *, adjust: Callable[[App], object] = lambda _app: None, **values: Any
+) -> AsyncIterator[App]:
+    """Run an App, stopped with the block; `adjust` may change what no configuration reaches before it starts."""
     read = loader(write_config(folder, **values))
     app = App(read(), reload=read)
+    adjust(app)
     await app.start()
     try:
         yield app

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -58,3 +61,51 @@ async def assert_nothing_held(app: App) -> None:
         return not (now.grants or now.waiting or now.running)
 
     await until(free)
+
+
+PASSING = re.compile(r"wait_first|shielded clean-up|Task-\d+|commit .*")  # come and go with a service's every breath
+
+
+def tasks() -> Counter[str]:
+    """The tasks of this loop by name, without those that end by themselves within milliseconds."""
+    names = (task.get_name() for task in asyncio.all_tasks() if not task.done())
+    return Counter(name for name in names if not PASSING.fullmatch(name))
+
+
+def owned(app: App) -> dict[str, int]:
+    """What requests own while they are under way, by kind: all of it is 0 when none is."""
+    gate, pool = app.gate.statistics(), app.pool.statistics()
+    servers = (app.proxy_server.statistics(), app.admin_server.statistics())
+    return {
+        "grants": sum(gate.running.values()),
+        "waiters": sum(gate.waiting.values()),
+        "handlers": app.front.running,
+        "requests": sum(server.running for server in servers),
+        "connections of clients": sum(server.connections for server in servers),
+        "connections to the engine": pool.active,
+        "watched requests": app.attachment.statistics().stall.watched,
+    }
+
+
+@asynccontextmanager
+async def nothing_leaked(app: App) -> AsyncIterator[None]:
+    """Whatever happens in the block: afterwards no request owns anything, no task is new, no file handle is open.
+
+    Idle connections to the engine are closed before each count; only those that nobody uses any more are idle.
+    """
+    await until(lambda: app.attachment.looks)  # the services' own tasks are there
+    app.pool.drop_idle()
+    await until(lambda: not any(owned(app).values()) and app.pool.statistics().open == 0)
+    before, files = tasks(), open_files()
+    yield
+
+    def as_before() -> bool:
+        app.pool.drop_idle()
+        return not any(owned(app).values()) and not tasks() - before and open_files() <= files
+
+    try:
+        await until(as_before, seconds=5)
+    except TimeoutError:
+        raise AssertionError(
+            f"left over: {owned(app)}, tasks {tasks() - before}, files {files} → {open_files()}"
+        ) from None

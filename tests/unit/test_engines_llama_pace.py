@@ -111,6 +111,15 @@ async def test_forget() -> None:
     assert (await pace.get(b"/slots")).body == b"2"
 
 
+async def test_another_process_is_asked_at_once() -> None:
+    """The pace protects one process; its successor was not asked anything yet."""
+    asked = Asked()
+    pace = Pace(asked, period=LONG)
+    await pace.get(b"/slots")
+    pace.renew()
+    assert (await pace.get(b"/slots")).body == b"2"
+
+
 async def test_close_ends_what_is_under_way() -> None:
     """No task outlives the client."""
     asked = Asked()

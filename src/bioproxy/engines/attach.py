@@ -233,6 +233,8 @@ class Attachment:
                 await self.first_token()
             else:
                 self.become("loading", "it answers; finding out what it is")
+            if self.another_process(identity):
+                self.llama.pace.renew()
             process = await process_of(self.pool.origin, self.expect_pid())
             facts = await discover(self.llama, props, process=process)
             if identity != self.identity:
@@ -248,6 +250,15 @@ class Attachment:
             return
         if changes == self.changes:
             self.become("ready", f"{facts.alias or facts.url} is ready")
+
+    def another_process(self, identity: Identity) -> bool:
+        """Whether it is surely another process than the one that we knew."""
+        known = self.identity
+        return (
+            known is not None
+            and identity.pid is not None
+            and (known.pid, known.ticks) != (identity.pid, identity.ticks)
+        )
 
     def emptied(self, reason: str) -> None:
         """Hand on, to whoever is set by then, that a slot's content may have changed."""

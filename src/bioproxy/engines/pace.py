@@ -90,6 +90,11 @@ class Pace:
         """Forget all answers: the engine is another one."""
         self.answers.clear()
 
+    def renew(self) -> None:
+        """Another process answers now: it was not asked anything yet, so the next question need not wait."""
+        self.forget()
+        self.next_at = float("-inf")
+
     async def close(self) -> None:
         """End the questions that are under way."""
         await aio.finish(list(self.flying.values()))

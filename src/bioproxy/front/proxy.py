@@ -74,6 +74,8 @@ class Front:
             exchange.turn_to(routes.find(request))
             await self.route(exchange)
         except BioproxyError as error:
+            if isinstance(error, ENGINE_ERRORS):
+                self.engine.attachment.suspect(error.message)
             exchange.fail(error, outcome_of(error))
         except asyncio.CancelledError:
             exchange.record.outcome = "client_left"

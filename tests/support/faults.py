@@ -1,0 +1,120 @@
+"""What the fault tests share: an App with quick timings before a fake engine, good requests, half-finished ones.
+
+Every fault test runs inside `tried`, which afterwards asks for one more good answer and then compares what the program
+holds with what it held before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bioproxy.app import App
+from bioproxy.events import Event
+from fakes.fake_engine import FakeEngine
+from support.apps import MS, running_app
+from support.http import Answer, build, call
+from support.kv_rig import text
+from support.leaks import nothing_leaked, until
+
+Json = Any
+CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+SAVING: Json = {"min_seconds": 1 * MS, "save_after": 10 * MS}  # what is resident is saved as soon as nobody asks
+SPEED = 20_000  # tokens a second: a few hundred are worth a save and cost some milliseconds
+
+
+def ask(words: str = "hello", *, tokens: int = 4, **more: Json) -> Json:
+    """A chat body that every dialect's route of the fake understands."""
+    messages = [{"role": "user", "content": words}]
+    return {"model": "m", "messages": messages, "max_tokens": tokens, "temperature": 0, **more}
+
+
+def body_for(path: str, words: str = "hello", *, tokens: int = 4, **more: Json) -> Json:
+    """The same request in the dialect of `path`."""
+    if path == RESPONSES:
+        return {"model": "m", "input": words, "max_output_tokens": tokens, **more}
+    return ask(words, tokens=tokens, **more)
+
+
+def quicken(app: App) -> None:
+    """Looks at the engine, at the folder and back at a disk that refused follow within milliseconds."""
+    app.attachment.interval = 20 * MS
+    app.attachment.stall.recovery = 200 * MS
+    app.keeper.idle.tick = 20 * MS
+    app.keeper.pause.first_retry = app.keeper.pause.delay = 20 * MS
+
+
+@asynccontextmanager
+async def tried(
+    engine: FakeEngine, folder: Path, *, adjust: Callable[[App], object] = lambda _app: None, **values: Json
+) -> AsyncIterator[App]:
+    """An App before `engine`, ready. After the block: the next good request is served, and nothing is leaked."""
+
+    def both(app: App) -> None:
+        quicken(app)
+        adjust(app)
+
+    before = {"backend_url": engine.url, "stall_timeout": 0}
+    async with running_app(folder, adjust=both, **before | values) as app:
+        await ready(app)
+        async with nothing_leaked(app):
+            yield app
+            await ready(app)
+            answer = await good(app)
+            assert answer.status == 200, answer.text
+    assert await engine.violations() == []
+
+
+async def ready(app: App, *, generation: int = 0) -> None:
+    """Wait until the engine is ready, in its `generation`-th process or a later one."""
+    await until(lambda: app.attachment.state == "ready" and app.attachment.generation >= generation)
+
+
+async def good(app: App, words: str = "hello", *, path: str = CHAT, headers: Json = None, **more: Json) -> Answer:
+    """A request that must be served."""
+    return await call(app.proxy_port, "POST", path, data=body_for(path, words, **more), headers=headers)
+
+
+async def saved(app: App, count: int = 1) -> None:
+    """Wait until `count` snapshots are on disk."""
+    await until(lambda: app.keeper.statistics().snapshots >= count)
+
+
+async def conversation(app: App, name: str, *, words: int = 400) -> Json:
+    """A long conversation of one turn, served; its messages for the next turn."""
+    first = {"role": "user", "content": text(words, name)}
+    answer = await call(app.proxy_port, "POST", CHAT, data={"messages": [first], "max_tokens": 4})
+    assert answer.status == 200, answer.text
+    return [first, answer.json()["choices"][0]["message"], {"role": "user", "content": "and then?"}]
+
+
+async def go_on(app: App, messages: Json) -> Json:
+    """The next turn: the engine's own `timings` of it."""
+    answer = await call(app.proxy_port, "POST", CHAT, data={"messages": messages, "max_tokens": 4})
+    assert answer.status == 200, answer.text
+    return answer.json()["timings"]
+
+
+@asynccontextmanager
+async def sent(
+    app: App, path: str = CHAT, data: Json = None, *, headers: Json = None
+) -> AsyncIterator[asyncio.StreamReader]:
+    """A request that is sent; its answer is read by the test. Leaving the block is the client's leaving."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", app.proxy_port)
+    try:
+        writer.write(build("POST", path, body=json.dumps(data or ask()).encode(), headers=headers))
+        await writer.drain()
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+def heard(app: App, kind: type[Event]) -> list[Event]:
+    """The events of one class from now on."""
+    found: list[Event] = []
+    app.bus.subscribe(kind, found.append)
+    return found
