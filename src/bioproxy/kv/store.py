@@ -206,13 +206,14 @@ class Store:
         if self.index.remove(snapshot.id) is None:
             return
         self.ledger.uses.pop(snapshot.id, None)
-        self.dropped[reason] += 1
         if self.folder is not None:
             try:
                 await asyncio.to_thread(files.remove, self.folder.path, snapshot)
             except OSError as error:
                 log.warning("cannot remove %s: %s", snapshot.name, error.strerror)
-        self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason=reason, bytes=snapshot.size))
+        if not snapshot.reference:
+            self.dropped[reason] += 1
+            self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason=reason, bytes=snapshot.size))
 
     def mark(self, snapshot: Snapshot, reason: str) -> None:
         """Never use `snapshot` again, and say why in the list; its file goes when room is needed.

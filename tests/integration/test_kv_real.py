@@ -1,0 +1,139 @@
+"""The KV cache on the real llama.cpp: what comes back from disk is what was computed, to the last word."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bioproxy.events import SnapshotRestored
+from fakes.real_engine import RealEngine, reason_to_skip
+from support.kv_rig import Asked, Rig, rig, text
+
+pytestmark = [pytest.mark.real_engine, pytest.mark.skipif(bool(reason_to_skip), reason=reason_to_skip)]
+
+LONG = text(300, "a")
+
+
+@asynccontextmanager
+async def started(folder: Path, *, engine: dict[str, Any] | None = None, **more: Any) -> AsyncIterator[Rig]:
+    """The real engine with a keeper; `engine` are its arguments."""
+    config = {"min_seconds": 0.001, **more}
+    async with RealEngine(slot_folder=folder, **(engine or {})) as process, rig(process, **config) as one:
+        yield one
+
+
+async def restart(one: Rig) -> None:
+    """Kill -9, start again, attach again."""
+    await one.engine.restart()
+    one.keeper.gone("killed")
+    await one.attach()
+
+
+async def cold(one: Rig, *texts: str, predict: int = 8) -> str:
+    """What the engine says without any cache."""
+    body = {"prompt": "".join(texts), "n_predict": predict, "temperature": 0, "cache_prompt": False}
+    answer = await one.engine.post("/completion", body)
+    said: str = msgspec.json.decode(answer.body)["content"]
+    return said
+
+
+def total(asked: Asked) -> int:
+    """Tokens of the whole prompt."""
+    return asked.cached + asked.evaluated
+
+
+@pytest.mark.parametrize("shape", ["tiny", "swa", "mamba"])
+async def test_a_conversation_comes_back_and_says_the_same(tmp_path: Path, shape: str) -> None:
+    """Killed and started again: a few tokens are evaluated, and the answer is that of a cold start."""
+    async with started(tmp_path, engine={"shape": shape}) as one:
+        first = await one.ask(LONG)
+        assert await one.save_idle() == 1
+        await restart(one)
+        second = await one.ask(LONG, first.answer, " and more?", predict=8)
+        assert second.prepared.status == "restored"
+        assert second.evaluated < 30
+        assert [event.status for event in one.heard(SnapshotRestored)] == ["ok"]
+        assert second.answer == await cold(one, LONG, first.answer, " and more?")
+
+
+async def test_another_question_gets_the_common_beginning_back(tmp_path: Path) -> None:
+    """Rule 19 on full attention: the shared part comes from disk, and the answer is right."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG, text(60, " first question"))
+        await one.save_idle()
+        await restart(one)
+        other = await one.ask(LONG, text(60, " second question"), predict=8)
+        assert (other.prepared.status, other.prepared.exact) == ("restored", False)
+        assert other.cached > 0.7 * total(other)
+        assert other.answer == await cold(one, LONG, text(60, " second question"))
+
+
+async def test_a_template_is_evaluated_once_whatever_restarts(tmp_path: Path) -> None:
+    """Rule 14: saved at its boundary, restored for whoever asks."""
+    async with started(tmp_path) as one:
+        assert await one.warm(LONG)
+        for number in range(2):
+            await restart(one)
+            asked = await one.ask(LONG, f" question {number}", template=True, store=False)
+            assert (asked.prepared.status, asked.evaluated < 12) == ("restored", True)
+
+
+async def test_what_a_restore_discards_is_kept_in_memory(tmp_path: Path) -> None:
+    """Rule 16: the poke makes the server keep the conversation that was resident."""
+    async with started(tmp_path) as one:
+        await one.warm(LONG)
+        mine = await one.ask(text(400, "mine"), store=False)
+        one.keeper.store.knowledge.learn(poke=1e-6)
+        assert (await one.ask(LONG, " question", template=True, store=False)).prepared.status == "restored"
+        back = await one.ask(text(400, "mine"), mine.answer, " more", store=False)
+        assert back.evaluated < 12
+
+
+async def test_a_truncated_snapshot_never_kills_the_engine(tmp_path: Path) -> None:
+    """Rule 1: the real server would abort."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        await one.save_idle()
+        await restart(one)
+        kept = one.keeper.list()[0]
+        os.truncate(tmp_path / kept.name, kept.size - 1)
+        asked = await one.ask(LONG, " more")
+        assert (asked.prepared.status, asked.cached) == ("skipped", 0)
+        assert one.engine.running
+
+
+async def test_other_weights_of_the_same_shape_get_nothing(tmp_path: Path) -> None:
+    """Rule 2: the real server would take the file and write nonsense."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        await one.save_idle()
+    async with started(tmp_path, engine={"seed": 1}) as one:
+        asked = await one.ask(LONG, " more", predict=8)
+        assert (asked.prepared.status, asked.cached) == ("", 0)
+        assert asked.answer == await cold(one, LONG, " more")
+        assert len(one.keeper.list()) == 1
+
+
+async def test_an_upgrade_is_tried_on_the_reference(tmp_path: Path) -> None:
+    """Rule 2: restored and cold say the same, so the snapshots of the other build are adopted."""
+    async with started(tmp_path, known={"build": "b1"}) as one:
+        assert await one.warm(LONG)
+    async with started(tmp_path, known={"build": "b2"}) as one:
+        assert "adopted" in one.keeper.statistics().build_check
+        assert (await one.ask(LONG, " question", template=True)).prepared.status == "restored"
+
+
+async def test_two_slots_share_the_work(tmp_path: Path) -> None:
+    """Rule 23: restored into one of two slots while both are idle, and found there without id_slot."""
+    async with started(tmp_path, engine={"parallel": 2, "no_kv_unified": True}) as one:
+        one.gate.resize(2)
+        assert await one.warm(LONG)
+        await restart(one)
+        asked = await one.ask(LONG, " question", template=True)
+        assert (asked.prepared.status, asked.evaluated < 12) == ("restored", True)
