@@ -15,7 +15,8 @@ import msgspec
 from bioproxy import __version__
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.gate.statistics import GateStatistics
-from bioproxy.kv.keeper import KvStatistics, Snapshot
+from bioproxy.kv.keeper import KvStatistics
+from bioproxy.kv.statistics import SnapshotStatistics, of_snapshots
 from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.templates.pins import PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
@@ -46,7 +47,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     templates: tuple[TemplateStatistics, ...]
     warmup: RunnerStatistics
     kv: KvStatistics
-    snapshots: tuple[Snapshot, ...]
+    snapshots: tuple[SnapshotStatistics, ...]
     pins: PinStatistics
     servers: dict[str, ServerStatistics]
     notes: tuple[str, ...]
@@ -77,7 +78,7 @@ def status_of(app: App) -> Status:
         templates=app.catalogue.statistics(),
         warmup=app.runner.statistics(),
         kv=app.keeper.statistics(),
-        snapshots=tuple(msgspec.structs.replace(one, cuts=()) for one in app.keeper.list()),
+        snapshots=of_snapshots(app.keeper),
         pins=app.pins.statistics(),
         servers={"proxy": app.proxy_server.statistics(), "admin": app.admin_server.statistics()},
         notes=notes(app),

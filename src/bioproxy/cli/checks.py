@@ -7,6 +7,7 @@ and includes too, and tells all that is wrong at once. `config` answers "which v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -76,7 +77,8 @@ def check(output: Output, load: Callable[[], Loaded]) -> int:
 def template_row(template: TemplateStatistics) -> tuple[str, ...]:
     """One template in the table."""
     tokens = count(template.bytes // BYTES_PER_TOKEN)
-    return (template.prefix, size(template.bytes), tokens, count(1 + len(template.includes)), template.path)
+    files = count(len({source.name for source in template.includes} | {Path(template.path).name}))
+    return (template.prefix, size(template.bytes), tokens, files, template.path)
 
 
 def config(output: Output, load: Callable[[], Loaded]) -> int:

@@ -22,14 +22,19 @@ import msgspec
 from bioproxy import __version__
 from bioproxy.cli.output import Output
 from bioproxy.config.flags import Flags, parse_flags
+from bioproxy.config.keys import KEYS
 from bioproxy.errors import BioproxyError, ConfigError
 
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 OWN_FLAGS = ("-h", "--help", "--json", "--colour", "--once", "--no-wait", "--schema", "--version")
 EPILOG = """\
-Every key of the configuration is a flag as well, with one dash or two: -config FILE, -proxy-port 8090 (or -port),
--backend URL, -kv-policy off. `bioproxy config` shows all of them with their values and where each came from.
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
+
+Every key of the configuration is a flag as well, with one dash or two, for every verb; `bioproxy config` shows their
+values and where each came from.
+
+  -config FILE                   the configuration file
+{flags}
 """
 
 
@@ -164,6 +169,11 @@ VERBS = (
 BY_NAME = {verb.name: verb for verb in VERBS}
 
 
+def flag_lines() -> str:
+    """A line for each flag of a config key."""
+    return "\n".join(f"  {', '.join(option.flags):<30} {option.description}" for option in KEYS.values())
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of what config flags leave over."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -172,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bioproxy",
         description="The front door of self-hosted LLM servers: no prompt prefix is ever computed twice.",
-        epilog=EPILOG,
+        epilog=EPILOG.format(flags=flag_lines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
@@ -181,6 +191,11 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in VERBS:
         verb.flags(verbs.add_parser(verb.name, help=verb.about, description=verb.about, parents=[common]))
     return parser
+
+
+def with_two_dashes(word: str) -> str:
+    """`-json` is `--json`, as the flags of config keys allow; `-h` stays."""
+    return f"-{word}" if word.startswith("-") and not word.startswith("--") and len(word) > 2 else word
 
 
 def understand(words: Sequence[str]) -> Command:
@@ -192,7 +207,7 @@ def understand(words: Sequence[str]) -> Command:
         parser.exit(USAGE, "".join(f"bioproxy: {problem}\n" for problem in error.problems))
     cut = flags.rest.index("--") if "--" in flags.rest else len(flags.rest)
     engine_words = tuple(flags.rest[cut + 1 :])
-    arguments = parser.parse_args(flags.rest[:cut])
+    arguments = parser.parse_args([with_two_dashes(word) for word in flags.rest[:cut]])
     arguments.verb = arguments.verb or "serve"
     if engine_words and not BY_NAME[arguments.verb].engine:
         parser.error(f"`{arguments.verb}` takes no arguments for an engine behind --")

@@ -64,10 +64,10 @@ def engine_text(engine: Json) -> str:
     facts = engine.get("facts") or {}
     parts = [str(engine["url"]), str(engine["state"])]
     if facts:
-        name = facts.get("alias") or str(facts.get("model_path", "")).rsplit("/", 1)[-1]
+        name = str(facts.get("alias") or facts.get("model_path", "")).rsplit("/", 1)[-1]
         parts += [name, f"build {facts.get('build') or 'unknown'}", f"context {count(facts.get('context'))}"]
     text = ", ".join(part for part in parts if part)
-    return f"{text}: {engine['reason']}" if engine.get("reason") else text
+    return text if engine["state"] == "ready" else f"{text}: {engine['reason']}"
 
 
 def snapshots_text(kv: Json) -> str:

@@ -50,6 +50,8 @@ def ask(config: Config) -> Json | None:
 def folder_of(config: Config, status: Json | None) -> Path:
     """The snapshot folder, from the running program or else from the configuration."""
     folder = (status and status["kv"]["directory"]) or config.kv.directory
+    if not folder and config.model:
+        return Path(config.state_directory, str(config.proxy_port), "slots")  # where an engine of ours puts them
     if not folder:
         raise BioproxyError(
             "no snapshot folder is known: no bioproxy answers on the admin port (or it has none), and kv.directory is "
@@ -76,7 +78,7 @@ def show(output: Output, rows: Sequence[SnapshotStatistics]) -> int:
         return 0
     now = time.time()
     output.table(COLUMNS, [row(one, now) for one in rows], right=(2, 3, 4, 5, 6, 7, 8), colours=bad)
-    output.line(f"{count(len(rows))} snapshots, {size(sum(one.bytes for one in rows))}", "dim")
+    output.line(f"{count(len(rows))} in all, {size(sum(one.bytes for one in rows))}", "dim")
     return 0
 
 

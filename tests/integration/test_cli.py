@@ -1,0 +1,143 @@
+"""The command line, as a process: what it prints, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bioproxy import __version__
+from support.command import run
+from support.ports import free_port
+
+
+def write(folder: Path, **config: object) -> str:
+    path = folder / "conf.json"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+async def test_version(tmp_path: Path) -> None:
+    """`bioproxy version` prints the version, also as JSON."""
+    assert (await run(tmp_path, "version")).out == f"bioproxy {__version__}\n"
+    assert (await run(tmp_path, "version", "--json")).json()["version"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["bogus"], "invalid choice: 'bogus'"),
+        (["-prot", "8090"], "unknown flag"),
+        (["serve", "-port"], "flag -port: needs a value"),
+        (["warm"], "the following arguments are required: prefix"),
+        (["snapshots", "burn"], "invalid choice: 'burn'"),
+        (["status", "--", "-c", "4096"], "`status` takes no arguments for an engine"),
+    ],
+)
+async def test_a_wrong_command_line_is_2(words: list[str], sentence: str, tmp_path: Path) -> None:
+    """Wrong usage ends with 2, and says on stderr what is wrong with it."""
+    ended = await run(tmp_path, *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert sentence in ended.err
+
+
+@pytest.mark.parametrize("word", ["-h", "-help", "--help"])
+async def test_help_lists_verbs_and_flags(word: str, tmp_path: Path) -> None:
+    """Every verb and the flag of every key stand in the help."""
+    ended = await run(tmp_path, word)
+    assert ended.code == 0
+    for text in ("snapshots", "-warmup-chunk-seconds", "-config FILE", "Exit codes"):
+        assert text in ended.out
+
+
+async def test_check_of_a_good_configuration(tmp_path: Path) -> None:
+    """It is read with its templates, which are listed, and the exit code is 0."""
+    (tmp_path / "note.txt").write_text("some text that is included")
+    (tmp_path / "code.txt").write_text("You know <{note.txt}>. <{message}>")
+    ended = await run(tmp_path, "check", "-config", write(tmp_path, prefixes={"@code": "code.txt"}))
+    assert ended.code == 0, ended.err
+    assert "@code" in ended.out
+    assert "conf.json: good" in ended.out
+
+
+async def test_check_tells_every_problem(tmp_path: Path) -> None:
+    """All that is wrong with a file comes at once, with its place, and the exit code is 1."""
+    ended = await run(tmp_path, "check", "-config", write(tmp_path, proxy_prot=1, admin_port="x"))
+    assert (ended.code, ended.out) == (1, "")
+    assert "did you mean proxy_port?" in ended.err
+    assert "admin_port" in ended.err
+    assert "2 problems" in ended.err
+
+
+async def test_check_reads_templates_too(tmp_path: Path) -> None:
+    """A missing include would stop the start, and so it is a problem here."""
+    (tmp_path / "code.txt").write_text("<{missing.txt}> <{message}>")
+    ended = await run(tmp_path, "check", "--json", "-config", write(tmp_path, prefixes={"@code": "code.txt"}))
+    assert ended.code == 1
+    assert ended.json()["ok"] is False
+    assert "missing.txt" in ended.json()["problems"][0]["message"]
+
+
+async def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+    """Every verb that needs the configuration ends with 1 and the path where it is not there."""
+    ended = await run(tmp_path, "config", "-config", "nothing.json")
+    assert ended.code == 1
+    assert "nothing.json" in ended.err
+
+
+async def test_flags_win_over_environment_and_file(tmp_path: Path) -> None:
+    """The code says 8088, the file says 8083, the variable 8084, and `-port 8090` wins; each origin is shown."""
+    path = write(tmp_path, proxy_port=8083, admin_key="secret")
+    ended = await run(tmp_path, "config", "--json", "-config", path, "-port", "8090", BIOPROXY_ADMIN_PORT="8085")
+    values = {each["key"]: (each["value"], each["origin"]) for each in ended.json()["values"]}
+    assert values["proxy_port"] == (8090, "flag -port")
+    assert values["admin_port"][0] == 8085
+    assert "BIOPROXY_ADMIN_PORT" in values["admin_port"][1]
+    assert values["proxy_host"] == ("localhost", "default")
+    assert "secret" not in ended.out
+
+
+async def test_config_as_a_table(tmp_path: Path) -> None:
+    """Key, value and origin stand in columns; without a terminal there is no colour."""
+    ended = await run(tmp_path, "config")
+    assert ended.out.splitlines()[0].split() == ["key", "value", "from"]
+    assert "\x1b" not in ended.out
+    assert "\x1b" in (await run(tmp_path, "config", "--colour", "always")).out
+
+
+async def test_the_schema_for_editors(tmp_path: Path) -> None:
+    """`config --schema` prints a JSON Schema."""
+    assert "$schema" in (await run(tmp_path, "config", "--schema")).json()
+
+
+@pytest.mark.parametrize("words", [["status"], ["warm", "@code"]])
+async def test_nothing_answers(words: list[str], tmp_path: Path) -> None:
+    """Verbs that ask the program end with 1 and a sentence when none runs."""
+    port = free_port()
+    ended = await run(tmp_path, *words, "-admin-port", str(port))
+    assert ended.code == 1
+    assert f"no bioproxy answers on http://localhost:{port}" in ended.err
+
+
+async def test_snapshots_without_a_folder(tmp_path: Path) -> None:
+    """Where no folder is known the sentence says how to name one."""
+    ended = await run(tmp_path, "snapshots", "list", "-admin-port", str(free_port()))
+    assert ended.code == 1
+    assert "-kv-directory" in ended.err
+
+
+async def test_snapshots_of_an_empty_folder(tmp_path: Path) -> None:
+    """Nothing there is no fault."""
+    (tmp_path / "slots").mkdir()
+    words = ["-admin-port", str(free_port()), "-kv-directory", "slots"]
+    assert (await run(tmp_path, "snapshots", "list", *words)).out == "no snapshots\n"
+    assert (await run(tmp_path, "snapshots", "verify", *words)).code == 0
+
+
+async def test_the_engine_verb_has_flags_of_its_own(tmp_path: Path) -> None:
+    """`bioproxy engine` takes llama-server's flags; an unknown one is an error that names it."""
+    ended = await run(tmp_path, "engine", "--no-such-flag", "1")
+    assert ended.code == 1
+    assert "--no-such-flag" in ended.err
+    assert "--slot-save-path" in (await run(tmp_path, "engine", "--help")).out

@@ -1,0 +1,54 @@
+"""`bioproxy demo`, as `make demo` runs it, on the real engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from fakes.real_engine import MODELS, needs_real_engine
+from support.command import run, serving
+from support.http import call
+
+pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(90)]
+
+
+@pytest.fixture(autouse=True)
+def real_engine() -> None:
+    needs_real_engine()
+
+
+async def test_the_table_and_its_ratios(tmp_path: Path) -> None:
+    """Cold, warm, killed and restarted: both later rows come from the cache; nothing is left behind."""
+    ended = await run(tmp_path, "demo", "--once", "--json", XDG_CACHE_HOME=str(MODELS))
+    rows = {row["state"]: row for row in json.loads(ended.out)}
+    assert list(rows) == ["cold", "warm", "restarted"]
+    assert rows["cold"]["cached"] == 0
+    assert rows["cold"]["evaluated"] >= 3000
+    for state in ("warm", "restarted"):
+        assert rows[state]["evaluated"] < 64
+        assert rows[state]["cached"] >= 3000
+    # the ratio itself is a matter of time, and this machine may be busy: exit code and sentence must agree
+    assert (ended.code == 1) == ("more than a tenth" in ended.err), ended.err
+    assert "ERROR" not in ended.err
+    assert [path.name for path in (MODELS / "bioproxy").iterdir()] == ["bioproxy-demo-0.gguf"]
+
+
+async def test_it_goes_on_serving_on_free_ports(tmp_path: Path) -> None:
+    """With 8088 taken another port is chosen; the curl line names it, and Ctrl-C ends it."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # then somebody else has it, which is as good
+            taken.bind(("127.0.0.1", 8088))
+            taken.listen()
+        async with serving(tmp_path, "demo", XDG_CACHE_HOME=str(MODELS)) as served:
+            line = await served.out("/v1/chat/completions", seconds=60)
+            port = int(line.partition("localhost:")[2].partition("/")[0])
+            assert port != 8088
+            body = {"messages": [{"role": "user", "content": "@demo What is a grant?"}], "max_tokens": 4}
+            answer = await call(port, "POST", "/v1/chat/completions", data=body)
+            assert answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] >= 3000
+            assert await served.end() in {0, 1}

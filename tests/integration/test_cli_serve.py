@@ -1,0 +1,179 @@
+"""`bioproxy serve` as a process before a fake engine: signals, ports, reload, and the verbs that ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioproxy import aio
+from fakes.fake_engine import FakeEngine
+from support.command import Serving, run, serving
+from support.http import call
+from support.kv_rig import text
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
+    async with FakeEngine(slot_folder=tmp_path / "slots", decode_rate=200) as running:
+        yield running
+
+
+def configure(folder: Path, engine: FakeEngine, **config: Any) -> Path:
+    """A configuration for free ports, with the template @code."""
+    (folder / "code.txt").write_text(text(600, "code") + "<{message}>")
+    values = {
+        "proxy_port": 0,
+        "admin_port": 0,
+        "backend_url": engine.url,
+        "prefixes": {"@code": "code.txt"},
+        "state_directory": str(folder / "state"),
+        "shutdown_timeout": 5,
+        "kv": {"min_free": 0, "min_seconds": 0, "directory": str(folder / "slots")},
+        "warmup": {"settle": 0},
+    }
+    path = folder / "conf.json"
+    path.write_text(json.dumps(values | config))
+    return path
+
+
+async def ready(served: Serving) -> None:
+    """Wait until the template is warm."""
+    await served.line("@code is saved")
+
+
+async def asked(engine: FakeEngine) -> None:
+    """Wait until a chat request has reached the engine."""
+
+    async def look() -> bool | None:
+        return True if await engine.requests("/v1/chat/completions") else None
+
+    assert await aio.poll(look, interval=0.01, deadline=10)
+
+
+async def test_it_serves_and_ends_with_0(tmp_path: Path, engine: FakeEngine) -> None:
+    """The banner names both ports and the configuration; SIGTERM ends it in order."""
+    path = configure(tmp_path, engine)
+    async with serving(tmp_path, "-config", str(path)) as served:
+        proxy, admin = await served.ports()
+        await served.line("is ready")
+        assert (await call(proxy, "GET", "/health")).status == 200
+        assert (await call(admin, "GET", "/livez")).status == 200
+        assert str(path) in served.log[0]
+        assert await served.end() == 0
+        assert "stopped" in served.log[-1]
+
+
+async def test_a_stream_is_finished_before_the_end(tmp_path: Path, engine: FakeEngine) -> None:
+    """SIGTERM lets an answer under way come to its end."""
+    async with serving(tmp_path, "-config", str(configure(tmp_path, engine))) as served:
+        proxy, _ = await served.ports()
+        await ready(served)
+        body = {"messages": [{"role": "user", "content": "@code go on"}], "max_tokens": 60, "stream": True}
+        answer = aio.spawn(call(proxy, "POST", "/v1/chat/completions", data=body), name="client")
+        await asked(engine)
+        served.send(signal.SIGTERM)
+        assert (await answer).text.rstrip().endswith("data: [DONE]")
+        assert await served.process.wait() == 0
+
+
+async def test_the_second_signal_ends_at_once(tmp_path: Path, engine: FakeEngine) -> None:
+    """Who presses Ctrl-C twice does not wait for a stream: 130, and 143 for SIGTERM."""
+    async with serving(tmp_path, "-config", str(configure(tmp_path, engine))) as served:
+        proxy, _ = await served.ports()
+        await ready(served)
+        await engine.faults(stuck=True)
+        body = {"messages": [{"role": "user", "content": "hello"}]}
+        hanging = aio.spawn(call(proxy, "POST", "/v1/chat/completions", data=body), name="client")
+        await asked(engine)
+        served.send(signal.SIGINT)
+        await served.line("stopping")
+        assert await served.end(signal.SIGINT) == 130
+        await asyncio.wait([hanging])
+        assert hanging.exception() is not None
+
+
+async def test_a_port_that_is_taken_is_1(tmp_path: Path, engine: FakeEngine) -> None:
+    """The sentence names the port."""
+    path = configure(tmp_path, engine)
+    ended = await run(tmp_path, "serve", "-config", str(path), "-host", "127.0.0.1", "-port", str(engine.port))
+    assert ended.code == 1
+    assert str(engine.port) in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
+
+
+async def test_a_broken_configuration_is_1(tmp_path: Path, engine: FakeEngine) -> None:
+    """Nothing is started."""
+    ended = await run(tmp_path, "-config", str(configure(tmp_path, engine, queue_limit=0)))
+    assert ended.code == 1
+    assert "queue_limit" in ended.err
+
+
+async def test_hangup_reloads(tmp_path: Path, engine: FakeEngine) -> None:
+    """SIGHUP takes over a good file, and says of a bad one that nothing was changed."""
+    path = configure(tmp_path, engine)
+    async with serving(tmp_path, "-config", str(path)) as served:
+        await ready(served)
+        path.write_text("{broken")
+        served.send(signal.SIGHUP)
+        await served.line("nothing was changed")
+        (tmp_path / "manual.txt").write_text(text(400, "manual") + "<{message}>")
+        prefixes = {"@code": "code.txt", "@manual": "manual.txt"}
+        configure(tmp_path, engine, prefixes=prefixes)
+        served.send(signal.SIGHUP)
+        await served.line("@manual is saved")
+
+
+async def test_status_warm_and_snapshots(tmp_path: Path, engine: FakeEngine) -> None:
+    """The verbs ask the program that the same configuration describes."""
+    path = configure(tmp_path, engine, admin_key="secret")
+    async with serving(tmp_path, "-config", str(path)) as served:
+        _, admin = await served.ports()
+        await ready(served)
+        words = ("-config", str(path), "-admin-port", str(admin))
+        status = await run(tmp_path, "status", *words)
+        assert status.code == 0, status.err
+        assert "ready" in status.out
+        assert "saved" in status.out
+        assert (await run(tmp_path, "status", "--json", *words)).json()["warmup"]["targets"][0]["prefix"] == "@code"
+        warm = await run(tmp_path, "warm", "@code", *words)
+        assert warm.code == 0, warm.err
+        assert warm.out.startswith("@code (bare): saved")
+        assert "there is no prefix @x" in (await run(tmp_path, "warm", "@x", *words)).err
+        listed = await run(tmp_path, "snapshots", "list", *words)
+        assert "template @code" in listed.out
+        assert (await run(tmp_path, "snapshots", "list", "--json", *words)).json()[0]["template"] is True
+        assert (await run(tmp_path, "snapshots", "verify", *words)).code == 0
+        refused = await run(tmp_path, "status", "-config", str(path), "-admin-port", str(admin), "-admin-key", "wrong")
+        assert refused.code == 1
+
+
+async def test_a_damaged_snapshot_is_found(tmp_path: Path, engine: FakeEngine) -> None:
+    """`snapshots verify` reads the files, also when nothing runs, and ends with 1 for a cut one."""
+    path = configure(tmp_path, engine)
+    async with serving(tmp_path, "-config", str(path)) as served:
+        await ready(served)
+        await served.end()
+    file = max((tmp_path / "slots").glob("bp-*.kv"), key=lambda one: one.stat().st_size)
+    listed = await run(tmp_path, "snapshots", "list", "-config", str(path), "-admin-port", "1")
+    assert "template @code" in listed.out
+    file.write_bytes(file.read_bytes()[:-1])
+    ended = await run(tmp_path, "snapshots", "verify", "-config", str(path), "-admin-port", "1")
+    assert ended.code == 1
+    assert "bytes" in ended.out
+
+
+async def test_status_is_1_without_an_engine(tmp_path: Path) -> None:
+    """The program runs and serves nobody: a script can tell."""
+    path = tmp_path / "conf.json"
+    path.write_text(json.dumps({"proxy_port": 0, "admin_port": 0, "backend_url": "http://127.0.0.1:1"}))
+    async with serving(tmp_path, "-config", str(path)) as served:
+        _, admin = await served.ports()
+        ended = await run(tmp_path, "status", "-config", str(path), "-admin-port", str(admin))
+        assert ended.code == 1
+        assert "absent" in ended.out

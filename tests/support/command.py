@@ -1,0 +1,112 @@
+"""The `bioproxy` command as users run it: a process of its own, with an environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+COMMAND = (sys.executable, "-m", "bioproxy")
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A command that came to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """A bare environment: nothing of the developer's own configuration counts."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
+
+
+async def run(home: Path, *words: str, **more: str) -> Ended:
+    """Run `bioproxy words` in `home` to its end; `more` are environment variables."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+class Serving:
+    """A `bioproxy` that goes on running; `log` and `printed` are its lines so far, on stderr and stdout."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.log: list[str] = []
+        self.printed: list[str] = []
+        self.grew = asyncio.Condition()
+
+    async def read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
+        """Collect what it writes until it ends."""
+        assert stream is not None
+        async for raw in stream:
+            async with self.grew:
+                lines.append(raw.decode().rstrip())
+                self.grew.notify_all()
+
+    async def line(self, text: str) -> str:
+        """The first line of the log with `text` in it, as soon as there is one."""
+        return await self.first(self.log, text, seconds=15)
+
+    async def out(self, text: str, *, seconds: float = 15) -> str:
+        """The same for what it prints."""
+        return await self.first(self.printed, text, seconds=seconds)
+
+    async def first(self, lines: list[str], text: str, *, seconds: float) -> str:
+        """Wait for a line with `text` in it."""
+        async with asyncio.timeout(seconds), self.grew:
+            await self.grew.wait_for(lambda: any(text in line for line in lines))
+        return next(line for line in lines if text in line)
+
+    async def ports(self) -> tuple[int, int]:
+        """Proxy and admin port, from the banner."""
+        words = (await self.line("proxy on http")).replace(",", " ").split()
+        proxy, admin = (int(word.rsplit(":", 1)[1]) for word in words if word.startswith("http://"))
+        return proxy, admin
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    async def end(self, number: int = signal.SIGTERM) -> int:
+        """End it with a signal; its exit code."""
+        self.send(number)
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def serving(home: Path, *words: str, **more: str) -> AsyncIterator[Serving]:
+    """`bioproxy words` (a verb that goes on running) in the background, killed at the end if it still runs."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
+    )
+    made = Serving(process)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(made.read(process.stderr, made.log))
+        group.create_task(made.read(process.stdout, made.printed))
+        try:
+            yield made
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
