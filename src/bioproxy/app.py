@@ -91,6 +91,7 @@ class App:
         self.ring = Ring()
         self.bus.subscribe(RequestEnded, lambda event: self.ring.add(event.record))
         self.bus.subscribe(EngineChanged, log_engine)
+        self.bus.subscribe(EngineChanged, self.follow_engine)
         self.metrics = Metrics(self.bus)
         self.state = state_folder(config)
         self.catalogue = Catalogue(
@@ -187,8 +188,8 @@ class App:
         self.heads.load()
         self.pins.load()
         self.pins.forget(config.kv.max_age)
+        self.gate.close("the engine was not looked at yet")
         if self.launched is not None:
-            self.gate.close("the engine is starting")
             self.launched.on_exit = lambda end: self.attachment.suspect(end.reason)
             await self.launched.start()
         services: dict[str, Callable[[], Awaitable[None]]] = {
@@ -238,6 +239,16 @@ class App:
             log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")
 
     # the engine's life, as the attachment tells it
+
+    def follow_engine(self, event: EngineChanged) -> None:
+        """While it loads or is looked at, requests wait: sent at once, they would find an engine without its cache.
+
+        An engine of ours that is absent will be back, and they wait for that too; another one answers for itself.
+        """
+        if event.state == "loading":
+            self.gate.close(event.reason)
+        elif event.state == "absent" and self.launched is None:
+            self.gate.open()
 
     async def engine_ready(self, facts: EngineFacts) -> None:
         """An engine is there, perhaps another one: take its measure before anyone is let at it."""

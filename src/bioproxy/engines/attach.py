@@ -117,6 +117,7 @@ class Attachment:
         )
         self.state: State = "absent"
         self.reason = "not looked at yet"
+        self.told = False  # the first state is news, too
         self.since = time.time()
         self.facts: EngineFacts | None = None
         self.generation = 0
@@ -276,8 +277,8 @@ class Attachment:
 
     def become(self, state: State, reason: str) -> None:
         """Take over a state; the bus hears it where it is another one."""
-        changed, self.reason = state != self.state, reason
-        self.state = state
+        changed, self.reason = state != self.state or not self.told, reason
+        self.state, self.told = state, True
         if state == "ready":
             self.is_ready.set()
         else:

@@ -1,0 +1,91 @@
+"""The whole line on the real engine: llama.cpp as a child process, and what a test wants to know of it.
+
+The engine itself is `fakes.real_engine.RealEngine`; here is what end-to-end tests add. `evaluated` asks the engine's
+own counter, which no mistake of ours can embellish. The generated models lie in one folder for all test processes: they
+are written under another name and renamed, so two that write the same one do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioproxy.app import App
+from fakes.real_engine import RealEngine
+from support.apps import MS, running_app
+from support.leaks import until
+
+Json = Any
+CONTEXT = 8192
+KEEN: Json = {"min_seconds": 1 * MS, "save_after": 20 * MS}  # everything pays, and is saved as soon as nobody asks
+real_engine = pytest.mark.real_engine
+
+
+def llama_server(folder: Path, **flags: Json) -> RealEngine:
+    """An engine as somebody starts it by hand, with its slot folder and metrics; `flags` are llama-server's."""
+    return RealEngine(**{"slot_folder": folder / "slots", "ctx_size": CONTEXT, "metrics": True, **flags})
+
+
+async def evaluated(engine: RealEngine) -> int:
+    """Prompt tokens that this engine process computed so far, by its own count."""
+    metrics = (await engine.get("/metrics")).body.decode()
+    found = re.search(r"^llamacpp:prompt_tokens_total (\d+)", metrics, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def quicken(app: App) -> None:
+    """Look at the engine every few milliseconds, so that a test does not wait for what it did to it."""
+    app.attachment.interval = 20 * MS
+
+
+@asynccontextmanager
+async def line(engine: RealEngine, folder: Path, template: str = "", **values: Json) -> AsyncIterator[App]:
+    """A quick App before `engine`, ready; `template` is the text behind the prefix @code."""
+    if template:
+        (folder / "code.txt").write_text(template)
+        values["prefixes"] = {"@code": str(folder / "code.txt")}
+    before = {"backend_url": engine.url, "stall_timeout": 0, "kv": KEEN}
+    async with running_app(folder, adjust=quicken, **before | values) as app:
+        await ready(app)
+        yield app
+
+
+async def ready(app: App, *, generation: int = 1) -> None:
+    """Wait until the engine's `generation`-th process is ready."""
+    await until(lambda: app.attachment.state == "ready" and app.attachment.generation >= generation)
+
+
+async def crash(engine: RealEngine, app: App, **flags: Json) -> None:
+    """Kill the engine with SIGKILL and start it again on the same port, as another model if `flags` say so."""
+    generation = app.attachment.generation + 1
+    engine.flags.update(flags)
+    await engine.restart()
+    await ready(app, generation=generation)
+
+
+async def warmed(app: App) -> None:
+    """Wait until nothing is left to warm, and what was saved is on disk."""
+    await until(lambda: (states := phases(app)) and not {"waiting", "warming"} & set(states))
+    await app.keeper.saver.settle(10)
+
+
+def phases(app: App) -> list[str]:
+    """The states of all warm-ups."""
+    return [target.state for target in app.runner.statistics().targets]
+
+
+async def conversations_saved(app: App, count: int = 1) -> None:
+    """Wait until so many conversations are on disk."""
+    await until(lambda: sum(not one.template for one in app.keeper.list()) >= count)
+
+
+async def idle_saved(app: App) -> None:
+    """Wait until nothing that is resident is worth a save any more."""
+    await until(lambda: app.gate.idle and not app.keeper.growing())
+    await app.keeper.saver.settle(10)
