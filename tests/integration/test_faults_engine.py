@@ -117,10 +117,10 @@ async def test_dies_in_a_restore(tmp_path: Path) -> None:
         assert "quarantined" in app.keeper.statistics().dropped
 
 
-async def test_hangs(tmp_path: Path) -> None:
+async def test_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process: the running request gets a sentence, waiting ones are served when it goes on."""
+    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 200 * MS)
     async with engine(tmp_path, decode_rate=100) as fake, tried(fake, tmp_path, stall_timeout=100 * MS) as app:
-        app.attachment.llama.pool.connect_timeout = 200 * MS
         async with sent(app, data=ask(tokens=1000, stream=True)) as reader:
             await reader.readuntil(b"data: ")
             fake.signal(signal.SIGSTOP)

@@ -87,6 +87,13 @@ def owned(app: App) -> dict[str, int]:
     }
 
 
+def quiet(app: App) -> bool:
+    """Whether no request owns anything and no connection to the engine is open; closes those that are idle."""
+    was_open = app.pool.statistics().open
+    app.pool.drop_idle()
+    return not was_open and not any(owned(app).values())
+
+
 @asynccontextmanager
 async def nothing_leaked(app: App) -> AsyncIterator[None]:
     """Whatever happens in the block: afterwards no request owns anything, no task is new, no file handle is open.
@@ -94,14 +101,12 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
     Idle connections to the engine are closed before each count; only those that nobody uses any more are idle.
     """
     await until(lambda: app.attachment.looks)  # the services' own tasks are there
-    app.pool.drop_idle()
-    await until(lambda: not any(owned(app).values()) and app.pool.statistics().open == 0)
+    await until(lambda: quiet(app))
     before, files = tasks(), open_files()
     yield
 
     def as_before() -> bool:
-        app.pool.drop_idle()
-        return not any(owned(app).values()) and not tasks() - before and open_files() <= files
+        return quiet(app) and not tasks() - before and open_files() <= files
 
     try:
         await until(as_before, seconds=5)
