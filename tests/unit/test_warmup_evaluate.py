@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -38,6 +37,7 @@ class Shop:
         self.evaluator.attached(remembers=remembers)
         self.done: list[int] = []
         self.wanted = True
+        self.users: list[asyncio.Task[None]] = []
 
     def job(self, prompt: PromptPrefix | None = None, *, before: tuple[int, ...] = ()) -> Job:
         texts = Texts(code="template")
@@ -54,20 +54,19 @@ class Shop:
     async def run(self, job: Job | None = None) -> Outcome:
         return await self.evaluator.run(job or self.job())
 
-    def user(self, *, after: int, prompt: list[int] = FOREIGN) -> Callable[[], asyncio.Task[None] | None]:
-        """Let a user's request arrive while chunk number `after` runs."""
+    def user_now(self) -> None:
+        """A user's request arrives."""
 
         async def ask() -> None:
             with await self.gate.acquire():
-                self.slot.run(prompt)
+                self.slot.run(FOREIGN)
                 self.keeper.resident = b""
 
-        def hook() -> asyncio.Task[None] | None:
-            count = len(self.slot.prompts)
-            return aio.spawn(ask(), name="user") if count == after else None
+        self.users.append(aio.spawn(ask(), name="user"))
 
-        self.slot.before = hook
-        return hook
+    def user(self, *, after: int) -> None:
+        """Let a user's request arrive while chunk number `after` runs."""
+        self.slot.before = lambda: self.user_now() if len(self.slot.prompts) == after else None
 
 
 async def test_every_token_is_evaluated_once_and_saved() -> None:
@@ -153,6 +152,22 @@ async def test_a_user_in_the_last_chunk_does_not_wait_for_the_save_as_well() -> 
     assert outcome.status == "saved"
     assert outcome.evaluated <= LENGTH + 1
     assert shop.keeper.log == ["prepare", "served", "prepare", "served", "keep"]
+
+
+async def test_a_busy_engine_gets_its_snapshot_all_the_same() -> None:
+    """The save is put off once; with users at every moment it would never come otherwise."""
+    shop = Shop(Slot())
+
+    def another() -> None:
+        if shop.keeper.log.count("prepare") < 20:
+            shop.user_now()
+
+    shop.slot.before = another
+    outcome = await shop.run()
+    assert outcome.status == "saved"
+    assert shop.keeper.log[-3:] == ["prepare", "served", "keep"]
+    await asyncio.gather(*shop.users)
+    assert shop.gate.idle
 
 
 async def test_where_nothing_can_be_saved_it_is_warm() -> None:

@@ -243,7 +243,8 @@ class Evaluation:
         prompt = self.job.prompt
         if prompt.kind != "tokens":
             return "warm"  # where it ends is not known to the token: no restore could be trusted
-        later = self.shop.gate.user_waiting and self.shop.remembers
+        # put off once at most: next time only a token stands before the save, and a busy engine would never get to it
+        later = self.shop.gate.user_waiting and self.shop.remembers and not self.whole
         if later or not grant.try_exclusive():
             self.whole = True
             return None

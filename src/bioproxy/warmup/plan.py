@@ -26,7 +26,7 @@ Phase = Literal["waiting", "warming", "warm", "saved", "too long", "failed", "of
 SHORTEST_CHUNK = 64  # tokens; below that the calls cost more than the work
 FIRST_CHUNK = 128  # tokens, until a speed was measured: modest, for a CPU may do 200 tokens a second
 LONGEST_CHUNK = 8192  # tokens; a fast engine gains nothing from more, and the request body stays small
-HEADROOM = 0.8  # of chunk_seconds is aimed at: speed varies from chunk to chunk
+HEADROOM = 0.7  # of chunk_seconds is aimed at: speed varies from chunk to chunk, by half and more on a busy machine
 NEWEST = 0.5  # weight of the newest measurement: prefill slows down as the context grows
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between attempts after a fault
 
