@@ -230,10 +230,9 @@ class App:
         """Save what is resident and pays, in `kv.save_timeout` seconds at most; one that is gone holds nothing."""
         if not self.keeper.growing():
             return
-        self.gate.error = None  # the waiters were told; this grant is ours
         try:
             async with asyncio.timeout(self.config.kv.save_timeout):
-                with await self.gate.acquire(work="background", exclusive=True) as grant:
+                with await self.gate.acquire(work="background", exclusive=True, last=True) as grant:
                     await self.keeper.save_idle(grant)
         except TimeoutError:
             log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")

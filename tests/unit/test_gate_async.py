@@ -471,3 +471,14 @@ async def test_a_thousand_clients_that_come_and_go_leave_nothing() -> None:
     gate.settled()
     assert most == 3
     assert_clean(gate)
+
+
+async def test_after_a_refusal_only_the_last_save_gets_the_engine() -> None:
+    """At the shutdown a warm-up that comes late is refused, and our own save is not."""
+    gate = Gate(capacity=1, limit=10, timeout=1)
+    gate.refuse(BioproxyError("shutting down", status=503))
+    with pytest.raises(BioproxyError, match="shutting down"):
+        await gate.acquire(work="background")
+    grant = await gate.acquire(work="background", exclusive=True, last=True)
+    assert grant.exclusive
+    grant.release()

@@ -100,18 +100,22 @@ class Gate:
         max_running: int = 0,
         owner: str = "",
         exclusive: bool = False,
+        last: bool = False,
     ) -> Grant:
         """Wait for the engine. Raises QueueFull (too many wait), QueueTimeout, or what `refuse` was given.
 
         `client` is whom fairness charges; `owner` (default: the client) whose `max_running` bounds what runs at once;
-        `exclusive`: granted only when nothing else runs. Cancelling the caller leaves the queue at once.
+        `exclusive`: granted only when nothing else runs; `last`: also after `refuse` (the shutdown's own save). Cancelling the caller leaves the queue at once.
         """
         now = self.clock()
         ticket = Ticket(
             work=work, client=client, owner=owner, priority=priority, key=key,
             max_running=max_running, exclusive=exclusive, arrived=now,
         )  # fmt: skip
-        if self.error is None and self.queue.admit(ticket, now):
+        if self.error is not None and not last:
+            self.refused += 1
+            raise self.error
+        if self.queue.admit(ticket, now):
             return Grant(self, ticket, 0.0)
         self.enqueue(ticket, now)
         if ticket.state is State.RUNNING:
@@ -120,9 +124,6 @@ class Gate:
 
     def enqueue(self, ticket: Ticket, now: float) -> None:
         """Put `ticket` into the queue and decide; it may run when this returns."""
-        if self.error is not None:
-            self.refused += 1
-            raise self.error
         self.queue.push(ticket)
         self.dispatch()
         clients = self.queue.waiting["user"] + self.queue.waiting["side"]
