@@ -8,7 +8,7 @@ are written under another name and renamed, so two that write the same one do no
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,21 @@ async def evaluated(engine: RealEngine) -> int:
 
 
 def quicken(app: App) -> None:
-    """Look at the engine every few milliseconds, so that a test does not wait for what it did to it."""
+    """Look at the engine and at the folder every few milliseconds, so that a test does not wait for what it did."""
     app.attachment.interval = 20 * MS
+    app.keeper.idle.tick = 50 * MS
 
 
 @asynccontextmanager
-async def line(engine: RealEngine, folder: Path, template: str = "", **values: Json) -> AsyncIterator[App]:
+async def line(
+    engine: RealEngine, folder: Path, template: str = "", *, adjust: Callable[[App], object] = quicken, **values: Json
+) -> AsyncIterator[App]:
     """A quick App before `engine`, ready; `template` is the text behind the prefix @code."""
     if template:
         (folder / "code.txt").write_text(template)
         values["prefixes"] = {"@code": str(folder / "code.txt")}
     before = {"backend_url": engine.url, "stall_timeout": 0, "kv": KEEN}
-    async with running_app(folder, adjust=quicken, **before | values) as app:
+    async with running_app(folder, adjust=adjust, **before | values) as app:
         await ready(app)
         yield app
 

@@ -1,0 +1,99 @@
+"""Conversations without a template through the whole line, before the real engine: what a crash costs, and what not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.conversation import Conversation, openai_client
+from support.http import call
+from support.kv_rig import text
+from support.leaks import until
+from support.real_engine import conversations_saved, crash, evaluated, idle_saved, line, llama_server, real_engine
+
+Json = Any
+pytestmark = real_engine
+SYSTEM = text(300, "House rules.")
+SLACK = 16  # tokens at a prompt's end that the engine may evaluate again
+
+
+async def test_a_conversation_survives_the_engine(tmp_path: Path) -> None:
+    """Saved when idle; after a kill -9 the next turn finds it."""
+    async with llama_server(tmp_path) as engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        talk = Conversation(client)
+        await talk.say(text(300, "A long story."))
+        await conversations_saved(app)
+        await crash(engine, app)
+        turn = await talk.say("go on")
+        assert turn.cached >= talk.turns[0].prompt - SLACK
+        assert await evaluated(engine) < 100
+
+
+async def test_another_question_finds_the_common_beginning(tmp_path: Path) -> None:
+    """kv-rule 19: [system, question 1] is on disk; after a restart [system, question 2] gets the system part back."""
+    async with llama_server(tmp_path) as engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        first = await Conversation(client, system=SYSTEM).say("What about noise at night?")
+        await conversations_saved(app)
+        await crash(engine, app)
+        second = await Conversation(client, system=SYSTEM).say("And when is the bath free?")
+        assert second.cached >= first.prompt - 40
+        assert second.evaluated < 60
+
+
+@pytest.mark.parametrize("flags", [{"no_kv_unified": True}, {"no_cache_idle_slots": True, "kv_unified": True}])
+async def test_several_slots_that_keep_what_they_hold(flags: Json, tmp_path: Path) -> None:
+    """-np 4: two conversations are saved from their slots, and both come back after a crash."""
+    engine = llama_server(tmp_path, parallel=4, ctx_size=16384, **flags)
+    async with engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        talks = [Conversation(client), Conversation(client)]
+        for number, talk in enumerate(talks):
+            await talk.say(text(200 + 50 * number, f"Story {number}."))
+        await conversations_saved(app, 2)
+        await crash(engine, app)
+        for talk in talks:
+            assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
+
+
+async def test_slots_that_the_engine_clears_are_told(tmp_path: Path) -> None:
+    """-np 4 as llama-server's default has it (unified, idle slots cleared): served, and `/status` says what mends it."""
+    engine = llama_server(tmp_path, parallel=4, kv_unified=True)
+    async with engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        talk = Conversation(client)
+        for words in (text(200, "A story."), "go on", "and then?"):
+            await talk.say(words)
+        assert talk.turns[2].cached >= talk.turns[1].prompt - SLACK
+        status = (await call(app.admin_port, "GET", "/status")).json()
+        assert any("--no-cache-idle-slots" in note for note in status["kv"]["notes"])
+
+
+async def test_another_model_of_the_same_shape_gets_nothing(tmp_path: Path) -> None:
+    """The port is another model's now: no snapshot of the first is restored; it answers as in a cold run."""
+    words = text(200, "A story.")
+    async with llama_server(tmp_path) as engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        talk = Conversation(client)
+        await talk.say(words)
+        await conversations_saved(app)
+        engine.model = llama_server(tmp_path, seed=1).model
+        await crash(engine, app)
+        turn = await Conversation(client).say(words, tokens=12)
+        await idle_saved(app)
+        assert (turn.cached, app.keeper.statistics().restores) == (0, {})
+    async with llama_server(tmp_path / "cold", seed=1) as engine:
+        body: Json = {"messages": [{"role": "user", "content": words}], "max_tokens": 12, "temperature": 0}
+        cold = (await engine.post("/v1/chat/completions", body)).json()["choices"][0]["message"]["content"]
+    assert turn.answer == cold != talk.turns[0].answer
+
+
+async def test_a_model_that_came_back_gets_its_own(tmp_path: Path) -> None:
+    """Away and back again: the first model's snapshots are there still, and are good."""
+    async with llama_server(tmp_path) as engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        talk, model = Conversation(client), engine.model
+        await talk.say(text(200, "A story."))
+        await conversations_saved(app)
+        for other in (llama_server(tmp_path, seed=1).model, model):
+            engine.model = other
+            await crash(engine, app)
+        assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
+        await until(lambda: app.gate.idle)
