@@ -105,7 +105,8 @@ class Gate:
         """Wait for the engine. Raises QueueFull (too many wait), QueueTimeout, or what `refuse` was given.
 
         `client` is whom fairness charges; `owner` (default: the client) whose `max_running` bounds what runs at once;
-        `exclusive`: granted only when nothing else runs; `last`: also after `refuse` (the shutdown's own save). Cancelling the caller leaves the queue at once.
+        `exclusive`: granted only when nothing else runs; `last`: also after `refuse` (the shutdown's own save).
+        Cancelling the caller leaves the queue at once.
         """
         now = self.clock()
         ticket = Ticket(
