@@ -129,6 +129,22 @@ async def test_an_upgrade_is_tried_on_the_reference(tmp_path: Path) -> None:
         assert (await one.ask(LONG, " question", template=True)).prepared.status == "restored"
 
 
+async def test_with_swa_full_a_template_comes_back_and_a_conversation_does_not(tmp_path: Path) -> None:
+    """facts, 0.8: the file holds a window only, and leaving it before its end would be silently wrong."""
+    flags = {"shape": "swa", "swa_full": True}
+    async with started(tmp_path, engine=flags, known={"started": None}) as one:
+        assert "--swa-full" in "".join(one.keeper.statistics().notes)
+        assert await one.warm(LONG)
+        await one.ask(text(300, "talk"))
+        await one.save_idle()
+        await restart(one)
+        talk = await one.ask(text(300, "talk"), " more", store=False)
+        assert talk.prepared.status == ""
+        asked = await one.ask(LONG, " question", template=True, predict=8, store=False)
+        assert asked.prepared.status == "restored"
+        assert asked.answer == await cold(one, LONG, " question")
+
+
 async def test_two_slots_share_the_work(tmp_path: Path) -> None:
     """Rule 23: restored into one of two slots while both are idle, and found there without id_slot."""
     async with started(tmp_path, engine={"parallel": 2, "no_kv_unified": True}) as one:

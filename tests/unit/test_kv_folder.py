@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError
 from bioproxy.kv.knowledge import Knowledge, Ledger, Use, read_ledger
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.store import with_use
 from bioproxy.kv.verify import read
 from bioproxy.prompt import Piece
 
@@ -156,10 +156,10 @@ def test_the_ledger_remembers_uses(tmp_path: Path) -> None:
     whole = committed(tmp_path)
     ledger = Ledger(uses={whole.id: Use(77.0, 3, 12.5)}, engines={"f" * 16: Knowledge(build="b", good=2)})
     folder = Folder(tmp_path)
-    folder.write_ledger(json.dumps({"version": 1}).encode())
     folder.write_ledger(msgspec.json.encode(ledger))
     found = folder.load()
-    assert [(one.used, one.uses, one.gained) for one in found.snapshots] == [(77.0, 3, 12.5)]
+    used = [with_use(one, found.ledger) for one in found.snapshots]
+    assert [(one.used, one.uses, one.gained) for one in used] == [(77.0, 3, 12.5)]
     assert found.ledger == ledger
     assert read_ledger((tmp_path / LEDGER).read_bytes()).engines["f" * 16].good == 2
 

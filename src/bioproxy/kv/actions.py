@@ -75,9 +75,10 @@ class Actions:
     async def carry_out(self, plan: Plan, grant: GrantLike, prepared: Prepared) -> None:
         """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised)."""
         if not await self.alone(grant, must=plan.erase):
-            self.restores["skipped"] += plan.match is not None
-            prepared.status = prepared.status or "skipped"
-            prepared.reason = "other requests are running, or one that was cut off is not over yet"
+            if plan.match is not None:
+                self.restores["skipped"] += 1
+                prepared.status = prepared.status or "skipped"
+                prepared.reason = "other requests are running, or one that was cut off is not over yet"
             return
         try:
             await aio.shielded(self.act(plan, prepared))

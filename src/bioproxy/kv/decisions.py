@@ -99,7 +99,7 @@ class Decisions:
 
     def unsaved(self, place: Resident) -> int:
         """Tokens in a slot that no snapshot on disk has; -1 where its content is not known."""
-        if place.empty or place.saved:
+        if place.empty or self.store.has(place.saved):
             return 0
         return place.tokens - self.covered(place) if place.whole else -1
 
@@ -114,12 +114,15 @@ class Decisions:
 
     def worth_saving(self, place: Resident, unsaved: int, *, displaced: bool = False) -> bool:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
-        speeds = self.store.knowledge.speeds
-        return not self.store.knowledge.hopeless and policy.worth_saving(
+        knowledge = self.store.knowledge
+        token_bytes = knowledge.speeds.token_bytes or (knowledge.guess if displaced else 0.0)
+        if knowledge.hopeless or (displaced and not token_bytes):
+            return False  # worthless, or nobody can say how long it would take
+        return policy.worth_saving(
             unsaved,
             place.tokens,
-            round(place.tokens * speeds.token_bytes),
-            speeds=speeds,
+            round(place.tokens * token_bytes),
+            speeds=knowledge.speeds,
             min_seconds=self.config.min_seconds,
             displaced=displaced,
         )

@@ -21,7 +21,7 @@ import msgspec
 
 from bioproxy.errors import BioproxyError
 from bioproxy.kv import files
-from bioproxy.kv.knowledge import Ledger, Use, read_ledger
+from bioproxy.kv.knowledge import Ledger, read_ledger
 from bioproxy.kv.snapshot import NAME, TEMPORARY, Snapshot, decode, encode
 
 if sys.platform == "win32":
@@ -125,13 +125,11 @@ class Folder:
                 self.examine(found, name)
             elif match is not None and f"{name.removesuffix('.json')}.kv" not in names:
                 self.drop(found, name, "its slot file is missing")
-        found.snapshots = [self.with_use(one, found.ledger) for one in found.snapshots]
         return found
 
     def peek(self) -> list[Snapshot]:
         """Every readable sidecar, without the lock and without touching anything. Raises FolderError."""
         found = []
-        ledger = self.read_ledger()
         try:
             sidecars = sorted(self.path.glob("bp-*.json"))
         except OSError as error:
@@ -139,7 +137,7 @@ class Folder:
         for path in sidecars:
             with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
                 if NAME.fullmatch(path.name):
-                    found.append(self.with_use(decode(path.read_bytes()), ledger))
+                    found.append(decode(path.read_bytes()))
         return found
 
     def examine(self, found: Found, name: str) -> None:
@@ -172,11 +170,6 @@ class Folder:
     def describe(self, snapshot: Snapshot) -> None:
         """Write a snapshot's sidecar anew. OSError."""
         files.write_whole(self.path / snapshot.sidecar, encode(snapshot))
-
-    def with_use(self, snapshot: Snapshot, ledger: Ledger) -> Snapshot:
-        """Add what the ledger knows of its uses."""
-        use = ledger.uses.get(snapshot.id, Use(snapshot.used, snapshot.uses, snapshot.gained))
-        return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
 
     def drop(self, found: Found, name: str, reason: str) -> None:
         """Remove one file and note it; one that cannot be removed is left, and never used."""

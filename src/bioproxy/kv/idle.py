@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from bioproxy.kv.resident import Resident
@@ -68,7 +69,7 @@ class IdleSaver:
 
     async def moment(self, gate: GateLike) -> None:
         """Return when a save is due: idle for `save_after`, or something has been waiting for `save_every`."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         oldest = min((place.since for place in self.growing()), default=now)
         try:
             async with asyncio.timeout(max(0.0, oldest + self.save_every - now)):

@@ -20,8 +20,8 @@ slot would break a promise.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from bioproxy import aio
@@ -37,6 +37,7 @@ from bioproxy.kv.chain import chain, common
 from bioproxy.kv.decisions import Decisions
 from bioproxy.kv.engine import EngineClient
 from bioproxy.kv.fingerprint import Identify
+from bioproxy.kv.folder import FolderError
 from bioproxy.kv.idle import TICK, IdleSaver
 from bioproxy.kv.index import usable
 from bioproxy.kv.pause import FIRST_RETRY, Pause
@@ -81,7 +82,7 @@ class Keeper:
         self.config = config
         self.bus = bus
         self.llama = llama
-        self.clock = asyncio.get_running_loop().time
+        self.clock = time.monotonic
         self.store = Store(config=config, bus=bus, step=step)
         self.pause = Pause(bus, self.clock, first_retry=first_retry)
         self.saver = Saver(llama, self.store, self.pause)
@@ -164,12 +165,13 @@ class Keeper:
 
     def has_snapshot(self, want: Want) -> Snapshot | None:
         """The good snapshot of exactly this prompt: a template's, or of the group's conversation."""
+        if not want.cuts:
+            return None
         fingerprint = self.store.scope.fingerprint
-        for template in (True, False):
-            for one in self.store.index.same(want.cuts, fingerprint=fingerprint, template=template, group=want.group):
-                if usable(one, self.store.scope):
-                    return one
-        return None
+        found = self.store.index.same(want.cuts, fingerprint=fingerprint, template=True)
+        found += self.store.index.same(want.cuts, fingerprint=fingerprint, template=False, group=want.group)
+        found += [one for one in self.store.committing.values() if one.template and one.end == want.cuts[-1].digest]
+        return next((one for one in found if usable(one, self.store.scope)), None)
 
     async def prepare(self, want: Want, grant: GrantLike) -> Prepared:
         """Make the slot fit for `want`, under its grant: restore what pays, save first what that displaces.
@@ -187,6 +189,8 @@ class Keeper:
         if plan is not None:
             await self.actions.carry_out(plan, grant, prepared)
             position = common(want.cuts, place.digests)
+            if prepared.status == "resident" and not position:
+                prepared.status, prepared.expected = "", 0
         if not position:
             self.residents.somewhere(place)
         self.residents.take(place, want.cuts[position - 1].digest if position else b"")
@@ -317,7 +321,10 @@ class Keeper:
         if self.pause and self.pause.due:
             await self.saver.try_again()
         if not self.pause:
-            await self.store.look_after()
+            try:
+                await self.store.look_after()
+            except FolderError as error:
+                self.pause.enter("folder", error.message)
             if self.growing():
                 self.idle.grown.set()
 

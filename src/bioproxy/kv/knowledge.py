@@ -16,6 +16,7 @@ from bioproxy.kv.policy import Speeds, smoothed
 
 VERSION = 1
 ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
+TYPICAL = 128  # tokens below which a slot file is mostly its head, or a checkpoint
 SIZEABLE = 1 << 20  # bytes below which a slot action's time is mostly overhead
 HOPELESS = 2  # worthless restores in a row, before any good one, after which none is tried
 
@@ -24,11 +25,13 @@ class Knowledge(msgspec.Struct, kw_only=True):
     """Of one fingerprint. `good` and `bad` count exact restores with `build`.
 
     `refused`: builds whose files this one misreads.
+    `guess`: bytes per token as the build's reference had them: too many where a file has a large head or a checkpoint.
     `diverging`: whether a snapshot helps a request that leaves it before its end (not on SWA and hybrid models).
     """
 
     build: str = ""
     speeds: Speeds = Speeds()
+    guess: float = 0.0
     good: int = 0
     bad: int = 0
     diverging: Literal["unknown", "good", "worthless"] = "unknown"
@@ -41,7 +44,7 @@ class Knowledge(msgspec.Struct, kw_only=True):
 
     def upgraded(self, build: str) -> Knowledge:
         """What still holds with another build: the speeds."""
-        return self if build == self.build else Knowledge(build=build, speeds=self.speeds)
+        return self if build == self.build else Knowledge(build=build, speeds=self.speeds, guess=self.guess)
 
     def restored(self, expected: int, cached: int, *, exact: bool, template: bool) -> policy.Verdict:
         """Take in what a restore was worth; the verdict about the file."""
@@ -61,8 +64,10 @@ class Knowledge(msgspec.Struct, kw_only=True):
 
     def moved(self, *, save: bool, size: int, tokens: int, seconds: float) -> None:
         """A slot action moved `size` bytes that hold `tokens`."""
-        if tokens > 0:
+        if tokens >= TYPICAL:
             self.learn(token_bytes=size / tokens)
+        elif tokens > 0:
+            self.guess = size / tokens
         if size >= SIZEABLE and seconds > 0:
             rate = size / seconds
             self.learn(**({"save": rate} if save else {"restore": rate}))

@@ -5,6 +5,8 @@ None of it is ever an error to a user: without snapshots requests are served as 
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import msgspec
 
 from bioproxy.config.schema import Kv
@@ -63,6 +65,10 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
         findings.remark(
             "idle slots are cleared by other requests; start the engine with -np 1 or --no-cache-idle-slots"
         )
+    if config.engine_directory and facts.slot_folder and not same_path(config.engine_directory, facts.slot_folder):
+        findings.remark(
+            f"kv.engine_directory is {config.engine_directory}, the engine's --slot-save-path is {facts.slot_folder}"
+        )
     if found.hidden:
         findings.remark(f"not visible, so not in the fingerprint: {'; '.join(found.hidden)}")
     if config.isolate == "strict" and (arguments.ram_cache or facts.slots > 1):
@@ -73,3 +79,8 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
         findings.remark(
             "kv.policy: always saves what was generated too; on sliding-window models such a file may be worth nothing"
         )
+
+
+def same_path(one: str, other: str) -> bool:
+    """Whether two texts name the same folder; nothing is looked up, for one of them may be in a container."""
+    return PurePath(one) == PurePath(other)

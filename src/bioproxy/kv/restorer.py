@@ -64,7 +64,7 @@ class Restorer:
             restored = await self.read(snapshot, slot)
         except BioproxyError as error:
             await self.failed(snapshot, place, error)
-            prepared.status, prepared.reason = "failed", error.message
+            prepared.status, prepared.reason, prepared.expected = "failed", error.message, 0
             prepared.seconds += clock() - started
             return False
         finally:

@@ -25,13 +25,14 @@ from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, time_li
 from bioproxy.kv.fingerprint import Watch
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.pause import Pause
-from bioproxy.kv.policy import Refusal
+from bioproxy.kv.policy import Refusal, mib
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.kv.store import Store
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = 60.0  # seconds for a save of which nobody can say how large it will be
 OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 
 
@@ -70,7 +71,8 @@ class Saver:
                 raise
             return False
         resident.saved = snapshot.id
-        work = self.commit(temporary, snapshot, resident, saved.seconds)
+        self.store.committing[snapshot.id] = snapshot
+        work = self.commit(temporary, snapshot, saved.seconds)
         task = aio.spawn(work, name=f"commit {snapshot.name}")
         self.commits.add(task)
         task.add_done_callback(self.commits.discard)
@@ -144,7 +146,7 @@ class Saver:
 
     async def write(self, slot: int, temporary: str, snapshot: Snapshot, limit: float) -> Saved:
         """The slot action. Raises what the engine's client raises, SlotActionTimeout."""
-        seconds = limit or time_limit(snapshot.size, self.store.knowledge.speeds.save)
+        seconds = limit or (time_limit(snapshot.size, self.store.knowledge.speeds.save) if snapshot.size else UNKNOWN)
         return await limited(self.engine.save(slot, temporary), seconds=seconds, what=f"saving slot {slot}")
 
     async def accept(self, saved: Saved, temporary: str, snapshot: Snapshot, resident: Resident) -> Snapshot:
@@ -152,10 +154,13 @@ class Saver:
         assert self.store.folder is not None
         await asyncio.to_thread(files.measured, self.store.folder.path / temporary, saved.bytes)
         if abs(saved.tokens - resident.tokens) > (0 if snapshot.template else OFF_BY):
-            self.uncertain = f"a slot holds {saved.tokens} tokens where {resident.tokens} were expected"
-            raise Mistaken(self.uncertain)
+            expected = resident.tokens
+            resident.clear(empty=False)
+            raise Mistaken(f"the slot holds {saved.tokens} tokens instead of {expected}: somebody else used it")
         knowledge = self.store.knowledge
         knowledge.moved(save=True, size=saved.bytes, tokens=saved.tokens, seconds=saved.seconds)
+        if saved.bytes > self.store.budget:
+            raise TooLarge(f"{mib(saved.bytes)} are more than the disk budget of {mib(self.store.budget)}")
         seconds = saved.tokens * knowledge.speeds.prefill
         return msgspec.structs.replace(snapshot, size=saved.bytes, tokens=saved.tokens, seconds=seconds)
 
@@ -164,6 +169,8 @@ class Saver:
         self.store.pending.discard(temporary)
         if isinstance(error, Mistaken):
             log.info("not saved: %s", error.message)
+        elif isinstance(error, TooLarge):
+            self.refuse(Refusal("too_large", error.message, pauses=False))
         elif isinstance(error, SlotActionTimeout):
             self.uncertain = error.message
             self.pause.enter("timeout", error.message)
@@ -183,7 +190,7 @@ class Saver:
 
     # after the grant
 
-    async def commit(self, temporary: str, snapshot: Snapshot, resident: Resident, seconds: float) -> bool:
+    async def commit(self, temporary: str, snapshot: Snapshot, seconds: float) -> bool:
         """Make the written file a snapshot; a disk that refuses pauses saving."""
         try:
             kept = await self.store.commit(temporary, snapshot, seconds=seconds)
@@ -195,14 +202,20 @@ class Saver:
             if kept is not None:
                 self.pause.leave(proved=True)
             return kept is not None and kept.id in self.store.index.snapshots
-        if resident.saved == snapshot.id:
-            resident.saved = ""
+        finally:
+            self.store.committing.pop(snapshot.id, None)
         return False
 
     async def settle(self, deadline: float) -> None:
         """Wait until every commit is done, `deadline` seconds at most."""
         if self.commits:
             await asyncio.wait(self.commits, timeout=deadline)
+
+
+class TooLarge(BioproxyError):
+    """The file alone is larger than the disk budget."""
+
+    code = "snapshot_too_large"
 
 
 class Mistaken(BioproxyError):

@@ -52,6 +52,7 @@ class Store:
         self.scope = Scope()
         self.lock = asyncio.Lock()
         self.pending: set[str] = set()  # temporary files that wait for their commit
+        self.committing: dict[str, Snapshot] = {}  # written by the engine, not yet verified for good
         self.pinned: set[str] = set()  # snapshots that are being read
         self.current: dict[str, str] = {}  # prefix to the version that is in use
         self.budget = config.disk_budget
@@ -67,6 +68,7 @@ class Store:
                 await self.shut()
             again = self.folder is not None and await asyncio.to_thread(self.folder.holds)
             folder = self.folder or Folder(path)
+            await self.write_marks()
             try:
                 await asyncio.to_thread(folder.occupy)
                 await asyncio.to_thread(folder.probe)
@@ -80,7 +82,7 @@ class Store:
             self.index = Index()
             self.ledger = self.ledger if again else found.ledger
             for snapshot in found.snapshots:
-                self.index.add(snapshot)
+                self.index.add(with_use(snapshot, self.ledger))
         for name, reason in found.removed:
             log.info("removed %s: %s", name, reason)
 
@@ -119,6 +121,10 @@ class Store:
         for snapshot in snapshots:
             self.index.add(msgspec.structs.replace(snapshot, build=self.scope.build))
             self.dirty.add(snapshot.id)
+
+    def has(self, identity: str) -> bool:
+        """Whether this snapshot is on disk, or about to be."""
+        return identity in self.index.snapshots or identity in self.committing
 
     # what may be written
 
@@ -260,7 +266,8 @@ class Store:
         """Housekeeping: age out, make room, remove leftovers, keep the ledger. Raises FolderError."""
         if self.folder is None:
             return
-        await self.drop(self.index.aged(before=self.wall() - self.config.max_age), "aged")
+        old = self.index.aged(before=self.wall() - self.config.max_age)
+        await self.drop([one for one in old if one.id not in self.pinned], "aged")
         async with self.lock:
             await asyncio.to_thread(self.measure)
             await self.make_room()
@@ -274,3 +281,11 @@ class Store:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.folder.write_ledger, data)
                 self.flushed = data
+
+
+def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
+    """Add what the ledger knows of its uses."""
+    use = ledger.uses.get(snapshot.id)
+    if use is None:
+        return snapshot
+    return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)

@@ -1,0 +1,234 @@
+"""What to do about a request, given what is resident and what is on disk; no engine, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from bioproxy.config.schema import Kv
+from bioproxy.events import Bus
+from bioproxy.kv.chain import chain, common
+from bioproxy.kv.decisions import Decisions, foreign
+from bioproxy.kv.notes import Findings
+from bioproxy.kv.policy import Speeds
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.snapshot import Snapshot, new_id
+from bioproxy.kv.store import Store
+from bioproxy.kv.want import Want
+from bioproxy.prompt import Cut, Piece
+
+FINGERPRINT, BUILD = "f" * 16, "b1"
+TOKENS = 1000  # of each piece
+
+
+def cuts_of(texts: Sequence[str]) -> tuple[Cut, ...]:
+    return chain("", [Piece("", text.encode()) for text in texts])
+
+
+def want(*texts: str, group: str = "", store: bool = True, prefix: str = "") -> Want:
+    cuts = cuts_of(texts)
+    return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, "1", store)
+
+
+def decisions(**config: object) -> Decisions:
+    """One token takes a millisecond and a kilobyte; the disk moves a gigabyte a second."""
+    settings = Kv(**({"min_seconds": 0.5} | config))  # type: ignore[arg-type]
+    store = Store(config=settings, bus=Bus())
+    store.use(FINGERPRINT, BUILD)
+    store.knowledge.speeds = Speeds(prefill=0.001, restore=1e9, save=1e9, token_bytes=1000.0)
+    made = Decisions(settings, store)
+    made.findings = Findings()
+    return made
+
+
+def stored(made: Decisions, *texts: str, **more: object) -> Snapshot:
+    count = TOKENS * len(texts)
+    usual = {"id": new_id(), "fingerprint": FINGERPRINT, "build": BUILD, "size": count * 1000}
+    known = {"tokens": count, "prompt": count, "cuts": cuts_of(texts)}
+    snapshot = Snapshot(**(usual | known | more))  # type: ignore[arg-type]
+    made.store.index.add(snapshot)
+    return snapshot
+
+
+def resident(*texts: str, group: str = "", generated: int = 0) -> Resident:
+    place = Resident(0)
+    if texts:
+        count = TOKENS * len(texts)
+        place.fill(cuts_of(texts), prompt=count, tokens=count + generated, group=group, prefix="", version="")
+    return place
+
+
+def restored(made: Decisions, asked: Want, place: Resident) -> str:
+    """The id of the snapshot that would be restored; empty: none."""
+    plan = made.plan(asked, place, common(asked.cuts, place.digests), restoring=True, saving=False)
+    return plan.match.snapshot.id if plan is not None and plan.match is not None else ""
+
+
+def test_nothing_is_planned_where_nothing_helps() -> None:
+    """The usual case: the slot holds the conversation's beginning, and the disk no more of it."""
+    made = decisions()
+    stored(made, "a")
+    assert made.plan(want("a", "b"), resident("a"), 1, restoring=True, saving=True) is None
+
+
+def test_the_deeper_of_two_snapshots_is_taken() -> None:
+    """Rule 19: the longest common beginning spares most."""
+    made = decisions()
+    stored(made, "a")
+    deeper = stored(made, "a", "b")
+    assert restored(made, want("a", "b", "c"), resident()) == deeper.id
+
+
+def test_a_huge_file_that_diverges_loses_against_a_small_one() -> None:
+    """Rule 15: what counts is time spared, less the time to read."""
+    made = decisions()
+    small = stored(made, "a")
+    stored(made, "a", "x", size=5_000_000_000)
+    assert restored(made, want("a", "b"), resident()) == small.id
+
+
+def test_only_what_goes_beyond_the_resident_counts() -> None:
+    """Rule 15: 2000 of 3000 tokens are there already; the third thousand must pay for the whole file."""
+    made = decisions()
+    stored(made, "a", "b", "c", size=1_500_000_000)
+    assert restored(made, want("a", "b", "c", "d"), resident("a", "b")) == ""
+    assert restored(made, want("a", "b", "c", "d"), resident()) != ""
+
+
+def test_a_model_that_cannot_diverge_uses_what_is_extended() -> None:
+    """Rule 19: SWA and hybrid models, once it was seen."""
+    made = decisions()
+    made.store.knowledge.diverging = "worthless"
+    exact = stored(made, "a")
+    stored(made, "a", "b", "x")
+    assert restored(made, want("a", "b", "c"), resident()) == exact.id
+
+
+def test_with_swa_full_only_templates_are_restored() -> None:
+    """facts, 0.8: a conversation's file ends in generated text, and leaving it a token early is silently wrong."""
+    made = decisions()
+    made.findings = Findings(diverging=False)
+    template = stored(made, "a", template=True, prefix="@code")
+    stored(made, "a", "b")
+    assert restored(made, want("a", "b", "c"), resident()) == template.id
+
+
+def test_a_hopeless_model_gets_no_restore_and_no_save() -> None:
+    """Rule 6, of a whole model."""
+    made = decisions()
+    stored(made, "a")
+    made.store.knowledge.bad = 2
+    assert restored(made, want("a", "b"), resident()) == ""
+    assert not made.worth_saving(resident("a"), TOKENS)
+    assert not made.worth_keeping(want("a"), TOKENS, 60.0)
+
+
+def test_unsaved_is_what_no_snapshot_covers() -> None:
+    """Rule 17: growth since the last save, by the longest beginning on disk."""
+    made = decisions()
+    place = resident("a", "b", generated=50)
+    assert made.unsaved(place) == 2 * TOKENS + 50
+    stored(made, "a")
+    assert made.unsaved(place) == TOKENS + 50
+    stored(made, "a", "b", tokens=2 * TOKENS + 50)
+    assert made.unsaved(place) == 0
+    assert made.unsaved(Resident(0)) == -1
+    empty = Resident(0)
+    empty.clear(empty=True)
+    assert made.unsaved(empty) == 0
+
+
+def test_what_is_saved_counts_until_it_is_lost() -> None:
+    """A resident whose snapshot was thrown out is worth saving again."""
+    made = decisions()
+    place, snapshot = resident("a"), stored(made, "x")
+    place.saved = snapshot.id
+    assert made.unsaved(place) == 0
+    made.store.index.remove(snapshot.id)
+    assert made.unsaved(place) == TOKENS
+
+
+def displaced(made: Decisions, asked: Want, place: Resident) -> bool:
+    plan = made.plan(asked, place, common(asked.cuts, place.digests), restoring=False, saving=True)
+    return plan is not None and plan.save
+
+
+def test_a_conversation_is_saved_when_another_displaces_it() -> None:
+    """Rule 17: 2 MB in 2 ms against 2 s of prefill."""
+    made = decisions()
+    assert displaced(made, want("x"), resident("a", "b"))
+
+
+def test_an_edit_of_the_last_question_displaces_little() -> None:
+    """What both share stays in the slot; only the rest would be lost."""
+    made = decisions(min_seconds=1.5)
+    assert not displaced(made, want("a", "other"), resident("a", "b"))
+    assert displaced(made, want("x"), resident("a", "b"))
+
+
+def test_a_regenerated_answer_displaces_nothing() -> None:
+    """The same prompt again: the answer is thrown away, as was asked."""
+    made = decisions(min_seconds=0.0)
+    assert not displaced(made, want("a", "b"), resident("a", "b", generated=900))
+
+
+def test_what_must_not_be_stored_or_is_not_known_is_not_saved() -> None:
+    """`no-store`, and a slot that a cut-off request left."""
+    made = decisions()
+    private, torn = resident("a", "b"), resident("a", "b")
+    private.store = False
+    torn.clip(torn.end)
+    assert not displaced(made, want("x"), private)
+    assert not displaced(made, want("x"), torn)
+
+
+def test_nobody_waits_for_a_save_of_unknown_length() -> None:
+    """Before anything was measured only the idle save is made; a build's reference is measure enough."""
+    made = decisions()
+    made.store.knowledge.speeds = Speeds(prefill=0.001)
+    assert not displaced(made, want("x"), resident("a", "b"))
+    made.store.knowledge.guess = 1000.0
+    assert displaced(made, want("x"), resident("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("place", "is_foreign"),
+    [
+        (resident("a", group="alice"), False),
+        (resident("a", group="bob"), True),
+        (Resident(0), True),
+    ],
+)
+def test_strict_isolation_trusts_only_what_it_knows(place: Resident, *, is_foreign: bool) -> None:
+    """Rule 22: an unknown slot may hold anybody's conversation."""
+    assert foreign(place, want("a", group="alice")) is is_foreign
+
+
+def test_a_template_and_an_empty_slot_are_nobodys() -> None:
+    """Rule 22: templates are shared, and nothing is nothing."""
+    template, empty, torn = resident("a"), Resident(0), resident("a", group="alice")
+    template.shared = True
+    empty.clear(empty=True)
+    torn.clip(torn.end)
+    asked = want("a", group="alice")
+    assert [foreign(place, asked) for place in (template, empty, torn)] == [False, False, True]
+
+
+def test_a_template_is_kept_where_it_pays() -> None:
+    """Rules 14 and 15: not below `kv.min_seconds`, not where reading takes longer than computing."""
+    made = decisions()
+    assert made.worth_keeping(want("a"), TOKENS, 1.0)
+    assert not made.worth_keeping(want("a"), TOKENS, 0.4)
+    made.store.knowledge.speeds = Speeds(prefill=0.001, restore=1e5, token_bytes=1000.0)
+    assert not made.worth_keeping(want("a"), TOKENS, 1.0)
+
+
+def test_policy_always_takes_the_templates_file_whatever_is_resident() -> None:
+    """The seed's way: also when the slot holds the same already, never another template's file."""
+    made = decisions(policy="always")
+    made.literal = True
+    stored(made, "a", prefix="@other")
+    mine = stored(made, "a", prefix="@code")
+    assert restored(made, want("a", "b", prefix="@code"), resident("a", "b")) == mine.id
+    assert restored(made, want("a", "b"), resident()) == ""

@@ -1,0 +1,115 @@
+"""The background service: the right moment, behind all users, and nothing left over when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from bioproxy import aio
+from bioproxy.gate.gate import Gate
+from bioproxy.kv.idle import IdleSaver
+from bioproxy.kv.resident import Resident
+from bioproxy.kv.want import GrantLike
+
+NEVER = 1000.0
+
+
+class Bench:
+    """An idle saver on a real gate, with one slot that is worth a save until it was saved."""
+
+    def __init__(self, *, save_after: float = 0.0, save_every: float = NEVER, tick: float = NEVER) -> None:
+        self.gate = Gate(capacity=1, limit=10, timeout=5)
+        self.place = Resident(0)
+        self.place.since = time.monotonic()
+        self.unsaved = True
+        self.saved, self.looked = asyncio.Event(), asyncio.Event()
+        self.exclusive = False
+        self.saver = IdleSaver(
+            save_after=save_after,
+            save_every=save_every,
+            growing=lambda: [self.place] if self.unsaved else [],
+            save=self.save,
+            look_after=self.look_after,
+            tick=tick,
+        )
+        self.saver.gate = self.gate
+
+    async def save(self, grant: GrantLike) -> int:
+        self.exclusive = grant.exclusive
+        self.unsaved = False
+        self.saved.set()
+        return 1
+
+    async def look_after(self) -> None:
+        self.looked.set()
+
+    def start(self) -> asyncio.Task[None]:
+        return aio.spawn(self.saver.run(), name="idle saver")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async def look() -> bool | None:
+        return condition() or None
+
+    assert await aio.poll(look, interval=0.002, deadline=10)
+
+
+async def test_what_grew_is_saved_alone_on_the_engine() -> None:
+    """Under an exclusive grant, which is given back afterwards."""
+    bench = Bench()
+    task = bench.start()
+    bench.saver.grown.set()
+    await bench.saved.wait()
+    await until(lambda: bench.gate.idle)
+    assert bench.exclusive
+    await aio.finish([task])
+
+
+async def test_a_running_request_is_waited_for() -> None:
+    """The save stands in the queue behind it."""
+    bench = Bench(save_every=0.0)
+    grant = await bench.gate.acquire()
+    task = bench.start()
+    bench.saver.grown.set()
+    await until(lambda: bool(bench.gate.queue.waiting["background"]))
+    assert not bench.saved.is_set()
+    grant.release()
+    await bench.saved.wait()
+    await aio.finish([task])
+
+
+async def test_what_is_not_worth_it_any_more_is_not_saved() -> None:
+    """While it waited for the moment, the conversation was saved by somebody else."""
+    bench = Bench(save_after=0.05)
+    task = bench.start()
+    bench.saver.grown.set()
+    await until(lambda: not bench.saver.grown.is_set())
+    bench.unsaved = False
+    await bench.gate.wait_idle(0.1)
+    assert not bench.saved.is_set()
+    await aio.finish([task])
+
+
+async def test_ending_it_leaves_no_ticket() -> None:
+    """Cancelled while it waits for a grant: the gate is as it was."""
+    bench = Bench(save_every=0.0)
+    grant = await bench.gate.acquire()
+    task = bench.start()
+    bench.saver.grown.set()
+    await until(lambda: bool(bench.gate.queue.waiting["background"]))
+    await aio.finish([task])
+    grant.release()
+    assert bench.gate.idle
+
+
+async def test_without_a_gate_nothing_is_saved() -> None:
+    """A keeper that nobody gave a gate keeps order in the folder and no more."""
+    bench = Bench(tick=0.001)
+    bench.saver.gate = None
+    task = bench.start()
+    bench.saver.grown.set()
+    await bench.looked.wait()
+    await until(lambda: not bench.saver.grown.is_set())
+    assert not bench.saved.is_set()
+    await aio.finish([task])
