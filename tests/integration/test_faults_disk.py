@@ -1,0 +1,208 @@
+"""A disk that is full, read-only or gone, and snapshots that are not what they were: users are served all the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioproxy.app import App
+from bioproxy.events import SavingPaused
+from fakes.fake_engine import FakeEngine
+from support.apps import MS
+from support.faults import CHAT, SAVING, SPEED, conversation, go_on, good, heard, ready, saved, tried
+from support.http import call
+from support.leaks import until
+
+Json = Any
+COLD = 20  # tokens that any two of these prompts share
+
+
+def engine(tmp_path: Path, **flags: Json) -> FakeEngine:
+    """A fake engine whose prefill costs something."""
+    return FakeEngine(slot_folder=tmp_path / "slots", **{"tokens_per_second": SPEED, **flags})
+
+
+async def notes(app: App) -> str:
+    """What `/status` says about the cache."""
+    return " ".join((await call(app.admin_port, "GET", "/status")).json()["kv"]["notes"])
+
+
+def the_snapshot(tmp_path: Path) -> Path:
+    """The one slot file of a conversation: the largest."""
+    return max((tmp_path / "slots").glob("bp-*.kv"), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("how", ["full", "short", "lost"])
+async def test_a_full_disk_under_the_engine(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests go on, saving stops with one warning, a metric and a line in /status, and it resumes by itself."""
+
+    def patient(app: App) -> None:
+        app.keeper.pause.first_retry = app.keeper.pause.delay = 300 * MS
+
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING, adjust=patient) as app:
+        paused = heard(app, SavingPaused)
+        await fake.faults(save=how)
+        await conversation(app, "one")
+        await until(lambda: paused)
+        assert (await call(app.admin_port, "GET", "/status")).json()["kv"]["paused"]
+        turn = await conversation(app, "two")
+        assert "bioproxy_saving_paused{" in (await call(app.admin_port, "GET", "/metrics")).text
+        await fake.faults(save="")
+        await saved(app)
+        assert len([line for line in caplog.messages if "is paused" in line]) == 1
+        assert app.keeper.statistics().paused == ""
+        assert (await go_on(app, turn))["cache_n"] > 400
+        await until(lambda: not list((tmp_path / "slots").glob("bp-tmp-*")))
+
+
+@pytest.mark.parametrize("step", ["verified", "synced", "described", "renamed"])
+async def test_a_full_disk_under_us(step: str, tmp_path: Path) -> None:
+    """ENOSPC at any step of a commit leaves no half snapshot; the next one is kept."""
+
+    def full(done: str) -> None:
+        if done == step:
+            raise OSError(28, "No space left on device")
+
+    def fill(app: App) -> None:
+        app.keeper.store.step = full
+
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:
+        fill(app)
+        await conversation(app, "one")
+        await until(lambda: app.keeper.statistics().paused == "disk")
+        assert app.keeper.statistics().snapshots == 0
+        app.keeper.store.step = lambda _step: None
+        await saved(app)
+
+
+async def test_what_must_stay_free_stays_free(tmp_path: Path) -> None:
+    """`kv.min_free` above what there is: nothing is written, and it says so."""
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={**SAVING, "min_free": 1 << 59}) as app:
+        await conversation(app, "one")
+        await until(lambda: app.keeper.statistics().paused)
+        assert app.keeper.statistics().snapshots == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root may write to")
+async def test_a_read_only_folder(tmp_path: Path) -> None:
+    """The folder cannot be written: served without snapshots, and /status names the folder."""
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={**SAVING, "directory": "/proc/self"}) as app:
+        await conversation(app, "one")
+        assert "cannot write to the snapshot folder /proc/self" in await notes(app)
+
+
+async def test_a_folder_that_is_not_the_engines(tmp_path: Path) -> None:
+    """The engine writes somewhere else: served, and /status names the key to set."""
+    other = tmp_path / "other"
+    other.mkdir()
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={**SAVING, "directory": str(other)}) as app:
+        await conversation(app, "one")
+        assert "kv.directory" in await notes(app)
+        assert list(other.glob("*.kv")) == []
+
+
+async def test_a_folder_that_the_engine_cannot_write(tmp_path: Path) -> None:
+    """Found out when we attach, told in /status, never an error to a user."""
+    async with engine(tmp_path, faults={"save": "full"}) as fake, tried(fake, tmp_path, kv=SAVING) as app:
+        await conversation(app, "one")
+        assert "the engine cannot write into its slot folder" in await notes(app)
+
+
+def truncate(path: Path) -> None:
+    """The end is missing: llama-server would die of it."""
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def garble(path: Path) -> None:
+    """As long as before, and nonsense."""
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def replace(path: Path) -> None:
+    """Another file of the same name, size and times."""
+    status, copy = path.stat(), path.with_suffix(".copy")
+    copy.write_bytes(os.urandom(status.st_size))
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("spoil", [truncate, garble, replace, Path.unlink])
+async def test_a_spoiled_snapshot_never_reaches_the_engine(spoil: Any, tmp_path: Path) -> None:
+    """Spoiled while we run: the request is served cold, the engine lives, the snapshot is gone from the list."""
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:
+        turn = await conversation(app, "one")
+        await saved(app)
+        spoil(the_snapshot(tmp_path))
+        await fake.restart()
+        await ready(app, generation=2)
+        await fake.forget()
+        assert (await go_on(app, turn))["cache_n"] < COLD
+        assert all("action=restore" not in request.target for request in await fake.requests())
+        assert app.attachment.generation == 2
+
+
+@pytest.mark.parametrize("spoil", [truncate, garble, replace, Path.unlink])
+async def test_a_snapshot_spoiled_while_we_were_away(spoil: Any, tmp_path: Path) -> None:
+    """Found at the next start, removed with its description; what is whole stays."""
+    async with engine(tmp_path) as fake:
+        async with tried(fake, tmp_path, kv=SAVING) as app:
+            first, second = await conversation(app, "one"), await conversation(app, "two", words=300)
+            await saved(app, 2)
+        spoiled = the_snapshot(tmp_path)
+        spoil(spoiled)
+        await fake.restart()
+        async with tried(fake, tmp_path, kv=SAVING) as app:
+            assert not list((tmp_path / "slots").glob(f"{spoiled.stem}*"))
+            assert (await go_on(app, first))["cache_n"] < COLD
+            assert (await go_on(app, second))["cache_n"] > 300
+
+
+async def test_a_foreign_snapshot_is_not_believed(tmp_path: Path) -> None:
+    """Another conversation's content in place, same size and times: the engine's own counts give it away."""
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:
+        turn, _ = await conversation(app, "one"), await conversation(app, "six")
+        await saved(app, 2)
+        by_age = sorted(app.keeper.list(), key=lambda one: one.created)
+        paths = [tmp_path / "slots" / one.name for one in by_age]
+        status, content = paths[0].stat(), paths[1].read_bytes()
+        assert status.st_size == len(content)
+        paths[0].write_bytes(content)
+        os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+        await fake.restart()
+        await ready(app, generation=2)
+        answer = await call(app.proxy_port, "POST", CHAT, data={"messages": turn, "max_tokens": 4})
+        async with FakeEngine() as other:
+            cold = await other.post(CHAT, {"messages": turn, "max_tokens": 4})
+        assert answer.json()["choices"] == cold.json()["choices"]
+        assert "quarantined" in app.keeper.statistics().dropped
+
+
+async def test_two_of_us_on_one_folder(tmp_path: Path) -> None:
+    """The second one serves without snapshots and says who holds the folder; when the first one ends, it takes over."""
+    slots = tmp_path / "slots"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with engine(tmp_path) as one, FakeEngine(slot_folder=slots, tokens_per_second=SPEED) as other:
+        async with tried(one, tmp_path / "a", kv=SAVING) as first:
+            turn = await conversation(first, "one")
+            await saved(first)
+            async with tried(other, tmp_path / "b", kv=SAVING) as second:
+                await conversation(second, "two")
+                assert f"in use by bioproxy, process {os.getpid()}" in await notes(second)
+                assert (await go_on(first, turn))["cache_n"] > 400
+        async with tried(other, tmp_path / "b", kv=SAVING) as second:
+            await conversation(second, "three")
+            await saved(second, 2)
+
+
+async def test_a_state_folder_that_goes_away(tmp_path: Path) -> None:
+    """Pins and heads cannot be kept: requests go on, and the end is an orderly one."""
+    template = tmp_path / "code.txt"
+    template.write_text("the house rules <{message}>")
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, prefixes={"@code": str(template)}) as app:
+        shutil.rmtree(tmp_path / "state")
+        assert (await good(app, "@code what?")).status == 200
