@@ -296,6 +296,9 @@ async def test_a_folder_that_is_gone_stops_saving_until_it_is_back(tmp_path: Pat
         shutil.rmtree(folder)
         assert await one.save_idle() == 0
         assert one.keeper.statistics().paused == "folder"
+        for _ in range(2):
+            await one.keeper.look_after()
+        assert one.keeper.statistics().paused == "folder"
         assert (await one.ask(LONG, first.answer, " more")).evaluated < 10
         folder.mkdir()
         await one.keeper.look_after()

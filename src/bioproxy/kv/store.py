@@ -45,6 +45,7 @@ class Store:
         self.bus = bus
         self.wall = wall
         self.step = step
+        self.path: Path | None = None  # the folder that we want, whether or not it can be had
         self.folder: Folder | None = None
         self.index = Index()
         self.ledger = Ledger()
@@ -63,6 +64,7 @@ class Store:
 
     async def open(self, path: Path) -> None:
         """Own the folder at `path` and read what is in it. Raises FolderError; there is no folder then."""
+        self.path = path
         async with self.lock:
             if self.folder is not None and self.folder.path != path:
                 await self.shut()
@@ -88,14 +90,13 @@ class Store:
 
     async def reopen(self) -> None:
         """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
-        folder = self.folder
-        if folder is None:
+        if self.path is None:
             return
         async with self.lock:
-            if await asyncio.to_thread(folder.holds):
-                await asyncio.to_thread(folder.probe)
+            if self.folder is not None and await asyncio.to_thread(self.folder.holds):
+                await asyncio.to_thread(self.folder.probe)
                 return
-        await self.open(folder.path)
+        await self.open(self.path)
 
     async def shut(self) -> None:
         """Write the ledger and give the folder back; the lock is held by the caller."""
@@ -137,7 +138,8 @@ class Store:
 
     def measure(self) -> None:
         """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
-        assert self.folder is not None
+        if self.folder is None:
+            raise FolderError(f"the snapshot folder {self.path} cannot be used")
         self.free = self.folder.free()
         self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
 
@@ -269,7 +271,8 @@ class Store:
         old = self.index.aged(before=self.wall() - self.config.max_age)
         await self.drop([one for one in old if one.id not in self.pinned], "aged")
         async with self.lock:
-            await asyncio.to_thread(self.measure)
+            if self.folder is not None:
+                await asyncio.to_thread(self.measure)
             await self.make_room()
             await self.write_marks()
             await self.write_ledger()
