@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import msgspec
 
@@ -88,9 +89,10 @@ class Pool:
 
     def judged(self, response: Response, *, upgrade: bool) -> Response:
         """The response, where it is one; its error otherwise, with the engine's address in the sentence."""
-        if response.error is None and response.upgraded and not upgrade:
+        if response.error is None and response.status == 101 and not (upgrade and response.upgraded):
             response.abort()
             response.error = EngineProtocolError("the engine changed the protocol without being asked")
+            response.pieces.clear()
         if response.error is not None and not response.pieces:
             raise type(response.error)(f"{response.error.message} ({self.origin})") from None
         return response
@@ -107,7 +109,9 @@ class Pool:
         except TimeoutError:
             raise self.unavailable(f"no connection within {self.connect_timeout:g} s") from None
         except OSError as error:
-            raise self.unavailable(error.strerror or str(error)) from error
+            number = error.errno or 0  # negative where a name is nobody's
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+            raise self.unavailable(reason) from error
         if self.closing:
             connection.abort()
         self.check_open()
