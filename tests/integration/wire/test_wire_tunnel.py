@@ -10,9 +10,7 @@ from support.leaks import until
 from support.wire_rig import Wire, client, get, ok, proxying
 
 ASKED = get(b"/ws", b"Connection: keep-alive, Upgrade", b"Upgrade: WebSocket", b"Sec-WebSocket-Key: k")
-SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: a\r\n\r\n"
-)
+SWITCH = b"HTTP/1.1 101 Switch\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: a\r\n\r\n"
 
 
 async def echo(wire: Wire) -> None:

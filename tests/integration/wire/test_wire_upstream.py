@@ -12,7 +12,6 @@ from support.leaks import until
 from support.ports import free_port
 from support.wire_rig import MS, Wire, chunk, engine, ok
 
-
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
