@@ -57,7 +57,7 @@ async def test_several_slots_that_keep_what_they_hold(flags: Json, tmp_path: Pat
 
 
 async def test_slots_that_the_engine_clears_are_told(tmp_path: Path) -> None:
-    """-np 4 as llama-server's default has it (unified, idle slots cleared): served, and `/status` says what mends it."""
+    """-np 4 as llama-server has it by default (idle slots cleared): served, and `/status` says what mends it."""
     engine = llama_server(tmp_path, parallel=4, kv_unified=True)
     async with engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
         talk = Conversation(client)
