@@ -112,6 +112,22 @@ async def test_a_folder_that_the_engine_cannot_write(tmp_path: Path) -> None:
         assert "the engine cannot write into its slot folder" in await notes(app)
 
 
+async def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    """Deleted under our feet: requests go on; made anew: snapshots are written again."""
+    async with (
+        FakeEngine(slot_folder=tmp_path / "slots", tokens_per_second=SPEED) as fake,
+        tried(fake, tmp_path, kv=SAVING) as app,
+    ):
+        await conversation(app, "one")
+        await saved(app)
+        shutil.rmtree(tmp_path / "slots")
+        await conversation(app, "two")
+        await until(lambda: app.keeper.statistics().paused == "folder")
+        await until(lambda: app.keeper.pause.delay >= 80 * MS)  # it has looked again, twice
+        (tmp_path / "slots").mkdir()
+        await until(lambda: app.keeper.statistics().snapshots == 1 and list((tmp_path / "slots").glob("bp-*.kv")))
+
+
 def truncate(path: Path) -> None:
     """The end is missing: llama-server would die of it."""
     os.truncate(path, path.stat().st_size - 100)
