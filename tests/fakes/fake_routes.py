@@ -77,7 +77,7 @@ class Routes:
                 await waiting
         except Refused as error:
             reply.error(error.status, error.message, error.kind)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reply.error(400, f"[json.exception] {error!r}", BAD)
         return True
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bioproxy.app import App
+from bioproxy.config.schema import Key
 from bioproxy.events import Event
 from fakes.fake_engine import FakeEngine
 from support.apps import MS, running_app
@@ -64,9 +65,15 @@ async def tried(
         async with nothing_leaked(app):
             yield app
             await ready(app)
-            answer = await good(app)
+            answer = await good(app, headers=authority(app))
             assert answer.status == 200, answer.text
     assert await engine.violations() == []
+
+
+def authority(app: App) -> dict[str, str]:
+    """The header that the first of `api_keys` asks for; nothing where there are none."""
+    keys = [key.key for key in app.config.api_keys if isinstance(key, Key)]
+    return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
 
 async def ready(app: App, *, generation: int = 0) -> None:
