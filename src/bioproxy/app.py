@@ -134,6 +134,7 @@ class App:
             expect_pid=(lambda: launched.pid) if launched else (lambda: None),
             stall_timeout=self.config.stall_timeout,
         )
+        self.pool.on_lost = lambda: attachment.suspect("it closed a connection that lay idle")
         attachment.on_ready = self.engine_ready
         attachment.on_gone = self.engine_gone
         attachment.on_stuck = self.engine_stuck

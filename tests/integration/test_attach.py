@@ -50,6 +50,26 @@ async def test_ready_engine(tmp_path: Path) -> None:
     assert (attachment.generation, facts.media, facts.sleeping) == (1, False, False)
 
 
+async def test_first_look_is_told() -> None:
+    """That nobody is there is news at the beginning, and only then: until the first look nobody knows."""
+    told = Told()
+    async with running(make(f"http://127.0.0.1:{free_port()}", told)) as attachment:
+        await told.until("absent")
+        for _ in range(3):
+            await attachment.look_now()
+    assert told.names() == ["absent"]
+
+
+async def test_look_now_waits_for_what_comes_of_it() -> None:
+    """Whoever asks gets the state of a look of now, however far apart the looks are."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told, interval=60.0)) as attachment:
+        await attachment.wait_ready()
+        await fake.kill()
+        await attachment.look_now()
+        assert attachment.state == "absent"
+
+
 @pytest.mark.real_engine
 async def test_real_engine(tmp_path: Path) -> None:
     """The real engine is found likewise; restarted behind our back it is another generation."""

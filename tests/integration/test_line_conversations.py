@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bioproxy.app import App
 from support.conversation import Conversation, openai_client
 from support.http import call
 from support.kv_rig import text
@@ -29,6 +30,21 @@ async def test_a_conversation_survives_the_engine(tmp_path: Path) -> None:
         turn = await talk.say("go on")
         assert turn.cached >= talk.turns[0].prompt - SLACK
         assert await evaluated(engine) < 100
+
+
+async def test_a_restart_is_noticed_at_once(tmp_path: Path) -> None:
+    """With the looks at the engine seconds apart: its end is seen, and who asks first after it does not go in cold."""
+
+    def leisurely(app: App) -> None:
+        app.attachment.interval = 60
+
+    engine = llama_server(tmp_path)
+    async with engine, line(engine, tmp_path, adjust=leisurely) as app, openai_client(app.proxy_port) as client:
+        talk = Conversation(client)
+        await talk.say(text(300, "A long story."))
+        await conversations_saved(app)
+        await engine.restart()
+        assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
 
 
 async def test_another_question_finds_the_common_beginning(tmp_path: Path) -> None:

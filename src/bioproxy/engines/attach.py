@@ -125,6 +125,7 @@ class Attachment:
         self.looks = self.unanswered = self.changes = 0
         self.asleep = slept()
         self.now = asyncio.Event()
+        self.looked = asyncio.Event()  # the next look is over
         self.is_ready = asyncio.Event()
 
     def statistics(self) -> AttachmentStatistics:
@@ -137,6 +138,11 @@ class Attachment:
         """Something went wrong with a request: look now."""
         log.debug("looking at the engine now: %s", reason)
         self.now.set()
+
+    async def look_now(self, *, patience: float = EAGER) -> None:
+        """Have it looked at, and wait for what came of it, `patience` seconds at most."""
+        self.now.set()
+        await aio.wait_first(self.looked, timeout=patience)
 
     def watch(self, received: Callable[[], int], cancel: Callable[[str], None]) -> Callable[[], None]:
         """Watch a running request for silence; see Stall.watch."""
@@ -164,6 +170,8 @@ class Attachment:
             self.now.clear()
             await self.notice_sleep()
             await self.look()
+            self.looked.set()
+            self.looked = asyncio.Event()
             await aio.wait_first(self.now, timeout=self.pause())
 
     def pause(self) -> float:

@@ -12,13 +12,16 @@ from bioproxy.gate.gate import Grant
 async def acquire(exchange: Exchange, engine: Engine, *, key: object = None, exclusive: bool = False) -> Grant:
     """A grant for this exchange's client; `exclusive`: once nothing else runs.
 
-    The wait is noted also where it was in vain: who gave up after a minute belongs into the histogram of waits. Raises
-    what the gate raises (QueueFull, QueueTimeout, the shutdown's error).
+    An engine that was absent is looked at first: if it is back, it must not get requests before it is attached, for
+    they would not find their cache. The wait is noted also where it was in vain: who gave up after a minute belongs
+    into the histogram of waits. Raises what the gate raises (QueueFull, QueueTimeout, the shutdown's error).
     """
     record, principal = exchange.record, exchange.principal
     record.gated = True
     started = time.monotonic()
     try:
+        if engine.attachment.state == "absent":
+            await engine.attachment.look_now()
         return await engine.gate.acquire(
             work=record.work,
             client=record.client,

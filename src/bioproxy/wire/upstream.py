@@ -12,8 +12,8 @@ Cancelling whoever waits in `request` closes the connection, which is the only w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+from collections.abc import Callable
 
 import msgspec
 
@@ -51,6 +51,7 @@ class Pool:
         self.active: set[EngineConnection] = set()  # in use
         self.open: set[EngineConnection] = set()  # all, until they are really gone
         self.gone = asyncio.Event()  # none is open
+        self.on_lost: Callable[[], None] = lambda: None  # called when the engine closes what lies idle
         self.expiry: asyncio.TimerHandle | None = None
         self.closing = False
         self.opened = self.requests = self.reused = self.retried = 0
@@ -158,13 +159,14 @@ class Pool:
             self.expiry = loop.call_later(self.idle_timeout, self.expire)
 
     def closed(self, connection: EngineConnection) -> None:
-        """A connection is gone."""
+        """A connection is gone; what we closed ourselves was taken off the idle ones before."""
         self.active.discard(connection)
         self.open.discard(connection)
         if not self.open:
             self.gone.set()
-        with contextlib.suppress(ValueError):  # most were not idle
+        if connection in self.idle:
             self.idle.remove(connection)
+            self.on_lost()
 
     def expire(self) -> None:
         """Close what was idle for too long; one timer for all, while there are any."""

@@ -267,6 +267,27 @@ async def test_idle_connections_can_be_dropped() -> None:
         assert played.connections == 2
 
 
+@pytest.mark.parametrize("ours", [True, False])
+async def test_idle_connection_that_the_engine_closes_is_told(ours: bool) -> None:
+    """The engine's end shows there before anyone asks; connections that we close ourselves tell nothing."""
+
+    async def script(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(ok(b"hi"))
+        await asked.wait()
+
+    asked = asyncio.Event()
+    async with engine(script) as (_, pool):
+        told: list[bool] = []
+        pool.on_lost = lambda: told.append(True)
+        await (await ask(pool)).read()
+        if ours:
+            pool.drop_idle()
+        asked.set()
+        await until(lambda: pool.statistics().open == 0)
+        assert told == ([] if ours else [True])
+
+
 async def test_closed_pool_serves_nothing() -> None:
     """`close` ends requests under way, and later ones get a sentence."""
     asked = asyncio.Event()
