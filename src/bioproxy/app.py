@@ -29,7 +29,7 @@ from bioproxy.config.schema import Config, Prefix
 from bioproxy.engines.attach import Attachment
 from bioproxy.engines.launch import Launched, launch
 from bioproxy.engines.llama import EngineFacts, Llama
-from bioproxy.errors import BioproxyError, ConfigError
+from bioproxy.errors import BioproxyError, ConfigError, Problem
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.engine import Engine
@@ -67,9 +67,13 @@ SETTLE_SECONDS = 2.0  # kv-rule 5: `/slots` no more often than that
 
 
 def state_folder(config: Config) -> Path:
-    """Where pins and heads live: a folder per proxy port, so that two instances do not mix; made 0700."""
+    """Where pins and heads live: a folder per proxy port, so that two instances do not mix; made 0700. ConfigError."""
     folder = Path(config.state_directory) / str(config.proxy_port)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        sentence = f"the folder {folder} cannot be made: {error.strerror or error}; choose another one"
+        raise ConfigError([Problem(sentence, key="state_directory")]) from error
     return folder
 
 

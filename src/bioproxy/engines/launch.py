@@ -28,7 +28,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.config.schema import Config
-from bioproxy.engines import flags
+from bioproxy.engines import flags, gguf
 from bioproxy.engines.process import Exit, Process, ProcessStatistics
 from bioproxy.errors import ConfigError, Problem
 
@@ -73,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def launch(config: Config) -> Launched:
     """Decide how `config.model` is served; nothing is started yet. ConfigError says what is missing."""
+    check_model(config.model)
     folder = config.kv.directory or str(Path(config.state_directory, str(config.proxy_port), "slots"))
     plan = make_plan(
         config.model, config.engine_arguments, slot_folder=folder, key=config.backend_key, environment=os.environ
@@ -82,6 +83,17 @@ def launch(config: Config) -> Launched:
     if plan.slot_folder:
         make_private(plan.slot_folder)
     return Launched(plan)
+
+
+def check_model(path: str) -> None:
+    """ConfigError for what no engine can load: an engine would be started for ever, and only its log say so."""
+    try:
+        with Path(path).open("rb") as file:
+            magic = file.read(len(gguf.MAGIC))
+    except OSError as error:
+        raise ConfigError([Problem(f"{path} cannot be read: {error.strerror or error}", key="model")]) from error
+    if magic != gguf.MAGIC:
+        raise ConfigError([Problem(f"{path} is no GGUF file: it begins with {magic!r}", key="model")])
 
 
 def make_plan(
