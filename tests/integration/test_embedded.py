@@ -83,9 +83,9 @@ def engine(model: Path, *arguments: str, **options: Any) -> Iterator[Engine]:
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    """Exit code and last line of an engine that cannot start."""
+    """Exit code and last line of ours from an engine that cannot start; llama.cpp's log thread may speak after it."""
     ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=15, check=False)
-    return ended.returncode, ended.stderr.splitlines()[-1]
+    return ended.returncode, [line for line in ended.stderr.splitlines() if line.startswith("bioproxy engine: ")][-1]
 
 
 @pytest.fixture(scope="module")
