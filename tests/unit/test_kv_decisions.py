@@ -119,6 +119,7 @@ def test_a_hopeless_model_gets_no_restore_and_no_save() -> None:
     made = decisions()
     stored(made, "a")
     made.store.knowledge.bad = 2
+    made.store.knowledge.bad_at = made.store.wall()
     assert restored(made, want("a", "b"), resident()) == ""
     assert not made.worth_saving(resident("a"), TOKENS)
     assert not made.worth_keeping(want("a"), TOKENS, 60.0)
@@ -232,3 +233,34 @@ def test_policy_always_takes_the_templates_file_whatever_is_resident() -> None:
     mine = stored(made, "a", prefix="@code")
     assert restored(made, want("a", "b", prefix="@code"), resident("a", "b")) == mine.id
     assert restored(made, want("a", "b"), resident()) == ""
+
+
+def test_what_was_worthless_may_be_kept_again_the_next_day() -> None:
+    """Rule 6: a chat template with a date in it makes yesterday's file worthless, and today's is another one."""
+    made = decisions()
+    now = made.store.wall()
+    stored(made, "a", template=True, prefix="@code", quarantined="the engine used none of it", created=now - 3600)
+    assert not made.worth_keeping(want("a"), TOKENS, 1.0)
+    made.store.wall = lambda: now + 86400
+    assert made.worth_keeping(want("a"), TOKENS, 1.0)
+
+
+def test_on_several_slots_a_small_beginning_is_not_restored() -> None:
+    """Rule 23: below a tenth of the prompt the server would send the request to another slot."""
+    made = decisions()
+    snapshot = stored(made, "a" * 50)
+    long, short = want("a" * 50, "b" * 5000), want("a" * 50, "b" * 100)
+    assert restored(made, long, resident()) == snapshot.id
+    made.several = True
+    assert restored(made, long, resident()) == ""
+    assert restored(made, short, resident()) == snapshot.id
+
+
+def test_what_cannot_be_restored_covers_nothing() -> None:
+    """Rule 19: a branch of the conversation on disk is no help to a model that cannot diverge."""
+    made = decisions()
+    place = resident("a", "b")
+    stored(made, "a", "x")
+    assert made.unsaved(place) == TOKENS
+    made.store.knowledge.diverging = "worthless"
+    assert made.unsaved(place) == 2 * TOKENS

@@ -11,7 +11,7 @@ import pytest
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
-from bioproxy.kv.fingerprint import Watch, fingerprint, has_window
+from bioproxy.kv.fingerprint import Watch, fingerprint, has_window, seen
 from bioproxy.kv.notes import DRAFT, examine
 
 STARTED = time.time() + 60  # a process that starts after every file of these tests was written
@@ -150,6 +150,15 @@ def test_a_touched_model_is_read_again_once(tmp_path: Path) -> None:
     assert watch.changed() == ""
     assert watch.changed() == ""
     assert len(reads) == 2
+
+
+def test_a_process_is_asked_for_its_own_view_of_a_file(tmp_path: Path) -> None:
+    """In a container another file may have the same name."""
+    path = str(model(tmp_path / "a.gguf"))
+    assert seen(path, os.getpid()) == path
+    assert seen(path, None) == path
+    assert seen(str(tmp_path / "missing.gguf"), os.getpid()) == ""
+    assert seen(str(tmp_path / "missing.gguf"), None) == ""
 
 
 def test_a_header_that_cannot_be_read_leaves_the_window_open(tmp_path: Path) -> None:

@@ -34,20 +34,21 @@ def test_a_model_that_never_uses_a_restore_is_given_up() -> None:
     """Rule 6: two worthless restores and no good one (sliding windows of older builds); one good one is enough."""
     hopeless, mixed = Knowledge(), Knowledge()
     for knowledge in (hopeless, mixed):
-        knowledge.restored(1000, 0, exact=True, template=True)
-    after_one = hopeless.hopeless
-    mixed.restored(1000, 1000, exact=True, template=True)
+        knowledge.restored(1000, 0, exact=True, template=True, now=5.0)
+    after_one = hopeless.hopeless(0.0)
+    mixed.restored(1000, 1000, exact=True, template=True, now=5.0)
     for knowledge in (hopeless, mixed):
-        knowledge.restored(1000, 0, exact=True, template=True)
-    assert (after_one, hopeless.hopeless, mixed.hopeless) == (False, True, False)
+        knowledge.restored(1000, 0, exact=True, template=True, now=5.0)
+    assert (after_one, hopeless.hopeless(0.0), mixed.hopeless(0.0)) == (False, True, False)
+    assert not hopeless.hopeless(since=6.0)
 
 
 def test_diverging_restores_are_judged_apart() -> None:
     """Rule 19: a diverging restore that brought nothing says something about the model, not about the file."""
     knowledge = Knowledge()
-    assert knowledge.restored(1000, 0, exact=False, template=True) == "short"
+    assert knowledge.restored(1000, 0, exact=False, template=True, now=5.0) == "short"
     assert (knowledge.diverging, knowledge.bad) == ("worthless", 0)
-    assert knowledge.restored(1000, 995, exact=False, template=True) == "good"
+    assert knowledge.restored(1000, 995, exact=False, template=True, now=5.0) == "good"
     assert knowledge.diverging == "good"
 
 

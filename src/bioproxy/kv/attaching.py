@@ -76,6 +76,7 @@ class Attaching:
         self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"
         self.decisions.findings = examine(facts, self.fingerprint, self.config)
         self.decisions.literal = self.config.policy == "always" and facts.slots == 1
+        self.decisions.several = facts.slots > 1
         if self.decisions.findings.restores:
             await self.open_folder(facts)
         self.say()
@@ -159,7 +160,7 @@ class Attaching:
             await asyncio.to_thread(files.make_folder_private, folder, folder / name)
         except EngineRefused as error:
             findings.deny(f"the engine cannot write into its slot folder: {error.message}")
-        except files.Unverified:
+        except (files.Unverified, OSError):
             findings.deny(
                 f"the engine's slot files do not appear in {folder}; set kv.directory to the folder that the engine "
                 "calls --slot-save-path"

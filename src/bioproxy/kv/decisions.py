@@ -12,10 +12,11 @@ from bioproxy.config.schema import Kv
 from bioproxy.kv import policy
 from bioproxy.kv.index import Match
 from bioproxy.kv.notes import Findings
-from bioproxy.kv.resident import Resident
+from bioproxy.kv.resident import SIMILAR, Resident
 from bioproxy.kv.store import Store
 from bioproxy.kv.want import Want
 
+RETRY = 86400.0  # seconds after which something worthless may be tried anew: a date in a chat template changes daily
 CANDIDATES = 8  # snapshots that are weighed for one request, the longest beginnings first
 
 
@@ -36,6 +37,7 @@ class Decisions:
         self.store = store
         self.findings = Findings(restores=False, saves=False)
         self.literal = False  # kv.policy: always, on one slot
+        self.several = False  # the engine has several slots, and chooses one by itself
 
     def plan(self, want: Want, place: Resident, position: int, *, restoring: bool, saving: bool) -> Plan | None:
         """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing."""
@@ -50,13 +52,18 @@ class Decisions:
             plan.save = self.worth_saving(place, min(self.unsaved(place), lost), displaced=True)
         return plan if plan.save or erase or match is not None else None
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether restores are worth nothing on this model (rule 6), as far as was seen in the last day."""
+        return self.store.knowledge.hopeless(self.store.wall() - RETRY)
+
     # restoring
 
     def best(self, want: Want, position: int) -> Match | None:
         """The snapshot that spares most, if its restore pays (rules 15 and 19); `position` cuts are resident."""
         if self.literal:
             return self.best_literal(want)
-        if self.store.knowledge.hopeless:
+        if self.hopeless:
             return None
         resident = want.cuts[position - 1].digest if position else b""
         best, gain = None, 0.0
@@ -64,7 +71,8 @@ class Decisions:
         for number, match in enumerate(found):
             if number >= CANDIDATES:
                 break
-            gained = self.gain(match, resident) if self.trusted(match) else 0.0
+            useful = self.trusted(match) and self.found_again(match, want)
+            gained = self.gain(match, resident) if useful else 0.0
             if gained > gain:
                 best, gain = match, gained
         return best
@@ -86,6 +94,11 @@ class Decisions:
             return match.exact and match.snapshot.template
         return match.exact or self.store.knowledge.diverging != "worthless"
 
+    def found_again(self, match: Match, want: Want) -> bool:
+        """Whether the server will send the request to the restored slot: it wants a tenth of the prompt in common."""
+        offset = next((cut.offset for cut in want.cuts if cut.digest == match.digest), 0)
+        return not self.several or offset > SIMILAR * want.size
+
     def gain(self, match: Match, resident: bytes) -> float:
         """Seconds that restoring `match` spares over what is resident; 0 where it does not pay."""
         speeds = self.store.knowledge.speeds
@@ -106,7 +119,7 @@ class Decisions:
     def covered(self, place: Resident) -> int:
         """Tokens of a slot's content that its conversation could restore from disk."""
         found = self.store.index.matches(place.cuts, scope=self.store.scope, group=place.group)
-        match = next(found, None)
+        match = next((match for match in found if self.trusted(match)), None)
         if match is None:
             return 0
         whole = match.exact and match.digest == place.end
@@ -116,7 +129,7 @@ class Decisions:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
         knowledge = self.store.knowledge
         token_bytes = knowledge.speeds.token_bytes or (knowledge.guess if displaced else 0.0)
-        if knowledge.hopeless or (displaced and not token_bytes):
+        if self.hopeless or (displaced and not token_bytes):
             return False  # worthless, or nobody can say how long it would take
         return policy.worth_saving(
             unsaved,
@@ -130,10 +143,11 @@ class Decisions:
     def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
         """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""
         scope, speeds = self.store.scope, self.store.knowledge.speeds
-        if self.store.knowledge.hopeless or seconds < self.config.min_seconds:
+        if self.hopeless or seconds < self.config.min_seconds:
             return False
         earlier = self.store.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
-        if any(one.quarantined and one.build == scope.build for one in earlier):
+        lately = self.store.wall() - RETRY
+        if any(one.quarantined and one.build == scope.build and one.created > lately for one in earlier):
             return False
         return seconds > tokens * speeds.token_bytes / speeds.restore
 

@@ -42,6 +42,10 @@ class Unverified(BioproxyError):
     code = "snapshot_unverified"
 
 
+class Missing(Unverified):
+    """There is no such file."""
+
+
 class Stamp(msgspec.Struct, frozen=True):
     """What the file system tells about a file: enough to see that somebody touched it."""
 
@@ -59,7 +63,7 @@ def look(path: Path) -> Stamp:
     try:
         status = path.stat(follow_symlinks=False)
     except FileNotFoundError as error:
-        raise Unverified(f"{path.name} is not in {path.parent}") from error
+        raise Missing(f"{path.name} is not in {path.parent}") from error
     except OSError as error:
         raise Unverified(f"cannot look at {path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):

@@ -13,6 +13,7 @@ files are compared again.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -94,8 +95,8 @@ def watch_files(
 ) -> Iterable[object]:
     """Identify the model and what is added to it. Where its file cannot be read, what the engine tells must do."""
     parts: list[object] = []
-    if facts.model_path and Path(facts.model_path).is_file():
-        parts.append(watch.add(facts.model_path, started=facts.started))
+    if facts.model_path and (path := seen(facts.model_path, facts.pid)):
+        parts.append(watch.add(path, started=facts.started))
         visible.append("model file")
     else:
         told = (facts.model_path, facts.alias, facts.context, facts.slots)
@@ -103,13 +104,33 @@ def watch_files(
         visible.append("model path, context and slots as the engine tells them")
         hidden.append(f"model file ({facts.model_path or 'unknown'} cannot be read here)")
     for flag, path, scale in arguments.files:
-        if Path(path).is_file():
-            parts.append((flag, watch.add(path, started=facts.started), scale))
+        if file := seen(path, facts.pid):
+            parts.append((flag, watch.add(file, started=facts.started), scale))
             visible.append(f"{flag} {Path(path).name}")
         else:
             parts.append((flag, path, scale))
             hidden.append(f"{flag} {path} (cannot be read here)")
     return parts
+
+
+def seen(path: str, pid: int | None) -> str:
+    """The file that the engine's process sees under `path`; empty where we cannot see it.
+
+    In a container another file may have the same name: Linux shows a process's own view under /proc/<pid>/root.
+    """
+    inside = Path(f"/proc/{pid}/root")
+    try:
+        if pid and sys.platform == "linux" and inside.exists():
+            own = inside / path.lstrip("/")
+            if not own.is_file():
+                return ""
+            return path if Path(path).exists() and own.samefile(path) else str(own)
+    except OSError:  # another user's process: what we see under this name is all that there is to see
+        pass
+    try:
+        return path if Path(path).is_file() else ""
+    except OSError:
+        return ""
 
 
 class Watch:

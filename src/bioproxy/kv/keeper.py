@@ -40,6 +40,7 @@ from bioproxy.kv.fingerprint import Identify
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.idle import TICK, IdleSaver
 from bioproxy.kv.index import usable
+from bioproxy.kv.notes import Findings
 from bioproxy.kv.pause import FIRST_RETRY, Pause
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Resident, Residents
@@ -56,6 +57,7 @@ __all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics
 
 log = logging.getLogger(__name__)
 
+UNEXPECTED = "something unexpected happened when the engine was looked at: no snapshots; see the log"
 HOPELESS = (
     "restores are worth nothing on this model with this build (sliding-window or hybrid attention): no snapshots are "
     "used; a llama.cpp whose slot files hold checkpoints mends that"
@@ -115,7 +117,11 @@ class Keeper:
     async def attached(self, facts: EngineFacts) -> None:
         """The engine is up, and nobody uses it through us yet: learn what it is and open its folder. Never raises."""
         self.actions.doubt = ""
-        await self.attaching.run(facts)
+        try:
+            await self.attaching.run(facts)
+        except Exception:
+            log.exception("the engine is served without snapshots: what it can do was not found out")
+            self.decisions.findings = Findings(restores=False, saves=False, notes=(UNEXPECTED,))
         self.last = self.clock()
 
     def gone(self, reason: str) -> None:
@@ -241,12 +247,14 @@ class Keeper:
     def verdict(self, snapshot: Snapshot, prepared: Prepared, cached: int) -> str:
         """`ok` or `worthless`; a worthless snapshot is quarantined."""
         knowledge = self.store.knowledge
-        self.store.used(snapshot, gained=cached * self.speeds.prefill - prepared.seconds)
-        found = knowledge.restored(prepared.expected, cached, exact=prepared.exact, template=snapshot.template)
+        found = knowledge.restored(
+            prepared.expected, cached, exact=prepared.exact, template=snapshot.template, now=self.store.wall()
+        )
         if found != "worthless":
+            self.store.used(snapshot, gained=cached * self.speeds.prefill - prepared.seconds)
             return "ok"
         self.store.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
-        if knowledge.hopeless:
+        if self.decisions.hopeless:
             self.attaching.add_note(HOPELESS)
         return "worthless"
 

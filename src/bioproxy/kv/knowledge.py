@@ -34,25 +34,26 @@ class Knowledge(msgspec.Struct, kw_only=True):
     guess: float = 0.0
     good: int = 0
     bad: int = 0
+    bad_at: float = 0.0  # unix time
     diverging: Literal["unknown", "good", "worthless"] = "unknown"
     refused: tuple[str, ...] = ()
 
-    @property
-    def hopeless(self) -> bool:
-        """Restores were worthless whenever one was tried: this model gets none with this build."""
-        return self.good == 0 and self.bad >= HOPELESS
+    def hopeless(self, since: float) -> bool:
+        """Whether every restore was worthless with this build, the last one after the unix time `since`."""
+        return self.good == 0 and self.bad >= HOPELESS and self.bad_at > since
 
     def upgraded(self, build: str) -> Knowledge:
         """What still holds with another build: the speeds."""
         return self if build == self.build else Knowledge(build=build, speeds=self.speeds, guess=self.guess)
 
-    def restored(self, expected: int, cached: int, *, exact: bool, template: bool) -> policy.Verdict:
-        """Take in what a restore was worth; the verdict about the file."""
+    def restored(self, expected: int, cached: int, *, exact: bool, template: bool, now: float) -> policy.Verdict:
+        """Take in what a restore was worth; the verdict about the file. `now`: unix time."""
         verdict = policy.judge(expected, cached, exact=exact, template=template)
         if not exact:
             self.diverging = "good" if policy.keeps_diverging(expected, cached) else "worthless"
         elif verdict == "worthless":
             self.bad += 1
+            self.bad_at = now
         else:
             self.good += 1
         return verdict

@@ -41,7 +41,7 @@ class Restorer:
             await asyncio.to_thread(files.unchanged, self.store.folder.path, snapshot)
         except files.Unverified as error:
             log.warning("a snapshot was not restored: %s", error.message)
-            await self.store.drop([snapshot], "changed")
+            await self.store.drop([snapshot], "missing" if isinstance(error, files.Missing) else "changed")
             return False
         return True
 
