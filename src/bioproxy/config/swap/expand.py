@@ -1,0 +1,188 @@
+"""The whole tree expanded: global macros everywhere but in models, each model's own list in that model, then ports.
+
+Ports are given out in the order of the sorted IDs, to the models whose `cmd` asks for one once its macros are filled
+in; so adding a model may move the ports of others, exactly as in llama-swap. What then still looks like a macro is an
+error: a shell's `${HOME}` would reach the engine as it stands, for no shell is involved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from bioproxy.config.swap.macros import USE, Macro, declared, fill, fill_value, for_model
+from bioproxy.config.swap.models import DEFAULT_PROXY, Model
+from bioproxy.config.swap.notes import Notes, Path, dotted
+from bioproxy.config.swap.scalars import Scalar, write_scalar
+from bioproxy.config.swap.schema import File
+from bioproxy.config.tree import Node
+
+PORT = "${PORT}"
+HIGHEST_PORT = 65535
+COMMENT = re.compile(r"^[^\S\n]*#.*(?:\n|\Z)", re.MULTILINE)
+NAMED_FIELDS: tuple[Path, ...] = (
+    ("cmd",), ("cmdStop",), ("proxy",), ("checkEndpoint",), ("filters", "stripParams"), ("name",), ("description",),
+)  # fmt: skip
+TOP = frozenset(field.encode_name for field in msgspec.structs.fields(File))
+MODEL = frozenset(field.encode_name for field in msgspec.structs.fields(Model))
+
+
+class Expanded(msgspec.Struct, frozen=True):
+    """The tree without its macro blocks, and the macros: global ones, and those of each model."""
+
+    root: Node
+    macros: dict[str, Scalar]
+    model_macros: dict[str, dict[str, Scalar]]
+
+
+def expand(root: dict[str, Node], notes: Notes) -> Expanded:
+    """Fill in macros and ports; what is wrong with them is noted."""
+    common = declared(root.get("macros"), ("macros",), notes)
+    members = {
+        name: node if name == "models" else fill(node, common, (name,), notes)
+        for name, node in root.items()
+        if name != "macros"
+    }
+    model_macros: dict[str, dict[str, Scalar]] = {}
+    models = members.get("models")
+    if models is not None and isinstance(models.value, dict):
+        filled = {}
+        for name, node in models.value.items():
+            filled[name], special = _model(name, node, common, notes)
+            model_macros[name] = _table(special)
+        _ports(filled, members.get("startPort"), notes)
+        members["models"] = Node(filled, models.line)
+        for name, node in filled.items():
+            _model_leftovers(name, node, notes)
+    _leftovers(members, notes)
+    return Expanded(Node(members), _table(common), model_macros)
+
+
+def _table(macros: tuple[Macro, ...]) -> dict[str, Scalar]:
+    return {macro.name: macro.value for macro in macros}
+
+
+def strip_comments(command: str) -> str:
+    """A command without its lines that begin with #."""
+    return COMMENT.sub("", command) if "#" in command else command
+
+
+def _model(name: str, node: Node, common: tuple[Macro, ...], notes: Notes) -> tuple[Node, tuple[Macro, ...]]:
+    """One model with its macros filled in, and the macros that it declares."""
+    members = {} if node.value is None else node.value
+    if not isinstance(members, dict):
+        return node, ()
+    members = dict(members)
+    special = declared(members.pop("macros", None), ("models", name, "macros"), notes, shown=f"model {name}: ")
+    for key in ("cmd", "cmdStop"):
+        if key in members and isinstance(text := members[key].value, str):
+            members[key] = Node(strip_comments(text), members[key].line)
+    if "proxy" not in members or members["proxy"].value is None:
+        members["proxy"] = Node(DEFAULT_PROXY, node.line)
+    macros = for_model(name, common, special)
+    filled = fill(Node(members, node.line), macros, ("models", name), notes)
+    return _fill_ids(name, filled, macros, notes), special
+
+
+def _fill_ids(name: str, node: Node, macros: tuple[Macro, ...], notes: Notes) -> Node:
+    """The keys of filters.setParamsByID, the only keys in which macros count."""
+    assert isinstance(node.value, dict)
+    filters = node.value.get("filters")
+    by_id = filters.value.get("setParamsByID") if filters and isinstance(filters.value, dict) else None
+    if filters is None or by_id is None or not isinstance(filters.value, dict) or not isinstance(by_id.value, dict):
+        return node
+    written: dict[str, str] = {}
+    members: dict[str, Node] = {}
+    for key, child in by_id.value.items():
+        filled = write_scalar(fill_value(key, macros))
+        if filled in members:
+            said = f'keys "{written[filled]}" and "{key}" resolve to the same value'
+            notes.complain(
+                ("models", name, "filters", "setParamsByID", key), f"model {name} filters.setParamsByID: {said}"
+            )
+            continue
+        for unknown in USE.findall(filled):
+            said = f"unknown macro '${{{unknown}}}' found in model {name} filters.setParamsByID key"
+            notes.complain(("models", name, "filters", "setParamsByID", key), said)
+        written[filled] = key
+        members[filled] = child
+    changed = Node({**filters.value, "setParamsByID": Node(members, by_id.line)}, filters.line)
+    return Node({**node.value, "filters": changed}, node.line)
+
+
+def _text(node: Node, path: Path) -> str:
+    """The text at a path of a model; "" where there is none."""
+    for part in path:
+        if not isinstance(node.value, dict) or part not in node.value:
+            return ""
+        node = node.value[str(part)]
+    return node.value if isinstance(node.value, str) else ""
+
+
+def _ports(models: dict[str, Node], start: Node | None, notes: Notes) -> None:
+    """Give each model whose cmd asks for one its port; `models` is changed in place."""
+    port = start.value if start and isinstance(start.value, int) and not isinstance(start.value, bool) else 5800
+    for name in sorted(models):
+        if PORT in _text(models[name], ("cmd",)):
+            if port > HIGHEST_PORT:
+                notes.complain(
+                    ("models", name, "cmd"),
+                    f"there is no port left for it: startPort and the models before it reach {port}",
+                )
+            models[name] = fill(models[name], (Macro("PORT", port),), ("models", name), notes)
+            port += 1
+        elif PORT in _text(models[name], ("proxy",)):
+            said = f"model {name}: proxy uses {PORT} but cmd does not - {PORT} is only available when used in cmd"
+            notes.complain(("models", name, "proxy"), said)
+
+
+def leftovers(node: Node, path: Path) -> Iterator[tuple[Path, str]]:
+    """Every use of a macro that is left in a tree, with its place."""
+    match node.value:
+        case str() if "${" in node.value:
+            for name in dict.fromkeys(USE.findall(node.value)):
+                yield path, name
+        case dict():
+            for key, child in node.value.items():
+                yield from leftovers(child, (*path, key))
+        case tuple():
+            for index, child in enumerate(node.value):
+                yield from leftovers(child, (*path, index))
+
+
+def _leftovers(members: Mapping[str, Node], notes: Notes) -> None:
+    for name, node in members.items():
+        if name in TOP and name != "models":
+            for path, macro in leftovers(node, (name,)):
+                notes.complain(path, f"{dotted(path)}: unknown macro '${{{macro}}}'")
+
+
+def _model_leftovers(model: str, node: Node, notes: Notes) -> None:
+    if not isinstance(node.value, dict):
+        return
+    found = [
+        (path, macro) for key, child in node.value.items() if key in MODEL for path, macro in leftovers(child, (key,))
+    ]
+    order = {path: index for index, path in enumerate(NAMED_FIELDS)}
+    found.sort(key=lambda each: order.get(each[0], len(order)))
+    for path, macro in found:
+        if message := leftover_message(model, path, macro):
+            notes.complain(("models", model, *path), message)
+
+
+def leftover_message(model: str, path: Path, macro: str) -> str:
+    """What is said about `${macro}` in a field of a model; "" where it may stay, or was said already."""
+    field, use = dotted(path), f"${{{macro}}}"
+    if path == ("cmdStop",) and macro == "PID":
+        return ""
+    if path == ("proxy",) and macro == "PORT":
+        return ""  # the ports' own message tells more
+    if path in NAMED_FIELDS:
+        if macro in {"PORT", "MODEL_ID"}:
+            return f"macro '{use}' should have been substituted in {model}.{field}"
+        return f"unknown macro '{use}' found in {model}.{field}"
+    if path[0] in {"metadata", "capabilities"}:
+        return f"model {model} {path[0]}: unknown macro '{use}'"
+    return f"model {model} {field}: unknown macro '{use}'"

@@ -1,0 +1,95 @@
+"""What is wrong, unknown or doubtful in a config: collected on the way, with the place where it stands.
+
+A place is a path of keys, kept as a tuple, for model IDs have dots in them. Its line is looked up in the tree only when
+there is something to say. Several files share one tree: a node's line carries the number of its file, so that no node
+has to know more than a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from bioproxy.config.tree import Node
+from bioproxy.errors import ConfigError, Problem
+
+Path: TypeAlias = tuple[str | int, ...]
+
+STRIDE = 10_000_000  # lines per file; a file of that many lines is refused for its size
+
+
+def dotted(path: Path) -> str:
+    """A path for people: ("apiKeys", 0) is "apiKeys[0]"."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def locate(root: Node, path: Path) -> int:
+    """The line of the deepest part of a path that stands in the tree; 0 where nothing of it does."""
+    line = 0
+    node = root
+    for part in path:
+        inside: Node | None = None
+        if isinstance(node.value, dict):
+            inside = node.value.get(str(part))
+        elif isinstance(node.value, tuple) and isinstance(part, int):
+            inside = node.value[part] if part < len(node.value) else None
+        if inside is None:
+            break
+        node = inside
+        line = node.line
+    return line
+
+
+def shift(node: Node, file: int) -> Node:
+    """The same tree with lines that tell the file's number, too."""
+    line = node.line + file * STRIDE
+    match node.value:
+        case dict():
+            return Node({key: shift(child, file) for key, child in node.value.items()}, line, node.raw)
+        case tuple():
+            return Node(tuple(shift(child, file) for child in node.value), line, node.raw)
+        case _:
+            return Node(node.value, line, node.raw)
+
+
+class Notes:
+    """Collects problems (they refuse the config), unknown keys and warnings (they do not)."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = tuple(files)
+        self.root = Node({})
+        self.problems: list[Problem] = []
+        self.unknown: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.unset: set[str] = set()  # environment variables that were complained about
+
+    def where(self, line: int) -> str:
+        """File and line of a node's line."""
+        file, local = divmod(line, STRIDE)
+        if file >= len(self.files):
+            return ""
+        return f"{self.files[file]}:{local}" if local else self.files[file]
+
+    def at(self, path: Path, message: str) -> Problem:
+        """A message about a path of the tree."""
+        return Problem(message, where=self.where(locate(self.root, path)), key=dotted(path))
+
+    def complain(self, path: Path, message: str) -> None:
+        """Something that refuses the config."""
+        self.problems.append(self.at(path, message))
+
+    def complain_line(self, line: int, message: str, key: str = "") -> None:
+        """The same, where the line is known and the tree is not complete yet."""
+        self.problems.append(Problem(message, where=self.where(line), key=key))
+
+    def warn(self, path: Path, message: str) -> None:
+        """Something that is accepted and does not mean what it seems to."""
+        self.warnings.append(self.at(path, message))
+
+    def stop_at_problems(self) -> None:
+        """End here when there are problems, for what follows would be consequences."""
+        if self.problems:
+            raise ConfigError(tuple(dict.fromkeys(self.problems)))

@@ -1,0 +1,147 @@
+"""From the texts of one or more files to a SwapConfig, step by step in llama-swap's order.
+
+Mistakes in the texts (syntax, files that contradict each other) end the reading after all files were looked at, for
+all that follows would be consequences. Everything else is collected to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from bioproxy.config.nearest import top_names
+from bioproxy.config.sources import SCHEMA_KEY, parse, relative_to
+from bioproxy.config.swap.decode import Decoder
+from bioproxy.config.swap.each_model import settle_model
+from bioproxy.config.swap.environment import fill_again, fill_text
+from bioproxy.config.swap.expand import Expanded, expand
+from bioproxy.config.swap.merge import merge
+from bioproxy.config.swap.names import build_names, with_aliases
+from bioproxy.config.swap.notes import STRIDE, Notes, shift
+from bioproxy.config.swap.overrides import own_keys
+from bioproxy.config.swap.routing import settle_routing
+from bioproxy.config.swap.scalars import builtins
+from bioproxy.config.swap.schema import File, SwapConfig
+from bioproxy.config.swap.settings import settle_settings
+from bioproxy.config.swap.targets import check_selectors, settle_peers, settle_profiles
+from bioproxy.config.tree import Node
+from bioproxy.errors import ConfigError, Problem
+
+TOP_KEY = re.compile(r"""^["']?(?:models|peers)["']?\s*:(?:\s|$)""", re.MULTILINE)
+OWN = frozenset({*top_names(), SCHEMA_KEY})
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One config file: its path, as messages show it, and its text."""
+
+    path: str
+    text: str
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A SwapConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is."""
+
+    config: SwapConfig
+    own: dict[str, Node]
+    notes: Notes
+
+
+def is_swap(text: str) -> bool:
+    """Whether a config is written in llama-swap's dialect: it has `models` or `peers` at the top."""
+    if not text.lstrip("\ufeff \t\r\n").startswith("{"):
+        return TOP_KEY.search(text) is not None  # at a line's beginning no other part of YAML can stand
+    root = parse(text, "").root
+    return root is not None and isinstance(root.value, dict) and not {"models", "peers"}.isdisjoint(root.value)
+
+
+def read_swap(sources: Sequence[Source], *, environment: Mapping[str, str]) -> SwapConfig:
+    """The config that the files say together, in their order; raises ConfigError with all problems."""
+    return read(sources, environment=environment).config
+
+
+def read(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
+    """As `read_swap`, with what the loader of the own keys needs."""
+    if not sources:
+        raise ConfigError([Problem("no configuration sources found")])
+    notes = Notes([source.path for source in sources])
+    root = _merged(sources, environment, notes)
+    notes.root = root
+    assert isinstance(root.value, dict)
+    expanded = expand(root.value, notes)
+    notes.root = expanded.root
+    members = expanded.root.value
+    assert isinstance(members, dict)
+    own = {key: node for key, node in members.items() if key in OWN}
+    file = _decode(Node({key: node for key, node in members.items() if key not in OWN}), expanded, notes)
+    resolvers = tuple(relative_to(_folder(source.path), environment) for source in sources)
+    models = members.get("models", Node({})).value
+    if isinstance(models, dict):
+        filled = {
+            name: own_keys(name, models[name], model, resolvers=resolvers, notes=notes)
+            for name, model in file.models.items()
+        }
+        file = replace(file, models=filled)
+    config = settle(file, notes)
+    notes.stop_at_problems()
+    config = replace(
+        config,
+        own={key: builtins(node) for key, node in own.items()},
+        unknown=tuple(notes.unknown),
+        warnings=tuple(notes.warnings),
+    )
+    return Read(config, own, notes)
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - texts
+
+
+def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:
+    """One tree of all files, with the environment filled in."""
+    roots, broken = [], False
+    for file, source in enumerate(sources):
+        shown = f"config {source.path}: " if len(sources) > 1 else ""
+        text = fill_text(source.text, path=source.path, file=file, environment=environment, notes=notes, shown=shown)
+        parsed = parse(text, source.path)
+        for fault in parsed.faults:
+            notes.complain_line(file * STRIDE + fault.line, fault.message, fault.key)
+        if parsed.root is None:
+            broken = broken or bool(parsed.faults)
+        elif isinstance(parsed.root.value, dict):
+            roots.append(shift(parsed.root, file) if file else parsed.root)
+        elif parsed.root.value is not None:
+            notes.complain_line(
+                file * STRIDE + parsed.root.line, f"config {source.path}: top-level YAML must be a mapping"
+            )
+            broken = True
+    before = len(notes.problems)
+    root = merge(roots, notes)
+    if broken or len(notes.problems) > before:
+        notes.stop_at_problems()
+    return fill_again(root, environment=environment, notes=notes)
+
+
+def _decode(root: Node, expanded: Expanded, notes: Notes) -> File:
+    """The typed file, with the macros that the tree has no more."""
+    file: Any = Decoder(notes).struct(root, File, ())
+    assert isinstance(file, File)
+    models = {name: replace(model, macros=expanded.model_macros.get(name, {})) for name, model in file.models.items()}
+    return replace(file, models=models, macros=expanded.macros)
+
+
+def settle(file: File, notes: Notes) -> SwapConfig:
+    """Checks and clamps in llama-swap's order; problems are noted."""
+    file = settle_settings(file, notes)
+    models = {name: settle_model(name, model, file, notes) for name, model in file.models.items()}
+    names = build_names(file, notes)
+    file = replace(file, models={name: with_aliases(model, name) for name, model in models.items()})
+    file = settle_routing(file, names, notes)
+    file = replace(file, peers=settle_peers(file, notes))
+    check_selectors(file, names, notes)
+    file = replace(file, profiles=settle_profiles(file, names, notes))
+    return SwapConfig(**{name: getattr(file, name) for name in file.__struct_fields__}, aliases=dict(names.aliases))

@@ -1,0 +1,223 @@
+"""Every key of llama-swap's config file outside of `models`, with its default.
+
+The Structs here are what a file may say (`File`) and what comes out in the end (`SwapConfig`: the same keys, settled,
+and what follows from them). A key is declared once: its name in the file is the attribute in camel case, or the `name`
+that is given. Defaults are the program's, not those of its documentation, where the two differ (captureBuffer).
+
+Whole numbers of seconds stay whole numbers: llama-swap's keys have no units, so none are taken here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import msgspec
+from msgspec import field
+
+from bioproxy.config.schema import about
+from bioproxy.config.swap.models import Filters, Model, PeerTimeouts
+from bioproxy.errors import Problem
+
+Json: TypeAlias = Any
+Scalar: TypeAlias = str | int | float | bool
+
+SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
+IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where activity is kept."""
+
+    path: Annotated[str | None, about("A SQLite file; without it activity is kept in memory.")] = None
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The activity page."""
+
+    session_id: Annotated[
+        tuple[str, ...], about("Request headers that name a session, the first one present counts; `[]`: none.")
+    ] = field(default=SESSION_HEADERS, name="session_id")
+
+
+class Ui(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The web page."""
+
+    activity: Activity = Activity()
+
+
+class Performance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Hardware figures."""
+
+    disabled: Annotated[bool, about("No hardware figures.")] = False
+    every: Annotated[float, about("Time between two of them, as `5s` or `1m30s`; at least 5s.")] = 5.0
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The route `/upstream/<model>`, by which a model is reached without a model name."""
+
+    ignore_paths: Annotated[tuple[str, ...], about("Regular expressions: requests for such paths start no model.")] = (
+        IGNORED_PATHS
+    )
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Models that are stopped for one another, or not."""
+
+    swap: Annotated[bool, about("Only one of its members runs at a time.")] = True
+    exclusive: Annotated[bool, about("When one of its members starts, models of other groups are stopped.")] = True
+    persistent: Annotated[bool, about("Its members are not stopped for models of other groups.")] = False
+    members: Annotated[tuple[str, ...], about("IDs of models.")] = ()
+
+
+class Matrix(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Which models may run together, as expressions; `models/matrix.py` reads those.
+
+    `sets` stand in the order in which ties are broken: sorted, with digits by their number, as llama-swap has them.
+    """
+
+    vars: Annotated[dict[str, str], about("Short name to model ID.")] = {}
+    evict_costs: Annotated[dict[str, int], about("Short name or model ID to cost, at least 1; others cost 1.")] = field(
+        default_factory=dict, name="evict_costs"
+    )
+    sets: Annotated[dict[str, str], about("Name to expression: `(a | b) & c`.")] = {}
+
+
+class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Settings of both routers; `use` selects one."""
+
+    groups: Annotated[dict[str, Group], about("As the top-level `groups`.")] = {}
+    matrix: Annotated[Matrix | None, about("As the top-level `matrix`.")] = None
+
+
+class Router(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who decides which models must stop."""
+
+    use: Annotated[str, about("`group` or `matrix`.")] = ""
+    settings: RouterSettings = RouterSettings()
+
+
+class Fifo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The one scheduler there is."""
+
+    priority: Annotated[dict[str, int], about("Model ID to priority; the higher goes first.")] = {}
+
+
+class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Settings of the scheduler."""
+
+    fifo: Fifo = Fifo()
+
+
+class Scheduler(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who decides whose turn it is."""
+
+    use: Annotated[str, about("`fifo`.")] = "fifo"
+    settings: SchedulerSettings = SchedulerSettings()
+
+
+class Routing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Routing and scheduling."""
+
+    router: Router = Router()
+    scheduler: Scheduler = Scheduler()
+
+
+class OnStartup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What happens at start."""
+
+    preload: Annotated[tuple[str, ...], about("Models that are started at once; unknown names are dropped.")] = ()
+
+
+class Hooks(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What happens by itself."""
+
+    on_startup: OnStartup = field(default=OnStartup(), name="on_startup")
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Names that mean another model while the profile is active."""
+
+    must_be_mapping: ClassVar[str] = (
+        "profile must be a mapping with description and pins; the legacy list syntax is no longer supported"
+    )
+
+    description: Annotated[str, about("For people.")] = ""
+    pins: Annotated[dict[str, str], about("Requested name to target; an empty target disables the name.")] = {}
+
+
+class SelectorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Settings of a selector."""
+
+    spillover: Annotated[int, about("Requests that a target serves before the next one is taken; at least 1.")] = 1
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A name that stands for one of several models."""
+
+    strategy: Annotated[str, about("`warm`, `pin` or `spillover`; must be given.")] = ""
+    targets: Annotated[tuple[str, ...], about("Models, aliases or models of peers; at least one.")] = ()
+    settings: SelectorSettings = SelectorSettings()
+    name: Annotated[str, about("For lists of models.")] = ""
+    description: Annotated[str, about("For lists of models.")] = ""
+    unlisted: Annotated[bool, about("Not in `/v1/models`, but callable.")] = False
+    metadata: Annotated[dict[str, Json], about("Shown in `/v1/models`.")] = {}
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Another server whose models are passed on."""
+
+    proxy: Annotated[str, about("Its base URL; must be given.")] = ""
+    models: Annotated[tuple[str, ...], about("The models it has; at least one.")] = ()
+    api_key: Annotated[str, about("The key it wants.", secret=True)] = ""
+    filters: Filters = Filters()
+    timeouts: PeerTimeouts = PeerTimeouts()
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What one config, merged from all its files, says."""
+
+    health_check_timeout: Annotated[
+        int, about("Seconds a model may take to get healthy; less than 15 counts as 15.")
+    ] = 120
+    log_level: Annotated[str, about("`debug`, `info`, `warn` or `error`; anything else counts as `info`.")] = "info"
+    log_time_format: Annotated[str, about("Name of a time format such as `rfc3339`; unknown ones: no time.")] = ""
+    log_to_stdout: Annotated[str, about("`proxy`, `upstream`, `both` or `none`.")] = "proxy"
+    log_requests: Annotated[bool, about("Has no effect, as in llama-swap.")] = False
+    start_port: Annotated[int, about("The first number for `${PORT}`; at least 1.")] = 5800
+    global_ttl: Annotated[int, about("`ttl` of models that have none; 0: never unloaded.")] = field(
+        default=0, name="globalTTL"
+    )
+    unload_timeout: Annotated[int, about("Seconds a model gets to stop when it is unloaded; 0: 10.")] = 10
+    send_loading_state: Annotated[bool, about("Streams tell that the model is being loaded.")] = False
+    include_aliases_in_list: Annotated[bool, about("Aliases stand in `/v1/models`.")] = False
+    metrics_max_in_memory: Annotated[int, about("Activity entries kept in memory; less than 1 counts as 1000.")] = 1000
+    capture_buffer: Annotated[int, about("MB of requests and answers kept for inspection; 0 or less: none.")] = 5
+    store: Store = Store()
+    ui: Ui = Ui()
+    performance: Performance = Performance()
+    macros: Annotated[dict[str, Scalar], about("Texts and numbers for `${NAME}`.", own=True)] = {}
+    api_keys: Annotated[tuple[str, ...], about("Who may use the API; none: everybody.", secret=True)] = ()
+    upstream: Upstream = Upstream()
+    models: Annotated[dict[str, Model], about("Model ID to model.")] = {}
+    groups: Annotated[dict[str, Group], about("Group name to group; older place of `routing.router`.")] = {}
+    matrix: Annotated[Matrix | None, about("Older place of `routing.router.settings.matrix`.")] = None
+    routing: Routing = Routing()
+    hooks: Hooks = Hooks()
+    profiles: Annotated[dict[str, Profile], about("Profile name to profile.")] = {}
+    selectors: Annotated[dict[str, Selector], about("Selector name to selector.")] = {}
+    peers: Annotated[dict[str, Peer], about("Peer name to peer.")] = {}
+
+
+class SwapConfig(File, frozen=True, kw_only=True):
+    """A `File` that was checked and settled, and what follows from it.
+
+    Settled: clamps are applied; `groups` and `matrix` moved into `routing.router`, whose `use` is `group` or `matrix`;
+    each model has its effective ttl, time-outs and sendLoadingState; preload names IDs. `aliases` maps every other name
+    of a local model to its ID. `own` are the top-level keys of bioproxy's own dialect, for `config/load.py`.
+    `unknown` are keys that nobody knows; `warnings` are values that are taken otherwise than they look.
+    """
+
+    aliases: dict[str, str] = {}
+    own: dict[str, Json] = {}
+    unknown: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()

@@ -1,0 +1,115 @@
+"""Peers, selectors and profiles: names that lead to models, here or elsewhere."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from bioproxy.config.swap.each_model import settle_filters, settle_timeouts
+from bioproxy.config.swap.names import Local, Names, Remote
+from bioproxy.config.swap.notes import Notes, Path
+from bioproxy.config.swap.schema import File, Peer, Profile, Selector
+from bioproxy.config.swap.urls import connectable, url_fault
+
+STRATEGIES = ("warm", "pin", "spillover")
+
+
+def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
+    """The peers, checked."""
+    peers = {}
+    for name, peer in file.peers.items():
+        path = ("peers", name)
+        if not peer.proxy:
+            notes.complain((*path, "proxy"), "proxy is required")
+        elif fault := url_fault(peer.proxy):
+            notes.complain((*path, "proxy"), f"invalid peer proxy URL ({fault})")
+        elif not connectable(peer.proxy) and "${" not in peer.proxy:
+            notes.warn((*path, "proxy"), f'"{peer.proxy}" names no http server; requests for its models will fail')
+        if not peer.models:
+            notes.complain((*path, "models"), "peer models can not be empty")
+        timeouts = settle_timeouts(peer.timeouts, (*path, "timeouts"), notes)
+        peers[name] = replace(peer, filters=settle_filters(peer.filters), timeouts=timeouts)
+    return peers
+
+
+def check_selectors(file: File, names: Names, notes: Notes) -> None:
+    """Every selector: its name, its strategy, its targets; `file` has its router settled."""
+    for name, selector in file.selectors.items():
+        shown, path = f"selectors.{name}", ("selectors", name)
+        for known, what in ((names.ids, "model ID"), (names.aliases, "model alias")):
+            if name in known:
+                notes.complain(path, f"{shown}: name conflicts with {what}")
+        if not selector.strategy:
+            notes.complain(path, f"{shown}.strategy is required")
+        elif selector.strategy not in STRATEGIES:
+            said = f'unknown strategy "{selector.strategy}" (valid: {", ".join(STRATEGIES)})'
+            notes.complain((*path, "strategy"), f"{shown}.strategy: {said}")
+        if not selector.targets:
+            notes.complain((*path, "targets"), f"{shown}.targets must contain at least one entry")
+        if selector.settings.spillover < 1:
+            notes.complain((*path, "settings", "spillover"), f"{shown}.settings.spillover must be >= 1")
+        found = _targets(name, selector, file, names, notes)
+        if selector.strategy == "spillover":
+            _spillover(name, found, file, notes)
+
+
+def _targets(name: str, selector: Selector, file: File, names: Names, notes: Notes) -> list[Local | Remote]:
+    """What the targets of a selector resolve to."""
+    found: list[Local | Remote] = []
+    for index, target in enumerate(selector.targets):
+        shown, path = f"selectors.{name}.targets[{index}]", ("selectors", name, "targets", index)
+        meant = names.find(target)
+        if target in file.selectors and not names.real(target):
+            notes.complain(path, f'{shown} references selector "{target}"; selector chaining is not supported')
+        elif ambiguous := names.ambiguous(target):
+            notes.complain(path, ambiguous)
+        elif meant is None:
+            notes.complain(path, f'{shown} references unknown model "{target}"')
+        elif selector.strategy == "warm" and isinstance(meant, Remote):
+            notes.complain(path, f'{shown} must resolve to a local model for strategy "warm"')
+        elif selector.strategy == "spillover" and meant in found:
+            notes.complain(path, f'{shown} contains duplicate resolved model "{target}"')
+        else:
+            found.append(meant)
+    return found
+
+
+def _spillover(name: str, targets: list[Local | Remote], file: File, notes: Notes) -> None:
+    """Local targets must be able to run together. With a matrix its sets decide, which `models/matrix.py` knows."""
+    router = file.routing.router
+    models = [target.model for target in targets if isinstance(target, Local)]
+    if router.use != "group" or len(models) < 2:
+        return
+    groups = router.settings.groups
+    homes = {next((group for group, settings in groups.items() if model in settings.members), "") for model in models}
+    path: Path = ("selectors", name, "targets")
+    if len(homes) > 1:
+        notes.complain(path, f"selectors.{name}: spillover targets must share one routing group")
+    elif (home := homes.pop()) not in groups or groups[home].swap:
+        notes.complain(path, f"selectors.{name}: spillover targets must share a group with swap: false")
+
+
+def settle_profiles(file: File, names: Names, notes: Notes) -> dict[str, Profile]:
+    """The profiles, checked, with trimmed targets; an empty one disables its name."""
+    profiles = {}
+    for name, profile in file.profiles.items():
+        path: Path = ("profiles", name)
+        if not name.strip():
+            notes.complain(path, "profiles: the name of a profile must not be empty")
+        if not profile.pins:
+            notes.complain((*path, "pins"), f"profiles.{name}.pins must contain at least one entry")
+        pins = {pin: target.strip() for pin, target in profile.pins.items()}
+        for pin, target in pins.items():
+            _pin(name, (pin, target), file, names, notes)
+        profiles[name] = replace(profile, pins=pins)
+    return profiles
+
+
+def _pin(profile: str, entry: tuple[str, str], file: File, names: Names, notes: Notes) -> None:
+    pin, target = entry
+    path: Path = ("profiles", profile, "pins", pin)
+    if not pin.strip():
+        notes.complain(path, f"profiles.{profile}.pins: the name of a pin must not be empty")
+    if not target or target in file.selectors or names.find(target) is not None:
+        return
+    ambiguous = names.ambiguous(target)
+    notes.complain(path, ambiguous or f'profiles.{profile}.pins.{pin} references unknown model "{target}"')

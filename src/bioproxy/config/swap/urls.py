@@ -1,0 +1,60 @@
+"""Is a text a URL? Asked with the ears of Go's parser, for its sentences are what llama-swap prints.
+
+That parser takes nearly everything ("localhost:8080" has the scheme "localhost"). What it takes and nobody can connect
+to is a warning here: llama-swap starts with it, and answers an error when the model is used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
+BAD_HOST = re.compile(r'[ "\\^`{|}]')
+PORT = re.compile(r"(?::[0-9]*)?")
+
+
+def url_fault(url: str) -> str:
+    """Why a text is no URL, as Go says it; "" where it is one."""
+    fault = _fault(url)
+    return f"parse {json.dumps(url, ensure_ascii=False)}: {fault}" if fault else ""
+
+
+def _fault(url: str) -> str:
+    if CONTROL.search(url):
+        return "net/url: invalid control character in URL"
+    if url.startswith(":"):
+        return "missing protocol scheme"
+    scheme = SCHEME.match(url)
+    rest = url[scheme.end() + 1 :] if scheme else url
+    if not scheme and ":" in rest.partition("/")[0]:
+        return "first path segment in URL cannot contain colon"
+    if scheme and not rest.startswith("/"):
+        return ""  # opaque: "localhost:8080"
+    authority, _, path = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest)
+    escape = ESCAPE.search(path.partition("?")[0])
+    return host_fault(re.split("[?#]", authority)[0]) or (f'invalid URL escape "{escape[0]}"' if escape else "")
+
+
+def host_fault(authority: str) -> str:
+    """Why what stands between // and / is no host with a port."""
+    host = authority.rpartition("@")[2]
+    if host.startswith("["):
+        _, bracket, port = host.rpartition("]")
+        if not bracket:
+            return "missing ']' in host"
+        return "" if PORT.fullmatch(port) else f'invalid port "{port}" after host'
+    colon = host.rfind(":")
+    if colon >= 0 and not PORT.fullmatch(host[colon:]):
+        return f'invalid port "{host[colon:]}" after host'
+    if bad := BAD_HOST.search(host):
+        return f"invalid character {json.dumps(bad[0])} in host name"
+    escape = re.search("%..?", host)
+    return f'invalid URL escape "{escape[0]}"' if escape else ""
+
+
+def connectable(url: str) -> bool:
+    """Whether a URL names an HTTP server at all."""
+    return re.match(r"https?://[^/?#:]|https?://\[", url, re.IGNORECASE) is not None
