@@ -142,6 +142,9 @@ class Engine:
             await self.script(wire)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the proxy left, as it may
+        except RuntimeError as error:  # what uvloop says of writing to a connection that is gone
+            if "handler is closed" not in str(error):
+                self.faults.append(error)
         except BaseException as error:
             self.faults.append(error)
             raise

@@ -233,8 +233,10 @@ class ServerConnection(asyncio.Protocol):
         self.keep = False
         self.deadline = self.server.time() + LINGER
         self.unsent = self.transport.get_write_buffer_size()
-        if self.transport.can_write_eof():
+        try:
             self.transport.write_eof()
+        except (OSError, RuntimeError, NotImplementedError):  # the client is gone, or the transport knows no half-close
+            self.transport.close()
 
     def cut(self, *, reset: bool = False) -> None:
         """Close at once; `reset` where a plain close would look like the answer's end."""

@@ -75,7 +75,6 @@ class EngineConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
         self.transport = cast("asyncio.Transport", transport)
-        self.pool.connected(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer, of a tunnel, or of nothing that we asked for."""

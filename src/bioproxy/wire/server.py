@@ -90,10 +90,10 @@ class Server:
 
     def sweep(self) -> None:
         """Find the connections whose deadline has passed."""
+        self.sweeper = self.loop.call_later(self.interval, self.sweep)
         now = self.time()
         for connection in [connection for connection in self.connections if connection.deadline <= now]:
             connection.overdue(now)
-        self.sweeper = self.loop.call_later(self.interval, self.sweep)
 
     # what connections tell
 

@@ -113,6 +113,10 @@ class Pool:
             number = error.errno or 0  # negative where a name is nobody's
             reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             raise self.unavailable(reason) from error
+        # Only here is it ours: uvloop never calls connection_lost on one whose opening was cancelled.
+        self.opened += 1
+        if not connection.lost:
+            self.open.add(connection)
         if self.closing:
             connection.abort()
         self.check_open()
@@ -140,11 +144,6 @@ class Pool:
         return None
 
     # what connections tell
-
-    def connected(self, connection: EngineConnection) -> None:
-        """A connection stands."""
-        self.opened += 1
-        self.open.add(connection)
 
     def release(self, connection: EngineConnection) -> None:
         """Keep a connection whose answer is whole."""

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.config.schema import Limits
 from bioproxy.wire.message import Request, Responder
 from support.leaks import until
@@ -221,7 +222,7 @@ async def test_dripping_head_does_not_extend_its_time() -> None:
                 await wire.send(b"G")
                 await asyncio.sleep(5 * MS)
 
-        dripping = asyncio.ensure_future(drip())  # noqa: TID251 - ended below
+        dripping = aio.spawn(drip(), name="test")
         assert (await wire.answer())[0] == 408
         dripping.cancel()
 

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, ConfigError, NotFound
 from bioproxy.wire.message import Headers, Request, Responder
@@ -58,7 +59,7 @@ async def test_a_long_next_request_right_after_an_answer() -> None:
     async with serving(tidies) as server, client(server.port) as wire:
         await wire.send(post(b"a"))
         assert await wire.answer() == (200, b"1")
-        sending = asyncio.ensure_future(wire.send(post(b"b" * 3_000_000)))  # noqa: TID251 - awaited below
+        sending = aio.spawn(wire.send(post(b"b" * 3_000_000)), name="test")
         await until(lambda: any(len(connection.reader.kept) > 64 << 10 for connection in server.connections))
         tidy.set()
         assert await wire.answer() == (200, b"3000000")

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.config.schema import Limits
 from bioproxy.wire.message import Request, Responder
 from bioproxy.wire.server import Server
@@ -52,7 +53,7 @@ async def test_running_requests_finish() -> None:
         await begun.head()
         await waiting.send(get())
         await until(lambda: server.statistics().running == 2)
-        closing = asyncio.ensure_future(server.close(deadline=10))  # noqa: TID251 - awaited below
+        closing = aio.spawn(server.close(deadline=10), name="test")
         await until(lambda: server.closing)
         assert await refused(server.port)
         held.go.set()
@@ -112,7 +113,7 @@ async def test_tidying_up_is_waited_for() -> None:
     async with serving(tidies) as server, client(server.port) as wire:
         await wire.send(get(b"/", b"Connection: close"))
         await wire.answer()
-        closing = asyncio.ensure_future(server.close(deadline=10))  # noqa: TID251 - awaited below
+        closing = aio.spawn(server.close(deadline=10), name="test")
         await until(lambda: server.closing)
         tidy.set()
         await closing

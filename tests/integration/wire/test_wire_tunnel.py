@@ -131,7 +131,7 @@ async def test_slow_side_holds_the_other_back(slow: str) -> None:
             assert sent < size
             assert len(await wire.exactly(size)) == size
         else:
-            pumping = asyncio.ensure_future(pump(wire))  # noqa: TID251 - awaited below
+            pumping = aio.spawn(pump(wire), name="test")
             await until(lambda: any(connection.deaf for connection in proxy.server.connections))
             assert sent < size
             go.set()

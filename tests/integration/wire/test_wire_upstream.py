@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.errors import EngineProtocolError, EngineUnavailable
 from bioproxy.wire.upstream import Pool, Response, parse_origin
 from support.leaks import until
@@ -298,7 +299,7 @@ async def test_closed_pool_serves_nothing() -> None:
         await wire.gone()
 
     async with engine(silent) as (_, pool):
-        waiting = asyncio.ensure_future(ask(pool))  # noqa: TID251 - awaited below
+        waiting = aio.spawn(ask(pool), name="test")
         await asked.wait()
         await pool.close()
         with pytest.raises(EngineUnavailable):
@@ -321,13 +322,28 @@ async def test_cancelled_while_the_answer_is_awaited(answer: bytes) -> None:
         left.set()
 
     async with engine(silent) as (_, pool):
-        waiting = asyncio.ensure_future(ask(pool))  # noqa: TID251 - awaited below
+        waiting = aio.spawn(ask(pool), name="test")
         await asked.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await left.wait()
         await until(lambda: not pool.statistics().open)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_cancelled_at_every_step_of_a_request(steps: int) -> None:
+    """Wherever a cancellation lands, while connecting, sending or waiting: no connection is left over."""
+    async with engine(polite) as (_, pool):
+        for _ in range(5):
+            asking = aio.spawn(ask(pool), name="test")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+        await until(lambda: pool.statistics().open == pool.statistics().idle + pool.statistics().active)
+        assert await (await ask(pool, b"x")).read()
+        pool.drop_idle()
 
 
 async def test_cancelled_while_reading() -> None:
@@ -342,7 +358,7 @@ async def test_cancelled_while_reading() -> None:
 
     async with engine(halfway) as (_, pool):
         response = await ask(pool)
-        reading = asyncio.ensure_future(response.read())  # noqa: TID251 - awaited below
+        reading = aio.spawn(response.read(), name="test")
         await asyncio.sleep(0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
