@@ -73,7 +73,7 @@ async def test_several_slots_that_keep_what_they_hold(flags: Json, tmp_path: Pat
 
 
 async def test_slots_that_the_engine_clears_are_told(tmp_path: Path) -> None:
-    """-np 4 as llama-server has it by default (idle slots cleared): served, and `/status` says what mends it."""
+    """-np 4 as llama-server has it by default: the last conversation comes back, and `/status` says what mends it."""
     engine = llama_server(tmp_path, parallel=4, kv_unified=True)
     async with engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
         talk = Conversation(client)
@@ -82,6 +82,9 @@ async def test_slots_that_the_engine_clears_are_told(tmp_path: Path) -> None:
         assert talk.turns[2].cached >= talk.turns[1].prompt - SLACK
         status = (await call(app.admin_port, "GET", "/status")).json()
         assert any("--no-cache-idle-slots" in note for note in status["kv"]["notes"])
+        await conversations_saved(app)
+        await crash(engine, app)
+        assert (await talk.say("and the end?")).cached >= talk.turns[2].prompt - SLACK
 
 
 async def test_another_model_of_the_same_shape_gets_nothing(tmp_path: Path) -> None:
