@@ -1,0 +1,187 @@
+"""Slot actions: alone on the engine, on the right slot, and honest about what nobody knows any more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bioproxy import aio
+from bioproxy.config.schema import Kv
+from bioproxy.engines.facts import SlotView
+from bioproxy.errors import EngineRefused, EngineUnavailable
+from bioproxy.events import Bus
+from bioproxy.gate.gate import Gate
+from bioproxy.kv import actions
+from bioproxy.kv.actions import Actions
+from bioproxy.kv.chain import chain
+from bioproxy.kv.decisions import Decisions, Plan
+from bioproxy.kv.pause import Pause
+from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.restorer import Restorer
+from bioproxy.kv.saver import Saver
+from bioproxy.kv.store import Store
+from bioproxy.kv.want import Prepared
+from bioproxy.prompt import Piece
+
+REFUSED = EngineRefused("no slots here", status=501)
+
+
+class Engine:
+    """An engine that tells how full its slots are, and whose erase may be refused."""
+
+    def __init__(self, *sizes: int | None, error: Exception | None = None) -> None:
+        self.sizes = sizes
+        self.error = error
+        self.erased: list[int] = []
+        self.never = asyncio.Event()
+
+    async def slots(self) -> list[SlotView]:
+        if self.error is not None:
+            raise self.error
+        if not self.sizes:
+            await self.never.wait()
+        return [SlotView(id=number, n_prompt_tokens=size) for number, size in enumerate(self.sizes)]
+
+    async def erase(self, slot: int) -> object:
+        if self.error is not None:
+            raise self.error
+        self.erased.append(slot)
+        return None
+
+
+def made(engine: Any, *, slots: int = 1) -> Actions:
+    config, bus = Kv(), Bus()
+    store = Store(config=config, bus=bus)
+    saver = Saver(engine, store, Pause(bus, asyncio.get_running_loop().time))
+    return Actions(engine, saver, Restorer(engine, store), Residents(slots), Decisions(config, store))
+
+
+def filled(place: Resident, text: str, tokens: int) -> Resident:
+    cuts = chain("", [Piece("", text.encode())])
+    place.fill(cuts, prompt=tokens, tokens=tokens, group="", prefix="", version="")
+    return place
+
+
+async def test_one_slot_is_never_looked_for() -> None:
+    """Rule 5: with one slot nothing is asked."""
+    made_up = made(Engine(error=REFUSED))
+    place = made_up.residents.slots[0]
+    assert (await made_up.holding(place), await made_up.slot_for(place)) == (0, 0)
+
+
+async def test_a_slot_is_known_by_its_tokens() -> None:
+    """Rule 23: the only one with that many; two of them tell nothing."""
+    found = made(Engine(120, 700, 300), slots=3)
+    place = filled(found.residents.slots[0], "a", 700)
+    assert await found.holding(place) == 1
+    ambiguous = made(Engine(700, 700, 300), slots=3)
+    assert await ambiguous.holding(filled(ambiguous.residents.slots[0], "a", 700)) is None
+    assert await found.holding(Resident()) is None
+
+
+async def test_a_slot_whose_number_is_known_is_not_looked_for() -> None:
+    """Our own prefills and restores tell where they went."""
+    found = made(Engine(error=REFUSED), slots=2)
+    place = filled(found.residents.slots[1], "a", 700)
+    found.residents.found(place, 1)
+    assert await found.holding(place) == 1
+
+
+async def test_two_conversations_are_never_in_one_slot() -> None:
+    """Whoever was thought to be where another turned out to be is not there."""
+    residents = Residents(2)
+    one, other = (filled(slot, text, 5) for slot, text in zip(residents.slots, "ab", strict=True))
+    residents.found(one, 0)
+    residents.found(other, 0)
+    assert (one.slot, one.whole, other.slot, other.whole) == (None, False, 0, True)
+
+
+async def test_an_empty_slot_is_restored_into_first() -> None:
+    """Nothing is lost there; else the one that the request would take anyway."""
+    found = made(Engine(120, None, 300), slots=3)
+    assert await found.slot_for(filled(found.residents.slots[0], "a", 300)) == 1
+    full = made(Engine(120, 700, 300), slots=3)
+    assert await full.slot_for(filled(full.residents.slots[0], "a", 300)) == 2
+
+
+async def test_restoring_into_an_unknown_slot_forgets_the_others() -> None:
+    """One of them is overwritten, and nobody can say which."""
+    found = made(Engine(120, 700), slots=2)
+    other = filled(found.residents.slots[1], "b", 700)
+    assert await found.slot_for(found.residents.slots[0]) == 0
+    assert not other.whole
+
+
+@pytest.mark.parametrize("engine", ["refuses", "hangs"])
+async def test_slots_that_cannot_be_looked_at_are_not_told_apart(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user does not wait for `/slots`."""
+    monkeypatch.setattr(actions, "LOOK", 0.01)
+    found = made(Engine(error=REFUSED) if engine == "refuses" else Engine(), slots=2)
+    assert await found.holding(filled(found.residents.slots[0], "a", 700)) is None
+
+
+async def test_what_was_exclusive_before_stays_so() -> None:
+    """A warm-up that has the engine alone keeps it; a user's grant is shared again."""
+    found, gate = made(Engine()), Gate(capacity=2, limit=5, timeout=5)
+    user = await gate.acquire()
+    assert await found.alone(user)
+    found.done(user)
+    assert not user.exclusive
+    user.release()
+    background = await gate.acquire(work="background", exclusive=True)
+    assert await found.alone(background)
+    found.done(background)
+    assert background.exclusive
+    background.release()
+
+
+async def test_strict_isolation_refuses_rather_than_mixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 22: while another request runs the slot cannot be erased; after a while that is a 503."""
+    monkeypatch.setattr(actions, "STRICT_WAIT", 0.05)
+    engine = Engine(100)
+    found, gate = made(engine), Gate(capacity=2, limit=5, timeout=5)
+    running, user = await gate.acquire(), await gate.acquire()
+    plan = Plan(found.residents.slots[0], erase=True)
+    with pytest.raises(EngineUnavailable) as refused:
+        await found.carry_out(plan, user, Prepared())
+    assert (refused.value.status, engine.erased) == (503, [])
+    running.release()
+    await found.carry_out(plan, user, Prepared())
+    assert (engine.erased, user.exclusive) == ([0], False)
+
+
+async def test_an_erase_that_fails_is_told() -> None:
+    """Rule 22: the promise cannot be kept, so the request is not served; others can be."""
+    found, gate = made(Engine(error=REFUSED)), Gate(capacity=1, limit=5, timeout=5)
+    grant = await gate.acquire()
+    with pytest.raises(EngineRefused):
+        await found.carry_out(Plan(found.residents.slots[0], erase=True), grant, Prepared())
+    assert not grant.exclusive
+
+
+async def test_cancelling_the_wait_for_an_erase_leaves_the_grant_shared() -> None:
+    """A client that leaves while it waits to be alone."""
+    found, gate = made(Engine()), Gate(capacity=2, limit=5, timeout=5)
+    running, user = await gate.acquire(), await gate.acquire()
+    plan = Plan(found.residents.slots[0], erase=True)
+    waiting = aio.spawn(found.carry_out(plan, user, Prepared()), name="client")
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    running.release()
+    user.release()
+    assert gate.idle
+
+
+async def test_doubt_forgets_what_is_resident() -> None:
+    """Rule 4: after an action that timed out nothing is known."""
+    found = made(Engine())
+    filled(found.residents.slots[0], "a", 5)
+    known = []
+    for reason in ("", "a restore did not end within 5 s"):
+        found.doubted(reason)
+        known.append((found.residents.slots[0].whole, bool(found.doubt)))
+    assert known == [(True, False), (False, True)]

@@ -1,0 +1,197 @@
+"""Snapshots in table and folder, kept in step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bioproxy.config.schema import Kv
+from bioproxy.events import Bus, Event, SnapshotDropped, SnapshotSaved
+from bioproxy.kv.chain import chain
+from bioproxy.kv.folder import FolderError
+from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.store import Store
+from bioproxy.prompt import Piece
+
+FINGERPRINT, BUILD = "f" * 16, "b1"
+SIZE = 1000
+
+
+class Bench:
+    """An open store, and what it published."""
+
+    def __init__(self, **config: object) -> None:
+        bus = Bus()
+        self.events: list[Event] = []
+        bus.subscribe(Event, self.events.append)
+        self.store = Store(config=Kv(**({"disk_budget": 100_000} | config)), bus=bus)  # type: ignore[arg-type]
+
+    async def open(self, folder: Path) -> Store:
+        await self.store.open(folder)
+        self.store.use(FINGERPRINT, BUILD)
+        return self.store
+
+    async def save(self, *texts: str, **more: object) -> Snapshot | None:
+        """What a save leaves: a temporary file, then the commit."""
+        cuts = chain("", [Piece("", text.encode()) for text in texts])
+        known = {"id": new_id(), "fingerprint": FINGERPRINT, "build": BUILD, "cuts": cuts, "used": self.store.wall()}
+        figures = {"tokens": 10 * len(texts), "prompt": 10 * len(texts), "size": SIZE, "seconds": 1.0}
+        snapshot = Snapshot(**(known | figures | more))  # type: ignore[arg-type]
+        assert self.store.folder is not None
+        name = temporary_name(snapshot.id)
+        (self.store.folder.path / name).write_bytes(os.urandom(SIZE))
+        self.store.pending.add(name)
+        return await self.store.commit(name, snapshot, seconds=0.1)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("bp-*.kv")}
+
+
+async def test_what_is_committed_is_in_table_and_folder(tmp_path: Path) -> None:
+    """And said once; nothing is pending any more."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    kept = await bench.save("a")
+    assert kept is not None
+    assert files(tmp_path) == {kept.name}
+    assert (store.index.size, store.today(), store.pending) == (SIZE, SIZE, set())
+    assert [type(event) for event in bench.events] == [SnapshotSaved]
+    await store.close()
+
+
+async def test_another_process_begins_where_this_one_ended(tmp_path: Path) -> None:
+    """Snapshots, uses and bytes of the day come back; the lock was given back."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    kept = await bench.save("a")
+    assert kept is not None
+    store.used(kept, gained=2.5)
+    await store.close()
+    again = await Bench().open(tmp_path)
+    assert [(one.uses, one.gained) for one in again.index.snapshots.values()] == [(1, 2.5)]
+    assert again.today() == SIZE
+    await again.close()
+
+
+async def test_reopening_the_same_folder_forgets_nothing(tmp_path: Path) -> None:
+    """An engine that came back: marks and uses that were not written yet still hold."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    bad, good = await bench.save("a"), await bench.save("b")
+    assert bad is not None
+    assert good is not None
+    store.mark(bad, "worthless")
+    store.used(good)
+    await bench.open(tmp_path)
+    assert store.index.snapshots[bad.id].quarantined == "worthless"
+    assert store.index.snapshots[good.id].uses == 1
+    await store.close()
+
+
+async def test_a_newer_snapshot_takes_the_place_of_its_ancestor(tmp_path: Path) -> None:
+    """In the folder too."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    await bench.save("a")
+    newer = await bench.save("a", "b")
+    assert newer is not None
+    assert files(tmp_path) == {newer.name}
+    assert [event.reason for event in bench.events if isinstance(event, SnapshotDropped)] == ["replaced"]
+    await store.close()
+
+
+async def test_the_budget_holds_after_each_commit(tmp_path: Path) -> None:
+    """The least valuable goes; what is being read stays."""
+    bench = Bench(disk_budget=2 * SIZE)
+    store = await bench.open(tmp_path)
+    poor = await bench.save("a", seconds=0.1)
+    rich = await bench.save("b", seconds=9.0)
+    assert poor is not None
+    assert rich is not None
+    store.pinned.add(poor.id)
+    third = await bench.save("c", seconds=1.0)
+    assert third is not None
+    assert set(store.index.snapshots) == {poor.id, rich.id}
+    store.pinned.clear()
+    await bench.save("d", seconds=5.0)
+    assert poor.id not in store.index.snapshots
+    assert store.index.size <= 2 * SIZE
+    await store.close()
+
+
+async def test_whether_room_can_be_made_is_known_before(tmp_path: Path) -> None:
+    """Nothing is written that would be thrown out at once; what it replaces counts as room."""
+    bench = Bench(disk_budget=2 * SIZE)
+    store = await bench.open(tmp_path)
+    first = await bench.save("a", seconds=5.0)
+    await bench.save("b", seconds=5.0)
+    assert first is not None
+    poor, rich = (
+        Snapshot(
+            id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=cuts, tokens=9, prompt=9, size=SIZE,
+            seconds=seconds, used=store.wall(),
+        )
+        for cuts, seconds in ((chain("", [Piece("", b"c")]), 0.1), (chain("", [Piece("", b"c")]), 50.0))
+    )  # fmt: skip
+    assert (store.fits(poor), store.fits(rich)) == (False, True)
+    successor = Snapshot(
+        id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=(*first.cuts, *poor.cuts), tokens=9, prompt=9,
+        size=SIZE, seconds=0.1,
+    )  # fmt: skip
+    assert store.fits(successor)
+    await store.close()
+
+
+async def test_adopted_snapshots_belong_to_the_present_build(tmp_path: Path) -> None:
+    """After an upgrade that was tried; the sidecars say so from then on."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    old = await bench.save("a", build="b0")
+    assert old is not None
+    store.adopt([old])
+    await store.close()
+    again = await Bench().open(tmp_path)
+    assert [one.build for one in again.index.snapshots.values()] == [BUILD]
+    await again.close()
+
+
+async def test_a_commit_without_a_folder_is_no_error(tmp_path: Path) -> None:
+    """The folder was given back while a save was under way."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    await store.close()
+    store.pending.add("bp-tmp-x.kv")
+    cuts = chain("", [Piece("", b"a")])
+    one = Snapshot(id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=cuts, tokens=1, prompt=1, size=1)
+    assert await store.commit("bp-tmp-x.kv", one, seconds=0.0) is None
+    assert store.pending == set()
+
+
+async def test_a_folder_that_cannot_be_had_leaves_an_empty_table(tmp_path: Path) -> None:
+    """No snapshot is offered that could not be read; when the folder is back, all of them are."""
+    bench = Bench()
+    folder, away = tmp_path / "slots", tmp_path / "away"
+    folder.mkdir()
+    store = await bench.open(folder)
+    await bench.save("a")
+    folder.rename(away)
+    with pytest.raises(FolderError):
+        await store.reopen()
+    assert store.index.snapshots == {}
+    with pytest.raises(FolderError):
+        store.measure()
+    away.rename(folder)
+    await store.reopen()
+    assert len(store.index.snapshots) == 1
+    await store.close()
+
+
+async def test_housekeeping_without_a_folder_does_nothing() -> None:
+    """A keeper without an engine ticks too."""
+    store = Bench().store
+    await store.look_after()
+    await store.reopen()
+    await store.close()
