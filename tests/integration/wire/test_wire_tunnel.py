@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bioproxy import aio
 from support.leaks import until
 from support.wire_rig import Wire, client, get, ok, proxying
 
