@@ -1,0 +1,115 @@
+"""The schedule's book: every model and ticket, and the single steps that change them.
+
+A step changes the book and writes down the effect, in one go: nothing is ever decided that is not also said, and the
+other way round. Which steps are taken is decided in `round.py` and `schedule.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start, Stop, StopReason, Why
+from bioproxy.models.record import SOUND, Record
+from bioproxy.models.rules import Rules
+from bioproxy.models.state import Event, State, step
+from bioproxy.models.ticket import Place, Ticket
+
+
+class Book:
+    """Models, tickets, and the effects since they were last taken."""
+
+    def __init__(self, rules: Rules, *, max_wait: float) -> None:
+        self.rules = rules
+        self.max_wait = max_wait
+        self.records: dict[str, Record] = {}
+        self.waiting: dict[int, Ticket] = {}
+        self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind somebody who is overdue
+        self.effects: list[Effect] = []
+        self.arrivals = 0
+
+    def taken(self) -> list[Effect]:
+        """The effects so far, in order; from now on a new list."""
+        effects, self.effects = self.effects, []
+        return effects
+
+    def change(self, record: Record, event: Event, now: float, reason: str = "") -> None:
+        """Let `event` happen to a process."""
+        old = record.state
+        record.state = step(old, event)
+        if record.state is not old:
+            record.since = now
+            self.effects.append(Changed(record.name, old, record.state, reason))
+
+    def push(self, ticket: Ticket, record: Record, now: float) -> None:
+        """Let a new ticket wait."""
+        self.number(ticket, now)
+        self.wait(ticket, record)
+
+    def number(self, ticket: Ticket, now: float) -> None:
+        """Say when a new ticket arrived."""
+        self.arrivals += 1
+        ticket.number = self.arrivals
+        ticket.arrived = now
+
+    def wait(self, ticket: Ticket, record: Record) -> None:
+        """Put a ticket among those that wait."""
+        ticket.place = Place.WAITING
+        record.waiting[ticket.number] = ticket
+        self.waiting[ticket.number] = ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Take a ticket out of those that wait."""
+        del self.waiting[ticket.number]
+        del self.records[ticket.model].waiting[ticket.number]
+
+    def grant(self, ticket: Ticket, record: Record, now: float) -> None:
+        """Let a ticket go that does not wait (any more)."""
+        record.used = True
+        record.last_used = now
+        if ticket.load:
+            ticket.place = Place.DONE
+            self.effects.append(Loaded(ticket))
+        else:
+            ticket.place = Place.RUNNING
+            record.running.add(ticket)
+            self.effects.append(Serve(ticket))
+
+    def fail(self, ticket: Ticket, why: Why, reason: str, retry_after: float | None = None) -> None:
+        """Answer a ticket with an error, whether it waited or not."""
+        if ticket.place is Place.WAITING:
+            self.leave(ticket)
+        ticket.place = Place.DONE
+        seconds = None if retry_after is None else max(1, math.ceil(retry_after))
+        self.effects.append(Fail(ticket, why, reason, seconds))
+
+    def fail_waiting(self, record: Record, why: Why, reason: str, retry_after: float | None = None) -> None:
+        """Answer all who wait for a model with an error."""
+        for ticket in list(record.waiting.values()):
+            self.fail(ticket, why, reason, retry_after)
+
+    def start(self, record: Record, now: float) -> None:
+        """Start a process whose place is free."""
+        record.displaces = None
+        record.life += 1
+        record.started_at = now
+        self.change(record, Event.START, now)
+        self.effects.append(Start(record.name, record.life, record.again))
+
+    def stop(self, record: Record, reason: StopReason, now: float, *, displaced_by: str = "") -> None:
+        """Stop a process that starts or is ready."""
+        grace = record.settings.swap_grace if reason == "swap" else record.settings.unload_timeout
+        self.change(record, Event.STOP, now, reason)
+        self.effects.append(Stop(record.name, record.life, reason, grace, displaced_by))
+
+    def gone(self, record: Record, now: float, reason: str) -> None:
+        """No process is left: clear what belonged to it. Who ran on it sees its connection break."""
+        for ticket in record.running:
+            ticket.place = Place.DONE
+        record.running.clear()
+        record.leaving = None
+        record.lingers_until = -math.inf
+        record.ended_at = now
+        unsound = record.state is State.READY and now - record.since < SOUND
+        self.change(record, Event.UNSOUND if unsound else Event.ENDED, now, reason)
+        if record.removed:
+            del self.records[record.name]

@@ -1,0 +1,206 @@
+"""The matrix: which engines may run together, said by listing the combinations (llama-swap's `matrix`).
+
+    vars:        {g: gemma, q: qwen, v: voxtral, L: llama70B}      short names
+    sets:        {standard: "(g | q) & v", full: "L"}              each a family of combinations (expression.py)
+    evict_costs: {L: 30, v: 50}                                    what stopping one costs; default 1
+
+A combination permits each of its subsets, and only what was asked for is started. For a model M that does not run:
+
+1. Of all combinations with M, the one whose stops are cheapest: the sum of `evict_costs` over the running models that
+   are not in it. Where that is equal, or no costs are configured at all, the sum of what it takes to bring them back
+   (measured seconds; before anything was measured, simply their number). Where that is equal too, the earlier set,
+   then the earlier alternative in it.
+2. What is not in that combination stops. In no combination: everything stops, M runs alone.
+
+Sets are tried in the order given, each after those that it refers to. (llama-swap means "as defined", but its YAML
+goes through a sorted map, so it is the order of the sorted names that scripts have come to rely on; `config` sorts.)
+
+An expression is evaluated against what runs, not multiplied out: a combination is a mask with one bit per running
+model (and M), and of two alternatives only the one that keeps more is followed. A million combinations of which six
+models run are a handful of masks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from bioproxy.errors import ConfigError, Problem
+from bioproxy.models.expression import Branch, ExpressionError, Leaf, Node, leaves, parse
+from bioproxy.models.rules import UNKNOWN
+
+VAR = re.compile(r"[a-zA-Z0-9.-]{1,32}")
+SOMETHING = 1e-6  # seconds; a model of which nothing was measured still costs more than none
+MOST = 4096  # alternatives that are followed at once; more need dozens of models that all run
+
+Cost = tuple[float, float]  # configured, then seconds
+
+
+class MatrixSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A matrix as configured: short names, expressions in order, and costs by short name or model ID."""
+
+    sets: Mapping[str, str]
+    vars: Mapping[str, str] = {}
+    evict_costs: Mapping[str, int] = {}
+
+
+class Matrix:
+    """The rule `matrix`. `models` are all model IDs; raises ConfigError with every problem, in llama-swap's words."""
+
+    name = "matrix"
+
+    def __init__(self, settings: MatrixSettings, models: Iterable[str]) -> None:
+        self.settings = settings
+        self.models = frozenset(models)
+        self.problems: list[Problem] = []
+        if not settings.sets:
+            self.problem("matrix must define at least one set", "sets")
+        self.check_vars()
+        self.costs = self.resolve_costs()
+        self.sets = self.in_order({name: self.compile(name, text) for name, text in settings.sets.items()})
+        if self.problems:
+            raise ConfigError(self.problems)
+        self.mentioned = {name: self.mentions(node) for name, node in self.sets.items()}
+
+    def problem(self, message: str, key: str) -> None:
+        """Note what is wrong at `matrix.<key>`."""
+        self.problems.append(Problem(f"matrix: {message}", key=f"matrix.{key}"))
+
+    def check_vars(self) -> None:
+        """Short names must be writable in an expression and stand for models that exist."""
+        for key, model in self.settings.vars.items():
+            if not VAR.fullmatch(key):
+                rule = "must contain only alphanumeric, '-' or '.' characters and be 1-32 characters long"
+                self.problem(f'var key "{key}" {rule}', f"vars.{key}")
+            if model not in self.models:
+                self.problem(f'var key "{key}" references unknown model "{model}"', f"vars.{key}")
+
+    def resolve_costs(self) -> dict[str, int]:
+        """What stopping each model costs, as far as configured."""
+        costs: dict[str, int] = {}
+        for key, cost in self.settings.evict_costs.items():
+            model = self.resolve(key)
+            if cost < 1:
+                self.problem(f'evict_cost for "{key}" must be a positive integer, got {cost}', f"evict_costs.{key}")
+            elif model is None:
+                self.problem(f'evict_costs: unknown var or model "{key}"', f"evict_costs.{key}")
+            else:
+                costs[model] = cost
+        return costs
+
+    def resolve(self, name: str) -> str | None:
+        """The model that `name` stands for; a short name wins over a model of the same name."""
+        model = self.settings.vars.get(name, name)
+        return model if model in self.models else None
+
+    def compile(self, name: str, text: str) -> Node:
+        """The tree of one set, with model IDs in its leaves; problems are noted."""
+        try:
+            node = parse(text)
+        except ExpressionError as error:
+            self.problem(f'set "{name}": {error}', f"sets.{name}")
+            return Branch("any", ())
+        for leaf in leaves(node):
+            if leaf.reference and leaf.name not in self.settings.sets:
+                self.problem(f'set "{name}" references undefined set "{leaf.name}"', f"sets.{name}")
+            elif not leaf.reference and self.resolve(leaf.name) is None:
+                self.problem(f'set "{name}": unknown var or model "{leaf.name}"', f"sets.{name}")
+        return self.resolved(node)
+
+    def resolved(self, node: Node) -> Node:
+        """`node` with short names replaced by model IDs."""
+        if isinstance(node, Branch):
+            return Branch(node.kind, tuple(self.resolved(part) for part in node.parts))
+        return node if node.reference else Leaf(self.resolve(node.name) or node.name)
+
+    def in_order(self, sets: dict[str, Node]) -> dict[str, Node]:
+        """The sets, each after those that it refers to, else as given; a circle is a problem."""
+        done: dict[str, Node] = {}
+        open_: set[str] = set()
+
+        def visit(name: str) -> None:
+            if name in done or name not in sets:
+                return
+            if name in open_:
+                self.problem(f'circular reference detected involving set "{name}"', f"sets.{name}")
+                return
+            open_.add(name)
+            for leaf in leaves(sets[name]):
+                if leaf.reference:
+                    visit(leaf.name)
+            done[name] = sets[name]
+
+        for name in sets:
+            visit(name)
+        return done
+
+    def mentions(self, node: Node) -> frozenset[str]:
+        """All models that stand anywhere in `node`, references followed."""
+        found: set[str] = set()
+        for leaf in leaves(node):
+            found |= self.mentions(self.sets[leaf.name]) if leaf.reference else {leaf.name}
+        return frozenset(found)
+
+    def evict(self, model: str, running: Collection[str], seconds: Mapping[str, float] = UNKNOWN) -> frozenset[str]:
+        """The running models that must stop so that `model` may run; none if it runs already."""
+        if model in running:
+            return frozenset()
+        search = Search(self, model, sorted(running), seconds)
+        best: tuple[Cost, frozenset[str]] | None = None
+        for name, mentioned in self.mentioned.items():
+            if model not in mentioned:
+                continue
+            for mask in search.family(Leaf(name, reference=True)):
+                if mask & 1 and (best is None or search.cost(mask) < best[0]):
+                    best = search.cost(mask), search.outside(mask)
+        return frozenset(running) if best is None else best[1]
+
+
+class Search:
+    """One question to a matrix: bit 0 of a mask is the model asked for, the others are what runs."""
+
+    def __init__(self, matrix: Matrix, model: str, running: list[str], seconds: Mapping[str, float]) -> None:
+        self.matrix = matrix
+        self.running = running
+        self.bits = {name: 1 << place for place, name in enumerate([model, *running])}
+        configured = matrix.costs
+        self.weights = [
+            (float(configured.get(name, 1)) if configured else 0.0, seconds.get(name, 0.0) + SOMETHING)
+            for name in running
+        ]
+        self.known: dict[str, list[int]] = {}
+
+    def family(self, node: Node) -> list[int]:
+        """The combinations that `node` stands for, as masks, in order, without those that another one contains."""
+        if isinstance(node, Leaf):
+            return self.set_family(node.name) if node.reference else [self.bits.get(node.name, 0)]
+        families = [self.family(part) for part in node.parts]
+        if node.kind == "any":
+            return self.kept(mask for family in families for mask in family)
+        masks = [0]
+        for family in families:
+            masks = self.kept(left | right for left in masks for right in family)
+        return masks
+
+    def set_family(self, name: str) -> list[int]:
+        """The family of one set, worked out once."""
+        if name not in self.known:
+            self.known[name] = self.family(self.matrix.sets[name])
+        return self.known[name]
+
+    def kept(self, masks: Iterable[int]) -> list[int]:
+        """`masks` in order, without those that another one contains."""
+        distinct = list(dict.fromkeys(masks))
+        largest = [one for one in distinct if not any(one | other == other for other in distinct if other != one)]
+        return largest if len(largest) <= MOST else sorted(largest, key=self.cost)[:MOST]
+
+    def outside(self, mask: int) -> frozenset[str]:
+        """The running models that are not in `mask`."""
+        return frozenset(name for name in self.running if not mask & self.bits[name])
+
+    def cost(self, mask: int) -> Cost:
+        """What stopping everything outside of `mask` costs."""
+        gone = [weight for place, weight in enumerate(self.weights) if not mask >> (place + 1) & 1]
+        return sum(weight[0] for weight in gone), sum(weight[1] for weight in gone)

@@ -1,0 +1,143 @@
+"""What the name in a request means: one registry of every name that may stand there.
+
+    requested ─► profile's pin ─► selector ─► local ID ─► alias ─► peer/model ─► a peer's model by its bare name
+                                                └─ else: `<name>+<prefix>`, a model with a template before the first
+                                                   user message, for clients in which nobody can type a prefix
+
+Each step on top happens at most once: a pin may lead to a selector, never to another pin. A local name beats a peer's
+bare name, a bare name that two peers have means nothing, and `peer/model` always works.
+
+The body keeps the name as the client wrote it (engines echo it, and clients compare) unless something above changed
+what is meant; then `Target.body` says what to write. Filters by ID look at `Target.name`: the name after profile and
+selector, before aliases.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from bioproxy.models.selectors import Selector
+
+Choose = Callable[[Selector], str | None]
+NOTHING: Mapping[str, str | None] = {}
+
+
+class Names(msgspec.Struct, frozen=True, kw_only=True):
+    """Every name as configured.
+
+    `aliases` (setParamsByID's keys among them) lead to IDs; `peers`: ID → its models; `profiles`: name → pins, where an
+    empty or missing target switches that name off; `prefixes`: those with `as_model`.
+    """
+
+    models: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = {}
+    peers: Mapping[str, tuple[str, ...]] = {}
+    selectors: tuple[Selector, ...] = ()
+    profiles: Mapping[str, Mapping[str, str | None]] = {}
+    prefixes: tuple[str, ...] = ()
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What a name means: `model` is a local ID, or a peer's model where `peer` is set.
+
+    `requested` is what the client wrote; `name` what that became through profile and selector; `body` what to write
+    into the request ("": leave it); `prefix` the template of a `<model>+prefix` name; `selector` who chose.
+    """
+
+    model: str
+    peer: str = ""
+    requested: str
+    name: str
+    body: str = ""
+    prefix: str = ""
+    selector: str = ""
+
+
+class NoTarget(msgspec.Struct, frozen=True):
+    """The name means nothing: `unknown`, `disabled` by the profile, or its selector has none that is `available`."""
+
+    reason: str  # "unknown", "disabled", "unavailable"
+    name: str
+
+
+class Registry:
+    """Resolves names; immutable but for `profile`, the active one ("": none, as at every start and reload)."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.models = frozenset(names.models)
+        self.selectors = {selector.id: selector for selector in names.selectors}
+        self.peers = {f"{peer}/{model}": (peer, model) for peer, models in names.peers.items() for model in models}
+        bare = Counter(model for models in names.peers.values() for model in set(models))
+        self.bare = {model: (peer, model) for peer, model in self.peers.values() if bare[model] == 1}
+        self.prefixes = {prefix.lstrip("@"): prefix for prefix in names.prefixes}
+        self.profile = ""
+
+    @property
+    def pins(self) -> Mapping[str, str | None]:
+        """The pins of the active profile."""
+        return self.names.profiles.get(self.profile, NOTHING)
+
+    def resolve(self, requested: str, choose: Choose) -> Target | NoTarget:
+        """What `requested` means now; `choose` picks a selector's target (selectors.choose with the present view)."""
+        name: str | None = requested
+        if requested in self.pins:
+            name = self.pins[requested]
+            if not name:
+                return NoTarget("disabled", requested)
+        selector = self.selectors.get(name or "")
+        if selector is not None:
+            name = choose(selector)
+            if not name:
+                return NoTarget("unavailable", selector.id)
+        found = self.find(name or "")
+        if found is None:
+            return NoTarget("unknown", requested)
+        peer, model, plain, prefix = found
+        rewritten = model if peer else plain
+        return Target(
+            model=model, peer=peer, requested=requested, name=plain, prefix=prefix,
+            body="" if rewritten == requested else rewritten, selector=selector.id if selector else "",
+        )  # fmt: skip
+
+    def find(self, name: str) -> tuple[str, str, str, str] | None:
+        """Peer ("" for local), model, the name without a template's, and the template's prefix."""
+        direct = self.direct(name)
+        if direct is not None:
+            return *direct, name, ""
+        plain, plus, prefix = name.rpartition("+")
+        if plus and prefix in self.prefixes:
+            direct = self.direct(plain)
+            if direct is not None:
+                return *direct, plain, self.prefixes[prefix]
+        return None
+
+    def direct(self, name: str) -> tuple[str, str] | None:
+        """Peer and model that `name` itself stands for."""
+        if name in self.models:
+            return "", name
+        alias = self.names.aliases.get(name)
+        return ("", alias) if alias is not None else self.peers.get(name) or self.bare.get(name)
+
+    def in_path(self, path: str, choose: Choose) -> tuple[Target | NoTarget, str] | None:
+        """The target that the longest beginning of `path` (no leading slash) names, and the rest; None if nothing does.
+
+        For `/upstream/<model>/<rest>`: IDs have slashes, so only looking tells where the name ends. A pin counts as a
+        name, selectors do not: a path means one engine.
+        """
+        for end in path_ends(path):
+            name = path[:end]
+            if name in self.pins or self.direct(name) is not None:
+                target = self.resolve(name, choose)
+                selected = isinstance(target, Target) and target.selector
+                return None if selected else (target, path[end + 1 :])
+        return None
+
+
+def path_ends(path: str) -> Iterable[int]:
+    """Where a name at the beginning of `path` may end: its slashes and its end, the longest first."""
+    ends = [place for place, character in enumerate(path) if character == "/"]
+    return reversed([end for end in [*ends, len(path)] if end])

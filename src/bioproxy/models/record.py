@@ -1,0 +1,151 @@
+"""What the schedule knows of one model: its settings, its process's state, who runs on it and who waits for it."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from bioproxy.models.costs import Figures, bring_back
+from bioproxy.models.effects import StopReason
+from bioproxy.models.state import State
+from bioproxy.models.ticket import Ticket
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
+SOUND = 10.0  # seconds that a process must have been ready, or its end counts as a start that failed
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides when a model runs. Times are seconds.
+
+    `launch` is everything that shapes the process, as one text: where it changes, a reload has to restart it.
+    `min_resident` None: as long as its load took. `limit`: requests at once before 429, 0 for none. `ttl` 0: never.
+    """
+
+    id: str
+    launch: str = ""
+    ttl: float = 0.0
+    limit: int = 0
+    priority: int = 0
+    linger: float = 5.0
+    min_resident: float | None = None
+    unload_timeout: float = 10.0  # for requests that run when it is unloaded, and again for the process to end
+    swap_grace: float = 10.0  # for the process to end when another model waits
+
+
+class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as it is now. Times are the caller's clock; `unload_at` and `retry_at` 0: does not apply."""
+
+    model: str
+    state: State
+    since: float
+    running: int
+    waiting: int
+    lives: int
+    load_seconds: float | None
+    last_used: float
+    unload_at: float
+    failures: int
+    retry_at: float
+    reason: str
+
+
+class Record:
+    """One model. Only `book.py` and `round.py` change it."""
+
+    def __init__(self, settings: ModelSettings, *, now: float) -> None:
+        self.settings = settings
+        self.name = settings.id
+        self.state = State.STOPPED
+        self.since = now
+        self.life = 0  # number of the newest process
+        self.running: set[Ticket] = set()
+        self.waiting: dict[int, Ticket] = {}  # by number, so in order of arrival
+        # A swap to it was decided and it starts when these are gone; None: no such thing.
+        self.displaces: frozenset[str] | None = None
+        self.start_at = -math.inf  # not before, for a second try
+        self.again = False  # its load is the second try
+        self.leaving: StopReason | None = None  # stops when nothing runs any more, or at `leave_by`
+        self.leave_by = 0.0
+        self.removed = False  # no longer configured, only its process is left
+        self.started_at = 0.0
+        self.load_seconds: float | None = None
+        self.used = False  # since it is ready, by a request or because a load asked for it
+        self.last_used = now
+        self.lingers_until = -math.inf
+        self.ended_at = -math.inf
+        self.failures = 0  # in a row
+        self.retry_at = 0.0
+        self.reason = ""  # the newest failure's
+        self.tokens = 0
+        self.restore_seconds: float | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether it has memory that others may need, or is about to."""
+        return self.state.live or self.displaces is not None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self.waiting)
+
+    def serves(self) -> bool:
+        """Whether requests may go to it."""
+        return self.state is State.READY and self.leaving is None
+
+    def backing_off(self, now: float) -> bool:
+        """Whether requests are told at once that its start failed."""
+        return self.state is State.FAILED and self.displaces is None and now < self.retry_at
+
+    def held_until(self) -> float:
+        """Until when a swap to another model is held back (no longer than that one's `max_wait`)."""
+        stay = self.settings.min_resident
+        if stay is None:
+            stay = self.load_seconds or 0.0
+        return max(self.lingers_until, self.since + stay if self.used else -math.inf)
+
+    def unload_at(self) -> float:
+        """When its time to live is over; infinity where it has none or is in use."""
+        idle = self.serves() and not self.running and not self.waiting
+        return self.last_used + self.settings.ttl if idle and self.settings.ttl > 0 else math.inf
+
+    def fault(self, reason: str, now: float) -> None:
+        """Count a start that failed: the next one is tried after 1, 2, 4, … 60 s."""
+        self.failures += 1
+        self.reason = reason
+        self.retry_at = now + min(FIRST_DELAY * 2.0 ** (min(self.failures, 16) - 1), LONGEST_DELAY)
+
+    def forgive(self) -> None:
+        """Forget the failures: somebody asked explicitly, or the configuration changed."""
+        self.failures = 0
+        self.retry_at = 0.0
+
+    def cost(self, now: float) -> float:
+        """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""
+        figures = Figures(
+            start=self.load_seconds,
+            tokens=self.tokens,
+            restore=self.restore_seconds,
+            waiting=len(self.waiting) + len(self.running),
+            idle=now - self.last_used,
+        )
+        return bring_back(figures)
+
+    def statistics(self) -> ModelStatistics:
+        """What there is to know, as a value."""
+        unload_at = self.unload_at()
+        return ModelStatistics(
+            model=self.name,
+            state=self.state,
+            since=self.since,
+            running=len(self.running),
+            waiting=len(self.waiting),
+            lives=self.life,
+            load_seconds=self.load_seconds,
+            last_used=self.last_used,
+            unload_at=0.0 if math.isinf(unload_at) else unload_at,
+            failures=self.failures,
+            retry_at=self.retry_at,
+            reason=self.reason,
+        )

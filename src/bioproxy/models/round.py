@@ -1,0 +1,191 @@
+"""One look at everybody who waits: who may go, who must stop for whom, and when to look again.
+
+Called after each event that may change the answer. Tickets are looked at in this order: the overdue (they have waited
+for `max_wait`) by arrival, then the others by their model's priority, then by arrival. For a ticket of model M:
+
+1. M is ready: it goes, unless M is *closed* to newcomers by somebody overdue before it.
+2. M is being started, or was decided on before: it waits for that.
+3. Else the rule says which models must stop for M. If all of them can, they are stopped and M starts when they are
+   gone; the place is M's from now on. If one of them cannot, none is stopped, and the ticket waits:
+   - a model with requests that run is never stopped for another: they finish;
+   - a model that is being started, and waited for, first serves those who wait;
+   - a model that is *held* (just loaded, or in the middle of tool calls) stays until then, or until M is overdue.
+   An overdue ticket that has to wait closes what it waits for, and nobody behind it starts what it would have to stop.
+
+In-flight requests are not interrupted, so an overdue ticket waits as long as the longest of them, no matter how many
+come after.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bioproxy.models.book import Book
+from bioproxy.models.effects import Recall
+from bioproxy.models.record import Record
+from bioproxy.models.state import State
+from bioproxy.models.ticket import Ticket
+
+
+class Round:
+    """A single look, at `now`; `wake` is when the next one is due even if nothing happens."""
+
+    def __init__(self, book: Book, now: float) -> None:
+        self.book = book
+        self.now = now
+        self.wake = math.inf
+        self.seconds: dict[str, float] | None = None
+        self.settled: set[str] = set()  # models whose tickets all wait
+        self.claims: list[str] = []  # models of overdue tickets that have to wait
+        self.closed: set[str] = set()
+
+    def run(self) -> float:
+        """Look at everybody and take every step that can be taken; returns `wake`."""
+        self.end_leaving()
+        self.drop_unwanted()
+        for ticket in self.order():
+            if ticket.model not in self.settled:
+                self.look(ticket, self.book.records[ticket.model])
+        self.book.closed = frozenset(self.closed)
+        self.begin()
+        self.expire()
+        return self.wake
+
+    def at(self, when: float) -> None:
+        """Look again at `when`."""
+        self.wake = min(self.wake, when)
+
+    def overdue(self, ticket: Ticket) -> bool:
+        """Whether `ticket` has waited as long as it has to."""
+        return self.now >= ticket.arrived + self.book.max_wait
+
+    def order(self) -> list[Ticket]:
+        """Who waits, in the order in which they are looked at."""
+
+        def rank(ticket: Ticket) -> tuple[int, int, int]:
+            late = self.overdue(ticket)
+            return (not late, 0 if late else -self.book.records[ticket.model].settings.priority, ticket.number)
+
+        return sorted(self.book.waiting.values(), key=rank)
+
+    def end_leaving(self) -> None:
+        """Stop what shall go and has nothing to finish, or had its grace."""
+        for record in self.book.records.values():
+            if record.leaving is None:
+                continue
+            if record.running and self.now < record.leave_by:
+                self.at(record.leave_by)
+            elif record.state in (State.STARTING, State.READY):
+                self.book.stop(record, record.leaving, self.now)
+
+    def drop_unwanted(self) -> None:
+        """Forget swaps whose start has not begun and that nobody waits for any more."""
+        for record in self.book.records.values():
+            if record.displaces is not None and not record.wanted:
+                record.displaces = None
+                record.again = False
+
+    def look(self, ticket: Ticket, record: Record) -> None:
+        """Let one ticket go, or decide what happens for it."""
+        if record.serves() and record.name not in self.closed:
+            self.book.leave(ticket)
+            self.book.grant(ticket, record, self.now)
+            return
+        self.settled.add(record.name)
+        if record.state in (State.STARTING, State.READY) or record.displaces is not None:
+            return  # joined, closed, or about to stop for a reload
+        if not self.may_come(record):
+            return
+        self.choose(ticket, record)
+
+    def may_come(self, record: Record) -> bool:
+        """Whether nobody before it has to have its place, or is just taking it."""
+        name = record.name
+        if any(name in (other.displaces or ()) for other in self.book.records.values()):
+            return False
+        beside = self.present(without=name) | {name}
+        return not any(name in self.evicted(claim, beside - {claim}) for claim in self.claims)
+
+    def choose(self, ticket: Ticket, record: Record) -> None:
+        """Make room for `record`'s model if it can be made now; else note what it waits for."""
+        overdue = self.overdue(ticket)
+        models = [self.book.records[name] for name in sorted(self.evicted(record.name, self.present(record.name)))]
+        until = max((self.busy_until(other, overdue=overdue) for other in models), default=-math.inf)
+        if until > self.now:
+            self.at(until)
+            self.block(ticket, models, overdue=overdue)
+            return
+        for other in models:
+            self.displace(other, record)
+        record.again = False
+        record.start_at = -math.inf
+        record.displaces = frozenset(other.name for other in [*models, record] if other.state.live)
+
+    def present(self, without: str) -> set[str]:
+        """The models that have memory or are about to, but one."""
+        return {record.name for record in self.book.records.values() if record.present} - {without}
+
+    def evicted(self, model: str, running: set[str]) -> frozenset[str]:
+        """What the rule says must stop for `model`; costs are worked out once, and only if anything runs.
+
+        To wait for a model that is in use costs up to `max_wait` besides.
+        """
+        if self.seconds is None and running:
+            self.seconds = {
+                record.name: record.cost(self.now) + (self.book.max_wait if record.running else 0.0)
+                for record in self.book.records.values()
+                if record.present
+            }
+        return self.book.rules.evict(model, running, self.seconds or {})
+
+    def busy_until(self, other: Record, *, overdue: bool) -> float:
+        """When `other` can be stopped as far as the clock says; infinity: after an event."""
+        if other.state is State.STOPPING and other.displaces is None:
+            return -math.inf
+        coming = other.state is State.STARTING or other.displaces is not None
+        if other.running or (coming and other.wanted):
+            return math.inf
+        return -math.inf if overdue or other.state is not State.READY else other.held_until()
+
+    def block(self, ticket: Ticket, models: list[Record], *, overdue: bool) -> None:
+        """Let a ticket wait; if it is overdue, newcomers to what it waits for stay behind it."""
+        if not overdue:
+            self.at(ticket.arrived + self.book.max_wait)
+            return
+        self.claims.append(ticket.model)
+        for other in models:
+            if other.state is not State.READY:
+                continue
+            if other.name not in self.book.closed | self.closed and other.running:
+                self.book.effects.append(Recall(other.name, ticket.number))
+            self.closed.add(other.name)
+
+    def displace(self, other: Record, record: Record) -> None:
+        """Stop `other`, or its coming, for `record`'s model."""
+        other.displaces = None
+        if other.state in (State.STARTING, State.READY):
+            self.book.stop(other, "swap", self.now, displaced_by=record.name)
+
+    def begin(self) -> None:
+        """Start what was decided on and whose place is free."""
+        for record in self.book.records.values():
+            if record.displaces is None:
+                continue
+            if self.now < record.start_at:
+                self.at(record.start_at)
+            elif not any(self.alive(name) for name in record.displaces):
+                self.book.start(record, self.now)
+
+    def alive(self, name: str) -> bool:
+        """Whether a process of `name` is left."""
+        record = self.book.records.get(name)
+        return record is not None and record.state.live
+
+    def expire(self) -> None:
+        """Unload what nobody has used for its time to live."""
+        for record in self.book.records.values():
+            when = record.unload_at()
+            if when <= self.now:
+                self.book.stop(record, "ttl", self.now)
+            else:
+                self.at(when)

@@ -1,0 +1,287 @@
+"""The schedule: requests, loads, unloads and what became of processes go in, effects come out.
+
+See the package's docstring for what it promises, `round.py` for how it decides. No clock in here: `now` only has to be
+monotonic. Every method returns the effects to carry out, in order; afterwards a timer for `wake` is due (`tick`).
+
+Failed starts. All who wait are told at once, with the engine's last words; who comes within the back-off (1, 2, 4, …
+60 s) is told the same without a start. A load that was asked for explicitly, or a change of the configuration, ends
+it. One case is tried again before anyone hears of it: the process died within 10 s of another's stop. Drivers free
+memory late, so it gets 2 s and a second try.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+from bioproxy.models.book import Book
+from bioproxy.models.effects import Effect, StopReason
+from bioproxy.models.record import ModelSettings, ModelStatistics, Record
+from bioproxy.models.round import Round
+from bioproxy.models.rules import Rules
+from bioproxy.models.state import Event, State
+from bioproxy.models.ticket import Place, Ticket
+
+MAX_WAIT = 30.0  # seconds
+LATE = 10.0  # seconds after another's stop in which a start may die for lack of memory
+PAUSE = 2.0  # seconds until the second try
+
+
+class ScheduleStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The schedule as it is now; `closed` are models whose newcomers wait behind somebody overdue."""
+
+    waiting: int
+    running: int
+    closed: tuple[str, ...]
+    models: tuple[ModelStatistics, ...]
+
+
+class Schedule:
+    """Decides for all models of one configuration. `queue_limit`: requests that may wait, 0 for any number."""
+
+    def __init__(
+        self,
+        models: Iterable[ModelSettings],
+        *,
+        rules: Rules,
+        now: float,
+        max_wait: float = MAX_WAIT,
+        queue_limit: int = 0,
+    ) -> None:
+        self.book = Book(rules, max_wait=max_wait)
+        self.book.records = {settings.id: Record(settings, now=now) for settings in models}
+        self.queue_limit = queue_limit
+        self.wake = math.inf
+        self.is_closed = False
+
+    def request(self, ticket: Ticket, now: float) -> list[Effect]:
+        """A request or a load arrives: it goes, waits, or fails."""
+        record = self.book.records.get(ticket.model)
+        if not self.admit(ticket, record, now) or record is None:
+            return self.book.taken()
+        if record.serves() and record.name not in self.book.closed:
+            self.book.number(ticket, now)
+            self.book.grant(ticket, record, now)
+            return self.book.taken()
+        self.book.push(ticket, record, now)
+        return self.look(now)
+
+    def admit(self, ticket: Ticket, record: Record | None, now: float) -> bool:
+        """Whether the ticket may wait at all; if not, it has failed."""
+        book = self.book
+        if self.is_closed:
+            book.fail(ticket, "shutdown", f"[{ticket.model}] shutdown")
+        elif record is None or record.removed:
+            book.fail(ticket, "unknown", "no local server found for requested model")
+        elif ticket.load:
+            self.forgive(record, now)
+            return True
+        elif 0 < record.settings.limit <= len(record.waiting) + len(record.running):
+            book.fail(ticket, "limit", "Too many requests", 1)
+        elif record.backing_off(now):
+            book.fail(ticket, "failed", record.reason, record.retry_at - now)
+        elif 0 < self.queue_limit <= len(book.waiting) and not record.serves():
+            book.fail(ticket, "full", f"{len(book.waiting)} requests wait already (queue_limit)", 1)
+        else:
+            return True
+        return False
+
+    def end(self, ticket: Ticket, now: float, *, tool_calls: bool = False) -> list[Effect]:
+        """A request is over, or its client left while it waited; `tool_calls`: its answer ended in tool calls."""
+        record = self.book.records.get(ticket.model)
+        if ticket.place in (Place.NEW, Place.DONE) or record is None:
+            ticket.place = Place.DONE
+            return []
+        waited = ticket.place is Place.WAITING
+        ticket.place = Place.DONE
+        if waited:
+            self.book.leave(ticket)
+            return self.look(now)
+        record.running.discard(ticket)
+        record.last_used = now
+        if tool_calls:
+            record.lingers_until = now + record.settings.linger
+        if record.running or not (self.book.waiting or record.leaving):
+            self.wake = min(self.wake, record.unload_at())
+            return []
+        return self.look(now)
+
+    def recall(self, ticket: Ticket, now: float) -> list[Effect]:
+        """A request that only waited in its engine's gate is given back; it keeps its place in the order."""
+        record = self.book.records.get(ticket.model)
+        if ticket.place is not Place.RUNNING or record is None:
+            return []
+        record.running.discard(ticket)
+        self.book.wait(ticket, record)
+        return self.look(now)
+
+    def ready(self, model: str, life: int, now: float) -> list[Effect]:
+        """A process is healthy and its cache is back: all who wait for it are served, whoever else waits."""
+        record = self.living(model, life)
+        if record is None or record.state is State.READY:
+            return []
+        starting = record.state is State.STARTING
+        self.book.change(record, Event.HEALTHY, now)
+        if starting:
+            record.load_seconds = now - record.started_at
+            record.last_used = now
+            record.used = record.again = False
+            self.serve_waiting(record, now)
+        return self.look(now)
+
+    def serve_waiting(self, record: Record, now: float) -> None:
+        """Serve all who waited while a model was loaded."""
+        for ticket in list(record.waiting.values()):
+            self.book.leave(ticket)
+            self.book.grant(ticket, record, now)
+
+    def ended(self, model: str, life: int, now: float, *, reason: str = "") -> list[Effect]:
+        """No process of this life is left. `reason` is the engine's own (its last words), for those who are told."""
+        record = self.living(model, life)
+        if record is None:
+            return []
+        self.book.gone(record, now, reason)
+        if record.state is State.FAILED:
+            self.failed(record, now, reason)
+        else:
+            record.failures = 0
+        return self.look(now)
+
+    def failed(self, record: Record, now: float, reason: str) -> None:
+        """A start failed: try once more if memory may have been freed late, else tell all who wait."""
+        if self.deserves_second_try(record, now):
+            record.displaces = frozenset()
+            record.start_at = now + PAUSE
+            record.again = True
+            record.reason = reason
+            return
+        record.again = False
+        record.fault(reason, now)
+        self.book.fail_waiting(record, "failed", reason, record.retry_at - now)
+
+    def deserves_second_try(self, record: Record, now: float) -> bool:
+        """Whether somebody waits, it was the first try, and another model's process ended a moment ago."""
+        others = (other.ended_at for other in self.book.records.values() if other is not record)
+        return record.wanted and not record.again and now - max(others, default=-math.inf) <= LATE
+
+    def living(self, model: str, life: int) -> Record | None:
+        """The model's record if `life` is its present process; reports of earlier ones are worth nothing."""
+        record = self.book.records.get(model)
+        present = record is not None and record.life == life and (record.state.live or self.is_closed)
+        return record if present else None
+
+    def unload(self, model: str, now: float, *, grace: float | None = None) -> list[Effect]:
+        """Stop a model after what runs on it, or after `grace` seconds (its unload_timeout); who waits for it fails.
+
+        It is unloaded when its state is no longer live (`Changed`). Nothing else waits for that.
+        """
+        record = self.book.records.get(model)
+        if record is None or self.is_closed:
+            return []
+        self.book.fail_waiting(record, "unloaded", f"{self.book.rules.name}: model unloaded")
+        self.send_away(record, "unload", now, grace=grace)
+        return self.look(now)
+
+    def send_away(self, record: Record, reason: StopReason, now: float, *, grace: float | None = None) -> None:
+        """Let a model stop as soon as it can; nothing where no process is, or is stopping."""
+        if record.state in (State.STARTING, State.READY):
+            record.leaving = reason
+            record.leave_by = now + (record.settings.unload_timeout if grace is None else grace)
+
+    def tick(self, now: float) -> list[Effect]:
+        """The time `wake` has come."""
+        return self.look(now)
+
+    def look(self, now: float) -> list[Effect]:
+        """Decide what can be decided, and when to look again."""
+        self.wake = math.inf if self.is_closed else Round(self.book, now).run()
+        return self.book.taken()
+
+    def forgive(self, record: Record, now: float) -> None:
+        """End a back-off."""
+        record.forgive()
+        self.book.change(record, Event.FORGIVE, now)
+
+    def configure(self, models: Iterable[ModelSettings], *, rules: Rules, now: float) -> list[Effect]:
+        """Take over a new configuration: what is unchanged runs on, and its streams too.
+
+        A model whose `launch` changed stops after what runs on it (its unload_timeout at most); who waits for it is
+        served by its next process. One that is no longer configured goes the same way, and who waits for it fails.
+        """
+        self.book.rules = rules
+        wanted = {settings.id: settings for settings in models}
+        for record in list(self.book.records.values()):
+            if record.name in wanted:
+                self.adapt(record, wanted.pop(record.name), now)
+            else:
+                self.remove(record, now)
+        for settings in wanted.values():
+            self.book.records[settings.id] = Record(settings, now=now)
+        return self.look(now)
+
+    def adapt(self, record: Record, settings: ModelSettings, now: float) -> None:
+        """Give a model its new settings; restart it only if its process would be another one."""
+        changed = record.settings.launch != settings.launch
+        back = record.removed and record.leaving == "removed"
+        record.settings = settings
+        record.removed = False
+        self.forgive(record, now)
+        if changed:
+            self.send_away(record, "reload", now)
+        elif back:
+            record.leaving = None
+
+    def remove(self, record: Record, now: float) -> None:
+        """Forget a model, its process first if there is one."""
+        self.book.fail_waiting(record, "removed", f'model "{record.name}" is no longer configured')
+        record.displaces = None
+        if record.state.live:
+            record.removed = True
+            self.send_away(record, "removed", now)
+        else:
+            del self.book.records[record.name]
+
+    def close(self, now: float) -> list[Effect]:
+        """Shut down: who waits fails, every process is stopped; later requests fail, later reports are accepted."""
+        self.is_closed = True
+        self.wake = math.inf
+        for record in self.book.records.values():
+            self.book.fail_waiting(record, "shutdown", f"[{record.name}] shutdown")
+            if record.state in (State.STARTING, State.READY):
+                self.book.stop(record, "shutdown", now)
+            self.book.change(record, Event.CLOSE, now)
+        return self.book.taken()
+
+    def waiting_for(self, model: str) -> tuple[Ticket, ...]:
+        """Who waits for `model`, in order of arrival; what the first needs is restored before `ready` is reported."""
+        record = self.book.records.get(model)
+        return tuple(record.waiting.values()) if record else ()
+
+    def position(self, ticket: Ticket) -> int:
+        """Where a waiting ticket stands, 1 is next; 0 if it does not wait."""
+        if ticket.place is not Place.WAITING:
+            return 0
+        return 1 + sum(other.number < ticket.number for other in self.book.waiting.values())
+
+    def state(self, model: str) -> State | None:
+        """A model's state, None for an unknown one; it may inform, never gate a change: ask by `request`."""
+        record = self.book.records.get(model)
+        return record.state if record else None
+
+    def note_cache(self, model: str, *, tokens: int, restore_seconds: float | None) -> None:
+        """What a model's cache holds, and what it takes to have it back from disk (None: not there)."""
+        record = self.book.records.get(model)
+        if record is not None:
+            record.tokens, record.restore_seconds = tokens, restore_seconds
+
+    def statistics(self) -> ScheduleStatistics:
+        """Everything there is to know, as a value."""
+        records = self.book.records.values()
+        return ScheduleStatistics(
+            waiting=len(self.book.waiting),
+            running=sum(len(record.running) for record in records),
+            closed=tuple(sorted(self.book.closed)),
+            models=tuple(record.statistics() for record in records),
+        )
