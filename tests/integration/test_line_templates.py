@@ -93,6 +93,7 @@ class Watched:
         self.prefill = app.llama.prefill
         self.chunks = 0
         self.second_chunk = asyncio.Event()
+        self.app = app
         app.llama.prefill = self.chunk  # type: ignore[method-assign] # looked at, then handed on
         app.bus.subscribe(Event, self.hear)
 
@@ -102,11 +103,14 @@ class Watched:
             self.log.append(type(event).__name__)
 
     async def chunk(self, tokens: Any, **more: Any) -> Any:
-        """Note a chunk when it begins."""
+        """Note a warm-up's chunk when it begins; the second one ends only when a user waits behind it."""
+        if "WarmupStarted" not in self.log:
+            return await self.prefill(tokens, **more)  # the keeper takes the engine's measure
         self.log.append("chunk")
         self.chunks += 1
         if self.chunks == 2:
             self.second_chunk.set()
+            await until(lambda: self.app.gate.user_waiting)
         return await self.prefill(tokens, **more)
 
 
