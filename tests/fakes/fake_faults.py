@@ -22,6 +22,7 @@ class Faults:
 
     answer: str = ""  # hang, status, garbage, half_head, wrong_length, half_chunk, close: instead of an answer
     status: int = 500  # what `answer: status` answers
+    message: str = "fault"  # and what it says
     paths: list[str] = field(default_factory=list)  # where `answer` strikes; empty: everywhere
     times: int = -1
     loading: float = 0.0  # seconds from now on in which everything is 503 "Loading model"

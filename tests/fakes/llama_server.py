@@ -80,7 +80,7 @@ class FakeServer:
         if how == "hang":
             await reply.gone.wait()
         elif how == "status":
-            reply.error(self.faults.status, "fault", "server_error")
+            reply.error(self.faults.status, self.faults.message, "server_error")
         else:
             reply.broken(how)
 

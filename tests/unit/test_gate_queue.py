@@ -381,3 +381,13 @@ def test_a_position_counts_who_is_ahead_by_class_and_arrival() -> None:
     run(queue)
     side, user = wait(queue, work="side"), wait(queue)
     assert (queue.position(user), queue.position(side)) == (0, 1)
+
+
+def test_an_answer_that_came_out_of_no_slot_does_not_end_draining() -> None:
+    """An error says nothing about the slot in which the work that was left may still run."""
+    queue = make()
+    queue.release(run(queue), 1.0, cut=True)
+    queue.release(run(queue, now=2.0), 3.0, computed=False)
+    assert queue.draining
+    queue.release(run(queue, now=4.0), 5.0)
+    assert not queue.draining

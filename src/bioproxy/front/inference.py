@@ -26,6 +26,7 @@ from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.keepalive import Keepalive
+from bioproxy.front.passthrough import SLOT_FIELD
 from bioproxy.front.turn import acquire
 from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
@@ -35,8 +36,6 @@ from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import relay
 from bioproxy.wire.upstream import Response
 
-SLOT_FIELD = frozenset({"id_slot"})
-NOTHING: frozenset[str] = frozenset()
 ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
@@ -45,15 +44,14 @@ def open_body(exchange: Exchange, engine: Engine) -> Expanded:
     """Fill the templates in and judge the body; RequestError where it must not be passed on."""
     assert exchange.route.dialect is not None
     request = exchange.request
-    drop = SLOT_FIELD if engine.slots == 1 else NOTHING
-    scope = exchange.principal.name.encode() if exchange.principal else b""
+    scope = exchange.principal.scope if exchange.principal else b""
     expanded = expand(
         request.body,
         dialect=exchange.route.dialect,
         catalogue=engine.catalogue,
         pins=engine.pins,
         scope=scope,
-        drop=drop,
+        drop=SLOT_FIELD,
     )
     if expanded.prefix and (reason := engine.too_long(expanded.prefix)):
         raise RequestError(f"template {expanded.prefix} is {reason}; start the engine with a larger -c")
@@ -82,7 +80,8 @@ class Inference:
 
     def wish(self) -> Want:
         """What this request would like to find in the slot."""
-        store = b"no-store" not in (self.exchange.request.header(b"cache-control") or b"").lower()
+        fields = (value.lower() for name, value in self.exchange.request.headers if name.lower() == b"cache-control")
+        store = not any(b"no-store" in value for value in fields)
         principal = self.exchange.principal
         return self.engine.keeper.want(
             self.expanded.pieces,
@@ -141,7 +140,7 @@ class Inference:
             unwatch()
             if not whole:
                 self.settle(prepared, complete=False)
-            grant.release(cut=sent and not whole, unsent=not sent)
+            grant.release(cut=sent and not whole, unsent=not sent, computed=self.exchange.record.status == 200)
 
     async def prepare(self, grant: Grant) -> Prepared:
         """Let the keeper bring back what pays."""
@@ -195,7 +194,9 @@ class Inference:
     def refused(self, response: Response, body: bytes) -> bool:
         """An answer that was read whole: wait on where it says "loading", else pass it on as it still can be."""
         if response.status == 503 and b"oading" in body:
-            self.engine.gate.close("the engine is loading its model")
+            # its owner closes the gate, and opens it when it has met the engine anew: a gate that we close ourselves
+            # would stay closed where the engine is ready again at the very next look
+            self.engine.attachment.lose("loading", "it answered a request with 503, loading its model")
             self.engine.attachment.suspect("it answered 503, loading")
             return False
         self.exchange.record.status = response.status

@@ -16,11 +16,14 @@ from bioproxy.errors import Forbidden, RequestError
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
+from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.front.turn import acquire
+from bioproxy.templates.bodies import open_body, refuse_unreadable, write_body
 from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import relay, tunnel
 from bioproxy.wire.upstream import Response
 
+SLOT_FIELD = frozenset({"id_slot"})
 OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
 
 
@@ -45,6 +48,22 @@ async def answer(exchange: Exchange, response: Response) -> None:
         raise
 
 
+def without_slot(body: bytes, *, known: bool) -> bytes:
+    """The body without `id_slot` (kv-rule 3): in a slot that is busy it corrupts or hangs what runs there.
+
+    `known`: a route that would read it; RequestError where it cannot be taken out. The body of an unknown route may be
+    no JSON at all, and goes on as it is then.
+    """
+    if b"id_slot" not in body and b"\\u" not in body:
+        return body
+    opened = open_body(body)
+    if opened.fields is not None:
+        return body if SLOT_FIELD.isdisjoint(opened.fields) else write_body(opened.fields, {}, SLOT_FIELD)
+    if known:
+        refuse_unreadable(opened, body, SLOT_FIELD)
+    return body
+
+
 async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
     """The same with a user's grant; what the engine computed for it is not what the slot held before."""
     grant = await acquire(exchange, engine)
@@ -54,7 +73,9 @@ async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: byte
         whole = True
     finally:
         engine.keeper.unknown(f"{exchange.request.method} {exchange.request.path} may have used a slot")
-        grant.release(cut=not whole)
+        # of an unknown route nobody knows whether its answer came out of a slot
+        known = exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
+        grant.release(cut=not whole, computed=known)
 
 
 def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
@@ -66,7 +87,7 @@ def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
         name = msgspec.json.decode(body.get("filename", b'""'), type=str)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body of a slot action must be a JSON object with a filename: {error}") from error
-    if name.startswith(OURS):
+    if name.casefold().startswith(OURS):  # some file systems take BP- for the same name
         raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")
 
 

@@ -72,7 +72,8 @@ def build() -> Router[Route]:
         router.add("GET", path, Route(path, "free"))
     for path in ("/slots", "/metrics"):
         router.add("GET", path, Route(path, "shared"))
-    router.add("POST", "/slots/{slot}", Route("/slots/{slot}", "slot_action"))
+    for path in ("/slots/{slot}", "/slots/{slot}/"):  # llama-server takes both
+        router.add("POST", path, Route("/slots/{slot}", "slot_action"))
     return router
 
 

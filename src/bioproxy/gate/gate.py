@@ -53,12 +53,13 @@ class Grant:
         if self.gate.queue.share(self.ticket):
             self.gate.dispatch()
 
-    def release(self, *, cut: bool = False, unsent: bool = False) -> None:
+    def release(self, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
         """Give the engine back; a second call does nothing.
 
         `cut`: the response did not come to its end, so the engine may still be at it. `unsent`: nothing was ever sent.
+        `computed` False: the answer did not come out of a slot, so earlier work may still be in there.
         """
-        self.gate.give_back(self.ticket, cut=cut, unsent=unsent)
+        self.gate.give_back(self.ticket, cut=cut, unsent=unsent, computed=computed)
 
     def __enter__(self) -> Self:
         return self
@@ -184,9 +185,9 @@ class Gate:
         """Whole seconds after which trying again makes sense, from how long grants took."""
         return max(1, math.ceil(min(self.queue.estimate(ahead, now), LONGEST_RETRY)))
 
-    def give_back(self, ticket: Ticket, *, cut: bool = False, unsent: bool = False) -> None:
+    def give_back(self, ticket: Ticket, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
         """Take a grant back and decide who is next; does nothing the second time."""
-        if self.queue.release(ticket, self.clock(), cut=cut, unsent=unsent):
+        if self.queue.release(ticket, self.clock(), cut=cut, unsent=unsent, computed=computed):
             if self.queue.draining:
                 wake(self.drainers)
             self.moved_on()
@@ -252,6 +253,11 @@ class Gate:
     def draining(self) -> bool:
         """Whether the engine may still be at a request whose client left."""
         return self.queue.draining
+
+    @property
+    def running(self) -> int:
+        """How many grants are out."""
+        return len(self.queue.running)
 
     @property
     def idle(self) -> bool:

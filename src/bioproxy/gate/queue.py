@@ -160,11 +160,14 @@ class Queue:
         if ticket.exclusive:
             self.alone = ticket
 
-    def release(self, ticket: Ticket, now: float, *, cut: bool = False, unsent: bool = False) -> bool:
+    def release(
+        self, ticket: Ticket, now: float, *, cut: bool = False, unsent: bool = False, computed: bool = True
+    ) -> bool:
         """Take a grant back; False when it was given back before.
 
         `cut`: the engine's answer did not come to its end. `unsent`: the engine was never asked, so nothing is charged
-        or measured, and nothing is known about whether it drained.
+        or measured, and nothing is known about whether it drained. `computed` False: it answered without a slot (an
+        error, an unknown route), which says nothing about that either.
         """
         if ticket.state is not State.RUNNING:
             return False
@@ -175,7 +178,7 @@ class Queue:
         self.share(ticket)
         if not unsent:
             self.account_for(ticket, now)
-            self.note_end(ticket, now, cut=cut)
+            self.note_end(ticket, now, cut=cut, computed=computed)
         return True
 
     def disown(self, ticket: Ticket) -> None:
@@ -194,7 +197,7 @@ class Queue:
         before = seconds if self.measured is None else self.measured
         self.measured = before + SMOOTHING * (seconds - before)
 
-    def note_end(self, ticket: Ticket, now: float, *, cut: bool) -> None:
+    def note_end(self, ticket: Ticket, now: float, *, cut: bool, computed: bool) -> None:
         """Begin or end draining.
 
         With one slot, a later answer that ended proves that the earlier work was gone. With several it may have come
@@ -204,7 +207,7 @@ class Queue:
             self.draining = True
             self.cut_serial = self.grants
             self.cut_at = now
-        elif self.draining and ticket.serial > self.cut_serial:
+        elif computed and self.draining and ticket.serial > self.cut_serial:
             self.draining = self.capacity > 1 and now - self.cut_at < NOTICE
 
     def try_exclusive(self, ticket: Ticket) -> bool:
