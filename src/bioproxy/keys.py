@@ -68,6 +68,17 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     max_running: int = 0
     models: tuple[str, ...] = ()
     forwards_users: bool = False
+    user: str = ""  # digits that stand for one of its users
+
+    @property
+    def scope(self) -> bytes:
+        """What keeps this one's pins apart from those of others; no other key and user have the same."""
+        return f"{self.group}\0{self.name}\0{self.user}".encode()
+
+    def of_user(self, user: bytes) -> Principal:
+        """The same for one of the users whom the key's holder tells apart: with a cache group of its own."""
+        digits = hashlib.sha256(user).hexdigest()[:GROUP_DIGITS]
+        return msgspec.structs.replace(self, user=digits, group=f"{self.group} user:{digits}")
 
 
 def presented(header: Callable[[bytes], bytes | None]) -> str | None:

@@ -98,3 +98,23 @@ def test_a_key_with_a_line_end_is_refused() -> None:
     """No header can carry it, so nobody could ever use it."""
     with pytest.raises(ConfigError, match="line ends"):
         Keyring(["sk-1\n"])
+
+
+def test_users_of_one_key_are_told_apart_in_all_that_is_kept() -> None:
+    """Cache group and pins differ by user and by key; whom they belong to cannot be read from them."""
+    ring = Keyring([Key(key="one", name="web", group="team"), Key(key="two", name="other", group="team")])
+    one, two = ring.find("one"), ring.find("two")
+    assert one is not None
+    assert two is not None
+    everybody = [one, two, one.of_user(b"ann"), one.of_user(b"bob"), two.of_user(b"ann")]
+    assert len({principal.scope for principal in everybody}) == 5
+    assert len({one.group, one.of_user(b"ann").group, one.of_user(b"bob").group}) == 3
+    assert one.of_user(b"ann").name == "web"
+    assert "ann" not in one.of_user(b"ann").group
+
+
+def test_users_who_begin_alike_are_not_the_same() -> None:
+    """Nothing is cut off, however long the name that a client sends."""
+    principal = Keyring([Key(key="one")]).find("one")
+    assert principal is not None
+    assert principal.of_user(b"u" * 500).group != principal.of_user(b"u" * 501).group

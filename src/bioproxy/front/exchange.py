@@ -19,6 +19,7 @@ from bioproxy.wire.message import Request, Responder
 from bioproxy.wire.relay import Tail
 
 MAX_ID = 128
+MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thousand records are kept
 
 
 def identify(request: Request) -> str:
@@ -47,7 +48,7 @@ class Exchange:
             id=self.id,
             started=time.time() if started is None else started,
             method=request.method,
-            path=request.path,
+            path=request.path[:MOST_SHOWN],
             endpoint=route.endpoint,
             bytes_in=len(request.body),
         )
@@ -68,7 +69,7 @@ class Exchange:
         early must never look whole.
         """
         self.record.outcome = outcome
-        self.record.error = error.message
+        self.record.error = error.message[:MOST_SHOWN]
         responder = self.responder
         if not responder.started:
             body = error_json(error, self.dialect, request_id=self.id)

@@ -28,7 +28,7 @@ from bioproxy.events import Bus, RequestEnded
 from bioproxy.front import passthrough, routes
 from bioproxy.front.cors import Cors
 from bioproxy.front.engine import Engine
-from bioproxy.front.exchange import Exchange
+from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.explain import explain
 from bioproxy.front.forward import request_headers
 from bioproxy.front.inference import Inference, open_body
@@ -105,15 +105,14 @@ class Front:
             exchange.responder.send(204, self.cors.preflight(request), b"")
             return
         self.admit(exchange)
-        headers = request_headers(
-            request, request_id=exchange.id, drop_keys=self.keys and not route.public, engine_key=self.engine.key
-        )
+        headers = request_headers(request, request_id=exchange.id, drop_keys=self.keys, engine_key=self.engine.key)
         if route.gate == "shared":
             await passthrough.shared(exchange, self.engine)
         elif route.dialect is not None:
             await self.infer(exchange, headers)
         elif route.gate == "grant":
-            await passthrough.gated(exchange, self.engine, headers, request.body)
+            body = passthrough.without_slot(request.body, known=route is not routes.OTHER_GRANT)
+            await passthrough.gated(exchange, self.engine, headers, body)
         elif route.gate == "slot_action":
             admin = self.admin_keyring.find(presented(request.header)) is not None
             passthrough.check_slot_action(exchange, keys=self.keys, admin=admin)
@@ -134,24 +133,39 @@ class Front:
             if exchange.route.public:
                 return
             raise Unauthorized("this server wants an API key: send it as `Authorization: Bearer <key>` or `x-api-key`")
-        exchange.principal = principal
         exchange.record.client = principal.name
         user = request.header(b"x-openwebui-user-id") if principal.forwards_users else None
         if user:
             exchange.record.client = f"{principal.name}/{user.decode('latin-1')[:64]}"
+            principal = principal.of_user(user)
+        exchange.principal = principal
 
     def address(self, request: Request) -> str:
-        """The client's address: the first of X-Forwarded-For where a trusted proxy says so."""
-        forwarded = request.header(b"x-forwarded-for") if self.trusted else None
-        if forwarded is None:
-            return request.peer
+        """The client's address: where a trusted proxy asks, the one that it got the request from.
+
+        Each proxy adds an address at the end of X-Forwarded-For, so it is read from there; what stands before the first
+        one that is not trusted was written by the client, who may write anything.
+        """
+        address = request.peer
+        if not self.trusted or not self.trusts(address):
+            return address
+        lines = [value for name, value in request.headers if name.lower() == b"x-forwarded-for"]
+        for part in reversed(b",".join(lines).split(b",")):
+            try:
+                address = str(ip_address(part.strip().decode("latin-1")))
+            except ValueError:
+                break
+            if not self.trusts(address):
+                break
+        return address
+
+    def trusts(self, address: str) -> bool:
+        """Whether `address` is one of `trusted_proxies`."""
         try:
-            peer = ip_address(request.peer)
-            if any(peer in net for net in self.trusted):
-                return str(ip_address(forwarded.split(b",")[0].strip().decode("latin-1")))
+            found = ip_address(address)
         except ValueError:
-            return request.peer
-        return request.peer
+            return False
+        return any(found in net for net in self.trusted)
 
     async def infer(self, exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
         """Expand, then compute (or only count, where the route computes nothing)."""
@@ -174,9 +188,8 @@ class Front:
         """Forbidden where the key is for other models only."""
         principal = exchange.principal
         if principal is not None and principal.models and model not in principal.models:
-            raise Forbidden(
-                f"this key may ask for {', '.join(principal.models)}, not for {model or 'no model at all'!r}"
-            )
+            asked = repr(model[:MOST_SHOWN]) if model else "no model at all"
+            raise Forbidden(f"this key may ask for {', '.join(principal.models)}, not for {asked}")
 
 
 def outcome_of(error: BioproxyError) -> Outcome:

@@ -70,7 +70,7 @@ class Recent:
         if index >= len(nearest) or index >= len(pieces):
             return "it extends an earlier conversation, whose cache is gone"
         before, now = excerpt(nearest[index].data, at), excerpt(pieces[index].data, at)
-        return f"{pieces[index].label} differs at byte {at}: `{before}` → `{now}`"
+        return f"{pieces[index].label[:SHOWN]} differs at byte {at}: `{before}` → `{now}`"
 
 
 def size(pieces: Sequence[Piece]) -> int:
