@@ -68,3 +68,9 @@ def test_a_foreign_preflight_is_told_nothing() -> None:
 def test_an_options_request_of_an_sdk_is_no_preflight() -> None:
     """It goes to the engine."""
     assert not Cors.is_preflight(request("OPTIONS"))
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://a]b/"])
+def test_what_is_no_origin_is_foreign(origin: str) -> None:
+    """It raises nothing, however it is malformed."""
+    assert Cors((), keys=False).headers(request(origin=origin)) == []

@@ -31,7 +31,7 @@ class Cors:
         """Whether a page from `origin` ("https://chat.example") may read answers."""
         if self.any or origin.lower() in self.origins:
             return True
-        return self.loopback and (urlsplit(origin).hostname or "") in LOOPBACK
+        return self.loopback and host_of(origin) in LOOPBACK
 
     def headers(self, request: Request) -> Headers:
         """What to add to an answer: nothing for clients that are no browser pages, or foreign ones."""
@@ -61,3 +61,11 @@ class Cors:
         if asked is not None:
             headers.append((b"Access-Control-Allow-Headers", asked))
         return headers
+
+
+def host_of(origin: str) -> str:
+    """The host that an `Origin` names; empty for `null` and for what is no origin at all."""
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
