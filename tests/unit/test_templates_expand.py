@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bioproxy.errors import RequestError
 from bioproxy.templates.bodies import Dialect
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.templates.parse import Filled
@@ -235,3 +236,27 @@ def test_a_client_may_write_the_same_conversation_otherwise() -> None:
     conversation = [FIRST[0], says("user", [part]), *SECOND[2:]]
     found = after({"messages": conversation}, catalogue=NEW, pins=pins)
     assert found[1]["content"][0]["text"] == "OLD one."
+
+
+def test_a_request_may_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each small message becomes a whole template, and each place of a template the whole message."""
+    monkeypatch.setattr("bioproxy.templates.expand.MOST_ADDED", 100)
+    wide = Texts({"@code": "<{message}>" * 4})
+    assert run({"messages": [says("user", "@code " + "x" * 30)]}, catalogue=wide).prefix == "@code"
+    for messages in ([says("user", "@code " + "x" * 40)], [says("user", "@code " + "x" * 20)] * 2):
+        with pytest.raises(RequestError, match="@code") as caught:
+            run({"messages": messages}, catalogue=wide)
+        assert caught.value.status == 413
+    with pytest.raises(RequestError):
+        run({"prompt": ["@code " + "x" * 20] * 2}, "completion", catalogue=wide)
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses"])
+def test_a_request_that_forbids_the_cache_has_no_pieces(dialect: Dialect) -> None:
+    """Its templates are filled in all the same; an Anthropic body's `cache_prompt` is nothing that the engine reads."""
+    turns = [says("user", "@code one")]
+    body = {"messages": turns, "input": turns, "cache_prompt": False}
+    found = run(body, dialect)
+    assert (found.prefix, found.pieces) == ("@code", ())
+    assert run(body, "anthropic").pieces
+    assert run({**body, "cache_prompt": True}, dialect).pieces

@@ -22,6 +22,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw
 
+from bioproxy.errors import RequestError
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.bodies import (
     TEXT,
@@ -38,6 +39,7 @@ from bioproxy.templates.messages import ANSWERS, END, ITEMS, Turn, rewritten, tu
 from bioproxy.templates.parse import Filled
 
 NOTHING: frozenset[str] = frozenset()
+MOST_ADDED = 64 << 20  # characters that templates may add to one request
 
 
 class Catalogue(Protocol):
@@ -142,8 +144,18 @@ def assemble(body: bytes, opened: Opened, result: Result) -> Expanded:
 
 def expand_fields(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins: Pins | None, scope: bytes) -> Result:
     """Expand the prompt or the conversation in the opened body."""
-    if dialect == "completion":
-        return expand_prompt(fields, catalogue)
+    result = (
+        expand_prompt(fields, catalogue)
+        if dialect == "completion"
+        else expand_turns(fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
+    )
+    if dialect != "anthropic" and bytes(fields.get("cache_prompt", Raw())) == b"false":
+        result.pieces = ()  # the engine was told to use nothing of what it has: a restore would be for nothing
+    return result
+
+
+def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins: Pins | None, scope: bytes) -> Result:
+    """Expand a conversation."""
     turns = turns_of(dialect, fields)
     if turns is None:
         return Result({})
@@ -173,6 +185,7 @@ class Conversation:
         self.used: dict[int, Filled] = {}
         self.pins: list[tuple[bytes, Filled]] = []
         self.sent: list[bytes] = [self.pieces[0].data]  # the conversation as the client sent it
+        self.room = Room()
         self.answered = max((place for place, turn in enumerate(turns) if turn.role in ANSWERS), default=-1)
 
     def run(self, pins: Pins | None, scope: bytes) -> None:
@@ -211,12 +224,30 @@ class Conversation:
 
     def fill(self, place: int, at: int, *, filled: Filled, message: str, label: str) -> None:
         """Put the filled text into the message, and note the piece that it becomes."""
+        self.room.take(filled, message)
         text = filled.fill(message)
         data, offset = self.turns[place].filled(at, text)
         marks = () if self.used else (offset + len(filled.parts[0].encode()),)
         self.pieces.append(Piece(label, data, marks))
         self.changes[place] = at, text
         self.used[place] = filled
+
+
+class Room:
+    """How much templates may still add to a request: a body of many small messages could fill the memory."""
+
+    def __init__(self) -> None:
+        self.added = 0
+
+    def take(self, filled: Filled, message: str) -> None:
+        """Count one filled template. RequestError (413) where it becomes too much."""
+        self.added += filled.growth(message)
+        if self.added > MOST_ADDED:
+            raise RequestError(
+                f"with its templates filled in ({filled.prefix} among them) this request would be more than "
+                f"{MOST_ADDED >> 20} MiB longer; send fewer messages that begin with a prefix",
+                status=413,
+            )
 
 
 class Running:
@@ -244,8 +275,9 @@ def expand_prompt(fields: Fields, catalogue: Catalogue) -> Result:
     changes: dict[int, tuple[int, str]] = {}
     used: list[Filled] = []
     pieces: list[Piece] = []
+    room = Room()
     for place, prompt in enumerate(prompts):
-        piece, text, filled = expand_one(fields, prompt, catalogue)
+        piece, text, filled = expand_one(fields, prompt, catalogue, room)
         pieces.append(piece)
         if filled is not None:
             changes[place] = 0, text
@@ -264,7 +296,7 @@ def prompts_in(raw: Raw) -> list[Raw]:
     return items if any(bytes(item)[:1] in (b'"', b"[") for item in items) else [raw]
 
 
-def expand_one(fields: Fields, prompt: Raw, catalogue: Catalogue) -> tuple[Piece, str, Filled | None]:
+def expand_one(fields: Fields, prompt: Raw, catalogue: Catalogue, room: Room) -> tuple[Piece, str, Filled | None]:
     """One prompt: its piece, its new text, and the template that was used."""
     start = b"prompt" + value(fields, "lora") + END
     if bytes(prompt)[:1] != b'"':
@@ -274,6 +306,7 @@ def expand_one(fields: Fields, prompt: Raw, catalogue: Catalogue) -> tuple[Piece
     if match is None:
         return Piece("prompt", start + text.encode()), text, None
     filled = catalogue.current(match[0])
+    room.take(filled, match[1])
     text = filled.fill(match[1])
     return Piece("prompt", start + text.encode(), (len(start) + len(filled.parts[0].encode()),)), text, filled
 

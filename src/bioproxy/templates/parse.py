@@ -53,6 +53,10 @@ class Filled(msgspec.Struct, frozen=True):
         """The whole text with `message` in every place."""
         return message.join(self.parts)
 
+    def growth(self, message: str) -> int:
+        """How many characters `fill` adds to what the client sent."""
+        return sum(map(len, self.parts)) + len(message) * (len(self.parts) - 2)
+
 
 def parse(text: str) -> tuple[Segment, ...]:
     """Cut a template's text at its places; empty texts are left out."""
