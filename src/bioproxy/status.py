@@ -7,6 +7,7 @@ them side by side. So what an operator sees is what the tests assert on.
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ from bioproxy.wire.server import ServerStatistics
 
 if TYPE_CHECKING:
     from bioproxy.app import App
+
+HIDDEN = "***"
+SECRET_FLAG = re.compile(r"--api-key|--hf-token|-hft")  # of llama-server; `--api-key-file` names a file only
+SECRET_VARIABLE = re.compile(r"[A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)[A-Z0-9_]*")
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
@@ -59,10 +64,27 @@ def notes(app: App) -> tuple[str, ...]:
     return (shared,) if len(app.config.api_keys) > 1 and app.config.kv.isolate == "off" else ()
 
 
-def without_template(engine: AttachmentStatistics) -> AttachmentStatistics:
-    """The engine's state without its chat template, which is pages long."""
-    facts = engine.facts and msgspec.structs.replace(engine.facts, chat_template="")
+def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
+    """The engine's state without its chat template, which is pages long, and without the keys it was started with."""
+    facts = engine.facts
+    if facts is not None:
+        shown, environment = without_secrets(facts.command), tuple(map(masked, facts.environment))
+        facts = msgspec.structs.replace(facts, chat_template="", command=shown, environment=environment)
     return msgspec.structs.replace(engine, facts=facts)
+
+
+def without_secrets(command: tuple[str, ...]) -> tuple[str, ...]:
+    """A command line with asterisks in place of the values of flags that hold a key or a token."""
+    before = ("", *command[:-1])
+    return tuple(
+        HIDDEN if SECRET_FLAG.fullmatch(flag) else masked(word) for flag, word in zip(before, command, strict=False)
+    )
+
+
+def masked(word: str) -> str:
+    """`--api-key=abc` and `LLAMA_API_KEY=abc` with asterisks behind the `=`; any other word as it is."""
+    name, equals, _ = word.partition("=")
+    return f"{name}={HIDDEN}" if equals and (SECRET_FLAG.fullmatch(name) or SECRET_VARIABLE.fullmatch(name)) else word
 
 
 def status_of(app: App) -> Status:
@@ -73,7 +95,7 @@ def status_of(app: App) -> Status:
         started=app.started,
         uptime=time.time() - app.started,
         config=ConfigStatus(app.loaded.path, tuple(str(one) for one in app.loaded.warnings), app.reload_error),
-        engine=without_template(app.attachment.statistics()),
+        engine=presentable(app.attachment.statistics()),
         gate=app.gate.statistics(),
         templates=app.catalogue.statistics(),
         warmup=app.runner.statistics(),
