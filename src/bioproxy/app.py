@@ -259,7 +259,7 @@ class App:
         self.gate.close("the engine is being looked at")
         self.pool.drop_idle()
         self.gate.resize(facts.slots)
-        await self.keeper.attached(facts)
+        await self.keeper.attached(facts, alone=not self.gate.running)
         self.runner.attached(facts)
         self.gate.settled()
         self.gate.open()
@@ -346,6 +346,7 @@ class App:
         self.gate.configure(limit=config.queue_limit, timeout=config.queue_timeout)
         self.front.configure(config)
         self.admin.configure(config)
+        self.catalogue.settle = config.warmup.settle
         self.runner.configure(config.warmup, interval=config.warmup_check_interval)
 
 

@@ -62,8 +62,8 @@ class Attaching:
         self.fault = ""  # why the folder cannot be used at present
         self.said: set[str] = set()
 
-    async def run(self, facts: EngineFacts) -> None:
-        """Learn everything about this engine; never raises."""
+    async def run(self, facts: EngineFacts, *, alone: bool = True) -> None:
+        """Learn everything about this engine; never raises. `alone`: nobody can use it meanwhile through us."""
         self.facts = facts
         self.fault = ""
         self.store.use("", facts.build)
@@ -78,7 +78,7 @@ class Attaching:
         self.decisions.literal = self.config.policy == "always" and facts.slots == 1
         self.decisions.several = facts.slots > 1
         if self.decisions.findings.restores:
-            await self.open_folder(facts)
+            await self.open_folder(facts, alone=alone)
         self.say()
 
     def say(self) -> None:
@@ -96,7 +96,7 @@ class Attaching:
 
     # the folder
 
-    async def open_folder(self, facts: EngineFacts) -> None:
+    async def open_folder(self, facts: EngineFacts, *, alone: bool) -> None:
         """Own the folder, see that the engine writes into the same one, and try what another build left."""
         findings = self.decisions.findings
         path = self.config.directory or facts.slot_folder
@@ -109,7 +109,7 @@ class Attaching:
             findings.deny(self.fault)
             return
         try:
-            await self.meet(facts)
+            await self.meet(facts, alone=alone)
         except BioproxyError as error:
             log.info("the engine could not be tried out: %s", error.message)
 
@@ -136,13 +136,13 @@ class Attaching:
             findings.notes = tuple(note for note in findings.notes if note != before)
             log.info("the snapshot folder %s is in use now", path)
 
-    async def meet(self, facts: EngineFacts) -> None:
+    async def meet(self, facts: EngineFacts, *, alone: bool) -> None:
         """Ask the engine itself, as long as nobody else is using it. Raises what its client raises."""
         views = await self.engine.slots() if facts.capabilities.slots_route else []
         if any(view.speculative for view in views):
             self.decisions.findings.deny(DRAFT)
             return
-        fresh = bool(views) and not any(view.n_prompt_tokens or view.is_processing for view in views)
+        fresh = alone and bool(views) and not any(view.n_prompt_tokens or view.is_processing for view in views)
         self.residents.clear(empty=fresh)
         if fresh and await self.same_folder():
             await self.try_builds(fresh=True)

@@ -114,11 +114,14 @@ class Keeper:
 
     # the engine
 
-    async def attached(self, facts: EngineFacts) -> None:
-        """The engine is up, and nobody uses it through us yet: learn what it is and open its folder. Never raises."""
+    async def attached(self, facts: EngineFacts, *, alone: bool = True) -> None:
+        """The engine is up and nobody is let at it yet: learn what it is and open its folder. Never raises.
+
+        `alone` False: a request that was granted before may still reach it, so no slot action now (kv-rule 4).
+        """
         self.actions.doubt = ""
         try:
-            await self.attaching.run(facts)
+            await self.attaching.run(facts, alone=alone)
         except Exception:
             log.exception("the engine is served without snapshots: what it can do was not found out")
             self.decisions.findings = Findings(restores=False, saves=False, notes=(UNEXPECTED,))
