@@ -56,7 +56,7 @@ def _check(name: str, model: Model, notes: Notes) -> None:
     place = ("models", name)
     if fault := url_fault(model.proxy):
         notes.complain((*place, "proxy"), f"model {name}: invalid proxy URL: {fault}")
-    elif not connectable(model.proxy) and "${" not in model.proxy:
+    elif not connectable(model.proxy):
         notes.warn((*place, "proxy"), f'"{model.proxy}" names no http server; requests for {name} will fail')
     if model.ttl < -1:
         notes.complain((*place, "ttl"), f"model {name}: invalid TTL value {model.ttl}")

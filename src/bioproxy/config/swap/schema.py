@@ -92,7 +92,7 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Router(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Who decides which models must stop."""
 
-    use: Annotated[str, about("`group` or `matrix`.")] = ""
+    use: Annotated[str, about("`group` or `matrix`; not given: `group`.")] = ""
     settings: RouterSettings = RouterSettings()
 
 

@@ -22,7 +22,7 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
             notes.complain((*path, "proxy"), "proxy is required")
         elif fault := url_fault(peer.proxy):
             notes.complain((*path, "proxy"), f"invalid peer proxy URL ({fault})")
-        elif not connectable(peer.proxy) and "${" not in peer.proxy:
+        elif not connectable(peer.proxy):
             notes.warn((*path, "proxy"), f'"{peer.proxy}" names no http server; requests for its models will fail')
         if not peer.models:
             notes.complain((*path, "models"), "peer models can not be empty")

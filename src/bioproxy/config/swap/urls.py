@@ -17,8 +17,8 @@ PORT = re.compile(r"(?::[0-9]*)?")
 
 
 def url_fault(url: str) -> str:
-    """Why a text is no URL, as Go says it; "" where it is one."""
-    fault = _fault(url)
+    """Why a text is no URL, as Go says it; "" where it is one, or where an unknown macro in it was named already."""
+    fault = _fault(url) if "${" not in url else ""
     return f"parse {json.dumps(url, ensure_ascii=False)}: {fault}" if fault else ""
 
 

@@ -1,0 +1,44 @@
+"""docs/llama-swap.md has every key of a llama-swap config, with its default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bioproxy.config.swap.document import MARKS, TABLES, fill
+from bioproxy.config.swap.schema import File
+from bioproxy.config.yaml_tree import parse_yaml
+from support.swap_files import swap
+
+PAGE = (Path(__file__).parents[2] / "docs" / "llama-swap.md").read_text("utf-8")
+
+
+def test_the_tables_are_up_to_date() -> None:
+    """`python -m bioproxy.config.swap.document docs/llama-swap.md` makes them."""
+    assert fill(PAGE) == PAGE
+
+
+def test_every_table_is_on_the_page() -> None:
+    """One for each thing that has keys."""
+    assert {match[2] for match in MARKS.finditer(PAGE)} == set(TABLES)
+
+
+def test_every_top_level_key_is_named() -> None:
+    """Sections by their keys."""
+    for name in top_names():
+        assert re.search(rf"^\| `{name}[`.]", PAGE, re.MULTILINE), name
+
+
+def top_names() -> tuple[str, ...]:
+    """The top-level keys as a file has them."""
+    return File.__struct_encode_fields__
+
+
+def test_the_example_loads() -> None:
+    """Nothing in it is unknown or doubtful."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert parse_yaml(example).faults == ()
+    config = swap(example)
+    assert (config.unknown, config.warnings) == ((), ())
+    assert config.models["whisper"].kv == {"policy": "off"}
+    assert list(config.own["prefixes"]) == ["@code"]
