@@ -41,7 +41,7 @@ async def test_a_full_disk_under_the_engine(how: str, tmp_path: Path, caplog: py
     """Requests go on, saving stops with one warning, a metric and a line in /status, and it resumes by itself."""
 
     def patient(app: App) -> None:
-        app.keeper.pause.first_retry = app.keeper.pause.delay = 300 * MS
+        app.keeper.pause.first_retry = app.keeper.pause.delay = 60.0
 
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING, adjust=patient) as app:
         paused = heard(app, SavingPaused)
@@ -52,6 +52,7 @@ async def test_a_full_disk_under_the_engine(how: str, tmp_path: Path, caplog: py
         turn = await conversation(app, "two")
         assert "bioproxy_saving_paused{" in (await call(app.admin_port, "GET", "/metrics")).text
         await fake.faults(save="")
+        app.keeper.pause.retry_at = 0.0  # the minute is over
         await saved(app)
         assert len([line for line in caplog.messages if "is paused" in line]) == 1
         assert app.keeper.statistics().paused == ""
