@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 LINGER = 5.0  # seconds that a client gets to read an error and to stop sending
 NEVER = math.inf
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: closing sends a reset
+RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # SO_LINGER on with 0 s: closing sends a reset
 ALLOW: Headers = [(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
 
 
