@@ -112,6 +112,21 @@ def test_everything_wrong_is_told_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("groups: {g: {members: ['${x}']}}", "groups.g.members[0]: unknown macro '${x}'"),
+        ("groups: {g: {members: ['${env.X}']}}", "environment variable 'X' is not set"),
+        ("globalTTL: ${env.X}", "environment variable 'X' is not set"),
+        ("models: {m: {cmd: 'x ${PORT}', aliases: ['${x}', '${x}']}}", "model m aliases[0]: unknown macro '${x}'"),
+        ("models: {m: text}\ngroups: {g: {members: [m]}}", "expected a mapping with some of the keys cmd, cmdStop"),
+    ],
+)
+def test_consequences_are_not_told(text: str, message: str) -> None:
+    """What follows from a mistake that was named would only hide it."""
+    assert [found[: len(message)] for found in messages(text) if "aliases[1]" not in found] == [message]
+
+
 def test_a_key_that_stands_twice_is_refused() -> None:
     """YAML would take one of them."""
     assert messages("models:\n  m: {cmd: 'x ${PORT}'}\n  m: {cmd: 'y ${PORT}'}") == [

@@ -16,6 +16,7 @@ from msgspec import UNSET, inspect
 
 from bioproxy.config.keys import Kind, fields, unfold
 from bioproxy.config.nearest import close, top_names
+from bioproxy.config.swap.models import Model
 from bioproxy.config.swap.notes import Notes, Path, dotted
 from bioproxy.config.swap.scalars import builtins, read_duration, scalar, write_scalar
 from bioproxy.config.swap.schema import File
@@ -144,6 +145,8 @@ class Decoder:
                 values[key] = 0
             else:
                 values[key] = self.value(child, kind, (*path, key))
+            if values[key] is UNSET and isinstance(kind.type, inspect.StructType) and kind.type.cls is Model:
+                values[key] = Model()  # so that whoever names it is not told that there is none
         return {key: value for key, value in values.items() if value is not UNSET}
 
     def unknown(self, key: str, path: Path, known: tuple[str, ...]) -> None:

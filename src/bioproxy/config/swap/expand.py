@@ -157,6 +157,7 @@ def _leftovers(members: Mapping[str, Node], notes: Notes) -> None:
         if name in TOP and name != "models":
             for path, macro in leftovers(node, (name,)):
                 notes.complain(path, f"{dotted(path)}: unknown macro '${{{macro}}}'")
+            notes.judged |= {path for path, _ in leftovers(node, (name,))}
 
 
 def _model_leftovers(model: str, node: Node, notes: Notes) -> None:
@@ -170,6 +171,7 @@ def _model_leftovers(model: str, node: Node, notes: Notes) -> None:
     for path, macro in found:
         if message := leftover_message(model, path, macro):
             notes.complain(("models", model, *path), message)
+    notes.judged |= {("models", model, *path) for path, _ in found}
 
 
 def leftover_message(model: str, path: Path, macro: str) -> str:

@@ -53,7 +53,9 @@ class PeerTimeouts(Timeouts, frozen=True, kw_only=True):
 class Compat(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Peculiarities."""
 
-    ignore_websockets: Annotated[bool, about("An open websocket does not keep the model from being stopped.")] = False
+    ignore_websockets: Annotated[bool, about("Websockets neither start the model nor keep it from being stopped.")] = (
+        False
+    )
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -65,6 +65,7 @@ class Notes:
         self.unknown: list[Problem] = []
         self.warnings: list[Problem] = []
         self.unset: set[str] = set()  # environment variables that were complained about
+        self.judged: set[Path] = set()  # places about which nothing more is to be said
 
     def where(self, line: int) -> str:
         """File and line of a node's line."""
@@ -78,8 +79,9 @@ class Notes:
         return Problem(message, where=self.where(locate(self.root, path)), key=dotted(path))
 
     def complain(self, path: Path, message: str) -> None:
-        """Something that refuses the config."""
-        self.problems.append(self.at(path, message))
+        """Something that refuses the config, unless it is only the consequence of what was said already."""
+        if path not in self.judged and not any(f"${{env.{name}}}" in message for name in self.unset):
+            self.problems.append(self.at(path, message))
 
     def complain_line(self, line: int, message: str, key: str = "") -> None:
         """The same, where the line is known and the tree is not complete yet."""

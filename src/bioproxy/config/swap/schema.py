@@ -55,9 +55,9 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The route `/upstream/<model>`, by which a model is reached without a model name."""
 
-    ignore_paths: Annotated[tuple[str, ...], about("Regular expressions: requests for such paths start no model.")] = (
-        IGNORED_PATHS
-    )
+    ignore_paths: Annotated[
+        tuple[str, ...], about("Regular expressions: paths after the model's name that start no model.")
+    ] = IGNORED_PATHS
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
