@@ -297,15 +297,28 @@ def test_values_of_flags_that_do_not_fit(key: str, text: str, part: str, tmp_pat
     assert part in found.message
 
 
-def test_backend_url_and_model_together_are_an_error_that_says_so(tmp_path: Path) -> None:
-    """Both places are named, wherever they are."""
+def test_backend_url_and_model_in_one_place_are_an_error_that_says_so(tmp_path: Path) -> None:
+    """Both lines are named."""
     write(tmp_path, "x", name="m.gguf")
-    text = "backend_url: http://gpu:8081"
-    (found,) = problems(tmp_path, text, arguments={"model": f"{tmp_path}/m.gguf"})
+    (found,) = problems(tmp_path, "backend_url: http://gpu:8081\nmodel: m.gguf")
     assert str(found) == (
-        f"flag -model: model: is set, and so is backend_url ({tmp_path}/conf.yaml:1): "
+        f"{tmp_path}/conf.yaml:2: model: is set, and so is backend_url ({tmp_path}/conf.yaml:1): "
         "a request can go to one engine only; remove one of the two"
     )
+
+
+def test_a_model_on_the_command_line_beats_the_files_backend_url(tmp_path: Path) -> None:
+    """As a flag beats the file for every other key."""
+    write(tmp_path, "x", name="m.gguf")
+    found = loaded(tmp_path, "backend_url: http://gpu:8081", arguments={"model": f"{tmp_path}/m.gguf"}).config
+    assert (found.model, found.backend_url) == (f"{tmp_path}/m.gguf", "")
+
+
+def test_a_backend_url_on_the_command_line_beats_the_files_model(tmp_path: Path) -> None:
+    """The other way round."""
+    write(tmp_path, "x", name="m.gguf")
+    found = loaded(tmp_path, "model: m.gguf", arguments={"backend_url": "http://gpu:8081"}).config
+    assert (found.model, found.backend_url) == ("", "http://gpu:8081")
 
 
 def test_an_empty_backend_url_makes_way_for_a_model(tmp_path: Path) -> None:

@@ -25,15 +25,28 @@ def note(layer: Layer, key: str, message: str) -> None:
     layer.problems.append(Problem(message, where=layer.origins.get(key, DEFAULT).where, key=key))
 
 
+RANK = {"default": 0, "file": 1, "environment": 2, "flag": 3}  # as load.py lets layers win
+
+
 def resolve_source(layer: Layer) -> None:
-    """One of `backend_url` and `model` decides where requests go: both set, or none, is a problem."""
+    """One of `backend_url` and `model` decides where requests go: both set in one place, or none, is a problem.
+
+    Where they come from different places the later one wins, as it does for every key: `--model` on the command line
+    beats a `backend_url` in the file.
+    """
     model, url = layer.values.get("model", ""), layer.values.get("backend_url")
     if model and url:
-        other = layer.origins["backend_url"].where
-        sentence = (
-            f"is set, and so is backend_url ({other}): a request can go to one engine only; remove one of the two"
-        )
-        note(layer, "model", sentence)
+        ranks = {key: RANK[layer.origins[key].source] for key in ("model", "backend_url")}
+        if ranks["model"] == ranks["backend_url"]:
+            other = layer.origins["backend_url"].where
+            sentence = (
+                f"is set, and so is backend_url ({other}): a request can go to one engine only; remove one of the two"
+            )
+            note(layer, "model", sentence)
+        elif ranks["model"] > ranks["backend_url"]:
+            layer.values["backend_url"] = ""
+        else:
+            layer.values["model"] = ""
     elif model:
         layer.values["backend_url"] = ""
     elif url == "":
