@@ -12,6 +12,7 @@ background.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -113,7 +114,7 @@ class Builds:
         if reference is None or self.store.folder is None:
             return False, "that build left no reference to try"
         try:
-            files.sampled(self.store.folder.path, reference)
+            await asyncio.to_thread(files.sampled, self.store.folder.path, reference)
             sentence, rest = await self.tokens(tokenizes=tokenizes)
             restored, cold = await self.compare(reference, slot, [*sentence, *rest])
         except (files.Unverified, EngineRefused) as error:

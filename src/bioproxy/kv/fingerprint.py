@@ -70,6 +70,9 @@ def fingerprint(facts: EngineFacts, *, extra: str, identify: Identify = gguf.ide
     hidden: list[str] = []
     watch = Watch(identify)
     described = Fingerprint(build=facts.build, arguments=arguments)
+    if facts.adapters:  # may have been changed since the launch
+        parts.append(facts.adapters)
+        visible.append("LoRA scales")
     if facts.command or extra:
         visible.append("launch arguments")
     if not facts.command:

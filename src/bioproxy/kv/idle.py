@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from bioproxy.errors import BioproxyError
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.want import GateLike, GrantLike
 
@@ -81,7 +82,11 @@ class IdleSaver:
         """Take the engine alone, behind all users, and save."""
         if not self.growing():
             return
-        grant = await gate.acquire(work="background", exclusive=True)
+        try:
+            grant = await gate.acquire(work="background", exclusive=True)
+        except BioproxyError as error:  # the shutdown, which saves by itself
+            log.debug("nothing is saved: %s", error.message)
+            return
         try:
             await self.save(grant)
         finally:

@@ -341,7 +341,11 @@ class Keeper:
 
     async def try_builds(self, gate: GateLike) -> None:
         """What could not be tried when we attached, because somebody was using the engine."""
-        grant = await gate.acquire(work="background", exclusive=True)
+        try:
+            grant = await gate.acquire(work="background", exclusive=True)
+        except BioproxyError as error:  # the shutdown
+            log.debug("other builds' snapshots were not tried: %s", error.message)
+            return
         cut = True
         try:
             await aio.shielded(self.attaching.try_builds(fresh=False))
