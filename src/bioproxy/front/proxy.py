@@ -31,7 +31,7 @@ from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.explain import explain
 from bioproxy.front.forward import request_headers
-from bioproxy.front.inference import Inference, open_body
+from bioproxy.front.inference import Inference, error_text, open_body
 from bioproxy.front.recent import Recent
 from bioproxy.keys import Keyring, presented
 from bioproxy.wire.message import Request, Responder
@@ -94,6 +94,7 @@ class Front:
         record = exchange.close()
         if record.outcome == "ok" and record.status >= 400:
             record.outcome = "engine_error" if record.status >= 500 else "client_error"
+            record.error = record.error or error_text(exchange.tail.last())
         record.why = explain(record)
         self.bus.publish(RequestEnded(record=record))
 
