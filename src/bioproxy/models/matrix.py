@@ -33,7 +33,7 @@ from bioproxy.models.rules import UNKNOWN
 
 VAR = re.compile(r"[a-zA-Z0-9.-]{1,32}")
 SOMETHING = 1e-6  # seconds; a model of which nothing was measured still costs more than none
-MOST = 4096  # alternatives that are followed at once; more need dozens of models that all run
+MOST = 256  # alternatives that are followed at once, the cheapest; more take at least sixteen models that all run
 
 Cost = tuple[float, float]  # configured, then seconds
 
@@ -193,8 +193,10 @@ class Search:
     def kept(self, masks: Iterable[int]) -> list[int]:
         """`masks` in order, without those that another one contains."""
         distinct = list(dict.fromkeys(masks))
-        largest = [one for one in distinct if not any(one | other == other for other in distinct if other != one)]
-        return largest if len(largest) <= MOST else sorted(largest, key=self.cost)[:MOST]
+        if len(distinct) > MOST:
+            best = set(sorted(distinct, key=self.cost)[:MOST])
+            distinct = [one for one in distinct if one in best]
+        return [one for one in distinct if not any(one | other == other for other in distinct if other != one)]
 
     def outside(self, mask: int) -> frozenset[str]:
         """The running models that are not in `mask`."""

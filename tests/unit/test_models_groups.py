@@ -1,0 +1,108 @@
+"""Groups: who must stop so that another may run."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bioproxy.errors import ConfigError
+from bioproxy.models.groups import Group, Groups
+from bioproxy.models.rules import fitting, together
+
+
+def group(id_: str, *members: str, **flags: int) -> Group:
+    return Group(id=id_, members=members, **flags)  # type: ignore[arg-type]
+
+
+LOOSE = [group("G1", "a", exclusive=False), group("G2", "b", exclusive=False)]
+PERSISTENT = [group("P", "p", persistent=True), group("G", "a")]
+GOTCHA = [group("X", "x"), group("N", "n", exclusive=False)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "model", "running", "evicted"),
+    [
+        ([group("G1", "a", "b")], "b", "a", "a"),
+        ([group("G1", "a", "b", swap=False)], "b", "a", ""),
+        ([group("G1", "a"), group("G2", "b")], "b", "a", "a"),
+        (LOOSE, "b", "a", ""),
+        (PERSISTENT, "a", "p", ""),
+        (PERSISTENT, "p", "a", "a"),
+        ([group("P", "p", "q", persistent=True)], "q", "p", "p"),
+        (GOTCHA, "n", "x", ""),
+        (GOTCHA, "x", "n", "n"),
+        (GOTCHA, "x", "xn", ""),
+        ([], "b", "a", "a"),
+        ([group("G", "a", swap=False)], "z", "a", "a"),
+        ([group("G", "a", swap=False, exclusive=False)], "a", "z", ""),
+    ],
+    ids=[
+        "same group swaps", "same group without swap", "two exclusive groups", "two groups side by side",
+        "persistent stays", "a persistent one that comes is exclusive too", "persistent does not help inside its group",
+        "who comes decides: not exclusive", "who comes decides: exclusive", "who runs displaces nobody",
+        "no groups: one at a time", "the default group is exclusive", "not exclusive beside the default group",
+    ],
+)  # fmt: skip
+def test_who_must_stop(groups: list[Group], model: str, running: str, evicted: str) -> None:
+    """The worked examples of llama-swap's documentation, and the cells between them."""
+    assert Groups(groups).evict(model, set(running)) == frozenset(evicted)
+
+
+def test_a_group_with_room_lets_the_cheapest_go() -> None:
+    """With a limit of three, the third newcomer displaces whoever is back soonest."""
+    rules = Groups([group("G", "a", "b", "c", "d", limit=3)])
+    assert rules.evict("c", {"a", "b"}) == frozenset()
+    assert rules.evict("d", {"a", "b", "c"}, {"a": 60.0, "b": 2.0, "c": 9.0}) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([group("G", "a", "a")], "duplicate model member a found in group: G"),
+        ([group("A", "a"), group("B", "a")], "model member a is used in multiple groups: A and B"),
+        ([group("G", "nobody")], 'no model config for "nobody"'),
+    ],
+)
+def test_wrong_members(groups: list[Group], message: str) -> None:
+    """The messages that scripts match on, and where the mistake stands."""
+    with pytest.raises(ConfigError) as caught:
+        Groups(groups, ["a", "b"])
+    assert [problem.message for problem in caught.value.problems] == [message]
+    assert caught.value.problems[0].key == f"groups.{groups[-1].id}.members"
+
+
+def test_all_wrong_members_are_told_at_once() -> None:
+    """Not only the first."""
+    with pytest.raises(ConfigError) as caught:
+        Groups([group("A", "a", "a"), group("B", "a", "x")], ["a"])
+    assert len(caught.value.problems) == 3
+
+
+def test_preload_takes_what_fits() -> None:
+    """What would stop something that was preloaded before it is left out."""
+    rules = Groups([group("P", "p", persistent=True), group("G", "a", "b")])
+    assert fitting(["p", "a", "b", "a"], rules) == (["p", "a"], ["b"])
+
+
+def test_together() -> None:
+    """Whether some models may run at once, whoever comes last."""
+    assert together("ab", Groups(LOOSE))
+    assert not together("ab", Groups([group("G", "a", "b")]))
+    assert not together("xn", Groups(GOTCHA))
+
+
+flags = st.fixed_dictionaries({
+    "swap": st.booleans(), "exclusive": st.booleans(), "persistent": st.booleans(), "limit": st.integers(1, 2),
+})  # fmt: skip
+
+
+@given(st.tuples(flags, flags, flags), st.sets(st.sampled_from("abcdefgh")), st.sampled_from("abcdefgh"))
+def test_what_is_left_lets_the_model_in(kinds: tuple[dict[str, int], ...], running: set[str], model: str) -> None:
+    """Only what runs is stopped, a persistent one never for another group's, and then nothing more has to stop."""
+    groups = [group(str(at), *members, **kinds[at]) for at, members in enumerate(["ab", "cd", "ef"])]
+    rules = Groups(groups)
+    gone = rules.evict(model, running)
+    assert gone <= running
+    assert not rules.evict(model, running - gone)
+    assert not any(rules.group(one).persistent and rules.group(one) is not rules.group(model) for one in gone)
