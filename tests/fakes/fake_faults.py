@@ -45,6 +45,7 @@ class Faults:
     slots: int = 0  # another total_slots in /props; what runs is not changed
     sleeping: bool = False
     media: bool = False
+    adapters: list[Json] = field(default_factory=list)  # LoRA adapters in /lora-adapters: [{"id": 0, "scale": 1.0}]
     loading_until: float = 0.0
 
     def update(self, change: Json) -> None:

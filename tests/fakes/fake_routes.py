@@ -40,10 +40,12 @@ class Routes:
             "/props": lambda _c, r: r.send(200, self.props()),
             "/models": lambda _c, r: r.send(200, self.models()),
             "/v1/models": lambda _c, r: r.send(200, self.models()),
+            "/lora-adapters": lambda _c, r: r.send(200, self.faults.adapters),
             "/slots": self.slots,
             "/metrics": self.metrics,
         }
         post: dict[str, Callable[[Call, Reply], Awaitable[None] | None]] = {
+            "/lora-adapters": self.set_adapters,
             "/tokenize": self.tokenize,
             "/detokenize": self.detokenize,
             "/apply-template": self.apply_template,
@@ -112,6 +114,12 @@ class Routes:
         meta = {"vocab_type": 1, "n_vocab": 32000, "n_ctx": self.options.ctx_size, "n_ctx_train": 32768, "size": 1}
         data = {"id": name, "aliases": [name], "tags": [], "object": "model", "created": 1, "owned_by": "llamacpp"}
         return {"models": [{"name": name, "model": name}], "object": "list", "data": [{**data, "meta": meta}]}
+
+    def set_adapters(self, call: Call, reply: Reply) -> None:
+        """POST /lora-adapters: other scales from now on; an adapter that is not named gets 0."""
+        scales = {each["id"]: each["scale"] for each in call.json()}
+        self.faults.adapters = [{**each, "scale": scales.get(each["id"], 0.0)} for each in self.faults.adapters]
+        reply.send(200, {"success": True})
 
     def slots(self, call: Call, reply: Reply) -> None:
         """GET /slots: through the queue, so that it resets the disconnect poll."""

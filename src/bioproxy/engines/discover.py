@@ -16,6 +16,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bioproxy.engines import listener
 from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.engines.listener import Listener
@@ -27,6 +29,13 @@ Json = Any
 EMBEDDED = "bioproxy.engines.embedded"
 NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"
 NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
+
+
+class Adapter(msgspec.Struct):
+    """One entry of `GET /lora-adapters`."""
+
+    id: int
+    scale: float
 
 
 async def discover(llama: Llama, props: dict[str, Json], *, process: Listener | None) -> EngineFacts:
@@ -54,7 +63,18 @@ async def discover(llama: Llama, props: dict[str, Json], *, process: Listener | 
         capabilities=can,
         sleeping=bool(props.get("is_sleeping")),
         media=isinstance(modalities, dict) and any(modalities.values()),
+        adapters=await adapters_of(llama) if can.slot_actions else (),
     )
+
+
+async def adapters_of(llama: Llama) -> tuple[tuple[int, float], ...]:
+    """Number and scale of each LoRA adapter now: `POST /lora-adapters` changes them while the engine runs."""
+    status, body = await llama.call("GET", "/lora-adapters", limit=30.0)
+    try:
+        found = msgspec.json.decode(body, type=list[Adapter]) if status == 200 else []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+    return tuple((adapter.id, adapter.scale) for adapter in found)
 
 
 async def process_of(origin: Origin, pid: int | None) -> Listener | None:

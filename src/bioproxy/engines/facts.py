@@ -32,7 +32,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     `build` is empty for what is no llama-server; `slots` is then 0: it does not say. `context`: tokens per slot. `pid`,
     `started` (unix time), `command`, `environment` (`LLAMA_…` variables) and `folder` (its working folder) are known
     only for a process on this machine that we may look at; `command` is () otherwise. `model_path` and `slot_folder`
-    are absolute where `folder` is known. `media`: it takes images or sound.
+    are absolute where `folder` is known. `media`: it takes images or sound. `adapters`: LoRA numbers and scales in use.
     """
 
     url: str
@@ -51,6 +51,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     sleeping: bool = False
     media: bool = False
+    adapters: tuple[tuple[int, float], ...] = ()
 
 
 class SlotView(msgspec.Struct, frozen=True):

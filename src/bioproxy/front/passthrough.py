@@ -24,6 +24,7 @@ from bioproxy.wire.relay import relay, tunnel
 from bioproxy.wire.upstream import Response
 
 SLOT_FIELD = frozenset({"id_slot"})
+ADAPTERS = "/lora-adapters"
 OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
 
 
@@ -66,13 +67,17 @@ def without_slot(body: bytes, *, known: bool) -> bytes:
 
 async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
     """The same with a user's grant; what the engine computed for it is not what the slot held before."""
-    grant = await acquire(exchange, engine)
+    adapters = exchange.request.method == "POST" and exchange.request.path == ADAPTERS
+    grant = await acquire(exchange, engine, exclusive=adapters)
     whole = False
     try:
         await free(exchange, engine, headers, body)
         whole = True
     finally:
         engine.keeper.unknown(f"{exchange.request.method} {exchange.request.path} may have used a slot")
+        if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
+            engine.attachment.lose("loading", "a client changed its LoRA adapters")
+            engine.attachment.suspect("its LoRA adapters were changed")
         # of an unknown route nobody knows whether its answer came out of a slot
         known = exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
         grant.release(cut=not whole, computed=known)
