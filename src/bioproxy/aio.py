@@ -73,6 +73,9 @@ async def guarded(
             log.exception("%s failed and starts again in %.1f s", name, delay)
             if on_fault is not None:
                 on_fault(name, error)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a TaskGroup prefers its tasks' faults to our cancellation
+                raise asyncio.CancelledError from error
         else:
             return
         await asyncio.sleep(delay)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from bioproxy.activity import Record
+from bioproxy.events import ServiceFailed
 from bioproxy.kv.want import Want
 from fakes.fake_engine import FakeEngine
 from support.apps import engine_ready, running_app
 from support.clients import Line, fake_line
 from support.http import Answer, build, call, exchange
+from support.leaks import until
 
 Json = Any
 CHAT = "/v1/chat/completions"
@@ -68,7 +70,9 @@ async def test_our_own_files_are_refused_in_any_case(name: str, tmp_path: Path) 
         assert (await post(line, "/slots/0?action=restore", {"filename": name})).status == 403
 
 
-@pytest.mark.parametrize(("path", "body"), [(CHAT, {"messages": 3}), ("/v1/embeddings?status=400", {}), ("/unknown", {"a": 1})])
+@pytest.mark.parametrize(
+    ("path", "body"), [(CHAT, {"messages": 3}), ("/v1/embeddings?status=400", {}), ("/unknown", {"a": 1})]
+)
 async def test_an_answer_that_no_slot_gave_does_not_prove_the_engine_idle(
     path: str, body: Json, tmp_path: Path
 ) -> None:
@@ -203,6 +207,39 @@ async def test_no_slot_action_while_an_earlier_grant_is_out(tmp_path: Path) -> N
             await engine_ready(app)
             actions = [one for one in await engine.requests("/slots/0") if one.query.get("action") != "none"]
             assert actions == []
+
+
+async def test_changed_lora_scales_make_another_engine_of_it(tmp_path: Path) -> None:
+    """What was saved under other scales must not come back: the engine would take it and write nonsense (rule 2)."""
+    faults = {"adapters": [{"id": 0, "path": "a.gguf", "scale": 1.0}]}
+    async with fake_line(tmp_path, engine={"slot_folder": tmp_path / "slots", "faults": faults}) as line:
+        keeper, attachment = line.app.keeper, line.app.attachment
+        first = keeper.store.scope.fingerprint
+        assert (await post(line, "/lora-adapters", [{"id": 0, "scale": 0.5}])).status == 200
+        assert attachment.state == "loading"
+        await engine_ready(line.app)
+        second = keeper.store.scope.fingerprint
+        assert second not in {"", first}
+        await post(line, "/lora-adapters", [{"id": 0, "scale": 1.0}])
+        await engine_ready(line.app)
+        assert keeper.store.scope.fingerprint == first
+
+
+async def test_a_stop_does_not_wait_for_a_save_that_it_refused(tmp_path: Path) -> None:
+    """The idle saver stands in the queue when the gate closes for good: it ends, without a fault."""
+    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
+        await engine_ready(app)
+        faults: list[ServiceFailed] = []
+        app.bus.subscribe(ServiceFailed, faults.append)
+        grant = await app.gate.acquire()
+        app.keeper.idle.save_every = 0
+        app.keeper.idle.growing = lambda: app.keeper.residents.slots
+        app.keeper.idle.grown.set()
+        await until(lambda: app.gate.statistics().waiting["background"] == 1)
+        await app.stop(1.0)
+        grant.release()
+        assert faults == []
+        assert all(service.cancelled() for service in app.services)
 
 
 async def test_a_reload_takes_over_how_long_a_template_settles(tmp_path: Path) -> None:

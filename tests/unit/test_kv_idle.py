@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from bioproxy import aio
+from bioproxy.errors import BioproxyError
 from bioproxy.gate.gate import Gate
 from bioproxy.kv.idle import IdleSaver
 from bioproxy.kv.resident import Resident
@@ -113,3 +114,19 @@ async def test_without_a_gate_nothing_is_saved() -> None:
     await until(lambda: not bench.saver.grown.is_set())
     assert not bench.saved.is_set()
     await aio.finish([task])
+
+
+async def test_a_refused_grant_is_no_fault_of_the_service() -> None:
+    """At the shutdown the gate refuses who waits; the shutdown saves by itself."""
+    bench = Bench()
+    grant = await bench.gate.acquire()
+    bench.saver.save_every = 0
+    running = bench.start()
+    bench.saver.grown.set()
+    await until(lambda: bool(bench.gate.queue.waiting["background"]))
+    bench.gate.refuse(BioproxyError("bioproxy is shutting down"))
+    await until(lambda: not bench.gate.queue.anyone and not bench.gate.waiters)
+    assert not running.done()
+    grant.release()
+    await aio.finish([running])
+    assert running.cancelled()
