@@ -202,6 +202,15 @@ async def test_a_text_that_is_not_wanted_any_more_is_dropped() -> None:
     assert shop.gate.idle
 
 
+async def test_a_grant_under_which_nothing_was_sent_does_not_end_draining() -> None:
+    """A request that was left may still run in the engine; a dropped job proves nothing about that."""
+    shop = Shop(Slot())
+    (await shop.gate.acquire()).release(cut=True)
+    shop.wanted = False
+    assert (await shop.run()).status == "dropped"
+    assert shop.gate.draining
+
+
 async def test_a_dead_engine_gives_the_grant_back() -> None:
     """A fault in a chunk goes up, and leaves neither a grant nor an account open."""
     shop = Shop(Slot())

@@ -138,7 +138,7 @@ class Evaluation:
                 # for the save we must be alone, so wait until we are: on several slots others run beside a chunk
                 grant = await self.shop.gate.acquire(work="background", key=self.job.want, exclusive=self.whole)
                 if not self.job.current():
-                    grant.release()
+                    grant.release(unsent=True)
                     return self.outcome("dropped")
                 status = await self.granted(grant)
                 if status is not None:

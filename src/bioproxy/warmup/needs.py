@@ -34,7 +34,7 @@ class Grant(Protocol):
     def share(self) -> None:
         """Let others in again."""
 
-    def release(self, *, cut: bool = False) -> None:
+    def release(self, *, cut: bool = False, unsent: bool = False) -> None:
         """Give the engine back."""
 
 
