@@ -282,8 +282,10 @@ class App:
         while True:
             await self.gate.wait_draining()
             await asyncio.sleep(SETTLE_SECONDS)
-            if self.gate.draining and self.gate.idle and await self.all_idle():
-                self.gate.settled()
+            if self.gate.draining and self.gate.idle:
+                cuts = self.gate.cuts
+                if await self.all_idle() and cuts == self.gate.cuts:  # what was cut meanwhile is not in that answer
+                    self.gate.settled()
 
     async def all_idle(self) -> bool:
         """Whether the engine says that none of its slots works; False where it does not say."""

@@ -63,6 +63,50 @@ async def test_every_spelling_of_a_slot_action_wants_the_admin_key(path: str, tm
         assert "admin key" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://localhost:3000", 200),
+        ("http://localhost", 200),
+        ("", 200),
+    ],
+)
+async def test_a_foreign_page_cannot_touch_the_slots(origin: str, status: int, tmp_path: Path) -> None:
+    """A browser sends a simple POST without asking; without keys nothing else would stop it."""
+    async with fake_line(tmp_path, engine={"slot_folder": tmp_path / "slots"}) as line:
+        fields = {"Origin": origin} if origin else {}
+        assert (await post(line, "/slots/0?action=erase", {}, **fields)).status == status
+
+
+async def test_the_admins_slot_action_counts_as_the_admins(tmp_path: Path) -> None:
+    """Not as that of the first key, whose default name it would share."""
+    async with fake_line(
+        tmp_path, api_keys=["k1"], admin_key="root", engine={"slot_folder": tmp_path / "slots"}
+    ) as line:
+        assert (await post(line, "/slots/0?action=erase", {}, Authorization="Bearer root")).status == 200
+        assert last(line).client == "admin"
+
+
+async def test_what_was_cut_during_a_look_keeps_the_engine_draining(tmp_path: Path) -> None:
+    """The slots were idle when they were looked at, and are not any more."""
+    async with fake_line(tmp_path) as line:
+        looked = asyncio.Event()
+
+        async def all_idle() -> bool:
+            if not looked.is_set():
+                (await line.app.gate.acquire()).release(cut=True)
+            looked.set()
+            return True
+
+        line.app.all_idle = all_idle  # type: ignore[method-assign] # the engine's answer, and what happens meanwhile
+        await drained(line)
+        await looked.wait()
+        assert line.app.gate.draining
+        await until(lambda: not line.app.gate.draining)
+
+
 @pytest.mark.parametrize("name", ["bp-1.kv", "BP-1.kv", "Bp-1.kv"])
 async def test_our_own_files_are_refused_in_any_case(name: str, tmp_path: Path) -> None:
     """On some file systems the names are the same."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from bioproxy.errors import Forbidden
 from bioproxy.wire.message import Headers, Request
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -43,6 +44,14 @@ class Cors:
             (b"Access-Control-Expose-Headers", EXPOSED),
             (b"Vary", b"Origin"),
         ]
+
+    def check(self, request: Request) -> None:
+        """Forbidden for a foreign page: it could not read the answer, but what it asks for would be done."""
+        origin = (request.header(b"origin") or b"").decode("latin-1")
+        host = (request.header(b"host") or b"").decode("latin-1")
+        own = origin.partition("://")[2].lower() == host.lower()
+        if origin and not own and not self.allows(origin):
+            raise Forbidden(f"a page of {origin[:80]!r} may not use slot actions; if it should, add it to cors_origins")
 
     @staticmethod
     def is_preflight(request: Request) -> bool:

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+import msgspec
+
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
 from bioproxy.config.schema import Config
@@ -116,6 +118,7 @@ class Front:
             await passthrough.gated(exchange, self.engine, headers, body)
         elif route.gate == "slot_action":
             admin = self.admin_keyring.find(presented(request.header)) is not None
+            self.cors.check(request)
             passthrough.check_slot_action(exchange, keys=self.keys, admin=admin)
             await passthrough.slot_action(exchange, self.engine, headers, request.body)
         else:
@@ -130,6 +133,7 @@ class Front:
         principal = self.keyring.find(presented(request.header))
         if principal is None and (exchange.route.gate == "slot_action"):
             principal = self.admin_keyring.find(presented(request.header))
+            principal = principal and msgspec.structs.replace(principal, name="admin")
         if principal is None:
             if exchange.route.public:
                 return

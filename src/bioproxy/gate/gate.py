@@ -89,7 +89,7 @@ class Gate:
         self.idle_since = clock()
         self.idlers: list[asyncio.Future[None]] = []
         self.drainers: list[asyncio.Future[None]] = []
-        self.refused = self.timed_out = self.left = 0
+        self.refused = self.timed_out = self.left = self.cuts = 0
 
     async def acquire(
         self,
@@ -188,6 +188,7 @@ class Gate:
     def give_back(self, ticket: Ticket, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
         """Take a grant back and decide who is next; does nothing the second time."""
         if self.queue.release(ticket, self.clock(), cut=cut, unsent=unsent, computed=computed):
+            self.cuts += cut
             if self.queue.draining:
                 wake(self.drainers)
             self.moved_on()
