@@ -18,6 +18,7 @@ from bioproxy.app import App
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import engine_ready, running_app
 from support.http import call
+from support.kv_rig import text
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 4}
@@ -108,6 +109,25 @@ async def test_a_target_that_could_mean_two_things_is_400(tmp_path: Path, target
         await engine.forget()
         assert (await post(app, target)).status == 400
         assert await engine.requests() == []
+
+
+async def test_a_request_without_reuse_costs_no_snapshot(tmp_path: Path) -> None:
+    """Rule 6: `cache_prompt: false` takes nothing from the cache, and that is not the snapshot's fault."""
+    flags: dict[str, Any] = {"tokens_per_second": 5000}
+    words = {"messages": [{"role": "user", "content": text(400, "long")}], "max_tokens": 4}
+    config = {"kv": {"min_seconds": 0.001, "save_after": 0.01}}
+    async with FakeEngine(slot_folder=tmp_path / "slots", **flags) as engine, before(engine, tmp_path, **config) as app:
+        await post(app, CHAT, words)
+
+        async def saved() -> bool | None:
+            return bool(app.keeper.list()) or None
+
+        assert await aio.poll(saved, interval=0.01, deadline=10)
+        await post(app, CHAT, {"messages": [{"role": "user", "content": "another"}], "max_tokens": 1})
+        assert (await post(app, CHAT, {**words, "cache_prompt": False})).status == 200
+        assert not any(one.quarantined for one in app.keeper.list())
+        again = await post(app, CHAT, words)
+        assert again.json()["timings"]["cache_n"] > 300
 
 
 async def test_clients_share_one_look_at_the_slots(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -37,6 +38,7 @@ from bioproxy.wire.relay import relay
 from bioproxy.wire.upstream import Response
 
 ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
+NO_REUSE = re.compile(rb'"cache_prompt"\s*:\s*false')
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
@@ -79,12 +81,16 @@ class Inference:
         exchange.record.prefix = expanded.prefix
 
     def wish(self) -> Want:
-        """What this request would like to find in the slot."""
+        """What this request would like to find in the slot; nothing where it computes everything anew.
+
+        Judged by what a `cache_prompt: false` took from the cache, a good snapshot would be thrown out (kv-rule 6).
+        """
+        reuses = NO_REUSE.search(self.exchange.request.body) is None
         fields = (value.lower() for name, value in self.exchange.request.headers if name.lower() == b"cache-control")
         store = not any(b"no-store" in value for value in fields)
         principal = self.exchange.principal
         return self.engine.keeper.want(
-            self.expanded.pieces,
+            self.expanded.pieces if reuses else (),
             group=principal.group if principal else "",
             prefix=self.expanded.prefix,
             version=self.expanded.version,
