@@ -137,7 +137,7 @@ class World:
             case Fail(ticket):
                 asked = ticket.context
                 assert isinstance(asked, Asked)
-                assert asked.served is None
+                assert asked.over is None
                 asked.failed, asked.over = effect, self.now
             case Start(model, life):
                 self.begin(model, life)
@@ -177,8 +177,8 @@ class World:
         """The process of `model` dies at `at` if it is ready then."""
 
         def act() -> None:
-            record = self.schedule.book.records[model]
-            if record.state is State.READY:
+            record = self.schedule.book.records.get(model)
+            if record is not None and record.state is State.READY:
                 self.die(model, record.life, "crashed")
 
         self.at(at, act)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from support.swap_world import LOAD, STOP, World
 
 from bioproxy.models.effects import Start, Stop
 from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.state import State
+from support.swap_world import LOAD, STOP, World
 
 BROKEN = "engine exited with code 1: cannot open model.gguf"
 
@@ -228,6 +228,21 @@ def test_a_reload_takes_away_what_is_gone() -> None:
     world.run()
     assert asked.served is not None
     assert [one.model for one in world.schedule.statistics().models] == ["c"]
+
+
+def test_who_is_called_back_after_its_model_was_taken_away_is_told() -> None:
+    """It still waited in the gate of an engine that has no name any more; the same after a shutdown."""
+    world = World(plain("a", "b"), Groups([]))
+    first, second = world.ask("a", seconds=100.0), world.ask("a", seconds=100.0)
+    world.run(until=10.0)
+    world.do(world.schedule.configure(plain("b"), rules=world.rules, now=world.now))
+    world.do(world.schedule.recall(first.ticket, world.now))
+    assert first.failed is not None
+    assert first.failed.why == "removed"
+    world.do(world.schedule.close(world.now))
+    world.do(world.schedule.recall(second.ticket, world.now))
+    assert second.failed is not None
+    assert second.failed.why == "shutdown"
 
 
 def test_a_model_that_comes_back_before_it_went_stays() -> None:

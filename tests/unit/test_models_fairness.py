@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-from support.swap_world import LOAD, STOP, World
 
 from bioproxy.models.effects import Recall, Serve
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.record import ModelSettings
+from support.swap_world import LOAD, STOP, World
 
 MAX_WAIT = 30.0
 HOUR = 3600.0
@@ -176,7 +178,7 @@ def test_an_agent_and_a_voice_assistant(think: float, pause: float) -> None:
     world.run()
     lost = [when for when, gone, _come in world.swaps if gone == "agent" and when < HOUR]
     assert len(lost) > 20
-    assert all(later - earlier >= MAX_WAIT for earlier, later in zip(lost, lost[1:], strict=False))
+    assert all(later - earlier >= MAX_WAIT for earlier, later in itertools.pairwise(lost))
     assert len(world.swaps) <= 2 * HOUR / MAX_WAIT + 2
     assert max(one.waited for one in world.asked) <= MAX_WAIT + 2.0 + 2 * (STOP + LOAD)
 
@@ -188,4 +190,4 @@ def test_two_agents() -> None:
         in_turns(world, model, think=1.0, seconds=2.0, until=HOUR)
     world.run()
     whens = [when for when, _gone, _come in world.swaps if when < HOUR]
-    assert all(later - earlier >= MAX_WAIT for earlier, later in zip(whens, whens[1:], strict=False))
+    assert all(later - earlier >= MAX_WAIT for earlier, later in itertools.pairwise(whens))

@@ -6,6 +6,7 @@ wake-up is lost, and nobody waits longer than the rules allow.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.swap_world import LOAD, World
 
 from bioproxy.models.effects import Stop
 from bioproxy.models.groups import Group, Groups
@@ -22,6 +22,7 @@ from bioproxy.models.matrix import Matrix, MatrixSettings
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.ticket import Place
+from support.swap_world import LOAD, World
 
 NAMES = "abcde"
 MAX_WAIT = 30.0
@@ -129,7 +130,7 @@ def test_swaps_are_no_more_than_changes_of_mind(plan: list[Wish]) -> None:
     """Collation never costs a swap: there are at most as many as a queue in order of arrival would need."""
     world = World([ModelSettings(id=name) for name in NAMES])
     play(world, plan)
-    changes = sum(one.model != other.model for one, other in zip(plan, plan[1:], strict=False))
+    changes = sum(one.model != other.model for one, other in itertools.pairwise(plan))
     assert len([effect for effect in world.log if isinstance(effect, Stop)]) <= changes
 
 

@@ -26,6 +26,9 @@ class Book:
         self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind somebody who is overdue
         self.effects: list[Effect] = []
         self.arrivals = 0
+        self.lives = (
+            0  # numbers are never used twice, or a late report of a model that was removed and added would count
+        )
 
     def taken(self) -> list[Effect]:
         """The effects so far, in order; from now on a new list."""
@@ -90,7 +93,9 @@ class Book:
     def start(self, record: Record, now: float) -> None:
         """Start a process whose place is free."""
         record.displaces = None
-        record.life += 1
+        self.lives += 1
+        record.life = self.lives
+        record.starts += 1
         record.started_at = now
         self.change(record, Event.START, now)
         self.effects.append(Start(record.name, record.life, record.again))

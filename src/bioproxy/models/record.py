@@ -41,7 +41,7 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     running: int
     waiting: int
-    lives: int
+    starts: int
     load_seconds: float | None
     last_used: float
     unload_at: float
@@ -58,7 +58,8 @@ class Record:
         self.name = settings.id
         self.state = State.STOPPED
         self.since = now
-        self.life = 0  # number of the newest process
+        self.life = 0  # number of the newest process, unique in the whole schedule
+        self.starts = 0
         self.running: set[Ticket] = set()
         self.waiting: dict[int, Ticket] = {}  # by number, so in order of arrival
         # A swap to it was decided and it starts when these are gone; None: no such thing.
@@ -141,7 +142,7 @@ class Record:
             since=self.since,
             running=len(self.running),
             waiting=len(self.waiting),
-            lives=self.life,
+            starts=self.starts,
             load_seconds=self.load_seconds,
             last_used=self.last_used,
             unload_at=0.0 if math.isinf(unload_at) else unload_at,

@@ -114,7 +114,12 @@ class Schedule:
         if ticket.place is not Place.RUNNING or record is None:
             return []
         record.running.discard(ticket)
-        self.book.wait(ticket, record)
+        if self.is_closed:
+            self.book.fail(ticket, "shutdown", f"[{ticket.model}] shutdown")
+        elif record.removed:
+            self.book.fail(ticket, "removed", no_longer(record))
+        else:
+            self.book.wait(ticket, record)
         return self.look(now)
 
     def ready(self, model: str, life: int, now: float) -> list[Effect]:
@@ -235,7 +240,7 @@ class Schedule:
 
     def remove(self, record: Record, now: float) -> None:
         """Forget a model, its process first if there is one."""
-        self.book.fail_waiting(record, "removed", f'model "{record.name}" is no longer configured')
+        self.book.fail_waiting(record, "removed", no_longer(record))
         record.displaces = None
         if record.state.live:
             record.removed = True
@@ -285,3 +290,8 @@ class Schedule:
             closed=tuple(sorted(self.book.closed)),
             models=tuple(record.statistics() for record in records),
         )
+
+
+def no_longer(record: Record) -> str:
+    """The sentence for those who wait for a model that a reload took away."""
+    return f'model "{record.name}" is no longer configured'
