@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules, together
 from bioproxy.models.schedule import Schedule
@@ -210,6 +210,26 @@ class World:
         return [one.model for one in self.schedule.statistics().models if one.state is State.READY]
 
 
-def same_group(*members: str) -> Groups:
-    """One group that swaps."""
-    return Groups([Group(id="g", members=members)])
+def acts(effects: list[Effect]) -> list[str]:
+    """The effects in short: `start a`, `stop a swap`, `serve a`; changes of state left out."""
+    found = []
+    for effect in effects:
+        match effect:
+            case Start(model):
+                found.append(f"start {model}")
+            case Stop(model, _life, reason):
+                found.append(f"stop {model} {reason}")
+            case Serve(ticket) | Loaded(ticket):
+                found.append(f"{type(effect).__name__.lower()} {ticket.model}")
+            case Fail(ticket, why):
+                found.append(f"fail {ticket.model} {why}")
+            case Recall(model, newer_than):
+                found.append(f"recall {model} {newer_than}")
+            case Changed():
+                pass
+    return found
+
+
+def plain(*names: str, **settings: float) -> list[ModelSettings]:
+    """Models that are held by nothing, unless said."""
+    return [ModelSettings(id=name, **{"min_resident": 0.0, **settings}) for name in names]  # type: ignore[arg-type]

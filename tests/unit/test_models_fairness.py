@@ -159,6 +159,18 @@ def test_a_model_that_was_loaded_on_purpose_is_held() -> None:
     assert asked.served == pytest.approx(LOAD + 10.0 + STOP + LOAD)
 
 
+def test_a_reload_may_shorten_the_longest_wait() -> None:
+    """It counts for those who wait already."""
+    world = World(plain("a", "b", linger=HOUR))
+    world.ask("a", at=0.0, tool_calls=True)
+    asked = world.ask("b", at=10.0)
+    world.run(until=11.0)
+    settings = plain("a", "b", linger=HOUR)
+    world.do(world.schedule.configure(settings, rules=world.rules, now=world.now, max_wait=2.0))
+    world.run()
+    assert asked.waited == pytest.approx(2.0 + STOP + LOAD)
+
+
 def test_nothing_is_held_beyond_max_wait() -> None:
     """Not by linger, not by min_resident."""
     world = World(plain("a", "b", min_resident=HOUR, linger=HOUR))

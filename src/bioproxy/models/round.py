@@ -38,11 +38,15 @@ class Round:
         self.settled: set[str] = set()  # models whose tickets all wait
         self.claims: list[str] = []  # models of overdue tickets that have to wait
         self.closed: set[str] = set()
+        self.present: set[str] = set()  # models that have memory or are about to
+        self.promised: set[str] = set()  # models whose place somebody is just taking
 
     def run(self) -> float:
         """Look at everybody and take every step that can be taken; returns `wake`."""
         self.end_leaving()
         self.drop_unwanted()
+        if self.book.waiting:
+            self.survey()
         for ticket in self.order():
             if ticket.model not in self.settled:
                 self.look(ticket, self.book.records[ticket.model])
@@ -101,15 +105,15 @@ class Round:
     def may_come(self, record: Record) -> bool:
         """Whether nobody before it has to have its place, or is just taking it."""
         name = record.name
-        if any(name in (other.displaces or ()) for other in self.book.records.values()):
+        if name in self.promised:
             return False
-        beside = self.present(without=name) | {name}
+        beside = self.present | {name}
         return not any(name in self.evicted(claim, beside - {claim}) for claim in self.claims)
 
     def choose(self, ticket: Ticket, record: Record) -> None:
         """Make room for `record`'s model if it can be made now; else note what it waits for."""
         overdue = self.overdue(ticket)
-        models = [self.book.records[name] for name in sorted(self.evicted(record.name, self.present(record.name)))]
+        models = [self.book.records[name] for name in sorted(self.evicted(record.name, self.present - {record.name}))]
         until = max((self.busy_until(other, overdue=overdue) for other in models), default=-math.inf)
         if until > self.now:
             self.at(until)
@@ -120,10 +124,13 @@ class Round:
         record.again = False
         record.start_at = -math.inf
         record.displaces = frozenset(other.name for other in [*models, record] if other.state.live)
+        self.survey()
 
-    def present(self, without: str) -> set[str]:
-        """The models that have memory or are about to, but one."""
-        return {record.name for record in self.book.records.values() if record.present} - {without}
+    def survey(self) -> None:
+        """See who has memory, and who is about to."""
+        records = [record for record in self.book.records.values() if record.present]
+        self.present = {record.name for record in records}
+        self.promised = {name for record in records for name in record.displaces or ()}
 
     def evicted(self, model: str, running: set[str]) -> frozenset[str]:
         """What the rule says must stop for `model`; costs are worked out once, and only if anything runs.

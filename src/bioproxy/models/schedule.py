@@ -209,13 +209,17 @@ class Schedule:
         record.forgive()
         self.book.change(record, Event.FORGIVE, now)
 
-    def configure(self, models: Iterable[ModelSettings], *, rules: Rules, now: float) -> list[Effect]:
+    def configure(
+        self, models: Iterable[ModelSettings], *, rules: Rules, now: float, max_wait: float | None = None
+    ) -> list[Effect]:
         """Take over a new configuration: what is unchanged runs on, and its streams too.
 
         A model whose `launch` changed stops after what runs on it (its unload_timeout at most); who waits for it is
         served by its next process. One that is no longer configured goes the same way, and who waits for it fails.
         """
         self.book.rules = rules
+        if max_wait is not None:
+            self.book.max_wait = max_wait
         wanted = {settings.id: settings for settings in models}
         for record in list(self.book.records.values()):
             if record.name in wanted:
