@@ -29,7 +29,7 @@ from bioproxy.config.schema import Config, Prefix
 from bioproxy.engines.attach import Attachment
 from bioproxy.engines.launch import Launched, launch
 from bioproxy.engines.llama import EngineFacts, Llama
-from bioproxy.errors import BioproxyError, ConfigError, Problem
+from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.engine import Engine
@@ -219,7 +219,7 @@ class App:
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine."""
         self.proxy_server.stop_accepting()
-        self.gate.refuse(BioproxyError("bioproxy is shutting down", status=503, retry_after=max(1, round(deadline))))
+        self.gate.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
         await self.proxy_server.close(deadline=deadline)
         await self.last_save()
         await aio.finish(self.services)
@@ -319,7 +319,8 @@ class App:
             self.reload_error = error.message
             self.bus.publish(ConfigReloaded(error=error.message))
             raise
-        self.take_over(loaded, changed)
+        late = self.take_over(loaded, changed)
+        changed = tuple(f"{key} (after a restart)" if key in late else key for key in changed)
         self.reload_error = ""
         self.bus.publish(ConfigReloaded(changed=changed))
         log.info("configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
@@ -336,8 +337,8 @@ class App:
         state = self.attachment.statistics()
         return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
 
-    def take_over(self, loaded: Loaded, changed: tuple[str, ...]) -> None:
-        """Let each part have its new values; what needs a restart keeps the old ones and is named."""
+    def take_over(self, loaded: Loaded, changed: tuple[str, ...]) -> list[str]:
+        """Let each part have its new values; what needs a restart keeps the old ones and is returned."""
         late = [key for key in changed if key.split(".")[0] not in LIVE]
         if late:
             log.warning("these keys changed and need a restart: %s", ", ".join(late))
@@ -350,6 +351,7 @@ class App:
         self.admin.configure(config)
         self.catalogue.settle = config.warmup.settle
         self.runner.configure(config.warmup, interval=config.warmup_check_interval)
+        return late
 
 
 def log_engine(event: EngineChanged) -> None:

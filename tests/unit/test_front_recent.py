@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.front.recent import BYTES, KEPT, SHOWN, Recent, common, size
-from bioproxy.prompt import Piece
+from bioproxy.prompt import Head, Piece
+from bioproxy.templates.dialect_heads import head_piece
 
 
 def pieces(*texts: str) -> tuple[Piece, ...]:
@@ -73,3 +74,15 @@ def test_memory_stays_within_its_bounds(lengths: list[int]) -> None:
     assert len(recent.conversations) <= KEPT
     assert recent.bytes <= BYTES
     assert recent.bytes == sum(size(kept) for kept in recent.conversations.values())
+
+
+def test_a_difference_in_the_head_is_named_by_its_part() -> None:
+    """A client's system message with a counter in it, as it comes out of a body."""
+    recent = Recent()
+    head = Head(messages=b'[{"role":"system","content":"cch=fa690"}]', kwargs=b'{"enable_thinking":true}')
+    other = Head(messages=b'[{"role":"system","content":"cch=9c1"}]', kwargs=b'{"enable_thinking":true}')
+    recent.add("", (head_piece(head),))
+    sentence = recent.difference("", (head_piece(other),))
+    at = head.messages.index(b"fa690")
+    assert sentence.startswith(f"system message differs at byte {at}: ")
+    assert "cch=9c1" in sentence

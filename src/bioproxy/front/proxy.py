@@ -36,6 +36,7 @@ from bioproxy.front.forward import request_headers
 from bioproxy.front.inference import Inference, error_text, open_body
 from bioproxy.front.recent import Recent
 from bioproxy.keys import Keyring, presented
+from bioproxy.templates import bodies
 from bioproxy.wire.message import Request, Responder
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ class Front:
         elif route.dialect is not None:
             await self.infer(exchange, headers)
         elif route.gate == "grant":
+            if exchange.principal is not None and exchange.principal.models and route is not routes.OTHER_GRANT:
+                self.allow_model(exchange, bodies.open_body(request.body).model)
             body = passthrough.without_slot(request.body, known=route is not routes.OTHER_GRANT)
             await passthrough.gated(exchange, self.engine, headers, body)
         elif route.gate == "slot_action":

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from bioproxy.prompt import Piece
+from bioproxy.templates.dialect_heads import part_of
 
 SHOWN = 40  # characters of either text
 BEFORE = 8  # of them before the difference
@@ -70,7 +71,8 @@ class Recent:
         if index >= len(nearest) or index >= len(pieces):
             return "it extends an earlier conversation, whose cache is gone"
         before, now = excerpt(nearest[index].data, at), excerpt(pieces[index].data, at)
-        return f"{pieces[index].label[:SHOWN]} differs at byte {at}: `{before}` → `{now}`"
+        name, byte = part_of(pieces[index], at)
+        return f"{name[:SHOWN]} differs at byte {byte}: `{before}` → `{now}`"
 
 
 def size(pieces: Sequence[Piece]) -> int:

@@ -132,7 +132,8 @@ class Gate:
         if ticket.work != "background" and clients > self.queue.limit and self.queue.remove(ticket):
             self.refused += 1
             retry = self.retry_after(self.queue.limit, now)
-            message = f"{self.queue.limit} requests wait for the engine already (queue_limit); try again in {retry} s"
+            waiting = counted(self.queue.limit, "request waits", "requests wait")
+            message = f"{waiting} for the engine already (queue_limit); try again in {retry} s"
             raise QueueFull(message, retry_after=retry)
 
     async def wait(self, ticket: Ticket) -> Grant:
@@ -168,7 +169,13 @@ class Gate:
             now = self.clock()
             ahead = self.queue.position(ticket)
             retry = self.retry_after(ahead, now)
-            cause = f"{ahead} requests were ahead" if self.queue.open else f"it is not ready: {self.reason}"
+            cause = (
+                counted(ahead, "request was ahead", "requests were ahead")
+                if ahead
+                else "it was next"
+            )
+            if not self.queue.open:
+                cause = f"it is not ready: {self.reason}"
             message = f"waited {self.timeout:.0f} s (queue_timeout) for the engine; {cause}; try again in {retry} s"
             self.timed_out += 1
             self.turn_away(ticket, QueueTimeout(message, retry_after=retry))
@@ -300,6 +307,11 @@ class Gate:
             timed_out=self.timed_out,
             left=self.left,
         )
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`1 request waits`, `2 requests wait`."""
+    return f"{number} {one if number == 1 else many}"
 
 
 async def asleep(sleepers: list[asyncio.Future[None]]) -> None:
