@@ -94,6 +94,33 @@ def test_cleared_idle_slots_are_noticed(flags: str, *, clears: bool) -> None:
     assert parse((*SERVER, *flags.split())).clears_idle_slots is clears
 
 
+PYTHON = ("/venv/bin/python", "-m", "bioproxy.engines.embedded", "-m", "/models/a.gguf")
+VERB = ("/venv/bin/python", "/venv/bin/bioproxy", "engine", "-m", "/models/a.gguf")
+MODULE = ("python", "-m", "bioproxy", "engine", "-m", "/models/a.gguf")
+
+
+@pytest.mark.parametrize("program", [PYTHON, VERB, MODULE])
+def test_the_embedded_engine_has_a_buffer_per_slot(program: tuple[str, ...]) -> None:
+    """facts, 4: with `-np 4` alone nothing is cleared there, and its files have the other format."""
+    found = parse((*program, "-np", "4"))
+    assert (found.clears_idle_slots, found.last("--model")) == (False, "/models/a.gguf")
+    assert found.shaping == (("--parallel", ("4",)),)
+
+
+@pytest.mark.parametrize("program", [PYTHON, VERB, MODULE])
+@pytest.mark.parametrize("flag", ["-kvu", "--kv-unified"])
+def test_the_embedded_engine_may_share_one_buffer(program: tuple[str, ...], flag: str) -> None:
+    """Where the flag is given it is like llama-server."""
+    found = parse((*program, "-np", "4", flag))
+    assert (found.clears_idle_slots, found.shaping) == (True, ())
+
+
+def test_one_slot_of_the_embedded_engine_shapes_nothing() -> None:
+    """Nor does a model in a folder called engine make another program of it."""
+    assert parse((*VERB, "-np", "1")).shaping == parse(VERB).shaping == ()
+    assert not parse(("llama-server", "-m", "engine")).embedded
+
+
 def test_an_engine_that_sleeps_says_when() -> None:
     """--sleep-idle-seconds drops model and cache; -1 and nothing mean never."""
     assert parse((*SERVER, "--sleep-idle-seconds", "300")).sleeps_after == 300

@@ -15,10 +15,12 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
 
 import msgspec
 
 EMBEDDED = "bioproxy.engines.embedded"
+PROGRAMS = ("bioproxy", "bioproxy.exe")  # whose verb `engine` is the embedded engine, too
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 SPELLINGS = {
@@ -58,9 +60,13 @@ HARMLESS = frozenset(HARMLESS_FLAGS.split())
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """Flags in their long spelling, each with its values; a flag that was given twice has the values of both."""
+    """Flags in their long spelling, each with its values; a flag that was given twice has the values of both.
+
+    `embedded`: they are the embedded engine's, some of whose defaults are llama.cpp's and not llama-server's.
+    """
 
     flags: dict[str, tuple[str, ...]]
+    embedded: bool = False
 
     def has(self, *names: str) -> bool:
         """Whether one of these was given."""
@@ -75,7 +81,7 @@ class Arguments(msgspec.Struct, frozen=True):
     def shaping(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """What shapes the cache and is no file, sorted. Separate buffers per slot make another file format."""
         shaping = [(name, values) for name, values in self.flags.items() if name not in {*HARMLESS, *FILES}]
-        if self.has("--no-kv-unified") and self.last("--parallel", "1") != "1":
+        if not self.unified and self.last("--parallel", "1") != "1":
             shaping.append(("--parallel", self.flags.get("--parallel", ())))
         return tuple(sorted(shaping))
 
@@ -107,9 +113,14 @@ class Arguments(msgspec.Struct, frozen=True):
         return seconds if seconds > 0 else math.inf
 
     @property
+    def unified(self) -> bool:
+        """Slots share one KV buffer: llama-server's default, and not the embedded engine's (facts, 4)."""
+        return not self.has("--no-kv-unified") and (not self.embedded or self.has("--kv-unified"))
+
+    @property
     def clears_idle_slots(self) -> bool:
         """Several slots share one KV buffer, and a request empties the idle ones (facts, 0.10)."""
-        several = self.last("--parallel", "-1") != "1" and not self.has("--no-kv-unified")
+        several = self.last("--parallel", "-1") != "1" and self.unified
         return several and self.ram_cache and not self.has("--no-cache-idle-slots")
 
 
@@ -147,13 +158,20 @@ def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = 
                 flags[current] += (value,)
         elif current:
             flags[current] += (word,)
-    return Arguments(flags)
+    return Arguments(flags, embedded=behind_embedded(command) > 0)
 
 
 def arguments_of(command: Sequence[str]) -> Iterable[str]:
-    """What follows the program: after the module's name where Python runs the embedded engine."""
-    words = list(command)
-    return words[words.index(EMBEDDED) + 1 :] if EMBEDDED in words else words[1:]
+    """What follows the program, which is several words where Python runs the embedded engine."""
+    return list(command)[behind_embedded(command) or 1 :]
+
+
+def behind_embedded(command: Sequence[str]) -> int:
+    """The place behind `python -m bioproxy.engines.embedded` or `bioproxy engine`; 0 for any other program."""
+    for place, word in enumerate(command):
+        if word == EMBEDDED or (word == "engine" and place and PurePath(command[place - 1]).name in PROGRAMS):
+            return place + 1
+    return 0
 
 
 def split(text: str) -> list[str]:
