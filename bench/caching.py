@@ -28,7 +28,7 @@ from bioproxy.engines.demo_model import ensure_model
 ROUNDS = 3
 WORDS = [word for word in Path(__file__).with_name("caching.py").read_text().split() if "<{" not in word]
 LONG = 11_000  # characters: about 3000 tokens of the demo's vocabulary
-USERS = 60
+USERS = 200
 
 
 class Served(msgspec.Struct):

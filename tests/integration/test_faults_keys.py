@@ -82,6 +82,15 @@ async def test_a_key_for_some_models_gets_no_others(tmp_path: Path) -> None:
         assert "only" in answer.json()["error"]["message"]
 
 
+async def test_a_key_for_some_models_computes_nothing_on_others(tmp_path: Path) -> None:
+    """Routes without templates are no way around it."""
+    async with FakeEngine() as fake, tried(fake, tmp_path, **KEYS) as app:
+        body, headers = {"model": "large", "input": "text"}, {"x-api-key": "other"}
+        refused = await call(app.proxy_port, "POST", "/v1/embeddings", data=body, headers=headers)
+        assert (refused.status, "only" in refused.text) == (403, True)
+        assert await fake.requests("/v1/embeddings") == []
+
+
 @pytest.mark.parametrize(("key", "status"), [("right", 403), ("root", 200), ("wrong", 401)])
 async def test_slot_actions_need_the_admin_key(key: str, status: int, tmp_path: Path) -> None:
     """They read and replace what other users have in the cache."""
