@@ -177,3 +177,4 @@ async def test_status_is_1_without_an_engine(tmp_path: Path) -> None:
         ended = await run(tmp_path, "status", "-config", str(path), "-admin-port", str(admin))
         assert ended.code == 1
         assert "absent" in ended.out
+        assert "nothing is known while there is no engine" in ended.out

@@ -204,6 +204,7 @@ async def test_the_reference_of_a_build_is_nobodys_snapshot(tmp_path: Path) -> N
     async with started(tmp_path) as one:
         assert len(list(tmp_path.glob("*.kv"))) == 1
         assert one.keeper.list() == ()
+        assert (one.keeper.statistics().snapshots, one.keeper.statistics().bytes) == (0, 0)
         assert one.events == []
         assert one.keeper.statistics().slots[0].state == "empty"
         assert (await fake(one).state())["slots"][0]["tokens"] in (0, [])

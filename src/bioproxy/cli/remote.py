@@ -18,6 +18,7 @@ from bioproxy.errors import BioproxyError
 Json: TypeAlias = Any
 PERIOD = 0.25  # seconds between looks at a warm-up
 UNDER_WAY = {"waiting", "warming"}
+NO_ENGINE = "there is no engine"
 GOOD = {"saved", "warm", "ready", "ok"}
 COLOURS: dict[str, Colour] = {"saved": "green", "warm": "green", "failed": "red", "too long": "red", "warming": "cyan"}
 
@@ -54,7 +55,7 @@ def summary(answer: Json) -> list[tuple[str, str]]:
         ("bioproxy", f"{answer['version']}, up {duration(answer['uptime'])}, process {answer['pid']}"),
         ("engine", engine_text(engine)),
         ("gate", f"{running} running, {waiting} waiting of {count(gate['limit'])}, {count(gate['granted'])} served"),
-        ("snapshots", snapshots_text(kv)),
+        ("snapshots", snapshots_text(kv, engine["state"])),
         ("resident", ", ".join(slot_text(slot) for slot in kv["slots"]) or "nothing"),
     ]
 
@@ -70,10 +71,13 @@ def engine_text(engine: Json) -> str:
     return text if engine["state"] == "ready" else f"{text}: {engine['reason']}"
 
 
-def snapshots_text(kv: Json) -> str:
-    """How much is on disk, and whether it is used."""
+def snapshots_text(kv: Json, engine: str) -> str:
+    """How much is on disk, and whether it is used; `engine` is its state, for the folder is known once it was met."""
     if not kv["directory"]:
-        return f"none: {kv['reason'] or '; '.join(kv['notes']) or 'policy ' + kv['policy']}"
+        why = kv["reason"] or "; ".join(kv["notes"])
+        if not why and kv["policy"] != "off" and engine != "ready":
+            return "nothing is known while " + (NO_ENGINE if engine == "absent" else f"the engine is {engine}")
+        return f"none: {why or 'policy ' + kv['policy']}"
     text = f"{count(kv['snapshots'])} with {size(kv['bytes'])} of {size(kv['budget'])} in {kv['directory']}"
     return f"{text}; saving is paused: {kv['reason']}" if kv["paused"] else text
 

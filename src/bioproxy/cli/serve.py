@@ -136,7 +136,8 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     templates, keys = ", ".join(config.prefixes) or "none", len(config.api_keys) or "none"
     warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
     admin = admin_url(config).rsplit(":", 1)[0]
-    changed = [f"{key} ({origin})" for key, origin in loaded.origins.items() if str(origin) != "default"]
+    origins = loaded.origins.items()
+    changed = [f"{key} ({origin})" for key, origin in origins if str(origin) != "default" and not is_item(key, loaded)]
     return [
         f"bioproxy {__version__}, configuration: {loaded.path or 'defaults, there is no file'}",
         f"proxy on http://{config.proxy_host}:{proxy_port}, admin on {admin}:{admin_port}",
@@ -147,6 +148,12 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
         f"not at its default: {', '.join(changed) or 'nothing'}",
         *(f"warning: {problem}" for problem in loaded.warnings),
     ]
+
+
+def is_item(key: str, loaded: Loaded) -> bool:
+    """Whether `key` is an item of a list that is named itself: `api_keys[0].name` beside `api_keys`."""
+    whole, bracket, _ = key.partition("[")
+    return bool(bracket) and whole in loaded.origins
 
 
 def engine_text(config: Config) -> str:

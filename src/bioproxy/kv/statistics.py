@@ -46,7 +46,10 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The KV cache at one moment. Bytes, tokens, seconds; `restores` by status, `dropped` and `refused` by reason."""
+    """The KV cache at one moment. Bytes, tokens, seconds; `restores` by status, `dropped` and `refused` by reason.
+
+    `snapshots` and `bytes` leave out what each build leaves behind to try upgrades on (builds.py): nobody's prompt.
+    """
 
     policy: str
     directory: str
@@ -76,6 +79,7 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
 def statistics(keeper: Keeper) -> KvStatistics:
     """The keeper at this moment."""
     store, attaching, findings = keeper.store, keeper.attaching, keeper.decisions.findings
+    snapshots = keeper.list()
     return KvStatistics(
         policy=keeper.config.policy,
         directory=str(store.folder.path) if store.folder else "",
@@ -90,8 +94,8 @@ def statistics(keeper: Keeper) -> KvStatistics:
         build=attaching.fingerprint.build,
         build_check=attaching.builds.outcome,
         diverging=store.knowledge.diverging if findings.diverging else "worthless",
-        snapshots=len(keeper.list()),
-        bytes=store.index.size,
+        snapshots=len(snapshots),
+        bytes=sum(one.size for one in snapshots),
         budget=store.budget,
         free=store.free,
         written_today=store.today(),
