@@ -126,15 +126,20 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_template_is_told(tmp_path: Path) -> None:
     """With the system's own reason."""
-    assert problems(tmp_path, {}) == [
-        "/t/t.md: prefixes.@code: the template: cannot be read: no such file or directory"
-    ]
+    assert problems(tmp_path, {}) == ["/t/t.md: prefixes.@code: t.md: cannot be read: no such file or directory"]
 
 
 def test_what_is_not_utf8_is_told_with_byte_and_line(tmp_path: Path) -> None:
     """So that an editor can go there."""
     found = problems(tmp_path, {"t/t.md": "<{a}><{message}>", "t/a": "Straße\nMaß".encode() + b"\n\xdcber"})
     assert found == ["/t/t.md:1: prefixes.@code: a:3: not UTF-8: byte 0xdc at offset 13; convert it to UTF-8"]
+
+
+def test_a_template_that_is_not_utf8_is_told_with_its_name(tmp_path: Path) -> None:
+    """As it is for a file that it includes."""
+    assert problems(tmp_path, {"t/t.md": b"a\nb\n\xdc <{message}>"}) == [
+        "/t/t.md: prefixes.@code: t.md:3: not UTF-8: byte 0xdc at offset 4; convert it to UTF-8"
+    ]
 
 
 def test_a_folder_is_no_include(tmp_path: Path) -> None:

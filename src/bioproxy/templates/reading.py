@@ -92,8 +92,8 @@ class Reader:
     def texts(self) -> list[Text]:
         """The filled template in stretches."""
         try:
-            own = self.look.text(self.path, shown="the template")
-            key = self.look.entry(self.path, shown="the template").digest
+            own = self.look.text(self.path, shown=self.path.name)
+            key = self.look.entry(self.path, shown=self.path.name).digest
         except TemplateError as error:
             self.fault(error.message)
             return []
