@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.facts import WANTS_KEY, EngineFacts
 from bioproxy.errors import EngineUnavailable
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine
@@ -274,8 +274,18 @@ async def test_engine_with_a_key_that_is_not_ours() -> None:
     """An engine that refuses our key is served for those who have one; the note says what to set."""
     told = Told()
     async with FakeEngine(api_key="secret") as fake, running(make(fake.url, told)) as attachment:
-        facts = await attachment.wait_ready()
-    assert "Invalid API Key" in facts.capabilities.notes[0]
+        can = (await attachment.wait_ready()).capabilities
+    assert (can.locked, can.slot_actions, can.notes) == (True, False, (WANTS_KEY,))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_engine_that_tells_its_props_to_everybody(status: int) -> None:
+    """A slot action that is refused for want of a key is no missing --slot-save-path."""
+    told = Told()
+    locked = {"answer": "status", "status": status, "paths": ["/slots/0"]}
+    async with FakeEngine(faults=locked) as fake, running(make(fake.url, told)) as attachment:
+        can = (await attachment.wait_ready()).capabilities
+    assert (can.locked, can.slot_actions, can.notes) == (True, False, (WANTS_KEY,))
 
 
 async def test_idle_sleep_of_the_engine() -> None:

@@ -171,6 +171,7 @@ def test_a_header_that_cannot_be_read_leaves_the_window_open(tmp_path: Path) -> 
     ("engine", "config", "sentence"),
     [
         (facts("/m", capabilities=Capabilities()), Kv(), "start it with --slot-save-path"),
+        (facts("/m", capabilities=Capabilities(locked=True)), Kv(), "set backend_key"),
         (facts("/m", "-md", "/d.gguf"), Kv(), DRAFT),
     ],
 )

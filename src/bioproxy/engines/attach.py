@@ -196,13 +196,13 @@ class Attachment:
             await self.answered(props)
 
     async def props(self) -> dict[str, Json]:
-        """`/props`, or why there is none under `refused`. EngineRefused for 5xx, which is no kind of ready."""
+        """`/props`, or why there is none: `refused` and `status`. EngineRefused for 5xx, which is no kind of ready."""
         try:
             return await self.llama.props()
         except EngineRefused as error:
             if error.status >= 500 and error.status != 501:
                 raise
-            return {"refused": error.message}
+            return {"refused": error.message, "status": error.status}
 
     async def missing(self, error: EngineUnavailable) -> None:
         """Nothing answered: gone at once if nobody listens; stuck if it listens, stays silent, and no byte flows."""

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from bioproxy.engines import listener
-from bioproxy.engines.facts import Capabilities, EngineFacts
+from bioproxy.engines.facts import WANTS_KEY, Capabilities, EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import EngineProtocolError, EngineRefused
@@ -29,6 +29,7 @@ Json = Any
 EMBEDDED = "bioproxy.engines.embedded"
 NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"
 NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
+NO_KEY = (401, 403)  # how an engine refuses who has not its key
 
 
 class Adapter(msgspec.Struct):
@@ -87,6 +88,8 @@ async def process_of(origin: Origin, pid: int | None) -> Listener | None:
 
 async def capabilities(llama: Llama, props: dict[str, Json]) -> Capabilities:
     """Try each route that bioproxy would use."""
+    if props.get("status") in NO_KEY:
+        return Capabilities(locked=True, notes=(WANTS_KEY,))
     if "build_info" not in props:
         reason = str(props.get("refused") or "its /props has no build_info")
         return Capabilities(notes=(NOT_LLAMA.format(reason=reason),))
@@ -94,6 +97,7 @@ async def capabilities(llama: Llama, props: dict[str, Json]) -> Capabilities:
     tokenize = await works(llama, "/tokenize", {"content": ""})
     template = await works(llama, "/apply-template", {"messages": [{"role": "user", "content": "a"}]})
     slots = bool(props.get("endpoint_slots", True))
+    locked = action in NO_KEY  # some builds tell their /props to everybody
     missing = {
         NO_SLOT_ACTIONS: action == 400,
         "no /tokenize: the prompt prefix of a template is found in text, some tokens shorter": tokenize,
@@ -105,7 +109,8 @@ async def capabilities(llama: Llama, props: dict[str, Json]) -> Capabilities:
         tokenize=tokenize,
         apply_template=template,
         slots_route=slots,
-        notes=tuple(note for note, there in missing.items() if not there),
+        locked=locked,
+        notes=(WANTS_KEY,) if locked else tuple(note for note, there in missing.items() if not there),
     )
 
 

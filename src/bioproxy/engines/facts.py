@@ -14,15 +14,20 @@ import msgspec
 from bioproxy.engines.timings import Timings
 
 Json = Any
+WANTS_KEY = "the engine wants an API key that it did not get: set backend_key to the one that it was started with"
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What an engine can do, found out by asking; `notes` says in sentences what is missing and what would mend it."""
+    """What an engine can do, found out by asking; `notes` says in sentences what is missing and what would mend it.
+
+    `locked`: it refused slot actions, or everything, for want of its API key (401, 403).
+    """
 
     slot_actions: bool = False
     tokenize: bool = False
     apply_template: bool = False
     slots_route: bool = False
+    locked: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -10,6 +10,7 @@ from pathlib import PurePath
 import msgspec
 
 from bioproxy.config.schema import Kv
+from bioproxy.engines.facts import WANTS_KEY
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.kv.fingerprint import Fingerprint
 
@@ -41,7 +42,9 @@ def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
     if config.policy == "off":
         findings.restores = findings.saves = False
         return findings
-    if not facts.capabilities.slot_actions:
+    if facts.capabilities.locked:
+        findings.deny(WANTS_KEY)
+    elif not facts.capabilities.slot_actions:
         findings.deny("the engine answers no slot actions; start it with --slot-save-path FOLDER to keep its KV cache")
     if not found.value:
         findings.deny(found.reason)
