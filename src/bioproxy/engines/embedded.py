@@ -177,10 +177,15 @@ def member(field: str, value: Any, llama: Any) -> Any:
 
 
 def derived(values: flags.Values, llama: Any) -> dict[str, Any]:
-    """The fields that are made from flags rather than copied: what llama-server's parser does after reading."""
+    """The fields that are made from flags rather than copied: what llama-server's parser does after reading.
+
+    One core is left to whoever talks to the engine. llama.cpp's threads wait for each other at every layer, so one that
+    loses its core for a moment holds up all: with both of two cores taken and another program busy, single chunks of a
+    warm-up took five times as long as the others, and a user who came then waited for more than a second.
+    """
     given: dict[str, Any] = dict(values)
     threads = given.get("cpuparams.n_threads", -1)
-    threads = threads if threads > 0 else physical_cores()
+    threads = threads if threads > 0 else max(1, physical_cores() - 1)
     batch = given.get("cpuparams_batch.n_threads", -1)
     keys = given.get("@api_keys", flags.words(os.environ.get("LLAMA_API_KEY", "")))
     fields: dict[str, Any] = {

@@ -126,7 +126,7 @@ FLAGS: tuple[Flag, ...] = (
     takes("-np --parallel", "n_parallel", slots, "N: slots (1; -1 is 1 too, llama-server makes 4 of it)"),
     takes("-b --batch-size", "n_batch", integer, "N: logical batch in tokens (2048)"),
     takes("-ub --ubatch-size", "n_ubatch", integer, "N: physical batch in tokens (512)"),
-    takes("-t --threads", "cpuparams.n_threads", integer, "N: threads that generate (-1: one per physical core)"),
+    takes("-t --threads", "cpuparams.n_threads", integer, "N: threads that generate (-1: physical cores less one)"),
     takes("-tb --threads-batch", "cpuparams_batch.n_threads", integer, "N: threads that read prompts (as --threads)"),
     takes("--threads-http", "n_threads_http", integer, "N: threads that answer HTTP (-1: automatic)"),
     takes("--poll", "cpuparams.poll", integer, "0-100: how much waiting threads spin (50)"),
