@@ -28,4 +28,13 @@ async def test_memory_stays_small() -> None:
     for _ in range(10_000):
         tail.add(b"data: something\n\n")
     assert tail.held < 3 * KEPT
+    assert tail.total == 10_000 * len(b"data: something\n\n")
     assert sum(map(len, tail.pieces)) == tail.held
+
+
+async def test_opening_is_the_first_piece() -> None:
+    """What came first is kept, without keeping a long first piece whole."""
+    tail = Tail()
+    for piece in (b"", b"first" + b"x" * KEPT, b"second"):
+        tail.add(piece)
+    assert tail.opening == (b"first" + b"x" * KEPT)[:KEPT]

@@ -84,29 +84,39 @@ class EngineConnection(asyncio.Protocol):
             return
         if response.upgraded:
             response.pieces.append(data)
-        else:
-            self.parse(response, data)
-        if response.complete:
-            self.release()
-        response.advance()
-
-    def parse(self, response: Response, data: bytes) -> None:
-        """Feed llhttp; what it calls fills the response in."""
-        self.fed += len(data)
-        assert self.parser is not None
+            response.advance()
+            return
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(data)  # type: ignore[union-attr]  # there since `exchange`
         except httptools.HttpParserUpgrade as error:
             response.upgraded, response.complete = True, False
             response.pieces.append(data[error.args[0] :])
         except httptools.HttpParserError as error:
-            self.reusable = False
-            if not response.complete and response.error is None:
-                response.error = EngineProtocolError(f"the engine's answer is no valid HTTP: {error}")
+            self.misread(response, error)
+        sink = response.sink
+        if sink is None or response.complete or response.error is not None:
+            self.judge(response, len(data))
+        elif len(response.pieces) == 1:  # the middle of a stream, one event: once per token, so without a further call
+            sink.forward(response.pieces.pop())
+        else:
+            response.flush(sink)
+
+    def misread(self, response: Response, error: Exception) -> None:
+        """Note that llhttp cannot go on: that breaks the answer, unless it was complete."""
+        self.reusable = False
+        if not response.complete and response.error is None:
+            response.error = EngineProtocolError(f"the engine's answer is no valid HTTP: {error}")
+
+    def judge(self, response: Response, size: int) -> None:
+        """See what the last bytes brought: a head, the end, or a fault."""
+        self.fed += size
         if not response.seen and self.fed > MAX_HEAD and response.error is None:
             response.error = EngineProtocolError(f"the head of the engine's answer is longer than {MAX_HEAD} bytes")
         if response.error is not None:
             self.abort()
+        elif response.complete:
+            self.release()
+        response.advance()
 
     def eof_received(self) -> None:
         """The engine sends no more; `connection_lost` follows and judges."""

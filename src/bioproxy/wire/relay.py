@@ -1,9 +1,9 @@
 """Moving an answer from an engine to a client: the shortest way that bytes can take.
 
-The engine's connection calls `Flow.forward` from within its `data_received`, and that writes to the client's transport:
-one event in, one write out, no queue, no task switch, no look at the content. A stream of a thousand tokens wakes its
-task once, at the end. Back-pressure needs no buffer either: when the client's transport is full, the engine's stops
-reading, and the engine waits.
+Within the engine's `data_received`, llhttp calls `on_body`, that `Flow.forward`, and that writes to the client's
+transport: one event in, one write out, no queue, no task switch, no look at the content. A stream of a thousand tokens
+wakes its task once, at the end. Back-pressure needs no buffer either: when the client's transport is full, the engine's
+stops reading, and the engine waits.
 
 Of the head only what speaks about a connection is taken out; order and case stay. The framing is made anew, because a
 client of HTTP/1.0 knows no chunks, and because comments of ours may stand before the engine's first byte.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 
 from bioproxy.wire.heads import Headers, end_to_end
-from bioproxy.wire.message import Responder
+from bioproxy.wire.message import CHUNKED, Responder
 from bioproxy.wire.response import Response
 from bioproxy.wire.tunnel import tunnel
 
@@ -27,15 +27,15 @@ TRIMMED = 32 << 10  # bytes from which it forgets the older ones
 class Tail:
     """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time()).
 
-    `opening` is the first piece as it came: an Anthropic stream says there what was cached.
+    `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached.
     """
 
-    __slots__ = ("first", "held", "opening", "pieces", "total")
+    __slots__ = ("first", "forgotten", "held", "opening", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.held = 0
-        self.total = 0
+        self.forgotten = 0
         self.first: float | None = None
         self.opening = b""
 
@@ -45,18 +45,22 @@ class Tail:
             if not data:
                 return
             self.first = asyncio.get_running_loop().time()
-            self.opening = data
+            self.opening = data[:KEPT]
         self.pieces.append(data)
-        size = len(data)
-        self.total += size
-        self.held += size
-        if self.held > TRIMMED:
+        self.held = held = self.held + len(data)
+        if held > TRIMMED:
             self.trim()
+
+    @property
+    def total(self) -> int:
+        """How many bytes the body had so far."""
+        return self.forgotten + self.held
 
     def trim(self) -> None:
         """Forget all but the last 16 KiB."""
         last = b"".join(self.pieces)[-KEPT:]
         self.pieces = [last]
+        self.forgotten += self.held - len(last)
         self.held = len(last)
 
     def last(self) -> bytes:
@@ -66,26 +70,31 @@ class Tail:
 
 
 class Flow:
-    """One answer on its way. `forward` is the sink of the response."""
+    """One answer on its way: the sink of its response."""
 
-    __slots__ = ("responder", "tail")
+    __slots__ = ("responder", "tail", "write")
 
     def __init__(self, responder: Responder, tail: Tail | None) -> None:
         self.responder = responder
         self.tail = tail
+        self.write = responder.carrier.write
 
-    def forward(self, data: bytes, last: bool) -> None:
-        """Send bytes on; with the `last` ones the answer's end."""
+    def forward(self, data: bytes) -> None:
+        """Send bytes on, framed for the client; chunks without a further call, for this runs once per event."""
         if self.tail is not None:
             self.tail.add(data)
         responder = self.responder
         if responder.finished:
             return
-        framed = responder.frame(data, last=last)
-        if framed:
-            responder.carrier.write(framed)
-        if last:
-            responder.finished = True
+        if responder.framing == CHUNKED:
+            responder.bytes_out += len(data)
+            self.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self.write(responder.frame(data))
+
+    def end(self) -> None:
+        """The last byte is on its way: say so at once, before the relay's task wakes."""
+        self.responder.finish()
 
 
 async def relay(
@@ -113,7 +122,7 @@ async def relay(
         responder.carrier.take_from(response)
         first(flow, head, data, last=response.complete)
         if not response.complete:
-            response.sink = flow.forward
+            response.sink = flow
             while not response.complete and response.error is None:
                 await response.wait()
         response.check()

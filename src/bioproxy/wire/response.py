@@ -1,9 +1,9 @@
 """An engine's answer, while it comes.
 
 Where its bytes go is decided here: nobody asked yet (they are kept, and beyond 256 KiB the engine has to wait), `read`
-collects them, or a relay has put its `sink` there and gets the bytes of every read at once, within the loop's callback:
-no queue, no task switch per event. Leaving an answer early closes its connection, for that is how an engine learns that
-nobody wants its work any more (facts, section 3).
+collects them, or a relay has put its `sink` there and gets the bytes at once, within the loop's callback: no queue, no
+task switch per event. Leaving an answer early closes its connection, for that is how an engine learns that nobody wants
+its work any more (facts, section 3).
 
 What receives and parses lives in engine_connection.py.
 """
@@ -11,7 +11,6 @@ What receives and parses lives in engine_connection.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from bioproxy.errors import BioproxyError, EngineProtocolError
@@ -20,6 +19,16 @@ from bioproxy.wire.message import Source
 
 MIB = 1 << 20
 UNREAD = 256 << 10  # bytes kept for a reader that has not come yet
+
+
+class Sink(Protocol):
+    """Where the bytes of a body go as they come."""
+
+    def forward(self, data: bytes) -> None:
+        """Send bytes on."""
+
+    def end(self) -> None:
+        """The answer is whole."""
 
 
 class Channel(Protocol):
@@ -73,7 +82,7 @@ class Response:
         self.upgraded = False
         self.error: BioproxyError | None = None
         self.pieces: list[bytes] = []
-        self.sink: Callable[[bytes, bool], None] | None = None
+        self.sink: Sink | None = None
         self.waiter: asyncio.Future[None] | None = None
 
     def header(self, name: bytes) -> bytes | None:
@@ -151,14 +160,19 @@ class Response:
 
     # what the connection tells
 
+    def flush(self, sink: Sink) -> None:
+        """Hand on what one read brought, as one piece: a stream that is behind costs less per event."""
+        if self.pieces:
+            data = b"".join(self.pieces)
+            self.pieces.clear()
+            sink.forward(data)
+
     def advance(self) -> None:
-        """Hand on what the last bytes from the engine brought."""
+        """Hand on what there is, and tell whoever waits of a head, of bytes that nobody relays, the end, a fault."""
         if self.sink is not None:
-            pieces = self.pieces
-            if pieces or self.complete:
-                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
-                self.sink(data, self.complete)
+            self.flush(self.sink)
+            if self.complete:
+                self.sink.end()
             if self.complete or self.error is not None:
                 self.wake()
         elif self.seen or self.error is not None:

@@ -11,18 +11,30 @@ from bioproxy.wire.message import Responder
 from bioproxy.wire.response import Response
 
 
+class Raw:
+    """The sink of a tunnel: bytes as they are."""
+
+    __slots__ = ("responder",)
+
+    def __init__(self, responder: Responder) -> None:
+        self.responder = responder
+
+    def forward(self, data: bytes) -> None:
+        """Send bytes on."""
+        self.responder.bytes_out += len(data)
+        self.responder.carrier.write(data)
+
+    def end(self) -> None:
+        """The engine left; the tunnel's task wakes and closes the client's connection."""
+
+
 async def tunnel(response: Response, responder: Responder) -> None:
     """Send the 101 on, then bytes both ways; returns when the engine ends it, and is cancelled when the client does."""
     carrier = responder.carrier
-
-    def forward(data: bytes, last: bool) -> None:  # noqa: ARG001 - the shape of a response's sink
-        responder.bytes_out += len(data)
-        carrier.write(data)
-
     try:
         carrier.write(opening(response, responder) + b"".join(response.pieces))
         response.pieces.clear()
-        response.sink = forward
+        response.sink = Raw(responder)
         response.connection.client = carrier
         carrier.take_from(response)
         carrier.tunnel_to(response.send)
