@@ -169,11 +169,7 @@ class Gate:
             now = self.clock()
             ahead = self.queue.position(ticket)
             retry = self.retry_after(ahead, now)
-            cause = (
-                counted(ahead, "request was ahead", "requests were ahead")
-                if ahead
-                else "it was next"
-            )
+            cause = counted(ahead, "request was ahead", "requests were ahead") if ahead else "it was next"
             if not self.queue.open:
                 cause = f"it is not ready: {self.reason}"
             message = f"waited {self.timeout:.0f} s (queue_timeout) for the engine; {cause}; try again in {retry} s"
