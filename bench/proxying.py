@@ -16,7 +16,7 @@ from bench.report import Row, verdict
 
 ROUNDS = 5
 SMALL = {"path": "/v1/chat/completions", "clients": 16, "each": 400}
-EVENTS = {"path": "/v1/chat/completions", "clients": 50, "each": 2, "events": 200, "rate": 100.0}
+EVENTS = {"path": "/v1/chat/completions", "clients": 50, "each": 4, "events": 200, "rate": 100.0}
 LONG = {"path": "/v1/chat/completions", "clients": 4, "each": 60, "size": 200_000}
 STREAMS = {"path": "/v1/chat/completions", "clients": 1000, "each": 1, "events": 200, "rate": 20.0}
 
