@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
@@ -22,6 +21,7 @@ from bioproxy.config.keys import KEYS, SECTIONS, Kind, value_of
 from bioproxy.config.load import build, load
 from bioproxy.config.schema import Config, Key, Kv, Prefix
 from support.config_files import loaded, write
+from support.yaml_text import yaml_text
 
 WORD = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="-_@"), min_size=1, max_size=12)
 PATHS = WORD.map(lambda word: f"/srv/{word}")
@@ -70,7 +70,7 @@ def test_every_config_that_is_encoded_is_loaded_again_as_it_was(config: Config, 
     assume(not find_problems(config, {}))
     text = encode(config).decode()
     if name.endswith("yaml"):
-        text = yaml.safe_dump(json.loads(text))
+        text = yaml_text(json.loads(text))
     assert loaded(tmp_path, text, name=name).config == config
 
 

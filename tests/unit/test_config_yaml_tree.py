@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
 from support.config_files import JSON, builtins
+from support.yaml_text import yaml_text
 
 
 def members(text: str) -> dict[str, Node]:
@@ -33,7 +33,7 @@ def fault(text: str) -> tuple[int, str]:
 @given(JSON.filter(lambda value: isinstance(value, dict | list)))
 def test_it_reads_what_pyyaml_writes(value: Any) -> None:
     """Block style with all its quoting."""
-    assert builtins(parse_yaml(yaml.safe_dump(value)).root) == value
+    assert builtins(parse_yaml(yaml_text(value)).root) == value
 
 
 @given(st.text(alphabet="ab:-[]{},\n 1&*<!@\"'#|>%", max_size=40))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +14,13 @@ from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
 from support.swap_files import messages, problems, swap
+from support.yaml_text import yaml_text
 
 
 def merged(*values: Any) -> tuple[Any, Notes]:
     """What values become when each is a file, and the notes about it."""
     notes = Notes([f"{index}.yaml" for index in range(len(values))])
-    roots = [parse_yaml(yaml.safe_dump(value)).root or Node({}) for value in values]
+    roots = [parse_yaml(yaml_text(value)).root or Node({}) for value in values]
     return builtins(merge([shift(root, index) for index, root in enumerate(roots)], notes)), notes
 
 
