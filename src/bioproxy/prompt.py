@@ -7,6 +7,8 @@ share the digests of their common beginning, whatever comes after.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -40,3 +42,18 @@ class Head(msgspec.Struct, frozen=True):
     kwargs: bytes = b""
     lora: bytes = b""
     extra: bytes = b""  # other fields that change the rendered prompt (reasoning_effort ...), a JSON object
+
+
+def common(one: Sequence[int] | str, other: Sequence[int] | str) -> int:
+    """How many leading elements (bytes, characters, tokens) are equal.
+
+    Halving, on equal slices: the comparing is done in C, not in a Python loop over 100,000 tokens.
+    """
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.front.recent import BYTES, KEPT, SHOWN, Recent, common, size
-from bioproxy.prompt import Head, Piece
+from bioproxy.front.recent import BYTES, KEPT, SHOWN, Recent, size
+from bioproxy.prompt import Head, Piece, common
 from bioproxy.templates.dialect_heads import head_piece
 
 

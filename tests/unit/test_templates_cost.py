@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.templates.cost import Change, change_of, common, duration, sentence
+from bioproxy.prompt import common
+from bioproxy.templates.cost import Change, change_of, duration, sentence
 from bioproxy.templates.reading import Source
 
 

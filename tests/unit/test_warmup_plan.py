@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from bioproxy.prompt import common
 from bioproxy.warmup import plan
 from bioproxy.warmup.plan import Pace, Target
 
@@ -146,4 +147,4 @@ def test_the_common_beginning_is_exact(first: list[int], second: list[int]) -> N
         if one != other:
             break
         expected += 1
-    assert plan.common(first, second) == expected
+    assert common(first, second) == expected

@@ -10,25 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from bioproxy.prompt import Piece
+from bioproxy.prompt import Piece, common
 from bioproxy.templates.dialect_heads import part_of
 
 SHOWN = 40  # characters of either text
 BEFORE = 8  # of them before the difference
 KEPT = 64
 BYTES = 16 << 20
-
-
-def common(one: bytes, other: bytes) -> int:
-    """How many leading bytes are equal; halving, so that the comparing is done by memcmp."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def shared(one: Sequence[Piece], other: Sequence[Piece]) -> tuple[int, int]:

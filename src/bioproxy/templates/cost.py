@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bioproxy.prompt import common
 from bioproxy.templates.reading import Source
 
 EARLY = 0.5  # a change in the first half is worth the advice
@@ -54,18 +55,6 @@ def change_of(old: str, new: str, *, before: Sequence[Source], after: Sequence[S
         return Change(was.name, "was removed", at, len(other))
     found = now or was
     return Change(found.name if found else "the template", "changed", at, len(other))
-
-
-def common(one: bytes, other: bytes) -> int:
-    """How many leading bytes are equal; halving, so that memcmp does the work."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def at_byte(sources: Sequence[Source], at: int) -> Source | None:

@@ -28,6 +28,7 @@ import msgspec
 from bioproxy.engines.timings import Timings
 from bioproxy.events import Bus, WarmupStarted, WarmupYielded
 from bioproxy.kv.want import Prepared, Want
+from bioproxy.prompt import common
 from bioproxy.warmup import plan
 from bioproxy.warmup.needs import Engine, Gate, Grant, Keeper
 from bioproxy.warmup.prefix import PromptPrefix
@@ -194,7 +195,7 @@ class Evaluation:
         """How many tokens the engine should have: exact where we know what an earlier text of the template was."""
         before, snapshot = self.job.before, prepared.snapshot
         if prepared.expected and before and (snapshot is None or snapshot.tokens == len(before)):
-            return plan.common(before, self.job.prompt.tokens)
+            return common(before, self.job.prompt.tokens)
         return prepared.expected
 
     async def keep_conversation(self, grant: Grant) -> None:

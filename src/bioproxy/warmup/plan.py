@@ -15,7 +15,7 @@ tokens: below that the fixed cost of a call outweighs the work (2770 tokens took
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -152,16 +152,3 @@ def describe(target: Target) -> str:
     if target.phase == "failed":
         return f"failed: {target.reason}"
     return target.phase
-
-
-def common(first: Sequence[int] | str, second: Sequence[int] | str) -> int:
-    """How many elements `first` and `second` share from their beginning."""
-    shortest = min(len(first), len(second))
-    low, high = 0, shortest  # bisect on equal slices: C speed instead of a Python loop over 100,000 tokens
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -21,8 +21,7 @@ import msgspec
 from bioproxy.engines import gguf
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.errors import BioproxyError
-from bioproxy.prompt import Head
-from bioproxy.warmup.plan import common
+from bioproxy.prompt import Head, common
 
 Json: TypeAlias = Any
 
