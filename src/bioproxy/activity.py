@@ -3,18 +3,64 @@
 The exchange (front/exchange.py) fills a `Record` in while the request lives; when it ends, the record is published
 once as `events.RequestEnded` and is not changed afterwards. `Ring` keeps the newest for `/requests`. Nothing here
 knows HTTP, the gate or the cache: seconds and token counts come in as plain numbers.
+
+A `Capture` (bodies as they went over the wire) is no part of the record: a thousand records are kept and anyone on the
+bus may hold on to one, while a capture is large and private. It travels beside the record, once, to whoever keeps it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 Outcome = Literal["ok", "client_error", "engine_error", "client_left", "rejected", "timeout", "error"]
 Work = Literal["user", "side", "background"]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine said that one request cost (engines/usage.py), as the activity table counts it.
+
+    All zero: it said nothing. Where it said something, -1 is what it left out. Speeds are tokens per second; `seconds`
+    is the engine's own time for prompt and answer together.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_tokens: int = 0
+    draft_tokens: int = 0
+    draft_acc_tokens: int = 0
+    prompt_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    seconds: float | None = None
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True):
+    """One request and its answer in full: headers in order, bodies as they were sent (perhaps compressed)."""
+
+    request_headers: tuple[tuple[bytes, bytes], ...] = ()
+    request_body: bytes = b""
+    response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    response_body: bytes = b""
+
+
+class InflightRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that is under way, as the API shows it; keys and cookies in its headers are not shown."""
+
+    id: str
+    timestamp: datetime
+    model: str
+    req_path: str
+    method: str
+    req_headers: dict[str, str]
+    remote_ip: str
+    resp_headers: dict[str, str]
+    resp_bytes: int
+    elapsed_ms: int
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -52,6 +98,14 @@ class Record(msgspec.Struct, kw_only=True):
     why: str = ""  # one sentence: why it took as long as it did
     miss: str = ""  # where the prompt first differs from the nearest conversation (admin only)
     error: str = ""
+    model: str = ""  # the real ID or the peer's name; what was asked for where nobody knows it
+    metered: bool = False  # a POST on a route of models: it becomes a row of the activity table
+    content_type: str = ""  # of the answer
+    req_path: str = ""  # as the activity table shows it, where that is not `path`
+    usage: Usage | None = None
+    swap: float = 0.0  # waited for a model to be loaded; a part of `total`
+    session: str = ""  # what the client says which of its conversations this is
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority
 
 
 class Ring:

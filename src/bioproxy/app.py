@@ -1,4 +1,4 @@
-"""The composition root: every part is built here, from one Config, and nowhere else.
+"""The composition root: every part is built here and in `assembly/`, from one configuration, and nowhere else.
 
 Start order: templates (a broken one ends the start), listeners, then the services, so that the ports answer within
 half a second whatever the engine does. Stop order is the way back: no new connections, streams finish up to a
@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -23,27 +24,25 @@ from bioproxy import aio
 from bioproxy import log as logs
 from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
+from bioproxy.assembly.commands import FleetModels
+from bioproxy.assembly.fleet import Fleet
+from bioproxy.assembly.management import Management
+from bioproxy.assembly.single import Single
 from bioproxy.config.difference import difference
-from bioproxy.config.load import Loaded
+from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config, Prefix
-from bioproxy.engines.attach import Attachment
-from bioproxy.engines.launch import Launched, launch
-from bioproxy.engines.llama import EngineFacts, Llama
-from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
+from bioproxy.errors import ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front.dialects import error_answer
-from bioproxy.front.engine import Engine
 from bioproxy.front.proxy import Front
-from bioproxy.gate.gate import Gate
-from bioproxy.kv.keeper import Keeper
+from bioproxy.kv.shelves import Shelves
+from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Metrics
 from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
-from bioproxy.warmup.heads import Heads
-from bioproxy.warmup.runner import Runner
 from bioproxy.wire.server import Server
-from bioproxy.wire.upstream import Pool, parse_origin
+from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,6 @@ LIVE = (
     "warmup",
     "warmup_check_interval",
 )
-SETTLE_SECONDS = 2.0  # kv-rule 5: `/slots` no more often than that
 
 
 def state_folder(config: Config) -> Path:
@@ -94,84 +92,83 @@ class App:
         self.bus = Bus()
         self.ring = Ring()
         self.bus.subscribe(RequestEnded, lambda event: self.ring.add(event.record))
-        self.bus.subscribe(EngineChanged, log_engine)
-        self.bus.subscribe(EngineChanged, self.follow_engine)
         self.metrics = Metrics(self.bus)
         self.state = state_folder(config)
+        self.shelves = Shelves(config=config.kv, bus=self.bus)
         self.catalogue = Catalogue(
             prefix_paths(config), folder=str(Path.cwd()), settle=config.warmup.settle, bus=self.bus
         )
         self.catalogue.load()
-        self.launched: Launched | None = launch(config) if config.model else None
-        self.pool = Pool(parse_origin(self.launched.url if self.launched else config.backend_url))
-        self.llama = Llama(self.pool, key=config.backend_key)
-        self.gate = Gate(capacity=1, limit=config.queue_limit, timeout=config.queue_timeout)
-        self.keeper = Keeper(config=config.kv, bus=self.bus, llama=self.llama)
-        self.keeper.bind_gate(self.gate)
-        self.gate.extends = self.keeper.extends
         self.pins = Pins(self.state / "pins")
-        self.heads = Heads(str(self.state / "heads"), limit=config.warmup.heads, max_age=config.kv.max_age)
-        self.attachment = self.one_attachment()
-        self.runner = self.one_runner()
-        self.catalogue.estimate = self.runner.estimate
-        self.engine = self.one_engine()
-        self.front = Front(config, engine=self.engine, bus=self.bus)
+        self.management = self.one_management(loaded)
+        self.side: Single | Fleet = self.one() if self.management is None else self.many(loaded, self.management)
+        self.front = Front(config, dispatch=self.side.dispatch, bus=self.bus)
         self.admin = Admin(config=config, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus)
         self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=error_answer)
         self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
+        if self.management is not None:
+            self.admin.mount(self.management.mounted())
         self.metrics.watch(
-            gate=self.gate.statistics,
-            kv=self.keeper.statistics,
-            engine=self.attachment.statistics,
             templates=self.catalogue.statistics,
             servers={"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics},
         )
+        self.side.watch(self.metrics)
         self.services: list[asyncio.Task[None]] = []
 
-    def one_attachment(self) -> Attachment:
-        """The engine's owner, which tells us when it comes, goes, or hangs."""
-        launched = self.launched
-        attachment = Attachment(
-            self.pool,
-            bus=self.bus,
-            llama=self.llama,
-            expect_pid=(lambda: launched.pid) if launched else (lambda: None),
-            stall_timeout=self.config.stall_timeout,
+    def one(self) -> Single:
+        """The side of one engine; its parts get names here, too."""
+        side = Single(
+            self.config, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state, shelves=self.shelves
         )
-        self.pool.on_lost = lambda: attachment.suspect("it closed a connection that lay idle")
-        attachment.on_ready = self.engine_ready
-        attachment.on_gone = self.engine_gone
-        attachment.on_stuck = self.engine_stuck
-        attachment.on_emptied = self.keeper.unknown
-        return attachment
+        self.bus.subscribe(EngineChanged, log_engine)
+        station = side.station
+        self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
+        self.attachment, self.runner, self.heads = station.attachment, station.runner, station.heads
+        self.launched = side.launched
+        return side
 
-    def one_runner(self) -> Runner:
-        """The warm-up, which knows gate, cache, templates and engine by what they can do."""
-        return Runner(
-            config=self.config.warmup,
-            interval=self.config.warmup_check_interval,
-            gate=self.gate,
-            keeper=self.keeper,
-            catalogue=self.catalogue,
-            engine=self.llama,
-            heads=self.heads,
-            bus=self.bus,
+    def one_management(self, loaded: Loaded) -> Management | None:
+        """The routes that manage many models, where there are such."""
+        if loaded.swap is None:
+            return None
+        to_stdout = cast("Destination", loaded.swap.log_to_stdout)  # checked when it was read
+        self.logbook = Logbook(to_stdout=to_stdout, console=None if to_stdout == "none" else Console())
+        self.set_up_log(loaded)
+        return Management(loaded, bus=self.bus, metrics=self.metrics, logbook=self.logbook)
+
+    def set_up_log(self, loaded: Loaded) -> None:
+        """Level and form of the log; with many models it goes where llama-swap's goes: into its rings, and stdout."""
+        style = loaded.config.log.format
+        if loaded.swap is None:
+            logs.setup(level=loaded.config.log.level, style=style)
+            return
+        level, times = loaded.swap.log_level, loaded.swap.log_time_format
+        asked = loaded.origins["log.level"].source != "default"
+        logs.setup(
+            level=loaded.config.log.level if asked else level,
+            style=style,
+            write=self.logbook.proxy_line,
+            times=times,
+            quiet=style == "plain",
         )
 
-    def one_engine(self) -> Engine:
-        """What the front needs, in one value."""
-        return Engine(
-            pool=self.pool,
-            gate=self.gate,
-            keeper=self.keeper,
-            attachment=self.attachment,
+    def many(self, loaded: Loaded, management: Management) -> Fleet:
+        """The side of many models."""
+        fleet = Fleet(
+            loaded,
+            bus=self.bus,
             catalogue=self.catalogue,
             pins=self.pins,
-            heads=self.heads,
-            owned=self.launched is not None,
-            key=self.config.backend_key,
-            too_long=self.runner.too_long,
+            state=self.state,
+            shelves=self.shelves,
+            management=management,
+            inflight=management.inflight,
+            logbook=self.logbook,
+            captures=lambda: management.captures.limit,
         )
+        models = FleetModels(fleet)
+        management.connect(models, status=models.status, profile=models.profile)
+        return fleet
 
     @property
     def proxy_port(self) -> int:
@@ -180,33 +177,36 @@ class App:
 
     @property
     def admin_port(self) -> int:
-        """Where the admin port listens."""
-        return self.admin_server.port
+        """Where the admin port listens; 0 where there is none."""
+        return self.admin_server.port if self.admin_server.addresses else 0
 
     # start and stop
 
     async def start(self) -> None:
         """Open both ports, then start the services; ConfigError where a port cannot be had."""
         config = self.config
-        await self.proxy_server.listen(config.proxy_host, config.proxy_port)
-        await self.admin_server.listen(config.admin_host, config.admin_port)
-        self.heads.load()
+        tls = tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
+        await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=tls)
+        await self.listen_to_admins()
         self.pins.load()
         self.pins.forget(config.kv.max_age)
-        self.gate.close("the engine was not looked at yet")
-        if self.launched is not None:
-            self.launched.on_exit = lambda end: self.attachment.suspect(end.reason)
-            await self.launched.start()
         services: dict[str, Callable[[], Awaitable[None]]] = {
-            "attachment": self.attachment.run,
-            "kv": self.keeper.run,
-            "warm-up": self.runner.run,
-            "settling": self.settle,
+            **await self.side.start(),
+            **(await self.management.start() if self.management is not None else {}),
             "pins": self.pins.run,
             "ageing": self.forget_old,
         }
         for name, service in services.items():
             self.services.append(aio.spawn(aio.guarded(service, name=name, on_fault=self.fault), name=name))
+
+    async def listen_to_admins(self) -> None:
+        """Open the admin port. Among many models, one that nobody asked for may be taken: people run two instances."""
+        try:
+            await self.admin_server.listen(self.config.admin_host, self.config.admin_port)
+        except ConfigError as error:
+            if self.loaded.swap is None or admin_port_asked(self.loaded):
+                raise
+            log.warning("there is no admin port: %s", error.message)
 
     def fault(self, name: str, error: Exception) -> None:
         """Count a service's fault; it starts again by itself."""
@@ -219,82 +219,24 @@ class App:
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine."""
         self.proxy_server.stop_accepting()
-        self.gate.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
+        if self.management is not None:
+            self.management.end_streams()
+        self.side.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
         await self.proxy_server.close(deadline=deadline)
-        await self.last_save()
+        await self.side.last_save()
         await aio.finish(self.services)
-        await self.keeper.close(deadline=self.config.kv.save_timeout)
+        await self.side.stop()
+        await self.shelves.close()
         await self.pins.flush()
-        await self.pool.close()
-        if self.launched is not None:
-            await self.launched.stop()
         self.admin.close()
         await self.admin_server.close(deadline=1.0)
+        if self.management is not None:
+            await self.management.close()
 
-    async def last_save(self) -> None:
-        """Save what is resident and pays, in `kv.save_timeout` seconds at most; one that is gone holds nothing."""
-        if not self.keeper.growing():
-            return
-        try:
-            async with asyncio.timeout(self.config.kv.save_timeout):
-                with await self.gate.acquire(work="background", exclusive=True, last=True) as grant:
-                    await self.keeper.save_idle(grant)
-        except TimeoutError:
-            log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")
-
-    # the engine's life, as the attachment tells it
-
-    def follow_engine(self, event: EngineChanged) -> None:
-        """While it loads or is looked at, requests wait: sent at once, they would find an engine without its cache.
-
-        An engine of ours that is absent will be back, and they wait for that too; another one answers for itself.
-        """
-        if event.state == "loading":
-            self.gate.close(event.reason)
-        elif event.state == "absent" and self.launched is None:
-            self.gate.open()
-
-    async def engine_ready(self, facts: EngineFacts) -> None:
-        """An engine is there, perhaps another one: take its measure before anyone is let at it."""
-        self.gate.close("the engine is being looked at")
-        self.pool.drop_idle()
-        self.gate.resize(facts.slots)
-        await self.keeper.attached(facts, alone=not self.gate.running)
-        self.runner.attached(facts)
-        self.gate.settled()
-        self.gate.open()
-
-    def engine_gone(self, reason: str) -> None:
-        """It went away. Requests for an engine of ours wait for it; one that we only attach to answers for itself."""
-        self.keeper.gone(reason)
-        self.runner.gone()
-        if self.launched is not None:
-            self.gate.close(reason)
-
-    async def engine_stuck(self, reason: str) -> None:
-        """It computes nothing any more: an engine of ours is started anew, another one is only not ready."""
-        self.gate.close(f"the engine is stuck: {reason}")
-        if self.launched is not None:
-            await self.launched.restart(reason)
-
-    async def settle(self) -> None:
-        """Where a client left in mid-answer, look at the slots now and then until they are seen idle (kv-rule 4)."""
-        while True:
-            await self.gate.wait_draining()
-            await asyncio.sleep(SETTLE_SECONDS)
-            if self.gate.draining and self.gate.idle:
-                cuts = self.gate.cuts
-                if await self.all_idle() and cuts == self.gate.cuts:  # what was cut meanwhile is not in that answer
-                    self.gate.settled()
-
-    async def all_idle(self) -> bool:
-        """Whether the engine says that none of its slots works; False where it does not say."""
-        try:
-            slots = await self.llama.slots()
-        except BioproxyError as error:
-            log.debug("cannot see whether the engine is idle: %s", error.message)
-            return False
-        return bool(slots) and not any(slot.is_processing for slot in slots)
+    async def close_log(self) -> None:
+        """The last line was written: close the rings, and write out what standard output still owes."""
+        if self.management is not None:
+            await asyncio.to_thread(self.logbook.close)
 
     async def forget_old(self) -> None:
         """Once an hour let pins go that nobody used for `kv.max_age` (heads and snapshots see to themselves)."""
@@ -306,7 +248,7 @@ class App:
 
     async def warm(self, prefix: str) -> object:
         """`POST /warmup/{prefix}`: look at a template now; its states. NotFound where there is none."""
-        return await self.runner.warm(prefix)
+        return await self.side.warm(prefix)
 
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration again and take over what changed; ConfigError changes nothing and is remembered."""
@@ -319,12 +261,29 @@ class App:
             self.reload_error = error.message
             self.bus.publish(ConfigReloaded(error=error.message))
             raise
-        late = self.take_over(loaded, changed)
+        late = await self.take_over(loaded, changed)
         changed = tuple(f"{key} (after a restart)" if key in late else key for key in changed)
         self.reload_error = ""
         self.bus.publish(ConfigReloaded(changed=changed))
         log.info("configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
         return changed
+
+    async def take_over(self, loaded: Loaded, changed: tuple[str, ...]) -> list[str]:
+        """Let each part have its new values; what needs a restart keeps the old ones and is returned."""
+        late = [key for key in changed if key.split(".")[0] not in LIVE]
+        if late:
+            log.warning("these keys changed and need a restart: %s", ", ".join(late))
+        kept = {name: getattr(self.config, name) for name in (key.split(".")[0] for key in late)}
+        self.loaded = loaded
+        self.config = config = msgspec.structs.replace(loaded.config, **kept)
+        self.set_up_log(loaded)
+        self.front.configure(config)
+        self.admin.configure(config)
+        self.catalogue.settle = config.warmup.settle
+        await self.side.take_over(loaded, config)
+        if self.management is not None and loaded.swap is not None:
+            self.management.configure(config, loaded.swap)
+        return late
 
     # what the admin port shows
 
@@ -334,24 +293,7 @@ class App:
 
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""
-        state = self.attachment.statistics()
-        return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
-
-    def take_over(self, loaded: Loaded, changed: tuple[str, ...]) -> list[str]:
-        """Let each part have its new values; what needs a restart keeps the old ones and is returned."""
-        late = [key for key in changed if key.split(".")[0] not in LIVE]
-        if late:
-            log.warning("these keys changed and need a restart: %s", ", ".join(late))
-        kept = {name: getattr(self.config, name) for name in (key.split(".")[0] for key in late)}
-        self.loaded = loaded
-        self.config = config = msgspec.structs.replace(loaded.config, **kept)
-        logs.setup(level=config.log.level, style=config.log.format)
-        self.gate.configure(limit=config.queue_limit, timeout=config.queue_timeout)
-        self.front.configure(config)
-        self.admin.configure(config)
-        self.catalogue.settle = config.warmup.settle
-        self.runner.configure(config.warmup, interval=config.warmup_check_interval)
-        return late
+        return self.side.unready()
 
 
 def log_engine(event: EngineChanged) -> None:

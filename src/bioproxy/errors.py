@@ -8,7 +8,9 @@
     ├── NotFound                  404 not_found_error
     ├── TemplateError             500 template_error          names template, file, place
     ├── QueueFull                 429 rate_limit_error        retry_after is set
+    │   └── ModelBusy             429 concurrency_limit       the model's own concurrencyLimit
     ├── QueueTimeout              503 overloaded_error        retry_after is set
+    ├── ModelFailed               500 model_failed            its process did not start, or was unloaded meanwhile
     ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
     ├── EngineRefused             the engine's status         it answered an error to a request of ours
     └── EngineProtocolError       502 engine_protocol_error   it answered something that is no HTTP
@@ -102,6 +104,18 @@ class QueueFull(BioproxyError):
 
     default_status = 429
     code = "rate_limit_error"
+
+
+class ModelBusy(QueueFull):
+    """More requests for a model than its `concurrencyLimit` allows."""
+
+    code = "concurrency_limit"
+
+
+class ModelFailed(BioproxyError):
+    """A model's process did not start, or was stopped while the request waited for it; the message says which."""
+
+    code = "model_failed"
 
 
 class QueueTimeout(BioproxyError):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from bioproxy.activity import Record
+from bioproxy.activity import Capture, InflightRequest, Record
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="even
 
 
 class RequestEnded(Event, frozen=True, kw_only=True):
-    """The last byte of an answer is out, or the request failed."""
+    """The last byte of an answer is out, or the request failed. `capture` is private and must not be passed on."""
 
     record: Record
+    capture: Capture | None = None
 
 
 class EngineChanged(Event, frozen=True, kw_only=True):
@@ -38,6 +39,44 @@ class EngineChanged(Event, frozen=True, kw_only=True):
     reason: str = ""
     model: str = ""
     build: str = ""
+
+
+class ModelChanged(Event, frozen=True, kw_only=True):
+    """A model's process changed its state (models/state.py's words); `reason` is one sentence, empty where plain."""
+
+    model: str
+    old: str
+    new: str
+    reason: str = ""
+
+
+class SwapEnded(Event, frozen=True, kw_only=True):
+    """A model became ready for somebody who waited; seconds.
+
+    `save` and `stop` of the models that made room, `start` from the process to its health, `restore` of its KV cache;
+    `ours` is the rest.
+    """
+
+    model: str
+    displaced: tuple[str, ...]
+    stop: float
+    save: float
+    start: float
+    restore: float
+    ours: float
+
+
+class ModelStopped(Event, frozen=True, kw_only=True):
+    """A model's process was ended by us: `reason` is swap, ttl, unload, reload, removed or shutdown."""
+
+    model: str
+    reason: str
+
+
+class ProfileChanged(Event, frozen=True, kw_only=True):
+    """Another profile is active, or none ("")."""
+
+    active: str
 
 
 class SnapshotSaved(Event, frozen=True, kw_only=True):
@@ -138,6 +177,20 @@ class ServiceFailed(Event, frozen=True, kw_only=True):
 
     name: str
     error: str
+
+
+class InflightChanged(Event, frozen=True, kw_only=True):
+    """A request came or moved on (`upsert`, with its `request`), or ended (`remove`). Told while somebody listens."""
+
+    operation: Literal["upsert", "remove"]
+    id: str
+    request: InflightRequest | None = None
+
+
+class ActivityAdded(Event, frozen=True, kw_only=True):
+    """A request became a row of the activity table."""
+
+    id: int
 
 
 E = TypeVar("E", bound=Event)

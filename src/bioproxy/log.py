@@ -3,6 +3,10 @@
 `setup` is called once by the command line (and again by a reload that changes level or format). The request id travels
 in a context variable, so that a line logged five calls down still says for whom. Bodies, prompts and keys are never
 logged at any level: a log file is copied into bug reports.
+
+Where models are configured, the same records also go to the logbook (logbook.py), as lines that users of llama-swap and
+their scripts know: `[INFO] sentence`, behind the time in one of Go's formats if they chose one (`logTimeFormat`), and a
+line for each request (`access_line`).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import contextvars
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 import msgspec
@@ -72,12 +77,153 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(entry).decode()
 
 
-def setup(*, level: str = "info", style: str = "plain", stream: TextIO | None = None) -> None:
-    """Send the log to `stream` (default: stderr) at `level` (debug, info, warning, error), `plain` or `json`."""
+SWAP_LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
+# Go's package time, constants of layouts; <z> is the offset as ISO 8601 has it, <3> and the like a fraction's digits
+GO_TIMES = {
+    "ansic": "%a %b %e %H:%M:%S %Y",
+    "unixdate": "%a %b %e %H:%M:%S %Z %Y",
+    "rubydate": "%a %b %d %H:%M:%S %z %Y",
+    "rfc822": "%d %b %y %H:%M %Z",
+    "rfc822z": "%d %b %y %H:%M %z",
+    "rfc850": "%A, %d-%b-%y %H:%M:%S %Z",
+    "rfc1123": "%a, %d %b %Y %H:%M:%S %Z",
+    "rfc1123z": "%a, %d %b %Y %H:%M:%S %z",
+    "rfc3339": "%Y-%m-%dT%H:%M:%S<z>",
+    "rfc3339nano": "%Y-%m-%dT%H:%M:%S<n><z>",
+    "kitchen": "%I:%M%p",
+    "stamp": "%b %e %H:%M:%S",
+    "stampmilli": "%b %e %H:%M:%S<3>",
+    "stampmicro": "%b %e %H:%M:%S<6>",
+    "stampnano": "%b %e %H:%M:%S<9>",
+}
+
+
+def go_time(created: float, name: str) -> str:
+    """`created` (unix time) in the Go format `name`, in local time; nothing for a name that is not known."""
+    layout = GO_TIMES.get(name, "")
+    nanoseconds = round(created * 1e6) * 1000  # a float of today holds no more than microseconds
+    local = time.localtime(nanoseconds // 10**9)
+    text = time.strftime(layout, local)
+    if name == "kitchen":
+        return text.lstrip("0")
+    if "<" in text:
+        digits = f"{nanoseconds % 10**9:09d}"
+        for mark, fraction in (("<3>", digits[:3]), ("<6>", digits[:6]), ("<9>", digits), ("<n>", digits.rstrip("0"))):
+            text = text.replace(mark, fraction and f".{fraction}")
+        zone = time.strftime("%z", local)
+        text = text.replace("<z>", f"{zone[:3]}:{zone[3:]}" if local.tm_gmtoff else "Z")
+    return text
+
+
+class SwapFormatter(logging.Formatter):
+    """`[INFO] sentence`, behind the time in the Go format `times` where it names one."""
+
+    def __init__(self, *, times: str = "") -> None:
+        super().__init__()
+        self.times = times
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line (and the lines of its trace)."""
+        line = f"[{SWAP_LEVELS.get(record.levelname, record.levelname)}] {record.getMessage()}"
+        if self.times:
+            line = f"{go_time(record.created, self.times)} {line}".lstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class LineHandler(logging.Handler):
+    """Gives each line to `write`, which must not wait: requests log."""
+
+    def __init__(self, write: Callable[[str], None], *, times: str = "") -> None:
+        super().__init__()
+        self.write = write
+        self.setFormatter(SwapFormatter(times=times))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one record on."""
+        try:
+            self.write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def setup(
+    *,
+    level: str = "info",
+    style: str = "plain",
+    stream: TextIO | None = None,
+    write: Callable[[str], None] | None = None,
+    times: str = "",
+    quiet: bool = False,
+) -> None:
+    """Send the log to `stream` (default: stderr) at `level` (debug, info, warning, error), `plain` or `json`.
+
+    `write` gets each line as well, as llama-swap writes it, with times in the Go format `times`; `quiet` leaves the
+    stream out, where what `write` does with a line already shows it.
+    """
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if style == "json" else PlainFormatter(colour=stream.isatty()))
+    handlers: list[logging.Handler] = []
+    if not quiet:
+        handlers.append(logging.StreamHandler(stream))
+        handlers[0].setFormatter(JsonFormatter() if style == "json" else PlainFormatter(colour=stream.isatty()))
+    if write is not None:
+        handlers.append(LineHandler(write, times=times))
     root = logging.getLogger("bioproxy")
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.handlers[:] = handlers
+    root.setLevel("WARNING" if level == "warn" else level.upper())
     root.propagate = False
+
+
+UNLOGGED = ("/wol-health", "/api/performance", "/metrics")  # asked every few seconds by machines
+
+
+def access_line(
+    *,
+    client: str,
+    method: str,
+    path: str,
+    status: int,
+    size: int,
+    agent: str,
+    seconds: float,
+    protocol: str = "HTTP/1.1",
+) -> str:
+    """The line for a finished request, as llama-swap writes it; empty for paths that would only fill the log.
+
+    `size` is bytes of the answer's body, `seconds` until its last one. What a client made up cannot end the line or
+    the quotes.
+    """
+    if path.startswith(UNLOGGED):
+        return ""
+    asked = f"{harmless(method)} {harmless(path)} {protocol}"
+    return f'Request {harmless(client)} "{asked}" {status} {size} "{harmless(agent)}" {go_duration(seconds)}'
+
+
+def harmless(text: str) -> str:
+    """`text` with quotes, backslashes and what is not printable escaped."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in escaped)
+
+
+def go_duration(seconds: float) -> str:
+    """Seconds as Go prints a duration: `850ns`, `12.5µs`, `3.25ms`, `1.5s`, `2m0.5s`, `1h0m3s`."""
+    nanoseconds = max(0, round(seconds * 1e9))
+    if nanoseconds < 10**9:
+        for unit, length in (("ms", 10**6), ("µs", 10**3), ("ns", 1)):
+            if nanoseconds >= length:
+                return decimal(nanoseconds, length) + unit
+        return "0s"
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    text = decimal(rest, 10**9) + "s"
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes_left}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def decimal(value: int, unit: int) -> str:
+    """`value` in `unit`s (a power of ten), exactly, without noughts at the end."""
+    whole, rest = divmod(value, unit)
+    fraction = str(unit + rest)[1:].rstrip("0") if rest else ""
+    return f"{whole}.{fraction}" if fraction else str(whole)

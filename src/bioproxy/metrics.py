@@ -33,6 +33,7 @@ client_metrics.disable_created_metrics()  # type: ignore[no-untyped-call] # a se
 
 SEED_COUNTERS = ("bioproxy_requests_count", "bioproxy_warmup_duration_seconds_count")
 WAITS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+LOADS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)  # seconds: small models and very large ones
 QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 CLIENT_LEFT = "499"  # as nginx counts a client that did not wait for any answer
 
@@ -165,6 +166,76 @@ class OfEvents:
         self.failures = count("bioproxy_service_failures_total", "Faults of a service; it started again.", "service")
 
 
+class ModelView(Protocol):
+    """One of many models."""
+
+    @property
+    def model(self) -> str:
+        """Its ID."""
+
+    @property
+    def running(self) -> int:
+        """Requests that hold it in its place."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for it."""
+
+    @property
+    def state(self) -> Any:
+        """An Enum of models/state.py."""
+
+
+class FleetView(Protocol):
+    """Many models."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a model."""
+
+    @property
+    def models(self) -> Iterable[ModelView]:
+        """Each of them."""
+
+
+class OfModels:
+    """What is counted of many models."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def count(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def times(name: str, text: str) -> Histogram:
+            return Histogram(name, text, ["model"], buckets=LOADS, registry=registry)
+
+        self.swaps = count("bioproxy_swaps_total", "Times a model became ready for somebody who waited.", "model")
+        self.swap = times("bioproxy_swap_duration_seconds", "From the decision to swap to the model being ready.")
+        self.load = times("bioproxy_model_load_duration_seconds", "From a model's process to its health.")
+        self.ours = count("bioproxy_swap_own_seconds_total", "Part of swaps that was neither engine, save nor restore.")
+        self.evictions = count("bioproxy_model_stops_total", "Models stopped, by reason.", "model", "reason")
+        self.failures = count("bioproxy_model_failures_total", "Starts that failed and crashes.", "model")
+        self.requests = count("bioproxy_model_requests_total", "Requests by model.", "model", "status")
+        self.waited = times("bioproxy_model_wait_seconds", "How long requests waited for their model.")
+
+    def changed(self, event: events.ModelChanged) -> None:
+        """A process changed its state."""
+        if event.reason and event.new in {"failed", "stopped"} and event.old != "stopping":
+            self.failures.labels(event.model).inc()
+
+    def swapped(self, event: events.SwapEnded) -> None:
+        """A model became ready."""
+        self.swaps.labels(event.model).inc()
+        self.swap.labels(event.model).observe(event.stop + event.save + event.start + event.restore + event.ours)
+        self.load.labels(event.model).observe(event.start)
+        self.ours.inc(event.ours)
+
+    def ended(self, record: Record) -> None:
+        """A request to a model has ended."""
+        self.requests.labels(record.model, str(record.status) if record.status else CLIENT_LEFT).inc()
+        if record.swap:
+            self.waited.labels(record.model).observe(record.swap)
+
+
 class Timed:
     """The four histograms of one class and outcome, looked up once."""
 
@@ -182,9 +253,11 @@ class Metrics:
 
     def __init__(self, bus: Bus, *, started: float | None = None) -> None:
         self.started = time.time() if started is None else started
+        self.bus = bus
         self.registry = CollectorRegistry()
         self.counted = OfRequests(self.registry)
         self.happened = OfEvents(self.registry)
+        self.models: OfModels | None = None
         build = Gauge("bioproxy_build_info", "Always 1.", ["version", "python"], registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
         self.total = self.cached = self.evaluated = self.generated = 0
@@ -206,10 +279,18 @@ class Metrics:
         engine: Callable[[], EngineView] | None = None,
         templates: Callable[[], Iterable[TemplateView]] | None = None,
         servers: Mapping[str, Callable[[], ServerView]] | None = None,
+        models: Callable[[], FleetView] | None = None,
     ) -> None:
         """Read these `statistics` methods whenever the metrics are asked for; `servers` by name."""
-        given = {"gate": gate, "kv": kv, "engine": engine, "templates": templates}
+        given = {"gate": gate, "kv": kv, "engine": engine, "templates": templates, "models": models}
         self.sources.update({name: source for name, source in given.items() if source is not None})
+        if models is not None and self.models is None:
+            self.models = of_models = OfModels(self.registry)
+            self.bus.subscribe(events.ModelChanged, of_models.changed)
+            self.bus.subscribe(events.SwapEnded, of_models.swapped)
+            self.bus.subscribe(
+                events.ModelStopped, lambda event: of_models.evictions.labels(event.model, event.reason).inc()
+            )
         if servers is not None:
             self.servers = servers
 
@@ -233,7 +314,13 @@ class Metrics:
             warmups.add_metric([prefix], count)
         yield warmups
         yield from of_tokens(self)
-        for name, families in (("gate", of_gate), ("kv", of_kv), ("engine", of_engine), ("templates", of_templates)):
+        for name, families in (
+            ("gate", of_gate),
+            ("kv", of_kv),
+            ("engine", of_engine),
+            ("templates", of_templates),
+            ("models", of_fleet),
+        ):
             if name in self.sources:
                 yield from families(self.sources[name]())
         if self.servers:
@@ -249,6 +336,8 @@ class Metrics:
         answered()
         if record.gated:
             self.measure(record)
+        if record.model and self.models is not None and record.status != 404:
+            self.models.ended(record)
 
     def endpoint_counter(self, record: Record) -> Callable[[], None]:
         """The counter of an endpoint and status that was not seen before."""
@@ -367,6 +456,18 @@ def of_kv(now: KvView) -> Iterable[Metric]:
     """The snapshots on disk."""
     yield gauge("bioproxy_snapshots", "Usable snapshots on disk.", now.snapshots)
     yield gauge("bioproxy_snapshot_bytes", "Disk space that snapshots take.", now.bytes)
+
+
+def of_fleet(now: FleetView) -> Iterable[Metric]:
+    """Many models."""
+    models = tuple(now.models)
+    up = {one.model: float(one.state.value == "ready") for one in models}
+    yield gauge("bioproxy_models_waiting", "Requests that wait for a model to be loaded.", now.waiting)
+    yield gauges("bioproxy_model_up", "1 while the model is ready.", "model", up)
+    running = {one.model: float(one.running) for one in models}
+    yield gauges("bioproxy_model_requests_running", "Requests that hold the model in its place.", "model", running)
+    waiting = {one.model: float(one.waiting) for one in models}
+    yield gauges("bioproxy_model_requests_waiting", "Requests that wait for the model.", "model", waiting)
 
 
 def of_engine(now: EngineView) -> Iterable[Metric]:

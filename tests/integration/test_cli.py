@@ -24,9 +24,20 @@ async def test_version(tmp_path: Path) -> None:
     assert (await run(tmp_path, "version", "--json")).json()["version"] == __version__
 
 
+@pytest.mark.parametrize("word", ["-version", "--version"])
+async def test_the_version_flag_prints_llama_swaps_line(word: str, tmp_path: Path) -> None:
+    """Also where the configuration is broken: nothing is read."""
+    ended = await run(tmp_path, "-config", "nothing.yaml", word)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"version: {__version__} (")
+    assert "), built at " in ended.out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["-listen", "8080"], "expected an address such as localhost:8080"),
+        (["-watch-config=maybe"], "expected true or false"),
         (["bogus"], "invalid choice: 'bogus'"),
         (["-prot", "8090"], "unknown flag"),
         (["serve", "-port"], "flag -port: needs a value"),
@@ -106,9 +117,75 @@ async def test_config_as_a_table(tmp_path: Path) -> None:
     assert "\x1b" in (await run(tmp_path, "config", "--colour", "always")).out
 
 
-async def test_the_schema_for_editors(tmp_path: Path) -> None:
-    """`config --schema` prints a JSON Schema."""
-    assert "$schema" in (await run(tmp_path, "config", "--schema")).json()
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        (["--schema"], "bioproxy"),
+        (["-schema=bioproxy"], "bioproxy"),
+        (["--schema", "llama-swap"], "bioproxy, in llama-swap's dialect"),
+    ],
+)
+async def test_the_schema_for_editors(words: list[str], title: str, tmp_path: Path) -> None:
+    """`config --schema` prints a JSON Schema, of either dialect."""
+    assert (await run(tmp_path, "config", *words)).json()["title"] == title
+
+
+SWAP = """\
+models:
+  qwen:
+    cmd: llama-server --port ${PORT} --api-key s3cret
+    env: [HF_TOKEN=s3cret]
+    concurencyLimit: 3
+    prefixes: {"@tests": tests.txt}
+apiKeys: [s3cret]
+"""
+
+
+@pytest.mark.parametrize("words", [["-config", "d/c.yaml"], ["-config-dir", "d"]])
+async def test_check_of_a_llama_swap_file(words: list[str], tmp_path: Path) -> None:
+    """It is good; keys that nobody knows are named, and templates of a model are read."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "c.yaml").write_text(SWAP)
+    ended = await run(tmp_path, "check", *words)
+    assert (ended.code, ended.out) == (1, "")
+    assert "tests.txt" in ended.err
+    (tmp_path / "d" / "tests.txt").write_text("Test this: <{message}>")
+    ended = await run(tmp_path, "check", *words)
+    assert ended.code == 0, ended.err
+    assert "qwen @tests" in ended.out
+    assert "models: qwen" in ended.out
+    assert "did you mean models.qwen.concurrencyLimit?" in ended.err
+
+
+async def test_config_shows_what_counts_for_models(tmp_path: Path) -> None:
+    """Ports filled in, secrets masked, each with its line."""
+    (tmp_path / "c.yaml").write_text(SWAP)
+    ended = await run(tmp_path, "config", "-config", "c.yaml", "--json")
+    values = {each["key"]: (each["value"], each["origin"]) for each in ended.json()["values"]}
+    assert values["models.qwen.cmd"] == ("llama-server --port 5800 --api-key ********", "c.yaml:3")
+    assert "s3cret" not in ended.out + (await run(tmp_path, "config", "-config", "c.yaml")).out
+
+
+async def test_listen_wins_over_the_file(tmp_path: Path) -> None:
+    """Host and port in one word."""
+    words = ["-config", write(tmp_path, proxy_host="box.lan", proxy_port=1), "-listen", "127.0.0.1:8080"]
+    values = {each["key"]: each for each in (await run(tmp_path, "config", "--json", *words)).json()["values"]}
+    assert (values["proxy_host"]["value"], values["proxy_port"]["value"]) == ("127.0.0.1", 8080)
+    assert values["proxy_port"]["origin"] == "flag -listen"
+
+
+async def test_one_file_of_tls_is_1(tmp_path: Path) -> None:
+    """In llama-swap's words."""
+    ended = await run(tmp_path, "-tls-cert-file", "cert.pem")
+    assert ended.code == 1
+    assert "both -tls-cert-file and -tls-key-file must be provided for TLS" in ended.err
+
+
+async def test_check_reads_the_certificate(tmp_path: Path) -> None:
+    """A missing one would stop the start."""
+    ended = await run(tmp_path, "check", "-tls-cert-file", "cert.pem", "-tls-key-file", "key.pem")
+    assert ended.code == 1
+    assert "cert.pem cannot be read" in ended.err
 
 
 @pytest.mark.parametrize("words", [["status"], ["warm", "@code"]])

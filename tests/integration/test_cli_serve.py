@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from bioproxy import aio
 from fakes.fake_engine import FakeEngine
+from support.certificates import certificate, needs_openssl
 from support.command import Serving, run, serving
-from support.http import call
+from support.http import build, call, parse
 from support.kv_rig import text
 
 
@@ -127,6 +129,43 @@ async def test_hangup_reloads(tmp_path: Path, engine: FakeEngine) -> None:
         configure(tmp_path, engine, prefixes=prefixes)
         served.send(signal.SIGHUP)
         await served.line("@manual is saved")
+
+
+async def test_a_changed_file_is_a_reload(tmp_path: Path, engine: FakeEngine) -> None:
+    """With -watch-config, and with nobody's signal; a file that is broken changes nothing."""
+    path = configure(tmp_path, engine)
+    async with serving(tmp_path, "-config", str(path), "-watch-config") as served:
+        await served.line("watching configuration for changes (poll-based, 2s interval)")
+        await ready(served)
+        path.write_text("{broken")
+        await served.line("nothing was changed")
+        configure(tmp_path, engine, queue_limit=7)
+        await served.line("configuration reloaded; changed: queue_limit")
+
+
+async def test_the_log_tells_where_it_listens(tmp_path: Path, engine: FakeEngine) -> None:
+    """In llama-swap's words, and warns where other machines may connect."""
+    words = ("-config", str(configure(tmp_path, engine)), "-listen", ":0", "-watch-config=false")
+    async with serving(tmp_path, *words) as served:
+        port, _ = await served.ports()
+        await served.line(f"listening on http://:{port}")
+        await served.line(f"reachable by all hosts on the network, use -listen localhost:{port}")
+        assert (await call(port, "GET", "/health")).status == 200
+
+
+@needs_openssl
+async def test_the_proxy_port_speaks_tls(tmp_path: Path, engine: FakeEngine) -> None:
+    """With the two files; the admin port stays as it is."""
+    made = certificate(tmp_path)
+    words = ("-config", str(configure(tmp_path, engine)), "-tls-cert-file", made.cert, "-tls-key-file", made.key)
+    async with serving(tmp_path, *words) as served:
+        line = await served.line("listening with TLS on https://localhost:")
+        context = ssl.create_default_context(cafile=made.cert)
+        reader, writer = await asyncio.open_connection("localhost", int(line.rpartition(":")[2]), ssl=context)
+        writer.write(build("GET", "/health"))
+        assert parse(await reader.read(), "GET").status == 200
+        writer.close()
+        assert await served.end() == 0
 
 
 async def test_status_warm_and_snapshots(tmp_path: Path, engine: FakeEngine) -> None:

@@ -6,7 +6,7 @@ tokens. Speeds and thresholds are set so that a few hundred tokens pay.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bioproxy.config.schema import Kv
-from bioproxy.engines.discover import discover, process_of
+from bioproxy.engines.discover import Discovery, discover, process_of
 from bioproxy.engines.llama import EngineFacts, Llama
 from bioproxy.engines.pace import Pace
 from bioproxy.engines.timings import Timings, read_timings
@@ -64,6 +64,7 @@ class Rig:
         self.bus.subscribe(Event, self.events.append)
         self.pool = Pool(parse_origin(engine.url))
         self.llama = Llama(self.pool)
+        self.discovery = Discovery()
         self.gate = Gate(capacity=1, limit=100, timeout=30)
         self.keeper = Keeper(config=config, bus=self.bus, llama=self.llama, **options)
         self.keeper.bind_gate(self.gate)
@@ -72,7 +73,8 @@ class Rig:
         """What the engine is now."""
         self.pool.drop_idle()
         props = await self.llama.props()
-        found = await discover(self.llama, props, process=await process_of(self.pool.origin, self.engine.pid))
+        process = await process_of(self.pool.origin, self.engine.pid)
+        found = await discover(self.llama, props, process=process, known=self.discovery)
         return msgspec.structs.replace(found, **(self.known | changes))
 
     async def attach(self, **changes: Any) -> None:
@@ -132,6 +134,15 @@ class Rig:
             grant.release()
         await self.settle()
         return count
+
+    async def restart(self, wants: Sequence[Want] | None = None) -> None:
+        """Stop the engine as a swap does, start it again, and bring back what `wants` need (None: nothing is)."""
+        await self.keeper.save_before_stop(self.gate, limit=10)
+        self.keeper.gone("stopped")
+        await self.engine.restart()
+        await self.attach()
+        if wants is not None:
+            await self.keeper.bring_back(wants)
 
     async def settle(self) -> None:
         """Wait for commits."""

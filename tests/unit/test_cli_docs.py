@@ -29,9 +29,10 @@ def test_every_verb_is_described() -> None:
 
 
 def test_every_flag_is_described() -> None:
-    """The flags of the command line, and -config; those of config keys stand in configuration.md."""
+    """Those of the command line, and those that name files; those of config keys stand in configuration.md."""
     named = set(re.findall(r"`(--?[a-z-]+)", "\n".join(rows("## Flags"))))
-    assert named == {*main.OWN_FLAGS, "-config"}
+    files = {flag.partition(" ")[0] for flag in main.FILE_FLAGS}
+    assert {main.with_two_dashes(flag) for flag in named} == {*map(main.with_two_dashes, files), *main.OWN_FLAGS}
 
 
 @pytest.mark.parametrize("code", [0, main.FAILED, main.USAGE, main.INTERRUPTED, main.PIPE_CLOSED, 128 + 15])

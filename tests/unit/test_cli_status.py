@@ -9,7 +9,7 @@ import pytest
 
 from bioproxy.cli.remote import snapshots_text
 from bioproxy.cli.serve import banner
-from bioproxy.config.load import load
+from bioproxy.config.load import Loaded, load
 
 BEFORE = {"directory": "", "reason": "", "notes": [], "policy": "auto"}  # the keeper has met no engine
 
@@ -44,3 +44,39 @@ def test_the_banner_names_lists_once(tmp_path: Path) -> None:
     [line] = [line for line in banner(loaded, proxy_port=1, admin_port=2) if line.startswith("not at its default")]
     told = "api_keys (BIOPROXY_API_KEYS), admin_hosts (flag -admin-hosts)"
     assert line == f"not at its default: {told}"
+
+
+def with_models(folder: Path, count: int, text: str = "") -> Loaded:
+    """A configuration with so many models."""
+    path = folder / "c.yaml"
+    path.write_text("models:\n" + "".join(f"  m{number}: {{cmd: 'x ${{PORT}}'}}\n" for number in range(count)) + text)
+    return load(path=str(path), environment={"HOME": str(folder)})
+
+
+@pytest.mark.parametrize(
+    ("count", "text", "line"),
+    [
+        (2, "", "models: 2 (m0, m1)"),
+        (12, "", "models: 12 (m0, m1, m2, m3, m4, m5, m6, m7, m8, m9 and 2 more)"),
+        (0, "", "models: none"),
+        (1, "peers: {a: {proxy: 'http://a.lan', models: [x]}}", "models: 1 (m0); peers: a"),
+    ],
+)
+def test_the_banner_counts_models(count: int, text: str, line: str, tmp_path: Path) -> None:
+    """And names the first ten, in place of the one engine."""
+    told = banner(with_models(tmp_path, count, text), proxy_port=1, admin_port=2)
+    assert line in told
+    assert not [other for other in told if other.startswith("engine:")]
+
+
+def test_the_banner_tells_of_a_missing_admin_port(tmp_path: Path) -> None:
+    """One that nobody asked for may be taken by another instance."""
+    told = banner(with_models(tmp_path, 1), proxy_port=1, admin_port=0)
+    assert "proxy on http://localhost:1, no admin port" in told
+
+
+def test_the_banner_tells_scheme_and_address(tmp_path: Path) -> None:
+    """As one types it into a browser."""
+    arguments = {"tls_cert_file": "c", "tls_key_file": "k", "proxy_host": "::1"}
+    loaded = load(arguments, environment={"HOME": str(tmp_path)})
+    assert banner(loaded, proxy_port=1, admin_port=2)[1] == "proxy on https://[::1]:1, admin on http://localhost:2"

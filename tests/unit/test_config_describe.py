@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from bioproxy.config.check import find_problems
-from bioproxy.config.describe import MASK, describe, encode
+from bioproxy.config.describe import describe, encode
 from bioproxy.config.describe import write as write_value
 from bioproxy.config.difference import difference
 from bioproxy.config.json_schema import json_schema
 from bioproxy.config.keys import KEYS, SECTIONS, Kind, value_of
 from bioproxy.config.load import build, load
+from bioproxy.config.masking import MASK
 from bioproxy.config.schema import Config, Key, Kv, Prefix
 from support.config_files import loaded, write
 from support.yaml_text import yaml_text
@@ -29,7 +30,7 @@ BY_KEY: dict[str, st.SearchStrategy[Any]] = {  # what the schema's types do not 
     "proxy_host": st.sampled_from(["localhost", "0.0.0.0", "::1", "box.lan"]),
     "admin_host": st.sampled_from(["localhost", "127.0.0.1", "10.0.0.1"]),
     "backend_url": st.sampled_from(["http://localhost:8081", "https://gpu.lan/base", "http://[::1]:9"]),
-    "prefixes": st.dictionaries(WORD, PATHS.map(lambda path: Prefix(template=path)), max_size=3),
+    "prefixes": st.dictionaries(WORD, st.builds(Prefix, template=PATHS, as_model=st.booleans()), max_size=3),
     "model": st.just(""),
     "engine_arguments": st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))).map(tuple),
     "api_keys": st.lists(st.builds(Key, key=WORD, name=st.text(max_size=5).filter(lambda t: "\0" not in t)))
@@ -54,6 +55,8 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
         case inspect.FloatType() as number:
             low = number.ge if number.gt is None else number.gt
             return st.floats(low, number.le, exclude_min=number.gt is not None)
+        case inspect.UnionType():
+            return st.one_of([values_of(each) for each in kind.choices])
         case _:
             return PATHS if kind.path else WORD
 
@@ -108,6 +111,13 @@ def test_what_is_described_is_the_effective_value_and_its_origin(tmp_path: Path)
     assert shown["metrics_key"] == ("", "", "default")
     assert shown["warmup.enabled"] == (True, "true", "default")
     assert shown["admin_hosts"] == ([], "[]", "default")
+
+
+def test_a_prefix_that_is_a_model_too_is_described_so(tmp_path: Path) -> None:
+    """A plain path where the path is all there is to say."""
+    found = loaded(tmp_path, 'prefixes: {"@a": {template: /a, as_model: true}, "@b": {template: /b}}')
+    rows = {row.key: row.value for row in describe(found)}
+    assert (rows["prefixes.@a"], rows["prefixes.@b"]) == ({"template": "/a", "as_model": True}, "/b")
 
 
 def test_what_is_described_is_json(tmp_path: Path) -> None:

@@ -58,6 +58,64 @@ def test_config_names_the_file_and_is_no_key(words: list[str]) -> None:
     assert (flags.path, flags.values, flags.names) == ("x.yaml", {}, {})
 
 
+@pytest.mark.parametrize("words", [["-config-dir", "d"], ["--config-dir=d"], ["--config_dir", "d"]])
+def test_config_dir_names_a_folder(words: list[str]) -> None:
+    """It may stand beside -config."""
+    flags = parse_flags([*words, "-config", "x.yaml"])
+    assert (flags.directory, flags.path, flags.values) == ("d", "x.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        (":8080", "", "8080"),
+        ("localhost:8080", "localhost", "8080"),
+        ("0.0.0.0:80", "0.0.0.0", "80"),
+        ("[::1]:8080", "::1", "8080"),
+        ("[::]:8080", "::", "8080"),
+        ("box.lan:", "box.lan", "0"),
+    ],
+)
+def test_listen_is_host_and_port_as_go_has_them(address: str, host: str, port: str) -> None:
+    """Nothing before the colon means all addresses, nothing behind it any port."""
+    flags = parse_flags(["-listen", address])
+    assert flags.values == {"proxy_host": host, "proxy_port": port}
+    assert flags.names == {"proxy_host": "-listen", "proxy_port": "-listen"}
+
+
+def test_of_listen_and_port_the_last_counts() -> None:
+    """As of any flag that is given twice."""
+    assert parse_flags(["-listen", ":1", "-port", "2"]).values == {"proxy_host": "", "proxy_port": "2"}
+    assert parse_flags(["-port", "2", "-listen", ":1"]).values == {"proxy_host": "", "proxy_port": "1"}
+
+
+def test_an_empty_listen_is_none() -> None:
+    """As its default is in llama-swap: scripts pass variables that may be empty."""
+    assert parse_flags(["-listen", ""]).values == {}
+
+
+@pytest.mark.parametrize("address", ["8080", "localhost", "::1:8080", "fe80::1"])
+def test_an_address_without_its_port_is_a_sentence(address: str) -> None:
+    """And an IPv6 address stands in brackets, or nobody knows where the port begins."""
+    said = f'flag -listen: expected an address such as localhost:8080 or :8080 (all hosts), got "{address}"'
+    assert fault(["-listen", address]) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "watch"),
+    [([], False), (["-watch-config"], True), (["--watch-config=true"], True), (["-watch-config=0"], False)],
+)
+def test_watch_config_is_true_or_false(words: list[str], watch: bool) -> None:
+    """Alone it is true, and takes no word after it."""
+    flags = parse_flags([*words, "serve"])
+    assert (flags.watch, flags.rest) == (watch, ["serve"])
+
+
+def test_watch_config_takes_nothing_else() -> None:
+    """As in Go."""
+    assert fault(["-watch-config=yes"]) == 'flag -watch-config: expected true or false, got "yes"'
+
+
 @pytest.mark.parametrize("option", KEYS.values(), ids=list(KEYS))
 def test_every_key_has_a_flag_in_both_styles(option: Option) -> None:
     """Made from the table, so that none is forgotten."""
@@ -112,6 +170,9 @@ def test_a_flag_without_its_value_is_a_sentence(words: list[str]) -> None:
         ("-prefixes", """'{"@code": "code.txt"}'"""),
         ("-admin-hosts", """'["one", "two"]'"""),
         ("-model", "VALUE"),
+        ("-config-dir", "~/bioproxy.d"),
+        ("-listen", "localhost:8080"),
+        ("-swap-min-resident", "auto"),
         ("-log-level", "info"),
     ],
 )
@@ -122,6 +183,7 @@ def test_the_sentence_shows_a_value_that_would_do(flag: str, example: str) -> No
 
 def test_an_unknown_flag_is_an_error_once_the_others_are_known() -> None:
     """With the nearest one, and all of them at once."""
+    assert fault(["--lisen=:1"], others=[]) == "flag --lisen: unknown flag; did you mean -listen?"
     text = fault(["-prot", "1", "--jsn", "--json"], others=["--json"])
     assert text == "flag -prot: unknown flag; did you mean -port?\nflag --jsn: unknown flag; did you mean --json?"
 
@@ -132,7 +194,29 @@ def test_words_and_numbers_are_no_flags() -> None:
     assert parse_flags(words, others=[]).rest == words
 
 
-@given(st.lists(st.sampled_from(["-port", "--host=x", "serve", "--", "-config", "--json", "", "-", "=", "-x=1", "1"])))
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "-port",
+                "--host=x",
+                "serve",
+                "--",
+                "-config",
+                "--json",
+                "",
+                "-",
+                "=",
+                "-x=1",
+                "1",
+                "-listen",
+                ":1",
+                "-watch-config",
+                "-config-dir=d",
+            ]
+        )
+    )
+)
 def test_no_command_line_breaks_it(words: list[str]) -> None:
     """Every word is a flag, a value or in the rest; or there is a ConfigError."""
     try:

@@ -217,7 +217,7 @@ def test_messages_are_quoted() -> None:
 def test_every_name_of_ours_in_the_docs_exists() -> None:
     """Environment variables; dotted keys in backticks are keys of the configuration, or fields of `/status`."""
     variables = set(re.findall(r"\bBIOPROXY_[A-Z_]+[A-Z]\b", EVERYTHING))
-    known = {option.environment for option in KEYS.values()} | {"BIOPROXY_CONFIG"}
+    known = {option.environment for option in KEYS.values()} | {"BIOPROXY_CONFIG", "BIOPROXY_CONFIG_DIR"}
     assert variables - known == {"BIOPROXY_PORT"}  # Kubernetes makes that one
     sections = {path.partition(".")[0] for path in KEYS if "." in path}
     dotted = set(re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)`", EVERYTHING))

@@ -51,3 +51,19 @@ def test_the_last_line_that_says_anything() -> None:
     """Blank lines at the end say nothing."""
     assert fed(b"why\n  \n\n").last() == "why"
     assert fed().last() == ""
+
+
+@given(
+    text=st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"ab", b"c"]), max_size=30).map(b"".join),
+    cuts=st.lists(st.integers(min_value=0, max_value=60), max_size=6),
+)
+def test_pieces_make_no_difference_to_lines_that_overwrite_themselves(text: bytes, cuts: list[int]) -> None:
+    """A progress line shows the same state however it came."""
+    places = sorted({0, len(text), *(cut for cut in cuts if cut <= len(text))})
+    pieces = [text[start:end] for start, end in itertools.pairwise(places)]
+    assert fed(*pieces, lines=50, longest=100).lines() == fed(text, lines=50, longest=100).lines()
+
+
+def test_a_long_line_among_short_ones_is_cut() -> None:
+    """In one piece with others, and behind the beginning that was kept of it."""
+    assert fed(b"01", b"23456789\nab\n0123456789\n").lines() == ("01234567", "ab", "01234567")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from bioproxy import aio
 from bioproxy.config.schema import Kv
-from bioproxy.engines.facts import SlotView
+from bioproxy.engines.pace import Look
 from bioproxy.errors import EngineRefused, EngineUnavailable
 from bioproxy.events import Bus
 from bioproxy.gate.gate import Gate
@@ -37,12 +38,14 @@ class Engine:
         self.erased: list[int] = []
         self.never = asyncio.Event()
 
-    async def slots(self) -> list[SlotView]:
+    async def ask(self, target: bytes) -> Look:
+        assert target == b"/slots"
         if self.error is not None:
             raise self.error
         if not self.sizes:
             await self.never.wait()
-        return [SlotView(id=number, n_prompt_tokens=size) for number, size in enumerate(self.sizes)]
+        views = [{"id": number, "n_prompt_tokens": size} for number, size in enumerate(self.sizes)]
+        return Look(200, [], msgspec.json.encode(views), 5.0)
 
     async def erase(self, slot: int) -> object:
         if self.error is not None:

@@ -83,14 +83,17 @@ def test_a_draft_model_is_noticed(flags: str, *, draft: bool) -> None:
     ("flags", "clears"),
     [
         ("", False),
-        ("-np 4", True),
-        ("-np 4 --no-cache-idle-slots", False),
-        ("-np 4 --no-kv-unified", False),
-        ("-np 4 -cram 0", False),
+        ("-np -1", True),
+        ("-np -1 --no-kv-unified", True),
+        ("-np 4", False),
+        ("-np 4 -kvu", True),
+        ("-np 4 -kvu --no-cache-idle-slots", False),
+        ("-np 4 -kvu --no-kv-unified", False),
+        ("-np -1 -cram 0", False),
     ],
 )
 def test_cleared_idle_slots_are_noticed(flags: str, *, clears: bool) -> None:
-    """facts, 0.10: several slots on one buffer, with the RAM cache on."""
+    """facts, 0.10: several slots on one buffer, as llama-server makes them if it is not told how many."""
     assert parse((*SERVER, *flags.split())).clears_idle_slots is clears
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
-from bioproxy.kv.fingerprint import Watch, fingerprint, has_window, seen
+from bioproxy.kv.fingerprint import Watch, fingerprint, seen
+from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, examine
 
 STARTED = time.time() + 86400  # after every file of these tests was written, however late they run
@@ -163,8 +164,8 @@ def test_a_process_is_asked_for_its_own_view_of_a_file(tmp_path: Path) -> None:
 
 def test_a_header_that_cannot_be_read_leaves_the_window_open(tmp_path: Path) -> None:
     """Not known is not "no"."""
-    assert has_window(str(model(tmp_path / "a.gguf"))) is None
-    assert has_window(str(tmp_path / "missing.gguf")) is None
+    assert Identities().traits(str(model(tmp_path / "a.gguf"))).window is None
+    assert Identities().traits(str(tmp_path / "missing.gguf")).window is None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_what_cannot_be_is_denied_with_what_would_mend_it(engine: EngineFacts, c
     ("engine", "config", "sentence"),
     [
         (facts("/m", "--swa-full"), Kv(), "only templates are restored"),
-        (facts("/m", "-np", "4", slots=4), Kv(), "idle slots are cleared"),
+        (facts("/m", "-np", "-1", slots=4), Kv(), "idle slots are cleared"),
         (facts("/m"), Kv(isolate="strict"), "--cache-ram 0"),
         (facts("/m", slots=2), Kv(policy="always"), "treated as auto"),
         (facts("/m"), Kv(), "not visible"),

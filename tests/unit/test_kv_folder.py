@@ -15,8 +15,8 @@ from bioproxy.kv import files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError
 from bioproxy.kv.knowledge import Knowledge, Ledger, Use, read_ledger
+from bioproxy.kv.shelf import with_use
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
-from bioproxy.kv.store import with_use
 from bioproxy.kv.verify import read
 from bioproxy.prompt import Piece
 

@@ -114,7 +114,12 @@ def test_the_eviction_is_offered_ranks() -> None:
     needed = snapshot(b"d", template=True, prefix="@code", version="2")
     for one in (bad, plain, read, needed):
         index.add(one)
-    values = index.values(now=2.0, scope=SCOPE, current={"@code": "2"}, spare=frozenset([read.id]))
+    values = index.values(
+        now=2.0,
+        scopes={SCOPE.fingerprint: SCOPE},
+        current={SCOPE.fingerprint: {"@code": "2"}},
+        spare=frozenset([read.id]),
+    )
     assert {value.id: value.rank for value in values} == {bad.id: 0, plain.id: 1, needed.id: 2}
 
 

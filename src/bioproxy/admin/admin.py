@@ -7,7 +7,7 @@ knows no engine, no gate and no cache.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -66,6 +66,15 @@ class Route(msgspec.Struct, frozen=True):
     serve: Callable[[Admin, Question], Awaitable[None]]
 
 
+class Mounted(msgspec.Struct, frozen=True):
+    """A route that another part serves on this port, under what the port always asks for."""
+
+    method: str
+    path: str
+    about: str
+    serve: Callable[[Question], Awaitable[None]]
+
+
 class Admin:
     """Serves the admin port. `configure` is called again by a reload, `close` at the shutdown."""
 
@@ -77,7 +86,17 @@ class Admin:
         self.metrics = metrics
         self.ring = ring
         self.hub = Hub(bus)
+        self.mounted: Router[Mounted] = Router()
+        self.listed: list[Mounted] = []
         self.configure(config)
+
+    def mount(self, routes: Iterable[Mounted]) -> None:
+        """Serve further routes; what this port has itself stays."""
+        for route in routes:
+            found = ROUTER.match(route.method, route.path)
+            if found is None or isinstance(found, NotAllowed):
+                self.mounted.add(route.method, route.path, route)
+                self.listed.append(route)
 
     def configure(self, config: Config) -> None:
         """Take over changed keys and hosts."""
@@ -100,6 +119,11 @@ class Admin:
         """Find the route, ask the guard, answer. Who may not ask learns nothing about which routes exist."""
         found = ROUTER.match(request.method, request.path)
         if found is None or isinstance(found, NotAllowed):
+            other = self.mounted.find(request.method, request.path)
+            if other is not None:
+                self.guard.check(request, "admin")
+                await other[0].serve(Question(request, responder, other[1]))
+                return
             self.guard.check(request, "admin")
             if found is None:
                 raise NotFound(f"the admin port has no {request.path}; GET / lists what it has")
@@ -111,7 +135,8 @@ class Admin:
 
     async def index(self, question: Question) -> None:
         """The list of routes."""
-        routes = [{"method": route.method, "path": route.path, "about": route.about} for route in ROUTES]
+        shown: tuple[Route | Mounted, ...] = (*ROUTES, *self.listed)
+        routes = [{"method": route.method, "path": route.path, "about": route.about} for route in shown]
         answer(question.responder, {"name": "bioproxy", "version": __version__, "routes": routes}, pretty=True)
 
     async def health(self, question: Question) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy.events import Bus, Event, RequestEnded
+from bioproxy.events import Bus, Event, InflightChanged, RequestEnded
 from bioproxy.wire.message import Headers, Responder
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ HEADERS: Headers = [
 
 def encode(event: Event) -> bytes:
     """One event as a block of the stream: its class's name, and its fields as JSON."""
-    if isinstance(event, RequestEnded) and event.record.miss:
+    if isinstance(event, RequestEnded) and (event.record.miss or event.capture is not None):
         event = RequestEnded(record=replace(event.record, miss=""))
     return b"event: %b\ndata: %b\n\n" % (type(event).__name__.encode(), msgspec.json.encode(event))
 
@@ -101,7 +101,9 @@ class Hub:
             self.unsubscribe = None
 
     def hear(self, event: Event) -> None:
-        """Pass one event to all."""
+        """Pass one event to all; what moves four times a second, with headers, is for `/api/events` only."""
+        if isinstance(event, InflightChanged):
+            return
         block = encode(event)
         for listener in tuple(self.listeners):
             listener.push(block)

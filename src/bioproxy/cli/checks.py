@@ -6,19 +6,22 @@ and includes too, and tells all that is wrong at once. `config` answers "which v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from bioproxy.cli.output import Colour, Output, count, size
-from bioproxy.config.describe import describe
-from bioproxy.config.json_schema import json_schema
+from bioproxy.config.describe import Described, describe
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Prefix
+from bioproxy.config.schema_files import schemas
+from bioproxy.config.swap.describe import describe_swap
+from bioproxy.config.swap.models import Model
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
+from bioproxy.wire.tls import tls_context
 
 BYTES_PER_TOKEN = 4  # a guess for people; the engine's own count stands in /status
 
@@ -28,17 +31,43 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     ok: bool
     path: str | None = None
+    paths: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     templates: tuple[TemplateStatistics, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 def read_templates(loaded: Loaded) -> tuple[TemplateStatistics, ...]:
-    """Read every template as a start would. Raises ConfigError with all problems."""
-    paths = {name: one.template if isinstance(one, Prefix) else one for name, one in loaded.config.prefixes.items()}
-    catalogue = Catalogue(paths, folder=loaded.folder, settle=0.0, bus=Bus())
-    catalogue.load()
-    return catalogue.statistics()
+    """Read every template as a start would, those of single models too. Raises ConfigError with all problems."""
+    problems: list[Problem] = []
+    found: list[TemplateStatistics] = []
+    owners: dict[str, Mapping[str, str | Prefix]] = {"": loaded.config.prefixes}
+    if loaded.swap is not None:
+        owners |= {name: model.prefixes for name, model in loaded.swap.models.items() if model.prefixes}
+    for owner, prefixes in owners.items():
+        paths = {name: one.template if isinstance(one, Prefix) else one for name, one in prefixes.items()}
+        catalogue = Catalogue(paths, folder=loaded.folder, settle=0.0, bus=Bus())
+        try:
+            catalogue.load()
+        except ConfigError as error:
+            problems += error.problems
+        statistics = catalogue.statistics()
+        found += [msgspec.structs.replace(one, prefix=f"{owner} {one.prefix}".strip()) for one in statistics]
+    if problems:
+        raise ConfigError(problems)
+    return tuple(found)
+
+
+def read_certificate(loaded: Loaded) -> None:
+    """Read certificate and key as a start would. Raises ConfigError."""
+    if loaded.config.tls_cert_file:
+        tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file)
+
+
+def describe_command(_model_id: str, model: Model) -> str:
+    """The command that is started for a model."""
+    return model.cmd
 
 
 def examine(load: Callable[[], Loaded]) -> Checked:
@@ -47,11 +76,25 @@ def examine(load: Callable[[], Loaded]) -> Checked:
         loaded = load()
     except ConfigError as error:
         return Checked(ok=False, problems=error.problems)
+    problems: list[Problem] = []
+    templates: tuple[TemplateStatistics, ...] = ()
     try:
         templates = read_templates(loaded)
     except ConfigError as error:
-        return Checked(ok=False, path=loaded.path, problems=error.problems, warnings=loaded.warnings)
-    return Checked(ok=True, path=loaded.path, warnings=loaded.warnings, templates=templates)
+        problems += error.problems
+    try:
+        read_certificate(loaded)
+    except ConfigError as error:
+        problems += error.problems
+    return Checked(
+        ok=not problems,
+        path=loaded.path,
+        paths=loaded.paths,
+        problems=tuple(problems),
+        warnings=loaded.warnings,
+        templates=templates,
+        models=tuple(loaded.swap.models) if loaded.swap else (),
+    )
 
 
 def check(output: Output, load: Callable[[], Loaded]) -> int:
@@ -70,7 +113,9 @@ def check(output: Output, load: Callable[[], Loaded]) -> int:
     if found.templates:
         rows = [template_row(template) for template in found.templates]
         output.table(("prefix", "size", "about tokens", "files", "template"), rows, right=(1, 2, 3))
-    output.line(f"{found.path or 'no configuration file, defaults'}: good", "green")
+    if found.models:
+        output.line(f"models: {', '.join(found.models)}")
+    output.line(f"{', '.join(found.paths) or 'no configuration file, defaults'}: good", "green")
     return 0
 
 
@@ -84,10 +129,10 @@ def template_row(template: TemplateStatistics) -> tuple[str, ...]:
 def config(output: Output, load: Callable[[], Loaded]) -> int:
     """Print every effective value, secrets masked, and where it came from."""
     loaded = load()
-    rows = describe(loaded)
+    rows = everything(loaded)
     if output.json:
         values = [{"key": row.key, "value": row.value, "origin": row.origin} for row in rows]
-        output.document({"path": loaded.path, "values": values, "warnings": loaded.warnings})
+        output.document({"path": loaded.path, "paths": loaded.paths, "values": values, "warnings": loaded.warnings})
         return 0
     output.table(("key", "value", "from"), [(row.key, row.text, row.origin) for row in rows], colours=origin_colour)
     for warning in loaded.warnings:
@@ -95,12 +140,20 @@ def config(output: Output, load: Callable[[], Loaded]) -> int:
     return 0
 
 
+def everything(loaded: Loaded) -> list[Described]:
+    """The rows of both dialects."""
+    rows = describe(loaded)
+    if loaded.swap is not None:
+        rows += describe_swap(loaded.swap, loaded.swap_origins, command=describe_command)
+    return rows
+
+
 def origin_colour(row: Sequence[str]) -> Colour:
     """Defaults are dimmed: what somebody set is what one looks for."""
     return "dim" if row[-1] == "default" else ""
 
 
-def schema(output: Output) -> int:
-    """Print the JSON Schema of the configuration file."""
-    output.document(json_schema())
+def schema(output: Output, dialect: str) -> int:
+    """Print the JSON Schema of the configuration file in one of its two dialects."""
+    output.document(schemas()[dialect])
     return 0

@@ -4,6 +4,8 @@ Every configuration key is a flag (`-proxy-port 8090`, `--kv-policy=off`); `conf
 line, and argparse sees what is left: the verb and the few flags that belong to verbs. Modules are imported when their
 verb is called, because `bioproxy version` should not wait for an HTTP server to load.
 
+`-version` prints llama-swap's line, for scripts that read it; the verb `version` is for people.
+
 Exit codes: 0 all is well; 1 it failed, and the last line on stderr says why (a configuration with problems, nothing
 answers, a damaged snapshot, a demo that was not fast enough); 2 the command line itself is wrong; 130 interrupted
 (Ctrl-C), and 143 where a second SIGTERM cut the orderly end short.
@@ -22,10 +24,16 @@ import msgspec
 from bioproxy import __version__
 from bioproxy.cli.output import Output
 from bioproxy.config.flags import Flags, parse_flags
-from bioproxy.config.keys import KEYS
+from bioproxy.config.keys import CONFIG_FLAG, FOLDER_FLAG, KEYS, LISTEN_FLAG, WATCH_FLAG
 from bioproxy.errors import BioproxyError, ConfigError
 
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+FILE_FLAGS = {
+    f"{CONFIG_FLAG} FILE": "the configuration file",
+    f"{FOLDER_FLAG} FOLDER": "a folder whose *.yaml and *.yml are the configuration, after FILE",
+    WATCH_FLAG: "look at these files every two seconds, and reload when one changed",
+    f"{LISTEN_FLAG} ADDRESS": "host:port for clients, instead of proxy_host and proxy_port; :8080 is all hosts",
+}
 OWN_FLAGS = ("-h", "--help", "--json", "--colour", "--once", "--no-wait", "--schema", "--version")
 EPILOG = """\
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
@@ -33,7 +41,6 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
 Every key of the configuration is a flag as well, with one dash or two, for every verb; `bioproxy config` shows their
 values and where each came from.
 
-  -config FILE                   the configuration file
 {flags}
 """
 
@@ -64,7 +71,8 @@ class Command(msgspec.Struct, frozen=True):
         if self.engine:
             values["engine_arguments"] = msgspec.json.encode(self.engine).decode()
             names["engine_arguments"] = "--"
-        return load(values, path=self.flags.path, environment=os.environ, names=names)
+        flags = self.flags
+        return load(values, path=flags.path, directory=flags.directory, environment=os.environ, names=names)
 
 
 def serve(command: Command) -> int:
@@ -72,7 +80,7 @@ def serve(command: Command) -> int:
     from bioproxy.cli import serve as module  # noqa: PLC0415 - loads the whole program
 
     loaded = command.load()
-    return module.run(lambda: module.serve(loaded, command.load))
+    return module.run(lambda: module.serve(loaded, command.load, watch=command.flags.watch))
 
 
 def demo(command: Command) -> int:
@@ -100,7 +108,8 @@ def config(command: Command) -> int:
     """Print every effective value and where it came from."""
     from bioproxy.cli import checks  # noqa: PLC0415 - reads templates
 
-    return checks.schema(command.output) if command.arguments.schema else checks.config(command.output, command.load)
+    wanted = command.arguments.schema
+    return checks.schema(command.output, wanted) if wanted else checks.config(command.output, command.load)
 
 
 def status(command: Command) -> int:
@@ -141,7 +150,13 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
 
 def config_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `config`."""
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the file, for editors")
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        const="bioproxy",
+        choices=("bioproxy", "llama-swap"),
+        help="print the JSON Schema of the file, for editors, in its own or in llama-swap's dialect",
+    )
 
 
 def warm_flags(parser: argparse.ArgumentParser) -> None:
@@ -170,8 +185,20 @@ BY_NAME = {verb.name: verb for verb in VERBS}
 
 
 def flag_lines() -> str:
-    """A line for each flag of a config key."""
-    return "\n".join(f"  {', '.join(option.flags):<30} {option.description}" for option in KEYS.values())
+    """A line for each flag that names files, and for each flag of a config key."""
+    lines = {**FILE_FLAGS, **{", ".join(option.flags): option.description for option in KEYS.values()}}
+    return "\n".join(f"  {flags:<30} {what}" for flags, what in lines.items())
+
+
+class ShowVersion(argparse.Action):
+    """`-version`: print one line and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Where argparse meets the flag."""
+        from bioproxy.cli.build import version_line  # noqa: PLC0415 - reads files
+
+        sys.stdout.write(version_line() + "\n")
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -186,7 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
-    parser.add_argument("--version", action="version", version=f"bioproxy {__version__}")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print version, commit and date, and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="verb")
     for verb in VERBS:
         verb.flags(verbs.add_parser(verb.name, help=verb.about, description=verb.about, parents=[common]))

@@ -3,7 +3,8 @@
 What belongs to a process and to no part of it lives here: signals, the event loop, the limit of open files, the log,
 the banner. The first SIGTERM or SIGINT begins the orderly end (no new connections, streams finish up to
 `shutdown_timeout`, what pays is saved, exit 0); the second one ends at once, for who presses Ctrl-C twice means it. An
-engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration again.
+engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration again, and
+so does a change of its files where that is wanted (reload.py).
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Self
 
 from bioproxy import __version__, aio
 from bioproxy import log as logs
 from bioproxy.app import App
+from bioproxy.cli import reload as reloading
 from bioproxy.cli.client import admin_url
+from bioproxy.config.addresses import is_loopback
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
-from bioproxy.errors import BioproxyError
 
 log = logging.getLogger("bioproxy")
 
 OPEN_FILES = 65_536  # enough for `limits.connections`, both sides of each
+NAMED = 10  # models that the banner names
 
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
@@ -62,44 +65,56 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def serve(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
-    """Serve until a signal comes; returns the exit code. ConfigError where it cannot start (a port is taken)."""
+async def serve(loaded: Loaded, reload: Callable[[], Loaded], *, watch: bool = False) -> int:
+    """Serve until a signal comes; returns the exit code. ConfigError where it cannot start (a port is taken).
+
+    `watch`: a change of the configuration's files is a reload, too.
+    """
     config = loaded.config
     logs.setup(level=config.log.level, style=config.log.format)
     raise_file_limit()
+    sources = reloading.sources(loaded) if watch else ()
+    seen = reloading.look(sources)  # before anything slow: a change from here on is one
     app = App(loaded, reload=reload)
     stop = asyncio.Event()
-    with Signals(stop, app.reload):
+    watching: list[asyncio.Task[None]] = []
+    with Signals(stop, app.reload) as signals:
         try:
             await app.start()
-            for line in banner(loaded, proxy_port=app.proxy_port, admin_port=app.admin_port):
-                log.info("%s", line)
+            say_hello(loaded, app)
+            if sources:
+                log.info("watching configuration for changes (poll-based, %.0fs interval)", reloading.INTERVAL)
+                watching.append(aio.spawn(reloading.watch(sources, seen, signals.reloader.ask), name="watch"))
+            elif watch:
+                log.warning("there is no configuration file to watch")
             await app.run_until(stop)
         finally:
             log.info("stopping; streams have %.0f s, a second signal ends at once", config.shutdown_timeout)
+            await aio.finish(watching)
             await aio.shielded(app.stop(config.shutdown_timeout))
     log.info("stopped")
+    await app.close_log()
     return 0
 
 
 class Signals:
     """Signals as events while the program runs; a context manager of the main thread's loop."""
 
-    def __init__(self, stop: asyncio.Event, reload: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, stop: asyncio.Event, reload: Callable[[], Awaitable[object]]) -> None:
         self.stop = stop
-        self.reload = reload
         self.loop = asyncio.get_running_loop()
-        self.reloads: set[asyncio.Task[None]] = set()
+        self.reloader = reloading.Reloader(reload)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
+        self.task = aio.spawn(self.reloader.run(), name="reload")
         for number in (signal.SIGTERM, signal.SIGINT):
             self.listen(number, partial(self.end, number))
         if hasattr(signal, "SIGHUP"):
-            self.listen(signal.SIGHUP, self.read_again)
+            self.listen(signal.SIGHUP, self.reloader.ask)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        for task in self.reloads:
-            task.cancel()
+        self.task.cancel()
 
     def listen(self, number: int, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop when the signal comes, also on loops that have no signals (Windows)."""
@@ -116,32 +131,38 @@ class Signals:
             os._exit(128 + number)
         self.stop.set()
 
-    def read_again(self) -> None:
-        """SIGHUP: reload. What came of it stands in the log and in /status."""
-        task = aio.spawn(self.reloading(), name="reload")
-        self.reloads.add(task)
-        task.add_done_callback(self.reloads.discard)
 
-    async def reloading(self) -> None:
-        """Reload; a broken configuration changes nothing."""
-        try:
-            await self.reload()
-        except BioproxyError as error:
-            log.error("reload failed, nothing was changed: %s", error.message)  # noqa: TRY400 - the sentence is enough
+def say_hello(loaded: Loaded, app: App) -> None:
+    """Log where clients find us, and what runs with which configuration."""
+    for line in banner(loaded, proxy_port=app.proxy_port, admin_port=app.admin_port):
+        log.info("%s", line)
+    config = loaded.config
+    address = f"{in_url(config.proxy_host)}:{app.proxy_port}"
+    if config.tls_cert_file:
+        log.info("listening with TLS on https://%s", address)
+    else:
+        log.info("listening on http://%s", address)
+    if not is_loopback(config.proxy_host):
+        said = "reachable by all hosts on the network, use -listen localhost:%d to let only this machine in"
+        log.warning(said, app.proxy_port)
 
 
 def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
-    """What runs, in a few lines: addresses, engine, templates, cache, file, and what is odd about the configuration."""
+    """What runs, in a few lines: addresses, engine, templates, cache, files, and what is odd about the configuration.
+
+    An `admin_port` of 0 is one that could not be had.
+    """
     config = loaded.config
     templates, keys = ", ".join(config.prefixes) or "none", len(config.api_keys) or "none"
     warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
-    admin = admin_url(config).rsplit(":", 1)[0]
+    admin = f"admin on {admin_url(config).rsplit(':', 1)[0]}:{admin_port}" if admin_port else "no admin port"
+    scheme = "https" if config.tls_cert_file else "http"
     origins = loaded.origins.items()
     changed = [f"{key} ({origin})" for key, origin in origins if str(origin) != "default" and not is_item(key, loaded)]
     return [
-        f"bioproxy {__version__}, configuration: {loaded.path or 'defaults, there is no file'}",
-        f"proxy on http://{config.proxy_host}:{proxy_port}, admin on {admin}:{admin_port}",
-        f"engine: {engine_text(config)}",
+        f"bioproxy {__version__}, configuration: {', '.join(loaded.paths) or 'defaults, there is no file'}",
+        f"proxy on {scheme}://{in_url(config.proxy_host)}:{proxy_port}, {admin}",
+        engines_text(loaded),
         f"templates: {templates}; warm-up {warm_up}",
         f"KV cache: policy {config.kv.policy}; state in {config.state_directory}",
         f"queue: {config.queue_limit} requests, {config.queue_timeout:g} s each; API keys: {keys}",
@@ -154,6 +175,21 @@ def is_item(key: str, loaded: Loaded) -> bool:
     """Whether `key` is an item of a list that is named itself: `api_keys[0].name` beside `api_keys`."""
     whole, bracket, _ = key.partition("[")
     return bool(bracket) and whole in loaded.origins
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in a URL; nothing, as Go writes it, for all addresses."""
+    return f"[{host}]" if ":" in host else host
+
+
+def engines_text(loaded: Loaded) -> str:
+    """Which engine, or which models, in words."""
+    if loaded.swap is None:
+        return f"engine: {engine_text(loaded.config)}"
+    models, peers = list(loaded.swap.models), list(loaded.swap.peers)
+    more = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
+    text = f"models: {len(models)} ({', '.join(models[:NAMED])}{more})" if models else "models: none"
+    return f"{text}; peers: {', '.join(peers)}" if peers else text
 
 
 def engine_text(config: Config) -> str:

@@ -49,13 +49,24 @@ def check(config: Config) -> None:
 
 
 def find_problems(
-    config: Config, origins: Mapping[str, Origin], *, broken: Collection[str] = frozenset()
+    config: Config,
+    origins: Mapping[str, Origin],
+    *,
+    broken: Collection[str] = frozenset(),
+    models: bool = False,
 ) -> list[Problem]:
     """Everything in a Config that cannot work or opens a door, each at the place where it was written.
 
-    `broken` are keys whose values could not be read: what rests on their defaults would be wrong to say.
+    `broken` are keys whose values could not be read: what rests on their defaults would be wrong to say. With `models`
+    an admin port that nobody asked for may be the proxy's: then there is none, and the log says so.
     """
     found = [*_addresses(config), *_backend(config), *_prefixes(config), *_keys(config), *_lists(config)]
+    if models and origins.get("admin_port", DEFAULT) is DEFAULT:
+        found = [each for each in found if (each.key, each.other) != ("admin_port", "proxy_port")]
+    if bool(config.tls_cert_file) != bool(config.tls_key_file):
+        given, missing = ("cert", "key") if config.tls_cert_file else ("key", "cert")
+        sentence = "both -tls-cert-file and -tls-key-file must be provided for TLS"
+        found.append(Complaint(f"tls_{given}_file", sentence, f"tls_{missing}_file"))
     if config.kv.engine_directory and not config.kv.directory:
         sentence = "is set, and kv.directory is not: where bioproxy itself sees the slot folder must be said, too"
         found.append(Complaint("kv.engine_directory", sentence, "kv.directory"))
@@ -165,10 +176,12 @@ def _lists(config: Config) -> Iterator[Complaint]:
 
 def _doubts(config: Config) -> Iterator[Complaint]:
     if not is_loopback(config.proxy_host) and not config.api_keys:
-        said = f'whoever reaches "{config.proxy_host}" may use the engine, for there are no api_keys'
+        said = f'whoever reaches "{config.proxy_host or "all addresses"}" may use the engine, for there are no api_keys'
         yield Complaint("proxy_host", said)
     if config.engine_arguments and not config.model:
         said = "have no effect without model: the engine at backend_url was started by somebody else"
+        if not config.backend_url:
+            said = "have no effect without model; the arguments of one of the models stand in its cmd"
         yield Complaint("engine_arguments", said)
     if config.admin_key and digest(config.admin_key) in {digest(key) for key in config.api_keys}:
         yield Complaint("admin_key", "is one of the api_keys, too: who has that key is an operator")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, inspect
@@ -21,16 +21,19 @@ from bioproxy.config.nearest import unknown_key
 from bioproxy.config.tree import Node, Origin, describe_kind, describe_value, join
 from bioproxy.errors import Problem
 
+Resolve: TypeAlias = Callable[[str, int], str]  # a path of ours and its line, made absolute
+
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # NUL, and what the system makes of bytes that are no UTF-8
 
 
 class Converter:
     """Converts the nodes of one source. `origin` names a line of it; `resolve` makes a path of ours absolute.
 
+    It gets the path's line as well, for a tree may be merged of several files in different folders.
     `problems` gets what is wrong, `origins` the place of every value by its path (`prefixes.@code`, `api_keys[0]`).
     """
 
-    def __init__(self, *, origin: Callable[[int], Origin], resolve: Callable[[str], str]) -> None:
+    def __init__(self, *, origin: Callable[[int], Origin], resolve: Resolve) -> None:
         self.origin = origin
         self.resolve = resolve
         self.problems: list[Problem] = []
@@ -78,12 +81,18 @@ class Converter:
                 return self.mapping(node, kind, path)
             case inspect.StructType(cls=cls):
                 return self.struct(node, kind, path, cls)
-            case inspect.UnionType(types=types):
-                chosen = next(
-                    (t for t in types if isinstance(t, inspect.StructType) == isinstance(node.value, dict)), types[0]
-                )
-                return self.convert(node, kind.of(chosen), path)
+            case inspect.UnionType():
+                return self.union(node, kind, path)
         raise TypeError(f"the schema has a type at {path} that the converter does not know: {kind.type}")
+
+    def union(self, node: Node, kind: Kind, path: str) -> Any:
+        """A value of the kind that it is meant to be; a sentence about another one names the words as well."""
+        value = self.convert(node, chosen(node, kind), path)
+        if value is UNSET and (known := words(kind)):
+            problem = self.problems[-1]
+            said = problem.message.replace("expected ", f"expected {', '.join(known)} or ", 1)
+            self.problems[-1] = msgspec.structs.replace(problem, message=said)
+        return value
 
     def text(self, node: Node, kind: Kind, path: str) -> Any:
         """A text, or a path of ours made absolute."""
@@ -91,7 +100,7 @@ class Converter:
             return self.expected(node, kind, path)
         if NO_TEXT.search(node.value):  # shown nowhere: it could not even be printed
             return self.complain(node, path, "expected a text, got bytes that are none (a NUL, or not UTF-8)")
-        return self.resolve(node.value) if kind.path else node.value
+        return self.resolve(node.value, node.line) if kind.path else node.value
 
     def number(self, node: Node, kind: Kind, path: str) -> Any:
         """A number inside its bounds; with a unit, texts such as "30s" and "20GiB" too."""
@@ -151,6 +160,23 @@ class Converter:
             if field.required and name not in values:
                 self.complain(node, path, f"the key {name} is missing")
         return UNSET if len(self.problems) > before else cls(**values)
+
+
+def chosen(node: Node, kind: Kind) -> Kind:
+    """Which kind of a union a node is meant to be: a word of a list, a mapping, else whatever is neither."""
+    for each in kind.choices:
+        if isinstance(each.type, inspect.LiteralType) and (node.raw or node.value) in each.type.values:
+            return each
+        if isinstance(each.type, inspect.StructType) and isinstance(node.value, dict):
+            return each
+    return next(each for each in kind.choices if not isinstance(each.type, inspect.LiteralType | inspect.StructType))
+
+
+def words(kind: Kind) -> list[str]:
+    """The words that a union takes beside other values."""
+    return [
+        str(word) for each in kind.choices if isinstance(each.type, inspect.LiteralType) for word in each.type.values
+    ]
 
 
 def within(value: float, kind: Kind) -> bool:

@@ -14,10 +14,10 @@ import msgspec
 from bioproxy.config import units
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
+from bioproxy.config.masking import MASK
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 
-MASK = "********"
 SECRET_ARGUMENTS = ("--api-key", "--hf-token")  # of llama-server, in `engine_arguments`
 
 
@@ -45,9 +45,14 @@ def _rows(config: Config, option: Option, origins: Mapping[str, Origin]) -> Iter
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for name, item in items:
         path = f"{option.path}.{name}" if isinstance(value, dict) else f"{option.path}[{name}]"
-        shown = item.template if isinstance(item, Prefix) else _masked_key(item) if option.kind.secret else item
+        shown = _prefix(item) if isinstance(item, Prefix) else _masked_key(item) if option.kind.secret else item
         text = shown if isinstance(shown, str) else _json(shown)
         yield Described(path, shown, text, str(origins.get(path, origin)))
+
+
+def _prefix(prefix: Prefix) -> Any:
+    """A prefix as short as a file may write it."""
+    return msgspec.to_builtins(prefix) if prefix.as_model else prefix.template
 
 
 def _masked_key(key: str | Key) -> dict[str, Any]:
@@ -80,11 +85,12 @@ def masked_arguments(arguments: tuple[str, ...]) -> list[str]:
 
 def write(option: Option, value: Any) -> str:
     """A value as a file, variable or flag would take it back: "30s", "20GiB", "true", lists as JSON."""
-    if option.kind.unit == "seconds":
-        return units.write_seconds(value)
-    if option.kind.unit == "bytes":
-        return units.write_bytes(value)
-    return value if isinstance(value, str) else _json(msgspec.to_builtins(value))
+    if isinstance(value, str):
+        return value
+    for unit in (each.unit for each in option.kind.choices):
+        if unit:
+            return units.write_seconds(value) if unit == "seconds" else units.write_bytes(value)
+    return _json(msgspec.to_builtins(value))
 
 
 def _json(value: Any) -> str:

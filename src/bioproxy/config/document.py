@@ -78,6 +78,8 @@ def shown_field_default(value: Any) -> str:
 
 def takes(kind: Kind) -> str:
     """What a key takes, short: its unit, and the bounds that one may meet."""
+    if len(kind.choices) > 1 and not any(isinstance(each.type, msgspec.inspect.StructType) for each in kind.choices):
+        return " or ".join(takes(each) for each in kind.choices)
     if kind.unit:
         lower = getattr(kind.type, "gt", None)
         return kind.unit + (f", more than {write(lower, kind)}" if lower is not None else "")

@@ -1,8 +1,9 @@
 """Command-line flags of config keys, as Go programs take them: -port 8090, -port=8090, --port 8090, --port=8090.
 
-Every key of the table has a flag, and the seed's -host, -port, -backend stand for three of them; -config names the
-file. What is no config flag (verbs, --json, what follows after --) is handed back untouched and in order, for the
-command line's own parser: argparse knows neither single dashes nor eighty flags made from a schema.
+Every key of the table has a flag, and the seed's -host, -port, -backend stand for three of them. Four flags are no
+keys: -config and -config-dir name the files, -watch-config says that they are looked at, and -listen is llama-swap's
+word for host and port. What is no config flag (verbs, --json, what follows after --) is handed back untouched and in
+order, for the command line's own parser: argparse knows neither single dashes nor eighty flags made from a schema.
 """
 
 from __future__ import annotations
@@ -11,24 +12,34 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from bioproxy.config.keys import CONFIG_FLAG, FLAGS, Option
+from bioproxy.config.keys import CONFIG_FLAG, FLAGS, FOLDER_FLAG, LISTEN_FLAG, WATCH_FLAG, Option
 from bioproxy.config.nearest import unknown_flag
 from bioproxy.errors import ConfigError, Problem
 
 EXAMPLES = {"seconds": "30s", "bytes": "20GiB"}
+OTHERS = {
+    CONFIG_FLAG: "~/bioproxy.yaml", FOLDER_FLAG: "~/bioproxy.d", LISTEN_FLAG: "localhost:8080", WATCH_FLAG: "true",
+}  # fmt: skip
+KNOWN = frozenset({*FLAGS, *OTHERS})
+BOOLEANS = {  # as Go's flag package reads them
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
+}
 
 
 class Flags(msgspec.Struct, frozen=True):
     """What the command line says of the config.
 
     `values`: texts by dotted key, for `load`; `names`: the flags as they were written; `path`: the file of -config;
-    `rest`: every other word.
+    `rest`: every other word; `directory`: the folder of -config-dir; `watch`: whether -watch-config was given.
     """
 
     values: dict[str, str]
     names: dict[str, str]
     path: str | None
     rest: list[str]
+    directory: str | None = None
+    watch: bool = False
 
 
 def parse_flags(words: Sequence[str], *, others: Collection[str] | None = None) -> Flags:
@@ -43,9 +54,14 @@ def parse_flags(words: Sequence[str], *, others: Collection[str] | None = None) 
         position += parser.take(words, position)
     if parser.problems:
         raise ConfigError(parser.problems)
-    path = parser.values.pop(CONFIG_FLAG, None)
-    parser.names.pop(CONFIG_FLAG, None)
-    return Flags(parser.values, parser.names, path, [*parser.rest, *words[position:]])
+    return Flags(
+        values=parser.values,
+        names=parser.names,
+        path=parser.others_given.get(CONFIG_FLAG),
+        rest=[*parser.rest, *words[position:]],
+        directory=parser.others_given.get(FOLDER_FLAG),
+        watch=BOOLEANS.get(parser.others_given.get(WATCH_FLAG, ""), False),
+    )
 
 
 def spelled(word: str) -> str:
@@ -61,6 +77,7 @@ class _Parser:
         self.foreign = {spelled(other) for other in others or ()}
         self.values: dict[str, str] = {}
         self.names: dict[str, str] = {}
+        self.others_given: dict[str, str] = {}  # -config and the like: they are no keys
         self.rest: list[str] = []
         self.problems: list[Problem] = []
 
@@ -70,36 +87,58 @@ class _Parser:
         written, equals, value = word.partition("=")
         flag = spelled(written)
         option = FLAGS.get(flag)
-        if option is None and flag != CONFIG_FLAG:
+        if flag not in KNOWN:
             self.leave(word, flag, written)
             return 1
         if equals:
-            return self.keep(option, written, value, count=1)
-        if option is not None and option.boolean:
-            return self.keep(option, written, "true", count=1)
-        following = words[position + 1] if position + 1 < len(words) else None
-        if following is None or following == "--" or spelled(following.partition("=")[0]) in {*FLAGS, CONFIG_FLAG}:
-            self.problems.append(Problem(f"needs a value, as in {written} {example(option)}", where=f"flag {written}"))
+            self.keep(flag, written, value)
             return 1
-        return self.keep(option, written, following, count=2)
+        if option.boolean if option else flag == WATCH_FLAG:
+            self.keep(flag, written, "true")
+            return 1
+        following = words[position + 1] if position + 1 < len(words) else None
+        if following is None or following == "--" or spelled(following.partition("=")[0]) in KNOWN:
+            shown = example(option) if option else OTHERS[flag]
+            self.complain(written, f"needs a value, as in {written} {shown}")
+            return 1
+        self.keep(flag, written, following)
+        return 2
 
-    def keep(self, option: Option | None, written: str, value: str, *, count: int) -> int:
-        key = option.path if option else CONFIG_FLAG
-        self.values[key], self.names[key] = value, written
-        return count
+    def complain(self, written: str, message: str) -> None:
+        self.problems.append(Problem(message, where=f"flag {written}"))
+
+    def keep(self, flag: str, written: str, value: str) -> None:
+        if option := FLAGS.get(flag):
+            self.values[option.path], self.names[option.path] = value, written
+        elif flag == LISTEN_FLAG:
+            self.listen(written, value)
+        elif flag == WATCH_FLAG and value not in BOOLEANS:
+            self.complain(written, f'expected true or false, got "{value}"')
+        else:
+            self.others_given[flag] = value
+
+    def listen(self, written: str, address: str) -> None:
+        """`-listen host:port`; without a host all addresses are meant, an empty text is as good as no flag."""
+        if not address:
+            return
+        host, colon, port = address.rpartition(":")
+        if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+            example = OTHERS[LISTEN_FLAG]
+            self.complain(written, f'expected an address such as {example} or :8080 (all hosts), got "{address}"')
+            return
+        for path, value in (("proxy_host", host.strip("[]")), ("proxy_port", port or "0")):
+            self.values[path], self.names[path] = value, written
 
     def leave(self, word: str, flag: str, written: str) -> None:
         """A word for somebody else, or a flag that nobody knows."""
         if flag and self.others is not None and flag not in self.foreign:
-            self.problems.append(Problem(unknown_flag(written, self.others), where=f"flag {written}"))
+            self.complain(written, unknown_flag(written, [*self.others, *OTHERS]))
         else:
             self.rest.append(word)
 
 
-def example(option: Option | None) -> str:
+def example(option: Option) -> str:
     """A value that a flag may have."""
-    if option is None:
-        return "~/bioproxy.yaml"
     if option.kind.unit:
         return EXAMPLES[option.kind.unit]
     match option.default:

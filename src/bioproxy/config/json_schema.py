@@ -29,6 +29,8 @@ def json_schema() -> dict[str, Any]:
             kind = unfold(field.type)
             if kind.unit:
                 properties[field.name] = _with_texts(properties[field.name], kind.unit)
+            elif unit := next((each.unit for each in kind.choices if each.unit), ""):
+                properties[field.name]["anyOf"].append({"type": "string", "pattern": PATTERNS[unit]})
     definitions["Config"]["properties"][SCHEMA_KEY] = {"type": "string", "description": "For editors; ignored."}
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))  # defaults become JSON, too
     return {"$schema": DIALECT, "title": "bioproxy", **found}

@@ -19,6 +19,10 @@ from bioproxy.config.tree import join
 ENVIRONMENT = "BIOPROXY_"
 CONFIG_VARIABLE = "BIOPROXY_CONFIG"
 CONFIG_FLAG = "-config"
+FOLDER_VARIABLE = "BIOPROXY_CONFIG_DIR"
+FOLDER_FLAG = "-config-dir"
+LISTEN_FLAG = "-listen"  # proxy_host and proxy_port in one word, as Go programs have it
+WATCH_FLAG = "-watch-config"
 
 # The flags of the seed that are not made from a key's path.
 ALIASES = {"proxy_host": ("-host",), "proxy_port": ("-port",), "backend_url": ("-backend",)}
@@ -31,6 +35,11 @@ class Kind(msgspec.Struct, frozen=True):
     unit: str = ""
     path: bool = False
     secret: bool = False
+
+    @property
+    def choices(self) -> tuple[Kind, ...]:
+        """What a value may be: the kinds of a union, else this one alone."""
+        return tuple(self.of(each) for each in self.type.types) if isinstance(self.type, inspect.UnionType) else (self,)
 
     def of(self, inner: inspect.Type) -> Kind:
         """The kind of an item, member or field of this value: what is secret or a path here is so inside, too."""

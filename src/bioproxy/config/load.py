@@ -1,24 +1,30 @@
 """How a Config comes about: defaults < file < environment < flags, and every problem of all of them at once.
 
-`load` is the only thing here that looks at the outside: it reads one file, the key files that the config names, and
-the environment that it is given. Nothing else in the program reads a variable or a config file. A reload calls it again
-with the same arguments; what it raises changes nothing.
+`load` is the only thing here that looks at the outside: it reads the config files, the key files that the config names,
+and the environment that it is given. Nothing else in the program reads a variable or a config file. A reload calls it
+again with the same arguments; what it raises changes nothing.
+
+Files come in two dialects, told apart by what stands in them (`file_layer.py`). Either way bioproxy's own keys become a
+Config; what llama-swap's dialect says beyond those is `Loaded.swap`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from bioproxy.config import places
 from bioproxy.config.check import find_problems, find_warnings
-from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, KEYS, SECTIONS
+from bioproxy.config.file_layer import FileLayer, find, read_files
+from bioproxy.config.keys import KEYS, SECTIONS
 from bioproxy.config.resolve import resolve_keys, resolve_model, resolve_prefixes, resolve_source
 from bioproxy.config.schema import Config
-from bioproxy.config.sources import Layer, read_environment, read_file, read_flags
+from bioproxy.config.sources import Layer, read_environment, read_flags
+from bioproxy.config.swap.per_model import find_model_problems
+from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
@@ -26,9 +32,11 @@ from bioproxy.errors import ConfigError, Problem
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A Config and where it came from.
 
-    `path` is the file that was used (None: none), `folder` where relative paths of it start (the working folder where
-    there is no file), `origins` the place of every key, and of each prefix and API key (`prefixes.@code`,
-    `api_keys[0]`); `warnings` are for the log and `/status`.
+    `path` is the first file that was used (None: none), `paths` are all of them, and `directory` is the folder of
+    -config-dir; `folder` is where relative paths start (the working folder where there is no file). `origins` has the
+    place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`); `warnings` are for the log and
+    `/status`. `swap` is there where requests go to `models` and `peers`: then neither `backend_url` nor `model` is set.
+    `swap_origins` has the places of its keys (`models.qwen.cmd`).
     """
 
     config: Config
@@ -36,85 +44,80 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     origins: dict[str, Origin]
     warnings: tuple[Problem, ...]
+    paths: tuple[str, ...] = ()
+    directory: str | None = None
+    swap: SwapConfig | None = None
+    swap_origins: dict[str, Origin] = {}
 
 
-class Found(msgspec.Struct, frozen=True):
-    """The config file that counts: its path, its name in messages, and the others that stand at the default places."""
-
-    path: str | None
-    shown: str = ""
-    ignored: tuple[str, ...] = ()
-
-
-def find(path: str | None, environment: Mapping[str, str], *, folder: str) -> Found:
-    """The file that was named (by flag, else by BIOPROXY_CONFIG), else the first one at the default places."""
-    named = path if path is not None else environment.get(CONFIG_VARIABLE) or None
-    if named is not None:
-        shown = named or f"flag {CONFIG_FLAG}"
-        return Found(places.resolve(named, folder=folder, environment=environment), shown)
-    files = places.default_files(environment)
-    return Found(files[0], files[0], tuple(files[1:])) if files else Found(None)
+def admin_port_asked(loaded: Loaded) -> bool:
+    """Whether somebody asked for the admin port: one that nobody asked for may be missing where `models` are served."""
+    return any(loaded.origins[key].source != "default" for key in ("admin_host", "admin_port"))
 
 
 def load(
     arguments: Mapping[str, str] | None = None,
     *,
     path: str | None = None,
+    directory: str | None = None,
     environment: Mapping[str, str],
     names: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Make the Config. `arguments`: texts from the command line by dotted key (`flags.parse_flags` makes them and
-    `names`, the flags as written); `path`: the file named with -config. Raises ConfigError with all problems.
+    `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir.
+    Raises ConfigError with all problems.
     """  # noqa: D205 - one sentence per argument
     folder = os.getcwd()  # noqa: PTH109 - a text
-    found = find(path, environment, folder=folder)
+    found = find(path, directory, environment, folder=folder)
+    file = read_files(found, environment)
     layers = [
-        _file_layer(found, environment),
+        file.layer,
         read_environment(environment, folder=folder),
         read_flags(arguments or {}, names=names or {}, folder=folder, environment=environment),
     ]
     merged = _merge(layers)
-    resolve_source(merged)
+    swap = resolve_source(merged, file.swap, models=file.models)
     resolve_keys(merged)
     resolve_prefixes(merged)
     resolve_model(merged)
-    merged.values.setdefault("state_directory", "")
-    merged.values["state_directory"] = merged.values["state_directory"] or places.state_folder(environment)
+    merged.values["state_directory"] = merged.values.get("state_directory") or places.state_folder(environment)
     config = build(merged.values)
-    problems = list(merged.problems)
-    if not merged.unread:  # else most of what a check would say were consequences
-        problems += find_problems(config, merged.origins, broken=_broken(problems))
-    if problems:
+    if problems := _problems(config, merged, swap, file):
         raise ConfigError(in_order(problems))
     return Loaded(
         config=config,
-        path=found.path,
-        folder=os.path.dirname(found.path) if found.path else folder,  # noqa: PTH120 - a text
+        path=file.paths[0] if file.paths else None,
+        paths=file.paths,
+        directory=found.directory,
+        folder=os.path.dirname(file.paths[0]) if file.paths else folder,  # noqa: PTH120 - a text
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
+        swap=swap,
+        swap_origins=file.origins if swap is not None else {},
     )
 
 
-def _file_layer(found: Found, environment: Mapping[str, str]) -> Layer:
-    if found.path is None:
-        return Layer()
-    if not found.path:
-        problem = Problem("names no file; leave it out, or give it the path of one", where=found.shown)
-        return Layer(unread=True, problems=[problem])
-    layer = read_file(found.path, shown=found.shown, environment=environment)
-    for other in found.ignored:
-        layer.warnings.append(Problem(f"is ignored, because {found.path} comes first; delete one of them", where=other))
-    return layer
+def _problems(config: Config, merged: Layer, swap: SwapConfig | None, file: FileLayer) -> list[Problem]:
+    """Those of the sources, and those that only the whole shows."""
+    found = list(merged.problems)
+    if not merged.unread:  # else most of what a check would say were consequences
+        found += find_problems(config, merged.origins, broken=_broken(found), models=swap is not None)
+    if swap is not None:
+        found += find_model_problems(config, swap.models, file.origins)
+    return found
 
 
-def in_order(problems: list[Problem]) -> list[Problem]:
-    """Problems of a file by line, as one mends them; then those of environment and flags."""
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems of each file by line, as one mends them; then those of environment and flags."""
+    files: dict[str, int] = {}
 
-    def line(problem: Problem) -> tuple[bool, int]:
-        number = problem.where.rpartition(":")[2]
-        return (False, int(number)) if number.isdecimal() else (bool(problem.where), 0)
+    def place(problem: Problem) -> tuple[bool, int, int]:
+        file, _, number = problem.where.rpartition(":")
+        if not number.isdecimal():
+            return bool(problem.where), 0, 0
+        return False, files.setdefault(file, len(files)), int(number)
 
-    return sorted(problems, key=line)
+    return sorted(problems, key=place)
 
 
 def _merge(layers: list[Layer]) -> Layer:

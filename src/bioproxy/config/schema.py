@@ -58,6 +58,10 @@ class Prefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One prefix, written as an object instead of a plain path."""
 
     template: Annotated[str, about("The template's file.", path=True)]
+    as_model: Annotated[
+        bool,
+        about("With `models`: each is listed once more, as `<model>+code`, with the template before what is asked."),
+    ] = False
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,6 +130,21 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 2
 
 
+class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When one model makes way for another; counts where there are `models`."""
+
+    max_wait: Annotated[Seconds, about("A queued swap waits at most this long behind newcomers of a busy model.")] = (
+        30.0
+    )
+    linger: Annotated[
+        Seconds, about("A model keeps its place for this time after an answer that ended in tool calls.")
+    ] = 5.0
+    min_resident: Annotated[
+        Literal["auto"] | Seconds,
+        about("A model that was loaded keeps its place for at least this time; `auto`: as long as its load took."),
+    ] = "auto"
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything."""
 
@@ -183,7 +202,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state_directory: Annotated[
         str, about("Where pins, heads and the lock live; empty: `$XDG_STATE_HOME/bioproxy`.", path=True)
     ] = ""
+    tls_cert_file: Annotated[
+        str, about("The proxy port speaks TLS with this certificate (PEM, intermediates behind it).", path=True)
+    ] = ""
+    tls_key_file: Annotated[str, about("The private key of `tls_cert_file` (PEM, no pass phrase).", path=True)] = ""
     log: Log = Log()
     limits: Limits = Limits()
     kv: Kv = Kv()
     warmup: Warmup = Warmup()
+    swap: Swap = Swap()

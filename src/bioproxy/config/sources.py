@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,18 @@ import msgspec
 from msgspec import UNSET, inspect
 
 from bioproxy.config import places
-from bioproxy.config.convert import Converter
+from bioproxy.config.convert import Converter, Resolve
 from bioproxy.config.json_tree import parse_json
-from bioproxy.config.keys import CONFIG_VARIABLE, ENVIRONMENT, KEYS, SECTIONS, VARIABLES, Option, fields
+from bioproxy.config.keys import (
+    CONFIG_VARIABLE,
+    ENVIRONMENT,
+    FOLDER_VARIABLE,
+    KEYS,
+    SECTIONS,
+    VARIABLES,
+    Option,
+    fields,
+)
 from bioproxy.config.nearest import top_names, unknown_key, unknown_variable
 from bioproxy.config.tree import Node, Origin, Parsed, join
 from bioproxy.config.yaml_tree import parse_yaml, plain
@@ -43,9 +52,9 @@ class Layer(msgspec.Struct):
     warnings: list[Problem] = []
 
 
-def relative_to(folder: str, environment: Mapping[str, str]) -> Callable[[str], str]:
+def relative_to(folder: str, environment: Mapping[str, str]) -> Resolve:
     """What makes a path of ours absolute, seen from `folder`."""
-    return lambda path: places.resolve(path, folder=folder, environment=environment)
+    return lambda path, _line: places.resolve(path, folder=folder, environment=environment)
 
 
 def read_text(path: str) -> str:
@@ -94,12 +103,14 @@ def parse(text: str, path: str) -> Parsed:
     return parse_yaml(text)
 
 
-def read_file(path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
-    """The layer of a config file; `shown` is its name in messages."""
-    try:
-        parsed = parse(read_text(path), path)
-    except ValueError as error:
-        return Layer(unread=True, problems=[Problem(f"{error}{_looked_for(path, shown)}", where=shown)])
+def unreadable(error: ValueError, path: str, shown: str) -> Layer:
+    """The layer of a file that has no text."""
+    return Layer(unread=True, problems=[Problem(f"{error}{_looked_for(path, shown)}", where=shown)])
+
+
+def own_layer(text: str, path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
+    """The layer of a config file in our own dialect; `shown` is its name in messages."""
+    parsed = parse(text, path)
     problems = [Problem(fault.message, where=f"{shown}:{fault.line}", key=fault.key) for fault in parsed.faults]
     if parsed.root is None:
         nothing = Problem(
@@ -110,11 +121,11 @@ def read_file(path: str, *, shown: str, environment: Mapping[str, str]) -> Layer
     converter = Converter(
         origin=lambda line: Origin("file", f"{shown}:{line}"), resolve=relative_to(folder, environment)
     )
-    values = _walk(parsed.root, converter)
+    values = walk(parsed.root, converter)
     return Layer(values=values, origins=converter.origins, problems=[*problems, *converter.problems])
 
 
-def _walk(root: Node, converter: Converter) -> dict[str, Any]:
+def walk(root: Node, converter: Converter) -> dict[str, Any]:
     """Convert every key of a file's root and its sections."""
     values: dict[str, Any] = {}
     if not isinstance(root.value, dict):
@@ -154,7 +165,7 @@ def read_environment(environment: Mapping[str, str], *, folder: str) -> Layer:
     """
     layer = Layer()
     for name in sorted(environment):
-        if not name.startswith(ENVIRONMENT) or name == CONFIG_VARIABLE or not environment[name]:
+        if not name.startswith(ENVIRONMENT) or name in {CONFIG_VARIABLE, FOLDER_VARIABLE} or not environment[name]:
             continue
         if option := VARIABLES.get(name):
             text = environment[name]
@@ -176,7 +187,7 @@ def read_flags(
     return layer
 
 
-def _read_text_value(layer: Layer, option: Option, text: str, origin: Origin, resolve: Callable[[str], str]) -> None:
+def _read_text_value(layer: Layer, option: Option, text: str, origin: Origin, resolve: Resolve) -> None:
     converter = Converter(origin=lambda _line: origin, resolve=resolve)
     node = _text_node(text, option, converter)
     value = UNSET if node is None else converter.convert(node, option.kind, option.path)

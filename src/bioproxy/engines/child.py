@@ -3,19 +3,25 @@
 Two descriptors lead to a child: the socket to its shim, on which two futures hang (its pid, and its end), and the pipe
 with its output. Both are connected to the loop before the process is made, so that from then on nothing is awaited
 until the life has an owner, and a cancellation cannot fall in between and lose a process.
+
+An engine may write as fast as a pipe goes, or a line at a time without end, and all of it passes through our one
+thread. So the pipe is large, it is read in large pieces, and after each piece it is left alone for a moment: what a
+child can cost us has a bound, and one that writes more than about 60 MB/s is made to wait by its own pipe. The first
+line after a silence is heard at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +29,11 @@ from bioproxy.engines import shim
 from bioproxy.engines.log_tail import LogTail
 from bioproxy.errors import EngineUnavailable
 
-LAST_WORDS = 0.5  # seconds to read what is still in the pipe; a process that got away may hold it open for ever
+log = logging.getLogger(__name__)
+
+LAST_WORDS = 0.5  # seconds for the output's end where the shim was killed and cannot tell that all are gone
+PIPE = 256 << 10  # bytes that the pipe holds (four times Linux's default) and that one read takes at most
+PAUSE = 0.004  # seconds between two reads
 
 
 class Channel(asyncio.Protocol):
@@ -72,31 +82,82 @@ class Channel(asyncio.Protocol):
             self.transport.close()
 
 
-class Output(asyncio.Protocol):
-    """The child's standard output and error, into a tail."""
+class Output:
+    """The child's standard output and error, read from the pipe `descriptor` into `tail`, and told to `sink`.
 
-    def __init__(self, tail: LogTail) -> None:
+    `closed` is done at the end of file, or once `close` was called; the descriptor is ours and closed with it.
+    """
+
+    def __init__(self, descriptor: int, *, tail: LogTail, sink: Callable[[bytes], None] | None = None) -> None:
+        self.descriptor = descriptor
         self.tail = tail
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.transport: asyncio.BaseTransport | None = None
+        self.sink = sink
+        self.loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self.pausing: asyncio.TimerHandle | None = None
+        os.set_blocking(descriptor, False)
+        enlarge(descriptor)
+        self.listen()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what must be closed at the end."""
-        self.transport = transport
+    def listen(self) -> None:
+        """Wait for output."""
+        self.pausing = None
+        self.loop.add_reader(self.descriptor, self.hear)
 
-    def data_received(self, data: bytes) -> None:
-        """A piece of output."""
+    def hear(self) -> None:
+        """Take what there is, and leave the rest to gather for a moment."""
+        if self.read():
+            self.loop.remove_reader(self.descriptor)
+            self.pausing = self.loop.call_later(PAUSE, self.listen)
+
+    def read(self) -> int:
+        """Take a piece, if there is one; its length."""
+        try:
+            data = os.read(self.descriptor, PIPE)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            log.warning("an engine's output cannot be read any more: %s", error.strerror)
+            data = b""
+        if data:
+            self.tell(data)
+        else:
+            self.close()
+        return len(data)
+
+    def tell(self, data: bytes) -> None:
+        """Pass a piece on. A fault of who listens is not the child's: it hears no more, and reading goes on."""
         self.tail.feed(data)
+        if self.sink is not None:
+            try:
+                self.sink(data)
+            except Exception:
+                log.exception("what hears an engine's output failed and hears no more of it")
+                self.sink = None
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        """Nobody writes there any more, or we have closed it."""
-        if not self.closed.done():
-            self.closed.set_result(None)
+    def drain(self) -> None:
+        """Take all that is in the pipe now, at once: as much as it can hold, for a writer that got away may go on."""
+        taken = 0
+        while not self.closed.done() and taken <= PIPE and (length := self.read()):
+            taken += length
 
     def close(self) -> None:
         """Read no more."""
-        if self.transport is not None:
-            self.transport.close()
+        if self.closed.done():
+            return
+        self.closed.set_result(None)
+        if self.pausing is not None:
+            self.pausing.cancel()
+        self.loop.remove_reader(self.descriptor)
+        os.close(self.descriptor)
+
+
+def enlarge(descriptor: int) -> None:
+    """Let a pipe hold PIPE bytes, where the system can (Linux) and lets us (one user's pipes are limited together)."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl  # noqa: PLC0415 - POSIX only
+
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE)
 
 
 class Life:
@@ -118,12 +179,17 @@ class Life:
                     os.killpg(group, signal.SIGKILL)
 
     async def bury(self) -> int | None:
-        """Wait for the end, reap the shim, close what we hold; the exit status, None where the shim was killed."""
+        """Wait for the end, reap the shim, close what we hold; the exit status, None where the shim was killed.
+
+        A shim that tells the end tells it of all that could write, so their last words stand in the pipe by then and
+        are read here, at once: not even a machine so busy that any time-out is too short loses a line.
+        """
         status = await self.channel.ended
         if status is None:
             self.kill()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.output.closed), LAST_WORDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.output.closed), LAST_WORDS)
+        self.output.drain()
         self.output.close()
         self.channel.close()
         await asyncio.to_thread(self.popen.wait)
@@ -131,9 +197,14 @@ class Life:
 
 
 async def begin(
-    command: Sequence[str], *, tail: LogTail, environment: Mapping[str, str] | None = None, folder: str | None = None
+    command: Sequence[str],
+    *,
+    tail: LogTail,
+    sink: Callable[[bytes], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: str | None = None,
 ) -> Life:
-    """Start `command` under the shim; whether it runs is told by `channel.pid`. Its output goes to `tail`.
+    """Start `command` under the shim; whether it runs is told by `channel.pid`. Its output goes to `tail` and `sink`.
 
     `environment` None is ours. EngineUnavailable where not even the shim can be started: no such folder, no descriptor
     or process left, a command that no system could run.
@@ -141,17 +212,14 @@ async def begin(
     try:
         ours, theirs = socket.socketpair()
         reader, writer = os.pipe()
-        with theirs, os.fdopen(writer, "wb", buffering=0):
-            loop = asyncio.get_running_loop()
-            _, channel = await loop.create_unix_connection(Channel, sock=ours)
-            _, output = await loop.connect_read_pipe(lambda: Output(tail), os.fdopen(reader, "rb", buffering=0))
+        with theirs, os.fdopen(writer, "wb", buffering=0), ExitStack() as undo:
+            output = Output(reader, tail=tail, sink=sink)
+            undo.callback(output.close)
+            _, channel = await asyncio.get_running_loop().create_unix_connection(Channel, sock=ours)
+            undo.callback(channel.close)
             started = time.time()
-            try:
-                popen = start_shim([str(theirs.fileno()), "--", *command], writer, environment, folder)
-            except BaseException:
-                channel.close()
-                output.close()
-                raise
+            popen = start_shim([str(theirs.fileno()), "--", *command], writer, environment, folder)
+            undo.pop_all()
     except (OSError, ValueError) as error:
         raise EngineUnavailable(f"cannot start {command[0]} in {folder or Path.cwd()}: {error}") from error
     return Life(popen, channel, output, started=started)

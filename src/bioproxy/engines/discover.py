@@ -5,6 +5,9 @@ capability is tried without effect: a slot action that does not exist is 400 whe
 `--slot-save-path` is missing; an empty text is tokenized; one word is rendered. What is missing becomes a sentence
 that says what would mend it, for `/status`.
 
+A model that is swapped in again is another process of the same command: what its capabilities are was found out the
+first time, and `Discovery` remembers it, so that nothing but what may differ is asked while a user waits.
+
 An engine that is something else, or that will not tell us (its API key is not ours), is served all the same: requests
 are passed on, and everything that needs to know more stays off.
 """
@@ -29,6 +32,7 @@ Json = Any
 EMBEDDED = "bioproxy.engines.embedded"
 NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"
 NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
+TELLING = ("build_info", "model_path", "model_alias", "total_slots", "endpoint_slots", "chat_template")
 NO_KEY = (401, 403)  # how an engine refuses who has not its key
 
 
@@ -39,10 +43,55 @@ class Adapter(msgspec.Struct):
     scale: float
 
 
-async def discover(llama: Llama, props: dict[str, Json], *, process: Listener | None) -> EngineFacts:
-    """Everything about the engine behind `llama`, whose `/props` were just read ({} where it gave none)."""
+class Answers(msgspec.Struct, frozen=True):
+    """What an engine answered when it was asked one by one."""
+
+    capabilities: Capabilities
+    alias: str
+    adapters: tuple[tuple[int, float], ...]
+
+
+class Discovery:
+    """What an engine of one command answered, kept over the lives of its process.
+
+    It counts for another process of the same command, environment, build and model only: the one that was asked may
+    have been told something else meanwhile (`POST /lora-adapters`). What is missing is asked for again each time, for
+    it may have been a moment's trouble; and where there are adapters, their scales are.
+    """
+
+    def __init__(self) -> None:
+        self.asked: Listener | None = None
+        self.told: tuple[Json, ...] = ()
+        self.answers: Answers | None = None
+
+    def recall(self, process: Listener | None, props: dict[str, Json]) -> Answers | None:
+        """The answers of an earlier process of the same command; None where this one must be asked."""
+        before = self.asked
+        if before is None or process is None or (before.pid, before.ticks) == (process.pid, process.ticks):
+            return None
+        same = (before.command, before.environment) == (process.command, process.environment)
+        return self.answers if same and self.told == telling(props) else None
+
+    def keep(self, process: Listener | None, props: dict[str, Json], answers: Answers) -> None:
+        """Remember what `process` answered, where nothing was missing."""
+        whole = not answers.capabilities.notes
+        self.asked, self.told, self.answers = process, telling(props), answers if whole else None
+
+
+def telling(props: dict[str, Json]) -> tuple[Json, ...]:
+    """What must be the same in `/props` for an engine to answer as another one did."""
+    return tuple(props.get(name) for name in TELLING)
+
+
+async def discover(
+    llama: Llama, props: dict[str, Json], *, process: Listener | None, known: Discovery | None = None
+) -> EngineFacts:
+    """Everything about the engine behind `llama`, whose `/props` were just read ({} where it gave none).
+
+    `known`: what earlier processes of this engine answered; it is read and kept up.
+    """
     path = str(props.get("model_path") or "")
-    can = await capabilities(llama, props)
+    answers = await answers_of(llama, props, process=process, known=known or Discovery())
     folder = process.folder if process else ""
     command = process.command if process else ()
     settings = props.get("default_generation_settings")
@@ -51,7 +100,7 @@ async def discover(llama: Llama, props: dict[str, Json], *, process: Listener | 
         url=str(llama.pool.origin),
         build=build_of(props, command),
         model_path=absolute(path, folder),
-        alias=await name_of(llama, props),
+        alias=answers.alias,
         slots=number(props.get("total_slots")),
         context=number(settings.get("n_ctx")) if isinstance(settings, dict) else 0,
         chat_template=str(props.get("chat_template") or ""),
@@ -61,11 +110,24 @@ async def discover(llama: Llama, props: dict[str, Json], *, process: Listener | 
         environment=process.environment if process else (),
         folder=folder,
         slot_folder=absolute(listener.option(command, "--slot-save-path"), folder),
-        capabilities=can,
+        capabilities=answers.capabilities,
         sleeping=bool(props.get("is_sleeping")),
         media=isinstance(modalities, dict) and any(modalities.values()),
-        adapters=await adapters_of(llama) if can.slot_actions else (),
+        adapters=answers.adapters,
     )
+
+
+async def answers_of(llama: Llama, props: dict[str, Json], *, process: Listener | None, known: Discovery) -> Answers:
+    """What the engine answers one by one; of an earlier process of its kind what cannot have changed since."""
+    answers = known.recall(process, props)
+    if answers is None:
+        can = await capabilities(llama, props)
+        adapters = await adapters_of(llama) if can.slot_actions else ()
+        answers = Answers(can, await name_of(llama, props), adapters)
+    elif answers.adapters:
+        answers = msgspec.structs.replace(answers, adapters=await adapters_of(llama))
+    known.keep(process, props, answers)
+    return answers
 
 
 async def adapters_of(llama: Llama) -> tuple[tuple[int, float], ...]:
@@ -79,7 +141,12 @@ async def adapters_of(llama: Llama) -> tuple[tuple[int, float], ...]:
 
 
 async def process_of(origin: Origin, pid: int | None) -> Listener | None:
-    """The engine's process: the one that listens, else `pid`, a child of ours. None where it cannot be seen."""
+    """The engine's process: the one that listens, else `pid`, a child of ours. None where it cannot be seen.
+
+    A child's own processes are looked at first, and no others where one of them listens.
+    """
+    if pid is not None and (found := await asyncio.to_thread(listener.within, pid, origin.port)) is not None:
+        return found
     found = await asyncio.to_thread(listener.find, origin.host, origin.port)
     if found is None and pid is not None:
         found = await asyncio.to_thread(listener.describe, pid)

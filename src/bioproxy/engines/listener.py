@@ -5,6 +5,9 @@ not tell. On this machine the kernel does: /proc/net/tcp has the inode of the so
 process holds that inode among its open files. Where the engine runs as another user its open files are hidden, but not
 the owner of the socket nor the command lines: then the one process of that owner which was told this port is taken.
 
+Going through the open files of every process costs milliseconds that grow with the machine's load. An engine of ours
+is a child of ours, or a shell's below it: `within` looks at those few processes only.
+
 Nothing here is certain, and nothing here is an error. Another machine, a container behind a port that is forwarded,
 macOS, a hardened /proc: all mean None, and whoever asked goes on with what the engine itself tells. Everything here
 blocks: call it in a thread. Layouts: proc(5), proc_net_tcp.
@@ -15,7 +18,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,11 +52,32 @@ def find(host: str, port: int, *, proc: Path = PROC) -> Listener | None:
     if not sys.platform.startswith("linux") or not is_loopback(host):
         return None
     sockets = listening(port, proc=proc)
-    pid = owner(sockets, proc=proc) if sockets else None
+    pid = owner(sockets, processes(proc=proc), proc=proc) if sockets else None
     if pid is None and sockets:
         pid = by_command(sockets, port, proc=proc)
     listener = describe(pid, proc=proc) if pid is not None else None
     return None if listener is None or is_forwarder(listener.command) else listener
+
+
+def within(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
+    """The process that listens on `port` among `pid` and its descendants; None where it is none of them, or hidden."""
+    if not sys.platform.startswith("linux"):
+        return None
+    sockets = listening(port, proc=proc)
+    found = owner(sockets, family(pid, proc=proc), proc=proc) if sockets else None
+    return describe(found, proc=proc) if found is not None else None
+
+
+def family(pid: int, *, proc: Path = PROC) -> Iterator[int]:
+    """`pid` and everything below it, parents first; a kernel that keeps no lists of children shows `pid` only."""
+    yield pid
+    for task in entries(proc / str(pid) / "task"):
+        try:
+            children = (task / "children").read_text("ascii").split()
+        except (OSError, UnicodeDecodeError):
+            continue
+        for child in children:
+            yield from family(int(child), proc=proc)
 
 
 def is_loopback(host: str) -> bool:
@@ -80,10 +104,10 @@ def listening(port: int, *, proc: Path = PROC) -> list[Socket]:
     return found
 
 
-def owner(sockets: Sequence[Socket], *, proc: Path = PROC) -> int | None:
-    """The process that holds one of `sockets` open; of a parent and a child that share it, the youngest."""
+def owner(sockets: Sequence[Socket], pids: Iterable[int], *, proc: Path = PROC) -> int | None:
+    """Which of `pids` holds one of `sockets` open; of a parent and a child that share it, the youngest."""
     wanted = {f"socket:[{each.inode}]" for each in sockets}
-    holders = [pid for pid in processes(proc=proc) if any(link in wanted for link in open_files(pid, proc=proc))]
+    holders = [pid for pid in pids if any(link in wanted for link in open_files(pid, proc=proc))]
     return max(holders, key=lambda pid: start_ticks(pid, proc=proc) or 0, default=None)
 
 

@@ -2,7 +2,8 @@
 
 An engine may write 100 MB, without a newline, in any encoding, as fast as a pipe goes. So the tail takes pieces of
 bytes as they come, keeps the last 200 lines of at most 4 KiB each, and decodes them only when somebody looks. The cost
-per piece does not depend on how many lines are in it.
+per piece does not depend on how many lines are in it. What is kept is for sentences and error messages, so it is shown
+as text that no terminal acts upon; whoever wants the bytes as they came follows the model's log (logbook.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class LogTail:
         if b"\n" in first:  # more lines than are kept: the first ones are lost anyway
             self.open = b""
             first = first[first.rindex(b"\n") + 1 :]
-        lines = [self.shortened(self.open + first), *map(self.shortened, others)]
+        lines = [self.open + first, *others]
+        if b"\r" in data or b"\r" in self.open:
+            lines = [self.shortened(line) for line in lines]
+        elif len(data) > self.longest - len(self.open):  # less than that holds no line that is too long
+            lines = [line[: self.longest] for line in lines]
         self.open = lines.pop()
         self.kept.extend(lines)
 

@@ -64,7 +64,10 @@ class ProcessStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process:
-    """A child, one at a time. `command` is found on PATH; `environment` None is ours; `on_exit` hears of each end."""
+    """A child, one at a time. `command` is found on PATH; `environment` None is ours; `on_exit` hears of each end.
+
+    `output` gets what the child writes, raw, in the pieces in which it was read.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Process:
         environment: Mapping[str, str] | None = None,
         folder: str | None = None,
         on_exit: Callable[[Exit], None] | None = None,
+        output: Callable[[bytes], None] | None = None,
         first_delay: float = FIRST_DELAY,
     ) -> None:
         self.command = tuple(command)
@@ -81,6 +85,7 @@ class Process:
         self.environment = environment
         self.folder = folder
         self.on_exit = on_exit
+        self.output = output
         self.first_delay = first_delay
         self.tail = LogTail()
         self.life: child.Life | None = None
@@ -201,7 +206,9 @@ class Process:
                 return self.life.pid
             if self.stopping.is_set():
                 raise EngineUnavailable(f"{self.name} was stopped")
-            life = await child.begin(self.command, tail=self.tail, environment=self.environment, folder=self.folder)
+            life = await child.begin(
+                self.command, tail=self.tail, sink=self.output, environment=self.environment, folder=self.folder
+            )
             self.starts += 1
             try:
                 life.pid = await life.channel.pid

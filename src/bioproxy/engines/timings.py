@@ -67,6 +67,9 @@ def objects(data: bytes, key: bytes) -> Iterator[dict[str, Json]]:
     while (place := data.rfind(key, 0, end)) >= 0:
         end = place
         start = place + len(key)
+        opening = data[start : start + 32].lstrip()
+        if not opening.startswith(b":") or opening[1:].lstrip()[:1] not in {b"{", b""}:
+            continue  # `"usage":null` stands in every event of some streams
         text = data[start : start + LONGEST].decode("utf-8", "replace").lstrip()
         if not text.startswith(":"):
             continue

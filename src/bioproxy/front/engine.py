@@ -1,7 +1,7 @@
 """What a request needs of the engine that serves it, in one value.
 
-`app.py` builds it from the parts; the front never looks past it. With many models the registry will hand out one of
-these per model: the way of a request does not change.
+`assembly/station.py` builds it from the parts; the front never looks past it. With many models there is one of these
+for each: the way of a request does not change.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Engine(msgspec.Struct):
     owned: bool
     key: str
     too_long: Callable[[str], str]
+    scope: bytes = b""  # what keeps its pins apart from those of models with other templates
+    looked_after: bool = True  # its attachment looks for it; of many models each is started and met when it is needed
 
     @property
     def slots(self) -> int:

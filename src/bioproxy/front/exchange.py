@@ -10,12 +10,14 @@ import asyncio
 import secrets
 import time
 
-from bioproxy.activity import Outcome, Record
+from bioproxy.activity import Capture, Outcome, Record
+from bioproxy.engines.usage import error_message, read_usage
 from bioproxy.errors import BioproxyError
+from bioproxy.front import swap_errors
 from bioproxy.front.dialects import Dialect, dialect_of, error_event, error_headers, error_json
 from bioproxy.front.routes import Route
 from bioproxy.keys import Principal
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.message import Headers, Request, Responder
 from bioproxy.wire.relay import Tail
 
 MAX_ID = 128
@@ -33,7 +35,10 @@ def identify(request: Request) -> str:
 class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
-    __slots__ = ("dialect", "id", "principal", "record", "request", "responder", "route", "streaming", "tail")
+    __slots__ = (
+        "body", "dialect", "envelope", "id", "principal", "record", "reply", "request", "responder", "route",
+        "streaming", "tail", "target",
+    )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
         self.request = request
@@ -42,7 +47,11 @@ class Exchange:
         self.id = identify(request)
         self.dialect: Dialect = dialect_of(request.path)
         self.principal: Principal | None = None
+        self.target = request.target  # what the engine is asked for
+        self.body = request.body  # what it gets, before templates are filled in
+        self.envelope = False  # errors look as llama-swap's do
         self.tail = Tail()
+        self.reply: Headers = []  # the headers of the engine's answer
         self.streaming = False  # the answer is, or will be, an event stream: faults become events
         self.record = Record(
             id=self.id,
@@ -72,15 +81,27 @@ class Exchange:
         self.record.error = error.message[:MOST_SHOWN]
         responder = self.responder
         if not responder.started:
-            body = error_json(error, self.dialect, request_id=self.id)
-            responder.send(error.status, error_headers(error), body)
+            responder.send(error.status, *self.error_answer(error))
         elif self.streaming:
             torn = self.tail.total > 0 and not self.tail.last().endswith(b"\n\n")
-            event = error_event(error, self.dialect, request_id=self.id)
+            event = self.error_event(error)
             responder.write(b"\n\n" + event if torn else event)
             responder.finish()
         else:
             responder.abort()
+
+    def error_answer(self, error: BioproxyError) -> tuple[Headers, bytes]:
+        """Headers and body of an error before the first byte."""
+        if self.envelope:
+            accept = self.request.header(b"accept")
+            return swap_errors.answer(error, path=self.request.path, accept=accept, request_id=self.id)
+        return error_headers(error), error_json(error, self.dialect, request_id=self.id)
+
+    def error_event(self, error: BioproxyError) -> bytes:
+        """An error as the last event of a stream."""
+        if self.envelope:
+            return swap_errors.event(error, path=self.request.path, request_id=self.id)
+        return error_event(error, self.dialect, request_id=self.id)
 
     def close(self) -> Record:
         """Fill in what is known only at the end."""
@@ -88,6 +109,40 @@ class Exchange:
         record.total = self.since_arrival()
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
+        if record.metered:
+            self.meter(record)
         if self.tail.first is not None and record.first_byte is None:
             record.first_byte = self.tail.first - self.request.arrived
         return record
+
+    def meter(self, record: Record) -> None:
+        """What the activity table wants to know besides."""
+        record.content_type = self.replied(b"content-type") or "application/json"
+        tail = self.tail.last() if self.tail.total else b""
+        encoding = self.replied(b"content-encoding")
+        if record.status == 200:
+            record.usage = read_usage(
+                content_type=record.content_type,
+                path=record.req_path or record.path,
+                head=self.tail.opening,
+                tail=tail,
+                encoding=encoding,
+            )
+        elif not record.error:
+            record.error = error_message(tail, record.status, encoding=encoding)
+
+    def replied(self, name: bytes) -> str:
+        """The value of a header of the engine's answer; "" where it has none."""
+        return next((value.decode("latin-1") for key, value in self.reply if key.lower() == name), "")
+
+    def capture(self) -> Capture | None:
+        """Request and answer in full, where that was asked for and they are not too large."""
+        body = self.tail.whole()
+        if body is None:
+            return None
+        return Capture(
+            request_headers=tuple(self.request.headers),
+            request_body=self.body,
+            response_headers=tuple(self.reply),
+            response_body=body,
+        )

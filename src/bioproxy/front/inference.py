@@ -28,6 +28,8 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.keepalive import Keepalive
 from bioproxy.front.passthrough import SLOT_FIELD
+from bioproxy.front.recent import Recent
+from bioproxy.front.seat import Recalled, Seat
 from bioproxy.front.turn import acquire
 from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
@@ -37,7 +39,8 @@ from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import relay
 from bioproxy.wire.upstream import Response
 
-ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
+LOADING = 3  # answers "loading" in a row, after which a client is told to come back later
+MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
 NO_REUSE = re.compile(rb'"cache_prompt"\s*:\s*false')
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
@@ -45,10 +48,9 @@ HIT = 0.9  # share of the prompt that came from the cache, above which it counts
 def open_body(exchange: Exchange, engine: Engine) -> Expanded:
     """Fill the templates in and judge the body; RequestError where it must not be passed on."""
     assert exchange.route.dialect is not None
-    request = exchange.request
-    scope = exchange.principal.scope if exchange.principal else b""
+    scope = (exchange.principal.scope if exchange.principal else b"") + engine.scope
     expanded = expand(
-        request.body,
+        exchange.body,
         dialect=exchange.route.dialect,
         catalogue=engine.catalogue,
         pins=engine.pins,
@@ -63,13 +65,14 @@ def open_body(exchange: Exchange, engine: Engine) -> Expanded:
 class Inference:
     """One computing request on one engine."""
 
-    __slots__ = ("engine", "exchange", "expanded", "headers", "keepalive", "stalled", "task", "want")
+    __slots__ = ("engine", "exchange", "expanded", "headers", "keepalive", "seat", "stalled", "task", "want")
 
     def __init__(
-        self, exchange: Exchange, engine: Engine, expanded: Expanded, *, headers: Headers, period: float
+        self, exchange: Exchange, engine: Engine, seat: Seat, expanded: Expanded, *, headers: Headers, period: float
     ) -> None:
         self.exchange = exchange
         self.engine = engine
+        self.seat = seat
         self.expanded = expanded
         self.headers = headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
@@ -85,7 +88,7 @@ class Inference:
 
         Judged by what a `cache_prompt: false` took from the cache, a good snapshot would be thrown out (kv-rule 6).
         """
-        reuses = NO_REUSE.search(self.exchange.request.body) is None
+        reuses = NO_REUSE.search(self.exchange.body) is None
         fields = (value.lower() for name, value in self.exchange.request.headers if name.lower() == b"cache-control")
         store = not any(b"no-store" in value for value in fields)
         principal = self.exchange.principal
@@ -109,22 +112,28 @@ class Inference:
     async def run(self) -> None:
         """Serve the request, or raise what the client shall be told."""
         self.keepalive.start()
+        lost = loading = 0
         try:
-            for attempt in range(1, ATTEMPTS + 1):
+            while loading < LOADING:
                 try:
+                    await self.seat.take(self.want)
                     if await self.attempt():
                         return
+                    loading += 1
+                except Recalled:
+                    continue
                 except EngineUnavailable as error:
-                    self.engine.attachment.suspect(error.message)
-                    if not self.engine.owned or attempt == ATTEMPTS or self.exchange.tail.first is not None:
+                    lost += 1
+                    if self.exchange.tail.first is not None or not await self.seat.lost(error, lost):
                         raise
             raise QueueTimeout("the engine kept loading; try again later", retry_after=10)
         finally:
             self.keepalive.stop()
+            self.seat.leave()
 
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""
-        grant = await acquire(self.exchange, self.engine, key=self.want)
+        grant = await acquire(self.exchange, self.engine, self.seat, key=self.want)
         prepared = Prepared()
         sent = whole = False
         unwatch: Callable[[], None] = nothing
@@ -157,8 +166,7 @@ class Inference:
 
     async def send(self) -> bool:
         """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
-        request = self.exchange.request
-        response = await self.engine.pool.request("POST", request.target, self.headers, self.expanded.body)
+        response = await self.engine.pool.request("POST", self.exchange.target, self.headers, self.expanded.body)
         try:
             return await self.answer(response)
         except BaseException:
@@ -181,9 +189,10 @@ class Inference:
         """Relay the engine's answer; False when it says that it is still loading."""
         exchange = self.exchange
         events = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
-        if response.status == 503 or (self.keepalive.began and not (events and response.status == 200)):
+        if response.status == 503 or (exchange.responder.started and not (events and response.status == 200)):
             return self.refused(response, await response.read())
         exchange.record.status = response.status
+        exchange.reply[:] = response.headers
         exchange.streaming = events
         if not events:
             self.keepalive.stop()
@@ -193,7 +202,7 @@ class Inference:
             headers=self.timing_headers(),
             drop=CORS_OF_ENGINE,
             tail=exchange.tail,
-            started=self.keepalive.began,
+            started=exchange.responder.started,
         )
         return True
 
@@ -206,7 +215,8 @@ class Inference:
             self.engine.attachment.suspect("it answered 503, loading")
             return False
         self.exchange.record.status = response.status
-        if self.keepalive.began:
+        self.exchange.reply[:] = response.headers
+        if self.exchange.responder.started:
             message = error_text(body) or f"the engine answered {response.status}"
             self.exchange.fail(EngineUnavailable(message, status=response.status), "engine_error")
         else:
@@ -218,7 +228,7 @@ class Inference:
         record = self.exchange.record
         parts = b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f"
         first = self.exchange.since_arrival() * 1e3
-        return [(b"Server-Timing", parts % (record.queue * 1e3, record.restore * 1e3, first))]
+        return [(b"Server-Timing", parts % (record.queue * 1e3, record.restore * 1e3, first) + self.seat.timing())]
 
     def settle(self, prepared: Prepared, *, complete: bool) -> None:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
@@ -274,3 +284,23 @@ def error_text(body: bytes) -> str:
         return str(parsed["error"]["message"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         return body[:200].decode(errors="replace")
+
+
+async def infer(
+    exchange: Exchange,
+    engine: Engine,
+    seat: Seat,
+    expanded: Expanded,
+    *,
+    headers: Headers,
+    period: float,
+    recent: Recent,
+) -> None:
+    """Compute, and remember the conversation: the next miss is explained by what differs from it."""
+    inference = Inference(exchange, engine, seat, expanded, headers=headers, period=period)
+    await inference.run()
+    if inference.want.store and expanded.pieces:
+        record, group = exchange.record, inference.want.group
+        if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
+            record.miss = recent.difference(group, expanded.pieces)
+        recent.add(group, expanded.pieces)

@@ -17,6 +17,7 @@ from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.routes import OTHER_GRANT
+from bioproxy.front.seat import Seat
 from bioproxy.front.turn import acquire
 from bioproxy.templates.bodies import open_body, refuse_unreadable, write_body
 from bioproxy.wire.message import Headers
@@ -31,13 +32,14 @@ OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
 async def free(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
     """Pass one request on and its answer back, upgrades included."""
     request = exchange.request
-    response = await engine.pool.request(request.method, request.target, headers, body)
+    response = await engine.pool.request(request.method, exchange.target, headers, body)
     await answer(exchange, response)
 
 
 async def answer(exchange: Exchange, response: Response) -> None:
     """Relay an answer; the engine's work ends when the client leaves."""
     exchange.record.status = response.status
+    exchange.reply[:] = response.headers
     try:
         if response.status == 101:
             await tunnel(response, exchange.responder)
@@ -65,10 +67,10 @@ def without_slot(body: bytes, *, known: bool) -> bytes:
     return body
 
 
-async def gated(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
+async def gated(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers, body: bytes) -> None:
     """The same with a user's grant; what the engine computed for it is not what the slot held before."""
     adapters = exchange.request.method == "POST" and exchange.request.path == ADAPTERS
-    grant = await acquire(exchange, engine, exclusive=adapters)
+    grant = await acquire(exchange, engine, seat, exclusive=adapters)
     whole = False
     try:
         await free(exchange, engine, headers, body)
@@ -96,9 +98,9 @@ def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
         raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")
 
 
-async def slot_action(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
+async def slot_action(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers, body: bytes) -> None:
     """Run a client's slot action alone on the engine."""
-    grant = await acquire(exchange, engine, exclusive=True)
+    grant = await acquire(exchange, engine, seat, exclusive=True)
     whole = False
     try:
         await free(exchange, engine, headers, body)
@@ -108,15 +110,17 @@ async def slot_action(exchange: Exchange, engine: Engine, headers: Headers, body
         grant.release(cut=not whole)
 
 
-async def shared(exchange: Exchange, engine: Engine) -> None:
-    """Answer `/slots` or `/metrics` from what the engine said within the last two seconds, to whomever."""
-    look = await engine.attachment.llama.look(canonical(exchange))
+async def shared(exchange: Exchange, engine: Engine, *, path: str = "") -> None:
+    """Answer `/slots` or `/metrics` from what the engine said within the last two seconds, to whomever.
+
+    `path` is the engine's, where the client's is another one.
+    """
+    look = await engine.attachment.llama.look(canonical(exchange, path or exchange.request.path))
     exchange.record.status = look.status
     exchange.responder.send(look.status, end_to_end(look.headers), look.body)
 
 
-def canonical(exchange: Exchange) -> bytes:
+def canonical(exchange: Exchange, path: str) -> bytes:
     """The target that stands for this request: any other query would be a way around the pace."""
-    request = exchange.request
-    wanted = request.path == "/slots" and any(name == "fail_on_no_slot" for name, _ in request.query)
-    return request.path.encode() + (b"?fail_on_no_slot=1" if wanted else b"")
+    wanted = path == "/slots" and any(name == "fail_on_no_slot" for name, _ in exchange.request.query)
+    return path.encode() + (b"?fail_on_no_slot=1" if wanted else b"")

@@ -23,12 +23,22 @@ Gate = Literal["grant", "free", "slot_action", "shared"]
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`gate`: grant (computes), free, slot_action (runs alone), shared (one answer for two seconds)."""
+    """`gate`: grant (computes), free, slot_action (runs alone), shared (one answer for two seconds).
+
+    `guard`: it manages models (`manage`), or shows what others asked and got (`private`), or is of that kind and open
+    to all (`open`); "": a client's own business.
+    """
 
     endpoint: str
     gate: Gate
     dialect: Dialect | None = None  # where messages or prompts are expanded
     public: bool = False  # served without a key
+    guard: Literal["", "open", "manage", "private"] = ""
+
+    @property
+    def admin(self) -> bool:
+        """Whether the admin key opens it, too."""
+        return self.gate == "slot_action"
 
 
 OTHER_FREE = Route("other", "free")

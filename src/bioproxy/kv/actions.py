@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 from bioproxy import aio
+from bioproxy.engines.llama import SlotView
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.engine import AT_LEAST, EngineClient, limited
+from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, slots_now
 from bioproxy.kv.resident import Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
@@ -26,7 +28,7 @@ from bioproxy.kv.want import GrantLike, Prepared
 log = logging.getLogger(__name__)
 
 STRICT_WAIT = 30.0  # seconds that a request waits for an erased slot
-LOOK = 0.5  # seconds that a user may wait for `/slots`, which is asked at a pace (kv-rule 5)
+LOOK = 0.5  # seconds that a user may wait for `/slots`
 
 
 class Actions:
@@ -43,6 +45,10 @@ class Actions:
         self.doubt = ""
         self.restores: Counter[str] = Counter()
         self.made: set[GrantLike] = set()  # grants that we made exclusive and have to share again
+
+    def count(self, status: str) -> None:
+        """One restore more of this kind."""
+        self.restores[status] += 1
 
     # alone on the engine
 
@@ -88,10 +94,10 @@ class Actions:
     async def act(self, plan: Plan, prepared: Prepared) -> None:
         """The slot actions, in the order that loses nothing: save, erase, restore."""
         clock = asyncio.get_running_loop().time
-        if plan.save:
-            started = clock()
-            await self.save(plan.place)
-            prepared.save_seconds = clock() - started
+        started = clock()
+        for place in plan.saves:
+            await self.save(place)
+        prepared.save_seconds = clock() - started if plan.saves else 0.0
         if plan.erase:
             await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
             plan.place.clear(empty=True)
@@ -122,22 +128,28 @@ class Actions:
     # which slot (rule 23)
 
     async def holding(self, place: Resident) -> int | None:
-        """The slot that holds `place`: the only one, a known one, or the only one with that many tokens, else None."""
+        """The slot that holds `place`: the only one, a known one, or one told by how much it holds; else None."""
         if len(self.residents.slots) == 1 or place.slot is not None:
             return place.slot or 0
-        sizes = await self.sizes()
-        found = [slot for slot, tokens in sizes.items() if tokens and abs(tokens - place.tokens) <= 1]
-        return found[0] if place.tokens and len(found) == 1 else None
+        if not place.tokens or place.parked:
+            return None
+        taken = self.residents.taken()
+        views = [view for view in await self.look() if view.id not in taken and view.n_prompt_tokens]
+        return told_apart(place, self.residents.lost(), views)
 
     async def slot_for(self, place: Resident) -> int:
         """A slot to restore into: an empty one, else the one that holds `place`, else the first one.
 
-        After the last nobody knows which conversation was overwritten, so all are forgotten but `place`.
+        After the last nobody knows which conversation was overwritten, so all are forgotten but `place`. The engine
+        is asked only where our own account names no empty slot: of a restored one it tells nothing until a task ran.
         """
         if len(self.residents.slots) == 1:
             return 0
-        sizes = await self.sizes()
-        empty = [slot for slot, tokens in sizes.items() if not tokens]
+        known = [one.slot for one in (place, *self.residents.slots) if one.empty and one.slot is not None]
+        if known:
+            return known[0]
+        taken = self.residents.taken()
+        empty = [view.id for view in await self.look() if view.id not in taken and not view.n_prompt_tokens]
         if empty:
             return empty[0]
         slot = await self.holding(place)
@@ -147,16 +159,34 @@ class Actions:
                     other.clear(empty=False)
         return slot or 0
 
-    async def sizes(self) -> dict[int, int]:
-        """Tokens by slot, as `/slots` says; empty where it does not tell in time."""
+    async def look(self) -> list[SlotView]:
+        """What `/slots` says now; [] where it does not tell in time."""
         try:
             async with asyncio.timeout(LOOK):
-                return {view.id: view.n_prompt_tokens or 0 for view in await self.engine.slots()}
+                return await slots_now(self.engine)
         except TimeoutError:
-            log.debug("/slots was asked a moment ago")
+            log.debug("/slots was not answered in time")
         except BioproxyError as error:
             log.debug("cannot tell the slots apart: %s", error.message)
-        return {}
+        return []
+
+
+def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[SlotView]) -> int | None:
+    """Which of `views` is `place`, one of `others`: by its count of tokens, or by the order in which they were used.
+
+    The count may be off by one; what was generated last may or may not have been evaluated.
+    """
+    for off in (0, 1):
+        found = [view for view in views if abs((view.n_prompt_tokens or 0) - place.tokens) <= off]
+        alike = [other for other in others if abs(other.tokens - place.tokens) <= off]
+        if len(found) == 1 == len(alike):
+            return found[0].id
+        if found and len(found) == len(alike) and all(view.id_task is not None for view in found):
+            found.sort(key=lambda view: view.id_task or 0)
+            return found[sorted(alike, key=lambda one: one.turn).index(place)].id
+        if found:
+            return None
+    return None
 
 
 async def wait_alone(grant: GrantLike) -> None:

@@ -114,8 +114,13 @@ class Arguments(msgspec.Struct, frozen=True):
 
     @property
     def unified(self) -> bool:
-        """Slots share one KV buffer: llama-server's default, and not the embedded engine's (facts, 4)."""
-        return not self.has("--no-kv-unified") and (not self.embedded or self.has("--kv-unified"))
+        """Slots share one KV buffer (facts, 4).
+
+        llama-server does that where it chooses the number of slots itself, whatever else it was told, and otherwise
+        only when it was asked to; the embedded engine never chooses.
+        """
+        chosen = not self.embedded and self.last("--parallel", "-1").startswith("-")
+        return chosen or (self.has("--kv-unified") and not self.has("--no-kv-unified"))
 
     @property
     def clears_idle_slots(self) -> bool:

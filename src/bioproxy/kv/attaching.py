@@ -3,6 +3,10 @@
 Runs once for each engine process, before a request of ours reaches it. Whatever is missing becomes a note for `/status`
 and one line in the log; nothing here may fail the attach, for an engine without snapshots still serves. The engine is
 asked to save its (empty) slot into the folder: only that shows that its folder is the one we look into.
+
+While a model is swapped in, a user waits for this. So what cannot have changed since the last process of the same
+command is not found out again: what the model's files are (identities.py), what lies in a folder that stayed ours, and
+that the engine writes into it.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from bioproxy.kv.decisions import Decisions
 from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, poke
 from bioproxy.kv.fingerprint import Fingerprint, Identify, fingerprint
 from bioproxy.kv.folder import FolderError
+from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, examine
 from bioproxy.kv.resident import Residents
 from bioproxy.kv.restorer import Restorer
@@ -54,7 +59,8 @@ class Attaching:
         self.restorer = restorer
         self.decisions = decisions
         self.residents = residents
-        self.identify = identify
+        self.identities = Identities(identify)
+        self.proved: set[tuple[object, ...]] = set()  # commands that were seen to write into the folder
         self.builds = Builds(engine, store, saver)
         self.facts: EngineFacts | None = None
         self.fingerprint = Fingerprint()
@@ -69,7 +75,7 @@ class Attaching:
         self.store.use("", facts.build)
         self.residents.resize(facts.slots)
         self.fingerprint, self.saver.watch = await asyncio.to_thread(
-            fingerprint, facts, extra=self.config.fingerprint, identify=self.identify
+            fingerprint, facts, extra=self.config.fingerprint, known=self.identities
         )
         arguments = self.fingerprint.arguments
         self.sleeps_after = arguments.sleeps_after
@@ -77,6 +83,9 @@ class Attaching:
         self.decisions.findings = examine(facts, self.fingerprint, self.config)
         self.decisions.literal = self.config.policy == "always" and facts.slots == 1
         self.decisions.several = facts.slots > 1
+        self.decisions.context = facts.context
+        self.decisions.room = (facts.context or math.inf) if arguments.unified else math.inf
+        self.residents.parks = facts.slots > 1 and bool(facts.command) and arguments.clears_idle_slots
         if self.decisions.findings.restores:
             await self.open_folder(facts, alone=alone)
         self.say()
@@ -122,6 +131,8 @@ class Attaching:
             return False
         self.fault = ""
         self.store.use(self.fingerprint.value, facts.build)
+        knowledge = self.store.knowledge
+        knowledge.guess = knowledge.guess or float(self.fingerprint.traits.token_bytes)
         return True
 
     async def retry(self) -> None:
@@ -144,9 +155,18 @@ class Attaching:
             return
         fresh = alone and bool(views) and not any(view.n_prompt_tokens or view.is_processing for view in views)
         self.residents.clear(empty=fresh)
-        if fresh and await self.same_folder():
+        if fresh and await self.writes_there(facts):
             await self.try_builds(fresh=True)
         # else somebody may be using it past us: a slot action would queue up behind that (facts, 0.4)
+
+    async def writes_there(self, facts: EngineFacts) -> bool:
+        """Whether the engine's slot files appear in our folder: seen once for each command and folder."""
+        proof = (facts.command, facts.environment, facts.folder, self.store.shelf, self.store.shelf.tenure)
+        if facts.command and proof in self.proved:
+            return True
+        if await self.same_folder():
+            self.proved.add(proof)
+        return self.decisions.findings.saves
 
     async def same_folder(self) -> bool:
         """Let the engine save an empty slot, and look whether the file appears where we look; else deny."""

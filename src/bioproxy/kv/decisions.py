@@ -6,11 +6,14 @@ mostly ends after two dictionary look-ups: the slot holds the conversation's beg
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.kv import policy
-from bioproxy.kv.index import Match
+from bioproxy.kv.index import Match, usable
 from bioproxy.kv.notes import Findings
 from bioproxy.kv.resident import SIMILAR, Resident
 from bioproxy.kv.store import Store
@@ -21,12 +24,18 @@ CANDIDATES = 8  # snapshots that are weighed for one request, the longest beginn
 
 
 class Plan(msgspec.Struct):
-    """What a request needs before it is sent: each part is a slot action on `place`."""
+    """What a request needs before it is sent: slot actions on `place`, and saves of what it drives out elsewhere."""
 
     place: Resident
     save: bool = False
     erase: bool = False
     match: Match | None = None
+    others: tuple[Resident, ...] = ()
+
+    @property
+    def saves(self) -> tuple[Resident, ...]:
+        """What is saved first."""
+        return (self.place, *self.others) if self.save else self.others
 
 
 class Decisions:
@@ -38,19 +47,34 @@ class Decisions:
         self.findings = Findings(restores=False, saves=False)
         self.literal = False  # kv.policy: always, on one slot
         self.several = False  # the engine has several slots, and chooses one by itself
+        self.context = 0  # tokens that a slot can hold (0: not known)
+        self.room = math.inf  # tokens that all slots can hold together
 
-    def plan(self, want: Want, place: Resident, position: int, *, restoring: bool, saving: bool) -> Plan | None:
-        """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing."""
+    def plan(
+        self,
+        want: Want,
+        place: Resident,
+        position: int,
+        *,
+        restoring: bool,
+        saving: bool,
+        endangered: Sequence[Resident] = (),
+    ) -> Plan | None:
+        """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing.
+
+        `endangered`: other slots that the server will clear for it.
+        """
         shared = want.cuts[position - 1].digest if position else b""
         erase = self.config.isolate == "strict" and foreign(place, want)
         match = self.best(want, 0 if erase else position) if restoring else None
-        if not erase and match is None and (not saving or place.end == shared):
+        others = tuple(other for other in endangered if self.worth_rescuing(other)) if saving else ()
+        if not erase and match is None and not others and (not saving or place.end == shared):
             return None
-        plan = Plan(place, erase=erase, match=match)
-        if saving and place.whole and place.store:
+        plan = Plan(place, erase=erase, match=match, others=others)
+        if saving and place.savable:
             lost = place.tokens if erase or match is not None else place.tokens - place.tokens_at(shared)
             plan.save = self.worth_saving(place, min(self.unsaved(place), lost), displaced=True)
-        return plan if plan.save or erase or match is not None else None
+        return plan if plan.saves or erase or match is not None else None
 
     @property
     def hopeless(self) -> bool:
@@ -90,6 +114,8 @@ class Decisions:
         With `--swa-full` a request that leaves the file before its end gets wrong logits (facts, 0.8), and a
         conversation's file ends in generated text, which the request may well leave.
         """
+        if self.context and match.snapshot.tokens > self.context:
+            return False  # a restore would be refused, and nothing is wrong with the file
         if not self.findings.diverging:
             return match.exact and match.snapshot.template
         return match.exact or self.store.knowledge.diverging != "worthless"
@@ -108,6 +134,15 @@ class Decisions:
             return 0.0
         return policy.restore_gain(tokens, size, speeds)
 
+    def latest(self) -> Match | None:
+        """Without a request: the snapshot of this engine that was used last, if its restore pays (rule 21)."""
+        good = [one for one in self.store.index.snapshots.values() if usable(one, self.store.scope)]
+        last = max((one for one in good if not one.reference), key=lambda one: one.used, default=None)
+        if last is None or self.hopeless:
+            return None
+        match = Match(last, last.end, exact=True)
+        return match if self.trusted(match) and self.gain(match, b"") > 0 else None
+
     # saving
 
     def unsaved(self, place: Resident) -> int:
@@ -125,6 +160,10 @@ class Decisions:
         whole = match.exact and match.digest == place.end
         return min(place.tokens, match.snapshot.tokens if whole else match.tokens)
 
+    def worth_rescuing(self, place: Resident) -> bool:
+        """Whether what a request drives out of another slot shall be saved before: it would be lost with the engine."""
+        return place.savable and self.worth_saving(place, self.unsaved(place), displaced=True)
+
     def worth_saving(self, place: Resident, unsaved: int, *, displaced: bool = False) -> bool:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
         knowledge = self.store.knowledge
@@ -139,6 +178,11 @@ class Decisions:
             min_seconds=self.config.min_seconds,
             displaced=displaced,
         )
+
+    def seconds_to_save(self, place: Resident) -> float:
+        """About how long a save of this slot takes; 0 where nothing was measured yet."""
+        knowledge = self.store.knowledge
+        return place.tokens * (knowledge.speeds.token_bytes or knowledge.guess) / knowledge.speeds.save
 
     def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
         """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""

@@ -23,17 +23,16 @@ from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError
 from bioproxy.kv.arguments import Arguments, parse
+from bioproxy.kv.identities import Identities, Traits
 
 Identify = Callable[[str], str]
-SWA_KEYS = ("attention.sliding_window", "attention.chunk_size")
 CLOCK_SLACK = 1.0  # seconds: process start times are only known to some hundredths, file times may be coarse
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine is. `value`: 16 hex digits, empty where it must have no snapshots (`reason` says why).
 
-    `visible` and `hidden`: what is in it and what we could not see, for `/status`. `window`: the model has
-    sliding-window attention (None: not known).
+    `visible` and `hidden`: what is in it and what we could not see, for `/status`.
     """
 
     value: str = ""
@@ -41,7 +40,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     visible: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     reason: str = ""
-    window: bool | None = None
+    traits: Traits = Traits()
     arguments: Arguments = Arguments({})
 
 
@@ -59,16 +58,18 @@ class Unreadable(BioproxyError):
     code = "model_unreadable"
 
 
-def fingerprint(facts: EngineFacts, *, extra: str, identify: Identify = gguf.identity) -> tuple[Fingerprint, Watch]:
-    """The engine's fingerprint and the watch over its files. Reads some MB of each file: call it in a thread.
+def fingerprint(facts: EngineFacts, *, extra: str, known: Identities | None = None) -> tuple[Fingerprint, Watch]:
+    """The engine's fingerprint and the watch over its files. Call it in a thread: it reads some MB of each file.
 
-    `extra` is `kv.fingerprint`: flags, or any text that tells two engines apart.
+    Of files that `known` knows it reads nothing. `extra` is `kv.fingerprint`: flags, or any text that tells two engines
+    apart.
     """
     arguments = parse(facts.command, extra, facts.environment)
     parts: list[object] = ["bioproxy fingerprint 1", arguments.shaping, extra, facts.chat_template, facts.media]
     visible = ["chat template"]
     hidden: list[str] = []
-    watch = Watch(identify)
+    known = known or Identities()
+    watch = Watch(known)
     described = Fingerprint(build=facts.build, arguments=arguments)
     if facts.adapters:  # may have been changed since the launch
         parts.append(facts.adapters)
@@ -87,7 +88,7 @@ def fingerprint(facts: EngineFacts, *, extra: str, identify: Identify = gguf.ide
             value=hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16],
             visible=tuple(visible),
             hidden=tuple(hidden),
-            window=has_window(watch.files[0].path) if watch.files and "model file" in visible else None,
+            traits=known.traits(watch.files[0].path) if "model file" in visible else Traits(),
         ),
         watch,
     )
@@ -179,14 +180,3 @@ def youngest(path: str) -> float:
     """When a part of the model was last written or put there (unix time): `cp -p` and `mv` keep mtime, not ctime."""
     status = [part.stat() for part in gguf.parts(path)]
     return max(max(one.st_mtime, one.st_ctime) for one in status)
-
-
-def has_window(path: str) -> bool | None:
-    """Whether the model has sliding-window layers; None where its header cannot be read."""
-    try:
-        with gguf.parts(path)[0].open("rb") as file:
-            header = gguf.read_header(file)
-    except (BioproxyError, OSError):
-        return None
-    sizes = [header.keys.get(f"{header.architecture}.{key}", 0) for key in SWA_KEYS]
-    return any(isinstance(size, int) and size > 0 for size in sizes)

@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -170,6 +171,16 @@ class Folder:
     def describe(self, snapshot: Snapshot) -> None:
         """Write a snapshot's sidecar anew. OSError."""
         files.write_whole(self.path / snapshot.sidecar, encode(snapshot))
+
+    def sweep(self, spare: frozenset[str], age: float) -> None:
+        """Remove temporary files that nobody has written to for `age` seconds: of saves that did not end."""
+        now = time.time()
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.path):
+                if entry.name.startswith(TEMPORARY) and entry.name not in spare:
+                    with contextlib.suppress(OSError):
+                        if now - entry.stat(follow_symlinks=False).st_mtime > age:
+                            (self.path / entry.name).unlink()
 
     def drop(self, found: Found, name: str, reason: str) -> None:
         """Remove one file and note it; one that cannot be removed is left, and never used."""

@@ -110,27 +110,41 @@ class Index:
         return [one for one in found if one.end in ends and superseded(one, snapshot)]
 
     def values(
-        self, *, now: float, scope: Scope, current: Mapping[str, str], spare: frozenset[str] = frozenset()
+        self,
+        *,
+        now: float,
+        scopes: Mapping[str, Scope],
+        current: Mapping[str, Mapping[str, str]],
+        spare: frozenset[str] = frozenset(),
     ) -> list[policy.Value]:
-        """What the eviction chooses from; ids in `spare` are in use and not offered. `current`: version by prefix."""
+        """What the eviction chooses from; ids in `spare` are in use and not offered.
+
+        `scopes`: the engines that are known, by fingerprint; `current`: version by prefix, of each of them.
+        """
         everything = self.snapshots.values()
-        templates = [
-            policy.Template(one.id, one.prefix, one.version, one.used)
-            for one in everything
-            if one.template and usable(one, scope)
-        ]
-        needed = policy.needed(templates, current)
+        needed = self.needed(scopes, current)
         return [
             policy.Value(
                 id=one.id,
                 size=one.size,
                 seconds=one.seconds,
                 age=now - one.used,
-                rank=0 if unusable(one, scope) else 2 if one.id in needed else 1,
+                rank=0 if worthless(one, scopes) else 2 if one.id in needed else 1,
             )
             for one in everything
             if one.id not in spare
         ]
+
+    def needed(self, scopes: Mapping[str, Scope], current: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """The template snapshots that go last: one for each prefix of each known engine, running or not."""
+        templates: defaultdict[str, list[policy.Template]] = defaultdict(list)
+        for one in self.snapshots.values():
+            if one.template and one.fingerprint in scopes and usable(one, scopes[one.fingerprint]):
+                templates[one.fingerprint].append(policy.Template(one.id, one.prefix, one.version, one.used))
+        found: set[str] = set()
+        for fingerprint, theirs in templates.items():
+            found |= policy.needed(theirs, current.get(fingerprint, {}))
+        return found
 
     def foreign_builds(self, scope: Scope) -> dict[str, list[Snapshot]]:
         """Good snapshots of this fingerprint that another build wrote, by build."""
@@ -152,6 +166,12 @@ def unusable(snapshot: Snapshot, scope: Scope) -> str:
     if snapshot.fingerprint == scope.fingerprint and snapshot.build != scope.build:
         return f"written by build {snapshot.build or 'unknown'}, which the present build was not proved to read"
     return ""
+
+
+def worthless(snapshot: Snapshot, scopes: Mapping[str, Scope]) -> bool:
+    """Whether no engine that is known will ever restore it; one of an engine that was not seen yet may be needed."""
+    scope = scopes.get(snapshot.fingerprint)
+    return bool(snapshot.quarantined if scope is None else unusable(snapshot, scope))
 
 
 def usable(snapshot: Snapshot, scope: Scope) -> bool:

@@ -4,10 +4,16 @@ It owns two accounts, the slots' content (`residents`) and the snapshots (`store
 of it happens on the loop's thread; the one lock for slot actions is the gate's exclusive grant, so there is none here.
 What to do is decided in decisions.py, done in actions.py, learnt about the engine in attaching.py.
 
+A keeper is made once for each model and outlives its engine's processes: it is attached to one after the other, and
+what it learnt stays. The snapshot folder may be shared with other models' keepers (shelves.py).
+
 The way of a request: `want` names its prompt by hashes, `prepare` brings back what pays (and saves what that would
 displace), the engine answers, `served` takes down what the slot holds then and what the restore was worth. `prepare`
 has nothing to do nearly always, and says so within microseconds. Where it acts, it acts shielded: a client that leaves
 in the middle of a slot action cannot leave us without knowing what the slot holds.
+
+The way of a swap: `save_before_stop`, `gone`; then for the next process `attached`, `bring_back`, and only then the
+gate is opened (swap.py).
 
 What can end early, and what is left then:
 - a save that is cut leaves a temporary file, removed at once or at the next start (files.py);
@@ -29,7 +35,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts, Timings
 from bioproxy.errors import BioproxyError
-from bioproxy.events import Bus, SnapshotRestored
+from bioproxy.events import Bus
 from bioproxy.kv import files
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
@@ -46,11 +52,14 @@ from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
+from bioproxy.kv.shelves import Shelves
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots, statistics
 from bioproxy.kv.store import Store
+from bioproxy.kv.swap import Swap
+from bioproxy.kv.verdicts import Verdicts
 from bioproxy.kv.verify import Verified, verify
-from bioproxy.kv.want import GateLike, GrantLike, Prepared, Want
+from bioproxy.kv.want import GateLike, GrantLike, Prepared, StopGateLike, Want
 from bioproxy.prompt import Piece
 
 __all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics", "Verified", "Want"]
@@ -58,16 +67,13 @@ __all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics
 log = logging.getLogger(__name__)
 
 UNEXPECTED = "something unexpected happened when the engine was looked at: no snapshots; see the log"
-HOPELESS = (
-    "restores are worth nothing on this model with this build (sliding-window or hybrid attention): no snapshots are "
-    "used; a llama.cpp whose slot files hold checkpoints mends that"
-)
 
 
 class Keeper:
     """The KV cache of one engine, on disk and in its slots.
 
-    `identify` digests a model file; `step` hears the steps of each commit; `tick` and `first_retry` are seconds.
+    `shelves`: the program's snapshot folders; without them this keeper has its own. `identify` digests a model file;
+    `step` hears the steps of each commit; `tick` and `first_retry` are seconds.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Keeper:
         config: Kv,
         bus: Bus,
         llama: EngineClient,
+        shelves: Shelves | None = None,
         identify: Identify = gguf.identity,
         step: Callable[[str], None] = files.quiet,
         tick: float = TICK,
@@ -85,7 +92,7 @@ class Keeper:
         self.bus = bus
         self.llama = llama
         self.clock = time.monotonic
-        self.store = Store(config=config, bus=bus, step=step)
+        self.store = Store(config=config, bus=bus, shelves=shelves, step=step)
         self.pause = Pause(bus, self.clock, first_retry=first_retry)
         self.saver = Saver(llama, self.store, self.pause)
         self.restorer = Restorer(llama, self.store)
@@ -101,6 +108,14 @@ class Keeper:
             decisions=self.decisions,
             residents=self.residents,
             identify=identify,
+        )
+        self.verdicts = Verdicts(self.store, self.decisions, self.actions.count, self.attaching.add_note)
+        self.swap = Swap(
+            actions=self.actions,
+            decisions=self.decisions,
+            residents=self.residents,
+            growing=self.growing,
+            restoring=lambda: self.restoring,
         )
         self.idle = IdleSaver(
             save_after=config.save_after,
@@ -120,6 +135,7 @@ class Keeper:
         `alone` False: a request that was granted before may still reach it, so no slot action now (kv-rule 4).
         """
         self.actions.doubt = ""
+        self.pause.renewed()
         try:
             await self.attaching.run(facts, alone=alone)
         except Exception:
@@ -161,7 +177,7 @@ class Keeper:
         """Name a prompt by the hashes of its beginnings; about 1 µs per kB."""
         cuts = chain("", pieces)
         if prefix:
-            self.store.current[prefix] = version
+            self.store.wants(prefix, version)
         return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, version, store)
 
     def extends(self, want: object) -> bool:
@@ -194,15 +210,20 @@ class Keeper:
         if position:
             prepared.status = "resident"
             prepared.expected = place.tokens_at(want.cuts[position - 1].digest)
-        plan = self.decisions.plan(want, place, position, restoring=self.restoring, saving=self.saving)
+        at_risk = self.residents.endangered(place)
+        plan = self.decisions.plan(
+            want, place, position, restoring=self.restoring, saving=self.saving, endangered=at_risk
+        )
         if plan is not None:
             await self.actions.carry_out(plan, grant, prepared)
             position = common(want.cuts, place.digests)
             if prepared.status == "resident" and not position:
                 prepared.status, prepared.expected = "", 0
-        if not position:
+        shared = want.cuts[position - 1].digest if position else b""
+        self.verdicts.expect(place, shared, prepared)
+        if not position or place.parked:
             self.residents.somewhere(place)
-        self.residents.take(place, want.cuts[position - 1].digest if position else b"")
+        self.residents.take(place, shared)
         return prepared
 
     def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
@@ -214,7 +235,7 @@ class Keeper:
         place = prepared.place or self.residents.choose(want.cuts, want.size)[0]
         place.busy = False
         timings = timings if complete and timings is not None else Timings()
-        self.judge(prepared, timings)
+        self.verdicts.judge(prepared, timings)
         if not complete:
             return
         self.actions.doubt = ""
@@ -236,30 +257,6 @@ class Keeper:
             self.residents.found(place, timings.slot)
         if place.whole and place.store:
             self.idle.grown.set()
-
-    def judge(self, prepared: Prepared, timings: Timings) -> None:
-        """Judge a restore by what the engine used of it (rule 6), count it and tell."""
-        snapshot, prepared.snapshot = prepared.snapshot, None
-        if snapshot is None:
-            return
-        status = "ok" if timings.cached is None else self.verdict(snapshot, prepared, timings.cached)
-        self.actions.restores[status] += 1
-        tokens, seconds = snapshot.tokens, prepared.seconds
-        self.bus.publish(SnapshotRestored(prefix=snapshot.prefix, status=status, tokens=tokens, seconds=seconds))
-
-    def verdict(self, snapshot: Snapshot, prepared: Prepared, cached: int) -> str:
-        """`ok` or `worthless`; a worthless snapshot is quarantined."""
-        knowledge = self.store.knowledge
-        found = knowledge.restored(
-            prepared.expected, cached, exact=prepared.exact, template=snapshot.template, now=self.store.wall()
-        )
-        if found != "worthless":
-            self.store.used(snapshot, gained=cached * self.speeds.prefill - prepared.seconds)
-            return "ok"
-        self.store.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
-        if self.decisions.hopeless:
-            self.attaching.add_note(HOPELESS)
-        return "worthless"
 
     # saving
 
@@ -295,8 +292,23 @@ class Keeper:
         """Slots that hold something worth a save."""
         if not self.saving:
             return []
-        found = [slot for slot in self.residents.slots if slot.whole and slot.store and not slot.busy]
-        return [slot for slot in found if self.decisions.worth_saving(slot, self.decisions.unsaved(slot))]
+        return [
+            slot
+            for slot in self.residents.slots
+            if slot.savable and self.decisions.worth_saving(slot, self.decisions.unsaved(slot))
+        ]
+
+    async def save_before_stop(self, who: GrantLike | StopGateLike, *, limit: float) -> float:
+        """Save what the engine's stop would lose, within `limit` seconds; the seconds that it took (rule 20).
+
+        `who`: an exclusive grant, or the gate to get one from. What was written becomes a snapshot while the next
+        engine starts; the engine need not live any more.
+        """
+        return await self.swap.save(who, limit=limit)
+
+    async def bring_back(self, wants: Sequence[Want] = ()) -> float:
+        """Restore what the waiting requests want, after `attached` and before the gate opens; the seconds (rule 21)."""
+        return await self.swap.bring_back(wants)
 
     async def conclude(self, want: Want, grant: GrantLike) -> float:
         """Policy `always`: save what the answer to a templated request left; the seconds that took. Else at once 0.
@@ -371,9 +383,8 @@ class Keeper:
         return of_snapshots(self)
 
     def list(self) -> tuple[Snapshot, ...]:
-        """All snapshots in the folder, whoever's, the last used first."""
-        found = [one for one in self.store.index.snapshots.values() if not one.reference]
-        return tuple(sorted(found, key=lambda one: -one.used))
+        """The snapshots of this engine (without `shelves`: all in its folder), the last used first."""
+        return self.store.listed()
 
     async def verify(self) -> tuple[Verified, ...]:
         """Compare each snapshot with its file."""

@@ -58,7 +58,7 @@ def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
 def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings: Findings) -> None:
     """What limits an engine that can restore."""
     arguments = found.arguments
-    if arguments.has("--swa-full") and found.window is not False:
+    if arguments.has("--swa-full") and found.traits.window is not False:
         findings.diverging = False
         findings.remark(
             "--swa-full with sliding-window attention: a restore is wrong unless the request extends the snapshot "
@@ -78,7 +78,7 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
         findings.remark("kv.isolate: strict needs -np 1 and --cache-ram 0, or the engine keeps what we erase")
     if config.policy == "always" and facts.slots > 1:
         findings.remark("kv.policy: always is for engines with one slot; this one is treated as auto")
-    if config.policy == "always" and found.window:
+    if config.policy == "always" and found.traits.window:
         findings.remark(
             "kv.policy: always saves what was generated too; on sliding-window models such a file may be worth nothing"
         )

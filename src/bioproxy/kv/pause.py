@@ -13,6 +13,7 @@ from bioproxy.events import Bus, SavingPaused
 
 log = logging.getLogger(__name__)
 
+OF_PROCESS = ("timeout", "model")  # kinds that are a process's fault and not the disk's
 FIRST_RETRY, LAST_RETRY = 30.0, 600.0  # seconds until a paused save is tried again, doubling in between
 
 
@@ -47,6 +48,11 @@ class Pause:
         if self.kind != kind:
             self.bus.publish(SavingPaused(paused=True, kind=kind, reason=reason))
         self.kind, self.reason = kind, reason
+
+    def renewed(self) -> None:
+        """The engine is another process now: what was wrong with the one before is over."""
+        if self.kind in OF_PROCESS:
+            self.leave(proved=False)
 
     def leave(self, *, proved: bool) -> None:
         """Nothing is in the way any more. `proved`: a save worked, so that the next trouble is news again."""

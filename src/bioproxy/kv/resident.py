@@ -8,16 +8,30 @@ prefill that a restore would have spared, while a missing one costs a restore of
 
 With several slots the server chooses by itself (longest common beginning above a tenth of the prompt, else the least
 recently used); `Residents.take` follows the same rule. `Resident.slot` is a number only where it is certain.
+
+Where slots share one buffer (llama-server's default of four), each request makes the server move the idle ones into its
+RAM cache. What is there is *parked*: the server brings it back by itself for the request that goes on from it, but no
+slot holds it any more, so it cannot be saved, and it is lost with the process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from bioproxy.kv.chain import common, tokens_at
+from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
 
 SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """A snapshot that was restored before anybody asked (kv-rule 21): judged by the first request that uses it."""
+
+    snapshot: Snapshot
+    seconds: float
 
 
 class Resident:
@@ -26,11 +40,12 @@ class Resident:
     `cuts` describe its beginning, `prompt` tokens; `tokens` are in the slot in all (with what was generated); both 0
     where not known. `whole`: nothing is in it that we do not know, so that it may be saved. `empty`: certainly nothing.
     `shared`: only a template's static text, no user's. `busy`: a request is changing it. `saved`: its snapshot's id.
+    `parked`: it is in the server's RAM cache and in no slot. `brought`: a restore that no request has used yet.
     """
 
     __slots__ = (
-        "busy", "cuts", "digests", "empty", "group", "prefix", "prompt", "saved", "shared", "since", "slot", "store",
-        "tokens", "turn", "version", "whole",
+        "brought", "busy", "cuts", "digests", "empty", "group", "parked", "prefix", "prompt", "saved", "shared",
+        "since", "slot", "store", "tokens", "turn", "version", "whole",
     )  # fmt: skip
 
     def __init__(self, slot: int | None = None) -> None:
@@ -48,6 +63,8 @@ class Resident:
         self.shared = self.whole = False
         self.store = True
         self.empty = empty
+        self.parked = False
+        self.brought: Brought | None = None
         self.since = 0.0
 
     def fill(self, cuts: tuple[Cut, ...], *, prompt: int, tokens: int, group: str, prefix: str, version: str) -> None:
@@ -67,9 +84,15 @@ class Resident:
             self.cuts = self.cuts[:position]
             self.digests = frozenset([cut.digest for cut in self.cuts])
         self.tokens = self.prompt
-        self.whole = False
+        self.whole = self.parked = False
         self.empty = False
         self.saved = ""
+        self.brought = None
+
+    @property
+    def savable(self) -> bool:
+        """Whether a slot holds it, all of it is known, and it may be kept."""
+        return self.whole and self.store and not self.busy and not self.parked
 
     @property
     def end(self) -> bytes:
@@ -82,10 +105,11 @@ class Resident:
 
 
 class Residents:
-    """All slots of one engine."""
+    """All slots of one engine. `parks`: each request moves idle slots into the server's RAM cache."""
 
     def __init__(self, slots: int = 1) -> None:
         self.turns = 0
+        self.parks = False
         self.resize(slots)
 
     def resize(self, slots: int) -> None:
@@ -98,8 +122,10 @@ class Residents:
 
     def clear(self, *, empty: bool) -> None:
         """Forget everything, in place of which nothing (`empty`) or anything may be there."""
-        for slot in self.slots:
+        for number, slot in enumerate(self.slots):
             slot.clear(empty=empty)
+            if len(self.slots) > 1:
+                slot.slot = number if empty else None  # which of the empty ones is which does not matter
 
     def best(self, cuts: Sequence[Cut]) -> tuple[Resident, int]:
         """The slot that shares the longest beginning with `cuts`, and how many cuts that is."""
@@ -122,9 +148,35 @@ class Residents:
         return oldest, common(cuts, oldest.digests)
 
     def somewhere(self, resident: Resident) -> None:
-        """A request that shares nothing goes where the server likes: `resident` is a slot of unknown number now."""
+        """A request that shares nothing goes where the server likes: `resident` is a slot of unknown number now.
+
+        So are the empty ones, for it is one of them as likely as not.
+        """
         if len(self.slots) > 1:
             resident.slot = None
+            for other in self.slots:
+                if other.empty:
+                    other.slot = None
+
+    def endangered(self, resident: Resident) -> list[Resident]:
+        """What a request that changes `resident` would drive out of the other slots."""
+        if not self.parks:
+            return []
+        return [other for other in self.slots if other is not resident and not (other.busy or other.parked)]
+
+    def taken(self) -> set[int]:
+        """The slots of which we know whose content they hold."""
+        return {one.slot for one in self.slots if one.slot is not None and one.tokens}
+
+    def lost(self) -> list[Resident]:
+        """What is in some slot, and we do not know in which."""
+        return [one for one in self.slots if one.slot is None and one.tokens and not one.parked]
+
+    def settle(self, resident: Resident, slot: int) -> None:
+        """`resident` was put into `slot` by us, as the last one that was used."""
+        self.found(resident, slot)
+        self.turns += 1
+        resident.turn = self.turns
 
     def found(self, resident: Resident, slot: int) -> None:
         """`resident` turned out to be in `slot`; whoever was thought to be there is not."""
@@ -137,6 +189,9 @@ class Residents:
 
     def take(self, resident: Resident, shared: bytes) -> None:
         """A request that shares what stands before the cut `shared` (empty: nothing) is about to change `resident`."""
+        for other in self.endangered(resident):
+            other.slot = None
+            other.parked = not other.empty
         self.turns += 1
         resident.turn = self.turns
         resident.busy = True

@@ -27,6 +27,7 @@ from bioproxy.kv.folder import FolderError
 from bioproxy.kv.pause import Pause
 from bioproxy.kv.policy import Refusal, mib
 from bioproxy.kv.resident import Resident
+from bioproxy.kv.shelf import Shelf
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.kv.store import Store
 
@@ -61,7 +62,8 @@ class Saver:
         if not await self.may_save(snapshot):
             return False
         temporary = temporary_name(snapshot.id)
-        self.store.pending.add(temporary)
+        shelf = self.store.shelf  # the commit may end when this engine has another folder
+        shelf.pending.add(temporary)
         try:
             saved = await self.write(slot, temporary, snapshot, limit)
             snapshot = await self.accept(saved, temporary, snapshot, resident)
@@ -71,8 +73,8 @@ class Saver:
                 raise
             return False
         resident.saved = snapshot.id
-        self.store.committing[snapshot.id] = snapshot
-        work = self.commit(temporary, snapshot, saved.seconds)
+        shelf.committing[snapshot.id] = snapshot
+        work = self.commit(shelf, temporary, snapshot, saved.seconds)
         task = aio.spawn(work, name=f"commit {snapshot.name}")
         self.commits.add(task)
         task.add_done_callback(self.commits.discard)
@@ -190,10 +192,10 @@ class Saver:
 
     # after the grant
 
-    async def commit(self, temporary: str, snapshot: Snapshot, seconds: float) -> bool:
+    async def commit(self, shelf: Shelf, temporary: str, snapshot: Snapshot, seconds: float) -> bool:
         """Make the written file a snapshot; a disk that refuses pauses saving."""
         try:
-            kept = await self.store.commit(temporary, snapshot, seconds=seconds)
+            kept = await shelf.commit(temporary, snapshot, seconds=seconds, step=self.store.step)
         except files.Unverified as error:
             self.pause.enter("short", f"a slot file changed under our hands: {error.message}")
         except OSError as error:
@@ -201,9 +203,9 @@ class Saver:
         else:
             if kept is not None:
                 self.pause.leave(proved=True)
-            return kept is not None and kept.id in self.store.index.snapshots
+            return kept is not None and kept.id in shelf.index.snapshots
         finally:
-            self.store.committing.pop(snapshot.id, None)
+            shelf.committing.pop(snapshot.id, None)
         return False
 
     async def settle(self, deadline: float) -> None:

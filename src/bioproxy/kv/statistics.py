@@ -48,6 +48,9 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache at one moment. Bytes, tokens, seconds; `restores` by status, `dropped` and `refused` by reason.
 
+    In a folder that several engines share, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
+    and `written_today` are the folder's.
+
     `snapshots` and `bytes` leave out what each build leaves behind to try upgrades on (builds.py): nobody's prompt.
     """
 
@@ -97,12 +100,12 @@ def statistics(keeper: Keeper) -> KvStatistics:
         snapshots=len(snapshots),
         bytes=sum(one.size for one in snapshots),
         budget=store.budget,
-        free=store.free,
+        free=store.shelf.free,
         written_today=store.today(),
         slots=tuple(of_slot(slot) for slot in keeper.residents.slots),
         speeds=keeper.speeds,
         restores=dict(keeper.actions.restores),
-        dropped=dict(store.dropped),
+        dropped=store.dropped,
         refused=dict(keeper.saver.refused),
     )
 

@@ -1,294 +1,198 @@
-"""The snapshots of one engine's folder: the table and the disk kept in step.
+"""One engine's side of a snapshot folder: which snapshots are its own, and what was learnt about it.
 
-One lock orders everything that changes the folder, so that a newer snapshot of a conversation is never overtaken by the
-one it replaces. The table (index.py) is only touched on the loop's thread and only after the disk agreed; reading it
-needs no lock. Nothing here talks to the engine: slot actions are saver.py's and restorer.py's business.
+The folder itself (table, disk, lock, budget) is a `Shelf`, which several engines may share. Before the engine's folder
+is known there is an empty one, so that nobody has to ask whether there is any. A store lives as long as its keeper: its
+engine may be stopped and started, as the same model or another, and may even come back with another folder.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from bioproxy.config.schema import Kv
-from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
-from bioproxy.kv import files, policy
-from bioproxy.kv.folder import Folder, FolderError
+from bioproxy.events import Bus
+from bioproxy.kv import files
+from bioproxy.kv.folder import Folder
 from bioproxy.kv.index import Index, Scope
-from bioproxy.kv.knowledge import Knowledge, Ledger, Use
-from bioproxy.kv.policy import Refusal, Value
+from bioproxy.kv.knowledge import Knowledge
+from bioproxy.kv.policy import Refusal
+from bioproxy.kv.shelves import Shelves
 from bioproxy.kv.snapshot import Snapshot
-
-log = logging.getLogger(__name__)
 
 
 class Store:
-    """Snapshots on disk, for the engine with the present `scope`. `wall`: unix time; `step`: hears a commit's steps."""
+    """Snapshots for the engine with the present `scope`. `step` hears a commit's steps.
+
+    Without `shelves` the folder is this store's alone, and it counts everything in there as its own to show.
+    """
 
     def __init__(
         self,
         *,
         config: Kv,
         bus: Bus,
-        wall: Callable[[], float] = time.time,
+        shelves: Shelves | None = None,
         step: Callable[[str], None] = files.quiet,
     ) -> None:
         self.config = config
         self.bus = bus
-        self.wall = wall
         self.step = step
+        self.sole = shelves is None
+        self.shelves = shelves or Shelves(config, bus=bus)
+        self.shelf = self.shelves.nowhere()
         self.path: Path | None = None  # the folder that we want, whether or not it can be had
-        self.folder: Folder | None = None
-        self.index = Index()
-        self.ledger = Ledger()
-        self.knowledge = Knowledge()
         self.scope = Scope()
-        self.lock = asyncio.Lock()
-        self.pending: set[str] = set()  # temporary files that wait for their commit
-        self.committing: dict[str, Snapshot] = {}  # written by the engine, not yet verified for good
-        self.pinned: set[str] = set()  # snapshots that are being read
+        self.nameless = Knowledge()  # of an engine that must have no snapshots
+        self.knowledge = self.nameless
         self.current: dict[str, str] = {}  # prefix to the version that is in use
-        self.budget = config.disk_budget
-        self.free = 0
-        self.dropped: Counter[str] = Counter()
-        self.dirty: set[str] = set()  # quarantined or adopted, and the sidecar does not say so yet
-        self.flushed = b""
+
+    # the folder
 
     async def open(self, path: Path) -> None:
-        """Own the folder at `path` and read what is in it. Raises FolderError; there is no folder then."""
+        """Have the folder at `path`; at once where it is ours already. Raises FolderError; there is no folder then."""
         self.path = path
-        async with self.lock:
-            if self.folder is not None and self.folder.path != path:
-                await self.shut()
-            again = self.folder is not None and await asyncio.to_thread(self.folder.holds)
-            folder = self.folder or Folder(path)
-            await self.write_marks()
-            try:
-                await asyncio.to_thread(folder.occupy)
-                await asyncio.to_thread(folder.probe)
-                found = await asyncio.to_thread(folder.load, frozenset(self.pending))
-            except FolderError:
-                folder.leave()
-                self.folder = None
-                self.index = Index()
-                raise
-            self.folder = folder
-            self.index = Index()
-            self.ledger = self.ledger if again else found.ledger
-            for snapshot in found.snapshots:
-                self.index.add(with_use(snapshot, self.ledger))
-        for name, reason in found.removed:
-            log.info("removed %s: %s", name, reason)
+        shelf = await self.shelves.at(path)
+        before, self.shelf = self.shelf, shelf
+        shelf.users.add(self)
+        if before is not shelf:
+            await before.leave(self)
+        await shelf.open()
 
     async def reopen(self) -> None:
         """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
-        if self.path is None:
-            return
-        async with self.lock:
-            if self.folder is not None and await asyncio.to_thread(self.folder.holds):
-                await asyncio.to_thread(self.folder.probe)
-                return
-        await self.open(self.path)
-
-    async def shut(self) -> None:
-        """Write the ledger and give the folder back; the lock is held by the caller."""
-        if self.folder is not None:
-            await self.write_marks()
-            await self.write_ledger()
-            self.folder.leave()
-            self.folder = None
+        if self.path is not None:
+            await self.shelf.reopen()
 
     async def close(self) -> None:
-        """Give the folder back, its ledger written."""
-        async with self.lock:
-            await self.shut()
+        """The engine needs its folder no more."""
+        await self.shelf.leave(self)
 
     def use(self, fingerprint: str, build: str) -> None:
-        """From now on the engine is this one; what was learnt about it before counts."""
-        self.ledger.engines[fingerprint] = self.ledger.engines.get(fingerprint, Knowledge(build=build)).upgraded(build)
-        self.knowledge = self.ledger.engines[fingerprint]
+        """From now on the engine is this one; what was learnt about it before counts. Empty: it is no one yet."""
         self.scope = Scope(fingerprint, build)
+        if not fingerprint:
+            self.knowledge = self.nameless = self.nameless.upgraded(build)
+            return
+        shelf, engines = self.shelf, self.shelf.ledger.engines
+        self.knowledge = engines[fingerprint] = engines.get(fingerprint, Knowledge(build=build)).upgraded(build)
+        shelf.scopes[fingerprint] = self.scope
+        shelf.current.setdefault(fingerprint, {}).update(self.current)
+        if 0 < self.config.disk_budget != shelf.config.disk_budget:
+            shelf.limits[fingerprint] = self.config.disk_budget
+
+    def wants(self, prefix: str, version: str) -> None:
+        """`version` is what the template behind `prefix` says now: its snapshot is needed."""
+        self.current[prefix] = version
+        if (known := self.shelf.current.get(self.scope.fingerprint)) is not None:
+            known[prefix] = version
+
+    # looking
+
+    @property
+    def wall(self) -> Callable[[], float]:
+        """Unix time."""
+        return self.shelf.wall
+
+    @wall.setter
+    def wall(self, clock: Callable[[], float]) -> None:
+        self.shelf.wall = clock
+
+    @property
+    def folder(self) -> Folder | None:
+        """The folder while it is ours."""
+        return self.shelf.folder
+
+    @property
+    def index(self) -> Index:
+        """Everybody's snapshots in the folder; `scope` tells which are this engine's."""
+        return self.shelf.index
+
+    @property
+    def pending(self) -> set[str]:
+        """Temporary files that wait for their commit."""
+        return self.shelf.pending
+
+    @property
+    def committing(self) -> dict[str, Snapshot]:
+        """What was written by an engine and is not yet verified for good."""
+        return self.shelf.committing
+
+    @property
+    def pinned(self) -> set[str]:
+        """Snapshots that are being read."""
+        return self.shelf.pinned
+
+    @property
+    def budget(self) -> int:
+        """Bytes that a snapshot of this engine may have."""
+        return self.shelf.allowed(self.scope.fingerprint)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Snapshots that left the folder, by reason: this engine's, or all where the folder is ours alone."""
+        found: dict[str, int] = {}
+        for (fingerprint, reason), count in self.shelf.dropped.items():
+            if self.sole or fingerprint == self.scope.fingerprint:
+                found[reason] = found.get(reason, 0) + count
+        return found
+
+    def listed(self) -> tuple[Snapshot, ...]:
+        """The snapshots that this engine shows, the last used first: its own, or all where the folder is ours alone."""
+        own = self.scope.fingerprint
+        found = [one for one in self.index.snapshots.values() if self.sole or (own and one.fingerprint == own)]
+        return tuple(sorted([one for one in found if not one.reference], key=lambda one: -one.used))
+
+    def has(self, identity: str) -> bool:
+        """Whether this snapshot is on disk, or about to be."""
+        return self.shelf.has(identity)
+
+    def today(self) -> int:
+        """Bytes written into the folder on the present day (UTC)."""
+        return self.shelf.today()
+
+    def measure(self) -> None:
+        """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
+        self.shelf.measure()
+
+    def refusal(self, snapshot: Snapshot) -> Refusal | None:
+        """Whether the disk and the budget allow a file like `snapshot`."""
+        return self.shelf.refusal(snapshot)
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether room can be made for `snapshot` without throwing out what is worth more."""
+        return self.shelf.fits(snapshot)
+
+    # changes
 
     def adopt(self, snapshots: Iterable[Snapshot]) -> None:
         """Take snapshots of another build as the present one's, which was proved to read them."""
         for snapshot in snapshots:
-            self.index.add(msgspec.structs.replace(snapshot, build=self.scope.build))
-            self.dirty.add(snapshot.id)
-
-    def has(self, identity: str) -> bool:
-        """Whether this snapshot is on disk, or about to be."""
-        return identity in self.index.snapshots or identity in self.committing
-
-    # what may be written
-
-    def today(self) -> int:
-        """Bytes written on the present day (UTC)."""
-        day = datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
-        if self.ledger.day != day:
-            self.ledger.day, self.ledger.written = day, 0
-        return self.ledger.written
-
-    def measure(self) -> None:
-        """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
-        if self.folder is None:
-            raise FolderError(f"the snapshot folder {self.path} cannot be used")
-        self.free = self.folder.free()
-        self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
-
-    def refusal(self, snapshot: Snapshot) -> Refusal | None:
-        """Whether the disk and the budget allow a file like `snapshot` (its size is an estimate); after `measure`."""
-        refused = policy.refuses(
-            snapshot.size,
-            budget=self.budget,
-            free=self.free,
-            min_free=self.config.min_free,
-            written=self.today(),
-            write_budget=self.config.write_budget,
-        )
-        if refused is not None or self.fits(snapshot):
-            return refused
-        reason = "the disk budget is full of snapshots that are worth more; raise kv.disk_budget"
-        return Refusal("budget", reason, pauses=False)
-
-    def fits(self, snapshot: Snapshot) -> bool:
-        """Whether room can be made for `snapshot` without throwing out what is worth more."""
-        replaced = sum(one.size for one in self.index.ancestors(snapshot))
-        excess = self.index.size - replaced + snapshot.size - self.budget
-        if excess <= 0:
-            return True
-        added = Index()
-        added.add(snapshot)
-        mine = added.values(now=self.wall(), scope=self.scope, current=self.current)
-        return snapshot.id not in policy.evict([*self.values(), *mine], excess)
-
-    def values(self) -> list[Value]:
-        """What the eviction chooses from."""
-        return self.index.values(now=self.wall(), scope=self.scope, current=self.current, spare=frozenset(self.pinned))
-
-    # changes
+            self.shelf.index.add(msgspec.structs.replace(snapshot, build=self.scope.build))
+            self.shelf.dirty.add(snapshot.id)
 
     async def commit(self, temporary: str, snapshot: Snapshot, *, seconds: float) -> Snapshot | None:
-        """Make the engine's temporary file a snapshot, and room for it. None (and a log line) where that failed.
-
-        `seconds`: what the engine took to write it. Raises OSError where the disk refuses, Unverified for a bad file.
-        """
-        async with self.lock:
-            if self.folder is None:
-                self.pending.discard(temporary)
-                return None
-            try:
-                kept = await asyncio.to_thread(files.commit, self.folder.path, temporary, snapshot, step=self.step)
-            finally:
-                self.pending.discard(temporary)
-            self.index.add(kept)
-            self.today()
-            self.ledger.written += kept.size
-            for old in self.index.ancestors(kept):
-                await self.take_away(old, "replaced")
-            await self.make_room()
-        if not kept.reference:
-            self.bus.publish(SnapshotSaved(prefix=kept.prefix, tokens=kept.tokens, bytes=kept.size, seconds=seconds))
-        return kept
-
-    async def make_room(self) -> None:
-        """Drop the least valuable until the budget holds; the lock is held."""
-        for identity in policy.evict(self.values(), self.index.size - self.budget):
-            await self.take_away(self.index.snapshots[identity], "budget")
+        """Make the engine's temporary file a snapshot, and room for it; see `Shelf.commit`."""
+        return await self.shelf.commit(temporary, snapshot, seconds=seconds, step=self.step)
 
     async def drop(self, snapshots: Iterable[Snapshot], reason: str) -> None:
-        """Remove snapshots from table and disk; `reason` as in events.SnapshotDropped."""
-        async with self.lock:
-            for snapshot in snapshots:
-                await self.take_away(snapshot, reason)
-
-    async def take_away(self, snapshot: Snapshot, reason: str) -> None:
-        """Remove one; the lock is held. A file that cannot be removed is forgotten all the same, and never used."""
-        if self.index.remove(snapshot.id) is None:
-            return
-        self.ledger.uses.pop(snapshot.id, None)
-        if self.folder is not None:
-            try:
-                await asyncio.to_thread(files.remove, self.folder.path, snapshot)
-            except OSError as error:
-                log.warning("cannot remove %s: %s", snapshot.name, error.strerror)
-        if not snapshot.reference:
-            self.dropped[reason] += 1
-            self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason=reason, bytes=snapshot.size))
+        """Remove snapshots from table and disk."""
+        await self.shelf.drop(snapshots, reason)
 
     def mark(self, snapshot: Snapshot, reason: str) -> None:
-        """Never use `snapshot` again, and say why in the list; its file goes when room is needed.
-
-        The sidecar hears of it at the next `look_after`.
-        """
-        known = self.index.snapshots.get(snapshot.id)
-        if known is None or known.quarantined:
-            return
-        self.index.add(msgspec.structs.replace(known, quarantined=reason))
-        self.dirty.add(snapshot.id)
-        self.dropped["quarantined"] += 1
-        log.warning("snapshot %s is not used any more: %s", snapshot.name, reason)
-        self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason="quarantined", bytes=snapshot.size))
+        """Never use `snapshot` again, and say why in the list."""
+        self.shelf.mark(snapshot, reason)
 
     async def quarantine(self, snapshot: Snapshot, reason: str) -> None:
-        """The same, and on disk when this returns: what may have killed the engine must not be tried again."""
-        self.mark(snapshot, reason)
-        async with self.lock:
-            await self.write_marks()
-
-    async def write_marks(self) -> None:
-        """Write the sidecars of quarantined and adopted snapshots; the lock is held."""
-        while self.dirty and self.folder is not None:
-            snapshot = self.index.snapshots.get(self.dirty.pop())
-            if snapshot is not None:
-                try:
-                    await asyncio.to_thread(self.folder.describe, snapshot)
-                except OSError as error:
-                    log.warning("cannot describe %s anew: %s", snapshot.name, error.strerror)
+        """The same, and on disk when this returns."""
+        await self.shelf.quarantine(snapshot, reason)
 
     def used(self, snapshot: Snapshot, *, gained: float = 0.0) -> None:
         """`snapshot` served a request and spared `gained` seconds of prefill."""
-        known = self.index.snapshots.get(snapshot.id)
-        if known is None:
-            return
-        use = Use(self.wall(), known.uses + 1, known.gained + max(0.0, gained))
-        self.ledger.uses[snapshot.id] = use
-        self.index.snapshots[snapshot.id] = msgspec.structs.replace(
-            known, used=use.used, uses=use.uses, gained=use.gained
-        )
+        self.shelf.used(snapshot, gained=gained)
 
     async def look_after(self) -> None:
-        """Housekeeping: age out, make room, remove leftovers, keep the ledger. Raises FolderError."""
-        if self.folder is None:
-            return
-        old = self.index.aged(before=self.wall() - self.config.max_age)
-        await self.drop([one for one in old if one.id not in self.pinned], "aged")
-        async with self.lock:
-            if self.folder is not None:
-                await asyncio.to_thread(self.measure)
-            await self.make_room()
-            await self.write_marks()
-            await self.write_ledger()
-
-    async def write_ledger(self) -> None:
-        """Keep the ledger if it changed; the lock is held. A full disk only costs what was learnt since."""
-        data = msgspec.json.encode(self.ledger)
-        if self.folder is not None and data != self.flushed:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.folder.write_ledger, data)
-                self.flushed = data
-
-
-def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
-    """Add what the ledger knows of its uses."""
-    use = ledger.uses.get(snapshot.id)
-    if use is None:
-        return snapshot
-    return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
+        """Housekeeping of the folder. Raises FolderError."""
+        await self.shelf.look_after()

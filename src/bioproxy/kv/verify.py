@@ -25,10 +25,10 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 async def verify(store: Store) -> tuple[Verified, ...]:
-    """Every snapshot of the open folder, the largest first."""
+    """Every snapshot that this engine shows, the largest first."""
     if store.folder is None:
         return ()
-    snapshots = [one for one in store.index.snapshots.values() if not one.reference]
+    snapshots = store.listed()
     path = store.folder.path
     return tuple([await asyncio.to_thread(examine, path, one) for one in sorted(snapshots, key=lambda one: -one.size)])
 

@@ -7,7 +7,7 @@ are neighbours that do not import each other.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -40,6 +40,8 @@ class Prepared(msgspec.Struct):
     `failed` (the slot is empty now; the engine evaluates) or `skipped` (a snapshot would have helped and was not used;
     `reason` says why). `seconds`: restoring; `save_seconds`: saving what was displaced; `expected`: tokens that should
     come from the cache. `exact`: the request extends the whole snapshot, so fewer cached tokens are a fault (rule 6).
+    `earlier`: seconds of a restore that was made before this request was let in (rule 21). `parked`: what was restored
+    went through the server's RAM cache since, so fewer tokens say nothing about the snapshot.
     """
 
     status: Status = ""
@@ -48,6 +50,8 @@ class Prepared(msgspec.Struct):
     snapshot: Snapshot | None = None
     expected: int = 0
     exact: bool = False
+    earlier: float = 0.0
+    parked: bool = False
     reason: str = ""
     place: Resident | None = None  # the slot that this request will change, as far as we can tell
 
@@ -67,6 +71,14 @@ class GrantLike(Protocol):
 
     def release(self, *, cut: bool = False) -> None:
         """Give the engine back; `cut`: it may still be at work."""
+
+
+@runtime_checkable
+class StopGateLike(Protocol):
+    """What the save before a stop needs of the gate."""
+
+    async def acquire(self, *, work: Literal["background"], exclusive: Literal[True], last: Literal[True]) -> GrantLike:
+        """Wait for the engine, alone, also when the gate lets nobody else in any more."""
 
 
 class GateLike(Protocol):

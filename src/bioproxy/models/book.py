@@ -107,14 +107,20 @@ class Book:
         self.effects.append(Stop(record.name, record.life, reason, grace, displaced_by))
 
     def gone(self, record: Record, now: float, reason: str) -> None:
-        """No process is left: clear what belonged to it. Who ran on it sees its connection break."""
+        """No process is left: clear what belonged to it. Who ran on it sees its connection break.
+
+        One that dies soon after it was ready counts as a failed start: nobody shall wait for it again and again. But
+        if a request ran, that may be the cause, and it is worth a second process, once.
+        """
+        early = record.state is State.READY and now - record.since < SOUND
+        unsound = early and (not record.running or record.crashed)
+        record.crashed = early
         for ticket in record.running:
             ticket.place = Place.DONE
         record.running.clear()
         record.leaving = None
         record.lingers_until = -math.inf
         record.ended_at = now
-        unsound = record.state is State.READY and now - record.since < SOUND
         self.change(record, Event.UNSOUND if unsound else Event.ENDED, now, reason)
         if record.removed:
             del self.records[record.name]

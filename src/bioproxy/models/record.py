@@ -76,6 +76,7 @@ class Record:
         self.lingers_until = -math.inf
         self.ended_at = -math.inf
         self.failures = 0  # in a row
+        self.crashed = False  # its last process died soon after it was ready
         self.retry_at = 0.0
         self.reason = ""  # the newest failure's
         self.tokens = 0
@@ -121,6 +122,7 @@ class Record:
         """Forget the failures: somebody asked explicitly, or the configuration changed."""
         self.failures = 0
         self.retry_at = 0.0
+        self.crashed = False
 
     def cost(self, now: float) -> float:
         """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""

@@ -27,10 +27,11 @@ TRIMMED = 32 << 10  # bytes from which it forgets the older ones
 class Tail:
     """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time()).
 
-    `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached.
+    `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached. With
+    `collect` everything is kept besides, up to a limit.
     """
 
-    __slots__ = ("first", "forgotten", "held", "opening", "pieces")
+    __slots__ = ("copy", "first", "forgotten", "held", "most", "opening", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -38,6 +39,16 @@ class Tail:
         self.forgotten = 0
         self.first: float | None = None
         self.opening = b""
+        self.copy: list[bytes] | None = None
+        self.most = 0
+
+    def collect(self, most: int) -> None:
+        """Keep the whole body, unless it has more than `most` bytes."""
+        self.copy, self.most = [], most
+
+    def whole(self) -> bytes | None:
+        """The whole body, where it was collected and was not too large."""
+        return None if self.copy is None else b"".join(self.copy)
 
     def add(self, data: bytes) -> None:
         """Take note of a piece; constant time per piece, for the older ones are dropped many at a time."""
@@ -47,6 +58,10 @@ class Tail:
             self.first = asyncio.get_running_loop().time()
             self.opening = data[:KEPT]
         self.pieces.append(data)
+        if self.copy is not None:
+            self.copy.append(data)
+            if self.total + len(data) > self.most:
+                self.copy = None
         self.held = held = self.held + len(data)
         if held > TRIMMED:
             self.trim()

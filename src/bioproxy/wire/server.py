@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ Handler = Callable[[Request, Responder], Awaitable[None]]
 ErrorBody = Callable[[BioproxyError, str], tuple[Headers, bytes]]
 BACKLOG = 4096  # connections that the system may hold for us; its own limit applies too
 CLEAN_UP = 5.0  # seconds that cancelled handlers get for their `finally`
+TLS_GOODBYE = 2.0  # seconds that a client gets to answer the end of TLS; most send nothing, and nothing is lost
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
@@ -74,15 +76,23 @@ class Server:
         """The port that is listened on (the one asked for may have been 0)."""
         return self.addresses[0][1]
 
-    async def listen(self, host: str, port: int) -> None:
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Open `host` (a name, an address, or "" for all) on `port`; 0 takes any that is free.
 
-        ConfigError where it cannot be had, with a sentence that says why.
+        With `tls` (tls.py makes one) clients must speak TLS; their handshake has the time of a head. ConfigError
+        where the port cannot be had, with a sentence that says why.
         """
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
         for listener in await bind(self.loop, host, port):
-            opened = await self.loop.create_server(lambda: ServerConnection(self), sock=listener, backlog=BACKLOG)
+            opened = await self.loop.create_server(
+                lambda: ServerConnection(self),
+                sock=listener,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=self.limits.head_timeout if tls else None,
+                ssl_shutdown_timeout=TLS_GOODBYE if tls else None,
+            )
             self.listeners.append(opened)
             self.addresses.append(listener.getsockname()[:2])
         if self.sweeper is None:

@@ -41,8 +41,16 @@ class PoolStatistics(msgspec.Struct, frozen=True):
 class Pool:
     """Connections to one engine. Times are in seconds."""
 
-    def __init__(self, origin: Origin, *, connect_timeout: float = 5.0, idle_timeout: float = 4.0) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        connect_timeout: float = 5.0,
+        idle_timeout: float = 4.0,
+        head_timeout: float = 0.0,  # from the request to the head of its answer; 0: as long as it takes
+    ) -> None:
         self.origin = origin
+        self.head_timeout = head_timeout
         self.connect_timeout = connect_timeout
         self.idle_timeout = idle_timeout
         self.host = origin.authority.encode("ascii", "surrogateescape")
@@ -81,8 +89,17 @@ class Pool:
         self.active.add(connection)
         response = connection.exchange(head, body, head_only=head_only)
         try:
-            while not response.seen and response.error is None:
-                await response.wait()
+            if not self.head_timeout:
+                while not response.seen and response.error is None:
+                    await response.wait()
+                return response
+            async with asyncio.timeout(self.head_timeout):
+                while not response.seen and response.error is None:
+                    await response.wait()
+        except TimeoutError:
+            response.abort()
+            message = f"no answer within {self.head_timeout:g} s (responseHeader) from {self.origin}"
+            raise EngineUnavailable(message, status=504) from None
         except BaseException:
             response.abort()
             raise
@@ -199,6 +216,10 @@ class Pool:
         if self.open:
             self.gone.clear()
             await self.gone.wait()
+
+    def reopen(self) -> None:
+        """Take requests again after `close`: another process listens there now."""
+        self.closing = False
 
     def statistics(self) -> PoolStatistics:
         """The counts of now and since the start."""

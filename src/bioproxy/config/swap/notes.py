@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from bioproxy.config.tree import Node
+from bioproxy.config.tree import Node, Origin
 from bioproxy.errors import ConfigError, Problem
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -73,6 +73,10 @@ class Notes:
         if file >= len(self.files):
             return ""
         return f"{self.files[file]}:{local}" if local else self.files[file]
+
+    def origin(self, line: int) -> Origin:
+        """The same, as the origin of a value."""
+        return Origin("file", self.where(line))
 
     def at(self, path: Path, message: str) -> Problem:
         """A message about a path of the tree."""

@@ -6,49 +6,42 @@ problem, not an unknown key that has no effect, for these keys are written for u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from bioproxy.config.convert import Converter
+from bioproxy.config.convert import Converter, Resolve
 from bioproxy.config.keys import KEYS
 from bioproxy.config.nearest import unknown_key
 from bioproxy.config.schema import Prefix
 from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.notes import STRIDE, Notes, Path, dotted
-from bioproxy.config.tree import Node, Origin, describe_value, join
+from bioproxy.config.swap.notes import Notes, Path, dotted
+from bioproxy.config.tree import Node, describe_value, join
 
 Json: TypeAlias = Any
 
 OPTIONS = {path.removeprefix("kv."): option for path, option in KEYS.items() if path.startswith("kv.")}
 
 
-def own_keys(
-    name: str, node: Node, model: Model, *, resolvers: tuple[Callable[[str], str], ...], notes: Notes
-) -> Model:
-    """The model with its `kv` and `prefixes`. `resolvers`: per file, what makes a path in it absolute."""
+def own_keys(name: str, node: Node, model: Model, *, resolve: Resolve, notes: Notes) -> Model:
+    """The model with its `kv` and `prefixes`. `resolve` makes a path in them absolute."""
     if not isinstance(node.value, dict):
         return model
     kv, prefixes = node.value.get("kv"), node.value.get("prefixes")
     changes: dict[str, Any] = {}
     if kv is not None and kv.value is not None:
-        converter = _converter(kv, resolvers, notes)
+        converter = Converter(origin=notes.origin, resolve=resolve)
         changes["kv"] = _kv(kv, ("models", name, "kv"), converter)
         notes.problems += converter.problems
     if prefixes is not None and prefixes.value is not None:
-        converter = _converter(prefixes, resolvers, notes)
+        converter = Converter(origin=notes.origin, resolve=resolve)
         path = dotted(("models", name, "prefixes"))
         found = converter.convert(prefixes, KEYS["prefixes"].kind, path)
         notes.problems += converter.problems
         changes["prefixes"] = _normal({} if found is UNSET else found, ("models", name, "prefixes"), notes)
     return replace(model, **changes) if changes else model
-
-
-def _converter(node: Node, resolvers: tuple[Callable[[str], str], ...], notes: Notes) -> Converter:
-    file = node.line // STRIDE
-    return Converter(origin=lambda line: Origin("file", notes.where(line)), resolve=resolvers[file])
 
 
 def _kv(node: Node, path: Path, converter: Converter) -> dict[str, Json]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from bioproxy.config.convert import Resolve
 from bioproxy.config.nearest import top_names
 from bioproxy.config.sources import SCHEMA_KEY, parse, relative_to
 from bioproxy.config.swap.decode import Decoder
@@ -44,18 +45,22 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Read(msgspec.Struct, frozen=True):
-    """A SwapConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is."""
+    """A SwapConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is.
+
+    `resolve` makes a path in those absolute, seen from the folder of the file that it stands in.
+    """
 
     config: SwapConfig
     own: dict[str, Node]
     notes: Notes
+    resolve: Resolve
 
 
-def is_swap(text: str) -> bool:
+def is_swap(text: str, path: str = "") -> bool:
     """Whether a config is written in llama-swap's dialect: it has `models` or `peers` at the top."""
     if not text.lstrip("\ufeff \t\r\n").startswith("{"):
         return TOP_KEY.search(text) is not None  # at a line's beginning no other part of YAML can stand
-    root = parse(text, "").root
+    root = parse(text, path).root
     return root is not None and isinstance(root.value, dict) and not {"models", "peers"}.isdisjoint(root.value)
 
 
@@ -66,6 +71,16 @@ def read_swap(sources: Sequence[Source], *, environment: Mapping[str, str]) -> S
 
 def read(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
     """As `read_swap`, with what the loader of the own keys needs."""
+    found = gather(sources, environment=environment)
+    found.notes.stop_at_problems()
+    return found
+
+
+def gather(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
+    """As `read`, but problems stay in the notes, so that a loader can add those of its own keys.
+
+    Raises ConfigError only for texts that are no config at all.
+    """
     if not sources:
         raise ConfigError([Problem("no configuration sources found")])
     notes = Notes([source.path for source in sources])
@@ -78,23 +93,27 @@ def read(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
     assert isinstance(members, dict)
     own = {key: node for key, node in members.items() if key in OWN}
     file = _decode(Node({key: node for key, node in members.items() if key not in OWN}), expanded, notes)
-    resolvers = tuple(relative_to(_folder(source.path), environment) for source in sources)
+    resolve = _resolver(sources, environment)
     models = members.get("models", Node({})).value
     if isinstance(models, dict):
         filled = {
-            name: own_keys(name, models[name], model, resolvers=resolvers, notes=notes)
+            name: own_keys(name, models[name], model, resolve=resolve, notes=notes)
             for name, model in file.models.items()
         }
         file = replace(file, models=filled)
-    config = settle(file, notes)
-    notes.stop_at_problems()
     config = replace(
-        config,
+        settle(file, notes),
         own={key: builtins(node) for key, node in own.items()},
         unknown=tuple(notes.unknown),
         warnings=tuple(notes.warnings),
     )
-    return Read(config, own, notes)
+    return Read(config, own, notes, resolve)
+
+
+def _resolver(sources: Sequence[Source], environment: Mapping[str, str]) -> Resolve:
+    """What makes a path absolute by the file that its line is in."""
+    each = [relative_to(_folder(source.path), environment) for source in sources]
+    return lambda path, line: each[line // STRIDE](path, line)
 
 
 def _folder(path: str) -> str:

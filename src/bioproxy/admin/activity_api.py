@@ -1,0 +1,141 @@
+"""The activity table, the captures and the cancelling of requests over HTTP, as llama-swap has them.
+
+    GET  /api/metrics/activity        rows, newest first: filters, order, pages
+    GET  /api/metrics/stats           sums and distributions of one model or all
+    GET  /api/captures/{id}           one request and its answer in full
+    POST /api/inflight/{id}/cancel    end a request that is under way
+
+The messages of refused queries keep llama-swap's wording, for scripts match on them; how an error looks as a whole is
+decided where the routes are mounted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from bioproxy.admin.activity_row import Filters
+from bioproxy.admin.activity_sql import SORTS
+from bioproxy.admin.activity_store import ActivityStore
+from bioproxy.admin.admin import ALWAYS, Question, answer
+from bioproxy.admin.captures import Captures
+from bioproxy.errors import NotFound, RequestError
+
+INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+LARGEST = (1 << 63) - 1
+MOST_ROWS = 999
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class ActivityApi:
+    """The handlers. `cancel` ends a request by its id and says whether there was one."""
+
+    def __init__(self, *, store: ActivityStore, captures: Captures, cancel: Callable[[str], bool]) -> None:
+        self.store = store
+        self.captures = captures
+        self.end_request = cancel
+
+    async def activity(self, question: Question) -> None:
+        """One page of the table."""
+        page = await self.store.query(filters_of(question.request.query))
+        rows = [replace(row, has_capture=self.captures.has(row.id)) for row in page.data]
+        answer(question.responder, replace(page, data=rows))
+
+    async def stats(self, question: Question) -> None:
+        """Sums and distributions; `?model=` narrows them to one."""
+        answer(question.responder, await self.store.stats(first(question.request.query, "model")))
+
+    async def capture(self, question: Question) -> None:
+        """One capture, by the id of its row."""
+        identity = integer(question.parameters["id"])
+        if identity is None:
+            raise RequestError("invalid capture ID")
+        found = await self.captures.json(identity)
+        if found is None:
+            raise NotFound("capture not found")
+        question.responder.send(200, [(b"Content-Type", b"application/json"), *ALWAYS], found)
+
+    async def cancel(self, question: Question) -> None:
+        """End a request that is under way."""
+        if not self.end_request(question.parameters["id"]):
+            raise NotFound("inflight request not found")
+        answer(question.responder, {"msg": "ok"})
+
+
+def filters_of(query: list[tuple[str, str]]) -> Filters:
+    """What the query of `/api/metrics/activity` asks for; RequestError with llama-swap's words where it is wrong."""
+    filters = Filters(
+        models=tuple(model for name, value in query if name == "model" and (model := value.strip())),
+        limit=limit_of(first(query, "limit")),
+        page=positive(query, "page") or 1,
+        sort=first(query, "sort") or "id",
+        order=first(query, "order").lower() or "desc",
+        min_id=positive(query, "min_id"),
+        max_id=positive(query, "max_id"),
+    )
+    if filters.sort not in SORTS:
+        raise RequestError("invalid sort column")
+    if filters.order not in {"asc", "desc"}:
+        raise RequestError("order must be asc or desc")
+    if filters.max_id and filters.min_id > filters.max_id:
+        raise RequestError("min_id must be <= max_id")
+    start, end = time_of(query, "start"), time_of(query, "end")
+    if start is not None and end is not None and start > end:
+        raise RequestError("start must be before end")
+    return replace(filters, start=seconds(start), end=seconds(end))
+
+
+def first(query: list[tuple[str, str]], name: str) -> str:
+    """The first value of `name`, without blanks around it; "" where there is none."""
+    return next((value.strip() for key, value in query if key == name), "")
+
+
+def integer(text: str) -> int | None:
+    """A whole number of at most 64 bits, or None."""
+    if INTEGER.fullmatch(text) is None or len(text) > 20:
+        return None
+    return value if abs(value := int(text)) <= LARGEST else None
+
+
+def limit_of(text: str) -> int:
+    """How many rows a page has."""
+    if not text:
+        return Filters().limit
+    limit = integer(text)
+    if limit is None:
+        raise RequestError("invalid limit")
+    if not 1 <= limit <= MOST_ROWS:
+        raise RequestError(f"limit must be between 1 and {MOST_ROWS}")
+    return limit
+
+
+def positive(query: list[tuple[str, str]], name: str) -> int:
+    """A number of 1 or more; 0 where none is given."""
+    text = first(query, name)
+    if not text:
+        return 0
+    value = integer(text)
+    if value is None or value < 1:
+        raise RequestError(f"{name} must be >= 1")
+    return value
+
+
+def time_of(query: list[tuple[str, str]], name: str) -> datetime | None:
+    """A moment, or None where none is given."""
+    text = first(query, name)
+    if not text:
+        return None
+    try:
+        if RFC3339.fullmatch(text) is not None:
+            return datetime.fromisoformat(text)
+    except ValueError:  # the 31st of February
+        pass
+    raise RequestError(f"invalid '{name}' timestamp, use RFC3339 format")
+
+
+def seconds(moment: datetime | None) -> int | None:
+    """Unix time in whole seconds, as the table keeps it."""
+    return None if moment is None else int(moment.timestamp() // 1)

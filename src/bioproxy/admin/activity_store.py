@@ -1,0 +1,217 @@
+"""The activity table: in memory, or in a SQLite file that outlives the program.
+
+The table has llama-swap's columns, so a `store.path` of llama-swap's goes on where it was. SQLite blocks, so one worker
+thread owns the connection and everything runs there in the order in which it was asked for: a row is in the table
+before a question that came after it is answered. `add` only takes a number and puts the row into a queue; the worker
+writes whatever waits in one transaction, so a slow disk makes the transactions larger, not the requests slower.
+
+Disks fail. A row that cannot be written is lost, counted, and said once; requests go on. A file that cannot be opened
+at all is said at the start, and memory is used instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from bioproxy.admin import activity_sql as sql
+from bioproxy.admin.activity_row import Filters, Page, Row, Stats
+from bioproxy.errors import BioproxyError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000  # rows that wait for a disk that does not answer; more are lost
+BUSY_SECONDS = 5.0  # to wait for another program that writes to the file
+AGEING_SECONDS = 3600.0  # between two looks for rows that are too old
+
+
+class StoreStatistics(msgspec.Struct, frozen=True):
+    """Where the table is ("": in memory), rows written, waiting and lost since the start, and what is wrong now."""
+
+    path: str
+    written: int
+    waiting: int
+    lost: int
+    fault: str
+
+
+class ActivityStore:
+    """The rows. `limit` bounds a table in memory, `max_age` (seconds, 0: for ever) one in a file.
+
+    Rows that are added before `start` wait for it; questions must not come before.
+    """
+
+    def __init__(self, *, limit: int = 1000, max_age: float = 0.0) -> None:
+        self.path = ""
+        self.limit = limit
+        self.max_age = max_age
+        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="activity")
+        self.lock = threading.Lock()  # over `next`, `scheduled` and `waiting`, which both threads change
+        self.waiting: deque[Row] = deque()
+        self.scheduled = True  # as `start` will write
+        self.closed = False
+        self.next = 1
+        self.written = self.lost = 0
+        self.fault = ""
+        self.aged: float | None = None
+        self.database: sqlite3.Connection
+
+    @classmethod
+    async def open(cls, path: str | None, limit: int = 1000, *, max_age: float = 0.0) -> ActivityStore:
+        """A table that has started, in the file `path` or in memory (None)."""
+        store = cls(limit=limit, max_age=max_age)
+        await store.start(path)
+        return store
+
+    async def start(self, path: str | None) -> None:
+        """Open the file, or memory for None; never fails, for a table in memory is better than no program."""
+        await self.run(lambda: self.connect(path or ""))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` on the worker, after all that was asked of it before; a BioproxyError where the disk fails."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.worker, work)
+        except sqlite3.Error as error:
+            place = self.path or "memory"
+            raise BioproxyError(f"the activity table in {place} cannot be read: {error}; look at the disk") from error
+        except RuntimeError as error:  # the executor's word for "shut down"
+            raise BioproxyError("the activity table is closed, for bioproxy is stopping", status=503) from error
+
+    def add(self, row: Row) -> int:
+        """Take a row in; its id. Returns at once."""
+        with self.lock:
+            identity, self.next = self.next, self.next + 1
+            if self.closed or len(self.waiting) >= MOST_WAITING:
+                self.lost += 1
+                return identity
+            self.waiting.append(replace(row, id=identity))
+            start, self.scheduled = not self.scheduled, True
+        if start:
+            self.worker.submit(self.write)
+        return identity
+
+    async def query(self, filters: Filters) -> Page:
+        """One page of the rows that fit."""
+        return await self.run(lambda: sql.select(self.database, filters))
+
+    async def stats(self, model: str = "") -> Stats:
+        """Sums and speeds of one model, or of all."""
+        return await self.run(lambda: sql.stats(self.database, model))
+
+    async def close(self) -> None:
+        """Write what waits and close the file; rows that come later are lost."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+        await self.run(self.finish)
+        self.worker.shutdown(wait=False)
+
+    def statistics(self) -> StoreStatistics:
+        """The counts of now and since the start."""
+        return StoreStatistics(self.path, self.written, len(self.waiting), self.lost, self.fault)
+
+    # on the worker
+
+    def connect(self, path: str) -> None:
+        """Open the file, or memory where there is none or it fails."""
+        if path:
+            try:
+                self.database = opened(path)
+                self.path = path
+            except (OSError, sqlite3.Error) as error:
+                self.fault = str(error)
+                log.warning(
+                    "the activity table %s cannot be opened (%s): it is kept in memory until a restart", path, error
+                )
+        if not self.path:
+            self.database = prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+        with self.lock:
+            self.next = max(self.next, sql.next_id(self.database))
+        self.tidy()
+        self.write()
+
+    def write(self) -> None:
+        """Write all that waits, in one transaction."""
+        with self.lock:
+            self.scheduled = False
+            rows = list(self.waiting)
+            self.waiting.clear()
+        if not rows:
+            return
+        try:
+            self.insert(rows)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            with self.lock:
+                self.lost += len(rows)
+            if not self.fault:
+                log.warning("%d rows of activity were lost: %s; more may follow, unsaid", len(rows), error)
+            self.fault = str(error)
+            return
+        self.written += len(rows)
+        if self.fault and self.path:
+            log.warning("activity is written again")
+            self.fault = ""
+        self.tidy()
+
+    def insert(self, rows: list[Row]) -> None:
+        """Insert `rows`; where another program has taken their ids in the same file, the next free ones are theirs."""
+        try:
+            sql.insert(self.database, rows)
+        except sqlite3.IntegrityError:
+            sql.insert(self.database, [replace(row, id=0) for row in rows])
+            with self.lock:
+                self.next = max(self.next, sql.next_id(self.database))
+
+    def tidy(self) -> None:
+        """Take out what is too much in memory, or too old in a file; a failure costs nothing but room."""
+        with contextlib.suppress(sqlite3.Error):  # the next write finds the same fault and says so
+            if not self.path:
+                sql.prune(self.database, self.limit)
+            elif self.aged is None or time.monotonic() - self.aged > AGEING_SECONDS:
+                self.age()
+
+    def age(self) -> None:
+        """Take out rows that ended more than `max_age` seconds ago."""
+        self.aged = time.monotonic()
+        if self.path and self.max_age > 0:
+            sql.forget(self.database, before=int(time.time() - self.max_age))
+
+    def finish(self) -> None:
+        """Write what waits and close."""
+        self.write()
+        self.database.close()
+
+
+def opened(path: str) -> sqlite3.Connection:
+    """The file's connection; a new file can be read by its owner only, for it tells who asked for what."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        return prepared(database)
+    except BaseException:
+        database.close()
+        raise
+
+
+def prepared(database: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, with the table in it; sqlite3.Error where a table of that name has other columns."""
+    database.executescript(sql.SCHEMA)
+    database.execute(f"{sql.SELECT} LIMIT 0")
+    return database

@@ -1,0 +1,181 @@
+"""Requests and answers in full, for whoever wants to see what really went over the wire.
+
+They are private text, so they stay in memory, are never logged, and go with the program. The newest are kept,
+compressed, up to `captureBuffer` MB; the oldest make room. What lets somebody in is taken out of the headers before
+anything is kept, and so are bodies that nobody can read in a browser: sound and pictures (the list is llama-swap's). A
+request that failed has no answer here, its row of the activity table says why.
+
+Compressing takes a millisecond for each 50 kB or so: what is larger is done in a thread, and counts as kept meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.activity import Capture, Record
+from bioproxy.engines.usage import decoded
+from bioproxy.wire.shown import shown
+
+log = logging.getLogger(__name__)
+
+INLINE = 32 << 10  # bytes that are compressed at once
+MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
+MOST_PENDING = 4  # times the buffer, in bytes, that may wait to be compressed
+NO_REQUEST_BODY = ("/audio/voices", "/audio/transcriptions", "/images/edits", "/sdapi/v1/img2img")
+NO_RESPONSE_BODY = (
+    "/audio/speech", "/images/generations", "/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/img2img",
+)  # fmt: skip
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """One capture as the API shows it; bodies are base64 in JSON, and null where they are left out."""
+
+    id: int
+    req_path: str
+    req_headers: dict[str, str]
+    req_body: bytes | None
+    resp_headers: dict[str, str]
+    resp_body: bytes | None
+
+
+class CaptureStatistics(msgspec.Struct, frozen=True):
+    """How many captures are kept, in how many bytes of how many, and how many were too large to keep."""
+
+    kept: int
+    bytes: int
+    limit: int
+    skipped: int
+
+
+class Captures:
+    """The newest captures by the id of their activity row. `configure` is called again by a reload; 0 MB: none."""
+
+    def __init__(self, megabytes: int) -> None:
+        self.packed: dict[int, bytes] = {}
+        self.size = 0
+        self.skipped = 0
+        self.waiting: dict[int, asyncio.Task[None]] = {}
+        self.waiting_bytes = 0
+        self.configure(megabytes)
+
+    def configure(self, megabytes: int) -> None:
+        """Keep at most so much."""
+        self.limit = max(0, megabytes) << 20
+        self.evict()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether captures are kept at all: if not, nobody need collect bodies."""
+        return self.limit > 0
+
+    def add(self, identity: int, record: Record, capture: Capture) -> None:
+        """Keep one. Returns at once."""
+        if not self.wanted:
+            return
+        size = len(capture.request_body) + len(capture.response_body)
+        if size <= INLINE and not encoding_of(capture):
+            self.keep(identity, pack(identity, record, capture))
+        elif self.waiting_bytes + size > MOST_PENDING * self.limit:
+            self.skip(identity, size)
+        else:
+            self.waiting_bytes += size
+            work = self.keep_later(identity, record, capture, size)
+            self.waiting[identity] = aio.spawn(work, name=f"capture {identity}")
+
+    async def keep_later(self, identity: int, record: Record, capture: Capture, size: int) -> None:
+        """Compress one in a thread, then keep it."""
+        try:
+            self.keep(identity, await asyncio.to_thread(pack, identity, record, capture))
+        except Exception:
+            log.exception("the capture of request %d could not be kept", identity)
+        finally:
+            self.waiting_bytes -= size
+            del self.waiting[identity]
+
+    def keep(self, identity: int, packed: bytes) -> None:
+        """Put one in, and the oldest out until all fit; one that alone is too large is left out."""
+        if len(packed) > self.limit:
+            self.skip(identity, len(packed))
+            return
+        self.packed[identity] = packed
+        self.size += len(packed)
+        self.evict()
+
+    def skip(self, identity: int, size: int) -> None:
+        """One is too large."""
+        self.skipped += 1
+        log.debug(
+            "the capture of request %d has %d bytes and captureBuffer is %d: left out", identity, size, self.limit
+        )
+
+    def evict(self) -> None:
+        """Take the oldest out until the rest fits."""
+        while self.size > self.limit:
+            oldest = next(iter(self.packed))
+            self.size -= len(self.packed.pop(oldest))
+
+    def has(self, identity: int) -> bool:
+        """Whether a row's capture is kept, or about to be."""
+        return identity in self.packed or identity in self.waiting
+
+    async def json(self, identity: int) -> bytes | None:
+        """A capture as JSON, or None where there is none (any more)."""
+        if (task := self.waiting.get(identity)) is not None:
+            await asyncio.wait([task])
+        packed = self.packed.get(identity)
+        return None if packed is None else await asyncio.to_thread(unpacked, packed)
+
+    async def close(self) -> None:
+        """Forget everything."""
+        await aio.finish(self.waiting.values())
+        self.waiting.clear()  # one that was cancelled before it began has not done so itself
+        self.waiting_bytes = 0
+        self.packed.clear()
+        self.size = 0
+
+    def statistics(self) -> CaptureStatistics:
+        """The counts of now, and of what was left out since the start."""
+        return CaptureStatistics(len(self.packed), self.size, self.limit, self.skipped)
+
+
+def encoding_of(capture: Capture) -> str:
+    """The answer's Content-Encoding; "" where it has none."""
+    found = (value for name, value in capture.response_headers if name.lower() == b"content-encoding")
+    return next(found, b"").decode("latin-1")
+
+
+def pack(identity: int, record: Record, capture: Capture) -> bytes:
+    """A capture as it is kept."""
+    return zlib.compress(msgspec.msgpack.encode(kept(identity, record, capture)), 1)
+
+
+def unpacked(packed: bytes) -> bytes:
+    """The JSON of what `pack` made."""
+    return msgspec.json.encode(msgspec.msgpack.decode(zlib.decompress(packed), type=Kept))
+
+
+def kept(identity: int, record: Record, capture: Capture) -> Kept:
+    """What of a capture may be kept, readable where it can be made so."""
+    path = record.req_path or record.path
+    body: bytes | None = None
+    headers = shown(capture.response_headers)
+    if record.status == 200 and not path.endswith(NO_RESPONSE_BODY):
+        body = capture.response_body
+        if encoding := encoding_of(capture):
+            plain = decoded(body, encoding, limit=MOST_DECODED)
+            if plain is not None:
+                body = plain
+                headers.pop("Content-Encoding", None)
+    return Kept(
+        id=identity,
+        req_path=path,
+        req_headers=shown(capture.request_headers),
+        req_body=None if path.endswith(NO_REQUEST_BODY) else capture.request_body,
+        resp_headers=headers,
+        resp_body=body,
+    )

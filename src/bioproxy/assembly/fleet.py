@@ -1,0 +1,330 @@
+"""Many models: a station and a unit for each, a supervisor over all, and a front that finds the one that is asked for.
+
+Everything that belongs to one model outlives its processes, so that what was learnt about it (speeds, heads, which
+snapshots are good) is there when it comes back. Models with the same templates share a catalogue, and all share one
+snapshot folder with one budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.assembly.plan import ModelPlan, Plan, different, make_plan, slug
+from bioproxy.assembly.station import Service, Station
+from bioproxy.config.load import Loaded
+from bioproxy.config.masking import masked_command
+from bioproxy.config.schema import Config
+from bioproxy.config.swap import schema as swap_schema
+from bioproxy.engines.launch import make_private
+from bioproxy.errors import BioproxyError, NotFound
+from bioproxy.events import Bus
+from bioproxy.front import filters, listing, upstream_path
+from bioproxy.front.inflight import Inflight
+from bioproxy.front.many import Management, ManyModels, Peer, Served
+from bioproxy.kv.shelves import Shelves
+from bioproxy.logbook import Logbook
+from bioproxy.metrics import Metrics
+from bioproxy.models.orphans import Register
+from bioproxy.models.rules import fitting
+from bioproxy.models.schedule import Schedule
+from bioproxy.models.state import State
+from bioproxy.models.supervisor import Supervisor
+from bioproxy.models.unit import MARK, Unit
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.pins import Pins
+from bioproxy.warmup.heads import Heads
+from bioproxy.wire.upstream import Pool, parse_origin
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("bioproxy.access")
+
+IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts, section 3)
+STOP_LIMIT = 30.0  # seconds for all models to stop at the end
+
+
+class Fleet:
+    """All models of a configuration."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        bus: Bus,
+        catalogue: Catalogue,
+        pins: Pins,
+        state: Path,
+        shelves: Shelves,
+        management: Management,
+        inflight: Inflight,
+        logbook: Logbook,
+        captures: Callable[[], int],
+    ) -> None:
+        assert loaded.swap is not None
+        self.config, self.swap = loaded.config, loaded.swap
+        self.bus, self.pins, self.state, self.shelves = bus, pins, state, shelves
+        self.logbook, self.inflight = logbook, inflight
+        self.run_token = secrets.token_hex(8)
+        self.folder = loaded.config.kv.directory or str(state / "slots")
+        self.common = catalogue
+        self.own: dict[str, Catalogue] = {}  # of models that have templates of their own
+        self.register = Register(state / "engines.json", variable=MARK)
+        self.plan = make_plan(self.config, self.swap, slot_folder=self.folder)
+        self.stations: dict[str, Station] = {}
+        self.units: dict[str, Unit] = {}
+        self.prepare(self.plan)
+        self.supervisor = Supervisor(
+            Schedule(
+                [one.settings for one in self.plan.models.values()],
+                rules=self.plan.rules,
+                now=time.monotonic(),
+                max_wait=self.config.swap.max_wait,
+                queue_limit=self.config.queue_limit,
+            ),
+            self.units,
+            bus=bus,
+            save_swap=min(3.0, self.config.kv.save_timeout),
+            save_else=self.config.kv.save_timeout,
+            prices=self.price,
+        )
+        self.dispatch = ManyModels(
+            supervisor=self.supervisor,
+            inflight=inflight,
+            management=management,
+            listing=self.list_models,
+            captures=captures,
+            write_line=access_log.info,
+        )
+        self.peers: dict[str, Peer] = {}
+        self.known_peers: dict[str, swap_schema.Peer] = {}
+        self.connect()
+
+    # building
+
+    def prepare(self, plan: Plan) -> None:
+        """Make what the models of a plan need and do not have; those that are there take their new plan."""
+        for name, one in plan.models.items():
+            old = self.plan.models.get(name) if name in self.stations else None
+            if old is None or old.settings.launch != one.settings.launch:
+                self.build(one)
+
+    def build(self, one: ModelPlan) -> None:
+        """One model's station and unit. A process that runs keeps its old ones until its end."""
+        timeouts = one.model.timeouts
+        origin = parse_origin(one.launch.url)
+        pool = Pool(
+            origin,
+            connect_timeout=timeouts.connect or 3600.0,
+            idle_timeout=min(IDLE_CONNECTION, timeouts.idle_conn or IDLE_CONNECTION),
+            head_timeout=float(timeouts.response_header),
+        )
+        catalogue = self.catalogue_of(one)
+        heads = Heads(str(self.state / f"heads-{slug(one.id)}"), limit=self.config.warmup.heads, max_age=one.kv.max_age)
+        heads.load()
+        station = Station(
+            pool,
+            config=self.config,
+            kv=one.kv,
+            key="",
+            bus=self.bus,
+            catalogue=catalogue,
+            pins=self.pins,
+            heads=heads,
+            shelves=self.shelves,
+            owned=True,
+            model=one.id,
+            limit=one.model.concurrency_limit,
+            asks=one.asks,
+        )
+        station.engine.looked_after = False
+        station.engine.scope = f"\0{one.id}".encode() if one.prefixes else b""
+        unit = Unit(
+            one.launch, station, output=self.logbook.model(one.id), on_pid=self.note_process, run=self.run_token
+        )
+        station.attachment.expect_pid = lambda: unit.pid
+        station.on_stuck = lambda reason: self.stuck(one.id, reason)
+        self.stations[one.id], self.units[one.id] = station, unit
+
+    def catalogue_of(self, one: ModelPlan) -> Catalogue:
+        """The catalogue of a model's templates; ConfigError where one of its own is broken."""
+        if not one.prefixes:
+            return self.common
+        catalogue = Catalogue(one.prefixes, folder=str(Path.cwd()), settle=self.config.warmup.settle, bus=self.bus)
+        catalogue.load()
+        self.own[one.id] = catalogue
+        return catalogue
+
+    def connect(self) -> None:
+        """Tell the front what there is."""
+        known = {
+            name: peer for name, peer in self.peers.items() if self.known_peers.get(name) == self.swap.peers.get(name)
+        }
+        self.peers = {name: known.get(name) or one_peer(name, peer) for name, peer in self.swap.peers.items()}
+        self.known_peers = dict(self.swap.peers)
+        served = {name: self.served(one) for name, one in self.plan.models.items()}
+        self.dispatch.configure(
+            registry=self.plan.registry,
+            models=served,
+            peers=self.peers,
+            ignored=upstream_path.Ignored(self.swap.upstream.ignore_paths),
+            timeout=self.config.queue_timeout,
+        )
+
+    def served(self, one: ModelPlan) -> Served:
+        """One model for the front."""
+        compiled = filters.compile_filters(one.model.filters, use_model_name=one.model.use_model_name)
+        for fault in compiled.faults if compiled is not None else ():
+            log.warning("models.%s.filters: %s", one.id, fault)
+        return Served(
+            id=one.id,
+            engine=self.stations[one.id].engine,
+            filters=compiled,
+            loading=bool(one.model.send_loading_state),
+            ignore_websockets=one.model.compat.ignore_websockets,
+            priority=one.settings.priority,
+        )
+
+    # life
+
+    async def start(self) -> Mapping[str, Service]:
+        """Stop what an earlier run left, make the slot folder, load what is to be preloaded; the services to run."""
+        await asyncio.to_thread(self.register.sweep)
+        if any(one.launch.added for one in self.plan.models.values()):
+            make_private(self.folder)
+        return {"preload": self.preload}
+
+    async def preload(self) -> None:
+        """Load what `hooks.on_startup.preload` names, as far as it fits together; each that fails is told."""
+        wanted, left = fitting(self.swap.hooks.on_startup.preload, self.plan.rules)
+        for name in left:
+            log.warning("%s is not preloaded: it would stop what was preloaded before it", name)
+        await asyncio.gather(*(self.preload_one(name) for name in wanted))
+
+    async def preload_one(self, name: str) -> None:
+        """Load one model."""
+        try:
+            await self.supervisor.load(name, timeout=0.0)
+        except BioproxyError as error:
+            log.error("failed to preload model %s: %s", name, error.message)  # noqa: TRY400 - the sentence says it
+
+    def refuse(self, error: BioproxyError) -> None:
+        """The shutdown began: whoever waits gets `error`."""
+        self.supervisor.refuse(error)
+        for station in self.stations.values():
+            station.gate.refuse(error)
+
+    async def last_save(self) -> None:
+        """Each model saves when it is stopped."""
+
+    async def stop(self) -> None:
+        """Stop every model, what pays saved first."""
+        await self.supervisor.close(STOP_LIMIT + self.config.kv.save_timeout)
+        closing = [station.keeper.close(deadline=self.config.kv.save_timeout) for station in self.stations.values()]
+        await asyncio.gather(*closing)
+        for peer in self.peers.values():
+            await peer.pool.close()
+        self.inflight.close()
+
+    def note_process(self, model: str, pid: int) -> None:
+        """A process began or ended: write it down for whoever comes after us."""
+        unit = self.units[model]
+        self.register.note(model, pid, command=unit.launch.words, token=f"{self.run_token}/{model}")
+
+    async def stuck(self, model: str, reason: str) -> None:
+        """A model's engine computes nothing any more: end its process; whoever waits gets the next one."""
+        log.error("%s is stuck and is stopped: %s", model, reason)
+        await aio.shielded(self.units[model].end(0.0))
+
+    def price(self, model: str) -> tuple[int, float | None]:
+        """What a model's cache holds, and what it takes to have it back from disk."""
+        station = self.stations.get(model)
+        return station.price() if station is not None else (0, None)
+
+    # reload
+
+    async def take_over(self, loaded: Loaded, config: Config) -> list[str]:
+        """Take over another configuration: models that did not change run on. The names of those that did."""
+        assert loaded.swap is not None
+        plan = make_plan(config, loaded.swap, slot_folder=self.folder)
+        changed = different(self.plan.models, plan.models)
+        self.config, self.swap = config, loaded.swap
+        for name, catalogue in self.own.items():
+            if name in plan.models and self.plan.models[name].settings.launch == plan.models[name].settings.launch:
+                await catalogue.replace(plan.models[name].prefixes)
+        self.prepare(plan)
+        self.plan = plan
+        for station in self.stations.values():
+            station.configure(config)
+        self.supervisor.configure(
+            [one.settings for one in plan.models.values()],
+            self.units,
+            rules=plan.rules,
+            max_wait=config.swap.max_wait,
+        )
+        self.connect()
+        return changed
+
+    # what others ask
+
+    async def warm(self, prefix: str) -> object:
+        """Look at a template now on every model that runs; the states by model. NotFound where nobody has it."""
+        found = {}
+        for name, station in self.stations.items():
+            if self.supervisor.schedule.state(name) is State.READY and prefix in station.catalogue.prefixes:
+                found[name] = await station.runner.warm(prefix)
+        if not found and not any(prefix in station.catalogue.prefixes for station in self.stations.values()):
+            raise NotFound(f"there is no prefix {prefix}")
+        return found
+
+    def watch(self, metrics: Metrics) -> None:
+        """Tell the metrics whose statistics to read."""
+        metrics.watch(models=self.supervisor.statistics)
+
+    def resolve(self, name: str) -> str:
+        """The ID of a local model by any of its names; NotFound."""
+        direct = self.plan.registry.direct(name)
+        if direct is None or direct[0]:
+            raise NotFound("model not found")
+        return direct[1]
+
+    def look(self) -> listing.Look:
+        """All processes now."""
+        return listing.Look(
+            processes={
+                name: listing.Now(state=self.supervisor.schedule.state(name) or State.STOPPED, args=shown(one))
+                for name, one in self.plan.models.items()
+            },
+            profile=self.plan.registry.profile,
+            prefixes=self.plan.as_models,
+        )
+
+    def list_models(self, router: bool) -> bytes:
+        """The body of `/v1/models`, or of `/models`."""
+        return msgspec.json.encode(listing.models(self.swap, self.look(), now=int(time.time()), router=router))
+
+    def unready(self) -> str:
+        """Models are started when they are asked for: it is always ready."""
+        return ""
+
+
+def one_peer(name: str, peer: swap_schema.Peer) -> Peer:
+    """One peer for the front."""
+    pool = Pool(
+        parse_origin(peer.proxy),
+        connect_timeout=peer.timeouts.connect or 3600.0,
+        idle_timeout=min(IDLE_CONNECTION, peer.timeouts.idle_conn or IDLE_CONNECTION),
+        head_timeout=float(peer.timeouts.response_header),
+    )
+    return Peer(id=name, pool=pool, key=peer.api_key, filters=filters.compile_filters(peer.filters))
+
+
+def shown(one: ModelPlan) -> tuple[str, ...]:
+    """A model's command as it may be shown."""
+    return tuple(masked_command(" ".join(one.launch.words)).split(" "))

@@ -1,0 +1,175 @@
+"""From a llama-swap configuration to what the parts are made of: launches, settings, rules, names. Values only.
+
+Everything that a start would refuse is refused here, so that `check` can ask without starting anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bioproxy.config.schema import Config, Kv
+from bioproxy.config.swap.models import Model
+from bioproxy.config.swap.per_model import as_models_of, kv_of, prefixes_of
+from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.models import command
+from bioproxy.models.groups import Group, Groups
+from bioproxy.models.matrix import Matrix, MatrixSettings
+from bioproxy.models.names import Names, Registry
+from bioproxy.models.record import ModelSettings
+from bioproxy.models.rules import Rules
+from bioproxy.models.selectors import Selector, Strategy
+from bioproxy.models.unit import Launch
+from bioproxy.wire.origin import parse_origin
+
+NAMELESS = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class ModelPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One model. `asks`: a process that may be a llama-server is asked whether it is one.
+
+    `prefixes` are its templates where it has some of its own, those for every model among them; else empty.
+    """
+
+    id: str
+    model: Model
+    launch: Launch
+    settings: ModelSettings
+    kv: Kv
+    prefixes: dict[str, str]
+    asks: bool
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All models of a configuration, and how they go together."""
+
+    models: dict[str, ModelPlan]
+    rules: Rules
+    registry: Registry
+    as_models: dict[str, tuple[str, ...]]
+
+
+def make_plan(config: Config, swap: SwapConfig, *, slot_folder: str) -> Plan:
+    """The plan; ConfigError with every problem of groups or matrix. `slot_folder`: what a llama-server gets."""
+    models = {
+        name: plan_model(name, model, config, swap, slot_folder=slot_folder) for name, model in swap.models.items()
+    }
+    as_models = {name: as_models_of(config, model) for name, model in swap.models.items()}
+    prefixes = tuple(dict.fromkeys(prefix for found in as_models.values() for prefix in found))
+    return Plan(
+        models=models,
+        rules=rules_of(swap),
+        registry=Registry(names_of(swap, prefixes)),
+        as_models={name: found for name, found in as_models.items() if found},
+    )
+
+
+def plan_model(name: str, model: Model, config: Config, swap: SwapConfig, *, slot_folder: str) -> ModelPlan:
+    """One model's part."""
+    kv = kv_of(config, model)
+    words = command.split(model.cmd)
+    prepared = command.prepare(words, folder="" if kv.policy == "off" else slot_folder, environment=model.env)
+    if prepared.folders.ours and not prepared.added and not kv.directory:
+        kv = msgspec.structs.replace(
+            kv, directory=prepared.folders.ours, engine_directory=kv.engine_directory or prepared.folders.engine
+        )
+    launch = launch_of(name, model, prepared)
+    limit = model.concurrency_limit
+    stay = config.swap.min_resident
+    return ModelPlan(
+        id=name,
+        model=model,
+        launch=launch,
+        kv=kv,
+        prefixes=prefixes_of(config, model) if model.prefixes else {},
+        asks=kv.policy != "off" or command.program_at(words) is not None,
+        settings=ModelSettings(
+            id=name,
+            launch=launch.text + repr((kv, sorted(model.prefixes))),
+            ttl=float(model.ttl),
+            limit=limit,
+            priority=swap.routing.scheduler.settings.fifo.priority.get(name, 0),
+            linger=config.swap.linger,
+            min_resident=None if stay == "auto" else float(stay),
+            unload_timeout=float(model.unload_timeout),
+            swap_grace=float(model.unload_timeout),
+        ),
+    )
+
+
+def launch_of(name: str, model: Model, prepared: command.Prepared) -> Launch:
+    """How its process is started, stopped and asked for its health."""
+    origin = parse_origin(model.proxy)
+    return Launch(
+        model=name,
+        words=prepared.words,
+        stop_words=tuple(command.split(model.cmd_stop)),
+        environment=model.env,
+        url=model.proxy,
+        host=origin.host,
+        port=origin.port,
+        check=check_path(model.check_endpoint),
+        health_timeout=float(model.health_check_timeout),
+        added=prepared.added,
+    )
+
+
+def check_path(endpoint: str) -> str:
+    """Path and query of the health check; "" for `none`. Of a whole URL only these count."""
+    endpoint = endpoint.strip()
+    if endpoint == "none":
+        return ""
+    if "://" in endpoint:
+        parts = urlsplit(endpoint)
+        endpoint = parts.path + (f"?{parts.query}" if parts.query else "")
+    return endpoint if endpoint.startswith("/") else f"/{endpoint}"
+
+
+def rules_of(swap: SwapConfig) -> Rules:
+    """Groups, or the matrix."""
+    router = swap.routing.router
+    if router.use == "matrix" and router.settings.matrix is not None:
+        matrix = router.settings.matrix
+        settings = MatrixSettings(sets=matrix.sets, vars=matrix.vars, evict_costs=matrix.evict_costs)
+        return Matrix(settings, swap.models)
+    groups = [
+        Group(id=name, members=group.members, swap=group.swap, exclusive=group.exclusive, persistent=group.persistent)
+        for name, group in router.settings.groups.items()
+    ]
+    return Groups(groups, swap.models)
+
+
+def names_of(swap: SwapConfig, prefixes: tuple[str, ...]) -> Names:
+    """Every name that a request may have."""
+    selectors = tuple(
+        Selector(
+            id=name,
+            strategy=cast("Strategy", selector.strategy),  # checked when it was read
+            targets=selector.targets,
+            spillover=selector.settings.spillover,
+        )
+        for name, selector in swap.selectors.items()
+    )
+    return Names(
+        models=tuple(swap.models),
+        aliases=swap.aliases,
+        peers={name: peer.models for name, peer in swap.peers.items()},
+        selectors=selectors,
+        profiles={name: dict(profile.pins) for name, profile in swap.profiles.items()},
+        prefixes=prefixes,
+    )
+
+
+def slug(name: str) -> str:
+    """A file name for a model's ID: readable, and no two IDs have the same."""
+    return f"{NAMELESS.sub('-', name)[:60]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+def different(old: Mapping[str, ModelPlan], new: Mapping[str, ModelPlan]) -> list[str]:
+    """The models that a reload touches: added, removed or changed in anything."""
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -1,0 +1,114 @@
+"""One engine: a URL that we attach to, or a model file that we serve ourselves (`serve --model`).
+
+The engine may be there before us, come later, go, or be another one tomorrow: its attachment tells, and until it is
+ready requests wait for an engine of ours, while one that is not ours answers for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bioproxy.assembly.station import Service, Station
+from bioproxy.config.load import Loaded
+from bioproxy.config.schema import Config
+from bioproxy.engines.launch import Launched, launch
+from bioproxy.errors import BioproxyError
+from bioproxy.events import Bus, EngineChanged
+from bioproxy.front.single import OneEngine
+from bioproxy.kv.shelves import Shelves
+from bioproxy.metrics import Metrics
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.pins import Pins
+from bioproxy.warmup.heads import Heads
+from bioproxy.wire.upstream import Pool, parse_origin
+
+
+class Single:
+    """The one engine of a configuration without `models`."""
+
+    def __init__(
+        self, config: Config, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path, shelves: Shelves
+    ) -> None:
+        self.config = config
+        self.shelves = shelves
+        self.launched: Launched | None = launch(config) if config.model else None
+        launched = self.launched
+        self.heads = Heads(str(state / "heads"), limit=config.warmup.heads, max_age=config.kv.max_age)
+        self.station = Station(
+            Pool(parse_origin(launched.url if launched else config.backend_url)),
+            config=config,
+            kv=config.kv,
+            key=config.backend_key,
+            bus=bus,
+            catalogue=catalogue,
+            pins=pins,
+            heads=self.heads,
+            shelves=shelves,
+            owned=launched is not None,
+            expect_pid=(lambda: launched.pid) if launched else (lambda: None),
+        )
+        self.station.on_stuck = self.engine_stuck
+        catalogue.estimate = self.station.runner.estimate
+        bus.subscribe(EngineChanged, self.follow_engine)
+        self.dispatch = OneEngine(self.station.engine)
+
+    async def start(self) -> Mapping[str, Service]:
+        """Start the engine if it is ours; the services to run."""
+        self.heads.load()
+        self.station.gate.close("the engine was not looked at yet")
+        if self.launched is not None:
+            self.launched.on_exit = lambda end: self.station.attachment.suspect(end.reason)
+            await self.launched.start()
+        return {**self.station.services(), "warm-up": self.station.runner.run}
+
+    def refuse(self, error: BioproxyError) -> None:
+        """The shutdown began: whoever waits gets `error`."""
+        self.station.gate.refuse(error)
+
+    async def last_save(self) -> None:
+        """Save what pays, now that all streams ended."""
+        await self.station.last_save(self.config.kv.save_timeout)
+
+    async def stop(self) -> None:
+        """End the engine if it is ours, its connections first."""
+        await self.station.keeper.close(deadline=self.config.kv.save_timeout)
+        await self.station.pool.close()
+        if self.launched is not None:
+            await self.launched.stop()
+
+    def follow_engine(self, event: EngineChanged) -> None:
+        """While it loads or is looked at, requests wait: sent at once, they would find an engine without its cache.
+
+        An engine of ours that is absent will be back, and they wait for that too; another one answers for itself.
+        """
+        if event.state == "loading":
+            self.station.gate.close(event.reason)
+        elif event.state == "absent" and self.launched is None:
+            self.station.gate.open()
+
+    async def engine_stuck(self, reason: str) -> None:
+        """An engine of ours is started anew, another one is only not ready."""
+        if self.launched is not None:
+            await self.launched.restart(reason)
+        else:
+            await self.station.no_remedy(reason)
+
+    def unready(self) -> str:
+        """Why a request would not be served now; empty when it would."""
+        state = self.station.attachment.statistics()
+        return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
+
+    async def take_over(self, loaded: Loaded, config: Config) -> None:  # noqa: ARG002 - a fleet needs both
+        """Take over what a reload may change."""
+        self.config = config
+        self.station.configure(config)
+
+    async def warm(self, prefix: str) -> object:
+        """Look at a template now; its states. NotFound where there is none."""
+        return await self.station.runner.warm(prefix)
+
+    def watch(self, metrics: Metrics) -> None:
+        """Tell the metrics whose statistics to read."""
+        station = self.station
+        metrics.watch(gate=station.gate.statistics, kv=station.keeper.statistics, engine=station.attachment.statistics)

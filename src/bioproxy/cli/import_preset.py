@@ -1,0 +1,60 @@
+"""`bioproxy import FILE.ini`: a llama.cpp router preset as a config for bioproxy.
+
+The config goes to stdout, or into a file that does not exist yet: an import starts something new, it never overwrites.
+What has no counterpart stands as comments at the top of the config, and on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bioproxy.cli.output import Output
+from bioproxy.config.swap.pipeline import Source, read_swap
+from bioproxy.errors import ConfigError, Problem
+from bioproxy.recipes.preset import Translated, translate
+
+
+def run(output: Output, source: str, *, target: str = "") -> int:
+    """Translate `source` and print it, or write it to `target`. ConfigError where it cannot be read or written."""
+    translated = translate(read(source), path=Path(source).name)
+    found = read_swap([Source(target or "the config", translated.text)], environment=os.environ)
+    notes = (*translated.notes, *(str(warning) for warning in found.warnings))
+    if target:
+        create(target, translated.text)
+    show(output, translated, notes=notes, target=target)
+    return 0
+
+
+def show(output: Output, translated: Translated, *, notes: tuple[str, ...], target: str) -> None:
+    """The config, or where it is; the notes beside it."""
+    if output.json:
+        output.document({"models": translated.models, "notes": notes, "config": translated.text, "path": target})
+        return
+    for note in notes:
+        output.note(f"note: {note}")
+    if target:
+        output.line(f"{len(translated.models)} models stand in {target} now")
+    else:
+        output.line(translated.text.removesuffix("\n"))
+
+
+def read(path: str) -> str:
+    """The text of a preset; ConfigError says why there is none."""
+    try:
+        return Path(path).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem("the preset is not UTF-8 text", path)]) from error
+    except OSError as error:
+        raise ConfigError([Problem(f"the preset cannot be read: {error.strerror or error}", path)]) from error
+
+
+def create(path: str, text: str) -> None:
+    """Write a new file; ConfigError where there is one already, or where it cannot be written."""
+    try:
+        with Path(path).open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError([Problem("there is such a file already; name another one, or remove it", path)]) from error
+    except OSError as error:
+        raise ConfigError([Problem(f"the config cannot be written: {error.strerror or error}", path)]) from error

@@ -1,0 +1,166 @@
+"""Which config files count, and what they say: the file layer of a Config, in either dialect.
+
+A file that has `models` or `peers` at the top, and whatever comes from a folder (`-config-dir`), is read as llama-swap
+reads it (`config/swap/`); everything else is our own dialect (`sources.py`). The own keys are the same in both, with
+the same units and the same strictness. Two keys of llama-swap's mean what keys of ours mean, and become those:
+`apiKeys` are joined to `api_keys`, and `logLevel` is `log.level` where that is not given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from bioproxy.config import places
+from bioproxy.config.check import digest
+from bioproxy.config.convert import Converter
+from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
+from bioproxy.config.sources import Layer, own_layer, read_text, unreadable, walk
+from bioproxy.config.swap.files import read_sources
+from bioproxy.config.swap.notes import Path, locate
+from bioproxy.config.swap.pipeline import Read, Source, gather, is_swap
+from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.config.tree import Node, Origin
+from bioproxy.errors import ConfigError, Problem
+
+Sources: TypeAlias = tuple[Source, ...]
+LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "error"}  # llama-swap's words, and ours
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The config files that count: one by its path, one folder, their names in messages.
+
+    `ignored` are the others that stand at the default places.
+    """
+
+    path: str | None
+    shown: str = ""
+    ignored: tuple[str, ...] = ()
+    directory: str | None = None
+    directory_shown: str = ""
+
+
+class FileLayer(msgspec.Struct, frozen=True):
+    """What the files say: bioproxy's own keys, and in llama-swap's dialect all the rest.
+
+    `models` is the place where models or peers stand ("" where there are none), `origins` that of each key of theirs.
+    """
+
+    layer: Layer
+    paths: tuple[str, ...] = ()
+    swap: SwapConfig | None = None
+    models: str = ""
+    origins: dict[str, Origin] = {}
+
+
+def find(path: str | None, directory: str | None, environment: Mapping[str, str], *, folder: str) -> Found:
+    """The files that were named (by flags, else by variables), else the first one at the default places."""
+    named = path if path is not None else environment.get(CONFIG_VARIABLE) or None
+    inside = directory if directory is not None else environment.get(FOLDER_VARIABLE) or None
+    if named is None and inside is None:
+        files = places.default_files(environment)
+        return Found(files[0], files[0], tuple(files[1:])) if files else Found(None)
+    return Found(
+        path=None if named is None else places.resolve(named, folder=folder, environment=environment),
+        shown=named or f"flag {CONFIG_FLAG}",
+        directory=None if inside is None else places.resolve(inside, folder=folder, environment=environment),
+        directory_shown=inside or f"flag {FOLDER_FLAG}",
+    )
+
+
+def read_files(found: Found, environment: Mapping[str, str]) -> FileLayer:
+    """The layer of the files that count; what is wrong with them stands in it."""
+    for given, shown, noun in ((found.path, found.shown, "file"), (found.directory, found.directory_shown, "folder")):
+        if given == "":
+            problem = Problem(f"names no {noun}; leave it out, or give it the path of one", where=shown)
+            return FileLayer(Layer(unread=True, problems=[problem]))
+    if found.directory is not None:
+        return _folder(found, found.directory, environment)
+    if found.path is None:
+        return FileLayer(Layer())
+    try:
+        text = read_text(found.path)
+    except ValueError as error:
+        return FileLayer(unreadable(error, found.path, found.shown), (found.path,))
+    if is_swap(text, found.path):
+        read = read_swap((Source(_name(found.path, found.shown), text),), environment)
+    else:
+        read = FileLayer(own_layer(text, found.path, shown=found.shown, environment=environment), (found.path,))
+    for other in found.ignored:
+        said = f"is ignored, because {found.path} comes first; delete one of them"
+        read.layer.warnings.append(Problem(said, where=other))
+    return read
+
+
+def _folder(found: Found, directory: str, environment: Mapping[str, str]) -> FileLayer:
+    """The files of a folder, after the one that is named."""
+    path = _name(found.path, found.shown) if found.path else ""
+    try:
+        sources = read_sources(path, _name(directory, found.directory_shown))
+    except ConfigError as error:
+        return FileLayer(Layer(unread=True, problems=[*error.problems]))
+    return read_swap(sources, environment)
+
+
+def _name(path: str, shown: str) -> str:
+    """A file's name for messages that can be opened as it is: `~` is only for shells."""
+    return path if shown.startswith("~") else shown
+
+
+def read_swap(sources: Sources, environment: Mapping[str, str]) -> FileLayer:
+    """The layer of files in llama-swap's dialect; problems of both dialects together."""
+    paths = tuple(os.path.abspath(source.path) for source in sources)  # noqa: PTH100 - texts
+    try:
+        read = gather(sources, environment=environment)
+    except ConfigError as error:
+        return FileLayer(Layer(unread=True, problems=[*error.problems]), paths)
+    notes = read.notes
+    converter = Converter(origin=notes.origin, resolve=read.resolve)
+    layer = Layer(values=walk(Node(read.own), converter), origins=converter.origins)
+    _shared_keys(layer, read)
+    layer.problems += [*dict.fromkeys(notes.problems), *converter.problems]
+    layer.warnings += [*notes.unknown, *notes.warnings]
+    config = read.config
+    first = next((key for key in ("models", "peers") if getattr(config, key)), "")
+    place = notes.where(locate(notes.root, (first,))) if first else ""
+    return FileLayer(layer, paths, config, place, places_of(read))
+
+
+def _shared_keys(layer: Layer, read: Read) -> None:
+    """`apiKeys` and `logLevel`, as keys of ours; a key that stands in both lists is one."""
+    keys = list(layer.values.get("api_keys", ()))
+    known = {digest(key) for key in keys if isinstance(key, str) or not key.key_file}
+    for index, key in enumerate(read.config.api_keys):
+        if key and digest(key) not in known:
+            layer.origins[f"api_keys[{len(keys)}]"] = _origin(read, ("apiKeys", index))
+            known.add(digest(key))
+            keys.append(key)
+    if read.config.api_keys:
+        layer.values["api_keys"] = tuple(keys)
+        layer.origins.setdefault("api_keys", _origin(read, ("apiKeys",)))
+    root = read.notes.root.value
+    if isinstance(root, dict) and "logLevel" in root and "log.level" not in layer.values:
+        layer.values["log.level"] = LEVELS[read.config.log_level]
+        layer.origins["log.level"] = _origin(read, ("logLevel",))
+
+
+def _origin(read: Read, path: Path) -> Origin:
+    return read.notes.origin(locate(read.notes.root, path))
+
+
+def places_of(read: Read) -> dict[str, Origin]:
+    """The places of llama-swap's keys: of each at the top, and inside of what holds entries, of each entry's keys."""
+    found: dict[str, Origin] = {}
+    root = read.notes.root.value
+    assert isinstance(root, dict)
+    for name, node in root.items():
+        found[name] = read.notes.origin(node.line)
+        entries = node.value if isinstance(node.value, dict) and name not in read.own else {}
+        for entry, inner in entries.items():
+            found[f"{name}.{entry}"] = read.notes.origin(inner.line)
+            keys = inner.value if isinstance(inner.value, dict) else {}
+            found |= {f"{name}.{entry}.{key}": read.notes.origin(child.line) for key, child in keys.items()}
+    return found

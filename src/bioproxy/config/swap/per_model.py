@@ -1,0 +1,52 @@
+"""What counts for one model: bioproxy's own keys at the top, with the model's own ones over them.
+
+Pure values: `models.<id>.kv` and `models.<id>.prefixes` were read and checked already (`overrides.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bioproxy.config.schema import Config, Kv, Prefix
+from bioproxy.config.swap.models import Model
+from bioproxy.config.tree import DEFAULT, Origin
+from bioproxy.errors import Problem
+
+
+def kv_of(config: Config, model: Model) -> Kv:
+    """The `kv` of a model: the top level's, key by key replaced by what the model says."""
+    return msgspec.structs.replace(config.kv, **model.kv) if model.kv else config.kv
+
+
+def prefixes_of(config: Config, model: Model) -> dict[str, str]:
+    """Prefix to template file for a model: those for every model, and its own, which win."""
+    return {name: prefix.template for name, prefix in _prefixes(config, model).items()}
+
+
+def as_models_of(config: Config, model: Model) -> tuple[str, ...]:
+    """The prefixes by which a model is listed once more (`<model>+code`)."""
+    return tuple(name for name, prefix in _prefixes(config, model).items() if prefix.as_model)
+
+
+def find_model_problems(config: Config, models: Mapping[str, Model], origins: Mapping[str, Origin]) -> list[Problem]:
+    """What is wrong only when the top level and a model are seen together; `origins` by `models.<id>.kv`."""
+    said = (
+        "its engine_directory is set, and its directory is not: where bioproxy itself sees the slot folder must be said"
+    )
+    return [
+        Problem(said, where=origins.get(f"models.{name}.kv", DEFAULT).where, key=f"models.{name}.kv")
+        for name, model in models.items()
+        if "engine_directory" in model.kv
+        and kv_of(config, model).engine_directory
+        and not kv_of(config, model).directory
+    ]
+
+
+def _prefixes(config: Config, model: Model) -> dict[str, Prefix]:
+    common = {
+        name: prefix if isinstance(prefix, Prefix) else Prefix(template=prefix)
+        for name, prefix in config.prefixes.items()
+    }
+    return {**common, **model.prefixes}

@@ -1,0 +1,144 @@
+"""What a config changes in the JSON bodies of a model's requests: llama-swap's `useModelName` and `filters`.
+
+    the model's name ─► stripParams ─► setParams ─► setParamsByID[the name that was asked for]
+
+Each step works on what the one before left; keys within a step go in sorted order; `model` is out of reach of all but
+the first. Keys are paths (sjson.py). The name that was asked for is the one after profile and selector
+(`Target.name`): an alias of `setParamsByID` is how one engine is offered as several models.
+
+A config is compiled once. A model without filters has no `Compiled` at all, so that its requests cost one `if`, and a
+body in which nothing changes is forwarded as the same object.
+
+A path that is none does not keep a config from loading, for llama-swap loads it; but what it should have changed must
+not reach the engine unchanged either, so the requests that it is meant for are refused (500), and `faults` says so at
+start. The same where a body cannot be read: 400. Forms have no filters; their model name is form.py's business. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from bioproxy.config.swap.models import Filters
+from bioproxy.errors import BioproxyError, RequestError
+from bioproxy.front import sjson
+from bioproxy.templates.bodies import Fields, open_body, refuse_unreadable, write_body
+
+Json: TypeAlias = Any
+
+MODEL = "model"
+NOTHING: frozenset[str] = frozenset()
+UNREADABLE = "its body is no JSON object, or holds what cannot be carried over (NaN, lone surrogates, deep nesting)"
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One parameter: its name in the config, where it stands, and its value; None: it is taken out."""
+
+    name: str
+    path: sjson.Path
+    value: Raw | None = None
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """The changes of one step in their order; `fault` is what makes them impossible."""
+
+    each: tuple[Change, ...] = ()
+    fault: str = ""
+
+
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's filters. `name` replaces the model's name in every request, where it is not empty."""
+
+    name: str = ""
+    always: Changes = Changes()
+    by_id: Mapping[str, Changes] = {}
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What in the config cannot be done, in sentences."""
+        return tuple(changes.fault for changes in (self.always, *self.by_id.values()) if changes.fault)
+
+
+NONE = Changes()
+WITHOUT = Compiled()
+
+
+def compile_filters(filters: Filters, *, use_model_name: str = "") -> Compiled | None:
+    """The filters of a model (or of a peer, without `use_model_name`), ready for use; None where there are none."""
+    stripped = (filters.strip_params or filters.legacy_strip_params).split(",")
+    taken = {name.strip(): None for name in stripped if name.strip()}
+    compiled = Compiled(
+        name=use_model_name,
+        always=compile_changes(taken, filters.set_params),
+        by_id={name: compile_changes({}, params) for name, params in filters.set_params_by_id.items()},
+    )
+    if not compiled.name and compiled.always == NONE and all(changes == NONE for changes in compiled.by_id.values()):
+        return None
+    return compiled
+
+
+def compile_changes(taken: Mapping[str, None], given: Mapping[str, Json]) -> Changes:
+    """What is taken out, then what is set, each in sorted order."""
+    each: list[Change] = []
+    what = "stripping"
+    try:
+        for name in sorted(taken):
+            each.extend(change_of(name))
+        what = "setting"
+        for name in sorted(given, key=str):
+            each.extend(change_of(str(name), sjson.encoded(given[name])))
+    except (ValueError, TypeError) as error:
+        return Changes(fault=f"error {what} parameter {name} in request: {error}")
+    return Changes(tuple(each))
+
+
+def change_of(name: str, value: Raw | None = None) -> Iterator[Change]:
+    """The change that a parameter's name stands for; none for `model`. ValueError where the name is no path."""
+    path = sjson.parse(name)
+    if path[0].key != MODEL or len(path) > 1:
+        yield Change(name, path, value)
+
+
+def apply(body: bytes, compiled: Compiled | None, *, requested: str, model_name: str = "") -> bytes:
+    """The body as the engine gets it; the very object that came in where nothing changes.
+
+    `requested` is the name after profile and selector. `model_name` is what to write as the model's name because one
+    of them, or a peer's qualified name, changed it; the config's `useModelName` wins. RequestError (400) where the body
+    cannot be changed, BioproxyError (500) where the config asks for what cannot be done.
+    """
+    compiled = compiled or WITHOUT
+    extra = compiled.by_id.get(requested, NONE)
+    if fault := compiled.always.fault or extra.fault:
+        raise BioproxyError(fault)
+    name = compiled.name or model_name
+    changes = compiled.always.each + extra.each
+    if name:
+        changes = (Change(MODEL, (sjson.Step(MODEL),), sjson.encoded(name)), *changes)
+    return change(body, changes) if changes else body
+
+
+def change(body: bytes, changes: tuple[Change, ...]) -> bytes:
+    """The body with the changes made one after the other."""
+    opened = open_body(body)
+    if opened.fields is None:
+        for each in changes:
+            if each.value is not None:
+                raise RequestError(f"error setting parameter {each.name} in request: {UNREADABLE}")
+        refuse_unreadable(opened, body, (each.path[0].key for each in changes))
+        return body
+    changed = [each for each in changes if make(opened.fields, each)]  # each sees what the ones before it did
+    return write_body(opened.fields, {}, NOTHING) if changed else body
+
+
+def make(fields: Fields, each: Change) -> bool:
+    """Make one change; whether there was anything to do."""
+    try:
+        if each.value is None:
+            return sjson.remove(fields, each.path)
+        return sjson.put(fields, each.path, each.value)
+    except (ValueError, RecursionError) as error:
+        what = "stripping" if each.value is None else "setting"
+        raise RequestError(f"error {what} parameter {each.name} in request: {error}") from error

@@ -1,0 +1,255 @@
+"""What models there are: bodies of `/v1/models`, `/models`, `/running` and `/api/profiles`, and `modelStatus` events.
+
+Everything is made from two things: the settled config, and a *look* at the processes (`Look`: each model's state, and
+what else is known of it). Nothing here asks anybody, so a list cannot wait for an engine that hangs.
+
+Two programs' clients read these lists, and their words clash in one place. llama-swap's `/v1/models` says `loaded` as
+soon as a process exists, one that starts or stops included; llama.cpp's router says `loading` in between, and adds
+`args`, and `failed` with an `exit_code`. Its clients look at `/models` and llama-swap's nearly all at `/v1/models`, so
+each path speaks as its program does; everything else in a record is the same on both.
+
+`unlisted` hides a model and its aliases, nothing more. A record of an alias or of a template's name is the model's,
+with the other name. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bioproxy.config.swap.models import Capabilities, Model
+from bioproxy.config.swap.schema import Selector, SwapConfig
+from bioproxy.models.state import State
+
+Json: TypeAlias = Any
+Record: TypeAlias = dict[str, Json]
+
+OWNER = "llama-swap"
+NAMESPACE = "llamaswap"
+# what a model's metadata may say only where the config's own `capabilities` do not
+DESCRIBED = frozenset({"architecture", "capabilities", "supported_parameters", "context_length"})
+ROUTER_WORDS = {State.STARTING: "loading", State.READY: "loaded"}  # everything else is unloaded
+PAIRS = {  # capability to what goes in and what comes out
+    "audio_transcriptions": ("audio", "text"),
+    "audio_speech": ("text", "audio"),
+    "image_generation": ("text", "image"),
+    "image_to_image": ("image", "image"),
+}
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """One process now: its state, its command line, and the exit code of a start that failed, where it is known."""
+
+    state: State = State.STOPPED
+    args: tuple[str, ...] = ()
+    exit_code: int | None = None
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """All processes now, by model ID (missing: stopped); the active profile; and each model's `as_model` prefixes."""
+
+    processes: Mapping[str, Now] = {}
+    profile: str = ""
+    prefixes: Mapping[str, tuple[str, ...]] = {}
+
+    def state(self, model: str) -> State:
+        """The state of a model's process; stopped where there is none, or no such model."""
+        now = self.processes.get(model)
+        return State.STOPPED if now is None else now.state
+
+
+STOPPED = Now()
+
+
+def models(config: SwapConfig, look: Look, *, now: int, router: bool = False) -> Record:
+    """The body of `/v1/models`, or of `/models` with `router`; `now` is the time in seconds since the epoch."""
+    listed: list[Record] = []
+    for name, model in config.models.items():
+        if not model.unlisted:
+            listed += records_of_model(name, model, config=config, look=look)
+    listed += records_of_peers(config)
+    listed += [
+        record_of_selector(name, selector, config=config, look=look)
+        for name, selector in config.selectors.items()
+        if not selector.unlisted
+    ]
+    listed += records_of_profile(config, look)
+    listed.sort(key=lambda record: str(record["id"]))
+    return {"object": "list", "data": [finished(record, look, now=now, router=router) for record in listed]}
+
+
+def finished(record: Record, look: Look, *, now: int, router: bool) -> Record:
+    """A record with what all have in common; `status` comes as the model's ID, or as a boolean where that is known."""
+    whose = record.pop("status")
+    process = look.processes.get(whose, STOPPED) if isinstance(whose, str) else STOPPED
+    loaded = process.state.live if isinstance(whose, str) else bool(whose)
+    status: Record = {"value": "loaded" if loaded else "unloaded"}
+    if router and isinstance(whose, str):
+        status = router_status(process)
+    common = {"object": "model", "created": now, "owned_by": OWNER, "status": status}
+    return {"id": record.pop("id"), **common, **{key: value for key, value in record.items() if value}}
+
+
+def router_status(now: Now) -> Record:
+    """A process in the words of llama.cpp's router (server README, GET /models)."""
+    status: Record = {"value": ROUTER_WORDS.get(now.state, "unloaded")}
+    if now.args:
+        status["args"] = list(now.args)
+    if now.state is State.FAILED:
+        status["failed"] = True
+        if now.exit_code is not None:
+            status["exit_code"] = now.exit_code
+    return status
+
+
+def records_of_model(name: str, model: Model, *, config: SwapConfig, look: Look) -> Iterator[Record]:
+    """The model itself, its aliases where the config wants them listed, and its names with a template."""
+    aliases = [alias for alias, owner in config.aliases.items() if owner == name and alias not in config.models]
+    yield record_of(name, model, own=name, meta={"type": "model", "aliases": aliases})
+    if config.include_aliases_in_list:
+        for alias in aliases:
+            yield record_of(alias, model, own=name, meta={"type": "alias", "modelID": name})
+    for prefix in look.prefixes.get(name, ()):
+        described = {"type": "template", "modelID": name, "prefix": prefix}
+        record = record_of(f"{name}+{prefix.lstrip('@')}", model, own=name, meta=described)
+        yield {**record, "name": f"{model.name or name} {prefix}"}
+
+
+def record_of(name: str, model: Model, *, own: str, meta: Record) -> Record:
+    """The record of one name of a model whose ID is `own`."""
+    described = describe(model.capabilities) if model.capabilities is not None else {}
+    hidden = DESCRIBED if model.capabilities is not None else frozenset()
+    further: Record = {key: value for key, value in model.metadata.items() if key not in hidden}
+    further |= {key: value for key, value in meta.items() if value}
+    whole: Record = {NAMESPACE: further}
+    if model.capabilities is not None and model.capabilities.context:
+        whole["n_ctx"] = model.capabilities.context
+    words = {"name": model.name.strip(), "description": model.description.strip()}
+    return {"id": name, "status": own, **words, **described, "meta": whole}
+
+
+def describe(capabilities: Capabilities) -> Record:
+    """What a model can do, in the words of those who list models."""
+    into, out = capabilities.inputs, capabilities.outputs
+    architecture: Record = {}
+    if into:
+        architecture["input_modalities"] = list(into)
+    if out:
+        architecture["output_modalities"] = list(out)
+    if into and out:
+        architecture["modality"] = f"{'+'.join(into)}->{'+'.join(out)}"
+    can = {"vision": "image" in into}
+    can |= {name: given in into and made in out for name, (given, made) in PAIRS.items()}
+    can |= {"function_calling": capabilities.tools, "reranker": capabilities.reranker}
+    return {
+        "architecture": architecture,
+        "capabilities": {name: True for name, able in can.items() if able},
+        "supported_parameters": ["tools", "tool_choice"] if capabilities.tools else [],
+        "context_length": capabilities.context,
+    }
+
+
+def records_of_peers(config: SwapConfig) -> Iterator[Record]:
+    """The peers' models by their qualified names; of their state nothing is known."""
+    for peer, settings in config.peers.items():
+        for model in settings.models:
+            meta = {NAMESPACE: {"type": "peer", "peerID": peer}}
+            yield {"id": f"{peer}/{model}", "status": False, "name": f"{peer}: {model}", "meta": meta}
+
+
+def record_of_selector(name: str, selector: Selector, *, config: SwapConfig, look: Look) -> Record:
+    """A selector: loaded where a target (of `pin`: the first one) takes requests without a start."""
+    meta: Record = {**selector.metadata, "type": "selector", "strategy": selector.strategy}
+    meta["targets"] = list(selector.targets)
+    if selector.strategy == "spillover":
+        meta["spillover"] = selector.settings.spillover
+    return {
+        "id": name,
+        "status": selected(selector, config, look),
+        "name": selector.name.strip(),
+        "description": selector.description.strip(),
+        "meta": {NAMESPACE: meta},
+    }
+
+
+def selected(selector: Selector, config: SwapConfig, look: Look) -> bool:
+    """Whether a selector has a target that is ready or starting."""
+    targets = selector.targets[:1] if selector.strategy == "pin" else selector.targets
+    return any(look.state(real(target, config)) in {State.READY, State.STARTING} for target in targets)
+
+
+def real(name: str, config: SwapConfig) -> str:
+    """The ID of a local model by any of its names; empty where it is none."""
+    return name if name in config.models else config.aliases.get(name, "")
+
+
+def records_of_profile(config: SwapConfig, look: Look) -> Iterator[Record]:
+    """The active profile's pins that are new names; disabled ones and those that hide a name are none."""
+    profile = config.profiles.get(look.profile)
+    if profile is None:
+        return
+    taken = {*config.models, *config.aliases, *config.selectors}
+    for peer, settings in config.peers.items():
+        taken.update(*((model, f"{peer}/{model}") for model in settings.models))
+    for pin, target in profile.pins.items():
+        if not target or pin in taken:
+            continue
+        selector = config.selectors.get(target)
+        status: str | bool = real(target, config) if selector is None else selected(selector, config, look)
+        yield {"id": pin, "status": status, "meta": {NAMESPACE: {"type": "profile"}}}
+
+
+def running(config: SwapConfig, look: Look) -> Record:
+    """The body of `/running`: the processes there are, sorted by model."""
+    alive = sorted(model for model, now in look.processes.items() if now.state.live and model in config.models)
+    return {"running": [running_model(name, config.models[name], look) for name in alive]}
+
+
+def running_model(name: str, model: Model, look: Look) -> Record:
+    """One line of `/running`."""
+    return {
+        "model": name,
+        "state": look.state(name).public,
+        "cmd": model.cmd,
+        "proxy": model.proxy,
+        "ttl": model.ttl,
+        "name": model.name,
+        "description": model.description,
+    }
+
+
+def model_status(config: SwapConfig, look: Look) -> list[Record]:
+    """The data of a `modelStatus` event: every model, unlisted ones too, then the peers', whose state is unknown."""
+    listed = [status_of(name, config.models[name], config=config, look=look) for name in sorted(config.models)]
+    for peer, settings in sorted(config.peers.items()):
+        for model in sorted(settings.models):
+            own: Record = {"id": f"{peer}/{model}", "name": "", "description": "", "state": ""}
+            listed.append({**own, "unlisted": False, "peerID": peer})
+    return listed
+
+
+def status_of(name: str, model: Model, *, config: SwapConfig, look: Look) -> Record:
+    """One model of a `modelStatus` event."""
+    status: Record = {
+        "id": name,
+        "name": model.name,
+        "description": model.description,
+        "state": look.state(name).public,
+        "unlisted": model.unlisted,
+        "peerID": "",
+    }
+    aliases = [alias for alias, owner in config.aliases.items() if owner == name]
+    described = describe(model.capabilities) if model.capabilities is not None else {}
+    further = {"aliases": aliases} | {key: described.get(key) for key in ("capabilities", "context_length")}
+    return status | {key: value for key, value in further.items() if value}
+
+
+def profiles(config: SwapConfig, active: str) -> Record:
+    """The body of `GET /api/profiles`; a disabled name is pinned to an empty text."""
+    listed = [
+        {"id": name, "description": profile.description, "pins": dict(profile.pins)}
+        for name, profile in sorted(config.profiles.items())
+    ]
+    return {"active": active or None, "profiles": listed}

@@ -1,0 +1,155 @@
+"""What a chat's stream says while its model is being loaded (`sendLoadingState`).
+
+A model of forty gigabytes takes a minute to load, and a chat page that shows nothing for a minute looks broken. So the
+stream begins at once and says what is going on, as *reasoning*: pages show it folded away, and no client takes it for
+the answer. Then the engine's own stream follows in the same response.
+
+    ━━━━━
+    loading model: qwen
+    2 requests are ahead, 3 s ...
+    stopping others, 5 s ..
+    loading, 7 s ....
+    Done! (12.40s)
+    ━━━━━
+
+A line begins when what we wait for changes, or every ten seconds; between them a dot each second. Nothing is said once
+the engine has spoken. Other dialects have no reasoning that could stand before the engine's own first event: they get
+the comment or ping of keepalive.py at the same pace.
+
+The price is the same as for a keepalive: the status is 200 from here on, and what fails is an error event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from bioproxy.front.dialects import STREAM_HEADERS, Dialect, keepalive
+from bioproxy.front.exchange import Exchange
+
+Phase = Literal["queued", "making room", "loading"]
+
+RULE = "━━━━━\n"
+PERIOD = 1.0  # seconds between two signs of life
+SECONDS_PER_LINE = 10
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a request waits for: a turn (`ahead` others go first), others to stop, or the load itself."""
+
+    phase: Phase
+    ahead: int = 0
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What was said last: where the request stood, and the second in which that line began."""
+
+    standing: Standing | None = None
+    second: int = 0
+
+
+def opening(model: str) -> str:
+    """The first words."""
+    return f"{RULE}loading model: {model}\n"
+
+
+def closing(seconds: float) -> str:
+    """The last words, once the model is ready after so many seconds."""
+    return f"\nDone! ({seconds:.2f}s)\n{RULE} \n"
+
+
+def proceed(said: Said, standing: Standing, seconds: float) -> tuple[str, Said]:
+    """The next words and what is said then: a new line if something changed or ten seconds went by, else a dot."""
+    second = math.floor(seconds)
+    if standing == said.standing and second - said.second < SECONDS_PER_LINE:
+        return ".", said
+    line = f"{described(standing)}, {second} s "
+    return line if said.standing is None else "\n" + line, Said(standing, second)
+
+
+def described(standing: Standing) -> str:
+    """Where a request stands, in words."""
+    if standing.phase == "queued":
+        if standing.ahead == 1:
+            return "1 request is ahead"
+        return f"{standing.ahead} requests are ahead" if standing.ahead else "next in the queue"
+    return "stopping others" if standing.phase == "making room" else "loading"
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What all events of one stream have in common; SDKs read these keys of every chunk."""
+
+    model: str
+    id: str
+    created: int
+
+    def event(self, text: str, dialect: Dialect) -> bytes:
+        """The words as one event of the stream."""
+        if dialect != "openai":
+            return keepalive(dialect)
+        choice = {"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}
+        body = {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": [choice],
+        }
+        return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+class Loading:
+    """One timer for one exchange. `began` tells that the head is out already; `look` where the request stands now."""
+
+    __slots__ = ("began", "chunk", "exchange", "look", "period", "said", "started", "timer")
+
+    def __init__(self, exchange: Exchange, *, model: str, look: Callable[[], Standing], period: float = PERIOD) -> None:
+        self.exchange = exchange
+        self.look = look
+        self.period = period
+        self.chunk = Chunk(model, f"loading-{exchange.id}", int(time.time()))
+        self.said = Said()
+        self.began = False
+        self.started = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Send the head and the first words, and go on until `stop`; from here on faults are events."""
+        self.started = asyncio.get_running_loop().time()
+        if not self.exchange.responder.started:
+            self.exchange.responder.start(200, STREAM_HEADERS, length=None)
+        self.began = True
+        self.exchange.streaming = True
+        self.say(opening(self.chunk.model))
+        self.tick()
+
+    def stop(self, *, ready: bool) -> None:
+        """Say nothing more, after the last words where the model is `ready`; does nothing the second time."""
+        if self.timer is None:
+            return
+        self.timer.cancel()
+        self.timer = None
+        if ready and self.exchange.tail.first is None:
+            self.say(closing(self.elapsed()))
+
+    def elapsed(self) -> float:
+        """Seconds since `start`."""
+        return asyncio.get_running_loop().time() - self.started
+
+    def say(self, text: str) -> None:
+        """Send words; the stream is not part of the engine's answer, whose bytes the exchange's tail counts."""
+        self.exchange.responder.write(self.chunk.event(text, self.exchange.dialect))
+
+    def tick(self) -> None:
+        """Say where the request stands, unless the engine has spoken."""
+        self.timer = None
+        if self.exchange.tail.first is not None:
+            return
+        text, self.said = proceed(self.said, self.look(), self.elapsed())
+        self.say(text)
+        self.timer = asyncio.get_running_loop().call_later(self.period, self.tick)

@@ -1,0 +1,466 @@
+"""Where requests go when there are many models: by the model that they name.
+
+    the name ─► profile, selector, alias, peer, `model+template` (models/names.py)
+        ├─ a peer's ─► its server, with its key
+        └─ ours ─► filters ─► templates ─► a seat at the model (started and swapped as needed) ─► gate ─► its engine
+
+Filters come before templates, so that the chain of hashes by which the cache knows a prompt has seen what they set.
+What only looks (`/props`, `/slots`) starts nothing. `/upstream/<model>/…` passes by filters and templates, never by the
+gate: a slot action in the middle of somebody's answer corrupts it, whichever way it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from bioproxy.errors import BioproxyError, NotFound, RequestError
+from bioproxy.front import as_model, filters, form, passthrough, routes, swap_errors, swap_routes, upstream_path
+from bioproxy.front.access import Access
+from bioproxy.front.engine import Engine
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.form import Asked
+from bioproxy.front.forward import request_headers
+from bioproxy.front.inference import infer, open_body
+from bioproxy.front.inflight import Inflight
+from bioproxy.front.loading import Loading, Standing
+from bioproxy.front.recent import Recent
+from bioproxy.front.routes import Route
+from bioproxy.front.seat import OfModel, seated
+from bioproxy.front.swap_routes import ModelRoute
+from bioproxy.log import access_line
+from bioproxy.models.names import Registry, Target
+from bioproxy.models.selectors import Candidate, Selector, choose
+from bioproxy.models.state import State
+from bioproxy.models.supervisor import Supervisor
+from bioproxy.wire.message import Headers, Request
+from bioproxy.wire.router import NotAllowed
+from bioproxy.wire.upstream import Pool
+
+UNKNOWN = Route("other", "free")
+LIST = Route("/v1/models", "free")
+HEALTH = Route("/health", "free", public=True)
+UPSTREAM = Route("/upstream", "free", guard="manage")
+COMFYUI = Route("/comfyui", "free")
+ENDPOINTS: dict[tuple[str, str], Route] = {
+    ("GET", "/v1/models"): LIST,
+    ("GET", "/models"): LIST,
+    **{("GET", path): HEALTH for path in ("/health", "/v1/health", "/wol-health", "/livez", "/readyz")},
+}
+TEXT: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
+JSON_TYPE = (b"Content-Type", b"application/json")
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of ours, as the front needs it. `loading`: its streams tell that it is being loaded."""
+
+    id: str
+    engine: Engine
+    filters: filters.Compiled | None = None
+    loading: bool = False
+    ignore_websockets: bool = False
+    priority: int = 0
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another server, as the front needs it."""
+
+    id: str
+    pool: Pool
+    key: str = ""
+    filters: filters.Compiled | None = None
+
+
+class Management(Protocol):
+    """The routes that manage models (admin/), as far as they are served on this port."""
+
+    def find(self, request: Request) -> Route | None:
+        """The route of a request that manages something."""
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Serve it."""
+
+
+class ManyModels:
+    """Dispatch by model. `configure` is called again by a reload; requests under way keep what they began with."""
+
+    def __init__(
+        self,
+        *,
+        supervisor: Supervisor,
+        inflight: Inflight,
+        management: Management,
+        listing: Callable[[bool], bytes],
+        captures: Callable[[], int] = lambda: 0,
+        write_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self.supervisor = supervisor
+        self.inflight = inflight
+        self.management = management
+        self.listing = listing
+        self.captures = captures  # the most bytes of an answer that are kept for inspection; 0: none
+        self.write_line = write_line  # takes lines of the access log
+        self.recent = Recent()
+        self.busy: Counter[tuple[str, str]] = Counter()  # requests by selector and target
+        self.turns: Counter[str] = Counter()
+        self.registry: Registry
+        self.models: Mapping[str, Served] = {}
+        self.peers: Mapping[str, Peer] = {}
+
+    def configure(
+        self,
+        *,
+        registry: Registry,
+        models: Mapping[str, Served],
+        peers: Mapping[str, Peer],
+        ignored: upstream_path.Ignored,
+        timeout: float,
+    ) -> None:
+        """Take over names, models and peers; `timeout`: seconds that a request may wait for its model."""
+        self.registry, self.models, self.peers = registry, models, peers
+        self.ignored, self.timeout = ignored, timeout
+
+    # routes
+
+    def find(self, request: Request) -> Route:
+        """The route of a request, before anybody was asked for a key."""
+        found = swap_routes.EXACT.get((request.method, request.path))
+        if found is not None:
+            return found.route
+        method = "GET" if request.method == "HEAD" else request.method
+        known = ENDPOINTS.get((method, request.path)) or self.management.find(request)
+        if known is not None:
+            return known
+        if request.path.startswith(upstream_path.UPSTREAM):
+            return UPSTREAM
+        if request.path == upstream_path.COMFYUI or request.path.startswith(f"{upstream_path.COMFYUI}/"):
+            return COMFYUI
+        if sum(name == "action" for name, _ in request.query) > 1:
+            raise RequestError("the query names `action` more than once; send it once")
+        other = swap_routes.find(request)
+        return other.route if isinstance(other, ModelRoute) else UNKNOWN
+
+    def failed(self, exchange: Exchange, reason: str) -> None:
+        """A local engine failed: have it looked at."""
+        served = self.models.get(exchange.record.model)
+        if served is not None and served.engine.attachment.state == "ready":
+            served.engine.attachment.suspect(reason)
+
+    def ended(self, exchange: Exchange, client: str) -> None:
+        """Write the access log's line, as llama-swap's users know it."""
+        if self.write_line is None:
+            return
+        request, record = exchange.request, exchange.record
+        line = access_line(
+            client=client,
+            method=request.method,
+            path=request.path,
+            status=record.status,
+            size=record.bytes_out,
+            agent=(request.header(b"user-agent") or b"").decode("latin-1"),
+            seconds=record.total,
+            protocol="HTTP/1.0" if request.http_10 else "HTTP/1.1",
+        )
+        if line:
+            self.write_line(line)
+
+    async def serve(self, exchange: Exchange, access: Access, *, keepalive: float) -> None:
+        """Serve a request by what it asks for."""
+        exchange.envelope = True
+        request, route = exchange.request, exchange.route
+        if request.method == "OPTIONS":
+            exchange.responder.send(204, swap_routes.options_headers(access.cors, request), b"")
+        elif route is HEALTH:
+            exchange.responder.send(200, TEXT, b"OK")
+        elif route is LIST:
+            body = self.listing(request.path == "/models")
+            exchange.responder.send(200, [JSON_TYPE], body)
+        elif route is UPSTREAM or route is COMFYUI:
+            await self.past_routing(exchange, access)
+        elif route.guard:
+            await self.management.serve(exchange)
+        else:
+            await self.by_model(exchange, access, keepalive)
+
+    async def by_model(self, exchange: Exchange, access: Access, keepalive: float) -> None:
+        """A request that names its model in body or query."""
+        request = exchange.request
+        route = swap_routes.find(request)
+        if route is None:
+            exchange.responder.send(404, *swap_errors.page_not_found())
+            return
+        if isinstance(route, NotAllowed):
+            exchange.responder.send(405, *swap_errors.method_not_allowed(route.allow))
+            return
+        asked = form.read(request)
+        exchange.record.metered = route.metered
+        if route.metered and (most := self.captures()):
+            exchange.tail.collect(most)
+        name = asked.model or (swap_routes.look_target("", loaded=self.loaded()) if not route.starts else "")
+        exchange.record.model = name
+        if not name:
+            raise NotFound("no model id could be identified")
+        target = self.target(name)
+        access.allow_model(exchange, name, target.name, target.model)
+        exchange.target = swap_routes.engine_target(route, request.target)
+        exchange.record.model = target.model
+        with self.counted(exchange, target):
+            if target.peer:
+                await self.to_peer(exchange, target, asked, access)
+            elif route.starts:
+                await self.to_model(exchange, target, asked, route, access, keepalive)
+            else:
+                await self.look(exchange, target, access)
+
+    def target(self, name: str) -> Target:
+        """What a name means now; NotFound where it means nothing."""
+        found = self.registry.resolve(name, self.choose)
+        if isinstance(found, Target):
+            return found
+        if found.reason == "unavailable":
+            raise BioproxyError(f'selector "{found.name}" has no available spillover targets', status=503)
+        raise NotFound("no router for requested model")
+
+    def choose(self, selector: Selector) -> str | None:
+        """The target that takes the next request of a selector."""
+        turn, self.turns[selector.id] = self.turns[selector.id], self.turns[selector.id] + 1
+
+        def view(name: str) -> Candidate:
+            direct = self.registry.direct(name)
+            local = direct is not None and not direct[0]
+            state = self.supervisor.schedule.state(direct[1]) if direct is not None and local else None
+            return Candidate(name, state, self.busy[selector.id, name])
+
+        return choose(selector, view, turn=turn)
+
+    def counted(self, exchange: Exchange, target: Target) -> Counted:
+        """The request stands in the table of those under way until the block ends."""
+        metadata = exchange.record.metadata
+        if target.selector:
+            metadata["selector"] = target.selector
+        served = self.models.get(target.model)
+        if served is not None and not target.peer:
+            metadata["fifo_priority"] = str(served.priority)
+        return Counted(self, exchange, target)
+
+    def loaded(self) -> list[str]:
+        """The models that are ready."""
+        return [name for name in self.models if self.supervisor.schedule.state(name) is State.READY]
+
+    # ours
+
+    async def to_model(
+        self, exchange: Exchange, target: Target, asked: Asked, route: ModelRoute, access: Access, keepalive: float
+    ) -> None:
+        """Filter, fill templates in, wait for the model, compute."""
+        served = self.models[target.model]
+        engine, dialect = served.engine, route.route.dialect
+        self.rename(exchange, served.filters, target, asked)
+        headers = self.headers(exchange, access, engine.key, asked)
+        if dialect is None or asked.kind != "json":
+            seat = self.seat(exchange, served, asked, route)
+            body = passthrough.without_slot(exchange.body, known=True)
+            if route.route.gate == "grant":
+                await seated(exchange, seat, partial(passthrough.gated, exchange, engine, seat, headers, body))
+            else:
+                await seated(exchange, seat, partial(passthrough.free, exchange, engine, headers, body))
+            return
+        if target.prefix:
+            exchange.body = as_model.with_prefix(exchange.body, target.prefix, dialect)
+        expanded = open_body(exchange, engine)
+        seat = self.seat(exchange, served, asked, route)
+        if route.route.gate == "free":
+            await seated(exchange, seat, partial(passthrough.free, exchange, engine, headers, expanded.body))
+            return
+        await infer(exchange, engine, seat, expanded, headers=headers, period=keepalive, recent=self.recent)
+
+    @staticmethod
+    def rename(exchange: Exchange, compiled: filters.Compiled | None, target: Target, asked: Asked) -> None:
+        """Apply filters, and write the model's name where something changed it."""
+        if asked.kind == "json":
+            if compiled is not None or target.body:
+                exchange.body = filters.apply(exchange.body, compiled, requested=target.name, model_name=target.body)
+            return
+        wanted = (compiled.name if compiled is not None else "") or target.body
+        if wanted:
+            exchange.target, exchange.body = form.renamed(exchange.request, asked, wanted, target=exchange.target)
+
+    def seat(self, exchange: Exchange, served: Served, asked: Asked, route: ModelRoute | None) -> OfModel:
+        """The request's place at a model; its stream may tell that the model is being loaded."""
+        loading = None
+        if served.loading and asked.stream and route is not None and route.loading:
+            loading = partial(self.begin_loading, exchange, served.id)
+        return OfModel(self.supervisor, served.id, exchange, timeout=self.timeout, loading=loading)
+
+    def begin_loading(self, exchange: Exchange, model: str) -> Callable[[bool], None]:
+        """Let the stream begin with what its model is waiting for."""
+        loading = Loading(exchange, model=model, look=partial(self.standing, model))
+        loading.start()
+        return lambda ready: loading.stop(ready=ready)
+
+    def standing(self, model: str) -> Standing:
+        """What those who wait for `model` wait for."""
+        state = self.supervisor.schedule.state(model)
+        if state is State.STARTING:
+            return Standing("loading")
+        waiting = self.supervisor.schedule.waiting_for(model)
+        ahead = self.supervisor.schedule.position(waiting[0]) - 1 if waiting else 0
+        stopping = any(s.state is State.STOPPING for s in self.supervisor.statistics().models)
+        return Standing("making room") if stopping else Standing("queued", max(0, ahead))
+
+    def headers(self, exchange: Exchange, access: Access, key: str, asked: Asked | None = None) -> Headers:
+        """The client's headers for an engine; its key stays here."""
+        found = request_headers(exchange.request, request_id=exchange.id, drop_keys=access.keys, engine_key=key)
+        if exchange.record.metered:
+            found = [(name, readable(value) if name.lower() == b"accept-encoding" else value) for name, value in found]
+        if asked is not None and asked.untyped:
+            found = [pair for pair in found if pair[0].lower() != b"content-type"]
+            found.append(JSON_TYPE)
+        return found
+
+    async def look(self, exchange: Exchange, target: Target, access: Access) -> None:
+        """A request that starts nothing: answered where the model is ready, and it does not keep it from stopping."""
+        served = self.models[target.model]
+        if self.supervisor.schedule.state(target.model) is not State.READY:
+            raise swap_routes.not_loaded(target.model, exchange.request.path)
+        engine, gate = served.engine, exchange.route.gate
+        headers = self.headers(exchange, access, engine.key)
+        if gate == "shared":
+            await passthrough.shared(exchange, engine)
+        elif gate == "slot_action":
+            access.cors.check(exchange.request)
+            passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(exchange.request))
+            seat = self.seat(exchange, served, Asked(), None)
+            work = partial(passthrough.slot_action, exchange, engine, seat, headers, exchange.request.body)
+            await seated(exchange, seat, work)
+        else:
+            await passthrough.free(exchange, engine, headers, exchange.request.body)
+
+    # elsewhere, and past all routing
+
+    async def to_peer(self, exchange: Exchange, target: Target, asked: Asked, access: Access) -> None:
+        """Another server's model: pass it on, filtered, with its key."""
+        peer = self.peers[target.peer]
+        self.rename(exchange, peer.filters, target, asked)
+        headers = self.headers(exchange, access, peer.key, asked)
+        if peer.key:
+            headers.append((b"x-api-key", peer.key.encode()))
+        try:
+            response = await peer.pool.request(exchange.request.method, exchange.target, headers, exchange.body)
+            await passthrough.answer(exchange, response)
+        except BioproxyError as error:
+            if exchange.responder.started:
+                raise
+            raise BioproxyError(f"peer proxy error: {error.message}", status=502) from error
+
+    async def past_routing(self, exchange: Exchange, access: Access) -> None:
+        """`/upstream/<model>/…` and `/comfyui/…`."""
+        request = exchange.request
+        if exchange.route is COMFYUI:
+            split = upstream_path.split_comfyui(
+                request.method, request.target, path=request.path, registry=self.registry
+            )
+        else:
+            split = upstream_path.split_upstream(
+                request.method, request.target, path=request.path,
+                registry=self.registry, choose=self.choose, ignored=self.ignored,
+            )  # fmt: skip
+        if isinstance(split, upstream_path.Redirect):
+            exchange.responder.send(split.status, split.headers)
+            return
+        target = split.asked
+        access.allow_model(exchange, target.requested, target.name, target.model)
+        exchange.target = split.target
+        exchange.record.model = target.model
+        exchange.record.req_path = split.rest
+        if target.peer:
+            exchange.body = request.body
+            with self.counted(exchange, target):
+                await self.to_peer(exchange, target, Asked(), access)
+            return
+        ready = self.supervisor.schedule.state(target.model) is State.READY
+        refusal = split.refused()
+        if refusal is not None and not ready:
+            raise refusal
+        exchange.record.metered = swap_routes.recorded(request.method, split.rest)
+        if exchange.record.metered and (most := self.captures()):
+            exchange.tail.collect(most)
+        with self.counted(exchange, target):
+            await self.raw(exchange, self.models[target.model], split.rest, access, ready=ready)
+
+    async def raw(self, exchange: Exchange, served: Served, rest: str, access: Access, *, ready: bool) -> None:
+        """One request to an engine as it came, through its gate where it might compute."""
+        request, engine = exchange.request, served.engine
+        headers = self.headers(exchange, access, engine.key)
+        if request.upgrade and served.ignore_websockets:
+            if not ready:
+                said = f"model {served.id} is not loaded; ignored websocket requests cannot start it"
+                raise RequestError(said, status=409)
+            await passthrough.free(exchange, engine, headers, request.body)
+            return
+        found = routes.ROUTER.find(request.method, rest)
+        gate = found[0].gate if found else ("free" if request.method in {"GET", "HEAD"} else "grant")
+        seat = self.seat(exchange, served, Asked(), None)
+        work: Callable[[], Awaitable[None]]
+        if gate == "shared":
+            work = partial(passthrough.shared, exchange, engine, path=rest)
+        elif gate == "slot_action":
+            passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
+            work = partial(passthrough.slot_action, exchange, engine, seat, headers, request.body)
+        elif gate == "grant":
+            body = passthrough.without_slot(request.body, known=found is not None)
+            work = partial(passthrough.gated, exchange, engine, seat, headers, body)
+        else:
+            work = partial(passthrough.free, exchange, engine, headers, request.body)
+        if gate == "shared" and ready:  # polling keeps no model loaded
+            await work()
+        else:
+            await seated(exchange, seat, work)
+
+
+class Counted:
+    """A request in the tables of those under way: one for people, one for selectors."""
+
+    __slots__ = ("entry", "exchange", "many", "selected")
+
+    def __init__(self, many: ManyModels, exchange: Exchange, target: Target) -> None:
+        self.many = many
+        self.exchange = exchange
+        self.selected = (target.selector, target.name) if target.selector else None
+        request, record = exchange.request, exchange.record
+        record.session = many.inflight.session(request.headers)
+        self.entry = many.inflight.add(
+            exchange.id,
+            model=target.model,
+            path=record.req_path or request.path,
+            method=request.method,
+            headers=request.headers,
+            remote=request.peer,
+            metadata=record.metadata,
+            started=record.started,
+        )
+        self.entry.watch(lambda: exchange.responder.bytes_out, exchange.reply)
+
+    def __enter__(self) -> None:
+        if self.selected is not None:
+            self.many.busy[self.selected] += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.selected is not None:
+            self.many.busy[self.selected] -= 1
+        self.many.inflight.remove(self.entry)
+        if isinstance(error, asyncio.CancelledError) and self.entry.cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.uncancel() == 0:
+                raise BioproxyError("the request was cancelled by an operator", status=503) from None
+
+
+def readable(encodings: bytes) -> bytes:
+    """What of `Accept-Encoding` we can read ourselves: answers are metered."""
+    kept = [part.strip() for part in encodings.split(b",") if part.strip().lower().startswith((b"gzip", b"deflate"))]
+    return b", ".join(kept) or b"identity"

@@ -1,0 +1,65 @@
+"""Where requests go when there is one engine: everything that bioproxy does not know goes there unchanged."""
+
+from __future__ import annotations
+
+from bioproxy.front import passthrough, routes
+from bioproxy.front.access import Access
+from bioproxy.front.engine import Engine
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.forward import request_headers
+from bioproxy.front.inference import infer, open_body
+from bioproxy.front.recent import Recent
+from bioproxy.front.routes import Route
+from bioproxy.front.seat import Only
+from bioproxy.templates import bodies
+from bioproxy.wire.message import Headers, Request
+
+
+class OneEngine:
+    """Dispatch to the one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.recent = Recent()
+
+    def find(self, request: Request) -> Route:
+        """The route of a request; RequestError where the engine would read the target otherwise than we do."""
+        return routes.find(request)
+
+    def failed(self, exchange: Exchange, reason: str) -> None:  # noqa: ARG002 - there is only one
+        """The engine failed a request: have it looked at."""
+        self.engine.attachment.suspect(reason)
+
+    def ended(self, exchange: Exchange, client: str) -> None:
+        """The record says it all."""
+
+    async def serve(self, exchange: Exchange, access: Access, *, keepalive: float) -> None:
+        """Go the way of the route."""
+        request, route, engine, seat = exchange.request, exchange.route, self.engine, Only(self.engine)
+        headers = request_headers(request, request_id=exchange.id, drop_keys=access.keys, engine_key=engine.key)
+        if route.gate == "shared":
+            await passthrough.shared(exchange, engine)
+        elif route.dialect is not None:
+            await self.expand(exchange, access, headers, keepalive)
+        elif route.gate == "grant":
+            if exchange.principal is not None and exchange.principal.models and route is not routes.OTHER_GRANT:
+                access.allow_model(exchange, bodies.open_body(request.body).model)
+            body = passthrough.without_slot(request.body, known=route is not routes.OTHER_GRANT)
+            await passthrough.gated(exchange, engine, seat, headers, body)
+        elif route.gate == "slot_action":
+            access.cors.check(request)
+            passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
+            await passthrough.slot_action(exchange, engine, seat, headers, request.body)
+        else:
+            await passthrough.free(exchange, engine, headers, request.body)
+
+    async def expand(self, exchange: Exchange, access: Access, headers: Headers, keepalive: float) -> None:
+        """Fill templates in, then compute (or only count, where the route computes nothing)."""
+        expanded = open_body(exchange, self.engine)
+        access.allow_model(exchange, expanded.model)
+        if exchange.route.gate == "free":
+            await passthrough.free(exchange, self.engine, headers, expanded.body)
+            return
+        await infer(
+            exchange, self.engine, Only(self.engine), expanded, headers=headers, period=keepalive, recent=self.recent
+        )

@@ -1,0 +1,106 @@
+"""Errors as llama-swap words them, for clients and scripts that were written for it.
+
+Its envelope is OpenAI's with one key more: `{"src": "llama-swap", "error": {message, type, param, code}}`. `src` is how
+scripts tell an error of the proxy from one of the engine, so it keeps that name. OpenAI's SDKs read the rest; those of
+Anthropic do not, so what lies under `/v1/messages` gets Anthropic's body (dialects.py), where llama-swap has one for
+all.
+
+A client that asks for `text/plain` or `text/html` gets a line or a page; a 429 is JSON whatever was asked for, as
+there. An error in a stream that has begun is an event, where llama-swap writes bare JSON that every SDK chokes on.
+
+Which sentences scripts match on stands in the code that raises them. Pure.
+"""
+
+from __future__ import annotations
+
+import html
+
+import msgspec
+
+from bioproxy.errors import BioproxyError, ModelBusy
+from bioproxy.front import dialects
+from bioproxy.front.dialects import JSON
+from bioproxy.wire.message import Headers
+
+SOURCE = "llama-swap"
+TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
+HTML = (b"Content-Type", b"text/html; charset=utf-8")
+CHALLENGES: Headers = [  # a browser asks for a password only for Basic
+    (b"WWW-Authenticate", b'Basic realm="llama-swap"'),
+    (b"WWW-Authenticate", b'Bearer realm="bioproxy"'),
+]
+
+WORDS = {  # status to type and code
+    400: ("invalid_request_error", "bad_request"),
+    401: ("authentication_error", "unauthorized"),
+    403: ("authentication_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    409: ("invalid_request_error", "conflict"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "service_unavailable"),
+    504: ("server_error", "gateway_timeout"),
+}
+OTHER_OF_CLIENT = ("invalid_request_error", "invalid_request")
+OTHER_OF_SERVER = ("server_error", "internal_error")
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether Anthropic's clients use this path."""
+    return path.startswith(("/v1/messages", "/v/messages"))
+
+
+def envelope(error: BioproxyError) -> bytes:
+    """The error as llama-swap's JSON."""
+    other = OTHER_OF_SERVER if error.status >= 500 else OTHER_OF_CLIENT
+    kind, code = WORDS.get(error.status, other)
+    if isinstance(error, ModelBusy):
+        code = error.code
+    inner = {"message": error.message, "type": kind, "param": None, "code": code}
+    return msgspec.json.encode({"src": SOURCE, "error": inner})
+
+
+def answer(
+    error: BioproxyError, *, path: str, accept: bytes | None = None, request_id: str = ""
+) -> tuple[Headers, bytes]:
+    """Headers and body of an error on `path`, in what `accept` (the header's value) prefers."""
+    if is_anthropic(path):
+        content, body = JSON, dialects.error_json(error, "anthropic", request_id=request_id)
+    elif error.status != 429 and b"text/plain" in (accept or b""):
+        content, body = TEXT, f"{SOURCE}: {error.message}".encode()
+    elif error.status != 429 and b"text/html" in (accept or b""):
+        content, body = HTML, page(error.message).encode()
+    else:
+        content, body = JSON, envelope(error)
+    return [content, *further_headers(error)], body
+
+
+def page(message: str) -> str:
+    """The error for a browser, whatever stands in the message."""
+    return f"<html><body><h1>{SOURCE}</h1><p>{html.escape(message)}</p></body></html>"
+
+
+def further_headers(error: BioproxyError) -> Headers:
+    """Never cached; when to come back; how to say who one is."""
+    headers: Headers = [(b"Cache-Control", b"no-store")]
+    retry_after = 1 if error.retry_after is None and error.status == 429 else error.retry_after
+    if retry_after is not None:
+        headers.append((b"Retry-After", b"%d" % retry_after))
+    return headers + CHALLENGES if error.status == 401 else headers
+
+
+def event(error: BioproxyError, *, path: str, request_id: str = "") -> bytes:
+    """The error as the last event of a stream that has begun."""
+    if is_anthropic(path):
+        return dialects.error_event(error, "anthropic", request_id=request_id)
+    return b"data: " + envelope(error) + b"\n\n"
+
+
+def page_not_found() -> tuple[Headers, bytes]:
+    """The body of a 404 for a path that nobody serves."""
+    return [TEXT], b"404 page not found\n"
+
+
+def method_not_allowed(allow: str) -> tuple[Headers, bytes]:
+    """The body of a 405; `allow` names the methods that the path has."""
+    return [TEXT, (b"Allow", allow.encode())], b"Method Not Allowed\n"

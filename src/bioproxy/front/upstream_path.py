@@ -1,0 +1,112 @@
+"""`/upstream/<model>/<rest>` and `/comfyui/<rest>`: paths that name an engine and what to ask it, past all routing.
+
+The model is the longest beginning of the path that means one (IDs have slashes); what follows goes to the engine with
+its escapes and its query, by any method, websockets too, without filters. A path that ends with the model gets a
+redirect to itself with a slash, or the relative links of an engine's page would miss the model.
+
+Pages ask for a lot beside themselves. So that a forgotten browser tab does not swap models, paths that match
+`upstream.ignorePaths` do not start one, and of `comfyui_auto` only its page itself does. Whoever holds a model's state
+asks `Split.refused` before it sends anything. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from bioproxy.config.swap.patterns import compile_pattern
+from bioproxy.errors import NotFound, RequestError
+from bioproxy.models.names import Choose, NoTarget, Registry, Target
+from bioproxy.wire.message import Headers
+
+UPSTREAM = "/upstream/"
+COMFYUI = "/comfyui"
+COMFYUI_MODEL = "comfyui_auto"
+
+
+class Redirect(msgspec.Struct, frozen=True):
+    """An answer that sends the client to `location`."""
+
+    status: int
+    location: bytes
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers."""
+        return [(b"Location", self.location), (b"Cache-Control", b"no-store")]
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """A path taken apart: who is asked, for what (`rest` decoded, `target` as it goes out), and whether it may start.
+
+    `reason` is why it may not; empty where it may.
+    """
+
+    asked: Target
+    rest: str
+    target: bytes
+    reason: str = ""
+
+    def refused(self) -> RequestError | None:
+        """The answer where the model is not ready and this path does not start it; None where it does."""
+        said = f"model {self.asked.model} is not loaded; {self.reason}"
+        return RequestError(said, status=409) if self.reason else None
+
+
+class Ignored:
+    """The expressions of `upstream.ignorePaths`, searched for anywhere in the path behind the model's name."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns: tuple[re.Pattern[str], ...] = tuple(compile_pattern(pattern) for pattern in patterns)
+
+    def matches(self, rest: str) -> bool:
+        """Whether `rest` ("/style.css") starts nothing."""
+        return any(pattern.search(rest) for pattern in self.patterns)
+
+
+def redirect(method: str, target: bytes) -> Redirect:
+    """To the same path with a slash behind it, the query kept; 308 where the method has to be kept too."""
+    path, mark, query = target.partition(b"?")
+    return Redirect(301 if method in {"GET", "HEAD"} else 308, path + b"/" + mark + query)
+
+
+def split_upstream(
+    method: str, target: bytes, *, path: str, registry: Registry, choose: Choose, ignored: Ignored
+) -> Split | Redirect:
+    """Read `/upstream/…`; `path` is the decoded path. NotFound where it names no model, or a disabled one."""
+    named = path.removeprefix(UPSTREAM)
+    found = registry.in_path(named, choose)
+    asked, rest = found or (None, "")
+    if asked is None or isinstance(asked, NoTarget):
+        raise NotFound("model not found")
+    name = named[: len(named) - len(rest)].removesuffix("/")
+    if name == named:
+        return redirect(method, target)
+    reason = "path matches upstream.ignorePaths" if ignored.matches("/" + rest) and not asked.peer else ""
+    return Split(asked=asked, rest="/" + rest, target=behind(target, UPSTREAM + name), reason=reason)
+
+
+def split_comfyui(method: str, target: bytes, *, path: str, registry: Registry) -> Split | Redirect:
+    """Read `/comfyui…`, which always means the local model `comfyui_auto`; NotFound where there is none."""
+    if path == COMFYUI:
+        return redirect(method, target)
+    if COMFYUI_MODEL not in registry.models:
+        raise NotFound(f"local model {COMFYUI_MODEL} not found")
+    asked = Target(model=COMFYUI_MODEL, requested=COMFYUI_MODEL, name=COMFYUI_MODEL)
+    rest = path.removeprefix(COMFYUI)
+    reason = "" if rest == "/" else f"only {COMFYUI}/ can start it"
+    return Split(asked=asked, rest=rest, target=behind(target, COMFYUI), reason=reason)
+
+
+def behind(target: bytes, start: str) -> bytes:
+    """What of a raw target follows the decoded path `start`, its escapes and query kept; it begins with a slash."""
+    path, mark, query = target.partition(b"?")
+    place = -1
+    for _ in range(start.count("/") + 1):  # a name's slash may be an escape, so there may be fewer of them here
+        place = path.find(b"/", place + 1)
+        if place >= 0 and unquote_to_bytes(path[:place]).decode(errors="replace") == start:
+            return path[place:] + mark + query
+    return b"/" + mark + query

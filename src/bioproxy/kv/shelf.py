@@ -1,0 +1,330 @@
+"""One snapshot folder: the table and the disk kept in step, for all engines that write into it.
+
+The models of one program share a folder by default, or because the operator gave several engines the same
+`--slot-save-path`. So what belongs to the folder is here, once: the lock, the table, the ledger, the budget, what is
+being written or read. What belongs to one engine (its fingerprint, what was learnt about it) is store.py's. An engine
+that is stopped is still a user of its folder: its snapshots are what it will come back to.
+
+One lock orders everything that changes the folder, so that a newer snapshot of a conversation is never overtaken by the
+one it replaces. The table (index.py) is only touched on the loop's thread and only after the disk agreed; reading it
+needs no lock. Nothing here talks to an engine.
+
+The budget is the folder's: whose snapshot goes is decided over all of them. `limits` is for a model that was given a
+budget of its own: its snapshots take no more than that, whatever the folder has left; there is no share that is kept
+free for it. Which templates are in use is remembered for each fingerprint while the program runs, for a model that is
+swapped out at present needs its template all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from bioproxy.config.schema import Kv
+from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
+from bioproxy.kv import files, policy
+from bioproxy.kv.folder import Folder, FolderError
+from bioproxy.kv.index import Index, Scope
+from bioproxy.kv.knowledge import Ledger, Use
+from bioproxy.kv.policy import Refusal, Value
+from bioproxy.kv.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
+
+
+class Shelf:
+    """The snapshots in the folder at `path` (None: there is no folder). `wall`: unix time."""
+
+    def __init__(self, path: Path | None, *, config: Kv, bus: Bus, wall: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.config = config
+        self.bus = bus
+        self.wall = wall
+        self.users: set[object] = set()
+        self.folder: Folder | None = None
+        self.tenure = 0  # how often the folder was taken and read
+        self.index = Index()
+        self.ledger = Ledger()
+        self.lock = asyncio.Lock()
+        self.pending: set[str] = set()  # temporary files that wait for their commit
+        self.committing: dict[str, Snapshot] = {}  # written by an engine, not yet verified for good
+        self.pinned: set[str] = set()  # snapshots that are being read
+        self.scopes: dict[str, Scope] = {}  # of every engine that was seen, by fingerprint
+        self.current: dict[str, dict[str, str]] = {}  # by fingerprint: prefix to the version that is in use
+        self.limits: dict[str, int] = {}  # by fingerprint: bytes that this model's snapshots may take
+        self.budget = config.disk_budget
+        self.free = 0
+        self.dropped: Counter[tuple[str, str]] = Counter()  # by fingerprint and reason
+        self.dirty: set[str] = set()  # quarantined or adopted, and the sidecar does not say so yet
+        self.flushed = b""
+
+    # the folder
+
+    async def open(self) -> None:
+        """Own the folder and know what is in it; does nothing while it is ours. FolderError: the table is empty then.
+
+        What was learnt in this run goes on, also where the folder was replaced by another one.
+        """
+        assert self.path is not None
+        async with self.lock:
+            if self.folder is not None and await asyncio.to_thread(self.folder.holds):
+                return
+            folder = self.folder or Folder(self.path)
+            try:
+                await asyncio.to_thread(folder.occupy)
+                await asyncio.to_thread(folder.probe)
+                found = await asyncio.to_thread(folder.load, frozenset(self.pending))
+            except FolderError:
+                folder.leave()
+                self.folder = None
+                self.index = Index()
+                raise
+            self.folder = folder
+            self.tenure += 1
+            self.flushed = b""
+            found.ledger.engines.update(self.ledger.engines)
+            self.ledger = found.ledger
+            self.index = Index()
+            for snapshot in found.snapshots:
+                self.index.add(with_use(snapshot, self.ledger))
+        for name, reason in found.removed:
+            log.info("removed %s: %s", name, reason)
+
+    async def reopen(self) -> None:
+        """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
+        async with self.lock:
+            if self.folder is not None and await asyncio.to_thread(self.folder.holds):
+                await asyncio.to_thread(self.folder.probe)
+                return
+        await self.open()
+
+    async def leave(self, user: object) -> None:
+        """`user` needs the folder no more; the last one gives it back."""
+        self.users.discard(user)
+        async with self.lock:
+            if not self.users:
+                await self.shut()
+            else:
+                await self.write_down()
+
+    async def close(self) -> None:
+        """Give the folder back, whoever uses it; the program ends."""
+        async with self.lock:
+            await self.shut()
+
+    async def shut(self) -> None:
+        """Write the ledger and give the folder back; the lock is held by the caller."""
+        await self.write_down()
+        if self.folder is not None:
+            self.folder.leave()
+            self.folder = None
+
+    def has(self, identity: str) -> bool:
+        """Whether this snapshot is on disk, or about to be."""
+        return identity in self.index.snapshots or identity in self.committing
+
+    # what may be written
+
+    def today(self) -> int:
+        """Bytes written on the present day (UTC)."""
+        day = datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
+        if self.ledger.day != day:
+            self.ledger.day, self.ledger.written = day, 0
+        return self.ledger.written
+
+    def measure(self) -> None:
+        """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
+        if self.folder is None:
+            raise FolderError(f"the snapshot folder {self.path} cannot be used")
+        self.free = self.folder.free()
+        self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
+
+    def allowed(self, fingerprint: str) -> int:
+        """Bytes that one snapshot of this model may have at most."""
+        return min(self.budget, self.limits.get(fingerprint, self.budget))
+
+    def refusal(self, snapshot: Snapshot) -> Refusal | None:
+        """Whether the disk and the budget allow a file like `snapshot` (its size is an estimate); after `measure`."""
+        refused = policy.refuses(
+            snapshot.size,
+            budget=self.allowed(snapshot.fingerprint),
+            free=self.free,
+            min_free=self.config.min_free,
+            written=self.today(),
+            write_budget=self.config.write_budget,
+        )
+        if refused is not None or self.fits(snapshot):
+            return refused
+        reason = "the disk budget is full of snapshots that are worth more; raise kv.disk_budget"
+        return Refusal("budget", reason, pauses=False)
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether room can be made for `snapshot` without throwing out what is worth more."""
+        grows = snapshot.size - sum(one.size for one in self.index.ancestors(snapshot))
+        added = Index()
+        added.add(snapshot)
+        mine = added.values(now=self.wall(), scopes=self.scopes, current=self.current)
+        own = self.size_of(snapshot.fingerprint) + grows - self.limits.get(snapshot.fingerprint, self.budget)
+        excess = self.index.size + grows - self.budget
+        return snapshot.id not in {
+            *(policy.evict([*self.values(snapshot.fingerprint), *mine], own) if own > 0 else ()),
+            *(policy.evict([*self.values(), *mine], excess) if excess > 0 else ()),
+        }
+
+    def size_of(self, fingerprint: str) -> int:
+        """Bytes that one model's snapshots take."""
+        return sum(one.size for one in self.index.snapshots.values() if one.fingerprint == fingerprint)
+
+    def values(self, fingerprint: str = "") -> list[Value]:
+        """What the eviction chooses from; only what belongs to `fingerprint` where one is given."""
+        spare = set(self.pinned)
+        if fingerprint:
+            spare |= {one.id for one in self.index.snapshots.values() if one.fingerprint != fingerprint}
+        return self.index.values(now=self.wall(), scopes=self.scopes, current=self.current, spare=frozenset(spare))
+
+    # changes
+
+    async def commit(
+        self, temporary: str, snapshot: Snapshot, *, seconds: float, step: Callable[[str], None] = files.quiet
+    ) -> Snapshot | None:
+        """Make the engine's temporary file a snapshot, and room for it. None (and a log line) where that failed.
+
+        `seconds`: what the engine took to write it; `step` hears the steps. Raises OSError where the disk refuses,
+        Unverified for a bad file.
+        """
+        async with self.lock:
+            if self.folder is None:
+                self.pending.discard(temporary)
+                return None
+            try:
+                kept = await asyncio.to_thread(files.commit, self.folder.path, temporary, snapshot, step=step)
+            finally:
+                self.pending.discard(temporary)
+            self.index.add(kept)
+            self.today()
+            self.ledger.written += kept.size
+            for old in self.index.ancestors(kept):
+                await self.take_away(old, "replaced")
+            await self.make_room()
+        if not kept.reference:
+            self.bus.publish(SnapshotSaved(prefix=kept.prefix, tokens=kept.tokens, bytes=kept.size, seconds=seconds))
+        return kept
+
+    async def make_room(self) -> None:
+        """Drop the least valuable until every budget holds; the lock is held."""
+        for fingerprint, limit in self.limits.items():
+            if limit < self.budget:
+                await self.evict(self.values(fingerprint), self.size_of(fingerprint) - limit)
+        await self.evict(self.values(), self.index.size - self.budget)
+
+    async def evict(self, values: list[Value], excess: int) -> None:
+        """Drop the least valuable of `values` until `excess` bytes are gone; the lock is held."""
+        for identity in policy.evict(values, excess):
+            await self.take_away(self.index.snapshots[identity], "budget")
+
+    async def drop(self, snapshots: Iterable[Snapshot], reason: str) -> None:
+        """Remove snapshots from table and disk; `reason` as in events.SnapshotDropped."""
+        async with self.lock:
+            for snapshot in snapshots:
+                await self.take_away(snapshot, reason)
+
+    async def take_away(self, snapshot: Snapshot, reason: str) -> None:
+        """Remove one; the lock is held. A file that cannot be removed is forgotten all the same, and never used."""
+        if self.index.remove(snapshot.id) is None:
+            return
+        self.ledger.uses.pop(snapshot.id, None)
+        if self.folder is not None:
+            try:
+                await asyncio.to_thread(files.remove, self.folder.path, snapshot)
+            except OSError as error:
+                log.warning("cannot remove %s: %s", snapshot.name, error.strerror)
+        if not snapshot.reference:
+            self.dropped[snapshot.fingerprint, reason] += 1
+            self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason=reason, bytes=snapshot.size))
+
+    def mark(self, snapshot: Snapshot, reason: str) -> None:
+        """Never use `snapshot` again, and say why in the list; its file goes when room is needed.
+
+        The sidecar hears of it at the next `look_after`.
+        """
+        known = self.index.snapshots.get(snapshot.id)
+        if known is None or known.quarantined:
+            return
+        self.index.add(msgspec.structs.replace(known, quarantined=reason))
+        self.dirty.add(snapshot.id)
+        self.dropped[snapshot.fingerprint, "quarantined"] += 1
+        log.warning("snapshot %s is not used any more: %s", snapshot.name, reason)
+        self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason="quarantined", bytes=snapshot.size))
+
+    async def quarantine(self, snapshot: Snapshot, reason: str) -> None:
+        """The same, and on disk when this returns: what may have killed the engine must not be tried again."""
+        self.mark(snapshot, reason)
+        async with self.lock:
+            await self.write_marks()
+
+    def used(self, snapshot: Snapshot, *, gained: float = 0.0) -> None:
+        """`snapshot` served a request and spared `gained` seconds of prefill."""
+        known = self.index.snapshots.get(snapshot.id)
+        if known is None:
+            return
+        use = Use(self.wall(), known.uses + 1, known.gained + max(0.0, gained))
+        self.ledger.uses[snapshot.id] = use
+        self.index.snapshots[snapshot.id] = msgspec.structs.replace(
+            known, used=use.used, uses=use.uses, gained=use.gained
+        )
+
+    # housekeeping
+
+    async def look_after(self) -> None:
+        """Age out, make room, remove leftovers, keep the ledger. Raises FolderError."""
+        if self.folder is None:
+            return
+        old = self.index.aged(before=self.wall() - self.config.max_age)
+        await self.drop([one for one in old if one.id not in self.pinned], "aged")
+        async with self.lock:
+            if self.folder is not None:
+                await asyncio.to_thread(self.measure)
+                await asyncio.to_thread(self.folder.sweep, frozenset(self.pending), LEFT_OVER)
+            await self.make_room()
+            await self.write_down()
+
+    async def write_down(self) -> None:
+        """Bring marks and ledger to the disk, where they changed; the lock is held."""
+        await self.write_marks()
+        await self.write_ledger()
+
+    async def write_marks(self) -> None:
+        """Write the sidecars of quarantined and adopted snapshots; the lock is held."""
+        while self.dirty and self.folder is not None:
+            snapshot = self.index.snapshots.get(self.dirty.pop())
+            if snapshot is not None:
+                try:
+                    await asyncio.to_thread(self.folder.describe, snapshot)
+                except OSError as error:
+                    log.warning("cannot describe %s anew: %s", snapshot.name, error.strerror)
+
+    async def write_ledger(self) -> None:
+        """Keep the ledger if it changed; the lock is held. A full disk only costs what was learnt since."""
+        data = msgspec.json.encode(self.ledger)
+        if self.folder is not None and data != self.flushed:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.folder.write_ledger, data)
+                self.flushed = data
+
+
+def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
+    """Add what the ledger knows of its uses."""
+    use = ledger.uses.get(snapshot.id)
+    if use is None:
+        return snapshot
+    return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)

@@ -1,0 +1,160 @@
+"""What a model's `cmd` becomes before it is run: words, and for a llama-server a folder for its slot files.
+
+No shell reads a `cmd`, so it is split here as one would split it. If it runs llama-server, directly or behind `env`,
+`taskset`, `nice`, `sh -c "…"` and the like, it gets `--slot-save-path FOLDER` right behind the program's name, unless
+it has one; nothing else of it changes. Right behind the name, because there it is an argument of that program whatever
+follows: in `sh -c "llama-server -m x.gguf | tee log"` the end of the words belongs to `tee`.
+
+A container sees other folders than we do. Nothing is added to such a command; where it names a slot folder itself and
+a volume shows that folder to us, the two names of it are known, and that is all that is needed.
+
+Whether a process *is* a llama-server is found out by asking it once it is ready (engines/discover.py); a script of
+another name may well start one. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from posixpath import basename, normpath
+
+import msgspec
+
+FLAG = "--slot-save-path"
+VARIABLE = "LLAMA_ARG_SLOT_SAVE_PATH"
+SERVER = re.compile(r"llama-server([-_.]\S*)?")
+SCRIPT_SERVER = re.compile(r"(?:^|[\s;&|('\"])((?:[^\s;&|'\"]*/)?llama-server(?:[-_.][^\s;&|'\"]*)?)(?=[\s'\"]|$)")
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
+CONTAINERS = frozenset({"docker", "podman", "nerdctl"})
+CONTINUED = re.compile(r"\\\r?\n")
+
+
+class Folders(msgspec.Struct, frozen=True):
+    """One slot folder: as we see it, and as the engine calls it; both empty where none is known."""
+
+    ours: str = ""
+    engine: str = ""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A command ready to be run. `added`: we gave it its slot folder. `folders` differ for a container only."""
+
+    words: tuple[str, ...]
+    added: bool = False
+    folders: Folders = Folders()
+
+
+def split(command: str) -> list[str]:
+    """The words of `command`, as a shell would split them, without anything else that a shell does.
+
+    A backslash at a line's end joins lines. With a quote that is not closed the rest is one word.
+    """
+    text = CONTINUED.sub(" ", command).rstrip()
+    if text.endswith("\\") and not text.endswith("\\\\"):
+        text = text[:-1]
+    for closing in ("", '"', "'", "\\"):
+        try:
+            return shlex.split(text + closing)
+        except ValueError:
+            continue
+    return text.split()
+
+
+def prepare(words: Sequence[str], *, folder: str, environment: Sequence[str] = ()) -> Prepared:
+    """`words` with a slot folder for a llama-server that has none; `folder` empty: nothing is ever added.
+
+    `environment`: the model's own `NAME=value` entries, in which llama-server may find the folder as well.
+    """
+    plain = Prepared(tuple(words))
+    if is_container(words):
+        return Prepared(tuple(words), folders=shared_folder(words))
+    if not folder or named(words) or any(entry.startswith(f"{VARIABLE}=") for entry in environment):
+        return plain
+    at = program_at(words)
+    if at is not None:
+        return Prepared((*words[:at], FLAG, folder, *words[at:]), added=True, folders=Folders(folder, folder))
+    script = script_at(words)
+    if script is None:
+        return plain
+    text = words[script]
+    found = SCRIPT_SERVER.search(text)
+    if found is None:
+        return plain
+    changed = f"{text[: found.end(1)]} {FLAG} {shlex.quote(folder)}{text[found.end(1) :]}"
+    return Prepared((*words[:script], changed, *words[script + 1 :]), added=True, folders=Folders(folder, folder))
+
+
+def named(words: Sequence[str]) -> bool:
+    """Whether a slot folder stands in the command already, in a script inside it too."""
+    return any(FLAG in word for word in words)
+
+
+def program_at(words: Sequence[str]) -> int | None:
+    """The index behind the words that name a llama-server (`llama-server`, `llama serve`); None where none does."""
+    for index, word in enumerate(words):
+        name = basename(word)
+        if SERVER.fullmatch(name):
+            return index + 1
+        following = words[index + 1] if index + 1 < len(words) else ""
+        if (name, following) in {("llama", "serve"), ("bioproxy", "engine"), ("-m", "bioproxy.engines.embedded")}:
+            return index + 2
+    return None
+
+
+def script_at(words: Sequence[str]) -> int | None:
+    """The index of the script in `sh -c SCRIPT`; None where there is no such thing."""
+    for index, word in enumerate(words[:-1]):
+        if basename(word) in SHELLS:
+            for later in range(index + 1, len(words) - 1):
+                option = words[later]
+                if option.startswith("-") and not option.startswith("--") and option.endswith("c"):
+                    return later + 1
+    return None
+
+
+def is_container(words: Sequence[str]) -> bool:
+    """Whether the command runs a container."""
+    at = next((index for index, word in enumerate(words) if basename(word) in CONTAINERS), None)
+    return at is not None and "run" in words[at + 1 : at + 4]
+
+
+def shared_folder(words: Sequence[str]) -> Folders:
+    """The slot folder of a container, if a volume shows it to us."""
+    engine = option(words, FLAG)
+    if not engine:
+        return Folders()
+    inside = normpath(engine)
+    for source, target in volumes(words):
+        root = normpath(target)
+        if source.startswith("/") and (inside == root or inside.startswith(root.rstrip("/") + "/")):
+            return Folders(normpath(source + inside[len(root) :]), engine)
+    return Folders()
+
+
+def option(words: Sequence[str], flag: str) -> str:
+    """The value of `flag`, behind it or behind its `=`."""
+    for index, word in enumerate(words):
+        if word == flag and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{flag}="):
+            return word[len(flag) + 1 :]
+    return ""
+
+
+def volumes(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The folders that a container shares with us: (here, there), from `-v`, `--volume` and `--mount type=bind`."""
+    found = []
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        given = value if equals else (words[index + 1] if index + 1 < len(words) else "")
+        if name in {"-v", "--volume"} and ":" in given:
+            source, target, *_ = given.split(":")
+            found.append((source, target))
+        elif name == "--mount":
+            parts = dict(part.partition("=")[::2] for part in given.split(","))
+            source = parts.get("source") or parts.get("src") or ""
+            target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
+            if parts.get("type") == "bind" and source and target:
+                found.append((source, target))
+    return found

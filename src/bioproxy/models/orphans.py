@@ -1,0 +1,132 @@
+"""Processes of an earlier run that outlived it: found by what was written down when they were started, and stopped.
+
+The shim (engines/shim.py) ends an engine when we are gone, however that happened. Only where the shim itself was killed
+as well can something be left: a server behind `sh -c`, which no parent-death signal reaches. So each start notes here
+its pid, start time and a token that stands in the environment of everything it starts; the next run looks through the
+processes of this machine for those, and stops what is left before it starts anything on the same ports.
+
+A number alone proves nothing, for it may belong to somebody else by now: a process counts as ours by its token, or by
+pid *and* start time. Only Linux tells these things; elsewhere nothing is looked for. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from bioproxy.engines.listener import start_ticks
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+PAUSE = 0.05  # seconds between looks whether they are gone
+
+
+class Started(msgspec.Struct, frozen=True):
+    """One process that was started: `ticks` is its start time as the kernel has it, `token` is in its environment."""
+
+    model: str
+    pid: int
+    ticks: int | None
+    command: tuple[str, ...]
+    token: str
+
+
+class Register:
+    """What runs now, in a file that the next run reads; 0600, replaced as a whole."""
+
+    def __init__(self, path: Path, *, variable: str, processes: Path = Path("/proc")) -> None:
+        self.path = path
+        self.variable = variable
+        self.processes = processes
+        self.running: dict[str, Started] = {}
+
+    def note(self, model: str, pid: int, *, command: tuple[str, ...], token: str) -> None:
+        """A model's process was started; with pid 0 it ended."""
+        if pid:
+            self.running[model] = Started(model, pid, start_ticks(pid), command, token)
+        else:
+            self.running.pop(model, None)
+        try:
+            self.write()
+        except OSError as error:
+            log.warning("cannot note which engines run (%s): %s", self.path, error.strerror)
+
+    def write(self) -> None:
+        """Replace the file."""
+        temporary = self.path.with_suffix(".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(list(self.running.values())))
+        temporary.replace(self.path)
+
+    def left(self) -> list[Started]:
+        """What an earlier run noted and did not take back; nothing where the file is missing or broken."""
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=list[Started])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return []
+
+    def sweep(self) -> list[int]:
+        """Stop what is left of an earlier run; the pids that were stopped. Waits for their end."""
+        noted = self.left()
+        found = sorted(self.orphans(noted)) if noted else []
+        if found:
+            log.warning("engines of an earlier run are still there and are stopped: %s", ", ".join(map(str, found)))
+            end(found)
+        self.running.clear()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        return found
+
+    def orphans(self, noted: list[Started]) -> Iterator[int]:
+        """Processes that carry a noted token, or are a noted process itself."""
+        tokens = {f"{self.variable}={one.token}".encode() for one in noted}
+        known = {one.pid: one.ticks for one in noted if one.ticks is not None}
+        for folder in self.processes.iterdir():
+            if not folder.name.isdigit() or int(folder.name) == os.getpid():
+                continue
+            pid = int(folder.name)
+            with suppress(OSError):
+                carries = not tokens.isdisjoint((folder / "environ").read_bytes().split(b"\0"))
+                if carries or (pid in known and start_ticks(pid) == known[pid]):
+                    yield pid
+
+
+def end(pids: list[int]) -> None:
+    """SIGTERM, and SIGKILL for what is left after `GRACE` seconds. Each is addressed by its own number."""
+    lives = {pid: start_ticks(pid) for pid in pids}
+    deadline = time.monotonic() + GRACE
+    send(lives, signal.SIGTERM)
+    while alive(lives) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    send(lives, signal.SIGKILL)
+    while alive(lives) and time.monotonic() < deadline + GRACE:
+        time.sleep(PAUSE)
+
+
+def send(lives: dict[int, int | None], number: int) -> None:
+    """Signal those that still are who they were."""
+    for pid in alive(lives):
+        with suppress(OSError):
+            os.kill(pid, number)
+
+
+def alive(lives: dict[int, int | None]) -> list[int]:
+    """Those that still are who they were, and no zombies."""
+    return [pid for pid, ticks in lives.items() if ticks is not None and start_ticks(pid) == ticks and not zombie(pid)]
+
+
+def zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True

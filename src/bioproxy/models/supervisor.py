@@ -1,0 +1,462 @@
+"""The supervisor: carries out what the schedule decides, and tells it what became of that.
+
+All decisions are in `schedule.py`; here are tasks, futures and one timer. Each *life* of a process has one task that
+starts it, waits for its end or for the order to stop it, and stops it; nobody else touches the process. So a stop that
+comes during a start is an order that this task finds, not a second task that fights it.
+
+    request ─► Schedule.request ─► Serve / Fail ─► the future of whoever waits
+                     │ Start ─► a task for one life ─► ready / ended ─► Schedule …
+                     │ Stop ──► the order of that life
+                     └ Recall ► those who still wait in that model's gate come back, and wait here
+
+What can be cancelled where: a request that waits for its model is cancelled at that future, and the schedule hears
+`end`. A life's task is cancelled by nobody but `close`, and then it still ends its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.engines.process import Exit
+from bioproxy.errors import BioproxyError, ModelBusy, ModelFailed, NotFound, QueueFull, QueueTimeout
+from bioproxy.events import Bus, ModelChanged, ModelStopped, SwapEnded
+from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
+from bioproxy.models.record import ModelSettings
+from bioproxy.models.rules import Rules
+from bioproxy.models.schedule import Schedule, ScheduleStatistics
+from bioproxy.models.state import State
+from bioproxy.models.ticket import Place, Ticket
+from bioproxy.models.unit import Started, Stopped, Unit
+
+log = logging.getLogger(__name__)
+
+UNSPECIFIC = "unspecific error: "  # how llama-swap's sentences on a model that cannot be had begin
+
+
+class Life:
+    """One life of a process: its task, and the order to end it."""
+
+    __slots__ = ("number", "order", "ordered", "task")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.ordered = asyncio.Event()
+        self.order: Stop | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Hold:
+    """A request's right to use a model's engine; its process is not stopped for others until `release`.
+
+    `waited`: seconds until it was granted. While it only waits in the engine's gate (`in_gate` is set), it may be taken
+    back: then `recalled` is true, its task is cancelled once, and it asks `again`.
+    """
+
+    __slots__ = ("future", "in_gate", "key", "recalled", "supervisor", "ticket", "waited")
+
+    def __init__(self, supervisor: Supervisor, ticket: Ticket, key: object) -> None:
+        self.supervisor = supervisor
+        self.ticket = ticket
+        self.key = key
+        self.future: asyncio.Future[None] | None = None
+        self.in_gate: asyncio.Task[object] | None = None
+        self.recalled = False
+        self.waited = 0.0
+
+    def release(self, *, tool_calls: bool = False) -> None:
+        """Give the right back; `tool_calls`: the answer ended in some, so the next request is certain to come."""
+        self.supervisor.release(self, tool_calls=tool_calls)
+
+
+class SwapTimes(msgspec.Struct):
+    """Where the time of one swap goes, as it is noted."""
+
+    decided: float
+    displaced: tuple[str, ...] = ()
+    stop: float = 0.0
+    save: float = 0.0
+
+
+class Prices(Protocol):
+    """What the schedule's costs need to know of a model's cache."""
+
+    def __call__(self, model: str) -> tuple[int, float | None]:
+        """Tokens that are resident, and the seconds to have them back from disk (None: not there)."""
+
+
+class Supervisor:
+    """Starts, swaps and stops models. `save_swap` and `save_else`: seconds for a save before a stop."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        units: Mapping[str, Unit],
+        *,
+        bus: Bus,
+        save_swap: float = 3.0,
+        save_else: float = 10.0,
+        prices: Prices = lambda _model: (0, None),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.schedule = schedule
+        self.units = dict(units)
+        self.bus = bus
+        self.save_swap, self.save_else = save_swap, save_else
+        self.prices = prices
+        self.clock = clock
+        self.lives: dict[str, Life] = {}
+        self.holds: dict[Ticket, Hold] = {}
+        self.swaps: dict[str, SwapTimes] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self.news = asyncio.Event()  # some state changed; replaced each time
+        self.refusal: BioproxyError | None = None
+        self.swapped: dict[str, SwapEnded] = {}  # each model's newest swap
+
+    # what requests ask
+
+    async def hold(self, model: str, *, key: object = None, timeout: float) -> Hold:  # noqa: ASYNC109 - told to the client
+        """Wait until `model` is ready for a request; `key` is what its cache should hold (for the restore).
+
+        Raises ModelBusy, QueueFull, QueueTimeout, ModelFailed, NotFound. Cancelling it leaves the queue at once.
+        """
+        hold = Hold(self, Ticket(model), key)
+        await self.ask(hold, timeout)
+        return hold
+
+    def seize(self, model: str, key: object = None) -> Hold | None:
+        """A hold at once where `model` is ready and nobody stands before it; else None, and nothing happened."""
+        if not self.schedule.serves(model):
+            return None
+        hold = Hold(self, Ticket(model), key)
+        self.schedule.request(hold.ticket, self.clock())  # its only effect is to serve this ticket
+        self.holds[hold.ticket] = hold
+        return hold
+
+    async def again(self, hold: Hold, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
+        """Wait anew with a hold that was recalled, or whose engine died before it got anything."""
+        hold.recalled = False
+        if hold.ticket.place is not Place.RUNNING:  # its process is gone
+            self.holds.pop(hold.ticket, None)
+            hold.ticket = Ticket(hold.ticket.model)
+            await self.ask(hold, timeout)
+            return
+        hold.future = asyncio.get_running_loop().create_future()
+        self.carry_out(self.schedule.recall(hold.ticket, self.clock()))
+        await self.wait(hold, timeout)
+
+    async def ask(self, hold: Hold, timeout: float) -> None:  # noqa: ASYNC109 - as above
+        """Let the schedule decide, and wait for what it decided."""
+        if self.refusal is not None:
+            raise self.refusal
+        ticket = hold.ticket
+        self.holds[ticket] = hold
+        now = self.clock()
+        if self.schedule.state(ticket.model) is not State.READY:
+            self.note_prices()
+        effects = self.schedule.request(ticket, now)
+        if len(effects) == 1 and isinstance(effects[0], Serve) and effects[0].ticket is ticket:
+            return  # the fast path: it is ready
+        hold.future = asyncio.get_running_loop().create_future()
+        self.carry_out(effects)
+        await self.wait(hold, timeout)
+
+    async def wait(self, hold: Hold, timeout: float) -> None:  # noqa: ASYNC109 - as above
+        """Sleep until `hold` is served or has failed; whatever ends that otherwise gives its place back."""
+        assert hold.future is not None
+        started = self.clock()
+        model = hold.ticket.model
+        try:
+            async with asyncio.timeout(timeout or None):
+                await hold.future
+        except TimeoutError:
+            self.release(hold)
+            state = self.schedule.state(model)
+            now = state.value if state else "gone"
+            message = f"waited {timeout:.0f} s (queue_timeout) for the model {model}, which is {now}"
+            raise QueueTimeout(message, retry_after=10) from None
+        except BaseException:
+            self.release(hold)
+            raise
+        finally:
+            hold.waited += self.clock() - started
+            hold.future = None
+
+    def release(self, hold: Hold, *, tool_calls: bool = False) -> None:
+        """A request is over, or its client left."""
+        if self.holds.pop(hold.ticket, None) is not None:
+            self.carry_out(self.schedule.end(hold.ticket, self.clock(), tool_calls=tool_calls))
+
+    async def load(self, model: str, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
+        """Have `model` loaded, whatever its back-off says; raises as `hold` does."""
+        hold = Hold(self, Ticket(model, load=True), None)
+        await self.ask(hold, timeout)
+        self.holds.pop(hold.ticket, None)
+
+    async def unload(self, model: str, *, grace: float | None = None) -> None:
+        """Stop `model` after what runs on it, or after `grace` seconds; returns when it is stopped.
+
+        Nobody else waits for that. A model that is not loaded is no error.
+        """
+        self.carry_out(self.schedule.unload(model, self.clock(), grace=grace))
+        life = self.lives.get(model)
+        if life is not None and life.task is not None and life.task is not asyncio.current_task():
+            await asyncio.wait([life.task])
+
+    async def unload_all(self) -> None:
+        """Stop every model, all at once."""
+        await asyncio.gather(*(self.unload(model) for model in list(self.lives)))
+
+    async def confirm(self, model: str) -> None:
+        """A request found the engine of `model` gone: let the news of its process's end arrive first.
+
+        The shim tells within milliseconds; without this a second try would meet the same dead process.
+        """
+        unit = self.units.get(model)
+        if unit is not None and unit.ended is not None and model in self.lives:
+            news = self.news
+            await asyncio.wait([unit.ended], timeout=0.25)
+            if unit.ended.done() and self.schedule.state(model) is State.READY:
+                await aio.wait_first(news, timeout=0.25)
+
+    # configuration and end
+
+    def configure(
+        self, settings: Iterable[ModelSettings], units: Mapping[str, Unit], *, rules: Rules, max_wait: float
+    ) -> None:
+        """Take over a new configuration: what did not change runs on. `units` are all of them, known ones kept."""
+        self.units.update(units)
+        self.carry_out(self.schedule.configure(settings, rules=rules, now=self.clock(), max_wait=max_wait))
+
+    def refuse(self, error: BioproxyError) -> None:
+        """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""
+        self.refusal = error
+        for hold in list(self.holds.values()):
+            if hold.future is not None and not hold.future.done():
+                hold.future.set_exception(error)
+
+    async def close(self, deadline: float) -> None:
+        """Stop every model; `deadline` seconds in all, then what is left is killed."""
+        self.carry_out(self.schedule.close(self.clock()))
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        tasks = [life.task for life in self.lives.values() if life.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=deadline)
+            await aio.finish(late, deadline=10.0)
+
+    # effects
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        """Do what was decided, in order, and set the timer for the next look."""
+        for effect in effects:
+            match effect:
+                case Serve(ticket) | Loaded(ticket):
+                    self.settle(ticket, None)
+                case Fail(ticket):
+                    self.settle(ticket, self.error_of(effect))
+                case Start():
+                    self.begin(effect)
+                case Stop():
+                    self.order(effect)
+                case Recall():
+                    self.recall(effect)
+                case Changed():
+                    self.changed(effect)
+        self.set_timer()
+
+    def settle(self, ticket: Ticket, error: BioproxyError | None) -> None:
+        """Wake whoever waits with `ticket`."""
+        hold = self.holds.get(ticket)
+        if error is not None:
+            self.holds.pop(ticket, None)
+        if hold is None or hold.future is None or hold.future.done():
+            return
+        if error is None:
+            hold.future.set_result(None)
+        else:
+            hold.future.set_exception(error)
+
+    def error_of(self, effect: Fail) -> BioproxyError:
+        """What a client is told."""
+        why, reason, retry = effect.why, effect.reason, effect.retry_after
+        if why == "limit":
+            return ModelBusy(reason, retry_after=retry)
+        if why == "full":
+            return QueueFull(reason, retry_after=retry)
+        if why in {"unknown", "removed"}:
+            return NotFound(reason)
+        if why == "shutdown":
+            return QueueTimeout(f"{UNSPECIFIC}{reason}", retry_after=10)
+        return ModelFailed(f"{UNSPECIFIC}{reason}", retry_after=retry)
+
+    def begin(self, effect: Start) -> None:
+        """Start a life."""
+        life = Life(effect.life)
+        self.lives[effect.model] = life
+        times = self.swaps.setdefault(effect.model, SwapTimes(self.clock()))
+        live = self.live(self.units[effect.model], life, times)
+        # in a context of its own: it is not the business of the request that happened to need it
+        life.task = contextvars.Context().run(aio.spawn, live, name=f"model {effect.model}")
+
+    def order(self, effect: Stop) -> None:
+        """Tell a life to end."""
+        life = self.lives.get(effect.model)
+        if effect.displaced_by:
+            times = self.swaps.setdefault(effect.displaced_by, SwapTimes(self.clock()))
+            times.displaced = (*times.displaced, effect.model)
+        if life is not None and life.number == effect.life and life.order is None:
+            life.order = effect
+            life.ordered.set()
+
+    def recall(self, effect: Recall) -> None:
+        """Take back who only waits in the model's gate and came after the one who has waited too long."""
+        for ticket, hold in list(self.holds.items()):
+            if ticket.model == effect.model and ticket.number > effect.newer_than:
+                self.take_back(hold)
+
+    def take_back(self, hold: Hold) -> None:
+        """Let a hold that waits in a gate wait here again."""
+        if hold.in_gate is not None and not hold.recalled:
+            hold.recalled = True
+            hold.in_gate.cancel()
+
+    def changed(self, effect: Changed) -> None:
+        """Tell the program, and whoever waits for a state."""
+        event = ModelChanged(model=effect.model, old=effect.old.value, new=effect.new.value, reason=effect.reason)
+        self.bus.publish(event)
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+    def set_timer(self) -> None:
+        """One timer, for the schedule's next look."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        wake = self.schedule.wake
+        if wake != float("inf"):
+            delay = max(0.0, wake - self.clock())
+            self.timer = asyncio.get_running_loop().call_later(delay, self.tick)
+
+    def tick(self) -> None:
+        """The time has come."""
+        self.timer = None
+        self.carry_out(self.schedule.tick(self.clock()))
+
+    def note_prices(self) -> None:
+        """Tell the schedule what each running model's cache would cost to have back."""
+        for model in self.lives:
+            tokens, restore = self.prices(model)
+            self.schedule.note_cache(model, tokens=tokens, restore_seconds=restore)
+
+    # one life
+
+    async def live(self, unit: Unit, life: Life, times: SwapTimes) -> None:
+        """One life, from its start to its end; its end is reported whatever happens."""
+        model, reason = unit.launch.model, ""
+        try:
+            reason = await self.run(unit, life, times)
+        except BioproxyError as error:
+            reason = error.message
+            log.error("%s: %s", model, reason)  # noqa: TRY400 - the sentence says it; the trace would be ours
+        except Exception as error:
+            log.exception("%s: its process was not kept as it should be", model)
+            reason = f"a fault in bioproxy: {error!r}"
+            await aio.shielded(unit.end(0.0))
+        except asyncio.CancelledError:
+            await aio.shielded(unit.end(0.0))
+            raise
+        finally:
+            if self.lives.get(model) is life:
+                del self.lives[model]
+            for hold in [hold for ticket, hold in self.holds.items() if ticket.model == model]:
+                self.take_back(hold)
+            self.carry_out(self.schedule.ended(model, life.number, self.clock(), reason=reason))
+
+    async def run(self, unit: Unit, life: Life, times: SwapTimes) -> str:
+        """Start, serve, stop; the reason of an end that nobody asked for, else ""."""
+        model = unit.launch.model
+        starting = aio.spawn(unit.start(lambda: self.wants(model)), name=f"start of {model}")
+        try:
+            await first_of(starting, life.ordered)
+        finally:
+            if not starting.done():
+                await aio.finish([starting], deadline=30.0)
+        if starting.cancelled() or not starting.done():
+            await self.stop(unit, life, ready=False)
+            return ""
+        started = starting.result()
+        self.ready(unit, life, times, started)
+        ending = aio.spawn(unit.wait_ended(), name=f"end of {model}")
+        try:
+            await first_of(ending, life.ordered)
+        finally:
+            if not ending.done():
+                await aio.finish([ending])
+        if life.order is None:
+            reason = await unit.died()
+            log.error("<%s> upstream process exited unexpectedly: %s", model, reason)
+            return reason
+        await self.stop(unit, life, ready=True)
+        return ""
+
+    def ready(self, unit: Unit, life: Life, times: SwapTimes, started: Started) -> None:
+        """The engine may be used: whoever waits is served, and the time it took is told."""
+        model, now = unit.launch.model, self.clock()
+        self.swaps.pop(model, None)
+        total = now - times.decided
+        event = SwapEnded(
+            model=model, displaced=times.displaced, stop=times.stop, save=times.save, start=started.start,
+            restore=started.restore, ours=max(0.0, total - times.stop - times.save - started.start - started.restore),
+        )  # fmt: skip
+        log.info(
+            "%s is ready after %.2f s (stop of %s %.2f s, save %.2f s, start %.2f s, restore %.2f s, ours %.0f ms)",
+            model, total, ", ".join(times.displaced) or "nothing", event.stop, event.save, event.start, event.restore,
+            event.ours * 1e3,
+        )  # fmt: skip
+        self.swapped[model] = event
+        self.bus.publish(event)
+        self.carry_out(self.schedule.ready(model, life.number, now))
+
+    async def stop(self, unit: Unit, life: Life, *, ready: bool) -> None:
+        """Carry out the order to stop."""
+        order = life.order
+        assert order is not None
+        limit = self.save_swap if order.displaced_by else self.save_else
+        why = f"{order.reason} for {order.displaced_by}" if order.displaced_by else order.reason
+        log.info("%s is being stopped: %s", order.model, why)
+        stopped: Stopped = await aio.shielded(unit.stop(grace=order.grace, save=limit if ready else 0.0))
+        times = self.swaps.get(order.displaced_by)
+        if times is not None:  # several models stop at once: the longest counts
+            times.save, times.stop = max(times.save, stopped.save), max(times.stop, stopped.end)
+        self.bus.publish(ModelStopped(model=order.model, reason=order.reason))
+
+    def wants(self, model: str) -> list[object]:
+        """What those who wait for `model` would like to find in its cache, in order of arrival."""
+        found = []
+        for ticket in self.schedule.waiting_for(model):
+            hold = self.holds.get(ticket)
+            if hold is not None and hold.key is not None:
+                found.append(hold.key)
+        return found
+
+    def statistics(self) -> ScheduleStatistics:
+        """The schedule at this moment."""
+        return self.schedule.statistics()
+
+
+async def first_of(task: asyncio.Task[Started] | asyncio.Task[Exit], event: asyncio.Event) -> None:
+    """Wait until `task` is done or `event` is set."""
+    waiter = aio.spawn(event.wait(), name="order")
+    try:
+        await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()

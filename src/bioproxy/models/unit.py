@@ -1,0 +1,293 @@
+"""One model's process, one life after the other: begun, waited for, given its KV cache back; saved, ended.
+
+A life belongs to one task (supervisor.py), which calls `start` and `stop` and waits for `ended`; nothing here is
+called twice at once. What the engine's cache, gate and warm-up are is none of this module's business: it asks an
+`Equipment` to attach to the healthy engine and to let go of it, in that order:
+
+    start:  exec ─► healthy ─► equipment.attach (what it is; snapshots that waiting requests need are back) ─► ready
+    stop:   equipment.save (what pays, within a limit) ─► equipment.detach (our connections close, or llama-server
+            would not exit: facts, 0.10) ─► cmdStop or SIGTERM to the group ─► SIGKILL after the grace
+
+A start that is cancelled (its model has to go before it was ready) leaves a process that `stop` ends. The port is
+looked at before the start: where our number for `${PORT}` stands in the command and somebody answers there already, the
+health of a stranger would be taken for ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.engines.process import Exit, Process, ProcessStatistics
+from bioproxy.errors import ModelFailed
+from bioproxy.models import command
+from bioproxy.models.health import Asker, wait_healthy
+
+log = logging.getLogger(__name__)
+
+FAILED_GRACE = 5.0  # seconds for a process whose start failed
+LAST_LINES = 8  # of the engine's log, in the error that a client sees
+LONGEST_LINE = 300
+MARK = "BIOPROXY_ENGINE"  # an environment variable by which a process is known as ours, should it be orphaned
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that shapes a model's process; as text it is what a reload compares.
+
+    `check`: path and query of the health check, empty for none; `environment`: `NAME=value`, added to ours.
+    """
+
+    model: str
+    words: tuple[str, ...]
+    stop_words: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    url: str
+    host: str
+    port: int
+    check: str = "/health"
+    health_timeout: float = 120.0
+    added: bool = False  # we gave it its slot folder
+
+    @property
+    def text(self) -> str:
+        """All of it as one text."""
+        return msgspec.json.encode(self).decode()
+
+
+class Started(msgspec.Struct, frozen=True):
+    """Seconds of a start: from the process to its health, to find out what it is, to bring its cache back."""
+
+    start: float = 0.0
+    attach: float = 0.0
+    restore: float = 0.0
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """Seconds of a stop: the save, and the process's own end."""
+
+    save: float = 0.0
+    end: float = 0.0
+
+
+class Equipment(Protocol):
+    """What goes with an engine: connections, gate, cache, warm-up (assembly/station.py)."""
+
+    @property
+    def asker(self) -> Asker:
+        """Who sends requests to it."""
+
+    def prepare(self) -> None:
+        """A process is about to be started: connections may be opened again."""
+
+    async def attach(self, wants: Sequence[object]) -> float:
+        """The engine is healthy and nobody is let at it: find out what it is, bring back what `wants` need.
+
+        Returns the seconds of the restore.
+        """
+
+    async def save(self, limit: float) -> float:
+        """Save what pays, within `limit` seconds; the seconds it took. Nobody is let at the engine afterwards."""
+
+    async def detach(self, reason: str) -> None:
+        """Close every connection to the engine: it will be stopped, or is gone."""
+
+
+class Unit:
+    """One model. `on_pid` hears of each process (0: it ended), for the record of orphans."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        equipment: Equipment,
+        *,
+        output: Callable[[bytes], None] | None = None,
+        on_pid: Callable[[str, int], None] = lambda _model, _pid: None,
+        run: str = "",
+    ) -> None:
+        self.equipment = equipment
+        self.output = output
+        self.on_pid = on_pid
+        self.run = run
+        self.ended: asyncio.Future[Exit] | None = None
+        self.configure(launch)
+
+    def configure(self, launch: Launch) -> None:
+        """The next life is started like this."""
+        self.launch = launch
+        self.process = self.one_process()
+
+    def one_process(self) -> Process:
+        """The process of one life."""
+        extra = dict(entry.partition("=")[::2] for entry in self.launch.environment if entry.find("=") > 0)
+        mark = {MARK: f"{self.run}/{self.launch.model}"}
+        return Process(
+            self.launch.words,
+            name=self.launch.model,
+            environment={**os.environ, **extra, **mark},
+            on_exit=self.on_exit,
+            output=self.output,
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """The process's pid; None while none runs."""
+        return self.process.pid
+
+    def statistics(self) -> ProcessStatistics:
+        """What is known of the process."""
+        return self.process.statistics()
+
+    def on_exit(self, exit_: Exit) -> None:
+        """The process is gone, whoever wanted that."""
+        self.on_pid(self.launch.model, 0)
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(exit_)
+
+    async def start(self, wants: Callable[[], Sequence[object]]) -> Started:
+        """Start the process; returns when a request may go. ModelFailed says why it may not; no process is left then.
+
+        `wants` tells, once the engine is healthy, what the waiting requests would like to find in its cache.
+        """
+        begun = time.monotonic()
+        if not self.launch.words:
+            raise ModelFailed("unable to get sanitized command: empty command")
+        await self.see_that_port_is_free()
+        self.ended = asyncio.get_running_loop().create_future()
+        self.process = self.one_process()
+        self.equipment.prepare()
+        try:
+            pid = await self.process.start()
+        except Exception as error:
+            shown = " ".join(self.launch.words)[:LONGEST_LINE]
+            raise ModelFailed(f"failed to start command '{shown}': {error}") from error
+        self.on_pid(self.launch.model, pid)
+        await self.wait_healthy()
+        healthy = time.monotonic()
+        restore = await self.attach(wants())
+        done = time.monotonic()
+        return Started(healthy - begun, done - healthy - restore, restore)
+
+    async def see_that_port_is_free(self) -> None:
+        """ModelFailed where another program answers on the port that this one was given."""
+        launch = self.launch
+        if not any(str(launch.port) in word for word in launch.words) or command.is_container(launch.words):
+            return
+        try:
+            async with asyncio.timeout(1.0):
+                _, writer = await asyncio.open_connection(launch.host, launch.port)
+        except (OSError, TimeoutError):
+            return
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        raise ModelFailed(
+            f"port {launch.port} is taken by another program already; stop that one, or choose another startPort"
+        )
+
+    async def wait_healthy(self) -> None:
+        """Until it is healthy; else end what is there, and say why."""
+        assert self.ended is not None
+        if not self.launch.check:
+            return
+        limit = self.launch.health_timeout
+        healthy = aio.spawn(
+            wait_healthy(self.equipment.asker, self.launch.check, timeout=limit), name=f"{self.launch.model} health"
+        )
+        try:
+            await either(healthy, self.ended)
+        finally:
+            if not healthy.done():
+                await aio.finish([healthy])
+        if self.ended.done():
+            await self.equipment.detach("its process ended")
+            raise ModelFailed(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
+        if seen := healthy.result():
+            await self.equipment.detach("its health check timed out")
+            await self.process.stop(grace=FAILED_GRACE)
+            raise ModelFailed(f"health check timed out after {go_duration(limit)}: {seen}{self.last_words()}")
+
+    async def attach(self, wants: Sequence[object]) -> float:
+        """Let the equipment attach, as long as the process lives."""
+        assert self.ended is not None
+        attaching = aio.spawn(self.equipment.attach(wants), name=f"{self.launch.model} attach")
+        try:
+            await either(attaching, self.ended)
+        finally:
+            if not attaching.done():
+                await aio.finish([attaching])
+        if self.ended.done():
+            await self.equipment.detach("its process ended")
+            raise ModelFailed(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
+        return attaching.result()
+
+    async def wait_ended(self) -> Exit:
+        """How this life ended, once it has."""
+        assert self.ended is not None
+        return await asyncio.shield(self.ended)
+
+    async def died(self) -> str:
+        """It ended by itself: let go of it, and tell how."""
+        assert self.ended is not None
+        await self.equipment.detach("its process ended")
+        return f"{self.ended.result().reason}{self.last_words()}"
+
+    async def stop(self, *, grace: float, save: float) -> Stopped:
+        """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds."""
+        saved = 0.0
+        if save > 0 and self.ended is not None and not self.ended.done():
+            saved = await self.equipment.save(save)
+        await self.equipment.detach("it is being stopped")
+        begun = time.monotonic()
+        await self.end(grace)
+        return Stopped(saved, time.monotonic() - begun)
+
+    async def end(self, grace: float) -> None:
+        """End the process with `cmdStop`, else with SIGTERM; returns when nothing of it is left."""
+        pid = self.process.pid
+        if pid is None or not self.launch.stop_words:
+            await self.process.stop(grace=grace)
+            return
+        deadline = time.monotonic() + grace
+        words = [word.replace("${PID}", str(pid)) for word in self.launch.stop_words]
+        extra = dict(entry.partition("=")[::2] for entry in self.launch.environment if entry.find("=") > 0)
+        stopper = Process(words, name=f"cmdStop of {self.launch.model}", environment={**os.environ, **extra})
+        try:
+            await stopper.start()
+        except Exception as error:
+            log.warning("%s: cmdStop cannot be run (%s); it is ended with SIGTERM", self.launch.model, error)
+            await self.process.stop(grace=grace)
+            return
+        assert self.ended is not None
+        try:
+            await asyncio.wait([self.ended], timeout=max(0.0, deadline - time.monotonic()))
+        finally:
+            await self.process.stop(grace=0.0)
+            await stopper.stop(grace=1.0)
+
+    def last_words(self) -> str:
+        """The last lines of the engine's log, for the error that a client sees."""
+        lines = [line[:LONGEST_LINE] for line in self.process.tail.lines() if line.strip()]
+        return "; last lines of its log:\n" + "\n".join(lines[-LAST_LINES:]) if lines else ""
+
+
+async def either(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:
+    """Wait until one of the two is done."""
+    await asyncio.wait([one, other], return_when=asyncio.FIRST_COMPLETED)
+
+
+def go_duration(seconds: float) -> str:
+    """Seconds as llama-swap's messages have them: `2m0s`."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    if hours:
+        return f"{hours}h{minutes}m{left}s"
+    return f"{minutes}m{left}s" if minutes else f"{left}s"

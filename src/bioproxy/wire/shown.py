@@ -1,0 +1,23 @@
+"""Headers as people may see them: in the list of running requests, and in captures.
+
+Each name once, with its first value, written the way Go writes it (`X-Api-Key`), for that is what the pages and scripts
+that were made for llama-swap look for. What lets somebody in is never shown: who may read a list of requests must not
+be able to send one in another's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+REDACTED = "[REDACTED]"
+SECRET = frozenset({"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "Api-Key"})
+
+
+def shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Name to first value; keys and cookies are replaced by `[REDACTED]`."""
+    found: dict[str, str] = {}
+    for raw, value in headers:
+        name = "-".join(word.capitalize() for word in raw.decode("latin-1").split("-"))
+        if name not in found:
+            found[name] = REDACTED if name in SECRET else value.decode("utf-8", "replace")
+    return found

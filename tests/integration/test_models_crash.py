@@ -1,0 +1,128 @@
+"""A model that dies or breaks its connections: what the request sees that was under way, and what the next one sees."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from support.http import Answer
+from support.swap_client import message, server
+from support.swap_models import fake
+from support.swap_rig import Rig, swap_rig
+
+
+def broken(answer: Answer) -> str:
+    """The sentence of a 502 in JSON; llama-swap's has an empty body."""
+    assert answer.status == 502, answer.text
+    assert answer.headers["content-type"].startswith("application/json")
+    return message(answer)
+
+
+async def die(rig: Rig, model: str) -> None:
+    """Kill the engine of `model`, and wait until that is known."""
+    os.kill(rig.log.of("start", model)[-1].pid, signal.SIGKILL)
+    await rig.until_running()
+
+
+async def test_a_crash_before_the_first_byte_is_not_seen(tmp_path: Path) -> None:
+    """The model is started again and the request asked once more."""
+    async with swap_rig(tmp_path, {"a": fake("--crash-on-request 1 --only-first-life")}) as rig:
+        assert server(await rig.chat("a")) == "a"
+    assert rig.log.starts() == ["a", "a"]
+
+
+async def test_a_stream_that_had_no_byte_is_asked_for_once_more_too(tmp_path: Path) -> None:
+    """All of it comes from the second process."""
+    async with (
+        swap_rig(tmp_path, {"a": fake("--crash-on-request 1 --only-first-life")}) as rig,
+        rig.stream("a", events=3) as stream,
+    ):
+        assert await stream.head() == 200
+        found = await stream.rest()
+    assert sum("word" in str(event) for event in found) == 3
+    assert found[-1] == "[DONE]"
+
+
+async def test_a_request_that_kills_every_engine_is_tried_only_once_more(tmp_path: Path) -> None:
+    """Then its client gets an error in JSON."""
+    async with swap_rig(tmp_path, {"a": fake("--crash-on-request 1")}) as rig:
+        answer = await rig.chat("a")
+    assert answer.status in (500, 502)
+    assert message(answer)
+    assert rig.log.starts() == ["a", "a"]
+
+
+async def test_a_connection_that_breaks_before_the_first_byte_is_not_seen(tmp_path: Path) -> None:
+    """The same process is asked once more."""
+    async with swap_rig(tmp_path, {"a": fake("--drop-before-byte 1")}) as rig:
+        assert server(await rig.chat("a")) == "a"
+    assert rig.log.starts() == ["a"]
+
+
+async def test_connections_that_break_again_and_again_are_an_error(tmp_path: Path) -> None:
+    """One more attempt and no third; the process, which lives, stays."""
+    async with swap_rig(tmp_path, {"a": fake("--drop-before-byte 2")}) as rig:
+        assert broken(await rig.chat("a"))
+        assert await rig.running() == {"a": "ready"}
+        assert server(await rig.chat("a")) == "a"
+    assert rig.log.starts() == ["a"]
+
+
+async def test_an_engine_that_takes_no_connections_any_more(tmp_path: Path) -> None:
+    """Healthy once, then refusing: an error in JSON."""
+    async with swap_rig(tmp_path, {"a": fake("--refuse-connections-after-healthy")}) as rig:
+        assert broken(await rig.chat("a"))
+
+
+async def test_a_crash_in_a_stream_is_an_error_event(tmp_path: Path) -> None:
+    """What had come is there, and the client can tell that it was not all."""
+    async with (
+        swap_rig(tmp_path, {"a": fake("--crash-on-request 1 --crash-mid-stream")}) as rig,
+        rig.stream("a", events=4) as stream,
+    ):
+        assert await stream.head() == 200
+        found = await stream.rest()
+    assert "word0" in str(found[0])
+    assert found[-1]["error"]["message"]
+    assert rig.log.starts() == ["a"]
+
+
+async def test_the_next_request_after_a_crash_starts_the_model(tmp_path: Path) -> None:
+    """A crash under a request is no reason to keep anybody waiting."""
+    words = "--crash-on-request 1 --crash-mid-stream --only-first-life"
+    async with swap_rig(tmp_path, {"a": fake(words)}) as rig:
+        async with rig.stream("a", events=4) as stream:
+            await stream.head()
+            await stream.rest()
+        await rig.until_running()
+        assert server(await rig.chat("a")) == "a"
+    assert rig.log.starts() == ["a", "a"]
+
+
+async def test_a_crash_stands_in_the_log(tmp_path: Path) -> None:
+    """In the words that people search for."""
+    async with swap_rig(tmp_path, {"a": fake()}) as rig:
+        await rig.chat("a")
+        await die(rig, "a")
+        assert rig.said("<a> upstream process exited unexpectedly")
+
+
+async def test_a_model_that_dies_right_after_it_was_ready_is_a_failed_start(tmp_path: Path) -> None:
+    """Nobody waits for it again and again: the next client is told at once, and why."""
+    async with swap_rig(tmp_path, {"a": fake("--die-after-ready 0.2 --say out-of-memory")}) as rig:
+        await rig.chat("a")
+        await rig.until_event("exit", "a")
+        await rig.until_running()
+        answer = await rig.chat("a")
+    assert answer.status == 500
+    assert "out-of-memory" in message(answer)
+    assert rig.log.starts() == ["a"]
+
+
+async def test_a_status_of_the_engine_is_passed_on(tmp_path: Path) -> None:
+    """An error that the engine itself answers is no fault of the line: it is not tried again."""
+    async with swap_rig(tmp_path, {"a": fake()}) as rig:
+        answer = await rig.chat("a", status=503)
+    assert (answer.status, message(answer)) == (503, "the fake was asked for 503")
+    assert rig.log.served() == ["a"]

@@ -1,0 +1,167 @@
+"""The routes of activity, captures and events on a real socket, with views that a test can change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bioproxy.activity import InflightRequest, Record
+from bioproxy.admin.activity_api import ActivityApi
+from bioproxy.admin.activity_log import ActivityLog
+from bioproxy.admin.activity_store import ActivityStore
+from bioproxy.admin.admin import Question, refuse
+from bioproxy.admin.captures import Captures
+from bioproxy.admin.swap_events import Mailbox, SwapEvents
+from bioproxy.config.schema import Limits
+from bioproxy.errors import BioproxyError
+from bioproxy.events import Bus, RequestEnded
+from bioproxy.logbook import Logbook
+from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.router import NotAllowed, Router
+from bioproxy.wire.server import Server
+from support.http import Answer, build, call
+
+
+class Views:
+    """What the stream shows."""
+
+    def __init__(self) -> None:
+        self.state = "stopped"
+        self.active = ""
+        self.running: list[InflightRequest] = []
+
+    def models(self) -> list[dict[str, str]]:
+        return [{"id": "llama", "state": self.state}]
+
+    def profile(self) -> str:
+        return self.active
+
+    def sessions(self) -> list[str]:
+        return ["X-Session-ID"]
+
+    def inflight(self) -> list[InflightRequest]:
+        return self.running
+
+
+class WatchedEvents(SwapEvents):
+    """A stream that tells a test when clients come and go."""
+
+    moved: asyncio.Event
+
+    def join(self) -> Mailbox:
+        self.moved.set()
+        return super().join()
+
+    def leave(self, mailbox: Mailbox) -> None:
+        super().leave(mailbox)
+        self.moved.set()
+
+    async def count(self, number: int) -> None:
+        """Wait until exactly `number` clients are there."""
+        while len(self.clients) != number:
+            self.moved.clear()
+            await self.moved.wait()
+
+
+class ActivityPort:
+    """All parts, as app puts them together."""
+
+    def __init__(self) -> None:
+        self.bus = Bus()
+        self.views = Views()
+        self.book = Logbook()
+        self.store = ActivityStore()
+        self.captures = Captures(1)
+        self.log = ActivityLog(self.bus, store=self.store, captures=self.captures)
+        self.cancelled: list[str] = []
+        api = ActivityApi(store=self.store, captures=self.captures, cancel=self.cancel)
+        logs = {"proxy": self.book.proxy, "upstream": self.book.upstream}
+        self.events = WatchedEvents(self.bus, views=self.views, logs=logs)
+        self.events.moved = asyncio.Event()
+        self.router: Router[Any] = Router()
+        self.router.add("GET", "/api/metrics/activity", api.activity)
+        self.router.add("GET", "/api/metrics/stats", api.stats)
+        self.router.add("GET", "/api/captures/{id}", api.capture)
+        self.router.add("POST", "/api/inflight/{id}/cancel", api.cancel)
+        self.router.add("GET", "/api/events", self.events.serve)
+        self.server = Server(self.handle, limits=Limits(), name="activity")
+
+    def cancel(self, identity: str) -> bool:
+        """Know the request `r1` only."""
+        self.cancelled.append(identity)
+        return identity == "r1"
+
+    async def handle(self, request: Request, responder: Responder) -> None:
+        """Serve one request."""
+        found = self.router.match(request.method, request.path)
+        assert found is not None
+        assert not isinstance(found, NotAllowed)
+        try:
+            await found[0](Question(request, responder, found[1]))
+        except BioproxyError as error:
+            refuse(responder, error)
+
+    async def ask(self, target: str, method: str = "GET") -> Answer:
+        """One request."""
+        return await call(self.server.port, method, target)
+
+    def end(self, record: Record, **more: Any) -> None:
+        """A request has ended."""
+        self.bus.publish(RequestEnded(record=record, **more))
+
+
+class Client:
+    """One listener of the stream."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def listen(cls, port: ActivityPort) -> Client:
+        """Connect, and return when the head has come."""
+        client = cls(*await asyncio.open_connection("127.0.0.1", port.server.port, limit=8 << 20))
+        client.writer.write(build("GET", "/api/events"))
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"text/event-stream" in head
+        return client
+
+    async def next(self) -> tuple[str, Any]:
+        """The next message: its type, and its data decoded twice."""
+        while not (line := await self.reader.readline()).startswith(b"data:"):
+            assert line, "the stream has ended"
+        outer = json.loads(line.removeprefix(b"data:"))
+        return outer["type"], json.loads(outer["data"])
+
+    async def until(self, kind: str) -> Any:
+        """The data of the next message of a type."""
+        while (found := await self.next())[0] != kind:
+            pass
+        return found[1]
+
+    async def welcome(self) -> list[tuple[str, Any]]:
+        """The six messages that say what is."""
+        return [await self.next() for _ in range(6)]
+
+    def leave(self) -> None:
+        """Close without a word."""
+        self.writer.close()
+
+
+@asynccontextmanager
+async def activity_port() -> AsyncIterator[ActivityPort]:
+    """The port, closed with the block."""
+    port = ActivityPort()
+    await port.store.start(None)
+    await port.server.listen("127.0.0.1", 0)
+    try:
+        yield port
+    finally:
+        port.events.close()
+        port.log.close()
+        await port.server.close(deadline=1.0)
+        await port.captures.close()
+        await port.store.close()

@@ -1,0 +1,161 @@
+"""Captures: what is kept of a request, for how long, and what is never kept."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+from typing import Any
+
+import pytest
+
+from bioproxy.activity import Capture
+from bioproxy.admin.captures import INLINE, Captures
+from support.activity import metered
+
+HEADERS = ((b"content-type", b"application/json"), (b"authorization", b"Bearer secret"))
+
+
+def capture(request: bytes = b"asked", response: bytes = b"answered", *more: tuple[bytes, bytes]) -> Capture:
+    return Capture(
+        request_headers=HEADERS,
+        request_body=request,
+        response_headers=((b"content-type", b"text/plain"), (b"set-cookie", b"secret"), *more),
+        response_body=response,
+    )
+
+
+async def shown(captures: Captures, identity: int = 1) -> dict[str, Any]:
+    written = await captures.json(identity)
+    assert written is not None
+    assert b"secret" not in written
+    found: dict[str, Any] = json.loads(written)
+    return found
+
+
+async def test_a_capture_is_llama_swaps_json() -> None:
+    """Bodies as base64, secrets taken out."""
+    captures = Captures(1)
+    captures.add(1, metered(), capture())
+    assert await shown(captures) == {
+        "id": 1,
+        "req_path": "/v1/chat/completions",
+        "req_headers": {"Content-Type": "application/json", "Authorization": "[REDACTED]"},
+        "req_body": base64.b64encode(b"asked").decode(),
+        "resp_headers": {"Content-Type": "text/plain", "Set-Cookie": "[REDACTED]"},
+        "resp_body": base64.b64encode(b"answered").decode(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "request_kept", "response_kept"),
+    [
+        ("/v1/completions", True, True),
+        ("/v1/audio/speech", True, False),
+        ("/v1/audio/voices", False, True),
+        ("/v1/audio/transcriptions", False, True),
+        ("/v1/images/generations", True, False),
+        ("/v1/images/edits", False, False),
+        ("/sdapi/v1/txt2img", True, False),
+        ("/upstream/draw/sdapi/v1/img2img", False, False),
+    ],
+)
+async def test_sound_and_pictures_are_left_out(path: str, request_kept: bool, response_kept: bool) -> None:
+    """By route, in either direction; headers always stay."""
+    captures = Captures(1)
+    captures.add(1, metered(path=path), capture())
+    found = await shown(captures)
+    assert (found["req_body"] is not None, found["resp_body"] is not None) == (request_kept, response_kept)
+    assert found["resp_headers"]
+
+
+async def test_a_failed_request_has_no_answer() -> None:
+    """Its row says why it failed."""
+    captures = Captures(1)
+    captures.add(1, metered(status=502), capture())
+    found = await shown(captures)
+    assert found["resp_body"] is None
+    assert found["req_body"] is not None
+
+
+async def test_a_compressed_answer_is_kept_readable() -> None:
+    """And does not claim to be compressed any more."""
+    captures = Captures(1)
+    captures.add(1, metered(), capture(b"", gzip.compress(b"answered"), (b"content-encoding", b"gzip")))
+    found = await shown(captures)
+    assert base64.b64decode(found["resp_body"]) == b"answered"
+    assert "Content-Encoding" not in found["resp_headers"]
+
+
+async def test_an_answer_that_cannot_be_unpacked_stays_as_it_is() -> None:
+    """With the header that says how it is compressed."""
+    captures = Captures(1)
+    captures.add(1, metered(), capture(b"", b"packed", (b"content-encoding", b"br")))
+    found = await shown(captures)
+    assert base64.b64decode(found["resp_body"]) == b"packed"
+    assert found["resp_headers"]["Content-Encoding"] == "br"
+
+
+async def test_a_large_capture_is_kept_in_a_thread_and_counts_meanwhile() -> None:
+    """Whoever asks at once waits for it."""
+    captures = Captures(1)
+    captures.add(1, metered(), capture(b"x" * 10 * INLINE))
+    assert captures.waiting
+    assert captures.has(1)
+    assert len(base64.b64decode((await shown(captures))["req_body"])) == 10 * INLINE
+    assert not captures.waiting
+
+
+async def test_the_oldest_make_room() -> None:
+    """In the order in which they were kept, and only as many as must."""
+    captures = Captures(1)
+    for identity in range(1, 50):
+        captures.add(identity, metered(), capture(os.urandom(30_000)))
+    assert captures.has(49)
+    assert not captures.has(1)
+    assert await captures.json(1) is None
+    statistics = captures.statistics()
+    assert statistics.kept > 30
+    assert statistics.bytes <= statistics.limit
+
+
+async def test_what_alone_is_too_large_is_left_out() -> None:
+    """It would push out everything else."""
+    captures = Captures(1)
+    captures.add(1, metered(), capture())
+    captures.add(2, metered(), capture(os.urandom(2 << 20)))
+    assert await captures.json(2) is None
+    captures.add(3, metered(), capture(b"", b"x" * (5 << 20)))
+    assert not captures.has(3)
+    assert captures.has(1)
+    assert captures.statistics().skipped == 2
+
+
+async def test_without_a_buffer_nothing_is_kept() -> None:
+    """And nobody need collect bodies."""
+    captures = Captures(0)
+    captures.add(1, metered(), capture())
+    assert not captures.wanted
+    assert not captures.has(1)
+
+
+async def test_a_smaller_buffer_after_a_reload_lets_the_oldest_go() -> None:
+    """What fits stays."""
+    captures = Captures(2)
+    for identity in range(1, 60):
+        captures.add(identity, metered(), capture(os.urandom(30_000)))
+    captures.configure(1)
+    assert captures.has(59)
+    assert not captures.has(1)
+    assert captures.statistics().bytes <= 1 << 20
+
+
+async def test_closing_forgets_everything() -> None:
+    """What is being compressed too."""
+    captures = Captures(1)
+    captures.add(1, metered(), capture())
+    captures.add(2, metered(), capture(b"x" * 10 * INLINE))
+    await captures.close()
+    assert not captures.has(1)
+    assert not captures.has(2)

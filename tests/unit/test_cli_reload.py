@@ -1,0 +1,157 @@
+"""When the configuration is read again: what counts as a change, and that no wish for a reload is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from bioproxy import aio
+from bioproxy.cli.reload import Reloader, has_changed, look, sources, watch
+from bioproxy.config.load import load
+from bioproxy.errors import ConfigError, Problem
+
+MS = 0.001
+
+
+def changed(path: Path, change: str) -> bool:
+    """Whether something that is done to a file, or to a folder, is a change."""
+    before = look((str(path),))
+    file = path if path.is_file() else path / "a.yaml"
+    match change:
+        case "nothing":
+            pass
+        case "touch":
+            os.utime(file, ns=(1, 1))
+        case "grow":
+            stat = file.stat()
+            file.write_text("longer than before")
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        case "remove":
+            file.unlink()
+        case "add":
+            (path / "b.yml").write_text("")
+        case "add another":
+            (path / "b.txt").write_text("")
+    return has_changed(before, look((str(path),)))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [("nothing", False), ("touch", True), ("grow", True), ("remove", False)]
+)
+def test_a_file(change: str, expected: bool, tmp_path: Path) -> None:
+    """Time and size count; one that is missing is about to come back."""
+    (tmp_path / "a.yaml").write_text("x")
+    assert changed(tmp_path / "a.yaml", change) is expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [("nothing", False), ("touch", True), ("grow", True), ("remove", True), ("add", True), ("add another", False)],
+)
+def test_a_folder(change: str, expected: bool, tmp_path: Path) -> None:
+    """Its YAML files together are one thing."""
+    for name in ("a.yaml", "z.yaml"):
+        (tmp_path / name).write_text("x")
+    assert changed(tmp_path, change) is expected
+
+
+def test_an_empty_folder_says_nothing(tmp_path: Path) -> None:
+    """It is being filled, or it will be."""
+    (tmp_path / "a.yaml").write_text("x")
+    assert changed(tmp_path, "remove") is False
+
+
+def test_a_file_that_is_back_is_a_change(tmp_path: Path) -> None:
+    """Even if it is as it was; somebody replaced it."""
+    file = tmp_path / "a.yaml"
+    missing = look((str(file),))
+    file.write_text("x")
+    assert has_changed(missing, look((str(file),)))
+
+
+def test_a_link_that_is_turned_is_a_change(tmp_path: Path) -> None:
+    """Config maps are changed so."""
+    for name, text in (("one", "x"), ("two", "longer")):
+        (tmp_path / name).write_text(text)
+    link = tmp_path / "link.yaml"
+    link.symlink_to("one")
+    before = look((str(link),))
+    link.unlink()
+    link.symlink_to("two")
+    assert has_changed(before, look((str(link),)))
+
+
+def test_what_is_watched(tmp_path: Path) -> None:
+    """The file that is named, and the folder as a whole, so that new files in it are seen."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for path in (tmp_path / "c.yaml", folder / "a.yaml"):
+        path.write_text("globalTTL: 1")
+    environment = {"HOME": str(tmp_path)}
+    found = load(path=str(tmp_path / "c.yaml"), directory=str(folder), environment=environment)
+    assert sources(found) == (str(tmp_path / "c.yaml"), str(folder))
+    assert sources(load(environment=environment)) == ()
+
+
+async def test_each_change_is_told_once(tmp_path: Path) -> None:
+    """Those before the first look, too."""
+    file = tmp_path / "a.yaml"
+    file.write_text("x")
+    seen = look((str(file),))
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    file.write_text("changed while the program started")
+    task = aio.spawn(watch((str(file),), seen, lambda: asked.put_nowait(None), interval=5 * MS), name="watch")
+    await asked.get()
+    file.write_text("and once more, of another length")
+    await asked.get()
+    await aio.finish([task])
+    assert asked.empty()
+
+
+async def test_one_reload_at_a_time_and_none_is_lost() -> None:
+    """What is asked for during one makes one more, however often it is asked."""
+    running, gate, count = asyncio.Event(), asyncio.Event(), 0
+
+    async def reload() -> None:
+        nonlocal count
+        count += 1
+        running.set()
+        await gate.wait()
+        if count == 2:
+            done.set()
+
+    done = asyncio.Event()
+    reloader = Reloader(reload)
+    task = aio.spawn(reloader.run(), name="reload")
+    reloader.ask()
+    await running.wait()
+    for _ in range(3):
+        reloader.ask()
+    gate.set()
+    await done.wait()
+    await aio.finish([task])
+    assert count == 2
+
+
+@pytest.mark.parametrize("error", [ConfigError([Problem("broken")]), RuntimeError("a fault of ours")])
+async def test_a_reload_that_fails_does_not_end_it(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says why, and the next one is done."""
+    good = asyncio.Event()
+    faults = [error]
+
+    async def reload() -> None:
+        if faults:
+            reloader.ask()
+            raise faults.pop()
+        good.set()
+
+    reloader = Reloader(reload)
+    task = aio.spawn(reloader.run(), name="reload")
+    reloader.ask()
+    await good.wait()
+    await aio.finish([task])
+    assert "reload failed" in caplog.text
+    assert str(error) in caplog.text

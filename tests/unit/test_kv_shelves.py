@@ -1,0 +1,275 @@
+"""Folders that several models share: one table, one lock, one budget, and each model's own view of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from bioproxy.config.schema import Kv
+from bioproxy.events import Bus, Event
+from bioproxy.kv.chain import chain
+from bioproxy.kv.folder import LOCK, Folder, FolderError
+from bioproxy.kv.shelves import Shelves
+from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.store import Store
+from bioproxy.prompt import Piece
+
+BUILD = "b1"
+SIZE = 1000
+ONE, TWO = "1" * 16, "2" * 16
+
+
+def made(**config: object) -> Shelves:
+    return Shelves(Kv(**({"disk_budget": 100_000} | config)), bus=Bus())  # type: ignore[arg-type]
+
+
+def store_on(shelves: Shelves, **config: object) -> Store:
+    return Store(config=Kv(**config), bus=shelves.bus, shelves=shelves)  # type: ignore[arg-type]
+
+
+async def opened(shelves: Shelves, folder: Path, fingerprint: str, **config: object) -> Store:
+    """A store of one model, with its folder open."""
+    store = store_on(shelves, **config)
+    await store.open(folder)
+    store.use(fingerprint, BUILD)
+    return store
+
+
+async def save(store: Store, text: str, **more: object) -> Snapshot:
+    """What a save leaves: a temporary file, then the commit."""
+    known = {"id": new_id(), "fingerprint": store.scope.fingerprint, "build": BUILD, "used": store.wall()}
+    figures = {"cuts": chain("", [Piece("", text.encode())]), "tokens": 10, "prompt": 10, "size": SIZE, "seconds": 1.0}
+    snapshot = Snapshot(**(known | figures | more))  # type: ignore[arg-type]
+    assert store.folder is not None
+    name = temporary_name(snapshot.id)
+    (store.folder.path / name).write_bytes(os.urandom(snapshot.size))
+    store.pending.add(name)
+    kept = await store.commit(name, snapshot, seconds=0.1)
+    assert kept is not None
+    return kept
+
+
+async def test_one_folder_is_opened_once(tmp_path: Path) -> None:
+    """By whatever path: the same table, and no second lock that fails against the first."""
+    (tmp_path / "slots").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "slots")
+    shelves = made()
+    one = await opened(shelves, tmp_path / "slots", ONE)
+    two = await opened(shelves, tmp_path / "link", TWO)
+    assert one.index is two.index
+    assert one.folder is two.folder
+    await shelves.close()
+
+
+async def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    """A ring of links is a folder that cannot be had, like any other."""
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(FolderError, match="snapshot folder"):
+        await store_on(made()).open(tmp_path / "a")
+
+
+async def test_two_folders_are_two(tmp_path: Path) -> None:
+    """Each with its own table and budget; the list has all."""
+    shelves = made()
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, fingerprint in zip(folders, (ONE, TWO), strict=True):
+        folder.mkdir()
+        await save(await opened(shelves, folder, fingerprint), "text")
+    assert {one.fingerprint for one in shelves.list()} == {ONE, TWO}
+    assert [(shelf.directory, shelf.snapshots, shelf.bytes) for shelf in shelves.statistics()] == [
+        (str(folder), 1, SIZE) for folder in folders
+    ]
+    await shelves.close()
+
+
+async def test_a_model_shows_its_own(tmp_path: Path) -> None:
+    """In list and in what was dropped; before its engine was ever met, nothing."""
+    shelves = made(disk_budget=SIZE)
+    one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, TWO)
+    await save(one, "a", seconds=1.0)
+    kept = await save(two, "b", seconds=9.0)
+    assert (one.listed(), two.listed()) == ((), (kept,))
+    assert (one.dropped, two.dropped) == ({"budget": 1}, {})
+    assert store_on(shelves).listed() == ()
+    await shelves.close()
+
+
+async def test_the_folder_stays_locked_while_anyone_uses_it(tmp_path: Path) -> None:
+    """The last one gives it back; whoever comes after that opens it anew."""
+    shelves = made()
+    one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, TWO)
+    await one.close()
+    with pytest.raises(FolderError):
+        Folder(tmp_path).occupy()
+    await save(two, "b")
+    await two.close()
+    stranger = Folder(tmp_path)
+    stranger.occupy()
+    stranger.leave()
+    again = await opened(shelves, tmp_path, TWO)
+    assert len(again.listed()) == 1
+    await shelves.close()
+
+
+async def test_an_engine_that_moves_gives_its_folder_back(tmp_path: Path) -> None:
+    """It came back with another --slot-save-path."""
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    shelves = made()
+    store = await opened(shelves, tmp_path / "before", ONE)
+    await store.open(tmp_path / "after")
+    assert store.folder is not None
+    assert store.folder.path == tmp_path / "after"
+    stranger = Folder(tmp_path / "before")
+    stranger.occupy()
+    stranger.leave()
+    await shelves.close()
+
+
+async def test_a_commit_goes_into_the_folder_it_was_begun_in(tmp_path: Path) -> None:
+    """The engine has another one by then."""
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    shelves = made()
+    store, other = await opened(shelves, tmp_path / "before", ONE), await opened(shelves, tmp_path / "before", TWO)
+    shelf = store.shelf
+    await store.open(tmp_path / "after")
+    assert shelf is other.shelf is not store.shelf
+    await shelves.close()
+
+
+async def test_the_table_is_not_read_again_while_the_folder_is_ours(tmp_path: Path) -> None:
+    """A swap must not wait for a folder of thousands."""
+    shelves = made()
+    store = await opened(shelves, tmp_path, ONE)
+    (tmp_path / temporary_name(new_id())).write_bytes(b"what a second reading would remove")
+    await store.open(tmp_path)
+    assert store.shelf.tenure == 1
+    assert len(list(tmp_path.glob("bp-tmp-*"))) == 1
+    await shelves.close()
+
+
+async def test_what_saves_left_over_goes_in_time(tmp_path: Path) -> None:
+    """A save that was given up may be written to for a while yet; one that is pending never goes."""
+    shelves = made()
+    store = await opened(shelves, tmp_path, ONE)
+    old, fresh, pending = (temporary_name(new_id()) for _ in range(3))
+    for name in (old, fresh, pending):
+        (tmp_path / name).write_bytes(b"half")
+    for name in (old, pending):
+        os.utime(tmp_path / name, (time.time() - 3600,) * 2)
+    store.pending.add(pending)
+    await store.look_after()
+    assert {path.name for path in tmp_path.glob("bp-tmp-*")} == {fresh, pending}
+    await shelves.close()
+
+
+async def test_the_budget_is_for_all_models_together(tmp_path: Path) -> None:
+    """Rule 18: the least valuable goes, whoever's it is."""
+    shelves = made(disk_budget=2 * SIZE)
+    one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, TWO)
+    poor, rich = await save(one, "a", seconds=0.1), await save(one, "b", seconds=9.0)
+    theirs = await save(two, "c", seconds=5.0)
+    assert {found.id for found in shelves.list()} == {rich.id, theirs.id}
+    assert not two.fits(poor)
+    assert one.index.size <= 2 * SIZE
+    await shelves.close()
+
+
+async def test_templates_of_a_model_that_is_stopped_are_needed(tmp_path: Path) -> None:
+    """Rule 18: never the only snapshot of a template in use; what another engine runs meanwhile is no matter."""
+    shelves = made(disk_budget=2 * SIZE)
+    one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, TWO)
+    one.wants("@code", "2")
+    template = await save(one, "a", template=True, prefix="@code", version="2", seconds=0.1)
+    one.use("", BUILD)
+    two.wants("@code", "7")
+    theirs = await save(two, "b", template=True, prefix="@code", version="7", seconds=0.1)
+    await save(two, "c", seconds=99.0)
+    assert {found.id for found in shelves.list()} == {template.id, theirs.id}
+    await shelves.close()
+
+
+async def test_an_old_version_of_a_template_is_not_needed(tmp_path: Path) -> None:
+    """The one in use is, also if it became so while its engine was stopped."""
+    shelves = made(disk_budget=2 * SIZE)
+    store = await opened(shelves, tmp_path, ONE)
+    store.wants("@code", "1")
+    await save(store, "a", template=True, prefix="@code", version="1", seconds=9.0)
+    present = await save(store, "b", template=True, prefix="@code", version="2", seconds=0.1)
+    store.wants("@code", "2")
+    talk = await save(store, "c", seconds=99.0)
+    assert {found.id for found in shelves.list()} == {present.id, talk.id}
+    await shelves.close()
+
+
+async def test_a_model_with_a_budget_of_its_own_takes_no_more(tmp_path: Path) -> None:
+    """The lower one counts for it, and its own least valuable snapshots go; others are not touched."""
+    shelves = made(disk_budget=10 * SIZE)
+    one = await opened(shelves, tmp_path, ONE, disk_budget=2 * SIZE)
+    two = await opened(shelves, tmp_path, TWO)
+    theirs = await save(two, "x", seconds=0.001)
+    poor = await save(one, "a", seconds=0.1)
+    rich = [await save(one, text, seconds=9.0) for text in "bc"]
+    assert {found.id for found in one.listed()} == {found.id for found in rich}
+    assert two.listed() == (theirs,)
+    assert not one.fits(poor)
+    assert (one.budget, two.budget) == (2 * SIZE, 10 * SIZE)
+    await shelves.close()
+
+
+async def test_a_budget_above_the_folders_means_nothing(tmp_path: Path) -> None:
+    """What the folder may hold is said in one place."""
+    shelves = made(disk_budget=SIZE)
+    store = await opened(shelves, tmp_path, ONE, disk_budget=9 * SIZE)
+    for text in "ab":
+        await save(store, text)
+    assert (len(store.listed()), store.budget) == (1, SIZE)
+    await shelves.close()
+
+
+async def test_what_was_learnt_outlives_the_folder(tmp_path: Path) -> None:
+    """Somebody removed it and made it anew: the speeds go on, and are written into the new one."""
+    folder = tmp_path / "slots"
+    folder.mkdir()
+    shelves = made()
+    store = await opened(shelves, folder, ONE)
+    store.knowledge.learn(token_bytes=77.0)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    await store.open(folder)
+    store.use(ONE, BUILD)
+    assert store.knowledge.speeds.token_bytes == 77.0
+    await shelves.close()
+    again = await opened(made(), folder, ONE)
+    assert again.knowledge.speeds.token_bytes == 77.0
+    await again.close()
+
+
+async def test_models_of_one_fingerprint_share_what_is_learnt(tmp_path: Path) -> None:
+    """Two names for the same engine."""
+    shelves = made()
+    one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, ONE)
+    assert one.knowledge is two.knowledge
+    await shelves.close()
+
+
+async def test_without_shelves_a_store_shows_the_whole_folder(tmp_path: Path) -> None:
+    """It is alone there: what another model left is worth knowing about."""
+    events: list[Event] = []
+    bus = Bus()
+    bus.subscribe(Event, events.append)
+    store = Store(config=Kv(disk_budget=100_000), bus=bus)
+    await store.open(tmp_path)
+    store.use(ONE, BUILD)
+    kept = await save(store, "a")
+    store.use(TWO, BUILD)
+    assert store.listed() == (kept,)
+    await store.close()
+    assert not Folder(tmp_path).holds()
+    assert (tmp_path / LOCK).exists()
