@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.server import Server
-from bioproxy.wire.tls import tls_context
+from bioproxy.wire.tls import renew, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ LIVE = (
     "log",
     "warmup",
     "warmup_check_interval",
+    "swap",
+    "tls_cert_file",
+    "tls_key_file",
 )
+Taking = Callable[[], Awaitable[list[str]]]
 
 
 def state_folder(config: Config) -> Path:
@@ -114,6 +119,7 @@ class App:
         )
         self.side.watch(self.metrics)
         self.services: list[asyncio.Task[None]] = []
+        self.tls: ssl.SSLContext | None = None
 
     def one(self) -> Single:
         """The side of one engine; its parts get names here, too."""
@@ -185,8 +191,8 @@ class App:
     async def start(self) -> None:
         """Open both ports, then start the services; ConfigError where a port cannot be had."""
         config = self.config
-        tls = tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
-        await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=tls)
+        self.tls = tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
+        await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
         await self.listen_to_admins()
         self.pins.load()
         self.pins.forget(config.kv.max_age)
@@ -255,35 +261,41 @@ class App:
         try:
             loaded = self.read_again()
             changed = difference(self.config, loaded.config)
+            late = [key for key in changed if key.split(".")[0] not in LIVE]
+            config = msgspec.structs.replace(
+                loaded.config, **{name: getattr(self.config, name) for name in (key.split(".")[0] for key in late)}
+            )
+            taken = self.side.prepare_reload(loaded, config)
+            if self.tls is not None and loaded.config.tls_cert_file:
+                renew(self.tls, loaded.config.tls_cert_file, loaded.config.tls_key_file)
             if any(key.split(".")[0] == "prefixes" for key in changed):
                 await self.catalogue.replace(prefix_paths(loaded.config))
         except ConfigError as error:
             self.reload_error = error.message
             self.bus.publish(ConfigReloaded(error=error.message))
             raise
-        late = await self.take_over(loaded, changed)
-        changed = tuple(f"{key} (after a restart)" if key in late else key for key in changed)
-        self.reload_error = ""
-        self.bus.publish(ConfigReloaded(changed=changed))
-        log.info("configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
-        return changed
-
-    async def take_over(self, loaded: Loaded, changed: tuple[str, ...]) -> list[str]:
-        """Let each part have its new values; what needs a restart keeps the old ones and is returned."""
-        late = [key for key in changed if key.split(".")[0] not in LIVE]
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
         if late:
             log.warning("these keys changed and need a restart: %s", ", ".join(late))
-        kept = {name: getattr(self.config, name) for name in (key.split(".")[0] for key in late)}
-        self.loaded = loaded
-        self.config = config = msgspec.structs.replace(loaded.config, **kept)
+        models = await self.take_over(loaded, config, taken)
+        found = tuple(f"{key} (after a restart)" if key in late else key for key in changed) + tuple(models)
+        self.reload_error = ""
+        self.bus.publish(ConfigReloaded(changed=found))
+        log.info("configuration reloaded; changed: %s", ", ".join(found) or "nothing")
+        return found
+
+    async def take_over(self, loaded: Loaded, config: Config, take_side: Taking) -> list[str]:
+        """Let each part have its new values; the keys besides those of the Config."""
+        self.loaded, self.config = loaded, config
         self.set_up_log(loaded)
         self.front.configure(config)
         self.admin.configure(config)
         self.catalogue.settle = config.warmup.settle
-        await self.side.take_over(loaded, config)
+        models = await take_side()
         if self.management is not None and loaded.swap is not None:
             self.management.configure(config, loaded.swap)
-        return late
+        return models
 
     # what the admin port shows
 

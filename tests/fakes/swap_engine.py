@@ -210,8 +210,10 @@ class Engine:
         elif call.path in CONTROL:
             connection.answer(200, self.control(call.path))
         elif call.path in ("/props", "/slots") or call.path.startswith("/slots/"):
+            self.journal.note("looked", path=call.path, method=call.method)
             connection.answer(404, {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}})
         elif call.path == "/v1/models":
+            self.journal.note("looked", path=call.path, method=call.method)
             connection.answer(200, {"object": "list", "data": [{"id": self.options["model"], "object": "model"}]})
         else:
             self.work(call, connection)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
+
+import pytest
 
 from support.http import Answer
 from support.swap_client import message, server
-from support.swap_models import fake
+from support.swap_models import fake, fakes
 from support.swap_rig import Rig, swap_rig
 
 
@@ -61,8 +64,8 @@ async def test_a_connection_that_breaks_before_the_first_byte_is_not_seen(tmp_pa
 
 
 async def test_connections_that_break_again_and_again_are_an_error(tmp_path: Path) -> None:
-    """One more attempt and no third; the process, which lives, stays."""
-    async with swap_rig(tmp_path, {"a": fake("--drop-before-byte 2")}) as rig:
+    """A kept connection that breaks proves nothing, a fresh one is tried twice; the process, which lives, stays."""
+    async with swap_rig(tmp_path, {"a": fake("--drop-before-byte 3")}) as rig:
         assert broken(await rig.chat("a"))
         assert await rig.running() == {"a": "ready"}
         assert server(await rig.chat("a")) == "a"
@@ -118,6 +121,27 @@ async def test_a_model_that_dies_right_after_it_was_ready_is_a_failed_start(tmp_
     assert answer.status == 500
     assert "out-of-memory" in message(answer)
     assert rig.log.starts() == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent's death ends its child on Linux only")
+async def test_the_death_of_an_engines_watcher_is_its_own(tmp_path: Path) -> None:
+    """Both are gone, which is noticed, and the model can be loaded again."""
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        await rig.chat("a")
+        engine = rig.log.of("start")[0].pid
+        os.kill(int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+        await rig.until_running()
+        await rig.until(lambda: not rig.children())
+        assert (await rig.post("/models/load", {"model": "a"})).status == 200
+        assert server(await rig.chat("a")) == "a"
+    assert not rig.log.overlap("a a", "a a")
+
+
+async def test_a_long_header_of_an_engine_is_passed_on(tmp_path: Path) -> None:
+    """60 KB of it."""
+    async with swap_rig(tmp_path, {"a": fake("--big-header 60000")}) as rig:
+        answer = await rig.chat("a")
+    assert (answer.status, len(answer.headers["x-big"])) == (200, 60_000)
 
 
 async def test_a_status_of_the_engine_is_passed_on(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ async def test_requests_do_not_wait_for_preloads_of_others(tmp_path: Path) -> No
         assert server(await rig.chat("b")) == "b"
 
 
-async def test_a_preload_gives_way_to_a_user(tmp_path: Path) -> None:
-    """Nobody waits for it, so it is not finished first."""
-    models = {"a": fake("--health-503-for 60"), "b": fake()}
+async def test_who_comes_during_a_preload_waits_for_it(tmp_path: Path) -> None:
+    """And gets its own model then."""
+    models = {"a": fake("--health-503-for 0.3"), "b": fake()}
     async with swap_rig(tmp_path, models, hooks=preload("a")) as rig:
         await rig.until_event("listening", "a")
         assert server(await rig.chat("b")) == "b"

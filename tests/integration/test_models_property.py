@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,8 @@ MODELS = {
     "d": fake("--drop-before-byte 1"),
     "e": fake("--crash-on-request 9"),
 }
-COUNT, CLIENTS = 200, 12
-SETTINGS: Json = {"swap": {"min_resident": 0, "max_wait": 1}, "healthCheckTimeout": 15}
+COUNT, CLIENTS = 200, 8
+SETTINGS: Json = {"swap": {"min_resident": 0, "max_wait": 0.2}}
 
 
 async def client(rig: Rig, chance: random.Random, turns: list[int], answers: list[Answer | None]) -> None:
@@ -37,22 +40,26 @@ async def client(rig: Rig, chance: random.Random, turns: list[int], answers: lis
     while turns:
         number = turns.pop()
         model = chance.choice("aaabbcde")
-        request = rig.chat(model, delay=chance.choice([0, 0, 0.01, 0.03]), stream=chance.random() < 0.4)
-        try:
+        await asyncio.sleep(chance.choice([0, 0.02, 0.1]))
+        request = rig.chat(model, delay=chance.choice([0, 0, 0.01, 0.05]), stream=chance.random() < 0.4)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(chance.choice([60, 60, 60, 60, 0.05])):
                 answers[number] = await request
-        except TimeoutError:
-            answers[number] = None
 
 
 async def meddle(rig: Rig, chance: random.Random, turns: list[int]) -> None:
-    """Unloads models at awkward moments, and reads the configuration again."""
+    """Unloads models at awkward moments, kills their engines, and has the configuration read again."""
     while turns:
-        await asyncio.sleep(chance.random() * 0.2)
-        if chance.random() < 0.3:
-            await rig.reload(MODELS, groups=GROUPS, **SETTINGS)
-        else:
-            await rig.post(f"/api/models/unload/{chance.choice('abde')}")
+        await asyncio.sleep(chance.random() * 0.4)
+        match chance.choice(["unload", "unload", "kill", "reload"]):
+            case "unload":
+                await rig.post(f"/api/models/unload/{chance.choice('abde')}")
+            case "kill":
+                alive = [one["pid"] for one in (await rig.overview()).values() if one["pid"]]
+                with contextlib.suppress(OSError, IndexError):
+                    os.kill(chance.choice(alive), signal.SIGKILL)
+            case _:
+                await rig.reload(MODELS, groups=GROUPS, **SETTINGS)
 
 
 @pytest.mark.timeout(60)
@@ -74,6 +81,10 @@ async def test_whatever_is_asked_for_when(seed: int, tmp_path: Path) -> None:
         assert len(names & set("abc")) <= 1, names
         assert not any(" " in name for name in names), f"two processes of one model: {names}"
     for answer in found:
-        assert answer is None or answer.status == 200 or message(answer), answer
-    served = [answer for answer in found if answer is not None and answer.status == 200]
-    assert len(served) > COUNT // 2
+        if answer is None:
+            continue  # its client had no patience
+        if answer.status != 200:
+            assert message(answer)
+        elif answer.headers["content-type"].startswith("text/event-stream"):
+            assert "data: [DONE]" in answer.text or '"error"' in answer.text
+    assert sum(answer is not None and answer.status == 200 for answer in found) > COUNT // 3

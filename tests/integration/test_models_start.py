@@ -66,6 +66,16 @@ async def test_an_engine_gets_its_environment_and_its_process_group(tmp_path: Pa
     assert found["group"] == found["pid"]
 
 
+async def test_a_clients_key_does_not_reach_the_engine(tmp_path: Path) -> None:
+    """However it was sent; llama-swap passes it on."""
+    async with swap_rig(tmp_path, fakes("a"), apiKeys=["sesame"]) as rig:
+        for headers in ({"Authorization": "Bearer sesame"}, {"x-api-key": "sesame"}):
+            assert (await rig.chat("a", headers=headers)).status == 200
+            assert "sesame" not in str(await rig.last("a"))
+        assert (await rig.chat("a")).status == 401
+    assert len(rig.log.served()) == 2
+
+
 async def test_models_that_may_run_together_start_together(tmp_path: Path) -> None:
     """Neither waits for the other's start."""
     models = fakes("a b", "--health-503-for 0.3")

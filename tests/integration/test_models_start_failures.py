@@ -47,6 +47,14 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert sentence.startswith("failed to start command '/no/such/program --port ")
 
 
+async def test_a_quote_that_is_not_closed(tmp_path: Path) -> None:
+    """The rest of the command is one word, and no program has that name."""
+    async with swap_rig(tmp_path, {"a": {"cmd": '"/no/such program ${PORT}'}}) as rig:
+        sentence = failed(await rig.chat("a"))
+    assert sentence.startswith("failed to start command '")
+    assert "/no/such program" in sentence
+
+
 async def test_a_file_that_cannot_be_executed(tmp_path: Path) -> None:
     """The same, with the system's reason."""
     file = tmp_path / "engine"

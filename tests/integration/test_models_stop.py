@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy import aio
-from support.swap_client import server
+from support.swap_client import message, server
 from support.swap_models import fake, fakes
 from support.swap_rig import swap_rig
 
@@ -42,6 +42,14 @@ async def test_an_engine_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         assert rig.children() == []
     assert rig.log.of("sigterm", "a")
     assert not rig.log.of("exit", "a")
+
+
+async def test_a_swap_does_not_wait_for_ever_for_an_engine_that_ignores_sigterm(tmp_path: Path) -> None:
+    """`unloadTimeout` counts here too; llama-swap waits for `healthCheckTimeout`."""
+    async with swap_rig(tmp_path, {"a": fake("--ignore-sigterm", unloadTimeout=1), "b": fake()}) as rig:
+        await rig.chat("a")
+        assert server(await rig.chat("b")) == "b"
+    assert not rig.log.overlap("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,33 @@ async def test_the_end_of_the_program_stops_its_engines(tmp_path: Path) -> None:
         assert await rig.program.stop() == 0
         assert rig.children() == []
     assert {told.model for told in rig.log.of("sigterm")} == {"a", "b"}
+
+
+async def test_streams_finish_before_the_program_ends(tmp_path: Path) -> None:
+    """Who is being served is served to the end; who waits for a model is told at once."""
+    async with swap_rig(tmp_path, fakes("a b")) as rig, rig.stream("a", events=4, hold=2) as stream:
+        await stream.head()
+        await rig.until_event("held", "a")
+        queued = await rig.ask_queued("b")
+        rig.program.signal(signal.SIGTERM)
+        answer = await queued
+        await rig.release("a")
+        assert (await stream.rest())[-1] == "[DONE]"
+        assert await rig.program.wait() == 0
+    assert answer.status == 503
+    assert "shutting down" in message(answer)
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """And the engines go all the same."""
+    async with swap_rig(tmp_path, fakes("a", "--slow-stop 0.3")) as rig:
+        await rig.ask_held("a")
+        rig.program.signal(signal.SIGTERM)
+        await rig.until(lambda: rig.said("stopping"))
+        rig.program.signal(signal.SIGTERM)
+        assert await rig.program.wait() == 128 + signal.SIGTERM
+        await rig.until(lambda: not rig.children())
+    assert rig.log.of("exit", "a")[0].why == "sigterm"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

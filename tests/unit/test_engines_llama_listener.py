@@ -209,3 +209,33 @@ def test_sockets_of_both_tables(tmp_path: Path) -> None:
     add_socket(proc, port=8081, inode="77", uid=7)
     add_socket(proc, port=8081, inode="78", uid=8, name="tcp6")
     assert listener.listening(8081, proc=proc) == [Socket("77", 7), Socket("78", 8)]
+
+
+def add_children(proc: Path, pid: int, *children: int) -> None:
+    """What the kernel lists below a process."""
+    (proc / str(pid) / "task" / str(pid)).mkdir(parents=True)
+    (proc / str(pid) / "task" / str(pid) / "children").write_text("".join(f"{child} " for child in children))
+
+
+def test_an_engine_behind_a_shell_is_found_below_it(tmp_path: Path) -> None:
+    """The child that we started is a shell; the grandchild listens, and no other process is looked at."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_process(proc, 10, command=["sh", "-c", "llama-server"])
+    add_process(proc, 11, command=["llama-server"], inode="77")
+    add_process(proc, 12, command=["somebody else"], inode="77")
+    add_children(proc, 10, 11)
+    found = listener.within(10, 8081, proc=proc)
+    assert found is not None
+    assert (found.pid, found.command) == (11, ("llama-server",))
+
+
+def test_a_port_that_another_process_has_is_not_our_childs(tmp_path: Path) -> None:
+    """Then whoever asked has to look at all of them."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_process(proc, 10, command=["llama-server"])
+    add_process(proc, 12, command=["llama-server", "other"], inode="77")
+    assert listener.within(10, 8081, proc=proc) is None
+    assert listener.within(10, 9999, proc=proc) is None
+    assert listener.within(99, 8081, proc=proc) is None

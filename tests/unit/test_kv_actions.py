@@ -32,8 +32,9 @@ REFUSED = EngineRefused("no slots here", status=501)
 class Engine:
     """An engine that tells how full its slots are, and whose erase may be refused."""
 
-    def __init__(self, *sizes: int | None, error: Exception | None = None) -> None:
+    def __init__(self, *sizes: int | None, tasks: tuple[int, ...] = (), error: Exception | None = None) -> None:
         self.sizes = sizes
+        self.tasks = tasks or (None,) * len(sizes)
         self.error = error
         self.erased: list[int] = []
         self.never = asyncio.Event()
@@ -44,7 +45,8 @@ class Engine:
             raise self.error
         if not self.sizes:
             await self.never.wait()
-        views = [{"id": number, "n_prompt_tokens": size} for number, size in enumerate(self.sizes)]
+        both = enumerate(zip(self.sizes, self.tasks, strict=True))
+        views = [{"id": number, "n_prompt_tokens": size, "id_task": task} for number, (size, task) in both]
         return Look(200, [], msgspec.json.encode(views), 5.0)
 
     async def erase(self, slot: int) -> object:
@@ -82,6 +84,30 @@ async def test_a_slot_is_known_by_its_tokens() -> None:
     ambiguous = made(Engine(700, 700, 300), slots=3)
     assert await ambiguous.holding(filled(ambiguous.residents.slots[0], "a", 700)) is None
     assert await found.holding(Resident()) is None
+
+
+async def test_slots_with_as_many_tokens_are_told_apart_by_their_turns() -> None:
+    """Their tasks have numbers, and our requests had an order; the exact count goes first."""
+    found = made(Engine(700, 701, 700, tasks=(9, 7, 4)), slots=3)
+    old, odd, new = found.residents.slots
+    for turn, (place, tokens) in enumerate(((old, 700), (odd, 701), (new, 700))):
+        filled(place, str(turn), tokens).turn = turn
+    assert [await found.holding(place) for place in (old, odd, new)] == [2, 1, 0]
+
+
+async def test_what_no_slot_holds_is_not_looked_for() -> None:
+    """It is in the server's RAM cache."""
+    found = made(Engine(700, None), slots=2)
+    place = filled(found.residents.slots[0], "a", 700)
+    place.parked = True
+    assert await found.holding(place) is None
+
+
+async def test_a_slot_that_was_restored_is_not_empty() -> None:
+    """facts, 1: until a task ran there the engine tells nothing of it."""
+    found = made(Engine(None, None), slots=2)
+    found.residents.settle(filled(found.residents.slots[0], "a", 700), 0)
+    assert await found.slot_for(found.residents.slots[1]) == 1
 
 
 async def test_a_slot_whose_number_is_known_is_not_looked_for() -> None:

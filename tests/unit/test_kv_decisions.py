@@ -264,3 +264,55 @@ def test_what_cannot_be_restored_covers_nothing() -> None:
     assert made.unsaved(place) == TOKENS
     made.store.knowledge.diverging = "worthless"
     assert made.unsaved(place) == 2 * TOKENS
+
+
+def test_what_a_request_drives_out_of_other_slots_is_saved() -> None:
+    """Rule 17: on slots that share one buffer; what is in memory only, or on disk already, is not."""
+    made = decisions()
+    other, parked, known = resident("a", "b"), resident("c", "d"), resident("e")
+    parked.parked = True
+    stored(made, "e")
+    at_risk = [other, parked, known]
+    plan = made.plan(want("x"), resident(), 0, restoring=True, saving=True, endangered=at_risk)
+    assert plan is not None
+    assert plan.saves == (other,)
+    assert made.plan(want("x"), resident(), 0, restoring=True, saving=False, endangered=at_risk) is None
+
+
+def test_a_request_that_goes_on_saves_what_it_drives_out() -> None:
+    """Also where nothing happens to its own slot."""
+    made = decisions()
+    plan = made.plan(want("a", "b"), resident("a"), 1, restoring=True, saving=True, endangered=[resident("x", "y")])
+    assert plan is not None
+    assert (plan.save, len(plan.saves)) == (False, 1)
+
+
+def test_without_a_request_what_was_used_last_comes_back() -> None:
+    """Rule 21: a template or a conversation of this engine, if it pays."""
+    made = decisions()
+    assert made.latest() is None
+    stored(made, "a", used=1.0)
+    last = stored(made, "b", used=3.0, group="alice")
+    stored(made, "c", used=5.0, fingerprint="0" * 16)
+    stored(made, "d", used=6.0, quarantined="worthless")
+    found = made.latest()
+    assert found is not None
+    assert (found.snapshot.id, found.exact) == (last.id, True)
+    made.store.knowledge.speeds = Speeds(prefill=1e-6)
+    assert made.latest() is None
+
+
+def test_what_is_longer_than_the_context_is_not_restored() -> None:
+    """The engine came back with a smaller -c and would refuse it, though nothing is wrong with the file."""
+    made = decisions()
+    stored(made, "a", "b")
+    made.context = TOKENS
+    assert restored(made, want("a", "b", "c"), resident()) == ""
+    made.context = 2 * TOKENS
+    assert restored(made, want("a", "b", "c"), resident()) != ""
+
+
+def test_how_long_a_save_takes_is_estimated() -> None:
+    """Before a stop nothing is begun that would not end in time."""
+    made = decisions()
+    assert made.seconds_to_save(resident("a")) == pytest.approx(TOKENS * 1000.0 / 1e9)

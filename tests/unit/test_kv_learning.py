@@ -123,3 +123,14 @@ def probe(token: int, *logprobs: tuple[int, float]) -> Probe:
 def test_a_build_must_say_what_a_cold_start_says(restored: Probe, cold: Probe, *, same: bool) -> None:
     """Rule 2: the same next token and log-probabilities, up to rounding."""
     assert same_answer(restored, cold) is same
+
+
+def test_another_process_is_not_paused_for_the_one_before() -> None:
+    """A time-out or an overwritten model file was that process's; a full disk is still full."""
+    pause = Pause(Bus(), Clock())
+    left = []
+    for kind in ("timeout", "model", "min_free"):
+        pause.enter(kind, "why")
+        pause.renewed()
+        left.append(pause.kind)
+    assert left == ["", "", "min_free"]

@@ -106,3 +106,72 @@ def test_extending_means_going_on_from_all_that_is_there() -> None:
     assert residents.extends(cuts_of("a", "b"))
     assert not residents.extends(cuts_of("b"))
     assert common(cuts_of("a", "b"), residents.slots[0].digests) == 1
+
+
+def parking() -> Residents:
+    """Three slots on one buffer, as the server starts them."""
+    residents = Residents(3)
+    residents.parks = True
+    residents.clear(empty=True)
+    return residents
+
+
+def fill(residents: Residents, number: int, text: str) -> Resident:
+    """A request that was answered."""
+    place = residents.slots[number]
+    residents.take(place, b"")
+    place.busy = False
+    place.fill(cuts_of(text), prompt=10, tokens=12, group="", prefix="", version="")
+    return place
+
+
+def test_a_request_drives_idle_slots_into_the_servers_memory() -> None:
+    """facts, 0.10: it is found again from there, and cannot be saved any more."""
+    residents = parking()
+    first = fill(residents, 0, "a")
+    assert first.savable
+    assert residents.endangered(residents.slots[1]) == [first, residents.slots[2]]
+    second = fill(residents, 1, "b")
+    assert (first.parked, first.savable, first.slot) == (True, False, None)
+    assert (second.parked, second.savable) == (False, True)
+    assert residents.choose(cuts_of("a", "more"), 5) == (first, 1)
+
+
+def test_what_runs_stays_in_its_slot() -> None:
+    """Only idle slots are cleared."""
+    residents = parking()
+    first = fill(residents, 0, "a")
+    first.busy = True
+    fill(residents, 1, "b")
+    assert not first.parked
+
+
+def test_what_comes_back_is_in_a_slot_again() -> None:
+    """The server brings it back for the request that goes on from it."""
+    residents = parking()
+    first = fill(residents, 0, "a")
+    second = fill(residents, 1, "b")
+    residents.take(first, first.end)
+    assert (first.parked, second.parked) == (False, True)
+
+
+def test_slots_with_buffers_of_their_own_are_not_touched() -> None:
+    """`-np 4` alone, or --no-cache-idle-slots."""
+    residents = parking()
+    residents.parks = False
+    first = fill(residents, 0, "a")
+    fill(residents, 1, "b")
+    assert first.savable
+    assert residents.endangered(first) == []
+
+
+def test_empty_slots_are_known_until_the_server_takes_one() -> None:
+    """Which of them a request went into only the server knows."""
+    residents = Residents(3)
+    residents.clear(empty=True)
+    residents.settle(residents.slots[0], 0)
+    assert residents.numbers() == [0, 1, 2]
+    residents.somewhere(residents.slots[1])
+    assert residents.slots[1].slot is residents.slots[2].slot is None
+    residents.clear(empty=False)
+    assert residents.numbers() == [None] * 3

@@ -131,18 +131,6 @@ async def test_an_engine_that_moves_gives_its_folder_back(tmp_path: Path) -> Non
     await shelves.close()
 
 
-async def test_a_commit_goes_into_the_folder_it_was_begun_in(tmp_path: Path) -> None:
-    """The engine has another one by then."""
-    for name in ("before", "after"):
-        (tmp_path / name).mkdir()
-    shelves = made()
-    store, other = await opened(shelves, tmp_path / "before", ONE), await opened(shelves, tmp_path / "before", TWO)
-    shelf = store.shelf
-    await store.open(tmp_path / "after")
-    assert shelf is other.shelf is not store.shelf
-    await shelves.close()
-
-
 async def test_the_table_is_not_read_again_while_the_folder_is_ours(tmp_path: Path) -> None:
     """A swap must not wait for a folder of thousands."""
     shelves = made()

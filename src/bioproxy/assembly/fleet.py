@@ -11,7 +11,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,7 @@ from bioproxy.config.masking import masked_command
 from bioproxy.config.schema import Config
 from bioproxy.config.swap import schema as swap_schema
 from bioproxy.engines.launch import make_private
-from bioproxy.errors import BioproxyError, NotFound
+from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus
 from bioproxy.front import filters, listing, upstream_path
 from bioproxy.front.inflight import Inflight
@@ -78,6 +79,7 @@ class Fleet:
         self.register = Register(state / "engines.json", variable=MARK)
         self.plan = make_plan(self.config, self.swap, slot_folder=self.folder)
         self.stations: dict[str, Station] = {}
+        self.retired: list[Station] = []  # of models that a reload changed or removed
         self.units: dict[str, Unit] = {}
         self.prepare(self.plan)
         self.supervisor = Supervisor(
@@ -145,11 +147,13 @@ class Fleet:
         )
         station.engine.looked_after = False
         station.engine.scope = f"\0{one.id}".encode() if one.prefixes else b""
-        unit = Unit(
-            one.launch, station, output=self.logbook.model(one.id), on_pid=self.note_process, run=self.run_token
-        )
+        token = f"{self.run_token}/{one.id}"
+        note = partial(self.register.note, one.id, command=one.launch.words, token=token)
+        unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token)
         station.attachment.expect_pid = lambda: unit.pid
         station.on_stuck = lambda reason: self.stuck(one.id, reason)
+        if one.id in self.stations:
+            self.retired.append(self.stations[one.id])
         self.stations[one.id], self.units[one.id] = station, unit
 
     def catalogue_of(self, one: ModelPlan) -> Catalogue:
@@ -226,16 +230,11 @@ class Fleet:
     async def stop(self) -> None:
         """Stop every model, what pays saved first."""
         await self.supervisor.close(STOP_LIMIT + self.config.kv.save_timeout)
-        closing = [station.keeper.close(deadline=self.config.kv.save_timeout) for station in self.stations.values()]
-        await asyncio.gather(*closing)
+        stations = [*self.retired, *self.stations.values()]
+        await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in stations))
         for peer in self.peers.values():
             await peer.pool.close()
         self.inflight.close()
-
-    def note_process(self, model: str, pid: int) -> None:
-        """A process began or ended: write it down for whoever comes after us."""
-        unit = self.units[model]
-        self.register.note(model, pid, command=unit.launch.words, token=f"{self.run_token}/{model}")
 
     async def stuck(self, model: str, reason: str) -> None:
         """A model's engine computes nothing any more: end its process; whoever waits gets the next one."""
@@ -249,27 +248,33 @@ class Fleet:
 
     # reload
 
-    async def take_over(self, loaded: Loaded, config: Config) -> list[str]:
-        """Take over another configuration: models that did not change run on. The names of those that did."""
+    def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[list[str]]]:
+        """What takes another configuration over; ConfigError where it cannot be, and nothing has changed then."""
+        if loaded.swap is None:
+            raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
+        return partial(self.take_over, loaded, config, make_plan(config, loaded.swap, slot_folder=self.folder))
+
+    async def take_over(self, loaded: Loaded, config: Config, plan: Plan) -> list[str]:
+        """Take over another configuration: models that did not change run on. The keys of those that did."""
         assert loaded.swap is not None
-        plan = make_plan(config, loaded.swap, slot_folder=self.folder)
         changed = different(self.plan.models, plan.models)
-        self.config, self.swap = config, loaded.swap
         for name, catalogue in self.own.items():
-            if name in plan.models and self.plan.models[name].settings.launch == plan.models[name].settings.launch:
+            if name in plan.models and plan.models[name].settings.launch == self.plan.models[name].settings.launch:
                 await catalogue.replace(plan.models[name].prefixes)
+        self.config, self.swap = config, loaded.swap
         self.prepare(plan)
+        for name in self.plan.models.keys() - plan.models.keys():
+            self.retired.append(self.stations.pop(name))
+            self.own.pop(name, None)
+            self.logbook.forget(name)
         self.plan = plan
         for station in self.stations.values():
             station.configure(config)
         self.supervisor.configure(
-            [one.settings for one in plan.models.values()],
-            self.units,
-            rules=plan.rules,
-            max_wait=config.swap.max_wait,
+            [one.settings for one in plan.models.values()], self.units, rules=plan.rules, max_wait=config.swap.max_wait
         )
         self.connect()
-        return changed
+        return [f"models.{name}" for name in changed]
 
     # what others ask
 

@@ -27,8 +27,9 @@ from bioproxy.assembly.station import Service
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.config.swap.schema import SwapConfig
-from bioproxy.errors import NotFound, RequestError
+from bioproxy.errors import NotFound
 from bioproxy.events import Bus
+from bioproxy.front import swap_errors
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
@@ -170,8 +171,8 @@ class Management:
         request = exchange.request
         found = self.table.match(request.method, request.path)
         if isinstance(found, NotAllowed):
-            exchange.responder.extra.append((b"Allow", found.allow.encode()))
-            raise RequestError(f"Method Not Allowed: {request.path} takes {found.allow}", status=405)
+            exchange.responder.send(405, *swap_errors.method_not_allowed(found.allow))
+            return
         assert found is not None
         entry, parameters = found
         await entry.serve(Question(request, exchange.responder, parameters))

@@ -6,14 +6,15 @@ ready requests wait for an engine of ours, while one that is not ours answers fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.engines.launch import Launched, launch
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import BioproxyError, ConfigError, Problem
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.front.single import OneEngine
 from bioproxy.kv.shelves import Shelves
@@ -99,10 +100,17 @@ class Single:
         state = self.station.attachment.statistics()
         return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
 
-    async def take_over(self, loaded: Loaded, config: Config) -> None:  # noqa: ARG002 - a fleet needs both
-        """Take over what a reload may change."""
+    def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[list[str]]]:
+        """What takes another configuration over; ConfigError where that needs a restart."""
+        if loaded.swap is not None:
+            raise ConfigError([Problem("are new here, and this program serves one engine: restart it", key="models")])
+        return partial(self.take_over, config)
+
+    async def take_over(self, config: Config) -> list[str]:
+        """Take over what a reload may change; the keys besides those of the Config: none."""
         self.config = config
         self.station.configure(config)
+        return []
 
     async def warm(self, prefix: str) -> object:
         """Look at a template now; its states. NotFound where there is none."""

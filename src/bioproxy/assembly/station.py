@@ -239,7 +239,9 @@ class Station:
         """Before a stop: end the warm-up, then save what pays within `limit` seconds; the seconds that took."""
         started = time.monotonic()
         await aio.finish(self.warming)
-        if self.attachment.facts is not None and self.attachment.state == "ready":
+        if any(ticket.work != "background" for ticket in self.gate.queue.running):
+            log.info("%s is stopped in the middle of requests: what it holds is not saved", self.model)
+        elif self.attachment.facts is not None and self.attachment.state == "ready":
             await self.keeper.save_before_stop(self.gate, limit=limit)
         return time.monotonic() - started
 

@@ -11,17 +11,17 @@ gate: a slot action in the middle of somebody's answer corrupts it, whichever wa
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from bioproxy.errors import BioproxyError, NotFound, RequestError
-from bioproxy.front import as_model, filters, form, passthrough, routes, swap_errors, swap_routes, upstream_path
+from bioproxy.front import as_model, filters, form, passthrough, swap_errors, swap_routes, upstream_path
 from bioproxy.front.access import Access
+from bioproxy.front.counted import Busy, Counted
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.form import Asked
@@ -29,6 +29,7 @@ from bioproxy.front.forward import request_headers
 from bioproxy.front.inference import infer, open_body
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.loading import Loading, Standing
+from bioproxy.front.past_routing import past_routing
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
 from bioproxy.front.seat import OfModel, seated
@@ -47,6 +48,7 @@ LIST = Route("/v1/models", "free")
 HEALTH = Route("/health", "free", public=True)
 UPSTREAM = Route("/upstream", "free", guard="manage")
 COMFYUI = Route("/comfyui", "free")
+OPTIONS = Route("other", "free", public=True)
 ENDPOINTS: dict[tuple[str, str], Route] = {
     ("GET", "/v1/models"): LIST,
     ("GET", "/models"): LIST,
@@ -106,7 +108,7 @@ class ManyModels:
         self.captures = captures  # the most bytes of an answer that are kept for inspection; 0: none
         self.write_line = write_line  # takes lines of the access log
         self.recent = Recent()
-        self.busy: Counter[tuple[str, str]] = Counter()  # requests by selector and target
+        self.busy: Busy = Counter()
         self.turns: Counter[str] = Counter()
         self.registry: Registry
         self.models: Mapping[str, Served] = {}
@@ -129,6 +131,8 @@ class ManyModels:
 
     def find(self, request: Request) -> Route:
         """The route of a request, before anybody was asked for a key."""
+        if request.method == "OPTIONS":
+            return OPTIONS
         found = swap_routes.EXACT.get((request.method, request.path))
         if found is not None:
             return found.route
@@ -146,7 +150,8 @@ class ManyModels:
         return other.route if isinstance(other, ModelRoute) else UNKNOWN
 
     def failed(self, exchange: Exchange, reason: str) -> None:
-        """A local engine failed: have it looked at."""
+        """A local engine failed: have it looked at, and let the schedule know, should its process end now."""
+        self.supervisor.schedule.note_broken(exchange.record.model, self.supervisor.clock())
         served = self.models.get(exchange.record.model)
         if served is not None and served.engine.attachment.state == "ready":
             served.engine.attachment.suspect(reason)
@@ -173,7 +178,7 @@ class ManyModels:
         """Serve a request by what it asks for."""
         exchange.envelope = True
         request, route = exchange.request, exchange.route
-        if request.method == "OPTIONS":
+        if route is OPTIONS:
             exchange.responder.send(204, swap_routes.options_headers(access.cors, request), b"")
         elif route is HEALTH:
             exchange.responder.send(200, TEXT, b"OK")
@@ -181,7 +186,7 @@ class ManyModels:
             body = self.listing(request.path == "/models")
             exchange.responder.send(200, [JSON_TYPE], body)
         elif route is UPSTREAM or route is COMFYUI:
-            await self.past_routing(exchange, access)
+            await past_routing(self, exchange, access, comfyui=route is COMFYUI)
         elif route.guard:
             await self.management.serve(exchange)
         else:
@@ -191,6 +196,8 @@ class ManyModels:
         """A request that names its model in body or query."""
         request = exchange.request
         route = swap_routes.find(request)
+        if route is None and ("GET", request.path) in ENDPOINTS:
+            route = NotAllowed("GET, HEAD")
         if route is None:
             exchange.responder.send(404, *swap_errors.page_not_found())
             return
@@ -246,7 +253,7 @@ class ManyModels:
         served = self.models.get(target.model)
         if served is not None and not target.peer:
             metadata["fifo_priority"] = str(served.priority)
-        return Counted(self, exchange, target)
+        return Counted(self.inflight, self.busy, exchange, target)
 
     def loaded(self) -> list[str]:
         """The models that are ready."""
@@ -357,107 +364,6 @@ class ManyModels:
             if exchange.responder.started:
                 raise
             raise BioproxyError(f"peer proxy error: {error.message}", status=502) from error
-
-    async def past_routing(self, exchange: Exchange, access: Access) -> None:
-        """`/upstream/<model>/…` and `/comfyui/…`."""
-        request = exchange.request
-        if exchange.route is COMFYUI:
-            split = upstream_path.split_comfyui(
-                request.method, request.target, path=request.path, registry=self.registry
-            )
-        else:
-            split = upstream_path.split_upstream(
-                request.method, request.target, path=request.path,
-                registry=self.registry, choose=self.choose, ignored=self.ignored,
-            )  # fmt: skip
-        if isinstance(split, upstream_path.Redirect):
-            exchange.responder.send(split.status, split.headers)
-            return
-        target = split.asked
-        access.allow_model(exchange, target.requested, target.name, target.model)
-        exchange.target = split.target
-        exchange.record.model = target.model
-        exchange.record.req_path = split.rest
-        if target.peer:
-            exchange.body = request.body
-            with self.counted(exchange, target):
-                await self.to_peer(exchange, target, Asked(), access)
-            return
-        ready = self.supervisor.schedule.state(target.model) is State.READY
-        refusal = split.refused()
-        if refusal is not None and not ready:
-            raise refusal
-        exchange.record.metered = swap_routes.recorded(request.method, split.rest)
-        if exchange.record.metered and (most := self.captures()):
-            exchange.tail.collect(most)
-        with self.counted(exchange, target):
-            await self.raw(exchange, self.models[target.model], split.rest, access, ready=ready)
-
-    async def raw(self, exchange: Exchange, served: Served, rest: str, access: Access, *, ready: bool) -> None:
-        """One request to an engine as it came, through its gate where it might compute."""
-        request, engine = exchange.request, served.engine
-        headers = self.headers(exchange, access, engine.key)
-        if request.upgrade and served.ignore_websockets:
-            if not ready:
-                said = f"model {served.id} is not loaded; ignored websocket requests cannot start it"
-                raise RequestError(said, status=409)
-            await passthrough.free(exchange, engine, headers, request.body)
-            return
-        found = routes.ROUTER.find(request.method, rest)
-        gate = found[0].gate if found else ("free" if request.method in {"GET", "HEAD"} else "grant")
-        seat = self.seat(exchange, served, Asked(), None)
-        work: Callable[[], Awaitable[None]]
-        if gate == "shared":
-            work = partial(passthrough.shared, exchange, engine, path=rest)
-        elif gate == "slot_action":
-            passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
-            work = partial(passthrough.slot_action, exchange, engine, seat, headers, request.body)
-        elif gate == "grant":
-            body = passthrough.without_slot(request.body, known=found is not None)
-            work = partial(passthrough.gated, exchange, engine, seat, headers, body)
-        else:
-            work = partial(passthrough.free, exchange, engine, headers, request.body)
-        if gate == "shared" and ready:  # polling keeps no model loaded
-            await work()
-        else:
-            await seated(exchange, seat, work)
-
-
-class Counted:
-    """A request in the tables of those under way: one for people, one for selectors."""
-
-    __slots__ = ("entry", "exchange", "many", "selected")
-
-    def __init__(self, many: ManyModels, exchange: Exchange, target: Target) -> None:
-        self.many = many
-        self.exchange = exchange
-        self.selected = (target.selector, target.name) if target.selector else None
-        request, record = exchange.request, exchange.record
-        record.session = many.inflight.session(request.headers)
-        self.entry = many.inflight.add(
-            exchange.id,
-            model=target.model,
-            path=record.req_path or request.path,
-            method=request.method,
-            headers=request.headers,
-            remote=request.peer,
-            metadata=record.metadata,
-            started=record.started,
-        )
-        self.entry.watch(lambda: exchange.responder.bytes_out, exchange.reply)
-
-    def __enter__(self) -> None:
-        if self.selected is not None:
-            self.many.busy[self.selected] += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self.selected is not None:
-            self.many.busy[self.selected] -= 1
-        self.many.inflight.remove(self.entry)
-        if isinstance(error, asyncio.CancelledError) and self.entry.cancelled:
-            task = asyncio.current_task()
-            if task is not None and task.uncancel() == 0:
-                raise BioproxyError("the request was cancelled by an operator", status=503) from None
 
 
 def readable(encodings: bytes) -> bytes:

@@ -14,7 +14,8 @@ from typing import Protocol
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
-from bioproxy.models.supervisor import Hold, Supervisor
+from bioproxy.models.holds import Hold
+from bioproxy.models.supervisor import Supervisor
 
 TOOL_CALLS = (b'"finish_reason":"tool_calls"', b'"finish_reason": "tool_calls"', b'"tool_use"')
 
@@ -104,19 +105,21 @@ class OfModel:
         self.hold: Hold | None = None
 
     async def take(self, want: object) -> None:
-        """Wait for the model; the time counts as `swap`."""
-        if self.hold is None or not self.hold.recalled:
+        """Wait for the model; the time counts as `swap`. What is refused at once is refused before anything is sent."""
+        again = self.hold is not None and self.hold.recalled
+        if not again:
             self.leave()
-            self.hold = self.supervisor.seize(self.model, want)
-            if self.hold is not None:
+            self.hold = self.supervisor.enter(self.model, key=want)
+            if self.hold.future is None:
                 return  # it is ready
+        assert self.hold is not None
         stop = self.loading() if self.loading is not None else None
         started, ready = asyncio.get_running_loop().time(), False
         try:
-            if self.hold is None:
-                self.hold = await self.supervisor.hold(self.model, key=want, timeout=self.timeout)
-            else:
+            if again:
                 await self.supervisor.again(self.hold, timeout=self.timeout)
+            else:
+                await self.supervisor.wait(self.hold, self.timeout)
             ready = True
         finally:
             self.exchange.record.swap += asyncio.get_running_loop().time() - started
@@ -150,9 +153,9 @@ class OfModel:
             self.hold = None
 
     async def lost(self, error: BioproxyError, attempt: int) -> bool:  # noqa: ARG002 - a Seat's signature
-        """Once more, with the model's next process if this one is gone."""
+        """Once more, with the model's next process if this one is gone; not where we stopped it ourselves."""
         await self.supervisor.confirm(self.model)
-        return attempt == 1
+        return attempt == 1 and self.hold is not None and not self.hold.cut
 
 
 async def seated(exchange: Exchange, seat: Seat, work: Callable[[], Awaitable[None]]) -> None:

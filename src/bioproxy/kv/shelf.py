@@ -76,8 +76,10 @@ class Shelf:
         What was learnt in this run goes on, also where the folder was replaced by another one.
         """
         assert self.path is not None
+        if await self.ours():  # asked without the lock: a start must not wait for another engine's fsync
+            return
         async with self.lock:
-            if self.folder is not None and await asyncio.to_thread(self.folder.holds):
+            if await self.ours():
                 return
             folder = self.folder or Folder(self.path)
             try:
@@ -103,10 +105,14 @@ class Shelf:
     async def reopen(self) -> None:
         """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
         async with self.lock:
-            if self.folder is not None and await asyncio.to_thread(self.folder.holds):
+            if self.folder is not None and await self.ours():
                 await asyncio.to_thread(self.folder.probe)
                 return
         await self.open()
+
+    async def ours(self) -> bool:
+        """Whether the folder is open, and still the one that we locked."""
+        return self.folder is not None and await asyncio.to_thread(self.folder.holds)
 
     async def leave(self, user: object) -> None:
         """`user` needs the folder no more; the last one gives it back."""

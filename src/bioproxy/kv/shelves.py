@@ -36,7 +36,10 @@ class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shelves:
-    """The folders by their paths. `config` has the budgets of each of them; `wall`: unix time."""
+    """The folders by their resolved paths; each goes by the name that it was first asked for.
+
+    `config` has the budgets of each of them; `wall`: unix time.
+    """
 
     def __init__(self, config: Kv, *, bus: Bus, wall: Callable[[], float] = time.time) -> None:
         self.config = config
@@ -56,7 +59,7 @@ class Shelves:
             raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
         shelf = self.known.get(place)
         if shelf is None:
-            self.known[place] = shelf = Shelf(place, config=self.config, bus=self.bus, wall=self.wall)
+            self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus, wall=self.wall)
         return shelf
 
     def same(self, path: Path) -> Path:

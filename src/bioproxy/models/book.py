@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start, Stop, StopReason, Why
-from bioproxy.models.record import SOUND, Record
+from bioproxy.models.record import CAUSE, SOUND, Record
 from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State, step
 from bioproxy.models.ticket import Place, Ticket
@@ -113,7 +113,8 @@ class Book:
         if a request ran, that may be the cause, and it is worth a second process, once.
         """
         early = record.state is State.READY and now - record.since < SOUND
-        unsound = early and (not record.running or record.crashed)
+        used = bool(record.running) or now - record.broken_at < CAUSE
+        unsound = early and (not used or record.crashed)
         record.crashed = early
         for ticket in record.running:
             ticket.place = Place.DONE

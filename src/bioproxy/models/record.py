@@ -12,6 +12,7 @@ from bioproxy.models.state import State
 from bioproxy.models.ticket import Ticket
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
+CAUSE = 1.0  # seconds before the end of a process in which a request that broke off may be the cause
 SOUND = 10.0  # seconds that a process must have been ready, or its end counts as a start that failed
 
 
@@ -76,6 +77,7 @@ class Record:
         self.lingers_until = -math.inf
         self.ended_at = -math.inf
         self.failures = 0  # in a row
+        self.broken_at = -math.inf  # when a request broke off that ran on it
         self.crashed = False  # its last process died soon after it was ready
         self.retry_at = 0.0
         self.reason = ""  # the newest failure's

@@ -279,16 +279,11 @@ class Schedule:
         record = self.book.records.get(model)
         return record.state if record else None
 
-    def serves(self, model: str) -> bool:
-        """Whether a request for `model` would be let through at this moment; it may inform, as `state` does."""
+    def note_broken(self, model: str, now: float) -> None:
+        """A request broke off: if the process ends now, it may have been the cause."""
         record = self.book.records.get(model)
-        return (
-            record is not None
-            and record.serves()
-            and model not in self.book.closed
-            and not 0 < record.settings.limit <= len(record.waiting) + len(record.running)
-            and not self.is_closed
-        )
+        if record is not None:
+            record.broken_at = now
 
     def note_cache(self, model: str, *, tokens: int, restore_seconds: float | None) -> None:
         """What a model's cache holds, and what it takes to have it back from disk (None: not there)."""

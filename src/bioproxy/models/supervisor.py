@@ -22,13 +22,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-import msgspec
-
 from bioproxy import aio
-from bioproxy.engines.process import Exit
-from bioproxy.errors import BioproxyError, ModelBusy, ModelFailed, NotFound, QueueFull, QueueTimeout
+from bioproxy.errors import BioproxyError, QueueTimeout
 from bioproxy.events import Bus, ModelChanged, ModelStopped, SwapEnded
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
+from bioproxy.models.holds import Hold, error_of, unloaded
+from bioproxy.models.life import Life, SwapTimes
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule, ScheduleStatistics
@@ -37,52 +36,6 @@ from bioproxy.models.ticket import Place, Ticket
 from bioproxy.models.unit import Started, Stopped, Unit
 
 log = logging.getLogger(__name__)
-
-UNSPECIFIC = "unspecific error: "  # how llama-swap's sentences on a model that cannot be had begin
-
-
-class Life:
-    """One life of a process: its task, and the order to end it."""
-
-    __slots__ = ("number", "order", "ordered", "task")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.ordered = asyncio.Event()
-        self.order: Stop | None = None
-        self.task: asyncio.Task[None] | None = None
-
-
-class Hold:
-    """A request's right to use a model's engine; its process is not stopped for others until `release`.
-
-    `waited`: seconds until it was granted. While it only waits in the engine's gate (`in_gate` is set), it may be taken
-    back: then `recalled` is true, its task is cancelled once, and it asks `again`.
-    """
-
-    __slots__ = ("future", "in_gate", "key", "recalled", "supervisor", "ticket", "waited")
-
-    def __init__(self, supervisor: Supervisor, ticket: Ticket, key: object) -> None:
-        self.supervisor = supervisor
-        self.ticket = ticket
-        self.key = key
-        self.future: asyncio.Future[None] | None = None
-        self.in_gate: asyncio.Task[object] | None = None
-        self.recalled = False
-        self.waited = 0.0
-
-    def release(self, *, tool_calls: bool = False) -> None:
-        """Give the right back; `tool_calls`: the answer ended in some, so the next request is certain to come."""
-        self.supervisor.release(self, tool_calls=tool_calls)
-
-
-class SwapTimes(msgspec.Struct):
-    """Where the time of one swap goes, as it is noted."""
-
-    decided: float
-    displaced: tuple[str, ...] = ()
-    stop: float = 0.0
-    save: float = 0.0
 
 
 class Prices(Protocol):
@@ -122,55 +75,61 @@ class Supervisor:
 
     # what requests ask
 
-    async def hold(self, model: str, *, key: object = None, timeout: float) -> Hold:  # noqa: ASYNC109 - told to the client
-        """Wait until `model` is ready for a request; `key` is what its cache should hold (for the restore).
+    def enter(self, model: str, *, key: object = None, load: bool = False) -> Hold:
+        """Ask for `model`; `key` is what its cache should hold (for the restore), `load`: only to have it loaded.
 
-        Raises ModelBusy, QueueFull, QueueTimeout, ModelFailed, NotFound. Cancelling it leaves the queue at once.
+        Raises at once what is refused at once (ModelBusy, QueueFull, ModelFailed, NotFound). Where the hold's `future`
+        is None the model is ready; else `wait` for it, or `release` it.
         """
-        hold = Hold(self, Ticket(model), key)
-        await self.ask(hold, timeout)
+        hold = Hold(Ticket(model, load=load), key, release_to=self.let_go)
+        self.ask(hold)
         return hold
 
-    def seize(self, model: str, key: object = None) -> Hold | None:
-        """A hold at once where `model` is ready and nobody stands before it; else None, and nothing happened."""
-        if not self.schedule.serves(model):
-            return None
-        hold = Hold(self, Ticket(model), key)
-        self.schedule.request(hold.ticket, self.clock())  # its only effect is to serve this ticket
-        self.holds[hold.ticket] = hold
+    def ask(self, hold: Hold) -> None:
+        """Let the schedule decide about a hold's ticket."""
+        if self.refusal is not None:
+            raise self.refusal
+        ticket = hold.ticket
+        if self.schedule.state(ticket.model) is not State.READY:
+            self.note_prices()
+        self.holds[ticket] = hold
+        effects = self.schedule.request(ticket, self.clock())
+        if len(effects) == 1 and isinstance(effects[0], Serve) and effects[0].ticket is ticket:
+            return  # the fast path: it is ready
+        hold.future = future = asyncio.get_running_loop().create_future()
+        self.carry_out(effects)
+        if future.done():
+            hold.future = None
+            future.result()
+
+    async def hold(self, model: str, *, key: object = None, timeout: float) -> Hold:  # noqa: ASYNC109 - told to the client
+        """Wait until `model` is ready for a request. Raises as `enter` and `wait` do."""
+        hold = self.enter(model, key=key)
+        await self.wait(hold, timeout)
         return hold
 
     async def again(self, hold: Hold, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
         """Wait anew with a hold that was recalled, or whose engine died before it got anything."""
         hold.recalled = False
+        if hold.cut == "unload":
+            self.release(hold)
+            raise unloaded(self.schedule.book.rules.name)
         if hold.ticket.place is not Place.RUNNING:  # its process is gone
             self.holds.pop(hold.ticket, None)
-            hold.ticket = Ticket(hold.ticket.model)
-            await self.ask(hold, timeout)
-            return
-        hold.future = asyncio.get_running_loop().create_future()
-        self.carry_out(self.schedule.recall(hold.ticket, self.clock()))
-        await self.wait(hold, timeout)
-
-    async def ask(self, hold: Hold, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        """Let the schedule decide, and wait for what it decided."""
-        if self.refusal is not None:
-            raise self.refusal
-        ticket = hold.ticket
-        self.holds[ticket] = hold
-        now = self.clock()
-        if self.schedule.state(ticket.model) is not State.READY:
-            self.note_prices()
-        effects = self.schedule.request(ticket, now)
-        if len(effects) == 1 and isinstance(effects[0], Serve) and effects[0].ticket is ticket:
-            return  # the fast path: it is ready
-        hold.future = asyncio.get_running_loop().create_future()
-        self.carry_out(effects)
+            hold.ticket, hold.cut = Ticket(hold.ticket.model), ""
+            self.ask(hold)
+        else:
+            hold.future = asyncio.get_running_loop().create_future()
+            self.carry_out(self.schedule.recall(hold.ticket, self.clock()))
         await self.wait(hold, timeout)
 
     async def wait(self, hold: Hold, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        """Sleep until `hold` is served or has failed; whatever ends that otherwise gives its place back."""
-        assert hold.future is not None
+        """Sleep until `hold` is served or has failed; whatever ends that otherwise gives its place back.
+
+        Raises what it fails with, QueueTimeout after `timeout` seconds (0: none). Cancelling it leaves the queue.
+        """
+        if hold.future is None:
+            return
         started = self.clock()
         model = hold.ticket.model
         try:
@@ -189,6 +148,10 @@ class Supervisor:
             hold.waited += self.clock() - started
             hold.future = None
 
+    def let_go(self, hold: Hold, tool_calls: bool) -> None:
+        """What a hold calls at its end."""
+        self.release(hold, tool_calls=tool_calls)
+
     def release(self, hold: Hold, *, tool_calls: bool = False) -> None:
         """A request is over, or its client left."""
         if self.holds.pop(hold.ticket, None) is not None:
@@ -196,8 +159,8 @@ class Supervisor:
 
     async def load(self, model: str, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
         """Have `model` loaded, whatever its back-off says; raises as `hold` does."""
-        hold = Hold(self, Ticket(model, load=True), None)
-        await self.ask(hold, timeout)
+        hold = self.enter(model, load=True)
+        await self.wait(hold, timeout)
         self.holds.pop(hold.ticket, None)
 
     async def unload(self, model: str, *, grace: float | None = None) -> None:
@@ -262,7 +225,7 @@ class Supervisor:
                 case Serve(ticket) | Loaded(ticket):
                     self.settle(ticket, None)
                 case Fail(ticket):
-                    self.settle(ticket, self.error_of(effect))
+                    self.settle(ticket, error_of(effect))
                 case Start():
                     self.begin(effect)
                 case Stop():
@@ -285,27 +248,13 @@ class Supervisor:
         else:
             hold.future.set_exception(error)
 
-    def error_of(self, effect: Fail) -> BioproxyError:
-        """What a client is told."""
-        why, reason, retry = effect.why, effect.reason, effect.retry_after
-        if why == "limit":
-            return ModelBusy(reason, retry_after=retry)
-        if why == "full":
-            return QueueFull(reason, retry_after=retry)
-        if why in {"unknown", "removed"}:
-            return NotFound(reason)
-        if why == "shutdown":
-            return QueueTimeout(f"{UNSPECIFIC}{reason}", retry_after=10)
-        return ModelFailed(f"{UNSPECIFIC}{reason}", retry_after=retry)
-
     def begin(self, effect: Start) -> None:
         """Start a life."""
-        life = Life(effect.life)
-        self.lives[effect.model] = life
         times = self.swaps.setdefault(effect.model, SwapTimes(self.clock()))
-        live = self.live(self.units[effect.model], life, times)
+        life = Life(self.units[effect.model], effect.life, times=times, host=self)
+        self.lives[effect.model] = life
         # in a context of its own: it is not the business of the request that happened to need it
-        life.task = contextvars.Context().run(aio.spawn, live, name=f"model {effect.model}")
+        life.task = contextvars.Context().run(aio.spawn, life.live(), name=f"model {effect.model}")
 
     def order(self, effect: Stop) -> None:
         """Tell a life to end."""
@@ -313,9 +262,11 @@ class Supervisor:
         if effect.displaced_by:
             times = self.swaps.setdefault(effect.displaced_by, SwapTimes(self.clock()))
             times.displaced = (*times.displaced, effect.model)
-        if life is not None and life.number == effect.life and life.order is None:
-            life.order = effect
-            life.ordered.set()
+        if life is not None and life.number == effect.life:
+            life.stop_for(effect)
+            for ticket, hold in self.holds.items():
+                if ticket.model == effect.model and ticket.place is Place.RUNNING:
+                    hold.cut = effect.reason
 
     def recall(self, effect: Recall) -> None:
         """Take back who only waits in the model's gate and came after the one who has waited too long."""
@@ -357,65 +308,21 @@ class Supervisor:
             tokens, restore = self.prices(model)
             self.schedule.note_cache(model, tokens=tokens, restore_seconds=restore)
 
-    # one life
+    # what lives report (life.Host)
 
-    async def live(self, unit: Unit, life: Life, times: SwapTimes) -> None:
-        """One life, from its start to its end; its end is reported whatever happens."""
-        model, reason = unit.launch.model, ""
-        try:
-            reason = await self.run(unit, life, times)
-        except BioproxyError as error:
-            reason = error.message
-            log.error("%s: %s", model, reason)  # noqa: TRY400 - the sentence says it; the trace would be ours
-        except Exception as error:
-            log.exception("%s: its process was not kept as it should be", model)
-            reason = f"a fault in bioproxy: {error!r}"
-            await aio.shielded(unit.end(0.0))
-        except asyncio.CancelledError:
-            await aio.shielded(unit.end(0.0))
-            raise
-        finally:
-            if self.lives.get(model) is life:
-                del self.lives[model]
-            for hold in [hold for ticket, hold in self.holds.items() if ticket.model == model]:
-                self.take_back(hold)
-            self.carry_out(self.schedule.ended(model, life.number, self.clock(), reason=reason))
+    def save_limit(self, order: Stop) -> float:
+        """Seconds for a save: fewer where a user waits for the other model."""
+        return self.save_swap if order.displaced_by else self.save_else
 
-    async def run(self, unit: Unit, life: Life, times: SwapTimes) -> str:
-        """Start, serve, stop; the reason of an end that nobody asked for, else ""."""
-        model = unit.launch.model
-        starting = aio.spawn(unit.start(lambda: self.wants(model)), name=f"start of {model}")
-        try:
-            await first_of(starting, life.ordered)
-        finally:
-            if not starting.done():
-                await aio.finish([starting], deadline=30.0)
-        if starting.cancelled() or not starting.done():
-            await self.stop(unit, life, ready=False)
-            return ""
-        started = starting.result()
-        self.ready(unit, life, times, started)
-        ending = aio.spawn(unit.wait_ended(), name=f"end of {model}")
-        try:
-            await first_of(ending, life.ordered)
-        finally:
-            if not ending.done():
-                await aio.finish([ending])
-        if life.order is None:
-            reason = await unit.died()
-            log.error("<%s> upstream process exited unexpectedly: %s", model, reason)
-            return reason
-        await self.stop(unit, life, ready=True)
-        return ""
-
-    def ready(self, unit: Unit, life: Life, times: SwapTimes, started: Started) -> None:
+    def is_ready(self, life: Life, started: Started) -> None:
         """The engine may be used: whoever waits is served, and the time it took is told."""
-        model, now = unit.launch.model, self.clock()
+        model, now, times = life.model, self.clock(), life.times
         self.swaps.pop(model, None)
         total = now - times.decided
+        known = times.stop + times.save + started.start + started.restore
         event = SwapEnded(
             model=model, displaced=times.displaced, stop=times.stop, save=times.save, start=started.start,
-            restore=started.restore, ours=max(0.0, total - times.stop - times.save - started.start - started.restore),
+            restore=started.restore, ours=max(0.0, total - known),
         )  # fmt: skip
         log.info(
             "%s is ready after %.2f s (stop of %s %.2f s, save %.2f s, start %.2f s, restore %.2f s, ours %.0f ms)",
@@ -426,18 +333,20 @@ class Supervisor:
         self.bus.publish(event)
         self.carry_out(self.schedule.ready(model, life.number, now))
 
-    async def stop(self, unit: Unit, life: Life, *, ready: bool) -> None:
-        """Carry out the order to stop."""
-        order = life.order
-        assert order is not None
-        limit = self.save_swap if order.displaced_by else self.save_else
-        why = f"{order.reason} for {order.displaced_by}" if order.displaced_by else order.reason
-        log.info("%s is being stopped: %s", order.model, why)
-        stopped: Stopped = await aio.shielded(unit.stop(grace=order.grace, save=limit if ready else 0.0))
+    def is_stopped(self, order: Stop, stopped: Stopped) -> None:
+        """An order was carried out; where several models stop at once, the longest counts."""
         times = self.swaps.get(order.displaced_by)
-        if times is not None:  # several models stop at once: the longest counts
+        if times is not None:
             times.save, times.stop = max(times.save, stopped.save), max(times.stop, stopped.end)
         self.bus.publish(ModelStopped(model=order.model, reason=order.reason))
+
+    def is_over(self, life: Life, reason: str) -> None:
+        """No process is left: who waited in its gate waits here again."""
+        if self.lives.get(life.model) is life:
+            del self.lives[life.model]
+        for hold in [hold for ticket, hold in self.holds.items() if ticket.model == life.model]:
+            self.take_back(hold)
+        self.carry_out(self.schedule.ended(life.model, life.number, self.clock(), reason=reason))
 
     def wants(self, model: str) -> list[object]:
         """What those who wait for `model` would like to find in its cache, in order of arrival."""
@@ -451,12 +360,3 @@ class Supervisor:
     def statistics(self) -> ScheduleStatistics:
         """The schedule at this moment."""
         return self.schedule.statistics()
-
-
-async def first_of(task: asyncio.Task[Started] | asyncio.Task[Exit], event: asyncio.Event) -> None:
-    """Wait until `task` is done or `event` is set."""
-    waiter = aio.spawn(event.wait(), name="order")
-    try:
-        await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiter.cancel()

@@ -101,7 +101,7 @@ class Equipment(Protocol):
 
 
 class Unit:
-    """One model. `on_pid` hears of each process (0: it ended), for the record of orphans."""
+    """One model. `on_pid` hears of each process (0: it ended), `mark` goes into its environment: for orphans."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class Unit:
         equipment: Equipment,
         *,
         output: Callable[[bytes], None] | None = None,
-        on_pid: Callable[[str, int], None] = lambda _model, _pid: None,
-        run: str = "",
+        on_pid: Callable[[int], None] = lambda _pid: None,
+        mark: str = "",
     ) -> None:
         self.equipment = equipment
         self.output = output
         self.on_pid = on_pid
-        self.run = run
+        self.mark = mark
         self.ended: asyncio.Future[Exit] | None = None
         self.configure(launch)
 
@@ -127,7 +127,7 @@ class Unit:
     def one_process(self) -> Process:
         """The process of one life."""
         extra = dict(entry.partition("=")[::2] for entry in self.launch.environment if entry.find("=") > 0)
-        mark = {MARK: f"{self.run}/{self.launch.model}"}
+        mark = {MARK: self.mark}
         return Process(
             self.launch.words,
             name=self.launch.model,
@@ -147,7 +147,7 @@ class Unit:
 
     def on_exit(self, exit_: Exit) -> None:
         """The process is gone, whoever wanted that."""
-        self.on_pid(self.launch.model, 0)
+        self.on_pid(0)
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(exit_)
 
@@ -168,7 +168,7 @@ class Unit:
         except Exception as error:
             shown = " ".join(self.launch.words)[:LONGEST_LINE]
             raise ModelFailed(f"failed to start command '{shown}': {error}") from error
-        self.on_pid(self.launch.model, pid)
+        self.on_pid(pid)
         await self.wait_healthy()
         healthy = time.monotonic()
         restore = await self.attach(wants())
@@ -248,6 +248,11 @@ class Unit:
         begun = time.monotonic()
         await self.end(grace)
         return Stopped(saved, time.monotonic() - begun)
+
+    async def clear(self) -> None:
+        """End whatever is left of a life that went wrong."""
+        if self.process.pid is not None:
+            await self.stop(grace=FAILED_GRACE, save=0.0)
 
     async def end(self, grace: float) -> None:
         """End the process with `cmdStop`, else with SIGTERM; returns when nothing of it is left."""

@@ -156,7 +156,8 @@ def taken_over(name: str, option: Option, value: str, entry: dict[str, Json], co
     """Whether the option became a key of the entry, or a note, and is none of llama-server's own here."""
     match option.name:
         case "alias":
-            entry["aliases"] = [alias.strip() for alias in value.split(",") if alias.strip() and alias.strip() != name]
+            aliases = dict.fromkeys(alias.strip() for alias in value.split(","))
+            entry["aliases"] = [alias for alias in aliases if alias not in {"", name}]
         case "tags":
             entry["metadata"] = {"tags": [tag.strip() for tag in value.split(",") if tag.strip()]}
         case "hf-token":

@@ -1,0 +1,86 @@
+"""`/upstream/<model>/…` and `/comfyui/…`: an engine asked by its path, past filters and templates.
+
+Never past the gate: a slot action in the middle of somebody's answer corrupts it, whichever way it came, so what might
+compute waits its turn here, too. What only looks (`/slots`, `/metrics`) keeps no model loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bioproxy.errors import RequestError
+from bioproxy.front import passthrough, routes, swap_routes, upstream_path
+from bioproxy.front.access import Access
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.form import Asked
+from bioproxy.front.seat import seated
+from bioproxy.models.state import State
+
+if TYPE_CHECKING:
+    from bioproxy.front.many import ManyModels, Served
+
+
+async def past_routing(many: ManyModels, exchange: Exchange, access: Access, *, comfyui: bool) -> None:
+    """`/upstream/<model>/…` and `/comfyui/…`."""
+    request = exchange.request
+    if comfyui:
+        split = upstream_path.split_comfyui(request.method, request.target, path=request.path, registry=many.registry)
+    else:
+        split = upstream_path.split_upstream(
+            request.method, request.target, path=request.path,
+            registry=many.registry, choose=many.choose, ignored=many.ignored,
+        )  # fmt: skip
+    if isinstance(split, upstream_path.Redirect):
+        exchange.responder.send(split.status, split.headers)
+        return
+    target = split.asked
+    access.allow_model(exchange, target.requested, target.name, target.model)
+    exchange.target = split.target
+    exchange.record.model = target.model
+    exchange.record.req_path = split.rest
+    if target.peer:
+        exchange.body = request.body
+        with many.counted(exchange, target):
+            await many.to_peer(exchange, target, Asked(), access)
+        return
+    ready = many.supervisor.schedule.state(target.model) is State.READY
+    refusal = split.refused()
+    if refusal is not None and not ready:
+        raise refusal
+    exchange.record.metered = swap_routes.recorded(request.method, split.rest)
+    if exchange.record.metered and (most := many.captures()):
+        exchange.tail.collect(most)
+    with many.counted(exchange, target):
+        await raw(many, exchange, many.models[target.model], split.rest, access, ready=ready)
+
+
+async def raw(many: ManyModels, exchange: Exchange, served: Served, rest: str, access: Access, *, ready: bool) -> None:
+    """One request to an engine as it came, through its gate where it might compute."""
+    request, engine = exchange.request, served.engine
+    headers = many.headers(exchange, access, engine.key)
+    if request.upgrade and served.ignore_websockets:
+        if not ready:
+            said = f"model {served.id} is not loaded; ignored websocket requests cannot start it"
+            raise RequestError(said, status=409)
+        await passthrough.free(exchange, engine, headers, request.body)
+        return
+    found = routes.ROUTER.find(request.method, rest)
+    gate = found[0].gate if found else ("free" if request.method in {"GET", "HEAD"} else "grant")
+    seat = many.seat(exchange, served, Asked(), None)
+    work: Callable[[], Awaitable[None]]
+    if gate == "shared":
+        work = partial(passthrough.shared, exchange, engine, path=rest)
+    elif gate == "slot_action":
+        passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
+        work = partial(passthrough.slot_action, exchange, engine, seat, headers, request.body)
+    elif gate == "grant":
+        body = passthrough.without_slot(request.body, known=found is not None)
+        work = partial(passthrough.gated, exchange, engine, seat, headers, body)
+    else:
+        work = partial(passthrough.free, exchange, engine, headers, request.body)
+    if gate == "shared" and ready:  # polling keeps no model loaded
+        await work()
+    else:
+        await seated(exchange, seat, work)

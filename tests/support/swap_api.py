@@ -1,0 +1,81 @@
+"""What tests of the many models' API share: one program for a whole module, and servers to be its peers.
+
+A program of its own for every test would be cleaner and three times slower. So tests of such a module leave the program
+as they found it (no profile active, nobody held), and expect nothing of which models run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from fakes.engine_process import EngineProcess
+from support.http import Answer, build, call, exchange, parse
+from support.swap_models import ENGINE
+from support.swap_rig import Rig, swap_rig
+
+Json = Any
+CHAT = "/v1/chat/completions"
+HELLO: Json = [{"role": "user", "content": "hello"}]
+
+
+def program(models: Json, **config: Json) -> Any:
+    """A fixture: the program on these models and top-level keys, for all tests of a module."""
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="module")
+    async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+        async with swap_rig(tmp_path_factory.mktemp("swap"), models, **config) as running:
+            yield running
+
+    return rig
+
+
+class Server(EngineProcess):
+    """A fake engine that nobody supervises, as a peer is one."""
+
+    def __init__(self, name: str, *words: str) -> None:
+        super().__init__()
+        self.words = ["--port", "0", "--model", name, *words]
+
+    def command(self) -> list[str]:
+        """Any port that is free."""
+        return [sys.executable, "-I", "-S", str(ENGINE), *self.words]
+
+    def ready(self, line: str) -> int:
+        """It says where it listens."""
+        return int(line.rpartition(" ")[2]) if line.startswith("listening on ") else 0
+
+    async def last(self) -> Json:
+        """The newest request as it came."""
+        return (await self.get("/last")).json()
+
+
+@asynccontextmanager
+async def profile(rig: Rig, name: str) -> AsyncIterator[Answer]:
+    """The block runs with this profile active; yields what was answered."""
+    answer = await activate(rig, name)
+    try:
+        yield answer
+    finally:
+        await activate(rig, None)
+
+
+async def activate(rig: Rig, name: Json) -> Answer:
+    """Choose a profile."""
+    return await call(rig.port, "PUT", "/api/profiles/active", data={"name": name})
+
+
+def header(request: Json, name: str) -> str | None:
+    """A header of a request that a fake engine tells of; None where it had none."""
+    return next((value for key, value in request["headers"] if key.lower() == name), None)
+
+
+async def raw(port: int, method: str, target: str, *, body: bytes = b"", headers: Json = None) -> tuple[Answer, bytes]:
+    """One request; the answer as Python reads it, and its head as it came (a header may stand there twice)."""
+    got = await exchange(port, build(method, target, body=body, headers=headers))
+    return parse(got, method), got.partition(b"\r\n\r\n")[0]

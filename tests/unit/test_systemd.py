@@ -1,0 +1,92 @@
+"""The systemd unit fits the program, and the program tells systemd how far it is."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from bioproxy.cli import main
+from bioproxy.cli.notify import READY, STOPPING, notify
+from bioproxy.config.keys import KEYS
+from bioproxy.config.schema import Config
+
+UNIT = Path(__file__).parents[2] / "packaging" / "systemd" / "bioproxy.service"
+
+
+@pytest.fixture
+def service() -> configparser.SectionProxy:
+    """Its [Service] section."""
+    parser = configparser.RawConfigParser(strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(UNIT.read_text("utf-8"))
+    assert parser["Install"]["WantedBy"] == "multi-user.target"
+    return parser["Service"]
+
+
+def test_it_runs_the_checkouts_own_build(service: configparser.SectionProxy) -> None:
+    """The command of the environment that `make` builds, with a verb and flags that exist."""
+    program, verb, flag, _ = service["ExecStart"].split()
+    assert program == f"{service['WorkingDirectory']}/.venv/bin/bioproxy"
+    assert (verb in main.BY_NAME, flag) == (True, "-config")
+    assert "make -C /opt/bioproxy .venv/.installed" in UNIT.read_text("utf-8")
+    assert "STAMP  := $(VENV)/.installed" in (UNIT.parents[2] / "Makefile").read_text("utf-8")
+
+
+def test_it_waits_for_streams_and_saves(service: configparser.SectionProxy) -> None:
+    """Only we get the signal, and long enough before anything is killed."""
+    config = Config()
+    assert service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) >= config.shutdown_timeout + 2 * config.kv.save_timeout + 10
+
+
+def test_its_state_lies_where_it_may_write(service: configparser.SectionProxy) -> None:
+    """Everything else is read-only for it."""
+    variable, _, value = service["Environment"].partition("=")
+    assert variable in {option.environment for option in KEYS.values()}
+    assert value == f"%S/{service['StateDirectory']}"
+    assert service["ProtectSystem"] == "strict"
+    assert service["NoNewPrivileges"] == "yes"
+
+
+def test_engines_keep_what_they_need(service: configparser.SectionProxy) -> None:
+    """Hardening that takes away graphics cards, run-time compilers or containers would stop models."""
+    forbidden = {"PrivateDevices", "MemoryDenyWriteExecute", "RestrictNamespaces", "DynamicUser", "ProcSubset"}
+    assert forbidden.isdisjoint(service)
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    """One datagram for each state."""
+    assert re.search(r"^Type=notify$", UNIT.read_text("utf-8"), re.MULTILINE)
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        assert notify(READY, {"NOTIFY_SOCKET": str(path)})
+        assert notify(STOPPING, {"NOTIFY_SOCKET": str(path)})
+        assert [listener.recv(100), listener.recv(100)] == [b"READY=1", b"STOPPING=1"]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="such names are Linux' own")
+def test_a_socket_without_a_file_is_reached(tmp_path: Path) -> None:
+    """Its name begins with @."""
+    name = f"bioproxy-test-{tmp_path.name}-{id(tmp_path)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name)
+        assert notify(READY, {"NOTIFY_SOCKET": f"@{name}"})
+        assert listener.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize("address", [None, "", "vsock:2:1", "relative"])
+def test_without_systemd_nothing_happens(address: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """No variable, or an address of another kind."""
+    assert not notify(READY, {} if address is None else {"NOTIFY_SOCKET": address})
+    assert not caplog.records
+
+
+def test_a_socket_that_is_gone_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Serving goes on; a warning says so."""
+    assert not notify(READY, {"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    assert "could not be told" in caplog.text
