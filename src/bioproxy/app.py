@@ -123,9 +123,7 @@ class App:
 
     def one(self) -> Single:
         """The side of one engine; its parts get names here, too."""
-        side = Single(
-            self.config, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state, shelves=self.shelves
-        )
+        side = Single(self.config, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state)
         self.bus.subscribe(EngineChanged, log_engine)
         station = side.station
         self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper

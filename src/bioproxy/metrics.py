@@ -28,6 +28,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from bioproxy import __version__, events
 from bioproxy.activity import Record
 from bioproxy.events import Bus
+from bioproxy.metrics_host import Family
 
 client_metrics.disable_created_metrics()  # type: ignore[no-untyped-call] # a second series per counter that says when this program started
 
@@ -280,9 +281,10 @@ class Metrics:
         templates: Callable[[], Iterable[TemplateView]] | None = None,
         servers: Mapping[str, Callable[[], ServerView]] | None = None,
         models: Callable[[], FleetView] | None = None,
+        host: Callable[[], Iterable[Family]] | None = None,
     ) -> None:
         """Read these `statistics` methods whenever the metrics are asked for; `servers` by name."""
-        given = {"gate": gate, "kv": kv, "engine": engine, "templates": templates, "models": models}
+        given = {"gate": gate, "kv": kv, "engine": engine, "templates": templates, "models": models, "host": host}
         self.sources.update({name: source for name, source in given.items() if source is not None})
         if models is not None and self.models is None:
             self.models = of_models = OfModels(self.registry)
@@ -319,7 +321,7 @@ class Metrics:
             ("kv", of_kv),
             ("engine", of_engine),
             ("templates", of_templates),
-            ("models", of_fleet),
+            ("models", of_fleet), ("host", of_host),
         ):
             if name in self.sources:
                 yield from families(self.sources[name]())
@@ -468,6 +470,16 @@ def of_fleet(now: FleetView) -> Iterable[Metric]:
     yield gauges("bioproxy_model_requests_running", "Requests that hold the model in its place.", "model", running)
     waiting = {one.model: float(one.waiting) for one in models}
     yield gauges("bioproxy_model_requests_waiting", "Requests that wait for the model.", "model", waiting)
+
+
+def of_host(now: Iterable[Family]) -> Iterable[Metric]:
+    """The machine and its GPUs, by llama-swap's names."""
+    for family in now:
+        kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+        metric = kind(family.name, family.text, labels=family.labels)
+        for line in family.series:
+            metric.add_metric(line.labels, line.value)
+        yield metric
 
 
 def of_engine(now: EngineView) -> Iterable[Metric]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fakes.real_engine import needs_real_engine
-from support.real_swap import AT_STOPS, WARM, Talk, process, real, slot_folder
+from support.real_swap import AT_STOPS, WARM, Talk, process, real
 from support.swap_models import fake
 from support.swap_rig import swap_rig
 
@@ -27,7 +27,7 @@ async def test_with_kv_off_nothing_is_added_and_nothing_kept(tmp_path: Path) -> 
         words = Path(f"/proc/{await process(rig, 'a')}/cmdline").read_bytes()
         assert b"--slot-save-path" not in words
         await b.cold()
-        assert not list(slot_folder(rig).glob("bp-*.kv"))
+        assert (await rig.overview())["a"]["snapshots"] == 0
         assert (await a.say("And the last one?")).cached <= WARM
         await b.warm()
 

@@ -50,7 +50,8 @@ async def settled(rig: Rig, model: str) -> None:
     """Wait until the warm-up of a model that runs has nothing left to do."""
 
     async def as_wanted() -> bool:
-        states = (await call(rig.ports.admin, "POST", "/warmup/%40code")).json()[model]
+        answer = await call(rig.ports.admin, "POST", "/warmup/%40code")
+        states = answer.json()["warmup"].get(model, ())
         return bool(states) and all(state["state"] == "saved" for state in states)
 
     await rig.look(as_wanted, f"the template of {model} is saved")

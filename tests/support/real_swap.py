@@ -125,10 +125,10 @@ async def saved(rig: Rig, model: str, count: int = 1) -> None:
 
 async def process(rig: Rig, model: str) -> int:
     """The pid of the engine itself, whatever shells or shims stand before it."""
-    port = (await rig.overview())[model]["command"].partition("--port ")[2].split()[0]
+    port = (await rig.overview())[model]["command"].partition("--port ")[2].split()[0].encode()
     for pid in rig.children():
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if port.encode() in words and b"bioproxy.engines.embedded" in words:
+        if words[1:3] == [b"-m", b"bioproxy.engines.embedded"] and port in words:
             return pid
     raise AssertionError(f"no engine of {model}")
 

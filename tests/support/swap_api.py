@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest_asyncio
 
 from fakes.engine_process import EngineProcess
 from support.http import Answer, build, call, exchange, parse
+from support.swap_events import EventLog
 from support.swap_models import ENGINE
 from support.swap_rig import Rig, swap_rig
 
@@ -38,9 +40,10 @@ def program(models: Json, **config: Json) -> Any:
 class Server(EngineProcess):
     """A fake engine that nobody supervises, as a peer is one."""
 
-    def __init__(self, name: str, *words: str) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         super().__init__()
-        self.words = ["--port", "0", "--model", name, *words]
+        self.log = EventLog(folder / f"{name}.jsonl")
+        self.words = ["--port", "0", "--model", name, "--events", str(self.log.path)]
 
     def command(self) -> list[str]:
         """Any port that is free."""

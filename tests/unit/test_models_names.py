@@ -13,7 +13,7 @@ NAMES = Names(
     peers={"p": ("big", "gemma", "both"), "q": ("both", "org/x")},
     selectors=(Selector(id="best", strategy="pin", targets=("small", "p/big")),),
     profiles={"night": {"gemma": "org/qwen", "small": "best", "big": "", "best": None, "new": "p/big"}},
-    prefixes=("@code",),
+    prefixes=dict.fromkeys(("org/qwen", "gemma", "gemma/deep", "a+b"), ("@code",)),
 )
 
 

@@ -41,7 +41,7 @@ class Models(Protocol):
     async def unload_all(self) -> None:
         """Stop every model."""
 
-    def overview(self) -> Json:
+    async def overview(self) -> Json:
         """All models with what is known of each, for people."""
 
 
@@ -87,7 +87,7 @@ class SwapApi:
 
     async def overview(self, question: Question) -> None:
         """`GET /api/models`: everything that `bioproxy models` prints."""
-        answer(question.responder, self.models.overview())
+        answer(question.responder, await self.models.overview())
 
     async def profiles(self, question: Question) -> None:
         """`GET /api/profiles`."""

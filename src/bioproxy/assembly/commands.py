@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import logging
 from typing import Any, TypeAlias
 
+from bioproxy import aio
 from bioproxy.assembly.fleet import Fleet
-from bioproxy.config.masking import masked_command
+from bioproxy.assembly.overview import Overview, SpeedBook, overview_of
 from bioproxy.errors import NotFound
-from bioproxy.events import ProfileChanged
+from bioproxy.events import ProfileChanged, RequestEnded
 from bioproxy.front import listing
 
 Json: TypeAlias = Any
+log = logging.getLogger(__name__)
 
 
 class FleetModels:
@@ -19,6 +22,9 @@ class FleetModels:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.speeds = SpeedBook()
+        self.loads: set[asyncio.Task[None]] = set()
+        fleet.bus.subscribe(RequestEnded, lambda event: self.speeds.note(event.record))
 
     def running(self) -> Json:
         """The body of `/running`."""
@@ -56,8 +62,18 @@ class FleetModels:
         return found
 
     async def load(self, name: str) -> None:
-        """Have a model loaded."""
-        await self.fleet.supervisor.load(self.resolve(name), timeout=self.fleet.config.queue_timeout)
+        """Have a model loaded. It goes on where nobody waits for it any more: that somebody asked for it counts."""
+        work = self.fleet.supervisor.load(self.resolve(name), timeout=self.fleet.config.queue_timeout)
+        task = aio.spawn(work, name=f"load of {name}")
+        self.loads.add(task)
+        task.add_done_callback(self.loaded)
+        await asyncio.shield(task)
+
+    def loaded(self, task: asyncio.Task[None]) -> None:
+        """A load has ended; the model's state says how, where its caller has left."""
+        self.loads.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("%s failed: %s", task.get_name(), error)
 
     async def unload(self, name: str) -> None:
         """Stop a model."""
@@ -67,30 +83,6 @@ class FleetModels:
         """Stop every model."""
         await self.fleet.supervisor.unload_all()
 
-    def overview(self) -> Json:
-        """All models with what is known of each."""
-        now, clock = time.time(), self.fleet.supervisor.clock()
-        rows = []
-        for one in self.fleet.supervisor.statistics().models:
-            station = self.fleet.stations[one.model]
-            kv = station.keeper.statistics()
-            rows.append(
-                {
-                    "model": one.model,
-                    "state": one.state.value,
-                    "since": now - (clock - one.since),
-                    "pid": self.fleet.units[one.model].pid,
-                    "running": one.running,
-                    "waiting": one.waiting,
-                    "starts": one.starts,
-                    "load_seconds": one.load_seconds,
-                    "unload_in": max(0.0, one.unload_at - clock) if one.unload_at else None,
-                    "retry_in": max(0.0, one.retry_at - clock) if one.retry_at else None,
-                    "reason": one.reason,
-                    "tokens": sum(slot.tokens for slot in kv.slots),
-                    "snapshots": kv.snapshots,
-                    "snapshot_bytes": kv.bytes,
-                    "command": masked_command(" ".join(self.fleet.units[one.model].launch.words)),
-                }
-            )
-        return {"models": rows}
+    async def overview(self) -> Overview:
+        """All models with what is known of each, and the requests under way."""
+        return await overview_of(self.fleet, self.speeds)

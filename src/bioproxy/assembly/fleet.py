@@ -39,6 +39,7 @@ from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import MARK, Unit
+from bioproxy.recipes.containers import clean_up, containers_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -149,7 +150,9 @@ class Fleet:
         station.engine.scope = f"\0{one.id}".encode() if one.prefixes else b""
         token = f"{self.run_token}/{one.id}"
         note = partial(self.register.note, one.id, command=one.launch.words, token=token)
-        unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token)
+        containers = containers_of({one.id: one.model.cmd})
+        before = partial(clean_up, containers) if containers else None
+        unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token, before=before)
         station.attachment.expect_pid = lambda: unit.pid
         station.on_stuck = lambda reason: self.stuck(one.id, reason)
         if one.id in self.stations:

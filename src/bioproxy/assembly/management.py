@@ -80,6 +80,7 @@ class Management:
         self.store = ActivityStore(limit=swap.metrics_max_in_memory, max_age=config.kv.max_age)
         self.monitor = Monitor(swap.performance)
         self.hardware = Hardware()
+        metrics.watch(host=self.monitor.families)
         self.activity = ActivityApi(store=self.store, captures=self.captures, cancel=self.inflight.cancel)
         self.table: Router[Entry] = Router()
         self.entries: tuple[Entry, ...] = ()

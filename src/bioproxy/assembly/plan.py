@@ -60,11 +60,10 @@ def make_plan(config: Config, swap: SwapConfig, *, slot_folder: str) -> Plan:
         name: plan_model(name, model, config, swap, slot_folder=slot_folder) for name, model in swap.models.items()
     }
     as_models = {name: as_models_of(config, model) for name, model in swap.models.items()}
-    prefixes = tuple(dict.fromkeys(prefix for found in as_models.values() for prefix in found))
     return Plan(
         models=models,
         rules=rules_of(swap),
-        registry=Registry(names_of(swap, prefixes)),
+        registry=Registry(names_of(swap, as_models)),
         as_models={name: found for name, found in as_models.items() if found},
     )
 
@@ -144,7 +143,7 @@ def rules_of(swap: SwapConfig) -> Rules:
     return Groups(groups, swap.models)
 
 
-def names_of(swap: SwapConfig, prefixes: tuple[str, ...]) -> Names:
+def names_of(swap: SwapConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names:
     """Every name that a request may have."""
     selectors = tuple(
         Selector(

@@ -17,7 +17,6 @@ from bioproxy.engines.launch import Launched, launch
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.front.single import OneEngine
-from bioproxy.kv.shelves import Shelves
 from bioproxy.metrics import Metrics
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
@@ -28,11 +27,8 @@ from bioproxy.wire.upstream import Pool, parse_origin
 class Single:
     """The one engine of a configuration without `models`."""
 
-    def __init__(
-        self, config: Config, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path, shelves: Shelves
-    ) -> None:
+    def __init__(self, config: Config, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path) -> None:
         self.config = config
-        self.shelves = shelves
         self.launched: Launched | None = launch(config) if config.model else None
         launched = self.launched
         self.heads = Heads(str(state / "heads"), limit=config.warmup.heads, max_age=config.kv.max_age)
@@ -45,7 +41,7 @@ class Single:
             catalogue=catalogue,
             pins=pins,
             heads=self.heads,
-            shelves=shelves,
+            shelves=None,
             owned=launched is not None,
             expect_pid=(lambda: launched.pid) if launched else (lambda: None),
         )

@@ -62,7 +62,7 @@ class Station:
         catalogue: Catalogue,
         pins: Pins,
         heads: Heads,
-        shelves: Shelves,
+        shelves: Shelves | None,
         owned: bool,
         expect_pid: Callable[[], int | None] = lambda: None,
         model: str = "",

@@ -23,6 +23,7 @@ from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import reload as reloading
 from bioproxy.cli.client import admin_url
+from bioproxy.cli.notify import READY, STOPPING, notify
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
@@ -81,6 +82,7 @@ async def serve(loaded: Loaded, reload: Callable[[], Loaded], *, watch: bool = F
     with Signals(stop, app.reload) as signals:
         try:
             await app.start()
+            notify(READY)
             say_hello(loaded, app)
             if sources:
                 log.info("watching configuration for changes (poll-based, %.0fs interval)", reloading.INTERVAL)
@@ -89,6 +91,7 @@ async def serve(loaded: Loaded, reload: Callable[[], Loaded], *, watch: bool = F
                 log.warning("there is no configuration file to watch")
             await app.run_until(stop)
         finally:
+            notify(STOPPING)
             log.info("stopping; streams have %.0f s, a second signal ends at once", config.shutdown_timeout)
             await aio.finish(watching)
             await aio.shielded(app.stop(config.shutdown_timeout))

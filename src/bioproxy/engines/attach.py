@@ -30,8 +30,9 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.engines import listener
-from bioproxy.engines.discover import discover, process_of
+from bioproxy.engines.discover import Discovery, discover, process_of
 from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
 from bioproxy.engines.stall import POKE, Stall, StallStatistics
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable
@@ -122,6 +123,8 @@ class Attachment:
         self.facts: EngineFacts | None = None
         self.generation = 0
         self.identity: Identity | None = None
+        self.discovery = Discovery()
+        self.process: Listener | None = None  # as it was found by the newest look for it
         self.looks = self.unanswered = self.changes = 0
         self.asleep = slept()
         self.now = asyncio.Event()
@@ -231,7 +234,7 @@ class Attachment:
             return Identity(known.pid, known.ticks, told)
         if known is not None and known.pid is None and known.told == told and self.state == "ready":
             return known
-        process = await process_of(self.pool.origin, self.expect_pid())
+        self.process = process = await process_of(self.pool.origin, self.expect_pid())
         return Identity(process.pid if process else None, process.ticks if process else None, told)
 
     async def attach(self, props: dict[str, Json], identity: Identity) -> None:
@@ -244,8 +247,7 @@ class Attachment:
                 self.become("loading", "it answers; finding out what it is")
             if self.another_process(identity):
                 self.llama.pace.renew()
-            process = await process_of(self.pool.origin, self.expect_pid())
-            facts = await discover(self.llama, props, process=process)
+            facts = await discover(self.llama, props, process=self.process, known=self.discovery)
             if identity != self.identity:
                 self.generation += 1
             self.identity, self.facts = identity, facts

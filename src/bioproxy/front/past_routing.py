@@ -35,6 +35,8 @@ async def past_routing(many: ManyModels, exchange: Exchange, access: Access, *, 
     if isinstance(split, upstream_path.Redirect):
         exchange.responder.send(split.status, split.headers)
         return
+    if b"%2f" in split.target.partition(b"?")[0].lower():
+        raise RequestError("the path behind the model's name hides a '/' behind an escape")
     target = split.asked
     access.allow_model(exchange, target.requested, target.name, target.model)
     exchange.target = split.target

@@ -29,7 +29,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     """Every name as configured.
 
     `aliases` (setParamsByID's keys among them) lead to IDs; `peers`: ID → its models; `profiles`: name → pins, where an
-    empty or missing target switches that name off; `prefixes`: those with `as_model`.
+    empty or missing target switches that name off; `prefixes`: those with `as_model`, by model.
     """
 
     models: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     peers: Mapping[str, tuple[str, ...]] = {}
     selectors: tuple[Selector, ...] = ()
     profiles: Mapping[str, Mapping[str, str | None]] = {}
-    prefixes: tuple[str, ...] = ()
+    prefixes: Mapping[str, tuple[str, ...]] = {}
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +73,18 @@ class Registry:
         self.peers = {f"{peer}/{model}": (peer, model) for peer, models in names.peers.items() for model in models}
         bare = Counter(model for models in names.peers.values() for model in set(models))
         self.bare = {model: (peer, model) for peer, model in self.peers.values() if bare[model] == 1}
-        self.prefixes = {prefix.lstrip("@"): prefix for prefix in names.prefixes}
+        self.prefixes = {
+            model: {prefix.lstrip("@"): prefix for prefix in found} for model, found in names.prefixes.items()
+        }
         self.profile = ""
+        every = [
+            *names.models,
+            *names.aliases,
+            *self.peers,
+            *self.bare,
+            *(pin for pins in names.profiles.values() for pin in pins),
+        ]
+        self.depth = max((name.count("/") for name in every), default=0)
 
     @property
     def pins(self) -> Mapping[str, str | None]:
@@ -109,10 +119,9 @@ class Registry:
         if direct is not None:
             return *direct, name, ""
         plain, plus, prefix = name.rpartition("+")
-        if plus and prefix in self.prefixes:
-            direct = self.direct(plain)
-            if direct is not None:
-                return *direct, plain, self.prefixes[prefix]
+        direct = self.direct(plain) if plus else None
+        if direct is not None and not direct[0] and prefix in self.prefixes.get(direct[1], ()):
+            return *direct, plain, self.prefixes[direct[1]][prefix]
         return None
 
     def direct(self, name: str) -> tuple[str, str] | None:
@@ -128,7 +137,7 @@ class Registry:
         For `/upstream/<model>/<rest>`: IDs have slashes, so only looking tells where the name ends. A pin counts as a
         name, selectors do not: a path means one engine.
         """
-        for end in path_ends(path):
+        for end in path_ends(path, self.depth):
             name = path[:end]
             if name in self.pins or self.direct(name) is not None:
                 target = self.resolve(name, choose)
@@ -137,7 +146,13 @@ class Registry:
         return None
 
 
-def path_ends(path: str) -> Iterable[int]:
-    """Where a name at the beginning of `path` may end: its slashes and its end, the longest first."""
-    ends = [place for place, character in enumerate(path) if character == "/"]
-    return reversed([end for end in [*ends, len(path)] if end])
+def path_ends(path: str, depth: int) -> Iterable[int]:
+    """Where a name of at most `depth` slashes at the beginning of `path` may end, the longest first."""
+    ends: list[int] = []
+    at = path.find("/")
+    while at >= 0 and len(ends) <= depth:
+        ends.append(at)
+        at = path.find("/", at + 1)
+    if at < 0 and len(ends) <= depth:
+        ends.append(len(path))
+    return reversed([end for end in ends if end])

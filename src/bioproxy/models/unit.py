@@ -20,7 +20,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -101,7 +101,10 @@ class Equipment(Protocol):
 
 
 class Unit:
-    """One model. `on_pid` hears of each process (0: it ended), `mark` goes into its environment: for orphans."""
+    """One model. `on_pid` hears of each process (0: it ended), `mark` goes into its environment: for orphans.
+
+    `before` is awaited before each start: what an earlier one may have left in the way goes then.
+    """
 
     def __init__(
         self,
@@ -111,11 +114,13 @@ class Unit:
         output: Callable[[bytes], None] | None = None,
         on_pid: Callable[[int], None] = lambda _pid: None,
         mark: str = "",
+        before: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.equipment = equipment
         self.output = output
         self.on_pid = on_pid
         self.mark = mark
+        self.before = before
         self.ended: asyncio.Future[Exit] | None = None
         self.configure(launch)
 
@@ -159,6 +164,8 @@ class Unit:
         begun = time.monotonic()
         if not self.launch.words:
             raise ModelFailed("unable to get sanitized command: empty command")
+        if self.before is not None:
+            await self.before()
         await self.see_that_port_is_free()
         self.ended = asyncio.get_running_loop().create_future()
         self.process = self.one_process()

@@ -1,0 +1,142 @@
+"""`GET /api/models`: every model in a row, and the requests under way; what `bioproxy models` and `top` print.
+
+Whoever may use one model may see this: nothing of what was asked or answered is in it, and no names of clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from bioproxy.activity import Record
+from bioproxy.assembly.fleet import Fleet
+from bioproxy.assembly.underway import Underway, Waiting, under_way
+from bioproxy.config.masking import masked_command
+from bioproxy.engines.memory import resident
+from bioproxy.models.record import ModelStatistics
+
+
+class Speeds(msgspec.Struct, frozen=True):
+    """Tokens per second of the newest answer that told; None: none did."""
+
+    prompt: float | None = None
+    tokens: float | None = None
+
+
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One model. Times are unix time, lengths of time seconds, sizes bytes.
+
+    `memory`: what its processes have in memory (None: not known); `tokens`: what its KV cache holds; `unload_in` and
+    `retry_in`: None where it does not apply; `reason`: the newest failure; `snapshots` on disk that it can use.
+    """
+
+    model: str
+    aliases: tuple[str, ...]
+    state: str
+    since: float
+    pid: int | None
+    memory: int | None
+    running: int
+    waiting: int
+    starts: int
+    load_seconds: float | None
+    last_used: float
+    unload_in: float | None
+    retry_in: float | None
+    reason: str
+    tokens: int
+    snapshots: int
+    snapshot_bytes: int
+    prompt_per_second: float | None
+    tokens_per_second: float | None
+    command: str
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """All models; `pid` is the program's own, and tells two programs with one configuration apart."""
+
+    pid: int
+    profile: str
+    models: tuple[ModelRow, ...]
+    requests: tuple[Underway, ...]
+
+
+class SpeedBook:
+    """Each model's newest speeds, out of the records of requests."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Speeds] = {}
+
+    def note(self, record: Record) -> None:
+        """A request has ended."""
+        if record.usage is None or not record.model:
+            return
+        old, usage = self.known.get(record.model, Speeds()), record.usage
+        prompt, tokens = usage.prompt_per_second, usage.tokens_per_second
+        if prompt > 0 or tokens > 0:
+            self.known[record.model] = Speeds(
+                prompt if prompt > 0 else old.prompt, tokens if tokens > 0 else old.tokens
+            )
+
+    def of(self, model: str) -> Speeds:
+        """One model's."""
+        return self.known.get(model, Speeds())
+
+
+async def overview_of(fleet: Fleet, speeds: SpeedBook) -> Overview:
+    """Everything now; the memory is looked at in a thread."""
+    pids = {name: unit.pid for name, unit in fleet.units.items() if unit.pid is not None}
+    memory = await asyncio.to_thread(lambda: {name: resident(pid) for name, pid in pids.items()})
+    statistics = fleet.supervisor.statistics().models
+    return Overview(
+        pid=os.getpid(),
+        profile=fleet.plan.registry.profile,
+        models=tuple(row_of(fleet, one, speeds.of(one.model), memory.get(one.model)) for one in statistics),
+        requests=under_way(fleet.inflight.snapshot(), waiting_of(fleet, statistics)),
+    )
+
+
+def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | None) -> ModelRow:
+    """One model; one that a reload took away has only its process left."""
+    now, clock = time.time(), fleet.supervisor.clock()
+    station, unit = fleet.stations.get(one.model), fleet.units.get(one.model)
+    kv = station.keeper.statistics() if station is not None else None
+    return ModelRow(
+        model=one.model,
+        aliases=tuple(alias for alias, owner in fleet.swap.aliases.items() if owner == one.model),
+        state=one.state.value,
+        since=now - (clock - one.since),
+        pid=unit.pid if unit is not None else None,
+        memory=memory,
+        running=one.running,
+        waiting=one.waiting,
+        starts=one.starts,
+        load_seconds=one.load_seconds,
+        last_used=now - (clock - one.last_used),
+        unload_in=max(0.0, one.unload_at - clock) if one.unload_at else None,
+        retry_in=one.retry_at - clock if one.retry_at > clock else None,
+        reason=one.reason,
+        tokens=sum(slot.tokens for slot in kv.slots) if kv is not None else 0,
+        snapshots=kv.snapshots if kv is not None else 0,
+        snapshot_bytes=kv.bytes if kv is not None else 0,
+        prompt_per_second=speeds.prompt,
+        tokens_per_second=speeds.tokens,
+        command=masked_command(" ".join(unit.launch.words)) if unit is not None else "",
+    )
+
+
+def waiting_of(fleet: Fleet, statistics: Iterable[ModelStatistics]) -> dict[str, Waiting]:
+    """Who waits for each model; a load that was asked for is nobody's request."""
+    schedule, found = fleet.supervisor.schedule, {}
+    for one in statistics:
+        station = fleet.stations.get(one.model)
+        at_gate = station.gate.statistics().waiting if station is not None else {}
+        found[one.model] = Waiting(
+            places=tuple(schedule.position(it) for it in schedule.waiting_for(one.model) if not it.load),
+            at_gate=sum(count for work, count in at_gate.items() if work != "background"),
+        )
+    return found
