@@ -27,6 +27,7 @@ from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
 from bioproxy.assembly.commands import FleetModels
 from bioproxy.assembly.fleet import Fleet
+from bioproxy.assembly.fleet_status import FleetStatus, fleet_status_of
 from bioproxy.assembly.management import Management
 from bioproxy.assembly.single import Single
 from bioproxy.config.difference import difference
@@ -155,6 +156,12 @@ class App:
             times=times,
             quiet=style == "plain",
         )
+        self.access_times = times
+
+    def access_line(self, text: str) -> None:
+        """One line of the access log; past the logging machinery, which costs a request more than the line itself."""
+        if logging.getLogger("bioproxy").isEnabledFor(logging.INFO):
+            self.logbook.proxy_line(logs.info_line(text, times=self.access_times))
 
     def many(self, loaded: Loaded, management: Management) -> Fleet:
         """The side of many models."""
@@ -169,6 +176,7 @@ class App:
             inflight=management.inflight,
             logbook=self.logbook,
             captures=lambda: management.captures.limit,
+            write_line=self.access_line,
         )
         models = FleetModels(fleet)
         management.connect(models, status=models.status, profile=models.profile)
@@ -297,9 +305,10 @@ class App:
 
     # what the admin port shows
 
-    def status(self) -> Status:
+    def status(self) -> Status | FleetStatus:
         """Everything about now, for `/status`."""
-        return status_of(self)
+        side = self.side
+        return fleet_status_of(self, side, self.management) if isinstance(side, Fleet) else status_of(self)
 
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""

@@ -26,6 +26,7 @@ import msgspec
 
 CAPACITY = 100 << 10  # bytes of history
 MOST_BEHIND = 1 << 20  # bytes that a reader may be behind
+TOGETHER = 0.02  # seconds in which lines for standard output are gathered
 LAST_LINES = 1.0  # seconds that standard output gets at the end for what still waits
 
 Destination = Literal["proxy", "upstream", "both", "none"]
@@ -253,6 +254,8 @@ class Console:
                     self.dropped += len(data) + len(self.backlog.take())
                 return
             self.written += len(data)
+            with self.changed:  # lines that follow at once go out together: waking for each costs more than writing it
+                self.changed.wait_for(lambda: self.over, timeout=TOGETHER)
 
     def next(self) -> bytes:
         """What waits, as soon as something does; nothing at the end."""

@@ -18,7 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import prometheus_client.metrics as client_metrics
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -29,6 +29,7 @@ from bioproxy import __version__, events
 from bioproxy.activity import Record
 from bioproxy.events import Bus
 from bioproxy.metrics_host import Family
+from bioproxy.metrics_views import EngineView, FleetView, GateView, KvView, ServerView, TemplateView
 
 client_metrics.disable_created_metrics()  # type: ignore[no-untyped-call] # a second series per counter that says when this program started
 
@@ -37,86 +38,6 @@ WAITS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 3
 LOADS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)  # seconds: small models and very large ones
 QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 CLIENT_LEFT = "499"  # as nginx counts a client that did not wait for any answer
-
-
-class GateView(Protocol):
-    """What of the gate's statistics becomes metrics."""
-
-    @property
-    def capacity(self) -> int:
-        """Grants at once."""
-
-    @property
-    def open(self) -> bool:
-        """Whether the engine is ready."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether the engine may still be at a request whose client left."""
-
-    @property
-    def running(self) -> Mapping[Any, int]:
-        """Grants by class."""
-
-    @property
-    def waiting(self) -> Mapping[Any, int]:
-        """Tickets by class."""
-
-    @property
-    def oldest_wait(self) -> float:
-        """Seconds."""
-
-
-class KvView(Protocol):
-    """What of the keeper's statistics becomes metrics."""
-
-    @property
-    def snapshots(self) -> int:
-        """Usable snapshots on disk."""
-
-    @property
-    def bytes(self) -> int:
-        """What they take."""
-
-
-class EngineView(Protocol):
-    """What of the attachment's statistics becomes metrics."""
-
-    @property
-    def state(self) -> str:
-        """`ready` or why not."""
-
-
-class TemplateView(Protocol):
-    """What of a template's statistics becomes metrics."""
-
-    @property
-    def prefix(self) -> str:
-        """Its trigger."""
-
-    @property
-    def state(self) -> str:
-        """`ok` or `fault`."""
-
-    @property
-    def bytes(self) -> int:
-        """Length of the filled text."""
-
-
-class ServerView(Protocol):
-    """What of a listener's statistics becomes metrics."""
-
-    @property
-    def connections(self) -> int:
-        """Open now."""
-
-    @property
-    def accepted(self) -> int:
-        """Since the start."""
-
-    @property
-    def refused(self) -> int:
-        """Requests that were no valid HTTP, too large or too slow."""
 
 
 def counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
@@ -167,38 +88,6 @@ class OfEvents:
         self.failures = count("bioproxy_service_failures_total", "Faults of a service; it started again.", "service")
 
 
-class ModelView(Protocol):
-    """One of many models."""
-
-    @property
-    def model(self) -> str:
-        """Its ID."""
-
-    @property
-    def running(self) -> int:
-        """Requests that hold it in its place."""
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for it."""
-
-    @property
-    def state(self) -> Any:
-        """An Enum of models/state.py."""
-
-
-class FleetView(Protocol):
-    """Many models."""
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for a model."""
-
-    @property
-    def models(self) -> Iterable[ModelView]:
-        """Each of them."""
-
-
 class OfModels:
     """What is counted of many models."""
 
@@ -217,6 +106,7 @@ class OfModels:
         self.failures = count("bioproxy_model_failures_total", "Starts that failed and crashes.", "model")
         self.requests = count("bioproxy_model_requests_total", "Requests by model.", "model", "status")
         self.waited = times("bioproxy_model_wait_seconds", "How long requests waited for their model.")
+        self.counted: dict[tuple[str, int], Callable[[], None]] = {}
 
     def changed(self, event: events.ModelChanged) -> None:
         """A process changed its state."""
@@ -232,7 +122,11 @@ class OfModels:
 
     def ended(self, record: Record) -> None:
         """A request to a model has ended."""
-        self.requests.labels(record.model, str(record.status) if record.status else CLIENT_LEFT).inc()
+        increment = self.counted.get((record.model, record.status))
+        if increment is None:
+            status = str(record.status) if record.status else CLIENT_LEFT
+            increment = self.counted[record.model, record.status] = self.requests.labels(record.model, status).inc
+        increment()
         if record.swap:
             self.waited.labels(record.model).observe(record.swap)
 
@@ -321,7 +215,8 @@ class Metrics:
             ("kv", of_kv),
             ("engine", of_engine),
             ("templates", of_templates),
-            ("models", of_fleet), ("host", of_host),
+            ("models", of_fleet),
+            ("host", of_host),
         ):
             if name in self.sources:
                 yield from families(self.sources[name]())

@@ -2,6 +2,9 @@
 
 Nothing is computed here. Each part has `statistics()`, a frozen Struct without private text, and this module puts
 them side by side. So what an operator sees is what the tests assert on.
+
+This is the status of one engine. With many models it is another value, `assembly/fleet_status.py`, which shares what is
+the same of any program.
 """
 
 from __future__ import annotations
@@ -32,11 +35,15 @@ SECRET_VARIABLE = re.compile(r"[A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)[A-Z0-9_]*")
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
-    """Where the configuration came from, what is odd about it, and why the last reload failed (empty: it did not)."""
+    """Where the configuration came from, what is odd about it, and why the last reload failed (empty: it did not).
+
+    `path` is the first of all its files (`paths`).
+    """
 
     path: str | None
     warnings: tuple[str, ...]
     reload_error: str
+    paths: tuple[str, ...] = ()
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +69,17 @@ def notes(app: App) -> tuple[str, ...]:
     """What an operator should know and nobody else says."""
     shared = "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
     return (shared,) if len(app.config.api_keys) > 1 and app.config.kv.isolate == "off" else ()
+
+
+def config_status(app: App) -> ConfigStatus:
+    """The configuration that is in use."""
+    warnings = tuple(str(one) for one in app.loaded.warnings)
+    return ConfigStatus(app.loaded.path, warnings, app.reload_error, app.loaded.paths)
+
+
+def server_statistics(app: App) -> dict[str, ServerStatistics]:
+    """Both ports."""
+    return {"proxy": app.proxy_server.statistics(), "admin": app.admin_server.statistics()}
 
 
 def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
@@ -94,7 +112,7 @@ def status_of(app: App) -> Status:
         pid=os.getpid(),
         started=app.started,
         uptime=time.time() - app.started,
-        config=ConfigStatus(app.loaded.path, tuple(str(one) for one in app.loaded.warnings), app.reload_error),
+        config=config_status(app),
         engine=presentable(app.attachment.statistics()),
         gate=app.gate.statistics(),
         templates=app.catalogue.statistics(),
@@ -102,6 +120,6 @@ def status_of(app: App) -> Status:
         kv=app.keeper.statistics(),
         snapshots=of_snapshots(app.keeper),
         pins=app.pins.statistics(),
-        servers={"proxy": app.proxy_server.statistics(), "admin": app.admin_server.statistics()},
+        servers=server_statistics(app),
         notes=notes(app),
     )

@@ -2,8 +2,8 @@
 
 A line of JSON per event, each in one write to a file opened for appending, so that lines of several processes do not
 mix: `start`, `beside` (who else of the same file lived at that moment), `listening`, `healthy`, `probed` (the first
-good answer to a health check), `looked` (somebody asked what this is), `begin`, `held` and `end` of requests, `sigterm`,
-`child`, `logged`, `exit`. `t` is the system's monotonic clock, the same in every process.
+good answer to a health check), `looked` (somebody asked what this is), `begin`, `held` and `end` of requests,
+`sigterm`, `child`, `logged`, `exit`. `t` is the system's monotonic clock, the same in every process.
 
 An engine that is killed writes no `exit`, so the ends of lives alone prove nothing. `beside` does: of two that live at
 once, the later one has seen the earlier.

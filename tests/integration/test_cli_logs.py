@@ -13,9 +13,10 @@ import pytest
 from bioproxy import aio
 from bioproxy.admin.admin import refuse
 from bioproxy.admin.logs import Logs
+from bioproxy.cli.client import Client
 from bioproxy.cli.logs import logs
 from bioproxy.cli.output import Output
-from bioproxy.config.schema import Config, Limits
+from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, RequestError, Unauthorized
 from bioproxy.logbook import Logbook
 from bioproxy.wire.message import Request, Responder
@@ -26,8 +27,8 @@ LOG = b"\x1b[32mloaded\x1b[0m\n\xff\xfe\n"
 COMMAND = """
 from bioproxy.cli.logs import logs
 from bioproxy.cli.output import Output
-from bioproxy.config.schema import Config
-raise SystemExit(logs(Output(), Config(admin_host="127.0.0.1", admin_port={port}), "org/qwen", follow={follow}))
+from bioproxy.cli.client import Client
+raise SystemExit(logs(Output(), Client("http://127.0.0.1:{port}"), "org/qwen", follow={follow}))
 """
 
 
@@ -70,14 +71,14 @@ class Running:
         if self.key and request.header(b"authorization") != b"Bearer " + self.key.encode():
             raise Unauthorized("this wants a key")
 
-    def config(self, *, key: str = "") -> Config:
+    def client(self, *, key: str = "") -> Client:
         """How the command finds it."""
-        return Config(admin_host="127.0.0.1", admin_port=self.server.port, admin_key=key)
+        return Client(f"http://127.0.0.1:{self.server.port}", key=key)
 
     async def read(self, model: str = "org/qwen", *, key: str = "") -> tuple[int, str]:
         """Run the command beside the server: its exit code, and what it printed."""
         stream = io.StringIO()
-        code = await asyncio.to_thread(logs, Output(stream=stream), self.config(key=key), model, follow=False)
+        code = await asyncio.to_thread(logs, Output(stream=stream), self.client(key=key), model, follow=False)
         return code, stream.getvalue()
 
     async def start(self, *, follow: bool) -> asyncio.subprocess.Process:
@@ -168,9 +169,9 @@ async def test_a_key_is_sent_and_its_absence_explained(running: Running) -> None
 
 async def test_nobody_there_is_a_sentence() -> None:
     """What was tried, and what to do."""
-    config = Config(admin_host="127.0.0.1", admin_port=free_port())
+    client = Client(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(BioproxyError, match="no bioproxy answers on"):
-        await asyncio.to_thread(logs, Output(stream=io.StringIO()), config, "", follow=False)
+        await asyncio.to_thread(logs, Output(stream=io.StringIO()), client, "", follow=False)
 
 
 async def test_a_stream_that_is_cut_is_a_sentence(running: Running) -> None:
@@ -178,7 +179,7 @@ async def test_a_stream_that_is_cut_is_a_sentence(running: Running) -> None:
     running.model(b"line\n")
     stream = Seen()
     reading = aio.spawn(
-        asyncio.to_thread(logs, Output(stream=stream), running.config(), "org/qwen", follow=True), name="reading"
+        asyncio.to_thread(logs, Output(stream=stream), running.client(), "org/qwen", follow=True), name="reading"
     )
     await stream.seen.wait()
     await running.server.close(deadline=0.0)

@@ -108,7 +108,7 @@ async def test_a_crash_stands_in_the_log(tmp_path: Path) -> None:
     async with swap_rig(tmp_path, {"a": fake()}) as rig:
         await rig.chat("a")
         await die(rig, "a")
-        assert rig.said("<a> upstream process exited unexpectedly")
+        await rig.until(lambda: rig.said("<a> upstream process exited unexpectedly"))
 
 
 async def test_a_model_that_dies_right_after_it_was_ready_is_a_failed_start(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bioproxy import aio
 from support.swap_api import Server, program
 from support.swap_client import message, server
 from support.swap_models import apart, fakes
@@ -171,8 +172,8 @@ async def test_no_target_that_can_serve_is_a_503(tmp_path_factory: pytest.TempPa
     selectors = {"s": {"strategy": "spillover", "targets": ["a"]}}
     async with swap_rig(tmp_path_factory.mktemp("swap"), models, selectors=selectors) as rig:
         await rig.chat("a")
-        task = rig.ask("unused", path="/api/models/unload/a")
+        unload = aio.spawn(rig.post("/api/models/unload/a"), name="unload")
         await rig.until_running(a="stopping")
         answer = await rig.chat("s")
         assert (answer.status, message(answer)) == (503, 'selector "s" has no available spillover targets')
-        assert (await task).status == 200
+        assert (await unload).status == 200

@@ -122,13 +122,28 @@ async def test_over_a_kill_of_ours(tmp_path: Path) -> None:
 
 
 async def test_over_a_kill_of_the_engine(tmp_path: Path) -> None:
-    """As an out-of-memory killer does it."""
+    """As an out-of-memory killer does it, while nobody uses it: it counts as a bad start, then the next one is warm."""
     async with swap_rig(tmp_path, two(), kv=WHEN_IDLE) as rig:
         a = Talk(rig, "a")
         await a.cold()
         await saved(rig, "a")
         os.kill(await process(rig, "a"), signal.SIGKILL)
         await rig.until_running()
+        await rig.post("/api/models/load/a")
+        await a.warm()
+
+
+async def test_over_a_kill_of_the_engine_in_an_answer(tmp_path: Path) -> None:
+    """The stream breaks; the next request finds what was saved before it."""
+    async with swap_rig(tmp_path, two(), kv=WHEN_IDLE) as rig:
+        a = Talk(rig, "a")
+        await a.cold()
+        await saved(rig, "a")
+        async with rig.stream("a", messages=a.messages, max_tokens=100_000, ignore_eos=True) as stream:
+            assert await stream.head() == 200
+            await stream.event()
+            os.kill(await process(rig, "a"), signal.SIGKILL)
+            await stream.rest()
         await a.warm()
 
 

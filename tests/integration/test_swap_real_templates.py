@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from fakes.real_engine import needs_real_engine
-from support.http import call
 from support.real_swap import AT_STOPS, FOUR, ONE, WARM, WHEN_IDLE, WORDS, evaluated, real, saved
 from support.swap_rig import Rig, swap_rig
 
@@ -46,32 +45,26 @@ async def ask(rig: Rig, model: str, words: str) -> tuple[int, int]:
     return timings["cache_n"], timings["prompt_n"]
 
 
-async def settled(rig: Rig, model: str) -> None:
-    """Wait until the warm-up of a model that runs has nothing left to do."""
-
-    async def as_wanted() -> bool:
-        answer = await call(rig.ports.admin, "POST", "/warmup/%40code")
-        states = answer.json()["warmup"].get(model, ())
-        return bool(states) and all(state["state"] == "saved" for state in states)
-
-    await rig.look(as_wanted, f"the template of {model} is saved")
+async def load(rig: Rig, model: str, *, warmups: int) -> None:
+    """Load a model, and wait until so many warm-ups in all were told of."""
+    await rig.post(f"/api/models/load/{model}")
+    await rig.until(lambda: len(rig.said("@code is saved")) >= warmups)
 
 
 @pytest.mark.parametrize("flags", [ONE, FOUR], ids=["one slot", "four that share"])
 async def test_each_is_evaluated_once(tmp_path: Path, flags: str) -> None:
     """In its model's first life by the warm-up; later lives compute the questions alone."""
     async with swap_rig(tmp_path, models(tmp_path, flags), kv=AT_STOPS, warmup=QUICK) as rig:
-        for model in "ab":
-            await rig.post(f"/api/models/load/{model}")
-            await settled(rig, model)
+        for place, model in enumerate("ab", 1):
+            await load(rig, model, warmups=place)
             assert 1000 < await evaluated(rig, model) < 1500
         for question in ("what is this?", "and that?"):
             for model in "ab":
                 cached, computed = await ask(rig, model, question)
                 assert cached > 1000
                 assert computed <= WARM
-                await settled(rig, model)
-                assert await evaluated(rig, model) <= 2 * WARM
+                assert await evaluated(rig, model) <= WARM
+        assert len(rig.said("@code is")) == 2
 
 
 async def test_each_model_has_its_own(tmp_path: Path) -> None:
@@ -100,10 +93,9 @@ async def test_a_prefix_for_all_is_warmed_on_each(tmp_path: Path) -> None:
     prefixes = {"@code": template(tmp_path, "for-all")}
     both = {"a": real(0), "b": real(1)}
     async with swap_rig(tmp_path, both, kv=AT_STOPS, warmup=QUICK, prefixes=prefixes) as rig:
-        for model in "ab":
-            await rig.post(f"/api/models/load/{model}")
-            await settled(rig, model)
+        await load(rig, "a", warmups=1)
+        await load(rig, "b", warmups=2)
         for model in "ab":
             assert (await ask(rig, model, "what is this?"))[1] <= WARM
-            await settled(rig, model)
-            assert await evaluated(rig, model) <= 2 * WARM
+            assert await evaluated(rig, model) <= WARM
+        assert len(rig.said("@code is")) == 2

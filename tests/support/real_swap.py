@@ -2,7 +2,7 @@
 
 The models are small ones of random weights, each with a seed of its own: equal in shape, so that a slot file of the one
 would be taken by the other, which then wrote nonsense. What came from the cache is told by the engine itself
-(`timings` in its answer, `/metrics` over `/upstream`), which no mistake of ours can embellish.
+(`timings` in its answer, its `/metrics`), which no mistake of ours can embellish.
 """
 
 from __future__ import annotations
@@ -18,13 +18,27 @@ import msgspec
 from bioproxy.engines.demo_model import Name, ensure_model
 from fakes.real_engine import MODELS
 from support.apps import MS
+from support.http import call
 from support.swap_rig import Rig
 
 Json = Any
 ONE = "-np 1"
 FOUR = "-np 4 --kv-unified"  # what llama-server makes of a command without -np
 APART = "-np 4 --no-kv-unified"
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda omega".split()  # 2.7 tokens each
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "omega",
+]  # 2.7 tokens each
 LENGTH = 430  # words: about 1200 tokens
 WARM = 40  # tokens that a warm request computes at most: its question, and what closes the turn before
 
@@ -123,19 +137,28 @@ async def saved(rig: Rig, model: str, count: int = 1) -> None:
     await rig.look(as_wanted, f"{count} snapshots of {model}")
 
 
+async def port(rig: Rig, model: str) -> int:
+    """The port that a model's engine was given."""
+    command: str = (await rig.overview())[model]["command"]
+    return int(command.partition("--port ")[2].split()[0])
+
+
 async def process(rig: Rig, model: str) -> int:
     """The pid of the engine itself, whatever shells or shims stand before it."""
-    port = (await rig.overview())[model]["command"].partition("--port ")[2].split()[0].encode()
+    own = str(await port(rig, model)).encode()
     for pid in rig.children():
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words[1:3] == [b"-m", b"bioproxy.engines.embedded"] and port in words:
+        if words[1:3] == [b"-m", b"bioproxy.engines.embedded"] and own in words:
             return pid
     raise AssertionError(f"no engine of {model}")
 
 
 async def evaluated(rig: Rig, model: str) -> int:
-    """Prompt tokens that the engine of `model` computed in this life, by its own count."""
-    page = (await rig.get(f"/upstream/{model}/metrics")).text
+    """Prompt tokens that the engine of `model` computed in this life, by its own count.
+
+    Asked of the engine itself: the proxy passes no more than one such question in two seconds on.
+    """
+    page = (await call(await port(rig, model), "GET", "/metrics")).text
     line = next(line for line in page.splitlines() if line.startswith("llamacpp:prompt_tokens_total "))
     return int(line.split()[1])
 

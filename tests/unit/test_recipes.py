@@ -109,10 +109,11 @@ def test_a_setting_is_one_word_and_arguments_are_many() -> None:
 def test_everything_wrong_is_told_at_once() -> None:
     """Unknown settings with the nearest one, missing ones, and what would end the quotes."""
     said = complaints(recipe_named("llama-cpp-container"), "m", {"modles": "x", "file": 'a"b'})
-    assert len(said) == 3
+    assert len(said) == 4
     assert "did you mean models?" in said[0]
     assert "no quotes or backslashes" in said[1]
-    assert "needs models" in said[2]
+    assert "needs image" in said[2]
+    assert "needs models" in said[3]
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\rb"])

@@ -155,7 +155,7 @@ async def test_without_docker_there_is_nothing_left_over(caplog: pytest.LogCaptu
 async def test_the_recipes_commands_start_and_stop_one_container(docker: Docker, tmp_path: Path, name: str) -> None:
     """`cmd` makes it under its name and label, `cmdStop` ends exactly that one."""
     docker.leave("database", "")
-    values = {"model": "a/b", "models": str(tmp_path), "file": "x.gguf"}
+    values = {"image": "server:1", "model": "a/b", "models": str(tmp_path), "file": "x.gguf"}
     recipe = recipe_named(name)
     entry = entry_of(recipe, "my/model", {key: value for key, value in values.items() if key in recipe.settings})
     text = "\n".join(yaml_text.lines({"models": {"my/model": entry}}))

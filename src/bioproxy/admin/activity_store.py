@@ -1,9 +1,9 @@
 """The activity table: in memory, or in a SQLite file that outlives the program.
 
 The table has llama-swap's columns, so a `store.path` of llama-swap's goes on where it was. SQLite blocks, so one worker
-thread owns the connection and everything runs there in the order in which it was asked for: a row is in the table
-before a question that came after it is answered. `add` only takes a number and puts the row into a queue; the worker
-writes whatever waits in one transaction, so a slow disk makes the transactions larger, not the requests slower.
+thread owns the connection, and a question first has everything written that came before it. `add` only takes a number
+and puts the row into a queue; four times a second the worker writes whatever waits in one transaction: a thread that
+is woken for each row would cost a request more than everything else that is done for it.
 
 Disks fail. A row that cannot be written is lost, counted, and said once; requests go on. A file that cannot be opened
 at all is said at the start, and memory is used instead.
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000  # rows that wait for a disk that does not answer; more are lost
 BUSY_SECONDS = 5.0  # to wait for another program that writes to the file
+PAUSE = 0.25  # seconds that rows may wait for more of them
 AGEING_SECONDS = 3600.0  # between two looks for rows that are too old
 
 
@@ -100,16 +101,21 @@ class ActivityStore:
             self.waiting.append(replace(row, id=identity))
             start, self.scheduled = not self.scheduled, True
         if start:
-            self.worker.submit(self.write)
+            asyncio.get_running_loop().call_later(PAUSE, self.flush)
         return identity
+
+    def flush(self) -> None:
+        """Have the worker write what waits."""
+        if not self.closed:
+            self.worker.submit(self.write)
 
     async def query(self, filters: Filters) -> Page:
         """One page of the rows that fit."""
-        return await self.run(lambda: sql.select(self.database, filters))
+        return await self.run(lambda: self.after_rows(lambda: sql.select(self.database, filters)))
 
     async def stats(self, model: str = "") -> Stats:
         """Sums and speeds of one model, or of all."""
-        return await self.run(lambda: sql.stats(self.database, model))
+        return await self.run(lambda: self.after_rows(lambda: sql.stats(self.database, model)))
 
     async def close(self) -> None:
         """Write what waits and close the file; rows that come later are lost."""
@@ -143,6 +149,11 @@ class ActivityStore:
             self.next = max(self.next, sql.next_id(self.database))
         self.tidy()
         self.write()
+
+    def after_rows(self, work: Callable[[], T]) -> T:
+        """Do `work` once all rows that wait are in the table."""
+        self.write()
+        return work()
 
     def write(self) -> None:
         """Write all that waits, in one transaction."""

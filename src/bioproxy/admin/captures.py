@@ -5,7 +5,8 @@ compressed, up to `captureBuffer` MB; the oldest make room. What lets somebody i
 anything is kept, and so are bodies that nobody can read in a browser: sound and pictures (the list is llama-swap's). A
 request that failed has no answer here, its row of the activity table says why.
 
-Compressing takes a millisecond for each 50 kB or so: what is larger is done in a thread, and counts as kept meanwhile.
+Compressing takes a millisecond for each 50 kB or so: what is large is done in a thread, and counts as kept meanwhile.
+What is small is kept as it came, and put into words when somebody asks: most captures nobody ever looks at.
 """
 
 from __future__ import annotations
@@ -19,17 +20,33 @@ import msgspec
 from bioproxy import aio
 from bioproxy.activity import Capture, Record
 from bioproxy.engines.usage import decoded
-from bioproxy.wire.shown import shown
+from bioproxy.wire.shown import shown, without_secrets
 
 log = logging.getLogger(__name__)
 
-INLINE = 32 << 10  # bytes that are compressed at once
+INLINE = 32 << 10  # bytes of bodies that are kept as they came
+HEADER = 64  # bytes that a header is taken for
 MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
 MOST_PENDING = 4  # times the buffer, in bytes, that may wait to be compressed
 NO_REQUEST_BODY = ("/audio/voices", "/audio/transcriptions", "/images/edits", "/sdapi/v1/img2img")
 NO_RESPONSE_BODY = (
     "/audio/speech", "/images/generations", "/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/img2img",
 )  # fmt: skip
+
+
+class Light(msgspec.Struct, frozen=True):
+    """A small capture: what is needed to show it, without the secrets of its headers."""
+
+    path: str
+    status: int
+    capture: Capture
+
+    @property
+    def size(self) -> int:
+        """About the bytes that it takes."""
+        one = self.capture
+        headers = len(one.request_headers) + len(one.response_headers)
+        return len(one.request_body) + len(one.response_body) + HEADER * headers
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +73,7 @@ class Captures:
     """The newest captures by the id of their activity row. `configure` is called again by a reload; 0 MB: none."""
 
     def __init__(self, megabytes: int) -> None:
-        self.packed: dict[int, bytes] = {}
+        self.packed: dict[int, bytes | Light] = {}
         self.size = 0
         self.skipped = 0
         self.waiting: dict[int, asyncio.Task[None]] = {}
@@ -79,7 +96,8 @@ class Captures:
             return
         size = len(capture.request_body) + len(capture.response_body)
         if size <= INLINE and not encoding_of(capture):
-            self.keep(identity, pack(identity, record, capture))
+            light = Light(record.req_path or record.path, record.status, lightened(capture))
+            self.keep(identity, light, light.size)
         elif self.waiting_bytes + size > MOST_PENDING * self.limit:
             self.skip(identity, size)
         else:
@@ -90,21 +108,23 @@ class Captures:
     async def keep_later(self, identity: int, record: Record, capture: Capture, size: int) -> None:
         """Compress one in a thread, then keep it."""
         try:
-            self.keep(identity, await asyncio.to_thread(pack, identity, record, capture))
+            packed = await asyncio.to_thread(pack, identity, record, capture)
+            self.keep(identity, packed, len(packed))
         except Exception:
             log.exception("the capture of request %d could not be kept", identity)
         finally:
             self.waiting_bytes -= size
             del self.waiting[identity]
 
-    def keep(self, identity: int, packed: bytes) -> None:
+    def keep(self, identity: int, packed: bytes | Light, size: int) -> None:
         """Put one in, and the oldest out until all fit; one that alone is too large is left out."""
-        if len(packed) > self.limit:
-            self.skip(identity, len(packed))
+        if size > self.limit:
+            self.skip(identity, size)
             return
         self.packed[identity] = packed
-        self.size += len(packed)
-        self.evict()
+        self.size += size
+        if self.size > self.limit:
+            self.evict()
 
     def skip(self, identity: int, size: int) -> None:
         """One is too large."""
@@ -117,7 +137,7 @@ class Captures:
         """Take the oldest out until the rest fits."""
         while self.size > self.limit:
             oldest = next(iter(self.packed))
-            self.size -= len(self.packed.pop(oldest))
+            self.size -= size_of(self.packed.pop(oldest))
 
     def has(self, identity: int) -> bool:
         """Whether a row's capture is kept, or about to be."""
@@ -128,7 +148,7 @@ class Captures:
         if (task := self.waiting.get(identity)) is not None:
             await asyncio.wait([task])
         packed = self.packed.get(identity)
-        return None if packed is None else await asyncio.to_thread(unpacked, packed)
+        return None if packed is None else await asyncio.to_thread(unpacked, identity, packed)
 
     async def close(self) -> None:
         """Forget everything."""
@@ -151,20 +171,38 @@ def encoding_of(capture: Capture) -> str:
 
 def pack(identity: int, record: Record, capture: Capture) -> bytes:
     """A capture as it is kept."""
-    return zlib.compress(msgspec.msgpack.encode(kept(identity, record, capture)), 1)
+    return zlib.compress(
+        msgspec.msgpack.encode(kept(identity, record.req_path or record.path, record.status, capture)), 1
+    )
 
 
-def unpacked(packed: bytes) -> bytes:
-    """The JSON of what `pack` made."""
+def size_of(packed: bytes | Light) -> int:
+    """The bytes that one takes."""
+    return packed.size if isinstance(packed, Light) else len(packed)
+
+
+def lightened(capture: Capture) -> Capture:
+    """A capture without what lets somebody in."""
+    return Capture(
+        request_headers=without_secrets(capture.request_headers),
+        request_body=capture.request_body,
+        response_headers=without_secrets(capture.response_headers),
+        response_body=capture.response_body,
+    )
+
+
+def unpacked(identity: int, packed: bytes | Light) -> bytes:
+    """The JSON of one that is kept."""
+    if isinstance(packed, Light):
+        return msgspec.json.encode(kept(identity, packed.path, packed.status, packed.capture))
     return msgspec.json.encode(msgspec.msgpack.decode(zlib.decompress(packed), type=Kept))
 
 
-def kept(identity: int, record: Record, capture: Capture) -> Kept:
+def kept(identity: int, path: str, status: int, capture: Capture) -> Kept:
     """What of a capture may be kept, readable where it can be made so."""
-    path = record.req_path or record.path
     body: bytes | None = None
     headers = shown(capture.response_headers)
-    if record.status == 200 and not path.endswith(NO_RESPONSE_BODY):
+    if status == 200 and not path.endswith(NO_RESPONSE_BODY):
         body = capture.response_body
         if encoding := encoding_of(capture):
             plain = decoded(body, encoding, limit=MOST_DECODED)

@@ -46,7 +46,6 @@ from bioproxy.warmup.heads import Heads
 from bioproxy.wire.upstream import Pool, parse_origin
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("bioproxy.access")
 
 IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts, section 3)
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
@@ -68,6 +67,7 @@ class Fleet:
         inflight: Inflight,
         logbook: Logbook,
         captures: Callable[[], int],
+        write_line: Callable[[str], None],
     ) -> None:
         assert loaded.swap is not None
         self.config, self.swap = loaded.config, loaded.swap
@@ -103,7 +103,7 @@ class Fleet:
             management=management,
             listing=self.list_models,
             captures=captures,
-            write_line=access_log.info,
+            write_line=write_line,
         )
         self.peers: dict[str, Peer] = {}
         self.known_peers: dict[str, swap_schema.Peer] = {}

@@ -105,6 +105,7 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
     now, clock = time.time(), fleet.supervisor.clock()
     station, unit = fleet.stations.get(one.model), fleet.units.get(one.model)
     kv = station.keeper.statistics() if station is not None else None
+    met = station is not None and station.attachment.state == "ready"  # only then its cache is known
     return ModelRow(
         model=one.model,
         aliases=tuple(alias for alias, owner in fleet.swap.aliases.items() if owner == one.model),
@@ -120,7 +121,7 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
         unload_in=max(0.0, one.unload_at - clock) if one.unload_at else None,
         retry_in=one.retry_at - clock if one.retry_at > clock else None,
         reason=one.reason,
-        tokens=sum(slot.tokens for slot in kv.slots) if kv is not None else 0,
+        tokens=sum(slot.tokens for slot in kv.slots) if kv is not None and met else 0,
         snapshots=kv.snapshots if kv is not None else 0,
         snapshot_bytes=kv.bytes if kv is not None else 0,
         prompt_per_second=speeds.prompt,

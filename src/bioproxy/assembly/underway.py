@@ -22,7 +22,7 @@ Stage = Literal["model", "queue", "prompt", "answer", "elsewhere"]
 
 
 class Underway(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. Seconds and bytes; `position` is its place among those who wait, 1 is next, 0: it does not.
+    """One request. Seconds, bytes, unix time; `position` is its place among those who wait, 1 is next, 0: it does not.
 
     `stage`: it waits for its `model`, in the engine's `queue`, the engine is at its `prompt`, or the `answer` comes;
     `elsewhere` is a peer's model that has not answered yet.
@@ -32,6 +32,7 @@ class Underway(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     stage: Stage
     position: int
+    started: float
     elapsed: float
     bytes: int
 
@@ -58,6 +59,7 @@ def under_way(requests: Iterable[InflightRequest], waiting: Mapping[str, Waiting
             path=request.req_path,
             stage=stages.get(index, ("answer", 0))[0],
             position=stages.get(index, ("answer", 0))[1],
+            started=request.timestamp.timestamp(),
             elapsed=request.elapsed_ms / 1000,
             bytes=request.resp_bytes,
         )

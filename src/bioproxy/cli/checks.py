@@ -6,20 +6,25 @@ and includes too, and tells all that is wrong at once. `config` answers "which v
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from bioproxy.assembly.plan import make_plan
 from bioproxy.cli.output import Colour, Output, count, size
 from bioproxy.config.describe import Described, describe
 from bioproxy.config.load import Loaded
-from bioproxy.config.schema import Prefix
+from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.schema_files import schemas
 from bioproxy.config.swap.describe import describe_swap
 from bioproxy.config.swap.models import Model
+from bioproxy.config.swap.per_model import kv_of
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus
+from bioproxy.models.command import prepare, split
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.wire.tls import tls_context
 
@@ -65,9 +70,22 @@ def read_certificate(loaded: Loaded) -> None:
         tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file)
 
 
-def describe_command(_model_id: str, model: Model) -> str:
-    """The command that is started for a model."""
-    return model.cmd
+def slot_folder(config: Config) -> str:
+    """Where a llama-server that has no slot folder of its own gets one; nothing is made."""
+    return config.kv.directory or str(Path(config.state_directory, str(config.proxy_port), "slots"))
+
+
+def describe_command(config: Config, _model_id: str, model: Model) -> str:
+    """The command that is started for a model: as it stands in the file, unless `--slot-save-path` is added to it."""
+    folder = "" if kv_of(config, model).policy == "off" else slot_folder(config)
+    prepared = prepare(split(model.cmd), folder=folder, environment=model.env)
+    return shlex.join(prepared.words) if prepared.added else model.cmd
+
+
+def read_models(loaded: Loaded) -> None:
+    """Work out how the models go together, as a start would. Raises ConfigError."""
+    if loaded.swap is not None:
+        make_plan(loaded.config, loaded.swap, slot_folder=slot_folder(loaded.config))
 
 
 def examine(load: Callable[[], Loaded]) -> Checked:
@@ -82,10 +100,11 @@ def examine(load: Callable[[], Loaded]) -> Checked:
         templates = read_templates(loaded)
     except ConfigError as error:
         problems += error.problems
-    try:
-        read_certificate(loaded)
-    except ConfigError as error:
-        problems += error.problems
+    for read in (read_certificate, read_models):
+        try:
+            read(loaded)
+        except ConfigError as error:
+            problems += error.problems
     return Checked(
         ok=not problems,
         path=loaded.path,
@@ -144,7 +163,7 @@ def everything(loaded: Loaded) -> list[Described]:
     """The rows of both dialects."""
     rows = describe(loaded)
     if loaded.swap is not None:
-        rows += describe_swap(loaded.swap, loaded.swap_origins, command=describe_command)
+        rows += describe_swap(loaded.swap, loaded.swap_origins, command=partial(describe_command, loaded.config))
     return rows
 
 

@@ -1,17 +1,20 @@
-"""The command line's way to a running bioproxy: its admin API over plain HTTP.
+"""The command line's way to a running bioproxy: its API over plain HTTP, or TLS where the proxy port speaks that.
 
 Standard library only, and blocking: a command asks one question and ends. Proxies from the environment are not used,
-for the admin port is on this machine or on a trusted network. Every fault becomes one sentence that says what was
-tried and what to do.
+for the port is on this machine or on a trusted network. Every fault becomes one sentence that says what was tried and
+what to do. Which port is asked is decided in find.py.
 """
 
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -22,24 +25,49 @@ from bioproxy.errors import BioproxyError
 Json: TypeAlias = Any
 EVERYWHERE = {"", "0.0.0.0", "::", "*"}  # noqa: S104 - names to recognise, nothing is bound
 SECONDS = 10.0
+PIECE = 64 << 10
 
 
 def admin_url(config: Config) -> str:
     """Where the admin API of this configuration answers; an address that means "all" is asked on this machine."""
-    host = "localhost" if config.admin_host in EVERYWHERE else config.admin_host
-    if ":" in host:
-        host = f"[{host}]"
-    return f"http://{host}:{config.admin_port}"
+    return f"http://{address(config.admin_host, config.admin_port)}"
+
+
+def address(host: str, port: int) -> str:
+    """Where to ask for a listener that is bound to `host`, as it stands in a URL."""
+    host = "localhost" if host in EVERYWHERE else host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Client:
-    """Asks the admin API at `url`, with `key` if it wants one. Raises BioproxyError with a sentence."""
+    """Asks the API at `url`, with `key` if it wants one. Raises BioproxyError with a sentence.
 
-    def __init__(self, url: str, *, key: str = "", timeout: float = SECONDS) -> None:
+    `trust`: whom to believe where the URL is one of TLS. `timeout`: seconds, None for as long as it takes. `lacking`:
+    why a route may not be there, and what to do.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str = "",
+        timeout: float | None = SECONDS,
+        trust: ssl.SSLContext | None = None,
+        lacking: str = "",
+    ) -> None:
         self.url = url
         self.key = key
         self.timeout = timeout
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self.trust = trust
+        self.lacking = lacking
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if trust is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=trust))
+        self.opener = urllib.request.build_opener(*handlers)
+
+    def patient(self) -> Client:
+        """The same without a time-out, for what may take long."""
+        return Client(self.url, key=self.key, timeout=None, trust=self.trust, lacking=self.lacking)
 
     def get(self, path: str) -> Json:
         """The JSON that `path` answers."""
@@ -53,21 +81,71 @@ class Client:
         """Ask for a warm-up of `prefix`."""
         return self.post(f"/warmup/{quote(prefix, safe='')}")
 
+    def order(self, path: str) -> None:
+        """POST to `path`, whatever its answer says beside that it is done."""
+        self.send("POST", path)
+
     def ask(self, method: str, path: str) -> Json:
         """Send one request and read the JSON of its answer."""
-        headers = {"User-Agent": f"bioproxy/{__version__}", "Accept": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+        return self.parse(self.send(method, path), path)
+
+    def send(self, method: str, path: str) -> bytes:
+        """Send one request; the body of its answer."""
+        headers = self.headers("application/json")
         data = b"" if method == "POST" else None
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)  # noqa: S310 - ours
         try:
             with self.opener.open(request, timeout=self.timeout) as response:
-                body = response.read()
+                return bytes(response.read())
         except urllib.error.HTTPError as error:
             raise self.refused(error, path) from error
         except (OSError, http.client.HTTPException) as error:
             raise self.silent(error) from error
-        return self.parse(body, path)
+
+    def headers(self, accept: str) -> dict[str, str]:
+        """What each question has at its head."""
+        headers = {"User-Agent": f"bioproxy/{__version__}", "Accept": accept}
+        return headers | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+
+    def stream(self, path: str, *, accept: str, what: str) -> Iterator[bytes]:
+        """What `path` answers, in the pieces in which it comes, to its end.
+
+        Silence is no fault: only the way to the answer's head has a time-out. `what` is cut off where the program goes.
+        """
+        parts = urlsplit(self.url)
+        connection = (
+            http.client.HTTPSConnection(parts.netloc, timeout=self.timeout, context=self.trust)
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(parts.netloc, timeout=self.timeout)
+        )
+        try:
+            response = self.begin(connection, path, accept)
+            if connection.sock is not None:
+                connection.sock.settimeout(None)
+            while piece := self.piece(response, what):
+                yield piece
+        finally:
+            connection.close()
+
+    def begin(self, connection: http.client.HTTPConnection, path: str, accept: str) -> http.client.HTTPResponse:
+        """The answer once its head is here and says yes."""
+        try:
+            connection.request("GET", path, headers=self.headers(accept))
+            response = connection.getresponse()
+            if response.status == http.client.OK:
+                return response
+            body = BytesIO(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise self.silent(error) from error
+        failed = urllib.error.HTTPError(self.url + path, response.status, response.reason, response.headers, body)
+        raise self.refused(failed, path)
+
+    def piece(self, response: http.client.HTTPResponse, what: str) -> bytes:
+        """What has come, as soon as something has; nothing at the end."""
+        try:
+            return response.read1(PIECE)
+        except (OSError, http.client.HTTPException) as error:
+            raise BioproxyError(f"{what} was cut off: bioproxy on {self.url} is gone", status=502) from error
 
     def parse(self, body: bytes, path: str) -> Json:
         """The JSON of an answer."""
@@ -84,6 +162,8 @@ class Client:
             message = str(msgspec.json.decode(body)["error"]["message"])
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             message = f"{self.url}{path} answered {error.code} {error.reason}"
+            if error.code == http.client.NOT_FOUND and self.lacking:
+                message += f"; {self.lacking}"
         if error.code in {401, 403} and not self.key:
             message += "; name the key with -admin-key or BIOPROXY_ADMIN_KEY"
         return BioproxyError(message, status=error.code)

@@ -8,14 +8,14 @@ them. Three of them are measured, each with another question behind the same tem
     warm        the warm-up has run; only the question is evaluated
     restarted   the engine was killed (kill -9) and started anew; its KV cache comes back from disk
 
-State and snapshots live in a temporary folder, so that the next run begins cold as well.
+Then two models take turns (demo_swap.py), which is the second table. State and snapshots live in a temporary folder,
+so that the next run begins cold as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import logging
 import os
 import signal
@@ -23,6 +23,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +32,8 @@ import msgspec
 from bioproxy import aio
 from bioproxy import log as logs
 from bioproxy.app import App
-from bioproxy.cli import serve
+from bioproxy.cli import demo_swap, serve
+from bioproxy.cli.demo_ask import PATIENCE, ask, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.config.load import Loaded, load
 from bioproxy.engines.demo_model import ensure_model
@@ -46,7 +48,6 @@ ENOUGH_TOKENS = 3000
 RATIO = 10  # how many times sooner than cold the first token must come
 CONTEXT = 8192
 QUESTIONS = ("What does this code do?", "Which errors can it raise?", "How does a task end?")
-PATIENCE = 120.0  # seconds for anything here
 INTERRUPTED = 130
 
 
@@ -62,16 +63,18 @@ class Measured(msgspec.Struct, frozen=True):
 def run(output: Output, *, once: bool) -> int:
     """Run the demo; 0 where each ratio was reached, 1 with a sentence otherwise."""
     folder = cache_folder(os.environ)
-    with Progress(output, "model") as progress:
+    with Progress(output, "models") as progress:
         progress.say("looking")
         started = time.monotonic()
-        model = ensure_model(folder)
-        progress.say(f"{model} ({model.stat().st_size / 1e6:.0f} MB, {duration(time.monotonic() - started)})")
+        model, other = (ensure_model(folder, seed=seed) for seed in (0, 1))
+        progress.say(f"2 of {model.stat().st_size / 1e6:.0f} MB in {folder}, {duration(time.monotonic() - started)}")
     with tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state:
         loaded = configure(Path(state), model)
         logs.setup(level="warning")
         serve.raise_file_limit()
-        return serve.run(lambda: Demo(App(loaded, reload=lambda: loaded), output).run(once=once))
+        models = {demo_swap.FIRST: model, demo_swap.OTHER: other}
+        demo = partial(Demo, loaded, output, folder=Path(state) / "two-models", models=models)
+        return serve.run(lambda: demo().run(once=once))
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
@@ -128,9 +131,10 @@ def quiet(name: str) -> Iterator[None]:
 class Demo:
     """One run before a started program."""
 
-    def __init__(self, app: App, output: Output) -> None:
-        self.app = app
+    def __init__(self, loaded: Loaded, output: Output, *, folder: Path, models: Mapping[str, Path]) -> None:
+        self.app = app = App(loaded, reload=lambda: loaded)
         self.output = output
+        self.folder, self.models = folder, models  # of the second table
         self.stop = asyncio.Event()
         self.changes = asyncio.Event()
         app.bus.subscribe(Event, lambda _event: self.changes.set())
@@ -140,14 +144,14 @@ class Demo:
         with serve.Signals(self.stop, self.app.reload):
             try:
                 await self.app.start()
-                work = aio.spawn(self.measure(), name="demo")
+                work = aio.spawn(self.tables(), name="demo")
                 ending = aio.spawn(self.stop.wait(), name="demo waits for a signal")
                 await asyncio.wait([work, ending], return_when=asyncio.FIRST_COMPLETED)
                 interrupted = not work.done()
                 await aio.finish([work, ending])
                 if interrupted:
                     return INTERRUPTED
-                code = self.judge(work.result())
+                code = work.result()
                 if not once:
                     self.invite()
                     await self.app.run_until(self.stop)
@@ -155,8 +159,23 @@ class Demo:
             finally:
                 await aio.shielded(self.app.stop(2.0))
 
+    async def tables(self) -> int:
+        """Both tables, each printed as soon as it is there; 0 where they show what they should, else 1."""
+        rows = await self.measure()
+        if not self.output.json:
+            show(self.output, rows)
+        swaps = await demo_swap.measure(self.output, self.folder, self.models)
+        if self.output.json:
+            self.output.document({"one engine": rows, "two models": swaps})
+        else:
+            demo_swap.show(self.output, swaps)
+        found = [*complaints(rows), *demo_swap.complaints(swaps)]
+        for one in found:
+            self.output.note(one)
+        return 1 if found else 0
+
     async def measure(self) -> list[Measured]:
-        """The three rows."""
+        """The three rows of the first table."""
         with Progress(self.output, "engine") as progress:
             progress.say("starting")
             await self.ready(0)
@@ -221,28 +240,9 @@ class Demo:
 
     async def ask(self, state: str, question: str) -> Measured:
         """One streamed chat request through the proxy, as any client sends it."""
-        return await asyncio.to_thread(request, self.app.proxy_port, state, question)
-
-    def judge(self, rows: list[Measured]) -> int:
-        """Print the table, and say whether it shows what it should."""
-        cold, *others = rows
-        output = self.output
-        if output.json:
-            output.document(rows)
-        else:
-            output.line()
-            cells = [row(one, cold) for one in rows]
-            output.table(("", "first token", "cached", "evaluated", ""), cells, right=(1, 2, 3))
-            output.line()
-        slow = [one for one in others if one.first * RATIO > cold.first]
-        for one in slow:
-            output.note(
-                f"{one.state}: the first token came after {duration(one.first)}, more than a tenth of the "
-                f"{duration(cold.first)} that it took cold; is this machine busy with something else?"
-            )
-        if cold.evaluated < ENOUGH_TOKENS:
-            output.note(f"the template has only {count(cold.evaluated)} tokens; {count(ENOUGH_TOKENS)} were meant")
-        return 1 if slow or cold.evaluated < ENOUGH_TOKENS else 0
+        messages = [{"role": "user", "content": f"{PREFIX} {question}"}]
+        asked = await asyncio.to_thread(ask, self.app.proxy_port, messages)
+        return Measured(state, asked.first, asked.cached, asked.evaluated)
 
     def invite(self) -> None:
         """Say how to go on."""
@@ -252,34 +252,33 @@ class Demo:
         self.output.line(f"  curl -s http://localhost:{self.app.admin_port}/status\n\nCtrl-C ends it.")
 
 
-def row(one: Measured, cold: Measured) -> tuple[str, ...]:
-    """One line of the table; the last column says how many times sooner than cold."""
-    sooner = f"{cold.first / one.first:.0f}x sooner" if one is not cold and one.first > 0 else ""
-    return (one.state, duration(one.first), count(one.cached), count(one.evaluated), sooner)
+def show(output: Output, rows: list[Measured]) -> None:
+    """Print the first table; its last column says how many times sooner than cold."""
+    cold = rows[0].first
+    cells = [
+        (
+            one.state,
+            duration(one.first),
+            count(one.cached),
+            count(one.evaluated),
+            sooner(one.first, cold) if one is not rows[0] else "",
+        )
+        for one in rows
+    ]
+    output.line()
+    output.table(("", "first token", "cached", "evaluated", ""), cells, right=(1, 2, 3))
+    output.line()
 
 
-def request(port: int, state: str, question: str) -> Measured:
-    """Send one question and read its stream to the end. Blocks. BioproxyError where it is refused."""
-    body: Json = {
-        "messages": [{"role": "user", "content": f"{PREFIX} {question}"}],
-        "max_tokens": 16,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    connection = http.client.HTTPConnection("localhost", port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        started = time.monotonic()
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", "/v1/chat/completions", msgspec.json.encode(body), headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise BioproxyError(f"the demo's request was answered {response.status}: {response.read(500)!r}")
-        first: float | None = None
-        timings: dict[str, Json] = {}
-        for line in response:
-            if line.startswith(b"data: {"):
-                first = first or time.monotonic() - started
-                timings = msgspec.json.decode(line[6:]).get("timings") or timings
-    if first is None or not timings:
-        raise BioproxyError("the demo's request got an answer without tokens or timings")
-    return Measured(state, first, int(timings["cache_n"]), int(timings["prompt_n"]))
+def complaints(rows: list[Measured]) -> list[str]:
+    """What does not show what it should, as sentences."""
+    cold, *others = rows
+    found = [
+        f"{one.state}: the first token came after {duration(one.first)}, more than a tenth of the "
+        f"{duration(cold.first)} that it took cold; is this machine busy with something else?"
+        for one in others
+        if one.first * RATIO > cold.first
+    ]
+    if cold.evaluated < ENOUGH_TOKENS:
+        found.append(f"the template has only {count(cold.evaluated)} tokens; {count(ENOUGH_TOKENS)} were meant")
+    return found

@@ -16,16 +16,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
 
 from bioproxy import __version__
+from bioproxy.cli.command import Command, Verb
+from bioproxy.cli.model_verbs import MODEL_VERBS
 from bioproxy.cli.output import Output
-from bioproxy.config.flags import Flags, parse_flags
+from bioproxy.config.flags import parse_flags
 from bioproxy.config.keys import CONFIG_FLAG, FOLDER_FLAG, KEYS, LISTEN_FLAG, WATCH_FLAG
-from bioproxy.errors import BioproxyError, ConfigError
+from bioproxy.errors import BioproxyError, ConfigError, Problem
 
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 FILE_FLAGS = {
@@ -34,7 +33,10 @@ FILE_FLAGS = {
     WATCH_FLAG: "look at these files every two seconds, and reload when one changed",
     f"{LISTEN_FLAG} ADDRESS": "host:port for clients, instead of proxy_host and proxy_port; :8080 is all hosts",
 }
-OWN_FLAGS = ("-h", "--help", "--json", "--colour", "--once", "--no-wait", "--schema", "--version")
+OWN_FLAGS = (
+    "-h", "--help", "--version", "--json", "--colour",
+    "--as", "-f", "--follow", "-n", "--no-wait", "-o", "--once", "--outcome", "--schema", "--set",
+)  # fmt: skip
 EPILOG = """\
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
 
@@ -43,36 +45,6 @@ values and where each came from.
 
 {flags}
 """
-
-
-class Verb(msgspec.Struct, frozen=True):
-    """One verb: `run` gets the whole command and returns the exit code; `flags` adds arguments to its parser."""
-
-    name: str
-    about: str
-    run: Callable[[Command], int]
-    flags: Callable[[argparse.ArgumentParser], object] = lambda _parser: None
-    engine: bool = False  # takes llama-server's arguments behind `--`
-
-
-class Command(msgspec.Struct, frozen=True):
-    """A command line, taken apart. `engine`: the words behind `--`."""
-
-    arguments: argparse.Namespace
-    flags: Flags
-    engine: tuple[str, ...]
-    output: Output
-
-    def load(self) -> Any:
-        """The configuration as file, environment and flags say now. Raises ConfigError with all problems."""
-        from bioproxy.config.load import load  # noqa: PLC0415 - version and help need none
-
-        values, names = dict(self.flags.values), dict(self.flags.names)
-        if self.engine:
-            values["engine_arguments"] = msgspec.json.encode(self.engine).decode()
-            names["engine_arguments"] = "--"
-        flags = self.flags
-        return load(values, path=flags.path, directory=flags.directory, environment=os.environ, names=names)
 
 
 def serve(command: Command) -> int:
@@ -116,7 +88,7 @@ def status(command: Command) -> int:
     """What the running program does, and why."""
     from bioproxy.cli import remote  # noqa: PLC0415 - talks HTTP
 
-    return remote.status(command.output, command.load().config)
+    return remote.status(command.output, command.load())
 
 
 def warm(command: Command) -> int:
@@ -124,14 +96,54 @@ def warm(command: Command) -> int:
     from bioproxy.cli import remote  # noqa: PLC0415 - talks HTTP
 
     arguments = command.arguments
-    return remote.warm(command.output, command.load().config, prefix=arguments.prefix, wait=not arguments.no_wait)
+    return remote.warm(command.output, command.load(), prefix=arguments.prefix, wait=not arguments.no_wait)
 
 
 def snapshots(command: Command) -> int:
     """The snapshots on disk: list them, or compare each with what was written."""
     from bioproxy.cli import snapshots as module  # noqa: PLC0415 - reads files
 
-    return module.run(command.output, command.load().config, verify=command.arguments.action == "verify")
+    return module.run(command.output, command.load(), verify=command.arguments.action == "verify")
+
+
+def recipes(command: Command) -> int:
+    """Entries for `models:` that one need not write oneself."""
+    from bioproxy.cli import recipes as module  # noqa: PLC0415 - reads files
+
+    arguments, output = command.arguments, command.output
+    if arguments.action == "list":
+        return module.show_all(output)
+    if arguments.action == "show":
+        return module.show(output, arguments.name)
+    path = arguments.file or config_path(command)
+    return module.add(output, arguments.name, path=path, model=arguments.model, given=arguments.given)
+
+
+def config_path(command: Command) -> str:
+    """The configuration file that every verb would read; ConfigError where there is none to write into."""
+    from bioproxy.config.file_layer import find  # noqa: PLC0415 - looks at files
+
+    path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path  # noqa: PTH109 - a text
+    if path is None:
+        raise ConfigError([Problem("there is no configuration file at the default places; name the file to write to")])
+    return path
+
+
+def translate(command: Command) -> int:
+    """A llama.cpp router preset as a configuration."""
+    from bioproxy.cli import import_preset  # noqa: PLC0415 - reads files
+
+    return import_preset.run(command.output, command.arguments.file, target=command.arguments.target)
+
+
+def completion(command: Command) -> int:
+    """What a shell offers after Tab."""
+    from bioproxy.cli.completion import script  # noqa: PLC0415 - seldom asked for
+
+    flags = [flag for option in KEYS.values() for flag in option.flags]
+    named = [flag.partition(" ")[0] for flag in FILE_FLAGS]
+    command.output.line(script(command.arguments.shell, build_parser(), [*flags, *named]).rstrip())
+    return 0
 
 
 def version(command: Command) -> int:
@@ -170,6 +182,31 @@ def snapshots_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "verify"), help="show them, or read them and compare")
 
 
+def recipes_flags(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `recipes`."""
+    actions = parser.add_subparsers(dest="action", metavar="list|show|add", required=True)
+    common = common_flags()
+    actions.add_parser("list", help="every recipe in a line", parents=[common])
+    show = actions.add_parser("show", help="what a recipe needs, and the entry that it makes", parents=[common])
+    show.add_argument("name", metavar="RECIPE")
+    add = actions.add_parser("add", help="write the entry into a configuration file", parents=[common])
+    add.add_argument("name", metavar="RECIPE")
+    add.add_argument("file", metavar="FILE", nargs="?", default="", help="the file; without it, the one that counts")
+    add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting of it")
+    add.add_argument("--as", dest="model", metavar="MODEL", default="", help="what the model is called")
+
+
+def import_flags(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `import`."""
+    parser.add_argument("file", metavar="FILE.ini", help="the preset")
+    parser.add_argument("-o", dest="target", metavar="FILE", default="", help="a new file for it; without, to stdout")
+
+
+def completion_flags(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `completion`."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
+
+
 VERBS = (
     Verb("serve", "run the proxy (the default); -model FILE serves a model of its own", serve, engine=True),
     Verb("demo", "a real engine on a generated model: cold, warm, after kill -9; then it serves on", demo, demo_flags),
@@ -177,8 +214,12 @@ VERBS = (
     Verb("check", "validate configuration and templates; exit 0 or 1", check),
     Verb("config", "print every effective value and where it came from", config, config_flags),
     Verb("status", "what the running program does, and why", status),
+    *MODEL_VERBS,
     Verb("warm", "warm one template up now", warm, warm_flags),
     Verb("snapshots", "list or verify the snapshots on disk", snapshots, snapshots_flags),
+    Verb("recipes", "entries for models: list them, show one, or add it to a configuration", recipes, recipes_flags),
+    Verb("import", "turn a llama.cpp router preset into a configuration", translate, import_flags),
+    Verb("completion", "print what makes a shell complete this command", completion, completion_flags),
     Verb("version", "print the version", version),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
@@ -201,11 +242,17 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of what config flags leave over."""
+def common_flags() -> argparse.ArgumentParser:
+    """The flags that every verb takes."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--colour", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
+    return common
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of what config flags leave over."""
+    common = common_flags()
     parser = argparse.ArgumentParser(
         prog="bioproxy",
         description="The front door of self-hosted LLM servers: no prompt prefix is ever computed twice.",

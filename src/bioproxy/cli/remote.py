@@ -1,7 +1,8 @@
 """`bioproxy status` and `bioproxy warm`: ask the program that runs, through its admin port.
 
 `status` says in a screenful what `/status` says in two hundred lines; `--json` prints those. `warm` asks for a warm-up
-and shows how far it is until it is done: the program goes on by itself if the command is interrupted.
+and shows how far it is until it is done: the program goes on by itself if the command is interrupted. What is said of
+many models and not of one engine stands in remote_fleet.py.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from bioproxy.cli.client import Client, admin_url
+from bioproxy.cli import remote_fleet
+from bioproxy.cli.client import Client
+from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
-from bioproxy.config.schema import Config
+from bioproxy.config.load import Loaded
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
@@ -23,26 +26,25 @@ GOOD = {"saved", "warm", "ready", "ok"}
 COLOURS: dict[str, Colour] = {"saved": "green", "warm": "green", "failed": "red", "too long": "red", "warming": "cyan"}
 
 
-def client_of(config: Config) -> Client:
-    """A client for the program that this configuration describes."""
-    return Client(admin_url(config), key=config.admin_key)
-
-
-def status(output: Output, config: Config) -> int:
+def status(output: Output, loaded: Loaded) -> int:
     """Print what the running program does; 0 where requests are served, 1 where they would not be."""
-    answer = client_of(config).get("/status")
-    ready = answer["engine"]["state"] == "ready"
+    answer = find(loaded).get("/status")
+    many = "models" in answer
+    ready = many or answer["engine"]["state"] == "ready"  # models are started when they are asked for
     if output.json:
         output.document(answer)
         return 0 if ready else 1
-    for name, text in summary(answer):
+    for name, text in remote_fleet.summary(answer) if many else summary(answer):
         output.line(f"{output.paint(name.ljust(10), 'bold')} {text}")
-    targets = answer["warmup"]["targets"]
+    if many:
+        remote_fleet.tables(output, answer)
+    targets = remote_fleet.targets(answer) if many else answer["warmup"]["targets"]
     if targets:
         output.line()
-        columns = ("prefix", "head", "tokens", "evaluated", "took", "state")
-        output.table(columns, [target_row(each) for each in targets], right=(2, 3, 4), colours=state_colour)
-    for note in notes(answer):
+        columns = (*(("model",) if many else ()), "prefix", "head", "tokens", "evaluated", "took", "state")
+        right = tuple(number + many for number in (2, 3, 4))
+        output.table(columns, [target_row(each) for each in targets], right=right, colours=state_colour)
+    for note in remote_fleet.notes(answer) if many else notes(answer):
         output.note(output.paint(f"note: {note}", "yellow"))
     return 0 if ready else 1
 
@@ -91,9 +93,10 @@ def slot_text(slot: Json) -> str:
 
 
 def target_row(target: Json) -> tuple[str, ...]:
-    """One prompt prefix in the table."""
+    """One prompt prefix in the table; among many models with its model before it."""
     took = duration(target["seconds"]) if target["seconds"] else "-"
     return (
+        *((target["model"],) if "model" in target else ()),
         target["prefix"],
         target["head"],
         count(target["total"]) if target["total"] else "-",
@@ -121,18 +124,22 @@ def notes(answer: Json) -> list[str]:
 
 
 def warm(
-    output: Output, config: Config, *, prefix: str, wait: bool, sleep: Callable[[float], None] = time.sleep
+    output: Output, loaded: Loaded, *, prefix: str, wait: bool, sleep: Callable[[float], None] = time.sleep
 ) -> int:
     """Ask for a warm-up of `prefix`, and wait for its end unless told not to; 1 where it failed."""
-    client = client_of(config)
-    targets = client.warm(prefix)["warmup"]
-    if wait:
+    client = find(loaded)
+    answer = client.warm(prefix)["warmup"]
+    targets: Sequence[Mapping[str, Json]] = remote_fleet.by_model(answer) if isinstance(answer, dict) else answer
+    if wait and targets:
         targets = follow(output, client, prefix, sleep)
     if output.json:
         output.document(targets)
+    elif not targets:
+        output.line(f"no model that has {prefix} is loaded; it is warmed up when one is")
     else:
         for target in targets:
-            output.line(f"{prefix} ({target['head']}): {target['text']}{figures(target)}")
+            model = f"{target['model']}: " if "model" in target else ""
+            output.line(f"{model}{prefix} ({target['head']}): {target['text']}{figures(target)}")
     return 0 if all(target["state"] in GOOD | (set() if wait else UNDER_WAY) for target in targets) else 1
 
 
@@ -148,14 +155,14 @@ def follow(output: Output, client: Client, prefix: str, sleep: Callable[[float],
     with Progress(output, f"warming {prefix}") as progress:
         while True:
             answer = client.get("/status")
-            targets: list[Mapping[str, Json]] = [
-                each for each in answer["warmup"]["targets"] if each["prefix"] == prefix
-            ]
-            if not targets:
+            many = "models" in answer
+            known = remote_fleet.targets(answer, ready=True) if many else answer["warmup"]["targets"]
+            targets: list[Mapping[str, Json]] = [each for each in known if each["prefix"] == prefix]
+            if not targets and not many:
                 raise BioproxyError(f"the prefix {prefix} is not configured any more")
             if not any(each["state"] in UNDER_WAY for each in targets):
                 return targets
-            if answer["engine"]["state"] == "ready":
+            if many or answer["engine"]["state"] == "ready":
                 progress.update(*done(targets))
             else:
                 progress.say(f"waiting for the engine, which is {answer['engine']['state']}")

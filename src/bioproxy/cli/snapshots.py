@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, count, duration, size
-from bioproxy.cli.remote import client_of
-from bioproxy.config.schema import Config
+from bioproxy.config.load import Loaded
 from bioproxy.errors import BioproxyError
 from bioproxy.kv.statistics import SnapshotStatistics
 from bioproxy.kv.verify import Verified, read
@@ -25,39 +25,47 @@ Json: TypeAlias = Any
 COLUMNS = ("snapshot", "of", "tokens", "size", "spares", "age", "last use", "uses", "spared", "not used because")
 
 
-def run(output: Output, config: Config, *, verify: bool) -> int:
+def run(output: Output, loaded: Loaded, *, verify: bool) -> int:
     """List or verify; 1 where a file is damaged. BioproxyError where there is neither a program nor a folder."""
-    status = ask(config)
+    status = ask(loaded)
     if verify:
-        return check(output, read(folder_of(config, status)))
+        return check(output, read_all(folders_of(loaded, status)))
     if status is None:
-        rows = [row_of_file(one) for one in read(folder_of(config, status))]
+        rows = [row_of_file(one) for one in read_all(folders_of(loaded, status))]
     else:
         rows = msgspec.convert(status["snapshots"], list[SnapshotStatistics])
     return show(output, rows)
 
 
-def ask(config: Config) -> Json | None:
+def ask(loaded: Loaded) -> Json | None:
     """`/status` of the running program; None where none answers."""
     try:
-        return client_of(config).get("/status")
+        return find(loaded).get("/status")
     except BioproxyError as error:
         if error.status != 502:  # it answers, and refuses
             raise
         return None
 
 
-def folder_of(config: Config, status: Json | None) -> Path:
-    """The snapshot folder, from the running program or else from the configuration."""
+def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
+    """The snapshot folders, from the running program or else from the configuration."""
+    config = loaded.config
+    if status and status.get("shelves"):  # many models, some of which ran
+        return [Path(shelf["directory"]) for shelf in status["shelves"]]
     folder = (status and status["kv"]["directory"]) or config.kv.directory
-    if not folder and config.model:
-        return Path(config.state_directory, str(config.proxy_port), "slots")  # where an engine of ours puts them
+    if not folder and (config.model or loaded.swap is not None):
+        folder = str(Path(config.state_directory, str(config.proxy_port), "slots"))  # where engines of ours put them
     if not folder:
         raise BioproxyError(
             "no snapshot folder is known: no bioproxy answers on the admin port (or it has none), and kv.directory is "
             "not set; name it with -kv-directory FOLDER"
         )
-    return Path(folder)
+    return [Path(folder)]
+
+
+def read_all(folders: Sequence[Path]) -> list[Verified]:
+    """What is in all of them."""
+    return [one for folder in folders for one in read(folder)]
 
 
 def row_of_file(one: Verified) -> SnapshotStatistics:

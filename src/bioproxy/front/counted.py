@@ -26,7 +26,7 @@ class Counted:
         self.busy = busy
         self.selected = (target.selector, target.name) if target.selector else None
         request, record = exchange.request, exchange.record
-        record.session = inflight.session(request.headers)
+        record.session = inflight.session(request.header)
         self.entry = inflight.add(
             exchange.id,
             model=target.model,
@@ -36,6 +36,7 @@ class Counted:
             remote=request.peer,
             metadata=record.metadata,
             started=record.started,
+            cancel=exchange.task.cancel if exchange.task is not None else None,
         )
         self.entry.watch(lambda: exchange.responder.bytes_out, exchange.reply)
 

@@ -37,7 +37,7 @@ class Exchange:
 
     __slots__ = (
         "body", "dialect", "envelope", "id", "principal", "record", "reply", "request", "responder", "route",
-        "streaming", "tail", "target",
+        "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -46,6 +46,7 @@ class Exchange:
         self.route = route
         self.id = identify(request)
         self.dialect: Dialect = dialect_of(request.path)
+        self.task = asyncio.current_task()  # the request's; who cancels it ends the request
         self.principal: Principal | None = None
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in

@@ -78,7 +78,7 @@ class Inference:
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
         self.stalled = ""
-        self.task = asyncio.current_task()
+        self.task = exchange.task
         exchange.streaming = expanded.stream
         exchange.record.stream = expanded.stream
         exchange.record.prefix = expanded.prefix

@@ -159,11 +159,15 @@ class Inflight:
         """All entries as the API shows them, the oldest first."""
         return [entry.view() for entry in sorted(self.entries.values(), key=lambda entry: (entry.started, entry.id))]
 
-    def session(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """What a request says which conversation it belongs to: the first of `sessions` that it has; "" for none."""
-        given = {name.lower(): value for name, value in reversed(list(headers))}
-        found = (given.get(name.lower().encode("latin-1", "replace"), b"") for name in self.sessions)
-        return next((value.decode("utf-8", "replace") for value in found if value), "")
+    def session(self, header: Callable[[bytes], bytes | None]) -> str:
+        """What a request says which conversation it belongs to: the first of `sessions` that it has; "" for none.
+
+        `header` gives the first value of a header by its lower-case name.
+        """
+        for name in self.sessions:
+            if value := header(name.lower().encode("latin-1", "replace")):
+                return value.decode("utf-8", "replace")
+        return ""
 
     @property
     def heard(self) -> bool:

@@ -23,7 +23,7 @@ from bioproxy.front import as_model, filters, form, passthrough, swap_errors, sw
 from bioproxy.front.access import Access
 from bioproxy.front.counted import Busy, Counted
 from bioproxy.front.engine import Engine
-from bioproxy.front.exchange import Exchange
+from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.form import Asked
 from bioproxy.front.forward import request_headers
 from bioproxy.front.inference import infer, open_body
@@ -205,13 +205,12 @@ class ManyModels:
             exchange.responder.send(405, *swap_errors.method_not_allowed(route.allow))
             return
         asked = form.read(request)
-        exchange.record.metered = route.metered
-        if route.metered and (most := self.captures()):
-            exchange.tail.collect(most)
         name = asked.model or (swap_routes.look_target("", loaded=self.loaded()) if not route.starts else "")
-        exchange.record.model = name
         if not name:
             raise NotFound("no model id could be identified")
+        exchange.record.model, exchange.record.metered = name[:MOST_SHOWN], route.metered
+        if route.metered and (most := self.captures()):
+            exchange.tail.collect(most)
         target = self.target(name)
         access.allow_model(exchange, name, target.name, target.model)
         exchange.target = swap_routes.engine_target(route, request.target)
@@ -322,8 +321,9 @@ class ManyModels:
 
     def headers(self, exchange: Exchange, access: Access, key: str, asked: Asked | None = None) -> Headers:
         """The client's headers for an engine; its key stays here."""
-        found = request_headers(exchange.request, request_id=exchange.id, drop_keys=access.keys, engine_key=key)
-        if exchange.record.metered:
+        ours = access.keys or access.is_admin(exchange.request)
+        found = request_headers(exchange.request, request_id=exchange.id, drop_keys=ours, engine_key=key)
+        if exchange.record.metered and exchange.request.header(b"accept-encoding") is not None:
             found = [(name, readable(value) if name.lower() == b"accept-encoding" else value) for name, value in found]
         if asked is not None and asked.untyped:
             found = [pair for pair in found if pair[0].lower() != b"content-type"]

@@ -27,7 +27,7 @@ async def acquire(
     try:
         if engine.looked_after and engine.attachment.state == "absent":
             await engine.attachment.look_now()
-        seat.gated(asyncio.current_task())
+        seat.gated(exchange.task)
         return await engine.gate.acquire(
             work=record.work,
             client=record.client,

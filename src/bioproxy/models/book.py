@@ -121,7 +121,8 @@ class Book:
         record.running.clear()
         record.leaving = None
         record.lingers_until = -math.inf
-        record.ended_at = now
+        if record.state in (State.READY, State.STOPPING):
+            record.freed_at = now
         self.change(record, Event.UNSOUND if unsound else Event.ENDED, now, reason)
         if record.removed:
             del self.records[record.name]

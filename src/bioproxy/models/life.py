@@ -17,7 +17,7 @@ from bioproxy import aio
 from bioproxy.engines.process import Exit
 from bioproxy.errors import BioproxyError
 from bioproxy.models.effects import Stop
-from bioproxy.models.unit import Started, Stopped, Unit
+from bioproxy.models.unit import Died, Started, Stopped, Unit
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,11 @@ class Host(Protocol):
     def is_stopped(self, order: Stop, stopped: Stopped) -> None:
         """An order was carried out."""
 
-    def is_over(self, life: Life, reason: str) -> None:
-        """No process is left; `reason` is "" where that was wanted."""
+    async def port_is_left(self, life: Life) -> None:
+        """Return once no process that has to go holds the port that this one will get."""
+
+    def is_over(self, life: Life, reason: str, *, died: bool) -> None:
+        """No process is left; `reason` is "" where that was wanted, `died`: it ended by itself."""
 
 
 class Life:
@@ -79,11 +82,11 @@ class Life:
 
     async def live(self) -> None:
         """The task: from the start to the end, which is reported whatever happens."""
-        reason = ""
+        reason, died = "", True
         try:
             reason = await self.run()
         except BioproxyError as error:
-            reason = error.message
+            reason, died = error.message, isinstance(error, Died)
             log.error("%s: %s", self.model, reason)  # noqa: TRY400 - the sentence says it; the trace would be ours
             await aio.shielded(self.unit.clear())
         except Exception as error:
@@ -94,12 +97,12 @@ class Life:
             await aio.shielded(self.unit.end(0.0))
             raise
         finally:
-            self.host.is_over(self, reason)
+            self.host.is_over(self, reason, died=died)
 
     async def run(self) -> str:
         """Start, serve, stop; the reason of an end that nobody asked for, else ""."""
         unit = self.unit
-        starting = aio.spawn(unit.start(lambda: self.host.wants(self.model)), name=f"start of {self.model}")
+        starting = aio.spawn(self.start(), name=f"start of {self.model}")
         try:
             await self.first_of(starting)
         finally:
@@ -121,6 +124,11 @@ class Life:
             return reason
         await self.stop(save=True)
         return ""
+
+    async def start(self) -> Started:
+        """Start the process, on a port that is left."""
+        await self.host.port_is_left(self)
+        return await self.unit.start(lambda: self.host.wants(self.model))
 
     async def first_of(self, task: asyncio.Task[Started] | asyncio.Task[Exit]) -> None:
         """Wait until `task` is done, or it is ordered to end."""

@@ -75,7 +75,7 @@ class Record:
         self.used = False  # since it is ready, by a request or because a load asked for it
         self.last_used = now
         self.lingers_until = -math.inf
-        self.ended_at = -math.inf
+        self.freed_at = -math.inf  # the end of a process that had been ready, or was stopped
         self.failures = 0  # in a row
         self.broken_at = -math.inf  # when a request broke off that ran on it
         self.crashed = False  # its last process died soon after it was ready

@@ -142,21 +142,24 @@ class Schedule:
             self.book.leave(ticket)
             self.book.grant(ticket, record, now)
 
-    def ended(self, model: str, life: int, now: float, *, reason: str = "") -> list[Effect]:
-        """No process of this life is left. `reason` is the engine's own (its last words), for those who are told."""
+    def ended(self, model: str, life: int, now: float, *, reason: str = "", died: bool = True) -> list[Effect]:
+        """No process of this life is left. `reason` is the engine's own (its last words), for those who are told.
+
+        `died`: it ended by itself; False where it could not be run at all, or was ended because it did not get healthy.
+        """
         record = self.living(model, life)
         if record is None:
             return []
         self.book.gone(record, now, reason)
         if record.state is State.FAILED:
-            self.failed(record, now, reason)
+            self.failed(record, now, reason, died=died)
         else:
             record.failures = 0
         return self.look(now)
 
-    def failed(self, record: Record, now: float, reason: str) -> None:
+    def failed(self, record: Record, now: float, reason: str, *, died: bool) -> None:
         """A start failed: try once more if memory may have been freed late, else tell all who wait."""
-        if self.deserves_second_try(record, now):
+        if died and self.deserves_second_try(record, now):
             record.displaces = frozenset()
             record.start_at = now + PAUSE
             record.again = True
@@ -167,8 +170,8 @@ class Schedule:
         self.book.fail_waiting(record, "failed", reason, record.retry_at - now)
 
     def deserves_second_try(self, record: Record, now: float) -> bool:
-        """Whether somebody waits, it was the first try, and another model's process ended a moment ago."""
-        others = (other.ended_at for other in self.book.records.values() if other is not record)
+        """Whether somebody waits, it was the first try, and another model freed memory a moment ago."""
+        others = (other.freed_at for other in self.book.records.values() if other is not record)
         return record.wanted and not record.again and now - max(others, default=-math.inf) <= LATE
 
     def living(self, model: str, life: int) -> Record | None:
@@ -278,6 +281,11 @@ class Schedule:
         """A model's state, None for an unknown one; it may inform, never gate a change: ask by `request`."""
         record = self.book.records.get(model)
         return record.state if record else None
+
+    def is_leaving(self, model: str) -> bool:
+        """Whether a model's process has to go, now or when nothing runs on it any more."""
+        record = self.book.records.get(model)
+        return record is not None and (record.state is State.STOPPING or record.leaving is not None)
 
     def note_broken(self, model: str, now: float) -> None:
         """A request broke off: if the process ends now, it may have been the cause."""

@@ -340,13 +340,27 @@ class Supervisor:
             times.save, times.stop = max(times.save, stopped.save), max(times.stop, stopped.end)
         self.bus.publish(ModelStopped(model=order.model, reason=order.reason))
 
-    def is_over(self, life: Life, reason: str) -> None:
+    async def port_is_left(self, life: Life) -> None:
+        """Wait for processes that have to go and hold this one's port: a reload gives ports to others."""
+        port = life.unit.launch.port
+        leaving = [
+            other.task
+            for other in self.lives.values()
+            if other is not life
+            and other.task is not None
+            and other.unit.launch.port == port
+            and self.schedule.is_leaving(other.model)
+        ]
+        if leaving:
+            await asyncio.wait(leaving)
+
+    def is_over(self, life: Life, reason: str, *, died: bool) -> None:
         """No process is left: who waited in its gate waits here again."""
         if self.lives.get(life.model) is life:
             del self.lives[life.model]
         for hold in [hold for ticket, hold in self.holds.items() if ticket.model == life.model]:
             self.take_back(hold)
-        self.carry_out(self.schedule.ended(life.model, life.number, self.clock(), reason=reason))
+        self.carry_out(self.schedule.ended(life.model, life.number, self.clock(), reason=reason, died=died))
 
     def wants(self, model: str) -> list[object]:
         """What those who wait for `model` would like to find in its cache, in order of arrival."""

@@ -62,6 +62,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self).decode()
 
 
+class Died(ModelFailed):
+    """The process ended before it was ready."""
+
+
 class Started(msgspec.Struct, frozen=True):
     """Seconds of a start: from the process to its health, to find out what it is, to bring its cache back."""
 
@@ -215,7 +219,7 @@ class Unit:
                 await aio.finish([healthy])
         if self.ended.done():
             await self.equipment.detach("its process ended")
-            raise ModelFailed(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
+            raise Died(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
         if seen := healthy.result():
             await self.equipment.detach("its health check timed out")
             await self.process.stop(grace=FAILED_GRACE)
@@ -232,7 +236,7 @@ class Unit:
                 await aio.finish([attaching])
         if self.ended.done():
             await self.equipment.detach("its process ended")
-            raise ModelFailed(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
+            raise Died(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
         return attaching.result()
 
     async def wait_ended(self) -> Exit:

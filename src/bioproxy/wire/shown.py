@@ -11,6 +11,12 @@ from collections.abc import Iterable
 
 REDACTED = "[REDACTED]"
 SECRET = frozenset({"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "Api-Key"})
+SECRET_BYTES = frozenset(name.lower().encode() for name in SECRET)
+
+
+def without_secrets(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """The same headers in their order, with `[REDACTED]` for what lets somebody in: for whoever keeps them."""
+    return tuple((name, REDACTED.encode() if name.lower() in SECRET_BYTES else value) for name, value in headers)
 
 
 def shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

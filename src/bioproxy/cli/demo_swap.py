@@ -1,0 +1,254 @@
+"""The demo's second half: two models take turns on one machine, and a conversation outlives each swap.
+
+`bioproxy serve` runs here as its users run it, a process of its own with a configuration of two models, because it is
+to be killed. A conversation with the first of them is asked three times, each time when it has to be started for it:
+
+    cold          the other model ran; nothing of the conversation was ever evaluated
+    swapped back  the other model was asked in between, and the first one's process ended for it
+    restarted     bioproxy itself was killed (kill -9) once nobody had asked for `kv.save_after`; so was its engine
+
+Where the time went is what bioproxy says itself: `Server-Timing` of each answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bioproxy import aio
+from bioproxy.cli.demo_ask import PATIENCE, Asked, ask, sooner
+from bioproxy.cli.output import Output, Progress, count, duration
+from bioproxy.engines.launch import find_program, free_port
+from bioproxy.errors import BioproxyError
+
+Json: TypeAlias = Any
+FIRST, OTHER = "first", "other"  # the models' names
+SOURCES = ("models/schedule.py",)  # what the conversation is about
+LENGTH = 11_800  # characters of it: about 3700 tokens
+ENOUGH_TOKENS = 3000
+LITTLE = 64  # tokens that are evaluated at most where the rest came back
+RATIO = 10  # how many times sooner than cold the first token must come ...
+OURS = 0.3  # ... or so many seconds after the engine's start at most, where that start is most of it
+CONTEXT = 8192
+QUESTIONS = ("What is it for?", "And why?", "Who says so?")
+PARTS = {"stop": "stop", "save": "save", "start": "start", "restore": "swap_restore"}  # ours: Server-Timing's
+LOOK = 0.02  # seconds between looks whether it listens
+GRACE = 10.0  # seconds for its orderly end
+LAST_LINES = 5  # of its log, where it did not start
+
+
+class Swapped(msgspec.Struct, frozen=True):
+    """One request that had to wait for its model; seconds and tokens. `stop` and `save` are the other model's."""
+
+    state: str
+    first: float
+    cached: int
+    evaluated: int
+    stop: float
+    save: float
+    start: float
+    restore: float
+
+
+class Program:
+    """`bioproxy serve` on two models; `port` is where its clients connect."""
+
+    def __init__(self, folder: Path, models: Mapping[str, Path]) -> None:
+        folder.mkdir(exist_ok=True)
+        self.port = free_port("127.0.0.1")
+        self.log = folder / "log.txt"
+        self.file = folder / "two-models.yaml"
+        self.file.write_bytes(msgspec.json.encode(configuration(folder, models)))  # JSON is YAML, too
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; returns when it takes requests."""
+        own = [] if getattr(sys, "frozen", False) else ["-m", "bioproxy"]
+        words = [*own, "serve", "--config", str(self.file), "--listen", f"127.0.0.1:{self.port}"]
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=log, stderr=log)
+        if await aio.poll(self.listens, interval=LOOK, deadline=PATIENCE) is None:
+            raise BioproxyError(f"bioproxy did not start within {PATIENCE:.0f} s")
+
+    async def listens(self) -> bool | None:
+        """Whether it takes connections; BioproxyError with its last words where it has ended."""
+        assert self.process is not None
+        if self.process.returncode is not None:
+            lines = self.log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
+            raise BioproxyError("bioproxy did not start:\n" + "\n".join(lines))
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return None
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return True
+
+    async def kill(self) -> None:
+        """End it as an out-of-memory killer would."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+
+    async def stop(self) -> None:
+        """End it in order, or at once where that takes too long."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            await asyncio.wait_for(self.process.wait(), GRACE)
+        except TimeoutError:
+            await self.kill()
+
+
+def configuration(folder: Path, models: Mapping[str, Path]) -> Json:
+    """Two models that the same engine program runs; all state is in `folder`."""
+    program, _ = find_program(os.environ.get("PATH", ""))
+    words = ["--host", "127.0.0.1", "--ctx-size", str(CONTEXT), "--parallel", "1", "--batch-size", "512"]
+    return {
+        "models": {
+            name: {"cmd": f"{shlex.join([*program, '--model', str(path), *words])} --port ${{PORT}}"}
+            for name, path in models.items()
+        },
+        "startPort": free_port("127.0.0.1"),
+        "admin_port": 0,
+        "state_directory": str(folder / "state"),
+        "kv": {
+            "disk_budget": "1GiB",
+            "min_free": "64MiB",
+            "save_after": "1s",
+            "min_seconds": "10ms",
+        },  # turns are short
+        "swap": {"min_resident": 0},  # the swap is measured, not how long a model may stay
+        "log": {"level": "warning"},
+    }
+
+
+def on_disk(folder: Path) -> frozenset[str]:
+    """The names of all snapshots; a conversation that grew has another one."""
+    return frozenset(path.name for path in folder.rglob("bp-*-*.json"))
+
+
+async def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> list[Swapped]:
+    """The three rows. `models`: the files of FIRST and OTHER."""
+    talk = Talk(Program(folder, models))
+    async with running(talk.program):
+        with Progress(output, "two models") as progress:
+            progress.say("the other one is started")
+            await talk.about_something_else()
+            progress.say("cold: the whole conversation is evaluated")
+            cold = await talk.go_on("cold", QUESTIONS[0])
+            progress.say(f"first token after {duration(cold.first)}")
+        with Progress(output, "swap") as progress:
+            progress.say("to the other one and back")
+            await talk.about_something_else()
+            before = on_disk(folder)
+            back = await talk.go_on("swapped back", QUESTIONS[1])
+            progress.say(f"first token after {duration(back.first)}")
+        with Progress(output, "restart") as progress:
+            progress.say("what was said is saved when nobody asks any more")
+            await new_snapshot(folder, before)
+            progress.say("kill -9 of bioproxy itself")
+            await talk.program.kill()
+            started = time.monotonic()
+            await talk.program.start()
+            progress.say(f"bioproxy is back after {duration(time.monotonic() - started)}")
+        return [cold, back, await talk.go_on("restarted", QUESTIONS[2])]
+
+
+async def new_snapshot(folder: Path, before: frozenset[str]) -> None:
+    """Wait until there is a snapshot that is not one of `before`. BioproxyError where none comes."""
+
+    async def look() -> bool | None:
+        return bool(on_disk(folder) - before) or None
+
+    if await aio.poll(look, interval=LOOK, deadline=PATIENCE) is None:
+        raise BioproxyError(f"the conversation was not saved within {PATIENCE:.0f} s")
+
+
+@asynccontextmanager
+async def running(program: Program) -> AsyncIterator[None]:
+    """The program runs within the block."""
+    try:
+        await program.start()
+        yield
+    finally:
+        await aio.shielded(program.stop())
+
+
+class Talk:
+    """A conversation with the first model, and a word with the other one in between."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        package = Path(__file__).parents[1]
+        text = "\n".join((package / name).read_text("utf-8") for name in SOURCES)[:LENGTH]
+        self.messages: list[Json] = [{"role": "system", "content": f"You know this program well.\n{text}"}]
+
+    async def go_on(self, state: str, question: str) -> Swapped:
+        """The next question."""
+        self.messages.append({"role": "user", "content": question})
+        asked = await self.ask(FIRST, self.messages)
+        self.messages.append({"role": "assistant", "content": asked.text})
+        parts = {ours: asked.parts.get(theirs, 0.0) for ours, theirs in PARTS.items()}
+        return Swapped(state, asked.first, asked.cached, asked.evaluated, **parts)
+
+    async def about_something_else(self) -> None:
+        """The other model is asked something short."""
+        await self.ask(OTHER, [{"role": "user", "content": "What time is it?"}])
+
+    async def ask(self, model: str, messages: list[Json]) -> Asked:
+        """One request."""
+        return await asyncio.to_thread(ask, self.program.port, messages, model=model)
+
+
+def show(output: Output, rows: list[Swapped]) -> None:
+    """Print the table."""
+    cold = rows[0].first
+    cells = [
+        (
+            one.state,
+            duration(one.first),
+            count(one.cached),
+            count(one.evaluated),
+            *(duration(getattr(one, part)) for part in PARTS),
+            sooner(one.first, cold) if one is not rows[0] else "",
+        )
+        for one in rows
+    ]
+    output.line()
+    columns = ("two models", "first token", "cached", "evaluated", *PARTS, "")
+    output.table(columns, cells, right=tuple(range(1, 4 + len(PARTS))))
+    output.line()
+
+
+def complaints(rows: list[Swapped]) -> list[str]:
+    """What does not show what it should, as sentences."""
+    cold, *others = rows
+    found = [
+        f"{one.state}: {count(one.evaluated)} tokens were evaluated again, {count(one.cached)} came from the cache"
+        for one in others
+        if one.evaluated > LITTLE or one.cached < ENOUGH_TOKENS
+    ]
+    found += [
+        f"{one.state}: the first token came after {duration(one.first)}, more than a tenth of the "
+        f"{duration(cold.first)} that it took cold, and more than {OURS:g} s after the engine's start "
+        f"({duration(one.start)}); is this machine busy with something else?"
+        for one in others
+        if one.first * RATIO > cold.first and one.first > one.start + OURS
+    ]
+    return found

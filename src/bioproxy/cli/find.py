@@ -1,0 +1,70 @@
+"""Which port of a running bioproxy a command asks.
+
+The admin port, in general. Where `models` are served, one that nobody asked for may belong to another bioproxy: people
+run two, and the second does without. Then the proxy port has the routes that manage models, too. Which of the two
+programs answers where is told by their pids, because `bioproxy unload` must not unload the other one's models.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from bioproxy.cli.client import Client, address, admin_url
+from bioproxy.config.load import Loaded, admin_port_asked
+from bioproxy.config.schema import Config
+from bioproxy.errors import BioproxyError
+
+PROGRAM = "/api/models"  # a route of both ports; its answer has the program's pid
+LACKING = "only the admin port has that, and this bioproxy has none: give it one of its own with admin_port"
+QUICK = 3.0  # seconds to find out who answers
+
+
+def find(loaded: Loaded) -> Client:
+    """A client for the program that this configuration describes; nobody need be there."""
+    admin = Client(admin_url(loaded.config), key=loaded.config.admin_key)
+    if loaded.swap is None or admin_port_asked(loaded):
+        return admin
+    proxy = proxy_client(loaded.config)
+    pid = program(proxy)
+    return proxy if pid is not None and pid != program(admin) else admin
+
+
+def proxy_client(config: Config) -> Client:
+    """A client for the proxy port."""
+    where = address(config.proxy_host, config.proxy_port)
+    scheme, believed = ("https", trust(config.tls_cert_file)) if config.tls_cert_file else ("http", None)
+    return Client(f"{scheme}://{where}", key=a_key(config), trust=believed, lacking=LACKING)
+
+
+def a_key(config: Config) -> str:
+    """A key that manages models; of those that are known by their digest only, none can be sent."""
+    if config.admin_key:
+        return config.admin_key
+    keys = [one if isinstance(one, str) else one.key for one in config.api_keys]
+    return next((key for key in keys if key), "")
+
+
+def trust(certificate: str) -> ssl.SSLContext | None:
+    """Believe exactly who has this certificate, whoever signed it and whatever name it is for; it is our own.
+
+    None where it cannot be read: then a command finds nobody, as the program could not have started with it either.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(certificate)
+    except (OSError, ssl.SSLError):
+        return None
+    return context
+
+
+def program(client: Client) -> int | None:
+    """The pid of the bioproxy that serves models there; None where none does, or it does not say."""
+    quick = Client(client.url, key=client.key, timeout=QUICK, trust=client.trust)
+    try:
+        answer = quick.get(PROGRAM)
+    except BioproxyError:
+        return None
+    pid = answer.get("pid") if isinstance(answer, dict) else None
+    return pid if isinstance(pid, int) else None
