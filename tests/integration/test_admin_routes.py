@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bioproxy import events
 from bioproxy.admin.admin import ROUTES
+from bioproxy.admin.swap_api import Models
+from bioproxy.assembly.management import Management
+from bioproxy.config.load import load
 from bioproxy.errors import Problem
-from bioproxy.events import Event
+from bioproxy.events import Bus, Event
+from bioproxy.logbook import Logbook
+from bioproxy.metrics import Metrics
 from support.admin_port import admin_port, record
+
+DOCS = (Path(__file__).parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")
 
 
 async def test_the_index_lists_every_route() -> None:
@@ -24,12 +31,28 @@ async def test_the_index_lists_every_route() -> None:
     assert all(route["about"] for route in answer.json()["routes"])
 
 
+def documented(text: str) -> list[tuple[str, str]]:
+    """Method and path of every row of a table of routes."""
+    return re.findall(r"^\| `(GET|POST|PUT) (\S+)` \|", text, re.MULTILINE)
+
+
 def test_every_route_and_event_stands_in_the_docs() -> None:
     """docs/admin.md has a row for each route, no row for anything else, and names every event."""
-    text = (Path(__file__).parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(GET|POST) (\S+)` \|", text, re.MULTILINE)
-    assert rows == [(route.method, route.path) for route in ROUTES]
-    assert all(f"`{kind.__name__}`" in text for kind in Event.__subclasses__() if kind.__module__ == events.__name__)
+    first, _, _ = DOCS.partition("\n## ")
+    assert documented(first) == [(route.method, route.path) for route in ROUTES]
+    assert all(f"`{kind.__name__}`" in DOCS for kind in Event.__subclasses__() if kind.__module__ == events.__name__)
+
+
+def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
+    """In a table of their own, and nothing else there; what this port has itself is not mounted a second time."""
+    (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}")
+    loaded = load(path=str(tmp_path / "c.yaml"), environment={"HOME": str(tmp_path)})
+    bus = Bus()
+    management = Management(loaded, bus=bus, metrics=Metrics(bus), logbook=Logbook())
+    management.connect(cast("Models", None), status=list, profile=str)
+    mounted = [(route.method, route.path) for route in management.mounted()]
+    _, _, rest = DOCS.partition("\n## Many models")
+    assert sorted(documented(rest)) == sorted(mounted)
 
 
 @pytest.mark.parametrize(

@@ -108,11 +108,21 @@ class Machine:
         assert not self.supervisor.holds
         assert (statistics.waiting, statistics.running) == (0, 0)
         assert not [fault for unit in self.units.values() for fault in unit.faults]
-        assert all(unit.alive == (name in self.supervisor.lives) for name, unit in self.units.items())
+
+    def alive(self) -> list[str]:
+        """The models that have a process."""
+        return [name for name, unit in self.units.items() if unit.alive]
 
     async def end(self) -> None:
         """Stop everything; nothing may be left."""
         await self.supervisor.close(5.0)
         self.sound()
+        assert not self.alive()
         assert not self.supervisor.lives
         assert self.supervisor.timer is None
+
+
+async def turns(count: int = 10) -> None:
+    """Let everything that can happen without waiting happen."""
+    for _ in range(count):
+        await asyncio.sleep(0)

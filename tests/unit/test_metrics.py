@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,9 @@ from bioproxy.activity import Outcome, Record, Work
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
 from bioproxy.metrics import SEED_COUNTERS, Metrics
+from bioproxy.metrics_host import GpuSample, Interface, SystemSample
+from bioproxy.metrics_host import families as host_families
+from bioproxy.models.state import State
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 PROMTOOL = shutil.which("promtool")
@@ -56,15 +60,36 @@ EVERYTHING: tuple[events.Event, ...] = (
     events.ConfigReloaded(error="line 3"),
     events.ServiceFailed(name="kv", error="no"),
 )
+OF_MODELS: tuple[events.Event, ...] = (
+    record(model="qwen", swap=2.0),
+    record(model="zzz", status=404),
+    events.ModelChanged(model="qwen", old="starting", new="failed", reason="no memory"),
+    events.ModelChanged(model="qwen", old="stopping", new="stopped"),
+    events.SwapEnded(model="qwen", displaced=("phi",), stop=0.5, save=0.25, start=2.0, restore=0.25, ours=0.125),
+    events.ModelStopped(model="phi", reason="swap"),
+)
 
 
-def make(*published: events.Event) -> Metrics:
-    """Metrics that heard these events and watch everything."""
+def make(*published: events.Event, models: bool = False) -> Metrics:
+    """Metrics that heard these events, and watch two models if there are `models`."""
     bus = Bus()
     metrics = Metrics(bus)
+    if models:
+        watch_models(metrics)
     for event in published:
         bus.publish(event)
     return metrics
+
+
+def watch_models(metrics: Metrics) -> None:
+    """Two models, one of them ready, and a machine."""
+    states = {"qwen": State.READY, "phi": State.STARTING}
+    models = [SimpleNamespace(model=name, state=state, running=1, waiting=2) for name, state in states.items()]
+    system = SystemSample(timestamp=datetime.now(UTC), mem_total_mb=1, load_avg_1=0.5)
+    metrics.watch(
+        models=lambda: SimpleNamespace(waiting=3, models=models),
+        host=lambda: host_families(system, ()),
+    )
 
 
 def watching(metrics: Metrics) -> Metrics:
@@ -136,6 +161,38 @@ def test_what_happened_is_counted(sample: str) -> None:
     assert sample in page(watching(make(*EVERYTHING))).splitlines()
 
 
+@pytest.mark.parametrize(
+    "sample",
+    [
+        'bioproxy_model_up{model="qwen"} 1.0',
+        'bioproxy_model_up{model="phi"} 0.0',
+        "bioproxy_models_waiting 3.0",
+        'bioproxy_model_requests_running{model="qwen"} 1.0',
+        'bioproxy_model_requests_waiting{model="phi"} 2.0',
+        'bioproxy_model_requests_total{model="qwen",status="200"} 1.0',
+        'bioproxy_model_wait_seconds_sum{model="qwen"} 2.0',
+        'bioproxy_swaps_total{model="qwen"} 1.0',
+        'bioproxy_swap_duration_seconds_sum{model="qwen"} 3.125',
+        'bioproxy_model_load_duration_seconds_sum{model="qwen"} 2.0',
+        "bioproxy_swap_own_seconds_total 0.125",
+        'bioproxy_model_stops_total{model="phi",reason="swap"} 1.0',
+        'bioproxy_model_failures_total{model="qwen"} 1.0',
+        "llamaswap_memory_total_bytes 1.048576e+06",
+        'llamaswap_load_average{interval="1m"} 0.5',
+    ],
+)
+def test_what_happened_to_models_is_counted(sample: str) -> None:
+    """A name that nobody knows is no model, or anybody could fill the memory with series."""
+    text = page(make(*OF_MODELS, models=True))
+    assert sample in text.splitlines()
+    assert "zzz" not in text
+
+
+def test_one_engine_has_no_series_of_models() -> None:
+    """Nor any of the machine."""
+    assert not [name for name in families(page(watching(make(*OF_MODELS)))) if "model" in name or "llamaswap" in name]
+
+
 def test_the_two_old_names_are_counters() -> None:
     """The library would call them untyped; a scraper and its dashboards are told counter."""
     types = families(page(make(*EVERYTHING)))
@@ -178,9 +235,24 @@ def test_the_process_itself_is_measured() -> None:
 def test_every_metric_stands_in_the_docs_with_its_type() -> None:
     """docs/metrics.md has a row for each metric and no row for anything else."""
     documented = dict(re.findall(r"^\| `(bioproxy_\w+)` \| (\w+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
-    present = families(page(watching(make(*EVERYTHING))))
+    present = families(page(watching(make(*EVERYTHING, *OF_MODELS, models=True))))
     assert documented == {name: kind for name, kind in present.items() if name.startswith("bioproxy_")}
     assert all(name in DOCS.read_text(encoding="utf-8") for name in present)
+
+
+def test_every_figure_of_the_machine_stands_in_the_docs() -> None:
+    """Also those that no machine of ours tells, under llama-swap's names and with their labels."""
+    rows = re.findall(r"^\| `(llamaswap_\w+)` \| (\w+) \|([^|]*)\|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    now = datetime.now(UTC)
+    known: dict[str, Any] = dict.fromkeys(("mem_total_mb", "mem_used_mb", "mem_free_mb"), 1)
+    known |= dict.fromkeys(("swap_total_mb", "swap_used_mb", "load_avg_1", "load_avg_5", "load_avg_15"), 1)
+    network = (Interface(name="eth0", bytes_recv=1, bytes_sent=1),)
+    system = SystemSample(timestamp=now, cpu_util_per_core=(1.0,), net_io=network, **known)
+    figures = [field for field in GpuSample.__struct_fields__ if field not in {"timestamp", "id", "name", "uuid"}]
+    told: dict[str, Any] = dict.fromkeys(figures, 1)
+    card = GpuSample(timestamp=now, id=0, name="card", **told)
+    assert documented == {one.name: (one.kind, one.labels) for one in host_families(system, (card,))}
 
 
 def test_promtool_finds_nothing_but_the_two_old_names() -> None:

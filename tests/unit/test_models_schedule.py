@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bioproxy.models.costs import Price
 from bioproxy.models.effects import Serve, Start, Stop
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.matrix import Matrix, MatrixSettings
@@ -271,8 +272,8 @@ def test_what_is_cheapest_to_bring_back_goes() -> None:
     world = World(plain("a", "b", "c"), rules)
     world.ask("a", at=0.0), world.ask("b", at=0.0)
     world.run()
-    world.schedule.note_cache("a", tokens=40_000, restore_seconds=None)
-    world.schedule.note_cache("b", tokens=40_000, restore_seconds=0.5)
+    world.schedule.note_price("a", Price(40_000))
+    world.schedule.note_price("b", Price(40_000, restore=0.5))
     world.ask("c", at=world.now)
     world.run()
     assert [gone for _when, gone, _come in world.swaps] == ["b"]

@@ -24,6 +24,7 @@ from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_command
 from bioproxy.config.schema import Config
 from bioproxy.config.swap import schema as swap_schema
+from bioproxy.config.swap.models import Timeouts
 from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus
@@ -33,6 +34,7 @@ from bioproxy.front.many import Management, ManyModels, Peer, Served
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics
+from bioproxy.models.costs import Price
 from bioproxy.models.orphans import Register
 from bioproxy.models.rules import fitting
 from bioproxy.models.schedule import Schedule
@@ -48,6 +50,7 @@ from bioproxy.wire.upstream import Pool, parse_origin
 log = logging.getLogger(__name__)
 
 IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts, section 3)
+FOREVER = 86400  # seconds: what "no limit" is for a connection
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
 
 
@@ -112,22 +115,19 @@ class Fleet:
     # building
 
     def prepare(self, plan: Plan) -> None:
-        """Make what the models of a plan need and do not have; those that are there take their new plan."""
+        """Make what the models of a plan need and do not have; those that are there take over what costs no restart."""
         for name, one in plan.models.items():
             old = self.plan.models.get(name) if name in self.stations else None
             if old is None or old.settings.launch != one.settings.launch:
                 self.build(one)
+            else:
+                self.units[name].launch = one.launch
+                self.stations[name].adapt(limit=one.model.concurrency_limit)
+                patient(self.stations[name].pool, one.model.timeouts)
 
     def build(self, one: ModelPlan) -> None:
         """One model's station and unit. A process that runs keeps its old ones until its end."""
-        timeouts = one.model.timeouts
-        origin = parse_origin(one.launch.url)
-        pool = Pool(
-            origin,
-            connect_timeout=timeouts.connect or 3600.0,
-            idle_timeout=min(IDLE_CONNECTION, timeouts.idle_conn or IDLE_CONNECTION),
-            head_timeout=float(timeouts.response_header),
-        )
+        pool = patient(Pool(parse_origin(one.launch.url)), one.model.timeouts)
         catalogue = self.catalogue_of(one)
         heads = Heads(str(self.state / f"heads-{slug(one.id)}"), limit=self.config.warmup.heads, max_age=one.kv.max_age)
         heads.load()
@@ -244,10 +244,10 @@ class Fleet:
         log.error("%s is stuck and is stopped: %s", model, reason)
         await aio.shielded(self.units[model].end(0.0))
 
-    def price(self, model: str) -> tuple[int, float | None]:
-        """What a model's cache holds, and what it takes to have it back from disk."""
+    def price(self, model: str) -> Price:
+        """What a model's cache would cost to have again."""
         station = self.stations.get(model)
-        return station.price() if station is not None else (0, None)
+        return station.price() if station is not None else Price()
 
     # reload
 
@@ -324,13 +324,16 @@ class Fleet:
 
 def one_peer(name: str, peer: swap_schema.Peer) -> Peer:
     """One peer for the front."""
-    pool = Pool(
-        parse_origin(peer.proxy),
-        connect_timeout=peer.timeouts.connect or 3600.0,
-        idle_timeout=min(IDLE_CONNECTION, peer.timeouts.idle_conn or IDLE_CONNECTION),
-        head_timeout=float(peer.timeouts.response_header),
-    )
+    pool = patient(Pool(parse_origin(peer.proxy)), peer.timeouts)
     return Peer(id=name, pool=pool, key=peer.api_key, filters=filters.compile_filters(peer.filters))
+
+
+def patient(pool: Pool, timeouts: Timeouts) -> Pool:
+    """The pool with the time-outs of a model or a peer; 0 is no limit."""
+    pool.connect_timeout = float(timeouts.connect or FOREVER)
+    pool.idle_timeout = min(IDLE_CONNECTION, timeouts.idle_conn or IDLE_CONNECTION)
+    pool.head_timeout = float(timeouts.response_header)
+    return pool
 
 
 def shown(one: ModelPlan) -> tuple[str, ...]:

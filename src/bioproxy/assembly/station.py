@@ -27,6 +27,7 @@ from bioproxy.front.engine import Engine
 from bioproxy.gate.gate import Gate
 from bioproxy.kv.keeper import Keeper, Want
 from bioproxy.kv.shelves import Shelves
+from bioproxy.models.costs import Price
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -254,14 +255,18 @@ class Station:
         await self.pool.close()
         self.gate.settled()
 
-    def price(self) -> tuple[int, float | None]:
-        """Tokens that are resident, and the seconds to have them back from disk (None: they are not there)."""
+    def price(self) -> Price:
+        """What the cache would cost to have again."""
         slots = [slot for slot in self.keeper.residents.slots if slot.tokens]
-        tokens = sum(slot.tokens for slot in slots)
-        if not tokens or any(not slot.saved for slot in slots):
-            return tokens, None
-        speeds = self.keeper.speeds
-        return tokens, tokens * speeds.token_bytes / speeds.restore if speeds.restore else None
+        tokens, speeds = sum(slot.tokens for slot in slots), self.keeper.speeds
+        saved = bool(slots) and all(slot.saved for slot in slots)
+        return Price(tokens, speeds.prefill, tokens * speeds.token_bytes / speeds.restore if saved else None)
+
+    def adapt(self, *, limit: int) -> None:
+        """Take over another bound for an engine without slots."""
+        self.limit = limit
+        if self.attachment.facts is None and self.gate.queue.open:
+            self.gate.resize(limit or UNLIMITED)
 
     def configure(self, config: Config) -> None:
         """Take over what a reload may change."""

@@ -4,7 +4,8 @@
 to be killed. A conversation with the first of them is asked three times, each time when it has to be started for it:
 
     cold          the other model ran; nothing of the conversation was ever evaluated
-    swapped back  the other model was asked in between, and the first one's process ended for it
+    swapped back  the other model was asked in between, and the first one's process ended for it (the save of the
+                  conversation is in the other one's row)
     restarted     bioproxy itself was killed (kill -9) once nobody had asked for `kv.save_after`; so was its engine
 
 Where the time went is what bioproxy says itself: `Server-Timing` of each answer.
@@ -34,6 +35,7 @@ from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
 FIRST, OTHER = "first", "other"  # the models' names
+BETWEEN = "other model"  # the row of the request between two of the conversation
 SOURCES = ("models/schedule.py",)  # what the conversation is about
 LENGTH = 11_800  # characters of it: about 3700 tokens
 ENOUGH_TOKENS = 3000
@@ -155,7 +157,7 @@ async def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> l
             progress.say(f"first token after {duration(cold.first)}")
         with Progress(output, "swap") as progress:
             progress.say("to the other one and back")
-            await talk.about_something_else()
+            other = await talk.about_something_else()
             before = on_disk(folder)
             back = await talk.go_on("swapped back", QUESTIONS[1])
             progress.say(f"first token after {duration(back.first)}")
@@ -167,7 +169,7 @@ async def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> l
             started = time.monotonic()
             await talk.program.start()
             progress.say(f"bioproxy is back after {duration(time.monotonic() - started)}")
-        return [cold, back, await talk.go_on("restarted", QUESTIONS[2])]
+        return [cold, other, back, await talk.go_on("restarted", QUESTIONS[2])]
 
 
 async def new_snapshot(folder: Path, before: frozenset[str]) -> None:
@@ -204,16 +206,22 @@ class Talk:
         self.messages.append({"role": "user", "content": question})
         asked = await self.ask(FIRST, self.messages)
         self.messages.append({"role": "assistant", "content": asked.text})
-        parts = {ours: asked.parts.get(theirs, 0.0) for ours, theirs in PARTS.items()}
-        return Swapped(state, asked.first, asked.cached, asked.evaluated, **parts)
+        return swapped(state, asked)
 
-    async def about_something_else(self) -> None:
+    async def about_something_else(self) -> Swapped:
         """The other model is asked something short."""
-        await self.ask(OTHER, [{"role": "user", "content": "What time is it?"}])
+        asked = await self.ask(OTHER, [{"role": "user", "content": "What time is it?"}])
+        return swapped(BETWEEN, asked)
 
     async def ask(self, model: str, messages: list[Json]) -> Asked:
         """One request."""
         return await asyncio.to_thread(ask, self.program.port, messages, model=model)
+
+
+def swapped(state: str, asked: Asked) -> Swapped:
+    """A row of the table."""
+    parts = {ours: asked.parts.get(theirs, 0.0) for ours, theirs in PARTS.items()}
+    return Swapped(state, asked.first, asked.cached, asked.evaluated, **parts)
 
 
 def show(output: Output, rows: list[Swapped]) -> None:
@@ -226,7 +234,7 @@ def show(output: Output, rows: list[Swapped]) -> None:
             count(one.cached),
             count(one.evaluated),
             *(duration(getattr(one, part)) for part in PARTS),
-            sooner(one.first, cold) if one is not rows[0] else "",
+            "" if one.state in {"cold", BETWEEN} else sooner(one.first, cold),
         )
         for one in rows
     ]
@@ -238,7 +246,7 @@ def show(output: Output, rows: list[Swapped]) -> None:
 
 def complaints(rows: list[Swapped]) -> list[str]:
     """What does not show what it should, as sentences."""
-    cold, *others = rows
+    cold, others = rows[0], [one for one in rows[1:] if one.state != BETWEEN]
     found = [
         f"{one.state}: {count(one.evaluated)} tokens were evaluated again, {count(one.cached)} came from the cache"
         for one in others

@@ -20,7 +20,7 @@ Json: TypeAlias = Any
 Row: TypeAlias = Mapping[str, Json]
 
 PERIOD = 0.25  # seconds between two looks at what was asked for
-SHOWN = 60  # characters of an error in a table
+SHOWN = 100  # characters of an error in a table
 COLUMNS = (
     "model",
     "state",

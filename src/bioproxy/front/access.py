@@ -13,6 +13,8 @@ from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.keys import Keyring, presented
 from bioproxy.wire.message import Request
 
+NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, which scripts look for
+
 
 class Access:
     """The rule of one configuration."""
@@ -46,7 +48,8 @@ class Access:
         if principal is None:
             if exchange.route.public:
                 return
-            raise Unauthorized("this server wants an API key: send it as `Authorization: Bearer <key>` or `x-api-key`")
+            how = "this server wants an API key: send it as `Authorization: Bearer <key>` or `x-api-key`"
+            raise Unauthorized(f"{NO_KEY}; {how}" if exchange.envelope else how)
         exchange.record.client = principal.name
         user = request.header(b"x-openwebui-user-id") if principal.forwards_users else None
         if user:
@@ -61,7 +64,7 @@ class Access:
         `GET /unload` is done by an image in a page.
         """
         request = exchange.request
-        self.cors.check(request)
+        self.cors.check(request, "what manages models")
         if request.header(b"sec-fetch-site") == b"cross-site":
             raise Forbidden(
                 "a page of another site may not manage models; if it should, give it an API key and a program"
@@ -78,7 +81,7 @@ class Access:
             return
         principal = self.keyring.find(key)
         if principal is None:
-            raise Unauthorized("unauthorized: invalid or missing API key")
+            raise Unauthorized(NO_KEY)
         exchange.principal = principal
         exchange.record.client = principal.name
         if exchange.route.guard == "private" and len(self.keyring) > 1:

@@ -45,13 +45,13 @@ class Cors:
             (b"Vary", b"Origin"),
         ]
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request, what: str = "slot actions") -> None:
         """Forbidden for a foreign page: it could not read the answer, but what it asks for would be done."""
         origin = (request.header(b"origin") or b"").decode("latin-1")
         host = (request.header(b"host") or b"").decode("latin-1")
         own = origin.partition("://")[2].lower() == host.lower()
         if origin and not own and not self.allows(origin):
-            raise Forbidden(f"a page of {origin[:80]!r} may not use slot actions; if it should, add it to cors_origins")
+            raise Forbidden(f"a page of {origin[:80]!r} may not use {what}; if it should, add it to cors_origins")
 
     @staticmethod
     def is_preflight(request: Request) -> bool:

@@ -26,6 +26,8 @@ def prompt_part(record: Record) -> str:
 def explain(record: Record) -> str:
     """Queue, save, restore, prompt and generation, each where it counted; the error, where there was one."""
     parts = []
+    if record.swap >= NOTABLE:
+        parts.append(f"waited {seconds(record.swap)} for the model to be loaded")
     if record.queue >= NOTABLE:
         parts.append(f"waited {seconds(record.queue)} in the queue")
     if record.save >= NOTABLE:

@@ -228,7 +228,9 @@ class Inference:
         record = self.exchange.record
         parts = b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f"
         first = self.exchange.since_arrival() * 1e3
-        return [(b"Server-Timing", parts % (record.queue * 1e3, record.restore * 1e3, first) + self.seat.timing())]
+        more: Headers = [(b"X-Accel-Buffering", b"no")] if self.exchange.streaming else []
+        timing = parts % (record.queue * 1e3, record.restore * 1e3, first) + self.seat.timing()
+        return [*more, (b"Server-Timing", timing)]
 
     def settle(self, prepared: Prepared, *, complete: bool) -> None:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""

@@ -91,6 +91,8 @@ class Management(Protocol):
 class ManyModels:
     """Dispatch by model. `configure` is called again by a reload; requests under way keep what they began with."""
 
+    envelope = True
+
     def __init__(
         self,
         *,
@@ -176,7 +178,6 @@ class ManyModels:
 
     async def serve(self, exchange: Exchange, access: Access, *, keepalive: float) -> None:
         """Serve a request by what it asks for."""
-        exchange.envelope = True
         request, route = exchange.request, exchange.route
         if route is OPTIONS:
             exchange.responder.send(204, swap_routes.options_headers(access.cors, request), b"")
@@ -211,7 +212,13 @@ class ManyModels:
         exchange.record.model, exchange.record.metered = name[:MOST_SHOWN], route.metered
         if route.metered and (most := self.captures()):
             exchange.tail.collect(most)
-        target = self.target(name)
+        try:
+            target = self.target(name)
+        except NotFound:
+            raise  # a row of the activity table: somebody asks for what there is not
+        except BioproxyError:
+            exchange.record.metered = False
+            raise
         access.allow_model(exchange, name, target.name, target.model)
         exchange.target = swap_routes.engine_target(route, request.target)
         exchange.record.model = target.model

@@ -69,14 +69,15 @@ def without_slot(body: bytes, *, known: bool) -> bytes:
 
 async def gated(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers, body: bytes) -> None:
     """The same with a user's grant; what the engine computed for it is not what the slot held before."""
-    adapters = exchange.request.method == "POST" and exchange.request.path == ADAPTERS
+    path = exchange.record.req_path or exchange.request.path
+    adapters = exchange.request.method == "POST" and path == ADAPTERS
     grant = await acquire(exchange, engine, seat, exclusive=adapters)
     whole = False
     try:
         await free(exchange, engine, headers, body)
         whole = True
     finally:
-        engine.keeper.unknown(f"{exchange.request.method} {exchange.request.path} may have used a slot")
+        engine.keeper.unknown(f"{exchange.request.method} {path} may have used a slot")
         if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
             engine.attachment.lose("loading", "a client changed its LoRA adapters")
             engine.attachment.suspect("its LoRA adapters were changed")

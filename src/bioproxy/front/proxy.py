@@ -36,7 +36,9 @@ ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
 
 
 class Dispatch(Protocol):
-    """Where requests go."""
+    """Where requests go. `envelope`: errors look as llama-swap's do."""
+
+    envelope: bool
 
     def find(self, request: Request) -> Route:
         """The route of a request; RequestError, NotFound where there is none."""
@@ -68,6 +70,7 @@ class Front:
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request; never raises but for a cancellation."""
         exchange, access = Exchange(request, responder, routes.OTHER_FREE), self.access
+        exchange.envelope = self.dispatch.envelope
         logs.request_id.set(exchange.id)
         responder.extra = [(b"X-Request-Id", exchange.id.encode()), *access.cors.headers(request)]
         if exchange.dialect == "anthropic":

@@ -18,6 +18,8 @@ from bioproxy.wire.message import Headers, Request
 class OneEngine:
     """Dispatch to the one engine."""
 
+    envelope = False
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.recent = Recent()

@@ -21,6 +21,16 @@ GUESS = 10.0  # seconds that a start takes, where none was measured
 PREFILL = 0.002  # seconds per token, where none was measured
 
 
+class Price(msgspec.Struct, frozen=True):
+    """What a model's cache would cost to have again: `tokens` that it holds, `prefill` seconds per token (None: never
+    measured), `restore` seconds to have them back from disk (None: they are not there).
+    """  # noqa: D205 - one sentence per field
+
+    tokens: int = 0
+    prefill: float | None = None
+    restore: float | None = None
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one running model.
 

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from bioproxy.models.costs import Figures, bring_back
+from bioproxy.models.costs import Figures, Price, bring_back
 from bioproxy.models.effects import StopReason
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Ticket
@@ -81,8 +81,7 @@ class Record:
         self.crashed = False  # its last process died soon after it was ready
         self.retry_at = 0.0
         self.reason = ""  # the newest failure's
-        self.tokens = 0
-        self.restore_seconds: float | None = None
+        self.price = Price()
 
     @property
     def present(self) -> bool:
@@ -130,8 +129,9 @@ class Record:
         """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""
         figures = Figures(
             start=self.load_seconds,
-            tokens=self.tokens,
-            restore=self.restore_seconds,
+            tokens=self.price.tokens,
+            prefill=self.price.prefill,
+            restore=self.price.restore,
             waiting=len(self.waiting) + len(self.running),
             idle=now - self.last_used,
         )

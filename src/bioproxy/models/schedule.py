@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bioproxy.models.book import Book
+from bioproxy.models.costs import Price
 from bioproxy.models.effects import Effect, StopReason
 from bioproxy.models.record import ModelSettings, ModelStatistics, Record
 from bioproxy.models.round import Round
@@ -193,10 +194,14 @@ class Schedule:
         return self.look(now)
 
     def send_away(self, record: Record, reason: StopReason, now: float, *, grace: float | None = None) -> None:
-        """Let a model stop as soon as it can; nothing where no process is, or is stopping."""
+        """Let a model stop as soon as it can; nothing where no process is, or is stopping.
+
+        Of several such orders the earliest end counts: reloads, one after the other, put nothing off.
+        """
         if record.state in (State.STARTING, State.READY):
+            leave_by = now + (record.settings.unload_timeout if grace is None else grace)
+            record.leave_by = leave_by if record.leaving is None else min(leave_by, record.leave_by)
             record.leaving = reason
-            record.leave_by = now + (record.settings.unload_timeout if grace is None else grace)
 
     def tick(self, now: float) -> list[Effect]:
         """The time `wake` has come."""
@@ -287,17 +292,22 @@ class Schedule:
         record = self.book.records.get(model)
         return record is not None and (record.state is State.STOPPING or record.leaving is not None)
 
+    def is_coming(self, model: str) -> bool:
+        """Whether a start of `model` was decided on, and has not come to its end."""
+        record = self.book.records.get(model)
+        return record is not None and (record.displaces is not None or record.state is State.STARTING)
+
     def note_broken(self, model: str, now: float) -> None:
         """A request broke off: if the process ends now, it may have been the cause."""
         record = self.book.records.get(model)
         if record is not None:
             record.broken_at = now
 
-    def note_cache(self, model: str, *, tokens: int, restore_seconds: float | None) -> None:
+    def note_price(self, model: str, price: Price) -> None:
         """What a model's cache holds, and what it takes to have it back from disk (None: not there)."""
         record = self.book.records.get(model)
         if record is not None:
-            record.tokens, record.restore_seconds = tokens, restore_seconds
+            record.price = price
 
     def statistics(self) -> ScheduleStatistics:
         """Everything there is to know, as a value."""

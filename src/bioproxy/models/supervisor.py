@@ -20,11 +20,11 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError, QueueTimeout
 from bioproxy.events import Bus, ModelChanged, ModelStopped, SwapEnded
+from bioproxy.models.costs import Price
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
 from bioproxy.models.holds import Hold, error_of, unloaded
 from bioproxy.models.life import Life, SwapTimes
@@ -38,13 +38,6 @@ from bioproxy.models.unit import Started, Stopped, Unit
 log = logging.getLogger(__name__)
 
 
-class Prices(Protocol):
-    """What the schedule's costs need to know of a model's cache."""
-
-    def __call__(self, model: str) -> tuple[int, float | None]:
-        """Tokens that are resident, and the seconds to have them back from disk (None: not there)."""
-
-
 class Supervisor:
     """Starts, swaps and stops models. `save_swap` and `save_else`: seconds for a save before a stop."""
 
@@ -56,7 +49,7 @@ class Supervisor:
         bus: Bus,
         save_swap: float = 3.0,
         save_else: float = 10.0,
-        prices: Prices = lambda _model: (0, None),
+        prices: Callable[[str], Price] = lambda _model: Price(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule = schedule
@@ -111,6 +104,9 @@ class Supervisor:
     async def again(self, hold: Hold, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
         """Wait anew with a hold that was recalled, or whose engine died before it got anything."""
         hold.recalled = False
+        if self.refusal is not None:  # it waited nowhere when everybody was told
+            self.release(hold)
+            raise self.refusal
         if hold.cut == "unload":
             self.release(hold)
             raise unloaded(self.schedule.book.rules.name)
@@ -182,11 +178,12 @@ class Supervisor:
 
         The shim tells within milliseconds; without this a second try would meet the same dead process.
         """
-        unit = self.units.get(model)
-        if unit is not None and unit.ended is not None and model in self.lives:
+        life = self.lives.get(model)
+        ended = life.unit.ended if life is not None else None  # not `units`: a reload may have put another one there
+        if ended is not None:
             news = self.news
-            await asyncio.wait([unit.ended], timeout=0.25)
-            if unit.ended.done() and self.schedule.state(model) is State.READY:
+            await asyncio.wait([ended], timeout=0.25)
+            if ended.done() and self.schedule.state(model) is State.READY:
                 await aio.wait_first(news, timeout=0.25)
 
     # configuration and end
@@ -195,7 +192,7 @@ class Supervisor:
         self, settings: Iterable[ModelSettings], units: Mapping[str, Unit], *, rules: Rules, max_wait: float
     ) -> None:
         """Take over a new configuration: what did not change runs on. `units` are all of them, known ones kept."""
-        self.units.update(units)
+        self.units = dict(units)  # a life keeps its own to its end
         self.carry_out(self.schedule.configure(settings, rules=rules, now=self.clock(), max_wait=max_wait))
 
     def refuse(self, error: BioproxyError) -> None:
@@ -234,6 +231,8 @@ class Supervisor:
                     self.recall(effect)
                 case Changed():
                     self.changed(effect)
+        for model in [model for model in self.swaps if not self.schedule.is_coming(model)]:
+            del self.swaps[model]  # given up, or failed: the next one's time begins anew
         self.set_timer()
 
     def settle(self, ticket: Ticket, error: BioproxyError | None) -> None:
@@ -305,8 +304,7 @@ class Supervisor:
     def note_prices(self) -> None:
         """Tell the schedule what each running model's cache would cost to have back."""
         for model in self.lives:
-            tokens, restore = self.prices(model)
-            self.schedule.note_cache(model, tokens=tokens, restore_seconds=restore)
+            self.schedule.note_price(model, self.prices(model))
 
     # what lives report (life.Host)
 

@@ -58,8 +58,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """All of it as one text."""
-        return msgspec.json.encode(self).decode()
+        """All of it as one text, but how long its health may take: no reason to start it anew."""
+        return msgspec.json.encode(msgspec.structs.replace(self, health_timeout=0.0)).decode()
 
 
 class Died(ModelFailed):
@@ -126,11 +126,7 @@ class Unit:
         self.mark = mark
         self.before = before
         self.ended: asyncio.Future[Exit] | None = None
-        self.configure(launch)
-
-    def configure(self, launch: Launch) -> None:
-        """The next life is started like this."""
-        self.launch = launch
+        self.launch = launch  # of the next life; a reload may set another one
         self.process = self.one_process()
 
     def one_process(self) -> Process:

@@ -1,0 +1,100 @@
+"""`/metrics` on the proxy's port: llama-swap's names for the machine, ours for models and swaps."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.http import call
+from support.swap_api import program
+from support.swap_models import fake
+from support.swap_rig import Rig
+
+Json = Any
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PROMTOOL = shutil.which("promtool") or ""
+MODELS = {"a": fake(), "org/b:q4": fake(), "bad": fake("--exit 3")}
+rig = program(MODELS)
+OLD = ("bioproxy_requests_count",)  # a name from before there were rules
+
+
+async def samples(rig: Rig) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The page as Prometheus' own client reads it: by name and labels."""
+    page = await rig.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = text_string_to_metric_families(page.text)
+    return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
+
+
+async def grown(rig: Rig, before: Json, name: str, **labels: str) -> float:
+    """How much a series grew."""
+    key = (name, tuple(sorted(labels.items())))
+    return (await samples(rig)).get(key, 0.0) - before.get(key, 0.0)
+
+
+async def test_the_machines_figures_have_llama_swaps_names(rig: Rig) -> None:
+    """Its dashboards go on working."""
+    found = {name for name, _ in await samples(rig)}
+    assert {"llamaswap_memory_total_bytes", "llamaswap_memory_used_bytes", "llamaswap_memory_free_bytes"} <= found
+    assert {"llamaswap_swap_total_bytes", "llamaswap_load_average"} <= found
+
+
+async def test_swaps_are_counted(rig: Rig) -> None:
+    """By model, with what they took, and why the other one went."""
+    await rig.get("/unload")
+    before = await samples(rig)
+    await rig.chat("a")
+    await rig.chat("org/b:q4")
+    assert await grown(rig, before, "bioproxy_swaps_total", model="a") == 1
+    assert await grown(rig, before, "bioproxy_swaps_total", model="org/b:q4") == 1
+    assert await grown(rig, before, "bioproxy_model_load_duration_seconds_count", model="a") == 1
+    assert await grown(rig, before, "bioproxy_model_stops_total", model="a", reason="swap") == 1
+
+
+async def test_what_runs_is_shown(rig: Rig) -> None:
+    """Now."""
+    await rig.chat("a")
+    now = await samples(rig)
+    assert now["bioproxy_model_up", (("model", "a"),)] == 1
+    assert now["bioproxy_model_up", (("model", "org/b:q4"),)] == 0
+
+
+async def test_requests_are_counted_by_model(rig: Rig) -> None:
+    """Only those that there are: a client cannot make up names."""
+    before = await samples(rig)
+    await rig.chat("a")
+    await rig.chat("a", status=418)
+    await rig.chat("made up")
+    assert await grown(rig, before, "bioproxy_model_requests_total", model="a", status="200") == 1
+    assert await grown(rig, before, "bioproxy_model_requests_total", model="a", status="418") == 1
+    assert "made up" not in (await rig.get("/metrics")).text
+
+
+async def test_a_start_that_fails_is_counted(rig: Rig) -> None:
+    """As an answer of its model."""
+    before = await samples(rig)
+    await rig.chat("bad")
+    assert await grown(rig, before, "bioproxy_model_requests_total", model="bad", status="500") == 1
+
+
+async def test_both_ports_show_the_same(rig: Rig) -> None:
+    """The admin port, too."""
+    admin = await call(rig.ports.admin, "GET", "/metrics")
+    assert admin.status == 200
+    assert "bioproxy_swaps_total" in admin.text
+    assert "llamaswap_memory_total_bytes" in admin.text
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="promtool is not installed")
+async def test_promtool_finds_nothing(rig: Rig) -> None:
+    """But the old name."""
+    await rig.chat("a")
+    page = await rig.get("/metrics")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(PROMTOOL, "check", "metrics", stdin=pipe, stdout=pipe, stderr=pipe)
+    out, err = await process.communicate(page.body)
+    assert [line for line in (out + err).decode().splitlines() if not line.startswith(OLD)] == []

@@ -1,0 +1,123 @@
+"""A unit with a real process (the runnable fake engine) and as little around it as possible."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bioproxy import aio
+from bioproxy.models.command import split
+from bioproxy.models.unit import MARK, Launch, Unit
+from bioproxy.wire.upstream import Pool, parse_origin
+from support.swap_events import EventLog
+from support.swap_models import Ports, engine_words
+
+
+class Gear:
+    """Equipment that only notes what is asked of it. `faults`: names of methods that fail."""
+
+    def __init__(self, url: str) -> None:
+        self.pool = Pool(parse_origin(url))
+        self.calls: list[str] = []
+        self.faults: set[str] = set()
+        self.may_attach = asyncio.Event()
+        self.may_attach.set()
+        self.open = False
+
+    @property
+    def asker(self) -> Pool:
+        """The pool."""
+        return self.pool
+
+    def prepare(self) -> None:
+        """Connections may be opened."""
+        self.pool.reopen()
+
+    def note(self, name: str) -> None:
+        """It was asked for this."""
+        self.calls.append(name)
+        if name in self.faults:
+            raise RuntimeError(f"a fault in {name}")
+
+    async def attach(self, wants: Sequence[object]) -> float:
+        """Open for requests."""
+        del wants
+        self.note("attach")
+        await self.may_attach.wait()
+        self.open = True
+        return 0.0
+
+    async def save(self, limit: float) -> float:
+        """Nothing to save."""
+        del limit
+        self.note("save")
+        await asyncio.sleep(0)
+        return 0.0
+
+    async def detach(self, reason: str) -> None:
+        """Closed."""
+        del reason
+        self.note("detach")
+        self.open = False
+        await self.pool.close()
+
+
+class UnitRig:
+    """The unit, its gear, and what lives of its processes."""
+
+    def __init__(self, folder: Path, words: str = "", **keys: Any) -> None:
+        self.ports = Ports()
+        port = self.ports.models
+        self.log = EventLog(folder / "events.jsonl")
+        text = engine_words(self.log.path, words).replace("${PORT}", str(port)).replace("${MODEL_ID}", "a")
+        command = keys.pop("command", text)
+        url = f"http://127.0.0.1:{port}"
+        self.launch = Launch(model="a", words=tuple(split(command)), url=url, host="127.0.0.1", port=port, **keys)
+        self.gear = Gear(url)
+        self.mark = uuid.uuid4().hex
+        self.pids: list[int] = []
+        self.unit = Unit(self.launch, self.gear, on_pid=self.pids.append, mark=self.mark)
+
+    def processes(self) -> list[int]:
+        """Every process that was started by the unit, the shim too, or by these."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if folder.name.isdecimal() and f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+    async def gone(self) -> None:
+        """Wait until no process is left."""
+
+        async def look() -> bool | None:
+            return not self.processes() or None
+
+        if await aio.poll(look, interval=0.005, deadline=5.0) is None:
+            raise AssertionError(f"left behind: {self.processes()}")
+
+    async def end(self) -> None:
+        """Kill what is left, for the next test's sake."""
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        await self.gear.pool.close()
+        self.ports.close()
+
+
+@asynccontextmanager
+async def unit_rig(folder: Path, words: str = "", **keys: Any) -> AsyncIterator[UnitRig]:
+    """A unit; afterwards nothing of it may live."""
+    rig = UnitRig(folder, words, **keys)
+    try:
+        yield rig
+        await rig.gone()
+    finally:
+        await rig.end()

@@ -1,0 +1,67 @@
+"""The tables of `bioproxy demo`: how they are printed, and when they are said to show too little."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from bioproxy.cli import demo, demo_swap
+from bioproxy.cli.demo_ask import read_timing
+from bioproxy.cli.output import Output
+
+COLD = demo_swap.Swapped("cold", 6.0, 0, 3700, stop=0.01, save=0.0, start=0.25, restore=0.0)
+
+
+def later(**changes: Any) -> demo_swap.Swapped:
+    """A row of the conversation that came back."""
+    values: Any = {"first": 0.5, "cached": 3690, "evaluated": 20, "stop": 0.01, "save": 0.0, "start": 0.25}
+    return demo_swap.Swapped(**{"state": "swapped back", **values, "restore": 0.02, **changes})
+
+
+def test_the_second_table_has_the_parts_of_each_swap() -> None:
+    """And how many times sooner than cold, where that makes sense."""
+    other = later(state=demo_swap.BETWEEN, save=0.07, cached=0, evaluated=17)
+    printed = io.StringIO()
+    demo_swap.show(Output(stream=printed), [COLD, other, later()])
+    head, *rows = printed.getvalue().strip().splitlines()
+    assert head.split() == ["two", "models", "first", "token", "cached", "evaluated", "stop", "save", "start", "restore"]
+    assert rows[0].split() == ["cold", "6.0", "s", "0", "3,700", "10", "ms", "0", "ms", "250", "ms", "0", "ms"]
+    assert rows[1].split()[-8:] == ["10", "ms", "70", "ms", "250", "ms", "20", "ms"]
+    assert rows[2].endswith("20 ms  12x sooner")
+
+
+def test_nothing_is_said_of_what_came_back_soon() -> None:
+    """A tenth of cold, or little more than the engine's own start."""
+    assert demo_swap.complaints([COLD, later()]) == []
+    assert demo_swap.complaints([COLD, later(first=0.59, start=0.1)]) == []
+    assert demo_swap.complaints([COLD, later(first=1.2, start=0.95)]) == []
+
+
+def test_what_came_back_late_is_told() -> None:
+    """With what it may be due to."""
+    [said] = demo_swap.complaints([COLD, later(first=0.7)])
+    assert said.startswith("swapped back: the first token came after 700 ms, more than a tenth")
+
+
+def test_what_did_not_come_back_is_told() -> None:
+    """However soon it was."""
+    [said] = demo_swap.complaints([COLD, later(cached=0, evaluated=3700)])
+    assert "3,700 tokens were evaluated again" in said
+
+
+def test_the_other_models_row_is_not_judged() -> None:
+    """It is no part of the conversation."""
+    assert demo_swap.complaints([COLD, later(state=demo_swap.BETWEEN, first=3.0, cached=0)]) == []
+
+
+def test_the_first_table_is_judged_by_its_ratios() -> None:
+    """And by the length of its template."""
+    cold, warm = demo.Measured("cold", 6.0, 0, 4000), demo.Measured("warm", 0.1, 3990, 12)
+    assert demo.complaints([cold, warm]) == []
+    assert "more than a tenth" in demo.complaints([cold, demo.Measured("warm", 0.7, 3990, 12)])[0]
+    assert "has only 500 tokens" in demo.complaints([demo.Measured("cold", 6.0, 0, 500), warm])[0]
+
+
+def test_server_timing_is_read() -> None:
+    """Names with milliseconds; what is none of that is passed over."""
+    assert read_timing("queue;dur=1.5, swap;dur=300,nonsense, x;dur=y") == {"queue": 0.0015, "swap": 0.3}
