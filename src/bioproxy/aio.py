@@ -42,14 +42,22 @@ async def finish(tasks: Iterable[asyncio.Task[Any]], *, deadline: float = 5.0) -
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end even when the caller is cancelled, and only then let the cancellation go on."""
+    """Run `work` to its end even when the caller is cancelled, and only then let the cancellation go on.
+
+    However often that happens: a client that leaves is told of twice, when its connection is cut and when it is lost.
+    """
     task = spawn(work, name="shielded clean-up")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
             await asyncio.wait([task])
-        raise
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        log.error("%s failed while its caller was cancelled: %r", task.get_name(), fault)
+    raise cancelled
 
 
 async def guarded(

@@ -162,8 +162,39 @@ async def test_config_shows_what_counts_for_models(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(SWAP)
     ended = await run(tmp_path, "config", "-config", "c.yaml", "--json")
     values = {each["key"]: (each["value"], each["origin"]) for each in ended.json()["values"]}
-    assert values["models.qwen.cmd"] == ("llama-server --port 5800 --api-key ********", "c.yaml:3")
+    folder = tmp_path / ".local" / "state" / "bioproxy" / "8088" / "slots"
+    command = f"llama-server --slot-save-path {folder} --port 5800 --api-key ********"
+    assert values["models.qwen.cmd"] == (command, "c.yaml:3")
+    assert not folder.exists()
     assert "s3cret" not in ended.out + (await run(tmp_path, "config", "-config", "c.yaml")).out
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"cmd": "llama-server  --port 1 # a", "kv": "off"},
+        {"cmd": "llama-server  --port 1 --slot-save-path '/a b'"},
+        {"cmd": "vllm  serve --port 1"},
+        {"cmd": "docker run  llama-server --port 1"},
+    ],
+)
+async def test_config_shows_a_command_that_stays_as_it_is(model: dict[str, str], tmp_path: Path) -> None:
+    """To the blank: nothing is added where the cache is off, a folder was named, or it runs something else."""
+    path = write(tmp_path, models={"m": {**model, "proxy": "http://localhost:1"}})
+    values = {
+        each["key"]: each["value"]
+        for each in (await run(tmp_path, "config", "--json", "-config", path)).json()["values"]
+    }
+    assert values["models.m.cmd"] == model["cmd"]
+
+
+async def test_check_finds_a_broken_matrix(tmp_path: Path) -> None:
+    """A start would be refused for it."""
+    models = {name: {"cmd": "x ${PORT}"} for name in ("a", "b")}
+    path = write(tmp_path, models=models, matrix={"sets": {"one": "a & ("}})
+    ended = await run(tmp_path, "check", "-config", path)
+    assert (ended.code, ended.out) == (1, "")
+    assert "matrix" in ended.err
 
 
 async def test_listen_wins_over_the_file(tmp_path: Path) -> None:

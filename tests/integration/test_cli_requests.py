@@ -74,15 +74,14 @@ async def test_requests_are_followed(tmp_path: Path) -> None:
 
 async def test_requests_are_followed_as_json(tmp_path: Path) -> None:
     """A line for each, of one outcome if one is named."""
-    async with swap_rig(tmp_path, fakes("a")) as rig:
-        async with running(rig, "requests", "-f", "--json", "--outcome", "client_error") as command:
-            await rig.until(lambda: rig.said("GET /events") or command.process.returncode is None)
-            await rig.chat("yyy")
-            await command.out("yyy")
-            await rig.chat("a")
-            await rig.chat("zzz")
-            await command.out("zzz")
-            await command.end(signal.SIGINT)
+    words = ["requests", "-f", "--json", "--outcome", "client_error"]
+    async with swap_rig(tmp_path, fakes("a")) as rig, running(rig, *words) as command:
+        await rig.chat("yyy")
+        await command.out("yyy")
+        await rig.chat("a")
+        await rig.chat("zzz")
+        await command.out("zzz")
+        await command.end(signal.SIGINT)
     assert [json.loads(line)["model"] for line in command.printed] == ["yyy", "zzz"]
 
 
@@ -112,11 +111,10 @@ async def test_logs_are_those_of_the_model(tmp_path: Path) -> None:
 
 async def test_logs_are_followed(tmp_path: Path) -> None:
     """From before the model's first start, to Ctrl-C."""
-    async with swap_rig(tmp_path, fakes("a", "--say hello-from-a")) as rig:
-        async with running(rig, "logs", "-f", "a") as command:
-            await rig.chat("a")
-            await command.out("hello-from-a")
-            assert await command.end(signal.SIGINT) == 0
+    async with swap_rig(tmp_path, fakes("a", "--say hello-from-a")) as rig, running(rig, "logs", "-f", "a") as command:
+        await rig.chat("a")
+        await command.out("hello-from-a")
+        assert await command.end(signal.SIGINT) == 0
 
 
 # top

@@ -30,7 +30,11 @@ def offered(*words: str, folder: str = "/") -> set[str]:
     quoted = " ".join(f"'{word}'" for word in words)
     made = script("bash", build_parser(), ["-proxy-port", "-config"])
     ended = subprocess.run(
-        ["bash", "--norc", "-c", ASK % (made, quoted, len(words))], capture_output=True, text=True, check=True, cwd=folder
+        ["bash", "--norc", "-c", ASK % (made, quoted, len(words))],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
     )
     assert ended.stderr == ""
     return set(ended.stdout.split())

@@ -24,7 +24,8 @@ def test_the_second_table_has_the_parts_of_each_swap() -> None:
     printed = io.StringIO()
     demo_swap.show(Output(stream=printed), [COLD, other, later()])
     head, *rows = printed.getvalue().strip().splitlines()
-    assert head.split() == ["two", "models", "first", "token", "cached", "evaluated", "stop", "save", "start", "restore"]
+    assert head.split()[:5] == ["two", "models", "first", "token", "cached"]
+    assert head.split()[5:] == ["evaluated", "stop", "save", "start", "restore"]
     assert rows[0].split() == ["cold", "6.0", "s", "0", "3,700", "10", "ms", "0", "ms", "250", "ms", "0", "ms"]
     assert rows[1].split()[-8:] == ["10", "ms", "70", "ms", "250", "ms", "20", "ms"]
     assert rows[2].endswith("20 ms  12x sooner")

@@ -114,9 +114,12 @@ class Hears:
     def is_stopped(self, order: Stop, stopped: Stopped) -> None:
         """It was stopped."""
 
-    def is_over(self, life: Life, reason: str) -> None:
+    async def port_is_left(self, life: Life) -> None:
+        """At once."""
+
+    def is_over(self, life: Life, reason: str, *, died: bool) -> None:
         """No process is left."""
-        del life
+        del life, died
         self.over.append(reason)
 
 

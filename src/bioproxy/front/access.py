@@ -6,9 +6,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import msgspec
 
+from bioproxy.config.addresses import is_address, is_loopback
 from bioproxy.config.schema import Config
 from bioproxy.errors import Forbidden, Unauthorized
-from bioproxy.front.cors import Cors
+from bioproxy.front.cors import LOOPBACK, Cors, host_of
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.keys import Keyring, presented
 from bioproxy.wire.message import Request
@@ -24,6 +25,8 @@ class Access:
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)
         self.cors = Cors(config.cors_origins, keys=self.keys)
+        self.local = is_loopback(config.proxy_host)
+        self.names = LOOPBACK | {config.proxy_host.lower(), *(host_of(f"//{host}") for host in config.admin_hosts)}
         self.trusted: list[IPv4Network | IPv6Network] = [
             ip_network(net, strict=False) for net in config.trusted_proxies
         ]
@@ -78,6 +81,8 @@ class Access:
         if len(self.admin_keyring):
             raise Unauthorized("this wants admin_key: send it as `Authorization: Bearer <key>`, or as a Basic password")
         if not self.keys:
+            if exchange.route.guard == "private" and self.local:
+                self.check_host(request)
             return
         principal = self.keyring.find(key)
         if principal is None:
@@ -87,6 +92,20 @@ class Access:
         if exchange.route.guard == "private" and len(self.keyring) > 1:
             raise Forbidden(
                 "this shows what others asked: with more than one API key it wants admin_key, which is not set"
+            )
+
+    def check_host(self, request: Request) -> None:
+        """Forbidden where this machine's own port was asked by a name that is none of its own.
+
+        A page's name can be pointed at 127.0.0.1 while it is open (DNS rebinding), and the browser then lets the page
+        read what we answer. Where others reach the port anyway, or a key is wanted, there is nothing to gain by that.
+        """
+        host = (request.header(b"host") or b"").decode("latin-1")
+        name = host_of(f"//{host}")
+        if name not in self.names and not is_address(name):
+            raise Forbidden(
+                f"this shows what others asked, and {host[:80]!r} is none of this port's names; if it should be, "
+                "add it to admin_hosts"
             )
 
     def address(self, request: Request) -> str:

@@ -249,11 +249,13 @@ class Unit:
     async def stop(self, *, grace: float, save: float) -> Stopped:
         """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds."""
         saved = 0.0
-        if save > 0 and self.ended is not None and not self.ended.done():
-            saved = await self.equipment.save(save)
-        await self.equipment.detach("it is being stopped")
-        begun = time.monotonic()
-        await self.end(grace)
+        try:
+            if save > 0 and self.ended is not None and not self.ended.done():
+                saved = await self.equipment.save(save)
+            await self.equipment.detach("it is being stopped")
+        finally:  # whatever failed there: a process that nobody knows of would be the second of its model
+            begun = time.monotonic()
+            await self.end(grace)
         return Stopped(saved, time.monotonic() - begun)
 
     async def clear(self) -> None:

@@ -1,0 +1,178 @@
+"""`/status` and `bioproxy status` of many models, one of which is a (fake) llama-server."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bioproxy.assembly.fleet_status import FleetStatus
+from bioproxy.assembly.overview import Overview
+from support.http import call
+from support.swap_client import server
+from support.swap_command import verb
+from support.swap_models import apart, fake, fakes
+from support.swap_rig import Rig, swap_rig
+
+Json = Any
+LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
+PROMPT = "one two three four " * 500
+
+
+def llama(folder: Path, **keys: Json) -> Json:
+    """A model of the fake llama-server, with a slot folder of the test's own."""
+    (folder / "slots").mkdir(exist_ok=True)
+    words = shlex.join(
+        [sys.executable, str(LLAMA), "--slot-save-path", str(folder / "slots"), "--tokens-per-second", "900"]
+    )
+    return {"cmd": f"{words} --port ${{PORT}} --api-key s3cret", **keys}
+
+
+async def status(rig: Rig) -> FleetStatus:
+    """`/status`, read as what it is."""
+    return msgspec.json.decode((await call(rig.ports.admin, "GET", "/status")).body, type=FleetStatus)
+
+
+async def test_a_program_without_any_use_has_a_status(tmp_path: Path) -> None:
+    """Every model is there, stopped; every file of the configuration, and both ports."""
+    async with swap_rig(tmp_path, fakes("a b")) as rig:
+        found = await status(rig)
+    assert [(one.model, one.state, one.engine) for one in found.models] == [
+        ("a", "stopped", None),
+        ("b", "stopped", None),
+    ]
+    assert found.config.paths == (str(tmp_path / "config.yaml"),)
+    assert found.servers.keys() == {"proxy", "admin"}
+    assert (found.waiting, found.running, found.shelves, found.notes) == (0, 0, (), ())
+
+
+async def test_a_model_tells_of_its_process_and_its_swap(tmp_path: Path) -> None:
+    """Since when, for whom another one went, and that somebody has waited; times are unix time."""
+    async with swap_rig(tmp_path, fakes("a b", ttl=100)) as rig:
+        await rig.chat("a")
+        await rig.chat("b")
+        held = await rig.ask_held("b")
+        found = await status(rig)
+        one = {model.model: model for model in found.models}
+        await rig.release("b")
+        assert server(await held) == "b"
+    assert (one["b"].state, one["a"].state) == ("ready", "stopped")
+    assert one["b"].swap is not None
+    assert one["b"].swap.displaced == ("a",)
+    assert one["b"].schedule.running == 1
+    assert found.started < one["b"].since <= found.started + found.uptime
+    assert one["b"].schedule.load_seconds == pytest.approx(one["b"].swap.start, abs=0.5)
+    assert one["b"].pid == rig.log.of("start", "b")[0].pid
+    assert one["b"].engine is None  # nothing is asked of what is no llama-server
+    assert one["a"].schedule.unload_at is None
+
+
+async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
+    """Its build, what its cache holds and what having that back would cost; the key is told nowhere."""
+    async with swap_rig(tmp_path, {"q": llama(tmp_path)}) as rig:
+        answer = await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
+        assert answer.status == 200, answer.text
+        raw = await call(rig.ports.admin, "GET", "/status")
+        overview = msgspec.json.decode((await rig.get("/api/models")).body, type=Overview)
+        shown = await verb(rig, "status")
+        assert (await rig.post("/api/models/unload")).status == 200
+        after = await status(rig)
+    [model] = msgspec.json.decode(raw.body, type=FleetStatus).models
+    assert model.engine is not None
+    assert model.engine.facts is not None
+    assert model.engine.facts.build.startswith("b11549")
+    assert model.price.tokens == overview.models[0].tokens > 1000
+    assert (shown.code, shown.err) == (0, "")
+    assert f"{model.price.tokens:,} tokens, 1 not saved" in shown.out
+    assert "s3cret" not in raw.text + shown.out
+    [shelf] = after.shelves
+    assert (shelf.directory, shelf.snapshots) == (str(tmp_path / "slots"), 1)
+    [snapshot] = after.snapshots
+    assert snapshot.unused == ""
+    assert after.models[0].price.tokens == 0
+    assert after.models[0].kv.snapshots == 1
+
+
+async def test_snapshots_of_many_models_are_listed_and_verified(tmp_path: Path) -> None:
+    """With the program; and afterwards from the files alone, where the folder is known."""
+    async with swap_rig(tmp_path, {"q": llama(tmp_path)}, kv={"directory": str(tmp_path / "slots")}) as rig:
+        await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
+        await rig.post("/api/models/unload")
+        listed = await verb(rig, "snapshots", "list")
+        verified = await verb(rig, "snapshots", "verify")
+        await rig.program.stop()
+        alone = await verb(rig, "snapshots", "verify")
+    assert "conversation" in listed.out
+    assert "1 in all" in listed.out
+    assert verified.out.endswith("1 of 1 snapshots are whole\n")
+    assert alone.out == verified.out
+
+
+async def test_names_that_are_no_models_are_told(tmp_path: Path) -> None:
+    """Peers without their passwords, selectors with how busy they are, and the active profile."""
+    async with swap_rig(
+        tmp_path,
+        fakes("a b"),
+        groups=apart("a b"),
+        peers={"far": {"proxy": "http://me:s3cret@127.0.0.1:9/v1", "models": ["x"]}},
+        selectors={"any": {"strategy": "pin", "targets": ["a", "b"]}},
+        profiles={"night": {"pins": {"y": "b"}}},
+    ) as rig:
+        await call(rig.port, "PUT", "/api/profiles/active", data={"name": "night"})
+        held = rig.ask("any", hold=0)
+        await rig.until_event("held", "a")
+        found = await status(rig)
+        shown = await verb(rig, "status")
+        await rig.release("a")
+        await held
+    assert [(one.peer, one.models) for one in found.peers] == [("far", ("x",))]
+    assert "s3cret" not in found.peers[0].url
+    assert [(one.selector, one.busy) for one in found.selectors] == [("any", {"a": 1})]
+    assert (found.profiles.active, found.profiles.names) == ("night", ("night",))
+    assert found.inflight.running == 1
+    for text in ("any (pin): a (1), b", "far at http://me:********@127.0.0.1:9/v1: x", "night"):
+        assert text in shown.out
+
+
+async def test_what_an_operator_should_know_is_noted(tmp_path: Path) -> None:
+    """A model that does not start, and captures that several keys switch off."""
+    models = {"broken": fake("--exit 3 --say boom")}
+    async with swap_rig(tmp_path, models, api_keys=["one", "two"]) as rig:
+        await rig.chat("broken", headers={"Authorization": "Bearer one"})
+        shown = await verb(rig, "status")
+    assert shown.code == 0
+    assert "note: broken: " in shown.err
+    assert "ended with exit code 3" in shown.err
+    assert "captures are off" in shown.err
+
+
+async def test_a_removed_model_is_not_missed(tmp_path: Path) -> None:
+    """While its process still ends, status and overview know only that."""
+    async with swap_rig(tmp_path, fakes("a b"), groups=apart("a b")) as rig:
+        held = await rig.ask_held("a")
+        await rig.reload(fakes("b"))
+        assert [one.model for one in (await status(rig)).models] == ["b"]
+        rows = await rig.overview()
+        assert rows["a"]["running"] == 1
+        await rig.release("a")
+        await held
+
+
+async def test_a_template_is_warmed_on_every_model_that_runs(tmp_path: Path) -> None:
+    """`bioproxy warm` tells of each; where none runs it says so."""
+    (tmp_path / "code.txt").write_text("word " * 300 + "<{message}>")
+    prefixes = {"@code": str(tmp_path / "code.txt")}
+    async with swap_rig(tmp_path, {"q": llama(tmp_path)}, prefixes=prefixes, warmup={"enabled": False}) as rig:
+        none = await verb(rig, "warm", "@code")
+        await verb(rig, "load", "q")
+        warmed = await verb(rig, "warm", "@code")
+        shown = await verb(rig, "status")
+        unknown = await verb(rig, "warm", "@zzz")
+    assert (none.code, none.out) == (0, "no model that has @code is loaded; it is warmed up when one is\n")
+    assert (warmed.code, warmed.out.split()[:2]) == (0, ["q:", "@code"])
+    assert [line for line in shown.out.splitlines() if line.startswith("q ") and "@code" in line]
+    assert unknown.code == 1

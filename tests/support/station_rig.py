@@ -1,0 +1,84 @@
+"""A station before the runnable fake llama-server, one life of its engine after the other, as a unit would lead it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bioproxy.assembly.station import Station
+from bioproxy.config.schema import Config, Kv
+from bioproxy.events import Bus, Event
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.pins import Pins
+from bioproxy.warmup.heads import Heads
+from bioproxy.wire.upstream import Pool, parse_origin
+from fakes.fake_engine import FakeEngine
+from support import kv_rig
+from support.kv_rig import text
+from support.leaks import tasks
+
+LONG = text(400, "long")
+
+
+class StationRig(kv_rig.Rig):
+    """The station's own keeper, gate and pool, asked as kv_rig asks them."""
+
+    def __init__(self, engine: FakeEngine, folder: Path, **kv: Any) -> None:
+        self.engine = engine
+        self.fake = engine
+        self.bus = Bus()
+        self.events: list[Event] = []
+        self.bus.subscribe(Event, self.events.append)
+        self.pool = Pool(parse_origin(engine.url))
+        values = {"min_seconds": 0.01, "min_free": 0, "save_after": "1h", **kv}
+        self.station = Station(
+            self.pool,
+            config=Config(),
+            kv=msgspec.convert(values | {"save_after": 3600.0}, Kv),
+            key="",
+            bus=self.bus,
+            catalogue=Catalogue({}, folder=str(folder), settle=5.0, bus=self.bus),
+            pins=Pins(None),
+            heads=Heads(str(folder / "heads"), limit=2, max_age=3600.0),
+            shelves=None,
+            owned=True,
+            model="a",
+        )
+        self.llama, self.gate, self.keeper = self.station.llama, self.station.gate, self.station.keeper
+        self.before = tasks()
+
+    async def begin(self) -> float:
+        """A life begins."""
+        self.station.prepare()
+        return await self.station.attach([])
+
+    def is_shut(self) -> bool:
+        """Nobody gets at the engine, no connection is open, no service runs."""
+        closed = not self.gate.queue.open and not self.pool.statistics().open
+        return closed and not self.left() and self.station.attachment.state == "absent"
+
+    def left(self) -> Counter[str]:
+        """Tasks that were not there before."""
+        return tasks() - self.before - Counter({asyncio.current_task().get_name(): 1})  # type: ignore[union-attr]
+
+    async def close(self) -> None:
+        """The end."""
+        await self.station.detach("the test is over")
+        await self.keeper.close()
+
+
+@asynccontextmanager
+async def station_rig(folder: Path, **kv: Any) -> AsyncIterator[StationRig]:
+    """A station and its engine, which is running; nothing is attached yet."""
+    async with FakeEngine(slot_folder=folder / "slots", tokens_per_second=4000) as engine:
+        rig = StationRig(engine, folder, **kv)
+        try:
+            yield rig
+        finally:
+            await rig.close()
