@@ -307,8 +307,9 @@ class App:
 
     def status(self) -> Status | FleetStatus:
         """Everything about now, for `/status`."""
-        side = self.side
-        return fleet_status_of(self, side, self.management) if isinstance(side, Fleet) else status_of(self)
+        if isinstance(self.side, Fleet):
+            return fleet_status_of(self, self.side, self.management)
+        return status_of(self, self.side.station)
 
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""

@@ -12,26 +12,39 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
 from bioproxy import __version__
+from bioproxy.assembly.station import Station
+from bioproxy.config.load import Loaded
+from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.gate.statistics import GateStatistics
 from bioproxy.kv.keeper import KvStatistics
 from bioproxy.kv.statistics import SnapshotStatistics, of_snapshots
-from bioproxy.templates.catalogue import TemplateStatistics
-from bioproxy.templates.pins import PinStatistics
+from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
+from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
-from bioproxy.wire.server import ServerStatistics
-
-if TYPE_CHECKING:
-    from bioproxy.app import App
+from bioproxy.wire.server import Server, ServerStatistics
 
 HIDDEN = "***"
 SECRET_FLAG = re.compile(r"--api-key|--hf-token|-hft")  # of llama-server; `--api-key-file` names a file only
 SECRET_VARIABLE = re.compile(r"[A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)[A-Z0-9_]*")
+
+
+class Program(Protocol):
+    """What of the app is the same, whatever it serves."""
+
+    started: float  # unix time
+    loaded: Loaded
+    config: Config
+    reload_error: str
+    catalogue: Catalogue
+    pins: Pins
+    proxy_server: Server
+    admin_server: Server
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
@@ -65,21 +78,21 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def notes(app: App) -> tuple[str, ...]:
+def notes(program: Program) -> tuple[str, ...]:
     """What an operator should know and nobody else says."""
     shared = "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
-    return (shared,) if len(app.config.api_keys) > 1 and app.config.kv.isolate == "off" else ()
+    return (shared,) if len(program.config.api_keys) > 1 and program.config.kv.isolate == "off" else ()
 
 
-def config_status(app: App) -> ConfigStatus:
+def config_status(program: Program) -> ConfigStatus:
     """The configuration that is in use."""
-    warnings = tuple(str(one) for one in app.loaded.warnings)
-    return ConfigStatus(app.loaded.path, warnings, app.reload_error, app.loaded.paths)
+    warnings = tuple(str(one) for one in program.loaded.warnings)
+    return ConfigStatus(program.loaded.path, warnings, program.reload_error, program.loaded.paths)
 
 
-def server_statistics(app: App) -> dict[str, ServerStatistics]:
+def server_statistics(program: Program) -> dict[str, ServerStatistics]:
     """Both ports."""
-    return {"proxy": app.proxy_server.statistics(), "admin": app.admin_server.statistics()}
+    return {"proxy": program.proxy_server.statistics(), "admin": program.admin_server.statistics()}
 
 
 def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
@@ -105,21 +118,21 @@ def masked(word: str) -> str:
     return f"{name}={HIDDEN}" if equals and (SECRET_FLAG.fullmatch(name) or SECRET_VARIABLE.fullmatch(name)) else word
 
 
-def status_of(app: App) -> Status:
+def status_of(program: Program, station: Station) -> Status:
     """Ask every part."""
     return Status(
         version=__version__,
         pid=os.getpid(),
-        started=app.started,
-        uptime=time.time() - app.started,
-        config=config_status(app),
-        engine=presentable(app.attachment.statistics()),
-        gate=app.gate.statistics(),
-        templates=app.catalogue.statistics(),
-        warmup=app.runner.statistics(),
-        kv=app.keeper.statistics(),
-        snapshots=of_snapshots(app.keeper),
-        pins=app.pins.statistics(),
-        servers=server_statistics(app),
-        notes=notes(app),
+        started=program.started,
+        uptime=time.time() - program.started,
+        config=config_status(program),
+        engine=presentable(station.attachment.statistics()),
+        gate=station.gate.statistics(),
+        templates=program.catalogue.statistics(),
+        warmup=station.runner.statistics(),
+        kv=station.keeper.statistics(),
+        snapshots=of_snapshots(station.keeper),
+        pins=program.pins.statistics(),
+        servers=server_statistics(program),
+        notes=notes(program),
     )

@@ -29,7 +29,7 @@ def llama(folder: Path, **keys: Json) -> Json:
     words = shlex.join(
         [sys.executable, str(LLAMA), "--slot-save-path", str(folder / "slots"), "--tokens-per-second", "900"]
     )
-    return {"cmd": f"{words} --port ${{PORT}} --api-key s3cret", **keys}
+    return {"cmd": f"{words} --port ${{PORT}}", "env": ["LLAMA_ARG_HF_TOKEN=s3cret"], **keys}
 
 
 async def status(rig: Rig) -> FleetStatus:
@@ -72,7 +72,7 @@ async def test_a_model_tells_of_its_process_and_its_swap(tmp_path: Path) -> None
 
 
 async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
-    """Its build, what its cache holds and what having that back would cost; the key is told nowhere."""
+    """Its build, what its cache holds and what having that back would cost; a token of its is told nowhere."""
     async with swap_rig(tmp_path, {"q": llama(tmp_path)}) as rig:
         answer = await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
         assert answer.status == 200, answer.text
@@ -86,7 +86,7 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     assert model.engine.facts is not None
     assert model.engine.facts.build.startswith("b11549")
     assert model.price.tokens == overview.models[0].tokens > 1000
-    assert (shown.code, shown.err) == (0, "")
+    assert (shown.code, shown.err.count("note: q: ")) == (0, 1)  # the weights cannot be read
     assert f"{model.price.tokens:,} tokens, 1 not saved" in shown.out
     assert "s3cret" not in raw.text + shown.out
     [shelf] = after.shelves
@@ -113,12 +113,12 @@ async def test_snapshots_of_many_models_are_listed_and_verified(tmp_path: Path) 
 
 
 async def test_names_that_are_no_models_are_told(tmp_path: Path) -> None:
-    """Peers without their passwords, selectors with how busy they are, and the active profile."""
+    """Peers, selectors with how busy they are, and the active profile."""
     async with swap_rig(
         tmp_path,
         fakes("a b"),
         groups=apart("a b"),
-        peers={"far": {"proxy": "http://me:s3cret@127.0.0.1:9/v1", "models": ["x"]}},
+        peers={"far": {"proxy": "http://127.0.0.1:9/v1", "models": ["x"]}},
         selectors={"any": {"strategy": "pin", "targets": ["a", "b"]}},
         profiles={"night": {"pins": {"y": "b"}}},
     ) as rig:
@@ -130,11 +130,10 @@ async def test_names_that_are_no_models_are_told(tmp_path: Path) -> None:
         await rig.release("a")
         await held
     assert [(one.peer, one.models) for one in found.peers] == [("far", ("x",))]
-    assert "s3cret" not in found.peers[0].url
     assert [(one.selector, one.busy) for one in found.selectors] == [("any", {"a": 1})]
     assert (found.profiles.active, found.profiles.names) == ("night", ("night",))
     assert found.inflight.running == 1
-    for text in ("any (pin): a (1), b", "far at http://me:********@127.0.0.1:9/v1: x", "night"):
+    for text in ("any (pin): a (1), b", "far at http://127.0.0.1:9/v1: x", "night"):
         assert text in shown.out
 
 

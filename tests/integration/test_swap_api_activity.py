@@ -208,7 +208,9 @@ async def test_a_failed_requests_capture_has_no_answer(rig: Rig) -> None:
     assert (await capture(rig))["resp_body"] in (None, "")
 
 
-@pytest.mark.parametrize(("name", "status", "said"), [("x", 400, "invalid capture ID"), ("99999", 404, "capture not found")])
+@pytest.mark.parametrize(
+    ("name", "status", "said"), [("x", 400, "invalid capture ID"), ("99999", 404, "capture not found")]
+)
 async def test_no_such_capture(name: str, status: int, said: str, rig: Rig) -> None:
     """In llama-swap's words."""
     answer = await rig.get(f"/api/captures/{name}")
@@ -221,7 +223,7 @@ async def test_no_such_capture(name: str, status: int, said: str, rig: Rig) -> N
 async def underway(rig: Rig) -> list[Json]:
     """The requests under way, as the event stream tells them first."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    writer.write(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(5):
         while True:
             line = await reader.readline()

@@ -64,7 +64,7 @@ async def listening(rig: Rig) -> AsyncIterator[Listener]:
     """A client that hears everything."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     try:
-        writer.write(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"text/event-stream" in head
         assert b"X-Accel-Buffering: no" in head

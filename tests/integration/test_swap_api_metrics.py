@@ -19,10 +19,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROMTOOL = shutil.which("promtool") or ""
 MODELS = {"a": fake(), "org/b:q4": fake(), "bad": fake("--exit 3")}
 rig = program(MODELS)
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 OLD = ("bioproxy_requests_count",)  # a name from before there were rules
 
 
-async def samples(rig: Rig) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+async def samples(rig: Rig) -> Samples:
     """The page as Prometheus' own client reads it: by name and labels."""
     page = await rig.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -30,7 +31,7 @@ async def samples(rig: Rig) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
     return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
 
 
-async def grown(rig: Rig, before: Json, name: str, **labels: str) -> float:
+async def grown(rig: Rig, before: Samples, name: str, **labels: str) -> float:
     """How much a series grew."""
     key = (name, tuple(sorted(labels.items())))
     return (await samples(rig)).get(key, 0.0) - before.get(key, 0.0)

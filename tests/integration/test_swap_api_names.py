@@ -15,7 +15,8 @@ from support.swap_rig import Rig
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 rig = program(
-    {"a": fake(aliases=["x", "b"]), "b": fake(), "7": fake(), "w": fake(useModelName="real")}, groups=apart("a b 7 w")
+    {"a": fake(aliases=["x", "b", "größe 模型"]), "b": fake(), "7": fake(), "w": fake(useModelName="real")},
+    groups=apart("a b 7 w"),
 )
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=cut"}
@@ -25,7 +26,9 @@ SOUND = bytes(range(256)) + b"\r\n--cu" + b"\x00\xff"
 def form(*fields: tuple[str, bytes]) -> bytes:
     """A form with a file before its fields, as some clients send them."""
     head = b'--cut\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
-    rest = [b'\r\n--cut\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b' % (name.encode(), v) for name, v in fields]
+    rest = [
+        b'\r\n--cut\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b' % (name.encode(), v) for name, v in fields
+    ]
     return head + SOUND + b"".join(rest) + b"\r\n--cut--\r\n"
 
 
@@ -203,3 +206,22 @@ async def test_a_chunked_body_is_read_too(rig: Rig) -> None:
     answer = parse(await exchange(rig.port, raw), "POST")
     assert answer.json()["served_by"] == "a"
     assert (await rig.last("a"))["body"] == '{"model": "a", "messages":[]}'
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+async def test_names_in_any_script(escaped: bool, rig: Rig) -> None:
+    """In JSON as letters or as escapes, in a query, and in a path."""
+    body = json.dumps({"model": "größe 模型", "messages": []}, ensure_ascii=escaped).encode()
+    answer = await call(rig.port, "POST", CHAT, body=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["served_by"] == "a"
+    name = "gr%C3%B6%C3%9Fe%20%E6%A8%A1%E5%9E%8B"
+    assert (await rig.get(f"/sdapi/v1/loras?model={name}")).json()["served_by"] == "a"
+    assert (await rig.get(f"/upstream/{name}/x")).json()["target"] == "/x"
+
+
+async def test_an_engines_own_metrics(rig: Rig) -> None:
+    """`/metrics` is ours; with a model in its query it is the engine's."""
+    await rig.chat("a")
+    assert (await rig.get("/metrics?model=a")).json()["served_by"] == "a"
+    for query in ("", "?model=", "?mymodel=a"):
+        assert "bioproxy_uptime_seconds" in (await rig.get(f"/metrics{query}")).text

@@ -95,7 +95,7 @@ async def test_the_peers_key_is_sent(far: Server, rig: Rig) -> None:
 
 
 async def test_without_a_key_the_clients_own_passes(near: Server, rig: Rig) -> None:
-    """This program has no keys, so the client's is for the peer."""
+    """The program has no keys here, so the client's is for the peer."""
     await rig.chat("near/two", headers={"Authorization": "Bearer mine"})
     assert header(await near.last(), "authorization") == "Bearer mine"
 

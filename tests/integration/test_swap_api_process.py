@@ -107,7 +107,9 @@ async def test_a_port_that_is_taken(tmp_path: Path, ports: Ports) -> None:
     """1."""
     listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", ports.proxy)
     async with listener:
-        ended = await run(tmp_path, "-config", write(tmp_path, fakes("a"), ports), "-listen", f"127.0.0.1:{ports.proxy}")
+        ended = await run(
+            tmp_path, "-config", write(tmp_path, fakes("a"), ports), "-listen", f"127.0.0.1:{ports.proxy}"
+        )
     assert ended.code == 1
     assert str(ports.proxy) in ended.err + ended.out
 
@@ -124,7 +126,7 @@ async def test_a_signal_ends_it_in_order(number: int, tmp_path: Path, ports: Por
         assert await asyncio.wait_for(program.end(number), 10) == 0
     assert program.log == []
     assert any("a is ready" in line for line in program.printed)
-    with pytest.raises(OSError, match=r".*"):
+    with pytest.raises(ConnectionRefusedError):
         await call(ports.models, "GET", "/health")
 
 
@@ -164,7 +166,7 @@ async def test_a_watched_file(tmp_path: Path, ports: Ports) -> None:
         client = Client(ports.proxy)
         await client.chat("a")
         (tmp_path / "config.yaml").write_text("models: [")
-        await program.out("failed to reload config")
+        await program.out("reload failed, nothing was changed")
         write(tmp_path, {"a": fake(), "b": fake(), "z": fake()}, ports)
         await program.out("configuration reloaded")
         assert [one["model"] for one in (await client.get("/running")).json()["running"]] == ["a"]

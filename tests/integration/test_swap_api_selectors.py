@@ -28,7 +28,9 @@ MODELS = fakes("a b c d")
 MODELS["a"]["aliases"] = ["alias"]
 MODELS["a"]["filters"] = {"setParamsByID": {"alias": {"by": "alias"}}}
 MODELS["c"]["filters"] = {"setParams": {"set": "c"}}
-rig = program(MODELS, selectors=SELECTORS, groups={"all": {"swap": False, "exclusive": False, "members": ["a", "b", "c"]}})
+rig = program(
+    MODELS, selectors=SELECTORS, groups={"all": {"swap": False, "exclusive": False, "members": ["a", "b", "c"]}}
+)
 
 
 @pytest.fixture(autouse=True)

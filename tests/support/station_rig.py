@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from bioproxy import aio
 from bioproxy.assembly.station import Station
 from bioproxy.config.schema import Config, Kv
+from bioproxy.engines.pace import Pace
 from bioproxy.events import Bus, Event
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
@@ -36,11 +38,11 @@ class StationRig(kv_rig.Rig):
         self.events: list[Event] = []
         self.bus.subscribe(Event, self.events.append)
         self.pool = Pool(parse_origin(engine.url))
-        values = {"min_seconds": 0.01, "min_free": 0, "save_after": "1h", **kv}
+        values = {"min_seconds": 0.01, "min_free": 0, "save_after": 3600.0, **kv}
         self.station = Station(
             self.pool,
             config=Config(),
-            kv=msgspec.convert(values | {"save_after": 3600.0}, Kv),
+            kv=msgspec.convert(values, Kv),
             key="",
             bus=self.bus,
             catalogue=Catalogue({}, folder=str(folder), settle=5.0, bus=self.bus),
@@ -55,8 +57,25 @@ class StationRig(kv_rig.Rig):
 
     async def begin(self) -> float:
         """A life begins."""
+        self.llama.pace = Pace(self.llama.ask)  # it is the same process, and a test does not wait for its pace
         self.station.prepare()
         return await self.station.attach([])
+
+    async def fill(self, **faults: Any) -> None:
+        """A life begins, a conversation is resident, and from now on the engine has these faults."""
+        await self.begin()
+        await self.ask(LONG)
+        await self.fake.faults(**faults)
+        await self.fake.forget()
+
+    async def saving(self) -> None:
+        """Wait until the engine was asked for a save since `fill`."""
+
+        async def look() -> bool | None:
+            asked = [one for one in await self.fake.requests() if one.query.get("action") == "save"]
+            return bool(asked) or None
+
+        assert await aio.poll(look, interval=0.005, deadline=5.0)
 
     def is_shut(self) -> bool:
         """Nobody gets at the engine, no connection is open, no service runs."""

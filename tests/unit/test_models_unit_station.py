@@ -10,21 +10,21 @@ import pytest
 from bioproxy import aio
 from support.apps import MS
 from support.cancelling import cut
+from support.leaks import until
 from support.station_rig import LONG, StationRig, station_rig
 
 
 async def at_each_await(rig: StationRig, name: str) -> int:
     """Begin a life, cancel `attach`, `save` or `detach` at one await after the other, and let go; how many there are."""
     for at in range(60):
-        rig.station.prepare()
         if name == "attach":
-            was_cut = await cut(rig.station.attach([]), at)
+            was_cut = await cut(rig.begin(), at)
         else:
-            await rig.station.attach([])
+            await rig.begin()
             work = rig.station.save(1.0) if name == "save" else rig.station.detach("cut")
             was_cut = await cut(work, at)
         await rig.station.detach("it is being stopped")
-        assert rig.is_shut(), (at, rig.left())
+        await until(rig.is_shut)  # what was shared by several askers ends with its connection
         if not was_cut:
             return at
     raise AssertionError("it never came to its end")
@@ -44,13 +44,9 @@ async def test_cancelled_anywhere(name: str, tmp_path: Path) -> None:
 async def test_a_save_that_is_cancelled_goes_to_its_end(tmp_path: Path) -> None:
     """A slot action that nobody waits for would strike in the next life (kv-rule 4)."""
     async with station_rig(tmp_path) as rig:
-        await rig.begin()
-        await rig.ask(LONG)
-        await rig.fake.faults(save_seconds=200 * MS)
+        await rig.fill(save_seconds=200 * MS)
         task = aio.spawn(rig.station.save(5.0), name="save")
-        await rig.fake.until(lambda _: True)
-        while not any(one.path.startswith("/slots/") for one in await rig.fake.requests()):
-            await asyncio.sleep(5 * MS)
+        await rig.saving()
         task.cancel()
         await asyncio.sleep(0)
         task.cancel()
@@ -63,9 +59,7 @@ async def test_a_save_that_is_cancelled_goes_to_its_end(tmp_path: Path) -> None:
 async def test_a_save_that_hangs_has_its_limit(fault: dict[str, object], tmp_path: Path) -> None:
     """The swap goes on without it, after `limit` seconds and not after a task's patience on top of it."""
     async with station_rig(tmp_path) as rig:
-        await rig.begin()
-        await rig.ask(LONG)
-        await rig.fake.faults(**fault)
+        await rig.fill(**fault)
         async with asyncio.timeout(2.0):
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
@@ -74,14 +68,12 @@ async def test_a_save_that_hangs_has_its_limit(fault: dict[str, object], tmp_pat
 
 async def test_an_idle_save_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -> None:
     """It is under way, shielded, when the model has to go; the engine's end ends it."""
-    async with station_rig(tmp_path) as rig:
+    async with station_rig(tmp_path, save_after=1 * MS) as rig:
         await rig.begin()
-        await rig.ask(LONG)
         await rig.fake.faults(save_seconds=60.0)
-        rig.keeper.idle.save_after = 1 * MS
-        rig.keeper.idle.grown.set()
-        while not any(one.path.startswith("/slots/") for one in await rig.fake.requests()):
-            await asyncio.sleep(5 * MS)
+        await rig.fake.forget()
+        await rig.ask(LONG)
+        await rig.saving()
         async with asyncio.timeout(2.0):
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
@@ -92,9 +84,7 @@ async def test_an_idle_save_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -
 async def test_a_save_that_fails(fault: str, tmp_path: Path) -> None:
     """Nothing is raised, nothing is kept, and the next life goes on without."""
     async with station_rig(tmp_path) as rig:
-        await rig.begin()
-        await rig.ask(LONG)
-        await rig.fake.faults(save=fault)
+        await rig.fill(save=fault)
         await rig.station.save(1.0)
         await rig.station.detach("it is being stopped")
         assert rig.is_shut()
@@ -107,8 +97,7 @@ async def test_an_engine_that_dies_while_it_is_met(tmp_path: Path) -> None:
     """The start comes to its end as soon as the unit lets go."""
     async with station_rig(tmp_path) as rig:
         await rig.fake.faults(answer="hang", paths=["/slots", "/v1/models", "/tokenize", "/completion"])
-        rig.station.prepare()
-        task = aio.spawn(rig.station.attach([]), name="attach")
+        task = aio.spawn(rig.begin(), name="attach")
         await asyncio.sleep(20 * MS)
         await rig.fake.kill()
         await aio.finish([task])

@@ -54,6 +54,13 @@ FOREVER = 86400  # seconds: what "no limit" is for a connection
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What the snapshots of all models come to."""
+
+    snapshots: int
+    bytes: int
+
+
 class Fleet:
     """All models of a configuration."""
 
@@ -293,7 +300,12 @@ class Fleet:
 
     def watch(self, metrics: Metrics) -> None:
         """Tell the metrics whose statistics to read."""
-        metrics.watch(models=self.supervisor.statistics)
+        metrics.watch(models=self.supervisor.statistics, kv=self.kept)
+
+    def kept(self) -> Kept:
+        """All snapshots of all models."""
+        shelves = self.shelves.statistics()
+        return Kept(sum(one.snapshots for one in shelves), sum(one.bytes for one in shelves))
 
     def resolve(self, name: str) -> str:
         """The ID of a local model by any of its names; NotFound."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +16,8 @@ from bioproxy import __version__
 from bioproxy.admin.activity_store import StoreStatistics
 from bioproxy.admin.captures import CaptureStatistics
 from bioproxy.admin.performance import PerformanceStatistics
+from bioproxy.assembly.fleet import Fleet
+from bioproxy.assembly.management import Management
 from bioproxy.config.masking import masked_command, masked_url_password
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import SwapEnded
@@ -25,18 +26,14 @@ from bioproxy.gate.statistics import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots
 from bioproxy.logbook import LogbookStatistics
+from bioproxy.models.costs import Price
 from bioproxy.models.record import ModelStatistics
-from bioproxy.status import ConfigStatus, config_status, notes, presentable, server_statistics
+from bioproxy.status import ConfigStatus, Program, config_status, notes, presentable, server_statistics
 from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.templates.pins import PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
 from bioproxy.wire.server import ServerStatistics
 from bioproxy.wire.upstream import PoolStatistics
-
-if TYPE_CHECKING:
-    from bioproxy.app import App
-    from bioproxy.assembly.fleet import Fleet
-    from bioproxy.assembly.management import Management
 
 NOT_MET = "of no model that ran since the start"
 NO_ADMIN_PORT = "there is no admin port: another program has it; this one answers on the proxy port"
@@ -68,13 +65,6 @@ class SwapStatus(msgspec.Struct, frozen=True, kw_only=True):
     ours: float
 
 
-class CachePrice(msgspec.Struct, frozen=True):
-    """What a model's cache holds, and the seconds to have it back from disk (None: it is not there)."""
-
-    tokens: int
-    restore: float | None
-
-
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `engine` is None where nothing is asked of it, for it is no llama-server.
 
@@ -90,7 +80,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool
     schedule: ScheduleStatus
     swap: SwapStatus | None
-    price: CachePrice
+    price: Price
     engine: AttachmentStatistics | None
     gate: GateStatistics
     kv: KvStatistics
@@ -158,7 +148,7 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def fleet_status_of(app: App, fleet: Fleet, management: Management | None) -> FleetStatus:
+def fleet_status_of(program: Program, fleet: Fleet, management: Management | None) -> FleetStatus:
     """Ask every part. Where there is a fleet its management is there, too."""
     assert management is not None
     schedule = fleet.supervisor.statistics()
@@ -166,9 +156,9 @@ def fleet_status_of(app: App, fleet: Fleet, management: Management | None) -> Fl
     return FleetStatus(
         version=__version__,
         pid=os.getpid(),
-        started=app.started,
-        uptime=time.time() - app.started,
-        config=config_status(app),
+        started=program.started,
+        uptime=time.time() - program.started,
+        config=config_status(program),
         waiting=schedule.waiting,
         running=schedule.running,
         models=tuple(
@@ -179,8 +169,8 @@ def fleet_status_of(app: App, fleet: Fleet, management: Management | None) -> Fl
         kv=CommonKv(policy=fleet.config.kv.policy, directory=fleet.folder),
         shelves=fleet.shelves.statistics(),
         snapshots=snapshots_of(fleet),
-        templates=app.catalogue.statistics(),
-        pins=app.pins.statistics(),
+        templates=program.catalogue.statistics(),
+        pins=program.pins.statistics(),
         peers=peers_of(fleet),
         profiles=ProfilesStatus(active=fleet.plan.registry.profile, names=tuple(fleet.swap.profiles)),
         selectors=selectors_of(fleet),
@@ -189,8 +179,8 @@ def fleet_status_of(app: App, fleet: Fleet, management: Management | None) -> Fl
         store=management.store.statistics(),
         logbook=management.logbook.statistics(),
         inflight=fleet.inflight.statistics(),
-        servers=server_statistics(app),
-        notes=fleet_notes(app, management),
+        servers=server_statistics(program),
+        notes=fleet_notes(program, management),
     )
 
 
@@ -209,7 +199,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         closed=closed,
         schedule=schedule_status(fleet, one),
         swap=swap_status(fleet.supervisor.swapped.get(one.model)),
-        price=CachePrice(*station.price()) if engine.state == "ready" else CachePrice(0, None),
+        price=station.price() if engine.state == "ready" else Price(),
         engine=presentable(engine) if station.asks and engine.looks else None,
         gate=station.gate.statistics(),
         kv=station.keeper.statistics(),
@@ -290,10 +280,10 @@ def selectors_of(fleet: Fleet) -> tuple[SelectorStatus, ...]:
     )
 
 
-def fleet_notes(app: App, management: Management) -> tuple[str, ...]:
+def fleet_notes(program: Program, management: Management) -> tuple[str, ...]:
     """What an operator should know and nobody else says."""
-    found = list(notes(app))
-    if not app.admin_port:
+    found = list(notes(program))
+    if not program.admin_server.addresses:
         found.append(NO_ADMIN_PORT)
     if management.swap.capture_buffer > 0 and management.captures.limit == 0:
         found.append(NO_CAPTURES)

@@ -153,7 +153,7 @@ class Management:
 
     def find(self, request: Request) -> Route | None:
         """The route of a request on the proxy port; None for what manages nothing."""
-        if request.path == "/metrics" and request.target.find(b"model=") >= 0:
+        if request.path == "/metrics" and any(name == "model" and value for name, value in request.query):
             return None  # an engine's own
         found = self.table.match(request.method, request.path)
         if found is None:

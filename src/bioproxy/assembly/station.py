@@ -239,24 +239,31 @@ class Station:
     async def save(self, limit: float) -> float:
         """Before a stop: end the warm-up, then save what pays within `limit` seconds; the seconds that took."""
         started = time.monotonic()
-        await aio.finish(self.warming)
+        await aio.finish(self.warming, deadline=limit)
         if any(ticket.work != "background" for ticket in self.gate.queue.running):
             log.info("%s is stopped in the middle of requests: what it holds is not saved", self.model)
         elif self.attachment.facts is not None and self.attachment.state == "ready":
-            await self.keeper.save_before_stop(self.gate, limit=limit)
+            await self.keeper.save_before_stop(self.gate, limit=limit - (time.monotonic() - started))
         return time.monotonic() - started
 
     async def detach(self, reason: str) -> None:
-        """The process will be stopped or is gone: nobody gets at it, our connections close."""
+        """The process will be stopped or is gone: nobody gets at it, our connections close.
+
+        Before the services have ended: a slot action under way is shielded against its caller, and may hang.
+        """
         self.gate.close(reason)
+        for task in (*self.warming, *self.tasks):
+            task.cancel()
+        await self.pool.close()
         await aio.finish([*self.warming, *self.tasks])
         self.tasks, self.warming = [], []
         self.attachment.lose("absent", reason)
-        await self.pool.close()
         self.gate.settled()
 
     def price(self) -> Price:
         """What the cache would cost to have again."""
+        if self.attachment.state != "ready":
+            return Price()
         slots = [slot for slot in self.keeper.residents.slots if slot.tokens]
         tokens, speeds = sum(slot.tokens for slot in slots), self.keeper.speeds
         saved = bool(slots) and all(slot.saved for slot in slots)

@@ -7,7 +7,8 @@ request falls in between; one that is in both is shown once.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
@@ -60,11 +61,11 @@ def go_on(output: Output, client: Client, path: str, outcome: str) -> None:
     first = next(pieces, b"")
     known = list(reversed(client.get(path)["requests"]))
     if not output.json:
-        output.line(aligned([name.ljust(0) for name in COLUMNS], WIDTHS, RIGHT), "bold")
+        output.line(aligned(COLUMNS, WIDTHS, RIGHT), "bold")
     seen = {identity(one) for one in known}
     for one in known:
         print_one(output, one)
-    for one in ended(events(first, pieces)):
+    for one in ended(events(chain([first], pieces))):
         if identity(one) in seen:
             seen.discard(identity(one))
         elif not outcome or one["outcome"] == outcome:
@@ -109,14 +110,14 @@ def spent(seconds: float) -> str:
     return duration(seconds) if seconds >= 0.0005 else "-"
 
 
-def colour(row: tuple[str, ...] | list[str] | Any) -> Colour:
+def colour(row: Sequence[str]) -> Colour:
     """What did not end well stands out."""
     return COLOURS.get(row[2], "red")
 
 
-def events(first: bytes, pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+def events(pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     """Name and data of each server-sent event; an event may lie across pieces, and comments are none."""
-    waiting = first
+    waiting = b""
     for piece in pieces:
         waiting += piece
         *blocks, waiting = waiting.split(b"\n\n")

@@ -6,7 +6,8 @@ its pid, start time and a token that stands in the environment of everything it 
 processes of this machine for those, and stops what is left before it starts anything on the same ports.
 
 A number alone proves nothing, for it may belong to somebody else by now: a process counts as ours by its token, or by
-pid *and* start time. Only Linux tells these things; elsewhere nothing is looked for. Everything here blocks.
+pid *and* start time in the same boot. What a program started that still runs is no orphan: two may share a folder. Only
+Linux tells these things; elsewhere nothing is looked for. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -30,13 +31,19 @@ PAUSE = 0.05  # seconds between looks whether they are gone
 
 
 class Started(msgspec.Struct, frozen=True):
-    """One process that was started: `ticks` is its start time as the kernel has it, `token` is in its environment."""
+    """One process that was started: `ticks` is its start time as the kernel has it, `token` is in its environment.
+
+    `program` is who started it.
+    """
 
     model: str
     pid: int
     ticks: int | None
     command: tuple[str, ...]
     token: str
+    program: int = 0
+    program_ticks: int | None = None
+    boot: str = ""
 
 
 class Register:
@@ -47,11 +54,16 @@ class Register:
         self.variable = variable
         self.processes = processes
         self.running: dict[str, Started] = {}
+        self.boot = boot_id()
 
     def note(self, model: str, pid: int, *, command: tuple[str, ...], token: str) -> None:
         """A model's process was started; with pid 0 it ended."""
         if pid:
-            self.running[model] = Started(model, pid, start_ticks(pid), command, token)
+            own = os.getpid()
+            shown = tuple(word.encode("utf-8", "replace").decode() for word in command)
+            self.running[model] = Started(
+                model, pid, start_ticks(pid), shown, token, program=own, program_ticks=start_ticks(own), boot=self.boot
+            )
         else:
             self.running.pop(model, None)
         try:
@@ -76,7 +88,7 @@ class Register:
 
     def sweep(self) -> list[int]:
         """Stop what is left of an earlier run; the pids that were stopped. Waits for their end."""
-        noted = self.left()
+        noted = [one for one in self.left() if self.is_orphan(one)]
         found = sorted(self.orphans(noted)) if noted else []
         if found:
             log.warning("engines of an earlier run are still there and are stopped: %s", ", ".join(map(str, found)))
@@ -86,6 +98,12 @@ class Register:
             self.path.unlink(missing_ok=True)
         return found
 
+    def is_orphan(self, one: Started) -> bool:
+        """Whether whoever started it is gone, and the machine was not booted since."""
+        known = one.program not in (0, os.getpid()) and one.program_ticks is not None
+        runs = known and start_ticks(one.program) == one.program_ticks
+        return not runs and one.boot in ("", self.boot)
+
     def orphans(self, noted: list[Started]) -> Iterator[int]:
         """Processes that carry a noted token, or are a noted process itself."""
         tokens = {f"{self.variable}={one.token}".encode() for one in noted}
@@ -94,10 +112,11 @@ class Register:
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
             pid = int(folder.name)
+            variables: list[bytes] = []
             with suppress(OSError):
-                carries = not tokens.isdisjoint((folder / "environ").read_bytes().split(b"\0"))
-                if carries or (pid in known and start_ticks(pid) == known[pid]):
-                    yield pid
+                variables = (folder / "environ").read_bytes().split(b"\0")
+            if not tokens.isdisjoint(variables) or (pid in known and start_ticks(pid) == known[pid]):
+                yield pid
 
 
 def end(pids: list[int]) -> None:
@@ -122,6 +141,14 @@ def send(lives: dict[int, int | None], number: int) -> None:
 def alive(lives: dict[int, int | None]) -> list[int]:
     """Those that still are who they were, and no zombies."""
     return [pid for pid, ticks in lives.items() if ticks is not None and start_ticks(pid) == ticks and not zombie(pid)]
+
+
+def boot_id() -> str:
+    """What names the time since the machine was booted; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def zombie(pid: int) -> bool:

@@ -1,0 +1,68 @@
+"""`bioproxy recipes` and `bioproxy import` as commands: their words reach what does the work, and the result loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.command import run
+
+
+async def test_a_recipe_is_listed_shown_and_added(tmp_path: Path) -> None:
+    """Into the file that is named; `check` finds the model there."""
+    (tmp_path / "c.yaml").write_text("# mine\nmodels: {}\n")
+    assert "llama-server" in (await run(tmp_path, "recipes", "list")).out
+    assert "file" in (await run(tmp_path, "recipes", "show", "llama-server")).out
+    words = [
+        "recipes",
+        "add",
+        "llama-server",
+        "c.yaml",
+        "--set",
+        "file=/m/qwen.gguf",
+        "--set=context=4096",
+        "--as",
+        "qwen",
+    ]
+    added = await run(tmp_path, *words)
+    assert (added.code, added.out) == (0, "models.qwen stands in c.yaml now\n"), added.err
+    assert "# mine" in (tmp_path / "c.yaml").read_text()
+    checked = await run(tmp_path, "check", "-config", "c.yaml")
+    assert "models: qwen" in checked.out
+
+
+async def test_a_recipe_goes_into_the_file_that_counts(tmp_path: Path) -> None:
+    """Where none is named: that of -config, else the one at the default places; without either a sentence."""
+    words = ["recipes", "add", "llama-server", "--set", "file=/m/qwen.gguf"]
+    nowhere = await run(tmp_path, *words)
+    assert (nowhere.code, nowhere.out) == (1, "")
+    assert "name the file to write to" in nowhere.err
+    (tmp_path / "c.yaml").write_text("models: {}\n")
+    assert (await run(tmp_path, *words, "-config", "c.yaml", "--json")).json()["model"] == "qwen"
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "add"], ["recipes", "burn"], ["import"]])
+async def test_a_wrong_command_line_is_2(words: list[str], tmp_path: Path) -> None:
+    """As everywhere."""
+    assert (await run(tmp_path, *words)).code == 2
+
+
+async def test_a_preset_is_imported(tmp_path: Path) -> None:
+    """To stdout, or into a new file that loads; never over another one."""
+    (tmp_path / "m.ini").write_text("[qwen]\nmodel = /m/qwen.gguf\nctx-size = 4096\n")
+    shown = await run(tmp_path, "import", "m.ini")
+    written = await run(tmp_path, "import", "m.ini", "-o", "c.yaml")
+    assert (shown.code, written.code) == (0, 0), written.err
+    assert "models:" in shown.out
+    assert "models: qwen" in (await run(tmp_path, "check", "-config", "c.yaml")).out
+    again = await run(tmp_path, "import", "m.ini", "-o", "c.yaml")
+    assert again.code == 1
+    assert "there is such a file already" in again.err
+
+
+async def test_completion_is_printed(tmp_path: Path) -> None:
+    """For the shell that is named."""
+    assert "complete -F _bioproxy bioproxy" in (await run(tmp_path, "completion", "bash")).out
+    assert "complete -c bioproxy" in (await run(tmp_path, "completion", "fish")).out
+    assert (await run(tmp_path, "completion", "csh")).code == 2
