@@ -33,8 +33,9 @@ from bioproxy.assembly.single import Single
 from bioproxy.config.difference import difference
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config, Prefix
-from bioproxy.errors import ConfigError, Problem, QueueTimeout
+from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
+from bioproxy.front import swap_errors
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.proxy import Front
 from bioproxy.kv.shelves import Shelves
@@ -43,6 +44,7 @@ from bioproxy.metrics import Metrics
 from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
+from bioproxy.wire.message import Headers
 from bioproxy.wire.server import Server
 from bioproxy.wire.tls import renew, tls_context
 
@@ -110,7 +112,7 @@ class App:
         self.side: Single | Fleet = self.one() if self.management is None else self.many(loaded, self.management)
         self.front = Front(config, dispatch=self.side.dispatch, bus=self.bus)
         self.admin = Admin(config=config, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus)
-        self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=error_answer)
+        self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body)
         self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
         if self.management is not None:
             self.admin.mount(self.management.mounted())
@@ -121,6 +123,10 @@ class App:
         self.side.watch(self.metrics)
         self.services: list[asyncio.Task[None]] = []
         self.tls: ssl.SSLContext | None = None
+
+    def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
+        """An error that the server itself answers, in the form of the rest of the port."""
+        return swap_errors.answer(error, path=path) if self.loaded.swap is not None else error_answer(error, path)
 
     def one(self) -> Single:
         """The side of one engine; its parts get names here, too."""

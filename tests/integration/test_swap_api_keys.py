@@ -198,3 +198,11 @@ async def test_one_key_alone_sees_its_own(tmp_path_factory: pytest.TempPathFacto
         capture = await call(rig.port, "GET", f"/api/captures/{row['id']}", headers=BEARER)
         assert capture.json()["req_headers"]["Authorization"] == "[REDACTED]"
         assert "sesame" not in capture.text
+
+
+@pytest.mark.parametrize("path", ["/unload", "/api/models/load/a", "/models/unload", "/api/inflight/x/cancel"])
+async def test_a_key_for_certain_models_manages_none(rig: Rig, path: str) -> None:
+    """It could stop what others use."""
+    method = "GET" if path == "/unload" else "POST"
+    answer = await call(rig.port, method, path, headers={"Authorization": "Bearer small-only"})
+    assert (answer.status, "admin_key" in answer.text) == (403, True)

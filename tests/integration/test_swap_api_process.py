@@ -166,7 +166,7 @@ async def test_a_watched_file(tmp_path: Path, ports: Ports) -> None:
         client = Client(ports.proxy)
         await client.chat("a")
         (tmp_path / "config.yaml").write_text("models: [")
-        await program.out("reload failed, nothing was changed")
+        await program.out("failed to reload config")
         write(tmp_path, {"a": fake(), "b": fake(), "z": fake()}, ports)
         await program.out("configuration reloaded")
         assert [one["model"] for one in (await client.get("/running")).json()["running"]] == ["a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from support.http import call
 from support.swap_models import fake
 from support.swap_rig import swap_rig
 
+Json = Any
 OWN = ("localhost", "127.0.0.1:8080", "[::1]:8080")
 
 
@@ -26,7 +28,7 @@ async def test_a_foreign_name_reads_no_logs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [{"admin_hosts": ["box.lan"]}, {"apiKeys": ["sk-one"]}])
-async def test_a_name_of_ours_and_whoever_has_a_key_do(tmp_path: Path, config: dict[str, list[str]]) -> None:
+async def test_a_name_of_ours_and_whoever_has_a_key_do(tmp_path: Path, config: Json) -> None:
     """A page that was rebound has no key."""
     async with swap_rig(tmp_path, {"a": fake()}, **config) as rig:
         headers = {"Host": "box.lan", "Authorization": "Bearer sk-one"}

@@ -42,7 +42,7 @@ from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import MARK, Unit
 from bioproxy.recipes.containers import clean_up, containers_of
-from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
 from bioproxy.wire.upstream import Pool, parse_origin
@@ -86,6 +86,7 @@ class Fleet:
         self.run_token = secrets.token_hex(8)
         self.folder = loaded.config.kv.directory or str(state / "slots")
         self.common = catalogue
+        catalogue.estimate = self.estimate
         self.own: dict[str, Catalogue] = {}  # of models that have templates of their own
         self.register = Register(state / "engines.json", variable=MARK)
         self.plan = make_plan(self.config, self.swap, slot_folder=self.folder)
@@ -250,6 +251,11 @@ class Fleet:
         """A model's engine computes nothing any more: end its process; whoever waits gets the next one."""
         log.error("%s is stuck and is stopped: %s", model, reason)
         await aio.shielded(self.units[model].end(0.0))
+
+    def estimate(self, prefix: str) -> Estimate:
+        """What a model that runs has taught about the template of `prefix`."""
+        ready = (one for one in self.stations.values() if one.attachment.state == "ready")
+        return next((found for one in ready if (found := one.runner.estimate(prefix)).tokens_per_byte), Estimate())
 
     def price(self, model: str) -> Price:
         """What a model's cache would cost to have again."""

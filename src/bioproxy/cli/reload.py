@@ -48,7 +48,7 @@ class Reloader:
             try:
                 await self.reload()
             except BioproxyError as error:
-                log.error("reload failed, nothing was changed: %s", error.message)  # noqa: TRY400 - the sentence does
+                log.error("failed to reload config: %s; nothing was changed", error.message)  # noqa: TRY400 - the sentence does
             except Exception:  # the old configuration is in force, and the next reload may be better
                 log.exception("reload failed")
 

@@ -16,6 +16,9 @@ from bioproxy.wire.message import Request
 
 NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, which scripts look for
 
+# What a key for certain models may not do while there is no admin: stop and start those of others.
+CHANGING = ("/unload", "/api/models/", "/models/", "/api/profiles/active", "/api/inflight/")
+
 
 class Access:
     """The rule of one configuration."""
@@ -89,6 +92,8 @@ class Access:
             raise Unauthorized(NO_KEY)
         exchange.principal = principal
         exchange.record.client = principal.name
+        if principal.models and request.path.startswith(CHANGING):
+            raise Forbidden("a key for certain models manages none; that wants admin_key")
         if exchange.route.guard == "private" and len(self.keyring) > 1:
             raise Forbidden(
                 "this shows what others asked: with more than one API key it wants admin_key, which is not set"

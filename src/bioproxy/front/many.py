@@ -151,6 +151,10 @@ class ManyModels:
         other = swap_routes.find(request)
         return other.route if isinstance(other, ModelRoute) else UNKNOWN
 
+    def preflight(self, access: Access, request: Request) -> Headers:
+        """As llama-swap's users know it, for origins that are allowed."""
+        return swap_routes.options_headers(access.cors, request)
+
     def failed(self, exchange: Exchange, reason: str) -> None:
         """A local engine failed: have it looked at, and let the schedule know, should its process end now."""
         self.supervisor.schedule.note_broken(exchange.record.model, self.supervisor.clock())

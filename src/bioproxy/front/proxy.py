@@ -29,7 +29,7 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.explain import explain
 from bioproxy.front.inference import error_text
 from bioproxy.front.routes import Route
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.message import Headers, Request, Responder
 
 log = logging.getLogger(__name__)
 ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
@@ -42,6 +42,9 @@ class Dispatch(Protocol):
 
     def find(self, request: Request) -> Route:
         """The route of a request; RequestError, NotFound where there is none."""
+
+    def preflight(self, access: Access, request: Request) -> Headers:
+        """The headers of the 204 that answers a browser's question on behalf of a page."""
 
     def failed(self, exchange: Exchange, reason: str) -> None:
         """An engine failed this request."""
@@ -80,7 +83,7 @@ class Front:
             exchange.turn_to(self.dispatch.find(request))
             if access.cors.is_preflight(request):
                 exchange.record.status = 204
-                responder.send(204, access.cors.preflight(request), b"")
+                responder.send(204, self.dispatch.preflight(access, request), b"")
                 return
             access.admit(exchange)
             await self.dispatch.serve(exchange, access, keepalive=self.keepalive)

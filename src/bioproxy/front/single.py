@@ -28,6 +28,10 @@ class OneEngine:
         """The route of a request; RequestError where the engine would read the target otherwise than we do."""
         return routes.find(request)
 
+    def preflight(self, access: Access, request: Request) -> Headers:
+        """As the rule for origins says."""
+        return access.cors.preflight(request)
+
     def failed(self, exchange: Exchange, reason: str) -> None:  # noqa: ARG002 - there is only one
         """The engine failed a request: have it looked at."""
         self.engine.attachment.suspect(reason)
