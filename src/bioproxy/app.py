@@ -89,14 +89,18 @@ def prefix_paths(config: Config) -> dict[str, str]:
 
 
 class App:
-    """The running program. `reload` reads the configuration again, and raises ConfigError where it is broken."""
+    """The running program. `reload` reads the configuration again, and raises ConfigError where it is broken.
 
-    def __init__(self, loaded: Loaded, *, reload: Callable[[], Loaded]) -> None:
+    With many models it gets the ports that they have.
+    """
+
+    def __init__(self, loaded: Loaded, *, reload: Callable[..., Loaded]) -> None:
         self.loaded = loaded
         self.config = config = loaded.config
         self.read_again = reload
         self.started = time.time()
         self.reload_error = ""
+        self.reloading = asyncio.Lock()
         self.bus = Bus()
         self.ring = Ring()
         self.bus.subscribe(RequestEnded, lambda event: self.ring.add(event.record))
@@ -269,9 +273,18 @@ class App:
         return await self.side.warm(prefix)
 
     async def reload(self) -> tuple[str, ...]:
-        """Read the configuration again and take over what changed; ConfigError changes nothing and is remembered."""
+        """Read the configuration again and take over what changed; ConfigError changes nothing and is remembered.
+
+        One after the other: of two that overlap, the later one has read the newer files.
+        """
+        async with self.reloading:
+            return await self.reload_alone()
+
+    async def reload_alone(self) -> tuple[str, ...]:
+        """The same, while nobody else does."""
         try:
-            loaded = self.read_again()
+            known = () if self.loaded.swap is None else (self.loaded.swap.ports,)
+            loaded = await asyncio.to_thread(self.read_again, *known)
             changed = difference(self.config, loaded.config)
             late = [key for key in changed if key.split(".")[0] not in LIVE]
             config = msgspec.structs.replace(

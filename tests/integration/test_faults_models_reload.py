@@ -69,18 +69,18 @@ async def test_a_command_that_changes_there_and_back(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_is_taken_out_and_put_back_while_it_serves(tmp_path: Path) -> None:
-    """It never had to go: its process, its requests and its cache are those of before."""
+    """What runs comes to its end; who comes then gets the next process, and nothing of the first one is left."""
     async with swap_rig(tmp_path, fakes("a b"), groups=apart("a b")) as rig:
         held = await rig.ask_held("a")
         await rig.reload(fakes("b"))
         await rig.reload(fakes("a b"), groups=apart("a b"))
-        assert server(await rig.chat("a")) == "a"
+        queued = await rig.ask_queued("a")
         await rig.release("a")
-        assert server(await held) == "a"
+        assert server(await held) == server(await queued) == "a"
         assert (await rig.post("/api/models/unload/a")).status == 200
         assert rig.children() == []
-        assert server(await rig.chat("a")) == "a"
     assert rig.log.starts() == ["a", "a"]
+    assert not rig.log.overlap("a a", "a a")
 
 
 async def test_a_model_that_is_taken_out_with_requests_in_every_place(tmp_path: Path) -> None:

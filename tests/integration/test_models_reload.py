@@ -99,3 +99,15 @@ async def test_other_groups_count_from_the_next_swap_on(tmp_path: Path) -> None:
         await rig.reload(fakes("a b"), groups=apart("a b"))
         await rig.chat("b")
         assert await rig.running() == {"a": "ready", "b": "ready"}
+
+
+async def test_a_new_model_moves_nobodys_port(tmp_path: Path) -> None:
+    """It comes first by its name, and the one that runs goes on with the port that it has."""
+    async with swap_rig(tmp_path, fakes("m")) as rig:
+        await rig.chat("m")
+        port = rig.log.port("m")
+        await rig.reload(fakes("a m"))
+        assert server(await rig.chat("m")) == "m"
+        assert (rig.log.starts(), rig.log.port("m")) == (["m"], port)
+        assert server(await rig.chat("a")) == "a"
+        assert rig.log.port("a") != port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
     path = tmp_path / "config.yaml"
     path.write_text(with_fakes(EVERY_KEY.read_text(), tmp_path, ports))
 
-    def read() -> Loaded:
+    def read(ports: Mapping[str, int] | None = None) -> Loaded:
         environment = {"HOME": str(tmp_path), "SECOND_KEY": "sk-two"}
         flags = {"admin_port": "0", "proxy_port": "0", "proxy_host": "127.0.0.1"}
-        return load(flags, path=str(path), environment=environment)
+        return load(flags, path=str(path), environment=environment, ports=ports)
 
     app = App(read(), reload=read)
     await app.start()

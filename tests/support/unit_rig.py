@@ -36,6 +36,11 @@ class Gear:
         """The pool."""
         return self.pool
 
+    @property
+    def engine(self) -> object:
+        """Nothing."""
+        return None
+
     def prepare(self) -> None:
         """Connections may be opened."""
         self.pool.reopen()

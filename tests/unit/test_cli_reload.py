@@ -153,5 +153,5 @@ async def test_a_reload_that_fails_does_not_end_it(error: Exception, caplog: pyt
     reloader.ask()
     await good.wait()
     await aio.finish([task])
-    assert "reload failed" in caplog.text
+    assert "failed to reload config" in caplog.text
     assert str(error) in caplog.text

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import MARK, Unit
-from bioproxy.recipes.containers import clean_up, containers_of
+from bioproxy.recipes.containers import Container, clean_up, containers_of
 from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -93,7 +93,8 @@ class Fleet:
         self.stations: dict[str, Station] = {}
         self.retired: list[Station] = []  # of models that a reload changed or removed
         self.units: dict[str, Unit] = {}
-        self.prepare(self.plan)
+        self.swept = asyncio.Event()  # what an earlier run left is gone
+        self.prepare(self.plan, self.read_own(self.plan))
         self.supervisor = Supervisor(
             Schedule(
                 [one.settings for one in self.plan.models.values()],
@@ -122,21 +123,36 @@ class Fleet:
 
     # building
 
-    def prepare(self, plan: Plan) -> None:
+    def is_new(self, one: ModelPlan) -> bool:
+        """Whether a model was not there, or its process would be another one than that of the plan in force."""
+        return one.id not in self.stations or self.plan.models[one.id].settings.launch != one.settings.launch
+
+    def read_own(self, plan: Plan) -> dict[str, Catalogue]:
+        """The templates of new models that have some of their own, and changed ones; ConfigError if any is broken."""
+        found = {}
+        for name, one in plan.models.items():
+            if one.prefixes and (self.is_new(one) or self.plan.models[name].prefixes != one.prefixes):
+                settle = self.config.warmup.settle
+                found[name] = Catalogue(one.prefixes, folder=str(Path.cwd()), settle=settle, bus=self.bus)
+                found[name].load()
+        return found
+
+    def prepare(self, plan: Plan, own: Mapping[str, Catalogue]) -> None:
         """Make what the models of a plan need and do not have; those that are there take over what costs no restart."""
         for name, one in plan.models.items():
-            old = self.plan.models.get(name) if name in self.stations else None
-            if old is None or old.settings.launch != one.settings.launch:
-                self.build(one)
+            if self.is_new(one):
+                self.build(one, own.get(name))
             else:
                 self.units[name].launch = one.launch
                 self.stations[name].adapt(limit=one.model.concurrency_limit)
                 patient(self.stations[name].pool, one.model.timeouts)
 
-    def build(self, one: ModelPlan) -> None:
+    def build(self, one: ModelPlan, own: Catalogue | None) -> None:
         """One model's station and unit. A process that runs keeps its old ones until its end."""
         pool = patient(Pool(parse_origin(one.launch.url)), one.model.timeouts)
-        catalogue = self.catalogue_of(one)
+        self.own.pop(one.id, None)
+        if own is not None:
+            self.own[one.id] = own
         heads = Heads(str(self.state / f"heads-{slug(one.id)}"), limit=self.config.warmup.heads, max_age=one.kv.max_age)
         heads.load()
         station = Station(
@@ -145,7 +161,7 @@ class Fleet:
             kv=one.kv,
             key="",
             bus=self.bus,
-            catalogue=catalogue,
+            catalogue=own or self.common,
             pins=self.pins,
             heads=heads,
             shelves=self.shelves,
@@ -157,24 +173,20 @@ class Fleet:
         station.engine.looked_after = False
         station.engine.scope = f"\0{one.id}".encode() if one.prefixes else b""
         token = f"{self.run_token}/{one.id}"
-        note = partial(self.register.note, one.id, command=one.launch.words, token=token)
-        containers = containers_of({one.id: one.model.cmd})
-        before = partial(clean_up, containers) if containers else None
+        note = partial(self.register.note, one.id, command=shown(one), token=token)
+        before = partial(self.make_way, containers_of({one.id: one.model.cmd}))
         unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token, before=before)
         station.attachment.expect_pid = lambda: unit.pid
-        station.on_stuck = lambda reason: self.stuck(one.id, reason)
+        station.on_stuck = partial(self.stuck, unit)
         if one.id in self.stations:
             self.retired.append(self.stations[one.id])
         self.stations[one.id], self.units[one.id] = station, unit
 
-    def catalogue_of(self, one: ModelPlan) -> Catalogue:
-        """The catalogue of a model's templates; ConfigError where one of its own is broken."""
-        if not one.prefixes:
-            return self.common
-        catalogue = Catalogue(one.prefixes, folder=str(Path.cwd()), settle=self.config.warmup.settle, bus=self.bus)
-        catalogue.load()
-        self.own[one.id] = catalogue
-        return catalogue
+    async def make_way(self, containers: Sequence[Container]) -> None:
+        """Before each start: what an earlier run left may hold the port, or the container's name."""
+        await self.swept.wait()
+        if containers:
+            await clean_up(containers)
 
     def connect(self) -> None:
         """Tell the front what there is."""
@@ -210,10 +222,15 @@ class Fleet:
 
     async def start(self) -> Mapping[str, Service]:
         """Stop what an earlier run left, make the slot folder, load what is to be preloaded; the services to run."""
+        self.make_folder(self.plan)
         await asyncio.to_thread(self.register.sweep)
-        if any(one.launch.added for one in self.plan.models.values()):
-            make_private(self.folder)
+        self.swept.set()
         return {"preload": self.preload}
+
+    def make_folder(self, plan: Plan) -> None:
+        """The folder that llama-servers are given for their slot files; ConfigError where it cannot be made."""
+        if any(one.launch.added for one in plan.models.values()):
+            make_private(self.folder)
 
     async def preload(self) -> None:
         """Load what `hooks.on_startup.preload` names, as far as it fits together; each that fails is told."""
@@ -232,7 +249,7 @@ class Fleet:
     def refuse(self, error: BioproxyError) -> None:
         """The shutdown began: whoever waits gets `error`."""
         self.supervisor.refuse(error)
-        for station in self.stations.values():
+        for station in (*self.retired, *self.stations.values()):
             station.gate.refuse(error)
 
     async def last_save(self) -> None:
@@ -247,10 +264,10 @@ class Fleet:
             await peer.pool.close()
         self.inflight.close()
 
-    async def stuck(self, model: str, reason: str) -> None:
+    async def stuck(self, unit: Unit, reason: str) -> None:
         """A model's engine computes nothing any more: end its process; whoever waits gets the next one."""
-        log.error("%s is stuck and is stopped: %s", model, reason)
-        await aio.shielded(self.units[model].end(0.0))
+        log.error("%s is stuck and is stopped: %s", unit.launch.model, reason)
+        await aio.shielded(unit.end(0.0))
 
     def estimate(self, prefix: str) -> Estimate:
         """What a model that runs has taught about the template of `prefix`."""
@@ -268,19 +285,24 @@ class Fleet:
         """What takes another configuration over; ConfigError where it cannot be, and nothing has changed then."""
         if loaded.swap is None:
             raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
-        return partial(self.take_over, loaded, config, make_plan(config, loaded.swap, slot_folder=self.folder))
+        plan = make_plan(config, loaded.swap, slot_folder=self.folder)
+        own = self.read_own(plan)
+        self.make_folder(plan)
+        return partial(self.take_over, loaded, config, plan, own)
 
-    async def take_over(self, loaded: Loaded, config: Config, plan: Plan) -> list[str]:
+    async def take_over(self, loaded: Loaded, config: Config, plan: Plan, own: Mapping[str, Catalogue]) -> list[str]:
         """Take over another configuration: models that did not change run on. The keys of those that did."""
         assert loaded.swap is not None
         changed = different(self.plan.models, plan.models)
-        for name, catalogue in self.own.items():
-            if name in plan.models and plan.models[name].settings.launch == self.plan.models[name].settings.launch:
-                await catalogue.replace(plan.models[name].prefixes)
+        for name in own:
+            if not self.is_new(plan.models[name]):
+                await self.own[name].replace(plan.models[name].prefixes)
+        await self.bury_retired()
         self.config, self.swap = config, loaded.swap
-        self.prepare(plan)
+        self.prepare(plan, own)
         for name in self.plan.models.keys() - plan.models.keys():
             self.retired.append(self.stations.pop(name))
+            del self.units[name]
             self.own.pop(name, None)
             self.logbook.forget(name)
         self.plan = plan
@@ -291,6 +313,13 @@ class Fleet:
         )
         self.connect()
         return [f"models.{name}" for name in changed]
+
+    async def bury_retired(self) -> None:
+        """Let go of stations whose last process has ended."""
+        used = [life.unit.equipment for life in self.supervisor.lives.values()]
+        over = [station for station in self.retired if station not in used]
+        self.retired = [station for station in self.retired if station in used]
+        await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in over))
 
     # what others ask
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -31,8 +31,11 @@ class Command(msgspec.Struct, frozen=True):
     engine: tuple[str, ...]
     output: Output
 
-    def load(self) -> Any:
-        """The configuration as file, environment and flags say now. Raises ConfigError with all problems."""
+    def load(self, ports: Mapping[str, int] | None = None) -> Any:
+        """The configuration as file, environment and flags say now. Raises ConfigError with all problems.
+
+        `ports`: those that models have now, for a reload.
+        """
         from bioproxy.config.load import load  # noqa: PLC0415 - version and help need none
 
         values, names = dict(self.flags.values), dict(self.flags.names)
@@ -40,4 +43,6 @@ class Command(msgspec.Struct, frozen=True):
             values["engine_arguments"] = msgspec.json.encode(self.engine).decode()
             names["engine_arguments"] = "--"
         flags = self.flags
-        return load(values, path=flags.path, directory=flags.directory, environment=os.environ, names=names)
+        return load(
+            values, path=flags.path, directory=flags.directory, environment=os.environ, names=names, ports=ports
+        )

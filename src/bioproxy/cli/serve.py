@@ -66,7 +66,7 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def serve(loaded: Loaded, reload: Callable[[], Loaded], *, watch: bool = False) -> int:
+async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = False) -> int:
     """Serve until a signal comes; returns the exit code. ConfigError where it cannot start (a port is taken).
 
     `watch`: a change of the configuration's files is a reload, too.

@@ -19,6 +19,7 @@ from bioproxy.config.check import digest
 from bioproxy.config.convert import Converter
 from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
 from bioproxy.config.sources import Layer, own_layer, read_text, unreadable, walk
+from bioproxy.config.swap.expand import NO_PORTS
 from bioproxy.config.swap.files import read_sources
 from bioproxy.config.swap.notes import Path, locate
 from bioproxy.config.swap.pipeline import Read, Source, gather, is_swap
@@ -71,14 +72,14 @@ def find(path: str | None, directory: str | None, environment: Mapping[str, str]
     )
 
 
-def read_files(found: Found, environment: Mapping[str, str]) -> FileLayer:
-    """The layer of the files that count; what is wrong with them stands in it."""
+def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str, int] = NO_PORTS) -> FileLayer:
+    """The layer of the files that count; what is wrong with them stands in it. `ports`: those of models that run."""
     for given, shown, noun in ((found.path, found.shown, "file"), (found.directory, found.directory_shown, "folder")):
         if given == "":
             problem = Problem(f"names no {noun}; leave it out, or give it the path of one", where=shown)
             return FileLayer(Layer(unread=True, problems=[problem]))
     if found.directory is not None:
-        return _folder(found, found.directory, environment)
+        return _folder(found, found.directory, environment, ports)
     if found.path is None:
         return FileLayer(Layer())
     try:
@@ -86,7 +87,7 @@ def read_files(found: Found, environment: Mapping[str, str]) -> FileLayer:
     except ValueError as error:
         return FileLayer(unreadable(error, found.path, found.shown), (found.path,))
     if is_swap(text, found.path):
-        read = read_swap((Source(_name(found.path, found.shown), text),), environment)
+        read = read_swap((Source(_name(found.path, found.shown), text),), environment, ports)
     else:
         read = FileLayer(own_layer(text, found.path, shown=found.shown, environment=environment), (found.path,))
     for other in found.ignored:
@@ -95,14 +96,14 @@ def read_files(found: Found, environment: Mapping[str, str]) -> FileLayer:
     return read
 
 
-def _folder(found: Found, directory: str, environment: Mapping[str, str]) -> FileLayer:
+def _folder(found: Found, directory: str, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
     """The files of a folder, after the one that is named."""
     path = _name(found.path, found.shown) if found.path else ""
     try:
         sources = read_sources(path, _name(directory, found.directory_shown))
     except ConfigError as error:
         return FileLayer(Layer(unread=True, problems=[*error.problems]))
-    return read_swap(sources, environment)
+    return read_swap(sources, environment, ports)
 
 
 def _name(path: str, shown: str) -> str:
@@ -110,11 +111,11 @@ def _name(path: str, shown: str) -> str:
     return path if shown.startswith("~") else shown
 
 
-def read_swap(sources: Sources, environment: Mapping[str, str]) -> FileLayer:
+def read_swap(sources: Sources, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
     """The layer of files in llama-swap's dialect; problems of both dialects together."""
     paths = tuple(os.path.abspath(source.path) for source in sources)  # noqa: PTH100 - texts
     try:
-        read = gather(sources, environment=environment)
+        read = gather(sources, environment=environment, ports=ports)
     except ConfigError as error:
         return FileLayer(Layer(unread=True, problems=[*error.problems]), paths)
     notes = read.notes

@@ -62,14 +62,15 @@ def load(
     directory: str | None = None,
     environment: Mapping[str, str],
     names: Mapping[str, str] | None = None,
+    ports: Mapping[str, int] | None = None,
 ) -> Loaded:
     """Make the Config. `arguments`: texts from the command line by dotted key (`flags.parse_flags` makes them and
-    `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir.
-    Raises ConfigError with all problems.
+    `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir;
+    `ports`: those that models have now, for a reload. Raises ConfigError with all problems.
     """  # noqa: D205 - one sentence per argument
     folder = os.getcwd()  # noqa: PTH109 - a text
     found = find(path, directory, environment, folder=folder)
-    file = read_files(found, environment)
+    file = read_files(found, environment, ports or {})
     layers = [
         file.layer,
         read_environment(environment, folder=folder),

@@ -117,6 +117,7 @@ class Inference:
             while loading < LOADING:
                 try:
                     await self.seat.take(self.want)
+                    self.engine = self.seat.engine
                     if await self.attempt():
                         return
                     loading += 1

@@ -283,16 +283,16 @@ class ManyModels:
             seat = self.seat(exchange, served, asked, route)
             body = passthrough.without_slot(exchange.body, known=True)
             if route.route.gate == "grant":
-                await seated(exchange, seat, partial(passthrough.gated, exchange, engine, seat, headers, body))
+                await seated(exchange, seat, lambda engine: passthrough.gated(exchange, engine, seat, headers, body))
             else:
-                await seated(exchange, seat, partial(passthrough.free, exchange, engine, headers, body))
+                await seated(exchange, seat, lambda engine: passthrough.free(exchange, engine, headers, body))
             return
         if target.prefix:
             exchange.body = as_model.with_prefix(exchange.body, target.prefix, dialect)
         expanded = open_body(exchange, engine)
         seat = self.seat(exchange, served, asked, route)
         if route.route.gate == "free":
-            await seated(exchange, seat, partial(passthrough.free, exchange, engine, headers, expanded.body))
+            await seated(exchange, seat, lambda engine: passthrough.free(exchange, engine, headers, expanded.body))
             return
         await infer(exchange, engine, seat, expanded, headers=headers, period=keepalive, recent=self.recent)
 
@@ -354,8 +354,8 @@ class ManyModels:
             access.cors.check(exchange.request)
             passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(exchange.request))
             seat = self.seat(exchange, served, Asked(), None)
-            work = partial(passthrough.slot_action, exchange, engine, seat, headers, exchange.request.body)
-            await seated(exchange, seat, work)
+            body = exchange.request.body
+            await seated(exchange, seat, lambda engine: passthrough.slot_action(exchange, engine, seat, headers, body))
         else:
             await passthrough.free(exchange, engine, headers, exchange.request.body)
 

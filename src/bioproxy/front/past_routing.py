@@ -6,13 +6,12 @@ compute waits its turn here, too. What only looks (`/slots`, `/metrics`) keeps n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from bioproxy.errors import RequestError
 from bioproxy.front import passthrough, routes, swap_routes, upstream_path
 from bioproxy.front.access import Access
+from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.form import Asked
 from bioproxy.front.seat import seated
@@ -71,18 +70,23 @@ async def raw(many: ManyModels, exchange: Exchange, served: Served, rest: str, a
     found = routes.ROUTER.find(request.method, rest)
     gate = found[0].gate if found else ("free" if request.method in {"GET", "HEAD"} else "grant")
     seat = many.seat(exchange, served, Asked(), None)
-    work: Callable[[], Awaitable[None]]
-    if gate == "shared":
-        work = partial(passthrough.shared, exchange, engine, path=rest)
-    elif gate == "slot_action":
+    body = request.body
+    if gate == "slot_action":
         passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
-        work = partial(passthrough.slot_action, exchange, engine, seat, headers, request.body)
     elif gate == "grant":
-        body = passthrough.without_slot(request.body, known=found is not None)
-        work = partial(passthrough.gated, exchange, engine, seat, headers, body)
-    else:
-        work = partial(passthrough.free, exchange, engine, headers, request.body)
+        body = passthrough.without_slot(body, known=found is not None)
+
+    async def work(engine: Engine) -> None:
+        if gate == "shared":
+            await passthrough.shared(exchange, engine, path=rest)
+        elif gate == "slot_action":
+            await passthrough.slot_action(exchange, engine, seat, headers, body)
+        elif gate == "grant":
+            await passthrough.gated(exchange, engine, seat, headers, body)
+        else:
+            await passthrough.free(exchange, engine, headers, body)
+
     if gate == "shared" and ready:  # polling keeps no model loaded
-        await work()
+        await work(engine)
     else:
         await seated(exchange, seat, work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.front.engine import Engine
@@ -29,6 +29,10 @@ class Recalled(Exception):
 
 class Seat(Protocol):
     """A request's place at an engine. `take`… `leave`, as often as it is tried."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that `take` waited for: not always the one of before, a reload may have changed its model."""
 
     async def take(self, want: object) -> None:
         """Wait until the engine's process is there, with what `want` names in its cache if that pays."""
@@ -104,6 +108,13 @@ class OfModel:
         self.loading = loading
         self.hold: Hold | None = None
 
+    @property
+    def engine(self) -> Engine:
+        """The engine whose process is held."""
+        assert self.hold is not None
+        assert self.hold.unit is not None
+        return cast("Engine", self.hold.unit.equipment.engine)
+
     async def take(self, want: object) -> None:
         """Wait for the model; the time counts as `swap`. What is refused at once is refused before anything is sent."""
         again = self.hold is not None and self.hold.recalled
@@ -158,14 +169,14 @@ class OfModel:
         return attempt == 1 and self.hold is not None and not self.hold.cut
 
 
-async def seated(exchange: Exchange, seat: Seat, work: Callable[[], Awaitable[None]]) -> None:
+async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaitable[None]]) -> None:
     """Do `work` on a seat; once more where the engine was lost before it answered anything."""
     lost = 0
     try:
         while True:
             try:
                 await seat.take(None)
-                await work()
+                await work(seat.engine)
             except Recalled:
                 continue
             except EngineUnavailable as error:

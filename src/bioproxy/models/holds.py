@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bioproxy.errors import BioproxyError, ModelBusy, ModelFailed, NotFound, QueueFull, QueueTimeout
 from bioproxy.models.effects import Fail
 from bioproxy.models.ticket import Ticket
+from bioproxy.models.unit import Unit
 
 UNSPECIFIC = "unspecific error: "  # how llama-swap's sentences on a model that cannot be had begin
 
@@ -15,11 +16,11 @@ UNSPECIFIC = "unspecific error: "  # how llama-swap's sentences on a model that 
 class Hold:
     """A request's right to use a model's engine; its process is not stopped for others until `release`.
 
-    `waited`: seconds until it was granted. While it only waits in the engine's gate (`in_gate` is set), it may be taken
-    back: then `recalled` is true, its task is cancelled once, and it asks `again`.
+    `waited`: seconds until it was granted; `unit` is then whose process it is. While it only waits in the engine's gate
+    (`in_gate` is set), it may be taken back: then `recalled` is true, its task is cancelled once, and it asks `again`.
     """
 
-    __slots__ = ("cut", "future", "in_gate", "key", "recalled", "release_to", "ticket", "waited")
+    __slots__ = ("cut", "future", "in_gate", "key", "recalled", "release_to", "ticket", "unit", "waited")
 
     def __init__(self, ticket: Ticket, key: object, *, release_to: Callable[[Hold, bool], None]) -> None:
         self.release_to = release_to
@@ -30,6 +31,7 @@ class Hold:
         self.recalled = False
         self.cut = ""  # why its process was stopped by us while it ran
         self.waited = 0.0
+        self.unit: Unit | None = None
 
     def release(self, *, tool_calls: bool = False) -> None:
         """Give the right back; `tool_calls`: the answer ended in some, so the next request is certain to come."""

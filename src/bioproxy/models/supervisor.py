@@ -88,6 +88,7 @@ class Supervisor:
         self.holds[ticket] = hold
         effects = self.schedule.request(ticket, self.clock())
         if len(effects) == 1 and isinstance(effects[0], Serve) and effects[0].ticket is ticket:
+            self.grant(hold)
             return  # the fast path: it is ready
         hold.future = future = asyncio.get_running_loop().create_future()
         self.carry_out(effects)
@@ -243,9 +244,15 @@ class Supervisor:
         if hold is None or hold.future is None or hold.future.done():
             return
         if error is None:
+            self.grant(hold)
             hold.future.set_result(None)
         else:
             hold.future.set_exception(error)
+
+    def grant(self, hold: Hold) -> None:
+        """Tell a hold whose process it has: by the time it wakes, a reload may have put another unit in its place."""
+        life = self.lives.get(hold.ticket.model)
+        hold.unit = life.unit if life is not None else None
 
     def begin(self, effect: Start) -> None:
         """Start a life."""

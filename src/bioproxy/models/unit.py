@@ -88,6 +88,10 @@ class Equipment(Protocol):
     def asker(self) -> Asker:
         """Who sends requests to it."""
 
+    @property
+    def engine(self) -> object:
+        """What requests get that were let at it (front.engine.Engine); nothing for us to look into."""
+
     def prepare(self) -> None:
         """A process is about to be started: connections may be opened again."""
 

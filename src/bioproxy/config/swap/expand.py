@@ -1,14 +1,18 @@
 """The whole tree expanded: global macros everywhere but in models, each model's own list in that model, then ports.
 
 Ports are given out in the order of the sorted IDs, to the models whose `cmd` asks for one once its macros are filled
-in; so adding a model may move the ports of others, exactly as in llama-swap. What then still looks like a macro is an
-error: a shell's `${HOME}` would reach the engine as it stands, for no shell is involved.
+in, exactly as in llama-swap. There a reload with one model more moves the ports of others, which are then other
+processes; here each keeps the port that it has (`ports`), as long as that is not below `startPort`.
+
+What then still looks like a macro is an error: a shell's `${HOME}` would reach the engine as it stands, for no shell is
+involved.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,6 +25,7 @@ from bioproxy.config.tree import Node
 
 PORT = "${PORT}"
 HIGHEST_PORT = 65535
+NO_PORTS: Mapping[str, int] = MappingProxyType({})
 COMMENT = re.compile(r"^[^\S\n]*#.*(?:\n|\Z)", re.MULTILINE)
 NAMED_FIELDS: tuple[Path, ...] = (
     ("cmd",), ("cmdStop",), ("proxy",), ("checkEndpoint",), ("filters", "stripParams"), ("name",), ("description",),
@@ -30,15 +35,16 @@ MODEL = frozenset(field.encode_name for field in msgspec.structs.fields(Model))
 
 
 class Expanded(msgspec.Struct, frozen=True):
-    """The tree without its macro blocks, and the macros: global ones, and those of each model."""
+    """The tree without its macro blocks, and the macros: global ones, and those of each model; the ports given out."""
 
     root: Node
     macros: dict[str, Scalar]
     model_macros: dict[str, dict[str, Scalar]]
+    ports: dict[str, int]
 
 
-def expand(root: dict[str, Node], notes: Notes) -> Expanded:
-    """Fill in macros and ports; what is wrong with them is noted."""
+def expand(root: dict[str, Node], notes: Notes, *, ports: Mapping[str, int] = NO_PORTS) -> Expanded:
+    """Fill in macros and ports; what is wrong with them is noted. `ports`: what models had before a reload."""
     common = declared(root.get("macros"), ("macros",), notes)
     members = {
         name: node if name == "models" else fill(node, common, (name,), notes)
@@ -46,18 +52,19 @@ def expand(root: dict[str, Node], notes: Notes) -> Expanded:
         if name != "macros"
     }
     model_macros: dict[str, dict[str, Scalar]] = {}
+    given: dict[str, int] = {}
     models = members.get("models")
     if models is not None and isinstance(models.value, dict):
         filled = {}
         for name, node in models.value.items():
             filled[name], special = _model(name, node, common, notes)
             model_macros[name] = _table(special)
-        _ports(filled, members.get("startPort"), notes)
+        given = _ports(filled, members.get("startPort"), notes, before=ports)
         members["models"] = Node(filled, models.line)
         for name, node in filled.items():
             _model_leftovers(name, node, notes)
     _leftovers(members, notes)
-    return Expanded(Node(members), _table(common), model_macros)
+    return Expanded(Node(members), _table(common), model_macros, given)
 
 
 def _table(macros: tuple[Macro, ...]) -> dict[str, Scalar]:
@@ -121,21 +128,29 @@ def _text(node: Node, path: Path) -> str:
     return node.value if isinstance(node.value, str) else ""
 
 
-def _ports(models: dict[str, Node], start: Node | None, notes: Notes) -> None:
-    """Give each model whose cmd asks for one its port; `models` is changed in place."""
-    port = start.value if start and isinstance(start.value, int) and not isinstance(start.value, bool) else 5800
+def _ports(models: dict[str, Node], start: Node | None, notes: Notes, *, before: Mapping[str, int]) -> dict[str, int]:
+    """Give each model whose cmd asks for one its port, and return them; `models` is changed in place."""
+    first = start.value if start and isinstance(start.value, int) and not isinstance(start.value, bool) else 5800
+    asking = [name for name in sorted(models) if PORT in _text(models[name], ("cmd",))]
+    given = {name: before[name] for name in asking if before.get(name, -1) >= first}
+    taken, port = set(given.values()), first
+    for name in asking:
+        if name not in given:
+            while port in taken:
+                port += 1
+            given[name], port = port, port + 1
     for name in sorted(models):
-        if PORT in _text(models[name], ("cmd",)):
-            if port > HIGHEST_PORT:
+        if name in given:
+            if given[name] > HIGHEST_PORT:
                 notes.complain(
                     ("models", name, "cmd"),
-                    f"there is no port left for it: startPort and the models before it reach {port}",
+                    f"there is no port left for it: startPort and the models before it reach {given[name]}",
                 )
-            models[name] = fill(models[name], (Macro("PORT", port),), ("models", name), notes)
-            port += 1
+            models[name] = fill(models[name], (Macro("PORT", given[name]),), ("models", name), notes)
         elif PORT in _text(models[name], ("proxy",)):
             said = f"model {name}: proxy uses {PORT} but cmd does not - {PORT} is only available when used in cmd"
             notes.complain(("models", name, "proxy"), said)
+    return given
 
 
 def leftovers(node: Node, path: Path) -> Iterator[tuple[Path, str]]:

@@ -20,7 +20,7 @@ from bioproxy.config.sources import SCHEMA_KEY, parse, relative_to
 from bioproxy.config.swap.decode import Decoder
 from bioproxy.config.swap.each_model import settle_model
 from bioproxy.config.swap.environment import fill_again, fill_text
-from bioproxy.config.swap.expand import Expanded, expand
+from bioproxy.config.swap.expand import NO_PORTS, Expanded, expand
 from bioproxy.config.swap.merge import merge
 from bioproxy.config.swap.names import build_names, with_aliases
 from bioproxy.config.swap.notes import STRIDE, Notes, shift
@@ -76,10 +76,11 @@ def read(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
     return found
 
 
-def gather(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
+def gather(sources: Sequence[Source], *, environment: Mapping[str, str], ports: Mapping[str, int] = NO_PORTS) -> Read:
     """As `read`, but problems stay in the notes, so that a loader can add those of its own keys.
 
-    Raises ConfigError only for texts that are no config at all.
+    `ports` are those that models have now, where this is a reload. Raises ConfigError only for texts that are no config
+    at all.
     """
     if not sources:
         raise ConfigError([Problem("no configuration sources found")])
@@ -87,7 +88,7 @@ def gather(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read
     root = _merged(sources, environment, notes)
     notes.root = root
     assert isinstance(root.value, dict)
-    expanded = expand(root.value, notes)
+    expanded = expand(root.value, notes, ports=ports)
     notes.root = expanded.root
     members = expanded.root.value
     assert isinstance(members, dict)
@@ -103,6 +104,7 @@ def gather(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read
         file = replace(file, models=filled)
     config = replace(
         settle(file, notes),
+        ports=expanded.ports,
         own={key: builtins(node) for key, node in own.items()},
         unknown=tuple(notes.unknown),
         warnings=tuple(notes.warnings),

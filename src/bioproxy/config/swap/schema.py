@@ -214,10 +214,12 @@ class SwapConfig(File, frozen=True, kw_only=True):
     Settled: clamps are applied; `groups` and `matrix` moved into `routing.router`, whose `use` is `group` or `matrix`;
     each model has its effective ttl, time-outs and sendLoadingState; preload names IDs. `aliases` maps every other name
     of a local model to its ID. `own` are the top-level keys of bioproxy's own dialect, for `config/load.py`.
-    `unknown` are keys that nobody knows; `warnings` are values that are taken otherwise than they look.
+    `unknown` are keys that nobody knows; `warnings` are values that are taken otherwise than they look. `ports` are the
+    numbers that were given out for `${PORT}`, by model.
     """
 
     aliases: dict[str, str] = {}
+    ports: dict[str, int] = {}
     own: dict[str, Json] = {}
     unknown: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
