@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import caching, proxying
+from bench import caching, proxying, relay_logs, swapping
 from bench.report import page, verdict
 
-PARTS = {"proxying": ("The data plane", proxying.measure), "caching": ("The cache, on a real engine", caching.measure)}
+PARTS = {
+    "proxying": ("The data plane", proxying.measure),
+    "caching": ("The cache, on a real engine", caching.measure),
+    "swapping": ("Many models", swapping.measure),
+    "relay_logs": ("Logs", relay_logs.measure),
+}
 
 
 def main() -> int:

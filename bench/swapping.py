@@ -38,7 +38,7 @@ LENGTH = 10_200  # characters: about 3700 tokens of the demo's vocabulary
 STARTS = 20
 FAKE = Path(__file__).parents[1] / "tests" / "fakes" / "swap_engine.py"
 MODELS = 200
-SMALL = {"path": "/v1/chat/completions", "clients": 16, "each": 400}
+CHAT = "/v1/chat/completions"
 PARTS = ("stop", "save", "start", "swap_restore")
 LOADING = """
 import sys, time
@@ -126,10 +126,9 @@ def conversation() -> list[Row]:
     save = max(one.save for one in back)
     tokens = f"{back[-1].asked.cached} tokens cached, {back[-1].asked.evaluated} evaluated"
     engine = statistics.median(one.asked.first - one.asked.parts["swap"] for one in back)
-    name = "first token, 3700-token conversation, its model swapped in again"
     return [
         Row(
-            name,
+            "first token, 3700-token conversation, its model swapped in again",
             f"{first * 1e3:.0f} ms ({tokens})",
             f"cold {cold * 1e3:.0f} ms",
             f"≤ {cold * 1e2:.0f} ms (1/10)",
@@ -199,34 +198,46 @@ def post(port: int, body: dict[str, Any]) -> None:
 # routing
 
 
-def routing() -> Row:
-    """CPU of a small request among three models, beside the same request to the only engine."""
+def routing() -> list[Row]:
+    """CPU of a small request among three models, beside the same request to the only engine.
+
+    Twice: on a route of which nothing is kept, and as a chat, which here leaves a row in the activity table, a capture
+    and a line in the access log besides.
+    """
     model = {"cmd": f"{shlex.quote(sys.executable)} -m bench.upstream ${{PORT}} 64"}
     models = dict.fromkeys(("bench", "second", "third"), model)
-    spent: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
-        proxies = {
-            "one": stack.enter_context(peers.bioproxy(stack.enter_context(peers.upstream()))),
-            "many": stack.enter_context(serving(models)),
-            "logged": stack.enter_context(serving(models, log={"level": "info"}, logToStdout="none")),
-        }
+        one = stack.enter_context(peers.bioproxy(stack.enter_context(peers.upstream())))
+        many = stack.enter_context(serving(models))
+        logged = stack.enter_context(serving(models, log={"level": "info"}))
+        proxies = {"one": one, "many": many, "logged": logged}
         for port, _ in proxies.values():
-            peers.load(port, path=SMALL["path"], clients=1, each=100)  # starts the model
-        for _ in range(ROUNDS):
-            for name, (port, pid) in proxies.items():
-                cpu, counted = peers.metered(pid, port, **SMALL)
-                if counted["lost"]:
-                    raise AssertionError(f"{name} lost {counted['lost']:.0f} of {counted['requests']:.0f} requests")
-                spent.setdefault(name, []).append(cpu / counted["requests"] * 1e6)
-    median = {name: statistics.median(values) for name, values in spent.items()}
-    added = median["many"] - median["one"]
-    return Row(
-        "CPU that routing among models adds to a small request",
-        f"{added:.0f} µs ({median['many']:.0f} µs in all)",
-        f"one engine {median['one']:.0f} µs; with llama-swap's access log {median['logged']:.0f} µs",
-        "≤ 60 µs",
-        added <= 60,
-    )
+            peers.load(port, path=CHAT, clients=1, each=100)  # starts the model
+        plain = medians(proxies, "/tokenize")
+        chat = medians(proxies, CHAT)
+    rows = []
+    for name, median, more in (
+        ("routing among models adds to a small request", plain, ""),
+        ("… and to a chat, with its activity row and capture", chat, f", {chat['logged']:.0f} µs with the access log"),
+    ):
+        added = median["many"] - median["one"]
+        beside = f"one engine {median['one']:.0f} µs, three models {median['many']:.0f} µs{more}"
+        rows.append(
+            Row(f"CPU that {name}".replace("CPU that …", "…"), f"{added:.0f} µs", beside, "≤ 60 µs", added <= 60)
+        )
+    return rows
+
+
+def medians(proxies: dict[str, tuple[int, int]], path: str) -> dict[str, float]:
+    """CPU microseconds of a request to `path`, for each proxy."""
+    spent: dict[str, list[float]] = {name: [] for name in proxies}
+    for _ in range(ROUNDS):
+        for name, (port, pid) in proxies.items():
+            cpu, counted = peers.metered(pid, port, path=path, clients=16, each=400)
+            if counted["lost"]:
+                raise AssertionError(f"{name} lost {counted['lost']:.0f} of {counted['requests']:.0f} requests")
+            spent[name].append(cpu / counted["requests"] * 1e6)
+    return {name: statistics.median(values) for name, values in spent.items()}
 
 
 # configuration
@@ -296,4 +307,4 @@ def start_seconds(path: Path) -> float:
 
 def measure() -> list[Row]:
     """Every row of the table."""
-    return [*conversation(), ready(), routing(), many_models()]
+    return [*conversation(), ready(), *routing(), many_models()]

@@ -1,8 +1,8 @@
 """An engine that computes nothing, so that only the proxy in front of it is measured.
 
-`python -m bench.upstream PORT SLOTS`: answers what bioproxy asks at attach, a small JSON to a chat request, and with
-`"stream": true` as many events as `max_tokens` says at `x-rate` events a second (0: as fast as they go), each with
-its number, so that a reader sees losses and reordering.
+`python -m bench.upstream PORT SLOTS`: answers what bioproxy asks at attach, a small JSON to a chat request and to
+/tokenize, and with `"stream": true` as many events as `max_tokens` says at `x-rate` events a second (0: as fast as they
+go), each with its number, so that a reader sees losses and reordering.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Upstream(asyncio.Protocol):
             self.transport.write(plain(200, b'{"status":"ok"}'))
         elif self.url == b"/props":
             self.transport.write(plain(200, json.dumps(PROPS).encode()))
-        elif self.url.startswith((b"/v1/chat", b"/plain")):
+        elif self.url.startswith((b"/v1/chat", b"/plain", b"/tokenize")):
             if b'"stream":true' in self.body:
                 self.begin(int(json.loads(self.body)["max_tokens"]))
             else:

@@ -170,8 +170,7 @@ class App:
 
     def access_line(self, text: str) -> None:
         """One line of the access log; past the logging machinery, which costs a request more than the line itself."""
-        if logging.getLogger("bioproxy").isEnabledFor(logging.INFO):
-            self.logbook.proxy_line(logs.info_line(text, times=self.access_times))
+        self.logbook.proxy_line(logs.info_line(text, times=self.access_times))
 
     def many(self, loaded: Loaded, management: Management) -> Fleet:
         """The side of many models."""

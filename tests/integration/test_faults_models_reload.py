@@ -69,17 +69,36 @@ async def test_a_command_that_changes_there_and_back(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_is_taken_out_and_put_back_while_it_serves(tmp_path: Path) -> None:
-    """What runs comes to its end; who comes then gets the next process, and nothing of the first one is left."""
-    async with swap_rig(tmp_path, fakes("a b"), groups=apart("a b")) as rig:
-        held = await rig.ask_held("a")
-        await rig.reload(fakes("b"))
-        await rig.reload(fakes("a b"), groups=apart("a b"))
-        queued = await rig.ask_queued("a")
-        await rig.release("a")
-        assert server(await held) == server(await queued) == "a"
-        assert (await rig.post("/api/models/unload/a")).status == 200
+    """It never had to go: its process, its requests, its log and what is known of its engine are those of before."""
+    models = {"q": {"cmd": f"{sys.executable} {LLAMA} --port ${{PORT}} -np 2 --decode-rate 20"}, "b": fake()}
+    async with swap_rig(tmp_path, models, groups=apart("q b")) as rig:
+        async with rig.stream("q", max_tokens=40, messages=[{"role": "user", "content": "hello"}]) as stream:
+            await stream.head()
+            await stream.event()
+            await rig.reload({"b": fake()})
+            await rig.reload({**models, "z": fake()}, groups=apart("q b z"))
+            status = (await call(rig.ports.admin, "GET", "/status")).json()
+            (found,) = [one for one in status["models"] if one["model"] == "q"]
+            assert found["state"] == "ready"
+            assert found["engine"] is not None
+            assert (await rig.chat("q", max_tokens=2)).status == 200  # beside the stream
+            assert (await stream.rest())[-1] == "[DONE]"
+        assert (await rig.post("/api/models/unload/q")).status == 200
         assert rig.children() == []
-    assert rig.log.starts() == ["a", "a"]
+        assert (await rig.chat("q", max_tokens=2)).status == 200
+        assert len(rig.said("q started")) == 2
+
+
+async def test_a_model_that_is_taken_out_and_put_back_when_it_has_gone(tmp_path: Path) -> None:
+    """And again, with another command, and as it was: each time it is there."""
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        for keys in ({}, OTHER, {}, {}):
+            await rig.reload({"a": fake(**keys), "b": fake()})
+            assert server(await rig.chat("a")) == "a"
+            assert await colour(rig) == ("red" if keys else None)
+            await rig.reload(fakes("b"))
+            assert (await rig.chat("a")).status == 404
+            await rig.until(lambda: not rig.children())
     assert not rig.log.overlap("a a", "a a")
 
 

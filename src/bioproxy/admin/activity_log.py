@@ -7,7 +7,6 @@ answered after it was written, for the store's worker keeps the order.
 
 from __future__ import annotations
 
-from bioproxy.admin.activity_row import row_of
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.admin.captures import Captures
 from bioproxy.events import ActivityAdded, Bus, RequestEnded
@@ -26,7 +25,7 @@ class ActivityLog:
         """One request has ended."""
         if not event.record.metered:
             return
-        identity = self.store.add(row_of(event.record))
+        identity = self.store.add(event.record)
         if event.capture is not None:
             self.captures.add(identity, event.record, event.capture)
         self.bus.publish(ActivityAdded(id=identity))

@@ -2,8 +2,9 @@
 
 The table has llama-swap's columns, so a `store.path` of llama-swap's goes on where it was. SQLite blocks, so one worker
 thread owns the connection, and a question first has everything written that came before it. `add` only takes a number
-and puts the row into a queue; four times a second the worker writes whatever waits in one transaction: a thread that
-is woken for each row would cost a request more than everything else that is done for it.
+and puts the request's record into a queue; four times a second the worker makes rows of what waits and writes them in
+one transaction. A table in memory is not even written before somebody asks: most are never looked at, and what would be
+pruned by then was never made.
 
 Disks fail. A row that cannot be written is lost, counted, and said once; requests go on. A file that cannot be opened
 at all is said at the start, and memory is used instead.
@@ -26,8 +27,9 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from bioproxy.activity import Record
 from bioproxy.admin import activity_sql as sql
-from bioproxy.admin.activity_row import Filters, Page, Row, Stats
+from bioproxy.admin.activity_row import Filters, Page, Row, Stats, row_of
 from bioproxy.errors import BioproxyError
 
 T = TypeVar("T")
@@ -61,7 +63,7 @@ class ActivityStore:
         self.max_age = max_age
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="activity")
         self.lock = threading.Lock()  # over `next`, `scheduled` and `waiting`, which both threads change
-        self.waiting: deque[Row] = deque()
+        self.waiting: deque[tuple[int, Record | Row]] = deque()
         self.scheduled = True  # as `start` will write
         self.closed = False
         self.next = 1
@@ -91,15 +93,17 @@ class ActivityStore:
         except RuntimeError as error:  # the executor's word for "shut down"
             raise BioproxyError("the activity table is closed, for bioproxy is stopping", status=503) from error
 
-    def add(self, row: Row) -> int:
-        """Take a row in; its id. Returns at once."""
+    def add(self, row: Record | Row) -> int:
+        """Take a request's record in (or the row of one); its id. Returns at once."""
         with self.lock:
             identity, self.next = self.next, self.next + 1
-            if self.closed or len(self.waiting) >= MOST_WAITING:
+            if self.closed or (self.path and len(self.waiting) >= MOST_WAITING):
                 self.lost += 1
                 return identity
-            self.waiting.append(replace(row, id=identity))
-            start, self.scheduled = not self.scheduled, True
+            self.waiting.append((identity, row))
+            if not self.path and len(self.waiting) > self.limit:
+                self.waiting.popleft()
+            start, self.scheduled = bool(self.path) and not self.scheduled, True
         if start:
             asyncio.get_running_loop().call_later(PAUSE, self.flush)
         return identity
@@ -159,8 +163,9 @@ class ActivityStore:
         """Write all that waits, in one transaction."""
         with self.lock:
             self.scheduled = False
-            rows = list(self.waiting)
+            taken = list(self.waiting)
             self.waiting.clear()
+        rows = [replace(row_of(one) if isinstance(one, Record) else one, id=identity) for identity, one in taken]
         if not rows:
             return
         try:

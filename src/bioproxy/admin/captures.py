@@ -20,12 +20,11 @@ import msgspec
 from bioproxy import aio
 from bioproxy.activity import Capture, Record
 from bioproxy.engines.usage import decoded
-from bioproxy.wire.shown import shown, without_secrets
+from bioproxy.wire import shown
 
 log = logging.getLogger(__name__)
 
 INLINE = 32 << 10  # bytes of bodies that are kept as they came
-HEADER = 64  # bytes that a header is taken for
 MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
 MOST_PENDING = 4  # times the buffer, in bytes, that may wait to be compressed
 NO_REQUEST_BODY = ("/audio/voices", "/audio/transcriptions", "/images/edits", "/sdapi/v1/img2img")
@@ -34,19 +33,30 @@ NO_RESPONSE_BODY = (
 )  # fmt: skip
 
 
-class Light(msgspec.Struct, frozen=True):
-    """A small capture: what is needed to show it, without the secrets of its headers."""
+class Light(msgspec.Struct, frozen=True, gc=False):
+    """A small capture: what is needed to show it, without secrets, in few objects; there are thousands of them."""
 
     path: str
     status: int
-    capture: Capture
+    request_headers: bytes
+    request_body: bytes
+    response_headers: bytes
+    response_body: bytes
 
     @property
     def size(self) -> int:
-        """About the bytes that it takes."""
-        one = self.capture
-        headers = len(one.request_headers) + len(one.response_headers)
-        return len(one.request_body) + len(one.response_body) + HEADER * headers
+        """The bytes that it takes."""
+        heads = len(self.request_headers) + len(self.response_headers)
+        return heads + len(self.request_body) + len(self.response_body)
+
+    def capture(self) -> Capture:
+        """The capture again."""
+        return Capture(
+            request_headers=shown.unpacked(self.request_headers),
+            request_body=self.request_body,
+            response_headers=shown.unpacked(self.response_headers),
+            response_body=self.response_body,
+        )
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +106,7 @@ class Captures:
             return
         size = len(capture.request_body) + len(capture.response_body)
         if size <= INLINE and not encoding_of(capture):
-            light = Light(record.req_path or record.path, record.status, lightened(capture))
+            light = light_of(record.req_path or record.path, record.status, capture)
             self.keep(identity, light, light.size)
         elif self.waiting_bytes + size > MOST_PENDING * self.limit:
             self.skip(identity, size)
@@ -181,27 +191,29 @@ def size_of(packed: bytes | Light) -> int:
     return packed.size if isinstance(packed, Light) else len(packed)
 
 
-def lightened(capture: Capture) -> Capture:
-    """A capture without what lets somebody in."""
-    return Capture(
-        request_headers=without_secrets(capture.request_headers),
-        request_body=capture.request_body,
-        response_headers=without_secrets(capture.response_headers),
-        response_body=capture.response_body,
+def light_of(path: str, status: int, capture: Capture) -> Light:
+    """A capture as it is kept where it is small."""
+    return Light(
+        path,
+        status,
+        shown.packed(capture.request_headers),
+        capture.request_body,
+        shown.packed(capture.response_headers),
+        capture.response_body,
     )
 
 
 def unpacked(identity: int, packed: bytes | Light) -> bytes:
     """The JSON of one that is kept."""
     if isinstance(packed, Light):
-        return msgspec.json.encode(kept(identity, packed.path, packed.status, packed.capture))
+        return msgspec.json.encode(kept(identity, packed.path, packed.status, packed.capture()))
     return msgspec.json.encode(msgspec.msgpack.decode(zlib.decompress(packed), type=Kept))
 
 
 def kept(identity: int, path: str, status: int, capture: Capture) -> Kept:
     """What of a capture may be kept, readable where it can be made so."""
     body: bytes | None = None
-    headers = shown(capture.response_headers)
+    headers = shown.shown(capture.response_headers)
     if status == 200 and not path.endswith(NO_RESPONSE_BODY):
         body = capture.response_body
         if encoding := encoding_of(capture):
@@ -212,7 +224,7 @@ def kept(identity: int, path: str, status: int, capture: Capture) -> Kept:
     return Kept(
         id=identity,
         req_path=path,
-        req_headers=shown(capture.request_headers),
+        req_headers=shown.shown(capture.request_headers),
         req_body=None if path.endswith(NO_REQUEST_BODY) else capture.request_body,
         resp_headers=headers,
         resp_body=body,

@@ -19,6 +19,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.assembly.plan import ModelPlan, Plan, different, make_plan, slug
+from bioproxy.assembly.retired import Parts, Retired
 from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_command
@@ -91,7 +92,7 @@ class Fleet:
         self.register = Register(state / "engines.json", variable=MARK)
         self.plan = make_plan(self.config, self.swap, slot_folder=self.folder)
         self.stations: dict[str, Station] = {}
-        self.retired: list[Station] = []  # of models that a reload changed or removed
+        self.retired = Retired(logbook)
         self.units: dict[str, Unit] = {}
         self.swept = asyncio.Event()  # what an earlier run left is gone
         self.prepare(self.plan, self.read_own(self.plan))
@@ -179,7 +180,7 @@ class Fleet:
         station.attachment.expect_pid = lambda: unit.pid
         station.on_stuck = partial(self.stuck, unit)
         if one.id in self.stations:
-            self.retired.append(self.stations[one.id])
+            self.retired.replace(self.stations[one.id])
         self.stations[one.id], self.units[one.id] = station, unit
 
     async def make_way(self, containers: Sequence[Container]) -> None:
@@ -249,7 +250,7 @@ class Fleet:
     def refuse(self, error: BioproxyError) -> None:
         """The shutdown began: whoever waits gets `error`."""
         self.supervisor.refuse(error)
-        for station in (*self.retired, *self.stations.values()):
+        for station in (*self.retired.stations, *self.stations.values()):
             station.gate.refuse(error)
 
     async def last_save(self) -> None:
@@ -258,7 +259,7 @@ class Fleet:
     async def stop(self) -> None:
         """Stop every model, what pays saved first."""
         await self.supervisor.close(STOP_LIMIT + self.config.kv.save_timeout)
-        stations = [*self.retired, *self.stations.values()]
+        stations = [*self.retired.stations, *self.stations.values()]
         await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in stations))
         for peer in self.peers.values():
             await peer.pool.close()
@@ -294,17 +295,20 @@ class Fleet:
         """Take over another configuration: models that did not change run on. The keys of those that did."""
         assert loaded.swap is not None
         changed = different(self.plan.models, plan.models)
+        for one in plan.models.values():
+            if one.id not in self.stations and (parts := self.retired.take_back(one)) is not None:
+                self.plan.models[one.id], self.stations[one.id], self.units[one.id] = parts
+                self.own.update({one.id: parts.station.catalogue} if one.prefixes else {})
         for name in own:
             if not self.is_new(plan.models[name]):
                 await self.own[name].replace(plan.models[name].prefixes)
-        await self.bury_retired()
+        lives = self.supervisor.lives.values()
+        await self.retired.bury(lives, deadline=config.kv.save_timeout, present=plan.models)
         self.config, self.swap = config, loaded.swap
         self.prepare(plan, own)
         for name in self.plan.models.keys() - plan.models.keys():
-            self.retired.append(self.stations.pop(name))
-            del self.units[name]
+            self.retired.remove(Parts(self.plan.models[name], self.stations.pop(name), self.units.pop(name)))
             self.own.pop(name, None)
-            self.logbook.forget(name)
         self.plan = plan
         for station in self.stations.values():
             station.configure(config)
@@ -313,13 +317,6 @@ class Fleet:
         )
         self.connect()
         return [f"models.{name}" for name in changed]
-
-    async def bury_retired(self) -> None:
-        """Let go of stations whose last process has ended."""
-        used = [life.unit.equipment for life in self.supervisor.lives.values()]
-        over = [station for station in self.retired if station not in used]
-        self.retired = [station for station in self.retired if station in used]
-        await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in over))
 
     # what others ask
 

@@ -19,6 +19,7 @@ FLAG = re.compile(rf"(?<!\S)((?:--?(?:[\w-]*[-_])?(?:{WORDS})|-hft)(?:\s+|=)){VA
 VARIABLE = re.compile(rf"\b([A-Z0-9_]*(?:{WORDS})[A-Z0-9_]*=){VALUE}")
 HEADER = re.compile(r"(\b(?:authorization:\s*)?bearer\s+)[^\s\"']+", re.IGNORECASE)
 PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)", re.IGNORECASE)
+SHORTEST = 6  # characters; what is shorter would hide words
 ENVIRONMENT = re.compile(rf"([A-Z0-9_]*(?:{WORDS})[A-Z0-9_]*=).+", re.IGNORECASE | re.DOTALL)
 
 
@@ -37,3 +38,19 @@ def masked_environment(variables: Iterable[str]) -> list[str]:
 def masked_url_password(text: str) -> str:
     """A text without the passwords of URLs in it."""
     return PASSWORD.sub(rf"\g<1>{MASK}", text)
+
+
+def secrets_in(command: str, variables: Iterable[str]) -> list[str]:
+    """The values that would be masked in a command and its `NAME=value` variables, the longest first."""
+    patterns = (FLAG, VARIABLE, HEADER, PASSWORD)
+    matches = [match for pattern in patterns for match in pattern.finditer(command)]
+    matches += [match for variable in variables if (match := ENVIRONMENT.fullmatch(variable))]
+    values = {match.group(0)[len(match.group(1)) :].strip("\"'") for match in matches}
+    return sorted((value for value in values if len(value) >= SHORTEST), key=len, reverse=True)
+
+
+def masked_text(text: str, secrets: Iterable[str]) -> str:
+    """What a program said, without `secrets`, wherever they stand, and without what looks like one."""
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return masked_command(text)

@@ -36,7 +36,7 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "dialect", "envelope", "id", "principal", "record", "reply", "request", "responder", "route",
+        "body", "dialect", "envelope", "fields", "id", "principal", "record", "reply", "request", "responder", "route",
         "streaming", "tail", "target", "task",
     )  # fmt: skip
 
@@ -53,6 +53,7 @@ class Exchange:
         self.envelope = False  # errors look as llama-swap's do
         self.tail = Tail()
         self.reply: Headers = []  # the headers of the engine's answer
+        self.fields: dict[bytes, bytes] = {}  # the same: lower-case name to first value
         self.streaming = False  # the answer is, or will be, an event stream: faults become events
         self.record = Record(
             id=self.id,
@@ -134,7 +135,13 @@ class Exchange:
 
     def replied(self, name: bytes) -> str:
         """The value of a header of the engine's answer; "" where it has none."""
-        return next((value.decode("latin-1") for key, value in self.reply if key.lower() == name), "")
+        return self.fields.get(name, b"").decode("latin-1")
+
+    def answered(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
+        """The engine answers, with this status and these headers."""
+        self.record.status = status
+        self.reply[:] = headers
+        self.fields = fields
 
     def capture(self) -> Capture | None:
         """Request and answer in full, where that was asked for and they are not too large."""

@@ -192,8 +192,7 @@ class Inference:
         events = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
         if response.status == 503 or (exchange.responder.started and not (events and response.status == 200)):
             return self.refused(response, await response.read())
-        exchange.record.status = response.status
-        exchange.reply[:] = response.headers
+        exchange.answered(response.status, response.headers, response.fields)
         exchange.streaming = events
         if not events:
             self.keepalive.stop()
@@ -215,8 +214,7 @@ class Inference:
             self.engine.attachment.lose("loading", "it answered a request with 503, loading its model")
             self.engine.attachment.suspect("it answered 503, loading")
             return False
-        self.exchange.record.status = response.status
-        self.exchange.reply[:] = response.headers
+        self.exchange.answered(response.status, response.headers, response.fields)
         if self.exchange.responder.started:
             message = error_text(body) or f"the engine answered {response.status}"
             self.exchange.fail(EngineUnavailable(message, status=response.status), "engine_error")

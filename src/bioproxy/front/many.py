@@ -11,6 +11,7 @@ gate: a slot action in the middle of somebody's answer corrupts it, whichever wa
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -54,6 +55,7 @@ ENDPOINTS: dict[tuple[str, str], Route] = {
     ("GET", "/models"): LIST,
     **{("GET", path): HEALTH for path in ("/health", "/v1/health", "/wol-health", "/livez", "/readyz")},
 }
+LINES = logging.getLogger("bioproxy.access")  # of this level are the lines of the access log
 TEXT: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
 JSON_TYPE = (b"Content-Type", b"application/json")
 
@@ -164,13 +166,13 @@ class ManyModels:
 
     def ended(self, exchange: Exchange, client: str) -> None:
         """Write the access log's line, as llama-swap's users know it."""
-        if self.write_line is None:
+        if self.write_line is None or not LINES.isEnabledFor(logging.INFO):
             return
         request, record = exchange.request, exchange.record
         line = access_line(
             client=client,
             method=request.method,
-            path=request.path,
+            path=record.path,
             status=record.status,
             size=record.bytes_out,
             agent=(request.header(b"user-agent") or b"").decode("latin-1"),

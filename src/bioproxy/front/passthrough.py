@@ -38,8 +38,7 @@ async def free(exchange: Exchange, engine: Engine, headers: Headers, body: bytes
 
 async def answer(exchange: Exchange, response: Response) -> None:
     """Relay an answer; the engine's work ends when the client leaves."""
-    exchange.record.status = response.status
-    exchange.reply[:] = response.headers
+    exchange.answered(response.status, response.headers, response.fields)
     try:
         if response.status == 101:
             await tunnel(response, exchange.responder)

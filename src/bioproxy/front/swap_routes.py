@@ -101,7 +101,9 @@ def build() -> Router[ModelRoute]:
 
 
 ROUTER = build()
-EXACT = {("POST", path): ROUTER.exact[path]["POST"] for path in (*COMPUTING, *OTHER_COMPUTING)}
+EXACT = {  # without a walk through the router
+    ("POST", path): ROUTER.exact[path]["POST"] for path in (*COMPUTING, *OTHER_COMPUTING, *COUNTING, *OTHER_COUNTING)
+}
 
 
 def find(request: Request) -> ModelRoute | NotAllowed | None:

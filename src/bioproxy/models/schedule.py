@@ -247,8 +247,8 @@ class Schedule:
         self.forgive(record, now)
         if changed:
             self.send_away(record, "reload", now)
-        elif back:  # it goes all the same: what belonged to its process was let go of
-            record.leaving = "reload"
+        elif back:
+            record.leaving = None
 
     def remove(self, record: Record, now: float) -> None:
         """Forget a model, its process first if there is one."""

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bioproxy import aio
+from bioproxy.config.masking import masked_text, secrets_in
 from bioproxy.engines.process import Exit, Process, ProcessStatistics
 from bioproxy.errors import ModelFailed
 from bioproxy.models import command
@@ -177,7 +178,7 @@ class Unit:
         try:
             pid = await self.process.start()
         except Exception as error:
-            shown = " ".join(self.launch.words)[:LONGEST_LINE]
+            shown = self.masked(" ".join(self.launch.words))[:LONGEST_LINE]
             raise ModelFailed(f"failed to start command '{shown}': {error}") from error
         self.on_pid(pid)
         await self.wait_healthy()
@@ -219,7 +220,7 @@ class Unit:
                 await aio.finish([healthy])
         if self.ended.done():
             await self.equipment.detach("its process ended")
-            raise Died(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
+            raise Died(f"upstream command exited prematurely: {self.farewell()}")
         if seen := healthy.result():
             await self.equipment.detach("its health check timed out")
             await self.process.stop(grace=FAILED_GRACE)
@@ -236,7 +237,7 @@ class Unit:
                 await aio.finish([attaching])
         if self.ended.done():
             await self.equipment.detach("its process ended")
-            raise Died(f"upstream command exited prematurely: {self.ended.result().reason}{self.last_words()}")
+            raise Died(f"upstream command exited prematurely: {self.farewell()}")
         return attaching.result()
 
     async def wait_ended(self) -> Exit:
@@ -248,7 +249,7 @@ class Unit:
         """It ended by itself: let go of it, and tell how."""
         assert self.ended is not None
         await self.equipment.detach("its process ended")
-        return f"{self.ended.result().reason}{self.last_words()}"
+        return self.farewell()
 
     async def stop(self, *, grace: float, save: float) -> Stopped:
         """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds."""
@@ -290,10 +291,20 @@ class Unit:
             await self.process.stop(grace=0.0)
             await stopper.stop(grace=1.0)
 
+    def farewell(self) -> str:
+        """How it ended, and what it said."""
+        assert self.ended is not None
+        return self.masked(self.ended.result().reason) + self.last_words()
+
     def last_words(self) -> str:
         """The last lines of the engine's log, for the error that a client sees."""
-        lines = [line[:LONGEST_LINE] for line in self.process.tail.lines() if line.strip()]
-        return "; last lines of its log:\n" + "\n".join(lines[-LAST_LINES:]) if lines else ""
+        lines = [line for line in self.process.tail.lines() if line.strip()][-LAST_LINES:]
+        shown = [self.masked(line)[:LONGEST_LINE] for line in lines]
+        return "; last lines of its log:\n" + "\n".join(shown) if shown else ""
+
+    def masked(self, text: str) -> str:
+        """`text` for a client: without the keys and tokens that this model was given, which engines like to print."""
+        return masked_text(text, secrets_in(" ".join(self.launch.words), self.launch.environment))
 
 
 async def either(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:

@@ -73,6 +73,8 @@ class Tail:
 
     def trim(self) -> None:
         """Forget all but the last 16 KiB."""
+        if len(self.pieces) == 1 and self.held <= KEPT:
+            return
         last = b"".join(self.pieces)[-KEPT:]
         self.pieces = [last]
         self.forgotten += self.held - len(last)

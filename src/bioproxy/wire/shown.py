@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 REDACTED = "[REDACTED]"
+HIDDEN = REDACTED.encode()
 SECRET = frozenset({"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "Api-Key"})
 SECRET_BYTES = frozenset(name.lower().encode() for name in SECRET)
 
 
-def without_secrets(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
-    """The same headers in their order, with `[REDACTED]` for what lets somebody in: for whoever keeps them."""
-    return tuple((name, REDACTED.encode() if name.lower() in SECRET_BYTES else value) for name, value in headers)
+def packed(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers in their order as one piece, with `[REDACTED]` for what lets somebody in: for whoever keeps thousands."""
+    return b"\n".join([name + b":" + (HIDDEN if name.lower() in SECRET_BYTES else value) for name, value in headers])
+
+
+def unpacked(piece: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that `packed` made one piece of."""
+    return tuple((name, value) for name, _, value in (line.partition(b":") for line in piece.split(b"\n") if line))
 
 
 def shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
