@@ -290,10 +290,13 @@ class App:
                 loaded.config, **{name: getattr(self.config, name) for name in (key.split(".")[0] for key in late)}
             )
             taken = self.side.prepare_reload(loaded, config)
-            if self.tls is not None and loaded.config.tls_cert_file:
-                renew(self.tls, loaded.config.tls_cert_file, loaded.config.tls_key_file)
+            secure = self.tls if loaded.config.tls_cert_file else None
+            if secure is not None:
+                tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file)  # a trial: templates may be broken
             if any(key.split(".")[0] == "prefixes" for key in changed):
                 await self.catalogue.replace(prefix_paths(loaded.config))
+            if secure is not None:
+                renew(secure, loaded.config.tls_cert_file, loaded.config.tls_key_file)
         except ConfigError as error:
             self.reload_error = error.message
             self.bus.publish(ConfigReloaded(error=error.message))

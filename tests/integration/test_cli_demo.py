@@ -13,7 +13,7 @@ from fakes.real_engine import MODELS, needs_real_engine
 from support.command import run, serving
 from support.http import call
 
-pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real_engine, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ async def test_it_goes_on_serving_on_free_ports(tmp_path: Path) -> None:
             taken.bind(("127.0.0.1", 8088))
             taken.listen()
         async with serving(tmp_path, "demo", XDG_CACHE_HOME=str(MODELS)) as served:
-            line = await served.out("/v1/chat/completions", seconds=80)
+            line = await served.out("/v1/chat/completions", seconds=250)
             port = int(line.partition("localhost:")[2].partition("/")[0])
             assert port != 8088
             body = {"messages": [{"role": "user", "content": "@demo What is a grant?"}], "max_tokens": 4}

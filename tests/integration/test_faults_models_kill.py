@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.models.unit import MARK
 from support.swap_client import server
 from support.swap_models import engine_words, fake, fakes
@@ -61,7 +62,7 @@ async def test_a_start_after_a_kill(state: str, tmp_path: Path) -> None:
         rig.ask("a", **({"hold": 0} if state == "held" else {}))
         await rig.until_event({"starting": "listening", "held": "held"}.get(state, "end"), "a")
         if state == "stopping":
-            rig.asked.append(asyncio.ensure_future(rig.post("/api/models/unload/a")))
+            rig.asked.append(aio.spawn(rig.post("/api/models/unload/a"), name="unload"))
         elif state == "mid-swap":
             rig.ask("b")
         if state in {"stopping", "mid-swap"}:
@@ -77,7 +78,7 @@ async def test_a_start_after_a_kill(state: str, tmp_path: Path) -> None:
     assert not rig.log.overlap("a a", "a a")
 
 
-@pytest.mark.parametrize("words", ["", "--ignore-sigterm --fork-child --setsid --deaf-child"])
+@pytest.mark.parametrize("words", ["", "--slow-stop 0.7 --fork-child --setsid"])
 async def test_the_next_start_ends_an_engine_that_nobody_watches(words: str, tmp_path: Path) -> None:
     """Killed with its shim, behind a shell; it holds the port, and a request that comes at once waits for that."""
     async with swap_rig(tmp_path, {"a": behind_a_shell(tmp_path, words)}) as rig:

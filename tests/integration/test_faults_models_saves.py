@@ -47,12 +47,9 @@ async def state(rig: Rig) -> Json:
     [
         {"save": "full"},
         {"save": "short"},
-        {"save": "lost"},
         {"save_seconds": 60},
         {"die": "save"},
         {"answer": "hang", "paths": ["/slots/0"]},
-        {"answer": "close", "paths": ["/slots/0"]},
-        {"answer": "garbage", "paths": ["/slots/0"]},
     ],
     ids=lambda fault: "-".join(map(str, fault.values())),
 )

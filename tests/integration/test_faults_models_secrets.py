@@ -19,7 +19,10 @@ SECRET = "s3cret-of-the-operator"
 
 def says(text: str, **keys: Json) -> Json:
     """A program that says something and ends."""
-    return {"cmd": f"{shlex.join([sys.executable, '-I', '-c', f'print({text!r}); raise SystemExit(3)'])} ${{PORT}}", **keys}
+    return {
+        "cmd": f"{shlex.join([sys.executable, '-I', '-c', f'print({text!r}); raise SystemExit(3)'])} ${{PORT}}",
+        **keys,
+    }
 
 
 async def test_a_command_that_cannot_be_run(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -75,16 +76,19 @@ class Gear:
 
 
 class UnitRig:
-    """The unit, its gear, and what lives of its processes."""
+    """The unit, its gear, and what lives of its processes.
 
-    def __init__(self, folder: Path, words: str = "", **keys: Any) -> None:
+    `words` are flags of the fake engine; a `program` in Python, in which PORT is its port, stands for it.
+    """
+
+    def __init__(self, folder: Path, words: str = "", *, program: str = "", **keys: Any) -> None:
         self.ports = Ports()
         port = self.ports.models
         self.log = EventLog(folder / "events.jsonl")
         text = engine_words(self.log.path, words).replace("${PORT}", str(port)).replace("${MODEL_ID}", "a")
-        command = keys.pop("command", text)
+        command = (sys.executable, "-I", "-S", "-c", f"PORT = {port}\n{program}") if program else tuple(split(text))
         url = f"http://127.0.0.1:{port}"
-        self.launch = Launch(model="a", words=tuple(split(command)), url=url, host="127.0.0.1", port=port, **keys)
+        self.launch = Launch(model="a", words=command, url=url, host="127.0.0.1", port=port, **keys)
         self.gear = Gear(url)
         self.mark = uuid.uuid4().hex
         self.pids: list[int] = []

@@ -77,7 +77,7 @@ def test_a_broken_file_stops_nobody(content: bytes, register: Register) -> None:
 
 
 @pytest.mark.parametrize("session", [False, True])
-def test_what_carries_the_token_is_stopped(session: bool, register: Register, spawn: Spawn) -> None:  # noqa: FBT001
+def test_what_carries_the_token_is_stopped(session: bool, register: Register, spawn: Spawn) -> None:
     """Whatever its pid: a grandchild in a session of its own is found by its environment."""
     engine = spawn(token="gone/a", session=session)
     left_by_another(register, noted(2**22 + 1, ticks=None))

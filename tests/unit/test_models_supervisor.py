@@ -130,6 +130,23 @@ async def test_reloads_do_not_put_off_what_has_to_go() -> None:
     await machine.end()
 
 
+async def test_what_has_to_go_for_another_command_goes_though_it_was_taken_out_and_put_back() -> None:
+    """Its process is not the one that is configured."""
+    machine = Machine("a")
+    hold = await machine.supervisor.hold("a", timeout=5.0)
+    changed = [msgspec.structs.replace(one, launch="another") for one in machine.settings]
+    old, new = machine.units["a"], cast("dict[str, Unit]", {"a": Standin("a")})
+    for settings, units in ((changed, new), ([], {}), (changed, new)):
+        machine.supervisor.configure(settings, units, rules=machine.rules, max_wait=30.0)
+    hold.release()
+    await turns(20)
+    assert not old.alive
+    again = await machine.supervisor.hold("a", timeout=5.0)
+    assert again.unit is new["a"]
+    again.release()
+    await machine.supervisor.close(5.0)
+
+
 async def test_a_shorter_grace_counts() -> None:
     """An unload with less grace than a reload gave ends the model earlier."""
     machine = Machine("a")

@@ -121,7 +121,7 @@ async def test_a_request_that_was_taken_back(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_again_at_each_await(busy: bool, machine: Machine) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_again_at_each_await(busy: bool, machine: Machine) -> None:
     """With and without another model's request in between, for which it has to wait."""
     for at in range(5):
         hold = await recalled(machine)

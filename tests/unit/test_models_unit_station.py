@@ -15,7 +15,7 @@ from support.station_rig import LONG, StationRig, station_rig
 
 
 async def at_each_await(rig: StationRig, name: str) -> int:
-    """Begin a life, cancel `attach`, `save` or `detach` at one await after the other, and let go; how many there are."""
+    """Begin a life, cancel `attach`, `save` or `detach` at one await after the other, let go each time; how many."""
     for at in range(60):
         if name == "attach":
             was_cut = await cut(rig.begin(), at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, TypeAlias
 
 from bioproxy import aio
@@ -23,7 +24,7 @@ class FleetModels:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.speeds = SpeedBook()
-        self.loads: set[asyncio.Task[None]] = set()
+        self.loads: dict[str, asyncio.Task[None]] = {}  # under way, by model
         fleet.bus.subscribe(RequestEnded, lambda event: self.speeds.note(event.record))
 
     def running(self) -> Json:
@@ -62,16 +63,21 @@ class FleetModels:
         return found
 
     async def load(self, name: str) -> None:
-        """Have a model loaded. It goes on where nobody waits for it any more: that somebody asked for it counts."""
-        work = self.fleet.supervisor.load(self.resolve(name), timeout=self.fleet.config.queue_timeout)
-        task = aio.spawn(work, name=f"load of {name}")
-        self.loads.add(task)
-        task.add_done_callback(self.loaded)
+        """Have a model loaded. It goes on where nobody waits for it any more: that somebody asked for it counts.
+
+        Once, however many ask: nothing bounds how many may wait for that.
+        """
+        model = self.resolve(name)
+        task = self.loads.get(model)
+        if task is None:
+            work = self.fleet.supervisor.load(model, timeout=self.fleet.config.queue_timeout)
+            self.loads[model] = task = aio.spawn(work, name=f"load of {model}")
+            task.add_done_callback(partial(self.loaded, model))
         await asyncio.shield(task)
 
-    def loaded(self, task: asyncio.Task[None]) -> None:
+    def loaded(self, model: str, task: asyncio.Task[None]) -> None:
         """A load has ended; the model's state says how, where its caller has left."""
-        self.loads.discard(task)
+        del self.loads[model]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("%s failed: %s", task.get_name(), error)
 

@@ -157,7 +157,7 @@ def version(command: Command) -> int:
 
 def demo_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `demo`."""
-    parser.add_argument("--once", action="store_true", help="end after the table instead of serving on")
+    parser.add_argument("--once", action="store_true", help="end after the tables instead of serving on")
 
 
 def config_flags(parser: argparse.ArgumentParser) -> None:

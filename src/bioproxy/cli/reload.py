@@ -50,7 +50,7 @@ class Reloader:
             except BioproxyError as error:
                 log.error("failed to reload config: %s; nothing was changed", error.message)  # noqa: TRY400 - the sentence does
             except Exception:  # the old configuration is in force, and the next reload may be better
-                log.exception("reload failed")
+                log.exception("failed to reload config")
 
 
 def sources(loaded: Loaded) -> tuple[str, ...]:

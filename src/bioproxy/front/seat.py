@@ -53,6 +53,7 @@ class Seat(Protocol):
         """The engine was lost before it answered anything; whether try number `attempt` + 1 makes sense."""
 
 
+TIMED_OUT = 504
 ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
 
 
@@ -163,8 +164,13 @@ class OfModel:
             self.hold.release(tool_calls=any(mark in tail for mark in TOOL_CALLS))
             self.hold = None
 
-    async def lost(self, error: BioproxyError, attempt: int) -> bool:  # noqa: ARG002 - a Seat's signature
-        """Once more, with the model's next process if this one is gone; not where we stopped it ourselves."""
+    async def lost(self, error: BioproxyError, attempt: int) -> bool:
+        """Once more, with the model's next process if this one is gone; not where we stopped it ourselves.
+
+        Nor after a time-out: the engine may be at it still, and the client has waited long enough.
+        """
+        if error.status == TIMED_OUT:
+            return False
         await self.supervisor.confirm(self.model)
         return attempt == 1 and self.hold is not None and not self.hold.cut
 

@@ -5,6 +5,10 @@ No shell reads a `cmd`, so it is split here as one would split it. If it runs ll
 it has one; nothing else of it changes. Right behind the name, because there it is an argument of that program whatever
 follows: in `sh -c "llama-server -m x.gguf | tee log"` the end of the words belongs to `tee`.
 
+The name counts only where a program's name stands: as the command, or as the first argument of a command that we do not
+know (`my-wrapper llama-server`). In `vllm serve /models/llama-server` it is a folder, and a flag that vLLM does not
+know would keep it from starting; where it cannot be told, nothing is added.
+
 A container sees other folders than we do. Nothing is added to such a command; where it names a slot folder itself and
 a volume shows that folder to us, the two names of it are known, and that is all that is needed.
 
@@ -24,7 +28,18 @@ import msgspec
 FLAG = "--slot-save-path"
 VARIABLE = "LLAMA_ARG_SLOT_SAVE_PATH"
 SERVER = re.compile(r"llama-server([-_.]\S*)?")
-SCRIPT_SERVER = re.compile(r"(?:^|[\s;&|('\"])((?:[^\s;&|'\"]*/)?llama-server(?:[-_.][^\s;&|'\"]*)?)(?=[\s'\"]|$)")
+DATA = re.compile(r".*\.(log|gguf|bin|txt|json|ya?ml|jinja2?|conf|cfg|ini|toml|sock|pid|md|service)", re.IGNORECASE)
+MODULE = "bioproxy.engines.embedded"
+TWO_WORDS = frozenset({("llama", "serve"), ("bioproxy", "engine")})
+WRAPPERS = frozenset({
+    "env", "taskset", "nice", "ionice", "nohup", "numactl", "stdbuf", "time", "timeout", "setsid", "chrt", "sudo",
+    "doas", "systemd-run", "prlimit", "exec", "unbuffer",
+})  # fmt: skip
+INTERPRETER = re.compile(r"python[\d.]*")
+PASSED = re.compile(r"-.*|\w+=.*|[\d.,:x-]+[smhd]?")  # options, variables, numbers: what stands before what is wrapped
+MENTION = frozenset({"echo", "printf", "cat", "tail", "ls", "rm", "which", "type", "pkill", "killall", "pgrep", "ssh"})
+KEYWORDS = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{"})
+SCRIPT = re.compile(r"""(?P<end>[;&|()\n]+)|(?P<word>(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s;&|()"'\\])+)|.""", re.DOTALL)
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
 CONTAINERS = frozenset({"docker", "podman", "nerdctl"})
 CONTINUED = re.compile(r"\\\r?\n")
@@ -75,41 +90,86 @@ def prepare(words: Sequence[str], *, folder: str, environment: Sequence[str] = (
     if at is not None:
         return Prepared((*words[:at], FLAG, folder, *words[at:]), added=True, folders=Folders(folder, folder))
     script = script_at(words)
-    if script is None:
+    place = None if script is None else place_in(words[script])
+    if script is None or place is None:
         return plain
     text = words[script]
-    found = SCRIPT_SERVER.search(text)
-    if found is None:
-        return plain
-    changed = f"{text[: found.end(1)]} {FLAG} {shlex.quote(folder)}{text[found.end(1) :]}"
+    changed = f"{text[:place]} {FLAG} {shlex.quote(folder)}{text[place:]}"
     return Prepared((*words[:script], changed, *words[script + 1 :]), added=True, folders=Folders(folder, folder))
 
 
 def named(words: Sequence[str]) -> bool:
     """Whether a slot folder stands in the command already, in a script inside it too."""
-    return any(FLAG in word for word in words)
+    return any(FLAG in word or f"{VARIABLE}=" in word for word in words)
+
+
+def places(words: Sequence[str]) -> tuple[int, ...]:
+    """Where a program's name may stand: behind what wraps it, or as the first argument of a command not known to us."""
+    place = 0
+    while place < len(words) and wraps(words[place]):
+        place += 1
+        while place < len(words) and PASSED.fullmatch(words[place]):
+            place += 1
+    known = basename(words[place]) if place < len(words) else ""
+    return (place,) if known in SHELLS or known in MENTION else (place, place + 1)
 
 
 def program_at(words: Sequence[str]) -> int | None:
     """The index behind the words that name a llama-server (`llama-server`, `llama serve`); None where none does."""
-    for index, word in enumerate(words):
-        name = basename(word)
-        if SERVER.fullmatch(name):
-            return index + 1
-        following = words[index + 1] if index + 1 < len(words) else ""
-        if (name, following) in {("llama", "serve"), ("bioproxy", "engine"), ("-m", "bioproxy.engines.embedded")}:
-            return index + 2
+    return next((behind for place in places(words) if (behind := server_at(words, place))), None)
+
+
+def wraps(word: str) -> bool:
+    """Whether a program runs the one that follows."""
+    return basename(word) in WRAPPERS or INTERPRETER.fullmatch(basename(word)) is not None
+
+
+def server_at(words: Sequence[str], place: int) -> int:
+    """The index behind a llama-server's name that begins at `place`; 0 where none does."""
+    if place >= len(words):
+        return 0
+    name, following = basename(words[place]), words[place + 1] if place + 1 < len(words) else ""
+    if SERVER.fullmatch(name) and not DATA.fullmatch(name):
+        return place + 1
+    if (name, following) in TWO_WORDS:
+        return place + 2
+    return place + 1 if words[place] == MODULE and words[place - 1] == "-m" else 0
+
+
+def place_in(script: str) -> int | None:
+    """Where in a shell's script the arguments of a llama-server begin; None where none is run."""
+    words: list[str] = []
+    ends: list[int] = []
+    for found in [*SCRIPT.finditer(script), None]:
+        if found is not None and found["word"]:
+            words.append(re.sub(r"[\"']|\\(?=.)", "", found["word"]))
+            ends.append(found.end())
+        elif found is None or found["end"]:
+            start = next((at for at, word in enumerate(words) if word not in KEYWORDS and not is_variable(word)), 0)
+            behind = program_at(words[start:])
+            if behind is not None and not words[start].startswith("#"):
+                return ends[start + behind - 1]
+            words, ends = [], []
+        elif found[0] in "\"'":  # not closed: no shell would run this
+            return None
     return None
+
+
+def is_variable(word: str) -> bool:
+    """Whether a word of a script sets a variable."""
+    name, equals, _ = word.partition("=")
+    return bool(equals) and name.isidentifier()
 
 
 def script_at(words: Sequence[str]) -> int | None:
     """The index of the script in `sh -c SCRIPT`; None where there is no such thing."""
-    for index, word in enumerate(words[:-1]):
-        if basename(word) in SHELLS:
-            for later in range(index + 1, len(words) - 1):
-                option = words[later]
-                if option.startswith("-") and not option.startswith("--") and option.endswith("c"):
-                    return later + 1
+    shell = next((place for place in places(words) if place < len(words) and basename(words[place]) in SHELLS), None)
+    if shell is None:
+        return None
+    for later in range(shell + 1, len(words) - 1):
+        option = words[later]
+        if option.startswith("-") and not option.startswith("--") and option.endswith("c"):
+            return later + 1
     return None
 
 
@@ -143,18 +203,22 @@ def option(words: Sequence[str], flag: str) -> str:
 
 
 def volumes(words: Sequence[str]) -> list[tuple[str, str]]:
-    """The folders that a container shares with us: (here, there), from `-v`, `--volume` and `--mount type=bind`."""
+    """The folders that a container shares with us: (here, there), from `-v`, `--volume` and `--mount type=bind`.
+
+    Without those that it may only read.
+    """
     found = []
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         given = value if equals else (words[index + 1] if index + 1 < len(words) else "")
         if name in {"-v", "--volume"} and ":" in given:
-            source, target, *_ = given.split(":")
-            found.append((source, target))
+            source, target, *options = given.split(":")
+            if "ro" not in ",".join(options).split(","):
+                found.append((source, target))
         elif name == "--mount":
             parts = dict(part.partition("=")[::2] for part in given.split(","))
             source = parts.get("source") or parts.get("src") or ""
             target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
-            if parts.get("type") == "bind" and source and target:
+            if parts.get("type") == "bind" and source and target and not {"readonly", "ro"} & parts.keys():
                 found.append((source, target))
     return found

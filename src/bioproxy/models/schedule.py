@@ -201,7 +201,8 @@ class Schedule:
         if record.state in (State.STARTING, State.READY):
             leave_by = now + (record.settings.unload_timeout if grace is None else grace)
             record.leave_by = leave_by if record.leaving is None else min(leave_by, record.leave_by)
-            record.leaving = reason
+            if record.leaving is None or reason != "removed":  # from which a model comes back; not from what was before
+                record.leaving = reason
 
     def tick(self, now: float) -> list[Effect]:
         """The time `wake` has come."""

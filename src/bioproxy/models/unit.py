@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 FAILED_GRACE = 5.0  # seconds for a process whose start failed
 LAST_LINES = 8  # of the engine's log, in the error that a client sees
 LONGEST_LINE = 300
-MARK = "BIOPROXY_ENGINE"  # an environment variable by which a process is known as ours, should it be orphaned
+MARK = "ENGINE_OF_BIOPROXY"  # an environment variable by which a process is known as ours, should it be orphaned
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
