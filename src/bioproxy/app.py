@@ -136,7 +136,7 @@ class App:
         """The side of one engine; its parts get names here, too."""
         side = Single(self.config, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state)
         self.bus.subscribe(EngineChanged, log_engine)
-        station = side.station
+        self.station = station = side.station
         self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
         self.attachment, self.runner, self.heads = station.attachment, station.runner, station.heads
         self.launched = side.launched

@@ -160,7 +160,7 @@ def hide_flags(app: App) -> None:
     """Keep the fake's own flags out of the fingerprint: a real engine's build is none."""
 
     async def engine_ready(facts: EngineFacts) -> None:
-        await app.side.station.engine_ready(msgspec.structs.replace(facts, command=("llama-server",)))
+        await app.station.engine_ready(msgspec.structs.replace(facts, command=("llama-server",)))
 
     app.attachment.on_ready = engine_ready
 

@@ -100,7 +100,7 @@ async def test_what_was_cut_during_a_look_keeps_the_engine_draining(tmp_path: Pa
             looked.set()
             return True
 
-        line.app.side.station.all_idle = all_idle  # type: ignore[method-assign] # the engine's answer, and what happens meanwhile
+        line.app.station.all_idle = all_idle  # type: ignore[method-assign] # the engine's answer, and what happens meanwhile
         await drained(line)
         await looked.wait()
         assert line.app.gate.draining

@@ -16,7 +16,13 @@ from bioproxy.recipes.containers import container_name, container_of
 from bioproxy.recipes.recipe import CONTAINER, Recipe, Setting, entry_of, recipe_named, recipes, used
 
 NAMES = ["llama-cpp-container", "llama-server", "vllm-container", "vllm-venv"]
-REQUIRED = {"image": "llama.cpp:server", "file": "x.gguf", "models": "/models", "venv": "/opt/vllm", "model": "Qwen/Qwen3-8B"}
+REQUIRED = {
+    "image": "llama.cpp:server",
+    "file": "x.gguf",
+    "models": "/models",
+    "venv": "/opt/vllm",
+    "model": "Qwen/Qwen3-8B",
+}
 HOME = {"HOME": "/home/me", "PATH": "/usr/bin"}
 
 

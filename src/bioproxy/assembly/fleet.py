@@ -196,6 +196,8 @@ class Fleet:
         }
         self.peers = {name: known.get(name) or one_peer(name, peer) for name, peer in self.swap.peers.items()}
         self.known_peers = dict(self.swap.peers)
+        for unit in self.units.values():
+            unit.discreet = len(self.config.api_keys) > 1 and not self.config.admin_key
         served = {name: self.served(one) for name, one in self.plan.models.items()}
         self.dispatch.configure(
             registry=self.plan.registry,

@@ -247,9 +247,13 @@ class Process:
 
 
 async def abandon(life: child.Life) -> None:
-    """End a life that nobody will own."""
+    """End a life that nobody will own; a shim that hangs in a start (on a disk that is away) is killed."""
     life.channel.ask_to_stop(0.0)
-    await life.bury()
+    burying = aio.spawn(life.bury(), name="burial")
+    done, _ = await asyncio.wait([burying], timeout=SLACK)
+    if not done:
+        life.kill()
+        await burying
 
 
 def how(code: int | None, *, expected: bool) -> str:

@@ -27,7 +27,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.config.masking import masked_text, secrets_in
-from bioproxy.engines.process import Exit, Process, ProcessStatistics
+from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
 from bioproxy.errors import ModelFailed
 from bioproxy.models import command
 from bioproxy.models.health import Asker, wait_healthy
@@ -130,6 +130,7 @@ class Unit:
         self.on_pid = on_pid
         self.mark = mark
         self.before = before
+        self.discreet = False
         self.ended: asyncio.Future[Exit] | None = None
         self.launch = launch  # of the next life; a reload may set another one
         self.process = self.one_process()
@@ -246,10 +247,17 @@ class Unit:
         return await asyncio.shield(self.ended)
 
     async def died(self) -> str:
-        """It ended by itself: let go of it, and tell how."""
+        """It ended by itself: let go of it, and tell how.
+
+        Those who ask within the back-off hear it. What it said last may be about somebody's prompt, and where several
+        keys are no friends of each other (`discreet`) it stays in the log.
+        """
         assert self.ended is not None
         await self.equipment.detach("its process ended")
-        return self.farewell()
+        if not self.discreet:
+            return self.farewell()
+        ended = self.ended.result()
+        return f"{self.launch.model} (pid {ended.pid}) {how(ended.code, expected=True)}; its log says more"
 
     async def stop(self, *, grace: float, save: float) -> Stopped:
         """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds."""

@@ -35,6 +35,7 @@ NEVER = math.inf
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # SO_LINGER on with 0 s: closing sends a reset
 ALLOW: Headers = [(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds, tries
 
 
 class ServerConnection(asyncio.Protocol):
@@ -312,8 +313,12 @@ class ServerConnection(asyncio.Protocol):
             source.pause()
 
     def tunnel_to(self, receive: Callable[[bytes], None]) -> None:
-        """From here on the client's bytes go to `receive`, those first that came already."""
+        """From here on the client's bytes go to `receive`, those first that came already.
+
+        A websocket may say nothing for hours, so no time-out ends it; the system asks whether the other side is there.
+        """
         self.keep = False
+        keep_alive(self.transport.get_extra_info("socket"))
         self.tunnel = receive
         early = bytes(self.reader.kept)
         self.reader.kept.clear()
@@ -331,3 +336,14 @@ class ServerConnection(asyncio.Protocol):
         if self.deaf and not self.lost and not self.transport.is_closing():
             self.deaf = False
             self.transport.resume_reading()
+
+
+def keep_alive(one: socket.socket | None) -> None:
+    """Have the system ask a silent peer for a sign of life, and end the connection where there is none."""
+    if one is None or one.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        option = getattr(socket, name, None)  # macOS and Windows have others
+        if option is not None:
+            one.setsockopt(socket.IPPROTO_TCP, option, value)

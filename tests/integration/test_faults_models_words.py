@@ -1,0 +1,36 @@
+"""What an engine said last before it died: who may hear it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.http import call
+from support.swap_client import message
+from support.swap_models import fake
+from support.swap_rig import swap_rig
+
+Json = Any
+DYING = fake("--die-after-ready 0.2 --say a-prompt-of-somebody")
+KEY = {"Authorization": "Bearer sk-one"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"apiKeys": ["sk-one"]}, True),
+        ({"apiKeys": ["sk-one", "sk-two"], "admin_key": "boss"}, True),
+        ({"apiKeys": ["sk-one", "sk-two"]}, False),
+    ],
+)
+async def test_one_of_several_keys_does_not_hear_it(tmp_path: Path, keys: Json, told: bool) -> None:
+    """It may be about another one's prompt."""
+    async with swap_rig(tmp_path, {"a": DYING}, **keys) as rig:
+        body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+        await call(rig.port, "POST", "/v1/chat/completions", data=body, headers=KEY)
+        await rig.until_event("exit", "a")
+        await rig.until(lambda: rig.said("exited unexpectedly"))
+        answer = await call(rig.port, "POST", "/v1/chat/completions", data=body, headers=KEY)
+        assert (answer.status, "a-prompt-of-somebody" in message(answer)) == (500, told)
