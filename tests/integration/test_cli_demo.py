@@ -24,6 +24,7 @@ def real_engine() -> None:
 async def test_both_tables_and_their_ratios(tmp_path: Path) -> None:
     """What comes later in a table comes from the cache; nothing is left behind."""
     ended = await run(tmp_path, "demo", "--once", "--json", XDG_CACHE_HOME=str(MODELS))
+    assert ended.out, ended.err
     tables = {name: {row["state"]: row for row in rows} for name, rows in json.loads(ended.out).items()}
     assert {name: list(rows) for name, rows in tables.items()} == {
         "one engine": ["cold", "warm", "restarted"],
