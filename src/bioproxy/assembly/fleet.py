@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts, section 3)
 FOREVER = 86400  # seconds: what "no limit" is for a connection
+SWAP_SAVE = 3.0  # seconds for the save, where a user waits for the other model
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
 
 
@@ -96,20 +97,7 @@ class Fleet:
         self.units: dict[str, Unit] = {}
         self.swept = asyncio.Event()  # what an earlier run left is gone
         self.prepare(self.plan, self.read_own(self.plan))
-        self.supervisor = Supervisor(
-            Schedule(
-                [one.settings for one in self.plan.models.values()],
-                rules=self.plan.rules,
-                now=time.monotonic(),
-                max_wait=self.config.swap.max_wait,
-                queue_limit=self.config.queue_limit,
-            ),
-            self.units,
-            bus=bus,
-            save_swap=min(3.0, self.config.kv.save_timeout),
-            save_else=self.config.kv.save_timeout,
-            prices=self.price,
-        )
+        self.supervisor = self.one_supervisor()
         self.dispatch = ManyModels(
             supervisor=self.supervisor,
             inflight=inflight,
@@ -123,6 +111,20 @@ class Fleet:
         self.connect()
 
     # building
+
+    def one_supervisor(self) -> Supervisor:
+        """Who starts and stops the units."""
+        schedule = Schedule(
+            [one.settings for one in self.plan.models.values()],
+            rules=self.plan.rules,
+            now=time.monotonic(),
+            max_wait=self.config.swap.max_wait,
+            queue_limit=self.config.queue_limit,
+        )
+        save = self.config.kv.save_timeout
+        return Supervisor(
+            schedule, self.units, bus=self.bus, save_swap=min(SWAP_SAVE, save), save_else=save, prices=self.price
+        )
 
     def is_new(self, one: ModelPlan) -> bool:
         """Whether a model was not there, or its process would be another one than that of the plan in force."""

@@ -78,25 +78,9 @@ class Station:
         self.keeper = Keeper(config=kv, bus=bus, llama=self.llama, shelves=shelves)
         self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends
-        self.attachment = Attachment(
-            pool, bus=bus, llama=self.llama, expect_pid=expect_pid, stall_timeout=config.stall_timeout
-        )
-        pool.on_lost = lambda: self.attachment.suspect("it closed a connection that lay idle")
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy
-        self.attachment.on_ready = self.engine_ready
-        self.attachment.on_gone = self.engine_gone
-        self.attachment.on_stuck = self.engine_stuck
-        self.attachment.on_emptied = self.keeper.unknown
-        self.runner = Runner(
-            config=config.warmup,
-            interval=config.warmup_check_interval,
-            gate=self.gate,
-            keeper=self.keeper,
-            catalogue=catalogue,
-            engine=self.llama,
-            heads=heads,
-            bus=bus,
-        )
+        self.attachment = self.one_attachment(expect_pid)
+        self.runner = self.one_runner()
         self.engine = Engine(
             pool=pool,
             gate=self.gate,
@@ -113,6 +97,30 @@ class Station:
         self.restored = 0.0
         self.tasks: list[asyncio.Task[None]] = []
         self.warming: list[asyncio.Task[None]] = []
+
+    def one_attachment(self, expect_pid: Callable[[], int | None]) -> Attachment:
+        """The engine's owner, which tells us when it comes, goes, or hangs."""
+        timeout = self.config.stall_timeout
+        attachment = Attachment(self.pool, bus=self.bus, llama=self.llama, expect_pid=expect_pid, stall_timeout=timeout)
+        self.pool.on_lost = lambda: attachment.suspect("it closed a connection that lay idle")
+        attachment.on_ready = self.engine_ready
+        attachment.on_gone = self.engine_gone
+        attachment.on_stuck = self.engine_stuck
+        attachment.on_emptied = self.keeper.unknown
+        return attachment
+
+    def one_runner(self) -> Runner:
+        """The warm-up, which knows gate, cache, templates and engine by what they can do."""
+        return Runner(
+            config=self.config.warmup,
+            interval=self.config.warmup_check_interval,
+            gate=self.gate,
+            keeper=self.keeper,
+            catalogue=self.catalogue,
+            engine=self.llama,
+            heads=self.heads,
+            bus=self.bus,
+        )
 
     # services
 
