@@ -24,6 +24,7 @@ import msgspec
 from bench import peers
 from bench.report import Row
 from bioproxy.engines.demo_model import ensure_model
+from bioproxy.engines.ports import free_port
 
 ROUNDS = 3
 WORDS = [word for word in Path(__file__).with_name("caching.py").read_text().split() if "<{" not in word]
@@ -85,7 +86,7 @@ def ready(status: Any) -> bool:
 def serve(stack: Any, folder: Path, **options: Any) -> Served:
     """Start bioproxy with an engine of its own in `folder`."""
     model = ensure_model(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bioproxy")
-    port, admin = peers.free_port(), peers.free_port()
+    port, admin = free_port(), free_port()
     values = {
         "proxy_host": "127.0.0.1",
         "proxy_port": port,

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from bioproxy.engines.ports import free_port
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -33,13 +34,6 @@ http {{
   }}
 }}
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, path: str = "/health", *, seconds: float = 20.0) -> float:

@@ -31,6 +31,7 @@ from bench.caching import text
 from bench.report import Row
 from bioproxy.cli.demo_ask import Asked, ask
 from bioproxy.engines.demo_model import ensure_model
+from bioproxy.engines.ports import free_port
 
 ROUNDS = 5
 SWAPS = 3  # there and back, of each conversation
@@ -52,13 +53,13 @@ print(time.perf_counter() - before, len(loaded.swap.models))
 @contextlib.contextmanager
 def serving(models: dict[str, Any], **options: Any) -> Iterator[tuple[int, int]]:
     """Run bioproxy on `models`: (port, pid)."""
-    port = peers.free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         conf = Path(folder) / "config.yaml"
         values = {
             "models": models,
             "admin_port": 0,
-            "startPort": peers.free_port(),
+            "startPort": free_port(run=len(models)),
             "state_directory": folder,
             "swap": {"min_resident": 0},
             "log": {"level": "warning"},
@@ -292,7 +293,7 @@ def yaml_of(value: Any) -> str:
 
 def start_seconds(path: Path) -> float:
     """From exec to the first answer, with a configuration file."""
-    port = peers.free_port()
+    port = free_port()
     started = time.perf_counter()
     environment = {**os.environ, "BIOPROXY_STATE_DIRECTORY": str(path.parent), "BIOPROXY_ADMIN_PORT": "0"}
     words = [sys.executable, "-m", "bioproxy", "serve", "--config", str(path), "--listen", f"127.0.0.1:{port}"]

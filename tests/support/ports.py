@@ -1,12 +1,7 @@
-"""Ports for programs that cannot be given port 0."""
+"""Ports for programs that cannot be given port 0; the rigs of many models have blocks of their own above these."""
 
 from __future__ import annotations
 
-import socket
+from bioproxy.engines.ports import free_port
 
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["free_port"]

@@ -30,7 +30,8 @@ import msgspec
 from bioproxy import aio
 from bioproxy.cli.demo_ask import PATIENCE, Asked, ask, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
-from bioproxy.engines.launch import find_program, free_port
+from bioproxy.engines.launch import find_program
+from bioproxy.engines.ports import free_port
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
@@ -68,7 +69,7 @@ class Program:
 
     def __init__(self, folder: Path, models: Mapping[str, Path]) -> None:
         folder.mkdir(exist_ok=True)
-        self.port = free_port("127.0.0.1")
+        self.port = free_port()
         self.log = folder / "log.txt"
         self.file = folder / "two-models.yaml"
         self.file.write_bytes(msgspec.json.encode(configuration(folder, models)))  # JSON is YAML, too
@@ -126,7 +127,7 @@ def configuration(folder: Path, models: Mapping[str, Path]) -> Json:
             name: {"cmd": f"{shlex.join([*program, '--model', str(path), *words])} --port ${{PORT}}"}
             for name, path in models.items()
         },
-        "startPort": free_port("127.0.0.1"),
+        "startPort": free_port(run=len(models)),
         "admin_port": 0,
         "state_directory": str(folder / "state"),
         "kv": {

@@ -19,7 +19,6 @@ import logging
 import mmap
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.config.schema import Config
 from bioproxy.engines import flags, gguf
+from bioproxy.engines.ports import free_port
 from bioproxy.engines.process import Exit, Process, ProcessStatistics
 from bioproxy.errors import ConfigError, Problem
 
@@ -179,18 +179,6 @@ def url_of(host: str, port: str, given: Mapping[str, str]) -> str:
     scheme = "https" if "--ssl-cert-file" in given else "http"
     prefix = given.get("--api-prefix", "").rstrip("/")
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{prefix}"
-
-
-def free_port(host: str) -> int:
-    """A port on `host` that nobody listens on now; ConfigError where `host` is no address of this machine."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        problem = Problem(f"--host {host} cannot be listened on: {error.strerror}", key="engine_arguments")
-        raise ConfigError([problem]) from error
 
 
 def make_private(folder: str) -> None:
