@@ -83,9 +83,14 @@ def engine(model: Path, *arguments: str, **options: Any) -> Iterator[Engine]:
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    """Exit code and last line of ours from an engine that cannot start; llama.cpp's log thread may speak after it."""
+    """Exit code and last line of ours from an engine that cannot start.
+
+    llama.cpp's log thread may speak after it, and has the time of a line of its own written before ours now and then.
+    """
     ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=15, check=False)
-    return ended.returncode, [line for line in ended.stderr.splitlines() if line.startswith("bioproxy engine: ")][-1]
+    ours = re.findall(r"^(?:[\d.]+ )?(bioproxy engine: .*)$", ended.stderr, re.MULTILINE)
+    assert ours, ended.stderr
+    return ended.returncode, ours[-1]
 
 
 @pytest.fixture(scope="module")
