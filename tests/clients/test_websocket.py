@@ -12,32 +12,7 @@ from pathlib import Path
 
 from support.clients import fake_line
 from support.leaks import assert_nothing_held
-
-MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
-TEXT, CLOSE = 1, 8
-
-
-class Websocket:
-    """The client's side after the handshake."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, code: int, payload: bytes) -> None:
-        """One masked frame, as clients must send them (RFC 6455, 5.2)."""
-        mask = os.urandom(4)
-        size = len(payload)
-        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-        masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
-        self.writer.write(bytes([0x80 | code]) + length + mask + masked)
-
-    async def receive(self) -> tuple[int, bytes]:
-        """One frame: its code and its payload."""
-        first, size = await self.reader.readexactly(2)
-        if size == 126:
-            size = int.from_bytes(await self.reader.readexactly(2), "big")
-        return first & 0x0F, await self.reader.readexactly(size)
+from support.websocket import CLOSE, MAGIC, TEXT, Websocket
 
 
 @asynccontextmanager
