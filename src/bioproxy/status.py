@@ -21,7 +21,7 @@ from bioproxy.assembly.station import Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
-from bioproxy.gate.statistics import GateStatistics
+from bioproxy.gate import GateStatistics
 from bioproxy.kv.keeper import KvStatistics
 from bioproxy.kv.statistics import SnapshotStatistics, of_snapshots
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics

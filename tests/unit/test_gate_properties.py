@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from bioproxy.activity import Work
-from bioproxy.gate.queue import Queue
-from bioproxy.gate.ticket import State, Ticket
+from bioproxy.gate.queue import Queue, State, Ticket
 
 works = st.sampled_from(["user", "side", "background"])
 
@@ -136,7 +135,10 @@ class QueueMachine(RuleBasedStateMachine):
     def counts_agree_with_what_is_there(self) -> None:
         """What is counted on the way is what a count from scratch gives."""
         waiting = Counter(t.work for t in self.everyone if t.state is State.WAITING)
-        assert {work: count for work, count in self.queue.waiting.items() if count} == dict(waiting)
+        assert {work: len(numbers) for work, numbers in self.queue.waiting.items() if numbers} == dict(waiting)
+        found = self.queue.tickets()
+        assert [self.queue.position(ticket) for ticket in found] == list(range(len(found)))
+        assert self.queue.oldest() is min(found, key=lambda ticket: ticket.number, default=None)
         assert self.queue.anyone == sum(waiting.values())
         for account in self.queue.shares.accounts.values():
             mine = [t for t in self.everyone if t.client == account.client and t.work != "background"]

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from bioproxy.activity import Work
 from bioproxy.gate.fairness import HALF_LIFE, MOST_ACCOUNTS, Account, Shares
-from bioproxy.gate.queue import Queue
-from bioproxy.gate.ticket import Ticket
+from bioproxy.gate.queue import Queue, Ticket
 
 
 def never(_key: object) -> bool:

@@ -22,7 +22,7 @@ from bioproxy.config.masking import masked_command, masked_url_password
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import SwapEnded
 from bioproxy.front.inflight import InflightStatistics
-from bioproxy.gate.statistics import GateStatistics
+from bioproxy.gate import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots
 from bioproxy.logbook import LogbookStatistics

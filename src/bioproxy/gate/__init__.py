@@ -4,7 +4,6 @@
 decision into a woken task. What a grant is used for (a completion, a slot action, a warm-up's chunk) lives elsewhere.
 """
 
-from bioproxy.gate.gate import Gate, Grant
-from bioproxy.gate.statistics import GateStatistics
+from bioproxy.gate.gate import Gate, GateStatistics, Grant
 
 __all__ = ["Gate", "GateStatistics", "Grant"]

@@ -19,14 +19,47 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from bioproxy.activity import Work
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
 from bioproxy.gate.queue import Queue, State, Ticket
-from bioproxy.gate.statistics import GateStatistics, measure
 
 log = logging.getLogger(__name__)
 
 LONGEST_RETRY = 3600.0  # seconds; an estimate beyond an hour is no information
+STILL_COUNTS = 0.01  # engine seconds below which an idle client is not worth a line
+
+
+class ClientStatistics(msgspec.Struct, frozen=True):
+    """One client's share: engine seconds that still count, and its tickets."""
+
+    client: str
+    used: float
+    running: int
+    waiting: int
+
+
+class GateStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate at one moment. Times are seconds; `waiting` and `running` are counts by class; totals since start."""
+
+    capacity: int
+    limit: int
+    open: bool
+    reason: str  # why it is closed, else ""
+    exclusive: bool
+    draining: bool
+    running: dict[Work, int]
+    waiting: dict[Work, int]
+    oldest_wait: float
+    estimate: float  # until a newcomer of class user would be granted
+    measured: float | None  # how long a grant takes
+    idle: float
+    granted: int
+    refused: int
+    timed_out: int
+    left: int
+    clients: tuple[ClientStatistics, ...]  # who runs, waits or used something that still counts
 
 
 class Grant:
@@ -128,7 +161,7 @@ class Gate:
         """Put `ticket` into the queue and decide; it may run when this returns."""
         self.queue.push(ticket)
         self.dispatch()
-        clients = self.queue.waiting["user"] + self.queue.waiting["side"]
+        clients = self.queue.anyone - len(self.queue.waiting["background"])
         if ticket.work != "background" and clients > self.queue.limit and self.queue.remove(ticket):
             self.refused += 1
             retry = self.retry_after(self.queue.limit, now)
@@ -294,15 +327,41 @@ class Gate:
 
     def statistics(self) -> GateStatistics:
         """The gate at this moment."""
-        return measure(
-            self.queue,
-            self.clock(),
+        queue, now = self.queue, self.clock()
+        oldest = queue.oldest()
+        return GateStatistics(
+            capacity=queue.capacity,
+            limit=queue.limit,
+            open=queue.open,
             reason=self.reason,
+            exclusive=queue.alone is not None,
+            draining=queue.draining,
+            running={work: sum(ticket.work == work for ticket in queue.running) for work in queue.waiting},
+            waiting={work: len(numbers) for work, numbers in queue.waiting.items()},
+            oldest_wait=now - oldest.arrived if oldest is not None else 0.0,
+            estimate=0.0 if queue.free() and not queue.anyone else queue.estimate(queue.anyone, now),
+            measured=queue.measured,
             idle=self.idle_seconds(),
+            granted=queue.grants,
             refused=self.refused,
             timed_out=self.timed_out,
             left=self.left,
+            clients=self.clients(now),
         )
+
+    def clients(self, now: float) -> tuple[ClientStatistics, ...]:
+        """Who runs, waits or used something that still counts; most used first."""
+        accounts = sorted(self.queue.shares.accounts.values(), key=lambda account: account.level, reverse=True)
+        return tuple(
+            ClientStatistics(account.client, round(account.used(now), 3), account.running, account.waiting)
+            for account in accounts
+            if account.running or account.waiting or account.used(now) >= STILL_COUNTS
+        )
+
+    def __repr__(self) -> str:
+        queue = self.queue
+        state = ("open" if queue.open else f"closed ({self.reason})") + (", draining" if queue.draining else "")
+        return f"<Gate {state}, {len(queue.running)} of {queue.capacity} run, {queue.anyone} wait>"
 
 
 def counted(number: int, one: str, many: str) -> str:

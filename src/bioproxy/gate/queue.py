@@ -18,6 +18,9 @@ to become exclusive and is told no; a ticket may ask to be granted exclusively a
 engine is free. A client's must not starve, so after `PATIENCE` seconds its turn holds the others back; our own saves
 can wait for a quiet moment and hold nobody.
 
+A *lane* is what a decision looks at: the waiting tickets that differ in nothing but their turn. A thousand requests of
+one client are one lane, whose oldest ticket speaks for all, and taking any of them out (a client left) is one step.
+
 *Draining*: a request whose client left is not over inside the engine at once. Completions may go (they wait there in
 order), slot actions may not, until an answer that began later has ended or somebody saw the engine's slots idle.
 """
@@ -25,17 +28,115 @@ order), slot actions may not, until an answer that began later has ended or some
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable
+from enum import Enum
+from itertools import chain, islice
 
 from bioproxy.activity import Work
 from bioproxy.gate.fairness import Account, Shares
-from bioproxy.gate.ticket import Extends, Lane, LaneKey, State, Ticket, lane_key
-
-__all__ = ["Queue", "State", "Ticket"]
 
 PATIENCE: dict[Work, float] = {"user": 60.0, "side": 60.0, "background": math.inf}  # seconds, see above
 NOTICE = 2.0  # seconds within which an engine surely saw that a client left (it looks once a second)
 SMOOTHING = 0.2  # weight of the newest grant in the measured duration of one
 GUESS = 1.0  # seconds that a grant takes as long as none was measured
+AGEING = 60.0  # seconds of waiting that count as one step of priority
+OVERTAKES = 3  # in a row, by tickets that extend what is resident
+LOOK = 64  # tickets of one client that are asked whether they extend it
+
+Extends = Callable[[object], bool]
+
+
+class State(Enum):
+    """The life of a ticket; only forwards."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Ticket:
+    """One request's place in the gate.
+
+    `owner` is whose `max_running` counts (0: no bound); `key` is what `extends` is asked about; `arrived` and
+    `granted` are seconds of the gate's clock.
+    """
+
+    __slots__ = (
+        "account", "arrived", "client", "exclusive", "granted", "key",
+        "max_running", "number", "owner", "priority", "serial", "state", "work",
+    )  # fmt: skip
+
+    account: Account
+
+    def __init__(
+        self,
+        *,
+        work: Work = "user",
+        client: str = "",
+        owner: str = "",
+        priority: int = 0,
+        key: object = None,
+        max_running: int = 0,
+        exclusive: bool = False,
+        arrived: float = 0.0,
+    ) -> None:
+        self.work = work
+        self.client = client
+        self.owner = owner or client
+        self.priority = priority
+        self.key = key
+        self.max_running = max_running
+        self.exclusive = exclusive
+        self.arrived = arrived
+        self.granted = 0.0
+        self.number = 0  # order of arrival among those that had to wait
+        self.serial = 0  # order of granting
+        self.state = State.WAITING
+
+
+class Lane:
+    """The waiting tickets that differ in nothing but their turn: same class, client, owner, priority and bounds."""
+
+    __slots__ = ("account", "exclusive", "max_running", "overtakes", "owner", "priority", "tickets")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.account = ticket.account
+        self.owner = ticket.owner
+        self.priority = ticket.priority
+        self.max_running = ticket.max_running
+        self.exclusive = ticket.exclusive
+        self.tickets: dict[int, Ticket] = {}  # by number: in order of arrival, and removed in one step
+        self.overtakes = 0
+
+    def oldest(self) -> Ticket:
+        """The ticket that waited longest; a lane is never empty."""
+        return next(iter(self.tickets.values()))
+
+    def rank(self, now: float) -> tuple[int, float, int, int]:
+        """Smaller goes first: aged priority, fairness, less running, order of arrival."""
+        oldest = self.oldest()
+        steps = int((now - oldest.arrived) / AGEING)
+        return (-self.priority - steps, self.account.level, self.account.running, oldest.number)
+
+    def choose(self, extends: Extends) -> Ticket:
+        """The oldest ticket, or a younger one that extends what is resident, three times in a row at most."""
+        oldest = self.oldest()
+        if len(self.tickets) > 1 and self.overtakes < OVERTAKES:
+            for ticket in islice(self.tickets.values(), LOOK):
+                if ticket.key is not None and extends(ticket.key):
+                    self.overtakes = 0 if ticket is oldest else self.overtakes + 1
+                    return ticket
+        self.overtakes = 0
+        return oldest
+
+
+LaneKey = tuple[str, str, int, int, bool]
+
+
+def lane_key(ticket: Ticket) -> LaneKey:
+    """What tickets of one lane have in common, within their class."""
+    return (ticket.client, ticket.owner, ticket.priority, ticket.max_running, ticket.exclusive)
 
 
 class Queue:
@@ -48,7 +149,7 @@ class Queue:
         self.shares = Shares()
         self.ours = Account("", -math.inf)  # background work belongs to no client
         self.lanes: dict[Work, dict[LaneKey, Lane]] = {"user": {}, "side": {}, "background": {}}
-        self.waiting: dict[Work, int] = {"user": 0, "side": 0, "background": 0}
+        self.waiting: dict[Work, list[int]] = {"user": [], "side": [], "background": []}  # numbers, by rule 2
         self.anyone = 0  # tickets that wait, of all classes
         self.running: set[Ticket] = set()
         self.owners: dict[str, int] = {}  # running tickets of owners with a bound
@@ -89,7 +190,7 @@ class Queue:
         if lane is None:
             lane = lanes[key] = Lane(ticket)
         lane.tickets[ticket.number] = ticket
-        self.waiting[ticket.work] += 1
+        self.waiting[ticket.work].append(ticket.number)
         self.anyone += 1
 
     def remove(self, ticket: Ticket) -> bool:
@@ -108,7 +209,8 @@ class Queue:
         if not lanes[key].tickets:
             del lanes[key]
         ticket.account.waiting -= 1
-        self.waiting[ticket.work] -= 1
+        numbers = self.waiting[ticket.work]
+        del numbers[bisect_left(numbers, ticket.number)]
         self.anyone -= 1
 
     def free(self) -> bool:
@@ -119,29 +221,31 @@ class Queue:
         """Grant the next ticket, which is RUNNING when this returns; None when nobody may go now."""
         if not self.free():
             return None
-        works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)
+        works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)  # rule 2
         for work in works:
-            held, lane = self.best(list(self.lanes[work].values()), now, patience=PATIENCE[work])
+            lane = self.next_lane(work, now)
             if lane is not None:
-                ticket = lane.choose(extends)
+                if not self.fits(lane):
+                    return None  # an exclusive ticket has waited long enough: it holds the others back
+                ticket = lane.choose(extends)  # rule 5
                 self.leave(ticket)
                 self.take(ticket, now)
                 return ticket
-            if held:
-                return None
         return None
 
-    def best(self, lanes: list[Lane], now: float, *, patience: float) -> tuple[bool, Lane | None]:
-        """The lane whose turn it is, and whether an exclusive ticket holds the others back instead."""
-        while lanes:
-            lane = min(lanes, key=lambda lane: lane.rank(now))
-            if not self.bounded(lane):
-                if not lane.exclusive or not (self.running or self.draining):
-                    return False, lane
-                if not self.draining and now - lane.oldest().arrived >= patience:
-                    return True, None
-            lanes.remove(lane)
-        return False, None
+    def next_lane(self, work: Work, now: float) -> Lane | None:
+        """The lane whose turn it is; one that does not fit only if its oldest ticket has lost its patience."""
+        impatient = -math.inf if self.draining else now - PATIENCE[work]  # nobody is held back while the engine drains
+        lanes = [
+            lane
+            for lane in self.lanes[work].values()
+            if not self.bounded(lane) and (self.fits(lane) or lane.oldest().arrived <= impatient)
+        ]
+        return min(lanes, key=lambda lane: lane.rank(now), default=None)  # rules 3 and 4
+
+    def fits(self, lane: Lane) -> bool:
+        """Whether this lane's tickets may go beside what runs: exclusive ones go alone."""
+        return not lane.exclusive or not (self.running or self.draining)
 
     def bounded(self, lane: Lane) -> bool:
         """Whether this lane's owner runs as much as it may."""
@@ -226,12 +330,24 @@ class Queue:
 
     def tickets(self) -> list[Ticket]:
         """All waiting tickets: user, side, background; each class in order of arrival."""
-        by_class = ([t for lane in lanes.values() for t in lane.tickets.values()] for lanes in self.lanes.values())
+        by_class = (
+            chain.from_iterable(lane.tickets.values() for lane in lanes.values()) for lanes in self.lanes.values()
+        )
         return [ticket for found in by_class for ticket in sorted(found, key=lambda ticket: ticket.number)]
 
     def position(self, ticket: Ticket) -> int:
         """How many tickets wait ahead of `ticket` by class and arrival (fairness may still change that)."""
-        return self.tickets().index(ticket)
+        ahead = {
+            "user": 0,
+            "side": len(self.waiting["user"]),
+            "background": self.anyone - len(self.waiting["background"]),
+        }
+        return ahead[ticket.work] + bisect_left(self.waiting[ticket.work], ticket.number)
+
+    def oldest(self) -> Ticket | None:
+        """The ticket that has waited longest."""
+        lanes = chain.from_iterable(lanes.values() for lanes in self.lanes.values())
+        return min((lane.oldest() for lane in lanes), key=lambda ticket: ticket.number, default=None)
 
     def estimate(self, ahead: int, now: float) -> float:
         """Seconds until a ticket with `ahead` others before it is granted, from how long grants took.

@@ -7,6 +7,7 @@ other way round. Which steps are taken is decided in `round.py` and `schedule.py
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start, Stop, StopReason, Why
 from bioproxy.models.record import CAUSE, SOUND, Record
@@ -23,6 +24,7 @@ class Book:
         self.max_wait = max_wait
         self.records: dict[str, Record] = {}
         self.waiting: dict[int, Ticket] = {}
+        self.numbers: list[int] = []  # of those that wait, in order of arrival
         self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind somebody who is overdue
         self.effects: list[Effect] = []
         self.arrivals = 0
@@ -55,15 +57,24 @@ class Book:
         ticket.arrived = now
 
     def wait(self, ticket: Ticket, record: Record) -> None:
-        """Put a ticket among those that wait."""
+        """Put a ticket among those that wait; one that was recalled goes back to where it stood."""
         ticket.place = Place.WAITING
+        back = bool(record.waiting) and next(reversed(record.waiting)) > ticket.number
         record.waiting[ticket.number] = ticket
+        if back:
+            record.waiting = dict(sorted(record.waiting.items()))
         self.waiting[ticket.number] = ticket
+        insort(self.numbers, ticket.number)
 
     def leave(self, ticket: Ticket) -> None:
         """Take a ticket out of those that wait."""
         del self.waiting[ticket.number]
+        del self.numbers[bisect_left(self.numbers, ticket.number)]
         del self.records[ticket.model].waiting[ticket.number]
+
+    def ahead(self, ticket: Ticket) -> int:
+        """How many tickets arrived before `ticket` and wait."""
+        return bisect_left(self.numbers, ticket.number)
 
     def grant(self, ticket: Ticket, record: Record, now: float) -> None:
         """Let a ticket go that does not wait (any more)."""

@@ -93,6 +93,10 @@ class Record:
         """Whether anybody waits for it."""
         return bool(self.waiting)
 
+    def first(self) -> Ticket:
+        """Of those that wait, the one that arrived first; somebody does."""
+        return next(iter(self.waiting.values()))
+
     def serves(self) -> bool:
         """Whether requests may go to it."""
         return self.state is State.READY and self.leaving is None

@@ -19,6 +19,7 @@ come after.
 from __future__ import annotations
 
 import math
+from heapq import heapify, heappop, heapreplace
 
 from bioproxy.models.book import Book
 from bioproxy.models.effects import Recall
@@ -47,9 +48,7 @@ class Round:
         self.drop_unwanted()
         if self.book.waiting:
             self.survey()
-        for ticket in self.order():
-            if ticket.model not in self.settled:
-                self.look(ticket, self.book.records[ticket.model])
+        self.look_at_all()
         self.book.closed = frozenset(self.closed)
         self.begin()
         self.expire()
@@ -63,14 +62,26 @@ class Round:
         """Whether `ticket` has waited as long as it has to."""
         return self.now >= ticket.arrived + self.book.max_wait
 
-    def order(self) -> list[Ticket]:
-        """Who waits, in the order in which they are looked at."""
+    def look_at_all(self) -> None:
+        """Look at tickets in order; at a model's next one only if the one before it went.
 
-        def rank(ticket: Ticket) -> tuple[int, int, int]:
-            late = self.overdue(ticket)
-            return (not late, 0 if late else -self.book.records[ticket.model].settings.priority, ticket.number)
+        So a thousand that wait for a model that cannot come yet are one step.
+        """
+        heap = [(self.rank(record), record.name) for record in self.book.records.values() if record.waiting]
+        heapify(heap)
+        while heap:
+            record = self.book.records[heap[0][1]]
+            self.look(record.first(), record)
+            if record.name in self.settled or not record.waiting:
+                heappop(heap)
+            else:
+                heapreplace(heap, (self.rank(record), record.name))
 
-        return sorted(self.book.waiting.values(), key=rank)
+    def rank(self, record: Record) -> tuple[int, int, int]:
+        """The turn of a model's first ticket; smaller goes first."""
+        ticket = record.first()
+        late = self.overdue(ticket)
+        return (not late, 0 if late else -record.settings.priority, ticket.number)
 
     def end_leaving(self) -> None:
         """Stop what shall go and has nothing to finish, or had its grace."""

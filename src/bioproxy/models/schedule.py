@@ -281,7 +281,7 @@ class Schedule:
         """Where a waiting ticket stands, 1 is next; 0 if it does not wait."""
         if ticket.place is not Place.WAITING:
             return 0
-        return 1 + sum(other.number < ticket.number for other in self.book.waiting.values())
+        return 1 + self.book.ahead(ticket)
 
     def state(self, model: str) -> State | None:
         """A model's state, None for an unknown one; it may inform, never gate a change: ask by `request`."""
