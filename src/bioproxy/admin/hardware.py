@@ -20,7 +20,7 @@ import msgspec
 
 from bioproxy import __version__
 from bioproxy.admin.gpus import Gpu, content, these_gpus
-from bioproxy.admin.host import attempt, this_host
+from bioproxy.admin.host import Host
 from bioproxy.admin.performance import GpuReader, utc_now
 from bioproxy.errors import BioproxyError
 
@@ -173,14 +173,9 @@ def capture(gpus: GpuReader, *, root: str | Path = "/", memory: int | None = Non
 
 
 def memory_of_machine() -> int | None:
-    """Bytes of memory, by psutil, by `/proc`, or by what POSIX has for it."""
-    reading = this_host().read()
-    if reading.memory is not None:
-        return reading.memory.total
-    sysconf = getattr(os, "sysconf", None)
-    if sysconf is None:
-        return None
-    return attempt(lambda: int(sysconf("SC_PHYS_PAGES")) * int(sysconf("SC_PAGE_SIZE")))
+    """Bytes of memory; None where the system does not tell."""
+    memory = Host().read().memory
+    return memory.total if memory is not None else None
 
 
 def operating_system(root: Path) -> OperatingSystem:

@@ -1,22 +1,18 @@
 """Reading the machine: processors, memory, load, network.
 
-psutil (extra `[perf]`) reads it on every system; without psutil Linux' own files say the same, and elsewhere only the
-load average is known. Both readers return a `Reading`, plain numbers of one moment; what compares two moments or rounds
-is the pure function `sample`. A reader raises nothing: what cannot be read is None, because a container without
-`/proc/net` is a machine whose network we do not see, and no fault.
-
-`root` stands for `/` in tests. Blocking, for a thread.
+psutil reads them on every system. A `Reading` is plain numbers of one moment; what compares two of them is the pure
+function `sample`. Nothing here raises: what cannot be read is None, because a container without `/proc/net` is a
+machine whose network we do not see, and no fault. psutil is imported at the first look, in the thread that looks: a
+start need not wait for it.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -25,8 +21,6 @@ from bioproxy.metrics_host import MEGABYTE, Interface, SystemSample
 
 T = TypeVar("T")
 LOOPBACK = ("lo", "lo0", "Loopback Pseudo-Interface 1")
-COUNTED = 8  # of a `cpu` line: user nice system idle iowait irq softirq steal; guests are in user and nice already
-IDLE = (3, 4)  # idle and iowait
 UNREADABLE = (OSError, ValueError, LookupError, RuntimeError)  # RuntimeError: psutil, on some systems
 
 
@@ -55,13 +49,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     network: tuple[Interface, ...] | None = None
 
 
-class Host(Protocol):
-    """One way to read the machine."""
-
-    def read(self) -> Reading:
-        """All of it, now; blocking, raises nothing."""
-
-
 def optional(name: str) -> ModuleType | None:
     """The module `name`, or None where it is not installed (or is, and does not work here)."""
     try:
@@ -78,20 +65,15 @@ def attempt(read: Callable[[], T]) -> T | None:
         return None
 
 
-def this_host() -> Host:
-    """The best reader that this machine has."""
-    psutil = optional("psutil")
-    return Psutil(psutil) if psutil is not None else Files()
+class Host:
+    """The machine that we run on, through psutil."""
 
-
-class Psutil:
-    """Reads through psutil, on any system."""
-
-    def __init__(self, psutil: ModuleType) -> None:
-        self.psutil = psutil
+    def __init__(self, psutil: ModuleType | None = None) -> None:
+        self.psutil: Any = psutil  # the module; its functions differ by system
 
     def read(self) -> Reading:
-        """All of it."""
+        """All of it, now; blocking, raises nothing."""
+        self.psutil = self.psutil or importlib.import_module("psutil")
         return Reading(
             cores=attempt(self.cores),
             memory=attempt(self.memory),
@@ -133,75 +115,6 @@ def core_of(times: Mapping[str, float]) -> Core:
     """One core from psutil's names of its times; a guest's time is counted in `user` already."""
     total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
     return Core(total - times.get("idle", 0.0) - times.get("iowait", 0.0), total)
-
-
-class Files:
-    """Reads Linux' own files; elsewhere only what Python itself knows."""
-
-    def __init__(self, root: str | Path = "/") -> None:
-        self.proc = Path(root) / "proc"
-
-    def read(self) -> Reading:
-        """All of it."""
-        return Reading(
-            cores=self.parse("stat", cores),
-            memory=self.parse("meminfo", memory),
-            load=self.parse("loadavg", load) or (attempt(os.getloadavg) if hasattr(os, "getloadavg") else None),
-            network=self.parse("net/dev", network),
-        )
-
-    def parse(self, name: str, parser: Callable[[str], T]) -> T | None:
-        """What `parser` makes of a file below /proc."""
-        return attempt(lambda: parser((self.proc / name).read_text("utf-8", "replace")))
-
-
-def cores(text: str) -> tuple[Core, ...]:
-    """`/proc/stat`: a line for each core, after one for all together."""
-    found = []
-    for line in text.splitlines():
-        name, *ticks = line.split() or [""]
-        if name.startswith("cpu") and name[3:].isdigit():
-            numbers = [float(tick) for tick in ticks[:COUNTED]]
-            total = sum(numbers)
-            found.append(Core(total - sum(numbers[place] for place in IDLE if place < len(numbers)), total))
-    if not found:
-        raise ValueError("no cores")
-    return tuple(found)
-
-
-def memory(text: str) -> Memory:
-    """`/proc/meminfo`, in kB; kernels before 3.14 have no MemAvailable."""
-    sizes: dict[str, int] = {}
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        size = rest.split()
-        if size and size[0].isdigit():
-            sizes[name] = int(size[0]) << 10
-    free = sizes["MemFree"]
-    swap = sizes.get("SwapTotal", 0)
-    return Memory(
-        total=sizes["MemTotal"],
-        available=sizes.get("MemAvailable", free + sizes.get("Buffers", 0) + sizes.get("Cached", 0)),
-        swap_total=swap,
-        swap_used=swap - sizes.get("SwapFree", swap),
-    )
-
-
-def load(text: str) -> tuple[float, float, float]:
-    """`/proc/loadavg`."""
-    one, five, fifteen = (float(word) for word in text.split()[:3])
-    return one, five, fifteen
-
-
-def network(text: str) -> tuple[Interface, ...]:
-    """`/proc/net/dev`: two lines of headings, then `name: received…(8) sent…(8)`."""
-    found = []
-    for line in text.splitlines()[2:]:
-        name, _, rest = line.rpartition(":")
-        numbers = rest.split()
-        if name.strip() not in LOOPBACK and len(numbers) > 8:
-            found.append(Interface(name=name.strip(), bytes_recv=int(numbers[0]), bytes_sent=int(numbers[8])))
-    return tuple(sorted(found, key=lambda one: one.name))
 
 
 def utilisation(before: Iterable[Core], after: Iterable[Core]) -> tuple[float, ...]:

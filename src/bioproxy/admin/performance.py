@@ -19,9 +19,8 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.admin import gpus as gpu_readers
-from bioproxy.admin import host as host_readers
 from bioproxy.admin.gpus import Gpu
-from bioproxy.admin.host import Host, Reading
+from bioproxy.admin.host import Host, Reading, sample
 from bioproxy.config.swap.schema import Performance
 from bioproxy.errors import RequestError
 from bioproxy.metrics_host import Family, GpuSample, SystemSample, families
@@ -61,17 +60,17 @@ def utc_now() -> datetime:
 
 
 class Monitor:
-    """Takes and keeps samples; `run` is its service. Readers and clock can be given for tests."""
+    """Takes and keeps samples; `run` is its service. `read` reads the machine, in a thread, and raises nothing."""
 
     def __init__(
         self,
         settings: Performance,
         *,
-        host: Host | None = None,
+        read: Callable[[], Reading] | None = None,
         gpus: GpuReader | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.host = host_readers.this_host() if host is None else host
+        self.read = Host().read if read is None else read
         self.gpus = gpu_readers.these_gpus() if gpus is None else gpus
         self.clock = clock
         self.looks: deque[Look] = deque()
@@ -107,9 +106,9 @@ class Monitor:
 
     def take(self, before: Reading | None) -> tuple[Look, Reading]:
         """Read the machine; blocking."""
-        reading, cards = self.host.read(), self.gpus.read()
+        reading, cards = self.read(), self.gpus.read()
         at = self.clock()
-        system = host_readers.sample(before, reading, at=at)
+        system = sample(before, reading, at=at)
         samples = [gpu_readers.sample(gpu, place=place, at=at) for place, gpu in enumerate(cards)]
         return Look(system, tuple(samples)), reading
 
