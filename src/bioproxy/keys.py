@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -148,6 +148,17 @@ class Keyring:
         digest = digest_of(key)
         known = self.principals.get(digest)
         return known[1] if known is not None and hmac.compare_digest(known[0], digest) else None
+
+
+def everyone(keys: Sequence[str | KeyLike]) -> str | None:
+    """The group of everybody who may ask: "" without keys; None if requests of several groups may come."""
+    if not keys:
+        return ""
+    principals = [principal for _, principal in Keyring(keys).principals.values()]
+    groups = {principal.group for principal in principals}
+    if len(groups) > 1 or any(principal.forwards_users for principal in principals):
+        return None
+    return groups.pop()
 
 
 def entry_digest(entry: str | KeyLike) -> bytes:

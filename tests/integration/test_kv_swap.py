@@ -259,6 +259,16 @@ async def test_nobody_gets_another_groups_conversation(tmp_path: Path) -> None:
         assert one.keeper.statistics().slots[0].state == "empty"
 
 
+async def test_a_restore_for_nobody_brings_no_groups_conversation(tmp_path: Path) -> None:
+    """Rules 21 and 22: after a load or preload another group's request finds only what is the operator's."""
+    async with started(tmp_path, options={"everyone": lambda: None}) as one:
+        assert await one.warm(OTHER)
+        await one.ask(LONG, group="alice")
+        await one.restart([])
+        assert (await one.ask(LONG, " more", group="bob", store=False)).cached < 10
+        assert (await one.ask(OTHER, " question", group="bob", template=True)).cached >= 470
+
+
 async def test_nothing_is_restored_where_it_does_not_pay_or_must_not_be(tmp_path: Path) -> None:
     """Rule 15, and `kv.policy: off`."""
     async with started(tmp_path) as one:

@@ -31,7 +31,7 @@ LONG = text(400, "long")
 class StationRig(kv_rig.Rig):
     """The station's own keeper, gate and pool, asked as kv_rig asks them."""
 
-    def __init__(self, engine: FakeEngine, folder: Path, **kv: Any) -> None:
+    def __init__(self, engine: FakeEngine, folder: Path, config: Config, **kv: Any) -> None:
         self.engine = engine
         self.fake = engine
         self.bus = Bus()
@@ -41,7 +41,7 @@ class StationRig(kv_rig.Rig):
         values = {"min_seconds": 0.01, "min_free": 0, "save_after": 3600.0, **kv}
         self.station = Station(
             self.pool,
-            config=Config(),
+            config=config,
             kv=msgspec.convert(values, Kv),
             key="",
             bus=self.bus,
@@ -77,6 +77,14 @@ class StationRig(kv_rig.Rig):
 
         assert await aio.poll(look, interval=0.005, deadline=5.0)
 
+    async def restart_alone(self) -> None:
+        """The life ends as a swap ends it, and the next one begins with nobody waiting."""
+        await self.station.save(5.0)
+        await self.station.detach("it is being stopped")
+        await self.settle()
+        await self.fake.restart()
+        await self.begin()
+
     def is_shut(self) -> bool:
         """Nobody gets at the engine, no connection is open, no service runs."""
         closed = not self.gate.queue.open and not self.pool.statistics().open
@@ -93,10 +101,10 @@ class StationRig(kv_rig.Rig):
 
 
 @asynccontextmanager
-async def station_rig(folder: Path, **kv: Any) -> AsyncIterator[StationRig]:
+async def station_rig(folder: Path, *, config: Config | None = None, **kv: Any) -> AsyncIterator[StationRig]:
     """A station and its engine, which is running; nothing is attached yet."""
     async with FakeEngine(slot_folder=folder / "slots", tokens_per_second=4000) as engine:
-        rig = StationRig(engine, folder, **kv)
+        rig = StationRig(engine, folder, config or Config(), **kv)
         try:
             yield rig
         finally:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bioproxy.config.schema import Key
 from bioproxy.errors import ConfigError
-from bioproxy.keys import Keyring, presented
+from bioproxy.keys import Keyring, everyone, presented
 
 
 def shown(**headers: str) -> str | None:
@@ -118,3 +118,25 @@ def test_users_who_begin_alike_are_not_the_same() -> None:
     principal = Keyring([Key(key="one")]).find("one")
     assert principal is not None
     assert principal.of_user(b"u" * 500).group != principal.of_user(b"u" * 501).group
+
+
+@pytest.mark.parametrize(
+    ("keys", "group"),
+    [
+        ((), ""),
+        (("sk-1", "sk-2"), None),
+        ((Key(key="sk-1", group="team"), Key(key="sk-2", group="team")), "team"),
+        ((Key(key="sk-1", group="team"), Key(key="sk-2", group="team", forwards_users=True)), None),
+        ((Key(key="sk-1", group="team"), Key(key="sk-2")), None),
+    ],
+)
+def test_who_may_ask_is_one_group_or_several(keys: tuple[str | Key, ...], group: str | None) -> None:
+    """What is restored for nobody in particular may only be what everybody may have."""
+    assert everyone(keys) == group
+
+
+def test_a_single_key_is_everybody() -> None:
+    """Its group is that of its requests."""
+    key = Keyring(("sk-1",)).find("sk-1")
+    assert key is not None
+    assert everyone(("sk-1",)) == key.group

@@ -31,13 +31,13 @@ def want(*texts: str, group: str = "", store: bool = True, prefix: str = "") -> 
     return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, "1", store)
 
 
-def decisions(**config: object) -> Decisions:
-    """One token takes a millisecond and a kilobyte; the disk moves a gigabyte a second."""
+def decisions(*, everyone: str | None = "", **config: object) -> Decisions:
+    """One token takes a millisecond and a kilobyte; the disk moves a gigabyte a second. `everyone`: who may ask."""
     settings = Kv(**({"min_seconds": 0.5} | config))  # type: ignore[arg-type]
     store = Store(config=settings, bus=Bus())
     store.use(FINGERPRINT, BUILD)
     store.knowledge.speeds = Speeds(prefill=0.001, restore=1e9, save=1e9, token_bytes=1000.0)
-    made = Decisions(settings, store)
+    made = Decisions(settings, store, everyone=lambda: everyone)
     made.findings = Findings()
     return made
 
@@ -292,7 +292,7 @@ def test_without_a_request_what_was_used_last_comes_back() -> None:
     made = decisions()
     assert made.latest() is None
     stored(made, "a", used=1.0)
-    last = stored(made, "b", used=3.0, group="alice")
+    last = stored(made, "b", used=3.0)
     stored(made, "c", used=5.0, fingerprint="0" * 16)
     stored(made, "d", used=6.0, quarantined="worthless")
     found = made.latest()
@@ -300,6 +300,34 @@ def test_without_a_request_what_was_used_last_comes_back() -> None:
     assert (found.snapshot.id, found.exact) == (last.id, True)
     made.store.knowledge.speeds = Speeds(prefill=1e-6)
     assert made.latest() is None
+
+
+@pytest.mark.parametrize(
+    ("everyone", "found"),
+    [
+        pytest.param(None, "template", id="several groups"),
+        pytest.param("alice", "alice's", id="one group"),
+        pytest.param("", "nobody's", id="no keys"),
+    ],
+)
+def test_without_a_request_no_groups_conversation_comes_back_for_another(everyone: str | None, found: str) -> None:
+    """Rule 22: whoever asks next finds the operator's template in the slot, or a conversation of the only group."""
+    made = decisions(everyone=everyone)
+    stored(made, "a", id="template", used=1.0, template=True, prefix="@code")
+    stored(made, "b", id="nobody's", used=2.0)
+    stored(made, "c", id="alice's", used=3.0, group="alice")
+    stored(made, "d", id="bob's", used=4.0, group="bob")
+    latest = made.latest()
+    assert latest is not None
+    assert latest.snapshot.id == found
+
+
+def test_a_warm_up_restores_nobodys_conversation() -> None:
+    """Rule 22: it is no group's request, and what it restored would stay in the engine's memory for all."""
+    for everyone, found in ((None, False), ("alice", False), ("", True)):
+        made = decisions(everyone=everyone)
+        stored(made, "a", "b")  # from a time without keys
+        assert (restored(made, want("a", prefix="@code"), resident()) != "") is found
 
 
 def test_what_is_longer_than_the_context_is_not_restored() -> None:

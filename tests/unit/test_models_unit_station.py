@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy import aio
+from bioproxy.config.schema import Config
 from support.apps import MS
 from support.cancelling import cut
 from support.leaks import until
@@ -78,6 +79,24 @@ async def test_an_idle_save_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
         assert rig.is_shut()
+
+
+@pytest.mark.parametrize(
+    ("keys", "state"),
+    [
+        pytest.param((), "conversation", id="no keys"),
+        pytest.param(("sk-1", "sk-2"), "empty", id="two keys"),
+    ],
+)
+async def test_a_load_that_nobody_waits_for_brings_back_what_anybody_may_have(
+    keys: tuple[str, ...], state: str, tmp_path: Path
+) -> None:
+    """Rule 22: one group's conversation is not put where another group's request would find it."""
+    async with station_rig(tmp_path, config=Config(api_keys=keys)) as rig:
+        await rig.begin()
+        await rig.ask(LONG, group="one of them" if keys else "")
+        await rig.restart_alone()
+        assert rig.keeper.statistics().slots[0].state == state
 
 
 @pytest.mark.parametrize("fault", ["full", "short", "lost"])

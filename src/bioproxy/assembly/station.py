@@ -25,6 +25,7 @@ from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
 from bioproxy.front.engine import Engine
 from bioproxy.gate.gate import Gate
+from bioproxy.keys import everyone
 from bioproxy.kv.keeper import Keeper, Want
 from bioproxy.kv.shelves import Shelves
 from bioproxy.models.costs import Price
@@ -75,7 +76,9 @@ class Station:
         self.heads = heads
         self.llama = Llama(pool, key=key)
         self.gate = Gate(capacity=1, limit=config.queue_limit, timeout=config.queue_timeout)
-        self.keeper = Keeper(config=kv, bus=bus, llama=self.llama, shelves=shelves)
+        self.keeper = Keeper(
+            config=kv, bus=bus, llama=self.llama, shelves=shelves, everyone=lambda: everyone(self.config.api_keys)
+        )
         self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy

@@ -7,7 +7,7 @@ mostly ends after two dictionary look-ups: the slot holds the conversation's beg
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -39,11 +39,15 @@ class Plan(msgspec.Struct):
 
 
 class Decisions:
-    """The rules for one engine. `findings` is what it cannot do; one-slot engines may be treated literally."""
+    """The rules for one engine. `findings` is what it cannot do; one-slot engines may be treated literally.
 
-    def __init__(self, config: Kv, store: Store) -> None:
+    `everyone`: the group of everybody who may ask at present; None if requests of several groups may come.
+    """
+
+    def __init__(self, config: Kv, store: Store, *, everyone: Callable[[], str | None] = lambda: "") -> None:
         self.config = config
         self.store = store
+        self.everyone = everyone
         self.findings = Findings(restores=False, saves=False)
         self.literal = False  # kv.policy: always, on one slot
         self.several = False  # the engine has several slots, and chooses one by itself
@@ -91,7 +95,8 @@ class Decisions:
             return None
         resident = want.cuts[position - 1].digest if position else b""
         best, gain = None, 0.0
-        found = self.store.index.matches(want.cuts, scope=self.store.scope, group=want.group, above=position)
+        group = want.group or self.everyone()  # a warm-up is nobody's request
+        found = self.store.index.matches(want.cuts, scope=self.store.scope, group=group, above=position)
         for number, match in enumerate(found):
             if number >= CANDIDATES:
                 break
@@ -135,9 +140,14 @@ class Decisions:
         return policy.restore_gain(tokens, size, speeds)
 
     def latest(self) -> Match | None:
-        """Without a request: the snapshot of this engine that was used last, if its restore pays (rule 21)."""
+        """Without a request: the snapshot of this engine that was used last, if its restore pays (rule 21).
+
+        A conversation only if whoever asks next must be of its group; else it would be in the slot of another one.
+        """
+        group = self.everyone()
         good = [one for one in self.store.index.snapshots.values() if usable(one, self.store.scope)]
-        last = max((one for one in good if not one.reference), key=lambda one: one.used, default=None)
+        good = [one for one in good if not one.reference and (one.template or one.group == group)]
+        last = max(good, key=lambda one: one.used, default=None)
         if last is None or self.hopeless:
             return None
         match = Match(last, last.end, exact=True)

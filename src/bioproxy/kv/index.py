@@ -66,11 +66,11 @@ class Index:
                     del self.by_cut[cut.digest]
         return snapshot
 
-    def matches(self, cuts: Sequence[Cut], *, scope: Scope, group: str, above: int = 0) -> Iterator[Match]:
+    def matches(self, cuts: Sequence[Cut], *, scope: Scope, group: str | None, above: int = 0) -> Iterator[Match]:
         """Good snapshots that share more than `above` cuts with a request of `group`, the longest beginning first.
 
-        Another group's conversations are never among them (rule 22); templates are everyone's. Each comes once, at
-        the deepest cut that it shares.
+        Another group's conversations are never among them (rule 22); templates are everyone's, and all that there is
+        for nobody's request (`group` None). Each comes once, at the deepest cut that it shares.
         """
         seen: set[str] = set()
         for position in range(len(cuts), above, -1):

@@ -72,8 +72,9 @@ UNEXPECTED = "something unexpected happened when the engine was looked at: no sn
 class Keeper:
     """The KV cache of one engine, on disk and in its slots.
 
-    `shelves`: the program's snapshot folders; without them this keeper has its own. `identify` digests a model file;
-    `step` hears the steps of each commit; `tick` and `first_retry` are seconds.
+    `shelves`: the program's snapshot folders; without them this keeper has its own. `everyone` tells the group of
+    everybody who may ask at present, None if there are several (decisions.py). `identify` digests a model file; `step`
+    hears the steps of each commit; `tick` and `first_retry` are seconds.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Keeper:
         bus: Bus,
         llama: EngineClient,
         shelves: Shelves | None = None,
+        everyone: Callable[[], str | None] = lambda: "",
         identify: Identify = gguf.identity,
         step: Callable[[str], None] = files.quiet,
         tick: float = TICK,
@@ -97,7 +99,7 @@ class Keeper:
         self.saver = Saver(llama, self.store, self.pause)
         self.restorer = Restorer(llama, self.store)
         self.residents = Residents()
-        self.decisions = Decisions(config, self.store)
+        self.decisions = Decisions(config, self.store, everyone=everyone)
         self.actions = Actions(llama, self.saver, self.restorer, self.residents, self.decisions)
         self.attaching = Attaching(
             config=config,

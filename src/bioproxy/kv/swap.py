@@ -6,8 +6,9 @@ rename, table) goes on while the next engine starts. Bringing back happens befor
 the engine and its slots are empty: then nothing can be displaced, and a slot's number is known without asking.
 
 Which snapshots: the best one for each request that waits, in their order; a one-slot engine gets the first one's only,
-for the others would throw it out again. Nobody waits (a preload, a restart): the one that was used last. Where slots
-share one buffer, they must all fit into it, for a refused restore empties the slot.
+for the others would throw it out again. Nobody waits (a preload, a restart): the one that was used last of those that
+whoever asks next may have, which is a template's if callers are of several groups. Where slots share one buffer, they
+must all fit into it, for a refused restore empties the slot.
 """
 
 from __future__ import annotations
