@@ -136,13 +136,45 @@ async def test_with_swa_full_a_template_comes_back_and_a_conversation_does_not(t
         assert "--swa-full" in "".join(one.keeper.statistics().notes)
         assert await one.warm(LONG)
         await one.ask(text(300, "talk"))
-        await one.save_idle()
+        assert await one.save_idle() == 0
         await restart(one)
         talk = await one.ask(text(300, "talk"), " more", store=False)
         assert talk.prepared.status == ""
         asked = await one.ask(LONG, " question", template=True, predict=8, store=False)
         assert asked.prepared.status == "restored"
         assert asked.answer == await cold(one, LONG, " question")
+
+
+async def test_with_swa_full_a_request_that_leaves_a_restored_slot_early_is_answered_right(tmp_path: Path) -> None:
+    """facts, 0.8: the engine would reuse what the file does not hold; so the slot is erased before."""
+    flags = {"shape": "swa", "swa_full": True}
+    async with started(tmp_path, engine=flags, known={"started": None}) as one:
+        assert await one.warm(LONG)
+        await restart(one)
+        assert (await one.ask(LONG, " question", template=True, store=False)).prepared.status == "restored"
+        early = LONG[: len(LONG) - 300]
+        other = await one.ask(early, " and otherwise", predict=8, store=False)
+        assert other.answer == await cold(one, early, " and otherwise")
+
+
+async def test_a_recurrent_model_goes_on_from_what_it_cannot_repeat(tmp_path: Path) -> None:
+    """Rule 6: regenerations and edits bring nothing back there, and are no verdict on file or model."""
+    flags = {"shape": "mamba", "ctx_checkpoints": 0, "cache_ram": 0}
+    async with started(tmp_path, engine=flags, known={"started": None}) as one:
+        assert await one.warm(LONG)
+        talk = (text(200, "talk"), text(10, " first"))
+        first = await one.ask(*talk)
+        await one.save_idle()
+        for asked in (talk, talk, (talk[0], text(10, " second")), (*talk, " other words than the answer", " more")):
+            await one.ask(text(30, "another"), store=False)
+            assert (await one.ask(*asked, store=False)).cached == 0
+        await one.ask(text(30, "another"), store=False)
+        assert (await one.ask(*talk, first.answer, " more", store=False)).evaluated < 30
+        assert (await one.ask(LONG, " question", template=True, store=False)).evaluated < 30
+        told = one.keeper.statistics()
+        assert (told.repeating, told.diverging) == ("worthless", "worthless")
+        assert told.restores == {"worthless": 3, "ok": 2}
+        assert not any(one.unused for one in one.keeper.snapshots())
 
 
 async def test_two_slots_share_the_work(tmp_path: Path) -> None:

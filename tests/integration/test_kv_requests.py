@@ -145,6 +145,37 @@ async def test_a_template_that_was_worthless_is_not_saved_again(tmp_path: Path) 
         assert len(one.keeper.list()) == 1
 
 
+async def test_the_reason_is_told_as_long_as_it_holds(tmp_path: Path) -> None:
+    """Rule 6: in `/status` and beside each snapshot, over another attach, until a restore is tried again."""
+    async with started(tmp_path, engine={"faults": {"worthless": True}}) as one:
+        for name in ("first", "second", "third"):
+            await one.warm(text(300, name), prefix=f"@{name}")
+        for name in ("first", "second"):
+            await one.ask(text(300, name), " question", template=True, store=False)
+        for _ in range(2):
+            await restart(one)
+            assert "brought nothing back" in "".join(one.keeper.statistics().notes)
+            assert all(snapshot.unused for snapshot in one.keeper.snapshots())
+        now = one.keeper.store.wall()
+        one.keeper.store.wall = lambda: now + 90000
+        assert "brought nothing back" not in "".join(one.keeper.statistics().notes)
+        assert [bool(snapshot.unused) for snapshot in one.keeper.snapshots()].count(False) == 1
+
+
+async def test_a_restore_of_which_nothing_was_used_is_no_success(tmp_path: Path) -> None:
+    """Also where it is no fault of the file: another question to the same beginning, and the same question again."""
+    async with started(tmp_path, engine={"faults": {"worthless": True}}) as one:
+        for number, asked in enumerate((text(40, "another question"), text(40, "a question"))):
+            long = text(500, str(number))
+            await one.ask(long, text(40, "a question"))
+            await one.save_idle()
+            await displace(one)
+            await one.ask(long, asked, store=False)
+        assert one.keeper.statistics().restores == {"worthless": 2}
+        assert [event.status for event in one.heard(SnapshotRestored)] == ["worthless", "worthless"]
+        assert not any(snapshot.unused or snapshot.uses for snapshot in one.keeper.snapshots())
+
+
 async def test_a_truncated_snapshot_never_reaches_the_engine(tmp_path: Path) -> None:
     """Rule 1: a cut file would kill the engine; it is dropped, and the request is served cold."""
     async with started(tmp_path) as one:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bioproxy.activity import Record
+from bioproxy.engines.timings import Timings
 from bioproxy.front.explain import explain, seconds
+from bioproxy.front.inference import cache_word
 
 
 def record(**fields: object) -> Record:
@@ -47,3 +51,18 @@ def test_a_quick_request_has_nothing_to_explain() -> None:
 def test_seconds_show_as_many_digits_as_say_something() -> None:
     """Short times have hundredths, long ones none."""
     assert [seconds(0.123), seconds(3.44), seconds(75.2)] == ["0.12 s", "3.4 s", "75 s"]
+
+
+@pytest.mark.parametrize(
+    ("status", "cached", "word"),
+    [
+        ("restored", 900, "restored"),
+        ("restored", 0, "miss"),
+        ("resident", 950, "hit"),
+        ("resident", 500, "miss"),
+        ("restored", None, ""),
+    ],
+)
+def test_what_the_cache_gave_is_one_word(status: str, cached: int | None, word: str) -> None:
+    """A restore of which the engine used nothing gave nothing."""
+    assert cache_word(status, Timings(cached=cached, evaluated=1000 - (cached or 0))) == word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -10,8 +11,9 @@ from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain, common
 from bioproxy.kv.decisions import Decisions, foreign
+from bioproxy.kv.identities import Traits
 from bioproxy.kv.notes import Findings
-from bioproxy.kv.policy import Speeds
+from bioproxy.kv.policy import Question, Speeds
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot, new_id
 from bioproxy.kv.store import Store
@@ -49,6 +51,12 @@ def stored(made: Decisions, *texts: str, **more: object) -> Snapshot:
     snapshot = Snapshot(**(usual | known | more))  # type: ignore[arg-type]
     made.store.index.add(snapshot)
     return snapshot
+
+
+def failed(made: Decisions, *questions: Question) -> None:
+    """Restores of these kinds brought nothing back."""
+    for question in questions:
+        made.store.knowledge.tried(question, good=False, now=made.store.wall())
 
 
 def resident(*texts: str, group: str = "", generated: int = 0) -> Resident:
@@ -99,7 +107,7 @@ def test_only_what_goes_beyond_the_resident_counts() -> None:
 def test_a_model_that_cannot_diverge_uses_what_is_extended() -> None:
     """Rule 19: SWA and hybrid models, once it was seen."""
     made = decisions()
-    made.store.knowledge.diverging = "worthless"
+    failed(made, "diverges")
     exact = stored(made, "a")
     stored(made, "a", "b", "x")
     assert restored(made, want("a", "b", "c"), resident()) == exact.id
@@ -118,11 +126,108 @@ def test_a_hopeless_model_gets_no_restore_and_no_save() -> None:
     """Rule 6, of a whole model."""
     made = decisions()
     stored(made, "a")
-    made.store.knowledge.bad = 2
-    made.store.knowledge.bad_at = made.store.wall()
+    failed(made, "templates", "templates")
     assert restored(made, want("a", "b"), resident()) == ""
     assert not made.worth_saving(resident("a"), TOKENS)
     assert not made.worth_keeping(want("a"), TOKENS, 60.0)
+    assert "no snapshots" in "".join(made.reasons())
+    made.store.wall = lambda: time.time() + 90000
+    assert restored(made, want("a", "b"), resident()) != ""
+    assert made.reasons() == ()
+
+
+def test_a_model_whose_conversations_bring_nothing_keeps_its_templates() -> None:
+    """Rule 6: answers that clients send back in other words are no verdict on what ends at a template's boundary."""
+    made = decisions()
+    template = stored(made, "a", template=True, prefix="@code")
+    stored(made, "a", "b")
+    failed(made, "extends", "extends")
+    assert restored(made, want("a", "b", "c"), resident()) == template.id
+    assert not made.worth_saving(resident("a", "b"), TOKENS)
+    assert made.worth_keeping(want("a", "x"), TOKENS, 60.0)
+    assert "only templates" in made.useless(template=False)
+    assert made.reasons() == (made.useless(template=False),)
+    assert made.useless(template=True) == ""
+
+
+def test_a_regeneration_that_brings_nothing_is_not_tried_again_and_going_on_is() -> None:
+    """Rule 6: a recurrent model cannot go back into what it generated, and can go on from it."""
+    made = decisions()
+    conversation = stored(made, "a", "b")
+    failed(made, "repeats")
+    assert restored(made, want("a", "b"), resident()) == ""
+    assert restored(made, want("a", "b", "c"), resident()) == conversation.id
+    assert made.worth_saving(resident("x", "y"), TOKENS)
+    assert made.reasons() == ()
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "question", "good", "tells"),
+    [
+        (True, "extends", False, False),
+        (True, "extends", True, True),
+        (True, "templates", False, True),
+        (True, "repeats", False, True),
+        (False, "extends", False, True),
+    ],
+)
+def test_a_conversation_that_a_recurrent_model_did_not_use_says_nothing(
+    recurrent: bool, question: Question, *, good: bool, tells: bool
+) -> None:
+    """Rule 6: such a model can always go on, so the client sent the answer back in other words."""
+    made = decisions()
+    made.traits = Traits(recurrent=recurrent)
+    assert made.tells(question, 1000, good=good) is tells
+    assert not made.tells(question, 5, good=good)
+
+
+def test_a_template_wins_over_a_conversation_that_shares_no_more() -> None:
+    """Rule 6: what is sure to be used goes before what has to be cut, however long the file's share looks."""
+    made = decisions()
+    made.traits = Traits(window=False, recurrent=False)
+    template = stored(made, "a", template=True, prefix="@code", tokens=TOKENS // 2)
+    stored(made, "a", "x", id="0" * 16)
+    assert restored(made, want("a", "b"), resident()) == template.id
+
+
+@pytest.mark.parametrize(
+    ("traits", "taken"),
+    [
+        (Traits(), "template"),
+        (Traits(recurrent=True, window=False), "template"),
+        (Traits(window=False, recurrent=False), "conversation"),
+    ],
+)
+def test_a_conversation_that_must_be_cut_has_to_promise_more_than_a_template(traits: Traits, taken: str) -> None:
+    """Rule 6: unless the model is known to be cut anywhere, twice as much."""
+    made = decisions()
+    made.traits = traits
+    stored(made, "a", "b", id="template", template=True, prefix="@code")
+    stored(made, "a", "b", "c", "x", id="conversation")
+    assert restored(made, want("a", "b", "c", "d"), resident()) == taken
+
+
+def test_with_swa_full_no_conversation_is_written() -> None:
+    """What can only be used wrongly is not written; a template is."""
+    made = decisions()
+    made.findings = Findings(diverging=False)
+    assert not made.worth_saving(resident("a", "b"), TOKENS)
+    assert made.worth_keeping(want("a"), TOKENS, 60.0)
+    assert "--swa-full" in made.useless(template=False)
+
+
+def test_with_swa_full_a_restored_slot_is_erased_before_a_request_that_leaves_it_early() -> None:
+    """facts, 0.8: the file holds the last positions of a window only; a slot that was evaluated here is left alone."""
+    made = decisions()
+    made.findings = Findings(diverging=False)
+    erased = []
+    for live in (False, True):
+        for asked in (want("a", "x"), want("a", "b", "c"), want("y")):
+            place = resident("a", "b")
+            place.live = live
+            plan = made.plan(asked, place, common(asked.cuts, place.digests), restoring=True, saving=True)
+            erased.append(plan is not None and plan.erase)
+    assert erased == [True, False, True, False, False, False]
 
 
 def test_unsaved_is_what_no_snapshot_covers() -> None:
@@ -262,7 +367,7 @@ def test_what_cannot_be_restored_covers_nothing() -> None:
     place = resident("a", "b")
     stored(made, "a", "x")
     assert made.unsaved(place) == TOKENS
-    made.store.knowledge.diverging = "worthless"
+    failed(made, "diverges")
     assert made.unsaved(place) == 2 * TOKENS
 
 

@@ -14,7 +14,7 @@ import pytest
 from bioproxy.kv import files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError
-from bioproxy.kv.knowledge import Knowledge, Ledger, Use, read_ledger
+from bioproxy.kv.knowledge import Knowledge, Ledger, Trial, Use, read_ledger
 from bioproxy.kv.shelf import with_use
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.kv.verify import read
@@ -154,14 +154,16 @@ def test_a_spoilt_ledger_is_replaced(tmp_path: Path, spoilt: bytes) -> None:
 def test_the_ledger_remembers_uses(tmp_path: Path) -> None:
     """Last use, count and seconds gained outlive a restart; so does what was learnt."""
     whole = committed(tmp_path)
-    ledger = Ledger(uses={whole.id: Use(77.0, 3, 12.5)}, engines={"f" * 16: Knowledge(build="b", good=2)})
+    ledger = Ledger(
+        uses={whole.id: Use(77.0, 3, 12.5)}, engines={"f" * 16: Knowledge(build="b", trials={"extends": Trial(2)})}
+    )
     folder = Folder(tmp_path)
     folder.write_ledger(msgspec.json.encode(ledger))
     found = folder.load()
     used = [with_use(one, found.ledger) for one in found.snapshots]
     assert [(one.used, one.uses, one.gained) for one in used] == [(77.0, 3, 12.5)]
     assert found.ledger == ledger
-    assert read_ledger((tmp_path / LEDGER).read_bytes()).engines["f" * 16].good == 2
+    assert read_ledger((tmp_path / LEDGER).read_bytes()).engines["f" * 16].trials["extends"].good == 2
 
 
 def test_a_copied_folder_keeps_its_snapshots(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from bioproxy.events import Bus, SavingPaused
 from bioproxy.kv.builds import same_answer
 from bioproxy.kv.knowledge import Knowledge
 from bioproxy.kv.pause import Pause
+from bioproxy.kv.policy import Question
 
 
 def test_speeds_follow_what_is_measured() -> None:
@@ -34,30 +35,47 @@ def test_a_model_that_never_uses_a_restore_is_given_up() -> None:
     """Rule 6: two worthless restores and no good one (sliding windows of older builds); one good one is enough."""
     hopeless, mixed = Knowledge(), Knowledge()
     for knowledge in (hopeless, mixed):
-        knowledge.restored(1000, 0, exact=True, template=True, now=5.0)
-    after_one = hopeless.hopeless(0.0)
-    mixed.restored(1000, 1000, exact=True, template=True, now=5.0)
+        knowledge.tried("templates", good=False, now=5.0)
+    after_one = hopeless.answer("templates", 0.0)
+    mixed.tried("templates", good=True, now=5.0)
     for knowledge in (hopeless, mixed):
-        knowledge.restored(1000, 0, exact=True, template=True, now=5.0)
-    assert (after_one, hopeless.hopeless(0.0), mixed.hopeless(0.0)) == (False, True, False)
-    assert not hopeless.hopeless(since=6.0)
+        knowledge.tried("templates", good=False, now=5.0)
+    found = [one.answer("templates", 0.0) for one in (hopeless, mixed)]
+    assert (after_one, found) == ("unknown", ["worthless", "good"])
+    assert hopeless.answer("templates", 6.0) == "unknown"
 
 
-def test_diverging_restores_are_judged_apart() -> None:
-    """Rule 19: a diverging restore that brought nothing says something about the model, not about the file."""
+def test_each_question_has_its_own_answer() -> None:
+    """Rules 6 and 19: what brought nothing when it was repeated or left early can still be gone on from."""
     knowledge = Knowledge()
-    assert knowledge.restored(1000, 0, exact=False, template=True, now=5.0) == "short"
-    assert (knowledge.diverging, knowledge.bad) == ("worthless", 0)
-    assert knowledge.restored(1000, 995, exact=False, template=True, now=5.0) == "good"
-    assert knowledge.diverging == "good"
+    questions: tuple[Question, ...] = ("templates", "extends", "repeats", "diverges")
+    knowledge.tried("repeats", good=False, now=5.0)
+    assert [knowledge.answer(one, 0.0) for one in questions] == ["unknown", "unknown", "worthless", "unknown"]
+    knowledge.tried("diverges", good=False, now=5.0)
+    knowledge.tried("extends", good=True, now=5.0)
+    assert [knowledge.answer(one, 0.0) for one in questions] == ["unknown", "good", "worthless", "worthless"]
+    knowledge.tried("diverges", good=True, now=6.0)
+    assert knowledge.answer("diverges", 0.0) == "good"
+
+
+def test_what_sometimes_works_is_given_up_after_three_failures_in_a_row() -> None:
+    """A hybrid model with checkpoints can be cut at some places only."""
+    knowledge = Knowledge()
+    knowledge.tried("diverges", good=True, now=1.0)
+    found = []
+    for now in (2.0, 3.0, 4.0):
+        knowledge.tried("diverges", good=False, now=now)
+        found.append(knowledge.answer("diverges", 0.0))
+    assert found == ["good", "good", "worthless"]
 
 
 def test_another_build_is_judged_anew() -> None:
     """Speeds stay, verdicts do not."""
-    old = Knowledge(build="b1", bad=5, diverging="worthless", refused=("b0",))
+    old = Knowledge(build="b1", refused=("b0",))
     old.evaluated(1000, 10.0)
+    old.tried("diverges", good=False, now=5.0)
     new = old.upgraded("b2")
-    assert (new.build, new.bad, new.diverging, new.refused) == ("b2", 0, "unknown", ())
+    assert (new.build, new.trials, new.refused) == ("b2", {}, ())
     assert new.speeds == old.speeds
     assert old.upgraded("b1") is old
 

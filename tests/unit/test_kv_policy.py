@@ -84,22 +84,31 @@ def test_a_poke_must_be_cheap_for_what_it_keeps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "cached", "exact", "template", "verdict"),
+    ("expected", "cached", "question", "verdict"),
     [
-        (1322, 1322, True, True, "good"),
-        (1322, 1314, True, True, "good"),
-        (1322, 1313, True, True, "worthless"),
-        (1322, 0, True, False, "worthless"),
-        (1322, 900, True, False, "short"),
-        (1322, 0, False, False, "short"),
-        (5, 0, True, True, "good"),
+        (1322, 1322, "templates", "good"),
+        (1322, 1314, "templates", "good"),
+        (1322, 1313, "templates", "worthless"),
+        (1322, 0, "extends", "worthless"),
+        (1322, 900, "extends", "short"),
+        (1322, 0, "diverges", "short"),
+        (1322, 0, "repeats", "short"),
+        (1322, 1321, "repeats", "good"),
+        (5, 0, "templates", "good"),
     ],
 )
 def test_a_restore_is_judged_by_what_was_used(
-    expected: int, cached: int, *, exact: bool, template: bool, verdict: str
+    expected: int, cached: int, question: policy.Question, verdict: str
 ) -> None:
-    """Rule 6: eight tokens may be missing; a diverging restore is never the file's fault."""
-    assert policy.judge(expected, cached, exact=exact, template=template) == verdict
+    """Rule 6: eight tokens may be missing; what a model cannot do with a file is never the file's fault."""
+    assert policy.judge(expected, cached, question=question) == verdict
+
+
+@pytest.mark.parametrize(("cached", "good"), [(0, False), (600, False), (660, True), (1322, True)])
+def test_a_restore_of_which_little_was_used_is_no_success(cached: int, *, good: bool) -> None:
+    """Half of what was counted on is the least, and nothing is never enough."""
+    assert policy.came_back(1322, cached) is good
+    assert not policy.came_back(5, 0)
 
 
 @given(values, st.integers(-10, 1 << 42))

@@ -32,6 +32,8 @@ FALLBACK_HEADER = 1 << 20  # bytes taken for the header of a file that cannot be
 LONGEST_HEADER = 256 << 20
 FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, ARRAY = 8, 9
+SLIDING = re.compile(r"\.attention\.(sliding_window|chunk_size)$")
+RECURRENT = re.compile(r"\.(ssm\.|wkv|shortconv)")  # mamba, rwkv, lfm2 and the hybrids
 SPLIT = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
 
 Scalar = str | int | float | bool
@@ -48,6 +50,20 @@ class Header(msgspec.Struct, frozen=True):
     def architecture(self) -> str:
         """`llama`, `gemma3`, `mamba` ...; empty where the file does not say."""
         return str(self.keys.get("general.architecture", ""))
+
+    @property
+    def window(self) -> bool:
+        """Whether some layers see a sliding window only."""
+        return self.says(SLIDING)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether some layers have a state instead of a cache that could be cut anywhere."""
+        return self.says(RECURRENT)
+
+    def says(self, names: re.Pattern[str]) -> bool:
+        """Whether a key of these names has a value."""
+        return any(names.search(key) and value for key, value in self.keys.items())
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -272,7 +272,7 @@ def cache_word(status: str, timings: Timings | None) -> Literal["", "hit", "rest
     """`restored`, `hit` or `miss`, from what the engine counted; empty where it did not say."""
     if timings is None or timings.cached is None:
         return ""
-    if status == "restored":
+    if status == "restored" and timings.cached:
         return "restored"
     prompt = timings.cached + (timings.evaluated or 0)
     return "hit" if prompt and timings.cached >= math.floor(HIT * prompt) else "miss"

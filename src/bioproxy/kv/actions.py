@@ -190,14 +190,14 @@ def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[Slot
 
 
 async def wait_alone(grant: GrantLike) -> None:
-    """Policy strict: wait until the slot can be erased. Raises EngineUnavailable (503) when that takes too long."""
+    """Wait until the slot can be erased. Raises EngineUnavailable (503) when that takes too long."""
 
     async def look() -> bool | None:
         return grant.try_exclusive() or None
 
     if await aio.poll(look, interval=0.1, deadline=STRICT_WAIT) is None:
         raise EngineUnavailable(
-            "kv.isolate is strict and the slot could not be erased: an earlier request is not over yet; try again",
+            "the slot has to be erased before this request, and an earlier one is not over yet; try again",
             status=503,
             retry_after=5,
         )

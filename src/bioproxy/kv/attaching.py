@@ -81,6 +81,7 @@ class Attaching:
         self.sleeps_after = arguments.sleeps_after
         self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"
         self.decisions.findings = examine(facts, self.fingerprint, self.config)
+        self.decisions.traits = self.fingerprint.traits
         self.decisions.literal = self.config.policy == "always" and facts.slots == 1
         self.decisions.several = facts.slots > 1
         self.decisions.context = facts.context
@@ -92,16 +93,10 @@ class Attaching:
 
     def say(self) -> None:
         """Log each note once, however often the engine comes back."""
-        for note in self.decisions.findings.notes:
+        for note in (*self.decisions.findings.notes, *self.decisions.reasons()):
             if note not in self.said:
                 self.said.add(note)
                 log.warning("%s", note)
-
-    def add_note(self, note: str) -> None:
-        """Something that was learnt later."""
-        if note not in self.decisions.findings.notes:
-            self.decisions.findings.remark(note)
-            self.say()
 
     # the folder
 

@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.kv import policy
+from bioproxy.kv.identities import Traits
 from bioproxy.kv.index import Match, usable
+from bioproxy.kv.knowledge import Answer
 from bioproxy.kv.notes import Findings
+from bioproxy.kv.policy import Question
 from bioproxy.kv.resident import SIMILAR, Resident
 from bioproxy.kv.store import Store
 from bioproxy.kv.want import Want
 
 RETRY = 86400.0  # seconds after which something worthless may be tried anew: a date in a chat template changes daily
 CANDIDATES = 8  # snapshots that are weighed for one request, the longest beginnings first
+UNTRIED = 0.5  # what a gain counts that was never seen on this model: a surer one wins
+HOPELESS = (
+    "restores brought nothing back on this model with this build, not even those of templates: no snapshots are used "
+    "or written, until one is tried again after a day"
+)
+NO_CONVERSATIONS = (
+    "conversations brought nothing back on this model with this build: only templates are restored and written, until "
+    "one is tried again after a day"
+)
+ENDS_EXACTLY = "with --swa-full only templates are restored: a request may leave a conversation before its end"
 
 
 class Plan(msgspec.Struct):
@@ -49,6 +63,7 @@ class Decisions:
         self.store = store
         self.everyone = everyone
         self.findings = Findings(restores=False, saves=False)
+        self.traits = Traits()
         self.literal = False  # kv.policy: always, on one slot
         self.several = False  # the engine has several slots, and chooses one by itself
         self.context = 0  # tokens that a slot can hold (0: not known)
@@ -66,11 +81,15 @@ class Decisions:
     ) -> Plan | None:
         """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing.
 
-        `endangered`: other slots that the server will clear for it.
+        `endangered`: other slots that the server will clear for it. Where a request must not leave a snapshot early
+        (`--swa-full`), it must not leave a restored slot early either, nor may the server keep a copy of that slot.
         """
         shared = want.cuts[position - 1].digest if position else b""
+        fragile = restoring and not self.findings.diverging and not (place.live or place.empty)
         erase = self.config.isolate == "strict" and foreign(place, want)
+        erase = erase or (fragile and (not shared or place.end != shared))
         match = self.best(want, 0 if erase else position) if restoring else None
+        erase = erase or (fragile and match is not None)
         others = tuple(other for other in endangered if self.worth_rescuing(other)) if saving else ()
         if not erase and match is None and not others and (not saving or place.end == shared):
             return None
@@ -80,10 +99,39 @@ class Decisions:
             plan.save = self.worth_saving(place, min(self.unsaved(place), lost), displaced=True)
         return plan if plan.saves or erase or match is not None else None
 
+    # what restores are worth on this model (rule 6)
+
+    def answer(self, question: Question) -> Answer:
+        """What was seen of such restores, failures in the last day only."""
+        return self.store.knowledge.answer(question, self.store.wall() - RETRY)
+
+    def tells(self, question: Question, expected: int, *, good: bool) -> bool:
+        """Whether the outcome of such a restore says something about file and model.
+
+        A recurrent model can go on from any snapshot. If nothing of a conversation's came back, the client sent the
+        answer back in other words, and so left the snapshot early, which such a model cannot do.
+        """
+        return expected > 2 * policy.SLACK and (good or question != "extends" or not self.traits.recurrent)
+
     @property
     def hopeless(self) -> bool:
-        """Whether restores are worth nothing on this model (rule 6), as far as was seen in the last day."""
-        return self.store.knowledge.hopeless(self.store.wall() - RETRY)
+        """Whether restores are worth nothing on this model."""
+        return self.answer("templates") == "worthless"
+
+    def useless(self, *, template: bool) -> str:
+        """Why no snapshot of this kind is used or written; empty if they are."""
+        if self.hopeless:
+            return HOPELESS
+        if template:
+            return ""
+        if not self.findings.diverging:
+            return ENDS_EXACTLY
+        return NO_CONVERSATIONS if self.answer("extends") == "worthless" else ""
+
+    def reasons(self) -> tuple[str, ...]:
+        """What was learnt about this engine that the operator should know, as long as it holds."""
+        found = self.useless(template=True) or self.useless(template=False)
+        return (found,) if found not in ("", ENDS_EXACTLY) and self.findings.restores else ()
 
     # restoring
 
@@ -91,17 +139,17 @@ class Decisions:
         """The snapshot that spares most, if its restore pays (rules 15 and 19); `position` cuts are resident."""
         if self.literal:
             return self.best_literal(want)
-        if self.hopeless:
-            return None
         resident = want.cuts[position - 1].digest if position else b""
         best, gain = None, 0.0
         group = want.group or self.everyone()  # a warm-up is nobody's request
-        found = self.store.index.matches(want.cuts, scope=self.store.scope, group=group, above=position)
-        for number, match in enumerate(found):
-            if number >= CANDIDATES:
-                break
-            useful = self.trusted(match) and self.found_again(match, want)
-            gained = self.gain(match, resident) if useful else 0.0
+        matches = self.store.index.matches(want.cuts, scope=self.store.scope, group=group, above=position)
+        found = list(islice(matches, CANDIDATES))
+        whole = {match.digest for match in found if match.exact}
+        for match in found:
+            if match.digest in whole and not match.exact:
+                continue  # one that ends there is sure to hold that much
+            trust = self.trust(match, match.question(want.end)) if self.found_again(match, want) else 0.0
+            gained = trust and trust * self.gain(match, resident)
             if gained > gain:
                 best, gain = match, gained
         return best
@@ -111,19 +159,23 @@ class Decisions:
         if not want.prefix:
             return None
         found = self.store.index.matches(want.cuts, scope=self.store.scope, group=want.group)
-        return next((match for match in found if match.snapshot.prefix == want.prefix), None)
+        fit = (match for match in found if self.findings.diverging or match.question(want.end) == "templates")
+        return next((match for match in fit if match.snapshot.prefix == want.prefix), None)
 
-    def trusted(self, match: Match) -> bool:
-        """Whether this engine can use such a match at all.
+    def trust(self, match: Match, question: Question) -> float:
+        """How much this engine can be expected to use of such a match: all (1), nothing (0), or that was never seen.
 
         With `--swa-full` a request that leaves the file before its end gets wrong logits (facts, 0.8), and a
         conversation's file ends in generated text, which the request may well leave.
         """
         if self.context and match.snapshot.tokens > self.context:
-            return False  # a restore would be refused, and nothing is wrong with the file
-        if not self.findings.diverging:
-            return match.exact and match.snapshot.template
-        return match.exact or self.store.knowledge.diverging != "worthless"
+            return 0.0  # a restore would be refused, and nothing is wrong with the file
+        if self.useless(template=match.snapshot.template) or not (self.findings.diverging or match.exact):
+            return 0.0
+        answer = self.answer(question)
+        if answer == "worthless":
+            return 0.0
+        return 1.0 if answer == "good" or question in ("templates", "extends") or self.traits.full else UNTRIED
 
     def found_again(self, match: Match, want: Want) -> bool:
         """Whether the server will send the request to the restored slot: it wants a tenth of the prompt in common."""
@@ -148,10 +200,10 @@ class Decisions:
         good = [one for one in self.store.index.snapshots.values() if usable(one, self.store.scope)]
         good = [one for one in good if not one.reference and (one.template or one.group == group)]
         last = max(good, key=lambda one: one.used, default=None)
-        if last is None or self.hopeless:
+        if last is None:
             return None
         match = Match(last, last.end, exact=True)
-        return match if self.trusted(match) and self.gain(match, b"") > 0 else None
+        return match if self.trust(match, match.question(b"")) and self.gain(match, b"") > 0 else None
 
     # saving
 
@@ -164,7 +216,7 @@ class Decisions:
     def covered(self, place: Resident) -> int:
         """Tokens of a slot's content that its conversation could restore from disk."""
         found = self.store.index.matches(place.cuts, scope=self.store.scope, group=place.group)
-        match = next((match for match in found if self.trusted(match)), None)
+        match = next((match for match in found if self.trust(match, match.question(b""))), None)  # by what goes on
         if match is None:
             return 0
         whole = match.exact and match.digest == place.end
@@ -178,7 +230,7 @@ class Decisions:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
         knowledge = self.store.knowledge
         token_bytes = knowledge.speeds.token_bytes or (knowledge.guess if displaced else 0.0)
-        if self.hopeless or (displaced and not token_bytes):
+        if self.useless(template=place.shared) or (displaced and not token_bytes):
             return False  # worthless, or nobody can say how long it would take
         return policy.worth_saving(
             unsaved,

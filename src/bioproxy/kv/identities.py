@@ -15,7 +15,6 @@ import msgspec
 from bioproxy.engines import gguf
 from bioproxy.errors import BioproxyError
 
-SWA_KEYS = ("attention.sliding_window", "attention.chunk_size")
 MOST = 64  # files that are remembered; models are few, but a container shows each under a new name
 BYTES = 2  # of a cached value; another type only makes the first guess a bad one
 
@@ -24,13 +23,19 @@ Stamp = tuple[tuple[int, ...], ...]
 
 
 class Traits(msgspec.Struct, frozen=True):
-    """What a model's header says. `window`: sliding-window layers (None: not known).
+    """What a model's header says. `window`: sliding-window layers (None: not known); `recurrent`: layers with a state.
 
     `token_bytes`: about what a token takes in a slot file, 0 where that cannot be told; a guess until one was written.
     """
 
     window: bool | None = None
+    recurrent: bool = False
     token_bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is known that a cache of this model can be cut at any place."""
+        return self.window is False and not self.recurrent
 
 
 class Identities:
@@ -85,4 +90,4 @@ def traits_of(path: str) -> Traits:
     width = number("embedding_length") // heads if heads else 0
     both = (number("attention.key_length") or width) + (number("attention.value_length") or width)
     values = number("block_count") * (number("attention.head_count_kv") or heads) * both
-    return Traits(window=any(number(key) > 0 for key in SWA_KEYS), token_bytes=BYTES * values)
+    return Traits(window=header.window, recurrent=header.recurrent, token_bytes=BYTES * values)

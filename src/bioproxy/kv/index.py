@@ -36,6 +36,14 @@ class Match(msgspec.Struct, frozen=True):
         """About how many tokens of the request it holds."""
         return self.snapshot.tokens_at(self.digest)
 
+    def question(self, end: bytes) -> policy.Question:
+        """What a request whose prompt ends at the digest `end` does with it."""
+        if not self.exact:
+            return "diverges"
+        if self.snapshot.template:
+            return "templates"
+        return "repeats" if end == self.snapshot.end else "extends"
+
 
 class Index:
     """Snapshots by id and by cut."""

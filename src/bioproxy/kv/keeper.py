@@ -20,8 +20,8 @@ What can end early, and what is left then:
 - a slot action that timed out leaves slots of unknown content, and no slot action until a response has ended (rule 4);
 - a request that was cut off leaves at least what it had in common with what was there (resident.py).
 
-Nothing in here ever fails a user's request. The only exception is `kv.isolate: strict`, where serving without an erased
-slot would break a promise.
+Nothing in here ever fails a user's request. The only exception is a slot that must be erased first: with `kv.isolate:
+strict`, and where a restored slot would give wrong answers to a request that leaves it early.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Keeper:
             residents=self.residents,
             identify=identify,
         )
-        self.verdicts = Verdicts(self.store, self.decisions, self.actions.count, self.attaching.add_note)
+        self.verdicts = Verdicts(self.store, self.decisions, self.actions.count, self.attaching.say)
         self.swap = Swap(
             actions=self.actions,
             decisions=self.decisions,
@@ -203,7 +203,7 @@ class Keeper:
     async def prepare(self, want: Want, grant: GrantLike) -> Prepared:
         """Make the slot fit for `want`, under its grant: restore what pays, save first what that displaces.
 
-        Raises only where `kv.isolate: strict` cannot be kept. Cancelling it waits for a slot action under way.
+        Raises only if a slot that must be erased cannot be. Cancelling it waits for a slot action under way.
         """
         if self.clock() - self.last > self.attaching.sleeps_after:
             self.residents.clear(empty=False)  # the engine slept, and dropped everything
@@ -217,12 +217,14 @@ class Keeper:
             want, place, position, restoring=self.restoring, saving=self.saving, endangered=at_risk
         )
         if plan is not None:
+            if plan.match is not None:
+                prepared.question = plan.match.question(want.end)
             await self.actions.carry_out(plan, grant, prepared)
             position = common(want.cuts, place.digests)
             if prepared.status == "resident" and not position:
                 prepared.status, prepared.expected = "", 0
         shared = want.cuts[position - 1].digest if position else b""
-        self.verdicts.expect(place, shared, prepared)
+        self.verdicts.expect(place, shared, prepared, end=want.end)
         if not position or place.parked:
             self.residents.somewhere(place)
         self.residents.take(place, shared)
@@ -317,8 +319,8 @@ class Keeper:
 
         Called after `served` and before the grant is given back.
         """
-        place = self.residents.slots[0]
-        if not (self.decisions.literal and want.prefix and place.store and place.whole and self.saving):
+        place, usable = self.residents.slots[0], self.decisions.findings.diverging
+        if not (self.decisions.literal and usable and want.prefix and place.store and place.whole and self.saving):
             return 0.0
         started = self.clock()
         if await self.actions.alone(grant):

@@ -7,56 +7,69 @@ is the only thing in there that cannot be rebuilt from the sidecars; losing it c
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
-from bioproxy.kv import policy
-from bioproxy.kv.policy import Speeds, smoothed
+from bioproxy.kv.policy import Question, Speeds, smoothed
 
 VERSION = 1
 ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
 TYPICAL = 128  # tokens below which a slot file is mostly its head, or a checkpoint
 SIZEABLE = 1 << 20  # bytes below which a slot action's time is mostly overhead
-HOPELESS = 2  # worthless restores in a row, before any good one, after which none is tried
+# Failures that settle a question: before any success, and in a row after one.
+ENOUGH_BAD: dict[Question, tuple[float, float]] = {
+    "templates": (2, math.inf),
+    "extends": (2, math.inf),
+    "repeats": (1, 3),
+    "diverges": (1, 3),
+}
+
+Answer = Literal["unknown", "good", "worthless"]
+
+
+class Trial(msgspec.Struct):
+    """How restores went: good ones, bad ones since the last good one, and when the last bad one was (unix time)."""
+
+    good: int = 0
+    bad: int = 0
+    at: float = 0.0
 
 
 class Knowledge(msgspec.Struct, kw_only=True):
-    """Of one fingerprint. `good` and `bad` count exact restores with `build`.
+    """Of one fingerprint.
 
+    `trials`: what restores were worth with `build`, by what the request did with them. Each question has its own
+    answer: a recurrent model can go on from a snapshot, and neither repeat it nor diverge from it.
     `refused`: builds whose files this one misreads.
     `guess`: bytes per token as the build's reference had them: too many where a file has a large head or a checkpoint.
-    `diverging`: whether a snapshot helps a request that leaves it before its end (not on SWA and hybrid models).
     """
 
     build: str = ""
     speeds: Speeds = Speeds()
     guess: float = 0.0
-    good: int = 0
-    bad: int = 0
-    bad_at: float = 0.0  # unix time
-    diverging: Literal["unknown", "good", "worthless"] = "unknown"
+    trials: dict[Question, Trial] = {}
     refused: tuple[str, ...] = ()
 
-    def hopeless(self, since: float) -> bool:
-        """Whether every restore was worthless with this build, the last one after the unix time `since`."""
-        return self.good == 0 and self.bad >= HOPELESS and self.bad_at > since
+    def answer(self, question: Question, since: float) -> Answer:
+        """What is known of such restores; failures count if the last one was after the unix time `since`."""
+        trial = self.trials.get(question, Trial())
+        if trial.bad >= ENOUGH_BAD[question][trial.good > 0] and trial.at > since:
+            return "worthless"
+        return "good" if trial.good else "unknown"
 
     def upgraded(self, build: str) -> Knowledge:
         """What still holds with another build: the speeds."""
         return self if build == self.build else Knowledge(build=build, speeds=self.speeds, guess=self.guess)
 
-    def restored(self, expected: int, cached: int, *, exact: bool, template: bool, now: float) -> policy.Verdict:
-        """Take in what a restore was worth; the verdict about the file. `now`: unix time."""
-        verdict = policy.judge(expected, cached, exact=exact, template=template)
-        if not exact:
-            self.diverging = "good" if policy.keeps_diverging(expected, cached) else "worthless"
-        elif verdict == "worthless":
-            self.bad += 1
-            self.bad_at = now
+    def tried(self, question: Question, *, good: bool, now: float) -> None:
+        """Take in how such a restore went, at the unix time `now`."""
+        trial = self.trials.setdefault(question, Trial())
+        if good:
+            trial.good, trial.bad = trial.good + 1, 0
         else:
-            self.good += 1
-        return verdict
+            trial.bad, trial.at = trial.bad + 1, now
 
     def evaluated(self, tokens: int, seconds: float) -> None:
         """A prefill of `tokens` took `seconds`."""

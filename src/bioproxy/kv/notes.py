@@ -60,9 +60,16 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
     arguments = found.arguments
     if arguments.has("--swa-full") and found.traits.window is not False:
         findings.diverging = False
+        if facts.slots > 1:
+            findings.deny(
+                "--swa-full with sliding-window attention on several slots: a restored slot gives wrong answers to "
+                "requests that leave it early; run with -np 1, or without the flag on a build that stores checkpoints"
+            )
+            return
         findings.remark(
             "--swa-full with sliding-window attention: a restore is wrong unless the request extends the snapshot "
-            "exactly, so only templates are restored; leave the flag out with a build that stores checkpoints"
+            "exactly, so only templates are restored, and only they are written; leave the flag out with a build that "
+            "stores checkpoints"
         )
     if facts.slots > 1 and arguments.clears_idle_slots and facts.command:
         findings.remark(

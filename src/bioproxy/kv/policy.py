@@ -70,26 +70,29 @@ def worth_poking(unsaved: int, speeds: Speeds) -> bool:
     return unsaved * speeds.prefill > POKE_PAYS * speeds.poke
 
 
+# What a request does with a snapshot: it goes on from all of a template's, or of a conversation's; asks the same prompt
+# again; leaves it before its end.
+Question = Literal["templates", "extends", "repeats", "diverges"]
 Verdict = Literal["good", "short", "worthless"]
 
 
-def judge(expected: int, cached: int, *, exact: bool, template: bool) -> Verdict:
-    """What a restore was worth, from the next response's `cache_n` (rule 6).
+def judge(expected: int, cached: int, *, question: Question) -> Verdict:
+    """What a snapshot is worth as a file, from the next response's `cache_n` (rule 6).
 
-    A template's snapshot must come back to eight tokens. A conversation's holds an answer that the client may send
-    back in other words (thinking left out), so half of it is `short`: counted, kept. A diverging restore is never
-    `worthless` as a file; whether the engine can do it at all is `keeps_diverging`'s question.
+    A template's must come back to eight tokens. A conversation's holds an answer that the client may send back in other
+    words (thinking left out), so half of it is `short`: counted, kept. If a request repeats the prompt or diverges from
+    it, the file is never `worthless`; whether the engine can do that at all is `came_back`'s question.
     """
     if cached >= expected - SLACK:
         return "good"
-    if exact and (template or cached < SHORT * expected):
+    if question == "templates" or (question == "extends" and cached < SHORT * expected):
         return "worthless"
     return "short"
 
 
-def keeps_diverging(expected: int, cached: int) -> bool:
-    """Whether this engine can use a snapshot beyond which the request does not simply go on (not so: SWA, hybrid)."""
-    return cached >= SHORT * (expected - SLACK)
+def came_back(expected: int, cached: int) -> bool:
+    """Whether the engine used at least half of what was counted on, as far as it is known to the token."""
+    return cached > 0 and cached >= SHORT * (expected - SLACK)
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,11 +41,12 @@ class Resident:
     where not known. `whole`: nothing is in it that we do not know, so that it may be saved. `empty`: certainly nothing.
     `shared`: only a template's static text, no user's. `busy`: a request is changing it. `saved`: its snapshot's id.
     `parked`: it is in the server's RAM cache and in no slot. `brought`: a restore that no request has used yet.
+    `live`: the engine's present process evaluated all of it, nothing was read from a file.
     """
 
     __slots__ = (
-        "brought", "busy", "cuts", "digests", "empty", "group", "parked", "prefix", "prompt", "saved", "shared",
-        "since", "slot", "store", "tokens", "turn", "version", "whole",
+        "brought", "busy", "cuts", "digests", "empty", "group", "live", "parked", "prefix", "prompt", "saved",
+        "shared", "since", "slot", "store", "tokens", "turn", "version", "whole",
     )  # fmt: skip
 
     def __init__(self, slot: int | None = None) -> None:
@@ -62,14 +63,16 @@ class Resident:
         self.group = self.prefix = self.version = self.saved = ""
         self.shared = self.whole = False
         self.store = True
-        self.empty = empty
+        self.empty = self.live = empty
         self.parked = False
         self.brought: Brought | None = None
         self.since = 0.0
 
     def fill(self, cuts: tuple[Cut, ...], *, prompt: int, tokens: int, group: str, prefix: str, version: str) -> None:
         """The slot now holds a prompt that was evaluated to its end, and `tokens` in all."""
+        live = self.live
         self.clear(empty=False)
+        self.live = live
         self.cuts = cuts
         self.digests = frozenset([cut.digest for cut in cuts])
         self.prompt, self.tokens = prompt, max(prompt, tokens)

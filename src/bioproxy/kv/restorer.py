@@ -70,8 +70,7 @@ class Restorer:
         finally:
             self.store.pinned.discard(snapshot.id)
         self.note(match, place, restored)
-        prepared.status, prepared.snapshot, prepared.exact = "restored", snapshot, match.exact
-        prepared.expected = match.tokens
+        prepared.status, prepared.snapshot, prepared.expected = "restored", snapshot, match.tokens
         prepared.seconds += clock() - started
         return True
 
@@ -123,6 +122,7 @@ class Restorer:
         )
         place.shared = snapshot.template
         place.saved = snapshot.id
+        place.live = False
 
 
 class Foreign(BioproxyError):

@@ -66,6 +66,7 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     hidden: tuple[str, ...]
     build: str
     build_check: str
+    repeating: str
     diverging: str
     snapshots: int
     bytes: int
@@ -90,13 +91,14 @@ def statistics(keeper: Keeper) -> KvStatistics:
         saving=keeper.saving,
         paused=keeper.pause.kind,
         reason=keeper.pause.reason or keeper.actions.doubt,
-        notes=findings.notes,
+        notes=(*findings.notes, *keeper.decisions.reasons()),
         fingerprint=attaching.fingerprint.value,
         visible=attaching.fingerprint.visible,
         hidden=attaching.fingerprint.hidden,
         build=attaching.fingerprint.build,
         build_check=attaching.builds.outcome,
-        diverging=store.knowledge.diverging if findings.diverging else "worthless",
+        repeating=keeper.decisions.answer("repeats") if findings.diverging else "worthless",
+        diverging=keeper.decisions.answer("diverges") if findings.diverging else "worthless",
         snapshots=len(snapshots),
         bytes=sum(one.size for one in snapshots),
         budget=store.budget,
@@ -147,5 +149,5 @@ def of_snapshot(one: Snapshot, keeper: Keeper) -> SnapshotStatistics:
         uses=one.uses,
         gained=one.gained,
         build=one.build,
-        unused=unusable(one, scope) or other,
+        unused=unusable(one, scope) or other or keeper.decisions.useless(template=one.template),
     )

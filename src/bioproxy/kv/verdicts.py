@@ -13,30 +13,29 @@ from bioproxy.engines.llama import Timings
 from bioproxy.events import SnapshotRestored
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions
+from bioproxy.kv.index import Match
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.store import Store
 from bioproxy.kv.want import Prepared
 
-HOPELESS = (
-    "restores are worth nothing on this model with this build (sliding-window or hybrid attention): no snapshots are "
-    "used; a llama.cpp whose slot files hold checkpoints mends that"
-)
-
 
 class Verdicts:
-    """Judges the restores of one engine. `count` hears each status, `remark` what the operator should know."""
+    """Judges the restores of one engine. `count` hears each status, `say` logs what is new for the operator."""
 
     def __init__(
-        self, store: Store, decisions: Decisions, count: Callable[[str], None], remark: Callable[[str], None]
+        self, store: Store, decisions: Decisions, count: Callable[[str], None], say: Callable[[], None]
     ) -> None:
         self.store = store
         self.decisions = decisions
         self.count = count
-        self.remark = remark
+        self.say = say
 
-    def expect(self, place: Resident, shared: bytes, prepared: Prepared) -> None:
-        """A request goes on from `place`, of which it shares what stands before the cut `shared` (empty: nothing)."""
+    def expect(self, place: Resident, shared: bytes, prepared: Prepared, *, end: bytes) -> None:
+        """A request goes on from `place`, of which it shares what stands before the cut `shared` (empty: nothing).
+
+        `end`: the digest of its whole prompt.
+        """
         brought = place.brought
         if brought is None:
             return
@@ -44,8 +43,8 @@ class Verdicts:
             self.count("unused")
             return
         snapshot = brought.snapshot
-        prepared.status, prepared.snapshot, prepared.exact = "restored", snapshot, shared == snapshot.end
-        prepared.expected = snapshot.tokens_at(shared)
+        prepared.status, prepared.snapshot, prepared.expected = "restored", snapshot, snapshot.tokens_at(shared)
+        prepared.question = Match(snapshot, shared, shared == snapshot.end).question(end)
         prepared.earlier, prepared.parked = brought.seconds, place.parked
 
     def judge(self, prepared: Prepared, timings: Timings) -> None:
@@ -59,18 +58,18 @@ class Verdicts:
         self.store.bus.publish(SnapshotRestored(prefix=snapshot.prefix, status=status, tokens=tokens, seconds=seconds))
 
     def verdict(self, snapshot: Snapshot, prepared: Prepared, cached: int) -> str:
-        """`ok`, `displaced` or `worthless`; a worthless snapshot is quarantined."""
-        knowledge = self.store.knowledge
+        """`ok`, `displaced` or `worthless`; a worthless file is quarantined."""
+        knowledge, question = self.store.knowledge, prepared.question
         if prepared.parked and cached < policy.SHORT * prepared.expected:
             return "displaced"
-        found = knowledge.restored(
-            prepared.expected, cached, exact=prepared.exact, template=snapshot.template, now=self.store.wall()
-        )
-        if found != "worthless":
+        faulty = policy.judge(prepared.expected, cached, question=question) == "worthless"
+        good = not faulty and policy.came_back(prepared.expected, cached)
+        if self.decisions.tells(question, prepared.expected, good=good):
+            knowledge.tried(question, good=good, now=self.store.wall())
+            if faulty:
+                self.store.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
+            self.say()
+        if good:
             spent = prepared.seconds + prepared.earlier
             self.store.used(snapshot, gained=cached * knowledge.speeds.prefill - spent)
-            return "ok"
-        self.store.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
-        if self.decisions.hopeless:
-            self.remark(HOPELESS)
-        return "worthless"
+        return "ok" if good else "worthless"

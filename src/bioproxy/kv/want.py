@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from bioproxy.kv.policy import Question
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
@@ -32,6 +33,11 @@ class Want(msgspec.Struct, frozen=True):
     version: str = ""
     store: bool = True
 
+    @property
+    def end(self) -> bytes:
+        """The digest of the whole prompt; empty if nothing is known of it."""
+        return self.cuts[-1].digest if self.cuts else b""
+
 
 class Prepared(msgspec.Struct):
     """What was done for a request before it was sent.
@@ -39,7 +45,8 @@ class Prepared(msgspec.Struct):
     `status`: empty (nothing known, nothing on disk), `resident` (the slot holds a beginning of it already), `restored`,
     `failed` (the slot is empty now; the engine evaluates) or `skipped` (a snapshot would have helped and was not used;
     `reason` says why). `seconds`: restoring; `save_seconds`: saving what was displaced; `expected`: tokens that should
-    come from the cache. `exact`: the request extends the whole snapshot, so fewer cached tokens are a fault (rule 6).
+    come from the cache. `question`: what the request does with the snapshot; fewer cached tokens are the file's fault
+    only if it goes on from all of it (rule 6).
     `earlier`: seconds of a restore that was made before this request was let in (rule 21). `parked`: what was restored
     went through the server's RAM cache since, so fewer tokens say nothing about the snapshot.
     """
@@ -49,11 +56,16 @@ class Prepared(msgspec.Struct):
     save_seconds: float = 0.0
     snapshot: Snapshot | None = None
     expected: int = 0
-    exact: bool = False
+    question: Question = "extends"
     earlier: float = 0.0
     parked: bool = False
     reason: str = ""
     place: Resident | None = None  # the slot that this request will change, as far as we can tell
+
+    @property
+    def exact(self) -> bool:
+        """Whether the request shares all of the snapshot."""
+        return self.question != "diverges"
 
 
 class GrantLike(Protocol):

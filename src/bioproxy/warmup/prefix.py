@@ -12,7 +12,6 @@ What an engine cannot do shapes what it gets instead: without `/tokenize` the co
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -28,7 +27,6 @@ Json: TypeAlias = Any
 FIRST_MESSAGE, SECOND_MESSAGE = "Compare this.", "7 questions"  # differ in the first character, and in its kind
 LETTERS_PER_TOKEN = 4  # a guess, where the engine cannot count
 MARGIN = 8  # tokens less on models whose cache cannot be cut at any place
-UNCUTTABLE = re.compile(r"\.(attention\.sliding_window|ssm\.|wkv|shortconv)")  # SWA; mamba, rwkv, lfm2 and hybrids
 
 
 class Filled(Protocol):
@@ -105,10 +103,10 @@ def margin_of(facts: EngineFacts) -> int:
     """
     try:
         with Path(facts.model_path).open("rb") as file:
-            keys = gguf.read_header(file).keys
+            header = gguf.read_header(file)
     except (OSError, BioproxyError):
         return MARGIN
-    return MARGIN if any(UNCUTTABLE.search(key) and value for key, value in keys.items()) else 0
+    return MARGIN if header.window or header.recurrent else 0
 
 
 async def find(engine: Renderer, can: Can, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:
