@@ -11,6 +11,7 @@ import pytest
 
 from bioproxy.errors import BioproxyError
 from bioproxy.events import RequestEnded
+from bioproxy.wire import relay
 from support.apps import MS
 from support.clients import Line, fake_line
 from support.conversation import openai_client
@@ -184,6 +185,20 @@ async def test_signs_of_life_are_skipped(tmp_path: Path) -> None:
         await line.engine.faults(stuck=False)
         said = [chunk.choices[0].delta.content async for chunk in stream if chunk.choices]
         assert "".join(word or "" for word in said)
+
+
+async def test_the_client_leaves_at_the_last_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK closes at `[DONE]`, before the last chunk: it was served, and what it said is known."""
+    monkeypatch.setattr(relay, "ENDING", 60.0)
+    async with fake_line(tmp_path) as line, openai_client(line.app.proxy_port) as client:
+        await line.engine.faults(hold_end=True)
+        stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=3, stream=True)
+        assert [chunk async for chunk in stream]
+        await until(lambda: line.app.proxy_server.statistics().connections == 0)
+        await line.engine.faults(hold_end=False)
+        await until(lambda: len(line.app.ring))
+        assert [record.outcome for record in line.app.ring] == ["ok"]
+        assert line.app.keeper.statistics().slots[0].state == "conversation"
 
 
 async def test_error_in_a_stream(tmp_path: Path) -> None:

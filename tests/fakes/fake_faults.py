@@ -35,6 +35,8 @@ class Faults:
     worthless: bool = False  # restore answers 200, and the next request finds nothing in the cache
     slot_actions: bool = True  # False: 501, as without --slot-save-path
     error_event: int = 0  # a stream's later error: after so many tokens an error event instead of the rest
+    hold_end: bool = False  # an answer's last chunk is held back until this is off, or its client is gone
+    coding: str = ""  # gzip: streams are compressed, event by event
     stuck: bool = False  # the inference thread stands still, everything else answers
     lost_wakeup: bool = True  # the real server's: a deferred slot action consumes the only wake-up
     model: str = ""  # another model_path in /props

@@ -19,7 +19,7 @@ from fakes.fake_answers import DONE, Chat, Completion, Messages, Responses, Text
 from fakes.fake_core import Core, Slot, Task
 from fakes.fake_faults import Faults
 from fakes.fake_files import Refused, valid_name
-from fakes.plain_http import Call, Reply
+from fakes.plain_http import Call, Reply, dumps
 
 Json = Any
 PUBLIC = {"/health", "/v1/health", "/models", "/v1/models", "/"}
@@ -252,25 +252,36 @@ class Routes:
             cache_prompt=bool(body.get("cache_prompt", True)),
         )
         stream = Stream(reply, shape, task, self.core) if body.get("stream") else None
+        reply.coding = self.faults.coding
         if stream is not None:
             task.sink, task.hears = stream.hear, stream.hears
         await self.wait(task, reply)
         if task.done.done():
-            self.end(task, reply, shape, stream)
+            await self.end(task, reply, shape, stream)
 
-    def end(self, task: Task, reply: Reply, shape: Completion, stream: Stream | None) -> None:
+    async def end(self, task: Task, reply: Reply, shape: Completion, stream: Stream | None) -> None:
         """Answer with a task's result, or with its error."""
         value = task.done.result()
         if isinstance(value, Refused):
             if stream is None or not reply.started:
                 raise value
             reply.event({"error": {"code": value.status, "message": value.message, "type": value.kind}})
-            reply.finish()
+            await self.finish(reply)
         elif stream is not None:
             stream.send(shape.last(task))
-            reply.finish()
+            await self.finish(reply)
+        elif self.faults.hold_end:
+            reply.start("application/json")
+            reply.write(dumps(shape.whole(task)))
+            await self.finish(reply)
         else:
             reply.send(200, shape.whole(task))
+
+    async def finish(self, reply: Reply) -> None:
+        """Send the last chunk, when the fault `hold_end` lets it go."""
+        while self.faults.hold_end and not reply.gone.is_set():  # noqa: ASYNC110 - both may be set by others
+            await asyncio.sleep(0.002)
+        reply.finish()
 
     async def wait(self, task: Task, reply: Reply) -> None:
         """Wait for a task's end; cancel it when the client is seen to be gone.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http.client import responses
@@ -54,6 +55,8 @@ class Reply:
     def __init__(self, transport: asyncio.Transport, gone: asyncio.Event) -> None:
         self.transport, self.gone = transport, gone
         self.started = self.chunked = self.ended = False
+        self.coding = ""  # of a stream's body
+        self.squeeze = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
 
     def head(self, status: int, kind: str, extra: str) -> None:
         """Write status line and headers."""
@@ -75,10 +78,13 @@ class Reply:
     def start(self, kind: str = "text/event-stream") -> None:
         """Begin a stream in chunks."""
         self.chunked = True
-        self.head(200, kind, "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n")
+        coding = f"Content-Encoding: {self.coding}\r\n" if self.coding else ""
+        self.head(200, kind, f"{coding}X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n")
 
     def write(self, data: bytes) -> None:
         """One chunk of a stream."""
+        if self.coding:
+            data = self.squeeze.compress(data) + self.squeeze.flush(zlib.Z_SYNC_FLUSH)
         self.raw(b"%x\r\n%b\r\n" % (len(data), data))
 
     def event(self, value: Json, name: str = "") -> None:
@@ -87,7 +93,8 @@ class Reply:
 
     def finish(self) -> None:
         """End a stream."""
-        self.raw(b"0\r\n\r\n")
+        rest = self.squeeze.flush() if self.coding else b""
+        self.raw(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest) if rest else b"0\r\n\r\n")
         self.ended = True
 
     def raw(self, data: bytes) -> None:

@@ -179,6 +179,7 @@ class Proxy(msgspec.Struct):
     engine: Engine
     tails: list[Tail] = []
     faults: list[BaseException] = []
+    ended: Callable[[Tail], bool] = lambda _tail: False
 
     @property
     def port(self) -> int:
@@ -194,7 +195,7 @@ class Proxy(msgspec.Struct):
                 return
             tail = Tail()
             self.tails.append(tail)
-            await relay(response, responder, headers=[], tail=tail)
+            await relay(response, responder, headers=[], tail=tail, ended=lambda: self.ended(tail))
         except BaseException as error:
             self.faults.append(error)
             raise

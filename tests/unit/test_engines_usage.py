@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bioproxy.activity import Usage
-from bioproxy.engines.usage import FOUND, LARGEST, NOTHING, decoded, error_message, read_usage
+from bioproxy.engines.usage import FOUND, LARGEST, NOTHING, error_message, read_usage
+from bioproxy.wire.coding import decoded
 
 TIMINGS = {
     "cache_n": 40, "prompt_n": 5, "prompt_ms": 50.0, "prompt_per_second": 100.0,

@@ -19,8 +19,8 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.activity import Capture, Record
-from bioproxy.engines.usage import decoded
 from bioproxy.wire import shown
+from bioproxy.wire.coding import decoded
 
 log = logging.getLogger(__name__)
 

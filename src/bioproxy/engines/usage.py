@@ -15,7 +15,7 @@ Pure, and never raises: what an engine sends must not cost the client its answer
 from __future__ import annotations
 
 import math
-import zlib
+import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from itertools import chain
@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from bioproxy.activity import Usage
 from bioproxy.engines.timings import objects
+from bioproxy.wire.coding import decoded
 
 Json: TypeAlias = Any
 Members: TypeAlias = dict[str, Json]
@@ -40,6 +41,9 @@ COUNTERS = frozenset({
 METRICS = frozenset({"time_to_first_token_ms", "mean_itl_ms", "speculative_decoding"})
 LARGEST = 1 << 53  # a count above that is nonsense, and would not fit into a database's integer
 LONGEST_ERROR = 500  # characters
+MOST_ERRORS = 8  # of a list, in one message
+OTHER_WORDS = ("detail", "msg", "errors", "response")
+WORDS = re.compile(rb'"(?:message|msg|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")')
 LONGEST_DECODED = 4 << 20  # bytes that 16 KiB may become
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -185,52 +189,54 @@ def speed(value: Json) -> float:
     return -1.0 if isinstance(value, bool) or not isinstance(value, int | float) else number(value)
 
 
-def decoded(body: bytes, encoding: str, *, limit: int) -> bytes | None:
-    """A body without its Content-Encoding, `limit` bytes at most; None where it cannot be taken off.
-
-    `gzip` may be cut at its end. `deflate` is zlib's format by the standard and a bare stream by some senders.
-    """
-    match encoding.strip().lower():
-        case "" | "identity":
-            return body
-        case "gzip" | "x-gzip":
-            return inflated(body, zlib.MAX_WBITS | 16, limit) if body[:2] == b"\x1f\x8b" else None
-        case "deflate":
-            found = inflated(body, zlib.MAX_WBITS, limit)
-            return inflated(body, -zlib.MAX_WBITS, limit) if found is None else found
-        case _:
-            return None
-
-
-def inflated(body: bytes, window: int, limit: int) -> bytes | None:
-    """What zlib makes of `body`, or None where that is no stream of this kind."""
-    try:
-        return zlib.decompressobj(window).decompress(body, limit)
-    except zlib.error:
-        return None
-
-
 def error_message(body: bytes, status: int, *, encoding: str = "") -> str:
-    """What went wrong, in the engine's words (500 characters at most), else the status and its name.
-
-    The first non-empty text of `error.message`, `error`, `message` and `detail` counts.
-    """
-    try:
-        told = msgspec.json.decode(decoded(body, encoding, limit=LONGEST_DECODED) or b"")
-    except UNREADABLE:
-        told = None
-    if isinstance(told, dict):
-        error = told.get("error")
-        nested = error.get("message") if isinstance(error, dict) else None
-        for text in (nested, error, told.get("message"), told.get("detail")):
-            if isinstance(text, str) and text.strip():
-                return shortened(text.strip())
+    """What went wrong, in the engine's words (500 characters at most), else the status and its name."""
+    if words := error_words(decoded(body, encoding, limit=LONGEST_DECODED) or b""):
+        return words
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return f"HTTP {status}"
 
 
+def error_words(body: bytes) -> str:
+    """What an engine's error says (500 characters at most); "" where it says nothing.
+
+    Engines write `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}`, `{"detail": …}` with a text or a list
+    (FastAPI, so vLLM), or plain text. A page for browsers is nobody's words.
+    """
+    try:
+        words = words_of(msgspec.json.decode(body))
+    except UNREADABLE:
+        words = words_in(body)
+    return shortened(words)
+
+
 def shortened(text: str) -> str:
     """A text as the activity table keeps it."""
     return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
+
+
+def words_of(told: Json, names: tuple[str, ...] = ("error", "message", *OTHER_WORDS), *, depth: int = 4) -> str:
+    """The first text in what an engine says about an error; "" where there is none."""
+    if isinstance(told, str):
+        return told.strip()
+    if isinstance(told, list) and depth:
+        return "; ".join(filter(None, [words_of(one, depth=depth - 1) for one in told[:MOST_ERRORS]]))
+    if not isinstance(told, dict) or not depth:
+        return ""
+    inner = ("message", "error", *OTHER_WORDS)
+    text = next(filter(None, (words_of(told.get(name), inner, depth=depth - 1) for name in names)), "")
+    place = told.get("loc")  # FastAPI's: which field is wrong
+    return f"{'.'.join(map(str, place))}: {text}" if text and place and isinstance(place, list) else text
+
+
+def words_in(body: bytes) -> str:
+    """The same of a body that is no JSON, or the end of one."""
+    try:
+        if (found := WORDS.search(body)) is not None:
+            return str(msgspec.json.decode(found[1], strict=False)).strip()
+        text = " ".join(body.decode().split())
+    except UNREADABLE:
+        return ""
+    return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""

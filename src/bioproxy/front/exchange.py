@@ -10,17 +10,23 @@ import asyncio
 import secrets
 import time
 
+import msgspec
+
 from bioproxy.activity import Capture, Outcome, Record
-from bioproxy.engines.usage import error_message, read_usage
+from bioproxy.engines.usage import error_message, error_words, read_usage
 from bioproxy.errors import BioproxyError
-from bioproxy.front import swap_errors
-from bioproxy.front.dialects import Dialect, dialect_of, error_event, error_headers, error_json
+from bioproxy.front import dialects, swap_errors
+from bioproxy.front.dialects import Dialect, Ending, dialect_of, error_event, error_headers, error_json
 from bioproxy.front.routes import Route
 from bioproxy.keys import Principal
+from bioproxy.wire import sse
+from bioproxy.wire.coding import unpacker
 from bioproxy.wire.message import Headers, Request, Responder
 from bioproxy.wire.relay import Tail
 
+EVENTS = b"text/event-stream"
 MAX_ID = 128
+LONGEST_JSON = 1 << 20  # bytes of a JSON answer that are kept: to tell whether one in chunks is whole, and of errors
 MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thousand records are kept
 
 
@@ -111,6 +117,10 @@ class Exchange:
         record.total = self.since_arrival()
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
+        if record.outcome == "ok" and self.tail.events and self.ending() == "failed":
+            event, _ = sse.last_event(self.tail.last())
+            record.outcome = "engine_error"
+            record.error = error_words(sse.field(event, b"data") or b"") or "the engine's stream ended with an error"
         if record.metered:
             self.meter(record)
         if self.tail.first is not None and record.first_byte is None:
@@ -121,7 +131,7 @@ class Exchange:
         """What the activity table wants to know besides."""
         record.content_type = self.replied(b"content-type") or "application/json"
         tail = self.tail.last() if self.tail.total else b""
-        encoding = self.replied(b"content-encoding")
+        encoding = "" if self.tail.unpack else self.replied(b"content-encoding")
         if record.status == 200:
             record.usage = read_usage(
                 content_type=record.content_type,
@@ -142,6 +152,32 @@ class Exchange:
         self.record.status = status
         self.reply[:] = headers
         self.fields = fields
+        kind, tail = fields.get(b"content-type", b"").lower(), self.tail
+        tail.events = kind.startswith(EVENTS)
+        if tail.events or b"json" in kind:
+            if (coding := fields.get(b"content-encoding")) is not None:
+                tail.unpack = unpacker(coding.decode("latin-1"))
+            if not tail.events and (status != 200 or b"content-length" not in fields):
+                tail.kept = LONGEST_JSON
+
+    def ending(self) -> Ending:
+        """How the engine's answer has ended by its own account, whatever its framing says; "" if it has not."""
+        tail = self.tail
+        if not tail.total:
+            return ""
+        last = tail.last()
+        if tail.events:
+            return dialects.ending(last, tail.begun if tail.forgotten else None)
+        if tail.forgotten or b"json" not in self.fields.get(b"content-type", b"").lower():
+            return ""
+        try:
+            return "whole" if isinstance(msgspec.json.decode(last), dict | list) else ""  # half a number is one, too
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return ""
+
+    def ended(self) -> bool:
+        """Whether the client has all of the engine's answer, although its framing has not ended."""
+        return self.ending() != ""
 
     def capture(self) -> Capture | None:
         """Request and answer in full, where that was asked for and they are not too large."""

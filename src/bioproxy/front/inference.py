@@ -65,7 +65,9 @@ def open_body(exchange: Exchange, engine: Engine) -> Expanded:
 class Inference:
     """One computing request on one engine."""
 
-    __slots__ = ("engine", "exchange", "expanded", "headers", "keepalive", "seat", "stalled", "task", "want")
+    __slots__ = (
+        "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "stalled", "task", "want",
+    )  # fmt: skip
 
     def __init__(
         self, exchange: Exchange, engine: Engine, seat: Seat, expanded: Expanded, *, headers: Headers, period: float
@@ -77,6 +79,7 @@ class Inference:
         self.headers = headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
+        self.response: Response | None = None
         self.stalled = ""
         self.task = exchange.task
         exchange.streaming = expanded.stream
@@ -156,7 +159,8 @@ class Inference:
             unwatch()
             if not whole:
                 self.settle(prepared, complete=False)
-            grant.release(cut=sent and not whole, unsent=not sent, computed=self.exchange.record.status == 200)
+            cut = sent and not (whole and self.response is not None and self.response.complete)
+            grant.release(cut=cut, unsent=not sent, computed=self.exchange.record.status == 200)
 
     async def prepare(self, grant: Grant) -> Prepared:
         """Let the keeper bring back what pays."""
@@ -167,7 +171,10 @@ class Inference:
 
     async def send(self) -> bool:
         """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
-        response = await self.engine.pool.request("POST", self.exchange.target, self.headers, self.expanded.body)
+        self.response = None
+        self.response = response = await self.engine.pool.request(
+            "POST", self.exchange.target, self.headers, self.expanded.body
+        )
         try:
             return await self.answer(response)
         except BaseException:
@@ -181,7 +188,13 @@ class Inference:
             raise EngineUnavailable(self.stalled, status=504) from None
 
     def stall(self, reason: str) -> None:
-        """The engine shows no sign of life: this request ends, with an answer that says so."""
+        """The engine shows no sign of life: this request ends, with an answer that says so unless it has its own."""
+        exchange = self.exchange
+        if exchange.responder.finished:
+            return  # what goes on is ours: a save, under the same grant
+        if self.response is not None and exchange.ended():
+            self.response.abort()
+            return
         self.stalled = reason
         if self.task is not None:
             self.task.cancel()
@@ -203,6 +216,7 @@ class Inference:
             drop=CORS_OF_ENGINE,
             tail=exchange.tail,
             started=exchange.responder.started,
+            ended=exchange.ended,
         )
         return True
 
@@ -240,7 +254,8 @@ class Inference:
             timings = read_timings(exchange.route.endpoint, exchange.streaming, tail.last(), head=tail.opening)
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
-        self.engine.keeper.served(self.want, prepared, timings, complete=complete and exchange.record.status == 200)
+        good = complete and exchange.record.status == 200 and not (exchange.streaming and exchange.ending() == "failed")
+        self.engine.keeper.served(self.want, prepared, timings, complete=good)
 
 
 def nothing() -> None:

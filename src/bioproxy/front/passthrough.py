@@ -14,7 +14,7 @@ import msgspec
 
 from bioproxy.errors import Forbidden, RequestError
 from bioproxy.front.engine import Engine
-from bioproxy.front.exchange import Exchange
+from bioproxy.front.exchange import EVENTS, Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.front.seat import Seat
@@ -29,25 +29,33 @@ ADAPTERS = "/lora-adapters"
 OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
 
 
-async def free(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> None:
-    """Pass one request on and its answer back, upgrades included."""
+async def free(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> bool:
+    """Pass one request on and its answer back, upgrades included; whether the engine ended it, too."""
     request = exchange.request
     response = await engine.pool.request(request.method, exchange.target, headers, body)
-    await answer(exchange, response)
+    return await answer(exchange, response)
 
 
-async def answer(exchange: Exchange, response: Response) -> None:
-    """Relay an answer; the engine's work ends when the client leaves."""
+async def answer(exchange: Exchange, response: Response) -> bool:
+    """Relay an answer; the engine's work ends when the client leaves. False if the engine did not end it itself."""
     exchange.answered(response.status, response.headers, response.fields)
     try:
         if response.status == 101:
             await tunnel(response, exchange.responder)
         else:
-            exchange.streaming = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
-            await relay(response, exchange.responder, headers=[], drop=CORS_OF_ENGINE, tail=exchange.tail)
+            exchange.streaming = (response.header(b"content-type") or b"").startswith(EVENTS)
+            await relay(
+                response,
+                exchange.responder,
+                headers=[],
+                drop=CORS_OF_ENGINE,
+                tail=exchange.tail,
+                ended=exchange.ended,
+            )
     except BaseException:
         response.abort()
         raise
+    return response.complete
 
 
 def without_slot(body: bytes, *, known: bool) -> bytes:
@@ -73,8 +81,7 @@ async def gated(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers
     grant = await acquire(exchange, engine, seat, exclusive=adapters)
     whole = False
     try:
-        await free(exchange, engine, headers, body)
-        whole = True
+        whole = await free(exchange, engine, headers, body)
     finally:
         engine.keeper.unknown(f"{exchange.request.method} {path} may have used a slot")
         if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
@@ -103,8 +110,7 @@ async def slot_action(exchange: Exchange, engine: Engine, seat: Seat, headers: H
     grant = await acquire(exchange, engine, seat, exclusive=True)
     whole = False
     try:
-        await free(exchange, engine, headers, body)
-        whole = True
+        whole = await free(exchange, engine, headers, body)
     finally:
         engine.keeper.unknown("a client's own slot action")
         grant.release(cut=not whole)

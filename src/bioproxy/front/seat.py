@@ -175,7 +175,7 @@ class OfModel:
         return attempt == 1 and self.hold is not None and not self.hold.cut
 
 
-async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaitable[None]]) -> None:
+async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaitable[object]]) -> None:
     """Do `work` on a seat; once more where the engine was lost before it answered anything."""
     lost = 0
     try:

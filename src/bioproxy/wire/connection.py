@@ -252,7 +252,7 @@ class ServerConnection(asyncio.Protocol):
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: end what makes it, unless it is whole already."""
-        if self.task is not None and self.responder is not None and not self.responder.finished:
+        if self.task is not None and self.responder is not None and not self.responder.abandoned():
             self.task.cancel("the client left")
 
     def overdue(self, now: float) -> None:

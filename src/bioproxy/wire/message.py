@@ -118,10 +118,20 @@ class Carrier(Protocol):
         """Read again."""
 
 
-class Responder:
-    """The answer to one request. Either `send`, or `start`, `write`…, `finish`; `abort` at any time."""
+def never() -> bool:
+    """Only an answer's framing ends it: what a Responder takes for granted until a relay knows better."""
+    return False
 
-    __slots__ = ("bytes_out", "carrier", "extra", "finished", "framing", "head_only", "http_10", "left", "status")
+
+class Responder:
+    """The answer to one request. Either `send`, or `start`, `write`…, `finish`; `abort` at any time.
+
+    `let_go` is asked when the client leaves before the end: True if it had the whole answer all the same.
+    """
+
+    __slots__ = (
+        "bytes_out", "carrier", "extra", "finished", "framing", "head_only", "http_10", "left", "let_go", "status",
+    )  # fmt: skip
 
     def __init__(self, carrier: Carrier, request: Request) -> None:
         self.carrier = carrier
@@ -133,6 +143,7 @@ class Responder:
         self.left = 0  # bytes of the body still owed, where it has a length
         self.head_only = request.method == "HEAD"
         self.http_10 = request.http_10
+        self.let_go: Callable[[], bool] = never
 
     @property
     def started(self) -> bool:
@@ -220,6 +231,12 @@ class Responder:
         self.finished = True
         if self.framing == CHUNKED:
             self.carrier.write(b"0\r\n\r\n")
+
+    def abandoned(self) -> bool:
+        """The client has left: whether its answer was whole by then, and needs nobody any more to finish it."""
+        if not self.finished:
+            self.finished = self.let_go()
+        return self.finished
 
     def abort(self) -> None:
         """Cut the connection; does nothing after the end."""

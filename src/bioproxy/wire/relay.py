@@ -7,21 +7,29 @@ stops reading, and the engine waits.
 
 Of the head only what speaks about a connection is taken out; order and case stay. The framing is made anew, because a
 client of HTTP/1.0 knows no chunks, and because comments of ours may stand before the engine's first byte.
+
+**The framing is not the only end.** A stream's own last event (`data: [DONE]`) comes before the last chunk, and many
+clients leave at it. So whoever relays says how to tell (`ended`), and it is asked only when the client leaves or the
+engine breaks off: if the answer had ended, the client was served. The engine then gets `ENDING` seconds to send the
+last chunk, for then its connection can be used again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from bioproxy.wire import sse
 from bioproxy.wire.heads import Headers, end_to_end
-from bioproxy.wire.message import CHUNKED, Responder
+from bioproxy.wire.message import CHUNKED, Responder, never
 from bioproxy.wire.response import Response
 from bioproxy.wire.tunnel import tunnel
 
 __all__ = ["Tail", "relay", "tunnel"]
 
 KEPT = 16 << 10  # bytes that a Tail gives back
-TRIMMED = 32 << 10  # bytes from which it forgets the older ones
+BEGINNING = 256  # bytes that it keeps of an event which began before them
+ENDING = 1.0  # seconds, see above
 
 
 class Tail:
@@ -29,9 +37,16 @@ class Tail:
 
     `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached. With
     `collect` everything is kept besides, up to a limit.
+
+    `kept` may be set to more than 16 KiB, and `unpack` to what takes a content coding off: everything but the collected
+    copy is plain then. If `events` is set, `begun` is the beginning of the event that reaches into the last bytes from
+    before them: the last event of a Responses stream repeats the whole answer, and its name comes first.
     """
 
-    __slots__ = ("copy", "first", "forgotten", "held", "most", "opening", "pieces")
+    __slots__ = (
+        "begun", "copied", "copy", "events", "first", "forgotten", "held", "kept", "most", "opening", "pieces",
+        "unpack",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -39,12 +54,17 @@ class Tail:
         self.forgotten = 0
         self.first: float | None = None
         self.opening = b""
+        self.kept = KEPT
+        self.unpack: Callable[[bytes], bytes] | None = None
+        self.events = False
+        self.begun = b""
         self.copy: list[bytes] | None = None
+        self.copied = 0
         self.most = 0
 
     def collect(self, most: int) -> None:
         """Keep the whole body, unless it has more than `most` bytes."""
-        self.copy, self.most = [], most
+        self.copy, self.copied, self.most = [], 0, most
 
     def whole(self) -> bytes | None:
         """The whole body, where it was collected and was not too large."""
@@ -52,19 +72,28 @@ class Tail:
 
     def add(self, data: bytes) -> None:
         """Take note of a piece; constant time per piece, for the older ones are dropped many at a time."""
+        if self.copy is not None:
+            self.put_by(data)
+        if self.unpack is not None:
+            data = self.unpack(data)
         if self.first is None:
             if not data:
                 return
             self.first = asyncio.get_running_loop().time()
             self.opening = data[:KEPT]
         self.pieces.append(data)
-        if self.copy is not None:
-            self.copy.append(data)
-            if self.total + len(data) > self.most:
-                self.copy = None
         self.held = held = self.held + len(data)
-        if held > TRIMMED:
+        if held > 2 * self.kept:
             self.trim()
+
+    def put_by(self, data: bytes) -> None:
+        """Collect a piece."""
+        assert self.copy is not None
+        self.copied += len(data)
+        if self.copied > self.most:
+            self.copy = None
+        else:
+            self.copy.append(data)
 
     @property
     def total(self) -> int:
@@ -72,28 +101,39 @@ class Tail:
         return self.forgotten + self.held
 
     def trim(self) -> None:
-        """Forget all but the last 16 KiB."""
-        if len(self.pieces) == 1 and self.held <= KEPT:
+        """Forget all but the last bytes."""
+        if len(self.pieces) == 1 and self.held <= self.kept:
             return
-        last = b"".join(self.pieces)[-KEPT:]
+        joined = b"".join(self.pieces)
+        last = joined[-self.kept :]
+        cut = len(joined) - len(last)
+        if cut and self.events:
+            start = sse.last_start(joined, cut + 3)  # the empty line may lie on both sides of the cut
+            if start or not self.forgotten:
+                self.begun = joined[start : start + BEGINNING]
         self.pieces = [last]
-        self.forgotten += self.held - len(last)
+        self.forgotten += cut
         self.held = len(last)
 
     def last(self) -> bytes:
-        """The last bytes of the body, 16 KiB at most."""
+        """The last bytes of the body, 16 KiB at most unless `kept` says more."""
         self.trim()
         return self.pieces[0]
 
 
 class Flow:
-    """One answer on its way: the sink of its response."""
+    """One answer on its way: the sink of its response. `ended` tells whether it has ended by its own last event."""
 
-    __slots__ = ("responder", "tail", "write")
+    __slots__ = ("ended", "responder", "response", "tail", "timer", "write")
 
-    def __init__(self, responder: Responder, tail: Tail | None) -> None:
+    def __init__(
+        self, response: Response, responder: Responder, *, tail: Tail | None, ended: Callable[[], bool]
+    ) -> None:
+        self.response = response
         self.responder = responder
         self.tail = tail
+        self.ended = ended
+        self.timer: asyncio.TimerHandle | None = None
         self.write = responder.carrier.write
 
     def forward(self, data: bytes) -> None:
@@ -113,6 +153,29 @@ class Flow:
         """The last byte is on its way: say so at once, before the relay's task wakes."""
         self.responder.finish()
 
+    def let_go(self) -> bool:
+        """The client leaves: whether it had the whole answer. Then the engine gets a moment to end it as well."""
+        if not self.ended():
+            return False
+        self.response.resume()  # the client may have been slow
+        self.timer = asyncio.get_running_loop().call_later(ENDING, self.response.abort)
+        return True
+
+    def check(self) -> None:
+        """Raise what broke the answer, unless it had ended by its own last event."""
+        if self.response.error is None or self.ended():
+            return
+        if self.timer is not None:  # it went on after what looked like its end: the client left in the middle after all
+            raise asyncio.CancelledError("the client left")
+        self.response.check()
+
+    def close(self) -> None:
+        """Nothing is relayed any more."""
+        self.responder.let_go = never
+        self.response.sink = None
+        if self.timer is not None:
+            self.timer.cancel()
+
 
 async def relay(
     response: Response,
@@ -122,6 +185,7 @@ async def relay(
     tail: Tail | None,
     started: bool = False,
     drop: tuple[bytes, ...] = (),
+    ended: Callable[[], bool] = never,
 ) -> None:
     """Send an engine's answer to the client as it comes; returns after the last byte.
 
@@ -129,8 +193,12 @@ async def relay(
     `started`: a head is out already, only the body goes. EngineProtocolError where the engine's answer ends early: the
     responder is not finished then, and the caller decides whether to cut or to say so. Cancelled, it closes the
     engine's connection.
+
+    `ended` tells whether what went through so far is a whole answer, however it is framed. If the engine did not end it
+    as well, this returns with `response.complete` False, and its connection is closed.
     """
-    flow = Flow(responder, tail)
+    flow = Flow(response, responder, tail=tail, ended=ended)
+    responder.let_go = flow.let_go
     try:
         head = b"" if started else opening(response, responder, headers, drop)
         data = b"".join(response.pieces)
@@ -142,12 +210,12 @@ async def relay(
             response.sink = flow
             while not response.complete and response.error is None:
                 await response.wait()
-        response.check()
+        flow.check()
     except BaseException:
         response.abort()
         raise
     finally:
-        response.sink = None
+        flow.close()
         responder.carrier.take_from(None)
     if not responder.finished:
         responder.finish()

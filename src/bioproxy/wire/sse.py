@@ -1,31 +1,46 @@
 """Reading the end of an event stream (HTML standard, 9.2: server-sent events).
 
-The engine's own figures stand in the last events of an answer, and only the last bytes of an answer are kept
-(relay.Tail). So the first event here may be cut: it is left out. Nothing else in wire looks into a stream; the relay
-hands bytes on as they come. Pure: no loop, clock or socket.
+How an answer ended, and what it cost, stands in its last events, and only the last bytes of an answer are kept
+(relay.Tail). Nothing else in wire looks into a stream; the relay hands bytes on as they come. Pure: no loop, clock or
+socket.
 """
 
 from __future__ import annotations
 
 import re
 
-EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 LINE_END = re.compile(rb"\r\n|\n|\r")
-WHOLE = (b"data:", b"event:", b"id:", b"retry:", b":")  # what a line of a stream begins with
+SAYING = (b"data", b"event")  # fields that make a block of lines an event; comments and the like are none
 
 
-def data_lines(tail: bytes) -> list[bytes]:
-    """The payloads of the complete `data:` events in the last bytes of a stream, in order; lines joined by a newline.
+def last_start(data: bytes, end: int) -> int:
+    """Where the event begins of which `end` is the end or in the middle; 0 where it begins before `data`."""
+    for mark in EVENT_ENDS:  # a stream keeps to one of them, so the first is nearly always found
+        place = data.rfind(mark, 0, end)
+        if place >= 0:
+            return place + len(mark)
+    return 0
 
-    An event at the beginning that was cut, and one at the end that has no empty line behind it, are left out.
+
+def last_event(tail: bytes) -> tuple[bytes, bool]:
+    """The last event in the last bytes of a stream, and whether it begins there: False, it may be the end of one.
+
+    What says nothing (comments, empty lines) is passed over. The event need not have its empty line yet: some clients
+    read line by line.
     """
-    events = EVENT_END.split(tail)[:-1]
-    if events and not events[0].lstrip(b"\r\n").startswith(WHOLE):
-        del events[0]
-    return [payload for event in events if (payload := payload_of(event)) is not None]
+    end = len(tail)
+    while True:
+        end = len(tail[:end].rstrip(b"\r\n"))
+        start = last_start(tail, end)
+        event = tail[start:end]
+        if not start or any(line.partition(b":")[0] in SAYING for line in LINE_END.split(event)):
+            return event, start > 0
+        end = start
 
 
-def payload_of(event: bytes) -> bytes | None:
-    """The joined `data:` lines of one event, without the blank behind the colon; None where it has none."""
-    lines = [line[5:] for line in LINE_END.split(event) if line.startswith(b"data:")]
+def field(event: bytes, name: bytes) -> bytes | None:
+    """The lines of a field, joined, each without the blank behind the colon; None where the event has none."""
+    mark = name + b":"
+    lines = [line[len(mark) :] for line in LINE_END.split(event) if line.startswith(mark)]
     return b"\n".join([line[1:] if line.startswith(b" ") else line for line in lines]) if lines else None

@@ -8,7 +8,9 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.config.schema import Limits
+from bioproxy.wire import relay
 from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.relay import Tail
 from support.leaks import until
 from support.wire_rig import MS, Wire, chunk, client, get, ok, post, proxying, serving
 
@@ -274,3 +276,72 @@ async def test_client_that_reads_slowly_is_not() -> None:
         for _ in range(14):
             assert len(await wire.exactly(part)) == part
             await asyncio.sleep(50 * MS)
+
+
+@pytest.mark.parametrize("how", LEAVINGS)
+async def test_after_an_answer_that_ended_by_its_own_account(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client was served: nothing is cancelled, and the engine's connection is kept if it ends the answer, too."""
+    monkeypatch.setattr(relay, "ENDING", 60.0)
+    may_end = asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(STREAM + chunk(b"data: [DONE]\n\n"))
+        await may_end.wait()
+        await wire.send(b"0\r\n\r\n")
+        await wire.gone()
+
+    async with proxying(script) as proxy, client(proxy.port) as wire:
+        proxy.ended = lambda tail: tail.last().endswith(b"[DONE]\n\n")
+        await wire.send(get())
+        await wire.head()
+        await wire.chunk()
+        getattr(wire, how)()
+        await until(lambda: not proxy.server.statistics().connections)
+        assert proxy.server.statistics().running == 1
+        may_end.set()
+        await until(lambda: not proxy.server.statistics().running)
+        assert (proxy.faults, proxy.pool.statistics().idle) == ([], 1)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_an_engine_that_does_not_end_its_answer(goes_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut off after a moment; if the answer went on after all, its client left in the middle."""
+    monkeypatch.setattr(relay, "ENDING", 10 * MS)
+    looks: list[bool] = []
+
+    async def script(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(STREAM + chunk(b"data: 1\n\n"))
+        await wire.gone()
+
+    def ended(tail: Tail) -> bool:
+        looks.append(not (looks and goes_on))
+        return looks[-1]
+
+    async with proxying(script) as proxy, client(proxy.port) as wire:
+        proxy.ended = ended
+        await wire.send(get())
+        await wire.head()
+        wire.close()
+        await until(lambda: proxy.server.statistics().requests and not proxy.server.statistics().running)
+        assert [type(fault) for fault in proxy.faults] == [asyncio.CancelledError] * goes_on
+        assert (len(looks), proxy.pool.statistics().open) == (2, 0)
+
+
+async def test_a_client_that_was_slow_when_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did not read holds the engine's last chunk back no longer."""
+    monkeypatch.setattr(relay, "ENDING", 60.0)
+
+    async def script(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(STREAM, *(chunk(b"x" * 60_000) for _ in range(200)), b"0\r\n\r\n")
+        await wire.gone()
+
+    async with proxying(script) as proxy, client(proxy.port) as wire:
+        proxy.ended = lambda _tail: True
+        await wire.send(get())
+        await until(lambda: any(connection.paused for connection in proxy.server.connections))
+        wire.reset()
+        await until(lambda: not proxy.server.statistics().running)
+        assert (proxy.faults, proxy.pool.statistics().idle) == ([], 1)
