@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -25,6 +26,12 @@ def broken(answer: Answer) -> str:
 async def die(rig: Rig, model: str) -> None:
     """Kill the engine of `model`, and wait until that is known."""
     os.kill(rig.log.of("start", model)[-1].pid, signal.SIGKILL)
+    await rig.until_running()
+
+
+async def ends(rig: Rig, lives: int) -> None:
+    """Wait until so many engines have ended by themselves, and until that is known."""
+    await rig.until(lambda: len(rig.log.of("exit")) == lives)
     await rig.until_running()
 
 
@@ -111,16 +118,28 @@ async def test_a_crash_stands_in_the_log(tmp_path: Path) -> None:
         await rig.until(lambda: rig.said("<a> upstream process exited unexpectedly"))
 
 
-async def test_a_model_that_dies_right_after_it_was_ready_is_a_failed_start(tmp_path: Path) -> None:
-    """Nobody waits for it again and again: the next client is told at once, and why."""
+async def test_a_model_that_dies_right_after_each_start_is_a_failed_start(tmp_path: Path) -> None:
+    """Nobody waits for it again and again: after the third time the next client is told at once, and why."""
     async with swap_rig(tmp_path, {"a": fake("--die-after-ready 0.2 --say out-of-memory")}) as rig:
-        await rig.chat("a")
-        await rig.until_event("exit", "a")
-        await rig.until_running()
+        for lives in range(1, 4):
+            await rig.chat("a")
+            await ends(rig, lives)
         answer = await rig.chat("a")
     assert answer.status == 500
     assert "out-of-memory" in message(answer)
-    assert rig.log.starts() == ["a"]
+    assert rig.log.starts() == ["a"] * 3
+
+
+async def test_requests_wait_for_the_new_process_of_a_model_that_was_killed_soon_after_its_start(
+    tmp_path: Path,
+) -> None:
+    """Twice in a row within seconds of its start, with nothing running: nobody hears of it."""
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        await rig.chat("a")
+        for _ in range(2):
+            await die(rig, "a")
+            answers = await asyncio.gather(*(rig.chat("a") for _ in range(3)))
+            assert [server(answer) for answer in answers] == ["a"] * 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death ends its child on Linux only")

@@ -78,14 +78,35 @@ async def test_a_stop_command_is_run_instead_of_a_signal(tmp_path: Path) -> None
     assert not rig.log.of("sigterm")
 
 
-@pytest.mark.parametrize("stop", ["false", "/no/such/program"])
-async def test_a_stop_command_that_does_not_work_does_not_save_the_engine(stop: str, tmp_path: Path) -> None:
-    """It is gone after `unloadTimeout` at the latest."""
-    async with swap_rig(tmp_path, {"a": fake(cmdStop=stop, unloadTimeout=1)}) as rig:
+@pytest.mark.parametrize(
+    ("stop", "why"),
+    [
+        ('sh -c "echo no such container >&2; exit 3"', "its stop command failed"),
+        ("/no/such/program", "its stop command (cmdStop) cannot be run"),
+        ('sh -c "exit 1"', "its stop command failed"),
+    ],
+)
+async def test_a_stop_command_that_fails_is_followed_by_a_signal_at_once(stop: str, why: str, tmp_path: Path) -> None:
+    """Its time to end is an hour, and it ends now, in order; the log says what became of the command."""
+    async with swap_rig(tmp_path, {"a": fake(cmdStop=stop, unloadTimeout=3600)}) as rig:
         await rig.chat("a")
         assert (await rig.post("/api/models/unload/a")).status == 200
         assert rig.children() == []
         assert await rig.running() == {}
+        (told,) = rig.said(why)
+    assert "SIGTERM" in told
+    assert "no such container" in told or "echo" not in stop
+    assert rig.log.of("sigterm")
+
+
+async def test_a_stop_command_without_effect_is_followed_by_a_signal_when_its_time_is_over(tmp_path: Path) -> None:
+    """SIGTERM before SIGKILL: what runs behind the process hears of the first only."""
+    async with swap_rig(tmp_path, {"a": fake(cmdStop="true", unloadTimeout=1)}) as rig:
+        await rig.chat("a")
+        await rig.post("/api/models/unload/a")
+        assert rig.children() == []
+        assert len(rig.said("did not end within 1 s of its stop command")) == 1
+    assert rig.log.of("sigterm")
 
 
 async def test_a_model_that_is_asked_for_while_it_stops_starts_again(tmp_path: Path) -> None:

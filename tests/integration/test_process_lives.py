@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from bioproxy import aio
+from bioproxy.engines import child
+from bioproxy.engines import process as process_module
 from bioproxy.engines.process import Exit, Process
+from bioproxy.errors import EngineUnavailable
 from support.beacons import Beacons, beacons
 
 MS = 0.001
@@ -64,6 +68,46 @@ async def test_a_restart_has_no_pause(watched: Beacons) -> None:
     assert process.pid != first
     await process.stop()
     await service
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shims that never say a word, as one that starts a program on a disk that is away."""
+    monkeypatch.setattr(child, "shim_command", lambda: [sys.executable, "-c", "import time; time.sleep(3600)"])
+    monkeypatch.setattr(process_module, "SLACK", 20 * MS)
+
+
+@pytest.mark.usefixtures("silent")
+async def test_a_stop_does_not_wait_for_a_start_that_hangs(watched: Beacons) -> None:
+    """The shim is killed, whoever waits for the start hears why it failed, and nothing is left."""
+    process = Process(watched.command(SERVES), name="engine")
+    starting = aio.spawn(process.start(), name="start")
+    while process.beginning is None:  # noqa: ASYNC110 - one turn of the loop
+        await asyncio.sleep(0)
+    shim = process.beginning.popen
+    assert await process.stop(grace=3600.0) is None
+    with pytest.raises(EngineUnavailable, match="ended at once"):
+        await starting
+    assert shim.poll() is not None
+
+
+@pytest.mark.usefixtures("silent")
+async def test_a_stop_does_not_wait_for_what_cannot_be_killed(
+    watched: Beacons, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even SIGKILL ends what waits in the kernel for a disk that is away: it is left behind, and named."""
+    monkeypatch.setattr(child.Life, "kill", lambda _life: None)
+    process = Process(watched.command(SERVES), name="engine")
+    starting = aio.spawn(process.start(), name="start")
+    while process.beginning is None:  # noqa: ASYNC110 - one turn of the loop
+        await asyncio.sleep(0)
+    life = process.beginning
+    assert await process.stop(grace=3600.0) is None
+    assert "engine hangs in its start" in caplog.text
+    await aio.finish([starting])
+    assert f"process {life.popen.pid} is left behind" in caplog.text
+    life.popen.kill()
+    await life.bury()
 
 
 async def test_cancelling_run_ends_the_child(watched: Beacons) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.models.command import FLAG, Folders, is_container, prepare, program_at, split, volumes
+from bioproxy.models.command import FLAG, Folders, is_container, names_port, prepare, program_at, split, volumes
 
 FOLDER = "/var/slots"
 ADDED = f"{FLAG} {FOLDER}"
@@ -221,3 +221,23 @@ def test_what_is_no_container() -> None:
     assert not is_container(split("run docker"))
     assert not is_container(split("server --image docker --mode x y z run"))
     assert volumes(split("a -v x")) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("8123", True),
+        ("--port=8123", True),
+        ("http://127.0.0.1:8123/v1", True),
+        ("--listen :8123", True),
+        ("18123", False),
+        ("81234", False),
+        ("--ctx=181230", False),
+        ("0.8123", False),
+        ("8123.5", False),
+        ("model-8124.gguf", False),
+    ],
+)
+def test_a_port_is_named_by_a_whole_number(word: str, named: bool) -> None:
+    """The digits of a port inside another number are no sign that the command takes it."""
+    assert names_port(("server", word), 8123) is named

@@ -174,15 +174,76 @@ def test_an_engine_that_dies_is_started_by_the_next_request() -> None:
     assert not world.schedule.statistics().models[0].failures
 
 
-def test_an_engine_that_dies_right_after_its_start_is_backed_off() -> None:
-    """Healthy and then dead, again and again, is a failed start."""
+def test_an_engine_that_is_killed_soon_after_its_start_is_started_again() -> None:
+    """Whoever asks next waits for the new process, whether a request ran on the old one or none, and once more."""
     world = World(plain("a"))
-    world.ask("a", at=0.0)
-    world.crash("a", LOAD + 1.5)
-    asked = world.ask("a", at=LOAD + 2.0)
+    world.ask("a", at=0.0, seconds=1.0)
+    world.crash("a", LOAD + 5.0)
+    first = world.ask("a", at=LOAD + 5.1, seconds=100.0)
+    world.crash("a", 2 * LOAD + 6.0)
+    second = world.ask("a", at=2 * LOAD + 6.1)
+    world.run()
+    assert first.waited == pytest.approx(LOAD)
+    assert second.waited == pytest.approx(LOAD)
+    assert not world.schedule.statistics().models[0].failures
+
+
+def dies_early(world: World, times: int) -> float:
+    """`a` is asked for and dies 1.5 s after it was ready, so often in a row; the time after the last of these ends."""
+    now = 0.0
+    for _ in range(times):
+        world.ask("a", at=now)
+        world.crash("a", now + LOAD + 1.5)
+        now += LOAD + 2.0
+    return now
+
+
+def test_an_engine_that_dies_right_after_each_start_is_backed_off() -> None:
+    """Healthy and then dead, three times in a row, is a failed start."""
+    world = World(plain("a"))
+    asked = world.ask("a", at=dies_early(world, 3))
     world.run()
     assert asked.failed is not None
     assert asked.failed.reason == "crashed"
+
+
+@pytest.mark.parametrize("how", ["unload", "crash"])
+def test_early_ends_with_a_better_life_between_them_are_not_in_a_row(how: str) -> None:
+    """Twice, then a life that was stopped or lasted for a while, then once more: the next request starts it."""
+    world = World(plain("a"))
+    now = dies_early(world, 2)
+    world.ask("a", at=now)
+    if how == "crash":
+        world.crash("a", now + LOAD + 20.0)
+    else:
+        world.at(now + LOAD + 2.0, lambda: world.do(world.schedule.unload("a", world.now)))
+    world.ask("a", at=now + 40.0)
+    world.crash("a", now + 40.0 + LOAD + 1.5)
+    asked = world.ask("a", at=now + 50.0)
+    world.run()
+    assert asked.waited == pytest.approx(LOAD)
+
+
+@pytest.mark.parametrize("how", ["unload", "ttl", "crash", "reload"])
+def test_a_start_that_fails_right_after_its_models_own_end_is_tried_again(how: str) -> None:
+    """A container's name is free a moment after its process ended, and memory too: nobody hears of the first try."""
+    ttl = 5.0 if how == "ttl" else 0.0
+    world = World([ModelSettings(id="a", ttl=ttl)])
+    outcomes(world, a=[LOAD, BROKEN, LOAD])
+    world.ask("a", at=0.0)
+    ends = 8.0
+    if how == "unload":
+        world.at(ends, lambda: world.do(world.schedule.unload("a", world.now)))
+    elif how == "crash":
+        world.crash("a", ends)
+    elif how == "reload":
+        changed = [ModelSettings(id="a", launch="other")]
+        world.at(ends, lambda: world.do(world.schedule.configure(changed, rules=world.rules, now=world.now)))
+    asked = world.ask("a", at=ends + 2.0)
+    world.run()
+    assert asked.failed is None
+    assert world.starts["a"] == 3
+    assert not world.schedule.statistics().models[0].failures
 
 
 def test_a_reload_leaves_alone_what_did_not_change() -> None:

@@ -132,13 +132,32 @@ def test_another_answer_holds_nothing() -> None:
     assert asked.served == pytest.approx(LOAD + 7.0 + STOP + LOAD)
 
 
-def test_a_model_stays_as_long_as_its_load_took() -> None:
-    """Half of the time at least is spent on answers, not on loads."""
+def test_a_first_swap_is_at_once() -> None:
+    """A machine that idles while somebody waits helps nobody, however long the load before it took."""
     world = World(plain("a", "b", min_resident=None), load=lambda _model: 20.0)
     world.ask("a", at=0.0)
-    asked = world.ask("b", at=1.0)
+    asked = world.ask("b", at=21.5)
     world.run()
-    assert asked.served == pytest.approx(min(20.0 + 20.0, 1.0 + MAX_WAIT) + STOP + 20.0)
+    assert asked.waited == pytest.approx(STOP + 20.0)
+
+
+def test_models_that_take_turns_too_often_stay_as_long_as_their_load_took() -> None:
+    """From the fourth swap within `max_wait` on, half of the time at least is spent on answers, not on loads."""
+    world = World(plain("a", "b", min_resident=None), load=lambda _model: 4.0)
+    asked = [world.ask("ab"[turn % 2], at=turn * 6.0, seconds=0.5) for turn in range(6)]
+    world.run()
+    waits = [one.waited for one in asked]
+    assert waits[:4] == [pytest.approx(4.0), *[pytest.approx(STOP + 4.0)] * 3]
+    assert waits[4] == pytest.approx(1.0 + 4.0 + STOP + 4.0 - 1.0, abs=1.0)
+    assert waits[4] > STOP + 4.0 + 2.0
+
+
+def test_turns_that_were_taken_long_ago_hold_nothing() -> None:
+    """Three swaps in an hour are no ping-pong."""
+    world = World(plain("a", "b", min_resident=None), load=lambda _model: 4.0)
+    asked = [world.ask("ab"[turn % 2], at=turn * 20.0, seconds=0.5) for turn in range(6)]
+    world.run()
+    assert [one.waited for one in asked[1:]] == [pytest.approx(STOP + 4.0)] * 5
 
 
 def test_a_model_that_nobody_used_is_not_held() -> None:

@@ -141,7 +141,10 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 5.0
     min_resident: Annotated[
         Literal["auto"] | Seconds,
-        about("A model that was loaded keeps its place for at least this time; `auto`: as long as its load took."),
+        about(
+            "A model that was loaded keeps its place for at least this time; `auto`: for as long as its load took, once"
+            " two models take turns."
+        ),
     ] = "auto"
 
 

@@ -89,6 +89,7 @@ class Process:
         self.first_delay = first_delay
         self.tail = LogTail()
         self.life: child.Life | None = None
+        self.beginning: child.Life | None = None  # its shim has not told a pid yet
         self.watcher: asyncio.Task[Exit] | None = None  # its result is how the newest life ended
         self.last_exit: Exit | None = None
         self.starts = 0
@@ -185,19 +186,39 @@ class Process:
         return await aio.shielded(self.end(grace))
 
     async def end(self, grace: float) -> Exit | None:
-        """End the current life, if there is one; a shim that does not bring it about in time is killed as well."""
-        async with self.turn:
-            life, watcher = self.life, self.watcher
+        """End the current life, if there is one; a shim that does not bring it about in time is killed as well.
+
+        Every wait has a bound: what not even SIGKILL ends (the system waits for its disk or card) is left behind.
+        """
+        hanging = asyncio.get_running_loop().call_later(SLACK, self.kill_beginning)
+        try:
+            async with asyncio.timeout(2 * SLACK):
+                await self.turn.acquire()
+        except TimeoutError:
+            log.error("%s hangs in its start (is its disk there?) and is left behind", self.name)  # noqa: TRY400 - ours
+            return None
+        finally:
+            hanging.cancel()
+        life, watcher = self.life, self.watcher
+        self.turn.release()
         if life is None or watcher is None:
             return None
         life.expected = True
         life.channel.ask_to_stop(grace)
-        try:
-            return await asyncio.wait_for(asyncio.shield(watcher), grace + SLACK)
-        except TimeoutError:
+        done, _ = await asyncio.wait([watcher], timeout=grace + SLACK)
+        if not done:
             log.warning("%s did not end in %.0f s and is killed", self.name, grace + SLACK)
             life.kill()
-            return await watcher
+            done, _ = await asyncio.wait([watcher], timeout=SLACK)
+        if not done:
+            log.error("%s (pid %d) cannot be killed, the system holds it: it is left behind", self.name, life.pid)
+            return None
+        return watcher.result()
+
+    def kill_beginning(self) -> None:
+        """A shim that has not said a word for so long, with a stop waiting for it, hangs in its start."""
+        if self.beginning is not None:
+            self.beginning.kill()
 
     async def begin(self) -> int:
         """Start the child, if none runs and nobody wants it stopped."""
@@ -210,6 +231,7 @@ class Process:
                 self.command, tail=self.tail, sink=self.output, environment=self.environment, folder=self.folder
             )
             self.starts += 1
+            self.beginning = life
             try:
                 life.pid = await life.channel.pid
             except BaseException as error:
@@ -218,6 +240,8 @@ class Process:
                     sentence = f"cannot start {self.name}: {error.message}: {self.command[0]}"
                     raise EngineUnavailable(sentence) from error
                 raise
+            finally:
+                self.beginning = None
             self.life = life
             self.watcher = aio.spawn(self.watch(life), name=f"{self.name} {life.pid}")
             log.info("%s started, pid %d", self.name, life.pid)
@@ -253,7 +277,9 @@ async def abandon(life: child.Life) -> None:
     done, _ = await asyncio.wait([burying], timeout=SLACK)
     if not done:
         life.kill()
-        await burying
+        done, _ = await asyncio.wait([burying], timeout=SLACK)
+    if not done:
+        log.error("a start that hangs cannot be killed, the system holds it: process %d is left behind", life.popen.pid)
 
 
 def how(code: int | None, *, expected: bool) -> str:

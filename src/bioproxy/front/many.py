@@ -158,8 +158,7 @@ class ManyModels:
         return swap_routes.options_headers(access.cors, request)
 
     def failed(self, exchange: Exchange, reason: str) -> None:
-        """A local engine failed: have it looked at, and let the schedule know, should its process end now."""
-        self.supervisor.schedule.note_broken(exchange.record.model, self.supervisor.clock())
+        """A local engine failed: have it looked at."""
         served = self.models.get(exchange.record.model)
         if served is not None and served.engine.attachment.state == "ready":
             served.engine.attachment.suspect(reason)

@@ -27,7 +27,7 @@ What is promised to those who wait
 *Collation*: when a model becomes ready, all who wait for it are served, whatever came in between: swaps are few.
 *No starvation*: whoever has waited for `max_wait` is overdue. Overdue requests go first, in order of arrival, and what
 they must displace serves no newcomers any more: it finishes what it has, and goes.
-*No ping-pong*: a model that was just loaded and used stays for `min_resident` (the time that its load took), and one
+*No ping-pong*: a model that takes turns with another stays for `min_resident` (the time that its load took), and one
 whose answer ended in tool calls for `linger`, for the next request of that conversation is certain. Both end where
 somebody is overdue. So of an agent and a voice assistant on two models of one group, the agent loses its
 place at most once per `max_wait`.

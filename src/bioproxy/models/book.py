@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left, insort
 
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start, Stop, StopReason, Why
-from bioproxy.models.record import CAUSE, SOUND, Record
+from bioproxy.models.record import EARLY, SOUND, Record
 from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State, step
 from bioproxy.models.ticket import Place, Ticket
@@ -120,13 +120,12 @@ class Book:
     def gone(self, record: Record, now: float, reason: str) -> None:
         """No process is left: clear what belonged to it. Who ran on it sees its connection break.
 
-        One that dies soon after it was ready counts as a failed start: nobody shall wait for it again and again. But
-        if a request ran, that may be the cause, and it is worth a second process, once.
+        One that was ready and dies is started again for the next request. If one after the other dies soon after it
+        was ready, that counts as a failed start in the end: nobody shall wait for it again and again.
         """
         early = record.state is State.READY and now - record.since < SOUND
-        used = bool(record.running) or now - record.broken_at < CAUSE
-        unsound = early and (not used or record.crashed)
-        record.crashed = early
+        record.early_ends = record.early_ends + 1 if early else 0
+        unsound = record.early_ends >= EARLY
         for ticket in record.running:
             ticket.place = Place.DONE
         record.running.clear()

@@ -76,6 +76,12 @@ def split(command: str) -> list[str]:
     return text.split()
 
 
+def names_port(words: Sequence[str], port: int) -> bool:
+    """Whether `port` stands in a command as a number of its own, not as digits of another one (`--ctx 141995`)."""
+    number = re.compile(rf"(?<![\d.]){port}(?![\d.])")
+    return any(number.search(word) for word in words)
+
+
 def prepare(words: Sequence[str], *, folder: str, environment: Sequence[str] = ()) -> Prepared:
     """`words` with a slot folder for a llama-server that has none; `folder` empty: nothing is ever added.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import msgspec
 
@@ -12,15 +13,17 @@ from bioproxy.models.state import State
 from bioproxy.models.ticket import Ticket
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
-CAUSE = 1.0  # seconds before the end of a process in which a request that broke off may be the cause
-SOUND = 10.0  # seconds that a process must have been ready, or its end counts as a start that failed
+SOUND = 10.0  # seconds that a process must have been ready, or it ended early
+EARLY = 3  # early ends in a row, the last of which counts as a start that failed
+PING_PONG = 3  # swaps between the same two models within `max_wait`, from which on a model that was loaded stays
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What decides when a model runs. Times are seconds.
 
-    `launch` is everything that shapes the process, as one text: where it changes, a reload has to restart it.
-    `min_resident` None: as long as its load took. `limit`: requests at once before 429, 0 for none. `ttl` 0: never.
+    `launch` is everything that shapes the process, as one text: if it changes, a reload has to restart it.
+    `min_resident` None: as long as its load took, but only once two models take turns. `limit`: requests at once
+    before 429, 0 for none. `ttl` 0: never.
     """
 
     id: str
@@ -77,8 +80,8 @@ class Record:
         self.lingers_until = -math.inf
         self.freed_at = -math.inf  # the end of a process that had been ready, or was stopped
         self.failures = 0  # in a row
-        self.broken_at = -math.inf  # when a request broke off that ran on it
-        self.crashed = False  # its last process died soon after it was ready
+        self.early_ends = 0  # processes in a row that ended soon after they were ready
+        self.turns: dict[str, deque[float]] = {}  # the newest swaps with another model, in either direction
         self.retry_at = 0.0
         self.reason = ""  # the newest failure's
         self.price = Price()
@@ -105,12 +108,25 @@ class Record:
         """Whether requests are told at once that its start failed."""
         return self.state is State.FAILED and self.displaces is None and now < self.retry_at
 
-    def held_until(self) -> float:
-        """Until when a swap to another model is held back (no longer than that one's `max_wait`)."""
+    def held_until(self, other: Record, *, since: float) -> float:
+        """Until when a swap to `other` is held back (no longer than that one's `max_wait`).
+
+        A model stays for `min_resident` seconds. If nobody set these, it stays as long as its load took, and only if
+        the two took turns too often after `since`, or if somebody waits for it: a machine that idles while one waits
+        for a first swap helps nobody.
+        """
         stay = self.settings.min_resident
         if stay is None:
-            stay = self.load_seconds or 0.0
+            turns = self.turns.get(other.name)
+            taking_turns = turns is not None and len(turns) == PING_PONG and turns[0] >= since
+            stay = self.load_seconds or 0.0 if taking_turns or self.wanted else -math.inf
         return max(self.lingers_until, self.since + stay if self.used else -math.inf)
+
+    def note_turn(self, other: Record, now: float) -> None:
+        """A swap between this model and `other` was decided."""
+        turns = self.turns.get(other.name) or deque(maxlen=PING_PONG)
+        turns.append(now)
+        self.turns[other.name] = other.turns[self.name] = turns
 
     def unload_at(self) -> float:
         """When its time to live is over; infinity where it has none or is in use."""
@@ -127,7 +143,7 @@ class Record:
         """Forget the failures: somebody asked explicitly, or the configuration changed."""
         self.failures = 0
         self.retry_at = 0.0
-        self.crashed = False
+        self.early_ends = 0
 
     def cost(self, now: float) -> float:
         """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""

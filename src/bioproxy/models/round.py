@@ -9,7 +9,8 @@ for `max_wait`) by arrival, then the others by their model's priority, then by a
    gone; the place is M's from now on. If one of them cannot, none is stopped, and the ticket waits:
    - a model with requests that run is never stopped for another: they finish;
    - a model that is being started, and waited for, first serves those who wait;
-   - a model that is *held* (just loaded, or in the middle of tool calls) stays until then, or until M is overdue.
+   - a model that is *held* (in the middle of tool calls, or just loaded again because it and M take turns) stays
+     until then, or until M is overdue.
    An overdue ticket that has to wait closes what it waits for, and nobody behind it starts what it would have to stop.
 
 In-flight requests are not interrupted, so an overdue ticket waits as long as the longest of them, no matter how many
@@ -125,7 +126,7 @@ class Round:
         """Make room for `record`'s model if it can be made now; else note what it waits for."""
         overdue = self.overdue(ticket)
         models = [self.book.records[name] for name in sorted(self.evicted(record.name, self.present - {record.name}))]
-        until = max((self.busy_until(other, overdue=overdue) for other in models), default=-math.inf)
+        until = max((self.busy_until(other, record, overdue=overdue) for other in models), default=-math.inf)
         if until > self.now:
             self.at(until)
             self.block(ticket, models, overdue=overdue)
@@ -156,14 +157,16 @@ class Round:
             }
         return self.book.rules.evict(model, running, self.seconds or {})
 
-    def busy_until(self, other: Record, *, overdue: bool) -> float:
-        """When `other` can be stopped as far as the clock says; infinity: after an event."""
+    def busy_until(self, other: Record, record: Record, *, overdue: bool) -> float:
+        """When `other` can be stopped for `record` as far as the clock says; infinity: after an event."""
         if other.state is State.STOPPING and other.displaces is None:
             return -math.inf
         coming = other.state is State.STARTING or other.displaces is not None
         if other.running or (coming and other.wanted):
             return math.inf
-        return -math.inf if overdue or other.state is not State.READY else other.held_until()
+        if overdue or other.state is not State.READY:
+            return -math.inf
+        return other.held_until(record, since=self.now - self.book.max_wait)
 
     def block(self, ticket: Ticket, models: list[Record], *, overdue: bool) -> None:
         """Let a ticket wait; if it is overdue, newcomers to what it waits for stay behind it."""
@@ -183,6 +186,7 @@ class Round:
         other.displaces = None
         if other.state in (State.STARTING, State.READY):
             self.book.stop(other, "swap", self.now, displaced_by=record.name)
+            other.note_turn(record, self.now)
 
     def begin(self) -> None:
         """Start what was decided on and whose place is free."""

@@ -5,8 +5,8 @@ monotonic. Every method returns the effects to carry out, in order; afterwards a
 
 Failed starts. All who wait are told at once, with the engine's last words; who comes within the back-off (1, 2, 4, …
 60 s) is told the same without a start. A load that was asked for explicitly, or a change of the configuration, ends
-it. One case is tried again before anyone hears of it: the process died within 10 s of another's stop. Drivers free
-memory late, so it gets 2 s and a second try.
+it. One case is tried again before anyone hears of it: the process died within 10 s of a stop, another model's or its
+own last one's. Drivers free memory late, and containers their name, so it gets 2 s and a second try.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bioproxy.models.state import Event, State
 from bioproxy.models.ticket import Place, Ticket
 
 MAX_WAIT = 30.0  # seconds
-LATE = 10.0  # seconds after another's stop in which a start may die for lack of memory
+LATE = 10.0  # seconds after a stop in which a start may die for lack of memory, of a name or of a port
 PAUSE = 2.0  # seconds until the second try
 
 
@@ -171,9 +171,16 @@ class Schedule:
         self.book.fail_waiting(record, "failed", reason, record.retry_at - now)
 
     def deserves_second_try(self, record: Record, now: float) -> bool:
-        """Whether somebody waits, it was the first try, and another model freed memory a moment ago."""
-        others = (other.freed_at for other in self.book.records.values() if other is not record)
-        return record.wanted and not record.again and now - max(others, default=-math.inf) <= LATE
+        """Whether somebody waits, it was the first try, and a process before it ended a moment ago.
+
+        Its own end, if it had been ready, is no process before it.
+        """
+        freed = (
+            other.freed_at
+            for other in self.book.records.values()
+            if other is not record or other.freed_at <= record.started_at
+        )
+        return record.wanted and not record.again and now - max(freed, default=-math.inf) <= LATE
 
     def living(self, model: str, life: int) -> Record | None:
         """The model's record if `life` is its present process; reports of earlier ones are worth nothing."""
@@ -297,12 +304,6 @@ class Schedule:
         """Whether a start of `model` was decided on, and has not come to its end."""
         record = self.book.records.get(model)
         return record is not None and (record.displaces is not None or record.state is State.STARTING)
-
-    def note_broken(self, model: str, now: float) -> None:
-        """A request broke off: if the process ends now, it may have been the cause."""
-        record = self.book.records.get(model)
-        if record is not None:
-            record.broken_at = now
 
     def note_price(self, model: str, price: Price) -> None:
         """What a model's cache holds, and what it takes to have it back from disk (None: not there)."""

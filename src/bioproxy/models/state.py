@@ -12,8 +12,8 @@
    go. Saving what is resident belongs to STOPPING.
 3. ENDED says that no process is left. What it means depends on where it finds us: a start that failed, a crash, or a
    stop that is complete.
-4. A crash is no failure: a model that ran and died is STOPPED, and the next request starts it. One that dies right
-   after it was ready is reported as UNSOUND, and counts as a start that failed.
+4. A crash is no failure: a model that ran and died is STOPPED, and the next request starts it. If one process after
+   the other dies right after it was ready, the third is reported as UNSOUND, and counts as a start that failed.
 5. FAILED is STOPPED with a memory, so that a broken model answers at once instead of costing each request a start. In
    the API it reads "stopped", as llama-swap's users expect.
 6. SHUTDOWN is the end; every late report is accepted there and changes nothing.
@@ -56,7 +56,7 @@ class Event(Enum):
     HEALTHY = "healthy"
     STOP = "stop"
     ENDED = "ended"
-    UNSOUND = "unsound"  # ended right after it was ready
+    UNSOUND = "unsound"  # ended right after it was ready, as those before it did
     FORGIVE = "forgive"
     CLOSE = "close"
 

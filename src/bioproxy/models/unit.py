@@ -28,13 +28,14 @@ import msgspec
 from bioproxy import aio
 from bioproxy.config.masking import masked_text, secrets_in
 from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
-from bioproxy.errors import ModelFailed
+from bioproxy.errors import EngineUnavailable, ModelFailed
 from bioproxy.models import command
 from bioproxy.models.health import Asker, wait_healthy
 
 log = logging.getLogger(__name__)
 
 FAILED_GRACE = 5.0  # seconds for a process whose start failed
+LAST_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a process that its stop command did not end in time
 LAST_LINES = 8  # of the engine's log, in the error that a client sees
 LONGEST_LINE = 300
 MARK = "ENGINE_OF_BIOPROXY"  # an environment variable by which a process is known as ours, should it be orphaned
@@ -137,15 +138,17 @@ class Unit:
 
     def one_process(self) -> Process:
         """The process of one life."""
-        extra = dict(entry.partition("=")[::2] for entry in self.launch.environment if entry.find("=") > 0)
-        mark = {MARK: self.mark}
         return Process(
             self.launch.words,
             name=self.launch.model,
-            environment={**os.environ, **extra, **mark},
+            environment={**self.environment(), MARK: self.mark},
             on_exit=self.on_exit,
             output=self.output,
         )
+
+    def environment(self) -> dict[str, str]:
+        """What its commands find in their environment: ours, and what the configuration adds."""
+        return os.environ | dict(entry.partition("=")[::2] for entry in self.launch.environment if entry.find("=") > 0)
 
     @property
     def pid(self) -> int | None:
@@ -177,10 +180,13 @@ class Unit:
         self.process = self.one_process()
         self.equipment.prepare()
         try:
-            pid = await self.process.start()
+            async with asyncio.timeout(self.launch.health_timeout or None):
+                pid = await self.process.start()
+        except TimeoutError:
+            hung = f"failed to start command '{self.shown()}': the system did not run it within"
+            raise ModelFailed(f"{hung} {go_duration(self.launch.health_timeout)} (is its disk there?)") from None
         except Exception as error:
-            shown = self.masked(" ".join(self.launch.words))[:LONGEST_LINE]
-            raise ModelFailed(f"failed to start command '{shown}': {error}") from error
+            raise ModelFailed(f"failed to start command '{self.shown()}': {error}") from error
         self.on_pid(pid)
         await self.wait_healthy()
         healthy = time.monotonic()
@@ -188,10 +194,14 @@ class Unit:
         done = time.monotonic()
         return Started(healthy - begun, done - healthy - restore, restore)
 
+    def shown(self) -> str:
+        """The command line, for an error."""
+        return self.masked(" ".join(self.launch.words))[:LONGEST_LINE]
+
     async def see_that_port_is_free(self) -> None:
         """ModelFailed where another program answers on the port that this one was given."""
         launch = self.launch
-        if not any(str(launch.port) in word for word in launch.words) or command.is_container(launch.words):
+        if not command.names_port(launch.words, launch.port) or command.is_container(launch.words):
             return
         try:
             async with asyncio.timeout(1.0):
@@ -277,27 +287,37 @@ class Unit:
             await self.stop(grace=FAILED_GRACE, save=0.0)
 
     async def end(self, grace: float) -> None:
-        """End the process with `cmdStop`, else with SIGTERM; returns when nothing of it is left."""
-        pid = self.process.pid
-        if pid is None or not self.launch.stop_words:
-            await self.process.stop(grace=grace)
-            return
+        """End the process with `cmdStop`, else with SIGTERM; returns when nothing of it is left.
+
+        A stop command that fails is followed by SIGTERM at once, one that has no effect in time by SIGTERM before
+        SIGKILL: what the process stands for (a container, a remote engine) is stopped by its signal handler or not
+        at all.
+        """
         deadline = time.monotonic() + grace
+        pid = self.process.pid
+        if pid is not None and self.launch.stop_words and (fault := await self.run_stop_command(pid, grace)):
+            log.warning("%s: %s; it is ended with SIGTERM", self.launch.model, fault)
+            grace = max(min(LAST_GRACE, grace), deadline - time.monotonic())
+        await self.process.stop(grace=grace)
+
+    async def run_stop_command(self, pid: int, seconds: float) -> str:
+        """Run `cmdStop` and wait for the process to end, for `seconds` at most; why it goes on, or ""."""
+        assert self.ended is not None
         words = [word.replace("${PID}", str(pid)) for word in self.launch.stop_words]
-        extra = dict(entry.partition("=")[::2] for entry in self.launch.environment if entry.find("=") > 0)
-        stopper = Process(words, name=f"cmdStop of {self.launch.model}", environment={**os.environ, **extra})
+        stopper = Process(words, name=f"cmdStop of {self.launch.model}", environment=self.environment())
+        deadline = time.monotonic() + seconds
         try:
             await stopper.start()
-        except Exception as error:
-            log.warning("%s: cmdStop cannot be run (%s); it is ended with SIGTERM", self.launch.model, error)
-            await self.process.stop(grace=grace)
-            return
-        assert self.ended is not None
-        try:
+            assert stopper.watcher is not None
+            await asyncio.wait([self.ended, stopper.watcher], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if stopper.watcher.done() and (told := stopper.watcher.result()).code != 0:
+                return f"its stop command failed: {self.masked(told.reason)}"
             await asyncio.wait([self.ended], timeout=max(0.0, deadline - time.monotonic()))
+        except EngineUnavailable as error:
+            return f"its stop command (cmdStop) cannot be run: {self.masked(error.message)}"
         finally:
-            await self.process.stop(grace=0.0)
             await stopper.stop(grace=1.0)
+        return "" if self.ended.done() else f"it did not end within {seconds:.0f} s of its stop command (cmdStop)"
 
     def farewell(self) -> str:
         """How it ended, and what it said."""
