@@ -49,6 +49,16 @@ async def test_json_is_the_default(accept: str, rig: Rig) -> None:
     }
 
 
+async def test_a_large_body_that_is_no_json_is_told_what_to_do(rig: Rig) -> None:
+    """It is not searched for its model; with one in the query it goes to the engine, whose own error says more."""
+    body = b'{"model":"a","x":NaN,"y":"%b"}' % (b"y" * 70_000)
+    headers = {"Content-Type": "application/json"}
+    answer = await call(rig.port, "POST", CHAT, body=body, headers=headers)
+    assert (answer.status, message(answer)[:36]) == (400, "the body is no JSON that can be read")
+    answer = await call(rig.port, "POST", f"{CHAT}?model=a", body=body, headers=headers)
+    assert "src" not in answer.json()
+
+
 async def test_a_line_for_scripts(rig: Rig) -> None:
     """`Accept: text/plain`."""
     answer = await ask(rig, "zzz", accept="text/plain")

@@ -118,6 +118,12 @@ def test_a_peers_model_needs_no_start_of_ours() -> None:
     assert found.refused() is None
 
 
+def test_a_long_path_is_searched_in_one_pass() -> None:
+    """Whatever the expression is: this one would take Python's `re` longer than the machine will live."""
+    ignored = Ignored([*IGNORED_PATHS, "(a+)+$"])
+    assert not ignored.matches("/" + ".j" * 30_000 + "a" * 4_000 + "!")
+
+
 def test_comfyui_is_a_model_of_its_own() -> None:
     """Only its page starts it."""
     registry = Registry(NAMES)

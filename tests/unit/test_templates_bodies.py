@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.errors import RequestError
-from bioproxy.templates.bodies import BOM, open_body
+from bioproxy.templates.bodies import BOM, LONGEST_READ, MOST_PLACES, MOST_VALUES, Dialect, open_body
 from bioproxy.templates.expand import Expanded, expand
 from support.templates import Texts
 
@@ -25,6 +25,11 @@ def run(body: bytes, *, drop: frozenset[str] = frozenset()) -> Expanded:
 
 def chat(content: str, more: str = "") -> bytes:
     return b'{"messages":[{"role":"user","content":%s}]%s}' % (json.dumps(content).encode(), more.encode())
+
+
+def many(one: bytes) -> bytes:
+    """More of one thing than is worked through."""
+    return b",".join(one % number if b"%d" in one else one for number in range(MOST_PLACES + 1))
 
 
 ODD = [
@@ -91,6 +96,44 @@ def test_a_field_is_left_where_it_is_not_to_be_taken_out() -> None:
     found = run(b'{"id_slot":0}')
     assert found.body == b'{"id_slot":0}'
     assert found.has_id_slot
+
+
+def test_a_large_body_that_is_no_json_is_not_looked_at() -> None:
+    """Value by value it would hold up everybody; what must not reach the engine is still found in it."""
+    body = b'{"a":NaN,"model":"m","b":"%b"}' % (b"x" * LONGEST_READ)
+    opened = open_body(body)
+    assert (opened.fields, opened.names, opened.model) == (None, None, "")
+    assert run(body, drop=frozenset({"id_slot"})).body is body
+    with pytest.raises(RequestError, match="leave `id_slot` away"):
+        run(body.replace(b'"model"', b'"id\\u005Fslot"'), drop=frozenset({"id_slot"}))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        ("chat", b'{"messages":[%b]}' % many(b'{"role":"user","content":"@code x"}')),
+        ("chat", b'{"messages":[{"role":"user","content":[%b]}]}' % many(b'{"type":"text","text":"@code x"}')),
+        ("chat", b'{"messages":[{"role":"user","content":"@code x",%b}]}' % many(b'"a%d":1')),
+        ("responses", b'{"input":[%b]}' % many(b'{"role":"user","content":"@code x","type":"message"}')),
+        ("anthropic", b'{"messages":[],"system":[%b]}' % many(b'{"type":"text","text":"x"}')),
+        ("completion", b'{"prompt":[%b]}' % many(b'"@code x"')),
+        ("chat", b'{"messages":[{"role":"user","content":"@code x"}],%b}' % many(b'"a%d":1')),
+        ("chat", b'{"messages":[%b]}' % b",".join([b"{}"] * (MOST_VALUES + 2))),
+    ],
+    ids=["messages", "parts", "fields", "items", "system", "prompts", "keys", "elements"],
+)
+def test_more_than_any_prompt_has_passes_as_it_came(dialect: Dialect, body: bytes) -> None:
+    """Nothing is filled in one by one while others wait."""
+    found = expand(body, dialect=dialect, catalogue=CATALOGUE, pins=None, scope=b"")
+    assert found.body is body
+    assert found.prefix == ""
+
+
+def test_token_ids_are_one_prompt_however_many() -> None:
+    """They are not looked at one by one."""
+    body = b'{"prompt":[%b]}' % b",".join([b"17"] * MOST_PLACES)
+    found = expand(body, dialect="completion", catalogue=CATALOGUE, pins=None, scope=b"")
+    assert (found.body is body, len(found.pieces)) == (True, 1)
 
 
 def test_a_byte_order_mark_is_skipped() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bioproxy.errors import TemplateError
 from bioproxy.templates import patterns
-from bioproxy.templates.gitignore import enter, ignored
+from bioproxy.templates.gitignore import descend, enter, ignored, rules_of
 from bioproxy.templates.patterns import is_pattern, matches
 from support.templates import write
 
@@ -140,6 +144,77 @@ def test_rules_read_as_git_reads_them(tmp_path: Path, rule: str, path: str, *, e
     entered = enter(tmp_path)
     assert entered is not None
     assert ignored(entered[0], path, folder=False) is expected
+
+
+WORDS = (
+    "a", "b", "x", "/", "*", "**", "**/", "/**", "***", "?", "!", "[ab]", "[!a]", "[^b]", "[a-b]", "[]a]",
+    "[[:alpha:]]", "[a", "[b-]", r"[\]]", "]", "-", r"\a", r"\*", "\\", "\t", " ", r"\ ", "é", ".", "#",
+)  # fmt: skip
+PATHS = (
+    "a", "b", "ab", "ba", "aab", "a/b", "b/a", "a/b/a", "a/b/b", "b/x/a", "x", "x/a", "a b", "a ", "a*", "*", "é", "aé",
+    "a/é", "-", "!", "!a", "]", "a]", "[a", "\\", "a\\", ".a", ".a/b", "a.b", "a\t", "#a", "ab/ba/ab",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="it is git that they are compared with")
+def test_random_rules_name_what_git_says_they_name(tmp_path: Path) -> None:
+    """Whatever stands in a line, and whichever lines come together."""
+    chosen = random.Random(7)
+    folders = [f"f{number}" for number in range(250)]
+    for folder in folders:
+        lines = ["".join(chosen.choices(WORDS, k=chosen.randint(1, 7))) for _ in range(chosen.choice((1, 1, 1, 2, 3)))]
+        write(tmp_path, {f"{folder}/.gitignore": chosen.choice(("\n", "\r\n")).join(lines) + "\n"})
+    asked = [f"{folder}/{path}" for folder in folders for path in PATHS]
+    git = ["git", "-C", str(tmp_path), "-c", "core.ignoreCase=false"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    check = [*git, "check-ignore", "--no-index", "-z", "--stdin"]
+    said = subprocess.run(check, input="\0".join(asked).encode(), capture_output=True, check=False).stdout
+    assert [path for path in asked if named(tmp_path, path)] == said.decode().split("\0")[:-1]
+
+
+def named(project: Path, path: str) -> bool:
+    """Whether the rules name a file, or a folder that it lies in."""
+    levels, folder = descend((), project, ""), ""
+    for name in path.split("/")[:-1]:
+        folder = f"{folder}/{name}" if folder else name
+        if ignored(levels, folder, folder=True):
+            return True
+        levels = descend(levels, project / folder, folder)
+    return ignored(levels, path, folder=False)
+
+
+def test_lines_of_a_kind_are_one_comparison() -> None:
+    """A thousand of them are as quick as one; a file that goes back and forth too often is refused."""
+    assert len(rules_of(b"*.o\n" * 600 + b"!a.o\n*.x\n*.y\n")) == 3
+    with pytest.raises(TemplateError, match="changes more than 1000 times between files and folders"):
+        rules_of(b"a\n!b\n" * 501)
+
+
+@pytest.mark.parametrize("pattern", ["/".join(["**"] * 12) + "/*.py", "/".join(["**/*"] * 12), "**/" * 6 + "a/**/*.py"])
+def test_a_folder_is_listed_once_however_many_stars_lead_to_it(
+    tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a dozen `**` there are thousands of ways into each."""
+    deep = "/".join(["a"] * 14)
+    tree(tmp_path, f"{deep}/x.py")
+    listed: list[str] = []
+    scan = os.scandir
+
+    def counting(folder: Path) -> object:
+        listed.append(str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    assert names(tmp_path, pattern) == [f"{deep}/x.py"]
+    assert len(listed) == len(set(listed)) == 15
+
+
+def test_a_name_that_is_no_utf_8_is_a_name(tmp_path: Path) -> None:
+    """A star stands for its bytes, too, in a pattern and in a rule."""
+    os.close(os.open(os.fsencode(tmp_path) + b"/\xff.py", os.O_CREAT))
+    assert names(tmp_path, "*.py") == ["\udcff.py"]
+    write(tmp_path, {".gitignore": "?.py\n"})
+    assert names(tmp_path, "*.py") == []
 
 
 def test_links_to_folders_are_not_followed_in_circles(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ Json: TypeAlias = Any
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 
 
+MOST_BODY = 64 << 10  # bytes of JSON that names a model or a profile
+
+
 class Models(Protocol):
     """What there is to show and to ask of the models."""
 
@@ -111,6 +114,8 @@ class SwapApi:
 
 def opened(question: Question, complaint: str) -> Mapping[str, Json]:
     """The body as a JSON object; RequestError with the complaint otherwise."""
+    if len(question.request.body) > MOST_BODY:
+        raise RequestError(complaint, status=413)
     try:
         return msgspec.json.decode(question.request.body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -31,7 +31,10 @@ Json: TypeAlias = Any
 
 MODEL = "model"
 NOTHING: frozenset[str] = frozenset()
-UNREADABLE = "its body is no JSON object, or holds what cannot be carried over (NaN, lone surrogates, deep nesting)"
+UNREADABLE = (
+    "its body is no JSON object, or holds what cannot be carried over (NaN, lone surrogates, deep nesting, a great "
+    "number of keys)"
+)
 
 
 class Change(msgspec.Struct, frozen=True):

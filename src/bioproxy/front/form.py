@@ -13,7 +13,9 @@ The last row is ours, and so is "else query" for JSON: llama-swap answers 404 th
 engine needs to be told. What cannot be mistaken for JSON stays what it says it is.
 
 `model` may be a number, which is read as text. Malformed JSON is not our business as long as its model can be read: the
-engine's error is better than ours. Only the top level counts, so a `"model"` in a message never routes anything.
+engine's error is better than ours. Only the top level counts, so a `"model"` in a message never routes anything. What
+msgspec can't read in one pass is worked through here word by word, so it must be small (`LONGEST_READ`): a larger body
+names no model, and `Asked.unreadable` says why.
 
 Reading costs less than a microsecond for a small body: a msgspec Struct that takes two members as raw bytes and skips
 the rest. Pure but for the request that is read.
@@ -31,7 +33,7 @@ import msgspec
 from msgspec import Raw
 
 from bioproxy.front import multipart
-from bioproxy.templates.bodies import BOM
+from bioproxy.templates.bodies import BOM, LONGEST_READ
 from bioproxy.wire.message import Request
 
 Kind = Literal["json", "multipart", "urlencoded", "query"]
@@ -39,6 +41,11 @@ Kind = Literal["json", "multipart", "urlencoded", "query"]
 WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 MOST_FIELDS = 1000  # pairs of a form that are looked at
 LONGEST_KEY = 64  # bytes of a key that may mean `model`, escapes included
+UNREADABLE = (
+    "the body is no JSON that can be read, and more than 64 KiB are not searched for a model all the same; send JSON "
+    "without NaN, lone surrogates and very deep nesting, or name the model in the query: `?model=<id>`"
+)
+LONGEST_NAME = 4096  # bytes of a value in a form or query that may name a model, escapes included
 PAIR = re.compile(rb"[^&]+")
 # strings (an unclosed one ends with the body, or looking for its end would begin anew at each quote) and brackets
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
@@ -60,13 +67,15 @@ class Asked(msgspec.Struct, frozen=True):
     """What a request asks for; `model` is empty where it names none.
 
     `kind` says where a model's name has to be written if it changes (json: filters.apply, else `renamed`). `untyped`: a
-    JSON body that does not say so; the engine should get `Content-Type: application/json`.
+    JSON body that does not say so; the engine should get `Content-Type: application/json`. `unreadable`: it is no JSON,
+    and too large to look for its model all the same.
     """
 
     model: str = ""
     stream: bool = False
     kind: Kind = "query"
     untyped: bool = False
+    unreadable: bool = False
 
 
 def read(request: Request) -> Asked:
@@ -144,15 +153,22 @@ def lenient(token: bytes) -> str:
         return ""
 
 
+def key_of(token: bytes) -> str:
+    """The text of a JSON string that may be a key that we look for."""
+    return lenient(token) if b"\\" in token else token[1:-1].decode("latin-1")
+
+
 def from_malformed(body: bytes) -> Asked:
     """By the words at the top level of something that is nearly JSON; the last of equal keys counts."""
+    if len(body) > LONGEST_READ:
+        return Asked(kind="json", unreadable=True)
     depth = 0
     found = {"model": b"", "stream": b""}
     for token in TOKEN.finditer(body):
         text = token[0]
         if text[:1] != b'"':
             depth += 1 if text in {b"{", b"["} else -1
-        elif depth == 1 and len(text) <= LONGEST_KEY and (key := lenient(text)) in found:
+        elif depth == 1 and len(text) <= LONGEST_KEY and (key := key_of(text)) in found:
             value = PLAIN.match(body, token.end())
             if value is not None:
                 found[key] = value[1]
@@ -163,8 +179,8 @@ def field(pairs: bytes, name: str) -> str:
     """The first value of a field in `a=b&c=d`, decoded; empty where it is missing."""
     for pair in islice(PAIR.finditer(pairs), MOST_FIELDS):
         key, _, value = pair[0].partition(b"=")
-        if decoded(key) == name:
-            return decoded(value)
+        if is_named(key, name):
+            return decoded(value[:LONGEST_NAME])
     return ""
 
 
@@ -173,11 +189,16 @@ def decoded(text: bytes) -> str:
     return unquote_plus(text.decode(errors="replace"), errors="replace")
 
 
+def is_named(key: bytes, name: str) -> bool:
+    """Whether the key of a pair is `name`, however it is escaped."""
+    return len(key) <= LONGEST_KEY and decoded(key) == name
+
+
 def with_field(pairs: bytes, name: str, value: str) -> bytes:
     """`a=b&c=d` with `value` for every pair of that name; all others byte for byte."""
     given = name.encode() + b"=" + quote_plus(value).encode()
     return PAIR.sub(
-        lambda pair: given if decoded(pair[0].partition(b"=")[0]) == name else pair[0], pairs, count=MOST_FIELDS
+        lambda pair: given if is_named(pair[0].partition(b"=")[0], name) else pair[0], pairs, count=MOST_FIELDS
     )
 
 

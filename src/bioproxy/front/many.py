@@ -213,7 +213,7 @@ class ManyModels:
         asked = form.read(request)
         name = asked.model or (swap_routes.look_target("", loaded=self.loaded()) if not route.starts else "")
         if not name:
-            raise NotFound("no model id could be identified")
+            raise RequestError(form.UNREADABLE) if asked.unreadable else NotFound("no model id could be identified")
         exchange.record.model, exchange.record.metered = name[:MOST_SHOWN], route.metered
         if route.metered and (most := self.captures()):
             exchange.tail.collect(most)

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
-PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))', re.DOTALL)
+# a quoted value that does not end is the rest of the header: looking for its end anew at each `;` takes hours
+PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)|([^;]*))', re.DOTALL)
 TAIL = re.compile(rb"--|[ \t]*\r?\n")
 BLANK = re.compile(rb"\r?\n\r?\n")
-LINES = re.compile(rb"\r?\n(?![ \t])")
+DISPOSITION = re.compile(rb"(?:\A[ \t]*|\n)content-disposition[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE)
 ESCAPE = re.compile(r'\\(["\\])')
 MOST_PARTS = 1000  # further ones are passed on unseen
 MOST_HEAD = 16 << 10  # bytes of a part's headers
+MOST_HEADS = 256 << 10  # bytes of all parts' headers; parts behind that are passed on unseen, too
+MOST_PARAMETERS = 20  # of a header
 LONGEST_BOUNDARY = 200  # RFC 2046 allows 70
 
 
@@ -35,7 +39,8 @@ class Part(msgspec.Struct, frozen=True):
 def parameters(header: str) -> dict[str, str]:
     """The parameters of a header such as `form-data; name="model"`, their names in lower case."""
     found: dict[str, str] = {}
-    for name, quoted, plain in PARAMETER.findall(header):
+    for each in islice(PARAMETER.finditer(header), MOST_PARAMETERS):
+        name, quoted, plain = each.groups("")
         found.setdefault(name.lower(), ESCAPE.sub(r"\1", quoted) if quoted else plain.strip())
     return found
 
@@ -66,11 +71,14 @@ def line_end(body: bytes, place: int) -> int:
 
 def parts(body: bytes, boundary: bytes) -> Iterator[Part]:
     """The parts of a body in their order."""
-    begin = 0
+    begin = spent = 0
     for start, end, last in delimiters(body, boundary):
-        if begin and (part := read(body, begin, start)) is not None:
-            yield part
-        if last:
+        if begin:
+            part = read(body, begin, start)
+            spent += part.start - begin if part is not None else min(start - begin, MOST_HEAD)
+            if part is not None:
+                yield part
+        if last or spent > MOST_HEADS:
             return
         begin = end
 
@@ -80,12 +88,9 @@ def read(body: bytes, begin: int, end: int) -> Part | None:
     blank = BLANK.search(body, begin, min(end, begin + MOST_HEAD))
     if blank is None or body[begin : begin + 1] in {b"\r", b"\n"}:
         return None
-    for line in LINES.split(body[begin : blank.start()]):
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-disposition":
-            found = parameters(value.decode(errors="replace"))
-            return Part(found["name"], "filename" in found, blank.end(), end) if "name" in found else None
-    return None
+    line = DISPOSITION.search(body[begin : blank.start()])
+    found = parameters(line[1].decode(errors="replace")) if line is not None else {}
+    return Part(found["name"], "filename" in found, blank.end(), end) if "name" in found else None
 
 
 def value(body: bytes, boundary: bytes, field: str) -> str | None:

@@ -97,9 +97,11 @@ def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
     if keys and not admin:
         raise Forbidden("slot actions need the admin key: they read and replace what other users have in the cache")
     try:
-        body = msgspec.json.decode(exchange.request.body or b"{}", type=dict[str, msgspec.Raw])
-        name = msgspec.json.decode(body.get("filename", b'""'), type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        fields = open_body(exchange.request.body or b"{}").fields
+        if fields is None:
+            raise RequestError("the body of a slot action must be a JSON object with a filename")
+        name = msgspec.json.decode(fields.get("filename", msgspec.Raw(b'""')), type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"the body of a slot action must be a JSON object with a filename: {error}") from error
     if name.casefold().startswith(OURS):  # some file systems take BP- for the same name
         raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")

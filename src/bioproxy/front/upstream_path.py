@@ -11,8 +11,7 @@ asks `Split.refused` before it sends anything. Pure.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -60,11 +59,11 @@ class Ignored:
     """The expressions of `upstream.ignorePaths`, searched for anywhere in the path behind the model's name."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self.patterns: tuple[re.Pattern[str], ...] = tuple(compile_pattern(pattern) for pattern in patterns)
+        self.searches: tuple[Callable[[str], object], ...] = tuple(map(compile_pattern, patterns))
 
     def matches(self, rest: str) -> bool:
         """Whether `rest` ("/style.css") starts nothing."""
-        return any(pattern.search(rest) for pattern in self.patterns)
+        return any(search(rest) for search in self.searches)
 
 
 def redirect(method: str, target: bytes) -> Redirect:
@@ -85,7 +84,7 @@ def split_upstream(
     name = named[: len(named) - len(rest)].removesuffix("/")
     if name == named:
         return redirect(method, target)
-    reason = "path matches upstream.ignorePaths" if ignored.matches("/" + rest) and not asked.peer else ""
+    reason = "path matches upstream.ignorePaths" if not asked.peer and ignored.matches("/" + rest) else ""
     return Split(asked=asked, rest="/" + rest, target=behind(target, UPSTREAM + name), reason=reason)
 
 

@@ -24,8 +24,8 @@ Json: TypeAlias = Any
 
 COMMON = "*"
 EMPTY = re.compile(r"[ \t]*(?:[;#].*)?")
-HEADER = re.compile(r"[ \t]*\[[ \t]*([^\]]+?)[ \t]*\][ \t]*(?:[;#].*)?")
-PAIR = re.compile(r"[ \t]*(-{0,2}[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*(.*?)(?:[ \t]*([;#]).*)?[ \t]*")
+HEADER = re.compile(r"[ \t]*\[([^\]]*)\][ \t]*(?:[;#].*)?")
+PAIR = re.compile(r"[ \t]*(-{0,2}[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=([^;#]*)(?:([;#]).*)?")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 SOURCES = ("model", "model-url", "hf-repo", "docker-repo")
 CHOSEN_HERE = ("host", "port", "reuse-port")  # where a model listens is between it and us
@@ -78,12 +78,12 @@ def parse(text: str, path: str) -> dict[str, list[Pair]]:
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text.removeprefix("\ufeff")), start=1):
         if EMPTY.fullmatch(line):
             continue
-        if header := HEADER.fullmatch(line):
-            current = header[1]
+        if (header := HEADER.fullmatch(line)) and (name := header[1].strip(" \t")):
+            current = name
             sections.pop(current, None)  # a section that stands twice: the last one counts, as in llama.cpp
             sections[current] = []
         elif pair := PAIR.fullmatch(line):
-            sections[current].append(Pair(pair[1], pair[2], number, cut=pair[3] is not None))
+            sections[current].append(Pair(pair[1], pair[2].strip(" \t"), number, cut=pair[3] is not None))
         else:
             problems.append(Problem(f"neither a [section] nor a key = value: {line.strip()[:60]}", f"{path}:{number}"))
     if problems:

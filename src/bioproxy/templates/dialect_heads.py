@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from bioproxy.prompt import Head, Piece
-from bioproxy.templates.bodies import Dialect, Fields, Json, string
+from bioproxy.templates.bodies import MOST_PLACES, Dialect, Fields, Json, countable, few, string
 from bioproxy.templates.messages import END, MESSAGES, Turn, part_text
 
 # Further fields that templates (or the engine, when it picks one) look at.
@@ -78,8 +78,8 @@ def value(fields: Fields, name: str) -> bytes:
 
 
 def unmarked(data: bytes) -> bytes:
-    """JSON without `cache_control` at any depth; the same bytes where there is none."""
-    if b"cache_control" not in data:
+    """JSON without `cache_control` at any depth; the same bytes if there is none, or too much to be worked through."""
+    if b"cache_control" not in data or data.count(b",") > MOST_PLACES:
         return data
     return msgspec.json.encode(without_marks(msgspec.json.decode(data)))
 
@@ -129,7 +129,7 @@ TRANSLATIONS: dict[Dialect, Callable[[Fields], Translated]] = {
 def system_text(raw: Raw) -> str:
     """Anthropic's system prompt as the one text that llama-server makes of it."""
     try:
-        texts = [part_text(block) or "" for block in MESSAGES.decode(raw)]
+        texts = [part_text(block) or "" for block in few(MESSAGES.decode(countable(raw)))]
     except msgspec.ValidationError:
         texts = [string(raw)]
     return "".join(BILLING.sub(r"\g<1>fffff;", text) for text in texts)
@@ -141,7 +141,7 @@ def translated(fields: Fields, one: Callable[[Fields], Json]) -> bytes:
     if not raw:
         return b""
     try:
-        return msgspec.json.encode([one(tool) for tool in MESSAGES.decode(raw)])
+        return msgspec.json.encode([one(tool) for tool in few(MESSAGES.decode(countable(raw)))])
     except msgspec.ValidationError:
         return raw
 

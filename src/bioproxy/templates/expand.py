@@ -30,6 +30,8 @@ from bioproxy.templates.bodies import (
     Fields,
     Json,
     Opened,
+    countable,
+    few,
     open_body,
     refuse_unreadable,
     write_body,
@@ -289,11 +291,13 @@ def expand_prompt(fields: Fields, catalogue: Catalogue) -> Result:
 
 def prompts_in(raw: Raw) -> list[Raw]:
     """The prompts in a list; a list of token ids, or anything else, is one prompt that we leave alone."""
-    try:
-        items = ITEMS.decode(raw)
-    except msgspec.ValidationError:
+    data = bytes(raw)
+    if data[:1] != b"[" or (b'"' not in data and b"[" not in data[1:]):
         return [raw]
-    return items if any(bytes(item)[:1] in (b'"', b"[") for item in items) else [raw]
+    try:
+        return few(ITEMS.decode(countable(data)))
+    except msgspec.ValidationError:  # more than anybody asks at once
+        return [raw]
 
 
 def expand_one(fields: Fields, prompt: Raw, catalogue: Catalogue, room: Room) -> tuple[Piece, str, Filled | None]:

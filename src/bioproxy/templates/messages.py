@@ -22,7 +22,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Raw
 
-from bioproxy.templates.bodies import FIELDS, TEXT, Dialect, Fields, Json, string
+from bioproxy.templates.bodies import FIELDS, MOST_PLACES, TEXT, Dialect, Fields, Json, countable, few, string
 
 Parts: TypeAlias = list[Fields]
 
@@ -147,21 +147,35 @@ def part_json(part: Fields) -> Json:
 def turns_of(dialect: Dialect, fields: Fields) -> Sequence[Turn] | None:
     """The turns of a conversation; None where the body holds nothing that we know as one.
 
-    Raises what msgspec raises where a text cannot be read (lone surrogates, no UTF-8).
+    Raises what msgspec raises if a text cannot be read (lone surrogates, no UTF-8), or for more messages, parts and
+    fields than a conversation has.
     """
-    raw = fields.get(KEYS[dialect])
-    if raw is None:
+    if KEYS[dialect] not in fields:
         return None
-    with suppress(msgspec.ValidationError):
-        return TURNS.decode(raw)
+    raw = countable(fields[KEYS[dialect]])
     try:
-        found = INPUT.decode(raw)
+        turns: Sequence[Turn] = TURNS.decode(raw)
     except msgspec.ValidationError:
-        return None
-    if isinstance(found, str):
-        return [Turn("user", found)] if dialect == "responses" else None
-    unseen = UNSEEN_ITEM if dialect == "responses" else UNSEEN
-    return [full_turn(item, unseen=unseen) for item in found]
+        try:
+            found = INPUT.decode(raw)
+        except msgspec.ValidationError:
+            return None
+        if isinstance(found, str):
+            return [Turn("user", found)] if dialect == "responses" else None
+        unseen = UNSEEN_ITEM if dialect == "responses" else UNSEEN
+        turns = [full_turn(item, unseen=unseen) for item in few(found)]
+    return bounded(turns)
+
+
+def bounded(turns: Sequence[Turn]) -> Sequence[Turn]:
+    """The turns, if all their parts and fields are few enough to be worked through; else msgspec.ValidationError."""
+    left = MOST_PLACES - len(few(turns))
+    for turn in turns:
+        left -= len(turn.fields) if isinstance(turn, FullTurn) else 0
+        left -= len(turn.content) + sum(map(len, turn.content)) if isinstance(turn.content, list) else 0
+        if left < 0:
+            raise msgspec.ValidationError(f"more than {MOST_PLACES} messages, parts and fields")
+    return turns
 
 
 def rewritten(dialect: Dialect, fields: Fields, changes: dict[int, tuple[int, str]]) -> dict[str, Json]:

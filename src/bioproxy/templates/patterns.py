@@ -6,26 +6,32 @@ follow links to folders, which may go in circles. What `.gitignore` names is lef
 
 The names are sorted as text, which is the order of `git ls-files`: the same tree gives the same prompt on every
 machine.
+
+A walk lists every folder once, whatever the pattern: it goes with all the places in the pattern at which it may be, for
+with a dozen `**` one place at a time there are millions of ways to the same folder. A name is matched by RE2, in linear
+time.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+
+import re2
 
 from bioproxy.errors import TemplateError
 from bioproxy.templates.gitignore import Levels, descend, enter, ignored
 
 MOST = 200_000  # directory entries for one pattern; `<{/**/*}>` must end in a sentence, not in an hour
-SPECIAL = re.compile(r"[*?]")
+MOST_TESTS = 20_000_000  # comparisons of a name with a pattern's or with a rule of a `.gitignore`
+SPECIAL = ("*", "?")
 
 
 def is_pattern(name: str) -> bool:
     """Whether an include's path has a character that stands for others."""
-    return SPECIAL.search(name) is not None
+    return any(letter in name for letter in SPECIAL)
 
 
 def matches(pattern: str, folder: Path) -> list[tuple[str, Path]]:
@@ -41,68 +47,88 @@ def matches(pattern: str, folder: Path) -> list[tuple[str, Path]]:
     if (entered := enter(base)) is None:
         return []
     levels, path = entered
-    walk = Walk(pattern)
-    found = {shown + name: base / name for name in walk.files(base, names[first:], levels=levels, path=path, name="")}
-    return sorted(found.items())
+    walk = Walk(pattern, names[first:])
+    return sorted((shown + name, base / name) for name in walk.files(base, levels, path))
 
 
 @lru_cache(maxsize=512)
-def expression(name: str) -> re.Pattern[str]:
-    """One name of a pattern as a regular expression; a leading dot must be written."""
-    letters = ("[^/]*" if letter == "*" else "[^/]" if letter == "?" else re.escape(letter) for letter in name)
-    return re.compile(("" if name.startswith(".") else r"(?!\.)") + "".join(letters), re.DOTALL)
+def expression(name: str) -> Callable[[bytes], object]:
+    """What says whether a file's name, in UTF-8, fits one name of a pattern; a leading dot must be written."""
+    while "**" in name:
+        name = name.replace("**", "*")
+    letters = ("[^/]*" if letter == "*" else "[^/]" if letter == "?" else re2.escape(letter) for letter in name)
+    options = re2.Options()
+    options.never_capture, options.log_errors = True, False
+    try:
+        fits: Callable[[bytes], object] = re2.compile("".join(letters), options).fullmatch
+    except re2.error:
+        return lambda _name: None  # no file has a name that long
+    return fits if name.startswith(".") else lambda found: not found.startswith(b".") and fits(found)
 
 
 class Walk:
-    """One walk through the folders for one pattern, with a limit on how much it looks at."""
+    """One walk through the folders for the names of one pattern, with a limit on how much it looks at."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, names: list[str]) -> None:
         self.pattern = pattern
-        self.seen = 0
+        self.names = [*names, "*"] if names[-1] == "**" else names
+        self.seen = self.tests = 0
 
-    def files(self, folder: Path, names: list[str], *, levels: Levels, path: str, name: str) -> Iterator[str]:
-        """The files (paths relative to the start) that fit `names` in `folder`.
+    def places(self, at: int) -> list[int]:
+        """Where in the pattern one may be after its first `at` names: `**` stands for no folder, too."""
+        end = at
+        while self.names[end] == "**":  # `**/**` means what `**` means
+            end += 1
+        return [end] if end == at else [end - 1, end]
 
-        `path` is the folder's place in its project, for `levels` of ignore rules; `name` its place below the start.
+    def files(self, base: Path, levels: Levels, path: str) -> Iterator[str]:
+        """The files that fit, as paths from `base`, whose own place in its project, for `levels` of rules, is `path`.
+
+        What waits to be listed is a folder, where in the pattern one may be inside it, and its path from `base`.
         """
-        deep = names[0] == "**"
-        rest = (names[1:] or ["*"]) if deep else names
-        if rest[0] == "**":  # `**/**` means what `**` means
-            yield from self.files(folder, rest, levels=levels, path=path, name=name)
-            return
-        wanted, last = expression(rest[0]), len(rest) == 1
-        for entry in self.entries(folder):
-            place = f"{path}/{entry.name}" if path else entry.name
-            here = f"{name}/{entry.name}" if name else entry.name
-            fits = wanted.fullmatch(entry.name) is not None
-            if is_folder(entry):
-                below = self.below(entry, names, rest, deep=deep, fits=fits and not last)
-                if below and not ignored(levels, place, folder=True):
-                    inner = descend(levels, folder / entry.name, place)
-                    for remaining in below:
-                        yield from self.files(folder / entry.name, remaining, levels=inner, path=place, name=here)
-            elif fits and last and not ignored(levels, place, folder=False):
-                yield here
+        waiting = [(base, self.places(0), levels, path, "")]
+        while waiting:
+            folder, places, levels, path, name = waiting.pop()
+            for entry in self.entries(folder, len(places) + sum(len(rules) for _, rules in levels)):
+                place, here = (f"{start}/{entry.name}" if start else entry.name for start in (path, name))
+                fits = [at for at in places if self.fits(at, entry.name)]
+                if is_folder(entry):
+                    below = self.below(entry, places, fits)
+                    if below and not ignored(levels, place, folder=True):
+                        inner = folder / entry.name
+                        waiting.append((inner, below, descend(levels, inner, place), place, here))
+                elif fits[-1:] == [len(self.names) - 1] and not ignored(levels, place, folder=False):
+                    yield here
 
-    def below(
-        self, entry: os.DirEntry[str], names: list[str], rest: list[str], *, deep: bool, fits: bool
-    ) -> list[list[str]]:
-        """What is left of the pattern inside a folder; nothing where it need not be entered."""
-        found = [rest[1:]] if fits else []
-        if deep and not entry.name.startswith(".") and not entry.is_symlink():
-            found.append(names)
-        return [] if entry.name == ".git" else found
+    def fits(self, at: int, name: str) -> bool:
+        """Whether a file's or folder's name fits the pattern's at `at`."""
+        wanted = self.names[at]
+        if wanted == "**":
+            return False
+        return bool(expression(wanted)(name.encode(errors="replace"))) if is_pattern(wanted) else wanted == name
 
-    def entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What is in a folder; nothing where it cannot be listed."""
+    def below(self, entry: os.DirEntry[str], places: list[int], fits: list[int]) -> list[int]:
+        """Where in the pattern one is inside a folder; nowhere if it need not be entered."""
+        if entry.name == ".git":
+            return []
+        found = {at + 1 for at in fits if at + 1 < len(self.names)}
+        if not entry.name.startswith(".") and not entry.is_symlink():
+            found.update(at for at in places if self.names[at] == "**")
+        return sorted({place for at in found for place in self.places(at)})
+
+    def entries(self, folder: Path, tests: int) -> list[os.DirEntry[str]]:
+        """What is in a folder; nothing where it cannot be listed. `tests`: what each name is compared with."""
         try:
             with os.scandir(folder) as entries:
                 found = list(entries)
         except OSError:
             return []
         self.seen += len(found)
+        self.tests += len(found) * tests
         if self.seen > MOST:
             raise TemplateError(f"<{{{self.pattern}}}> means looking at more than {MOST:,} files; name a folder")
+        if self.tests > MOST_TESTS:
+            raise TemplateError(f"<{{{self.pattern}}}> and the .gitignore files are too much work; name a folder")
         return found
 
 

@@ -55,13 +55,13 @@ def tokens(value: bytes) -> list[bytes]:
 def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
     """The headers that travel on: without `dropped` (lower-case names) and without those that a Connection names."""
     kept: Headers = []
-    named: list[bytes] = []
+    named: set[bytes] = set()
     for pair in headers:
         key = pair[0].lower()
         if key not in dropped:
             kept.append(pair)
         elif key == b"connection" and pair[1] not in ONLY_ITSELF:
-            named += tokens(pair[1])
+            named.update(tokens(pair[1]))
     return [pair for pair in kept if pair[0].lower() not in named] if named else kept
 
 

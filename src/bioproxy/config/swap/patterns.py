@@ -1,36 +1,30 @@
-r"""Regular expressions as Go writes them (RE2), for Python.
+"""Regular expressions as Go writes them: RE2's language, matched in linear time.
 
-The two languages share nearly everything that a list of paths needs. What differs in writing is translated: `\z`, the
-classes `[[:alpha:]]` and quoting with `\Q…\E`. What Python cannot take is an error with Python's reason.
+llama-swap is a Go program, so its users' expressions are RE2's already. What RE2 leaves out (look-ahead, look-behind,
+back-references) is what makes a search take time that grows with more than the length of the text; an expression that
+asks for it is refused when the file is loaded. Python's own `re` takes it, and searches with it for minutes in a path
+that a client chose.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+from collections.abc import Callable
 
-CLASSES = {
-    "alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f", "space": r"\t\n\v\f\r ", "blank": r"\t ",
-    "punct": r"!-/:-@\[-`{-~", "cntrl": r"\x00-\x1f\x7f",
-    "ascii": r"\x00-\x7f", "graph": "!-~", "print": " -~",
-}  # fmt: skip
-TOKEN = re.compile(r"\\Q(.*?)(?:\\E|\Z)|\\z|\[:([a-z]+):\]|\\.", re.DOTALL)
+import re2
+
+NOT_LINEAR = ("invalid perl operator", "invalid escape sequence")  # how RE2 names what it leaves out
 
 
-def compile_pattern(text: str) -> re.Pattern[str]:
-    """The expression for `search`; raises ValueError with the reason where it is none."""
+def compile_pattern(text: str) -> Callable[[str], object]:
+    """What searches a text for the expression, truthy if it is there; ValueError with the reason if it is none."""
+    options = re2.Options()
+    options.log_errors = False  # on standard error, beside the sentence that we make of it
+    options.never_capture = True  # nobody asks for groups, and finding them costs a slower search
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # "[[" is a bracket here, whatever Python plans
-            return re.compile(TOKEN.sub(_translated, text))
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _translated(token: re.Match[str]) -> str:
-    if token[0].startswith(r"\Q"):
-        return re.escape(token[1])
-    if token[0] == r"\z":
-        return r"\Z"
-    return CLASSES.get(token[2], token[0]) if token[2] else token[0]
+        search: Callable[[str], object] = re2.compile(text, options).search
+    except re2.error as error:
+        reason = error.args[0].decode(errors="replace")
+        if reason.startswith(NOT_LINEAR):
+            reason += " (this is RE2's language, as in Go: it has no look-ahead, look-behind or back-references)"
+        raise ValueError(reason) from error
+    return search

@@ -56,7 +56,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The route `/upstream/<model>`, by which a model is reached without a model name."""
 
     ignore_paths: Annotated[
-        tuple[str, ...], about("Regular expressions: paths after the model's name that start no model.")
+        tuple[str, ...], about("Regular expressions, RE2's as in Go: paths after the model's name that start no model.")
     ] = IGNORED_PATHS
 
 
