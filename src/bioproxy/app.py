@@ -19,8 +19,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
-import msgspec
-
 from bioproxy import aio
 from bioproxy import log as logs
 from bioproxy.activity import Ring
@@ -30,9 +28,12 @@ from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.fleet_status import FleetStatus, fleet_status_of
 from bioproxy.assembly.management import Management
 from bioproxy.assembly.single import Single
-from bioproxy.config.difference import difference
+from bioproxy.config.difference import difference, in_force, swap_difference
+from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config, Prefix
+from bioproxy.config.settings import Settings
+from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front import swap_errors
@@ -46,30 +47,9 @@ from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.message import Headers
 from bioproxy.wire.server import Server
-from bioproxy.wire.tls import renew, tls_context
+from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
-
-# What a reload can take over without a restart; anything else is named in the log.
-LIVE = (
-    "prefixes",
-    "api_keys",
-    "admin_key",
-    "metrics_key",
-    "admin_hosts",
-    "trusted_proxies",
-    "cors_origins",
-    "stream_keepalive",
-    "queue_limit",
-    "queue_timeout",
-    "log",
-    "warmup",
-    "warmup_check_interval",
-    "swap",
-    "tls_cert_file",
-    "tls_key_file",
-)
-Taking = Callable[[], Awaitable[list[str]]]
 
 
 def state_folder(config: Config) -> Path:
@@ -81,6 +61,11 @@ def state_folder(config: Config) -> Path:
         sentence = f"the folder {folder} cannot be made: {error.strerror or error}; choose another one"
         raise ConfigError([Problem(sentence, key="state_directory")]) from error
     return folder
+
+
+def tls_of(config: Config) -> ssl.SSLContext | None:
+    """What the proxy port speaks TLS with; None where it does not. ConfigError where a file is not usable."""
+    return tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
 
 
 def prefix_paths(config: Config) -> dict[str, str]:
@@ -96,7 +81,8 @@ class App:
 
     def __init__(self, loaded: Loaded, *, reload: Callable[..., Loaded]) -> None:
         self.loaded = loaded
-        self.config = config = loaded.config
+        self.settings = Settings(loaded.config, loaded.swap)
+        config = loaded.config
         self.read_again = reload
         self.started = time.time()
         self.reload_error = ""
@@ -107,15 +93,15 @@ class App:
         self.metrics = Metrics(self.bus)
         self.state = state_folder(config)
         self.shelves = Shelves(config=config.kv, bus=self.bus)
-        self.catalogue = Catalogue(
-            prefix_paths(config), folder=str(Path.cwd()), settle=config.warmup.settle, bus=self.bus
-        )
+        self.catalogue = Catalogue(prefix_paths(config), folder=str(Path.cwd()), settings=self.settings, bus=self.bus)
         self.catalogue.load()
         self.pins = Pins(self.state / "pins")
         self.management = self.one_management(loaded)
-        self.side: Single | Fleet = self.one() if self.management is None else self.many(loaded, self.management)
-        self.front = Front(config, dispatch=self.side.dispatch, bus=self.bus)
-        self.admin = Admin(config=config, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus)
+        self.side: Single | Fleet = self.one() if self.management is None else self.many(self.management)
+        self.front = Front(self.settings, dispatch=self.side.dispatch, bus=self.bus)
+        self.admin = Admin(
+            settings=self.settings, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus
+        )
         self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body)
         self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
         if self.management is not None:
@@ -134,7 +120,7 @@ class App:
 
     def one(self) -> Single:
         """The side of one engine; its parts get names here, too."""
-        side = Single(self.config, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state)
+        side = Single(self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state)
         self.bus.subscribe(EngineChanged, log_engine)
         self.station = station = side.station
         self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
@@ -147,9 +133,9 @@ class App:
         if loaded.swap is None:
             return None
         to_stdout = cast("Destination", loaded.swap.log_to_stdout)  # checked when it was read
-        self.logbook = Logbook(to_stdout=to_stdout, console=None if to_stdout == "none" else Console())
+        self.logbook = Logbook(to_stdout=to_stdout, console=Console())
         self.set_up_log(loaded)
-        return Management(loaded, bus=self.bus, metrics=self.metrics, logbook=self.logbook)
+        return Management(self.settings, bus=self.bus, metrics=self.metrics, logbook=self.logbook)
 
     def set_up_log(self, loaded: Loaded) -> None:
         """Level and form of the log; with many models it goes where llama-swap's goes: into its rings, and stdout."""
@@ -172,10 +158,10 @@ class App:
         """One line of the access log; past the logging machinery, which costs a request more than the line itself."""
         self.logbook.proxy_line(logs.info_line(text, times=self.access_times))
 
-    def many(self, loaded: Loaded, management: Management) -> Fleet:
+    def many(self, management: Management) -> Fleet:
         """The side of many models."""
         fleet = Fleet(
-            loaded,
+            self.settings,
             bus=self.bus,
             catalogue=self.catalogue,
             pins=self.pins,
@@ -192,6 +178,11 @@ class App:
         return fleet
 
     @property
+    def config(self) -> Config:
+        """The keys of bioproxy's own, as they are in force."""
+        return self.settings.config
+
+    @property
     def proxy_port(self) -> int:
         """Where the proxy listens (the configured port may be 0)."""
         return self.proxy_server.port
@@ -206,7 +197,7 @@ class App:
     async def start(self) -> None:
         """Open both ports, then start the services; ConfigError where a port cannot be had."""
         config = self.config
-        self.tls = tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
+        self.tls = tls_of(config)
         await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
         await self.listen_to_admins()
         self.pins.load()
@@ -280,49 +271,50 @@ class App:
             return await self.reload_alone()
 
     async def reload_alone(self) -> tuple[str, ...]:
-        """The same, while nobody else does."""
+        """The same, while nobody else does. Whatever takes time is done in a thread: streams go on meanwhile."""
         try:
             known = () if self.loaded.swap is None else (self.loaded.swap.ports,)
             loaded = await asyncio.to_thread(self.read_again, *known)
-            changed = difference(self.config, loaded.config)
-            late = [key for key in changed if key.split(".")[0] not in LIVE]
-            config = msgspec.structs.replace(
-                loaded.config, **{name: getattr(self.config, name) for name in (key.split(".")[0] for key in late)}
-            )
-            taken = self.side.prepare_reload(loaded, config)
-            secure = self.tls if loaded.config.tls_cert_file else None
-            if secure is not None:
-                tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file)  # a trial: templates may be broken
-            if any(key.split(".")[0] == "prefixes" for key in changed):
-                await self.catalogue.replace(prefix_paths(loaded.config))
-            if secure is not None:
-                renew(secure, loaded.config.tls_cert_file, loaded.config.tls_key_file)
+            config = in_force(self.config, loaded.config)
+            take_side = await asyncio.to_thread(self.side.prepare_reload, loaded, config)
+            tls = await asyncio.to_thread(tls_of, config)
+            if config.prefixes != self.config.prefixes:
+                await self.catalogue.replace(prefix_paths(config))
         except ConfigError as error:
             self.reload_error = error.message
             self.bus.publish(ConfigReloaded(error=error.message))
             raise
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        if late:
-            log.warning("these keys changed and need a restart: %s", ", ".join(late))
-        models = await self.take_over(loaded, config, taken)
-        found = tuple(f"{key} (after a restart)" if key in late else key for key in changed) + tuple(models)
+        found = self.changes(loaded)
+        self.loaded = loaded
+        self.settings.take(config, loaded.swap)
+        self.set_up_log(loaded)
+        await self.secure(tls)
+        await take_side()
+        if self.management is not None:
+            await self.management.take_over()
         self.reload_error = ""
         self.bus.publish(ConfigReloaded(changed=found))
         log.info("configuration reloaded; changed: %s", ", ".join(found) or "nothing")
         return found
 
-    async def take_over(self, loaded: Loaded, config: Config, take_side: Taking) -> list[str]:
-        """Let each part have its new values; the keys besides those of the Config."""
-        self.loaded, self.config = loaded, config
-        self.set_up_log(loaded)
-        self.front.configure(config)
-        self.admin.configure(config)
-        self.catalogue.settle = config.warmup.settle
-        models = await take_side()
-        if self.management is not None and loaded.swap is not None:
-            self.management.configure(config, loaded.swap)
-        return models
+    def changes(self, loaded: Loaded) -> tuple[str, ...]:
+        """The keys that differ from what is in force; of those that a reload cannot change it is said."""
+        changed = difference(self.config, loaded.config)
+        late = [key for key in changed if not KEYS[key].kind.live]
+        if late:
+            log.warning("these keys changed and need a restart: %s", ", ".join(late))
+        own = (f"{key} (after a restart)" if key in late else key for key in changed)
+        return (*own, *swap_difference(self.settings.swap, loaded.swap or SwapConfig()))
+
+    async def secure(self, tls: ssl.SSLContext | None) -> None:
+        """Let the proxy port speak TLS with these files, or plain HTTP."""
+        if tls is not None or self.tls is not None:
+            await self.proxy_server.secure(tls)
+        if (tls is None) != (self.tls is None):
+            log.info("the proxy port speaks %s from now on", "TLS" if tls is not None else "plain HTTP, not TLS,")
+        self.tls = tls
 
     # what the admin port shows
 

@@ -39,12 +39,15 @@ class Program(Protocol):
 
     started: float  # unix time
     loaded: Loaded
-    config: Config
     reload_error: str
     catalogue: Catalogue
     pins: Pins
     proxy_server: Server
     admin_server: Server
+
+    @property
+    def config(self) -> Config:
+        """The keys of bioproxy's own, as they are in force."""
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):

@@ -13,11 +13,13 @@ from bioproxy.admin.admin import ROUTES
 from bioproxy.admin.swap_api import Models
 from bioproxy.assembly.management import Management
 from bioproxy.config.load import load
+from bioproxy.config.settings import Settings
 from bioproxy.errors import Problem
 from bioproxy.events import Bus, Event
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics
 from support.admin_port import admin_port, record
+from support.settings import config
 
 DOCS = (Path(__file__).parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")
 
@@ -48,7 +50,7 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}")
     loaded = load(path=str(tmp_path / "c.yaml"), environment={"HOME": str(tmp_path)})
     bus = Bus()
-    management = Management(loaded, bus=bus, metrics=Metrics(bus), logbook=Logbook())
+    management = Management(Settings(loaded.config, loaded.swap), bus=bus, metrics=Metrics(bus), logbook=Logbook())
     management.connect(cast("Models", None), status=list, profile=str)
     mounted = [(route.method, route.path) for route in management.mounted()]
     _, _, rest = DOCS.partition("\n## Many models")
@@ -251,9 +253,9 @@ async def test_with_a_key_set_only_probes_and_metrics_are_open() -> None:
 
 
 async def test_a_changed_key_counts_after_a_reload() -> None:
-    """`configure` replaces the guard; the old key opens nothing any more."""
+    """The old key opens nothing any more."""
     async with admin_port(admin_key="old") as port:
-        port.admin.configure(type(port.config)(admin_key="new"))
+        port.settings.take(config(admin_key="new"))
         old = await port.ask("GET", "/status", x_api_key="old")
         new = await port.ask("GET", "/status", x_api_key="new")
     assert (old.status, new.status) == (401, 200)

@@ -10,6 +10,8 @@ from typing import Any
 from bioproxy.activity import Record
 from bioproxy.admin.activity_row import Row, Tokens
 from bioproxy.admin.activity_store import ActivityStore
+from bioproxy.config.swap.schema import Store, SwapConfig
+from support.settings import settings
 
 
 def metered(**fields: Any) -> Record:
@@ -35,7 +37,9 @@ def row(second: int = 0, **fields: Any) -> Row:
 @asynccontextmanager
 async def table(path: str | None = None, limit: int = 1000, *, max_age: float = 0.0) -> AsyncIterator[ActivityStore]:
     """An open activity table, closed with the block."""
-    store = await ActivityStore.open(path, limit, max_age=max_age)
+    swap = SwapConfig(store=Store(path=path), metrics_max_in_memory=limit)
+    store = ActivityStore(settings(swap, kv__max_age=max_age))
+    await store.start()
     try:
         yield store
     finally:

@@ -23,6 +23,7 @@ from bioproxy.wire.message import Request, Responder
 from bioproxy.wire.router import NotAllowed, Router
 from bioproxy.wire.server import Server
 from support.http import Answer, build, call
+from support.settings import settings
 
 
 class Views:
@@ -73,7 +74,7 @@ class ActivityPort:
         self.bus = Bus()
         self.views = Views()
         self.book = Logbook()
-        self.store = ActivityStore()
+        self.store = ActivityStore(settings())
         self.captures = Captures(1)
         self.log = ActivityLog(self.bus, store=self.store, captures=self.captures)
         self.cancelled: list[str] = []
@@ -155,7 +156,7 @@ class Client:
 async def activity_port() -> AsyncIterator[ActivityPort]:
     """The port, closed with the block."""
     port = ActivityPort()
-    await port.store.start(None)
+    await port.store.start()
     await port.server.listen("127.0.0.1", 0)
     try:
         yield port

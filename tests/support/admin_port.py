@@ -12,12 +12,13 @@ import msgspec
 from bioproxy.activity import Outcome, Record, Ring
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.stream import Hub, Listener
-from bioproxy.config.schema import Config, Limits
+from bioproxy.config.schema import Limits
 from bioproxy.errors import ConfigError, NotFound, Problem
 from bioproxy.events import Bus, Event
 from bioproxy.metrics import Metrics
 from bioproxy.wire.server import Server
 from support.http import Answer, call
+from support.settings import settings
 
 
 class Status(msgspec.Struct):
@@ -87,12 +88,12 @@ class AdminPort:
     """The running port; `ask` sends it one request."""
 
     def __init__(self, **config: Any) -> None:
-        self.config = Config(**config)
+        self.settings = settings(**config)
         self.backstage = Backstage()
         self.bus = Bus()
         self.ring = Ring()
         self.admin = Admin(
-            config=self.config,
+            settings=self.settings,
             views=self.backstage,
             commands=self.backstage,
             metrics=Metrics(self.bus),

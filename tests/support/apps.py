@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ async def running_app(
         yield app
     finally:
         await app.stop(2.0)
+
+
+@contextmanager
+def log_put_back() -> Iterator[None]:
+    """Afterwards the process's log is set up as it was."""
+    logger = logging.getLogger("bioproxy")
+    level, handlers, propagate = logger.level, [*logger.handlers], logger.propagate
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 async def engine_ready(app: App) -> None:

@@ -24,6 +24,7 @@ from bioproxy.kv.keeper import Keeper, Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.wire.upstream import Pool, parse_origin
 from fakes.engine_process import EngineProcess
+from support.settings import settings
 
 E = TypeVar("E", bound=Event)
 WORDS = ["stone", "river", "cloud", "amber", "silent", "copper", "meadow", "winter", "lantern", "harbour", "violet"]
@@ -65,7 +66,7 @@ class Rig:
         self.pool = Pool(parse_origin(engine.url))
         self.llama = Llama(self.pool)
         self.discovery = Discovery()
-        self.gate = Gate(capacity=1, limit=100, timeout=30)
+        self.gate = Gate(settings(queue_limit=100, queue_timeout=30.0))
         self.keeper = Keeper(config=config, bus=self.bus, llama=self.llama, **options)
         self.keeper.bind_gate(self.gate)
 

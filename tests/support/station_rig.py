@@ -14,6 +14,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.assembly.station import Station
 from bioproxy.config.schema import Config, Kv
+from bioproxy.config.settings import Settings
 from bioproxy.engines.pace import Pace
 from bioproxy.events import Bus, Event
 from bioproxy.templates.catalogue import Catalogue
@@ -39,15 +40,16 @@ class StationRig(kv_rig.Rig):
         self.bus.subscribe(Event, self.events.append)
         self.pool = Pool(parse_origin(engine.url))
         values = {"min_seconds": 0.01, "min_free": 0, "save_after": 3600.0, **kv}
+        self.settings = Settings(config)
         self.station = Station(
             self.pool,
-            config=config,
+            settings=self.settings,
             kv=msgspec.convert(values, Kv),
             key="",
             bus=self.bus,
-            catalogue=Catalogue({}, folder=str(folder), settle=5.0, bus=self.bus),
+            catalogue=Catalogue({}, folder=str(folder), settings=self.settings, bus=self.bus),
             pins=Pins(None),
-            heads=Heads(str(folder / "heads"), limit=2, max_age=3600.0),
+            heads=Heads(str(folder / "heads"), settings=self.settings, max_age=3600.0),
             shelves=None,
             owned=True,
             model="a",

@@ -18,6 +18,7 @@ from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import Launch, Started, Stopped, Unit
+from support.settings import settings
 
 
 class Standin:
@@ -96,7 +97,7 @@ class Machine:
         self.bus = Bus()
         loop = asyncio.get_running_loop()
         self.supervisor = Supervisor(
-            Schedule(self.settings, rules=self.rules, now=loop.time()),
+            Schedule(self.settings, rules=self.rules, now=loop.time(), settings=settings()),
             cast("dict[str, Unit]", self.units),
             bus=self.bus,
             clock=loop.time,

@@ -14,6 +14,7 @@ from bioproxy.models.rules import Rules, together
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Place, Ticket
+from support.settings import settings
 
 LOAD, STOP = 3.0, 1.0  # seconds
 
@@ -51,9 +52,10 @@ class World:
         max_wait: float = 30.0,
         queue_limit: int = 0,
     ) -> None:
-        settings = [ModelSettings(id=one) if isinstance(one, str) else one for one in models]
-        self.rules = rules or Groups([], [one.id for one in settings])
-        self.schedule = Schedule(settings, rules=self.rules, now=0.0, max_wait=max_wait, queue_limit=queue_limit)
+        known = [ModelSettings(id=one) if isinstance(one, str) else one for one in models]
+        self.rules = rules or Groups([], [one.id for one in known])
+        self.settings = settings(swap__max_wait=max_wait, queue_limit=queue_limit)
+        self.schedule = Schedule(known, rules=self.rules, now=0.0, settings=self.settings)
         self.load, self.stop = load, stop
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []

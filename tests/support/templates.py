@@ -8,6 +8,7 @@ from pathlib import Path
 from bioproxy.events import Bus, Event
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.parse import Filled, version_of
+from support.settings import settings
 
 
 def filled(text: str, *, prefix: str = "@code") -> Filled:
@@ -73,7 +74,9 @@ class Site:
         paths = {prefix: str(folder / name) for prefix, name in prefixes.items()}
         working = folder / "working"
         working.mkdir(exist_ok=True)
-        self.catalogue = Catalogue(paths, folder=str(working), settle=settle, bus=bus, clock=self.clock)
+        self.catalogue = Catalogue(
+            paths, folder=str(working), settings=settings(warmup__settle=settle), bus=bus, clock=self.clock
+        )
 
     def write(self, files: Mapping[str, str | bytes]) -> None:
         """Change files."""

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from bioproxy import aio
-from bioproxy.config.schema import Warmup
 from bioproxy.engines.timings import Timings, read_timings
 from bioproxy.events import Event
 from bioproxy.prompt import Head
@@ -23,6 +22,7 @@ from bioproxy.warmup.runner import Runner
 from fakes.engine_process import EngineProcess
 from support.kv_rig import Rig, rig
 from support.leaks import until
+from support.settings import settings
 
 BARE = Head()
 
@@ -38,12 +38,13 @@ class WarmRig:
         for name, text in texts.items():
             self.write(name, text)
         paths = {f"@{name}": str(folder / f"{name}.txt") for name in texts}
-        self.catalogue = Catalogue(paths, folder=str(folder), settle=0.0, bus=parts.bus)
+        warmup = {f"warmup__{name}": value for name, value in config.items()}
+        self.settings = settings(warmup_check_interval=1000.0, **{"warmup__settle": 0.0, **warmup})
+        self.catalogue = Catalogue(paths, folder=str(folder), settings=self.settings, bus=parts.bus)
         self.catalogue.load()
-        self.heads = Heads(str(folder / "state" / "heads"), limit=2, max_age=1e6)
+        self.heads = Heads(str(folder / "state" / "heads"), settings=self.settings, max_age=1e6)
         self.runner = Runner(
-            config=Warmup(**config),
-            interval=1000.0,
+            settings=self.settings,
             gate=parts.gate,
             keeper=parts.keeper,
             catalogue=self.catalogue,

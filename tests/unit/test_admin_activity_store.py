@@ -15,8 +15,10 @@ from bioproxy import aio
 from bioproxy.admin.activity_row import Filters, Row, Tokens
 from bioproxy.admin.activity_sql import SCHEMA, SORTS
 from bioproxy.admin.activity_store import ActivityStore
+from bioproxy.config.swap.schema import Store, SwapConfig
 from bioproxy.errors import BioproxyError
 from support.activity import row, table
+from support.settings import settings
 
 
 async def ids(store: ActivityStore, **filters: Any) -> list[int]:
@@ -212,9 +214,9 @@ async def test_a_name_with_half_a_character_is_kept(tmp_path: Path) -> None:
 
 async def test_rows_before_the_start_wait_for_it() -> None:
     """Nothing that is metered is lost on the way up."""
-    store = ActivityStore()
+    store = ActivityStore(settings())
     assert store.add(row()) == 1
-    await store.start(None)
+    await store.start()
     assert await ids(store) == [1]
     await store.close()
 
@@ -222,7 +224,8 @@ async def test_rows_before_the_start_wait_for_it() -> None:
 async def test_closing_writes_what_waits_and_later_rows_are_lost(tmp_path: Path) -> None:
     """A question then is refused in words."""
     path = str(tmp_path / "activity.db")
-    store = await ActivityStore.open(path)
+    store = ActivityStore(settings(SwapConfig(store=Store(path=path))))
+    await store.start()
     store.add(row())
     await store.close()
     await store.close()

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from bioproxy import aio
+from bioproxy.config.swap.schema import Activity, SwapConfig, Ui
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.front import inflight
 from bioproxy.front.inflight import Entry, Inflight
+from support.settings import settings
 
 HEADERS = [(b"user-agent", b"curl"), (b"Authorization", b"Bearer secret"), (b"x-session-id", b"s1")]
 
@@ -56,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_an_entry_is_shown_as_llama_swap_shows_it() -> None:
     """Secrets taken out; metadata only where there is some."""
-    table = Inflight(Bus())
+    table = Inflight(Bus(), settings())
     entry = enter(table, started=1_800_000_000.5, metadata={"selector": "fast"})
     entry.update(7, [(b"content-type", b"text/plain"), (b"set-cookie", b"secret")])
     (found,) = msgspec.to_builtins(table.snapshot())
@@ -74,7 +76,7 @@ async def test_an_entry_is_shown_as_llama_swap_shows_it() -> None:
 
 async def test_the_oldest_request_stands_first() -> None:
     """Whatever the order of arrival in the table."""
-    table = Inflight(Bus())
+    table = Inflight(Bus(), settings())
     enter(table, "young", started=20.0)
     enter(table, "old", started=10.0)
     assert [found.id for found in table.snapshot()] == ["old", "young"]
@@ -84,7 +86,7 @@ async def test_the_oldest_request_stands_first() -> None:
 async def test_coming_and_going_is_told() -> None:
     """At once, each time."""
     bus = Bus()
-    table, ears = Inflight(bus), Ears(bus)
+    table, ears = Inflight(bus, settings()), Ears(bus)
     entry = enter(table)
     table.remove(entry)
     table.remove(entry)
@@ -96,7 +98,7 @@ async def test_coming_and_going_is_told() -> None:
 async def test_nothing_is_put_together_while_nobody_listens() -> None:
     """Whoever comes later asks for a snapshot."""
     bus = Bus()
-    table = Inflight(bus)
+    table = Inflight(bus, settings())
     assert not table.heard
     stop = bus.subscribe(InflightChanged, lambda _: None)
     listened = table.heard
@@ -108,7 +110,7 @@ async def test_nothing_is_put_together_while_nobody_listens() -> None:
 async def test_a_thousand_chunks_are_told_in_few_events(quick: None) -> None:
     """With the last figure in the end."""
     bus = Bus()
-    table, ears = Inflight(bus), Ears(bus)
+    table, ears = Inflight(bus, settings()), Ears(bus)
     entry = enter(table)
     for received in range(1, 1001):
         entry.update(received)
@@ -122,7 +124,7 @@ async def test_a_thousand_chunks_are_told_in_few_events(quick: None) -> None:
 async def test_bytes_that_nobody_reports_are_looked_up(quick: None) -> None:
     """The relay calls nobody per chunk; its tail is asked."""
     bus = Bus()
-    table, ears = Inflight(bus), Ears(bus)
+    table, ears = Inflight(bus, settings()), Ears(bus)
     entry = enter(table)
     sent = [5]
     entry.watch(lambda: sent[0], [(b"content-type", b"text/event-stream")])
@@ -137,7 +139,7 @@ async def test_bytes_that_nobody_reports_are_looked_up(quick: None) -> None:
 
 async def test_the_timer_ends_with_the_last_request(quick: None) -> None:
     """And begins again with the next."""
-    table = Inflight(Bus())
+    table = Inflight(Bus(), settings())
     entry = enter(table)
     timers = [table.timer]
     table.remove(entry)
@@ -151,7 +153,7 @@ async def test_the_timer_ends_with_the_last_request(quick: None) -> None:
 
 async def test_a_cancelled_request_can_tell_it_from_a_client_that_left() -> None:
     """Its own task ends, in its own way, and is off the table then."""
-    table = Inflight(Bus())
+    table = Inflight(Bus(), settings())
     began = asyncio.Event()
     ends: list[bool] = []
 
@@ -176,7 +178,7 @@ async def test_a_cancelled_request_can_tell_it_from_a_client_that_left() -> None
 
 async def test_a_second_cancellation_changes_nothing() -> None:
     """People press a button twice."""
-    table = Inflight(Bus())
+    table = Inflight(Bus(), settings())
     asked: list[int] = []
     enter(table, cancel=lambda: asked.append(1))
     assert table.cancel("a")
@@ -188,7 +190,7 @@ async def test_a_second_cancellation_changes_nothing() -> None:
 @pytest.mark.parametrize("identity", ["a", "two/parts", "", "x" * 200, "~1"])
 async def test_an_id_that_is_taken_or_fits_no_path_is_replaced(identity: str) -> None:
     """Clients choose them; each request can be cancelled all the same."""
-    table = Inflight(Bus())
+    table = Inflight(Bus(), settings())
     first, second = enter(table), enter(table, identity)
     assert first.id == "a"
     assert second.id == "~2"
@@ -202,4 +204,5 @@ async def test_an_id_that_is_taken_or_fits_no_path_is_replaced(identity: str) ->
 def test_the_first_header_that_is_there_names_the_session(names: list[str], session: str) -> None:
     """Whatever its case; without headers to look for there is none."""
     first = {name.lower(): value for name, value in reversed(HEADERS)}
-    assert Inflight(Bus(), sessions=names).session(first.get) == session
+    swap = SwapConfig(ui=Ui(activity=Activity(session_id=tuple(names))))
+    assert Inflight(Bus(), settings(swap)).session(first.get) == session

@@ -10,12 +10,13 @@ import pytest
 from bioproxy.aio import finish, spawn
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
 from bioproxy.gate import Gate, Grant
+from support.settings import config, settings
 
 MS = 0.001
 
 
 def make(*, capacity: int = 1, limit: int = 100, timeout: float = 60.0) -> Gate:
-    return Gate(capacity=capacity, limit=limit, timeout=timeout)
+    return Gate(settings(queue_limit=limit, queue_timeout=timeout), capacity=capacity)
 
 
 def waiting(gate: Gate, count: int) -> bool:
@@ -163,7 +164,7 @@ async def test_an_exception_under_a_grant_means_that_the_answer_was_cut() -> Non
 async def test_a_full_queue_answers_429_with_a_computed_retry() -> None:
     """With two waiting and four seconds a grant, a third is told to come back when those are served."""
     clock = Clock()
-    gate = Gate(capacity=1, limit=2, timeout=60.0, clock=clock)
+    gate = Gate(settings(queue_limit=2, queue_timeout=60.0), clock=clock)
     grant = await gate.acquire()
     clock.now += 4.0
     grant.release()
@@ -417,7 +418,7 @@ async def test_a_changed_limit_counts_for_newcomers() -> None:
     gate = make()
     running = await gate.acquire()
     tasks = [await queued(gate, "b"), await queued(gate, "c")]
-    gate.configure(limit=1, timeout=1.0)
+    gate.settings.take(config(queue_limit=1, queue_timeout=1.0))
     with pytest.raises(QueueFull):
         await gate.acquire()
     running.release()
@@ -428,7 +429,7 @@ async def test_a_changed_limit_counts_for_newcomers() -> None:
 async def test_statistics_tell_who_uses_the_engine() -> None:
     """Shares, waits and totals in one frozen value, for /status and the metrics."""
     clock = Clock()
-    gate = Gate(capacity=1, limit=10, timeout=60.0, clock=clock)
+    gate = Gate(settings(queue_limit=10), clock=clock)
     grant = await gate.acquire(client="ann")
     clock.now = 3.0
     grant.release()
@@ -449,7 +450,7 @@ async def test_statistics_tell_who_uses_the_engine() -> None:
 
 async def test_a_thousand_clients_that_come_and_go_leave_nothing() -> None:
     """Load with leaving clients: never more than the capacity at once, and an empty gate at the end."""
-    gate = make(capacity=3)
+    gate = make(capacity=3, limit=1000)
     running = most = 0
 
     async def client(number: int) -> None:
@@ -462,7 +463,6 @@ async def test_a_thousand_clients_that_come_and_go_leave_nothing() -> None:
             finally:
                 running -= 1
 
-    gate.configure(limit=1000, timeout=10.0)
     tasks = [spawn(client(number), name=str(number)) for number in range(1000)]
     await settle()
     for task in tasks[::3]:
@@ -475,7 +475,7 @@ async def test_a_thousand_clients_that_come_and_go_leave_nothing() -> None:
 
 async def test_after_a_refusal_only_the_last_save_gets_the_engine() -> None:
     """At the shutdown a warm-up that comes late is refused, and our own save is not."""
-    gate = Gate(capacity=1, limit=10, timeout=1)
+    gate = make()
     gate.refuse(BioproxyError("shutting down", status=503))
     with pytest.raises(BioproxyError, match="shutting down"):
         await gate.acquire(work="background")

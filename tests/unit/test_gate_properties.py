@@ -29,7 +29,7 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(capacity=st.integers(1, 3))
     def begin(self, capacity: int) -> None:
         """An engine with one to three slots."""
-        self.queue = Queue(capacity=capacity, limit=10)
+        self.queue = Queue(capacity=capacity)
 
     @rule(
         target=tickets,

@@ -15,8 +15,8 @@ def never(_key: object) -> bool:
     return False
 
 
-def make(capacity: int = 1, limit: int = 100) -> Queue:
-    return Queue(capacity=capacity, limit=limit)
+def make(capacity: int = 1) -> Queue:
+    return Queue(capacity=capacity)
 
 
 def run(queue: Queue, client: str = "first", *, now: float = 0.0, work: Work = "user") -> Ticket:

@@ -25,6 +25,7 @@ from bioproxy.kv.saver import Saver
 from bioproxy.kv.store import Store
 from bioproxy.kv.want import Prepared
 from bioproxy.prompt import Piece
+from support.settings import settings
 
 REFUSED = EngineRefused("no slots here", status=501)
 
@@ -153,7 +154,7 @@ async def test_slots_that_cannot_be_looked_at_are_not_told_apart(engine: str, mo
 
 async def test_what_was_exclusive_before_stays_so() -> None:
     """A warm-up that has the engine alone keeps it; a user's grant is shared again."""
-    found, gate = made(Engine()), Gate(capacity=2, limit=5, timeout=5)
+    found, gate = made(Engine()), Gate(settings(), capacity=2)
     user = await gate.acquire()
     assert await found.alone(user)
     found.done(user)
@@ -170,7 +171,7 @@ async def test_strict_isolation_refuses_rather_than_mixes(monkeypatch: pytest.Mo
     """Rule 22: while another request runs the slot cannot be erased; after a while that is a 503."""
     monkeypatch.setattr(actions, "STRICT_WAIT", 0.05)
     engine = Engine(100)
-    found, gate = made(engine), Gate(capacity=2, limit=5, timeout=5)
+    found, gate = made(engine), Gate(settings(), capacity=2)
     running, user = await gate.acquire(), await gate.acquire()
     plan = Plan(found.residents.slots[0], erase=True)
     with pytest.raises(EngineUnavailable) as refused:
@@ -183,7 +184,7 @@ async def test_strict_isolation_refuses_rather_than_mixes(monkeypatch: pytest.Mo
 
 async def test_an_erase_that_fails_is_told() -> None:
     """Rule 22: the promise cannot be kept, so the request is not served; others can be."""
-    found, gate = made(Engine(error=REFUSED)), Gate(capacity=1, limit=5, timeout=5)
+    found, gate = made(Engine(error=REFUSED)), Gate(settings())
     grant = await gate.acquire()
     with pytest.raises(EngineRefused):
         await found.carry_out(Plan(found.residents.slots[0], erase=True), grant, Prepared())
@@ -192,7 +193,7 @@ async def test_an_erase_that_fails_is_told() -> None:
 
 async def test_cancelling_the_wait_for_an_erase_leaves_the_grant_shared() -> None:
     """A client that leaves while it waits to be alone."""
-    found, gate = made(Engine()), Gate(capacity=2, limit=5, timeout=5)
+    found, gate = made(Engine()), Gate(settings(), capacity=2)
     running, user = await gate.acquire(), await gate.acquire()
     plan = Plan(found.residents.slots[0], erase=True)
     waiting = aio.spawn(found.carry_out(plan, user, Prepared()), name="client")

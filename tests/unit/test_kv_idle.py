@@ -12,6 +12,7 @@ from bioproxy.gate.gate import Gate
 from bioproxy.kv.idle import IdleSaver
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.want import GrantLike
+from support.settings import settings
 
 NEVER = 1000.0
 
@@ -20,7 +21,7 @@ class Bench:
     """An idle saver on a real gate, with one slot that is worth a save until it was saved."""
 
     def __init__(self, *, save_after: float = 0.0, save_every: float = NEVER, tick: float = NEVER) -> None:
-        self.gate = Gate(capacity=1, limit=10, timeout=5)
+        self.gate = Gate(settings())
         self.place = Resident(0)
         self.place.since = time.monotonic()
         self.unsaved = True

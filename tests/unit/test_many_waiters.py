@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import pytest
@@ -20,6 +21,7 @@ from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.ticket import Ticket as Wish
+from support.settings import settings
 
 MANY = 2000
 
@@ -42,7 +44,7 @@ def calls(work: Callable[[], object]) -> int:
 
 def bounded(waiting: int) -> Queue:
     """One key with a bound of one, whose users wait: each of them is a lane of its own."""
-    queue = Queue(capacity=4, limit=MANY)
+    queue = Queue(capacity=4)
     for number in range(waiting + 1):
         ticket = Ticket(client=f"user {number}", owner="key", max_running=1)
         queue.push(ticket)
@@ -69,12 +71,12 @@ async def test_requests_that_time_out_together_cost_the_same_each() -> None:
     """A thousand that came together are told together, without a sort of all of them for each one."""
 
     async def expire(count: int) -> int:
-        gate = Gate(capacity=1, limit=MANY, timeout=60.0)
+        gate = Gate(settings(queue_limit=MANY, queue_timeout=60.0))
         gate.close("the engine is loading")
         waiters = [spawn(gate.acquire(client=str(number % 10)), name="waiter") for number in range(count)]
         await asyncio.sleep(0)
         tickets = gate.queue.tickets()
-        found = calls(lambda: list(map(gate.expire, tickets)))
+        found = calls(lambda: list(map(partial(gate.expire, timeout=60.0), tickets)))
         ends = await asyncio.gather(*waiters, return_exceptions=True)
         assert all(isinstance(end, QueueTimeout) for end in ends)
         return found
@@ -85,7 +87,7 @@ async def test_requests_that_time_out_together_cost_the_same_each() -> None:
 def crowd(waiting: int) -> Schedule:
     """Two models that cannot run together; `a` is in use, and many wait for `b`."""
     models = [ModelSettings(id=name) for name in "ab"]
-    schedule = Schedule(models, rules=Groups([], ["a", "b"]), now=0.0, max_wait=30.0, queue_limit=0)
+    schedule = Schedule(models, rules=Groups([], ["a", "b"]), now=0.0, settings=settings(queue_limit=0))
     schedule.request(Wish("a"), 0.0)
     schedule.ready("a", 1, 1.0)
     for _ in range(waiting):

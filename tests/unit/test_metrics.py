@@ -20,6 +20,7 @@ from bioproxy.metrics import SEED_COUNTERS, Metrics
 from bioproxy.metrics_host import GpuSample, Interface, SystemSample
 from bioproxy.metrics_host import families as host_families
 from bioproxy.models.state import State
+from support.settings import settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 PROMTOOL = shutil.which("promtool")
@@ -96,7 +97,7 @@ def watching(metrics: Metrics) -> Metrics:
     """The same with every gauge's source."""
     template = SimpleNamespace(prefix="@code", state="ok", bytes=100)
     metrics.watch(
-        gate=Gate(capacity=2, limit=10, timeout=1.0).statistics,
+        gate=Gate(settings(), capacity=2).statistics,
         kv=lambda: SimpleNamespace(snapshots=3, bytes=4096),
         engine=lambda: SimpleNamespace(state="ready"),
         templates=lambda: (template,),

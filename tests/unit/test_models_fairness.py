@@ -9,6 +9,7 @@ import pytest
 from bioproxy.models.effects import Recall, Serve
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.record import ModelSettings
+from support.settings import config
 from support.swap_world import LOAD, STOP, World
 
 MAX_WAIT = 30.0
@@ -184,8 +185,8 @@ def test_a_reload_may_shorten_the_longest_wait() -> None:
     world.ask("a", at=0.0, tool_calls=True)
     asked = world.ask("b", at=10.0)
     world.run(until=11.0)
-    settings = plain("a", "b", linger=HOUR)
-    world.do(world.schedule.configure(settings, rules=world.rules, now=world.now, max_wait=2.0))
+    world.settings.take(config(swap__max_wait=2.0))
+    world.do(world.schedule.configure(plain("a", "b", linger=HOUR), rules=world.rules, now=world.now))
     world.run()
     assert asked.waited == pytest.approx(2.0 + STOP + LOAD)
 

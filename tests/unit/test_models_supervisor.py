@@ -88,7 +88,7 @@ async def test_the_death_of_a_process_is_heard_of_though_the_model_changed_meanw
     old = machine.units["a"]
     changed = [msgspec.structs.replace(one, launch="another") for one in machine.settings]
     new = cast("dict[str, Unit]", {"a": Standin("a")})
-    machine.supervisor.configure(changed, new, rules=machine.rules, max_wait=30.0)
+    machine.supervisor.configure(changed, new, rules=machine.rules)
     asked = aio.spawn(machine.supervisor.confirm("a"), name="confirm")
     await turns()
     assert not asked.done()
@@ -105,7 +105,7 @@ async def test_a_model_that_is_taken_out_takes_its_unit_along() -> None:
     machine = Machine("a b")
     (await machine.supervisor.hold("a", timeout=5.0)).release()
     kept = cast("dict[str, Unit]", {"b": machine.units["b"]})
-    machine.supervisor.configure(machine.settings[1:], kept, rules=machine.rules, max_wait=30.0)
+    machine.supervisor.configure(machine.settings[1:], kept, rules=machine.rules)
     await turns(20)
     assert set(machine.supervisor.units) == {"b"}
     with pytest.raises(NotFound):
@@ -120,10 +120,10 @@ async def test_reloads_do_not_put_off_what_has_to_go() -> None:
     record = machine.supervisor.schedule.book.records["a"]
     kept = cast("dict[str, Unit]", {"b": machine.units["b"]})
     for _ in range(2):
-        machine.supervisor.configure(machine.settings[1:], kept, rules=machine.rules, max_wait=30.0)
+        machine.supervisor.configure(machine.settings[1:], kept, rules=machine.rules)
         leave_by = record.leave_by
         await asyncio.sleep(0.001)
-    machine.supervisor.configure(machine.settings[1:], kept, rules=machine.rules, max_wait=30.0)
+    machine.supervisor.configure(machine.settings[1:], kept, rules=machine.rules)
     assert record.leave_by == leave_by
     hold.release()
     await turns(20)
@@ -137,7 +137,7 @@ async def test_what_has_to_go_for_another_command_goes_though_it_was_taken_out_a
     changed = [msgspec.structs.replace(one, launch="another") for one in machine.settings]
     old, new = machine.units["a"], cast("dict[str, Unit]", {"a": Standin("a")})
     for settings, units in ((changed, new), ([], {}), (changed, new)):
-        machine.supervisor.configure(settings, units, rules=machine.rules, max_wait=30.0)
+        machine.supervisor.configure(settings, units, rules=machine.rules)
     hold.release()
     await turns(20)
     assert not old.alive

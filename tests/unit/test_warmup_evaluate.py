@@ -14,6 +14,7 @@ from bioproxy.prompt import Head
 from bioproxy.templates.expand import template_pieces
 from bioproxy.warmup.evaluate import Evaluator, Job, Outcome
 from bioproxy.warmup.prefix import PromptPrefix
+from support.settings import settings
 from unit.warmup_standins import Memory, Slot, Texts, open_gate, until
 
 LENGTH = 3000
@@ -32,7 +33,7 @@ class Shop:
         self.events: list[Event] = []
         self.bus.subscribe(Event, self.events.append)
         self.evaluator = Evaluator(
-            gate=self.gate, keeper=self.keeper, engine=slot, bus=self.bus, chunk_seconds=0.25, clock=slot.clock
+            gate=self.gate, keeper=self.keeper, engine=slot, bus=self.bus, settings=settings(), clock=slot.clock
         )
         self.evaluator.attached(remembers=remembers)
         self.done: list[int] = []

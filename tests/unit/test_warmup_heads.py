@@ -10,6 +10,7 @@ import pytest
 from bioproxy.prompt import Head
 from bioproxy.warmup import heads as module
 from bioproxy.warmup.heads import BARE, Heads, name_of
+from support.settings import settings
 
 
 class Clock:
@@ -25,7 +26,12 @@ def head(text: str) -> Head:
 
 
 def make(tmp_path: Path, *, limit: int = 2, max_age: float = 1000.0, clock: Clock | None = None) -> Heads:
-    return Heads(str(tmp_path / "state" / "heads"), limit=limit, max_age=max_age, clock=clock or Clock())
+    return Heads(
+        str(tmp_path / "state" / "heads"),
+        settings=settings(warmup__heads=limit),
+        max_age=max_age,
+        clock=clock or Clock(),
+    )
 
 
 def test_without_heads_the_bare_message_is_warmed(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from bioproxy import aio
-from bioproxy.config.schema import Warmup
 from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.errors import EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, Event, SavingPaused, WarmupChecked, WarmupEnded, WarmupFailed
 from bioproxy.prompt import Head
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.runner import Runner
+from support.settings import settings
 from unit.warmup_standins import FACTS, Memory, Slot, Texts, open_gate, until
 
 WORDS = "a template's words " * 60
@@ -27,18 +27,18 @@ SYSTEM = Head(messages=b'[{"role":"system","content":"You are kind."}]')
 class World:
     """A runner with stand-ins around it."""
 
-    def __init__(self, folder: Path, *, saves: bool = True, config: Warmup | None = None, **texts: str) -> None:
+    def __init__(self, folder: Path, *, saves: bool = True, enabled: bool = True, **texts: str) -> None:
         self.slot = Slot()
         self.keeper = Memory(self.slot, saves=saves)
         self.texts = Texts(**(texts or {"code": WORDS}))
-        self.heads = Heads(str(folder / "heads"), limit=2, max_age=1000.0)
+        self.settings = settings(warmup__enabled=enabled, warmup_check_interval=1000.0)
+        self.heads = Heads(str(folder / "heads"), settings=self.settings, max_age=1000.0)
         self.bus = Bus()
         self.events: list[Event] = []
         self.news = asyncio.Event()
         self.bus.subscribe(Event, self.hear)
         self.runner = Runner(
-            config=config or Warmup(),
-            interval=1000.0,
+            settings=self.settings,
             gate=open_gate(),
             keeper=self.keeper,
             catalogue=self.texts,
@@ -233,7 +233,7 @@ async def test_an_engine_that_finds_it_too_long_is_believed(tmp_path: Path) -> N
 
 async def test_warm_up_can_be_switched_off(tmp_path: Path) -> None:
     """Then nothing is evaluated by itself, and an operator can still ask for it."""
-    world = World(tmp_path, config=Warmup(enabled=False))
+    world = World(tmp_path, enabled=False)
     async with world.running() as runner:
         await world.until(WarmupChecked)
         assert world.states() == {"@code": "off"}
@@ -295,11 +295,3 @@ async def test_what_was_learned_about_a_template_can_be_asked(tmp_path: Path) ->
     estimate = world.runner.estimate("@code")
     assert estimate.tokens_per_byte is not None
     assert estimate.tokens_per_byte > 0.9
-
-
-async def test_a_reload_changes_chunks_and_heads(tmp_path: Path) -> None:
-    """New values hold from the next chunk and look on."""
-    world = World(tmp_path)
-    world.runner.configure(Warmup(chunk_seconds=0.5, heads=1), interval=7.0)
-    assert (world.runner.evaluator.chunk_seconds, world.heads.limit, world.runner.interval) == (0.5, 1, 7.0)
-    assert world.runner.awake.is_set()

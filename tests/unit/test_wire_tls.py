@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy.errors import ConfigError
-from bioproxy.wire.tls import renew, tls_context
+from bioproxy.wire.tls import tls_context
 from support.certificates import EC, certificate, needs_openssl
 
 pytestmark = needs_openssl
@@ -72,12 +72,3 @@ def test_a_pass_phrase_is_not_asked_for(tmp_path: Path) -> None:
     """A service has no terminal to ask on."""
     made = certificate(tmp_path, pass_phrase="secret")
     assert "has a pass phrase" in said(made.cert, made.key)
-
-
-def test_a_renewal_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """The old pair goes on."""
-    made = certificate(tmp_path)
-    context = tls_context(made.cert, made.key)
-    with pytest.raises(ConfigError):
-        renew(context, made.cert, certificate(tmp_path, "other").key)
-    renew(context, made.cert, made.key)

@@ -14,6 +14,7 @@ from bioproxy.kv.policy import Speeds
 from bioproxy.kv.want import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.catalogue import Filled
+from support.settings import settings
 
 FACTS = EngineFacts(
     url="http://engine", build="b1", slots=1, context=100_000, capabilities=Capabilities(True, True, True, True)
@@ -154,7 +155,7 @@ class Texts:
 
 
 def open_gate(capacity: int = 1) -> Gate:
-    return Gate(capacity=capacity, limit=10, timeout=10.0)
+    return Gate(settings(queue_limit=10, queue_timeout=10.0), capacity=capacity)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from bioproxy.activity import Record
 from bioproxy.admin import activity_sql as sql
 from bioproxy.admin.activity_row import Filters, Page, Row, Stats, row_of
+from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError
 
 T = TypeVar("T")
@@ -52,15 +53,14 @@ class StoreStatistics(msgspec.Struct, frozen=True):
 
 
 class ActivityStore:
-    """The rows. `limit` bounds a table in memory, `max_age` (seconds, 0: for ever) one in a file.
+    """The rows. `metricsMaxInMemory` bounds a table in memory, `kv.max_age` (seconds, 0: for ever) one in a file.
 
     Rows that are added before `start` wait for it; questions must not come before.
     """
 
-    def __init__(self, *, limit: int = 1000, max_age: float = 0.0) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.path = ""
-        self.limit = limit
-        self.max_age = max_age
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="activity")
         self.lock = threading.Lock()  # over `next`, `scheduled` and `waiting`, which both threads change
         self.waiting: deque[tuple[int, Record | Row]] = deque()
@@ -70,18 +70,20 @@ class ActivityStore:
         self.written = self.lost = 0
         self.fault = ""
         self.aged: float | None = None
+        self.is_open = False
         self.database: sqlite3.Connection
 
-    @classmethod
-    async def open(cls, path: str | None, limit: int = 1000, *, max_age: float = 0.0) -> ActivityStore:
-        """A table that has started, in the file `path` or in memory (None)."""
-        store = cls(limit=limit, max_age=max_age)
-        await store.start(path)
-        return store
+    @property
+    def limit(self) -> int:
+        """Rows that a table in memory may have."""
+        return self.settings.swap.metrics_max_in_memory
 
-    async def start(self, path: str | None) -> None:
-        """Open the file, or memory for None; never fails, for a table in memory is better than no program."""
-        await self.run(lambda: self.connect(path or ""))
+    async def start(self) -> None:
+        """Open the file of `store.path`, if there is one; never fails, for a table in memory is better than no program.
+
+        Called again by a reload: the table goes on where `store.path` says now.
+        """
+        await self.run(self.connect)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` on the worker, after all that was asked of it before; a BioproxyError where the disk fails."""
@@ -136,23 +138,32 @@ class ActivityStore:
 
     # on the worker
 
-    def connect(self, path: str) -> None:
-        """Open the file, or memory where there is none or it fails."""
-        if path:
-            try:
-                self.database = opened(path)
-                self.path = path
-            except (OSError, sqlite3.Error) as error:
-                self.fault = str(error)
-                log.warning(
-                    "the activity table %s cannot be opened (%s): it is kept in memory until a restart", path, error
-                )
-        if not self.path:
-            self.database = prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    def connect(self) -> None:
+        """Open what `store.path` names, if that is not open yet."""
+        path = self.settings.swap.store.path or ""
+        if not self.is_open or path != self.path:
+            self.change(path)
         with self.lock:
             self.next = max(self.next, sql.next_id(self.database))
         self.tidy()
         self.write()
+
+    def change(self, path: str) -> None:
+        """Have the rows from now on in the file `path` ("": in memory); if it fails, where they were, or in memory."""
+        fault = ""
+        try:
+            database = opened(path) if path else memory()
+        except (OSError, sqlite3.Error) as error:
+            fault, place = str(error), self.path or "memory"
+            log.warning("the activity table %s cannot be opened (%s): it is kept in %s", path, error, place)
+            if self.is_open:
+                self.fault = fault
+                return
+            database, path = memory(), ""
+        if self.is_open:
+            self.write()
+            self.database.close()
+        self.database, self.path, self.fault, self.is_open = database, path, fault, True
 
     def after_rows(self, work: Callable[[], T]) -> T:
         """Do `work` once all rows that wait are in the table."""
@@ -201,10 +212,10 @@ class ActivityStore:
                 self.age()
 
     def age(self) -> None:
-        """Take out rows that ended more than `max_age` seconds ago."""
+        """Take out rows that ended more than `kv.max_age` seconds ago."""
         self.aged = time.monotonic()
-        if self.path and self.max_age > 0:
-            sql.forget(self.database, before=int(time.time() - self.max_age))
+        if self.path and (max_age := self.settings.config.kv.max_age) > 0:
+            sql.forget(self.database, before=int(time.time() - max_age))
 
     def finish(self) -> None:
         """Write what waits and close."""
@@ -224,6 +235,11 @@ def opened(path: str) -> sqlite3.Connection:
     except BaseException:
         database.close()
         raise
+
+
+def memory() -> sqlite3.Connection:
+    """A table in memory."""
+    return prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
 
 
 def prepared(database: sqlite3.Connection) -> sqlite3.Connection:

@@ -16,7 +16,7 @@ from bioproxy import __version__
 from bioproxy.activity import Outcome, Record, Ring
 from bioproxy.admin.guard import Access, Guard
 from bioproxy.admin.stream import Hub
-from bioproxy.config.schema import Config
+from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, RequestError, Unauthorized
 from bioproxy.events import Bus
 from bioproxy.metrics import Metrics
@@ -76,11 +76,12 @@ class Mounted(msgspec.Struct, frozen=True):
 
 
 class Admin:
-    """Serves the admin port. `configure` is called again by a reload, `close` at the shutdown."""
+    """Serves the admin port. `close` is called at the shutdown."""
 
     def __init__(
-        self, *, config: Config, views: Views, commands: Commands, metrics: Metrics, ring: Ring, bus: Bus
+        self, *, settings: Settings, views: Views, commands: Commands, metrics: Metrics, ring: Ring, bus: Bus
     ) -> None:
+        self.settings = settings
         self.views = views
         self.commands = commands
         self.metrics = metrics
@@ -88,7 +89,6 @@ class Admin:
         self.hub = Hub(bus)
         self.mounted: Router[Mounted] = Router()
         self.listed: list[Mounted] = []
-        self.configure(config)
 
     def mount(self, routes: Iterable[Mounted]) -> None:
         """Serve further routes; what this port has itself stays."""
@@ -98,9 +98,10 @@ class Admin:
                 self.mounted.add(route.method, route.path, route)
                 self.listed.append(route)
 
-    def configure(self, config: Config) -> None:
-        """Take over changed keys and hosts."""
-        self.guard = Guard(config)
+    @property
+    def guard(self) -> Guard:
+        """The rule about keys and hosts."""
+        return self.settings.made(Guard)
 
     def close(self) -> None:
         """End the event streams, so that the server need not cut them."""

@@ -18,14 +18,16 @@ from pathlib import Path
 import msgspec
 
 from bioproxy import aio
-from bioproxy.assembly.plan import ModelPlan, Plan, different, make_plan, slug
+from bioproxy.assembly.plan import ModelPlan, Plan, make_plan, slug
 from bioproxy.assembly.retired import Parts, Retired
 from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_command
 from bioproxy.config.schema import Config
+from bioproxy.config.settings import Settings
 from bioproxy.config.swap import schema as swap_schema
 from bioproxy.config.swap.models import Timeouts
+from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus
@@ -68,7 +70,7 @@ class Fleet:
 
     def __init__(
         self,
-        loaded: Loaded,
+        settings: Settings,
         *,
         bus: Bus,
         catalogue: Catalogue,
@@ -81,12 +83,11 @@ class Fleet:
         captures: Callable[[], int],
         write_line: Callable[[str], None],
     ) -> None:
-        assert loaded.swap is not None
-        self.config, self.swap = loaded.config, loaded.swap
+        self.settings = settings
         self.bus, self.pins, self.state, self.shelves = bus, pins, state, shelves
         self.logbook, self.inflight = logbook, inflight
         self.run_token = secrets.token_hex(8)
-        self.folder = loaded.config.kv.directory or str(state / "slots")
+        self.folder = self.config.kv.directory or str(state / "slots")
         self.common = catalogue
         catalogue.estimate = self.estimate
         self.own: dict[str, Catalogue] = {}  # of models that have templates of their own
@@ -96,9 +97,11 @@ class Fleet:
         self.retired = Retired(logbook)
         self.units: dict[str, Unit] = {}
         self.swept = asyncio.Event()  # what an earlier run left is gone
+        self.reloaded = asyncio.Event()
         self.prepare(self.plan, self.read_own(self.plan))
         self.supervisor = self.one_supervisor()
         self.dispatch = ManyModels(
+            settings=settings,
             supervisor=self.supervisor,
             inflight=inflight,
             management=management,
@@ -110,6 +113,16 @@ class Fleet:
         self.known_peers: dict[str, swap_schema.Peer] = {}
         self.connect()
 
+    @property
+    def config(self) -> Config:
+        """The keys of bioproxy's own, as they are in force."""
+        return self.settings.config
+
+    @property
+    def swap(self) -> SwapConfig:
+        """llama-swap's keys, as they are in force."""
+        return self.settings.swap
+
     # building
 
     def one_supervisor(self) -> Supervisor:
@@ -118,8 +131,7 @@ class Fleet:
             [one.settings for one in self.plan.models.values()],
             rules=self.plan.rules,
             now=time.monotonic(),
-            max_wait=self.config.swap.max_wait,
-            queue_limit=self.config.queue_limit,
+            settings=self.settings,
         )
         save = self.config.kv.save_timeout
         return Supervisor(
@@ -135,8 +147,7 @@ class Fleet:
         found = {}
         for name, one in plan.models.items():
             if one.prefixes and (self.is_new(one) or self.plan.models[name].prefixes != one.prefixes):
-                settle = self.config.warmup.settle
-                found[name] = Catalogue(one.prefixes, folder=str(Path.cwd()), settle=settle, bus=self.bus)
+                found[name] = Catalogue(one.prefixes, folder=str(Path.cwd()), settings=self.settings, bus=self.bus)
                 found[name].load()
         return found
 
@@ -156,11 +167,11 @@ class Fleet:
         self.own.pop(one.id, None)
         if own is not None:
             self.own[one.id] = own
-        heads = Heads(str(self.state / f"heads-{slug(one.id)}"), limit=self.config.warmup.heads, max_age=one.kv.max_age)
+        heads = Heads(str(self.state / f"heads-{slug(one.id)}"), settings=self.settings, max_age=one.kv.max_age)
         heads.load()
         station = Station(
             pool,
-            config=self.config,
+            settings=self.settings,
             kv=one.kv,
             key="",
             bus=self.bus,
@@ -206,7 +217,6 @@ class Fleet:
             models=served,
             peers=self.peers,
             ignored=upstream_path.Ignored(self.swap.upstream.ignore_paths),
-            timeout=self.config.queue_timeout,
         )
 
     def served(self, one: ModelPlan) -> Served:
@@ -238,11 +248,18 @@ class Fleet:
             make_private(self.folder)
 
     async def preload(self) -> None:
-        """Load what `hooks.on_startup.preload` names, as far as it fits together; each that fails is told."""
-        wanted, left = fitting(self.swap.hooks.on_startup.preload, self.plan.rules)
-        for name in left:
-            log.warning("%s is not preloaded: it would stop what was preloaded before it", name)
-        await asyncio.gather(*(self.preload_one(name) for name in wanted))
+        """Load what `hooks.on_startup.preload` names, and what a reload adds to it, as far as it fits together."""
+        known: tuple[str, ...] = ()
+        while True:
+            self.reloaded.clear()
+            names = self.swap.hooks.on_startup.preload
+            wanted, left = fitting(names, self.plan.rules)
+            for name in left:
+                if name not in known:
+                    log.warning("%s is not preloaded: it would stop what was preloaded before it", name)
+            await asyncio.gather(*(self.preload_one(name) for name in wanted if name not in known))
+            known = names
+            await self.reloaded.wait()
 
     async def preload_one(self, name: str) -> None:
         """Load one model."""
@@ -286,19 +303,17 @@ class Fleet:
 
     # reload
 
-    def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[list[str]]]:
+    def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[None]]:
         """What takes another configuration over; ConfigError where it cannot be, and nothing has changed then."""
         if loaded.swap is None:
             raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
         plan = make_plan(config, loaded.swap, slot_folder=self.folder)
         own = self.read_own(plan)
         self.make_folder(plan)
-        return partial(self.take_over, loaded, config, plan, own)
+        return partial(self.take_over, plan, own)
 
-    async def take_over(self, loaded: Loaded, config: Config, plan: Plan, own: Mapping[str, Catalogue]) -> list[str]:
-        """Take over another configuration: models that did not change run on. The keys of those that did."""
-        assert loaded.swap is not None
-        changed = different(self.plan.models, plan.models)
+    async def take_over(self, plan: Plan, own: Mapping[str, Catalogue]) -> None:
+        """Take over another configuration, which is in force already: models that did not change run on."""
         for one in plan.models.values():
             if one.id not in self.stations and (parts := self.retired.take_back(one)) is not None:
                 self.plan.models[one.id], self.stations[one.id], self.units[one.id] = parts
@@ -306,21 +321,18 @@ class Fleet:
         for name in own:
             if not self.is_new(plan.models[name]):
                 await self.own[name].replace(plan.models[name].prefixes)
-        lives = self.supervisor.lives.values()
-        await self.retired.bury(lives, deadline=config.kv.save_timeout, present=plan.models)
-        self.config, self.swap = config, loaded.swap
         self.prepare(plan, own)
         for name in self.plan.models.keys() - plan.models.keys():
             self.retired.remove(Parts(self.plan.models[name], self.stations.pop(name), self.units.pop(name)))
             self.own.pop(name, None)
         self.plan = plan
         for station in self.stations.values():
-            station.configure(config)
-        self.supervisor.configure(
-            [one.settings for one in plan.models.values()], self.units, rules=plan.rules, max_wait=config.swap.max_wait
-        )
+            station.runner.wake()
+        self.supervisor.configure([one.settings for one in plan.models.values()], self.units, rules=plan.rules)
         self.connect()
-        return [f"models.{name}" for name in changed]
+        self.reloaded.set()
+        lives = self.supervisor.lives.values()
+        await self.retired.bury(lives, deadline=self.config.kv.save_timeout, present=plan.models)
 
     # what others ask
 

@@ -285,6 +285,6 @@ def fleet_notes(program: Program, management: Management) -> tuple[str, ...]:
     found = list(notes(program))
     if not program.admin_server.addresses:
         found.append(NO_ADMIN_PORT)
-    if management.swap.capture_buffer > 0 and management.captures.limit == 0:
+    if management.settings.swap.capture_buffer > 0 and management.captures.limit == 0:
         found.append(NO_CAPTURES)
     return tuple(found)

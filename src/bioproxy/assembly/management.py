@@ -24,9 +24,7 @@ from bioproxy.admin.performance import Monitor, performance
 from bioproxy.admin.swap_api import Models, SwapApi
 from bioproxy.admin.swap_events import SwapEvents
 from bioproxy.assembly.station import Service
-from bioproxy.config.load import Loaded
-from bioproxy.config.schema import Config
-from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.config.settings import Settings
 from bioproxy.errors import NotFound
 from bioproxy.events import Bus
 from bioproxy.front import swap_errors
@@ -71,14 +69,12 @@ class Shown:
 class Management:
     """The parts behind the routes. `connect` is called once the models are there; `start` before any request."""
 
-    def __init__(self, loaded: Loaded, *, bus: Bus, metrics: Metrics, logbook: Logbook) -> None:
-        assert loaded.swap is not None
-        swap, config = loaded.swap, loaded.config
-        self.config, self.swap, self.bus, self.metrics, self.logbook = config, swap, bus, metrics, logbook
-        self.inflight = Inflight(bus, sessions=swap.ui.activity.session_id)
-        self.captures = Captures(capture_buffer(config, swap))
-        self.store = ActivityStore(limit=swap.metrics_max_in_memory, max_age=config.kv.max_age)
-        self.monitor = Monitor(swap.performance)
+    def __init__(self, settings: Settings, *, bus: Bus, metrics: Metrics, logbook: Logbook) -> None:
+        self.settings, self.bus, self.metrics, self.logbook = settings, bus, metrics, logbook
+        self.inflight = Inflight(bus, settings)
+        self.captures = Captures(capture_buffer(settings))
+        self.store = ActivityStore(settings)
+        self.monitor = Monitor(settings.swap.performance)
         self.hardware = Hardware()
         metrics.watch(host=self.monitor.families)
         self.activity = ActivityApi(store=self.store, captures=self.captures, cancel=self.inflight.cancel)
@@ -128,7 +124,7 @@ class Management:
 
     async def start(self) -> dict[str, Service]:
         """Open the activity table; the services to run."""
-        await self.store.start(self.swap.store.path)
+        await self.store.start()
         return {"hardware figures": self.monitor.run}
 
     def end_streams(self) -> None:
@@ -141,13 +137,12 @@ class Management:
         await self.captures.close()
         await self.store.close()
 
-    def configure(self, config: Config, swap: SwapConfig) -> None:
-        """Take over what a reload may change."""
-        self.config, self.swap = config, swap
-        self.inflight.sessions = tuple(swap.ui.activity.session_id)
-        self.captures.configure(capture_buffer(config, swap))
-        self.monitor.configure(swap.performance)
-        self.logbook.route(cast("Destination", swap.log_to_stdout))  # checked when it was read
+    async def take_over(self) -> None:
+        """Other settings are in force: do what they ask for at once."""
+        self.captures.configure(capture_buffer(self.settings))
+        self.monitor.configure(self.settings.swap.performance)
+        self.logbook.route(cast("Destination", self.settings.swap.log_to_stdout))  # checked when it was read
+        await self.store.start()
 
     # on the proxy port
 
@@ -211,6 +206,7 @@ class Management:
         raise NotFound(NO_PAGE)
 
 
-def capture_buffer(config: Config, swap: SwapConfig) -> int:
+def capture_buffer(settings: Settings) -> int:
     """MB for captures; none where several keys could look at each other's, and nobody is the admin."""
-    return swap.capture_buffer if len(config.api_keys) < 2 or config.admin_key else 0
+    config = settings.config
+    return settings.swap.capture_buffer if len(config.api_keys) < 2 or config.admin_key else 0

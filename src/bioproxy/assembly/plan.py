@@ -167,8 +167,3 @@ def names_of(swap: SwapConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names
 def slug(name: str) -> str:
     """A file name for a model's ID: readable, and no two IDs have the same."""
     return f"{NAMELESS.sub('-', name)[:60]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
-
-
-def different(old: Mapping[str, ModelPlan], new: Mapping[str, ModelPlan]) -> list[str]:
-    """The models that a reload touches: added, removed or changed in anything."""
-    return [name for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -2,7 +2,7 @@
 
 A process that finishes what it serves keeps its own unit and station, though the model has others by then. A model that
 is put back as it was, before its process had to go, gets them back: the schedule lets that process run on, and requests
-must go where it is. What is over is let go of at the next reload, or reloads without end would gather stations.
+must go where it is. What no process uses any more is let go of at the end of each reload.
 """
 
 from __future__ import annotations

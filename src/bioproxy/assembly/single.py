@@ -7,12 +7,12 @@ ready requests wait for an engine of ours, while one that is not ours answers fo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
+from bioproxy.config.settings import Settings
 from bioproxy.engines.launch import Launched, launch
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 from bioproxy.events import Bus, EngineChanged
@@ -27,14 +27,14 @@ from bioproxy.wire.upstream import Pool, parse_origin
 class Single:
     """The one engine of a configuration without `models`."""
 
-    def __init__(self, config: Config, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path) -> None:
-        self.config = config
+    def __init__(self, settings: Settings, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path) -> None:
+        self.settings, config = settings, settings.config
         self.launched: Launched | None = launch(config) if config.model else None
         launched = self.launched
-        self.heads = Heads(str(state / "heads"), limit=config.warmup.heads, max_age=config.kv.max_age)
+        self.heads = Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age)
         self.station = Station(
             Pool(parse_origin(launched.url if launched else config.backend_url)),
-            config=config,
+            settings=settings,
             kv=config.kv,
             key=config.backend_key,
             bus=bus,
@@ -65,11 +65,11 @@ class Single:
 
     async def last_save(self) -> None:
         """Save what pays, now that all streams ended."""
-        await self.station.last_save(self.config.kv.save_timeout)
+        await self.station.last_save(self.settings.config.kv.save_timeout)
 
     async def stop(self) -> None:
         """End the engine if it is ours, its connections first."""
-        await self.station.keeper.close(deadline=self.config.kv.save_timeout)
+        await self.station.keeper.close(deadline=self.settings.config.kv.save_timeout)
         await self.station.pool.close()
         if self.launched is not None:
             await self.launched.stop()
@@ -96,17 +96,15 @@ class Single:
         state = self.station.attachment.statistics()
         return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
 
-    def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[list[str]]]:
+    def prepare_reload(self, loaded: Loaded, _config: Config) -> Callable[[], Awaitable[None]]:
         """What takes another configuration over; ConfigError where that needs a restart."""
         if loaded.swap is not None:
             raise ConfigError([Problem("are new here, and this program serves one engine: restart it", key="models")])
-        return partial(self.take_over, config)
+        return self.take_over
 
-    async def take_over(self, config: Config) -> list[str]:
-        """Take over what a reload may change; the keys besides those of the Config: none."""
-        self.config = config
-        self.station.configure(config)
-        return []
+    async def take_over(self) -> None:
+        """Look at the templates now: other settings are in force."""
+        self.station.runner.wake()
 
     async def warm(self, prefix: str) -> object:
         """Look at a template now; its states. NotFound where there is none."""

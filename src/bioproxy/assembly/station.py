@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bioproxy import aio
-from bioproxy.config.schema import Config, Kv
+from bioproxy.config.schema import Kv
+from bioproxy.config.settings import Settings
 from bioproxy.engines.attach import Attachment
 from bioproxy.engines.llama import EngineFacts, Llama
 from bioproxy.errors import BioproxyError, EngineUnavailable
@@ -57,7 +58,7 @@ class Station:
         self,
         pool: Pool,
         *,
-        config: Config,
+        settings: Settings,
         kv: Kv,
         key: str,
         bus: Bus,
@@ -71,13 +72,13 @@ class Station:
         limit: int = 0,
         asks: bool = True,
     ) -> None:
-        self.pool, self.config, self.bus, self.catalogue = pool, config, bus, catalogue
+        self.pool, self.settings, self.bus, self.catalogue = pool, settings, bus, catalogue
         self.model, self.owned, self.limit, self.asks = model, owned, limit, asks
         self.heads = heads
         self.llama = Llama(pool, key=key)
-        self.gate = Gate(capacity=1, limit=config.queue_limit, timeout=config.queue_timeout)
+        self.gate = Gate(settings)
         self.keeper = Keeper(
-            config=kv, bus=bus, llama=self.llama, shelves=shelves, everyone=lambda: everyone(self.config.api_keys)
+            config=kv, bus=bus, llama=self.llama, shelves=shelves, everyone=lambda: everyone(settings.config.api_keys)
         )
         self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends
@@ -103,7 +104,7 @@ class Station:
 
     def one_attachment(self, expect_pid: Callable[[], int | None]) -> Attachment:
         """The engine's owner, which tells us when it comes, goes, or hangs."""
-        timeout = self.config.stall_timeout
+        timeout = self.settings.config.stall_timeout
         attachment = Attachment(self.pool, bus=self.bus, llama=self.llama, expect_pid=expect_pid, stall_timeout=timeout)
         self.pool.on_lost = lambda: attachment.suspect("it closed a connection that lay idle")
         attachment.on_ready = self.engine_ready
@@ -115,8 +116,7 @@ class Station:
     def one_runner(self) -> Runner:
         """The warm-up, which knows gate, cache, templates and engine by what they can do."""
         return Runner(
-            config=self.config.warmup,
-            interval=self.config.warmup_check_interval,
+            settings=self.settings,
             gate=self.gate,
             keeper=self.keeper,
             catalogue=self.catalogue,
@@ -285,9 +285,3 @@ class Station:
         self.limit = limit
         if self.attachment.facts is None and self.gate.queue.open:
             self.gate.resize(limit or UNLIMITED)
-
-    def configure(self, config: Config) -> None:
-        """Take over what a reload may change."""
-        self.config = config
-        self.gate.configure(limit=config.queue_limit, timeout=config.queue_timeout)
-        self.runner.configure(config.warmup, interval=config.warmup_check_interval)

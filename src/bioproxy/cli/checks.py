@@ -19,6 +19,7 @@ from bioproxy.config.describe import Described, describe
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.schema_files import schemas
+from bioproxy.config.settings import Settings
 from bioproxy.config.swap.describe import describe_swap
 from bioproxy.config.swap.models import Model
 from bioproxy.config.swap.per_model import kv_of
@@ -52,7 +53,7 @@ def read_templates(loaded: Loaded) -> tuple[TemplateStatistics, ...]:
         owners |= {name: model.prefixes for name, model in loaded.swap.models.items() if model.prefixes}
     for owner, prefixes in owners.items():
         paths = {name: one.template if isinstance(one, Prefix) else one for name, one in prefixes.items()}
-        catalogue = Catalogue(paths, folder=loaded.folder, settle=0.0, bus=Bus())
+        catalogue = Catalogue(paths, folder=loaded.folder, settings=Settings(loaded.config), bus=Bus())
         try:
             catalogue.load()
         except ConfigError as error:

@@ -214,7 +214,9 @@ class Demo:
             raise BioproxyError(
                 f"the demo's template is {self.target().text}; {'; '.join(self.app.keeper.statistics().notes)}"
             )
-        self.app.runner.configure(msgspec.structs.replace(self.app.config.warmup, enabled=True), interval=30.0)
+        warmup = msgspec.structs.replace(self.app.config.warmup, enabled=True)
+        self.app.settings.take(msgspec.structs.replace(self.app.config, warmup=warmup))
+        self.app.runner.wake()
 
     def on_disk(self) -> bool:
         """Whether the template's snapshot is whole."""

@@ -40,7 +40,7 @@ def block(name: str) -> str:
 
 
 def options_table(options: Iterable[Option]) -> str:
-    """A table of keys: name, default, what it takes, environment, flags, what it does."""
+    """A table of keys: name, default, what it takes, environment, flags, when a reload counts, what it does."""
     rows = [
         (
             f"`{option.path}`",
@@ -48,11 +48,12 @@ def options_table(options: Iterable[Option]) -> str:
             takes(option.kind),
             f"`{option.environment}`",
             " ".join(f"`{flag}`" for flag in option.flags),
+            "at once" if option.kind.live else "restart",
             option.description,
         )
         for option in options
     ]
-    return table(("Key", "Default", "Takes", "Environment", "Flags", "What it does"), rows)
+    return table(("Key", "Default", "Takes", "Environment", "Flags", "Reload", "What it does"), rows)
 
 
 def object_table(struct: type[msgspec.Struct]) -> str:

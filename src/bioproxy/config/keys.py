@@ -35,6 +35,8 @@ class Kind(msgspec.Struct, frozen=True):
     unit: str = ""
     path: bool = False
     secret: bool = False
+    live: bool = False
+    process: bool = False
 
     @property
     def choices(self) -> tuple[Kind, ...]:
@@ -78,7 +80,8 @@ def unfold(type_: inspect.Type) -> Kind:
     if not isinstance(type_, inspect.Metadata):
         return Kind(type_)
     extra = type_.extra or {}
-    return Kind(type_.type, extra.get("unit", ""), extra.get("path", False), extra.get("secret", False))
+    marks = {name: extra.get(name, False) for name in ("path", "secret", "live", "process")}
+    return Kind(type_.type, extra.get("unit", ""), **marks)
 
 
 def description(type_: inspect.Type) -> str:

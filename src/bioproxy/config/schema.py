@@ -7,7 +7,8 @@ environment and flags become a Config lives in `load.py`; nothing else may read 
 A key is declared once, here: its type, bounds, default and the sentence that says what it does. The table of keys
 (`keys.py`: environment and flag names), the error messages, the JSON Schema and docs/configuration.md are made from it.
 What `extra` may say of a key: `unit` ("seconds", "bytes"); `path`: a file or folder of ours, so `~` and paths relative
-to the config file are resolved at load; `secret`: masked wherever a Config is shown.
+to the config file are resolved at load; `secret`: masked wherever a Config is shown; `live`: a reload changes it in the
+running program, so it is read where it is used (`settings.py`). A key that is not live says "after a restart".
 """
 
 from __future__ import annotations
@@ -68,9 +69,11 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The log on standard error."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], about("The least important lines that are written.")
+        Literal["debug", "info", "warning", "error"], about("The least important lines that are written.", live=True)
     ] = "info"
-    format: Annotated[Literal["plain", "json"], about("Lines for people, or one JSON object per line.")] = "plain"
+    format: Annotated[Literal["plain", "json"], about("Lines for people, or one JSON object per line.", live=True)] = (
+        "plain"
+    )
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,28 +125,31 @@ class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Warm-up of templates."""
 
-    enabled: Annotated[bool, about("Whether templates are warmed at all.")] = True
-    settle: Annotated[Seconds, about("Time without a change before a changed template is taken.")] = 5.0
-    chunk_seconds: Annotated[Positive, about("The longest a user may wait because of a warm-up in progress.")] = 0.25
+    enabled: Annotated[bool, about("Whether templates are warmed at all.", live=True)] = True
+    settle: Annotated[Seconds, about("Time without a change before a changed template is taken.", live=True)] = 5.0
+    chunk_seconds: Annotated[
+        Positive, about("The longest a user may wait because of a warm-up in progress.", live=True)
+    ] = 0.25
     heads: Annotated[
-        int, Meta(ge=0, le=16), about("How many of the heads that clients used are warmed for each prefix.")
+        int, Meta(ge=0, le=16), about("How many of the heads that clients used are warmed for each prefix.", live=True)
     ] = 2
 
 
 class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When one model makes way for another; counts where there are `models`."""
 
-    max_wait: Annotated[Seconds, about("A queued swap waits at most this long behind newcomers of a busy model.")] = (
-        30.0
-    )
+    max_wait: Annotated[
+        Seconds, about("A queued swap waits at most this long behind newcomers of a busy model.", live=True)
+    ] = 30.0
     linger: Annotated[
-        Seconds, about("A model keeps its place for this time after an answer that ended in tool calls.")
+        Seconds, about("A model keeps its place for this time after an answer that ended in tool calls.", live=True)
     ] = 5.0
     min_resident: Annotated[
         Literal["auto"] | Seconds,
         about(
             "A model that was loaded keeps its place for at least this time; `auto`: for as long as its load took, once"
-            " two models take turns."
+            " two models take turns.",
+            live=True,
         ),
     ] = "auto"
 
@@ -160,20 +166,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backend_url: Annotated[str, about("The engine: a llama-server that runs already. Either this or `model`.")] = (
         "http://localhost:8081"
     )
-    warmup_check_interval: Annotated[Positive, about("Time between two looks at the template files.")] = 30.0
+    warmup_check_interval: Annotated[Positive, about("Time between two looks at the template files.", live=True)] = 30.0
     prefixes: Annotated[
         dict[str, str | Prefix],
-        about('Prefix to template file: `{"@code": "code.txt"}` or `{"@code": {"template": "code.txt"}}`.', path=True),
+        about(
+            'Prefix to template file: `{"@code": "code.txt"}` or `{"@code": {"template": "code.txt"}}`.',
+            path=True,
+            live=True,
+        ),
     ] = {}
     model: Annotated[
         str, about("A GGUF file that bioproxy serves with an engine of its own, instead of `backend_url`.", path=True)
     ] = ""
     engine_arguments: Annotated[tuple[str, ...], about("Further arguments for the engine that serves `model`.")] = ()
     backend_key: Annotated[str, about("The API key that the engine itself wants.", secret=True)] = ""
-    queue_limit: Annotated[Count, about("Requests that may wait; one more is answered 429.")] = 1000
-    queue_timeout: Annotated[Seconds, about("How long a request may wait; then it is answered 503.")] = 600.0
+    queue_limit: Annotated[Count, about("Requests that may wait; one more is answered 429.", live=True)] = 1000
+    queue_timeout: Annotated[Seconds, about("How long a request may wait; then it is answered 503.", live=True)] = 600.0
     stream_keepalive: Annotated[
-        Seconds, about("Time without a byte after which a waiting stream gets a comment line; 0: never.")
+        Seconds, about("Time without a byte after which a waiting stream gets a comment line; 0: never.", live=True)
     ] = 15.0
     stall_timeout: Annotated[
         Seconds, about("Time without any sign of life after which an engine counts as stuck; 0: never.")
@@ -182,33 +192,39 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api_keys: Annotated[
         tuple[str | Key, ...],
         about(
-            "Who may use the proxy port: texts, or objects with the keys listed below; none: everybody.", secret=True
+            "Who may use the proxy port: texts, or objects with the keys listed below; none: everybody.",
+            secret=True,
+            live=True,
         ),
     ] = ()
     admin_key: Annotated[
-        str, about("What the admin port, and slot actions on the proxy port, ask for.", secret=True)
+        str, about("What the admin port, and slot actions on the proxy port, ask for.", secret=True, live=True)
     ] = ""
-    metrics_key: Annotated[str, about("What `/metrics` asks for; empty: nothing.", secret=True)] = ""
+    metrics_key: Annotated[str, about("What `/metrics` asks for; empty: nothing.", secret=True, live=True)] = ""
     admin_hosts: Annotated[
-        tuple[str, ...], about("Further host names that the admin port answers to (`gpu-box.lan`).")
+        tuple[str, ...], about("Further host names that the admin port answers to (`gpu-box.lan`).", live=True)
     ] = ()
     trusted_proxies: Annotated[
-        tuple[str, ...], about("Networks whose `X-Forwarded-*` headers are believed (`10.0.0.0/8`).")
+        tuple[str, ...], about("Networks whose `X-Forwarded-*` headers are believed (`10.0.0.0/8`).", live=True)
     ] = ()
     cors_origins: Annotated[
         tuple[str, ...],
         about(
             "Pages that may call the proxy from a browser (`https://chat.lan`, `*` for any); "
-            "none: any page where there are `api_keys`, else pages from this machine."
+            "none: any page where there are `api_keys`, else pages from this machine.",
+            live=True,
         ),
     ] = ()
     state_directory: Annotated[
         str, about("Where pins, heads and the lock live; empty: `$XDG_STATE_HOME/bioproxy`.", path=True)
     ] = ""
     tls_cert_file: Annotated[
-        str, about("The proxy port speaks TLS with this certificate (PEM, intermediates behind it).", path=True)
+        str,
+        about("The proxy port speaks TLS with this certificate (PEM, intermediates behind it).", path=True, live=True),
     ] = ""
-    tls_key_file: Annotated[str, about("The private key of `tls_cert_file` (PEM, no pass phrase).", path=True)] = ""
+    tls_key_file: Annotated[
+        str, about("The private key of `tls_cert_file` (PEM, no pass phrase).", path=True, live=True)
+    ] = ""
     log: Log = Log()
     limits: Limits = Limits()
     kv: Kv = Kv()

@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from bioproxy.activity import InflightRequest
+from bioproxy.config.settings import Settings
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.wire.message import Headers
 from bioproxy.wire.shown import shown
@@ -92,15 +93,20 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
 
 
 class Inflight:
-    """All requests under way. `sessions` are the headers in which clients name their conversation; a reload sets it."""
+    """All requests under way."""
 
-    def __init__(self, bus: Bus, *, sessions: Iterable[str] = ()) -> None:
+    def __init__(self, bus: Bus, settings: Settings) -> None:
         self.bus = bus
-        self.sessions = tuple(sessions)
+        self.settings = settings
         self.entries: dict[str, Entry] = {}
         self.number = 0
         self.cancellations = 0
         self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The headers in which clients name their conversation."""
+        return self.settings.swap.ui.activity.session_id
 
     def add(
         self,

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import msgspec
 
+from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, NotFound, RequestError
 from bioproxy.front import as_model, filters, form, passthrough, swap_errors, swap_routes, upstream_path
 from bioproxy.front.access import Access
@@ -98,6 +99,7 @@ class ManyModels:
     def __init__(
         self,
         *,
+        settings: Settings,
         supervisor: Supervisor,
         inflight: Inflight,
         management: Management,
@@ -105,6 +107,7 @@ class ManyModels:
         captures: Callable[[], int] = lambda: 0,
         write_line: Callable[[str], None] | None = None,
     ) -> None:
+        self.settings = settings
         self.supervisor = supervisor
         self.inflight = inflight
         self.management = management
@@ -125,11 +128,14 @@ class ManyModels:
         models: Mapping[str, Served],
         peers: Mapping[str, Peer],
         ignored: upstream_path.Ignored,
-        timeout: float,
     ) -> None:
-        """Take over names, models and peers; `timeout`: seconds that a request may wait for its model."""
-        self.registry, self.models, self.peers = registry, models, peers
-        self.ignored, self.timeout = ignored, timeout
+        """Take over names, models and peers."""
+        self.registry, self.models, self.peers, self.ignored = registry, models, peers, ignored
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a request may wait for its model."""
+        return self.settings.config.queue_timeout
 
     # routes
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
-from bioproxy.config.schema import Config
+from bioproxy.config.settings import Settings
 from bioproxy.errors import (
     BioproxyError,
     EngineProtocolError,
@@ -57,18 +57,18 @@ class Dispatch(Protocol):
 
 
 class Front:
-    """Everything a request on the proxy port needs. `configure` is called again by a reload."""
+    """Everything a request on the proxy port needs."""
 
-    def __init__(self, config: Config, *, dispatch: Dispatch, bus: Bus) -> None:
+    def __init__(self, settings: Settings, *, dispatch: Dispatch, bus: Bus) -> None:
+        self.settings = settings
         self.dispatch = dispatch
         self.bus = bus
         self.running = 0
-        self.configure(config)
 
-    def configure(self, config: Config) -> None:
-        """Take over keys, origins and periods; requests under way keep what they began with."""
-        self.access = Access(config)
-        self.keepalive = config.stream_keepalive
+    @property
+    def access(self) -> Access:
+        """The rule about keys and origins; a request keeps the one that it began with."""
+        return self.settings.made(Access)
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request; never raises but for a cancellation."""
@@ -86,7 +86,7 @@ class Front:
                 responder.send(204, self.dispatch.preflight(access, request), b"")
                 return
             access.admit(exchange)
-            await self.dispatch.serve(exchange, access, keepalive=self.keepalive)
+            await self.dispatch.serve(exchange, access, keepalive=self.settings.config.stream_keepalive)
         except BioproxyError as error:
             if isinstance(error, ENGINE_ERRORS):
                 self.dispatch.failed(exchange, error.message)

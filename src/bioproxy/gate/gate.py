@@ -22,6 +22,7 @@ from typing import Self
 import msgspec
 
 from bioproxy.activity import Work
+from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
 from bioproxy.gate.queue import Queue, State, Ticket
 
@@ -104,16 +105,14 @@ class Grant:
 
 
 class Gate:
-    """Hands out grants. `capacity`: at once; `limit`: clients that may wait; `timeout`: seconds that one may wait.
+    """Hands out grants, `capacity` at once; `queue_limit` and `queue_timeout` are read when they count.
 
     It begins open. `extends` is set by app: whether a ticket's key extends what the engine holds.
     """
 
-    def __init__(
-        self, *, capacity: int, limit: int, timeout: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.queue = Queue(capacity=max(1, capacity), limit=limit)
-        self.timeout = timeout
+    def __init__(self, settings: Settings, *, capacity: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.queue = Queue(capacity=max(1, capacity))
         self.clock = clock
         self.extends: Callable[[object], bool] = lambda _key: False
         self.reason = ""
@@ -162,10 +161,11 @@ class Gate:
         self.queue.push(ticket)
         self.dispatch()
         clients = self.queue.anyone - len(self.queue.waiting["background"])
-        if ticket.work != "background" and clients > self.queue.limit and self.queue.remove(ticket):
+        limit = self.settings.config.queue_limit
+        if ticket.work != "background" and clients > limit and self.queue.remove(ticket):
             self.refused += 1
-            retry = self.retry_after(self.queue.limit, now)
-            waiting = counted(self.queue.limit, "request waits", "requests wait")
+            retry = self.retry_after(limit, now)
+            waiting = counted(limit, "request waits", "requests wait")
             message = f"{waiting} for the engine already (queue_limit); try again in {retry} s"
             raise QueueFull(message, retry_after=retry)
 
@@ -174,7 +174,8 @@ class Gate:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[BioproxyError | None] = loop.create_future()
         self.waiters[ticket] = waiter
-        timer = None if ticket.work == "background" else loop.call_later(self.timeout, self.expire, ticket)
+        timeout = self.settings.config.queue_timeout  # who waits already keeps the time it began with
+        timer = None if ticket.work == "background" else loop.call_later(timeout, self.expire, ticket, timeout)
         try:
             error = await waiter
         except BaseException:
@@ -196,7 +197,7 @@ class Gate:
         else:
             self.give_back(ticket, unsent=True)
 
-    def expire(self, ticket: Ticket) -> None:
+    def expire(self, ticket: Ticket, timeout: float) -> None:
         """Time is up for `ticket`, if it still waits."""
         if ticket.state is State.WAITING and not self.waiters[ticket].done():
             now = self.clock()
@@ -205,7 +206,7 @@ class Gate:
             cause = counted(ahead, "request was ahead", "requests were ahead") if ahead else "it was next"
             if not self.queue.open:
                 cause = f"it is not ready: {self.reason}"
-            message = f"waited {self.timeout:.0f} s (queue_timeout) for the engine; {cause}; try again in {retry} s"
+            message = f"waited {timeout:.0f} s (queue_timeout) for the engine; {cause}; try again in {retry} s"
             self.timed_out += 1
             self.turn_away(ticket, QueueTimeout(message, retry_after=retry))
             self.moved_on()
@@ -256,11 +257,6 @@ class Gate:
         """The engine has `capacity` slots now; what runs beyond it runs on."""
         self.queue.capacity = max(1, capacity)
         self.dispatch()
-
-    def configure(self, *, limit: int, timeout: float) -> None:
-        """Take over a changed `queue_limit` and `queue_timeout`; who waits already keeps its time."""
-        self.queue.limit = limit
-        self.timeout = timeout
 
     def open(self) -> None:
         """The engine is ready: grant."""
@@ -331,7 +327,7 @@ class Gate:
         oldest = queue.oldest()
         return GateStatistics(
             capacity=queue.capacity,
-            limit=queue.limit,
+            limit=self.settings.config.queue_limit,
             open=queue.open,
             reason=self.reason,
             exclusive=queue.alone is not None,

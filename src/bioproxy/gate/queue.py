@@ -140,11 +140,10 @@ def lane_key(ticket: Ticket) -> LaneKey:
 
 
 class Queue:
-    """Who waits, who runs, and who is next. `capacity`: grants at once; `limit`: tickets of users that may wait."""
+    """Who waits, who runs, and who is next. `capacity`: grants at once."""
 
-    def __init__(self, *, capacity: int, limit: int) -> None:
+    def __init__(self, *, capacity: int) -> None:
         self.capacity = capacity
-        self.limit = limit
         self.open = True
         self.shares = Shares()
         self.ours = Account("", -math.inf)  # background work belongs to no client

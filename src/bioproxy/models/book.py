@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 
+from bioproxy.config.settings import Settings
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start, Stop, StopReason, Why
 from bioproxy.models.record import EARLY, SOUND, Record
 from bioproxy.models.rules import Rules
@@ -19,9 +20,9 @@ from bioproxy.models.ticket import Place, Ticket
 class Book:
     """Models, tickets, and the effects since they were last taken."""
 
-    def __init__(self, rules: Rules, *, max_wait: float) -> None:
+    def __init__(self, rules: Rules, settings: Settings) -> None:
         self.rules = rules
-        self.max_wait = max_wait
+        self.settings = settings
         self.records: dict[str, Record] = {}
         self.waiting: dict[int, Ticket] = {}
         self.numbers: list[int] = []  # of those that wait, in order of arrival
@@ -31,6 +32,11 @@ class Book:
         self.lives = (
             0  # numbers are never used twice, or a late report of a model that was removed and added would count
         )
+
+    @property
+    def max_wait(self) -> float:
+        """The longest that somebody waits behind newcomers of a busy model."""
+        return self.settings.config.swap.max_wait
 
     def taken(self) -> list[Effect]:
         """The effects so far, in order; from now on a new list."""
@@ -130,7 +136,7 @@ class Book:
             ticket.place = Place.DONE
         record.running.clear()
         record.leaving = None
-        record.lingers_until = -math.inf
+        record.tools_at = -math.inf
         if record.state in (State.READY, State.STOPPING):
             record.freed_at = now
         self.change(record, Event.UNSOUND if unsound else Event.ENDED, now, reason)

@@ -77,7 +77,7 @@ class Record:
         self.load_seconds: float | None = None
         self.used = False  # since it is ready, by a request or because a load asked for it
         self.last_used = now
-        self.lingers_until = -math.inf
+        self.tools_at = -math.inf  # when an answer that ended in tool calls was out
         self.freed_at = -math.inf  # the end of a process that had been ready, or was stopped
         self.failures = 0  # in a row
         self.early_ends = 0  # processes in a row that ended soon after they were ready
@@ -120,7 +120,7 @@ class Record:
             turns = self.turns.get(other.name)
             taking_turns = turns is not None and len(turns) == PING_PONG and turns[0] >= since
             stay = self.load_seconds or 0.0 if taking_turns or self.wanted else -math.inf
-        return max(self.lingers_until, self.since + stay if self.used else -math.inf)
+        return max(self.tools_at + self.settings.linger, self.since + stay if self.used else -math.inf)
 
     def note_turn(self, other: Record, now: float) -> None:
         """A swap between this model and `other` was decided."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from bioproxy.config.settings import Settings
 from bioproxy.models.book import Book
 from bioproxy.models.costs import Price
 from bioproxy.models.effects import Effect, StopReason
@@ -25,7 +26,6 @@ from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State
 from bioproxy.models.ticket import Place, Ticket
 
-MAX_WAIT = 30.0  # seconds
 LATE = 10.0  # seconds after a stop in which a start may die for lack of memory, of a name or of a port
 PAUSE = 2.0  # seconds until the second try
 
@@ -40,7 +40,7 @@ class ScheduleStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schedule:
-    """Decides for all models of one configuration. `queue_limit`: requests that may wait, 0 for any number."""
+    """Decides for all models of one configuration. `queue_limit` and `swap.max_wait` are read when they count."""
 
     def __init__(
         self,
@@ -48,12 +48,11 @@ class Schedule:
         *,
         rules: Rules,
         now: float,
-        max_wait: float = MAX_WAIT,
-        queue_limit: int = 0,
+        settings: Settings,
     ) -> None:
-        self.book = Book(rules, max_wait=max_wait)
-        self.book.records = {settings.id: Record(settings, now=now) for settings in models}
-        self.queue_limit = queue_limit
+        self.settings = settings
+        self.book = Book(rules, settings)
+        self.book.records = {one.id: Record(one, now=now) for one in models}
         self.wake = math.inf
         self.is_closed = False
 
@@ -83,7 +82,7 @@ class Schedule:
             book.fail(ticket, "limit", "Too many requests", 1)
         elif record.backing_off(now):
             book.fail(ticket, "failed", record.reason, record.retry_at - now)
-        elif 0 < self.queue_limit <= len(book.waiting) and not record.serves():
+        elif 0 < self.settings.config.queue_limit <= len(book.waiting) and not record.serves():
             book.fail(ticket, "full", f"{len(book.waiting)} requests wait already (queue_limit)", 1)
         else:
             return True
@@ -103,7 +102,7 @@ class Schedule:
         record.running.discard(ticket)
         record.last_used = now
         if tool_calls:
-            record.lingers_until = now + record.settings.linger
+            record.tools_at = now
         if record.running or not (self.book.waiting or record.leaving):
             self.wake = min(self.wake, record.unload_at())
             return []
@@ -225,17 +224,13 @@ class Schedule:
         record.forgive()
         self.book.change(record, Event.FORGIVE, now)
 
-    def configure(
-        self, models: Iterable[ModelSettings], *, rules: Rules, now: float, max_wait: float | None = None
-    ) -> list[Effect]:
+    def configure(self, models: Iterable[ModelSettings], *, rules: Rules, now: float) -> list[Effect]:
         """Take over a new configuration: what is unchanged runs on, and its streams too.
 
         A model whose `launch` changed stops after what runs on it (its unload_timeout at most); who waits for it is
         served by its next process. One that is no longer configured goes the same way, and who waits for it fails.
         """
         self.book.rules = rules
-        if max_wait is not None:
-            self.book.max_wait = max_wait
         wanted = {settings.id: settings for settings in models}
         for record in list(self.book.records.values()):
             if record.name in wanted:

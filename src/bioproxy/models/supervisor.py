@@ -189,12 +189,10 @@ class Supervisor:
 
     # configuration and end
 
-    def configure(
-        self, settings: Iterable[ModelSettings], units: Mapping[str, Unit], *, rules: Rules, max_wait: float
-    ) -> None:
+    def configure(self, settings: Iterable[ModelSettings], units: Mapping[str, Unit], *, rules: Rules) -> None:
         """Take over a new configuration: what did not change runs on. `units` are all of them, known ones kept."""
         self.units = dict(units)  # a life keeps its own to its end
-        self.carry_out(self.schedule.configure(settings, rules=rules, now=self.clock(), max_wait=max_wait))
+        self.carry_out(self.schedule.configure(settings, rules=rules, now=self.clock()))
 
     def refuse(self, error: BioproxyError) -> None:
         """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""

@@ -24,6 +24,7 @@ from typing import Literal
 
 import msgspec
 
+from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus, TemplateChanged, TemplateFault
 from bioproxy.templates.cost import change_of, sentence
@@ -107,7 +108,8 @@ class Template:
 class Catalogue:
     """The templates of `prefixes` (prefix to file). `folder` is the working folder, the second place for includes.
 
-    `settle` is in seconds of `clock`; `estimate`, which the composition root may set, turns bytes into tokens and time.
+    `warmup.settle` is in seconds of `clock`; `estimate`, which the composition root may set, turns bytes into tokens
+    and time.
     """
 
     def __init__(
@@ -115,13 +117,13 @@ class Catalogue:
         prefixes: Mapping[str, str],
         *,
         folder: str,
-        settle: float,
+        settings: Settings,
         bus: Bus,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.paths = {prefix: Path(path) for prefix, path in prefixes.items()}
         self.folder = Path(folder).absolute()
-        self.settle = settle
+        self.settings = settings
         self.bus = bus
         self.clock = clock
         self.estimate: Callable[[str], Estimate] = lambda _prefix: Estimate()
@@ -177,6 +179,11 @@ class Catalogue:
             )
             self.cache = cache
             return tuple(prefix for prefix, reading in readings.items() if self.seen(self.templates[prefix], reading))
+
+    @property
+    def settle(self) -> float:
+        """Seconds without a change after which a changed text is taken."""
+        return self.settings.config.warmup.settle
 
     @property
     def due(self) -> float | None:

@@ -25,6 +25,7 @@ from typing import Literal
 
 import msgspec
 
+from bioproxy.config.settings import Settings
 from bioproxy.engines.timings import Timings
 from bioproxy.events import Bus, WarmupStarted, WarmupYielded
 from bioproxy.kv.want import Prepared, Want
@@ -61,7 +62,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluator:
-    """Runs jobs on one engine, one at a time, and learns its speed. `chunk_seconds`: the longest a chunk may take."""
+    """Runs jobs on one engine, one at a time, and learns its speed. `warmup.chunk_seconds` bounds each chunk."""
 
     def __init__(
         self,
@@ -70,14 +71,14 @@ class Evaluator:
         keeper: Keeper,
         engine: Engine,
         bus: Bus,
-        chunk_seconds: float,
+        settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.gate = gate
         self.keeper = keeper
         self.engine = engine
         self.bus = bus
-        self.chunk_seconds = chunk_seconds
+        self.settings = settings
         self.clock = clock
         self.pace = plan.Pace()
         self.remembers = True  # another request does not cost what was done: there is a RAM cache, or a slot for each
@@ -168,7 +169,8 @@ class Evaluation:
         if self.foreign or self.stretch is None or grant.waited > 0:
             await self.come_back(grant)
         prompt = self.job.prompt
-        chunk = plan.chunk(left=prompt.length - self.done, pace=self.shop.pace, seconds=self.shop.chunk_seconds)
+        seconds = self.shop.settings.config.warmup.chunk_seconds
+        chunk = plan.chunk(left=prompt.length - self.done, pace=self.shop.pace, seconds=seconds)
         await self.evaluate(prompt.length if prompt.kind == "chat" else self.done + chunk)
         if self.done < prompt.length:
             return None

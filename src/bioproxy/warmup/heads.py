@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from bioproxy.config.settings import Settings
 from bioproxy.prompt import Head
 
 log = logging.getLogger(__name__)
@@ -73,12 +74,15 @@ def weight(head: Head) -> int:
 class Heads:
     """The heads of each prefix, newest first when asked.
 
-    `path` is the file; `limit`: how many per prefix are warmed (0: always the bare message); `max_age` in seconds.
+    `path` is the file; `max_age` in seconds. `warmup.heads` says how many per prefix are warmed (0: always the bare
+    message).
     """
 
-    def __init__(self, path: str, *, limit: int, max_age: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: str, *, settings: Settings, max_age: float, clock: Callable[[], float] = time.time
+    ) -> None:
         self.path = path
-        self.limit = limit
+        self.settings = settings
         self.max_age = max_age
         self.clock = clock
         self.seen: dict[str, dict[Head, Seen]] = {}
@@ -106,7 +110,7 @@ class Heads:
         """The heads to warm for `prefix`, newest first; the bare message where none counts yet."""
         newest = reversed(self.seen.get(prefix, {}).values())
         counting = [entry.head for entry in newest if len(entry.conversations) >= ENOUGH]
-        return tuple(counting[: self.limit]) or (BARE,)
+        return tuple(counting[: self.settings.config.warmup.heads]) or (BARE,)
 
     def forget(self) -> None:
         """Drop what was not used for `max_age`."""

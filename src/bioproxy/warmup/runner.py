@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy import aio
-from bioproxy.config.schema import Warmup
+from bioproxy.config.settings import Settings
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, SavingPaused, WarmupChecked, WarmupEnded, WarmupFailed
@@ -64,8 +64,7 @@ class Runner:
     def __init__(
         self,
         *,
-        config: Warmup,
-        interval: float,
+        settings: Settings,
         gate: Gate,
         keeper: Keeper,
         catalogue: Catalogue,
@@ -75,8 +74,7 @@ class Runner:
         margin: Callable[[EngineFacts], int] = margin_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = config
-        self.interval = interval
+        self.settings = settings
         self.keeper = keeper
         self.catalogue = catalogue
         self.engine = engine
@@ -85,7 +83,7 @@ class Runner:
         self.margin = margin
         self.clock = clock
         self.evaluator = evaluate.Evaluator(
-            gate=gate, keeper=keeper, engine=engine, bus=bus, chunk_seconds=config.chunk_seconds, clock=clock
+            gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings, clock=clock
         )
         self.table = Table(catalogue, heads)
         self.facts: EngineFacts | None = None
@@ -123,14 +121,6 @@ class Runner:
             self.table.again(lambda target: target.phase == "warm")
             self.news.set()
 
-    def configure(self, config: Warmup, *, interval: float) -> None:
-        """Take over a changed configuration."""
-        self.config = config
-        self.interval = interval
-        self.evaluator.chunk_seconds = config.chunk_seconds
-        self.heads.limit = config.heads
-        self.wake()
-
     async def warm(self, prefix: str) -> tuple[TargetStatistics, ...]:
         """Look at `prefix` now, also where warm-up is off or failed; its states. NotFound if there is none."""
         if prefix not in self.catalogue.prefixes:
@@ -139,9 +129,14 @@ class Runner:
         await self.look()
         self.table.ask(prefix)
         self.news.set()
-        return self.table.statistics(enabled=self.config.enabled, prefix=prefix)
+        return self.table.statistics(enabled=self.enabled, prefix=prefix)
 
     # What others ask
+
+    @property
+    def enabled(self) -> bool:
+        """Whether templates are warmed at all."""
+        return self.settings.config.warmup.enabled
 
     def too_long(self, prefix: str) -> str:
         """Why the template of `prefix` cannot be used (`too long: 61,233 of 32,768 tokens`), or empty."""
@@ -163,11 +158,11 @@ class Runner:
     def statistics(self) -> RunnerStatistics:
         """The state of every target, and the measured speed."""
         return RunnerStatistics(
-            enabled=self.config.enabled,
+            enabled=self.enabled,
             ready=self.facts is not None,
             speed=self.evaluator.pace.speed,
             checks=self.checks,
-            targets=self.table.statistics(enabled=self.config.enabled),
+            targets=self.table.statistics(enabled=self.enabled),
             heads=self.heads.statistics(),
         )
 
@@ -187,8 +182,8 @@ class Runner:
         while True:
             self.awake.clear()
             await self.look()
-            due = self.catalogue.due
-            await aio.wait_first(self.awake, timeout=self.interval if due is None else min(due, self.interval))
+            due, interval = self.catalogue.due, self.settings.config.warmup_check_interval
+            await aio.wait_first(self.awake, timeout=interval if due is None else min(due, interval))
 
     async def look(self) -> None:
         """Let the catalogue look at its files, and bring the table of targets up to date."""
@@ -212,7 +207,7 @@ class Runner:
         while True:
             self.news.clear()
             targets, now = self.table.targets.values(), self.clock()
-            target = plan.pick(targets, now=now, enabled=self.config.enabled) if self.facts else None
+            target = plan.pick(targets, now=now, enabled=self.enabled) if self.facts else None
             if target is None:
                 await aio.wait_first(self.news, timeout=plan.pause(targets, now=now, longest=FOREVER))
             else:

@@ -62,7 +62,9 @@ class Server:
         self.error_body = error_body or plain_error
         self.connections: set[ServerConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.sockets: list[socket.socket] = []
         self.listeners: list[asyncio.Server] = []
+        self.tls: ssl.SSLContext | None = None
         self.addresses: list[tuple[str, int]] = []
         self.sweeper: asyncio.TimerHandle | None = None
         self.empty = asyncio.Event()
@@ -84,19 +86,39 @@ class Server:
         """
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
-        for listener in await bind(self.loop, host, port):
-            opened = await self.loop.create_server(
+        self.sockets = await bind(self.loop, host, port)
+        self.addresses = [listener.getsockname()[:2] for listener in self.sockets]
+        self.tls = tls
+        self.listeners = await self.accepting(tls)
+        if self.sweeper is None:
+            self.sweeper = self.loop.call_later(self.interval, self.sweep)
+
+    async def accepting(self, tls: ssl.SSLContext | None) -> list[asyncio.Server]:
+        """Listeners on our sockets, each on a copy of its own: one that is open cannot begin to speak TLS."""
+        return [
+            await self.loop.create_server(
                 lambda: ServerConnection(self),
-                sock=listener,
+                sock=listener.dup(),
                 backlog=BACKLOG,
                 ssl=tls,
                 ssl_handshake_timeout=self.limits.head_timeout if tls else None,
                 ssl_shutdown_timeout=TLS_GOODBYE if tls else None,
             )
-            self.listeners.append(opened)
-            self.addresses.append(listener.getsockname()[:2])
-        if self.sweeper is None:
-            self.sweeper = self.loop.call_later(self.interval, self.sweep)
+            for listener in self.sockets
+        ]
+
+    async def secure(self, tls: ssl.SSLContext | None) -> None:
+        """Let connections from now on speak TLS with `tls`, or plain HTTP (None), on the same sockets.
+
+        Connections that are open go on with what they began with. If TLS was switched on or off they end as soon as
+        they are idle.
+        """
+        before, self.listeners = self.listeners, await self.accepting(tls)
+        for listener in before:
+            listener.close()
+        switched, self.tls = (tls is None) != (self.tls is None), tls
+        if switched:
+            self.end_idle()
 
     def sweep(self) -> None:
         """Find the connections whose deadline has passed."""
@@ -140,17 +162,16 @@ class Server:
         """Close the listeners; what is connected stays."""
         for listener in self.listeners:
             listener.close()
+        for one in self.sockets:
+            one.close()
         self.listeners.clear()
+        self.sockets.clear()
 
     async def close(self, *, deadline: float) -> None:
         """End: idle connections at once, running requests within `deadline` seconds, then whatever is left is cut."""
         self.stop_accepting()
         self.closing = True
-        now = asyncio.get_running_loop().time()
-        for connection in list(self.connections):
-            connection.keep = False
-            if connection.task is None and connection.reader.idle:
-                connection.stop_idle(now)
+        self.end_idle()
         await self.emptied(deadline)
         for connection in list(self.connections):
             connection.cut()
@@ -159,6 +180,14 @@ class Server:
         if self.sweeper is not None:
             self.sweeper.cancel()
             self.sweeper = None
+
+    def end_idle(self) -> None:
+        """Close the connections that wait for a request, and each of the others after its answer."""
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.connections):
+            connection.keep = False
+            if connection.task is None and connection.reader.idle:
+                connection.stop_idle(now)
 
     async def emptied(self, seconds: float) -> None:
         """Wait until no connection and no request is left, `seconds` at most."""

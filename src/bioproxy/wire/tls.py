@@ -1,4 +1,4 @@
-"""What a listener needs to speak TLS: a context made of a certificate and a key, and new ones for it while it runs.
+"""What a listener needs to speak TLS: a context made of a certificate and a key.
 
 The event loop does the rest; a connection's code sees plain bytes either way. TLS 1.2 is the least, HTTP/1.1 is all
 that is offered (ALPN), and whatever else there is to choose is OpenSSL's choice. Its errors seldom say which file they
@@ -20,15 +20,6 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
 
     ConfigError that names the file that cannot be read, that is no such thing, or that does not belong to the other.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    renew(context, certificate, key)
-    return context
-
-
-def renew(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Take the files into a context in use: connections made from now on have them. ConfigError changes nothing."""
     for name, path, mark in (("cert", certificate, b"CERTIFICATE-----"), ("key", key, b"PRIVATE KEY-----")):
         try:
             data = Path(path).read_bytes()
@@ -36,18 +27,20 @@ def renew(context: ssl.SSLContext, certificate: str, key: str) -> None:
             raise not_usable(name, path, f"cannot be read: {error.strerror or error}") from error
         if b"-----BEGIN " not in data or mark not in data:
             raise not_usable(name, path, f"holds no {'certificate' if name == 'cert' else 'private key'} in PEM form")
-    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # what fails half-way would spoil the one in use
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
     try:
-        trial.load_verify_locations(certificate)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
     except ssl.SSLError as error:
         raise not_usable("cert", certificate, "is damaged: it holds no certificate that can be read") from error
     try:
-        trial.load_cert_chain(certificate, key, no_pass_phrase)
+        context.load_cert_chain(certificate, key, no_pass_phrase)
     except ssl.SSLError as error:
         if error.reason in MISMATCH:
             raise not_usable("key", key, f"does not belong to the certificate in {certificate}") from error
         raise not_usable("key", key, "is damaged, or has a pass phrase, which nobody can type here") from error
-    context.load_cert_chain(certificate, key, no_pass_phrase)
+    return context
 
 
 def no_pass_phrase() -> str:

@@ -13,7 +13,7 @@ import pytest
 from bioproxy.config.schema import Limits
 from bioproxy.wire.message import Request, Responder
 from bioproxy.wire.server import Server
-from bioproxy.wire.tls import renew, tls_context
+from bioproxy.wire.tls import tls_context
 from support.certificates import Certificate, certificate, needs_openssl
 from support.leaks import until
 from support.wire_rig import Handler, Wire, client, get, post
@@ -105,10 +105,9 @@ async def test_a_client_that_leaves_cancels_its_request(made: Certificate) -> No
 
 async def test_a_renewed_certificate_is_for_new_connections(made: Certificate, tmp_path: Path) -> None:
     """Those that are there go on."""
-    context = tls_context(made.cert, made.key)
     fresh = certificate(tmp_path, "fresh")
-    async with serving(echo, context) as server, secure(server.port, made) as old:
-        renew(context, fresh.cert, fresh.key)
+    async with serving(echo, tls_context(made.cert, made.key)) as server, secure(server.port, made) as old:
+        await server.secure(tls_context(fresh.cert, fresh.key))
         async with secure(server.port, fresh) as wire:
             await wire.send(get(b"/"))
             assert await wire.answer() == (200, b"nothing")

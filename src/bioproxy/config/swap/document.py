@@ -33,10 +33,10 @@ def fill(page: str) -> str:
     return MARKS.sub(lambda match: f"{match[1]}{table(HEAD, rows(TABLES[match[2]]))}{match[3]}", page)
 
 
-HEAD = ("Key", "Default", "Takes", "What it does")
+HEAD = ("Key", "Default", "Takes", "Reload", "What it does")
 
 
-def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, str, str, str]]:
+def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ...]]:
     """A line for each key; the keys of a section stand with the section's name before them."""
     for field in fields(struct):
         place = f"{path}.{field.encode_name}" if path else field.encode_name
@@ -46,7 +46,8 @@ def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, st
         if isinstance(type_, inspect.StructType) and type_.cls is not Matrix:  # which has a table of its own
             yield from rows(type_.cls, place)
             continue
-        yield f"`{place}`", shown(default(field), type_), takes(type_), description(field.type)
+        reload = "next process" if unfold(field.type).process else "at once"
+        yield f"`{place}`", shown(default(field), type_), takes(type_), reload, description(field.type)
 
 
 def shown(value: Any, type_: inspect.Type) -> str:

@@ -2,6 +2,9 @@
 
 `kv` and `prefixes` are bioproxy's own; everything else is llama-swap's. A model that a user copies from a llama-swap
 config means here what it means there.
+
+A reload takes every key over at once, but for those marked `process`: they make another process of the model, and count
+from its next start.
 """
 
 from __future__ import annotations
@@ -71,14 +74,18 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One model and how it is started."""
 
-    cmd: Annotated[str, about("The command that starts it, split into words as a shell does, but run without one.")] = (
+    cmd: Annotated[
+        str, about("The command that starts it, split into words as a shell does, but run without one.", process=True)
+    ] = ""
+    cmd_stop: Annotated[str, about("A command that is run instead of SIGTERM; may contain `${PID}`.", process=True)] = (
         ""
     )
-    cmd_stop: Annotated[str, about("A command that is run instead of SIGTERM; may contain `${PID}`.")] = ""
-    proxy: Annotated[str, about("The base URL at which it listens.")] = DEFAULT_PROXY
+    proxy: Annotated[str, about("The base URL at which it listens.", process=True)] = DEFAULT_PROXY
     aliases: Annotated[tuple[str, ...], about("Further names.")] = ()
-    env: Annotated[tuple[str, ...], about("`NAME=value`, added to the environment.")] = ()
-    check_endpoint: Annotated[str, about("The path that answers 200 when it is ready; `none`: no check.")] = "/health"
+    env: Annotated[tuple[str, ...], about("`NAME=value`, added to the environment.", process=True)] = ()
+    check_endpoint: Annotated[
+        str, about("The path that answers 200 when it is ready; `none`: no check.", process=True)
+    ] = "/health"
     ttl: Annotated[int, about("Seconds without a request until it is unloaded; -1: `globalTTL`, 0: never.")] = -1
     unload_timeout: Annotated[int, about("Seconds it gets to stop when it is unloaded; 0: the global one.")] = 0
     unlisted: Annotated[bool, about("Not in `/v1/models`, but callable.")] = False
@@ -100,8 +107,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     health_check_timeout: Annotated[int, about("Has no effect here: the global one counts.")] = 0
     kv: Annotated[
         dict[str, Json],
-        about("bioproxy's own: keys of `kv` that are otherwise for this model; `off` alone is its policy.", own=True),
+        about(
+            "bioproxy's own: keys of `kv` that are otherwise for this model; `off` alone is its policy.",
+            own=True,
+            process=True,
+        ),
     ] = {}
     prefixes: Annotated[
-        dict[str, Prefix], about("bioproxy's own: prefixes for this model, as the top-level `prefixes`.", own=True)
+        dict[str, Prefix],
+        about("bioproxy's own: prefixes for this model, as the top-level `prefixes`.", own=True, process=True),
     ] = {}

@@ -28,7 +28,10 @@ IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 class Store(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Where activity is kept."""
 
-    path: Annotated[str | None, about("A SQLite file; without it activity is kept in memory.")] = None
+    path: Annotated[
+        str | None,
+        about("A SQLite file; without it activity is kept in memory. A reload that changes it begins another table."),
+    ] = None
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -125,7 +128,10 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class OnStartup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What happens at start."""
 
-    preload: Annotated[tuple[str, ...], about("Models that are started at once; unknown names are dropped.")] = ()
+    preload: Annotated[
+        tuple[str, ...],
+        about("Models that are loaded at the start, or when a reload adds them here; unknown names are dropped."),
+    ] = ()
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -1,0 +1,20 @@
+"""Settings for parts that are tested alone: `settings(queue_limit=3, warmup__settle=5)`; two underscores are a dot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bioproxy.config.load import build
+from bioproxy.config.schema import Config
+from bioproxy.config.settings import Settings
+from bioproxy.config.swap.schema import SwapConfig
+
+
+def config(**keys: Any) -> Config:
+    """A Config with these keys; nothing checks them."""
+    return build({name.replace("__", "."): value for name, value in keys.items()})
+
+
+def settings(swap: SwapConfig | None = None, **keys: Any) -> Settings:
+    """Settings with these keys of bioproxy's own."""
+    return Settings(config(**keys), swap)
