@@ -202,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     """The flags: llama-server's where it has one, then the fake's own."""
     words = argparse.ArgumentParser(description="a llama-server that computes nothing", allow_abbrev=False)
     add = words.add_argument
-    add("-m", "--model", default="/models/fake.gguf")
+    add("-m", "--model", default=str(Path(__file__).with_name("fake.gguf")))
     add("-a", "--alias", default="")
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=0)

@@ -27,6 +27,9 @@ def no_eager_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bioproxy.engines.attach.EAGER", QUICK)
 
 
+MODEL = Path(__file__).parents[1] / "fakes" / "fake.gguf"
+
+
 async def test_ready_engine(tmp_path: Path) -> None:
     """An engine that serves is found with everything that it and the kernel tell."""
     told = Told()
@@ -155,7 +158,7 @@ async def test_restart_of_an_engine_elsewhere(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"model": "/models/other.gguf"}, "model_path is /models/other.gguf, it was /models/fake.gguf"),
+        ({"model": "/models/other.gguf"}, f"model_path is /models/other.gguf, it was {MODEL}"),
         ({"build": "b99999"}, "build_info is b99999, it was b11549-fake"),
         ({"slots": 4}, "total_slots is 4, it was 1"),
         ({"chat_template": "x"}, "other settings"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -125,3 +126,56 @@ async def test_a_child_of_ours_is_found_without_a_search(monkeypatch: pytest.Mon
         described = await process_of(origin, os.getpid())
         assert described is not None
         assert searched == ([] if described.pid == engine.pid else [engine.port])
+
+
+async def test_a_forwarder_is_not_the_engine_behind_it(tmp_path: Path) -> None:
+    """Its words are no arguments, though it holds the port and the engine answers through it."""
+    async with FakeEngine(slot_folder=tmp_path) as engine:
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            behind, ahead = await asyncio.open_connection("127.0.0.1", engine.port)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(pump(reader, ahead))
+                group.create_task(pump(behind, writer))
+
+        async with await asyncio.start_server(forward, "127.0.0.1", 0) as server:
+            pool = Pool(parse_origin(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+            found = []
+            for pid in (None, os.getpid()):
+                llama = Llama(pool)
+                process = await process_of(pool.origin, pid)
+                found.append(await discover(llama, await llama.props(), process=process))
+            await pool.close()
+    for facts in found:
+        assert (facts.build, facts.command, facts.pid, facts.slot_folder) == ("b11549-fake", (), None, "")
+    assert (found[0].launched, bool(found[1].launched)) == ((), True)
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass bytes on until there are no more."""
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
+async def test_a_process_that_names_another_model_is_not_believed(tmp_path: Path) -> None:
+    """Somebody else's llama-server holds the port, and passes questions on."""
+    async with asking(FakeEngine(slot_folder=tmp_path, port=free_port(), model=__file__)) as asker:
+        facts, _ = await asker.ask()
+        assert facts.command
+        await asker.engine.faults(model="/models/other.gguf")
+        facts, _ = await asker.ask()
+        assert (facts.command, facts.pid, facts.model_path) == ((), None, "/models/other.gguf")
+
+
+async def test_an_engine_tells_of_its_adapters_and_weights(tmp_path: Path) -> None:
+    """Files of adapters, as it was given them, and the figures of its weights without the size of its context."""
+    faults = {"adapters": [{"id": 0, "scale": 1.0, "path": "lora.gguf"}]}
+    async with asking(FakeEngine(slot_folder=tmp_path, port=free_port(), faults=faults)) as asker:
+        facts, _ = await asker.ask()
+        assert (facts.adapters, facts.adapter_files) == (((0, 1.0),), ("lora.gguf",))
+        assert dict(facts.described)["n_vocab"] == 32000
+        assert "n_ctx" not in dict(facts.described)
+        await asker.engine.faults(answer="status", status=500, paths=["/lora-adapters"])
+        facts, _ = await asker.ask()
+        assert facts.adapter_files is None

@@ -132,7 +132,9 @@ async def test_restarts_behind_our_back(tmp_path: Path) -> None:
 
 async def test_comes_back_with_another_model(tmp_path: Path) -> None:
     """The other model never sees the first one's snapshots; when the first one is back, they are there."""
-    first, second = {"model": "/models/a.gguf", "weights": "a"}, {"model": "/models/b.gguf", "weights": "b"}
+    for name in "ab":
+        (tmp_path / f"{name}.gguf").write_text(name)
+    first, second = ({"model": tmp_path / f"{name}.gguf", "weights": name} for name in "ab")
     async with engine(tmp_path, **first) as fake, tried(fake, tmp_path, kv=SAVING) as app:
         turn = await conversation(app, "one")
         await saved(app)

@@ -73,7 +73,9 @@ async def test_a_model_tells_of_its_process_and_its_swap(tmp_path: Path) -> None
 
 async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     """Its build, what its cache holds and what having that back would cost; a token of its is told nowhere."""
-    async with swap_rig(tmp_path, {"q": llama(tmp_path)}) as rig:
+    model = llama(tmp_path, kv={"fingerprint": "weights of May"})
+    model["cmd"] += " --model /gone.gguf"
+    async with swap_rig(tmp_path, {"q": model}) as rig:
         answer = await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
         assert answer.status == 200, answer.text
         raw = await call(rig.ports.admin, "GET", "/status")
@@ -81,13 +83,13 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
         shown = await verb(rig, "status")
         assert (await rig.post("/api/models/unload")).status == 200
         after = await status(rig)
-    [model] = msgspec.json.decode(raw.body, type=FleetStatus).models
-    assert model.engine is not None
-    assert model.engine.facts is not None
-    assert model.engine.facts.build.startswith("b11549")
-    assert model.price.tokens == overview.models[0].tokens > 1000
+    [found] = msgspec.json.decode(raw.body, type=FleetStatus).models
+    assert found.engine is not None
+    assert found.engine.facts is not None
+    assert found.engine.facts.build.startswith("b11549")
+    assert found.price.tokens == overview.models[0].tokens > 1000
     assert (shown.code, shown.err.count("note: q: ")) == (0, 1)  # the weights cannot be read
-    assert f"{model.price.tokens:,} tokens, 1 not saved" in shown.out
+    assert f"{found.price.tokens:,} tokens, 1 not saved" in shown.out
     assert "s3cret" not in raw.text + shown.out
     [shelf] = after.shelves
     assert (shelf.directory, shelf.snapshots) == (str(tmp_path / "slots"), 1)

@@ -255,7 +255,7 @@ async def test_no_slot_action_while_an_earlier_grant_is_out(tmp_path: Path) -> N
 
 async def test_changed_lora_scales_make_another_engine_of_it(tmp_path: Path) -> None:
     """What was saved under other scales must not come back: the engine would take it and write nonsense (rule 2)."""
-    faults = {"adapters": [{"id": 0, "path": "a.gguf", "scale": 1.0}]}
+    faults = {"adapters": [{"id": 0, "path": __file__, "scale": 1.0}]}
     async with fake_line(tmp_path, engine={"slot_folder": tmp_path / "slots", "faults": faults}) as line:
         keeper, attachment = line.app.keeper, line.app.attachment
         first = keeper.store.scope.fingerprint

@@ -113,29 +113,6 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         gguf.identity(tmp_path / "m-00001-of-00002.gguf")
 
 
-def test_an_untouched_file_has_not_changed(models: Path) -> None:
-    """The cheap look costs a stat and is right about nothing having happened."""
-    assert not gguf.changed(models / "a.gguf", gguf.stamp(models / "a.gguf"))
-
-
-def test_an_overwritten_file_has_changed(models: Path, tmp_path: Path) -> None:
-    """Also where size and time were made equal: the file in its place is another."""
-    path = Path(shutil.copy(models / "a.gguf", tmp_path / "m.gguf"))
-    before, times = gguf.stamp(path), path.stat()
-    other = Path(shutil.copy(models / "b.gguf", tmp_path / "n.gguf"))
-    other.replace(path)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert gguf.changed(path, before)
-
-
-def test_a_vanished_file_has_changed(models: Path, tmp_path: Path) -> None:
-    """No exception: the question has an answer."""
-    path = Path(shutil.copy(models / "a.gguf", tmp_path / "m.gguf"))
-    before = gguf.stamp(path)
-    path.unlink()
-    assert gguf.changed(path, before)
-
-
 def test_the_header_tells_architecture_and_context(models: Path) -> None:
     """Scalar keys are read, arrays count as their length, and the weights begin where the header ends."""
     with (models / "a.gguf").open("rb") as file:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy.engines import listener
+from bioproxy.engines.commands import option
 from bioproxy.engines.listener import Listener, Socket
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -34,9 +35,10 @@ def add_socket(proc: Path, *, port: int, inode: str, state: str = "0A", uid: int
 def add_process(
     proc: Path, pid: int, *, command: list[str], inode: str = "", ticks: int = 500, state: str = "S"
 ) -> None:
-    """A process; its name has blanks and brackets in it, as a name may have."""
+    """A process in our network; its name has blanks and brackets in it, as a name may have."""
     folder = proc / str(pid)
     (folder / "fd").mkdir(parents=True)
+    (folder / "net").symlink_to(proc / "net")
     if inode:
         (folder / "fd" / "7").symlink_to(f"socket:[{inode}]")
     (folder / "cmdline").write_bytes(b"\0".join(word.encode() for word in command) + b"\0")
@@ -129,12 +131,68 @@ def test_another_owner(tmp_path: Path) -> None:
     assert find(proc) is None
 
 
-@pytest.mark.parametrize("program", ["/usr/bin/docker-proxy", "ssh", "socat"])
-def test_forwarders_are_not_the_engine(tmp_path: Path, program: str) -> None:
-    """A forwarded port's command line says nothing about the engine behind it."""
+def test_a_container_of_the_same_owner_has_another_network(tmp_path: Path) -> None:
+    """The same number is another port there."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77", uid=os.getuid())
+    add_process(proc, 42, command=["llama-server", "--port", "8081"])
+    (proc / "42" / "net").unlink()
+    add_socket(make_proc(proc / "42" / "sub"), port=8081, inode="99", uid=os.getuid())
+    (proc / "42" / "net").symlink_to(proc / "42" / "sub" / "net")
+    assert find(proc) is None
+
+
+FORWARDERS = ["/usr/bin/docker-proxy", "ssh", "socat", "rootlessport", "gvproxy", "forwarder-of-tomorrow", "llama-swap"]
+
+
+@pytest.mark.parametrize("program", FORWARDERS)
+@pytest.mark.parametrize("words", [["-m", "/models/x.gguf"], ["llama-server", "-m", "/models/x.gguf"], []])
+def test_only_a_llama_server_is_the_engine(tmp_path: Path, program: str, words: list[str]) -> None:
+    """Whoever else listens says nothing about the engine behind it, whatever it is called and was told."""
     proc = make_proc(tmp_path)
     add_socket(proc, port=8081, inode="77")
-    add_process(proc, 42, command=[program, "-m", "x"], inode="77")
+    add_process(proc, 42, command=[program, *words], inode="77")
+    assert find(proc) is None
+    assert listener.within(42, 8081, proc=proc) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["/opt/llama.cpp/build/bin/llama-server", "-m", "x"],
+        ["llama", "serve", "-m", "x"],
+        ["/nix/store/.llama-server-wrapped"],
+        ["python3", "-u", "tools/llama_server.py"],
+        ["python3.12", "-X", "dev", "-m", "bioproxy.engines.embedded", "-m", "x"],
+        ["python", "-m", "bioproxy", "engine"],
+        ["python", "/venv/bin/bioproxy", "engine"],
+        ["bioproxy", "engine", "-m", "x"],
+    ],
+)
+def test_a_llama_server_is_known_by_its_own_name(tmp_path: Path, command: list[str]) -> None:
+    """The program's, or that of the script or module that Python runs."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_process(proc, 42, command=command, inode="77")
+    assert find(proc) is not None
+
+
+def test_a_llama_server_under_another_name_is_known_by_its_file(tmp_path: Path) -> None:
+    """A link, or a name that a launcher gave it."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_process(proc, 42, command=["qwen", "-m", "x"], inode="77")
+    (proc / "42" / "exe").symlink_to("/opt/llama-server")
+    assert find(proc) is not None
+
+
+def test_two_strangers_on_one_port_are_none(tmp_path: Path) -> None:
+    """One on IPv4, one on IPv6: nobody knows which of them answers."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_socket(proc, port=8081, inode="78", name="tcp6")
+    add_process(proc, 42, command=["llama-server"], inode="77")
+    add_process(proc, 43, command=["llama-server"], inode="78")
     assert find(proc) is None
 
 
@@ -189,13 +247,14 @@ def test_cpu_seconds(tmp_path: Path) -> None:
 )
 def test_option(command: list[str], value: str) -> None:
     """The last value of a flag counts, as with llama-server; a flag without one has none."""
-    assert listener.option(command, "--slot-save-path") == value
+    assert option(command, "--slot-save-path") == value
 
 
 def test_this_process() -> None:
     """On the real /proc: this very process is found behind a socket that it listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        found = listener.find("localhost", server.getsockname()[1])
+        found = listener.holder("localhost", server.getsockname()[1])
+        assert listener.find("localhost", server.getsockname()[1]) is None  # it is no llama-server
     assert found is not None
     assert found.pid == os.getpid()
     assert found.folder == str(Path.cwd())
@@ -239,3 +298,105 @@ def test_a_port_that_another_process_has_is_not_our_childs(tmp_path: Path) -> No
     assert listener.within(10, 8081, proc=proc) is None
     assert listener.within(10, 9999, proc=proc) is None
     assert listener.within(99, 8081, proc=proc) is None
+
+
+# what stands for an engine that cannot be seen
+
+PODMAN = ["podman", "run", "--rm", "-it", "-p", "8081:8080", "-v", "/srv/a:/models:ro", "-e", "LLAMA_ARG_THREADS=2"]
+
+
+def behind(proc: Path, *command: str) -> Listener:
+    """What is known of an engine behind the child 10, a shell whose child runs `command`; the port is a forwarder's."""
+    make_proc(proc)
+    add_socket(proc, port=8081, inode="77")
+    add_process(proc, 10, command=["sh", "-c", "start"])
+    add_process(proc, 11, command=list(command))
+    add_process(proc, 12, command=["rootlessport"], inode="77")
+    add_children(proc, 10, 11)
+    add_children(proc, 11, 12)
+    assert listener.within(10, 8081, proc=proc) is None
+    found = listener.launched(10, 8081, proc=proc)
+    assert found is not None
+    return found
+
+
+def test_the_words_that_launched_a_container_count(tmp_path: Path) -> None:
+    """What follows the image is the engine's, and the volumes say which of our files it sees."""
+    found = behind(tmp_path, *PODMAN, "llama.cpp:server", "-m", "/models/x.gguf", "--lora", "l.gguf")
+    assert found.command == ("llama-server", "-m", "/models/x.gguf", "--lora", "l.gguf")
+    assert (found.volumes, found.launched) == ((("/srv/a", "/models"),), ("llama.cpp:server",))
+    assert (found.environment, found.folder, found.hidden) == (("LLAMA_ARG_THREADS=2",), "", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "volumes", "folder"),
+    [
+        (["--memory", "8g", "-m", "9g", "--volume=/a:/b", "-w", "/b"], (("/a", "/b"),), "/b"),
+        (["-dp", "1:2", "-v./m:/b", "--workdir=/b"], (("/srv/models/m", "/b"),), "/b"),
+        (["--mount", "type=bind,src=/a,dst=/b,readonly", "--privileged"], (("/a", "/b"),), ""),
+        (["-tid", "--name", "x", "--gpus=all", "-v", "named:/b"], (("named", "/b"),), ""),
+    ],
+)
+def test_options_of_a_container_are_not_its_image(
+    tmp_path: Path, options: list[str], volumes: tuple[tuple[str, str], ...], folder: str
+) -> None:
+    """Each option takes its value, and the first word after them is the image."""
+    found = behind(tmp_path, "docker", "run", *options, "image", "/app/llama-server", "-m", "x")
+    assert (found.command, found.launched) == (("llama-server", "-m", "x"), ("image",))
+    assert (found.volumes, found.folder) == (volumes, folder)
+
+
+def test_environment_files_of_a_container_are_read(tmp_path: Path) -> None:
+    """And one that cannot be is said to be hidden; a bare name is taken over from the client's own environment."""
+    (tmp_path / "env").write_text("LLAMA_ARG_LORA=/models/l.gguf\nHOME=/\n")
+    options = ["--env-file", str(tmp_path / "env"), "--env", "LLAMA_ARG_CTX_SIZE"]
+    found = behind(tmp_path / "one", "docker", "run", *options, "image", "-m", "x")
+    assert (found.environment, found.hidden) == (("LLAMA_ARG_CTX_SIZE=4096", "LLAMA_ARG_LORA=/models/l.gguf"), False)
+    assert behind(tmp_path / "two", "docker", "run", "--env-file=/missing", "image", "-m", "x").hidden
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["docker", "start", "-a", "qwen"],
+        ["docker", "run", "image", "bash", "-c", "llama-server -m x"],
+        ["docker", "run", "--entrypoint", "bash", "image", "-c", "llama-server -m x"],
+        ["ssh", "-L", "8081:localhost:8081", "gpu", "llama-server", "-m", "x"],
+        ["forwarder", "llama-server", "--port", "8081"],
+    ],
+)
+def test_words_that_are_not_the_engines_only_tell_it_from_another(tmp_path: Path, command: list[str]) -> None:
+    """They are no arguments; all of them but the port are kept, for two such engines may tell the same."""
+    found = behind(tmp_path, *command)
+    assert (found.command, found.environment, found.folder, found.volumes) == ((), (), "", None)
+    assert found.launched == ("sh", "-c", "start")
+
+
+def test_the_port_is_no_difference(tmp_path: Path) -> None:
+    """The same command on another port is the same engine."""
+    proc = make_proc(tmp_path)
+    add_process(proc, 10, command=["ssh", "-L", "8081:localhost:18081", "gpu"])
+    found = listener.launched(10, 8081, proc=proc)
+    assert found is not None
+    assert found.launched == ("ssh", "-L", "PORT:localhost:18081", "gpu")
+
+
+def test_a_child_whose_socket_is_hidden_is_known_by_its_port(tmp_path: Path) -> None:
+    """A llama-server of ours that was told this port; not one that listens elsewhere."""
+    proc = make_proc(tmp_path)
+    add_process(proc, 10, command=["llama-server", "--port", "8081", "-m", "x"])
+    found = listener.launched(10, 8081, proc=proc)
+    assert found is not None
+    assert found.command == ("llama-server", "--port", "8081", "-m", "x")
+    other = listener.launched(10, 9000, proc=proc)
+    assert other is not None
+    assert other.command == ()
+
+
+def test_a_child_is_described_without_proc_too() -> None:
+    """As on macOS: command line, folder and start of a process of ours."""
+    found = listener.elsewhere(os.getpid())
+    assert found is not None
+    assert (found.pid, found.folder, found.hidden) == (os.getpid(), str(Path.cwd()), False)
+    assert found.command
+    assert listener.elsewhere(2**22 + 1) is None

@@ -11,7 +11,7 @@ import pytest
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
-from bioproxy.kv.fingerprint import Watch, fingerprint, seen
+from bioproxy.kv.fingerprint import Watch, fingerprint
 from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, examine
 
@@ -153,19 +153,137 @@ def test_a_touched_model_is_read_again_once(tmp_path: Path) -> None:
     assert len(reads) == 2
 
 
-def test_a_process_is_asked_for_its_own_view_of_a_file(tmp_path: Path) -> None:
-    """In a container another file may have the same name."""
-    path = str(model(tmp_path / "a.gguf"))
-    assert seen(path, os.getpid()) == path
-    assert seen(path, None) == path
-    assert seen(str(tmp_path / "missing.gguf"), os.getpid()) == ""
-    assert seen(str(tmp_path / "missing.gguf"), None) == ""
-
-
 def test_a_header_that_cannot_be_read_leaves_the_window_open(tmp_path: Path) -> None:
     """Not known is not "no"."""
     assert Identities().traits(str(model(tmp_path / "a.gguf"))).window is None
     assert Identities().traits(str(tmp_path / "missing.gguf")).window is None
+
+
+NAMED = [
+    ("--lora", "{}"),
+    ("--lora-scaled", "{}:0.5"),
+    ("--lora_scaled", "{}:0.5"),
+    ("--lora-scaled", "{}", "0.5"),
+    ("--control-vector", "{}"),
+    ("--control-vector-scaled", "{}:2"),
+    ("-mm", "{}"),
+    ("--chat-template-file", "{}"),
+    ("--adapter-of-tomorrow", "{}"),
+]
+
+
+def told(flags: tuple[str, ...], name: str) -> list[str]:
+    """The flags with the file's name filled in."""
+    return [flag.format(name) for flag in flags]
+
+
+@pytest.mark.parametrize("flags", NAMED)
+def test_a_file_is_looked_for_where_the_engine_looks_for_it(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A relative path starts at the engine's working folder, and another content there is another fingerprint."""
+    path, added = model(tmp_path / "a.gguf"), model(tmp_path / "added.gguf", b"one")
+    engine = facts(path, *told(flags, "added.gguf"), folder=str(tmp_path))
+    before = value(engine)
+    model(added, b"two")
+    assert value(engine) != before
+
+
+@pytest.mark.parametrize("flags", NAMED)
+def test_a_file_that_cannot_be_seen_means_no_snapshots(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """Nobody would notice another file of that name; the reason names it, and what would mend that."""
+    path = model(tmp_path / "a.gguf")
+    for engine in (
+        facts(path, *told(flags, "lora.gguf"), folder=str(tmp_path)),
+        facts(path, *told(flags, "lora.gguf")),  # where it starts is not known
+        facts(path, *told(flags, "/elsewhere/lora.gguf")),
+    ):
+        found, _ = fingerprint(engine, extra="")
+        findings = examine(engine, found, Kv())
+        assert (found.value, findings.restores, findings.saves) == ("", False, False)
+        assert any("lora.gguf" in note and "kv.fingerprint" in note for note in findings.notes)
+        vouched, _ = fingerprint(engine, extra="of May")
+        assert vouched.value
+        assert any("lora.gguf" in text for text in vouched.hidden)
+        assert vouched.value != fingerprint(engine, extra="of June")[0].value
+
+
+def test_a_model_that_cannot_be_seen_means_no_snapshots() -> None:
+    """The weights count most of all; what the engine tells of them does only where its command line is hidden."""
+    found, _ = fingerprint(facts("/elsewhere/a.gguf"), extra="")
+    assert found.value == ""
+    assert "--model /elsewhere/a.gguf cannot be read here" in found.reason
+    assert value(facts("/elsewhere/a.gguf", command=()))
+
+
+def test_each_adapter_of_a_list_counts(tmp_path: Path) -> None:
+    """A later llama-server takes several files between commas."""
+    path, one, two = model(tmp_path / "a.gguf"), model(tmp_path / "1.gguf"), model(tmp_path / "2.gguf")
+    engine = facts(path, "--lora", f"{one},{two}")
+    before = value(engine)
+    model(two, b"other")
+    assert value(engine) != before
+
+
+def test_adapters_that_the_engine_tells_of_count_like_arguments(tmp_path: Path) -> None:
+    """From a preset, or baked into an image: seen by content, else no snapshots."""
+    path, lora = model(tmp_path / "a.gguf"), model(tmp_path / "lora.gguf", b"one")
+    engine = facts(path, adapters=((0, 1.0),), adapter_files=(str(lora),))
+    before = value(engine)
+    model(lora, b"two")
+    assert value(engine) != before
+    lora.unlink()
+    assert "lora.gguf" in fingerprint(engine, extra="")[0].reason
+
+
+@pytest.mark.parametrize("files", [("lora.gguf",), (), None])
+def test_adapters_of_an_engine_that_hides_its_command_line_must_be_vouched_for(files: tuple[str, ...] | None) -> None:
+    """A file of that name here may be another one; also if the engine does not tell whether it has any."""
+    far = facts("/remote/a.gguf", command=(), started=None, adapters=((0, 1.0),) if files is not None else ())
+    far = msgspec.structs.replace(far, adapter_files=files)
+    found, _ = fingerprint(far, extra="")
+    assert found.value == ""
+    assert "kv.fingerprint" in found.reason
+    assert value(far, "style of May")
+
+
+def test_a_projector_that_the_engine_fetched_lies_beside_its_model(tmp_path: Path) -> None:
+    """`-hf` names no file; another projector is another fingerprint, and none to be seen means no snapshots."""
+    path = model(tmp_path / "a.gguf")
+    engine = facts(path, command=("llama-server", "-hf", "owner/model"), media=True)
+    assert "projector" in fingerprint(engine, extra="")[0].reason
+    projector = model(tmp_path / "mmproj-a.gguf", b"one")
+    before = value(engine)
+    model(projector, b"two")
+    assert value(engine) != before
+
+
+def test_what_launched_a_hidden_engine_tells_it_from_another() -> None:
+    """Two models behind forwarders may tell the same about themselves."""
+    hidden = facts("/models/x.gguf", command=(), started=None)
+    words = [("ssh", "one", "llama-server"), ("ssh", "two", "llama-server")]
+    assert len({value(msgspec.structs.replace(hidden, launched=one)) for one in words}) == 2
+    assert value(hidden) != value(msgspec.structs.replace(hidden, described=(("n_params", 7),)))
+
+
+def test_a_link_that_was_turned_after_the_start_gives_no_fingerprint(tmp_path: Path) -> None:
+    """The file that it leads to now is old, and yet not what the engine has read."""
+    link = tmp_path / "current.gguf"
+    link.symlink_to(model(tmp_path / "a.gguf"))
+    found, _ = fingerprint(facts(link, started=time.time() - 3600), extra="")
+    assert "restart the engine" in found.reason
+
+
+def test_the_watch_sees_what_keeps_size_and_time(tmp_path: Path) -> None:
+    """Written in place with its time set back: the time of the change cannot be."""
+    path = model(tmp_path / "a.gguf")
+    os.utime(path, (1, 1))
+    watch = Watch()
+    watch.add(str(path), started=None)
+    with path.open("r+b") as file:
+        file.write(b"GGUF" + b"WEIGHTS")
+    changed = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == changed:  # the system's clock for files is coarse
+        os.utime(path, (1, 1))
+    assert "was overwritten" in watch.changed()
 
 
 @pytest.mark.parametrize(
@@ -186,11 +304,11 @@ def test_what_cannot_be_is_denied_with_what_would_mend_it(engine: EngineFacts, c
 @pytest.mark.parametrize(
     ("engine", "config", "sentence"),
     [
-        (facts("/m", "--swa-full"), Kv(), "only templates are restored"),
-        (facts("/m", "-np", "-1", slots=4), Kv(), "idle slots are cleared"),
-        (facts("/m"), Kv(isolate="strict"), "--cache-ram 0"),
-        (facts("/m", slots=2), Kv(policy="always"), "treated as auto"),
-        (facts("/m"), Kv(), "not visible"),
+        (facts(__file__, "--swa-full"), Kv(), "only templates are restored"),
+        (facts(__file__, "-np", "-1", slots=4), Kv(), "idle slots are cleared"),
+        (facts(__file__), Kv(isolate="strict"), "--cache-ram 0"),
+        (facts(__file__, slots=2), Kv(policy="always"), "treated as auto"),
+        (facts(__file__, command=()), Kv(), "not visible"),
     ],
 )
 def test_what_limits_an_engine_is_said(engine: EngineFacts, config: Kv, sentence: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.models.command import FLAG, Folders, is_container, names_port, prepare, program_at, split, volumes
+from bioproxy.engines.commands import is_container, volumes
+from bioproxy.models.command import FLAG, Folders, names_port, prepare, program_at, split
 
 FOLDER = "/var/slots"
 ADDED = f"{FLAG} {FOLDER}"

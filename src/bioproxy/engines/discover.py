@@ -5,6 +5,8 @@ capability is tried without effect: a slot action that does not exist is 400 whe
 `--slot-save-path` is missing; an empty text is tokenized; one word is rendered. What is missing becomes a sentence
 that says what would mend it, for `/status`.
 
+Its command line is believed only if it is llama-server's own (commands.py) and names the model that `/props` tells.
+
 A model that is swapped in again is another process of the same command: what its capabilities are was found out the
 first time, and `Discovery` remembers it, so that nothing but what may differ is asked while a user waits.
 
@@ -22,6 +24,7 @@ from typing import Any
 import msgspec
 
 from bioproxy.engines import listener
+from bioproxy.engines.commands import MODULE, option
 from bioproxy.engines.facts import WANTS_KEY, Capabilities, EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
@@ -29,26 +32,27 @@ from bioproxy.errors import EngineProtocolError, EngineRefused
 from bioproxy.wire.origin import Origin
 
 Json = Any
-EMBEDDED = "bioproxy.engines.embedded"
 NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"
 NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
 TELLING = ("build_info", "model_path", "model_alias", "total_slots", "endpoint_slots", "chat_template")
 NO_KEY = (401, 403)  # how an engine refuses who has not its key
 
 
-class Adapter(msgspec.Struct):
+class Adapter(msgspec.Struct, frozen=True):
     """One entry of `GET /lora-adapters`."""
 
     id: int
     scale: float
+    path: str = ""
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """What an engine answered when it was asked one by one."""
+    """What an engine answered when it was asked one by one; `adapters` is None where it did not tell."""
 
     capabilities: Capabilities
     alias: str
-    adapters: tuple[tuple[int, float], ...]
+    described: tuple[tuple[str, Json], ...]
+    adapters: tuple[Adapter, ...] | None
 
 
 class Discovery:
@@ -69,13 +73,18 @@ class Discovery:
         before = self.asked
         if before is None or process is None or (before.pid, before.ticks) == (process.pid, process.ticks):
             return None
-        same = (before.command, before.environment) == (process.command, process.environment)
+        same = bool(process.command) and words_of(before) == words_of(process)
         return self.answers if same and self.told == telling(props) else None
 
     def keep(self, process: Listener | None, props: dict[str, Json], answers: Answers) -> None:
         """Remember what `process` answered, where nothing was missing."""
         whole = not answers.capabilities.notes
         self.asked, self.told, self.answers = process, telling(props), answers if whole else None
+
+
+def words_of(process: Listener) -> tuple[object, ...]:
+    """Everything that a process was started with."""
+    return (process.command, process.environment, process.folder, process.launched)
 
 
 def telling(props: dict[str, Json]) -> tuple[Json, ...]:
@@ -90,31 +99,47 @@ async def discover(
 
     `known`: what earlier processes of this engine answered; it is read and kept up.
     """
-    path = str(props.get("model_path") or "")
+    if process is not None and not names_model(process, props):
+        process = listener.stripped(process, llama.pool.origin.port)
     answers = await answers_of(llama, props, process=process, known=known or Discovery())
-    folder = process.folder if process else ""
-    command = process.command if process else ()
+    folder, command = (process.folder, process.command) if process else ("", ())
+    visible = process if command else None
     settings = props.get("default_generation_settings")
     modalities = props.get("modalities")
+    adapters = answers.adapters
     return EngineFacts(
         url=str(llama.pool.origin),
         build=build_of(props, command),
-        model_path=absolute(path, folder),
+        model_path=absolute(str(props.get("model_path") or ""), folder),
         alias=answers.alias,
         slots=number(props.get("total_slots")),
         context=number(settings.get("n_ctx")) if isinstance(settings, dict) else 0,
         chat_template=str(props.get("chat_template") or ""),
-        pid=process.pid if process else None,
-        started=process.started if process else None,
+        pid=visible.pid if visible and visible.volumes is None else None,
+        started=visible.started if visible else None,
         command=command,
-        environment=process.environment if process else (),
+        environment=visible.environment if visible else (),
         folder=folder,
-        slot_folder=absolute(listener.option(command, "--slot-save-path"), folder),
+        hidden=visible.hidden if visible else False,
+        volumes=visible.volumes if visible else None,
+        launched=process.launched if process else (),
+        slot_folder=absolute(option(command, "--slot-save-path"), folder),
         capabilities=answers.capabilities,
         sleeping=bool(props.get("is_sleeping")),
         media=isinstance(modalities, dict) and any(modalities.values()),
-        adapters=answers.adapters,
+        adapters=tuple((one.id, one.scale) for one in adapters or ()),
+        adapter_files=None if adapters is None else tuple(one.path for one in adapters if one.path),
+        described=answers.described,
     )
+
+
+def names_model(process: Listener, props: dict[str, Json]) -> bool:
+    """Whether a process's own words are this engine's: they name the model that it tells, or none."""
+    told = str(props.get("model_path") or "")
+    variables = [entry.partition("=")[2] for entry in process.environment if entry.startswith("LLAMA_ARG_MODEL=")]
+    words = [word for word in process.command if word != MODULE]
+    named = option(words, "-m", "--model") or next(iter(variables), "")
+    return not named or not told or named == told
 
 
 async def answers_of(llama: Llama, props: dict[str, Json], *, process: Listener | None, known: Discovery) -> Answers:
@@ -123,25 +148,25 @@ async def answers_of(llama: Llama, props: dict[str, Json], *, process: Listener 
     if answers is None:
         can = await capabilities(llama, props)
         adapters = await adapters_of(llama) if can.slot_actions else ()
-        answers = Answers(can, await name_of(llama, props), adapters)
+        name, described = await card_of(llama, props)
+        answers = Answers(can, name, described, adapters)
     elif answers.adapters:
         answers = msgspec.structs.replace(answers, adapters=await adapters_of(llama))
     known.keep(process, props, answers)
     return answers
 
 
-async def adapters_of(llama: Llama) -> tuple[tuple[int, float], ...]:
-    """Number and scale of each LoRA adapter now: `POST /lora-adapters` changes them while the engine runs."""
+async def adapters_of(llama: Llama) -> tuple[Adapter, ...] | None:
+    """Each LoRA adapter now: `POST /lora-adapters` changes their scales while the engine runs. None: not told."""
     status, body = await llama.call("GET", "/lora-adapters", limit=30.0)
     try:
-        found = msgspec.json.decode(body, type=list[Adapter]) if status == 200 else []
+        return msgspec.json.decode(body, type=tuple[Adapter, ...]) if status == 200 else None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return ()
-    return tuple((adapter.id, adapter.scale) for adapter in found)
+        return None
 
 
 async def process_of(origin: Origin, pid: int | None) -> Listener | None:
-    """The engine's process: the one that listens, else `pid`, a child of ours. None where it cannot be seen.
+    """The engine's process: the one that listens, else what stands for it behind `pid`, a child of ours. None: unseen.
 
     A child's own processes are looked at first, and no others where one of them listens.
     """
@@ -149,7 +174,7 @@ async def process_of(origin: Origin, pid: int | None) -> Listener | None:
         return found
     found = await asyncio.to_thread(listener.find, origin.host, origin.port)
     if found is None and pid is not None:
-        found = await asyncio.to_thread(listener.describe, pid)
+        found = await asyncio.to_thread(listener.launched, pid, origin.port)
     return found
 
 
@@ -187,19 +212,24 @@ async def works(llama: Llama, path: str, body: Json) -> bool:
     return 200 <= status < 300
 
 
-async def name_of(llama: Llama, props: dict[str, Json]) -> str:
-    """The name under which clients ask for the model: what /v1/models lists first, else the alias."""
+async def card_of(llama: Llama, props: dict[str, Json]) -> tuple[str, tuple[tuple[str, Json], ...]]:
+    """The name under which clients ask for the model (what /v1/models lists first, else the alias), and its figures.
+
+    Those are of the weights alone: how much context it was given is told elsewhere.
+    """
     try:
-        names = await llama.models()
+        cards = await llama.cards()
     except (EngineRefused, EngineProtocolError):
-        names = ()
-    return names[0] if names else str(props.get("model_alias") or "")
+        cards = []
+    meta = cards[0].get("meta") if cards else None
+    figures = sorted((name, value) for name, value in meta.items() if name != "n_ctx") if isinstance(meta, dict) else []
+    return str(cards[0]["id"] if cards else props.get("model_alias") or ""), tuple(figures)
 
 
 def build_of(props: dict[str, Json], command: tuple[str, ...]) -> str:
     """The engine's build. The wheel does not know its own ("b0-unknown"): its version stands in."""
     build = str(props.get("build_info") or "")
-    if not build.endswith("unknown") or EMBEDDED not in command:
+    if not build.endswith("unknown") or MODULE not in command:
         return build
     try:
         return f"xllamacpp {importlib.metadata.version('xllamacpp')}"

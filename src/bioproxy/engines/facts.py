@@ -36,8 +36,11 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `build` is empty for what is no llama-server; `slots` is then 0: it does not say. `context`: tokens per slot. `pid`,
     `started` (unix time), `command`, `environment` (`LLAMA_…` variables) and `folder` (its working folder) are known
-    only for a process on this machine that we may look at; `command` is () otherwise. `model_path` and `slot_folder`
-    are absolute where `folder` is known. `media`: it takes images or sound. `adapters`: LoRA numbers and scales in use.
+    only for a process on this machine whose command line is known to be llama-server's; `command` is () otherwise.
+    `hidden`: environment and folder cannot be read. `volumes` and `launched`: as listener.Listener has them.
+    `model_path` and `slot_folder` are absolute where `folder` is known. `media`: it takes images or sound. `adapters`:
+    LoRA numbers and scales in use; `adapter_files` their paths (None: the engine does not tell). `described`: what it
+    tells of its weights (parameters, bytes, vocabulary).
     """
 
     url: str
@@ -52,11 +55,16 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     folder: str = ""
+    hidden: bool = False
+    volumes: tuple[tuple[str, str], ...] | None = None
+    launched: tuple[str, ...] = ()
     slot_folder: str = ""
     capabilities: Capabilities = Capabilities()
     sleeping: bool = False
     media: bool = False
     adapters: tuple[tuple[int, float], ...] = ()
+    adapter_files: tuple[str, ...] | None = ()
+    described: tuple[tuple[str, Json], ...] = ()
 
 
 class SlotView(msgspec.Struct, frozen=True):

@@ -66,17 +66,6 @@ class Header(msgspec.Struct, frozen=True):
         return any(names.search(key) and value for key, value in self.keys.items())
 
 
-class Part(msgspec.Struct, frozen=True):
-    """One file as the system describes it: what changes when somebody writes to it or puts another in its place."""
-
-    size: int
-    modified: int  # nanoseconds
-    inode: int
-
-
-Stamp = tuple[Part, ...]
-
-
 def identity(path: str | Path) -> str:
     """Digest (32 hex digits) of the model, projector or adapter at `path`, all its split parts included.
 
@@ -92,29 +81,6 @@ def identity(path: str | Path) -> str:
         except OSError as error:
             raise unreadable(part, error) from error
     return digest.hexdigest()[:32]
-
-
-def stamp(path: str | Path) -> Stamp:
-    """How the parts of the model at `path` look now, from the file system alone; keep it for `changed`."""
-    found = []
-    for part in parts(path):
-        try:
-            status = part.stat()
-        except OSError as error:
-            raise unreadable(part, error) from error
-        found.append(Part(size=status.st_size, modified=status.st_mtime_ns, inode=status.st_ino))
-    return tuple(found)
-
-
-def changed(path: str | Path, before: Stamp) -> bool:
-    """Whether the model at `path` may be another one than when `before` was taken; a lost part counts as changed.
-
-    Costs one stat per part. True is a reason to ask `identity` again, not yet another model: it may be a copy.
-    """
-    try:
-        return stamp(path) != before
-    except BioproxyError:
-        return True
 
 
 def parts(path: str | Path) -> list[Path]:

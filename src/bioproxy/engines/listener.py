@@ -1,36 +1,52 @@
-"""The process that listens behind a loopback URL: its number, start, command line and working folder, out of /proc.
+"""The engine's own process behind a loopback URL: its number, start, command line and working folder, out of /proc.
 
 What an engine was started with decides what its KV cache looks like (LoRA, cache types, slot folder), and `/props` does
 not tell. On this machine the kernel does: /proc/net/tcp has the inode of the socket that listens on a port, and one
-process holds that inode among its open files. Where the engine runs as another user its open files are hidden, but not
-the owner of the socket nor the command lines: then the one process of that owner which was told this port is taken.
+process holds that inode among its open files. If the engine runs as another user its open files are hidden, but not
+the owner of the socket nor the command lines: then the one process of that owner which was told this port is taken, if
+it is in the same network (a container has ports of its own).
+
+Whoever listens need not be the engine: ports of containers, tunnels and virtual machines are held by forwarders of many
+names. So a process counts only if its command line is known to be llama-server's (commands.py). For an engine that we
+started in a container there are the words that launched it (`launched`): the arguments after the image are the
+engine's, and the volumes say which of our files it sees.
 
 Going through the open files of every process costs milliseconds that grow with the machine's load. An engine of ours
 is a child of ours, or a shell's below it: `within` looks at those few processes only.
 
-Nothing here is certain, and nothing here is an error. Another machine, a container behind a port that is forwarded,
-macOS, a hardened /proc: all mean None, and whoever asked goes on with what the engine itself tells. Everything here
-blocks: call it in a thread. Layouts: proc(5), proc_net_tcp.
+Nothing here is certain, and nothing here is an error. Another machine, a forwarded port, a hardened /proc: all mean
+None, and whoever asked goes on with what the engine itself tells. Everything here blocks: call it in a thread.
+Layouts: proc(5), proc_net_tcp.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import psutil
+
+from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
 
 PROC = Path("/proc")
 LISTEN = "0A"
-# programs that hold a port for a process that we cannot see: their command line is not the engine's
-FORWARDERS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "passt", "ssh", "socat", "kubectl"})
+USUAL_PORT = "8080"  # llama-server's, where its command line names none
+LINUX = sys.platform.startswith("linux")
 
 
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that listens; `started` is unix time, `ticks` its exact start: no two share pid and ticks."""
+    """An engine's process; `started` is unix time, `ticks` its exact start: no two share pid and ticks.
+
+    `command` and `environment` (`LLAMA_…` variables) are llama-server's own; `program` is the file that runs. `hidden`:
+    environment and folder cannot be read (another user's). `volumes`: of a container, what of our files it shows, as
+    (here, there). `launched`: for a child of ours whose own command line is not seen, what was started instead: a
+    container's image, or the whole command, which is the only thing that tells two such engines apart.
+    """
 
     pid: int
     ticks: int
@@ -38,6 +54,10 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     environment: tuple[str, ...] = ()
     folder: str = ""
+    program: str = ""
+    hidden: bool = False
+    volumes: tuple[tuple[str, str], ...] | None = None
+    launched: tuple[str, ...] = ()
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -48,24 +68,98 @@ class Socket(msgspec.Struct, frozen=True):
 
 
 def find(host: str, port: int, *, proc: Path = PROC) -> Listener | None:
-    """The process that listens on `port` of this machine; None where `host` is elsewhere or the process is hidden."""
-    if not sys.platform.startswith("linux") or not is_loopback(host):
+    """The llama-server that listens on `port` of this machine; None if it is elsewhere, hidden, or another program."""
+    found = holder(host, port, proc=proc)
+    return found if found is not None and is_server(found.command, found.program) else None
+
+
+def holder(host: str, port: int, *, proc: Path = PROC) -> Listener | None:
+    """The process that listens on `port` of this machine, whatever it is; None if `host` is elsewhere, or it hides."""
+    if not LINUX or not is_loopback(host):
         return None
     sockets = listening(port, proc=proc)
     pid = owner(sockets, processes(proc=proc), proc=proc) if sockets else None
     if pid is None and sockets:
         pid = by_command(sockets, port, proc=proc)
-    listener = describe(pid, proc=proc) if pid is not None else None
-    return None if listener is None or is_forwarder(listener.command) else listener
+    return describe(pid, proc=proc) if pid is not None else None
 
 
 def within(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
-    """The process that listens on `port` among `pid` and its descendants; None where it is none of them, or hidden."""
-    if not sys.platform.startswith("linux"):
+    """The llama-server that listens on `port` among `pid` and its descendants; None if none of them is seen to."""
+    if not LINUX:
         return None
     sockets = listening(port, proc=proc)
-    found = owner(sockets, family(pid, proc=proc), proc=proc) if sockets else None
-    return describe(found, proc=proc) if found is not None else None
+    pid_found = owner(sockets, family(pid, proc=proc), proc=proc) if sockets else None
+    found = describe(pid_found, proc=proc) if pid_found is not None else None
+    return found if found is not None and is_server(found.command, found.program) else None
+
+
+def launched(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
+    """What stands for the engine behind our child `pid` if nobody is seen to listen: the words that started it.
+
+    A llama-server in the child's family that was told this port; the client of a container, whose words after the image
+    are the engine's; else the child, of whose words none is known to be the engine's.
+    """
+    family_found = [found for each in family(pid, proc=proc) if (found := describe(each, proc=proc)) is not None]
+    for found in family_found:
+        if is_server(found.command, found.program) and port_of(found) == str(port):
+            return found
+    for found in family_found:
+        run = container_run(found.command)
+        if run is not None and (inside := contained(found, run)) is not None:
+            return inside
+    return stripped(family_found[0], port) if family_found else None
+
+
+def port_of(process: Listener) -> str:
+    """The port that a llama-server was told."""
+    named = [entry.partition("=")[2] for entry in process.environment if entry.startswith("LLAMA_ARG_PORT=")]
+    return option(process.command, "--port") or next(iter(named), USUAL_PORT)
+
+
+def stripped(child: Listener, port: int) -> Listener:
+    """A child of ours whose words are not the engine's; but for the port they are what tells it from another one."""
+    plain = re.compile(rf"(?<!\d){port}(?!\d)")
+    words = tuple(plain.sub("PORT", word) for word in (*child.launched, *child.command))
+    return msgspec.structs.replace(child, command=(), environment=(), folder="", launched=words)
+
+
+def contained(client: Listener, run: ContainerRun) -> Listener | None:
+    """The engine in a container, as the client's words tell; None if the container runs a program of its own choice."""
+    words = (*filter(None, [run.entrypoint]), *run.words)
+    behind = server_at(words, 0)
+    if not behind and words and not words[0].startswith("-"):
+        return None
+    environment, hidden = environment_of(client, run)
+    sources = [(str(Path(client.folder, one)) if one.startswith(".") else one, there) for one, there in run.volumes]
+    return msgspec.structs.replace(
+        client,
+        command=("llama-server", *words[behind:]),
+        environment=environment,
+        folder=run.folder,
+        hidden=hidden,
+        volumes=tuple(sources),
+        launched=(run.image,),
+    )
+
+
+def environment_of(client: Listener, run: ContainerRun) -> tuple[tuple[str, ...], bool]:
+    """The `LLAMA_…` variables that a container gets, and whether some of them cannot be seen."""
+    outside = dict(entry.partition("=")[::2] for entry in client.environment)
+    entries, hidden = list(run.environment), False
+    for name in run.environment_files:
+        try:
+            entries += Path(client.folder, name).read_text(errors="replace").splitlines()
+        except OSError:
+            hidden = True
+    pairs = {name: value if equals else outside.get(name, "") for name, equals, value in map(parts_of, entries)}
+    found = tuple(sorted(f"{name}={value}" for name, value in pairs.items() if name.startswith("LLAMA_")))
+    return found, hidden
+
+
+def parts_of(entry: str) -> tuple[str, str, str]:
+    """`NAME=value` or `NAME`, which is taken over from the client."""
+    return entry.partition("=")
 
 
 def family(pid: int, *, proc: Path = PROC) -> Iterator[int]:
@@ -105,15 +199,21 @@ def listening(port: int, *, proc: Path = PROC) -> list[Socket]:
 
 
 def owner(sockets: Sequence[Socket], pids: Iterable[int], *, proc: Path = PROC) -> int | None:
-    """Which of `pids` holds one of `sockets` open; of a parent and a child that share it, the youngest."""
+    """Which of `pids` holds one of `sockets` open; of a parent and a child that share it, the youngest.
+
+    None if strangers hold one each (one on IPv4, one on IPv6): then nobody knows which of them answers.
+    """
     wanted = {f"socket:[{each.inode}]" for each in sockets}
-    holders = [pid for pid in pids if any(link in wanted for link in open_files(pid, proc=proc))]
-    return max(holders, key=lambda pid: start_ticks(pid, proc=proc) or 0, default=None)
+    holders: dict[str, int] = {}
+    for pid in sorted(pids, key=lambda one: start_ticks(one, proc=proc) or 0):
+        holders |= dict.fromkeys(wanted.intersection(open_files(pid, proc=proc)), pid)
+    found = set(holders.values())
+    return found.pop() if len(found) == 1 else None
 
 
 def by_command(sockets: Sequence[Socket], port: int, *, proc: Path = PROC) -> int | None:
-    """The one process of the sockets' owner that was told `--port PORT`; None where there is none, or more than one."""
-    owners = {each.uid for each in sockets}
+    """The one llama-server of the sockets' owner and network that was told `--port PORT`; None if it is not one."""
+    owners, inodes = {each.uid for each in sockets}, {each.inode for each in sockets}
     found = []
     for pid in processes(proc=proc):
         try:
@@ -122,29 +222,64 @@ def by_command(sockets: Sequence[Socket], port: int, *, proc: Path = PROC) -> in
         except OSError:
             continue
         command = words(pid, "cmdline", proc=proc)
-        if option(command, "--port") == str(port) and "llama" in " ".join(command[:3]).lower():
+        if option(command, "--port") == str(port) and is_server(command) and shares_network(pid, port, inodes, proc):
             found.append(pid)
     return found[0] if len(found) == 1 else None
 
 
+def shares_network(pid: int, port: int, inodes: set[str], proc: Path) -> bool:
+    """Whether `pid` sees the same sockets on `port`: in a container of its own the same number is another port."""
+    return inodes <= {each.inode for each in listening(port, proc=proc / str(pid))}
+
+
 def describe(pid: int, *, proc: Path = PROC) -> Listener | None:
-    """What /proc tells about process `pid`; None when it is gone or hidden."""
+    """What the system tells about process `pid`; None when it is gone or hidden."""
+    if not LINUX:
+        return elsewhere(pid)
     ticks, command = start_ticks(pid, proc=proc), words(pid, "cmdline", proc=proc)
     booted = boot_time(proc=proc)
     if ticks is None or booted is None or not command:
         return None
+    environment = words(pid, "environ", proc=proc)
+    folder = link(proc / str(pid) / "cwd")
+    return Listener(
+        pid=pid,
+        ticks=ticks,
+        started=booted + ticks / os.sysconf("SC_CLK_TCK"),
+        command=command,
+        environment=tuple(sorted(each for each in environment if each.startswith("LLAMA_"))),
+        folder=folder,
+        program=link(proc / str(pid) / "exe"),
+        hidden=not folder,
+    )
+
+
+def elsewhere(pid: int) -> Listener | None:
+    """The same on systems without /proc, for our own children."""
     try:
-        folder = str((proc / str(pid) / "cwd").readlink())
+        process = psutil.Process(pid)
+        started, command, folder = process.create_time(), tuple(process.cmdline()), process.cwd()
+        environment = tuple(sorted(f"{name}={value}" for name, value in process.environ().items()))
+        program = process.exe()
+    except (psutil.Error, OSError):
+        return None
+    return Listener(
+        pid=pid,
+        ticks=round(started * 100),
+        started=started,
+        command=command,
+        environment=tuple(each for each in environment if each.startswith("LLAMA_")),
+        folder=folder,
+        program=program,
+    )
+
+
+def link(path: Path) -> str:
+    """Where a link of /proc leads; empty if we may not look."""
+    try:
+        return str(path.readlink())
     except OSError:
-        folder = ""
-    environment = tuple(sorted(each for each in words(pid, "environ", proc=proc) if each.startswith("LLAMA_")))
-    started = booted + ticks / os.sysconf("SC_CLK_TCK")
-    return Listener(pid=pid, ticks=ticks, started=started, command=command, environment=environment, folder=folder)
-
-
-def is_forwarder(command: Sequence[str]) -> bool:
-    """Whether this only forwards a port to a process elsewhere."""
-    return Path(command[0]).name.partition(":")[0] in FORWARDERS
+        return ""
 
 
 def processes(*, proc: Path = PROC) -> Iterator[int]:
@@ -206,15 +341,3 @@ def boot_time(*, proc: Path = PROC) -> float | None:
     except OSError:
         return None
     return next((float(line.split()[1]) for line in lines if line.startswith("btime ")), None)
-
-
-def option(command: Sequence[str], *names: str) -> str:
-    """The value that `command` gives one of the flags `names`, the last one; `--flag value` and `--flag=value`."""
-    found = ""
-    for place, word in enumerate(command):
-        name, equals, value = word.partition("=")
-        if name in names and equals:
-            found = value
-        elif word in names and place + 1 < len(command):
-            found = command[place + 1]
-    return found

@@ -61,9 +61,13 @@ class Llama:
 
     async def models(self) -> tuple[str, ...]:
         """The names that `GET /v1/models` lists."""
+        return tuple(str(card["id"]) for card in await self.cards())
+
+    async def cards(self) -> list[dict[str, Json]]:
+        """What `GET /v1/models` tells of each model that it names."""
         answer = decode("GET /v1/models", await self.good("GET", "/v1/models", limit=QUICK), dict[str, Json])
         data = answer.get("data")
-        return tuple(str(each["id"]) for each in data if "id" in each) if isinstance(data, list) else ()
+        return [each for each in data if isinstance(each, dict) and "id" in each] if isinstance(data, list) else []
 
     async def slots(self) -> list[SlotView]:
         """`GET /slots`, an answer that may be two seconds old (kv-rule 5)."""

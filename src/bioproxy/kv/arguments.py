@@ -1,9 +1,10 @@
 """What an engine's launch arguments mean for its KV cache.
 
-Two questions are answered here. Which arguments make two engines' caches incompatible? Every one that is not known to
+Three questions are answered here. Which arguments make two engines' caches incompatible? Every one that is not known to
 be harmless: a new flag of a later llama-server then costs a cold start, while a list of the harmful ones would one day
-cost wrong answers. And what do they make impossible (a draft model, sliding windows with `--swa-full`, idle slots that
-are cleared)? Names and defaults: llama-server README; behaviour: facts, 0.8 to 0.10 and 4.
+cost wrong answers. Which of them name files, whose content counts and not their name? Those that are known to, and any
+other whose value looks like a path. And what do they make impossible (a draft model, sliding windows with `--swa-full`,
+idle slots that are cleared)? Names and defaults: llama-server README; behaviour: facts, 0.8 to 0.10 and 4.
 
 Where the command line cannot be read, the operator may write the missing flags into `kv.fingerprint`; they count as if
 they stood on the command line.
@@ -19,7 +20,8 @@ from pathlib import PurePath
 
 import msgspec
 
-EMBEDDED = "bioproxy.engines.embedded"
+from bioproxy.engines.commands import MODULE
+
 PROGRAMS = ("bioproxy", "bioproxy.exe")  # whose verb `engine` is the embedded engine, too
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
@@ -32,7 +34,13 @@ SPELLINGS = {
     "--swa-checkpoints": "--ctx-checkpoints", "-a": "--alias", "--webui": "--ui", "--no-webui": "--no-ui",
 }  # fmt: skip
 
-FILES = ("--model", "--mmproj", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled")
+FILES = (
+    "--model", "--mmproj", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled", "--model-draft",
+    "--chat-template-file",
+)  # fmt: skip
+FETCHED = ("--hf-repo", "--model-url", "--mmproj-url", "--docker-repo")  # the server looks for the projector itself
+LISTS = ("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled")
+PATH = re.compile(r"(\.{0,2}/|~)\S*|[^\s{}=]+\.(gguf|bin|safetensors|jinja2?|txt|json|ya?ml|ini)", re.IGNORECASE)
 
 DRAFTS = ("--model-draft", "--hf-repo-draft", "--spec-type", "--draft-model")
 
@@ -87,13 +95,27 @@ class Arguments(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> tuple[tuple[str, str, str], ...]:
-        """(flag, path, scale) of everything that adds to the model: projector, LoRA, control vectors."""
-        found = []
+        """(flag, path, scale) of everything that adds to the model: projector, LoRA, control vectors, a template.
+
+        Of a list between commas each part is a file; an old server takes the scale as a word of its own.
+        """
+        found: list[tuple[str, str, str]] = []
         for flag in FILES[1:]:
             for value in self.flags.get(flag, ()):
-                path, colon, scale = value.rpartition(":") if flag.endswith("-scaled") else (value, "", "")
-                found.append((flag, path if colon else value, scale))
+                if flag.endswith("-scaled") and NUMBER.fullmatch(value) and found and found[-1][0] == flag:
+                    found[-1] = (*found[-1][:2], value)
+                    continue
+                for part in value.split(",") if flag in LISTS else (value,):
+                    path, colon, scale = part.rpartition(":") if flag.endswith("-scaled") else (part, "", "")
+                    found.append((flag, path, scale) if colon else (flag, part, ""))
         return tuple(found)
+
+    @property
+    def likely_files(self) -> tuple[tuple[str, str, bool], ...]:
+        """(flag, value, whether it looks like a path) of all other arguments that shape the cache."""
+        return tuple(
+            (name, value, PATH.fullmatch(value) is not None) for name, values in self.shaping for value in values
+        )
 
     @property
     def draft(self) -> bool:
@@ -150,13 +172,14 @@ def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = 
     """Read a command line (with its program) and `extra`, further flags as one text; positional words are passed over.
 
     `environment`: entries `LLAMA_ARG_…=value`, over which the command line wins. llama-server knows `--flag value`
-    only; `--flag=value` is read as well, for `extra` is written by people.
+    only; `--flag=value` is read as well, for `extra` is written by people. `--cache_type_k` is `--cache-type-k` to it.
     """
     flags: dict[str, tuple[str, ...]] = {}
     current = ""
     for word in (*flags_of(environment), *arguments_of(command), *split(extra)):
         if word.startswith("-") and not NUMBER.fullmatch(word):
             name, equals, value = word.partition("=")
+            name = name.replace("_", "-") if name.startswith("--") else name
             current = SPELLINGS.get(name, name)
             flags.setdefault(current, ())
             if equals:
@@ -174,7 +197,7 @@ def arguments_of(command: Sequence[str]) -> Iterable[str]:
 def behind_embedded(command: Sequence[str]) -> int:
     """The place behind `python -m bioproxy.engines.embedded` or `bioproxy engine`; 0 for any other program."""
     for place, word in enumerate(command):
-        if word == EMBEDDED or (word == "engine" and place and PurePath(command[place - 1]).name in PROGRAMS):
+        if word == MODULE or (word == "engine" and place and PurePath(command[place - 1]).name in PROGRAMS):
             return place + 1
     return 0
 

@@ -5,25 +5,34 @@ belongs to a fingerprint: what the model *is* (digests of its files' content, so
 every launch argument that may shape the cache, the chat template. The server's build is no part of it: an upgrade is
 probed (builds.py) instead of throwing everything away.
 
-A model file can be overwritten while the engine still runs the old one. Then its digest would describe a model that
-nobody runs. So a file that is younger than the engine's process gives no fingerprint at all, and before each save the
-files are compared again.
+What cannot be seen is not passed over: another file of that name would bring another model's cache back. If an engine
+was told a file that we cannot read (or that may be another one in its view: seen.py), it has no fingerprint, and the
+reason says what would mend that. The operator may vouch for it: `kv.fingerprint` is a text that he changes whenever
+such a file changes. Of an engine whose command line is not visible at all we take what it tells (model path, figures
+of the weights, chat template), and `kv.fingerprint` for the rest; adapters that it tells of must be vouched for.
+
+A file can be overwritten while the engine still runs the old one. Then its digest would describe a model that nobody
+runs. So a file that is younger than the engine's process gives no fingerprint, and before each save the files are
+compared again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from bioproxy.engines import gguf
+from bioproxy.engines.listener import is_loopback
 from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.seen import seen
 from bioproxy.errors import BioproxyError
-from bioproxy.kv.arguments import Arguments, parse
-from bioproxy.kv.identities import Identities, Traits
+from bioproxy.kv.arguments import FETCHED, Arguments, parse
+from bioproxy.kv.identities import Identities, Stamp, Traits, stamp_of
 
 Identify = Callable[[str], str]
 CLOCK_SLACK = 1.0  # seconds: process start times are only known to some hundredths, file times may be coarse
@@ -49,11 +58,11 @@ class Watched(msgspec.Struct):
 
     path: str
     identity: str
-    stamp: gguf.Stamp
+    stamp: Stamp
 
 
 class Unreadable(BioproxyError):
-    """A file of the model cannot be identified; the message says why."""
+    """A file that shapes the cache cannot be identified; the message says why, and what would mend it."""
 
     code = "model_unreadable"
 
@@ -64,77 +73,120 @@ def fingerprint(facts: EngineFacts, *, extra: str, known: Identities | None = No
     Of files that `known` knows it reads nothing. `extra` is `kv.fingerprint`: flags, or any text that tells two engines
     apart.
     """
-    arguments = parse(facts.command, extra, facts.environment)
-    parts: list[object] = ["bioproxy fingerprint 1", arguments.shaping, extra, facts.chat_template, facts.media]
-    visible = ["chat template"]
-    hidden: list[str] = []
     known = known or Identities()
-    watch = Watch(known)
-    described = Fingerprint(build=facts.build, arguments=arguments)
-    if facts.adapters:  # may have been changed since the launch
-        parts.append(facts.adapters)
-        visible.append("LoRA scales")
-    if facts.command or extra:
-        visible.append("launch arguments")
-    if not facts.command:
-        hidden.append("launch arguments (LoRA, cache types; write those that matter into kv.fingerprint)")
+    parts = Parts(facts, parse(facts.command, extra, facts.environment), extra, Watch(known))
+    described = Fingerprint(build=facts.build, arguments=parts.arguments)
     try:
-        parts += watch_files(watch, facts, arguments, visible, hidden)
+        values = ["bioproxy fingerprint 1", parts.arguments.shaping, extra, facts.chat_template, facts.media, *parts]
     except Unreadable as error:
-        return msgspec.structs.replace(described, reason=error.message), watch
-    return (
-        msgspec.structs.replace(
-            described,
-            value=hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16],
-            visible=tuple(visible),
-            hidden=tuple(hidden),
-            traits=known.traits(watch.files[0].path) if "model file" in visible else Traits(),
-        ),
-        watch,
+        return msgspec.structs.replace(described, reason=error.message), parts.watch
+    found = msgspec.structs.replace(
+        described,
+        value=hashlib.sha256(msgspec.json.encode(values)).hexdigest()[:16],
+        visible=tuple(parts.visible),
+        hidden=tuple(parts.hidden),
+        traits=known.traits(parts.watch.files[0].path) if "model file" in parts.visible else Traits(),
     )
+    return found, parts.watch
 
 
-def watch_files(
-    watch: Watch, facts: EngineFacts, arguments: Arguments, visible: list[str], hidden: list[str]
-) -> Iterable[object]:
-    """Identify the model and what is added to it. Where its file cannot be read, what the engine tells must do."""
-    parts: list[object] = []
-    if facts.model_path and (path := seen(facts.model_path, facts.pid)):
-        parts.append(watch.add(path, started=facts.started))
-        visible.append("model file")
-    else:
-        told = (facts.model_path, facts.alias, facts.context, facts.slots)
-        parts.append(told)
-        visible.append("model path, context and slots as the engine tells them")
-        hidden.append(f"model file ({facts.model_path or 'unknown'} cannot be read here)")
-    for flag, path, scale in arguments.files:
-        if file := seen(path, facts.pid):
-            parts.append((flag, watch.add(file, started=facts.started), scale))
-            visible.append(f"{flag} {Path(path).name}")
-        else:
-            parts.append((flag, path, scale))
-            hidden.append(f"{flag} {path} (cannot be read here)")
-    return parts
+class Parts:
+    """The parts of an engine's fingerprint that are no argument by themselves; iterating looks at each file."""
 
+    def __init__(self, facts: EngineFacts, arguments: Arguments, extra: str, watch: Watch) -> None:
+        self.facts = facts
+        self.arguments = arguments
+        self.extra = extra
+        self.watch = watch
+        self.visible = ["chat template"]
+        self.hidden: list[str] = []
 
-def seen(path: str, pid: int | None) -> str:
-    """The file that the engine's process sees under `path`; empty where we cannot see it.
+    def __iter__(self) -> Iterator[object]:
+        """The parts of the fingerprint, in an order that stays. Raises Unreadable."""
+        facts = self.facts
+        if facts.adapters:  # may have been changed since the launch
+            self.visible.append("LoRA scales")
+            yield facts.adapters
+        if facts.command or self.extra:
+            self.visible.append("launch arguments")
+        if facts.launched:
+            yield facts.launched
+        yield from self.model()
+        for flag, path, scale in self.arguments.files:
+            yield self.file(flag, path, scale)
+        yield from self.likely_files()
+        yield from self.adapters()
+        yield from self.projector()
 
-    In a container another file may have the same name: Linux shows a process's own view under /proc/<pid>/root.
-    """
-    inside = Path(f"/proc/{pid}/root")
-    try:
-        if pid and sys.platform == "linux" and inside.exists():
-            own = inside / path.lstrip("/")
-            if not own.is_file():
-                return ""
-            return path if Path(path).exists() and own.samefile(path) else str(own)
-    except OSError:  # another user's process: what we see under this name is all that there is to see
-        pass
-    try:
-        return path if Path(path).is_file() else ""
-    except OSError:
-        return ""
+    def model(self) -> Iterator[object]:
+        """The weights. Of an engine whose command line is hidden, what it tells counts before what we find here."""
+        facts = self.facts
+        path = seen(facts.model_path, facts)
+        if not facts.command:
+            self.hidden.append("launch arguments (LoRA, cache types; write those that matter into kv.fingerprint)")
+        if facts.hidden:
+            self.hidden.append("environment (LLAMA_… variables; write those that matter into kv.fingerprint)")
+        if facts.command and not path:
+            self.vouched("--model", facts.model_path or "(not told)")
+        elif not path:
+            self.hidden.append(f"model file ({facts.model_path or 'unknown'} cannot be read here)")
+        if not path or not facts.command or facts.hidden:
+            self.visible.append("model path, context and slots as the engine tells them")
+            yield (facts.model_path, facts.alias, facts.context, facts.slots, *facts.described)
+        if path and (facts.command or is_loopback(urlsplit(facts.url).hostname or "")):
+            self.visible.append("model file")
+            yield self.watch.add(path, started=facts.started)
+
+    def file(self, flag: str, path: str, scale: str) -> object:
+        """A file that the engine was told: its content, else its name, if the operator vouches for it."""
+        found = seen(path, self.facts)
+        if found:
+            self.visible.append(f"{flag} {Path(path).name}")
+            return (flag, self.watch.add(found, started=self.facts.started), scale)
+        self.vouched(flag, path)
+        return (flag, path, scale)
+
+    def vouched(self, flag: str, path: str) -> None:
+        """A file cannot be read here: note it if `kv.fingerprint` is set, else raise Unreadable."""
+        if not self.extra:
+            raise Unreadable(
+                f"{flag} {path} cannot be read here, so another file of that name would go unnoticed and bring back "
+                "another model's cache: no snapshots. Let bioproxy read it (the full path; for a container its folder "
+                "as a volume), or set kv.fingerprint to a text that you change whenever the file changes"
+            )
+        self.hidden.append(f"{flag} {path} (cannot be read here; kv.fingerprint stands for it)")
+
+    def likely_files(self) -> Iterator[object]:
+        """Arguments of which nobody knows whether they name files: what is one counts with its content."""
+        for flag, value, looks in self.arguments.likely_files:
+            if seen(value, self.facts):
+                yield self.file(flag, value, "")
+            elif looks:
+                self.vouched(flag, value)
+
+    def adapters(self) -> Iterator[object]:
+        """Adapters that the engine tells of, and that are in none of the arguments."""
+        facts, told = self.facts, self.facts.adapter_files
+        named = {path for _, path, _ in self.arguments.files}
+        if facts.command:
+            yield from (self.file("adapter", path, "") for path in told or () if path not in named)
+        elif facts.adapters or told is None:
+            self.vouched("adapter", ", ".join(told or ()) or "(the engine does not tell which there are)")
+            yield told
+
+    def projector(self) -> Iterator[object]:
+        """The multimodal projector that the server has fetched by itself: it lies beside the model."""
+        if not (self.facts.media and self.arguments.has(*FETCHED)) or self.arguments.has("--mmproj"):
+            return
+        model = seen(self.facts.model_path, self.facts)
+        try:
+            found = sorted(Path(model).parent.glob("*mmproj*.gguf")) if model else []
+        except OSError:
+            found = []
+        if not found:
+            self.vouched("projector", "(not found beside the model)")
+        for path in found:
+            yield ("projector", self.watch.add(str(path), started=self.facts.started))
 
 
 class Watch:
@@ -147,28 +199,28 @@ class Watch:
     def add(self, path: str, *, started: float | None) -> str:
         """Identify `path` and watch it. Raises Unreadable, also for a file that is younger than the process."""
         try:
-            stamp = gguf.stamp(path)
+            stamp = stamp_of(path)
             if started is not None and youngest(path) > started + CLOCK_SLACK:
                 raise Unreadable(
-                    f"the model file {path} is younger than the engine that runs it, so nobody knows which model that "
-                    "is; restart the engine"
+                    f"{path} is younger than the engine that runs it, so nobody knows which model that is; restart the "
+                    "engine"
                 )
             identity = self.identify(path)
+            if stamp_of(path) != stamp:
+                raise Unreadable(f"{path} is being written to, so nobody knows which model that is; restart the engine")
         except (BioproxyError, OSError) as error:
             if isinstance(error, Unreadable):
                 raise
-            raise Unreadable(f"cannot read the model file {path}: {error}") from error
+            raise Unreadable(f"cannot read {path}, which the engine runs: {error}") from error
         self.files.append(Watched(path, identity, stamp))
         return identity
 
     def changed(self) -> str:
         """Why the files are not what the engine was started with; empty while they are. One stat per part."""
         for file in self.files:
-            if not gguf.changed(file.path, file.stamp):
-                continue
             try:
-                stamp = gguf.stamp(file.path)
-                if self.identify(file.path) != file.identity:
+                stamp = stamp_of(file.path)
+                if stamp != file.stamp and self.identify(file.path) != file.identity:
                     return f"{file.path} was overwritten while the engine runs what it held before; restart the engine"
             except (BioproxyError, OSError) as error:
                 return f"{file.path} is gone while the engine runs it: {error}"
@@ -177,6 +229,10 @@ class Watch:
 
 
 def youngest(path: str) -> float:
-    """When a part of the model was last written or put there (unix time): `cp -p` and `mv` keep mtime, not ctime."""
-    status = [part.stat() for part in gguf.parts(path)]
+    """When a part of the model was last written or put there (unix time): `cp -p` and `mv` keep mtime, not ctime.
+
+    A link counts as well as what it leads to: it may have been turned to another model.
+    """
+    parts = gguf.parts(path)
+    status = [*map(os.stat, parts), *map(os.lstat, parts)]
     return max(max(one.st_mtime, one.st_ctime) for one in status)

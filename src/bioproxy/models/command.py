@@ -21,27 +21,23 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from posixpath import basename, normpath
+from posixpath import basename
 
 import msgspec
 
+from bioproxy.engines.commands import INTERPRETER, here, is_container, option, server_at, volumes
+
 FLAG = "--slot-save-path"
 VARIABLE = "LLAMA_ARG_SLOT_SAVE_PATH"
-SERVER = re.compile(r"llama-server([-_.]\S*)?")
-DATA = re.compile(r".*\.(log|gguf|bin|txt|json|ya?ml|jinja2?|conf|cfg|ini|toml|sock|pid|md|service)", re.IGNORECASE)
-MODULE = "bioproxy.engines.embedded"
-TWO_WORDS = frozenset({("llama", "serve"), ("bioproxy", "engine")})
 WRAPPERS = frozenset({
     "env", "taskset", "nice", "ionice", "nohup", "numactl", "stdbuf", "time", "timeout", "setsid", "chrt", "sudo",
     "doas", "systemd-run", "prlimit", "exec", "unbuffer",
 })  # fmt: skip
-INTERPRETER = re.compile(r"python[\d.]*")
 PASSED = re.compile(r"-.*|\w+=.*|[\d.,:x-]+[smhd]?")  # options, variables, numbers: what stands before what is wrapped
 MENTION = frozenset({"echo", "printf", "cat", "tail", "ls", "rm", "which", "type", "pkill", "killall", "pgrep", "ssh"})
 KEYWORDS = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{"})
 SCRIPT = re.compile(r"""(?P<end>[;&|()\n]+)|(?P<word>(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s;&|()"'\\])+)|.""", re.DOTALL)
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
-CONTAINERS = frozenset({"docker", "podman", "nerdctl"})
 CONTINUED = re.compile(r"\\\r?\n")
 
 
@@ -130,18 +126,6 @@ def wraps(word: str) -> bool:
     return basename(word) in WRAPPERS or INTERPRETER.fullmatch(basename(word)) is not None
 
 
-def server_at(words: Sequence[str], place: int) -> int:
-    """The index behind a llama-server's name that begins at `place`; 0 where none does."""
-    if place >= len(words):
-        return 0
-    name, following = basename(words[place]), words[place + 1] if place + 1 < len(words) else ""
-    if SERVER.fullmatch(name) and not DATA.fullmatch(name):
-        return place + 1
-    if (name, following) in TWO_WORDS:
-        return place + 2
-    return place + 1 if words[place] == MODULE and words[place - 1] == "-m" else 0
-
-
 def place_in(script: str) -> int | None:
     """Where in a shell's script the arguments of a llama-server begin; None where none is run."""
     words: list[str] = []
@@ -179,52 +163,8 @@ def script_at(words: Sequence[str]) -> int | None:
     return None
 
 
-def is_container(words: Sequence[str]) -> bool:
-    """Whether the command runs a container."""
-    at = next((index for index, word in enumerate(words) if basename(word) in CONTAINERS), None)
-    return at is not None and "run" in words[at + 1 : at + 4]
-
-
 def shared_folder(words: Sequence[str]) -> Folders:
     """The slot folder of a container, if a volume shows it to us."""
     engine = option(words, FLAG)
-    if not engine:
-        return Folders()
-    inside = normpath(engine)
-    for source, target in volumes(words):
-        root = normpath(target)
-        if source.startswith("/") and (inside == root or inside.startswith(root.rstrip("/") + "/")):
-            return Folders(normpath(source + inside[len(root) :]), engine)
-    return Folders()
-
-
-def option(words: Sequence[str], flag: str) -> str:
-    """The value of `flag`, behind it or behind its `=`."""
-    for index, word in enumerate(words):
-        if word == flag and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(f"{flag}="):
-            return word[len(flag) + 1 :]
-    return ""
-
-
-def volumes(words: Sequence[str]) -> list[tuple[str, str]]:
-    """The folders that a container shares with us: (here, there), from `-v`, `--volume` and `--mount type=bind`.
-
-    Without those that it may only read.
-    """
-    found = []
-    for index, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        given = value if equals else (words[index + 1] if index + 1 < len(words) else "")
-        if name in {"-v", "--volume"} and ":" in given:
-            source, target, *options = given.split(":")
-            if "ro" not in ",".join(options).split(","):
-                found.append((source, target))
-        elif name == "--mount":
-            parts = dict(part.partition("=")[::2] for part in given.split(","))
-            source = parts.get("source") or parts.get("src") or ""
-            target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
-            if parts.get("type") == "bind" and source and target and not {"readonly", "ro"} & parts.keys():
-                found.append((source, target))
-    return found
+    ours = here(engine, volumes(words)) if engine else ""
+    return Folders(ours, engine) if ours else Folders()

@@ -27,6 +27,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.config.masking import masked_text, secrets_in
+from bioproxy.engines.commands import is_container
 from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
 from bioproxy.errors import EngineUnavailable, ModelFailed
 from bioproxy.models import command
@@ -201,7 +202,7 @@ class Unit:
     async def see_that_port_is_free(self) -> None:
         """ModelFailed where another program answers on the port that this one was given."""
         launch = self.launch
-        if not command.names_port(launch.words, launch.port) or command.is_container(launch.words):
+        if not command.names_port(launch.words, launch.port) or is_container(launch.words):
             return
         try:
             async with asyncio.timeout(1.0):

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from bioproxy import aio
-from bioproxy.models.command import CONTAINERS, split
+from bioproxy.engines.commands import CONTAINERS
+from bioproxy.models.command import split
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,121 @@
+"""Files as an engine's process sees them: which file is meant by a path in its arguments, and where we can read it.
+
+The same path may be another file there. A relative one starts at the process's own working folder; in a container all
+of them start at its own root; a link inside a container leads to a place inside it. So a path is followed in the
+process's view: Linux shows it under /proc/PID/root and /proc/PID/cwd, and the volumes of a container that we started
+show it too. Another user's process hides both, but not its mounts: where the same file system is mounted at the same
+place for it and for us, the same path is the same file.
+
+Whoever asks wants to know *which* file it is. Where that is not certain the answer is none, however likely a file of
+that name in our own view may be. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from posixpath import dirname, isabs, join
+
+from bioproxy.engines.commands import here
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.gguf import SPLIT
+
+PROC = Path("/proc")
+MOST_LINKS = 40
+
+Place = Callable[[str], str]  # from a path in the engine's view to the same place in ours; empty: it is not shown to us
+
+
+def seen(path: str, facts: EngineFacts, *, proc: Path = PROC) -> str:
+    """Where we can read what the engine calls `path`; empty where we cannot, or cannot be certain that it is the file.
+
+    A name that is part of a split model keeps its form, so that the other parts are found beside it.
+    """
+    if not path or not (isabs(path) or facts.folder or sys.platform == "win32"):
+        return ""
+    whole = os.path.join(facts.folder, path)  # noqa: PTH118 - it may be no path of ours
+    if facts.volumes is not None:
+        found = follow(whole, partial(here, shared=facts.volumes))
+    elif facts.pid is not None and sys.platform == "linux":
+        found = in_process(whole, facts.pid, proc)
+    else:
+        found = whole
+    try:
+        return found if found and Path(found).is_file() else ""
+    except OSError:
+        return ""
+
+
+def in_process(path: str, pid: int, proc: Path) -> str:
+    """What process `pid` sees under the absolute `path`, as a path of ours."""
+    root = proc / str(pid) / "root"
+    try:
+        root.stat()
+    except OSError:  # another user's process
+        return path if same_mounts(path, pid, proc) else ""
+    found = follow(path, lambda inside: str(root) + inside)
+    try:
+        return path if Path(path).exists() and Path(found).samefile(path) else found
+    except OSError:
+        return found
+
+
+def follow(path: str, place: Place) -> str:
+    """Follow the links of the absolute `path` in the view that `place` shows; empty where that leads out of it."""
+    done, rest, links = "/", path.split("/"), 0
+    while rest:
+        name = rest.pop(0)
+        if name in {"", ".", ".."}:
+            done = dirname(done) if name == ".." else done
+            continue
+        target = target_of(place(join(done, name)))
+        if not target or (not rest and SPLIT.match(name) and not isabs(target)):  # the system follows that one itself
+            done = join(done, name)
+            continue
+        links += 1
+        if links > MOST_LINKS or (not rest and SPLIT.match(name)):
+            return ""
+        done = "/" if isabs(target) else done
+        rest = [*target.split("/"), *rest]
+    return place(done)
+
+
+def target_of(path: str) -> str:
+    """Where a link leads; empty for what is none."""
+    try:
+        return str(Path(path).readlink()) if path else ""
+    except OSError:
+        return ""
+
+
+def same_mounts(path: str, pid: int, proc: Path) -> bool:
+    """Whether `pid` has the same file systems as we where `path` lies, by its name and by where its links lead."""
+    places = {path, os.path.realpath(path)}
+    ours, theirs = mounts(proc / "self"), mounts(proc / str(pid))
+    return bool(ours) and all(mount_of(one, ours) == mount_of(one, theirs) for one in places)
+
+
+def mounts(process: Path) -> dict[str, tuple[str, str]]:
+    """What is mounted in a process's view: mount point to (device, the folder of it that is shown). proc(5)."""
+    try:
+        lines = (process / "mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    fields = [line.split() for line in lines]
+    return {unescaped(each[4]): (each[2], unescaped(each[3])) for each in fields if len(each) > 4}
+
+
+def mount_of(path: str, mounted: dict[str, tuple[str, str]]) -> tuple[str, str, str] | None:
+    """Mount point, device and folder of what shows `path`."""
+    while path not in mounted and path != "/":
+        path = dirname(path)
+    return (path, *mounted[path]) if path in mounted else None
+
+
+def unescaped(text: str) -> str:
+    r"""A path as it is: blanks and the like stand in mountinfo as `\040`."""
+    head, *rest = text.split("\\")
+    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
