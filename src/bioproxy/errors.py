@@ -12,7 +12,7 @@
     ├── QueueTimeout              503 overloaded_error        retry_after is set
     ├── ModelFailed               500 model_failed            its process did not start, or was unloaded meanwhile
     ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
-    ├── EngineRefused             the engine's status         it answered an error to a request of ours
+    ├── EngineRefused             the engine's status         it answered an error
     └── EngineProtocolError       502 engine_protocol_error   it answered something that is no HTTP
 
 A class is a decision about what the client sees (`status`, `code`); the message says what, where and what to do.
@@ -22,9 +22,13 @@ How an error looks in the dialect of a call (OpenAI, Anthropic, llama.cpp) is `f
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import msgspec
+
+Json = Any
 
 
 class BioproxyError(Exception):
@@ -35,6 +39,7 @@ class BioproxyError(Exception):
 
     default_status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
+    fields: Mapping[str, Any] = MappingProxyType({})  # what else an engine's own error says
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -133,10 +138,16 @@ class EngineUnavailable(BioproxyError):
 
 
 class EngineRefused(BioproxyError):
-    """The engine answered a request of ours (not a client's) with an error; `status` is the engine's."""
+    """The engine answered with an error; `status` and `fields` are the engine's."""
 
     default_status = 502
     code = "engine_refused"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: int | None = None, fields: Json = None
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after)
+        self.fields = fields or {}
 
 
 class EngineProtocolError(BioproxyError):

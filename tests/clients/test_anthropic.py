@@ -121,6 +121,18 @@ async def test_pings_while_the_engine_is_silent(tmp_path: Path) -> None:
         assert final.usage.output_tokens == 3
 
 
+async def test_plain_json_after_the_stream_began(tmp_path: Path) -> None:
+    """The SDK's helper puts together what the engine sent whole."""
+    async with fake_line(tmp_path, stream_keepalive=5 * MS) as line, anthropic_client(line.app.proxy_port) as client:
+        await line.engine.faults(stuck=True, no_stream=True)
+        async with client.messages.stream(model="m", messages=HELLO, max_tokens=3) as stream:
+            await line.engine.faults(stuck=False)
+            said = "".join([piece async for piece in stream.text_stream])
+            final = await stream.get_final_message()
+        assert said
+        assert (final.stop_reason, final.usage.output_tokens) == ("max_tokens", 3)
+
+
 async def test_error_in_a_stream(tmp_path: Path) -> None:
     """The engine dies after some words: the SDK raises what the error event says."""
     async with fake_line(tmp_path, engine={"decode_rate": 100}) as line:

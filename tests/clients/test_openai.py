@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,57 @@ async def test_error_in_a_stream(tmp_path: Path) -> None:
         stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=9, stream=True)
         with pytest.raises(openai.APIError):
             [chunk async for chunk in stream]
+
+
+async def late_refusal(line: Line, client: openai.AsyncOpenAI, call: Coroutine[Any, Any, None]) -> openai.APIError:
+    """What the SDK raises if the engine refuses after the stream has begun, while another request ran."""
+    loop = asyncio.get_running_loop()
+    await line.engine.faults(stuck=True)
+    first = loop.create_task(say(client))
+    await until(lambda: line.app.gate.running == 1)
+    late = loop.create_task(call)
+    await until(lambda: any(one.responder and one.responder.started for one in line.app.proxy_server.connections))
+    await line.engine.faults(stuck=False)
+    with pytest.raises(openai.APIError) as caught:
+        await late
+    await first
+    return caught.value
+
+
+async def test_late_error_of_the_engine(tmp_path: Path) -> None:
+    """Its type and figures arrive, whichever API was called."""
+    async with (
+        fake_line(tmp_path, engine={"ctx_size": 64}, stream_keepalive=5 * MS) as line,
+        openai_client(line.app.proxy_port) as client,
+    ):
+        words: Json = "word " * 200
+
+        async def chat() -> None:
+            messages: Json = [{"role": "user", "content": words}]
+            stream = await client.chat.completions.create(model="m", messages=messages, max_tokens=2, stream=True)
+            assert [chunk async for chunk in stream]
+
+        async def respond() -> None:
+            async with client.responses.stream(model="m", input=words) as stream:
+                assert [event async for event in stream]
+
+        for call in (chat(), respond()):
+            error = await late_refusal(line, client, call)
+            assert "exceeds the available context size" in error.message
+            assert error.type == "exceed_context_size_error"
+            assert isinstance(error.body, dict)
+            assert error.body["n_ctx"] == 64
+
+
+async def test_plain_json_after_the_stream_began(tmp_path: Path) -> None:
+    """The SDK reads it as a stream of one chunk."""
+    async with fake_line(tmp_path, stream_keepalive=5 * MS) as line, openai_client(line.app.proxy_port) as client:
+        await line.engine.faults(stuck=True, no_stream=True)
+        stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=3, stream=True)
+        await line.engine.faults(stuck=False)
+        [chunk] = [chunk async for chunk in stream]
+        assert chunk.choices[0].delta.content
+        assert chunk.choices[0].finish_reason == "length"
 
 
 async def test_shutdown_is_told(tmp_path: Path) -> None:

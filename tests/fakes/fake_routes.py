@@ -243,6 +243,8 @@ class Routes:
             reply.error(400, message + ", try increasing it", "exceed_context_size_error", **numbers)
             return
         name = str(body.get("model") or self.props()["model_alias"])
+        if self.faults.no_stream:
+            body["stream"] = False
         shape = kind(body, model=name, build=self.props()["build_info"])
         task = self.core.post(
             "complete",
@@ -255,6 +257,8 @@ class Routes:
         reply.coding = self.faults.coding
         if stream is not None:
             task.sink, task.hears = stream.hear, stream.hears
+            if self.faults.early_head:
+                stream.begin()
         await self.wait(task, reply)
         if task.done.done():
             await self.end(task, reply, shape, stream)

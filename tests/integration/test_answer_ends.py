@@ -50,13 +50,15 @@ async def held(folder: Path, **faults: Json) -> AsyncIterator[tuple[FakeEngine, 
         await fake.faults(hold_end=False, coding="")
 
 
-async def leave(app: App, path: str, data: Json, last: bytes) -> None:
-    """Read a stream up to `last` and the empty line behind it, then go; returns when the program has noticed."""
+async def leave(app: App, path: str, data: Json, last: bytes) -> bytes:
+    """Read a stream up to `last` and the empty line behind it, then go; its head, when the program has noticed."""
     async with sent(app, path, data) as reader:
+        head = await reader.readuntil(b"\r\n\r\n")
         await reader.readuntil(last)
         if not last.endswith(b"\n\n"):
             await reader.readuntil(b"\n\n")
     await until(lambda: app.proxy_server.statistics().connections == 0)
+    return head
 
 
 async def ended(app: App, path: str) -> Record:
@@ -196,7 +198,8 @@ async def test_with_many_models(target: str, tmp_path: Path, monkeypatch: pytest
         peers = {"far": {"proxy": far.url, "models": ["x"]}}
         async with running_app(tmp_path, models={"own": own}, peers=peers) as app:
             path = MESSAGES if target.endswith(MESSAGES) else CHAT
-            await leave(app, target, {**request(path, stream=True), "model": "x"}, LAST[path])
+            head = await leave(app, target, {**request(path, stream=True), "model": "x"}, LAST[path])
+            assert head.lower().count(b"x-accel-buffering: no\r\n") == 1
             record = await ended(app, target)
             assert (record.outcome, record.status, record.model) == ("ok", 200, "own" if "own" in target else "x")
             assert (record.usage is not None and record.usage.output_tokens == 4) == record.metered

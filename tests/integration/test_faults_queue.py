@@ -74,7 +74,11 @@ async def test_a_wait_too_long_is_a_503(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "comment", "error"),
-    [(CHAT, ": ", "data: {"), (RESPONSES, ": ", "data: {"), (MESSAGES, "event: ping\n", "event: error\ndata: {")],
+    [
+        (CHAT, ": ", "data: {"),
+        (RESPONSES, ": ", "event: response.failed\ndata: {"),
+        (MESSAGES, "event: ping\n", "event: error\ndata: {"),
+    ],
 )
 async def test_a_stream_that_waits_is_kept_alive(path: str, comment: str, error: str, tmp_path: Path) -> None:
     """A 200 and a comment again and again; what fails then is an error event, and no [DONE] follows."""
@@ -87,7 +91,8 @@ async def test_a_stream_that_waits_is_kept_alive(path: str, comment: str, error:
         assert answer.text.count(comment) >= 3
         last = answer.text.rstrip().rsplit("\n\n", 1)[-1]
         assert last.startswith(error)
-        assert json.loads(last.partition("data: ")[2])["error"]["message"]
+        told = json.loads(last.partition("data: ")[2])
+        assert told.get("response", told)["error"]["message"]
         assert "[DONE]" not in answer.text
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bioproxy.activity import Usage
-from bioproxy.engines.usage import FOUND, LARGEST, NOTHING, error_message, read_usage
+from bioproxy.engines.refused import error_message
+from bioproxy.engines.usage import FOUND, LARGEST, NOTHING, read_usage
 from bioproxy.wire.coding import decoded
 
 TIMINGS = {

@@ -129,7 +129,7 @@ async def test_the_stream_begins_at_once_and_goes_on(rig: Rig) -> None:
     rig.loading.start()
     assert rig.client.sent.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
     assert rig.words() == "━━━━━\nloading model: m\n1 request is ahead, 0 s "
-    assert rig.loading.began
+    assert rig.exchange.opened
     assert rig.exchange.streaming
     await rig.client.until(b'"."', times=2)
     rig.standing = LOADING

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bioproxy.errors import BioproxyError, ModelBusy, NotFound, QueueFull, RequestError, Unauthorized
+from bioproxy.errors import BioproxyError, EngineRefused, ModelBusy, NotFound, QueueFull, RequestError, Unauthorized
 from bioproxy.front.swap_errors import answer, event, method_not_allowed, page_not_found
 
 CHAT = "/v1/chat/completions"
@@ -90,6 +90,22 @@ def test_an_error_in_a_stream_is_one_whole_event() -> None:
     assert sent.startswith(b"data: ")
     assert sent.endswith(b"\n\n")
     assert json.loads(sent[6:])["error"]["message"] == "broke"
+
+
+def test_an_engines_own_error_in_a_stream_is_not_ours() -> None:
+    """`src` is how scripts tell them apart."""
+    sent = event(EngineRefused("too long", status=400, fields={"type": "t", "n_ctx": 64}), path=CHAT)
+    assert json.loads(sent[6:]) == {
+        "error": {"message": "too long", "type": "t", "param": None, "code": "engine_refused", "n_ctx": 64}
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v/responses"])
+def test_a_responses_stream_fails_in_its_own_way(path: str) -> None:
+    """Codex and AI SDK know no other."""
+    sent = event(BioproxyError("broke"), path=path, tail=b'"sequence_number":6}\n\n')
+    assert sent.startswith(b'event: error\ndata: {"type":"error","sequence_number":7,')
+    assert b"\n\nevent: response.failed\n" in sent
 
 
 def test_what_nobody_serves() -> None:

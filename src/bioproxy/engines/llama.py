@@ -24,6 +24,7 @@ import msgspec
 
 from bioproxy.engines.facts import Capabilities, EngineFacts, Probe, Restored, Saved, SlotView
 from bioproxy.engines.pace import Look, Pace
+from bioproxy.engines.refused import error_words
 from bioproxy.engines.timings import Timings, read_timings
 from bioproxy.errors import EngineProtocolError, EngineRefused, EngineUnavailable
 from bioproxy.wire.upstream import Pool
@@ -210,16 +211,8 @@ async def deadline(what: str, seconds: float | None) -> AsyncIterator[None]:
 def check(what: str, status: int, body: bytes) -> None:
     """Raise EngineRefused with the engine's status and sentence unless `status` is a good one."""
     if not 200 <= status < 300:
-        raise EngineRefused(f"the engine answered {status} to {what}: {sentence_of(body)}", status=status)
-
-
-def sentence_of(body: bytes) -> str:
-    """The message of an error body, else its beginning."""
-    try:
-        error = msgspec.json.decode(body)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return body[:200].decode("utf-8", "replace") or "no body"
+        words = error_words(body) or body[:200].decode("utf-8", "replace") or "no body"
+        raise EngineRefused(f"the engine answered {status} to {what}: {words}", status=status)
 
 
 def decode(what: str, body: bytes, kind: type[T]) -> T:

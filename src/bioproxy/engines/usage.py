@@ -15,9 +15,7 @@ Pure, and never raises: what an engine sends must not cost the client its answer
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
-from http import HTTPStatus
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -40,10 +38,6 @@ COUNTERS = frozenset({
 })  # fmt: skip
 METRICS = frozenset({"time_to_first_token_ms", "mean_itl_ms", "speculative_decoding"})
 LARGEST = 1 << 53  # a count above that is nonsense, and would not fit into a database's integer
-LONGEST_ERROR = 500  # characters
-MOST_ERRORS = 8  # of a list, in one message
-OTHER_WORDS = ("detail", "msg", "errors", "response")
-WORDS = re.compile(rb'"(?:message|msg|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")')
 LONGEST_DECODED = 4 << 20  # bytes that 16 KiB may become
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -187,56 +181,3 @@ def count(value: Json) -> int:
 def speed(value: Json) -> float:
     """Tokens per second; -1 where none were given (llama-server writes null for what took no time)."""
     return -1.0 if isinstance(value, bool) or not isinstance(value, int | float) else number(value)
-
-
-def error_message(body: bytes, status: int, *, encoding: str = "") -> str:
-    """What went wrong, in the engine's words (500 characters at most), else the status and its name."""
-    if words := error_words(decoded(body, encoding, limit=LONGEST_DECODED) or b""):
-        return words
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"HTTP {status}"
-
-
-def error_words(body: bytes) -> str:
-    """What an engine's error says (500 characters at most); "" where it says nothing.
-
-    Engines write `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}`, `{"detail": …}` with a text or a list
-    (FastAPI, so vLLM), or plain text. A page for browsers is nobody's words.
-    """
-    try:
-        words = words_of(msgspec.json.decode(body))
-    except UNREADABLE:
-        words = words_in(body)
-    return shortened(words)
-
-
-def shortened(text: str) -> str:
-    """A text as the activity table keeps it."""
-    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
-
-
-def words_of(told: Json, names: tuple[str, ...] = ("error", "message", *OTHER_WORDS), *, depth: int = 4) -> str:
-    """The first text in what an engine says about an error; "" where there is none."""
-    if isinstance(told, str):
-        return told.strip()
-    if isinstance(told, list) and depth:
-        return "; ".join(filter(None, [words_of(one, depth=depth - 1) for one in told[:MOST_ERRORS]]))
-    if not isinstance(told, dict) or not depth:
-        return ""
-    inner = ("message", "error", *OTHER_WORDS)
-    text = next(filter(None, (words_of(told.get(name), inner, depth=depth - 1) for name in names)), "")
-    place = told.get("loc")  # FastAPI's: which field is wrong
-    return f"{'.'.join(map(str, place))}: {text}" if text and place and isinstance(place, list) else text
-
-
-def words_in(body: bytes) -> str:
-    """The same of a body that is no JSON, or the end of one."""
-    try:
-        if (found := WORDS.search(body)) is not None:
-            return str(msgspec.json.decode(found[1], strict=False)).strip()
-        text = " ".join(body.decode().split())
-    except UNREADABLE:
-        return ""
-    return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""

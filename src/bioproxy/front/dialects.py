@@ -1,4 +1,4 @@
-"""How an error, the wait before an answer, and the end of a stream look in the API that was called.
+"""How an error, the wait before an answer, and an answer's end look in the API that was called.
 
 Clients parse errors: an OpenAI SDK reads `error.code`, an Anthropic SDK `error.type` and retries on 529, llama.cpp's
 own web page reads a numeric code. The tables here are the only place that knows; everything else raises a
@@ -11,6 +11,8 @@ chunk of HTTP's. Every path knows every dialect's: `/upstream/…` and peers ser
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -18,9 +20,10 @@ import msgspec
 from bioproxy.errors import BioproxyError
 from bioproxy.wire import sse
 from bioproxy.wire.message import Headers
+from bioproxy.wire.relay import EVENTS, UNBUFFERED
 
 Json = Any
-Dialect = Literal["openai", "anthropic", "llama"]
+Dialect = Literal["openai", "responses", "anthropic", "llama"]
 Ending = Literal["", "whole", "failed"]
 
 DONE = b"[DONE]"  # after chats and completions
@@ -35,6 +38,14 @@ ENDINGS: dict[str, Ending] = {  # the types of last events
     "image_edit.completed": "whole",
     "error": "failed",
 }
+DELTAS = {  # Anthropic's blocks: the member that a stream sends bit by bit, and the type of a bit
+    "text": ("text", "text_delta"),
+    "thinking": ("thinking", "thinking_delta"),
+    "tool_use": ("input", "input_json_delta"),
+}
+CODES = {"exceed_context_size_error": "context_length_exceeded"}  # llama.cpp's type to the code that clients know
+TOLD = ("code", "message", "param")  # of a Responses error, at the top
+NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
 FIRST_TYPE = re.compile(rb'data:\s*\{\s*"type"\s*:\s*"([\w.]+)"')  # as the first member
 LAST_TYPE = re.compile(rb'"type"\s*:\s*"([\w.]+)"\s*(?:,\s*"\w+"\s*:\s*[\w.-]+\s*)?\}$')  # or as the last (but one)
 STOPPED = re.compile(rb'"stop"\s*:\s*true')  # llama.cpp's own; within a string its quotes would be escaped
@@ -65,22 +76,31 @@ LLAMA = {
 
 
 def dialect_of(path: str) -> Dialect:
-    """Which API a path belongs to: `/v1/messages…` is Anthropic's, other `/v1/…` OpenAI's, the rest llama.cpp's."""
-    if path.startswith("/v1/messages"):
+    """Which API a path belongs to: `/v1/messages…` is Anthropic's, other `/v1/…` OpenAI's, the rest llama.cpp's.
+
+    OpenAI has two, with streams of different shapes. `/v/…` is `/v1/…` for engines whose base path is another one.
+    """
+    usual = f"/v1{path[2:]}" if path.startswith("/v/") else path
+    if usual.startswith("/v1/messages"):
         return "anthropic"
-    return "openai" if path.startswith(("/v1/", "/chat/")) else "llama"
+    if usual.startswith(("/v1/responses", "/responses")):
+        return "responses"
+    return "openai" if usual.startswith(("/v1/", "/chat/")) else "llama"
 
 
 def error_json(error: BioproxyError, dialect: Dialect, *, request_id: str = "") -> bytes:
     """The error as a JSON object in the shape that `dialect`'s clients parse."""
     if dialect == "anthropic":
         kind = ANTHROPIC.get(error.status, "api_error")
-        body = {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
-        return msgspec.json.encode(body)
+        inner = {"type": kind, "message": error.message, **error.fields}
+        return msgspec.json.encode({"type": "error", "error": inner, "request_id": request_id})
+    return msgspec.json.encode({"error": error_members(error, error.status if dialect == "llama" else error.code)})
+
+
+def error_members(error: BioproxyError, code: int | str) -> dict[str, Json]:
+    """What stands in OpenAI's and llama.cpp's `error`; what an engine said itself has precedence."""
     kind = LLAMA.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
-    code: int | str = error.status if dialect == "llama" else error.code
-    inner = {"message": error.message, "type": kind, "param": None, "code": code}
-    return msgspec.json.encode({"error": inner})
+    return {"message": error.message, "type": kind, "param": None, "code": code, **error.fields}
 
 
 def error_headers(error: BioproxyError) -> Headers:
@@ -98,15 +118,105 @@ def error_answer(error: BioproxyError, path: str) -> tuple[Headers, bytes]:
     return error_headers(error), error_json(error, dialect_of(path))
 
 
-def error_event(error: BioproxyError, dialect: Dialect, *, request_id: str = "") -> bytes:
-    """The error as the last event of a stream that has begun: no status can be sent any more, and no [DONE] follows."""
+def error_event(error: BioproxyError, dialect: Dialect, *, request_id: str = "", tail: bytes = b"") -> bytes:
+    """The error as the end of a stream that has begun: no status can be sent any more, and no [DONE] follows.
+
+    `tail`: the stream's last bytes; events of a Responses stream are numbered.
+    """
+    if dialect == "responses":
+        return responses_failure(error, number=next_number(tail))
     body = error_json(error, dialect, request_id=request_id)
-    return b"event: error\ndata: " + body + b"\n\n" if dialect == "anthropic" else b"data: " + body + b"\n\n"
+    return event_of("error", body) if dialect == "anthropic" else event_of("", body)
+
+
+def responses_failure(error: BioproxyError, *, number: int) -> bytes:
+    """An error in a Responses stream, told twice, as OpenAI's own API does.
+
+    SDKs raise at `error` (its members stand at the top by the reference, under `error` on the wire), and Codex knows
+    `response.failed` alone. Code and type are texts there: AI SDK takes nothing else.
+    """
+    members = error_members(error, error.code)
+    kind = str(members["type"])
+    code = members["code"] if isinstance(members["code"], str) else kind
+    members |= {"type": kind, "code": CODES.get(kind, code)}
+    first = {"type": "error", "sequence_number": number, **{name: members[name] for name in TOLD}, "error": members}
+    response = {
+        "id": f"resp_error_{number}", "object": "response", "created_at": int(time.time()), "status": "failed",
+        "error": members, "incomplete_details": None, "model": "", "output": [], "parallel_tool_calls": False,
+        "tool_choice": "auto", "tools": [], "usage": None,
+    }  # fmt: skip
+    second = {"type": "response.failed", "sequence_number": number + 1, "response": response}
+    return b"".join(event_of(str(one["type"]), msgspec.json.encode(one)) for one in (first, second))
+
+
+def next_number(tail: bytes) -> int:
+    """The number of the next event, after those in the last bytes of a Responses stream."""
+    found = NUMBER.findall(tail)
+    return int(found[-1]) + 1 if found else 0
+
+
+def event_of(name: str, data: bytes) -> bytes:
+    """One event of a stream; `name` may be empty."""
+    return (b"event: " + name.encode() + b"\n" if name else b"") + b"data: " + data + b"\n\n"
 
 
 def keepalive(dialect: Dialect) -> bytes:
     """What a waiting stream is sent: Anthropic's clients know `ping` events, all others skip SSE comment lines."""
     return b'event: ping\ndata: {"type": "ping"}\n\n' if dialect == "anthropic" else b": bioproxy keeps this open\n\n"
+
+
+def streamed(body: bytes, dialect: Dialect) -> bytes:
+    """A whole answer as a stream, for a client that asked for one and whose stream has begun; b"" if it is no answer.
+
+    An engine that cannot stream answers so. What it sent stands in one event, with what a stream's reader looks for
+    beside it, and the dialect's own end follows.
+    """
+    try:
+        line = msgspec.json.format(body, indent=-1)
+        answer = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        if ending_of(b"data: " + line) == "failed":
+            return b""
+        if dialect == "anthropic":
+            return b"".join(event_of(str(one["type"]), msgspec.json.encode(one)) for one in messages_of(answer))
+        if dialect == "openai":
+            return event_of("", msgspec.json.encode(chunk_of(answer))) + event_of("", DONE)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+    if dialect == "llama":
+        return event_of("", line)
+    last = {"type": "response.completed", "sequence_number": 0, "response": msgspec.Raw(line)}
+    return event_of("response.completed", msgspec.json.encode(last))
+
+
+def chunk_of(answer: dict[str, msgspec.Raw]) -> dict[str, Json]:
+    """A chat completion with what a chunk has besides; any other answer as it is."""
+    if "choices" not in answer:
+        return answer
+    choices = msgspec.json.decode(answer["choices"], type=list[dict[str, msgspec.Raw]])
+    chats = [choice for choice in choices if "message" in choice]
+    for choice in chats:
+        choice.setdefault("delta", choice["message"])
+    return {**answer, "choices": choices} | ({"object": "chat.completion.chunk"} if chats else {})
+
+
+def messages_of(answer: dict[str, msgspec.Raw]) -> Iterator[dict[str, Json]]:
+    """The events of a message of Anthropic's: what it is, each block at once, how it ended."""
+    blocks = msgspec.json.decode(answer.get("content", b"[]"), type=list[dict[str, Json]])
+    usage = answer.get("usage", msgspec.Raw(b"{}"))
+    yield {"type": "message_start", "message": {**answer, "content": [], "stop_reason": None, "stop_sequence": None}}
+    for index, block in enumerate(blocks):
+        name, kind = DELTAS.get(str(block.get("type")), ("", ""))
+        said = block.get(name)
+        empty = {**block, name: "" if isinstance(said, str) else {}} if name else block
+        yield {"type": "content_block_start", "index": index, "content_block": empty}
+        if name:
+            text = said if isinstance(said, str) else msgspec.json.encode(said).decode()
+            part = "partial_json" if name == "input" else name
+            yield {"type": "content_block_delta", "index": index, "delta": {"type": kind, part: text}}
+        yield {"type": "content_block_stop", "index": index}
+    ended = {name: answer.get(name, msgspec.Raw(b"null")) for name in ("stop_reason", "stop_sequence")}
+    yield {"type": "message_delta", "delta": ended, "usage": usage}
+    yield {"type": "message_stop"}
 
 
 class LastEvent(msgspec.Struct):
@@ -155,7 +265,7 @@ def ending_of(event: bytes) -> Ending:
 
 
 STREAM_HEADERS: Headers = [
-    (b"Content-Type", b"text/event-stream"),
+    (b"Content-Type", EVENTS),
     (b"Cache-Control", b"no-cache"),
-    (b"X-Accel-Buffering", b"no"),
+    UNBUFFERED,
 ]

@@ -13,18 +13,26 @@ import time
 import msgspec
 
 from bioproxy.activity import Capture, Outcome, Record
-from bioproxy.engines.usage import error_message, error_words, read_usage
+from bioproxy.engines.refused import error_message, error_words
+from bioproxy.engines.usage import read_usage
 from bioproxy.errors import BioproxyError
 from bioproxy.front import dialects, swap_errors
-from bioproxy.front.dialects import Dialect, Ending, dialect_of, error_event, error_headers, error_json
+from bioproxy.front.dialects import (
+    STREAM_HEADERS,
+    Dialect,
+    Ending,
+    dialect_of,
+    error_event,
+    error_headers,
+    error_json,
+)
 from bioproxy.front.routes import Route
 from bioproxy.keys import Principal
 from bioproxy.wire import sse
 from bioproxy.wire.coding import unpacker
 from bioproxy.wire.message import Headers, Request, Responder
-from bioproxy.wire.relay import Tail
+from bioproxy.wire.relay import EVENTS, Tail
 
-EVENTS = b"text/event-stream"
 MAX_ID = 128
 LONGEST_JSON = 1 << 20  # bytes of a JSON answer that are kept: to tell whether one in chunks is whole, and of errors
 MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thousand records are kept
@@ -42,8 +50,8 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "dialect", "envelope", "fields", "id", "principal", "record", "reply", "request", "responder", "route",
-        "streaming", "tail", "target", "task",
+        "body", "dialect", "envelope", "fields", "id", "opened", "principal", "record", "reply", "request", "responder",
+        "route", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -60,6 +68,7 @@ class Exchange:
         self.tail = Tail()
         self.reply: Headers = []  # the headers of the engine's answer
         self.fields: dict[bytes, bytes] = {}  # the same: lower-case name to first value
+        self.opened = False  # the stream's head is ours, not the engine's
         self.streaming = False  # the answer is, or will be, an event stream: faults become events
         self.record = Record(
             id=self.id,
@@ -90,26 +99,46 @@ class Exchange:
         responder = self.responder
         if not responder.started:
             responder.send(error.status, *self.error_answer(error))
-        elif self.streaming:
-            torn = self.tail.total > 0 and not self.tail.last().endswith(b"\n\n")
-            event = self.error_event(error)
-            responder.write(b"\n\n" + event if torn else event)
+        elif self.streaming and self.plain():
+            tail = self.tail.last()
+            event = self.error_event(error, tail)
+            responder.write(b"\n\n" + event if tail and not tail.endswith(sse.EVENT_ENDS) else event)
             responder.finish()
         else:
             responder.abort()
+
+    def plain(self) -> bool:
+        """Whether an event of ours can stand in the stream: not where the engine compressed it, or told its length."""
+        return not self.responder.bounded and (self.opened or not self.coded)
+
+    @property
+    def coded(self) -> bool:
+        """Whether the engine compressed its answer."""
+        return self.replied(b"content-encoding").strip().lower() not in {"", "identity"}
+
+    def open_stream(self) -> None:
+        """Begin an event stream before the engine does, if that has not happened yet; faults are events from here."""
+        if not self.responder.started:
+            self.responder.start(200, STREAM_HEADERS, length=None)
+            self.opened = True
 
     def error_answer(self, error: BioproxyError) -> tuple[Headers, bytes]:
         """Headers and body of an error before the first byte."""
         if self.envelope:
             accept = self.request.header(b"accept")
-            return swap_errors.answer(error, path=self.request.path, accept=accept, request_id=self.id)
+            return swap_errors.answer(error, path=self.asked_path, accept=accept, request_id=self.id)
         return error_headers(error), error_json(error, self.dialect, request_id=self.id)
 
-    def error_event(self, error: BioproxyError) -> bytes:
-        """An error as the last event of a stream."""
+    def error_event(self, error: BioproxyError, tail: bytes) -> bytes:
+        """An error as the end of a stream whose last bytes are `tail`."""
         if self.envelope:
-            return swap_errors.event(error, path=self.request.path, request_id=self.id)
-        return error_event(error, self.dialect, request_id=self.id)
+            return swap_errors.event(error, path=self.asked_path, request_id=self.id, tail=tail)
+        return error_event(error, self.dialect, request_id=self.id, tail=tail)
+
+    @property
+    def asked_path(self) -> str:
+        """The path that tells the dialect: the engine's, where the client names the engine by the path as well."""
+        return self.record.req_path or self.request.path
 
     def close(self) -> Record:
         """Fill in what is known only at the end."""
@@ -123,6 +152,9 @@ class Exchange:
             record.error = error_words(sse.field(event, b"data") or b"") or "the engine's stream ended with an error"
         if record.metered:
             self.meter(record)
+        if record.outcome == "ok" and record.status >= 400:
+            record.outcome = "engine_error" if record.status >= 500 else "client_error"
+            record.error = record.error or self.refused()
         if self.tail.first is not None and record.first_byte is None:
             record.first_byte = self.tail.first - self.request.arrived
         return record
@@ -131,17 +163,25 @@ class Exchange:
         """What the activity table wants to know besides."""
         record.content_type = self.replied(b"content-type") or "application/json"
         tail = self.tail.last() if self.tail.total else b""
-        encoding = "" if self.tail.unpack else self.replied(b"content-encoding")
         if record.status == 200:
             record.usage = read_usage(
                 content_type=record.content_type,
                 path=record.req_path or record.path,
                 head=self.tail.opening,
                 tail=tail,
-                encoding=encoding,
+                encoding=self.unread,
             )
         elif not record.error:
-            record.error = error_message(tail, record.status, encoding=encoding)
+            record.error = self.refused()
+
+    @property
+    def unread(self) -> str:
+        """The coding of the answer's last bytes; "" if they are plain."""
+        return "" if self.tail.unpack else self.replied(b"content-encoding")
+
+    def refused(self) -> str:
+        """What went wrong, in the engine's own words."""
+        return error_message(self.tail.last(), self.record.status, encoding=self.unread)
 
     def replied(self, name: bytes) -> str:
         """The value of a header of the engine's answer; "" where it has none."""

@@ -19,10 +19,10 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-import msgspec
-
 from bioproxy.engines.llama import Timings, read_timings
-from bioproxy.errors import EngineUnavailable, QueueTimeout, RequestError
+from bioproxy.engines.refused import refusal
+from bioproxy.errors import EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
+from bioproxy.front.dialects import streamed
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
@@ -35,13 +35,15 @@ from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.expand import Expanded, expand
+from bioproxy.wire.coding import decoded
 from bioproxy.wire.message import Headers
-from bioproxy.wire.relay import relay
+from bioproxy.wire.relay import EVENTS, relay
 from bioproxy.wire.upstream import Response
 
 LOADING = 3  # answers "loading" in a row, after which a client is told to come back later
 MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
 NO_REUSE = re.compile(rb'"cache_prompt"\s*:\s*false')
+LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
@@ -76,7 +78,7 @@ class Inference:
         self.engine = engine
         self.seat = seat
         self.expanded = expanded
-        self.headers = headers
+        self.headers = plain(headers) if expanded.stream else headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
         self.response: Response | None = None
@@ -201,49 +203,64 @@ class Inference:
 
     async def answer(self, response: Response) -> bool:
         """Relay the engine's answer; False when it says that it is still loading."""
-        exchange = self.exchange
-        events = (response.header(b"content-type") or b"").startswith(b"text/event-stream")
-        if response.status == 503 or (exchange.responder.started and not (events and response.status == 200)):
-            return self.refused(response, await response.read())
+        exchange, started = self.exchange, self.exchange.responder.started
+        events = (response.header(b"content-type") or b"").lower().startswith(EVENTS)
+        if response.status == 503 or (started and not (events and response.status == 200)):
+            return self.whole(response, await response.read())
         exchange.answered(response.status, response.headers, response.fields)
         exchange.streaming = events
-        if not events:
-            self.keepalive.stop()
+        if started and exchange.coded:
+            raise EngineProtocolError("the engine compresses its stream, though it was asked not to")
+        if not events or exchange.coded or response.length is not None:
+            self.keepalive.stop()  # a comment cannot stand in there
         await relay(
             response,
             exchange.responder,
             headers=self.timing_headers(),
             drop=CORS_OF_ENGINE,
             tail=exchange.tail,
-            started=exchange.responder.started,
+            started=started,
             ended=exchange.ended,
         )
         return True
 
-    def refused(self, response: Response, body: bytes) -> bool:
-        """An answer that was read whole: wait on where it says "loading", else pass it on as it still can be."""
+    def whole(self, response: Response, body: bytes) -> bool:
+        """An answer that was read whole: wait on if it says "loading", else pass it on as it still can be."""
+        exchange = self.exchange
         if response.status == 503 and b"oading" in body:
             # its owner closes the gate, and opens it when it has met the engine anew: a gate that we close ourselves
             # would stay closed where the engine is ready again at the very next look
             self.engine.attachment.lose("loading", "it answered a request with 503, loading its model")
             self.engine.attachment.suspect("it answered 503, loading")
             return False
-        self.exchange.answered(response.status, response.headers, response.fields)
-        if self.exchange.responder.started:
-            message = error_text(body) or f"the engine answered {response.status}"
-            self.exchange.fail(EngineUnavailable(message, status=response.status), "engine_error")
+        exchange.answered(response.status, response.headers, response.fields)
+        if not exchange.responder.started:
+            exchange.tail.add(body)
+            exchange.responder.send(response.status, end_to_end(response.headers), body)
         else:
-            self.exchange.responder.send(response.status, end_to_end(response.headers), body)
+            self.into_stream(
+                response.status, decoded(body, exchange.replied(b"content-encoding"), limit=LONGEST_WHOLE) or b""
+            )
         return True
+
+    def into_stream(self, status: int, body: bytes) -> None:
+        """What should have had a status or a form of its own, as the end of a stream that has begun."""
+        exchange = self.exchange
+        events = streamed(body, exchange.dialect) if status == 200 else b""
+        if not events:
+            exchange.fail(refusal(body, status), "client_error" if 400 <= status < 500 else "engine_error")
+            return
+        exchange.tail.add(body)
+        exchange.responder.write(events)
+        exchange.responder.finish()
 
     def timing_headers(self) -> Headers:
         """`Server-Timing` (W3C): where the time before the first byte went, in milliseconds."""
         record = self.exchange.record
         parts = b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f"
         first = self.exchange.since_arrival() * 1e3
-        more: Headers = [(b"X-Accel-Buffering", b"no")] if self.exchange.streaming else []
         timing = parts % (record.queue * 1e3, record.restore * 1e3, first) + self.seat.timing()
-        return [*more, (b"Server-Timing", timing)]
+        return [(b"Server-Timing", timing)]
 
     def settle(self, prepared: Prepared, *, complete: bool) -> None:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
@@ -256,6 +273,12 @@ class Inference:
         exchange.record.cache = cache_word(prepared.status, timings)
         good = complete and exchange.record.status == 200 and not (exchange.streaming and exchange.ending() == "failed")
         self.engine.keeper.served(self.want, prepared, timings, complete=good)
+
+
+def plain(headers: Headers) -> Headers:
+    """The headers of a request for a stream: not compressed, for what we say meanwhile goes into the same stream."""
+    kept = [pair for pair in headers if pair[0].lower() != b"accept-encoding"]
+    return [*kept, (b"Accept-Encoding", b"identity")] if len(kept) < len(headers) else headers
 
 
 def nothing() -> None:
@@ -291,15 +314,6 @@ def cache_word(status: str, timings: Timings | None) -> Literal["", "hit", "rest
         return "restored"
     prompt = timings.cached + (timings.evaluated or 0)
     return "hit" if prompt and timings.cached >= math.floor(HIT * prompt) else "miss"
-
-
-def error_text(body: bytes) -> str:
-    """The message of an engine's JSON error, or the start of whatever it sent."""
-    try:
-        parsed = msgspec.json.decode(body)
-        return str(parsed["error"]["message"])
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")
 
 
 async def infer(

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 
-from bioproxy.front.dialects import STREAM_HEADERS, keepalive
+from bioproxy.front.dialects import keepalive
 from bioproxy.front.exchange import Exchange
 
 
 class Keepalive:
-    """One timer for one exchange; `began` tells that the head is out already."""
+    """One timer for one exchange."""
 
-    __slots__ = ("began", "exchange", "period", "timer")
+    __slots__ = ("exchange", "period", "timer")
 
     def __init__(self, exchange: Exchange, period: float) -> None:
         self.exchange = exchange
         self.period = period
-        self.began = False
         self.timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -41,8 +40,6 @@ class Keepalive:
         if exchange.tail.first is not None:
             self.timer = None
             return
-        if not exchange.responder.started:
-            exchange.responder.start(200, STREAM_HEADERS, length=None)
-            self.began = True
+        exchange.open_stream()
         exchange.responder.write(keepalive(exchange.dialect))
         self.timer = asyncio.get_running_loop().call_later(self.period, self.tick)

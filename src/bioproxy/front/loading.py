@@ -29,7 +29,7 @@ from typing import Literal
 
 import msgspec
 
-from bioproxy.front.dialects import STREAM_HEADERS, Dialect, keepalive
+from bioproxy.front.dialects import Dialect, keepalive
 from bioproxy.front.exchange import Exchange
 
 Phase = Literal["queued", "making room", "loading"]
@@ -104,9 +104,9 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Loading:
-    """One timer for one exchange. `began` tells that the head is out already; `look` where the request stands now."""
+    """One timer for one exchange; `look` tells where the request stands now."""
 
-    __slots__ = ("began", "chunk", "exchange", "look", "period", "said", "started", "timer")
+    __slots__ = ("chunk", "exchange", "look", "period", "said", "started", "timer")
 
     def __init__(self, exchange: Exchange, *, model: str, look: Callable[[], Standing], period: float = PERIOD) -> None:
         self.exchange = exchange
@@ -114,16 +114,13 @@ class Loading:
         self.period = period
         self.chunk = Chunk(model, f"loading-{exchange.id}", int(time.time()))
         self.said = Said()
-        self.began = False
         self.started = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Send the head and the first words, and go on until `stop`; from here on faults are events."""
         self.started = asyncio.get_running_loop().time()
-        if not self.exchange.responder.started:
-            self.exchange.responder.start(200, STREAM_HEADERS, length=None)
-        self.began = True
+        self.exchange.open_stream()
         self.exchange.streaming = True
         self.say(opening(self.chunk.model))
         self.tick()

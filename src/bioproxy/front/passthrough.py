@@ -14,14 +14,14 @@ import msgspec
 
 from bioproxy.errors import Forbidden, RequestError
 from bioproxy.front.engine import Engine
-from bioproxy.front.exchange import EVENTS, Exchange
+from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.front.seat import Seat
 from bioproxy.front.turn import acquire
 from bioproxy.templates.bodies import open_body, refuse_unreadable, write_body
 from bioproxy.wire.message import Headers
-from bioproxy.wire.relay import relay, tunnel
+from bioproxy.wire.relay import EVENTS, relay, tunnel
 from bioproxy.wire.upstream import Response
 
 SLOT_FIELD = frozenset({"id_slot"})

@@ -27,7 +27,6 @@ from bioproxy.front import routes
 from bioproxy.front.access import Access
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.explain import explain
-from bioproxy.front.inference import error_text
 from bioproxy.front.routes import Route
 from bioproxy.wire.message import Headers, Request, Responder
 
@@ -106,9 +105,6 @@ class Front:
     def end(self, exchange: Exchange) -> None:
         """Publish the record, once."""
         record = exchange.close()
-        if record.outcome == "ok" and record.status >= 400:
-            record.outcome = "engine_error" if record.status >= 500 else "client_error"
-            record.error = record.error or error_text(exchange.tail.last())
         record.why = explain(record)
         self.bus.publish(RequestEnded(record=record, capture=exchange.capture()))
         self.dispatch.ended(exchange, self.access.address(exchange.request))

@@ -45,11 +45,6 @@ OTHER_OF_CLIENT = ("invalid_request_error", "invalid_request")
 OTHER_OF_SERVER = ("server_error", "internal_error")
 
 
-def is_anthropic(path: str) -> bool:
-    """Whether Anthropic's clients use this path."""
-    return path.startswith(("/v1/messages", "/v/messages"))
-
-
 def envelope(error: BioproxyError) -> bytes:
     """The error as llama-swap's JSON."""
     other = OTHER_OF_SERVER if error.status >= 500 else OTHER_OF_CLIENT
@@ -64,7 +59,7 @@ def answer(
     error: BioproxyError, *, path: str, accept: bytes | None = None, request_id: str = ""
 ) -> tuple[Headers, bytes]:
     """Headers and body of an error on `path`, in what `accept` (the header's value) prefers."""
-    if is_anthropic(path):
+    if dialects.dialect_of(path) == "anthropic":
         content, body = JSON, dialects.error_json(error, "anthropic", request_id=request_id)
     elif error.status != 429 and b"text/plain" in (accept or b""):
         content, body = TEXT, f"{SOURCE}: {error.message}".encode()
@@ -89,11 +84,15 @@ def further_headers(error: BioproxyError) -> Headers:
     return headers + CHALLENGES if error.status == 401 else headers
 
 
-def event(error: BioproxyError, *, path: str, request_id: str = "") -> bytes:
-    """The error as the last event of a stream that has begun."""
-    if is_anthropic(path):
-        return dialects.error_event(error, "anthropic", request_id=request_id)
-    return b"data: " + envelope(error) + b"\n\n"
+def event(error: BioproxyError, *, path: str, request_id: str = "", tail: bytes = b"") -> bytes:
+    """The error as the end of a stream that has begun; `tail`: its last bytes.
+
+    Where streams have a form of their own for it, it is that; and an error that is the engine's has not our `src`.
+    """
+    dialect = dialects.dialect_of(path)
+    if error.fields or dialect in {"anthropic", "responses"}:
+        return dialects.error_event(error, dialect, request_id=request_id, tail=tail)
+    return dialects.event_of("", envelope(error))
 
 
 def page_not_found() -> tuple[Headers, bytes]:

@@ -63,6 +63,7 @@ class EngineConnection(asyncio.Protocol):
         self.fed = 0
         if self.parser is None:
             self.parser = httptools.HttpResponseParser(self)
+            self.parser.set_dangerous_leniencies(lenient_chunked_length=True)  # `both_lengths` judges instead
         if len(body) > JOINED:
             self.transport.write(head)
             self.transport.write(body)
@@ -179,12 +180,20 @@ class EngineConnection(asyncio.Protocol):
             return
         response.seen = True
         coding = response.fields.get(b"transfer-encoding")
-        if coding is not None and coding.strip().lower() != b"chunked":
-            response.error = EngineProtocolError(f"the engine's answer has an unknown transfer coding: {coding!r}")
+        if coding is not None:
+            if coding.strip().lower() != b"chunked":
+                response.error = EngineProtocolError(f"the engine's answer has an unknown transfer coding: {coding!r}")
+            self.both_lengths(response)
         if response.headless:
             self.reusable = self.reusable and parser.should_keep_alive()
             self.parser = None  # this one waits for a body that will not come
             response.complete = True
+
+    def both_lengths(self, response: Response) -> None:
+        """Believe the chunks of an answer that tells a length as well, and not the connection (RFC 9112, 6.3)."""
+        if response.fields.pop(b"content-length", None) is not None:
+            response.headers = [pair for pair in response.headers if pair[0].lower() != b"content-length"]
+            self.reusable = False
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""

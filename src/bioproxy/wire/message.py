@@ -150,6 +150,11 @@ class Responder:
         """Whether the head is out, and a status can no longer be chosen."""
         return self.status != 0
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the head that is out tells how much follows, so that nothing can be added."""
+        return self.framing in {LENGTH, NO_BODY}
+
     def send(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a whole answer with its Content-Length."""
         head = self.head(status, headers, length=len(body))

@@ -27,6 +27,8 @@ from bioproxy.wire.tunnel import tunnel
 
 __all__ = ["Tail", "relay", "tunnel"]
 
+EVENTS = b"text/event-stream"
+UNBUFFERED = (b"X-Accel-Buffering", b"no")  # nginx and its like pass each byte on
 KEPT = 16 << 10  # bytes that a Tail gives back
 BEGINNING = 256  # bytes that it keeps of an event which began before them
 ENDING = 1.0  # seconds, see above
@@ -234,8 +236,11 @@ def first(flow: Flow, head: bytes, data: bytes, *, last: bool) -> None:
 
 
 def opening(response: Response, responder: Responder, headers: Headers, drop: tuple[bytes, ...]) -> bytes:
-    """The head that the client gets."""
+    """The head that the client gets. What is between us and it must not collect the events of a stream."""
     kept = end_to_end(response.headers)
+    if (response.header(b"content-type") or b"").lower().startswith(EVENTS):
+        drop = (*drop, UNBUFFERED[0].lower())
+        headers = [*headers, UNBUFFERED]
     if drop:
         kept = [pair for pair in kept if not pair[0].lower().startswith(drop)]
     if headers:

@@ -265,3 +265,19 @@ async def test_error_after_the_beginning_is_the_callers_to_tell() -> None:
             status, body = await wire.answer()
             assert (status, body.count(b"data: ")) == (200, 2)
             assert b"closed the connection before the end" in body
+
+
+@pytest.mark.parametrize("theirs", [b"", b"X-Accel-Buffering: no\r\n", b"x-accel-buffering: yes\r\n"])
+@pytest.mark.parametrize(("kind", "count"), [(b"Text/Event-Stream; charset=utf-8", 1), (b"application/json", 0)])
+async def test_nothing_in_between_may_collect_a_stream(theirs: bytes, kind: bytes, count: int) -> None:
+    """Every event stream says so, once; other answers say what the engine says."""
+
+    async def script(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: " + kind + b"\r\n" + theirs + b"Content-Length: 0\r\n\r\n")
+
+    async with proxying(script) as proxy, client(proxy.port) as wire:
+        await wire.send(get())
+        head = await wire.head()
+        assert head.count(b"X-Accel-Buffering: no\r\n") == (count or theirs.count(b"X-Accel-Buffering: no"))
+        assert head.lower().count(b"x-accel-buffering") == (count or bool(theirs))

@@ -116,7 +116,8 @@ async def test_framings(answer: bytes, body: bytes, step: int) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Le",
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: gzip\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nab",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -141,6 +142,29 @@ async def test_broken_answers(answer: bytes) -> None:
         with pytest.raises(EngineProtocolError, match="engine"):
             await (await ask(pool)).read()
         await until(lambda: not pool.statistics().open)
+
+
+LENGTH, CHUNKS = b"Content-Length: 5\r\n", b"Transfer-Encoding: Chunked\r\n"
+
+
+@pytest.mark.parametrize("both", [LENGTH + CHUNKS, CHUNKS + LENGTH, CHUNKS.lower() + b"content-length: 0\r\n"])
+async def test_an_answer_with_both_lengths(both: bytes) -> None:
+    """The chunks count, the length is not handed on, and the connection is not used again."""
+
+    async def script(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nA: b\r\n" + both + b"\r\n" + chunk(b"ab") + chunk(b"c") + b"0\r\n\r\n")
+        await wire.gone()
+
+    async with engine(script) as (played, pool):
+        for _ in range(2):
+            response = await ask(pool)
+            assert await response.read() == b"abc"
+            assert (response.length, [name.lower() for name, _ in response.headers]) == (
+                None,
+                [b"a", b"transfer-encoding"],
+            )
+        assert played.connections == 2
 
 
 async def test_bytes_behind_an_answer_spoil_the_connection() -> None:
