@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bioproxy.errors import EngineUnavailable
+from bioproxy.kv.policy import Speeds
 from fakes.fake_engine import FakeEngine
 from support.kv_rig import Rig, rig, text
 
@@ -231,9 +232,9 @@ async def test_what_was_learnt_outlives_a_restart_of_ours(tmp_path: Path) -> Non
         for number in range(4):
             await one.ask(text(300, f"n{number}"), store=False)
         learnt = one.keeper.speeds
+        assert learnt.prefill != Speeds().prefill
     async with started(tmp_path) as one:
         assert one.keeper.speeds.prefill == pytest.approx(learnt.prefill)
-        assert one.keeper.speeds.prefill < 0.002
 
 
 async def test_verify_tells_the_good_from_the_bad(tmp_path: Path) -> None:

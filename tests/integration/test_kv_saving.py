@@ -268,10 +268,14 @@ async def test_a_snapshot_larger_than_the_budget_is_not_written(
         assert await one.save_idle() == 1
 
 
-async def test_a_full_budget_is_not_cleared_for_something_worth_less(tmp_path: Path) -> None:
+async def test_a_full_budget_is_not_cleared_for_something_worth_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or two templates in a budget for one would throw each other out for ever."""
+    monkeypatch.setattr("bioproxy.kv.knowledge.ENOUGH", 1 << 30)  # nothing is measured
     async with started(tmp_path, disk_budget=60_000) as one:
         assert await one.warm(text(500, "one"), prefix="@one")
+        one.keeper.store.knowledge.learn(prefill=one.keeper.speeds.prefill / 2)  # a token is worth less than before
         assert not await one.warm(text(480, "two"), prefix="@two")
         assert [found.prefix for found in one.keeper.list()] == ["@one"]
         assert one.keeper.statistics().refused == {"budget": 1}

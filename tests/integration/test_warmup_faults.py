@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bioproxy.events import WarmupEnded, WarmupFailed, WarmupStarted, WarmupYielded
+from bioproxy.warmup import plan
 from fakes.fake_engine import FakeEngine
 from support.kv_rig import text
 from support.leaks import until
-from support.warm_rig import WarmRig, warm_rig
+from support.warm_rig import SHORT, warm_rig
 
 CODE = text(700, "code")
 SPEED = 4000  # tokens a second
@@ -29,20 +30,17 @@ async def unharmed(fake: FakeEngine) -> None:
 
 async def test_a_user_waits_for_one_chunk_at_most(tmp_path: Path) -> None:
     """Requests that arrive at any moment of a long warm-up start within a chunk's time."""
-    async with engine(tmp_path) as fake, warm_rig(fake, tmp_path, {"code": text(2000, "long")}) as warm:
-        waits: list[float] = []
-        loop = asyncio.get_running_loop()
-        await warm.until(WarmupStarted)
-        while not warm.parts.heard(WarmupEnded) and len(waits) < 6:
-            before = loop.time()
-            grant = await warm.parts.gate.acquire()
-            waits.append(loop.time() - before)
-            grant.release()
-            await until(lambda: warm.parts.gate.statistics().running["background"] or warm.parts.heard(WarmupEnded))
-        prompts = [len(one.json()["prompt"]) for one in await fake.requests("/completion")]
-        sizes = [after - before for before, after in zip([0, *prompts], prompts, strict=False) if after > before]
-        assert max(sizes) <= SPEED * 0.25
-        assert len(waits) > 1
+    config: Any = {"enabled": False, "chunk_seconds": SHORT}
+    async with engine(tmp_path) as fake, warm_rig(fake, tmp_path, {"code": CODE}, **config) as warm:
+        for tokens in (200, 400, 600):
+            warm.during(tokens, warm.user)
+        await warm.runner.warm("@code")
+        await warm.until(WarmupEnded)
+        sent = [one.json()["prompt"] for one in await fake.requests("/completion")]
+        users = [place for place, prompt in enumerate(sent) if str(prompt).startswith("user ")]
+        assert [len(sent[place - 1]) for place in users] == [256, 448, 640]
+        ends = [len(prompt) for prompt in sent if not isinstance(prompt, str)]
+        assert max(end - start for start, end in pairwise([0, *ends])) <= plan.FIRST_CHUNK
         await unharmed(fake)
 
 
@@ -91,19 +89,15 @@ async def test_a_hanging_engine_can_be_left(tmp_path: Path) -> None:
 
 async def test_without_a_ram_cache_a_displaced_warm_up_begins_in_short_chunks(tmp_path: Path) -> None:
     """`--cache-ram 0` is read from the engine's command line: no chunk after a user's request is a long one."""
-    async with engine(tmp_path, cache_ram=0) as fake, warm_rig(fake, tmp_path, {"code": CODE}) as warm:
-        await displace(warm)
+    config: Any = {"enabled": False, "chunk_seconds": SHORT}
+    async with engine(tmp_path, cache_ram=0) as fake, warm_rig(fake, tmp_path, {"code": CODE}, **config) as warm:
+        warm.during(500, warm.user)
+        await warm.runner.warm("@code")
         await warm.until(WarmupEnded)
         assert warm.runner.evaluator.remembers is False
         evaluated = [one["evaluated"] for one in await chunks(fake)]
-        assert max(evaluated) <= SPEED * 0.25
+        assert max(evaluated) <= plan.FIRST_CHUNK
         await unharmed(fake)
-
-
-async def displace(warm: WarmRig) -> None:
-    """A foreign request in the middle of the warm-up."""
-    await until(lambda: any(one.done > 500 for one in warm.runner.statistics().targets))
-    await warm.parts.ask(text(100, "foreign"))
 
 
 async def chunks(fake: FakeEngine) -> list[dict[str, int]]:
@@ -138,7 +132,8 @@ async def test_an_engine_that_renders_no_templates(tmp_path: Path) -> None:
 async def test_an_engine_that_does_not_tokenize_for_us(tmp_path: Path) -> None:
     """The common text is evaluated in chunks; a request finds it, and no snapshot is made of an inexact end."""
     missing = {"answer": "status", "status": 404, "paths": ["/tokenize"]}
-    async with engine(tmp_path, faults=missing) as fake, warm_rig(fake, tmp_path, {"code": CODE}) as warm:
+    texts = {"code": CODE}
+    async with engine(tmp_path, faults=missing) as fake, warm_rig(fake, tmp_path, texts, chunk_seconds=SHORT) as warm:
         await warm.until(WarmupEnded)
         assert warm.states() == {"@code": "warm"}
         assert len(await fake.requests("/completion")) > 2
@@ -182,14 +177,19 @@ async def test_a_full_disk_does_not_make_it_evaluate_for_ever(tmp_path: Path) ->
 
 async def test_a_change_in_the_middle_begins_anew(tmp_path: Path) -> None:
     """The old text is left between two chunks, and what both share is not evaluated again."""
-    long = text(3000, "long")
-    async with engine(tmp_path) as fake, warm_rig(fake, tmp_path, {"code": long}) as warm:
-        await until(lambda: any(one.done > 100 for one in warm.runner.statistics().targets))
-        warm.write("code", long[: len(long) // 10] + text(100, "changed"))
-        warm.runner.wake()
+    config: Any = {"enabled": False, "chunk_seconds": SHORT}
+    async with engine(tmp_path) as fake, warm_rig(fake, tmp_path, {"code": CODE}, **config) as warm:
+
+        async def change() -> None:
+            warm.write("code", CODE[: len(CODE) // 2] + text(100, "changed"))
+            await warm.runner.look()
+
+        warm.during(500, change)
+        await warm.runner.warm("@code")
         await warm.until(WarmupEnded)
         await warm.settled()
         (ended,) = warm.parts.heard(WarmupEnded)
+        assert ended.evaluated < 0.5 * ended.tokens
         assert warm.runner.statistics().targets[0].version == warm.catalogue.current("@code").version
         assert ended.tokens == warm.runner.statistics().targets[0].total
         assert not warm.parts.heard(WarmupYielded)

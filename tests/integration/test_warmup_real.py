@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from bioproxy.events import SnapshotRestored, SnapshotSaved, WarmupEnded, Warmup
 from bioproxy.prompt import Head
 from fakes.real_engine import RealEngine
 from support.kv_rig import text
-from support.leaks import until
-from support.warm_rig import warm_rig
+from support.warm_rig import LONG, SHORT, warm_rig
 
 pytestmark = [pytest.mark.real_engine]
 CODE = text(700, "code")
@@ -84,9 +82,12 @@ async def test_heads_are_warmed_as_clients_send_them(engine: RealEngine, tmp_pat
         assert timings.cached >= target.total
 
 
-async def test_a_change_at_sixty_percent_evaluates_the_rest_only(engine: RealEngine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk_seconds", [LONG])
+async def test_a_change_at_sixty_percent_evaluates_the_rest_only(
+    chunk_seconds: float, engine: RealEngine, tmp_path: Path
+) -> None:
     """What an older text shares with the new one is not evaluated again, even if a user displaced it."""
-    async with warm_rig(engine, tmp_path, {"code": CODE}) as warm:
+    async with warm_rig(engine, tmp_path, {"code": CODE}, chunk_seconds=chunk_seconds) as warm:
         await warm.until(WarmupEnded)
         await warm.settled()
         before = warm.runner.statistics().targets[0].total
@@ -103,17 +104,13 @@ async def test_a_change_at_sixty_percent_evaluates_the_rest_only(engine: RealEng
 
 async def test_users_go_first_and_nothing_is_evaluated_twice(engine: RealEngine, tmp_path: Path) -> None:
     """Requests in the middle of a warm-up are served within a chunk; the warm-up resumes where it was."""
-    async with warm_rig(engine, tmp_path, {"code": CODE}, chunk_seconds=0.01) as warm:
-
-        def reached(tokens: int) -> bool:
-            return any(one.done >= tokens or one.state == "saved" for one in warm.runner.statistics().targets)
-
+    async with warm_rig(engine, tmp_path, {"code": CODE}, enabled=False, chunk_seconds=SHORT) as warm:
         for tokens in (400, 800, 1200):
-            await until(partial(reached, tokens))
-            await warm.parts.ask(text(40, f"user {tokens}"))
+            warm.during(tokens, warm.user)
+        await warm.runner.warm("@code")
         await warm.until(WarmupEnded)
         ended, yielded = warm.parts.heard(WarmupEnded)[0], len(warm.parts.heard(WarmupYielded))
-        assert yielded >= 2
+        assert yielded == 3
         assert ended.evaluated <= ended.tokens + 8 * yielded
 
 

@@ -1,7 +1,7 @@
 """A keeper before a real or fake engine, asked as the front asks it: want, grant, prepare, completion, served.
 
 Prompts are rows of texts, one per piece; the engine gets them joined, so a common row of texts is a common beginning of
-tokens. Speeds and thresholds are set so that a few hundred tokens pay.
+tokens. Whatever is read faster than evaluated pays, be it a few tokens: how fast this machine is decides nothing.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ async def rig(
 
     `known`: what is believed of the engine instead of what it tells.
     """
-    values = {"min_seconds": 0.01, "min_free": 0, "directory": str(folder or ""), **config}
+    values = {"min_seconds": 0.0, "min_free": 0, "directory": str(folder or ""), **config}
     made = Rig(engine, msgspec.convert(values, Kv), known=known or {}, **(options or {}))
     try:
         await made.attach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.prefix import chat
 from bioproxy.warmup.runner import Runner
 from fakes.engine_process import EngineProcess
-from support.kv_rig import Rig, rig
+from support.kv_rig import Rig, rig, text
 from support.leaks import until
 from support.settings import settings
 
 BARE = Head()
+SHORT, LONG = 1e-9, 1e9  # `chunk_seconds` for chunks of 64 or 8192 tokens, however fast this machine is
 
 
 class WarmRig:
@@ -34,12 +35,14 @@ class WarmRig:
         self.parts = parts
         self.folder = folder
         self.heard = asyncio.Event()
+        self.users: list[asyncio.Task[object]] = []
+        self.planned = self.happened = 0  # what `during` was told, and what came of it
         parts.bus.subscribe(Event, lambda _event: self.heard.set())
-        for name, text in texts.items():
-            self.write(name, text)
+        for name, words in texts.items():
+            self.write(name, words)
         paths = {f"@{name}": str(folder / f"{name}.txt") for name in texts}
         warmup = {f"warmup__{name}": value for name, value in config.items()}
-        self.settings = settings(warmup_check_interval=1000.0, **{"warmup__settle": 0.0, **warmup})
+        self.settings = settings(warmup_check_interval=1000.0, **{"warmup__settle": 0.0, "warmup__chunk_seconds": LONG, **warmup})
         self.catalogue = Catalogue(paths, folder=str(folder), settings=self.settings, bus=parts.bus)
         self.catalogue.load()
         self.heads = Heads(str(folder / "state" / "heads"), settings=self.settings, max_age=1e6)
@@ -53,9 +56,9 @@ class WarmRig:
             bus=parts.bus,
         )
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, words: str) -> None:
         """Write a template; the message comes at its end."""
-        (self.folder / f"{name}.txt").write_text(text + "<{message}>")
+        (self.folder / f"{name}.txt").write_text(words + "<{message}>")
 
     async def attach(self) -> None:
         """The engine is ready: as app does it."""
@@ -70,6 +73,25 @@ class WarmRig:
         self.runner.gone()
         self.parts.llama.pace.forget()
         self.parts.llama.pace.next_at = 0.0  # the next process may be asked at once
+
+    def during(self, tokens: int, action: Callable[[], Awaitable[object]]) -> None:
+        """Let `action` happen while the warm-up's chunk runs that reaches `tokens`; what was named first, first."""
+        llama, prefill = self.parts.llama, self.parts.llama.prefill
+        turn, self.planned = self.planned, self.planned + 1
+
+        async def meanwhile(prompt: Sequence[int] | str, **more: Any) -> Timings:
+            timings = await prefill(prompt, **more)
+            if len(prompt) >= tokens and turn == self.happened:
+                self.happened += 1
+                await action()
+            return timings
+
+        llama.prefill = meanwhile  # type: ignore[method-assign, assignment]
+
+    async def user(self) -> None:
+        """A user's request arrives, and waits."""
+        self.users.append(aio.spawn(self.parts.ask(text(40, f"user {len(self.users)}")), name="user"))
+        await until(lambda: self.parts.gate.user_waiting)
 
     async def until(self, kind: type[Event], *, times: int = 1) -> None:
         """Wait until so many events of `kind` were published."""

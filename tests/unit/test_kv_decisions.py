@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
@@ -319,6 +320,17 @@ def test_a_template_and_an_empty_slot_are_nobodys() -> None:
     torn.clip(torn.end)
     asked = want("a", group="alice")
     assert [foreign(place, asked) for place in (template, empty, torn)] == [False, False, True]
+
+
+def test_a_warm_up_restores_whatever_is_read_faster_than_evaluated() -> None:
+    """Rule 15 alone: a request needs `kv.min_seconds` as well, but nobody waits for a warm-up."""
+    made = decisions(min_seconds=60.0)
+    older = stored(made, "a", "old", template=True, prefix="@code", version="0")
+    asked = want("a", "new", prefix="@code")
+    assert restored(made, asked, resident("foreign")) == ""
+    assert restored(made, replace(asked, background=True), resident("foreign")) == older.id
+    made.store.knowledge.speeds = Speeds(prefill=1e-7, restore=1e9, save=1e9, token_bytes=1000.0)
+    assert restored(made, replace(asked, background=True), resident("foreign")) == ""
 
 
 def test_a_template_is_kept_where_it_pays() -> None:

@@ -10,9 +10,11 @@ from bioproxy import aio
 from bioproxy.errors import EngineUnavailable
 from bioproxy.events import Bus, Event, WarmupStarted, WarmupYielded
 from bioproxy.gate.gate import Gate
+from bioproxy.kv.want import Want
 from bioproxy.prompt import Head
 from bioproxy.templates.expand import template_pieces
 from bioproxy.warmup.evaluate import Evaluator, Job, Outcome
+from bioproxy.warmup.plan import Pace
 from bioproxy.warmup.prefix import PromptPrefix
 from support.settings import settings
 from unit.warmup_standins import Memory, Slot, Texts, open_gate, until
@@ -40,13 +42,17 @@ class Shop:
         self.wanted = True
         self.users: list[asyncio.Task[None]] = []
 
+    def want(self, text: str) -> Want:
+        """The bare template with this text."""
+        pieces = template_pieces(Head(), Texts(code=text).current("@code"))
+        return self.keeper.want(pieces, group="", prefix="@code", version="1")
+
     def job(self, prompt: PromptPrefix | None = None, *, before: tuple[int, ...] = ()) -> Job:
-        texts = Texts(code="template")
-        pieces = template_pieces(Head(), texts.current("@code"))
         return Job(
             prefix="@code",
-            want=self.keeper.want(pieces, group="", prefix="@code", version="1"),
-            prompt=prompt or PromptPrefix(kind="tokens", tokens=TOKENS, length=LENGTH),
+            want=self.want("template"),
+            prompt=prompt or prompt_of(TOKENS),
+            older=self.want("older") if before else None,
             before=before,
             progress=lambda done, _evaluated: self.done.append(done),
             current=lambda: self.wanted,
@@ -70,6 +76,22 @@ class Shop:
         self.slot.before = lambda: self.user_now() if len(self.slot.prompts) == after else None
 
 
+def prompt_of(tokens: tuple[int, ...]) -> PromptPrefix:
+    """One whose tokens are known."""
+    return PromptPrefix(kind="tokens", tokens=tokens, length=len(tokens))
+
+
+def older_text(shared: int, *, own: int = 100) -> tuple[int, ...]:
+    """Tokens that are like TOKENS up to there, and as many of its own."""
+    return (*TOKENS[:shared], *range(10_000, 10_000 + own))
+
+
+def sizes_of(shop: Shop) -> list[int]:
+    """By how many tokens each prompt was longer than the one before."""
+    ends = [len(prompt) for prompt in shop.slot.prompts]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
 async def test_every_token_is_evaluated_once_and_saved() -> None:
     """A cold prompt prefix costs its tokens, and is on disk at the end."""
     shop = Shop(Slot())
@@ -83,10 +105,8 @@ async def test_chunks_take_at_most_their_seconds() -> None:
     """At 1000 tokens a second no chunk exceeds a quarter of a second, and all are beginnings of the prompt."""
     shop = Shop(Slot(speed=1000.0))
     await shop.run()
-    ends = [len(prompt) for prompt in shop.slot.prompts]
-    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    assert max(sizes) <= 250
-    assert shop.done == ends
+    assert max(sizes_of(shop)) <= 250
+    assert shop.done == [len(prompt) for prompt in shop.slot.prompts]
     assert all(prompt == list(TOKENS[: len(prompt)]) for prompt in shop.slot.prompts)
 
 
@@ -136,11 +156,80 @@ async def test_what_is_resident_is_not_evaluated_again() -> None:
 async def test_an_older_text_gives_back_what_it_shares() -> None:
     """A template that changed at 60 % evaluates the last 40 % only, to the token where its old tokens are known."""
     shop = Shop(Slot())
-    older = (*TOKENS[:1800], *range(10_000, 11_000))
+    older = older_text(1800)
     job = shop.job(before=older)
-    shop.keeper.restores[job.want.cuts[-1].digest] = list(older)
+    assert job.older is not None
+    shop.keeper.restores[job.want.cuts[-1].digest] = job.older, list(older)
     outcome = await shop.run(job)
     assert (outcome.status, outcome.evaluated) == ("saved", LENGTH - 1800)
+
+
+async def test_an_older_text_in_the_slot_gives_back_what_it_shares() -> None:
+    """The first chunk ends where the slot and the new text part, however far that is."""
+    shop = Shop(Slot())
+    older = older_text(1800)
+    job = shop.job(before=older)
+    assert job.older is not None
+    shop.slot.tokens, shop.keeper.resident, shop.keeper.beginning = list(older), job.older.cuts[-1].digest, 5
+    assert (await shop.run(job)).evaluated == LENGTH - 1800
+
+
+async def test_an_older_text_in_the_ram_cache_gives_back_what_it_shares() -> None:
+    """A user displaced it: the engine returns no more of it than the first chunk asks for, so that asks for all."""
+    shop = Shop(Slot(speed=1000.0))
+    shop.evaluator.pace = Pace(1000.0)
+    older = older_text(300)
+    shop.slot.tokens, shop.slot.kept = [-1] * LENGTH, [list(older)]
+    assert (await shop.run(shop.job(before=older))).evaluated == LENGTH - 300
+
+
+async def test_a_chunk_that_counts_on_the_ram_cache_in_vain_takes_two_at_most() -> None:
+    """The RAM cache may have dropped the older text long ago, and a user may come; the engine is not blamed for it."""
+    for shared in (300, 1800):
+        shop = Shop(Slot(speed=1000.0))
+        shop.evaluator.pace = Pace(1000.0)
+        assert (await shop.run(shop.job(before=older_text(shared)))).evaluated == LENGTH
+        assert max(sizes_of(shop)) <= 500
+        assert shop.evaluator.remembers
+
+
+async def test_another_prompt_behind_the_same_head_is_not_taken_for_the_older_text() -> None:
+    """The slot shares a few tokens with the new text: no chunk evaluates all that the older text would have shared."""
+    shop = Shop(Slot(speed=1000.0))
+    shop.slot.tokens, shop.keeper.beginning = [*TOKENS[:5], *FOREIGN], 5
+    await shop.run(shop.job(before=older_text(1800)))
+    assert max(sizes_of(shop)) <= 250
+
+
+async def test_a_text_that_replaces_one_under_way_goes_on_where_they_part() -> None:
+    """What was evaluated of a text that changed meanwhile is not lost."""
+    shop = Shop(Slot())
+
+    def change() -> None:
+        shop.wanted = len(shop.slot.prompts) < 8
+
+    shop.slot.before = change
+    assert (await shop.run(shop.job(prompt_of(older_text(900, own=1000))))).status == "dropped"
+    shop.slot.before, shop.wanted = lambda: None, True
+    done = len(shop.slot.tokens)
+    assert done > 900
+    assert (await shop.run()).evaluated == LENGTH - 900
+
+
+async def test_the_next_attempt_goes_on_where_the_last_one_failed() -> None:
+    """One broken answer costs no token that was evaluated before it."""
+    shop = Shop(Slot())
+
+    def refuse() -> None:
+        if len(shop.slot.prompts) == 8:
+            shop.slot.before = lambda: None
+            raise EngineUnavailable("not now")
+
+    shop.slot.before = refuse
+    with pytest.raises(EngineUnavailable):
+        await shop.run()
+    done = shop.slot.evaluated
+    assert (await shop.run()).evaluated == LENGTH - done
 
 
 async def test_a_user_in_the_last_chunk_does_not_wait_for_the_save_as_well() -> None:

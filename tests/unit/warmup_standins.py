@@ -11,6 +11,7 @@ from bioproxy.engines.timings import Timings
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv.chain import chain
 from bioproxy.kv.policy import Speeds
+from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.want import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.catalogue import Filled
@@ -88,7 +89,10 @@ class Memory:
         self.slot = slot
         self.saves = saves
         self.snapshots: dict[bytes, list[int]] = {}
-        self.restores: dict[bytes, list[int]] = {}  # what `prepare` shall bring back for a want
+        self.restores: dict[
+            bytes, tuple[Want, list[int]]
+        ] = {}  # what `prepare` shall bring back for a want: whose it is
+        self.beginning = 0  # tokens that `prepare` finds resident, of which nobody knows how many are equal
         self.resident: bytes = b""
         self.log: list[str] = []
 
@@ -106,13 +110,16 @@ class Memory:
 
     async def prepare(self, want: Want, grant: Grant) -> Prepared:
         self.log.append("prepare")
-        older = self.restores.get(want.cuts[-1].digest)
-        if older is None:
-            return Prepared()
+        if want.cuts[-1].digest not in self.restores:
+            return Prepared(status="resident" if self.beginning else "", expected=self.beginning)
+        older, tokens = self.restores[want.cuts[-1].digest]
         assert grant.try_exclusive()
-        self.slot.tokens = list(older)
+        self.slot.tokens = list(tokens)
         grant.share()
-        return Prepared(status="restored", expected=len(older))
+        snapshot = Snapshot(
+            id="1", fingerprint="", build="", cuts=older.cuts, tokens=len(tokens), prompt=len(tokens), size=1
+        )
+        return Prepared(status="restored", expected=len(tokens), snapshot=snapshot)
 
     def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
         self.log.append("served" if complete else "served in part")

@@ -136,11 +136,17 @@ class Decisions:
     # restoring
 
     def best(self, want: Want, position: int) -> Match | None:
-        """The snapshot that spares most, if its restore pays (rules 15 and 19); `position` cuts are resident."""
+        """The snapshot that spares most, if its restore pays (rules 15 and 19); `position` cuts are resident.
+
+        For a request `kv.min_seconds` is the least that it must spare: for less it is not worth touching the slot in a
+        user's way. A warm-up changes the slot in any case and no user waits for it, so whatever is read faster than
+        evaluated is read: the shorter it keeps the engine, the sooner a user gets it.
+        """
         if self.literal:
             return self.best_literal(want)
         resident = want.cuts[position - 1].digest if position else b""
         best, gain = None, 0.0
+        least = 0.0 if want.background else self.config.min_seconds
         group = want.group or self.everyone()  # a warm-up is nobody's request
         matches = self.store.index.matches(want.cuts, scope=self.store.scope, group=group, above=position)
         found = list(islice(matches, CANDIDATES))
@@ -149,7 +155,7 @@ class Decisions:
             if match.digest in whole and not match.exact:
                 continue  # one that ends there is sure to hold that much
             trust = self.trust(match, match.question(want.end)) if self.found_again(match, want) else 0.0
-            gained = trust and trust * self.gain(match, resident)
+            gained = trust and trust * self.gain(match, resident, least=least)
             if gained > gain:
                 best, gain = match, gained
         return best
@@ -182,12 +188,12 @@ class Decisions:
         offset = next((cut.offset for cut in want.cuts if cut.digest == match.digest), 0)
         return not self.several or offset > SIMILAR * want.size
 
-    def gain(self, match: Match, resident: bytes) -> float:
-        """Seconds that restoring `match` spares over what is resident; 0 where it does not pay."""
+    def gain(self, match: Match, resident: bytes, *, least: float) -> float:
+        """Seconds that restoring `match` spares over what is resident; 0 if that does not pay or is below `least`."""
         speeds = self.store.knowledge.speeds
         tokens = match.tokens - match.snapshot.tokens_at(resident)
         size = match.snapshot.size
-        if not policy.worth_restoring(tokens, size, speeds=speeds, min_seconds=self.config.min_seconds):
+        if not policy.worth_restoring(tokens, size, speeds=speeds, min_seconds=least):
             return 0.0
         return policy.restore_gain(tokens, size, speeds)
 
@@ -203,7 +209,8 @@ class Decisions:
         if last is None:
             return None
         match = Match(last, last.end, exact=True)
-        return match if self.trust(match, match.question(b"")) and self.gain(match, b"") > 0 else None
+        useful = self.trust(match, match.question(b"")) and self.gain(match, b"", least=self.config.min_seconds) > 0
+        return match if useful else None
 
     # saving
 

@@ -24,6 +24,7 @@ class Want(msgspec.Struct, frozen=True):
 
     `prefix` and `version` name the template of its last user message (empty: none); `store` is False where the client
     said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one.
+    `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why).
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -32,6 +33,7 @@ class Want(msgspec.Struct, frozen=True):
     prefix: str = ""
     version: str = ""
     store: bool = True
+    background: bool = False
 
     @property
     def end(self) -> bytes:

@@ -42,12 +42,13 @@ SLACK = 8  # tokens at the end of what was counted on that may be missing withou
 class Job(msgspec.Struct, kw_only=True):
     """One prompt prefix to evaluate. `progress` hears (done, evaluated); `current` says whether it is still wanted.
 
-    `before`: the prompt prefix of an earlier text of this template, to tell what a cache of it is worth.
+    `older` and `before`: an earlier text of this template and its prompt prefix, to tell what a cache of it is worth.
     """
 
     prefix: str
     want: Want
     prompt: PromptPrefix
+    older: Want | None = None
     before: tuple[int, ...] = ()
     progress: Callable[[int, int], None]
     current: Callable[[], bool]
@@ -82,11 +83,13 @@ class Evaluator:
         self.clock = clock
         self.pace = plan.Pace()
         self.remembers = True  # another request does not cost what was done: there is a RAM cache, or a slot for each
+        self.left: tuple[int, ...] = ()  # what a job evaluated that was dropped or failed: the next goes on from there
 
     def attached(self, *, remembers: bool) -> None:
         """A new engine process: nothing is measured yet."""
         self.pace = plan.Pace()
         self.remembers = remembers
+        self.left = ()
 
     async def run(self, job: Job) -> Outcome:
         """Evaluate and save; raises what the engine's client raises, after the grant was given back."""
@@ -97,6 +100,7 @@ class Stretch(msgspec.Struct):
     """What was evaluated since the keeper was last asked: several chunks that count as one request for it."""
 
     prepared: Prepared
+    resumed: int = 0  # tokens of an earlier stretch that the engine should have
     cached: int | None = None  # by the first chunk: tells what a restore was worth
     evaluated: int = 0
     prefill: float = 0.0
@@ -126,7 +130,7 @@ class Evaluation:
     def __init__(self, shop: Evaluator, job: Job) -> None:
         self.shop = shop
         self.job = job
-        self.done = 0  # tokens of the prompt that the engine should have
+        self.done = common(shop.left, job.prompt.tokens)  # tokens of the prompt that the engine should have
         self.evaluated = 0
         self.seconds = 0.0
         self.foreign = True  # somebody else used the engine since our last chunk
@@ -144,6 +148,7 @@ class Evaluation:
                     return self.outcome("dropped")
                 status = await self.granted(grant)
                 if status is not None:
+                    self.shop.left = ()
                     return self.outcome(status)
         finally:
             self.end_stretch()
@@ -184,21 +189,33 @@ class Evaluation:
         held = keeper.holds(job.want)
         if held and self.foreign:
             await self.keep_conversation(grant)
+        resident = job.older is not None and keeper.holds(job.older)
         prepared = await keeper.prepare(job.want, grant)
-        self.stretch = Stretch(prepared)
         length = job.prompt.length
-        done = plan.resume_at(done=self.done, foreign=True, remembers=self.shop.remembers)
-        self.done = length if held else min(length, max(done, self.expected(prepared)))
+        resumed = plan.resume_at(done=self.done, foreign=True, remembers=self.shop.remembers)
+        self.stretch = Stretch(prepared, resumed=resumed)
+        self.done = length if held else min(length, max(resumed, self.expected(prepared, resident=resident)))
         self.whole = self.whole and self.done == length
         self.foreign = False
         self.shop.bus.publish(WarmupStarted(prefix=job.prefix, tokens=length, done=self.done))
 
-    def expected(self, prepared: Prepared) -> int:
-        """How many tokens the engine should have: exact where we know what an earlier text of the template was."""
-        before, snapshot = self.job.before, prepared.snapshot
-        if prepared.expected and before and (snapshot is None or snapshot.tokens == len(before)):
-            return common(before, self.job.prompt.tokens)
-        return prepared.expected
+    def expected(self, prepared: Prepared, *, resident: bool) -> int:
+        """How many tokens to count on: exact if the engine has the template's older text, which was `resident` before.
+
+        If neither a slot nor a snapshot has that text, the engine's RAM cache may. It gives back what the next prompt
+        shares and drops the rest, so a first chunk that ended earlier would cut it off for good. The chunk reaches for
+        all of it, unless that would take too long should the RAM cache have lost it.
+        """
+        older, snapshot = self.job.older, prepared.snapshot
+        if older is None:
+            return prepared.expected
+        shared = common(self.job.before, self.job.prompt.tokens)
+        if snapshot is not None:
+            return shared if snapshot.end == older.cuts[-1].digest else prepared.expected
+        if resident and prepared.status == "resident":
+            return shared
+        near = self.shop.remembers and shared <= plan.reach(pace=self.shop.pace, seconds=self.shop.chunk_seconds)
+        return max(shared, prepared.expected) if near else prepared.expected
 
     async def keep_conversation(self, grant: Grant) -> None:
         """The slot holds a conversation that begins with our prompt prefix: its end is about to be cut off."""
@@ -224,13 +241,16 @@ class Evaluation:
         if self.stretch is not None:
             self.stretch.add(timings)
         self.done = end
+        self.shop.left = prompt.tokens[:end]
         self.job.progress(end, self.evaluated)
 
     def learn(self, cached: int | None) -> None:
         """See from `cached` tokens whether the engine still had what an earlier stretch left."""
-        came_back = self.stretch is not None and self.stretch.chunks == 0 and self.stretch.prepared.expected == 0
-        if came_back and cached is not None and cached < self.done - SLACK:
-            log.debug("%s: the engine had %d of %d tokens left", self.job.prefix, cached, self.done)
+        stretch = self.stretch
+        if stretch is None or stretch.chunks or stretch.prepared.expected or cached is None:
+            return
+        if cached < stretch.resumed - SLACK:
+            log.debug("%s: the engine had %d of %d tokens left", self.job.prefix, cached, stretch.resumed)
             self.shop.remembers = False
 
     def end_stretch(self, *, complete: bool = False) -> None:

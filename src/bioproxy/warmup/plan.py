@@ -27,6 +27,7 @@ SHORTEST_CHUNK = 64  # tokens; below that the calls cost more than the work
 FIRST_CHUNK = 128  # tokens, until a speed was measured: modest, for a CPU may do 200 tokens a second
 LONGEST_CHUNK = 8192  # tokens; a fast engine gains nothing from more, and the request body stays small
 HEADROOM = 0.7  # of chunk_seconds is aimed at: speed varies from chunk to chunk, by half and more on a busy machine
+REACH = 1.3  # of chunk_seconds, before a chunk: a user waits for two at most if the engine's RAM cache lost it
 NEWEST = 0.5  # weight of the newest measurement: prefill slows down as the context grows
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between attempts after a fault
 
@@ -78,6 +79,11 @@ def chunk(*, left: int, pace: Pace, seconds: float) -> int:
     wanted = FIRST_CHUNK if pace.speed is None else int(pace.speed * seconds * HEADROOM)
     length = min(max(wanted, SHORTEST_CHUNK), LONGEST_CHUNK)
     return left if left < length + SHORTEST_CHUNK else length
+
+
+def reach(*, pace: Pace, seconds: float) -> int:
+    """How many tokens a first chunk may count on the engine's RAM cache for, although it may have lost them."""
+    return 0 if pace.speed is None else int(pace.speed * seconds * REACH)
 
 
 def resume_at(*, done: int, foreign: bool, remembers: bool) -> int:

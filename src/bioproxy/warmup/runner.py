@@ -246,6 +246,7 @@ class Runner:
         context = self.facts.context
         head, filled = self.table.head_of[target.key], self.catalogue.current(target.prefix)
         want = self.keeper.want(template_pieces(head, filled), prefix=target.prefix, version=filled.version)
+        want = replace(want, background=True)
         self.table.wants[target.key] = want
         if self.keeper.has_snapshot(want) is not None:
             self.table.put(replace(target, phase="saved", asked=False))
@@ -258,8 +259,8 @@ class Runner:
             self.table.put(replace(target, phase="too long", limit=context, asked=False))
         else:
             self.table.put(target)
-            outcome = await self.evaluator.run(self.job(target, want, prompt, generation))
-            self.ended(target, prompt, outcome)
+            job = self.job(target, want, prompt, generation)
+            self.ended(target, job, await self.evaluator.run(job))
 
     async def prompt(self, head: Head, filled: Filled, facts: EngineFacts) -> PromptPrefix:
         """The prompt prefix, as exactly as this engine can tell it."""
@@ -278,16 +279,23 @@ class Runner:
         def current() -> bool:
             return generation == self.generation and self.table.wanted(target)
 
-        before = self.table.tokens.get(target.key, ())
+        older, before = self.table.evaluated.get(target.key, (None, ()))
         return evaluate.Job(
-            prefix=target.prefix, want=want, prompt=prompt, before=before, progress=progress, current=current
+            prefix=target.prefix,
+            want=want,
+            prompt=prompt,
+            older=older,
+            before=before,
+            progress=progress,
+            current=current,
         )
 
-    def ended(self, target: plan.Target, prompt: PromptPrefix, outcome: evaluate.Outcome) -> None:
+    def ended(self, target: plan.Target, job: evaluate.Job, outcome: evaluate.Outcome) -> None:
         """Note how an evaluation ended, and tell."""
         if outcome.status == "dropped":
             return
-        self.table.tokens[target.key] = prompt.tokens
+        prompt = job.prompt
+        self.table.evaluated[target.key] = job.want, prompt.tokens
         evaluated, seconds = outcome.evaluated, outcome.seconds
         done = replace(target, phase=outcome.status, done=prompt.length, evaluated=evaluated, seconds=seconds)
         self.table.put(replace(done, ended=self.clock(), asked=False, failures=0))

@@ -44,7 +44,7 @@ class Table:
         self.parked: dict[plan.Key, plan.Target] = {}
         self.head_of: dict[plan.Key, Head] = {}
         self.wants: dict[plan.Key, Want] = {}
-        self.tokens: dict[plan.Key, tuple[int, ...]] = {}  # the last prompt prefix of each, to compare the next with
+        self.evaluated: dict[plan.Key, tuple[Want, tuple[int, ...]]] = {}  # what the engine had of each at last
 
     def refresh(self) -> None:
         """Every prefix, with each head that counts; what did not change keeps its state."""
@@ -54,7 +54,7 @@ class Table:
         self.targets = plan.merge(known, [(prefix, head, versions[prefix]) for prefix, head in self.head_of])
         left = (target for key, target in known.items() if key not in self.targets)
         self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix)}
-        for memory in (self.wants, self.tokens):
+        for memory in (self.wants, self.evaluated):
             for key in [key for key in memory if key not in self.targets and key not in self.parked]:
                 del memory[key]
 
@@ -63,7 +63,7 @@ class Table:
         self.targets = plan.forgotten(self.targets)
         self.parked.clear()
         self.wants.clear()
-        self.tokens.clear()
+        self.evaluated.clear()
 
     def put(self, target: plan.Target) -> None:
         """Note a target's new state, unless it is not wanted any more."""
