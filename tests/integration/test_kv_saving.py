@@ -31,6 +31,12 @@ def fake(one: Rig) -> FakeEngine:
     return one.engine
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer says anything about the engine's speed: a token is worth what it is before one was measured."""
+    monkeypatch.setattr("bioproxy.kv.knowledge.ENOUGH", 1 << 30)
+
+
 @asynccontextmanager
 async def started(
     folder: Path, *, engine: dict[str, Any] | None = None, options: dict[str, Any] | None = None, **config: Any
@@ -94,6 +100,7 @@ async def test_a_busy_engine_saves_at_the_next_free_moment(tmp_path: Path) -> No
         await hear(one, SnapshotSaved)
 
 
+@pytest.mark.usefixtures("unmeasured")
 async def test_nothing_is_saved_twice(tmp_path: Path) -> None:
     """Rule 17: without growth there is nothing new worth keeping; a short turn is not either."""
     async with started(tmp_path, min_seconds=0.1) as one:
@@ -268,11 +275,9 @@ async def test_a_snapshot_larger_than_the_budget_is_not_written(
         assert await one.save_idle() == 1
 
 
-async def test_a_full_budget_is_not_cleared_for_something_worth_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("unmeasured")
+async def test_a_full_budget_is_not_cleared_for_something_worth_less(tmp_path: Path) -> None:
     """Or two templates in a budget for one would throw each other out for ever."""
-    monkeypatch.setattr("bioproxy.kv.knowledge.ENOUGH", 1 << 30)  # nothing is measured
     async with started(tmp_path, disk_budget=60_000) as one:
         assert await one.warm(text(500, "one"), prefix="@one")
         one.keeper.store.knowledge.learn(prefill=one.keeper.speeds.prefill / 2)  # a token is worth less than before
