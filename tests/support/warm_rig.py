@@ -41,8 +41,9 @@ class WarmRig:
         for name, words in texts.items():
             self.write(name, words)
         paths = {f"@{name}": str(folder / f"{name}.txt") for name in texts}
-        warmup = {f"warmup__{name}": value for name, value in config.items()}
-        self.settings = settings(warmup_check_interval=1000.0, **{"warmup__settle": 0.0, "warmup__chunk_seconds": LONG, **warmup})
+        usual: Any = {"settle": 0.0, "chunk_seconds": LONG}
+        warmup = {f"warmup__{name}": value for name, value in (usual | config).items()}
+        self.settings = settings(warmup_check_interval=1000.0, **warmup)
         self.catalogue = Catalogue(paths, folder=str(folder), settings=self.settings, bus=parts.bus)
         self.catalogue.load()
         self.heads = Heads(str(folder / "state" / "heads"), settings=self.settings, max_age=1e6)

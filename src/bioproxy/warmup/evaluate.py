@@ -214,7 +214,8 @@ class Evaluation:
             return shared if snapshot.end == older.cuts[-1].digest else prepared.expected
         if resident and prepared.status == "resident":
             return shared
-        near = self.shop.remembers and shared <= plan.reach(pace=self.shop.pace, seconds=self.shop.chunk_seconds)
+        reach = plan.reach(pace=self.shop.pace, seconds=self.shop.settings.config.warmup.chunk_seconds)
+        near = self.shop.remembers and shared <= reach
         return max(shared, prepared.expected) if near else prepared.expected
 
     async def keep_conversation(self, grant: Grant) -> None:
