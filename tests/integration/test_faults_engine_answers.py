@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from bioproxy.app import App
 from bioproxy.engines import demo_model
 from bioproxy.engines.facts import EngineFacts
-from fakes.fake_engine import FakeEngine
+from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import MS, running_app
 from support.faults import (
     CHAT,
@@ -48,6 +51,19 @@ async def test_an_error_of_the_engine_is_passed_on(tmp_path: Path) -> None:
         answer = await good(app)
         assert answer.status == 500
         assert answer.json() == {"error": {"code": 500, "message": "fault", "type": "server_error"}}
+
+
+@pytest.mark.parametrize("status", [418, 500, 503])
+async def test_a_row_has_the_engines_own_words(status: int, tmp_path: Path) -> None:
+    """Not the status and its name: whoever looks at the table wants to know what was wrong."""
+    faults = json.dumps({"answer": "status", "status": status, "message": "out of memory", "paths": [CHAT]})
+    command = shlex.join([sys.executable, str(PROGRAM), "--faults", faults])
+    async with running_app(tmp_path, models={"m": {"cmd": f"{command} --port ${{PORT}}"}}) as app:
+        answer = await good(app)
+        assert (answer.status, answer.json()["error"]["message"]) == (status, "out of memory")
+        table = (await call(app.proxy_port, "GET", "/api/metrics/activity")).json()
+        assert [row["error_msg"] for row in table["data"]] == ["out of memory"]
+        assert [record.error for record in app.ring if record.metered] == ["out of memory"]
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models"])

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -118,6 +119,23 @@ async def test_the_oldest_make_room() -> None:
     statistics = captures.statistics()
     assert statistics.kept > 30
     assert statistics.bytes <= statistics.limit
+
+
+@pytest.mark.parametrize("size", [0, 40, 2000])
+async def test_the_buffer_is_what_they_really_take(size: int) -> None:
+    """A small capture is mostly objects: they count, so that 1 MB is 1 MB of memory."""
+    record = metered()
+    tracemalloc.start()
+    try:
+        captures = Captures(1)
+        before = tracemalloc.get_traced_memory()[0]
+        for identity in range(4000):
+            captures.add(identity, record, capture(os.urandom(size), os.urandom(size), (b"x", b"%d" % identity)))
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert captures.statistics().kept < 4000
+    assert 0.6 * (1 << 20) < taken <= 1 << 20
 
 
 async def test_what_alone_is_too_large_is_left_out() -> None:

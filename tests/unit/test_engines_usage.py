@@ -233,27 +233,3 @@ def test_all_figures_fit_into_a_row(body: dict[str, Any]) -> None:
     for count in (found.input_tokens, found.output_tokens, found.cache_tokens, found.draft_tokens):
         assert -1 <= count <= LARGEST
     json.loads(json.dumps([found.prompt_per_second, found.tokens_per_second, found.seconds], allow_nan=False))
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b'{"error":{"message":" too long "},"message":"no"}', "too long"),
-        (b'{"error":"plain","message":"no"}', "plain"),
-        (b'{"error":{"message":""},"message":"third"}', "third"),
-        (b'{"detail":"fourth"}', "fourth"),
-        (b'{"error":{"message":5}}', "502 Bad Gateway"),
-        (b"<html>", "502 Bad Gateway"),
-        (b"", "502 Bad Gateway"),
-    ],
-)
-def test_an_error_is_told_in_the_engines_words(body: bytes, message: str) -> None:
-    """The first of four places that has some, else the status and its name."""
-    assert error_message(body, 502) == message
-
-
-def test_a_long_error_is_cut_and_an_unknown_status_has_no_name() -> None:
-    """Five hundred characters say enough."""
-    assert error_message(b'{"error":"' + b"x" * 600 + b'"}', 500) == "x" * 500 + "..."
-    assert error_message(b"", 599) == "HTTP 599"
-    assert error_message(gzip.compress(b'{"error":"packed"}'), 500, encoding="gzip") == "packed"

@@ -139,6 +139,15 @@ async def test_the_stream_begins_at_once_and_goes_on(rig: Rig) -> None:
     assert rig.words().endswith("s)\n━━━━━\n \n")
 
 
+async def test_the_first_words_name_the_model_each_time(rig: Rig) -> None:
+    """A request that waits again, for the next process of its model, says so again."""
+    for times in (1, 2):
+        rig.loading.start()
+        assert rig.words().count("━━━━━\nloading model: m\n") == times
+        rig.loading.stop(ready=True)
+    assert rig.client.sent.count(b"HTTP/1.1 200 OK") == 1
+
+
 async def test_nothing_is_said_after_the_end(rig: Rig) -> None:
     """A second stop changes nothing."""
     rig.loading.start()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import zlib
 
 import msgspec
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 INLINE = 32 << 10  # bytes of bodies that are kept as they came
 MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
+PLACE = 160  # bytes of a number and its place in the table, which grows ahead of what is in it
+ROUNDED = 8  # bytes by which the allocator rounds up, on average
 MOST_PENDING = 4  # times the buffer, in bytes, that may wait to be compressed
 NO_REQUEST_BODY = ("/audio/voices", "/audio/transcriptions", "/images/edits", "/sdapi/v1/img2img")
 NO_RESPONSE_BODY = (
@@ -44,10 +47,9 @@ class Light(msgspec.Struct, frozen=True, gc=False):
     response_body: bytes
 
     @property
-    def size(self) -> int:
-        """The bytes that it takes."""
-        heads = len(self.request_headers) + len(self.response_headers)
-        return heads + len(self.request_body) + len(self.response_body)
+    def parts(self) -> tuple[str | bytes, ...]:
+        """The objects that it is made of."""
+        return (self.path, self.request_headers, self.request_body, self.response_headers, self.response_body)
 
     def capture(self) -> Capture:
         """The capture again."""
@@ -106,8 +108,7 @@ class Captures:
             return
         size = len(capture.request_body) + len(capture.response_body)
         if size <= INLINE and not encoding_of(capture):
-            light = light_of(record.req_path or record.path, record.status, capture)
-            self.keep(identity, light, light.size)
+            self.keep(identity, light_of(record.req_path or record.path, record.status, capture))
         elif self.waiting_bytes + size > MOST_PENDING * self.limit:
             self.skip(identity, size)
         else:
@@ -119,15 +120,16 @@ class Captures:
         """Compress one in a thread, then keep it."""
         try:
             packed = await asyncio.to_thread(pack, identity, record, capture)
-            self.keep(identity, packed, len(packed))
+            self.keep(identity, packed)
         except Exception:
             log.exception("the capture of request %d could not be kept", identity)
         finally:
             self.waiting_bytes -= size
             del self.waiting[identity]
 
-    def keep(self, identity: int, packed: bytes | Light, size: int) -> None:
+    def keep(self, identity: int, packed: bytes | Light) -> None:
         """Put one in, and the oldest out until all fit; one that alone is too large is left out."""
+        size = size_of(packed)
         if size > self.limit:
             self.skip(identity, size)
             return
@@ -187,8 +189,9 @@ def pack(identity: int, record: Record, capture: Capture) -> bytes:
 
 
 def size_of(packed: bytes | Light) -> int:
-    """The bytes that one takes."""
-    return packed.size if isinstance(packed, Light) else len(packed)
+    """The bytes of memory that one takes, with its objects and its place in the table: small ones are mostly that."""
+    parts = packed.parts if isinstance(packed, Light) else ()
+    return PLACE + sum(map(sys.getsizeof, (packed, *parts))) + ROUNDED * len(parts)
 
 
 def light_of(path: str, status: int, capture: Capture) -> Light:

@@ -180,8 +180,9 @@ class Exchange:
         return "" if self.tail.unpack else self.replied(b"content-encoding")
 
     def refused(self) -> str:
-        """What went wrong, in the engine's own words."""
-        return error_message(self.tail.last(), self.record.status, encoding=self.unread)
+        """What went wrong, in the engine's own words: in a long answer they come first."""
+        said = self.tail.opening if self.tail.forgotten else self.tail.last()
+        return error_message(said, self.record.status, encoding=self.unread)
 
     def replied(self, name: bytes) -> str:
         """The value of a header of the engine's answer; "" where it has none."""
