@@ -19,11 +19,11 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from bioproxy import __version__
+from bioproxy.config.addresses import authority, is_any
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
-EVERYWHERE = {"", "0.0.0.0", "::", "*"}  # noqa: S104 - names to recognise, nothing is bound
 SECONDS = 10.0
 PIECE = 64 << 10
 
@@ -35,8 +35,7 @@ def admin_url(config: Config) -> str:
 
 def address(host: str, port: int) -> str:
     """Where to ask for a listener that is bound to `host`, as it stands in a URL."""
-    host = "localhost" if host in EVERYWHERE else host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return authority("localhost" if is_any(host) else host, port)
 
 
 class Client:

@@ -25,7 +25,7 @@ from bioproxy.app import App
 from bioproxy.cli import reload as reloading
 from bioproxy.cli.client import admin_url
 from bioproxy.cli.notify import READY, STOPPING, notify
-from bioproxy.config.addresses import is_loopback
+from bioproxy.config.addresses import authority, is_loopback
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 
@@ -153,7 +153,7 @@ def say_hello(loaded: Loaded, app: App) -> None:
     for line in banner(loaded, proxy_port=app.proxy_port, admin_port=app.admin_port):
         log.info("%s", line)
     config = loaded.config
-    address = f"{in_url(config.proxy_host)}:{app.proxy_port}"
+    address = authority(config.proxy_host, app.proxy_port)
     if config.tls_cert_file:
         log.info("listening with TLS on https://%s", address)
     else:
@@ -177,7 +177,7 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     changed = [f"{key} ({origin})" for key, origin in origins if str(origin) != "default" and not is_item(key, loaded)]
     return [
         f"bioproxy {__version__}, configuration: {', '.join(loaded.paths) or 'defaults, there is no file'}",
-        f"proxy on {scheme}://{in_url(config.proxy_host)}:{proxy_port}, {admin}",
+        f"proxy on {scheme}://{authority(config.proxy_host, proxy_port)}, {admin}",
         engines_text(loaded),
         f"templates: {templates}; warm-up {warm_up}",
         f"KV cache: policy {config.kv.policy}; state in {config.state_directory}",
@@ -191,11 +191,6 @@ def is_item(key: str, loaded: Loaded) -> bool:
     """Whether `key` is an item of a list that is named itself: `api_keys[0].name` beside `api_keys`."""
     whole, bracket, _ = key.partition("[")
     return bool(bracket) and whole in loaded.origins
-
-
-def in_url(host: str) -> str:
-    """A host as it stands in a URL; nothing, as Go writes it, for all addresses."""
-    return f"[{host}]" if ":" in host else host
 
 
 def engines_text(loaded: Loaded) -> str:

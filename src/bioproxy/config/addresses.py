@@ -1,54 +1,103 @@
-"""What a host, a URL, a network or an origin may look like, and which addresses other machines can reach. Pure."""
+"""What a host, a URL, a network or an origin may look like, and whose address a text names. Pure.
+
+One reader, `host_of`, for every place in which a host is written: a key of the configuration, `Host`, `Origin`,
+a URL, an engine's argument. It sees through brackets, ports, zones, case and the forms in which one address can be
+written, so `[::1]:8088`, `::1` and `http://[::1]/` are one host, and `::ffff:127.0.0.1` is 127.0.0.1. Whoever compared
+texts instead would lock out the operator whose address is IPv6, or let somebody in who writes it in another way.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from urllib.parse import urlsplit
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]+")
+ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\*|[^\s/?#*]+)")
+SHORT_IPV4 = re.compile(r"[0-9a-fx.]+")  # "127.1", "0", "0x7f.1": the system's resolver takes these as addresses
+EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+def host_of(text: str) -> str:
+    """The host that a text names, in the one form in which hosts are compared; "" if it names none.
+
+    An IP address is in its shortest form, without a zone; a name is in lower case, without the root's dot.
+    """
+    place = text.rpartition("://")[2].partition("/")[0]
+    if place.startswith("["):
+        name, closing, port = place[1:].partition("]")
+        if not closing or (port and not port.startswith(":")):
+            return ""
+        port = port[1:]
+    elif place.count(":") > 1:  # IPv6 without brackets has no port
+        name, port = place, ""
+    else:
+        name, _, port = place.partition(":")
+    if port and not (port.isascii() and port.isdecimal()):
+        return ""
+    name = name.partition("%")[0].lower().removesuffix(".")
+    return _address(name) or name
+
+
+def _address(name: str) -> str:
+    """An IP address in its shortest form; "" for what is none."""
+    try:
+        found = ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            return socket.inet_ntoa(socket.inet_aton(name)) if SHORT_IPV4.fullmatch(name) else ""
+        except OSError:
+            return ""
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text names an IP address: no resolver ever sees it, so nobody can point it somewhere else."""
+    return bool(_address(host_of(text)))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only: localhost, 127.x.x.x, ::1."""
-    name = host.lower().rstrip(".")
+    """Whether an address can be reached from this machine only: localhost, 127.x.x.x, ::1.
+
+    Names below `.localhost` count, because RFC 6761 (6.3) has them mean nothing else, and browsers ask no DNS for them.
+    """
+    name = host_of(host)
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 
 
 def is_any(host: str) -> bool:
     """Whether an address stands for all of this machine's: 0.0.0.0, ::, empty, *."""
-    return host.strip("[]") in {"", "*", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    return host in EVERYWHERE or (bool(name := host_of(host)) and name in EVERYWHERE)
 
 
 def overlap(one: str, other: str) -> bool:
     """Whether two listeners on one port would be in each other's way, as far as the texts tell."""
-    same = one.lower() == other.lower() or (is_loopback(one) and is_loopback(other))
+    same = host_of(one) == host_of(other) or (is_loopback(one) and is_loopback(other))
     return same or is_any(one) or is_any(other)
 
 
 def arrives(host: str, bound: str) -> bool:
     """Whether a connection to `host` arrives where `bound` listens, as far as the texts tell."""
-    return host.lower() == bound.lower() or (is_loopback(host) and (is_loopback(bound) or is_any(bound)))
+    return host_of(host) == host_of(bound) or (is_loopback(host) and (is_loopback(bound) or is_any(bound)))
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address, in brackets or not."""
-    try:
-        ipaddress.ip_address(text.strip("[]"))
-    except ValueError:
-        return False
-    return True
+def authority(host: str, port: int | str) -> str:
+    """Host and port as they stand in a URL or a `Host` header; an empty host, as Go writes it, for all addresses."""
+    bare = host.strip("[]")
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
 def host_fault(host: str) -> str:
-    """Why a text is nothing to listen on or to be called; "" where it can be."""
-    if is_any(host) or is_address(host.partition("%")[0]) or HOST_NAME.fullmatch(host):
+    """Why a text is nothing to listen on or to be called; "" if it can be."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if host in EVERYWHERE or _address(bare.partition("%")[0].lower()) or HOST_NAME.fullmatch(host):
         return ""
     return f'"{host}" is no host; write a name or an IP address without scheme, port and path'
 
@@ -63,10 +112,11 @@ def network_fault(network: str) -> str:
 
 
 def origin_fault(origin: str) -> str:
-    """Why a text is no origin of a page, as a browser sends it; "" where it is one."""
+    """Why a text is no origin of a page, as a browser sends it; "" if it is one, or stands for all of one scheme."""
     if origin in {"*", "null"} or ORIGIN.fullmatch(origin):
         return ""
-    return f'"{origin}" is no origin; write it as https://chat.example.org, without a path, or * for any'
+    forms = "app://* for all of one scheme, or * for any"
+    return f'"{origin}" is no origin; write it as https://chat.example.org, without a path, {forms}'
 
 
 def url_fault(url: str) -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 import msgspec
 
 from bioproxy import aio
+from bioproxy.config.addresses import authority, host_of, is_any
 from bioproxy.config.schema import Config
 from bioproxy.engines import flags, gguf
 from bioproxy.engines.ports import free_port
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 SERVER = "llama-server"
 WHEEL = "xllamacpp"
 LOOPBACK = "127.0.0.1"
-EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1", "[::]": "::1"}  # noqa: S104 - recognised, not bound
 CARDS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 CARD_CODE = (
     b"libcuda",
@@ -175,10 +175,11 @@ def long_name(name: str) -> str:
 
 def url_of(host: str, port: str, given: Mapping[str, str]) -> str:
     """Where an engine that listens on `host` is reached from here."""
-    host = EVERYWHERE.get(host, host).strip("[]")
+    if is_any(host):
+        host = "::1" if host_of(host) == "::" else LOOPBACK
     scheme = "https" if "--ssl-cert-file" in given else "http"
     prefix = given.get("--api-prefix", "").rstrip("/")
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{prefix}"
+    return f"{scheme}://{authority(host, port)}{prefix}"
 
 
 def make_private(folder: str) -> None:

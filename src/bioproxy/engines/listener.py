@@ -21,7 +21,6 @@ Layouts: proc(5), proc_net_tcp.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import sys
@@ -32,6 +31,8 @@ import msgspec
 import psutil
 
 from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
+
+from bioproxy.config.addresses import is_loopback
 
 PROC = Path("/proc")
 LISTEN = "0A"
@@ -172,15 +173,6 @@ def family(pid: int, *, proc: Path = PROC) -> Iterator[int]:
             continue
         for child in children:
             yield from family(int(child), proc=proc)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine's loopback."""
-    name = host.strip("[]")
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
 
 
 def listening(port: int, *, proc: Path = PROC) -> list[Socket]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bioproxy.config import addresses
 from bioproxy.errors import ConfigError, Problem
 
 
@@ -23,8 +24,7 @@ class Origin(msgspec.Struct, frozen=True):
     @property
     def authority(self) -> str:
         """Host and port as a Host header has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return addresses.authority(self.host, self.port)
 
 
 def parse_origin(url: str) -> Origin:

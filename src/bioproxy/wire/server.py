@@ -213,7 +213,8 @@ async def bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[so
     `localhost` is two addresses on most machines and one in many containers: what the system does not have is left out.
     """
     try:
-        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        name = None if host in {"", "*"} else host.strip("[]")
+        found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise cannot_listen(host, port, error) from error
     bound: list[socket.socket] = []
