@@ -199,6 +199,7 @@ class App:
         config = self.config
         self.tls = tls_of(config)
         await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
+        self.front.listens_on(host for host, _ in self.proxy_server.addresses)
         await self.listen_to_admins()
         self.pins.load()
         self.pins.forget(config.kv.max_age)

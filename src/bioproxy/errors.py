@@ -5,6 +5,7 @@
     ├── RequestError              400 invalid_request_error   the client sent something that cannot be served
     ├── Unauthorized              401 authentication_error
     ├── Forbidden                 403 permission_error
+    │   └── ForeignPage           403 permission_error        a browser asks for a page elsewhere, or by another name
     ├── NotFound                  404 not_found_error
     ├── TemplateError             500 template_error          names template, file, place
     ├── QueueFull                 429 rate_limit_error        retry_after is set
@@ -89,6 +90,18 @@ class Forbidden(BioproxyError):
 
     default_status = 403
     code = "permission_error"
+
+
+class ForeignPage(Forbidden):
+    """A browser asks on behalf of a page that may not, or by a name that is none of ours.
+
+    `page` is whom the log and `/status` count. `confirmed_by` is the target of a link that a person may follow instead.
+    """
+
+    def __init__(self, message: str, *, page: str, confirmed_by: bytes = b"") -> None:
+        super().__init__(message)
+        self.page = page
+        self.confirmed_by = confirmed_by
 
 
 class NotFound(BioproxyError):

@@ -20,6 +20,7 @@ import msgspec
 from bioproxy.errors import ConfigError, Problem
 
 SHA256_HEX = 64  # digits
+KEY_HEADERS = (b"x-api-key", b"api-key")  # a key alone, without a scheme
 GROUP_DIGITS = 16  # of a key's digest, enough to tell keys apart
 
 
@@ -96,6 +97,15 @@ def presented(header: Callable[[bytes], bytes | None]) -> str | None:
             return basic_password(value.strip())
     other = header(b"x-api-key")
     return None if other is None else text(other.strip())
+
+
+def sent_by_itself(header: Callable[[bytes], bytes | None]) -> bool:
+    """Whether a browser may have added the credentials by itself, because somebody typed them once.
+
+    Then they prove nothing about the page that asks: a page anywhere has them sent along.
+    """
+    scheme = (header(b"authorization") or b"").partition(b" ")[0].lower()
+    return scheme in {b"basic", b"digest", b"negotiate", b"ntlm"}
 
 
 def basic_password(encoded: bytes) -> str | None:

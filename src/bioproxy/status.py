@@ -17,10 +17,12 @@ from typing import Protocol
 import msgspec
 
 from bioproxy import __version__
+from bioproxy.admin.admin import Admin
 from bioproxy.assembly.station import Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
+from bioproxy.front.proxy import Front
 from bioproxy.gate import GateStatistics
 from bioproxy.kv.keeper import KvStatistics
 from bioproxy.kv.statistics import SnapshotStatistics, of_snapshots
@@ -42,6 +44,8 @@ class Program(Protocol):
     reload_error: str
     catalogue: Catalogue
     pins: Pins
+    front: Front
+    admin: Admin
     proxy_server: Server
     admin_server: Server
 
@@ -78,6 +82,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[SnapshotStatistics, ...]
     pins: PinStatistics
     servers: dict[str, ServerStatistics]
+    refused_pages: dict[str, dict[str, int]]
     notes: tuple[str, ...]
 
 
@@ -96,6 +101,11 @@ def config_status(program: Program) -> ConfigStatus:
 def server_statistics(program: Program) -> dict[str, ServerStatistics]:
     """Both ports."""
     return {"proxy": program.proxy_server.statistics(), "admin": program.admin_server.statistics()}
+
+
+def refused_pages(program: Program) -> dict[str, dict[str, int]]:
+    """For each port the pages that may not use it, by their origin or the name by which they asked, and how often."""
+    return {"proxy": program.front.refusals.statistics(), "admin": program.admin.refusals.statistics()}
 
 
 def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
@@ -137,5 +147,6 @@ def status_of(program: Program, station: Station) -> Status:
         snapshots=of_snapshots(station.keeper),
         pins=program.pins.statistics(),
         servers=server_statistics(program),
+        refused_pages=refused_pages(program),
         notes=notes(program),
     )

@@ -80,6 +80,27 @@ async def test_a_foreign_page_cannot_touch_the_slots(origin: str, status: int, t
         assert (await post(line, "/slots/0?action=erase", {}, **fields)).status == status
 
 
+@pytest.mark.parametrize("path", ["/apply-template", CHAT, "/slots/0?action=erase", "/v1/models", "/nothing"])
+async def test_a_page_by_another_name_reads_no_files_of_the_operator(path: str, tmp_path: Path) -> None:
+    """A name that was pointed at this machine makes the answer the page's own, and `@t` holds what the operator has."""
+    (tmp_path / "t.txt").write_text("the secret plan <{message}>")
+    async with fake_line(tmp_path, prefixes={"@t": str(tmp_path / "t.txt")}) as line:
+        await line.engine.forget()
+        fields = {"Host": "evil.example", "Origin": "http://evil.example"}
+        answer = await post(line, path, {"messages": [{"role": "user", "content": "@t x"}]}, **fields)
+        assert (answer.status, "admin_hosts" in answer.text, "secret" in answer.text) == (403, True, False)
+        assert await line.engine.requests(path.partition("?")[0]) == []
+
+
+async def test_a_page_elsewhere_computes_nothing(tmp_path: Path) -> None:
+    """It could not read the answer, but the engine would work for it, and another model would go."""
+    async with fake_line(tmp_path) as line:
+        body, fields = json.dumps(BODY).encode(), {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+        raw = await exchange(line.app.proxy_port, build("POST", CHAT, body=body, headers=fields))
+        assert raw.startswith(b"HTTP/1.1 403 ")
+        assert await line.engine.requests(CHAT) == []
+
+
 async def test_the_admins_slot_action_counts_as_the_admins(tmp_path: Path) -> None:
     """Not as that of the first key, whose default name it would share."""
     async with fake_line(
@@ -208,6 +229,7 @@ async def test_a_malformed_origin_is_no_fault_of_ours(tmp_path: Path) -> None:
         ("10.1.1.1", "10.1.1.1"),
         ("1.2.3.4, 10.1.1.1", "10.1.1.1"),  # the client wrote the first one
         ("1.2.3.4, 10.1.1.1, 127.0.0.2", "10.1.1.1"),  # through two proxies of ours
+        ("[fd00::7]:4711, ::ffff:127.0.0.2", "fd00::7"),
         ("nonsense", "127.0.0.1"),
     ],
 )

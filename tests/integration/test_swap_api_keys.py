@@ -115,10 +115,17 @@ async def test_options_want_none(headers: Json, rig: Rig) -> None:
         assert answer.headers["access-control-allow-origin"] == "https://chat.example"
 
 
-@pytest.mark.parametrize("path", ["/logs", "/logs/stream", "/logs/stream/a", "/api/events", "/api/captures/1"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/logs", "/logs/stream", "/logs/stream/a", "/api/events", "/api/captures/1", "/api/metrics/activity",
+        "/api/metrics/stats", "/api/inflight/x/cancel",
+    ],
+)  # fmt: skip
 async def test_what_others_asked_is_not_for_one_of_several_keys(path: str, rig: Rig) -> None:
     """403 that says what would open it; llama-swap shows everything to everybody."""
-    answer = await call(rig.port, "GET", path, headers=BEARER)
+    method = "POST" if path.endswith("cancel") else "GET"
+    answer = await call(rig.port, method, path, headers=BEARER)
     error = answer.json()["error"]
     assert (answer.status, error["type"], error["code"]) == (403, "authentication_error", "forbidden")
     assert "admin_key" in error["message"]
@@ -127,16 +134,28 @@ async def test_what_others_asked_is_not_for_one_of_several_keys(path: str, rig: 
 async def test_no_captures_are_kept_then(rig: Rig) -> None:
     """Rows are; what stood in the requests is not."""
     await chat(rig, BEARER)
-    (row,) = (await call(rig.port, "GET", "/api/metrics/activity?limit=1", headers=BEARER)).json()["data"]
+    (row,) = (await call(rig.ports.admin, "GET", "/api/metrics/activity?limit=1")).json()["data"]
     assert (row["model"], row["has_capture"]) == ("a", False)
     answer = await call(rig.ports.admin, "GET", f"/api/captures/{row['id']}")
     assert answer.status == 404
 
 
-@pytest.mark.parametrize("path", ["/running", "/v1/models", "/metrics", "/api/version", "/api/metrics/stats"])
+@pytest.mark.parametrize("path", ["/running", "/v1/models", "/metrics", "/api/version", "/api/performance"])
 async def test_the_rest_is(path: str, rig: Rig) -> None:
     """Which models run is for everybody who may use them."""
     assert (await call(rig.port, "GET", path, headers=BEARER)).status == 200
+
+
+async def test_one_of_several_keys_sees_no_request_of_another(rig: Rig) -> None:
+    """The overview has the models; what is under way there is shown on the admin port."""
+    task = rig.ask("small", hold=0, headers=ANN)
+    await rig.until(lambda: task.done() or rig.log.of("held", "small"))
+    seen = (await call(rig.port, "GET", "/api/models", headers=BEARER)).json()
+    assert ([one["model"] for one in seen["models"]], seen["requests"]) == (["a", "small"], [])
+    (shown,) = (await call(rig.ports.admin, "GET", "/api/models")).json()["requests"]
+    assert shown["model"] == "small"
+    await rig.release("small")
+    assert (await task).status == 200
 
 
 async def test_a_key_never_reaches_an_engine_by_path(rig: Rig) -> None:

@@ -201,7 +201,7 @@ async def test_every_route_leads_to_its_model(path: str, asked: str, rig: Rig) -
 async def test_a_chunked_body_is_read_too(rig: Rig) -> None:
     """The name is found in it, and the engine gets all of it."""
     body = b'8\r\n{"model"\r\n14\r\n: "a", "messages":[]\r\n1\r\n}\r\n0\r\n\r\n'
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
     raw = head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + body
     answer = parse(await exchange(rig.port, raw), "POST")
     assert answer.json()["served_by"] == "a"

@@ -1,4 +1,4 @@
-"""What others asked is not read by a page whose name was pointed at this machine."""
+"""Nothing is read or done for a page whose name was pointed at this machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from support.http import call
-from support.swap_models import fake
-from support.swap_rig import swap_rig
+from support.swap_api import CHAT, program
+from support.swap_models import fake, fakes
+from support.swap_rig import Rig, swap_rig
 
 Json = Any
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+rig = program(fakes("a"))
 OWN = ("localhost", "127.0.0.1:8080", "[::1]:8080")
 
 
@@ -25,6 +28,44 @@ async def test_a_foreign_name_reads_no_logs(tmp_path: Path) -> None:
             200,
             200,
         ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"), ("GET", "/running"), ("GET", "/unload"), ("GET", "/upstream/a/x"), ("GET", "/props"),
+        ("GET", "/api/metrics/activity"), ("GET", "/metrics"), ("POST", CHAT), ("POST", "/apply-template"),
+        ("POST", "/slots/0?action=erase"), ("GET", "/nothing"), ("GET", "/ui/"),
+    ],
+)  # fmt: skip
+async def test_a_foreign_name_reaches_nothing(method: str, path: str, rig: Rig) -> None:
+    """Its page counts as one of this port for the browser, so `Origin` and `Sec-Fetch-Site` say that all is well."""
+    fields = {
+        "Host": f"evil.example:{rig.port}",
+        "Origin": f"http://evil.example:{rig.port}",
+        "Sec-Fetch-Site": "same-origin",
+    }
+    data = {"model": "a", "messages": [{"role": "user", "content": "@t"}]} if method == "POST" else None
+    answer = await call(rig.port, method, path, data=data, headers=fields)
+    assert (answer.status, "admin_hosts" in answer.text) == (403, True)
+    assert await rig.running() == {}
+
+
+async def test_probes_use_any_name(rig: Rig) -> None:
+    """What is public tells nothing."""
+    assert (await call(rig.port, "GET", "/health", headers={"Host": "evil.example"})).text == "OK"
+
+
+async def test_each_refusal_is_said_once_and_counted(rig: Rig) -> None:
+    """With the key to set: the browser tells its user nothing of use."""
+    app = {"Origin": "https://chat.lan", "Access-Control-Request-Method": "POST"}
+    for _ in range(3):
+        await call(rig.port, "OPTIONS", CHAT, headers=app)
+    pages = (await call(rig.ports.admin, "GET", "/status")).json()["refused_pages"]
+    assert pages["proxy"]["https://chat.lan"] == 3
+    assert (await rig.get("/logs")).text.count(
+        "'https://chat.lan' may not read answers; if it should, add it to cors_or"
+    ) == 1
 
 
 @pytest.mark.parametrize("config", [{"admin_hosts": ["box.lan"]}, {"apiKeys": ["sk-one"]}])

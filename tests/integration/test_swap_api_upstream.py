@@ -88,7 +88,7 @@ async def test_ignored_paths_start_nothing(rest: str, rig: Rig) -> None:
 
 async def test_the_engine_gets_the_clients_headers(rig: Rig) -> None:
     """All but those between two hops."""
-    headers = {"X-Own": "1", "Cookie": "a=b", "Accept-Language": "de", "TE": "trailers"}
+    headers = {"X-Own": "1", "Cookie": "a=b", "Accept-Language": "de", "TE": "trailers", "Sec-Fetch-Site": "none"}
     await call(rig.port, "GET", "/upstream/a/x", headers=headers)
     got = await rig.last("a")
     assert (header(got, "x-own"), header(got, "cookie"), header(got, "accept-language")) == ("1", "a=b", "de")

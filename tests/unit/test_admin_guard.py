@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.admin.guard import Access, Guard, host_name
+from bioproxy.admin.guard import Access, Guard
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError, Forbidden, Unauthorized
 from bioproxy.wire.message import Request
@@ -113,9 +113,3 @@ def test_a_refusal_says_what_to_set() -> None:
     request = Request("GET", b"/", path="/", headers=[], fields={b"host": b"box.lan"})
     with pytest.raises(BioproxyError, match=r"'box\.lan'.*admin_hosts"):
         Guard(Config()).check(request, "admin")
-
-
-@pytest.mark.parametrize(("host", "name"), [("a:1", "a"), ("[::1]:1", "::1"), ("A.", "a"), ("[", ""), ("a b", "a b")])
-def test_the_name_in_a_host(host: str, name: str) -> None:
-    """Port, brackets, case and the root's dot do not belong to a name."""
-    assert host_name(host) == name

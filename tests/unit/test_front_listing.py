@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bioproxy.config.masking import MASK
 from bioproxy.config.swap.models import Capabilities, Model
 from bioproxy.config.swap.schema import Peer, Profile, Selector, SelectorSettings, SwapConfig
 from bioproxy.front import listing
@@ -237,6 +238,14 @@ def test_running_lists_what_has_a_process() -> None:
         "model": "b", "state": "ready", "cmd": "run\n  --port 1", "proxy": "http://x", "ttl": 5,
         "name": "N", "description": "D",
     }  # fmt: skip
+
+
+def test_running_tells_no_secrets() -> None:
+    """A key in a command and a password in a URL are for nobody who may only use the models."""
+    model = Model(cmd="run --api-key s3cret-k", proxy="http://me:s3cret-p@x")
+    made = config(models={"a": model})
+    (shown,) = listing.running(made, Look(processes={"a": Now(state=State.READY)}))["running"]
+    assert (shown["cmd"], shown["proxy"]) == (f"run --api-key {MASK}", f"http://me:{MASK}@x")
 
 
 def test_model_status_has_every_model() -> None:

@@ -7,6 +7,7 @@ knows no engine, no gate and no cache.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
@@ -17,12 +18,14 @@ from bioproxy.activity import Outcome, Record, Ring
 from bioproxy.admin.guard import Access, Guard
 from bioproxy.admin.stream import Hub
 from bioproxy.config.settings import Settings
-from bioproxy.errors import BioproxyError, ConfigError, NotFound, RequestError, Unauthorized
+from bioproxy.errors import BioproxyError, ConfigError, ForeignPage, NotFound, RequestError, Unauthorized
 from bioproxy.events import Bus
+from bioproxy.front.cors import Refusals
 from bioproxy.metrics import Metrics
 from bioproxy.wire.message import Headers, Request, Responder
 from bioproxy.wire.router import NotAllowed, Parameters, Router
 
+log = logging.getLogger(__name__)
 Json: TypeAlias = Any
 NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG = 405, 503, 202, 422
 ALWAYS: Headers = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
@@ -49,11 +52,12 @@ class Commands(Protocol):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One request of the admin port, and where its answer goes."""
+    """One request, and where its answer goes. `own`: it shows nothing of what others ask."""
 
     request: Request
     responder: Responder
     parameters: Parameters
+    own: bool = False
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -73,6 +77,7 @@ class Mounted(msgspec.Struct, frozen=True):
     path: str
     about: str
     serve: Callable[[Question], Awaitable[None]]
+    changes: bool = False  # its GET changes something
 
 
 class Admin:
@@ -87,6 +92,7 @@ class Admin:
         self.metrics = metrics
         self.ring = ring
         self.hub = Hub(bus)
+        self.refusals = Refusals()
         self.mounted: Router[Mounted] = Router()
         self.listed: list[Mounted] = []
 
@@ -112,6 +118,8 @@ class Admin:
         try:
             await self.serve(request, responder)
         except BioproxyError as error:
+            if isinstance(error, ForeignPage) and self.refusals.add(error.page):
+                log.warning("%s", error.message)
             if responder.started:
                 raise
             refuse(responder, error)
@@ -122,7 +130,7 @@ class Admin:
         if found is None or isinstance(found, NotAllowed):
             other = self.mounted.find(request.method, request.path)
             if other is not None:
-                self.guard.check(request, "admin")
+                self.guard.check(request, "admin", changes=other[0].changes)
                 await other[0].serve(Question(request, responder, other[1]))
                 return
             self.guard.check(request, "admin")

@@ -44,8 +44,8 @@ class Models(Protocol):
     async def unload_all(self) -> None:
         """Stop every model."""
 
-    async def overview(self) -> Json:
-        """All models with what is known of each, for people."""
+    async def overview(self, *, own: bool) -> Json:
+        """All models with what is known of each, for people; `own`: nothing of the requests of others."""
 
 
 class SwapApi:
@@ -90,7 +90,7 @@ class SwapApi:
 
     async def overview(self, question: Question) -> None:
         """`GET /api/models`: everything that `bioproxy models` prints."""
-        answer(question.responder, await self.models.overview())
+        answer(question.responder, await self.models.overview(own=question.own))
 
     async def profiles(self, question: Question) -> None:
         """`GET /api/profiles`."""

@@ -7,6 +7,8 @@ import logging
 from functools import partial
 from typing import Any, TypeAlias
 
+import msgspec
+
 from bioproxy import aio
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.overview import Overview, SpeedBook, overview_of
@@ -89,6 +91,7 @@ class FleetModels:
         """Stop every model."""
         await self.fleet.supervisor.unload_all()
 
-    async def overview(self) -> Overview:
-        """All models with what is known of each, and the requests under way."""
-        return await overview_of(self.fleet, self.speeds)
+    async def overview(self, *, own: bool) -> Overview:
+        """All models with what is known of each, and the requests under way, unless these are of others."""
+        found = await overview_of(self.fleet, self.speeds)
+        return msgspec.structs.replace(found, requests=()) if own else found

@@ -32,6 +32,7 @@ from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus
 from bioproxy.front import filters, listing, upstream_path
+from bioproxy.front.access import among_strangers
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.many import Management, ManyModels, Peer, Served
 from bioproxy.kv.shelves import Shelves
@@ -210,7 +211,7 @@ class Fleet:
         self.peers = {name: known.get(name) or one_peer(name, peer) for name, peer in self.swap.peers.items()}
         self.known_peers = dict(self.swap.peers)
         for unit in self.units.values():
-            unit.discreet = len(self.config.api_keys) > 1 and not self.config.admin_key
+            unit.discreet = among_strangers(self.config)
         served = {name: self.served(one) for name, one in self.plan.models.items()}
         self.dispatch.configure(
             registry=self.plan.registry,

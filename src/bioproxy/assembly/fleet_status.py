@@ -28,7 +28,7 @@ from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshot
 from bioproxy.logbook import LogbookStatistics
 from bioproxy.models.costs import Price
 from bioproxy.models.record import ModelStatistics
-from bioproxy.status import ConfigStatus, Program, config_status, notes, presentable, server_statistics
+from bioproxy.status import ConfigStatus, Program, config_status, notes, presentable, refused_pages, server_statistics
 from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.templates.pins import PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
@@ -145,6 +145,7 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     logbook: LogbookStatistics
     inflight: InflightStatistics
     servers: dict[str, ServerStatistics]
+    refused_pages: dict[str, dict[str, int]]
     notes: tuple[str, ...]
 
 
@@ -180,6 +181,7 @@ def fleet_status_of(program: Program, fleet: Fleet, management: Management | Non
         logbook=management.logbook.statistics(),
         inflight=fleet.inflight.statistics(),
         servers=server_statistics(program),
+        refused_pages=refused_pages(program),
         notes=fleet_notes(program, management),
     )
 

@@ -25,9 +25,10 @@ from bioproxy.admin.swap_api import Models, SwapApi
 from bioproxy.admin.swap_events import SwapEvents
 from bioproxy.assembly.station import Service
 from bioproxy.config.settings import Settings
-from bioproxy.errors import NotFound
+from bioproxy.errors import Forbidden, NotFound
 from bioproxy.events import Bus
 from bioproxy.front import swap_errors
+from bioproxy.front.access import among_strangers
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
@@ -49,6 +50,7 @@ class Entry(msgspec.Struct, frozen=True):
     guard: Guard | Literal["public"]
     about: str
     serve: Callable[[Question], Awaitable[None]]
+    changes: bool = False  # its GET changes something
 
 
 class Shown:
@@ -90,7 +92,7 @@ class Management:
         self.events = SwapEvents(self.bus, views=shown, logs=rings)
         self.entries = (
             Entry("GET", "/running", "manage", "The models that run.", api.running),
-            Entry("GET", "/unload", "manage", "Stop every model.", api.unload_all),
+            Entry("GET", "/unload", "manage", "Stop every model.", api.unload_all, changes=True),
             Entry("POST", "/api/models/unload", "manage", "Stop every model.", api.api_unload_all),
             Entry("POST", "/api/models/unload/{model...}", "manage", "Stop one model.", api.api_unload),
             Entry("POST", "/api/models/load/{model...}", "manage", "Load one model.", api.api_load),
@@ -101,10 +103,10 @@ class Management:
             Entry("PUT", "/api/profiles/active", "manage", "Choose the active profile.", api.activate),
             Entry("GET", "/api/version", "manage", "The version.", api.version),
             Entry("GET", "/api/events", "private", "States, logs, activity and requests, live.", self.events.serve),
-            Entry("GET", "/api/metrics/activity", "manage", "The activity table.", self.activity.activity),
-            Entry("GET", "/api/metrics/stats", "manage", "Its sums and distributions.", self.activity.stats),
+            Entry("GET", "/api/metrics/activity", "private", "The activity table.", self.activity.activity),
+            Entry("GET", "/api/metrics/stats", "private", "Its sums and distributions.", self.activity.stats),
             Entry("GET", "/api/captures/{id}", "private", "One request and its answer.", self.activity.capture),
-            Entry("POST", "/api/inflight/{id}/cancel", "manage", "End a request.", self.activity.cancel),
+            Entry("POST", "/api/inflight/{id}/cancel", "private", "End a request.", self.activity.cancel),
             Entry("GET", "/api/performance", "manage", "Figures of the machine.", self.performance),
             Entry("GET", "/api/hardware", "manage", "What machine this is.", self.machine),
             Entry("GET", "/logs", "private", "The combined log.", self.log_history),
@@ -160,22 +162,24 @@ class Management:
         entry, _ = found
         if entry.guard == "public":
             return Route(entry.path, "free", public=True, guard="open")
-        return Route(entry.path, "free", guard=entry.guard)
+        return Route(entry.path, "free", guard=entry.guard, changes=entry.changes)
 
     async def serve(self, exchange: Exchange) -> None:
         """Serve a request of the proxy port that was let through."""
-        request = exchange.request
+        request, principal = exchange.request, exchange.principal
+        if principal is not None and principal.models and exchange.route.changed_by(request):
+            raise Forbidden("a key for certain models manages none; that wants admin_key")
         found = self.table.match(request.method, request.path)
         if isinstance(found, NotAllowed):
             exchange.responder.send(405, *swap_errors.method_not_allowed(found.allow))
             return
         assert found is not None
         entry, parameters = found
-        await entry.serve(Question(request, exchange.responder, parameters))
+        await entry.serve(Question(request, exchange.responder, parameters, own=among_strangers(self.settings.config)))
 
     def mounted(self) -> list[Mounted]:
         """The routes for the admin port."""
-        return [Mounted(one.method, one.path, one.about, one.serve) for one in self.entries]
+        return [Mounted(one.method, one.path, one.about, one.serve, one.changes) for one in self.entries]
 
     # routes that need more than one part
 
@@ -208,5 +212,4 @@ class Management:
 
 def capture_buffer(settings: Settings) -> int:
     """MB for captures; none where several keys could look at each other's, and nobody is the admin."""
-    config = settings.config
-    return settings.swap.capture_buffer if len(config.api_keys) < 2 or config.admin_key else 0
+    return 0 if among_strangers(settings.config) else settings.swap.capture_buffer

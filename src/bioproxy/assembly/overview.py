@@ -1,6 +1,7 @@
 """`GET /api/models`: every model in a row, and the requests under way; what `bioproxy models` and `top` print.
 
-Whoever may use one model may see this: nothing of what was asked or answered is in it, and no names of clients.
+Whoever may use one model may see the models: nothing of what was asked or answered is in it, and no names of clients.
+One of several keys does not see the requests of the others.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ that got no answer yet, the newest are those that wait for the model, those befo
 are being computed. A fair gate may let somebody go first all the same; for people who look this is near enough, and
 it costs a request nothing.
 
-No ids, keys or addresses: whoever may use one model may look at this.
+No ids, keys or addresses stand here.
 """
 
 from __future__ import annotations

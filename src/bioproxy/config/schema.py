@@ -202,7 +202,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
     metrics_key: Annotated[str, about("What `/metrics` asks for; empty: nothing.", secret=True, live=True)] = ""
     admin_hosts: Annotated[
-        tuple[str, ...], about("Further host names that the admin port answers to (`gpu-box.lan`).", live=True)
+        tuple[str, ...],
+        about("Further host names that this machine is asked by (`gpu-box.lan`), on both ports.", live=True),
     ] = ()
     trusted_proxies: Annotated[
         tuple[str, ...], about("Networks whose `X-Forwarded-*` headers are believed (`10.0.0.0/8`).", live=True)
@@ -210,8 +211,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cors_origins: Annotated[
         tuple[str, ...],
         about(
-            "Pages that may call the proxy from a browser (`https://chat.lan`, `*` for any); "
-            "none: any page where there are `api_keys`, else pages from this machine.",
+            "Pages that may call the proxy from a browser (`https://chat.lan`, `app://*` for a scheme, `*` for any); "
+            "none: any page if there are `api_keys`, else pages from this machine and apps.",
             live=True,
         ),
     ] = ()

@@ -30,9 +30,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
-
 from bioproxy.config.addresses import is_loopback
+from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
 
 PROC = Path("/proc")
 LISTEN = "0A"

@@ -6,30 +6,39 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import msgspec
 
-from bioproxy.config.addresses import is_address, is_loopback
+from bioproxy.config.addresses import host_of, is_address
 from bioproxy.config.schema import Config
 from bioproxy.errors import Forbidden, Unauthorized
-from bioproxy.front.cors import LOOPBACK, Cors, host_of
+from bioproxy.front.cors import Cors, check_name
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
+from bioproxy.front.routes import Route
 from bioproxy.keys import Keyring, presented
 from bioproxy.wire.message import Request
 
 NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, which scripts look for
 
-# What a key for certain models may not do while there is no admin: stop and start those of others.
-CHANGING = ("/unload", "/api/models/", "/models/", "/api/profiles/active", "/api/inflight/")
+# By these names containers reach a port of this machine that is bound to its loopback; nobody can register them.
+CONTAINERS = frozenset({"host.docker.internal", "host.containers.internal"})
+MOST_NAMES = 100  # values of `Host` that need not be judged again
+
+
+def among_strangers(config: Config) -> bool:
+    """Whether several keys may use the models and nobody is the admin: then none sees what the others ask and get."""
+    return len(config.api_keys) > 1 and not config.admin_key
 
 
 class Access:
-    """The rule of one configuration."""
+    """The rule of one configuration. `local`: the port is bound so that only this machine reaches it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, local: bool) -> None:
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)
+        self.among_strangers = among_strangers(config)
         self.cors = Cors(config.cors_origins, keys=self.keys)
-        self.local = is_loopback(config.proxy_host)
-        self.names = LOOPBACK | {config.proxy_host.lower(), *(host_of(f"//{host}") for host in config.admin_hosts)}
+        self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
+        self.known: set[bytes | None] = set()
+        self.local = local
         self.trusted: list[IPv4Network | IPv6Network] = [
             ip_network(net, strict=False) for net in config.trusted_proxies
         ]
@@ -40,19 +49,21 @@ class Access:
 
     def admit(self, exchange: Exchange) -> None:
         """Find out who asks: the key's owner, or an address; Unauthorized where a key is wanted and none fits."""
-        request = exchange.request
-        if exchange.route.guard in {"manage", "private"}:
+        request, route = exchange.request, exchange.route
+        if not route.public:
+            self.check_browser(request, route)
+        if route.guard in {"manage", "private"}:
             self.admit_operator(exchange)
             return
         if not self.keys:
             exchange.record.client = self.address(request)
             return
         principal = self.keyring.find(presented(request.header))
-        if principal is None and exchange.route.admin:
+        if principal is None and route.admin:
             principal = self.admin_keyring.find(presented(request.header))
             principal = principal and msgspec.structs.replace(principal, name="admin")
         if principal is None:
-            if exchange.route.public:
+            if route.public:
                 return
             how = "this server wants an API key: send it as `Authorization: Bearer <key>` or `x-api-key`"
             raise Unauthorized(f"{NO_KEY}; {how}" if exchange.envelope else how)
@@ -63,18 +74,26 @@ class Access:
             principal = principal.of_user(user)
         exchange.principal = principal
 
+    def check_browser(self, request: Request, route: Route) -> None:
+        """ForeignPage if a browser asks by a name that is none of ours, or for a page that may not.
+
+        The name counts where only this machine reaches the port and no key is wanted: elsewhere others may read anyway,
+        and a rebound page has no key. A websocket is judged as a change is, because any page may read what it says.
+        """
+        host = request.header(b"host")
+        if self.local and not self.keys and host not in self.known:
+            check_name(request, names=self.named, addresses=True, port="proxy")
+            if len(self.known) < MOST_NAMES:
+                self.known.add(host)
+        if route.changed_by(request) or request.upgrade:
+            self.cors.check(request)
+
     def admit_operator(self, exchange: Exchange) -> None:
         """Who may manage: with an `admin_key` only who has it, else whoever may use the models.
 
-        What others asked and got is no business of one of several keys. Pages of elsewhere are refused in any case:
-        `GET /unload` is done by an image in a page.
+        What others asked and got is no business of one of several keys.
         """
         request = exchange.request
-        self.cors.check(request, "what manages models")
-        if request.header(b"sec-fetch-site") == b"cross-site":
-            raise Forbidden(
-                "a page of another site may not manage models; if it should, give it an API key and a program"
-            )
         key = presented(request.header)
         admin = self.admin_keyring.find(key)
         exchange.record.client = self.address(request)
@@ -84,33 +103,15 @@ class Access:
         if len(self.admin_keyring):
             raise Unauthorized("this wants admin_key: send it as `Authorization: Bearer <key>`, or as a Basic password")
         if not self.keys:
-            if exchange.route.guard == "private" and self.local:
-                self.check_host(request)
             return
         principal = self.keyring.find(key)
         if principal is None:
             raise Unauthorized(NO_KEY)
         exchange.principal = principal
         exchange.record.client = principal.name
-        if principal.models and request.path.startswith(CHANGING):
-            raise Forbidden("a key for certain models manages none; that wants admin_key")
-        if exchange.route.guard == "private" and len(self.keyring) > 1:
+        if exchange.route.guard == "private" and self.among_strangers:
             raise Forbidden(
                 "this shows what others asked: with more than one API key it wants admin_key, which is not set"
-            )
-
-    def check_host(self, request: Request) -> None:
-        """Forbidden where this machine's own port was asked by a name that is none of its own.
-
-        A page's name can be pointed at 127.0.0.1 while it is open (DNS rebinding), and the browser then lets the page
-        read what we answer. Where others reach the port anyway, or a key is wanted, there is nothing to gain by that.
-        """
-        host = (request.header(b"host") or b"").decode("latin-1")
-        name = host_of(f"//{host}")
-        if name not in self.names and not is_address(name):
-            raise Forbidden(
-                f"this shows what others asked, and {host[:80]!r} is none of this port's names; if it should be, "
-                "add it to admin_hosts"
             )
 
     def address(self, request: Request) -> str:
@@ -124,10 +125,10 @@ class Access:
             return address
         lines = [value for name, value in request.headers if name.lower() == b"x-forwarded-for"]
         for part in reversed(b",".join(lines).split(b",")):
-            try:
-                address = str(ip_address(part.strip().decode("latin-1")))
-            except ValueError:
+            text = part.strip().decode("latin-1")
+            if not is_address(text):
                 break
+            address = host_of(text)
             if not self.trusts(address):
                 break
         return address
@@ -135,7 +136,7 @@ class Access:
     def trusts(self, address: str) -> bool:
         """Whether `address` is one of `trusted_proxies`."""
         try:
-            found = ip_address(address)
+            found = ip_address(host_of(address))
         except ValueError:
             return False
         return any(found in net for net in self.trusted)

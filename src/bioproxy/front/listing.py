@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.config.masking import masked_command, masked_url_password
 from bioproxy.config.swap.models import Capabilities, Model
 from bioproxy.config.swap.schema import Selector, SwapConfig
 from bioproxy.models.state import State
@@ -212,8 +213,8 @@ def running_model(name: str, model: Model, look: Look) -> Record:
     return {
         "model": name,
         "state": look.state(name).public,
-        "cmd": model.cmd,
-        "proxy": model.proxy,
+        "cmd": masked_command(model.cmd),
+        "proxy": masked_url_password(model.proxy),
         "ttl": model.ttl,
         "name": model.name,
         "description": model.description,

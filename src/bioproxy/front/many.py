@@ -48,8 +48,8 @@ from bioproxy.wire.upstream import Pool
 UNKNOWN = Route("other", "free")
 LIST = Route("/v1/models", "free")
 HEALTH = Route("/health", "free", public=True)
-UPSTREAM = Route("/upstream", "free", guard="manage")
-COMFYUI = Route("/comfyui", "free")
+UPSTREAM = Route("/upstream", "free", guard="manage", changes=True)  # a GET of any path may start the model
+COMFYUI = Route("/comfyui", "free", changes=True)
 OPTIONS = Route("other", "free", public=True)
 ENDPOINTS: dict[tuple[str, str], Route] = {
     ("GET", "/v1/models"): LIST,
@@ -358,7 +358,6 @@ class ManyModels:
         if gate == "shared":
             await passthrough.shared(exchange, engine)
         elif gate == "slot_action":
-            access.cors.check(exchange.request)
             passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(exchange.request))
             seat = self.seat(exchange, served, Asked(), None)
             body = exchange.request.body

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Protocol
 
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
+from bioproxy.config.addresses import is_loopback
+from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.errors import (
     BioproxyError,
     EngineProtocolError,
     EngineRefused,
     EngineUnavailable,
+    ForeignPage,
     QueueFull,
     QueueTimeout,
 )
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.front import routes
 from bioproxy.front.access import Access
+from bioproxy.front.cors import Refusals
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.explain import explain
 from bioproxy.front.routes import Route
@@ -63,11 +68,17 @@ class Front:
         self.dispatch = dispatch
         self.bus = bus
         self.running = 0
+        self.refusals = Refusals()
+        self.local = is_loopback(settings.config.proxy_host)
 
     @property
     def access(self) -> Access:
         """The rule about keys and origins; a request keeps the one that it began with."""
-        return self.settings.made(Access)
+        return self.settings.made(self.make_access)
+
+    def make_access(self, config: Config) -> Access:
+        """The rule of one configuration."""
+        return Access(config, local=self.local)
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request; never raises but for a cancellation."""
@@ -81,14 +92,18 @@ class Front:
         try:
             exchange.turn_to(self.dispatch.find(request))
             if access.cors.is_preflight(request):
+                self.note_unread(exchange, access)
                 exchange.record.status = 204
                 responder.send(204, self.dispatch.preflight(access, request), b"")
                 return
             access.admit(exchange)
+            self.note_unread(exchange, access)
             await self.dispatch.serve(exchange, access, keepalive=self.settings.config.stream_keepalive)
         except BioproxyError as error:
             if isinstance(error, ENGINE_ERRORS):
                 self.dispatch.failed(exchange, error.message)
+            if isinstance(error, ForeignPage):
+                self.note(exchange, error.page, error.message)
             exchange.fail(error, outcome_of(error))
         except asyncio.CancelledError:
             exchange.record.outcome = "client_left"
@@ -101,6 +116,20 @@ class Front:
         finally:
             self.running -= 1
             self.end(exchange)
+
+    def note_unread(self, exchange: Exchange, access: Access) -> None:
+        """A page that is served and may not read the answer tells its user nothing of use, so the log says it."""
+        if exchange.request.header(b"origin") is not None and (page := access.cors.unread(exchange.request)):
+            self.note(exchange, page, f"a page of {page!r} may not read answers; if it should, add it to cors_origins")
+
+    def note(self, exchange: Exchange, page: str, sentence: str) -> None:
+        """Count a refused page, and tell the log of each once."""
+        if self.refusals.add(page):
+            log.warning("%s %s: %s", exchange.request.method, exchange.route.endpoint, sentence)
+
+    def listens_on(self, hosts: Iterable[str]) -> None:
+        """The port is open: whether others can reach it is told by its addresses better than by its name."""
+        self.local = self.access.local = all(map(is_loopback, hosts))
 
     def end(self, exchange: Exchange) -> None:
         """Publish the record, once."""

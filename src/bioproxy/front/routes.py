@@ -19,12 +19,14 @@ from bioproxy.templates.bodies import Dialect
 from bioproxy.wire.message import Request
 from bioproxy.wire.router import Router
 
+READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Gate = Literal["grant", "free", "slot_action", "shared"]
 
 
 class Route(msgspec.Struct, frozen=True):
     """`gate`: grant (computes), free, slot_action (runs alone), shared (one answer for two seconds).
 
+    `changes`: its GET starts, stops or changes something, as every POST may; a foreign page may not ask for that.
     `guard`: it manages models (`manage`), or shows what others asked and got (`private`), or is of that kind and open
     to all (`open`); "": a client's own business.
     """
@@ -34,6 +36,11 @@ class Route(msgspec.Struct, frozen=True):
     dialect: Dialect | None = None  # where messages or prompts are expanded
     public: bool = False  # served without a key
     guard: Literal["", "open", "manage", "private"] = ""
+    changes: bool = False
+
+    def changed_by(self, request: Request) -> bool:
+        """Whether something may be another after this request."""
+        return self.changes or request.method not in READING_METHODS
 
     @property
     def admin(self) -> bool:
@@ -103,4 +110,4 @@ def find(request: Request) -> Route:
     match = ROUTER.find(request.method, request.path)
     if match is not None:
         return match[0]
-    return OTHER_FREE if request.method in {"GET", "HEAD", "OPTIONS"} else OTHER_GRANT
+    return OTHER_FREE if request.method in READING_METHODS else OTHER_GRANT

@@ -53,7 +53,6 @@ class OneEngine:
             body = passthrough.without_slot(request.body, known=route is not routes.OTHER_GRANT)
             await passthrough.gated(exchange, engine, seat, headers, body)
         elif route.gate == "slot_action":
-            access.cors.check(request)
             passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
             await passthrough.slot_action(exchange, engine, seat, headers, request.body)
         else:

@@ -17,7 +17,7 @@ import html
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, ModelBusy
+from bioproxy.errors import BioproxyError, ForeignPage, ModelBusy
 from bioproxy.front import dialects
 from bioproxy.front.dialects import JSON
 from bioproxy.wire.message import Headers
@@ -64,20 +64,24 @@ def answer(
     elif error.status != 429 and b"text/plain" in (accept or b""):
         content, body = TEXT, f"{SOURCE}: {error.message}".encode()
     elif error.status != 429 and b"text/html" in (accept or b""):
-        content, body = HTML, page(error.message).encode()
+        link = error.confirmed_by if isinstance(error, ForeignPage) else b""
+        content, body = HTML, page(error.message, link=link.decode("latin-1")).encode()
     else:
         content, body = JSON, envelope(error)
     return [content, *further_headers(error)], body
 
 
-def page(message: str) -> str:
-    """The error for a browser, whatever stands in the message."""
-    return f"<html><body><h1>{SOURCE}</h1><p>{html.escape(message)}</p></body></html>"
+def page(message: str, *, link: str = "") -> str:
+    """The error for a browser, whatever stands in the message; `link`: what may be asked from this page instead."""
+    further = f'<p><a href="{html.escape(link)}">{html.escape(link)}</a></p>' if link else ""
+    return f"<html><body><h1>{SOURCE}</h1><p>{html.escape(message)}</p>{further}</body></html>"
 
 
 def further_headers(error: BioproxyError) -> Headers:
     """Never cached; when to come back; how to say who one is."""
     headers: Headers = [(b"Cache-Control", b"no-store")]
+    if isinstance(error, ForeignPage):  # nobody shall click on its link unseen, and what is clicked says where it stood
+        headers += [(b"X-Frame-Options", b"DENY"), (b"Referrer-Policy", b"same-origin")]
     retry_after = 1 if error.retry_after is None and error.status == 429 else error.retry_after
     if retry_after is not None:
         headers.append((b"Retry-After", b"%d" % retry_after))

@@ -91,7 +91,7 @@ def build() -> Router[ModelRoute]:
     for path in OTHER_COUNTING:
         router.add("POST", path, described(path, "free", metered=False))
     for path in READING:
-        router.add("GET", path, ModelRoute(route=Route(path, "free"), path=path))
+        router.add("GET", path, ModelRoute(route=Route(path, "free", changes=True), path=path))
     for path, gate in PROBES.items():
         router.add("GET", path, ModelRoute(route=Route(path, gate), path=path, starts=False))
     action = Route("/slots/{slot}", "slot_action")

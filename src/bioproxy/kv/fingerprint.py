@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bioproxy.config.addresses import is_loopback
 from bioproxy.engines import gguf
-from bioproxy.engines.listener import is_loopback
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.engines.seen import seen
 from bioproxy.errors import BioproxyError
