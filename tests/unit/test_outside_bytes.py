@@ -8,6 +8,7 @@ expression of `re` in the packages that read such bytes must be one that a reade
 from __future__ import annotations
 
 import ast
+import gzip
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,7 +29,7 @@ from bioproxy.recipes import preset
 from bioproxy.templates import bodies, dialect_heads, expand, gitignore, parse, patterns
 from bioproxy.templates.bodies import Dialect
 from bioproxy.templates.parse import Filled
-from bioproxy.wire import heads, judge, sse, target
+from bioproxy.wire import coding, heads, judge, sse, target
 from bioproxy.wire.message import Request
 from bioproxy.wire.reader import RequestReader
 from support.steps import counted
@@ -174,6 +175,10 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
     ),
     "a body with filters": (lambda body: filters.apply(body, SWAPPED, requested="m"), MESSAGES),
     "a body with a prefix": (lambda body: as_model.with_prefix(body, "@t", "chat"), MESSAGES),
+    "a compressed body": (
+        lambda body: list(coding.plain(body, ["gzip"], limit=1 << 20)),
+        (of(gzip.compress(b"", mtime=0)), of(gzip.compress(b"\0" * 900, mtime=0)), of(b"\x1f\x8b")),
+    ),
     "a key that can't be read": (lambda body: bodies.mentions(body, "id_slot"), NO_JSON),
     "a request's head": (head, HEADS),
     "a request line": (judge.is_http_10, (of(b"a "), of(b"1.", before=b"GET / A/"), of(b"a"))),

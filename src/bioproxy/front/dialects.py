@@ -52,7 +52,7 @@ STOPPED = re.compile(rb'"stop"\s*:\s*true')  # llama.cpp's own; within a string 
 
 JSON: tuple[bytes, bytes] = (b"Content-Type", b"application/json; charset=utf-8")
 
-# Anthropic's own types by status; what is missing is an api_error.
+# Anthropic's own types by status; what is missing is an invalid_request_error or an api_error.
 ANTHROPIC = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -91,7 +91,7 @@ def dialect_of(path: str) -> Dialect:
 def error_json(error: BioproxyError, dialect: Dialect, *, request_id: str = "") -> bytes:
     """The error as a JSON object in the shape that `dialect`'s clients parse."""
     if dialect == "anthropic":
-        kind = ANTHROPIC.get(error.status, "api_error")
+        kind = ANTHROPIC.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
         inner = {"type": kind, "message": error.message, **error.fields}
         return msgspec.json.encode({"type": "error", "error": inner, "request_id": request_id})
     return msgspec.json.encode({"error": error_members(error, error.status if dialect == "llama" else error.code)})

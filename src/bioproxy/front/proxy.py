@@ -25,6 +25,7 @@ from bioproxy.errors import (
     ForeignPage,
     QueueFull,
     QueueTimeout,
+    RequestError,
 )
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.front import routes
@@ -32,10 +33,13 @@ from bioproxy.front.access import Access
 from bioproxy.front.cors import Refusals
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.explain import explain
+from bioproxy.front.forward import unpack
 from bioproxy.front.routes import Route
+from bioproxy.wire.coding import CODINGS
 from bioproxy.wire.message import Headers, Request, Responder
 
 log = logging.getLogger(__name__)
+UNPACKED = 2  # compressed bodies that are opened in threads at once
 ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
 
 
@@ -70,6 +74,7 @@ class Front:
         self.running = 0
         self.refusals = Refusals()
         self.local = is_loopback(settings.config.proxy_host)
+        self.unpacking = asyncio.Semaphore(UNPACKED)
 
     @property
     def access(self) -> Access:
@@ -98,6 +103,8 @@ class Front:
                 return
             access.admit(exchange)
             self.note_unread(exchange, access)
+            if b"content-encoding" in request.fields:
+                await self.unpack(exchange)
             await self.dispatch.serve(exchange, access, keepalive=self.settings.config.stream_keepalive)
         except BioproxyError as error:
             if isinstance(error, ENGINE_ERRORS):
@@ -130,6 +137,16 @@ class Front:
     def listens_on(self, hosts: Iterable[str]) -> None:
         """The port is open: whether others can reach it is told by its addresses better than by its name."""
         self.local = self.access.local = all(map(is_loopback, hosts))
+
+    async def unpack(self, exchange: Exchange) -> None:
+        """A compressed body goes on as if it had come plain."""
+        try:
+            await unpack(exchange.request, limit=self.settings.config.limits.body, turn=self.unpacking)
+        except RequestError as error:
+            if error.status == 415:
+                exchange.responder.extra.append((b"Accept-Encoding", ", ".join(CODINGS).encode()))
+            raise
+        exchange.body = exchange.request.body
 
     def end(self, exchange: Exchange) -> None:
         """Publish the record, once."""

@@ -1,17 +1,29 @@
 """Taking a content coding off, as the bytes come or all at once, and never more than a bound.
 
 What an answer says of itself (its end, its figures, its error) can be read only in plain text, and some engines
-compress. The client gets the bytes as the engine sent them; what is plain here is our own look at them. Nothing here
-raises: what cannot be read is empty. Pure: no loop, no socket.
+compress. The client gets the bytes as the engine sent them; what is plain here is our own look at them. It raises
+nothing (`Unpacker`, `decoded`): what cannot be read is empty.
+
+A request's body goes on in plain (`plain`), for templates are filled in and `id_slot` is taken out in plain text, and
+an engine must not read what we could not. So there every doubt is an error: a coding that we do not know, an end that
+is missing, bytes behind the end. And a body is a stranger's: a kilobyte may become a gigabyte, so it is opened block
+by block, and what grows past the bound is refused before it is there. Pure: no loop, no socket.
 """
 
 from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Protocol
 
 import brotli
+
+from bioproxy.errors import RequestError
+from bioproxy.wire import judge
+from bioproxy.wire.target import shown
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -81,11 +93,16 @@ def deflated() -> Step:
             data = first = first + data
             if len(first) < 2:
                 return b"", False
-            is_zlib = first[0] & 15 == zlib.DEFLATED and int.from_bytes(first[:2]) % 31 == 0
-            chosen = inflating(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
+            chosen = inflating(window_of(first))
         return chosen(data, limit)
 
     return step
+
+
+def window_of(first: bytes) -> int:
+    """Which of its two formats `deflate` is here, as zlib wants to be told."""
+    is_zlib = len(first) > 1 and first[0] & 15 == zlib.DEFLATED and int.from_bytes(first[:2]) % 31 == 0
+    return zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
 
 
 def brotli_step() -> Step:
@@ -121,3 +138,122 @@ def decoded(body: bytes, coding: str, *, limit: int) -> bytes | None:
     if take_off is None:
         return None
     return take_off(body, limit)[:limit] or None
+
+
+# A request's body
+
+CODINGS = ("gzip", "deflate", "br", "zstd")
+MOST_CODINGS = 4  # one over the other
+MOST_MEMBERS = 10_000  # of gzip, or frames of zstd: each may be empty
+BLOCK = 64 << 10  # bytes in, and about as many out
+WINDOW = 23  # 8 MiB: what RFC 9659 allows in HTTP, so that a few bytes cannot ask for a gigabyte of memory
+
+
+class Decompressor(Protocol):
+    """What zlib and zstd have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether its end was read."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came behind the end."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """What these bytes become, `max_length` at most; the rest is still to be asked for."""
+
+
+def codings_of(values: Iterable[bytes]) -> list[str]:
+    """The codings that Content-Encoding headers name, in the order in which they were put on; RequestError (415)."""
+    words = (word.strip() for value in values for word in value.split(b","))
+    named = [word.decode("latin-1").lower() for word in words if word.lower() not in {b"", b"identity"}]
+    found = ["gzip" if name == "x-gzip" else name for name in named]
+    unknown = next((name for name in found if name not in CODINGS), None)
+    if unknown is None and len(found) <= MOST_CODINGS:
+        return found
+    what = f"its coding {shown(unknown.encode())}" if unknown is not None else f"more than {MOST_CODINGS} codings"
+    raise RequestError(
+        f"the body cannot be read with {what} (Content-Encoding); send it plain, or as one of {', '.join(CODINGS)}",
+        status=415,
+    )
+
+
+def plain(body: bytes, codings: Sequence[str], *, limit: int) -> Iterator[bytes]:
+    """The body without its codings, in blocks; RequestError for what is broken (400) or longer than `limit` (413)."""
+    blocks: Iterator[bytes] = (body[at : at + BLOCK] for at in range(0, len(body), BLOCK))
+    for coding in reversed(codings):
+        blocks = bounded(OPENERS[coding](blocks), coding, limit=limit)
+    return blocks
+
+
+def bounded(blocks: Iterator[bytes], coding: str, *, limit: int) -> Iterator[bytes]:
+    """What one coding becomes: what lies under it must not grow past the limit either."""
+    left = limit
+    try:
+        for block in blocks:
+            left -= len(block)
+            if left < 0:
+                raise judge.too_large(limit)
+            yield block
+    except BROKEN as error:
+        raise RequestError(f"the body is not whole {coding}, as its Content-Encoding says: {error}") from error
+
+
+def opened(begin: Callable[[], Decompressor], most: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """What zlib or zstd make of the blocks: `most` parts, one behind the other, and nothing else."""
+    part, parts = begin(), 1
+    for block in blocks:
+        rest = block
+        while rest:
+            if part.eof:
+                part, parts = begin(), parts + 1
+            if parts > most:
+                raise ValueError("something follows its end")
+            yield from taken(part, rest)
+            rest = part.unused_data if part.eof else b""
+    if not part.eof:
+        raise EOFError("its end is missing")
+
+
+def taken(part: Decompressor, data: bytes) -> Iterator[bytes]:
+    """What one block becomes, in blocks."""
+    full = True
+    while data or full:
+        piece = part.decompress(data, BLOCK)
+        full = len(piece) == BLOCK and not part.eof
+        data = b"" if part.eof else getattr(part, "unconsumed_tail", b"")  # zstd keeps what it has not read
+        if piece:
+            yield piece
+
+
+def deflate_opened(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """As `deflated` has it: with zlib's two bytes before it, or bare."""
+    first = next(blocks, b"")
+    if len(first) == 1:
+        first += next(blocks, b"")
+    return opened(partial(zlib.decompressobj, window_of(first)), 1, chain([first], blocks))
+
+
+def brotli_opened(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """What brotli makes of the blocks; what follows its end is an error of its own."""
+    part = brotli.Decompressor()
+    for block in blocks:
+        piece = part.process(block, output_buffer_limit=BLOCK)
+        while piece or not part.can_accept_more_data():
+            yield piece
+            piece = b"" if part.is_finished() else part.process(b"", output_buffer_limit=BLOCK)
+    if not part.is_finished():
+        raise EOFError("its end is missing")
+
+
+OPENERS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
+    "gzip": partial(opened, partial(zlib.decompressobj, zlib.MAX_WBITS | 16), MOST_MEMBERS),
+    "deflate": deflate_opened,
+    "br": brotli_opened,
+    "zstd": partial(
+        opened,
+        partial(zstd.ZstdDecompressor, options={zstd.DecompressionParameter.window_log_max: WINDOW}),
+        MOST_MEMBERS,
+    ),
+}
