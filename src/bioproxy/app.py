@@ -247,7 +247,7 @@ class App:
             await self.management.close()
 
     async def close_log(self) -> None:
-        """The last line was written: close the rings, and write out what standard output still owes."""
+        """The last line was written: close the rings, and write out what standard error still owes."""
         if self.management is not None:
             await asyncio.to_thread(self.logbook.close)
 

@@ -6,7 +6,7 @@ waits: a reader that is too slow loses what does not fit, and finds a line in it
 may write; each reader is woken on its own loop.
 
 The `Logbook` owns the rings and decides which of them a line goes to. What `logToStdout` routes is the combined log,
-and what our standard output shows (README of llama-swap, logging). Standard output may be a pipe that nobody reads, so
+and what our standard error shows (README of llama-swap, logging). Standard error may be a pipe that nobody reads, so
 a thread of its own writes there, behind the same kind of backlog.
 
 What a line of ours looks like lives in log.py, how a child is read in engines/child.py, HTTP in admin/logs.py.
@@ -26,8 +26,8 @@ import msgspec
 
 CAPACITY = 100 << 10  # bytes of history
 MOST_BEHIND = 1 << 20  # bytes that a reader may be behind
-TOGETHER = 0.02  # seconds in which lines for standard output are gathered
-LAST_LINES = 1.0  # seconds that standard output gets at the end for what still waits
+TOGETHER = 0.02  # seconds in which lines for standard error are gathered
+LAST_LINES = 1.0  # seconds that standard error gets at the end for what still waits
 
 Destination = Literal["proxy", "upstream", "both", "none"]
 
@@ -43,7 +43,7 @@ class RingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConsoleStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What our standard output took; `fault` says why it takes nothing any more."""
+    """What our standard error took; `fault` says why it takes nothing any more."""
 
     written: int
     waiting: int
@@ -220,9 +220,9 @@ class Ring:
 
 
 class Console:
-    """Our standard output, written by a thread of its own, so that nobody waits for who reads it."""
+    """Our standard error, written by a thread of its own, so that nobody waits for who reads it."""
 
-    def __init__(self, descriptor: int = 1, *, limit: int = MOST_BEHIND) -> None:
+    def __init__(self, descriptor: int = 2, *, limit: int = MOST_BEHIND) -> None:
         self.descriptor = descriptor
         self.backlog = Backlog(limit)
         self.changed = threading.Condition()
@@ -239,7 +239,7 @@ class Console:
                 return
             self.dropped += self.backlog.put(data)
             if self.thread is None:  # a daemon: a reader that sleeps must not keep the program from ending
-                self.thread = threading.Thread(target=self.run, name="standard output", daemon=True)
+                self.thread = threading.Thread(target=self.run, name="log", daemon=True)
                 self.thread.start()
             self.changed.notify()
 
@@ -250,7 +250,7 @@ class Console:
                 write_all(self.descriptor, data)
             except OSError as error:
                 with self.changed:
-                    self.fault = f"standard output cannot be written: {error.strerror}"
+                    self.fault = f"standard error cannot be written: {error.strerror}"
                     self.dropped += len(data) + len(self.backlog.take())
                 return
             self.written += len(data)
@@ -334,7 +334,7 @@ class Logbook:
             ring.close()
 
     def show(self, data: bytes) -> None:
-        """Into the combined log, and onto our standard output."""
+        """Into the combined log, and onto our standard error."""
         self.mux.write(data)
         if self.console is not None:
             self.console.write(data)
@@ -345,7 +345,7 @@ class Logbook:
         return self.models.get(name) if named is None else named
 
     def close(self) -> None:
-        """End every reader, and write to standard output what still waits. Blocks up to LAST_LINES seconds."""
+        """End every reader, and write to standard error what still waits. Blocks up to LAST_LINES seconds."""
         for ring in (self.mux, self.proxy, self.upstream, *self.models.values()):
             ring.close()
         if self.console is not None:

@@ -38,7 +38,11 @@ async def test_the_version_flag_prints_llama_swaps_line(word: str, tmp_path: Pat
     [
         (["-listen", "8080"], "expected an address such as localhost:8080"),
         (["-watch-config=maybe"], "expected true or false"),
-        (["bogus"], "invalid choice: 'bogus'"),
+        (["xyzzy"], "invalid choice: 'xyzzy'"),
+        (["modles"], "there is no 'modles'; did you mean models?"),
+        (["snapshots", "lst"], "there is no 'lst'; did you mean list?"),
+        (["-port", "abc"], "flag -port: proxy_port: expected a whole number from 0 to 65535"),
+        (["check", "--kv-policy", "maybe"], "flag --kv-policy: kv.policy: expected one of"),
         (["-prot", "8090"], "unknown flag"),
         (["serve", "-port"], "flag -port: needs a value"),
         (["warm"], "the following arguments are required: prefix"),
@@ -60,6 +64,35 @@ async def test_help_lists_verbs_and_flags(word: str, tmp_path: Path) -> None:
     assert ended.code == 0
     for text in ("snapshots", "-warmup-chunk-seconds", "-config FILE", "Exit codes"):
         assert text in ended.out
+
+
+@pytest.mark.parametrize(
+    "words", [["help"], ["help", "load"], ["load", "--help"], ["recipes", "-h"], ["serve", "-help"]]
+)
+async def test_help_fits_and_names_the_flags_of_keys(words: list[str], tmp_path: Path) -> None:
+    """Of a verb, too: no line is wider than a hundred columns."""
+    ended = await run(tmp_path, *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert "-warmup-chunk-seconds" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["check", "-config", "gone.json"], 1),
+        (["models", "-admin-port", "1"], 1),
+        (["nonsense"], 2),
+        (["-prot", "1"], 2),
+    ],
+)
+async def test_a_failure_is_json_for_who_asked_for_json(words: list[str], code: int, tmp_path: Path) -> None:
+    """A script that parses what it gets finds the sentence there, too."""
+    ended = await run(tmp_path, *words, "--json")
+    assert ended.code == code
+    found = ended.json()
+    assert found["error"]["code"] == code if "error" in found else not found["ok"]
+    assert ended.err or "ok" in found
 
 
 async def test_check_of_a_good_configuration(tmp_path: Path) -> None:

@@ -24,12 +24,7 @@ from bioproxy.wire.server import Server
 from support.ports import free_port
 
 LOG = b"\x1b[32mloaded\x1b[0m\n\xff\xfe\n"
-COMMAND = """
-from bioproxy.cli.logs import logs
-from bioproxy.cli.output import Output
-from bioproxy.cli.client import Client
-raise SystemExit(logs(Output(), Client("http://127.0.0.1:{port}"), "org/qwen", follow={follow}))
-"""
+COMMAND = "from bioproxy.cli.main import main; raise SystemExit(main({words}))"
 
 
 class Seen(io.StringIO):
@@ -83,7 +78,8 @@ class Running:
 
     async def start(self, *, follow: bool) -> asyncio.subprocess.Process:
         """Run the command as a program."""
-        program = COMMAND.format(port=self.server.port, follow=follow)
+        words = ["logs", "org/qwen", "-admin-host=127.0.0.1", f"-admin-port={self.server.port}", *["-f"] * follow]
+        program = COMMAND.format(words=words)
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=pipe, stderr=pipe)
 
@@ -135,14 +131,14 @@ async def test_following_ends_with_the_program(running: Running) -> None:
 
 
 async def test_ctrl_c_ends_it_quietly(running: Running) -> None:
-    """That is how one stops following; nothing went wrong."""
+    """That is how one stops following; the exit code says so, and nothing else is said."""
     program = await running.start(follow=True)
     assert program.stdout is not None
     running.model(b"one\n")
     assert await program.stdout.readline() == b"one\n"
     program.send_signal(signal.SIGINT)
     assert await program.communicate() == (b"", b"")
-    assert program.returncode == 0
+    assert program.returncode == 130
 
 
 @pytest.mark.parametrize("model", ["", "proxy"])

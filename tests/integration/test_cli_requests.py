@@ -68,7 +68,7 @@ async def test_requests_are_followed(tmp_path: Path) -> None:
             await command.out(" a ")
             await rig.chat("zzz")
             await command.out(" zzz ")
-            assert await command.end(signal.SIGINT) == 0
+            assert await command.end(signal.SIGINT) == 130
     assert [line.split()[3] for line in command.printed] == ["model", "a", "zzz"]
 
 
@@ -114,7 +114,7 @@ async def test_logs_are_followed(tmp_path: Path) -> None:
     async with swap_rig(tmp_path, fakes("a", "--say hello-from-a")) as rig, running(rig, "logs", "-f", "a") as command:
         await rig.chat("a")
         await command.out("hello-from-a")
-        assert await command.end(signal.SIGINT) == 0
+        assert await command.end(signal.SIGINT) == 130
 
 
 # top
@@ -199,7 +199,7 @@ async def test_top_on_a_terminal_goes_on_until_it_is_told(end: str, tmp_path: Pa
             os.write(top.master, b"q")
         else:
             top.process.send_signal(getattr(signal, end))
-        assert await asyncio.wait_for(top.process.wait(), 10) == 0
+        assert await asyncio.wait_for(top.process.wait(), 10) == (0 if end == "q" else 130)
         await top.until(b"\x1b[?25h\x1b[?1049l")
     assert top.seen.startswith(b"\x1b[?1049h\x1b[?25l\x1b[H")
     assert b"Traceback" not in top.seen

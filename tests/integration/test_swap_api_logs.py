@@ -131,7 +131,7 @@ async def test_access_lines(rig: Rig) -> None:
     [("proxy", True, False), ("upstream", False, True), ("both", True, True), ("none", False, False)],
 )
 async def test_where_lines_go(destination: str, ours: bool, theirs: bool, tmp_path: Path) -> None:
-    """`logToStdout` decides for standard output and for `/logs`; a reload changes it; each own log has all lines."""
+    """`logToStdout` decides for standard error and for `/logs`; a reload changes it; each own log has all lines."""
     models = {"a": fake("--say heyho")}
     async with swap_rig(tmp_path, models) as rig:
         rig.configure(models, logToStdout=destination)

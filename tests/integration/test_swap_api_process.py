@@ -43,7 +43,7 @@ def write(folder: Path, models: Json, ports: Ports, *, name: str = "config.yaml"
 async def started(folder: Path, *words: str, port: int) -> AsyncIterator[Serving]:
     """The program, once it says that it listens on `port`; it stops its models before the block is left."""
     async with serving(folder, *words) as program:
-        await program.out(f"listening on http://127.0.0.1:{port}")
+        await program.line(f"listening on http://127.0.0.1:{port}")
         try:
             yield program
         finally:
@@ -119,13 +119,13 @@ async def test_a_port_that_is_taken(tmp_path: Path, ports: Ports) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_it_in_order(number: int, tmp_path: Path, ports: Ports) -> None:
-    """0; its lines went to standard output, none to the other; its models are gone."""
+    """0; its lines went to standard error, none to the other; its models are gone."""
     words = ("-config", write(tmp_path, fakes("a"), ports), "-listen", f"127.0.0.1:{ports.proxy}")
     async with started(tmp_path, *words, port=ports.proxy) as program:
         assert server(await Client(ports.proxy).chat("a")) == "a"
         assert await asyncio.wait_for(program.end(number), 10) == 0
-    assert program.log == []
-    assert any("a is ready" in line for line in program.printed)
+    assert program.printed == []
+    assert any("a is ready" in line for line in program.log)
     with pytest.raises(ConnectionRefusedError):
         await call(ports.models, "GET", "/health")
 
@@ -162,13 +162,13 @@ async def test_a_watched_file(tmp_path: Path, ports: Ports) -> None:
     """`-watch-config`: a change is a reload, a broken one changes nothing; models that did not change run on."""
     words = ("-config", write(tmp_path, fakes("a"), ports), "-listen", f"127.0.0.1:{ports.proxy}", "-watch-config")
     async with started(tmp_path, *words, port=ports.proxy) as program:
-        await program.out("watching configuration for changes")
+        await program.line("watching configuration for changes")
         client = Client(ports.proxy)
         await client.chat("a")
         (tmp_path / "config.yaml").write_text("models: [")
-        await program.out("failed to reload config")
+        await program.line("failed to reload config")
         write(tmp_path, {"a": fake(), "b": fake(), "z": fake()}, ports)
-        await program.out("configuration reloaded")
+        await program.line("configuration reloaded")
         assert [one["model"] for one in (await client.get("/running")).json()["running"]] == ["a"]
         assert server(await client.chat("b")) == "b"
 
@@ -192,7 +192,7 @@ async def test_two_programs_at_once(tmp_path: Path, ports: Ports) -> None:
         assert server(await Client(ours).chat("a")) == server(await Client(theirs).chat("a")) == "a"
         assert await asyncio.wait_for(one.end(), 10) == 0
         assert server(await Client(theirs).chat("a")) == "a"
-    assert any("there is no admin port: " in line for line in two.printed)
+    assert any("there is no admin port: " in line for line in two.log)
 
 
 async def test_an_admin_port_that_was_asked_for_must_be_had(tmp_path: Path, ports: Ports) -> None:
@@ -220,8 +220,8 @@ async def test_an_address_for_all_is_told(tmp_path: Path, ports: Ports) -> None:
     """`:PORT` lets the whole network in, and the log says how to change that."""
     words = ("-config", write(tmp_path, fakes("a"), ports), "-listen", f":{ports.proxy}")
     async with serving(tmp_path, *words) as program:
-        await program.out(f"listening on http://:{ports.proxy}")
-        line = await program.out("reachable by all hosts on the network")
+        await program.line(f"listening on http://:{ports.proxy}")
+        line = await program.line("reachable by all hosts on the network")
         assert f"-listen localhost:{ports.proxy}" in line
         assert await asyncio.wait_for(program.end(), 10) == 0
 
@@ -233,7 +233,7 @@ async def test_preload(tmp_path: Path, ports: Ports) -> None:
     hooks = {"on_startup": {"preload": ["al", " b ", "nobody"]}}
     words = ("-config", write(tmp_path, models, ports, groups=groups, hooks=hooks))
     async with started(tmp_path, *words, "-listen", f"127.0.0.1:{ports.proxy}", port=ports.proxy) as program:
-        await program.out("failed to preload model b: ")
+        await program.line("failed to preload model b: ")
 
         async def loaded() -> bool | None:
             listed = (await Client(ports.proxy).get("/running")).json()["running"]

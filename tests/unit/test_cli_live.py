@@ -110,9 +110,10 @@ def test_what_is_cut_fits(text: str, width: int) -> None:
 
 
 def test_an_error_is_one_line() -> None:
-    """Of many, the first, without what announces the others."""
+    """Of many, the first, without what announces the others, and from its cause on, however long that is."""
     assert short("it ended; last lines of its log:\nboom") == "it ended"
-    assert len(short("x" * 500)) == 100
+    assert short('upstream command exited prematurely: a said "no memory" and ended') == 'a said "no memory" and ended'
+    assert short("x" * 500) == "x" * 500
 
 
 def test_a_request_in_the_table() -> None:

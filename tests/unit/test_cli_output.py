@@ -99,3 +99,15 @@ def test_a_bar_is_drawn_over_itself_ten_times_a_second() -> None:
     drawn = notes.getvalue().split("\r\x1b[K")
     assert drawn[1] == "warm  " + "█" * 15 + "░" * 15 + " half"
     assert drawn[2:] == ["warm  saving", "warm  saving\n"]
+
+
+@pytest.mark.parametrize(("terminal", "widest"), [(True, 40), (False, 517)])
+def test_a_table_is_cut_to_the_terminal(*, terminal: bool, widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last column gives way, with a sign for it; a pipe gets everything."""
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal() if terminal else io.StringIO()
+    Output(stream=stream, colour=False).table(("model", "last error"), [("a", "x" * 510), ("b", "short")])
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) == widest
+    assert lines[1].endswith("…") == terminal
+    assert lines[2] == "b      short"

@@ -1,4 +1,4 @@
-"""All logs together: which line goes where, and a standard output that may be read, slow, or gone."""
+"""All logs together: which line goes where, and a standard error that may be read, slow, or gone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     ],
 )
 def test_what_the_combined_log_holds(to_stdout: Destination, combined: bytes, pipe: tuple[int, int]) -> None:
-    """It is what logToStdout routes, and so is our standard output; the other logs hold theirs in any case."""
+    """It is what logToStdout routes, and so is our standard error; the other logs hold theirs in any case."""
     book = Logbook(to_stdout=to_stdout, console=Console(pipe[1]))
     book.proxy_line("[INFO] ours")
     book.model("qwen")(b"theirs\n")
@@ -116,7 +116,7 @@ def test_a_closed_standard_output_is_noticed_once() -> None:
     assert console.thread is not None
     console.thread.join()
     console.write(b"lost too")
-    assert console.statistics().fault == "standard output cannot be written: Broken pipe"
+    assert console.statistics().fault == "standard error cannot be written: Broken pipe"
     assert console.statistics().dropped == 12
     assert console.statistics().waiting == 0
     os.close(writer)

@@ -118,7 +118,7 @@ def examine(load: Callable[[], Loaded]) -> Checked:
 
 
 def check(output: Output, load: Callable[[], Loaded]) -> int:
-    """Validate; 0 where a start would succeed, 1 with every problem otherwise."""
+    """Validate; 0 if a start would succeed, 1 with every problem otherwise."""
     found = examine(load)
     if output.json:
         output.document(found)

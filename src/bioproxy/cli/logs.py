@@ -7,27 +7,45 @@ goes on until Ctrl-C or the program's end; a quiet log is no fault.
 from __future__ import annotations
 
 import codecs
+import http.client
 from collections.abc import Callable
 from typing import TextIO
 from urllib.parse import quote
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.output import Output
+from bioproxy.config.nearest import close
+from bioproxy.errors import BioproxyError
+
+NOT_OF_MODELS = ("proxy", "upstream")
 
 
 def logs(output: Output, client: Client, model: str, *, follow: bool) -> int:
     """Print the log of `model` (an ID, an alias, `proxy`, `upstream`; "" is the combined one), and go on with `follow`.
 
-    Always 0, Ctrl-C included; BioproxyError where there is no such log, nobody to ask, or the program was lost.
+    0; BioproxyError if there is no such log, nobody to ask, or the program was lost.
     """
     path = "/logs/stream" + (f"/{quote(model)}" if model else "") + ("" if follow else "?no-follow")
     write = writer(output.stream)
     try:
         for piece in client.stream(path, accept="text/plain", what="the log"):
             write(piece)
-    except KeyboardInterrupt:
-        return 0
+    except BioproxyError as error:
+        if error.status != http.client.NOT_FOUND:
+            raise
+        near = close(model, [*NOT_OF_MODELS, *names_of(client)])
+        raise BioproxyError(
+            f"{error.message}{f'; did you mean {near}?' if near else ''}", status=error.status
+        ) from None
     return 0
+
+
+def names_of(client: Client) -> list[str]:
+    """Every name of a model; none if the program does not say."""
+    try:
+        return [name for one in client.get("/api/models")["models"] for name in (one["model"], *one["aliases"])]
+    except BioproxyError:
+        return []
 
 
 def writer(stream: TextIO) -> Callable[[bytes], None]:

@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from bioproxy import __version__
 from bioproxy.cli.command import Command, Verb
@@ -24,6 +27,8 @@ from bioproxy.cli.model_verbs import MODEL_VERBS
 from bioproxy.cli.output import Output
 from bioproxy.config.flags import parse_flags
 from bioproxy.config.keys import CONFIG_FLAG, FOLDER_FLAG, KEYS, LISTEN_FLAG, WATCH_FLAG
+from bioproxy.config.nearest import close
+from bioproxy.config.sources import read_flags
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
@@ -38,13 +43,14 @@ OWN_FLAGS = (
     "--as", "-f", "--follow", "-n", "--no-wait", "-o", "--once", "--outcome", "--schema", "--set",
 )  # fmt: skip
 EPILOG = """\
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
-
-Every key of the configuration is a flag as well, with one dash or two, for every verb; `bioproxy config` shows their
-values and where each came from.
+Every key of the configuration is a flag as well, with one dash or two, for every verb;
+`bioproxy config` shows their values and where each came from.
 
 {flags}
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
 """
+WIDTH = 100  # columns that a help text fits into
 
 
 def serve(command: Command) -> int:
@@ -146,6 +152,12 @@ def completion(command: Command) -> int:
     return 0
 
 
+def show_help(command: Command) -> int:
+    """What `--help` shows."""
+    build_parser().parse_args([*filter(None, [command.arguments.about]), "--help"])
+    return 0
+
+
 def version(command: Command) -> int:
     """The version."""
     if command.output.json:
@@ -207,6 +219,11 @@ def completion_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
 
 
+def help_flags(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `help`."""
+    parser.add_argument("about", metavar="VERB", nargs="?", choices=tuple(BY_NAME), help="what this verb takes")
+
+
 VERBS = (
     Verb("serve", "run the proxy (the default); -model FILE serves a model of its own", serve, engine=True),
     Verb("demo", "a real engine on a generated model: cold, warm, after kill -9; then it serves on", demo, demo_flags),
@@ -221,14 +238,48 @@ VERBS = (
     Verb("import", "turn a llama.cpp router preset into a configuration", translate, import_flags),
     Verb("completion", "print what makes a shell complete this command", completion, completion_flags),
     Verb("version", "print the version", version),
+    Verb("help", "show this, or what a verb takes", show_help, help_flags),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
 
 
 def flag_lines() -> str:
-    """A line for each flag that names files, and for each flag of a config key."""
+    """A paragraph for each flag that names files, and for each flag of a config key."""
     lines = {**FILE_FLAGS, **{", ".join(option.flags): option.description for option in KEYS.values()}}
-    return "\n".join(f"  {flags:<30} {what}" for flags, what in lines.items())
+    following = " " * 33
+    return "\n".join(
+        textwrap.fill(f"{flags:<30} {what}", WIDTH, initial_indent="  ", subsequent_indent=following)
+        for flags, what in lines.items()
+    )
+
+
+def help_format(prog: str) -> argparse.HelpFormatter:
+    """Help that fits, with the epilog as it is."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=min(WIDTH, shutil.get_terminal_size().columns))
+
+
+class UsageError(Exception):
+    """The command line is wrong, in a line or more; `usage` is argparse's line on what it may be."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse's, with the nearest word for a wrong one, and an exception where that one ends the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(message, self.format_usage())
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # argparse asks nobody else
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            near = close(str(value), map(str, action.choices or ()))
+            message = f"there is no {value!r}; did you mean {near}?" if near else error.message
+            raise argparse.ArgumentError(action, message) from None
 
 
 class ShowVersion(argparse.Action):
@@ -242,28 +293,33 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def common_flags() -> argparse.ArgumentParser:
+def common_flags() -> Parser:
     """The flags that every verb takes."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--colour", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
     return common
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of what config flags leave over."""
     common = common_flags()
-    parser = argparse.ArgumentParser(
+    epilog = EPILOG.format(flags=flag_lines())
+    parser = Parser(
         prog="bioproxy",
         description="The front door of self-hosted LLM servers: no prompt prefix is ever computed twice.",
-        epilog=EPILOG.format(flags=flag_lines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+        formatter_class=help_format,
         parents=[common],
     )
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print version, commit and date, and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="verb")
     for verb in VERBS:
-        verb.flags(verbs.add_parser(verb.name, help=verb.about, description=verb.about, parents=[common]))
+        flags = verbs.add_parser(
+            verb.name, help=verb.about, description=verb.about, epilog=epilog, formatter_class=help_format,
+            parents=[common],
+        )  # fmt: skip
+        verb.flags(flags)
     return parser
 
 
@@ -273,12 +329,15 @@ def with_two_dashes(word: str) -> str:
 
 
 def understand(words: Sequence[str]) -> Command:
-    """Take a command line apart. Usage errors end the program with 2, as argparse does."""
+    """Take a command line apart. UsageError for a flag or a verb that is not there, or whose value is of no use."""
     parser = build_parser()
     try:
         flags = parse_flags(words, others=OWN_FLAGS)
     except ConfigError as error:
-        parser.exit(USAGE, "".join(f"bioproxy: {problem}\n" for problem in error.problems))
+        raise UsageError(error.message, "") from error
+    values = read_flags(flags.values, names=flags.names, folder=os.getcwd(), environment=os.environ)  # noqa: PTH109 - a text
+    if values.problems:
+        raise UsageError(ConfigError(values.problems).message, "")
     cut = flags.rest.index("--") if "--" in flags.rest else len(flags.rest)
     engine_words = tuple(flags.rest[cut + 1 :])
     arguments = parser.parse_args([with_two_dashes(word) for word in flags.rest[:cut]])
@@ -304,14 +363,20 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its own end
         return PIPE_CLOSED
+    except UsageError as error:
+        sys.stderr.write(error.usage)
+        return complain(words, str(error).splitlines(), USAGE)
     except ConfigError as error:
-        return complain([str(problem) for problem in error.problems])
+        return complain(words, [str(problem) for problem in error.problems], FAILED)
     except BioproxyError as error:
-        return complain([error.message])
+        return complain(words, [error.message], FAILED)
 
 
-def complain(sentences: Sequence[str]) -> int:
-    """Say what is wrong, a line each."""
+def complain(words: Sequence[str], sentences: Sequence[str], code: int) -> int:
+    """Say what is wrong, a line each on stderr; for who asked for JSON also as the document that it waits for."""
     for sentence in sentences:
         sys.stderr.write(f"bioproxy: {sentence}\n")
-    return FAILED
+    ours = words[: words.index("--")] if "--" in words else words
+    if "--json" in map(with_two_dashes, ours):
+        Output(json=True).document({"error": {"message": "\n".join(sentences), "code": code}})
+    return code

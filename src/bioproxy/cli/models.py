@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
+from bioproxy.config.nearest import close
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
 Row: TypeAlias = Mapping[str, Json]
 
 PERIOD = 0.25  # seconds between two looks at what was asked for
-SHOWN = 100  # characters of an error in a table
 COLUMNS = (
     "model",
     "state",
@@ -36,6 +36,7 @@ COLUMNS = (
 )
 RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
 LOG_FOLLOWS = "; last lines of its log:"  # at the end of an error's first line
+EXITED = "upstream command exited prematurely: "  # at its beginning, for scripts; the state says it already
 LIVE = {"starting", "ready", "stopping"}
 COLOURS: dict[str, Colour] = {"ready": "green", "starting": "cyan", "stopping": "yellow", "failed": "red"}
 
@@ -72,9 +73,8 @@ def row(one: Row, now: float) -> tuple[str, ...]:
 
 
 def short(text: str) -> str:
-    """The first line of an error, and no more of it than a table can bear."""
-    line = text.strip().partition("\n")[0].removesuffix(LOG_FOLLOWS)
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    """The first line of an error, from its cause on."""
+    return text.strip().partition("\n")[0].removesuffix(LOG_FOLLOWS).removeprefix(EXITED)
 
 
 def load(output: Output, client: Client, model: str) -> int:
@@ -113,8 +113,10 @@ def state_of(client: Client, model: str) -> Row:
     for one in rows:
         if model == one["model"] or model in one["aliases"]:
             return one
-    known = ", ".join(one["model"] for one in rows) or "none"
-    raise BioproxyError(f"there is no model {model}; there are: {known}", status=404)
+    names = [name for one in rows for name in (one["model"], *one["aliases"])]
+    near = close(model, names)
+    meant = f"did you mean {near}?" if near else f"there are: {', '.join(one['model'] for one in rows) or 'none'}"
+    raise BioproxyError(f"there is no model {model}; {meant}", status=404)
 
 
 def follow(output: Output, client: Client, model: str, work: Callable[[], None]) -> None:

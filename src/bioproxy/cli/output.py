@@ -108,11 +108,15 @@ class Output:
         right: Sequence[int] = (),
         colours: Callable[[Sequence[str]], Colour] = lambda _row: "",
     ) -> None:
-        """Rows under `columns`, each as wide as its widest text; columns in `right` are aligned there."""
+        """Rows under `columns`, each as wide as its widest text; columns in `right` are aligned there.
+
+        On a terminal no row is wider than it: the last column is cut. A pipe gets everything.
+        """
         widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
-        self.line(aligned(columns, widths, right), "bold")
+        most = shutil.get_terminal_size().columns if self.stream.isatty() else None
+        self.line(cut(aligned(columns, widths, right), most), "bold")
         for row in rows:
-            self.line(aligned(row, widths, right), colours(row))
+            self.line(cut(aligned(row, widths, right), most), colours(row))
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
@@ -120,6 +124,11 @@ def aligned(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> 
     pairs = zip(row, widths, strict=True)
     cells = [text.rjust(width) if n in right else text.ljust(width) for n, (text, width) in enumerate(pairs)]
     return "  ".join(cells).rstrip()
+
+
+def cut(text: str, most: int | None) -> str:
+    """`text` in `most` characters, with `…` for what was left out; None: whole."""
+    return text if most is None or len(text) <= most else text[: max(0, most - 1)] + "…"
 
 
 class Progress:

@@ -31,17 +31,14 @@ ENDED = "RequestEnded"
 def requests(output: Output, client: Client, *, number: int, outcome: str, follow: bool) -> int:
     """Print the newest `number` requests, only those of an `outcome` if one is given; with `follow` all that come.
 
-    Always 0, Ctrl-C included.
+    0, and Ctrl-C ends it otherwise.
     """
     path = "/requests?" + urlencode({"limit": number} | ({"outcome": outcome} if outcome else {}))
     if not follow:
         found = list(reversed(client.get(path)["requests"]))
         show(output, found)
         return 0
-    try:
-        go_on(output, client, path, outcome)
-    except KeyboardInterrupt:
-        return 0
+    go_on(output, client, path, outcome)
     return 0
 
 

@@ -47,7 +47,7 @@ STAGES = {
 
 
 def top(output: Output, client: Client) -> int:
-    """Show until the user has seen enough; 0. BioproxyError where nobody answers at the beginning."""
+    """Show until `q`; 0, and Ctrl-C ends it otherwise. BioproxyError if nobody answers at the beginning."""
     answer = client.get("/api/models")
     if output.json:
         output.document(answer)
@@ -56,10 +56,7 @@ def top(output: Output, client: Client) -> int:
         write(output, output, answer, rates={})
         return 0
     with screen(output):
-        try:
-            live(output, client, answer)
-        except KeyboardInterrupt:
-            return 0
+        live(output, client, answer)
     return 0
 
 

@@ -45,7 +45,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     code: int | None
-    reason: str  # one sentence, with the last line of output
+    reason: str  # one sentence, with the last line of output if we did not ask for the end
     expected: bool  # we asked for it
     lived: float  # seconds
     log: tuple[str, ...]
@@ -254,8 +254,8 @@ class Process:
         ended = Exit(
             pid=life.pid,
             code=code,
-            reason=f"{self.name} (pid {life.pid}) {how(code, expected=life.expected)} after {lived:.1f} s"
-            + ("" if life.expected else last_words(self.tail.last())),
+            reason=f"{self.name} (pid {life.pid}) {'' if life.expected else last_words(self.tail.last())}"
+            f"{how(code, expected=life.expected)} after {lived:.1f} s",
             expected=life.expected,
             lived=lived,
             log=self.tail.lines(),
@@ -296,5 +296,5 @@ def how(code: int | None, *, expected: bool) -> str:
 
 
 def last_words(line: str) -> str:
-    """The end of the sentence: what the child said last."""
-    return f"; it said last: {line}" if line else ""
+    """What the child said last: most likely the cause, so it stands first, where a narrow table still shows it."""
+    return f'said "{line}" and ' if line else ""
