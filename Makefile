@@ -3,18 +3,24 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEMO   := $(VENV)/.demo
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint bench clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama,dev]'
+	$(PIP) -e '.[llama]'
+	@touch $(DEMO)
+
+$(STAMP): $(DEMO)
+	$(PIP) -e '.[llama,dev]'
 	@touch $(STAMP)
 
-demo: $(STAMP)   ## a real engine on a generated model: cold, warm, after kill -9; then it serves
+demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -9; then it serves
 	$(BIN)/bioproxy demo $(ARGS)
 
 test: $(STAMP)   ## every test, on fake and real engines

@@ -63,6 +63,6 @@ async def test_a_preset_is_imported(tmp_path: Path) -> None:
 
 async def test_completion_is_printed(tmp_path: Path) -> None:
     """For the shell that is named."""
-    assert "complete -F _bioproxy bioproxy" in (await run(tmp_path, "completion", "bash")).out
+    assert "complete -o default -F _bioproxy bioproxy" in (await run(tmp_path, "completion", "bash")).out
     assert "complete -c bioproxy" in (await run(tmp_path, "completion", "fish")).out
     assert (await run(tmp_path, "completion", "csh")).code == 2

@@ -1,92 +1,157 @@
-"""What a shell offers after Tab."""
+"""What a shell offers after Tab: asked of the program, and of real shells that load its scripts."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bioproxy.cli.completion import script, verbs_of
+from bioproxy.cli.completion import SCRIPTS, ask, split
 from bioproxy.cli.main import OWN_FLAGS, VERBS, build_parser
 from bioproxy.config.keys import KEYS
 
-needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is missing")
-ASK = """
-compgen() { builtin compgen "$@"; }
-complete() { :; }
+ASK = {
+    "bash": """
 source /dev/stdin <<'SCRIPT'
-%s
+{script}
 SCRIPT
-COMP_WORDS=(bioproxy %s); COMP_CWORD=%d
+COMP_LINE='bioproxy {line}'; COMP_POINT=${{#COMP_LINE}}
+_bioproxy bioproxy '{word}' ''
+printf '%s\\n' "${{COMPREPLY[@]}}"
+""",
+    "zsh": """
+compdef() {{ :; }}
+compadd() {{ print -l -- ${{(P)2}}; }}
+_files() {{ print -l -- {word}*(N); }}
+{script}
+words=(bioproxy {words}); CURRENT=$#words
 _bioproxy
-printf '%%s\\n' "${COMPREPLY[@]}"
-"""
+""",
+    "fish": "{script}\ncomplete -C 'bioproxy {line}' | string replace -r '\\t.*' ''; true\n",
+}
+FLAGS = {"bash": ["--norc", "-c"], "zsh": ["-f", "-c"], "fish": ["--no-config", "-c"]}
 
 
-def offered(*words: str, folder: str = "/") -> set[str]:
-    """What bash would offer for the last word in `folder`."""
-    quoted = " ".join(f"'{word}'" for word in words)
-    made = script("bash", build_parser(), ["-proxy-port", "-config"])
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A home with two models, a template, a preset, and a command `bioproxy`."""
+    (tmp_path / "code.txt").write_text("<{message}>")
+    (tmp_path / "models.ini").write_text("")
+    config = tmp_path / ".config" / "bioproxy" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "models:\n  qwen:7b: {cmd: 'x ${PORT}', aliases: [alpha]}\n  llama: {cmd: 'x ${PORT}'}\n"
+        f"prefixes: {{'@code': {tmp_path}/code.txt}}\n"
+    )
+    command = tmp_path / "bin" / "bioproxy"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m bioproxy "$@"\n')
+    command.chmod(0o755)
+    return tmp_path
+
+
+def offered(line: str, capsys: pytest.CaptureFixture[str], *, shell: str = "zsh") -> set[str]:
+    """What the program offers at the end of `line`."""
+    assert ask([shell, f"bioproxy {line}"], build_parser()) == 0
+    return set(capsys.readouterr().out.splitlines())
+
+
+def test_a_verb_is_completed(capsys: pytest.CaptureFixture[str]) -> None:
+    """From its beginning; from nothing, all are offered."""
+    assert offered("lo", capsys) == {"load", "logs"}
+    assert offered("", capsys) == {verb.name for verb in VERBS}
+    assert offered("-proxy-port 8090 --json lo", capsys) == {"load", "logs"}
+
+
+def test_a_verbs_own_flags_and_words_are_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    """And those of its own verbs."""
+    assert "--outcome" in offered("requests --", capsys)
+    assert offered("requests --outcome eng", capsys) == {"engine_error"}
+    assert offered("requests --outcome=eng", capsys) == {"--outcome=engine_error"}
+    assert offered("snapshots ver", capsys) == {"verify"}
+    assert offered("recipes add --s", capsys) >= {"--set"}
+    assert offered("help comp", capsys) == {"completion"}
+    assert offered("serve -- --m", capsys) == set()
+
+
+def test_flags_of_keys_and_their_values_are_offered_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """With one dash or two, before a verb and after one."""
+    assert offered("-proxy-p", capsys) == {"-proxy-port"}
+    assert offered("models --proxy-p", capsys) == {"--proxy-port"}
+    assert "-config" in offered("models -c", capsys)
+    assert {flag for option in KEYS.values() for flag in option.flags} <= offered("-", capsys)
+    assert offered("-kv-policy a", capsys) == {"always", "auto"}
+    assert offered("--kv-policy=a", capsys) == {"--kv-policy=always", "--kv-policy=auto"}
+    assert offered("-warmup-enabled=", capsys) == {"-warmup-enabled=true", "-warmup-enabled=false"}
+    assert offered("-config ", capsys) == offered("-config conf", capsys) == set()
+
+
+def test_names_come_from_the_configuration_and_the_package(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models by any name, templates, recipes; a configuration that cannot be read offers none, and says nothing."""
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert offered("load ", capsys) == {"qwen:7b", "llama", "alpha"}
+    assert offered("unload qw", capsys) == {"qwen:7b"}
+    assert offered("unload qwen:", capsys, shell="bash") == {"7b"}
+    assert offered("logs ", capsys) == {"proxy", "upstream", "qwen:7b", "llama", "alpha"}
+    assert offered("warm @", capsys) == {"@code"}
+    assert len(offered("recipes show ", capsys)) > 3
+    assert offered("recipes add ", capsys) == offered("recipes show ", capsys)
+    assert offered(f"load -config {folder}/code.txt ", capsys) == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("bioproxy ", ([], "")),
+        ("bioproxy -config 'my file' lo", (["-config", "my file"], "lo")),
+        ("bioproxy -config 'my fi", (["-config", "'my"], "fi")),
+    ],
+)
+def test_a_line_is_split_as_the_shell_does(line: str, found: tuple[list[str], str]) -> None:
+    """An open quote is no fault: somebody is still typing."""
+    assert split(line) == found
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("lo", {"load", "logs"}),
+        ("load qw", {"qwen:7b"}),
+        ("snapshots ver", {"verify"}),
+        ("-kv-policy al", {"always"}),
+        ("import mod", {"models.ini"}),
+    ],
+)
+def test_a_shell_offers_it(shell: str, line: str, found: set[str], folder: Path) -> None:
+    """The real one, with the script that the program prints; files if no word fits (bash's `-o default` has them)."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    words = line.split()
+    program = ASK[shell].format(script=SCRIPTS[shell], line=line, word=words[-1], words=" ".join(words))
     ended = subprocess.run(
-        ["bash", "--norc", "-c", ASK % (made, quoted, len(words))],
+        [shell, *FLAGS[shell], program],
         capture_output=True,
         text=True,
         check=True,
         cwd=folder,
+        env={"PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": str(folder)},
     )
     assert ended.stderr == ""
-    return set(ended.stdout.split())
+    assert set(ended.stdout.split()) == (set() if (shell, line) == ("bash", "import mod") else found)
 
 
-@needs_bash
-def test_a_verb_is_completed() -> None:
-    """From its beginning; from nothing, all are offered."""
-    assert offered("lo") == {"load", "logs"}
-    assert {verb.name for verb in VERBS} <= offered("")
-
-
-@needs_bash
-def test_a_verbs_own_flags_and_words_are_offered() -> None:
-    """And those of its own verbs."""
-    assert "--outcome" in offered("requests", "--")
-    assert "engine_error" in offered("requests", "--outcome", "eng")
-    assert offered("snapshots", "ver") == {"verify"}
-    assert "--set" in offered("recipes", "add", "--s")
-
-
-@needs_bash
-def test_flags_of_keys_are_offered_everywhere() -> None:
-    """Before a verb and behind one."""
-    assert offered("-proxy") == {"-proxy-port"}
-    assert "-config" in offered("models", "-c")
-
-
-@needs_bash
-def test_files_are_offered_where_no_word_fits(tmp_path: Path) -> None:
-    """A preset's path, say."""
-    (tmp_path / "models.ini").write_text("")
-    assert offered("import", "mod", folder=str(tmp_path)) == {"models.ini"}
-
-
-def test_fish_gets_a_line_for_each_word() -> None:
-    """Every verb with what it is for, and the flags of keys in fish's way of saying -old."""
-    lines = script("fish", build_parser(), [flag for key in KEYS.values() for flag in key.flags]).splitlines()
-    for verb in VERBS:
-        assert [line for line in lines if f"-n __fish_use_subcommand -a {verb.name} -d " in line], verb.name
-    assert "complete -c bioproxy -o proxy-port" in lines
-    assert "complete -c bioproxy -n '__fish_seen_subcommand_from logs' -l follow" in lines
-
-
-def test_zsh_runs_bashs_script() -> None:
-    """With its own emulation of bash's completion."""
-    made = script("zsh", build_parser(), [])
-    assert made.startswith("autoload -U +X bashcompinit")
-    assert script("bash", build_parser(), []) in made
-
-
-def test_the_parser_and_the_splitter_know_the_same_flags() -> None:
+def test_the_parser_and_the_splitter_know_the_same_flags(capsys: pytest.CaptureFixture[str]) -> None:
     """One that only argparse knew would be refused before it got there."""
-    words = {word for verb in verbs_of(build_parser()).values() for word in verb.words}
-    assert {word for word in words if word.startswith("-")} | {"--version"} == set(OWN_FLAGS)
+    keys = {flag for option in KEYS.values() for flag in option.flags}
+    named = {"-config", "-config-dir", "-listen", "-watch-config"}
+    verbs = ["", *(verb.name for verb in VERBS), "recipes list", "recipes show", "recipes add"]
+    words = {word for verb in verbs for word in offered(f"{verb} -", capsys)}
+    assert words - keys - named == set(OWN_FLAGS)

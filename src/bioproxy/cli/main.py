@@ -144,11 +144,9 @@ def translate(command: Command) -> int:
 
 def completion(command: Command) -> int:
     """What a shell offers after Tab."""
-    from bioproxy.cli.completion import script  # noqa: PLC0415 - seldom asked for
+    from bioproxy.cli.completion import SCRIPTS  # noqa: PLC0415 - seldom asked for
 
-    flags = [flag for option in KEYS.values() for flag in option.flags]
-    named = [flag.partition(" ")[0] for flag in FILE_FLAGS]
-    command.output.line(script(command.arguments.shell, build_parser(), [*flags, *named]).rstrip())
+    command.output.line(SCRIPTS[command.arguments.shell].rstrip())
     return 0
 
 
@@ -356,6 +354,10 @@ def main(words: Sequence[str] | None = None) -> int:
             from bioproxy.engines import embedded  # noqa: PLC0415 - loads llama.cpp
 
             return embedded.main(list(words[1:]))
+        if list(words[:1]) == ["__complete"]:
+            from bioproxy.cli import completion as completing  # noqa: PLC0415 - for shells
+
+            return completing.ask(words[1:], build_parser())
         command = understand(words)
         return BY_NAME[command.arguments.verb].run(command)
     except KeyboardInterrupt:
