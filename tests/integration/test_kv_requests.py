@@ -6,6 +6,7 @@ Prompts are joined from their pieces, so a shared row of texts is a shared begin
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -280,6 +281,81 @@ async def test_a_displaced_conversation_is_saved_first(tmp_path: Path) -> None:
         await one.settle()
         await restart(one)
         assert (await one.ask(text(600, "mine"), first.answer, " more")).prepared.status == "restored"
+
+
+async def talk_while_another_runs(one: Rig, *, conversations: int) -> list[str]:
+    """One conversation after the other on two slots, while another request holds the engine; what was said."""
+    one.gate.resize(2)
+    running = await one.gate.acquire()
+    said = [(await one.ask(text(300 + 20 * number, f"talk {number}"))).answer for number in range(conversations)]
+    running.release()
+    return said
+
+
+async def test_what_is_displaced_while_others_run_is_saved_when_nobody_asks(tmp_path: Path) -> None:
+    """Rules 17 and 23: the engine keeps a copy in memory, and gives it back for the request that made it."""
+    async with started(tmp_path, engine={"parallel": 2}) as one:
+        said = await talk_while_another_runs(one, conversations=4)
+        assert await one.save_idle() == 4
+        await restart(one)
+        for number in range(4):
+            again = await one.ask(text(300 + 20 * number, f"talk {number}"), said[number], " more", store=False)
+            assert (again.prepared.status, again.evaluated < 20) == ("restored", True)
+        assert one.keeper.statistics().lost == {}
+
+
+async def test_what_is_displaced_while_the_engine_drains_is_saved_when_nobody_asks(tmp_path: Path) -> None:
+    """Rule 4 forbids the save before; on one slot, too."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        (await one.gate.acquire()).release(cut=True)
+        await one.ask(text(400, "another"))
+        assert await one.save_idle() == 2
+        assert one.keeper.statistics().lost == {}
+
+
+async def test_what_is_lost_is_counted_with_the_reason(tmp_path: Path) -> None:
+    """Without a copy in the engine's memory; with one that the engine has no room for; with an engine that ends."""
+    async with started(tmp_path / "none", engine={"parallel": 2, "cache_ram": 0}) as one:
+        await talk_while_another_runs(one, conversations=3)
+        assert await one.save_idle() == 2
+        assert one.keeper.statistics().lost == {"busy": 1}
+    async with started(tmp_path / "full", engine={"parallel": 2}) as one:
+        await talk_while_another_runs(one, conversations=3)
+        one.keeper.residents.memory = 1000.0
+        assert await one.save_idle() == 2
+        assert one.keeper.statistics().lost == {"forgotten": 1}
+        assert await one.save_idle() == 0
+        await one.ask(LONG)
+        one.keeper.gone("killed")
+        assert one.keeper.statistics().lost == {"forgotten": 1, "ended": 1}
+
+
+async def test_a_conversation_that_went_on_is_not_asked_for_again(tmp_path: Path) -> None:
+    """Its older state would cut off what was said since."""
+    async with started(tmp_path, engine={"parallel": 2}) as one:
+        said = await talk_while_another_runs(one, conversations=3)
+        await one.ask(text(300, "talk 0"), said[0], " more")
+        await fake(one).forget()
+        await one.save_idle()
+        assert [len(json.loads(each.body)["prompt"]) for each in await fake(one).requests("/completion")] == [
+            len(text(320, "talk 1"))
+        ]
+
+
+async def test_saving_makes_room_for_a_user_after_each_conversation(tmp_path: Path) -> None:
+    """A user waits for one save at most; the rest is saved at the next moment."""
+    async with started(tmp_path, engine={"parallel": 2}) as one:
+        await talk_while_another_runs(one, conversations=2)
+        grant = await one.gate.acquire(work="background", exclusive=True)
+        waiting = aio.spawn(one.gate.acquire(), name="user")
+        await asyncio.sleep(0)
+        one.keeper.idle.grown.clear()
+        assert await one.keeper.save_idle(grant) == 1
+        assert one.keeper.idle.grown.is_set()
+        grant.release()
+        (await waiting).release()
+        assert await one.save_idle() == 1
 
 
 async def test_a_save_too_dear_for_a_waiting_user_is_left_out(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ async def test_what_must_stay_free_stays_free(tmp_path: Path) -> None:
 async def test_the_disk_is_spared(tmp_path: Path) -> None:
     """Rule 18: `kv.write_budget` bytes a day; the next day it goes on."""
     async with started(tmp_path, write_budget=60_000, options={"first_retry": 0.0}) as one:
-        for number in range(3):
+        for number in range(2):
             await one.ask(text(500, f"conversation {number}"))
             await one.save_idle()
         assert one.keeper.statistics().paused == "write_budget"

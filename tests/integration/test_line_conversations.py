@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ async def test_several_slots_that_keep_what_they_hold(flags: Json, tmp_path: Pat
         await crash(engine, app)
         for talk in talks:
             assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
+
+
+async def test_more_conversations_than_slots_survive_the_engine(tmp_path: Path) -> None:
+    """Four at once on two slots: what was driven out while others ran is fetched from the engine's memory and saved."""
+    engine = llama_server(tmp_path, parallel=2, ctx_size=16384, no_kv_unified=True)
+    async with engine, line(engine, tmp_path) as app, openai_client(app.proxy_port) as client:
+        talks = [Conversation(client) for _ in range(4)]
+        stories = [text(150 + 20 * number, f"Story {number}.") for number in range(4)]
+        await asyncio.gather(*(talk.say(story) for talk, story in zip(talks, stories, strict=True)))
+        await idle_saved(app)
+        assert app.keeper.statistics().lost == {}
+        await crash(engine, app)
+        turns = [await talk.say("go on") for talk in talks]
+        assert sum(turn.evaluated for turn in turns) < 100
 
 
 async def test_slots_that_the_engine_clears_are_told(tmp_path: Path) -> None:

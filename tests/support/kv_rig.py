@@ -97,11 +97,11 @@ class Rig:
 
     async def ask(self, *texts: str, predict: int = 4, complete: bool = True, **more: Any) -> Asked:
         """One request through gate and keeper, to its end; `more` as `want` takes it."""
-        want = self.want(*texts, **more)
+        body = msgspec.json.encode({"prompt": "".join(texts), "n_predict": predict, "temperature": 0})
+        want = self.want(*texts, again=("/completion", body), **more)
         grant = await self.gate.acquire(key=want)
         try:
             prepared = await self.keeper.prepare(want, grant)
-            body = msgspec.json.encode({"prompt": "".join(texts), "n_predict": predict, "temperature": 0})
             response = await self.pool.request("POST", b"/completion", [], body)
             raw = await response.read()
             timings = read_timings("/completion", stream=False, tail=raw)

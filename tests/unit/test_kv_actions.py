@@ -11,6 +11,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.engines.pace import Look
+from bioproxy.engines.timings import Timings
 from bioproxy.errors import EngineRefused, EngineUnavailable
 from bioproxy.events import Bus
 from bioproxy.gate.gate import Gate
@@ -38,6 +39,8 @@ class Engine:
         self.tasks = tasks or (None,) * len(sizes)
         self.error = error
         self.erased: list[int] = []
+        self.asked: list[tuple[str, bytes]] = []
+        self.kept = 699  # tokens of 700 that its RAM cache has
         self.never = asyncio.Event()
 
     async def ask(self, target: bytes) -> Look:
@@ -56,12 +59,21 @@ class Engine:
         self.erased.append(slot)
         return None
 
+    async def again(self, path: str, body: bytes) -> Timings:
+        if self.error is not None:
+            raise self.error
+        self.asked.append((path, body))
+        return Timings(cached=self.kept, evaluated=700 - self.kept)
+
 
 def made(engine: Any, *, slots: int = 1) -> Actions:
     config, bus = Kv(), Bus()
     store = Store(config=config, bus=bus)
     saver = Saver(engine, store, Pause(bus, asyncio.get_running_loop().time))
     return Actions(engine, saver, Restorer(engine, store), Residents(slots), Decisions(config, store))
+
+
+NOBODYS: Any = {"group": "", "prefix": "", "version": ""}
 
 
 def filled(place: Resident, text: str, tokens: int) -> Resident:
@@ -150,6 +162,55 @@ async def test_slots_that_cannot_be_looked_at_are_not_told_apart(engine: str, mo
     monkeypatch.setattr(actions, "LOOK", 0.01)
     found = made(Engine(error=REFUSED) if engine == "refuses" else Engine(), slots=2)
     assert await found.holding(filled(found.residents.slots[0], "a", 700)) is None
+
+
+def parked(found: Actions, text: str) -> Resident:
+    """A conversation that the server moved into its RAM cache."""
+    found.residents.memory = 1e9
+    place = filled(Resident(), text, 700)
+    place.again = ("/completion", b"{}")
+    found.residents.park(place)
+    return found.residents.parked[0]
+
+
+async def test_what_the_server_keeps_in_memory_is_brought_into_a_slot() -> None:
+    """Its request is asked again, and the account says that the slot holds its prompt."""
+    engine = Engine(700)
+    found = made(engine)
+    place = await found.unpark(parked(found, "a"))
+    assert place is found.residents.slots[0]
+    assert (engine.asked, place.tokens, place.savable) == ([("/completion", b"{}")], 700, True)
+    assert (found.residents.parked, found.lost) == ([], {})
+
+
+async def test_what_the_server_did_not_keep_is_asked_for_once_only() -> None:
+    """It was evaluated anew, which a user may have waited for; the others are given up."""
+    engine = Engine(700)
+    engine.kept = 0
+    found = made(engine)
+    one, other = parked(found, "a"), parked(found, "b")
+    assert await found.unpark(one) is not None
+    assert await found.unpark(other) is None
+    assert (len(engine.asked), found.lost) == (1, {"forgotten": 1})
+
+
+async def test_a_slot_that_the_server_would_go_on_from_is_not_taken() -> None:
+    """It shares most of what it holds with the request, so the server would not look into its memory."""
+    engine = Engine(700)
+    found = made(engine)
+    found.residents.slots[0].fill(chain("", [Piece("", b"a"), Piece("", b"b")]), prompt=700, tokens=700, **NOBODYS)
+    place = parked(found, "a")
+    place.cuts = chain("", [Piece("", b"a"), Piece("", b"other")])
+    assert await found.unpark(place) is None
+    assert (engine.asked, found.lost) == ([], {"forgotten": 1})
+
+
+@pytest.mark.parametrize(("error", "doubt"), [(REFUSED, False), (EngineUnavailable("it is gone"), True)])
+async def test_a_request_that_cannot_be_asked_again_is_lost(error: Exception, *, doubt: bool) -> None:
+    """Refused: the next one may work. Gone in the middle: nobody knows what the slot holds (rule 4)."""
+    found = made(Engine(700, error=error))
+    assert await found.unpark(parked(found, "a")) is None
+    assert (found.lost, bool(found.doubt), found.residents.parked) == ({"forgotten": 1}, doubt, [])
 
 
 async def test_what_was_exclusive_before_stays_so() -> None:

@@ -137,6 +137,35 @@ def test_a_request_drives_idle_slots_into_the_servers_memory() -> None:
     assert residents.choose(cuts_of("a", "more"), 5) == (first, 1)
 
 
+def test_what_a_slot_held_before_is_parked() -> None:
+    """It keeps what it was, in no slot, and can be had again only if its request is known."""
+    residents = Residents()
+    place = residents.slots[0]
+    place.fill(cuts_of("a"), prompt=10, tokens=12, group="g", prefix="", version="")
+    residents.park(place)
+    (parked,) = residents.parked
+    assert (parked.tokens, parked.group, parked.parked, parked.slot) == (12, "g", True, None)
+    assert (parked.recallable, place.parked) == (False, False)
+    parked.again = ("/completion", b"{}")
+    assert parked.recallable
+    residents.goes_on(frozenset([cut.digest for cut in cuts_of("b")]))
+    assert residents.parked == [parked]
+    residents.goes_on(frozenset([cut.digest for cut in cuts_of("a", "more")]))
+    assert residents.parked == []
+
+
+def test_how_much_the_server_moved_into_memory_is_counted() -> None:
+    """Its least recently used entries go when that is more than fits; what a request goes on from is not moved."""
+    residents = Residents()
+    moved = []
+    for texts in (("a",), ("a", "b"), ("c",)):
+        place, position = residents.choose(cuts_of(*texts), 100)
+        residents.take(place, cuts_of(*texts)[position - 1].digest if position else b"")
+        moved.append(residents.moved)
+        place.fill(cuts_of(*texts), prompt=10, tokens=12, group="", prefix="", version="")
+    assert moved == [0, 0, 12]
+
+
 def test_what_runs_stays_in_its_slot() -> None:
     """Only idle slots are cleared."""
     residents = parking()

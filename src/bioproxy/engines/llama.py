@@ -129,6 +129,13 @@ class Llama:
         answer = await self.good("POST", "/v1/chat/completions", body)
         return read_timings("/v1/chat/completions", stream=False, tail=answer)
 
+    async def again(self, path: str, body: bytes) -> Timings:
+        """Ask a client's request once more, for the prompt that it leaves in the slot: one token is generated."""
+        fields = decode("the request", body, dict[str, msgspec.Raw])
+        fields.pop("stream_options", None)
+        short = {"stream": False, "n_predict": 0, "max_tokens": 1}
+        return read_timings(path, stream=False, tail=await self.good("POST", path, {**fields, **short}))
+
     async def probe(self, tokens: Sequence[int], *, cache_prompt: bool = True) -> Probe:
         """What the engine would say after `tokens`; `cache_prompt` False computes it from nothing (kv-rule 2)."""
         body = {

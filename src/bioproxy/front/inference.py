@@ -44,6 +44,7 @@ LOADING = 3  # answers "loading" in a row, after which a client is told to come 
 MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
 NO_REUSE = re.compile(rb'"cache_prompt"\s*:\s*false')
 LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
+LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its conversation is on disk
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
@@ -103,7 +104,13 @@ class Inference:
             prefix=self.expanded.prefix,
             version=self.expanded.version,
             store=store,
+            again=self.again(),
         )
+
+    def again(self) -> tuple[str, bytes] | None:
+        """The request as the engine gets it; a large one is not kept for later."""
+        body = self.expanded.body
+        return (self.exchange.target.decode("latin-1"), body) if len(body) <= LARGEST_AGAIN else None
 
     def accepted(self) -> None:
         """The request was granted: what it taught us about the conversation is kept from here on."""

@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bioproxy import aio
-from bioproxy.engines.llama import SlotView
-from bioproxy.errors import BioproxyError, EngineUnavailable
+from bioproxy.engines.llama import SlotView, Timings
+from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
+from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
 from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, slots_now
-from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.resident import KEPT, Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
 from bioproxy.kv.want import GrantLike, Prepared
@@ -29,10 +30,17 @@ log = logging.getLogger(__name__)
 
 STRICT_WAIT = 30.0  # seconds that a request waits for an erased slot
 LOOK = 0.5  # seconds that a user may wait for `/slots`
+RECALL = 1.0  # seconds for a request that is asked again, beside what moving its state takes
+ROOM = 0.5  # share of the RAM cache that is counted on: checkpoints lie there, too, and what we did not see
 
 
 class Actions:
-    """The slot actions of one engine. `restores` counts by status."""
+    """The slot actions of one engine. `restores` counts by status, `lost` conversations by why they were not saved.
+
+    The reasons: `busy` (other requests ran, so there could be no slot action, and the engine keeps no copy), `slow` (a
+    user would have waited too long for it), `failed`, `forgotten` (the engine's RAM cache did not have it any more),
+    `ended` (the engine's process did), `unknown` (somebody else used the slot).
+    """
 
     def __init__(
         self, engine: EngineClient, saver: Saver, restorer: Restorer, residents: Residents, decisions: Decisions
@@ -44,6 +52,7 @@ class Actions:
         self.decisions = decisions
         self.doubt = ""
         self.restores: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
         self.made: set[GrantLike] = set()  # grants that we made exclusive and have to share again
 
     def count(self, status: str) -> None:
@@ -74,13 +83,14 @@ class Actions:
         if reason:
             log.warning("no slot action until a response has ended: %s", reason)
             self.doubt = reason
-            self.residents.clear(empty=False)
+            self.forget("unknown")
 
     # what requests need
 
     async def carry_out(self, plan: Plan, grant: GrantLike, prepared: Prepared) -> None:
         """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised)."""
         if not await self.alone(grant, must=plan.erase):
+            self.displace(plan, "busy")
             if plan.match is not None:
                 self.restores["skipped"] += 1
                 prepared.status = prepared.status or "skipped"
@@ -95,9 +105,10 @@ class Actions:
         """The slot actions, in the order that loses nothing: save, erase, restore."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        for place in plan.saves:
-            await self.save(place)
-        prepared.save_seconds = clock() - started if plan.saves else 0.0
+        saved = [await self.save(place) for place in plan.saves]
+        prepared.save_seconds = clock() - started if saved else 0.0
+        if not (plan.save and saved[0]):
+            self.displace(plan, "failed" if plan.save else "slow")
         if plan.erase:
             await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
             plan.place.clear(empty=True)
@@ -118,12 +129,97 @@ class Actions:
 
     async def save_it(self, place: Resident, *, template: bool, limit: float) -> bool:
         """The save itself."""
+        found = await self.unpark(place) if place.parked else place
+        if found is None:
+            return False
+        place = found
         slot = await self.holding(place)
         if slot is None:
             return False
         saved = await self.saver.save(place, slot, template=template, limit=limit)
         self.doubted(self.saver.uncertain)
         return saved
+
+    # what slots held before
+
+    def displace(self, plan: Plan, why: str) -> None:
+        """What `plan.place` holds was not saved and is about to go: the server keeps a copy, or it is lost."""
+        if not plan.displaces:
+            return
+        place = plan.place
+        if why != "busy" and (plan.erase or plan.match is not None):
+            poked = policy.worth_poking(self.decisions.unsaved(place), self.decisions.store.knowledge.speeds)
+            copied = poked and self.restorer.pokes and not plan.erase
+        else:
+            copied = place.tokens_at(plan.shared) < KEPT * place.tokens
+        if place.again is not None and self.residents.memory and (place.parked or copied):
+            self.residents.park(place)
+        else:
+            self.lose(place, why)
+
+    def lose(self, place: Resident, why: str) -> None:
+        """A conversation that was worth a save will not get one."""
+        log.info("%d tokens of a conversation were lost before they were saved: %s", place.tokens, why)
+        self.lost[why] += 1
+        place.again = None
+        if place in self.residents.parked:
+            self.residents.parked.remove(place)
+
+    def forget(self, why: str) -> None:
+        """Nobody knows any more what the slots and the RAM cache hold: what was not saved is lost."""
+        for place in (*self.residents.slots, *self.residents.parked):
+            if place.store and self.decisions.worth_saving(place, self.decisions.unsaved(place)):
+                self.lose(place, why)
+        self.residents.clear(empty=False)
+
+    async def unpark(self, place: Resident) -> Resident | None:
+        """Let the server take `place` out of its RAM cache into a slot, by asking its request again.
+
+        None: it is lost. While this runs a user waits, so what would have to be evaluated anew is not asked for.
+        """
+        slot, position = self.residents.choose(place.cuts, place.cuts[-1].offset)
+        shared = place.cuts[position - 1].digest if position else b""
+        speeds, again = self.decisions.store.knowledge.speeds, place.again
+        if again is None or not self.remembered(place, slot, shared):
+            self.lose(place, "forgotten")
+            return None
+        if slot is not place and slot.savable and self.decisions.worth_saving(slot, self.decisions.unsaved(slot)):
+            self.displace(Plan(slot, shared, displaces=True), "busy")
+        parked = slot.parked
+        self.residents.take(slot, shared)
+        try:
+            limit = RECALL + self.decisions.bytes_of(place) / speeds.restore
+            timings = await limited(self.engine.again(*again), seconds=limit, what="asking a request again")
+        except BioproxyError as error:
+            slot.busy = False
+            self.lose(place, "forgotten")
+            if not isinstance(error, EngineRefused):
+                self.doubted(error.message)
+            return None
+        if not policy.came_back(place.prompt, timings.cached or 0):
+            self.residents.memory = 0.0  # it keeps less than we thought; the others are not tried
+        return self.came_back(place, slot, timings, somewhere=parked or not position)
+
+    def remembered(self, place: Resident, slot: Resident, shared: bytes) -> bool:
+        """Whether the server's RAM cache should have `place`, and would look there before it takes `slot`."""
+        since = self.residents.moved - place.moved + place.tokens
+        kept = since * self.decisions.token_bytes() <= ROOM * self.residents.memory
+        return kept and (slot is place or not slot.tokens or slot.tokens_at(shared) < KEPT * slot.tokens)
+
+    def came_back(self, place: Resident, slot: Resident, timings: Timings, *, somewhere: bool) -> Resident:
+        """`slot` holds the prompt of `place` now, without the answer to it."""
+        known = timings.cached is not None and timings.evaluated is not None
+        prompt = (timings.cached or 0) + (timings.evaluated or 0) if known else place.prompt
+        since, place.again = place.since, None
+        slot.busy = False
+        slot.fill(
+            place.cuts, prompt=prompt, tokens=prompt, group=place.group, prefix=place.prefix, version=place.version
+        )
+        slot.since = since
+        if somewhere:
+            self.residents.somewhere(slot)
+        self.residents.goes_on(slot.digests)
+        return slot
 
     # which slot (rule 23)
 

@@ -125,7 +125,14 @@ class Arguments(msgspec.Struct, frozen=True):
     @property
     def ram_cache(self) -> bool:
         """The server keeps what a slot loses in its RAM cache, as it does by default."""
-        return self.last("--cache-ram", "8192") != "0"
+        return self.ram_bytes > 0
+
+    @property
+    def ram_bytes(self) -> float:
+        """How much it keeps there (`--cache-ram`, MiB; -1: without a limit)."""
+        text = self.last("--cache-ram", "8192")
+        mib = float(text) if NUMBER.fullmatch(text) else 8192.0
+        return math.inf if mib < 0 else mib * (1 << 20)
 
     @property
     def sleeps_after(self) -> float:

@@ -80,6 +80,7 @@ class Attaching:
         arguments = self.fingerprint.arguments
         self.sleeps_after = arguments.sleeps_after
         self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"
+        self.residents.memory = arguments.ram_bytes if self.restorer.pokes else 0.0
         self.decisions.findings = examine(facts, self.fingerprint, self.config)
         self.decisions.traits = self.fingerprint.traits
         self.decisions.literal = self.config.policy == "always" and facts.slots == 1

@@ -38,10 +38,16 @@ ENDS_EXACTLY = "with --swa-full only templates are restored: a request may leave
 
 
 class Plan(msgspec.Struct):
-    """What a request needs before it is sent: slot actions on `place`, and saves of what it drives out elsewhere."""
+    """What a request needs before it is sent: slot actions on `place`, and saves of what it drives out elsewhere.
+
+    `displaces`: what `place` holds would be worth a save once nobody waits, and the request, which shares `shared` of
+    it, takes its slot.
+    """
 
     place: Resident
+    shared: bytes = b""
     save: bool = False
+    displaces: bool = False
     erase: bool = False
     match: Match | None = None
     others: tuple[Resident, ...] = ()
@@ -91,13 +97,15 @@ class Decisions:
         match = self.best(want, 0 if erase else position) if restoring else None
         erase = erase or (fragile and match is not None)
         others = tuple(other for other in endangered if self.worth_rescuing(other)) if saving else ()
-        if not erase and match is None and not others and (not saving or place.end == shared):
+        if not erase and match is None and not others and place.end == shared:
             return None
-        plan = Plan(place, erase=erase, match=match, others=others)
-        if saving and place.savable:
+        plan = Plan(place, shared, erase=erase, match=match, others=others)
+        if self.findings.saves and place.whole and place.store and not place.busy:
             lost = place.tokens if erase or match is not None else place.tokens - place.tokens_at(shared)
-            plan.save = self.worth_saving(place, min(self.unsaved(place), lost), displaced=True)
-        return plan if plan.saves or erase or match is not None else None
+            lost = min(self.unsaved(place), lost)
+            plan.save = saving and place.savable and self.worth_saving(place, lost, displaced=True)
+            plan.displaces = plan.save or (place.end != shared and self.worth_saving(place, lost))
+        return plan if plan.saves or plan.displaces or erase or match is not None else None
 
     # what restores are worth on this model (rule 6)
 
@@ -236,7 +244,7 @@ class Decisions:
     def worth_saving(self, place: Resident, unsaved: int, *, displaced: bool = False) -> bool:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
         knowledge = self.store.knowledge
-        token_bytes = knowledge.speeds.token_bytes or (knowledge.guess if displaced else 0.0)
+        token_bytes = self.token_bytes() if displaced else knowledge.speeds.token_bytes
         if self.useless(template=place.shared) or (displaced and not token_bytes):
             return False  # worthless, or nobody can say how long it would take
         return policy.worth_saving(
@@ -250,8 +258,15 @@ class Decisions:
 
     def seconds_to_save(self, place: Resident) -> float:
         """About how long a save of this slot takes; 0 where nothing was measured yet."""
-        knowledge = self.store.knowledge
-        return place.tokens * (knowledge.speeds.token_bytes or knowledge.guess) / knowledge.speeds.save
+        return self.bytes_of(place) / self.store.knowledge.speeds.save
+
+    def bytes_of(self, place: Resident) -> float:
+        """About what a slot's content takes; 0 where nothing was measured yet."""
+        return place.tokens * self.token_bytes()
+
+    def token_bytes(self) -> float:
+        """Bytes of a token, as measured or as guessed."""
+        return self.store.knowledge.speeds.token_bytes or self.store.knowledge.guess
 
     def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
         """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""

@@ -45,6 +45,9 @@ class EngineClient(Protocol):
     async def prefill(self, tokens: Sequence[int], *, cache_prompt: bool = True) -> Timings:
         """Evaluate tokens, generate nothing."""
 
+    async def again(self, path: str, body: bytes) -> Timings:
+        """Ask a request once more, for what it leaves in the slot and not for an answer."""
+
     async def tokenize(self, text: str) -> list[int]:
         """Token ids of a text."""
 

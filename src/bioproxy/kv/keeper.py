@@ -147,13 +147,14 @@ class Keeper:
 
     def gone(self, reason: str) -> None:
         """The engine went away, and with it all that was resident."""
-        self.unknown(reason)
+        log.debug("what is resident is gone: %s", reason)
+        self.actions.forget("ended")
         self.attaching.facts = None
 
     def unknown(self, reason: str) -> None:
-        """Somebody else used a slot, or the engine is gone: nobody knows what is resident."""
+        """Somebody else used a slot: nobody knows what is resident."""
         log.debug("what is resident is unknown: %s", reason)
-        self.residents.clear(empty=False)
+        self.actions.forget("unknown")
 
     @property
     def restoring(self) -> bool:
@@ -174,13 +175,20 @@ class Keeper:
     # the way of a request
 
     def want(
-        self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True
+        self,
+        pieces: Sequence[Piece],
+        *,
+        group: str = "",
+        prefix: str = "",
+        version: str = "",
+        store: bool = True,
+        again: tuple[str, bytes] | None = None,
     ) -> Want:
-        """Name a prompt by the hashes of its beginnings; about 1 µs per kB."""
+        """Name a prompt by the hashes of its beginnings; about 1 µs per kB. The rest stands in the Want as it is."""
         cuts = chain("", pieces)
         if prefix:
             self.store.wants(prefix, version)
-        return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, version, store)
+        return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, version, store, again=again)
 
     def extends(self, want: object) -> bool:
         """Whether a request goes on from what a slot holds (for the gate's order)."""
@@ -206,7 +214,7 @@ class Keeper:
         Raises only if a slot that must be erased cannot be. Cancelling it waits for a slot action under way.
         """
         if self.clock() - self.last > self.attaching.sleeps_after:
-            self.residents.clear(empty=False)  # the engine slept, and dropped everything
+            self.actions.forget("ended")  # the engine slept, and dropped everything
         place, position = self.residents.choose(want.cuts, want.size)
         prepared = Prepared(place=place)
         if position:
@@ -257,6 +265,8 @@ class Keeper:
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
         place.store = want.store
         place.since = since
+        place.again = want.again if self.residents.memory else None
+        self.residents.goes_on(place.digests)
         if timings.slot is not None:
             self.residents.found(place, timings.slot)
         if place.whole and place.store:
@@ -282,25 +292,27 @@ class Keeper:
         return await self.actions.save(place, template=True)
 
     async def save_idle(self, grant: GrantLike) -> int:
-        """Save every slot whose content grew and pays, under an exclusive grant; how many were saved."""
+        """Save what grew and pays, under an exclusive grant, until somebody waits; how many were saved."""
         if not self.growing() or not grant.try_exclusive():
             return 0
         count = 0
         for place in self.growing():
+            if count and self.idle.gate is not None and self.idle.gate.user_waiting:
+                self.idle.grown.set()
+                break
             if self.saving:
                 count += await self.actions.save(place, limit=self.config.save_timeout)
                 place.since = self.clock()
         return count
 
     def growing(self) -> list[Resident]:
-        """Slots that hold something worth a save."""
+        """What is worth a save, in slots first, then in the engine's RAM cache, from where it can be brought back."""
         if not self.saving:
             return []
-        return [
-            slot
-            for slot in self.residents.slots
-            if slot.savable and self.decisions.worth_saving(slot, self.decisions.unsaved(slot))
-        ]
+        everything = [one for one in self.residents.slots if one.savable]
+        if self.residents.memory:
+            everything += [one for one in (*self.residents.slots, *self.residents.parked) if one.recallable]
+        return [one for one in everything if self.decisions.worth_saving(one, self.decisions.unsaved(one))]
 
     async def save_before_stop(self, who: GrantLike | StopGateLike, *, limit: float) -> float:
         """Save what the engine's stop would lose, within `limit` seconds; the seconds that it took (rule 20).

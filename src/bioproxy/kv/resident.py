@@ -11,7 +11,8 @@ recently used); `Residents.take` follows the same rule. `Resident.slot` is a num
 
 Where slots share one buffer (llama-server's default of four), each request makes the server move the idle ones into its
 RAM cache. What is there is *parked*: the server brings it back by itself for the request that goes on from it, but no
-slot holds it any more, so it cannot be saved, and it is lost with the process.
+slot holds it any more, so it cannot be saved as it is, and it is lost with the process. The same becomes of what a slot
+held when a request takes it that shares less than half of that. `Residents.parked` are those that no slot stands for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bioproxy.kv.chain import common, tokens_at
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
 
+KEPT = 0.5  # share of a slot's content below which the server puts a copy into its RAM cache (facts, 4)
 SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
 
 
@@ -41,12 +43,13 @@ class Resident:
     where not known. `whole`: nothing is in it that we do not know, so that it may be saved. `empty`: certainly nothing.
     `shared`: only a template's static text, no user's. `busy`: a request is changing it. `saved`: its snapshot's id.
     `parked`: it is in the server's RAM cache and in no slot. `brought`: a restore that no request has used yet.
-    `live`: the engine's present process evaluated all of it, nothing was read from a file.
+    `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
+    brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
     """
 
     __slots__ = (
-        "brought", "busy", "cuts", "digests", "empty", "group", "live", "parked", "prefix", "prompt", "saved",
-        "shared", "since", "slot", "store", "tokens", "turn", "version", "whole",
+        "again", "brought", "busy", "cuts", "digests", "empty", "group", "live", "moved", "parked", "prefix", "prompt",
+        "saved", "shared", "since", "slot", "store", "tokens", "turn", "version", "whole",
     )  # fmt: skip
 
     def __init__(self, slot: int | None = None) -> None:
@@ -65,8 +68,18 @@ class Resident:
         self.store = True
         self.empty = self.live = empty
         self.parked = False
+        self.again: tuple[str, bytes] | None = None
+        self.moved = 0
         self.brought: Brought | None = None
         self.since = 0.0
+
+    def copy(self) -> Resident:
+        """The same content, in no slot that we know."""
+        other = Resident()
+        for name in Resident.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.slot = None
+        return other
 
     def fill(self, cuts: tuple[Cut, ...], *, prompt: int, tokens: int, group: str, prefix: str, version: str) -> None:
         """The slot now holds a prompt that was evaluated to its end, and `tokens` in all."""
@@ -90,12 +103,18 @@ class Resident:
         self.whole = self.parked = False
         self.empty = False
         self.saved = ""
+        self.again = None
         self.brought = None
 
     @property
     def savable(self) -> bool:
         """Whether a slot holds it, all of it is known, and it may be kept."""
         return self.whole and self.store and not self.busy and not self.parked
+
+    @property
+    def recallable(self) -> bool:
+        """Whether it may be kept, and would be in a slot again if its request were asked again."""
+        return self.whole and self.store and not self.busy and self.parked and self.again is not None
 
     @property
     def end(self) -> bytes:
@@ -108,16 +127,23 @@ class Resident:
 
 
 class Residents:
-    """All slots of one engine. `parks`: each request moves idle slots into the server's RAM cache."""
+    """All slots of one engine. `parks`: each request moves idle slots into the server's RAM cache.
+
+    `parked`: what slots held before and the RAM cache should have. `moved`: tokens that went there in all. With its
+    limit (`memory`, bytes; 0: there is none) that tells what was thrown out since: the least recently used goes first.
+    """
 
     def __init__(self, slots: int = 1) -> None:
-        self.turns = 0
+        self.turns = self.moved = 0
+        self.memory = 0.0
         self.parks = False
+        self.parked: list[Resident] = []
         self.resize(slots)
 
     def resize(self, slots: int) -> None:
         """Start anew with `slots` slots of unknown content."""
         self.slots = [Resident(number if slots == 1 else None) for number in range(max(1, slots))]
+        self.parked.clear()
 
     def numbers(self) -> list[int | None]:
         """The slots' numbers, where they are certain."""
@@ -125,6 +151,7 @@ class Residents:
 
     def clear(self, *, empty: bool) -> None:
         """Forget everything, in place of which nothing (`empty`) or anything may be there."""
+        self.parked.clear()
         for number, slot in enumerate(self.slots):
             slot.clear(empty=empty)
             if len(self.slots) > 1:
@@ -161,6 +188,18 @@ class Residents:
                 if other.empty:
                     other.slot = None
 
+    def park(self, place: Resident) -> None:
+        """The server moves what `place` holds into its RAM cache, for it needs the slot."""
+        gone = place.copy()
+        if not gone.parked:
+            gone.parked, gone.moved = True, self.moved + gone.tokens
+        self.parked.append(gone)
+
+    def goes_on(self, digests: frozenset[bytes]) -> None:
+        """A slot holds `digests` now: what ends within that was taken out of the RAM cache, or is of no use there."""
+        if self.parked:
+            self.parked = [one for one in self.parked if one.end not in digests]
+
     def endangered(self, resident: Resident) -> list[Resident]:
         """What a request that changes `resident` would drive out of the other slots."""
         if not self.parks:
@@ -195,6 +234,10 @@ class Residents:
         for other in self.endangered(resident):
             other.slot = None
             other.parked = not other.empty
+            self.moved += other.tokens
+            other.moved = self.moved
+        if not resident.parked and resident.tokens_at(shared) < KEPT * resident.tokens:
+            self.moved += resident.tokens
         self.turns += 1
         resident.turn = self.turns
         resident.busy = True

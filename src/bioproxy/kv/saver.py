@@ -73,6 +73,7 @@ class Saver:
                 raise
             return False
         resident.saved = snapshot.id
+        resident.again = None
         shelf.committing[snapshot.id] = snapshot
         work = self.commit(shelf, temporary, snapshot, saved.seconds)
         task = aio.spawn(work, name=f"commit {snapshot.name}")

@@ -48,6 +48,8 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache at one moment. Bytes, tokens, seconds; `restores` by status, `dropped` and `refused` by reason.
 
+    `lost`: conversations that were worth a save and did not get one, by reason (actions.py).
+
     In a folder that several engines share, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
     and `written_today` are the folder's.
 
@@ -78,6 +80,7 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     restores: dict[str, int]
     dropped: dict[str, int]
     refused: dict[str, int]
+    lost: dict[str, int]
 
 
 def statistics(keeper: Keeper) -> KvStatistics:
@@ -109,6 +112,7 @@ def statistics(keeper: Keeper) -> KvStatistics:
         restores=dict(keeper.actions.restores),
         dropped=store.dropped,
         refused=dict(keeper.saver.refused),
+        lost=dict(keeper.actions.lost),
     )
 
 

@@ -85,9 +85,12 @@ class Swap:
             grant.release()
 
     async def save_until(self, end: float) -> None:
-        """Save one slot after the other, what is most to compute again first, as long as it can end before `end`."""
+        """Save one slot after the other, what is most to compute again first, as long as it can end before `end`.
+
+        What would have to be brought into a slot before comes last.
+        """
         clock = asyncio.get_running_loop().time
-        for place in sorted(self.growing(), key=self.decisions.unsaved, reverse=True):
+        for place in sorted(self.growing(), key=lambda one: (one.parked, -self.decisions.unsaved(one))):
             left = end - clock()
             if self.actions.doubt or left <= 0:
                 return

@@ -1,8 +1,8 @@
 """The values that cross the border between the keeper and those who use it, and what it needs of a gate.
 
 A request comes as a `Want` (the cuts of its prompt and who asks), `prepare` answers with a `Prepared`, and `served`
-gets both back with what the engine counted. Neither holds text. The gate is known by two Protocols only: kv and gate
-are neighbours that do not import each other.
+gets both back with what the engine counted. The gate is known by two Protocols only: kv and gate are neighbours that do
+not import each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class Want(msgspec.Struct, frozen=True):
 
     `prefix` and `version` name the template of its last user message (empty: none); `store` is False where the client
     said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one.
-    `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why).
+    `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why). `again`: path and body of the
+    request as the engine got it, the only text in here. It is kept in memory until the conversation is on disk, for
+    what the engine moved into its RAM cache comes back for that request alone.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -34,6 +36,7 @@ class Want(msgspec.Struct, frozen=True):
     version: str = ""
     store: bool = True
     background: bool = False
+    again: tuple[str, bytes] | None = None
 
     @property
     def end(self) -> bytes:
@@ -97,6 +100,10 @@ class StopGateLike(Protocol):
 
 class GateLike(Protocol):
     """What the idle saver needs of the gate."""
+
+    @property
+    def user_waiting(self) -> bool:
+        """Whether a client waits."""
 
     async def acquire(self, *, work: Literal["background"], exclusive: Literal[True]) -> GrantLike:
         """Wait for the engine, alone, behind everyone else."""

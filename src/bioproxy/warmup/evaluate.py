@@ -189,6 +189,7 @@ class Evaluation:
         held = keeper.holds(job.want)
         if held and self.foreign:
             await self.keep_conversation(grant)
+            held = keeper.holds(job.want)  # something else may have been brought into the slot to be saved
         resident = job.older is not None and keeper.holds(job.older)
         prepared = await keeper.prepare(job.want, grant)
         length = job.prompt.length
