@@ -11,6 +11,7 @@ import pytest
 
 from bioproxy.app import App
 from bioproxy.events import SavingPaused
+from bioproxy.kv.verify import read
 from fakes.fake_engine import FakeEngine
 from support.apps import MS
 from support.faults import CHAT, SAVING, SPEED, conversation, go_on, good, heard, ready, saved, tried
@@ -176,6 +177,50 @@ async def test_a_snapshot_spoiled_while_we_were_away(spoil: Any, tmp_path: Path)
             assert not list((tmp_path / "slots").glob(f"{spoiled.stem}*"))
             assert (await go_on(app, first))["cache_n"] < COLD
             assert (await go_on(app, second))["cache_n"] > 300
+
+
+def flip(path: Path) -> None:
+    """One bit of the body is another; size, times and inode are as they were."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(status.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(status.st_size // 2)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_flipped_bit_never_reaches_the_engine(tmp_path: Path, *, away: bool) -> None:
+    """While we run or were away: evaluated anew, and the file is quarantined, with the reason."""
+    async with engine(tmp_path) as fake:
+        async with tried(fake, tmp_path, kv=SAVING) as app:
+            turn = await conversation(app, "one")
+            await saved(app)
+            spoiled = the_snapshot(tmp_path)
+            if not away:
+                flip(spoiled)
+                await fake.restart()
+                await ready(app, generation=2)
+                await check_the_flipped(app, fake, turn, spoiled)
+        if away:
+            flip(spoiled)
+            await fake.restart()
+            async with tried(fake, tmp_path, kv=SAVING) as app:
+                await check_the_flipped(app, fake, turn, spoiled)
+        found = {one.snapshot.name: one.fault for one in read(tmp_path / "slots")}
+        found.pop(spoiled.name, "")  # if the longer conversation has not taken its place
+        assert set(found.values()) == {""}
+
+
+async def check_the_flipped(app: App, fake: FakeEngine, turn: Json, spoiled: Path) -> None:
+    """The request is evaluated, and the engine was never asked to read `spoiled`."""
+    assert (await go_on(app, turn))["cache_n"] < COLD
+    asked = [request.body for request in await fake.requests() if "action=restore" in request.target]
+    assert not any(spoiled.name in body for body in asked)
+    listed = {one.name: one.unused for one in app.keeper.snapshots()}
+    assert "not what was written" in listed[spoiled.name]
+    assert app.keeper.statistics().dropped["quarantined"] == 1
 
 
 async def test_a_foreign_snapshot_is_not_believed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import crc32c
 import msgspec
 import pytest
 
@@ -145,6 +146,76 @@ def test_samples_see_what_a_stamp_cannot(tmp_path: Path) -> None:
     files.unchanged(tmp_path, kept)
     with pytest.raises(files.Unverified, match="not what was written"):
         files.sampled(tmp_path, kept)
+
+
+LARGE = os.urandom(3 << 20)
+UNSAMPLED = 80_000  # between the first two samples of a file of that size
+
+
+def flip(path: Path, *, at: int) -> None:
+    """Change one bit of a file and nothing that a stat could tell, but for the time of the change."""
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("at", [0, UNSAMPLED, len(LARGE) // 2, len(LARGE) - 1])
+def test_one_flipped_bit_is_noticed(tmp_path: Path, at: int) -> None:
+    """Rule 1: wherever it is, under the same size, times and inode."""
+    name, snapshot = written(tmp_path, data=LARGE)
+    kept = files.commit(tmp_path, name, snapshot)
+    assert kept.checksum == crc32c.crc32c(LARGE)
+    assert files.proved(tmp_path, kept)[0] == kept
+    flip(tmp_path / kept.name, at=at)
+    files.unchanged(tmp_path, kept)
+    with pytest.raises(files.Damaged, match="not what was written"):
+        files.proved(tmp_path, kept)
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 5003, 12345])
+def test_a_checksum_in_parts_is_that_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """However many parts are read at a time."""
+    monkeypatch.setattr(files, "PART", 1000)
+    path = tmp_path / "x"
+    path.write_bytes(LARGE[:size])
+    for readers in (1, 2, 4):
+        monkeypatch.setattr(files, "READERS", readers)
+        assert files.checksum(path) == crc32c.crc32c(LARGE[:size])
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_no_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checksum would be of neither the one content nor the other."""
+    name, snapshot = written(tmp_path)
+    read = files.checksum
+
+    def slow(path: Path) -> int:
+        found = read(path)
+        with path.open("r+b") as file:
+            file.write(b"late")
+        os.utime(path, (1, 1))
+        return found
+
+    monkeypatch.setattr(files, "checksum", slow)
+    with pytest.raises(files.Unverified, match="while it was read"):
+        files.commit(tmp_path, name, snapshot)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_of_an_older_version_gets_a_checksum(tmp_path: Path) -> None:
+    """Its samples must be right; from then on every byte counts."""
+    name, snapshot = written(tmp_path, data=LARGE)
+    kept = files.commit(tmp_path, name, snapshot)
+    old = msgspec.structs.replace(kept, checksum=None)
+    assert files.proved(tmp_path, old)[0] == kept
+    flip(tmp_path / kept.name, at=5)
+    with pytest.raises(files.Damaged):
+        files.proved(tmp_path, old)
 
 
 def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

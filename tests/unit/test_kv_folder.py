@@ -21,7 +21,7 @@ from bioproxy.kv.verify import read
 from bioproxy.prompt import Piece
 
 
-def committed(folder: Path, text: bytes = b"x") -> Snapshot:
+def committed(folder: Path, text: bytes = b"x", *, size: int = 1000) -> Snapshot:
     snapshot = Snapshot(
         id=new_id(),
         fingerprint="f" * 16,
@@ -29,10 +29,10 @@ def committed(folder: Path, text: bytes = b"x") -> Snapshot:
         cuts=chain("", [Piece("", text)]),
         tokens=3,
         prompt=3,
-        size=1000,
+        size=size,
         used=5.0,
     )
-    (folder / temporary_name(snapshot.id)).write_bytes(os.urandom(1000))
+    (folder / temporary_name(snapshot.id)).write_bytes(os.urandom(size))
     return files.commit(folder, temporary_name(snapshot.id), snapshot)
 
 
@@ -187,6 +187,20 @@ def test_a_copy_with_other_content_is_removed(tmp_path: Path) -> None:
     other.replace(path)
     os.utime(path, ns=times)
     assert Folder(tmp_path).load().snapshots == []
+
+
+def test_verifying_reads_every_byte_and_listing_does_not(tmp_path: Path) -> None:
+    """`bioproxy snapshots verify` finds what lies between the samples; a list must not wait for gigabytes."""
+    kept = committed(tmp_path, size=3 << 20)
+    path = tmp_path / kept.name
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    with path.open("r+b") as file:
+        file.seek(80_000)  # between the first two samples
+        file.write(b"other bytes")
+    os.utime(path, ns=times)
+    assert [one.fault for one in read(tmp_path, whole=False)] == [""]
+    [found] = read(tmp_path)
+    assert "not what was written" in found.fault
 
 
 def test_looking_from_outside_changes_nothing(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, Event, SnapshotDropped, SnapshotSaved
+from bioproxy.kv import files as slot_files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
@@ -155,6 +157,50 @@ async def test_adopted_snapshots_belong_to_the_present_build(tmp_path: Path) -> 
     await store.close()
     again = await Bench().open(tmp_path)
     assert [one.build for one in again.index.snapshots.values()] == [BUILD]
+    await again.close()
+
+
+async def test_all_of_a_file_is_read_before_its_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each run, and again after anything about it looks different; not before every use."""
+    reads: list[str] = []
+    plain = slot_files.checksum
+
+    def counted(path: Path) -> int:
+        reads.append(path.name)
+        return plain(path)
+
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    kept = await bench.save("a")
+    assert kept is not None
+    monkeypatch.setattr(slot_files, "checksum", counted)
+    await store.prove(kept)
+    await store.prove(kept)
+    assert reads == [kept.name]
+    path, changed = tmp_path / kept.name, (tmp_path / kept.name).stat().st_ctime_ns
+    while path.stat().st_ctime_ns == changed:  # the system's clock for files is coarse
+        os.utime(path, ns=(0, kept.mtime_ns))
+    await store.prove(kept)
+    assert reads == [kept.name] * 2
+    await store.close()
+    again = await Bench().open(tmp_path)
+    await again.prove(kept)
+    assert reads == [kept.name] * 3
+    await again.close()
+
+
+async def test_a_snapshot_of_an_older_version_is_adopted_at_its_first_use(tmp_path: Path) -> None:
+    """Its checksum is in the sidecar from then on."""
+    bench = Bench()
+    store = await bench.open(tmp_path)
+    kept = await bench.save("a")
+    assert kept is not None
+    old = msgspec.structs.replace(kept, checksum=None)
+    store.index.add(old)
+    await store.prove(old)
+    await store.close()
+    again = await Bench().open(tmp_path)
+    assert again.index.snapshots[kept.id].checksum == kept.checksum
     await again.close()
 
 

@@ -1,8 +1,9 @@
 """`bioproxy snapshots list|verify`: the KV cache on disk, for people.
 
 `list` asks the running program, because only it knows which snapshots its engine can use; without one it reads what
-stands beside the slot files. `verify` always reads the files itself, and never writes: a damaged snapshot is reported
-here and removed by the program, at its next start or before it would use it.
+stands beside the slot files. `verify` always reads the files itself, every byte of them, and never writes: a damaged
+snapshot is reported here, and the program does not use it. A file of an older version has no checksum yet; of that one
+only samples can be compared.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def run(output: Output, loaded: Loaded, *, verify: bool) -> int:
     """List or verify; 1 where a file is damaged. BioproxyError where there is neither a program nor a folder."""
     status = ask(loaded)
     if verify:
-        return check(output, read_all(folders_of(loaded, status)))
+        return check(output, read_all(folders_of(loaded, status), whole=True))
     if status is None:
-        rows = [row_of_file(one) for one in read_all(folders_of(loaded, status))]
+        rows = [row_of_file(one) for one in read_all(folders_of(loaded, status), whole=False)]
     else:
         rows = msgspec.convert(status["snapshots"], list[SnapshotStatistics])
     return show(output, rows)
@@ -63,9 +64,9 @@ def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
     return [Path(folder)]
 
 
-def read_all(folders: Sequence[Path]) -> list[Verified]:
-    """What is in all of them."""
-    return [one for folder in folders for one in read(folder)]
+def read_all(folders: Sequence[Path], *, whole: bool) -> list[Verified]:
+    """What is in all of them; `whole`: every byte is read."""
+    return [one for folder in folders for one in read(folder, whole=whole)]
 
 
 def row_of_file(one: Verified) -> SnapshotStatistics:
@@ -118,7 +119,7 @@ def check(output: Output, found: Sequence[Verified]) -> int:
     if output.json:
         output.document([{"name": one.snapshot.name, "bytes": one.snapshot.size, "fault": one.fault} for one in found])
         return 1 if broken else 0
-    rows = [(one.snapshot.id, size(one.snapshot.size), one.fault or "whole") for one in found]
+    rows = [(one.snapshot.id, size(one.snapshot.size), one.fault or wholeness(one)) for one in found]
     if rows:
         output.table(("snapshot", "size", "result"), rows, right=(1,), colours=lambda cells: result_colour(cells[-1]))
     text = f"{count(len(found) - len(broken))} of {count(len(found))} snapshots are whole"
@@ -126,6 +127,11 @@ def check(output: Output, found: Sequence[Verified]) -> int:
     return 1 if broken else 0
 
 
+def wholeness(one: Verified) -> str:
+    """What was compared of a file in which nothing is wrong."""
+    return "whole" if one.snapshot.checksum is not None else "samples are whole; no checksum until it is used"
+
+
 def result_colour(result: str) -> Colour:
     """Whole is green."""
-    return "green" if result == "whole" else "red"
+    return "green" if result.startswith(("whole", "samples")) else "red"

@@ -12,7 +12,6 @@ background.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -21,6 +20,7 @@ from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.kv import files, policy
 from bioproxy.kv.chain import chain
 from bioproxy.kv.engine import EngineClient, limited
+from bioproxy.kv.folder import FolderError
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.saver import Saver
 from bioproxy.kv.snapshot import Snapshot
@@ -114,10 +114,10 @@ class Builds:
         if reference is None or self.store.folder is None:
             return False, "that build left no reference to try"
         try:
-            await asyncio.to_thread(files.sampled, self.store.folder.path, reference)
+            await self.store.prove(reference)
             sentence, rest = await self.tokens(tokenizes=tokenizes)
             restored, cold = await self.compare(reference, slot, [*sentence, *rest])
-        except (files.Unverified, EngineRefused) as error:
+        except (files.Unverified, FolderError, EngineRefused) as error:
             return False, error.message
         cached = restored.timings.cached or 0
         if cached < reference.tokens - policy.SLACK:

@@ -157,7 +157,10 @@ class Folder:
             self.drop(found, sidecar, "")
 
     def moved(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot as it lies here. Another inode alone means a copied folder: the content's samples decide."""
+        """The snapshot as it lies here. Another inode alone means a copied folder: the content's samples decide.
+
+        All of it is read before its first use.
+        """
         stamp = files.measured(self.path / snapshot.name, snapshot.size)
         if stamp.mtime_ns != snapshot.mtime_ns:
             raise files.Unverified(f"{snapshot.name} was changed after it was written")

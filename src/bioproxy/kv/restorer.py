@@ -15,6 +15,7 @@ from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.events import SnapshotRestored
 from bioproxy.kv import files, policy
 from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, poke, time_limit
+from bioproxy.kv.folder import FolderError
 from bioproxy.kv.index import Match
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot
@@ -33,17 +34,26 @@ class Restorer:
         self.pokes = True
         self.uncertain = ""  # why what the slots hold is unknown after the last restore; empty: it is not
 
-    async def verified(self, snapshot: Snapshot) -> bool:
-        """Whether the file is still the one that was verified; one that is not leaves the index (kv-rule 1)."""
-        if self.store.folder is None:
-            return False
+    async def verified(self, snapshot: Snapshot) -> str:
+        """Why the file is not what was written, or cannot be told to be; empty for a good one (kv-rule 1).
+
+        One that was touched leaves the index. One whose bytes are wrong although nobody touched it is quarantined, so
+        that the list shows what happened. One that takes too long to read is left alone.
+        """
+        limit = time_limit(snapshot.size, self.store.knowledge.speeds.restore)
         try:
-            await asyncio.to_thread(files.unchanged, self.store.folder.path, snapshot)
+            await limited(self.store.prove(snapshot), seconds=limit, what=f"reading {snapshot.name}")
+        except files.Damaged as error:
+            await self.store.quarantine(snapshot, error.message)
         except files.Unverified as error:
             log.warning("a snapshot was not restored: %s", error.message)
             await self.store.drop([snapshot], "missing" if isinstance(error, files.Missing) else "changed")
-            return False
-        return True
+        except (SlotActionTimeout, FolderError) as error:
+            log.warning("a snapshot was not restored: %s", error.message)
+            return error.message
+        else:
+            return ""
+        return f"{snapshot.name} is not what was written"
 
     async def restore(self, match: Match, place: Resident, slot: int, prepared: Prepared, *, unsaved: int) -> bool:
         """Restore `match` into `slot`, under an exclusive grant, and note it in `place` and `prepared`.
@@ -57,8 +67,8 @@ class Restorer:
         self.uncertain = ""
         self.store.pinned.add(snapshot.id)
         try:
-            if not await self.verified(snapshot):
-                prepared.status, prepared.reason = "skipped", f"{snapshot.name} is not what was written"
+            if fault := await self.verified(snapshot):
+                prepared.status, prepared.reason = "skipped", fault
                 return False
             await self.make_way(place, unsaved)
             restored = await self.read(snapshot, slot)

@@ -59,6 +59,7 @@ class Shelf:
         self.pending: set[str] = set()  # temporary files that wait for their commit
         self.committing: dict[str, Snapshot] = {}  # written by an engine, not yet verified for good
         self.pinned: set[str] = set()  # snapshots that are being read
+        self.proved: dict[str, files.Stamp] = {}  # how a file looked when all of it was read and was good
         self.scopes: dict[str, Scope] = {}  # of every engine that was seen, by fingerprint
         self.current: dict[str, dict[str, str]] = {}  # by fingerprint: prefix to the version that is in use
         self.limits: dict[str, int] = {}  # by fingerprint: bytes that this model's snapshots may take
@@ -198,6 +199,25 @@ class Shelf:
             spare |= {one.id for one in self.index.snapshots.values() if one.fingerprint != fingerprint}
         return self.index.values(now=self.wall(), scopes=self.scopes, current=self.current, spare=frozenset(spare))
 
+    # using
+
+    async def prove(self, snapshot: Snapshot) -> None:
+        """See that a file is what was written: by its stamp each time, by all its bytes the first time in this run.
+
+        Raises Unverified, FolderError. A snapshot of an older version has a checksum from then on.
+        """
+        if self.folder is None:
+            raise FolderError(f"the snapshot folder {self.path} cannot be used")
+        path = self.folder.path
+        if self.proved.get(snapshot.id) == await asyncio.to_thread(files.unchanged, path, snapshot):
+            return
+        good, stamp = await asyncio.to_thread(files.proved, path, snapshot)
+        self.proved[snapshot.id] = stamp
+        known = self.index.snapshots.get(snapshot.id)
+        if known is not None and known.checksum is None:
+            self.index.add(msgspec.structs.replace(known, checksum=good.checksum))
+            self.dirty.add(snapshot.id)
+
     # changes
 
     async def commit(
@@ -249,6 +269,7 @@ class Shelf:
         if self.index.remove(snapshot.id) is None:
             return
         self.ledger.uses.pop(snapshot.id, None)
+        self.proved.pop(snapshot.id, None)
         if self.folder is not None:
             try:
                 await asyncio.to_thread(files.remove, self.folder.path, snapshot)

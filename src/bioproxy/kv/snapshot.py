@@ -30,7 +30,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One verified slot file.
 
     `tokens` are in the file, `prompt` of them belong to `cuts` (the rest was generated). `size` (bytes), `mtime_ns` and
-    `inode` are compared before each use; `sample` is a digest of parts of the content. `seconds` is the prefill it
+    `inode` are compared before each use, `checksum` (CRC-32C of the whole file; None: an older version wrote it) before
+    the first one in a run; `sample` is a digest of parts of the content. `seconds` is the prefill it
     stands for. `created` and `used` are unix time; `gained` is the prefill that its uses spared, in seconds.
     `quarantined` says why it is not used any more; empty while it is good. `template`: it ends at a template's
     boundary, holds nothing of a user, and is shared by all groups.
@@ -45,6 +46,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     mtime_ns: int = 0
     inode: int = 0
+    checksum: int | None = None
     sample: str = ""
     template: bool = False
     group: str = ""

@@ -161,6 +161,10 @@ class Store:
         """Whether the disk and the budget allow a file like `snapshot`."""
         return self.shelf.refusal(snapshot)
 
+    async def prove(self, snapshot: Snapshot) -> None:
+        """See that a file is what was written; see `Shelf.prove`. Raises Unverified, FolderError."""
+        await self.shelf.prove(snapshot)
+
     def fits(self, snapshot: Snapshot) -> bool:
         """Whether room can be made for `snapshot` without throwing out what is worth more."""
         return self.shelf.fits(snapshot)

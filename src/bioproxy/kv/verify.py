@@ -1,7 +1,7 @@
 """Comparing snapshots with their files, for `bioproxy snapshots verify`.
 
-More is read than before a restore (samples of the content), and nothing is changed: what is bad is reported, and the
-next restore or start removes it.
+Every byte is read, as before a file's first restore, and nothing is changed: what is bad is reported, and the program
+does not use it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ async def verify(store: Store) -> tuple[Verified, ...]:
     return tuple([await asyncio.to_thread(examine, path, one) for one in sorted(snapshots, key=lambda one: -one.size)])
 
 
-def examine(path: Path, snapshot: Snapshot) -> Verified:
-    """Look at one file. Blocks."""
+def examine(path: Path, snapshot: Snapshot, *, whole: bool = True) -> Verified:
+    """Read one file, or (not `whole`) samples of it. Blocks."""
     try:
-        files.sampled(path, snapshot)
+        files.proved(path, snapshot) if whole else files.sampled(path, snapshot)
     except files.Unverified as error:
         return Verified(snapshot, error.message)
     return Verified(snapshot, snapshot.quarantined)
 
 
-def read(path: Path) -> tuple[Verified, ...]:
-    """The same for a folder that nobody needs to have open, without touching it. Blocks. Raises FolderError."""
-    found = Folder(path).peek()
-    return tuple(examine(path, one) for one in sorted(found, key=lambda one: -one.size) if not one.reference)
+def read(path: Path, *, whole: bool = True) -> tuple[Verified, ...]:
+    """The same for a folder that nobody needs to have open, without touching it. Blocks. Raises FolderError.
+
+    Not `whole`: for a list, which must not wait for gigabytes.
+    """
+    found = [one for one in Folder(path).peek() if not one.reference]
+    return tuple(examine(path, one, whole=whole) for one in sorted(found, key=lambda one: -one.size))
