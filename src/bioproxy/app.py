@@ -52,10 +52,17 @@ from bioproxy.wire.tls import tls_context
 log = logging.getLogger(__name__)
 
 
-def state_folder(config: Config) -> Path:
-    """Where pins and heads live: a folder per proxy port, so that two instances do not mix; made 0700. ConfigError."""
-    folder = Path(config.state_directory) / str(config.proxy_port)
+def state_folder(loaded: Loaded) -> Path:
+    """Where pins, heads and slot files live, a folder per configuration; made 0700. ConfigError.
+
+    Before, it was a folder per proxy port: what is there is moved over, once.
+    """
+    config, folder = loaded.config, Path(loaded.state)
+    before = Path(config.state_directory, str(config.proxy_port))
     try:
+        if before.is_dir() and not folder.exists():
+            before.rename(folder)
+            log.info("the state of port %d was moved to %s: it belongs to the configuration", config.proxy_port, folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         sentence = f"the folder {folder} cannot be made: {error.strerror or error}; choose another one"
@@ -91,7 +98,7 @@ class App:
         self.ring = Ring()
         self.bus.subscribe(RequestEnded, lambda event: self.ring.add(event.record))
         self.metrics = Metrics(self.bus)
-        self.state = state_folder(config)
+        self.state = state_folder(loaded)
         self.shelves = Shelves(config=config.kv, bus=self.bus)
         self.catalogue = Catalogue(prefix_paths(config), folder=str(Path.cwd()), settings=self.settings, bus=self.bus)
         self.catalogue.load()

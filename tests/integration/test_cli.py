@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy import __version__
+from bioproxy.config.places import own_folder
 from support.command import run
 from support.ports import free_port
 
@@ -195,7 +196,8 @@ async def test_config_shows_what_counts_for_models(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(SWAP)
     ended = await run(tmp_path, "config", "-config", "c.yaml", "--json")
     values = {each["key"]: (each["value"], each["origin"]) for each in ended.json()["values"]}
-    folder = tmp_path / ".local" / "state" / "bioproxy" / "8088" / "slots"
+    state = own_folder(str(tmp_path / ".local" / "state" / "bioproxy"), paths=[str(tmp_path / "c.yaml")], otherwise="")
+    folder = Path(state, "slots")
     command = f"llama-server --slot-save-path {folder} --port 5800 --api-key ********"
     assert values["models.qwen.cmd"] == (command, "c.yaml:3")
     assert not folder.exists()

@@ -312,7 +312,7 @@ async def test_serve_model_brings_a_killed_engine_back_on_its_url(tiny: Path, tm
     """The whole of `bioproxy serve --model` below the app: found, started, killed, there again, gone."""
     ends: asyncio.Queue[Exit] = asyncio.Queue()
     config = Config(model=str(tiny), backend_url="", state_directory=str(tmp_path), engine_arguments=("-t", "1"))
-    launched = launch(config)
+    launched = launch(config, folder=str(tmp_path / "slots"))
     launched.on_exit = ends.put_nowait
     await launched.start()
     await answers(launched.url)

@@ -26,9 +26,9 @@ async def started(folder: Path, text: str, name: str = "conf.json") -> Ended:
     return await run(folder, "serve", "-config", str(folder / name))
 
 
-def refused(ended: Ended, *parts: str) -> None:
-    """It ended with 1 and sentences that hold all of `parts`, and with nothing that only a programmer could read."""
-    assert ended.code == 1, ended.err
+def refused(ended: Ended, *parts: str, code: int = 1) -> None:
+    """It ended with `code` and sentences that hold all of `parts`, and nothing that only a programmer could read."""
+    assert ended.code == code, ended.err
     assert "Traceback" not in ended.err
     assert ended.out == ""
     for part in parts:
@@ -127,7 +127,7 @@ async def test_a_wrong_environment_variable_and_flag(tmp_path: Path) -> None:
     """The sentence names the variable, or the flag."""
     refused(await run(tmp_path, BIOPROXY_QUEUE_LIMIT="many"), "BIOPROXY_QUEUE_LIMIT")
     ended = await run(tmp_path, "-port", "many")
-    refused(ended, "-port")
+    refused(ended, "-port", code=2)
 
 
 async def test_sigterm_in_a_stream_and_while_others_wait(tmp_path: Path) -> None:

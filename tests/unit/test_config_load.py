@@ -362,3 +362,32 @@ def test_no_file_breaks_it(text: str, name: str, tmp_path_factory: pytest.TempPa
         loaded(folder, text, name=name)
     except ConfigError as error:
         assert all(problem.message for problem in error.problems)  # noqa: PT017 - both outcomes are right
+
+
+def test_a_configuration_has_one_place_for_its_state(tmp_path: Path) -> None:
+    """Whatever port it serves on; another file has another, and so has another model if there is no file."""
+    base = f"{tmp_path}/.local/state/bioproxy/"
+    one = loaded(tmp_path, "proxy_port: 1")
+    same = loaded(tmp_path, "proxy_port: 2", arguments={"proxy_port": "3"})
+    assert one.state == same.state
+    assert one.state.startswith(f"{base}conf.yaml-")
+    assert one.slot_folder == f"{one.state}/slots"
+    assert loaded(tmp_path, "kv: {directory: /somewhere}").slot_folder == "/somewhere"
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).touch()
+    served = [{}, {"model": f"{tmp_path}/a.gguf"}, {"model": f"{tmp_path}/b.gguf"}, {"backend_url": "http://box:8080"}]
+    states = [load(arguments, environment={"HOME": str(tmp_path)}).state for arguments in served]
+    assert len({one.state, *states}) == 5
+    assert states[1].startswith(f"{base}a.gguf-")
+
+
+def test_a_link_turned_to_another_file_is_the_same_configuration(tmp_path: Path) -> None:
+    """A store that keeps each version of a file under a name of its own changes the link, not the configuration."""
+    states = []
+    for version in ("one", "two"):
+        (tmp_path / version).write_text("proxy_port: 1")
+        link = tmp_path / "conf.yaml"
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / version)
+        states.append(load(path=str(link), environment={"HOME": str(tmp_path)}).state)
+    assert states[0] == states[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.config.schema import Config, Kv
+from bioproxy.config.schema import Config
 from bioproxy.engines import launch
 from bioproxy.errors import ConfigError
 
@@ -185,32 +185,26 @@ def a_model(folder: Path, data: bytes = b"GGUF and so on") -> str:
 
 def test_the_folder_for_slot_files_is_ours_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It will hold what people wrote; and the hint is in the log."""
-    config = Config(model=a_model(tmp_path), backend_url="", state_directory=str(tmp_path / "state"), proxy_port=8088)
+    config = Config(model=a_model(tmp_path), backend_url="")
+    folder = tmp_path / "state" / "slots"
     with caplog.at_level(logging.WARNING):
-        launched = launch.launch(config)
-    folder = tmp_path / "state" / "8088" / "slots"
+        launched = launch.launch(config, folder=str(folder))
     assert folder.stat().st_mode & 0o777 == 0o700
     assert values(launched.plan.command, "--slot-save-path") == [str(folder)]
     assert launched.hint in caplog.text
 
 
-def test_a_configured_folder_is_used(tmp_path: Path) -> None:
-    """`kv.directory` says where."""
-    config = Config(model=a_model(tmp_path), backend_url="", kv=Kv(directory=str(tmp_path / "kv")))
-    assert values(launch.launch(config).plan.command, "--slot-save-path") == [str(tmp_path / "kv")]
-
-
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     """With the key that chose it."""
     (tmp_path / "file").touch()
-    config = Config(model=a_model(tmp_path), backend_url="", kv=Kv(directory=str(tmp_path / "file" / "kv")))
+    config = Config(model=a_model(tmp_path), backend_url="")
     with pytest.raises(ConfigError, match=r"kv\.directory: the folder for slot files"):
-        launch.launch(config)
+        launch.launch(config, folder=str(tmp_path / "file" / "kv"))
 
 
 def test_a_model_that_no_engine_can_load_is_a_sentence(tmp_path: Path) -> None:
     """Told at the start, instead of by an engine that is started for ever."""
     with pytest.raises(ConfigError, match=r"model: .*m\.gguf is no GGUF file: it begins with b'PK"):
-        launch.launch(Config(model=a_model(tmp_path, b"PK\x03\x04"), backend_url=""))
+        launch.launch(Config(model=a_model(tmp_path, b"PK\x03\x04"), backend_url=""), folder="")
     with pytest.raises(ConfigError, match=r"model: .*gone\.gguf cannot be read: No such file"):
-        launch.launch(Config(model=str(tmp_path / "gone.gguf"), backend_url=""))
+        launch.launch(Config(model=str(tmp_path / "gone.gguf"), backend_url=""), folder="")

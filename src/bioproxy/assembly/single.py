@@ -29,7 +29,8 @@ class Single:
 
     def __init__(self, settings: Settings, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path) -> None:
         self.settings, config = settings, settings.config
-        self.launched: Launched | None = launch(config) if config.model else None
+        slots = config.kv.directory or str(state / "slots")
+        self.launched: Launched | None = launch(config, folder=slots) if config.model else None
         launched = self.launched
         self.heads = Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age)
         self.station = Station(

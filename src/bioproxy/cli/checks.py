@@ -17,7 +17,7 @@ from bioproxy.assembly.plan import make_plan
 from bioproxy.cli.output import Colour, Output, count, size
 from bioproxy.config.describe import Described, describe
 from bioproxy.config.load import Loaded
-from bioproxy.config.schema import Config, Prefix
+from bioproxy.config.schema import Prefix
 from bioproxy.config.schema_files import schemas
 from bioproxy.config.settings import Settings
 from bioproxy.config.swap.describe import describe_swap
@@ -71,14 +71,9 @@ def read_certificate(loaded: Loaded) -> None:
         tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file)
 
 
-def slot_folder(config: Config) -> str:
-    """Where a llama-server that has no slot folder of its own gets one; nothing is made."""
-    return config.kv.directory or str(Path(config.state_directory, str(config.proxy_port), "slots"))
-
-
-def describe_command(config: Config, _model_id: str, model: Model) -> str:
+def describe_command(loaded: Loaded, _model_id: str, model: Model) -> str:
     """The command that is started for a model: as it stands in the file, unless `--slot-save-path` is added to it."""
-    folder = "" if kv_of(config, model).policy == "off" else slot_folder(config)
+    folder = "" if kv_of(loaded.config, model).policy == "off" else loaded.slot_folder
     prepared = prepare(split(model.cmd), folder=folder, environment=model.env)
     return shlex.join(prepared.words) if prepared.added else model.cmd
 
@@ -86,7 +81,7 @@ def describe_command(config: Config, _model_id: str, model: Model) -> str:
 def read_models(loaded: Loaded) -> None:
     """Work out how the models go together, as a start would. Raises ConfigError."""
     if loaded.swap is not None:
-        make_plan(loaded.config, loaded.swap, slot_folder=slot_folder(loaded.config))
+        make_plan(loaded.config, loaded.swap, slot_folder=loaded.slot_folder)
 
 
 def examine(load: Callable[[], Loaded]) -> Checked:
@@ -164,7 +159,7 @@ def everything(loaded: Loaded) -> list[Described]:
     """The rows of both dialects."""
     rows = describe(loaded)
     if loaded.swap is not None:
-        rows += describe_swap(loaded.swap, loaded.swap_origins, command=partial(describe_command, loaded.config))
+        rows += describe_swap(loaded.swap, loaded.swap_origins, command=partial(describe_command, loaded))
     return rows
 
 

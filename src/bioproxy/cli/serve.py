@@ -180,7 +180,7 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
         f"proxy on {scheme}://{authority(config.proxy_host, proxy_port)}, {admin}",
         engines_text(loaded),
         f"templates: {templates}; warm-up {warm_up}",
-        f"KV cache: policy {config.kv.policy}; state in {config.state_directory}",
+        f"KV cache: policy {config.kv.policy}; state in {loaded.state}",
         f"queue: {config.queue_limit} requests, {config.queue_timeout:g} s each; API keys: {keys}",
         f"not at its default: {', '.join(changed) or 'nothing'}",
         *(f"warning: {problem}" for problem in loaded.warnings),

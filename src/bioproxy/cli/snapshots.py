@@ -55,7 +55,7 @@ def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
         return [Path(shelf["directory"]) for shelf in status["shelves"]]
     folder = (status and status["kv"]["directory"]) or config.kv.directory
     if not folder and (config.model or loaded.swap is not None):
-        folder = str(Path(config.state_directory, str(config.proxy_port), "slots"))  # where engines of ours put them
+        folder = loaded.slot_folder
     if not folder:
         raise BioproxyError(
             "no snapshot folder is known: no bioproxy answers on the admin port (or it has none), and kv.directory is "

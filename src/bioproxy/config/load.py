@@ -36,7 +36,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     -config-dir; `folder` is where relative paths start (the working folder where there is no file). `origins` has the
     place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`); `warnings` are for the log and
     `/status`. `swap` is there where requests go to `models` and `peers`: then neither `backend_url` nor `model` is set.
-    `swap_origins` has the places of its keys (`models.qwen.cmd`).
+    `swap_origins` has the places of its keys (`models.qwen.cmd`). `state` is this configuration's folder below
+    `state_directory`; nothing is made.
     """
 
     config: Config
@@ -48,6 +49,12 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None = None
     swap: SwapConfig | None = None
     swap_origins: dict[str, Origin] = {}
+    state: str = ""
+
+    @property
+    def slot_folder(self) -> str:
+        """Where a llama-server of ours that has no slot folder of its own gets one."""
+        return self.config.kv.directory or f"{self.state}/slots"
 
 
 def admin_port_asked(loaded: Loaded) -> bool:
@@ -95,6 +102,11 @@ def load(
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
         swap=swap,
         swap_origins=file.origins if swap is not None else {},
+        state=places.own_folder(
+            config.state_directory,
+            paths=[path for path in (found.path, found.directory) if path],
+            otherwise=config.model or config.backend_url,
+        ),
     )
 
 

@@ -5,8 +5,10 @@ The environment is an argument everywhere, so that a test (or a reload) sees exa
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 APPLICATION = "bioproxy"
 NAMES = ("conf.json", "config.json", "config.yaml", "config.yml")
@@ -43,6 +45,18 @@ def config_folder(environment: Mapping[str, str]) -> str:
 def state_folder(environment: Mapping[str, str]) -> str:
     """Where state lives by default: $XDG_STATE_HOME/bioproxy, else ~/.local/state/bioproxy."""
     return f"{base(environment, variable='XDG_STATE_HOME', default='.local/state')}/{APPLICATION}"
+
+
+def own_folder(base: str, *, paths: Sequence[str], otherwise: str) -> str:
+    """The folder below `base` in which one configuration has its state and slot files, whatever port it serves on.
+
+    It is named after the configuration's files as they were given (not what a link leads to: a new version of a file is
+    the same configuration), or after what is served (`otherwise`) if there is no file.
+    """
+    names = [os.path.abspath(path) for path in paths] or [otherwise]  # noqa: PTH100 - texts
+    digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(names[0].rstrip("/")))[:40]  # noqa: PTH119 - a text
+    return f"{base}/{stem}-{digest}"
 
 
 def default_files(environment: Mapping[str, str]) -> list[str]:

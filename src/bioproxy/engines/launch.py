@@ -71,10 +71,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""  # what the operator should know, loudly
 
 
-def launch(config: Config) -> Launched:
-    """Decide how `config.model` is served; nothing is started yet. ConfigError says what is missing."""
+def launch(config: Config, *, folder: str) -> Launched:
+    """Decide how `config.model` is served, with slot files in `folder`; nothing is started yet.
+
+    ConfigError says what is missing.
+    """
     check_model(config.model)
-    folder = config.kv.directory or str(Path(config.state_directory, str(config.proxy_port), "slots"))
     plan = make_plan(
         config.model, config.engine_arguments, slot_folder=folder, key=config.backend_key, environment=os.environ
     )
