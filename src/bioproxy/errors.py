@@ -13,6 +13,7 @@
     ├── QueueTimeout              503 overloaded_error        retry_after is set
     ├── ModelFailed               500 model_failed            its process did not start, or was unloaded meanwhile
     ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
+    │   └── EngineDied            502 engine_unavailable      it ended by itself while it had the request
     ├── EngineRefused             the engine's status         it answered an error
     └── EngineProtocolError       502 engine_protocol_error   it answered something that is no HTTP
 
@@ -144,10 +145,20 @@ class QueueTimeout(BioproxyError):
 
 
 class EngineUnavailable(BioproxyError):
-    """The engine cannot be reached, or closed the connection before it answered."""
+    """The engine cannot be reached, or closed the connection before it answered.
+
+    `sent`: the engine may have got some of the request, so it may be the request that it stumbled over.
+    """
 
     default_status = 502
     code = "engine_unavailable"
+    sent = False
+
+
+class EngineDied(EngineUnavailable):
+    """The engine's process ended by itself while it had the request, which is never sent to another one."""
+
+    sent = True
 
 
 class EngineRefused(BioproxyError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes.fake_engine import FakeEngine
+from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import MS, running_app
 from support.faults import (
     CHAT,
@@ -29,6 +31,7 @@ from support.faults import (
     tried,
 )
 from support.http import call
+from support.kv_rig import text
 from support.leaks import nothing_leaked, until
 from support.ports import free_port
 
@@ -69,7 +72,7 @@ async def test_dies_in_mid_stream(path: str, tmp_path: Path) -> None:
         last = [line for line in answer.text.splitlines() if line.startswith("data: ")][-1]
         assert '"error"' in last
         assert "[DONE]" not in answer.text
-        assert ("event: error\n" in answer.text) == (path == MESSAGES)
+        assert ("event: error\n" in answer.text) == (path != CHAT)
         await fake.wait()
         await fake.restart()
 
@@ -84,6 +87,22 @@ async def test_dies_in_prefill(stream: bool, tmp_path: Path) -> None:
         assert fake.url.removeprefix("http://") in answer.json()["error"]["message"]
         await fake.wait()
         await fake.restart()
+
+
+async def test_an_engine_of_ours_that_dies_of_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is started again, and does not get that request a second time."""
+    (tmp_path / "llama-server").write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} "$@"\n')
+    (tmp_path / "llama-server").chmod(0o755)
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    arguments = ["--faults", '{"die": "prefill", "die_after": 2}']
+    async with running_app(tmp_path, model=str(tmp_path / "m.gguf"), engine_arguments=arguments) as app:
+        await ready(app)
+        answer = await good(app, text(1500))
+        assert answer.status == 502
+        assert "was ended by SIGKILL while it had this request; it is not sent again" in answer.text
+        assert app.launched is not None
+        assert app.launched.statistics().starts <= 2
 
 
 async def test_dies_in_a_save(tmp_path: Path) -> None:

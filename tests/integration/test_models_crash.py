@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from bioproxy import aio
+from bioproxy.assembly.fleet import Fleet
+from bioproxy.front.engine import Engine
+from fakes.fake_engine import PROGRAM
+from support.apps import running_app
+from support.faults import good
 from support.http import Answer
+from support.leaks import until
 from support.swap_client import message, server
 from support.swap_models import fake, fakes
 from support.swap_rig import Rig, swap_rig
@@ -35,32 +44,40 @@ async def ends(rig: Rig, lives: int) -> None:
     await rig.until_running()
 
 
-async def test_a_crash_before_the_first_byte_is_not_seen(tmp_path: Path) -> None:
-    """The model is started again and the request asked once more."""
+async def test_what_an_engine_died_of_is_not_sent_to_the_next_one(tmp_path: Path) -> None:
+    """Its client is told how the engine ended; the next request starts the model, and is served."""
     async with swap_rig(tmp_path, {"a": fake("--crash-on-request 1 --only-first-life")}) as rig:
+        assert "while it had this request; it is not sent again" in broken(await rig.chat("a"))
+        assert rig.log.starts() == ["a"]
         assert server(await rig.chat("a")) == "a"
     assert rig.log.starts() == ["a", "a"]
 
 
-async def test_a_stream_that_had_no_byte_is_asked_for_once_more_too(tmp_path: Path) -> None:
-    """All of it comes from the second process."""
+async def test_a_stream_that_had_no_byte_is_not_sent_again_either(tmp_path: Path) -> None:
+    """It had not begun, so it is a status like any other."""
     async with (
-        swap_rig(tmp_path, {"a": fake("--crash-on-request 1 --only-first-life")}) as rig,
+        swap_rig(tmp_path, {"a": fake("--crash-on-request 1")}) as rig,
         rig.stream("a", events=3) as stream,
     ):
-        assert await stream.head() == 200
-        found = await stream.rest()
-    assert sum("word" in str(event) for event in found) == 3
-    assert found[-1] == "[DONE]"
+        assert await stream.head() == 502
+    assert rig.log.starts() == ["a"]
 
 
-async def test_a_request_that_kills_every_engine_is_tried_only_once_more(tmp_path: Path) -> None:
-    """Then its client gets an error in JSON."""
-    async with swap_rig(tmp_path, {"a": fake("--crash-on-request 1")}) as rig:
-        answer = await rig.chat("a")
-    assert answer.status in (500, 502)
-    assert message(answer)
-    assert rig.log.starts() == ["a", "a"]
+async def test_who_only_waited_is_served_by_the_next_process(tmp_path: Path) -> None:
+    """The engine had the first request, not the second: that one goes to the next process as if nothing had been."""
+    command = shlex.join([sys.executable, str(PROGRAM), "--decode-rate", "100"])
+    async with running_app(tmp_path, models={"m": {"cmd": f"{command} --port ${{PORT}}"}}) as app:
+        first = aio.spawn(good(app, tokens=4000), name="first")
+        await until(lambda: cast("Fleet", app.side).supervisor.statistics().running == 1)
+        engine = cast("Fleet", app.side).supervisor.lives["m"].unit
+        gate = cast("Engine", engine.equipment.engine).gate
+        await until(lambda: gate.running == 1)
+        second = aio.spawn(good(app, tokens=2), name="second")
+        await until(lambda: gate.user_waiting)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        assert "SIGKILL while it had this request" in broken(await first)
+        assert (await second).status == 200
 
 
 async def test_a_connection_that_breaks_before_the_first_byte_is_not_seen(tmp_path: Path) -> None:

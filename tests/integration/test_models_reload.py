@@ -45,6 +45,17 @@ async def test_a_model_that_changed_finishes_what_it_serves_and_starts_anew(tmp_
     assert not rig.log.overlap("a a", "a a")
 
 
+async def test_what_a_reload_cuts_goes_to_the_next_process(tmp_path: Path) -> None:
+    """It ran longer than `unloadTimeout` and had no byte of its answer: it was not its fault."""
+    async with swap_rig(tmp_path, {"a": fake(unloadTimeout=1)}) as rig:
+        held = await rig.ask_held("a")
+        await rig.reload({"a": fake(env=["COLOUR=red"], unloadTimeout=1)})
+        await rig.until(lambda: len(rig.log.of("held", "a")) == 2)
+        await rig.release("a")
+        assert server(await held) == "a"
+    assert rig.log.starts() == ["a", "a"]
+
+
 async def test_a_model_that_was_taken_out_goes(tmp_path: Path) -> None:
     """After what it serves, and it cannot be asked for any more."""
     async with swap_rig(tmp_path, fakes("a b"), groups=apart("a b")) as rig:

@@ -49,7 +49,9 @@ class Single:
         self.station.on_stuck = self.engine_stuck
         catalogue.estimate = self.station.runner.estimate
         bus.subscribe(EngineChanged, self.follow_engine)
-        self.dispatch = OneEngine(self.station.engine)
+        self.dispatch = OneEngine(
+            self.station.engine, life=lambda: launched.process.watcher if launched is not None else None
+        )
 
     async def start(self) -> Mapping[str, Service]:
         """Start the engine if it is ours; the services to run."""

@@ -181,6 +181,7 @@ class Inference:
     async def send(self) -> bool:
         """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
         self.response = None
+        self.seat.sending()
         self.response = response = await self.engine.pool.request(
             "POST", self.exchange.target, self.headers, self.expanded.body
         )

@@ -81,6 +81,7 @@ async def gated(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers
     grant = await acquire(exchange, engine, seat, exclusive=adapters)
     whole = False
     try:
+        seat.sending()
         whole = await free(exchange, engine, headers, body)
     finally:
         engine.keeper.unknown(f"{exchange.request.method} {path} may have used a slot")
@@ -112,6 +113,7 @@ async def slot_action(exchange: Exchange, engine: Engine, seat: Seat, headers: H
     grant = await acquire(exchange, engine, seat, exclusive=True)
     whole = False
     try:
+        seat.sending()
         whole = await free(exchange, engine, headers, body)
     finally:
         engine.keeper.unknown("a client's own slot action")

@@ -3,6 +3,10 @@
 One engine needs no seats: it is there, or the gate is closed. Of many models each has its process started, kept and
 stopped by the supervisor, and a request holds it in its place from before the gate until its last byte. The way of a
 request (inference.py, passthrough.py) is the same with both.
+
+**What a process died of is never sent to another one.** A prompt that kills the engine would kill the next one too, and
+everybody would wait for two loads. So a request goes again only if none of it was sent, if the process that had it
+lives (it only broke the connection), or if we ended that process ourselves for a reload.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
-from bioproxy.errors import BioproxyError, EngineUnavailable
+from bioproxy.engines.process import Exit, how
+from bioproxy.errors import EngineDied, EngineUnavailable
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.models.holds import Hold
@@ -40,6 +45,9 @@ class Seat(Protocol):
     def gated(self, task: asyncio.Task[object] | None) -> None:
         """`task` waits in the engine's gate from now on; None: no more."""
 
+    def sending(self) -> None:
+        """The request is about to go out; EngineDied if a process that had it before has died by itself."""
+
     def taken_back(self) -> bool:
         """Whether the cancellation that just arrived was the supervisor's: then `take` again."""
 
@@ -49,24 +57,65 @@ class Seat(Protocol):
     def timing(self) -> bytes:
         """What `Server-Timing` says of the wait for the process; begins with a comma, empty where there was none."""
 
-    async def lost(self, error: BioproxyError, attempt: int) -> bool:
-        """The engine was lost before it answered anything; whether try number `attempt` + 1 makes sense."""
+    async def lost(self, error: EngineUnavailable, attempt: int) -> bool:
+        """The engine was lost before it answered anything; whether try number `attempt` + 1 makes sense.
+
+        EngineDied if it died by itself and had the request.
+        """
 
 
-TIMED_OUT = 504
+TIMED_OUT = 504  # the engine may be at it still, and the client has waited long enough
 ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
+RESTARTED = "reload"  # why we stop a process that is back at once
+NEWS = 0.25  # seconds until a process's end is told: its connections close a little before
+
+Life = asyncio.Future[Exit]  # how a process of ours ended, once it has
+
+
+class Risk:
+    """Which process has the request, and which one broke off while it had it."""
+
+    __slots__ = ("life", "suspect")
+
+    def __init__(self) -> None:
+        self.life: Life | None = None
+        self.suspect: Life | None = None
+
+    def check(self) -> None:
+        """EngineDied if the process that broke off has ended by itself."""
+        if self.suspect is None or not self.suspect.done() or self.suspect.cancelled():
+            return
+        end = self.suspect.result()
+        if not end.expected:
+            sentence = f"the engine {how(end.code, expected=True)} while it had this request"
+            raise EngineDied(f"{sentence}; it is not sent again, for the next engine might end in the same way")
+
+    async def broke_off(self, error: EngineUnavailable) -> None:
+        """A try has failed; EngineDied if that was the end of its process."""
+        if error.sent:
+            self.suspect = self.life
+        if self.suspect is not None:
+            await asyncio.wait([self.suspect], timeout=NEWS)
+        self.check()
 
 
 class Only:
-    """The place at the one engine that there is."""
+    """The place at the one engine that there is; `life` is its present process, if it is ours."""
 
-    __slots__ = ("engine",)
+    __slots__ = ("engine", "life", "risk")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, life: Callable[[], Life | None] = lambda: None) -> None:
         self.engine = engine
+        self.life = life
+        self.risk = Risk()
 
     async def take(self, want: object) -> None:
         """It is there, or its gate is closed."""
+
+    def sending(self) -> None:
+        """It goes to the process that is there now."""
+        self.risk.check()
+        self.risk.life = self.life()
 
     def gated(self, task: asyncio.Task[object] | None) -> None:
         """Nobody takes it back."""
@@ -82,16 +131,19 @@ class Only:
         """Nothing was waited for."""
         return b""
 
-    async def lost(self, error: BioproxyError, attempt: int) -> bool:
+    async def lost(self, error: EngineUnavailable, attempt: int) -> bool:
         """Have the engine looked at; one of ours will be back."""
         self.engine.attachment.suspect(error.message)
-        return self.engine.owned and attempt < ATTEMPTS
+        if not self.engine.owned or error.status == TIMED_OUT or isinstance(error, EngineDied):
+            return False
+        await self.risk.broke_off(error)
+        return attempt < ATTEMPTS
 
 
 class OfModel:
     """A place at one of many models. `loading` is called when it has to be waited for; what it returns, at the end."""
 
-    __slots__ = ("exchange", "hold", "loading", "model", "supervisor", "timeout")
+    __slots__ = ("exchange", "hold", "loading", "model", "risk", "supervisor", "timeout")
 
     def __init__(
         self,
@@ -108,6 +160,7 @@ class OfModel:
         self.timeout = timeout
         self.loading = loading
         self.hold: Hold | None = None
+        self.risk = Risk()
 
     @property
     def engine(self) -> Engine:
@@ -118,6 +171,7 @@ class OfModel:
 
     async def take(self, want: object) -> None:
         """Wait for the model; the time counts as `swap`. What is refused at once is refused before anything is sent."""
+        self.risk.check()
         again = self.hold is not None and self.hold.recalled
         if not again:
             self.leave()
@@ -143,6 +197,12 @@ class OfModel:
         if self.hold is not None:
             self.hold.in_gate = task
 
+    def sending(self) -> None:
+        """It goes to the process that is held."""
+        self.risk.check()
+        if self.hold is not None and self.hold.unit is not None:
+            self.risk.life = self.hold.unit.ended
+
     def taken_back(self) -> bool:
         """Whether this task was cancelled by the supervisor and by nobody else."""
         task = asyncio.current_task()
@@ -164,15 +224,17 @@ class OfModel:
             self.hold.release(tool_calls=any(mark in tail for mark in TOOL_CALLS))
             self.hold = None
 
-    async def lost(self, error: BioproxyError, attempt: int) -> bool:
-        """Once more, with the model's next process if this one is gone; not where we stopped it ourselves.
-
-        Nor after a time-out: the engine may be at it still, and the client has waited long enough.
-        """
-        if error.status == TIMED_OUT:
+    async def lost(self, error: EngineUnavailable, attempt: int) -> bool:
+        """Once more, with the model's next process if this one is gone; not after an unload."""
+        if error.status == TIMED_OUT or isinstance(error, EngineDied):
             return False
         await self.supervisor.confirm(self.model)
-        return attempt == 1 and self.hold is not None and not self.hold.cut
+        cut = self.hold.cut if self.hold is not None else ""
+        if not cut:
+            await self.risk.broke_off(error)
+        elif cut != RESTARTED:
+            raise EngineUnavailable(f"the model {self.model} was stopped while it had this request ({cut})") from error
+        return attempt == 1 and self.hold is not None
 
 
 async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaitable[object]]) -> None:
@@ -182,6 +244,7 @@ async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaita
         while True:
             try:
                 await seat.take(None)
+                seat.sending()
                 await work(seat.engine)
             except Recalled:
                 continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bioproxy.front import passthrough, routes
 from bioproxy.front.access import Access
 from bioproxy.front.engine import Engine
@@ -10,7 +12,7 @@ from bioproxy.front.forward import request_headers
 from bioproxy.front.inference import infer, open_body
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
-from bioproxy.front.seat import Only
+from bioproxy.front.seat import Life, Only
 from bioproxy.templates import bodies
 from bioproxy.wire.message import Headers, Request
 
@@ -20,8 +22,9 @@ class OneEngine:
 
     envelope = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, life: Callable[[], Life | None] = lambda: None) -> None:
         self.engine = engine
+        self.life = life  # the engine's present process, if it is ours
         self.recent = Recent()
 
     def find(self, request: Request) -> Route:
@@ -41,7 +44,7 @@ class OneEngine:
 
     async def serve(self, exchange: Exchange, access: Access, *, keepalive: float) -> None:
         """Go the way of the route."""
-        request, route, engine, seat = exchange.request, exchange.route, self.engine, Only(self.engine)
+        request, route, engine, seat = exchange.request, exchange.route, self.engine, Only(self.engine, self.life)
         headers = request_headers(request, request_id=exchange.id, drop_keys=access.keys, engine_key=engine.key)
         if route.gate == "shared":
             await passthrough.shared(exchange, engine)
@@ -66,5 +69,11 @@ class OneEngine:
             await passthrough.free(exchange, self.engine, headers, expanded.body)
             return
         await infer(
-            exchange, self.engine, Only(self.engine), expanded, headers=headers, period=keepalive, recent=self.recent
+            exchange,
+            self.engine,
+            Only(self.engine, self.life),
+            expanded,
+            headers=headers,
+            period=keepalive,
+            recent=self.recent,
         )

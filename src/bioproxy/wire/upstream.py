@@ -67,20 +67,27 @@ class Pool:
     async def request(self, method: str, target: bytes, headers: Headers, body: bytes) -> Response:
         """Send a request; returns when the head of its answer is in.
 
-        EngineUnavailable where nothing answers, EngineProtocolError where no HTTP does.
+        EngineUnavailable where nothing answers (`sent` tells whether any of the request went out), EngineProtocolError
+        where no HTTP does.
         """
         upgrade = upgrade_of(headers)
         target = self.base + target
         head = request_head(method, target, headers, host=self.host, length=len(body), upgrade=upgrade)
         self.requests += 1
         connection = self.take()
+        sent = False
         if connection is not None:
             self.reused += 1
             response = await self.answer(connection, head, body, head_only=method == "HEAD")
             if response.error is None or connection.fed:
                 return self.judged(response, upgrade=upgrade is not None)
             self.retried += 1
-        connection = await self.connect()
+            sent = True
+        try:
+            connection = await self.connect()
+        except EngineUnavailable as error:
+            error.sent = sent
+            raise
         response = await self.answer(connection, head, body, head_only=method == "HEAD")
         return self.judged(response, upgrade=upgrade is not None)
 
@@ -99,7 +106,9 @@ class Pool:
         except TimeoutError:
             response.abort()
             message = f"no answer within {self.head_timeout:g} s (responseHeader) from {self.origin}"
-            raise EngineUnavailable(message, status=504) from None
+            late = EngineUnavailable(message, status=504)
+            late.sent = True
+            raise late from None
         except BaseException:
             response.abort()
             raise
@@ -112,7 +121,10 @@ class Pool:
             response.error = EngineProtocolError("the engine changed the protocol without being asked")
             response.pieces.clear()
         if response.error is not None and not response.pieces:
-            raise type(response.error)(f"{response.error.message} ({self.origin})") from None
+            error = type(response.error)(f"{response.error.message} ({self.origin})")
+            if isinstance(error, EngineUnavailable):
+                error.sent = True
+            raise error from None
         return response
 
     async def connect(self) -> EngineConnection:

@@ -11,7 +11,7 @@ from bioproxy.errors import EngineProtocolError, EngineUnavailable
 from bioproxy.wire.upstream import Pool, Response, parse_origin
 from support.leaks import until
 from support.ports import free_port
-from support.wire_rig import MS, Wire, chunk, engine, ok
+from support.wire_rig import MS, Engine, Wire, chunk, engine, ok
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -254,17 +254,37 @@ async def test_fresh_connection_that_fails_is_unavailable() -> None:
         await wire.head()
 
     async with engine(script) as (played, pool):
-        with pytest.raises(EngineUnavailable, match=r"before it answered \(http://127.0.0.1:"):
+        with pytest.raises(EngineUnavailable, match=r"before it answered \(http://127.0.0.1:") as caught:
             await ask(pool)
-        assert played.connections == 1
+        assert (played.connections, caught.value.sent) == (1, True)
 
 
 async def test_nobody_there_is_unavailable() -> None:
     """Where nothing listens the error says what was tried."""
     port = free_port()
     pool = Pool(parse_origin(f"http://127.0.0.1:{port}"))
-    with pytest.raises(EngineUnavailable, match=f"nothing answers at http://127.0.0.1:{port} .*refused"):
+    with pytest.raises(EngineUnavailable, match=f"nothing answers at http://127.0.0.1:{port} .*refused") as caught:
         await ask(pool)
+    assert not caught.value.sent
+
+
+async def test_an_engine_that_is_gone_after_it_had_the_request() -> None:
+    """The kept connection broke, and no other can be had: the error says that the request may have been received."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(ok(b"hi"))
+        await wire.request()
+        wire.reset()
+
+    listener = await asyncio.start_server(Engine(script).connected, "127.0.0.1", 0)
+    pool = Pool(parse_origin(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"))
+    assert await (await ask(pool, b"x")).read() == b"hi"
+    listener.close()
+    with pytest.raises(EngineUnavailable, match="refused") as caught:
+        await ask(pool, b"x")
+    assert caught.value.sent
+    await pool.close()
 
 
 async def test_no_connection_in_time_is_unavailable() -> None:
