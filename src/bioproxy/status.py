@@ -10,7 +10,6 @@ the same of any program.
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from bioproxy import __version__
 from bioproxy.admin.admin import Admin
 from bioproxy.assembly.station import Station
 from bioproxy.config.load import Loaded
+from bioproxy.config.masking import masked_environment, masked_words
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.front.proxy import Front
@@ -30,10 +30,6 @@ from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
 from bioproxy.wire.server import Server, ServerStatistics
-
-HIDDEN = "***"
-SECRET_FLAG = re.compile(r"--api-key|--hf-token|-hft")  # of llama-server; `--api-key-file` names a file only
-SECRET_VARIABLE = re.compile(r"[A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)[A-Z0-9_]*")
 
 
 class Program(Protocol):
@@ -112,23 +108,9 @@ def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
     """The engine's state without its chat template, which is pages long, and without the keys it was started with."""
     facts = engine.facts
     if facts is not None:
-        shown, environment = without_secrets(facts.command), tuple(map(masked, facts.environment))
+        shown, environment = tuple(masked_words(facts.command)), tuple(masked_environment(facts.environment))
         facts = msgspec.structs.replace(facts, chat_template="", command=shown, environment=environment)
     return msgspec.structs.replace(engine, facts=facts)
-
-
-def without_secrets(command: tuple[str, ...]) -> tuple[str, ...]:
-    """A command line with asterisks in place of the values of flags that hold a key or a token."""
-    before = ("", *command[:-1])
-    return tuple(
-        HIDDEN if SECRET_FLAG.fullmatch(flag) else masked(word) for flag, word in zip(before, command, strict=False)
-    )
-
-
-def masked(word: str) -> str:
-    """`--api-key=abc` and `LLAMA_API_KEY=abc` with asterisks behind the `=`; any other word as it is."""
-    name, equals, _ = word.partition("=")
-    return f"{name}={HIDDEN}" if equals and (SECRET_FLAG.fullmatch(name) or SECRET_VARIABLE.fullmatch(name)) else word
 
 
 def status_of(program: Program, station: Station) -> Status:

@@ -22,7 +22,7 @@ from bioproxy.assembly.plan import ModelPlan, Plan, make_plan, slug
 from bioproxy.assembly.retired import Parts, Retired
 from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
-from bioproxy.config.masking import masked_command
+from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.config.swap import schema as swap_schema
@@ -399,4 +399,4 @@ def patient(pool: Pool, timeouts: Timeouts) -> Pool:
 
 def shown(one: ModelPlan) -> tuple[str, ...]:
     """A model's command as it may be shown."""
-    return tuple(masked_command(" ".join(one.launch.words)).split(" "))
+    return tuple(masked_words(one.launch.words))

@@ -8,6 +8,7 @@ lines and URLs lose their secrets, and snapshots of a shared folder stand in one
 from __future__ import annotations
 
 import os
+import shlex
 import time
 
 import msgspec
@@ -18,7 +19,7 @@ from bioproxy.admin.captures import CaptureStatistics
 from bioproxy.admin.performance import PerformanceStatistics
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.management import Management
-from bioproxy.config.masking import masked_command, masked_url_password
+from bioproxy.config.masking import masked_url_password, masked_words
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import SwapEnded
 from bioproxy.front.inflight import InflightStatistics
@@ -196,7 +197,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         state=one.state.value,
         since=wall(fleet, one.since),
         pid=unit.pid,
-        command=masked_command(" ".join(unit.launch.words)),
+        command=shlex.join(masked_words(unit.launch.words)),
         url=masked_url_password(unit.launch.url),
         closed=closed,
         schedule=schedule_status(fleet, one),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import time
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ import msgspec
 from bioproxy.activity import Record
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.underway import Underway, Waiting, under_way
-from bioproxy.config.masking import masked_command
+from bioproxy.config.masking import masked_words
 from bioproxy.engines.memory import resident
 from bioproxy.models.record import ModelStatistics
 
@@ -127,7 +128,7 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
         snapshot_bytes=kv.bytes if kv is not None else 0,
         prompt_per_second=speeds.prompt,
         tokens_per_second=speeds.tokens,
-        command=masked_command(" ".join(unit.launch.words)) if unit is not None else "",
+        command=shlex.join(masked_words(unit.launch.words)) if unit is not None else "",
     )
 
 

@@ -13,6 +13,8 @@ import re
 import socket
 from urllib.parse import urlsplit
 
+from bioproxy.config.masking import masked_url_password
+
 HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\*|[^\s/?#*]+)")
 SHORT_IPV4 = re.compile(r"[0-9a-fx.]+")  # "127.1", "0", "0x7f.1": the system's resolver takes these as addresses
@@ -121,16 +123,16 @@ def origin_fault(origin: str) -> str:
 
 def url_fault(url: str) -> str:
     """Why a text is no URL of an engine; "" where it is one."""
-    example = "write it as http://localhost:8081"
+    shown, example = masked_url_password(url), "write it as http://localhost:8081"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return f'"{url}" has no valid address or port; {example}'
+        return f'"{shown}" has no valid address or port; {example}'
     if parts.username is not None or parts.password is not None:
         return "a name or password in the URL is not supported; give the engine's key as backend_key"
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return f'"{url}" is no http or https URL; {example}'
+        return f'"{shown}" is no http or https URL; {example}'
     if parts.query or parts.fragment or any(character.isspace() for character in url) or port == 0:
-        return f'"{url}" has more or less than scheme, host, port and path; {example}'
+        return f'"{shown}" has more or less than scheme, host, port and path; {example}'
     return ""

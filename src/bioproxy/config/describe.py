@@ -14,11 +14,9 @@ import msgspec
 from bioproxy.config import units
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
-from bioproxy.config.masking import MASK
+from bioproxy.config.masking import MASK, masked_words
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
-
-SECRET_ARGUMENTS = ("--api-key", "--hf-token")  # of llama-server, in `engine_arguments`
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -68,19 +66,8 @@ def masked(option: Option, value: Any) -> Any:
     if option.kind.secret and isinstance(value, str):
         return MASK if value else ""
     if option.path == "engine_arguments":
-        return masked_arguments(value)
+        return masked_words(value)
     return list(value) if isinstance(value, tuple) else msgspec.to_builtins(value)
-
-
-def masked_arguments(arguments: tuple[str, ...]) -> list[str]:
-    """Arguments of an engine without the keys among them, whether after a blank or after an equals sign."""
-    shown, hide = [], False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        secret = name in SECRET_ARGUMENTS
-        shown.append(MASK if hide else f"{name}={MASK}" if secret and equals else argument)
-        hide = secret and not equals and not hide
-    return shown
 
 
 def write(option: Option, value: Any) -> str:

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from bioproxy.config.masking import masked_command
+
 DEPTH_LIMIT = 50  # of nesting: a config needs five; what is deeper is a mistake, and recursion has an end
 
 LONGEST_SHOWN = 60  # characters of a value in a message
@@ -90,7 +92,7 @@ def describe_value(node: Node) -> str:
         case int() | float():
             return f"the number {_cut(node.raw or str(node.value))}"
         case str():
-            return f'the text "{_cut(node.value)}"'
+            return f'the text "{_cut(masked_command(node.value))}"'
         case tuple():
             return "a list"
         case _:

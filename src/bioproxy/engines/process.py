@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Literal
 import msgspec
 
 from bioproxy import aio
+from bioproxy.config.masking import masked_text, secrets_in
 from bioproxy.engines import child
 from bioproxy.engines.log_tail import LogTail
 from bioproxy.errors import EngineUnavailable
@@ -96,6 +98,15 @@ class Process:
         self.waiting = False
         self.stopping = asyncio.Event()
         self.turn = asyncio.Lock()  # held while a life begins, so that none can begin behind the back of `stop`
+
+    def said(self) -> tuple[str, ...]:
+        """The newest lines of its output, without the keys that it was given: engines like to print them."""
+        return tuple(self.masked(line) for line in self.tail.lines())
+
+    def masked(self, text: str) -> str:
+        """A text without the secrets of its command and its environment."""
+        variables = [f"{name}={value}" for name, value in (self.environment or os.environ).items()]
+        return masked_text(text, secrets_in(self.command, variables))
 
     @property
     def pid(self) -> int | None:
@@ -254,11 +265,11 @@ class Process:
         ended = Exit(
             pid=life.pid,
             code=code,
-            reason=f"{self.name} (pid {life.pid}) {'' if life.expected else last_words(self.tail.last())}"
+            reason=f"{self.name} (pid {life.pid}) {'' if life.expected else last_words(self.masked(self.tail.last()))}"
             f"{how(code, expected=life.expected)} after {lived:.1f} s",
             expected=life.expected,
             lived=lived,
-            log=self.tail.lines(),
+            log=self.said(),
         )
         self.life, self.last_exit = None, ended
         log.log(logging.INFO if ended.expected else logging.ERROR, "%s", ended.reason)

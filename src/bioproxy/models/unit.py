@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bioproxy import aio
-from bioproxy.config.masking import masked_text, secrets_in
+from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container
 from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
 from bioproxy.errors import EngineUnavailable, ModelFailed
@@ -197,7 +198,7 @@ class Unit:
 
     def shown(self) -> str:
         """The command line, for an error."""
-        return self.masked(" ".join(self.launch.words))[:LONGEST_LINE]
+        return shlex.join(masked_words(self.launch.words))[:LONGEST_LINE]
 
     async def see_that_port_is_free(self) -> None:
         """ModelFailed where another program answers on the port that this one was given."""
@@ -312,10 +313,10 @@ class Unit:
             assert stopper.watcher is not None
             await asyncio.wait([self.ended, stopper.watcher], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if stopper.watcher.done() and (told := stopper.watcher.result()).code != 0:
-                return f"its stop command failed: {self.masked(told.reason)}"
+                return f"its stop command failed: {self.process.masked(told.reason)}"
             await asyncio.wait([self.ended], timeout=max(0.0, deadline - time.monotonic()))
         except EngineUnavailable as error:
-            return f"its stop command (cmdStop) cannot be run: {self.masked(error.message)}"
+            return f"its stop command (cmdStop) cannot be run: {self.process.masked(error.message)}"
         finally:
             await stopper.stop(grace=1.0)
         return "" if self.ended.done() else f"it did not end within {seconds:.0f} s of its stop command (cmdStop)"
@@ -323,17 +324,12 @@ class Unit:
     def farewell(self) -> str:
         """How it ended, and what it said."""
         assert self.ended is not None
-        return self.masked(self.ended.result().reason) + self.last_words()
+        return self.ended.result().reason + self.last_words()
 
     def last_words(self) -> str:
         """The last lines of the engine's log, for the error that a client sees."""
-        lines = [line for line in self.process.tail.lines() if line.strip()][-LAST_LINES:]
-        shown = [self.masked(line)[:LONGEST_LINE] for line in lines]
+        shown = [line[:LONGEST_LINE] for line in self.process.said() if line.strip()][-LAST_LINES:]
         return "; last lines of its log:\n" + "\n".join(shown) if shown else ""
-
-    def masked(self, text: str) -> str:
-        """`text` for a client: without the keys and tokens that this model was given, which engines like to print."""
-        return masked_text(text, secrets_in(" ".join(self.launch.words), self.launch.environment))
 
 
 async def either(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:

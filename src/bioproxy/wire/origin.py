@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bioproxy.config import addresses
+from bioproxy.config.masking import masked_url_password
 from bioproxy.errors import ConfigError, Problem
 
 
@@ -33,14 +34,8 @@ def parse_origin(url: str) -> Origin:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError as error:
-        raise ConfigError([Problem(f"{without_password(url)!r} is no URL: {error}")]) from error
+        raise ConfigError([Problem(f"{masked_url_password(url)!r} is no URL: {error}")]) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ConfigError([Problem(f"{without_password(url)!r} is no engine's address; write http://host:port")])
+        raise ConfigError([Problem(f"{masked_url_password(url)!r} is no engine's address; write http://host:port")])
     tls = parts.scheme == "https"
     return Origin(parts.hostname, port or (443 if tls else 80), base=parts.path.rstrip("/"), tls=tls)
-
-
-def without_password(url: str) -> str:
-    """A URL for a message: what stands before an `@` is nobody's business."""
-    before, at, rest = url.rpartition("@")
-    return f"{before.partition('://')[0]}://…@{rest}" if at and "://" in before else url

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bioproxy.config.masking import is_secret
+
 REDACTED = "[REDACTED]"
 HIDDEN = REDACTED.encode()
-SECRET = frozenset({"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "Api-Key"})
-SECRET_BYTES = frozenset(name.lower().encode() for name in SECRET)
 
 
 def packed(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers in their order as one piece, with `[REDACTED]` for what lets somebody in: for whoever keeps thousands."""
-    return b"\n".join([name + b":" + (HIDDEN if name.lower() in SECRET_BYTES else value) for name, value in headers])
+    return b"\n".join(
+        [name + b":" + (HIDDEN if is_secret(name.decode("latin-1")) else value) for name, value in headers]
+    )
 
 
 def unpacked(piece: bytes) -> tuple[tuple[bytes, bytes], ...]:
@@ -31,5 +33,5 @@ def shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     for raw, value in headers:
         name = "-".join(word.capitalize() for word in raw.decode("latin-1").split("-"))
         if name not in found:
-            found[name] = REDACTED if name in SECRET else value.decode("utf-8", "replace")
+            found[name] = REDACTED if is_secret(name) else value.decode("utf-8", "replace")
     return found

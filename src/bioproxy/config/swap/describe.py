@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy.config.describe import Described
-from bioproxy.config.masking import MASK, masked_command, masked_environment, masked_url_password
+from bioproxy.config.masking import MASK, masked_command, masked_environment, masked_url_password, masked_value
 from bioproxy.config.swap.models import Model
 from bioproxy.config.swap.scalars import write_duration
 from bioproxy.config.swap.schema import Peer, SwapConfig
@@ -41,6 +41,7 @@ def describe_swap(
 def _row(path: str, value: Json, origins: Mapping[str, Origin]) -> Described:
     """One value with the place of the key that it is part of."""
     place = next((origins[start] for start in _starts(path) if start in origins), DEFAULT)
+    value = masked_value(msgspec.to_builtins(value), path.rpartition(".")[2])
     encoded = msgspec.json.encode(value)
     text = value if isinstance(value, str) else encoded.decode()
     return Described(path, msgspec.json.decode(encoded), " ".join(text.split()), str(place))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from bioproxy.config.masking import masked_url_password
 from bioproxy.config.swap.models import Capabilities, Compat, Filters, Model, Timeouts
 from bioproxy.config.swap.notes import Notes, Path
 from bioproxy.config.swap.schema import File
@@ -57,7 +58,10 @@ def _check(name: str, model: Model, notes: Notes) -> None:
     if fault := url_fault(model.proxy):
         notes.complain((*place, "proxy"), f"model {name}: invalid proxy URL: {fault}")
     elif not connectable(model.proxy):
-        notes.warn((*place, "proxy"), f'"{model.proxy}" names no http server; requests for {name} will fail')
+        notes.warn(
+            (*place, "proxy"),
+            f'"{masked_url_password(model.proxy)}" names no http server; requests for {name} will fail',
+        )
     if model.ttl < -1:
         notes.complain((*place, "ttl"), f"model {name}: invalid TTL value {model.ttl}")
     if model.unload_timeout < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from bioproxy.config.masking import masked_url_password
 from bioproxy.config.swap.each_model import settle_filters, settle_timeouts
 from bioproxy.config.swap.names import Local, Names, Remote
 from bioproxy.config.swap.notes import Notes, Path
@@ -23,7 +24,10 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
         elif fault := url_fault(peer.proxy):
             notes.complain((*path, "proxy"), f"invalid peer proxy URL ({fault})")
         elif not connectable(peer.proxy):
-            notes.warn((*path, "proxy"), f'"{peer.proxy}" names no http server; requests for its models will fail')
+            notes.warn(
+                (*path, "proxy"),
+                f'"{masked_url_password(peer.proxy)}" names no http server; requests for its models will fail',
+            )
         if not peer.models:
             notes.complain((*path, "models"), "peer models can not be empty")
         timeouts = settle_timeouts(peer.timeouts, (*path, "timeouts"), notes)

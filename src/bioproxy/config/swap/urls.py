@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 
+from bioproxy.config.masking import masked_url_password
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
@@ -19,7 +21,7 @@ PORT = re.compile(r"(?::[0-9]*)?")
 def url_fault(url: str) -> str:
     """Why a text is no URL, as Go says it; "" where it is one, or where an unknown macro in it was named already."""
     fault = _fault(url) if "${" not in url else ""
-    return f"parse {json.dumps(url, ensure_ascii=False)}: {fault}" if fault else ""
+    return f"parse {json.dumps(masked_url_password(url), ensure_ascii=False)}: {fault}" if fault else ""
 
 
 def _fault(url: str) -> str:
