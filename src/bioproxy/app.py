@@ -27,6 +27,7 @@ from bioproxy.assembly.commands import FleetModels
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.fleet_status import FleetStatus, fleet_status_of
 from bioproxy.assembly.management import Management
+from bioproxy.assembly.one_model import ENGINE, OneModel
 from bioproxy.assembly.single import Single
 from bioproxy.config.difference import difference, in_force, swap_difference
 from bioproxy.config.keys import KEYS
@@ -50,6 +51,8 @@ from bioproxy.wire.server import Server
 from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
+
+TIMES = "rfc3339"  # the form of times in the log that `bioproxy logs` shows of one engine
 
 
 def state_folder(loaded: Loaded) -> Path:
@@ -111,8 +114,7 @@ class App:
         )
         self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body)
         self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
-        if self.management is not None:
-            self.admin.mount(self.management.mounted())
+        self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
         self.metrics.watch(
             templates=self.catalogue.statistics,
             servers={"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics},
@@ -127,8 +129,12 @@ class App:
 
     def one(self) -> Single:
         """The side of one engine; its parts get names here, too."""
-        side = Single(self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state)
+        side = Single(
+            self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
+            output=self.logbook.model(ENGINE),
+        )  # fmt: skip
         self.bus.subscribe(EngineChanged, log_engine)
+        self.one_model = OneModel(side, logbook=self.logbook, bus=self.bus)
         self.station = station = side.station
         self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
         self.attachment, self.runner, self.heads = station.attachment, station.runner, station.heads
@@ -138,6 +144,7 @@ class App:
     def one_management(self, loaded: Loaded) -> Management | None:
         """The routes that manage many models, where there are such."""
         if loaded.swap is None:
+            self.logbook = Logbook(to_stdout="both")
             return None
         to_stdout = cast("Destination", loaded.swap.log_to_stdout)  # checked when it was read
         self.logbook = Logbook(to_stdout=to_stdout, console=Console())
@@ -148,7 +155,7 @@ class App:
         """Level and form of the log; with many models it goes where llama-swap's goes: into its rings, and stdout."""
         style = loaded.config.log.format
         if loaded.swap is None:
-            logs.setup(level=loaded.config.log.level, style=style)
+            logs.setup(level=loaded.config.log.level, style=style, write=self.logbook.proxy_line, times=TIMES)
             return
         level, times = loaded.swap.log_level, loaded.swap.log_time_format
         asked = loaded.origins["log.level"].source != "default"
@@ -241,6 +248,8 @@ class App:
         self.proxy_server.stop_accepting()
         if self.management is not None:
             self.management.end_streams()
+        else:
+            self.one_model.logs.close()
         self.side.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
         await self.proxy_server.close(deadline=deadline)
         await self.side.last_save()

@@ -59,9 +59,13 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """All models; `pid` is the program's own, and tells two programs with one configuration apart."""
+    """All models; `pid` is the program's own, and tells two programs with one configuration apart.
+
+    `configuration` is the name of its folder for state, which tells two configurations apart.
+    """
 
     pid: int
+    configuration: str
     profile: str
     models: tuple[ModelRow, ...]
     requests: tuple[Underway, ...]
@@ -96,6 +100,7 @@ async def overview_of(fleet: Fleet, speeds: SpeedBook) -> Overview:
     statistics = fleet.supervisor.statistics().models
     return Overview(
         pid=os.getpid(),
+        configuration=fleet.state.name,
         profile=fleet.plan.registry.profile,
         models=tuple(row_of(fleet, one, speeds.of(one.model), memory.get(one.model)) for one in statistics),
         requests=under_way(fleet.inflight.snapshot(), waiting_of(fleet, statistics)),

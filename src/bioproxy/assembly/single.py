@@ -6,15 +6,17 @@ ready requests wait for an engine of ours, while one that is not ours answers fo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from bioproxy import aio
 from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.engines.launch import Launched, launch
-from bioproxy.errors import BioproxyError, ConfigError, Problem
+from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, Problem
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.front.single import OneEngine
 from bioproxy.metrics import Metrics
@@ -23,14 +25,28 @@ from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
 from bioproxy.wire.upstream import Pool, parse_origin
 
+UNLOADED = "it was unloaded, and starts again for the next request"
+
 
 class Single:
     """The one engine of a configuration without `models`."""
 
-    def __init__(self, settings: Settings, *, bus: Bus, catalogue: Catalogue, pins: Pins, state: Path) -> None:
-        self.settings, config = settings, settings.config
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus: Bus,
+        catalogue: Catalogue,
+        pins: Pins,
+        state: Path,
+        output: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.settings, self.state, config = settings, state, settings.config
         slots = config.kv.directory or str(state / "slots")
-        self.launched: Launched | None = launch(config, folder=slots) if config.model else None
+        self.launched: Launched | None = launch(config, folder=slots, output=output) if config.model else None
+        self.unloaded = False  # it was stopped on purpose, and is started again when somebody asks
+        self.turn = asyncio.Lock()  # of starts and stops on purpose
+        self.starting: asyncio.Task[None] | None = None
         launched = self.launched
         self.heads = Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age)
         self.station = Station(
@@ -47,6 +63,7 @@ class Single:
             expect_pid=(lambda: launched.pid) if launched else (lambda: None),
         )
         self.station.on_stuck = self.engine_stuck
+        self.station.engine.wake = self.wake
         catalogue.estimate = self.station.runner.estimate
         bus.subscribe(EngineChanged, self.follow_engine)
         self.dispatch = OneEngine(
@@ -62,6 +79,45 @@ class Single:
             await self.launched.start()
         return {**self.station.services(), "warm-up": self.station.runner.run}
 
+    async def unload(self) -> None:
+        """Save what pays and end the engine of ours; who runs on it gets `kv.save_timeout` to finish."""
+        assert self.launched is not None
+        async with self.turn:
+            if self.unloaded:
+                return
+            await self.last_save()
+            self.unloaded = True
+            self.station.gate.close(UNLOADED)
+            await self.station.pool.close()
+            self.station.attachment.lose("absent", UNLOADED)
+            await self.launched.stop()
+            self.station.pool.reopen()
+
+    async def load(self) -> None:
+        """Have the engine ready: start it if it was unloaded. EngineUnavailable after `queue_timeout`."""
+        await self.start_again()
+        timeout = self.settings.config.queue_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self.station.attachment.wait_ready()
+        except TimeoutError:
+            state = self.station.attachment.statistics()
+            sentence = f"after {timeout:.0f} s (queue_timeout) the engine is {state.state}: {state.reason}"
+            raise EngineUnavailable(sentence) from None
+
+    async def start_again(self) -> None:
+        """Start an engine that was unloaded."""
+        async with self.turn:
+            if self.unloaded and self.launched is not None:
+                await self.launched.start()
+                self.unloaded = False
+                self.station.attachment.suspect("it was started again")
+
+    def wake(self) -> None:
+        """A request is here: an engine that was unloaded starts, while the request waits at the gate."""
+        if self.unloaded and (self.starting is None or self.starting.done()):
+            self.starting = aio.spawn(self.start_again(), name="engine start")
+
     def refuse(self, error: BioproxyError) -> None:
         """The shutdown began: whoever waits gets `error`."""
         self.station.gate.refuse(error)
@@ -72,6 +128,8 @@ class Single:
 
     async def stop(self) -> None:
         """End the engine if it is ours, its connections first."""
+        if self.starting is not None:
+            await aio.finish([self.starting])
         await self.station.keeper.close(deadline=self.settings.config.kv.save_timeout)
         await self.station.pool.close()
         if self.launched is not None:

@@ -42,8 +42,11 @@ class Client:
     """Asks the API at `url`, with `key` if it wants one. Raises BioproxyError with a sentence.
 
     `trust`: whom to believe where the URL is one of TLS. `timeout`: seconds, None for as long as it takes. `lacking`:
-    why a route may not be there, and what to do.
+    why a route may not be there, and what to do. `configuration` is set by find.py: what should answer there, "" if
+    nobody named one.
     """
+
+    configuration = ""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ programs answers where is told by their pids, because `bioproxy unload` must not
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from bioproxy.cli.client import Client, address, admin_url
 from bioproxy.config.load import Loaded, admin_port_asked
@@ -21,6 +22,13 @@ QUICK = 3.0  # seconds to find out who answers
 
 def find(loaded: Loaded) -> Client:
     """A client for the program that this configuration describes; nobody need be there."""
+    client = port_of(loaded)
+    client.configuration = Path(loaded.state).name if loaded.paths else ""
+    return client
+
+
+def port_of(loaded: Loaded) -> Client:
+    """The admin port, or the proxy port of a program that has none."""
     admin = Client(admin_url(loaded.config), key=loaded.config.admin_key)
     if loaded.swap is None or admin_port_asked(loaded):
         return admin

@@ -31,7 +31,7 @@ def logs(output: Output, client: Client, model: str, *, follow: bool) -> int:
         for piece in client.stream(path, accept="text/plain", what="the log"):
             write(piece)
     except BioproxyError as error:
-        if error.status != http.client.NOT_FOUND:
+        if error.status not in (http.client.BAD_REQUEST, http.client.NOT_FOUND):
             raise
         near = close(model, [*NOT_OF_MODELS, *names_of(client)])
         raise BioproxyError(

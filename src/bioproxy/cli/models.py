@@ -43,7 +43,7 @@ COLOURS: dict[str, Colour] = {"ready": "green", "starting": "cyan", "stopping": 
 
 def models(output: Output, client: Client) -> int:
     """Print every model in a row."""
-    rows = client.get("/api/models")["models"]
+    rows = overview(output, client)["models"]
     if output.json:
         output.document(rows)
         return 0
@@ -53,6 +53,23 @@ def models(output: Output, client: Client) -> int:
     now = time.time()
     output.table(COLUMNS, [row(one, now) for one in rows], right=RIGHT, colours=lambda cells: COLOURS.get(cells[1], ""))
     return 0
+
+
+def overview(output: Output, client: Client, *, changes: bool = False) -> Json:
+    """What the program that answers knows of its models.
+
+    If it is another one than the configuration describes that was named, that is said; a command that changes something
+    is refused then. BioproxyError.
+    """
+    answer = client.get("/api/models")
+    theirs = answer.get("configuration")
+    if client.configuration and theirs and theirs != client.configuration:
+        who = f"the bioproxy on {client.url} (pid {answer['pid']}) runs the configuration {theirs}"
+        said = f"{who}, not {client.configuration}; name another one's port with -admin-port, or its file with -config"
+        if changes:
+            raise BioproxyError(said)
+        output.note(said)
+    return answer
 
 
 def row(one: Row, now: float) -> tuple[str, ...]:
@@ -79,6 +96,7 @@ def short(text: str) -> str:
 
 def load(output: Output, client: Client, model: str) -> int:
     """Have a model loaded; returns when it is ready, and says how long that took. BioproxyError where it cannot be."""
+    overview(output, client, changes=True)
     before = state_of(client, model)
     started = time.monotonic()
     follow(output, client, model, lambda: client.patient().order(f"/api/models/load/{quote(model)}"))
@@ -94,7 +112,8 @@ def load(output: Output, client: Client, model: str) -> int:
 
 def unload(output: Output, client: Client, model: str) -> int:
     """Stop one model, or all where `model` is empty; returns when they are stopped, and says which."""
-    before = [state_of(client, model)] if model else client.get("/api/models")["models"]
+    rows = overview(output, client, changes=True)["models"]
+    before = [state_of(client, model)] if model else rows
     path = f"/api/models/unload/{quote(model)}" if model else "/api/models/unload"
     follow(output, client, model, lambda: client.patient().order(path))
     stopped = [one["model"] for one in before if one["state"] in LIVE]

@@ -78,6 +78,7 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
     sources = reloading.sources(loaded) if watch else ()
     seen = reloading.look(sources)  # before anything slow: a change from here on is one
     app = App(loaded, reload=reload)
+    app.set_up_log(loaded)
     stop = asyncio.Event()
     watching: list[asyncio.Task[None]] = []
     with Signals(stop, app.reload) as signals:

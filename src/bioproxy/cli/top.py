@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from bioproxy.cli.client import Client
-from bioproxy.cli.models import COLOURS, short
+from bioproxy.cli.models import COLOURS, overview, short
 from bioproxy.cli.output import Output, count, duration, size
 from bioproxy.errors import BioproxyError
 
@@ -48,7 +48,7 @@ STAGES = {
 
 def top(output: Output, client: Client) -> int:
     """Show until `q`; 0, and Ctrl-C ends it otherwise. BioproxyError if nobody answers at the beginning."""
-    answer = client.get("/api/models")
+    answer = overview(output, client)
     if output.json:
         output.document(answer)
         return 0

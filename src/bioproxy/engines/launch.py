@@ -71,10 +71,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""  # what the operator should know, loudly
 
 
-def launch(config: Config, *, folder: str) -> Launched:
+def launch(config: Config, *, folder: str, output: Callable[[bytes], None] | None = None) -> Launched:
     """Decide how `config.model` is served, with slot files in `folder`; nothing is started yet.
 
-    ConfigError says what is missing.
+    `output` gets what the engine writes. ConfigError says what is missing.
     """
     check_model(config.model)
     plan = make_plan(
@@ -84,7 +84,7 @@ def launch(config: Config, *, folder: str) -> Launched:
         log.warning("%s", plan.hint)
     if plan.slot_folder:
         make_private(plan.slot_folder)
-    return Launched(plan)
+    return Launched(plan, output=output)
 
 
 def check_model(path: str) -> None:
@@ -218,7 +218,7 @@ def mentions(path: Path, words: Sequence[bytes]) -> bool:
 class Launched:
     """An engine of ours and its URL. `on_exit` hears of each end, with the reason, before it is started again."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, output: Callable[[bytes], None] | None = None) -> None:
         self.plan = plan
         self.url = plan.url
         self.hint = plan.hint
@@ -228,6 +228,7 @@ class Launched:
             name="the embedded engine" if plan.embedded else SERVER,
             environment=plan.environment,
             on_exit=self.ended,
+            output=output,
         )
         self.owner: Sequence[asyncio.Task[None]] = ()
 

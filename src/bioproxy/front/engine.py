@@ -37,6 +37,7 @@ class Engine(msgspec.Struct):
     key: str
     too_long: Callable[[str], str]
     scope: bytes = b""  # what keeps its pins apart from those of models with other templates
+    wake: Callable[[], None] = lambda: None  # a request is here: start what was unloaded
     looked_after: bool = True  # its attachment looks for it; of many models each is started and met when it is needed
 
     @property

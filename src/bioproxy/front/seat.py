@@ -109,8 +109,9 @@ class Only:
         self.life = life
         self.risk = Risk()
 
-    async def take(self, want: object) -> None:
-        """It is there, or its gate is closed."""
+    async def take(self, want: object) -> None:  # noqa: ARG002 - there is only one engine
+        """It is there, or its gate is closed until it is."""
+        self.engine.wake()
 
     def sending(self) -> None:
         """It goes to the process that is there now."""
