@@ -276,3 +276,22 @@ async def test_doubt_forgets_what_is_resident() -> None:
         found.doubted(reason)
         known.append((found.residents.slots[0].whole, bool(found.doubt)))
     assert known == [(True, False), (False, True)]
+
+
+async def test_what_nobody_expected_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, what the slots hold is unknown; only a slot that must be erased first is a reason to refuse."""
+    made_ready = made(Engine(700, error=ValueError("a bug")))
+    place = filled(made_ready.residents.slots[0], "a", 700)
+    grant = await Gate(settings(), capacity=1).acquire()
+    prepared = Prepared(place=place)
+
+    async def wrong(*_: object, **__: object) -> bool:
+        raise ValueError("a bug")
+
+    made_ready.saver.save = wrong  # type: ignore[method-assign]
+    await made_ready.carry_out(Plan(place, b"", save=True), grant, prepared)
+    assert (prepared.status, place.cuts, grant.exclusive) == ("failed", (), False)
+    assert "a bug" in caplog.text
+    with pytest.raises(EngineUnavailable, match="a bug"):
+        await made_ready.carry_out(Plan(place, b"", erase=True), grant, prepared)
+    grant.release()

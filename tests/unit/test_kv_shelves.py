@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, Event
+from bioproxy.kv import files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LOCK, Folder, FolderError
+from bioproxy.kv.index import Index
+from bioproxy.kv.knowledge import MOST_ENGINES, Use
+from bioproxy.kv.pause import Pause
+from bioproxy.kv.saver import Saver
 from bioproxy.kv.shelves import Shelves
-from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.snapshot import Snapshot, decode, new_id, temporary_name
 from bioproxy.kv.store import Store
 from bioproxy.prompt import Piece
 
@@ -41,6 +50,13 @@ async def opened(shelves: Shelves, folder: Path, fingerprint: str, **config: obj
 
 async def save(store: Store, text: str, **more: object) -> Snapshot:
     """What a save leaves: a temporary file, then the commit."""
+    kept = await store.commit(*await written(store, text, **more), seconds=0.1)
+    assert kept is not None
+    return kept
+
+
+async def written(store: Store, text: str, **more: object) -> tuple[str, Snapshot]:
+    """A temporary file as the engine leaves it, and what it will be."""
     known = {"id": new_id(), "fingerprint": store.scope.fingerprint, "build": BUILD, "used": store.wall()}
     figures = {"cuts": chain("", [Piece("", text.encode())]), "tokens": 10, "prompt": 10, "size": SIZE, "seconds": 1.0}
     snapshot = Snapshot(**(known | figures | more))  # type: ignore[arg-type]
@@ -48,9 +64,7 @@ async def save(store: Store, text: str, **more: object) -> Snapshot:
     name = temporary_name(snapshot.id)
     (store.folder.path / name).write_bytes(os.urandom(snapshot.size))
     store.pending.add(name)
-    kept = await store.commit(name, snapshot, seconds=0.1)
-    assert kept is not None
-    return kept
+    return name, snapshot
 
 
 async def test_one_folder_is_opened_once(tmp_path: Path) -> None:
@@ -261,3 +275,132 @@ async def test_without_shelves_a_store_shows_the_whole_folder(tmp_path: Path) ->
     await store.close()
     assert not Folder(tmp_path).holds()
     assert (tmp_path / LOCK).exists()
+
+
+# threads and locks
+
+
+class OnTheLoop(Index):
+    """A table that may be touched on the loop's thread only."""
+
+    def __init__(self, plain: Index) -> None:
+        self.thread = threading.get_ident()
+        self.table, self.cuts = plain.snapshots, plain.by_cut
+        self.size = plain.size
+
+    def seen(self, what: Any) -> Any:
+        assert threading.get_ident() == self.thread, "the table is touched in a thread"
+        return what
+
+    snapshots = property(lambda self: self.seen(self.table))
+    by_cut = property(lambda self: self.seen(self.cuts))
+
+
+async def test_the_table_is_touched_on_the_loops_thread_only(tmp_path: Path) -> None:
+    """Whether it may be saved, commits, evictions, quarantines, housekeeping: threads get values."""
+    shelves = made(disk_budget=2 * SIZE)
+    store = await opened(shelves, tmp_path, ONE, disk_budget=2 * SIZE)
+    first = await save(store, "a")
+    store.shelf.index = OnTheLoop(store.shelf.index)
+    saver = Saver(cast("Any", None), store, Pause(shelves.bus, time.monotonic))
+    assert await saver.may_save(first)
+    second = await save(store, "b", seconds=5.0)
+    await save(store, "c", seconds=9.0)
+    await store.prove(second)
+    await store.quarantine(second, "worthless")
+    await store.look_after()
+    await saver.try_again()
+    await store.drop([second], "changed")
+    await shelves.close()
+
+
+class Slow:
+    """A disk that stands still at one step of a commit until it is told to go on."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        self.reached = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self, step: str) -> None:
+        if step == self.step:
+            self.reached.set()
+            self.released.wait(10)
+
+
+@pytest.mark.parametrize("step", ["private", "read", "described"])
+async def test_nobody_waits_for_anothers_disk(tmp_path: Path, step: str) -> None:
+    """While one model's gigabytes are brought to the disk, another's restore fails, is noted, proved, or evicts."""
+    shelves = made()
+    one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, TWO)
+    bad, good, gone = [await save(two, text) for text in "abc"]
+    one.step = slow = Slow(step)
+    work = aio.spawn(save(one, "large"), name="commit")
+    await asyncio.to_thread(slow.reached.wait, 10)
+    await two.quarantine(bad, "the engine died of it")
+    await two.prove(good)
+    await two.drop([gone], "missing")
+    await two.open(tmp_path)
+    assert not work.done()
+    assert decode((tmp_path / bad.sidecar).read_bytes()).quarantined == "the engine died of it"
+    slow.released.set()
+    kept = await work
+    assert {found.id for found in shelves.list()} == {bad.id, good.id, kept.id}
+    await shelves.close()
+
+
+async def test_a_folder_is_given_back_although_its_disk_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every wait of a stop has a bound; what the disk was doing is no snapshot of this run."""
+    monkeypatch.setattr("bioproxy.kv.shelf.LAST_WORDS", 0.0)
+    store = await opened(made(), tmp_path, ONE)
+    store.step = slow = Slow("private")
+    work = aio.spawn(store.commit(*await written(store, "a"), seconds=0.1), name="commit")
+    await asyncio.to_thread(slow.reached.wait, 10)
+    await store.close()
+    assert not work.done()
+    assert "did not answer within" in caplog.text
+    stranger = Folder(tmp_path)
+    stranger.occupy()
+    stranger.leave()
+    slow.released.set()
+    assert await work is None
+
+
+async def test_a_budget_may_come_while_another_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with a budget of its own is met while a file is being removed for another one."""
+    shelves = made()
+    one = await opened(shelves, tmp_path, ONE, disk_budget=SIZE)
+    loop, remove = asyncio.get_running_loop(), files.remove
+
+    async def meet() -> None:
+        await opened(shelves, tmp_path, TWO, disk_budget=SIZE)
+
+    def slow(folder: Path, snapshot: Snapshot) -> None:
+        asyncio.run_coroutine_threadsafe(meet(), loop).result(10)
+        remove(folder, snapshot)
+
+    monkeypatch.setattr(files, "remove", slow)
+    await save(one, "a", seconds=0.1)
+    kept = await save(one, "b", seconds=9.0)
+    assert one.listed() == (kept,)
+    assert set(one.shelf.limits) == {ONE, TWO}
+    await shelves.close()
+
+
+async def test_the_ledger_forgets_what_is_gone(tmp_path: Path) -> None:
+    """Uses of snapshots that were removed, and engines after which many others were used."""
+    store = await opened(made(), tmp_path, ONE)
+    kept = await save(store, "a")
+    ledger = store.shelf.ledger
+    ledger.uses = {kept.id: Use(1.0, 1), "gone": Use(2.0, 2)}
+    for number in range(MOST_ENGINES + 5):
+        ledger.of(f"{number:016x}", BUILD)
+    store.use(ONE, BUILD)
+    await store.close()
+    again = await opened(made(), tmp_path, ONE)
+    assert set(again.shelf.ledger.uses) == {kept.id}
+    assert len(again.shelf.ledger.engines) == MOST_ENGINES
+    assert ONE in again.shelf.ledger.engines
+    await again.close()

@@ -228,7 +228,7 @@ async def test_a_folder_that_cannot_be_had_leaves_an_empty_table(tmp_path: Path)
         await store.reopen()
     assert store.index.snapshots == {}
     with pytest.raises(FolderError):
-        store.measure()
+        await store.measure()
     away.rename(folder)
     await store.reopen()
     assert len(store.index.snapshots) == 1

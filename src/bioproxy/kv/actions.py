@@ -88,7 +88,10 @@ class Actions:
     # what requests need
 
     async def carry_out(self, plan: Plan, grant: GrantLike, prepared: Prepared) -> None:
-        """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised)."""
+        """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised).
+
+        So it is with what nobody expected: it is logged, and the request goes on.
+        """
         if not await self.alone(grant, must=plan.erase):
             self.displace(plan, "busy")
             if plan.match is not None:
@@ -98,6 +101,14 @@ class Actions:
             return
         try:
             await aio.shielded(self.act(plan, prepared))
+        except BioproxyError:
+            raise
+        except Exception as error:
+            log.exception("a request is served without its snapshot")
+            self.forget("unknown")
+            prepared.status, prepared.expected, prepared.reason = "failed", 0, f"unexpected: {error}"
+            if plan.erase:
+                raise EngineUnavailable(f"the slot could not be erased: {error}", status=503) from error
         finally:
             self.done(grant)
 

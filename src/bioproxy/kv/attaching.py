@@ -30,7 +30,7 @@ from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, examine
 from bioproxy.kv.resident import Residents
 from bioproxy.kv.restorer import Restorer
-from bioproxy.kv.saver import Saver
+from bioproxy.kv.saver import Saver, discard
 from bioproxy.kv.snapshot import new_id, temporary_name
 from bioproxy.kv.store import Store
 
@@ -182,7 +182,7 @@ class Attaching:
                 "calls --slot-save-path"
             )
         finally:
-            await asyncio.to_thread(self.saver.discard, name)
+            await asyncio.to_thread(discard, folder / name)
         return findings.saves
 
     async def try_builds(self, *, fresh: bool) -> None:

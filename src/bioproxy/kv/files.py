@@ -39,7 +39,7 @@ import crc32c
 import msgspec
 
 from bioproxy.errors import BioproxyError
-from bioproxy.kv.snapshot import PREFIX, TEMPORARY, Snapshot, encode
+from bioproxy.kv.snapshot import PREFIX, TEMPORARY, Snapshot, encode, new_id
 
 STEPS = ("verified", "private", "read", "synced", "described", "renamed", "settled")
 BLOCK, BLOCKS = 64 * 1024, 32
@@ -184,15 +184,19 @@ def sync_folder(path: Path) -> None:
         sync_file(path)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file of ours, 0600, so that its name never stands for half of it. OSError."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a small file of ours, 0600, so that its name never stands for half of it. OSError.
+
+    Not `durable`: a crash of ours leaves it whole, a power cut may leave the old one; no disk is waited for.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{new_id()}-{path.name}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ holds the lock (`bp-lock`, an advisory lock that the kernel drops with its proce
 bioproxy runs without any and says who holds them. What stands beside each slot file is the truth; `bp-index.json` only
 adds how often each was used and what was learnt, and a broken one is replaced.
 
-Everything here blocks and is called in threads, one call at a time.
+Everything here blocks and is called in threads.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Folder:
     def load(self, spare: frozenset[str] = frozenset()) -> Found:
         """Read every sidecar, compare each with its file, and remove what is not whole. Raises FolderError.
 
-        `spare`: temporary files of saves that are under way.
+        `spare`: what belongs to saves that are under way.
         """
         try:
             names = sorted(entry.name for entry in os.scandir(self.path))
@@ -171,9 +171,9 @@ class Folder:
         self.describe(moved)
         return moved
 
-    def describe(self, snapshot: Snapshot) -> None:
+    def describe(self, snapshot: Snapshot, *, durable: bool = True) -> None:
         """Write a snapshot's sidecar anew. OSError."""
-        files.write_whole(self.path / snapshot.sidecar, encode(snapshot))
+        files.write_whole(self.path / snapshot.sidecar, encode(snapshot), durable=durable)
 
     def sweep(self, spare: frozenset[str], age: float) -> None:
         """Remove temporary files that nobody has written to for `age` seconds: of saves that did not end."""

@@ -8,6 +8,7 @@ is the only thing in there that cannot be rebuilt from the sidecars; losing it c
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from bioproxy.kv.policy import Question, Speeds, smoothed
 
 VERSION = 1
+MOST_ENGINES = 256  # fingerprints that are remembered: each change of a model's arguments makes a new one
 ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
 TYPICAL = 128  # tokens below which a slot file is mostly its head, or a checkpoint
 SIZEABLE = 1 << 20  # bytes below which a slot action's time is mostly overhead
@@ -102,13 +104,28 @@ class Use(msgspec.Struct):
 
 
 class Ledger(msgspec.Struct, kw_only=True):
-    """The file `bp-index.json`. `day` (UTC) and `written`: bytes of snapshots written on that day."""
+    """The file `bp-index.json`. `day` (UTC) and `written`: bytes of snapshots written on that day.
+
+    `engines`: the last used last.
+    """
 
     version: int = VERSION
     engines: dict[str, Knowledge] = {}
     uses: dict[str, Use] = {}
     day: str = ""
     written: int = 0
+
+    def of(self, fingerprint: str, build: str) -> Knowledge:
+        """What is known of an engine that is in use now."""
+        known = self.engines.pop(fingerprint, None) or Knowledge(build=build)
+        self.engines[fingerprint] = found = known.upgraded(build)
+        return found
+
+    def prune(self, snapshots: Iterable[str]) -> None:
+        """Forget the uses of other snapshots than these, and engines that many others were used after."""
+        self.uses = {identity: self.uses[identity] for identity in snapshots if identity in self.uses}
+        for fingerprint in list(self.engines)[:-MOST_ENGINES]:
+            del self.engines[fingerprint]
 
 
 def read_ledger(data: bytes) -> Ledger:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 
@@ -21,7 +22,7 @@ from bioproxy import aio
 from bioproxy.engines.llama import Saved
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.kv import files
-from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, time_limit
+from bioproxy.kv.engine import AT_LEAST, EngineClient, SlotActionTimeout, limited, time_limit
 from bioproxy.kv.fingerprint import Watch
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.pause import Pause
@@ -62,14 +63,19 @@ class Saver:
         if not await self.may_save(snapshot):
             return False
         temporary = temporary_name(snapshot.id)
-        shelf = self.store.shelf  # the commit may end when this engine has another folder
+        shelf, folder = self.store.shelf, self.store.folder  # this engine may have another one when it ends
+        if folder is None:
+            return False
         shelf.pending.add(temporary)
         try:
             saved = await self.write(slot, temporary, snapshot, limit)
-            snapshot = await self.accept(saved, temporary, snapshot, resident)
+            await asyncio.to_thread(files.measured, folder.path / temporary, saved.bytes)
+            snapshot = self.accept(saved, snapshot, resident)
         except BaseException as error:
-            await self.give_up(temporary, error)
-            if not isinstance(error, BioproxyError):
+            shelf.pending.discard(temporary)
+            self.give_up(error)
+            await asyncio.shield(asyncio.to_thread(discard, folder.path / temporary))
+            if not isinstance(error, Exception):
                 raise
             return False
         resident.saved = snapshot.id
@@ -108,19 +114,22 @@ class Saver:
         """Whether disk, budget and model file allow it; what forbids it is said once and counted."""
         if not self.pause.due or self.store.folder is None:
             return False
-        refusal = await asyncio.to_thread(self.check, snapshot)
+        refusal = await self.check(snapshot)
         if refusal is not None:
             self.refuse(refusal)
         return refusal is None
 
-    def check(self, snapshot: Snapshot) -> Refusal | None:
-        """The reason against it, from the outside world. Blocks."""
-        if changed := self.watch.changed():
-            return Refusal("model", changed)
+    async def check(self, snapshot: Snapshot) -> Refusal | None:
+        """The reason against it, from the outside world. A file system that does not answer is one, too."""
         try:
-            self.store.measure()
+            async with asyncio.timeout(AT_LEAST):
+                if changed := await asyncio.to_thread(self.watch.changed):
+                    return Refusal("model", changed)
+                await self.store.measure()
         except FolderError as error:
             return Refusal("folder", error.message)
+        except TimeoutError:
+            return Refusal("folder", f"the disk of the model or of the snapshots did not answer in {AT_LEAST:.0f} s")
         return self.store.refusal(snapshot)
 
     def refuse(self, refusal: Refusal) -> None:
@@ -137,7 +146,7 @@ class Saver:
         nothing = self.describe(Resident(), template=False)
         try:
             await self.store.reopen()
-            refusal = await asyncio.to_thread(self.check, nothing)
+            refusal = await self.check(nothing)
         except FolderError as error:
             refusal = Refusal("folder", error.message)
         if refusal is not None and refusal.pauses:
@@ -152,10 +161,8 @@ class Saver:
         seconds = limit or (time_limit(snapshot.size, self.store.knowledge.speeds.save) if snapshot.size else UNKNOWN)
         return await limited(self.engine.save(slot, temporary), seconds=seconds, what=f"saving slot {slot}")
 
-    async def accept(self, saved: Saved, temporary: str, snapshot: Snapshot, resident: Resident) -> Snapshot:
-        """Compare what was written with what must be in it; Unverified where it is something else."""
-        assert self.store.folder is not None
-        await asyncio.to_thread(files.measured, self.store.folder.path / temporary, saved.bytes)
+    def accept(self, saved: Saved, snapshot: Snapshot, resident: Resident) -> Snapshot:
+        """Compare what was written with what must be in it; Mistaken, TooLarge if it is something else."""
         if abs(saved.tokens - resident.tokens) > (0 if snapshot.template else OFF_BY):
             expected = resident.tokens
             resident.clear(empty=False)
@@ -167,9 +174,8 @@ class Saver:
         seconds = saved.tokens * knowledge.speeds.prefill
         return msgspec.structs.replace(snapshot, size=saved.bytes, tokens=saved.tokens, seconds=seconds)
 
-    async def give_up(self, temporary: str, error: BaseException) -> None:
-        """A save did not come to its end: say so in the right place, and take the temporary file away."""
-        self.store.pending.discard(temporary)
+    def give_up(self, error: BaseException) -> None:
+        """A save did not come to its end: say so in the right place."""
         if isinstance(error, Mistaken):
             log.info("not saved: %s", error.message)
         elif isinstance(error, TooLarge):
@@ -183,13 +189,9 @@ class Saver:
             self.pause.enter("short", f"the engine's slot file is not what it said: {error.message}")
         elif isinstance(error, BioproxyError):
             self.uncertain = f"the engine went away in a save: {error.message}"
-        await asyncio.shield(asyncio.to_thread(self.discard, temporary))
-
-    def discard(self, temporary: str) -> None:
-        """Remove a temporary file, as far as that is possible now. Blocks."""
-        if self.store.folder is not None:
-            with contextlib.suppress(OSError):
-                (self.store.folder.path / temporary).unlink(missing_ok=True)
+        elif isinstance(error, Exception):
+            log.error("a save failed in a way that nobody expected", exc_info=error)
+            self.uncertain = f"a save failed unexpectedly: {error}"
 
     # after the grant
 
@@ -213,6 +215,12 @@ class Saver:
         """Wait until every commit is done, `deadline` seconds at most."""
         if self.commits:
             await asyncio.wait(self.commits, timeout=deadline)
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file, as far as that is possible now. Blocks."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 class TooLarge(BioproxyError):

@@ -5,9 +5,15 @@ The models of one program share a folder by default, or because the operator gav
 being written or read. What belongs to one engine (its fingerprint, what was learnt about it) is store.py's. An engine
 that is stopped is still a user of its folder: its snapshots are what it will come back to.
 
-One lock orders everything that changes the folder, so that a newer snapshot of a conversation is never overtaken by the
-one it replaces. The table (index.py) is only touched on the loop's thread and only after the disk agreed; reading it
-needs no lock. Nothing here talks to an engine.
+The table (index.py) is only touched on the loop's thread, and never across an await: what is decided over it (what must
+go, whether something fits) is decided and done in one go, and only then is the disk told. Threads get values. So
+reading needs no lock, and neither does taking something out: it leaves the table first and the disk afterwards. A
+snapshot comes in when it is whole on the disk.
+
+Two locks are left. `lock` is held by who opens the folder or gives it back. `writing` is held by who brings something
+to the disk and waits for it (commits, one after the other, so that a newer snapshot of a conversation is never
+overtaken by the one it replaces; the ledger). A disk may take its time for gigabytes. So no user waits for `writing`,
+whoever's file it is: a failed restore is noted at once and brought to the disk later. Nothing here talks to an engine.
 
 The budget is the folder's: whose snapshot goes is decided over all of them. `limits` is for a model that was given a
 budget of its own: its snapshots take no more than that, whatever the folder has left; there is no share that is kept
@@ -40,6 +46,7 @@ from bioproxy.kv.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
+LAST_WORDS = 5.0  # seconds that the disk has for the ledger when the folder is given back
 
 
 class Shelf:
@@ -56,6 +63,7 @@ class Shelf:
         self.index = Index()
         self.ledger = Ledger()
         self.lock = asyncio.Lock()
+        self.writing = asyncio.Lock()
         self.pending: set[str] = set()  # temporary files that wait for their commit
         self.committing: dict[str, Snapshot] = {}  # written by an engine, not yet verified for good
         self.pinned: set[str] = set()  # snapshots that are being read
@@ -86,7 +94,7 @@ class Shelf:
             try:
                 await asyncio.to_thread(folder.occupy)
                 await asyncio.to_thread(folder.probe)
-                found = await asyncio.to_thread(folder.load, frozenset(self.pending))
+                found = await asyncio.to_thread(folder.load, self.under_way())
             except FolderError:
                 folder.leave()
                 self.folder = None
@@ -97,7 +105,9 @@ class Shelf:
             self.flushed = b""
             found.ledger.engines.update(self.ledger.engines)
             self.ledger = found.ledger
+            self.ledger.prune(one.id for one in found.snapshots)
             self.index = Index()
+            self.proved.clear()
             for snapshot in found.snapshots:
                 self.index.add(with_use(snapshot, self.ledger))
         for name, reason in found.removed:
@@ -118,23 +128,24 @@ class Shelf:
     async def leave(self, user: object) -> None:
         """`user` needs the folder no more; the last one gives it back."""
         self.users.discard(user)
-        async with self.lock:
-            if not self.users:
-                await self.shut()
-            else:
-                await self.write_down()
+        if not self.users:
+            await self.close()
 
     async def close(self) -> None:
-        """Give the folder back, whoever uses it; the program ends."""
+        """Write the ledger and give the folder back, whoever uses it. A disk that hangs is not waited for."""
         async with self.lock:
-            await self.shut()
+            try:
+                async with asyncio.timeout(LAST_WORDS), self.writing:
+                    await self.write_down()
+            except TimeoutError:
+                log.warning("what was learnt last is not kept: %s did not answer within %.0f s", self.path, LAST_WORDS)
+            if self.folder is not None:
+                self.folder.leave()
+                self.folder = None
 
-    async def shut(self) -> None:
-        """Write the ledger and give the folder back; the lock is held by the caller."""
-        await self.write_down()
-        if self.folder is not None:
-            self.folder.leave()
-            self.folder = None
+    def under_way(self) -> frozenset[str]:
+        """The files of saves that did not end yet."""
+        return frozenset({*self.pending, *(one.sidecar for one in self.committing.values())})
 
     def has(self, identity: str) -> bool:
         """Whether this snapshot is on disk, or about to be."""
@@ -149,11 +160,11 @@ class Shelf:
             self.ledger.day, self.ledger.written = day, 0
         return self.ledger.written
 
-    def measure(self) -> None:
-        """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
+    async def measure(self) -> None:
+        """Look how much is free, and how much of it is ours. Raises FolderError."""
         if self.folder is None:
             raise FolderError(f"the snapshot folder {self.path} cannot be used")
-        self.free = self.folder.free()
+        self.free = await asyncio.to_thread(self.folder.free)
         self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
 
     def allowed(self, fingerprint: str) -> int:
@@ -228,56 +239,67 @@ class Shelf:
         `seconds`: what the engine took to write it; `step` hears the steps. Raises OSError where the disk refuses,
         Unverified for a bad file.
         """
-        async with self.lock:
-            if self.folder is None:
-                self.pending.discard(temporary)
-                return None
-            try:
-                kept = await asyncio.to_thread(files.commit, self.folder.path, temporary, snapshot, step=step)
-            finally:
-                self.pending.discard(temporary)
-            self.index.add(kept)
-            self.today()
-            self.ledger.written += kept.size
-            for old in self.index.ancestors(kept):
-                await self.take_away(old, "replaced")
-            await self.make_room()
+        try:
+            async with self.writing:
+                folder = self.folder
+                if folder is None:
+                    return None
+                kept = await asyncio.to_thread(files.commit, folder.path, temporary, snapshot, step=step)
+        finally:
+            self.pending.discard(temporary)
+        if folder is not self.folder:  # it was given back meanwhile: whoever opens it again finds the file
+            return None
+        self.index.add(kept)
+        self.today()
+        self.ledger.written += kept.size
+        replaced = self.index.ancestors(kept)
+        for old in replaced:
+            self.forget(old, "replaced")
+        await self.remove([*replaced, *self.surplus()])
         if not kept.reference:
             self.bus.publish(SnapshotSaved(prefix=kept.prefix, tokens=kept.tokens, bytes=kept.size, seconds=seconds))
         return kept
 
-    async def make_room(self) -> None:
-        """Drop the least valuable until every budget holds; the lock is held."""
+    def surplus(self) -> list[Snapshot]:
+        """Take the least valuable out of the table until every budget holds; what was taken."""
+        gone: list[Snapshot] = []
         for fingerprint, limit in self.limits.items():
             if limit < self.budget:
-                await self.evict(self.values(fingerprint), self.size_of(fingerprint) - limit)
-        await self.evict(self.values(), self.index.size - self.budget)
+                gone += self.evict(self.values(fingerprint), self.size_of(fingerprint) - limit)
+        return gone + self.evict(self.values(), self.index.size - self.budget)
 
-    async def evict(self, values: list[Value], excess: int) -> None:
-        """Drop the least valuable of `values` until `excess` bytes are gone; the lock is held."""
-        for identity in policy.evict(values, excess):
-            await self.take_away(self.index.snapshots[identity], "budget")
+    def evict(self, values: list[Value], excess: int) -> list[Snapshot]:
+        """Take the least valuable of `values` out of the table until `excess` bytes are gone; what was taken."""
+        found = [self.index.snapshots[identity] for identity in policy.evict(values, excess)]
+        for one in found:
+            self.forget(one, "budget")
+        return found
 
     async def drop(self, snapshots: Iterable[Snapshot], reason: str) -> None:
         """Remove snapshots from table and disk; `reason` as in events.SnapshotDropped."""
-        async with self.lock:
-            for snapshot in snapshots:
-                await self.take_away(snapshot, reason)
+        await self.remove([one for one in snapshots if self.forget(one, reason)])
 
-    async def take_away(self, snapshot: Snapshot, reason: str) -> None:
-        """Remove one; the lock is held. A file that cannot be removed is forgotten all the same, and never used."""
+    def forget(self, snapshot: Snapshot, reason: str) -> bool:
+        """Take one out of the table, for good; False if it is not in there."""
         if self.index.remove(snapshot.id) is None:
-            return
+            return False
         self.ledger.uses.pop(snapshot.id, None)
         self.proved.pop(snapshot.id, None)
-        if self.folder is not None:
-            try:
-                await asyncio.to_thread(files.remove, self.folder.path, snapshot)
-            except OSError as error:
-                log.warning("cannot remove %s: %s", snapshot.name, error.strerror)
         if not snapshot.reference:
             self.dropped[snapshot.fingerprint, reason] += 1
             self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason=reason, bytes=snapshot.size))
+        return True
+
+    async def remove(self, snapshots: Iterable[Snapshot]) -> None:
+        """Remove the files of snapshots that were forgotten. One that cannot be removed is never used all the same."""
+        folder = self.folder
+        if folder is None:
+            return
+        for snapshot in snapshots:
+            try:
+                await asyncio.to_thread(files.remove, folder.path, snapshot)
+            except OSError as error:
+                log.warning("cannot remove %s: %s", snapshot.name, error.strerror)
 
     def mark(self, snapshot: Snapshot, reason: str) -> None:
         """Never use `snapshot` again, and say why in the list; its file goes when room is needed.
@@ -294,10 +316,14 @@ class Shelf:
         self.bus.publish(SnapshotDropped(prefix=snapshot.prefix, reason="quarantined", bytes=snapshot.size))
 
     async def quarantine(self, snapshot: Snapshot, reason: str) -> None:
-        """The same, and on disk when this returns: what may have killed the engine must not be tried again."""
+        """The same, and written when this returns: what may have killed the engine must not be tried by the next run.
+
+        The disk is not waited for, because a user may be waiting here. The next `look_after` does that.
+        """
         self.mark(snapshot, reason)
-        async with self.lock:
-            await self.write_marks()
+        known = self.index.snapshots.get(snapshot.id)
+        if known is not None:
+            await self.describe(known, durable=False)
 
     def used(self, snapshot: Snapshot, *, gained: float = 0.0) -> None:
         """`snapshot` served a request and spared `gained` seconds of prefill."""
@@ -314,34 +340,36 @@ class Shelf:
 
     async def look_after(self) -> None:
         """Age out, make room, remove leftovers, keep the ledger. Raises FolderError."""
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return
         old = self.index.aged(before=self.wall() - self.config.max_age)
         await self.drop([one for one in old if one.id not in self.pinned], "aged")
-        async with self.lock:
-            if self.folder is not None:
-                await asyncio.to_thread(self.measure)
-                await asyncio.to_thread(self.folder.sweep, frozenset(self.pending), LEFT_OVER)
-            await self.make_room()
+        await self.measure()
+        await asyncio.to_thread(folder.sweep, self.under_way(), LEFT_OVER)
+        await self.remove(self.surplus())
+        async with self.writing:
             await self.write_down()
 
     async def write_down(self) -> None:
-        """Bring marks and ledger to the disk, where they changed; the lock is held."""
-        await self.write_marks()
-        await self.write_ledger()
-
-    async def write_marks(self) -> None:
-        """Write the sidecars of quarantined and adopted snapshots; the lock is held."""
-        while self.dirty and self.folder is not None:
+        """Bring marks and ledger to the disk, where they changed; `writing` is held."""
+        while self.dirty:
             snapshot = self.index.snapshots.get(self.dirty.pop())
             if snapshot is not None:
-                try:
-                    await asyncio.to_thread(self.folder.describe, snapshot)
-                except OSError as error:
-                    log.warning("cannot describe %s anew: %s", snapshot.name, error.strerror)
+                await self.describe(snapshot)
+        await self.write_ledger()
+
+    async def describe(self, snapshot: Snapshot, *, durable: bool = True) -> None:
+        """Write the sidecar of a quarantined or adopted snapshot anew."""
+        if self.folder is None:
+            return
+        try:
+            await asyncio.to_thread(self.folder.describe, snapshot, durable=durable)
+        except OSError as error:
+            log.warning("cannot describe %s anew: %s", snapshot.name, error.strerror)
 
     async def write_ledger(self) -> None:
-        """Keep the ledger if it changed; the lock is held. A full disk only costs what was learnt since."""
+        """Keep the ledger if it changed; `writing` is held. A full disk only costs what was learnt since."""
         data = msgspec.json.encode(self.ledger)
         if self.folder is not None and data != self.flushed:
             with contextlib.suppress(OSError):

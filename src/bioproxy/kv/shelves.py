@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -54,7 +54,7 @@ class Shelves:
     async def at(self, path: Path) -> Shelf:
         """The folder at `path`, not opened. Raises FolderError for a path that leads nowhere."""
         try:
-            place = await asyncio.to_thread(self.same, path)
+            place = await asyncio.to_thread(same, path, tuple(self.known))
         except (OSError, RuntimeError) as error:  # RuntimeError: symbolic links in a ring
             raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
         shelf = self.known.get(place)
@@ -62,16 +62,9 @@ class Shelves:
             self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus, wall=self.wall)
         return shelf
 
-    def same(self, path: Path) -> Path:
-        """The path under which the folder at `path` is known, or would be. Blocks."""
-        place = path.resolve()
-        if place in self.known or not place.exists():
-            return place
-        return next((one for one in list(self.known) if one.exists() and one.samefile(place)), place)
-
     async def close(self) -> None:
         """Give all folders back; after every keeper was closed."""
-        for shelf in self.known.values():
+        for shelf in tuple(self.known.values()):
             await shelf.close()
 
     def list(self) -> tuple[Snapshot, ...]:
@@ -82,6 +75,14 @@ class Shelves:
     def statistics(self) -> tuple[ShelfStatistics, ...]:
         """Every folder."""
         return tuple(statistics_of(shelf) for shelf in self.known.values())
+
+
+def same(path: Path, known: Sequence[Path]) -> Path:
+    """The one of `known` that is the folder at `path`, or its own path. Blocks."""
+    place = path.resolve()
+    if place in known or not place.exists():
+        return place
+    return next((one for one in known if one.exists() and one.samefile(place)), place)
 
 
 def statistics_of(shelf: Shelf) -> ShelfStatistics:

@@ -76,8 +76,8 @@ class Store:
         if not fingerprint:
             self.knowledge = self.nameless = self.nameless.upgraded(build)
             return
-        shelf, engines = self.shelf, self.shelf.ledger.engines
-        self.knowledge = engines[fingerprint] = engines.get(fingerprint, Knowledge(build=build)).upgraded(build)
+        shelf = self.shelf
+        self.knowledge = shelf.ledger.of(fingerprint, build)
         shelf.scopes[fingerprint] = self.scope
         shelf.current.setdefault(fingerprint, {}).update(self.current)
         if 0 < self.config.disk_budget != shelf.config.disk_budget:
@@ -153,9 +153,9 @@ class Store:
         """Bytes written into the folder on the present day (UTC)."""
         return self.shelf.today()
 
-    def measure(self) -> None:
-        """Look how much is free, and how much of it is ours. Blocks. Raises FolderError."""
-        self.shelf.measure()
+    async def measure(self) -> None:
+        """Look how much is free, and how much of it is ours. Raises FolderError."""
+        await self.shelf.measure()
 
     def refusal(self, snapshot: Snapshot) -> Refusal | None:
         """Whether the disk and the budget allow a file like `snapshot`."""
