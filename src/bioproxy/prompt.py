@@ -7,7 +7,7 @@ share the digests of their common beginning, whatever comes after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -15,12 +15,14 @@ import msgspec
 class Piece(msgspec.Struct, frozen=True):
     """One stretch of a prompt: its name for people ("message 3 (user)") and its normalised bytes.
 
-    `marks` are offsets in `data` at which a further cut is wanted: where a template's static beginning ends.
+    `marks` are offsets in `data` at which a further cut is wanted: where a template's static beginning ends. `seams`
+    finds more of them, if somebody has to know: where the system messages and tools of a head end.
     """
 
     label: str
     data: bytes
     marks: tuple[int, ...] = ()
+    seams: Callable[[bytes], Iterable[int]] | None = None
 
 
 class Cut(msgspec.Struct, frozen=True):

@@ -98,6 +98,32 @@ async def test_another_question_gets_the_common_beginning_back(tmp_path: Path) -
         assert one.keeper.statistics().diverging == "good"
 
 
+async def test_a_question_to_a_saved_document_is_not_saved_with_it(tmp_path: Path) -> None:
+    """Rule 17, by the engine's own count: how much of the slot stands on disk is known to the token."""
+    document = text(500, "doc")
+    async with started(tmp_path, min_seconds=150 / SPEED) as one:
+        await one.ask(f"{document} what is it?")
+        assert await one.save_idle() == 1
+        for _ in range(2):
+            assert (await one.ask(f"{document} who wrote it?")).cached > 400
+            assert await one.save_idle() == 0
+            await restart(one)
+        await one.ask(f"{document} who wrote it?", text(200, "in short"))
+        assert await one.save_idle() == 1
+
+
+async def test_what_the_engine_kept_in_memory_is_not_taken_for_saved(tmp_path: Path) -> None:
+    """A conversation that comes back from the RAM cache takes the slot of one on disk, and stands on none itself."""
+    async with started(tmp_path) as one:
+        talk = text(500, "talk")
+        first = await one.ask(talk, store=False)
+        await one.ask(LONG)
+        assert await one.save_idle() == 1
+        again = await one.ask(talk, first.answer, " and?")
+        assert again.cached > 400
+        assert await one.save_idle() == 1
+
+
 async def test_a_model_on_which_diverging_restores_are_worthless_is_remembered(tmp_path: Path) -> None:
     """Rule 19: on SWA and hybrid models only snapshots that the request extends count, once that was seen."""
     async with started(tmp_path, engine={"faults": {"worthless": True}}) as one:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bioproxy.app import App
+from support.apps import MS
 from support.conversation import Conversation, openai_client
 from support.http import call
 from support.kv_rig import text
 from support.leaks import until
-from support.real_engine import conversations_saved, crash, evaluated, idle_saved, line, llama_server, real_engine
+from support.real_engine import (
+    KEEN,
+    conversations_saved,
+    crash,
+    evaluated,
+    idle_saved,
+    line,
+    llama_server,
+    real_engine,
+)
 
 Json = Any
 pytestmark = real_engine
@@ -131,3 +142,56 @@ async def test_a_model_that_came_back_gets_its_own(tmp_path: Path) -> None:
             await crash(engine, app)
         assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
         await until(lambda: app.gate.idle)
+
+
+RULES = "".join(f"Rule {number}: nobody leaves before {number % 24} without a {text(3)}.\n" for number in range(90))
+TOOLS = [
+    {"type": "function", "function": {"name": f"tool_{number}", "description": text(30, f"Tool {number}")}}
+    for number in range(12)
+]
+OTHER_TOOL = {"type": "function", "function": {"name": "last", "description": "Another tool."}}
+
+
+def ask(question: str, *, system: str = "", tools: Json = None) -> Json:
+    """A chat body of a few tokens' answer."""
+    messages = [{"role": role, "content": content} for role, content in (("system", system), ("user", question))]
+    body = {"messages": [each for each in messages if each["content"]], "max_tokens": 4, "temperature": 0}
+    return body | ({"tools": tools} if tools else {})
+
+
+CHANGED_LAST = {
+    "a line at the end of a system prompt": (
+        ask("Hello?", system=f"{RULES}Today is Monday."),
+        ask("Hello?", system=f"{RULES}Today is Tuesday, the 3rd."),
+    ),
+    "the question to a document in the same message": (
+        ask(f"{RULES}\nWhat is this about?"),
+        ask(f"{RULES}\nAnd who may leave at noon, and why?"),
+    ),
+    "the last tool": (ask("Hello?", tools=TOOLS), ask("Hello?", tools=[*TOOLS[:-1], OTHER_TOOL])),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED_LAST)
+async def test_what_changes_at_the_end_of_a_long_text_is_all_that_is_evaluated(case: str, tmp_path: Path) -> None:
+    """After a kill -9, as many tokens as without one; and the text is not written to disk again for what is new."""
+    first, second = CHANGED_LAST[case]
+    async with llama_server(tmp_path) as engine:
+        whole, differs = [(await post(engine.port, body))["timings"]["prompt_n"] for body in (first, second)]
+        assert differs < whole / 4
+        await engine.restart()
+        async with line(engine, tmp_path, kv=KEEN | {"min_seconds": 150 * MS}) as app:
+            await post(app.proxy_port, first)
+            await conversations_saved(app)
+            await crash(engine, app)
+            assert (await post(app.proxy_port, second))["timings"]["prompt_n"] <= 1.05 * differs
+            await idle_saved(app)
+            assert len(app.keeper.list()) == 1
+
+
+async def post(port: int, body: Json) -> Json:
+    """The answer to a chat request."""
+    headers = {"Content-Type": "application/json"}
+    answer = await call(port, "POST", "/v1/chat/completions", body=json.dumps(body).encode(), headers=headers)
+    assert answer.status == 200, answer.text
+    return answer.json()

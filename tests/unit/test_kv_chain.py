@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.kv.chain import DIGEST, STRIDE, chain, common, tokens_at
+from bioproxy.kv.chain import DIGEST, FAR, NEAR, PLENTY, STRIDE, Memory, chain, common, line_ends, places, tokens_at
 from bioproxy.prompt import Cut, Piece
 
 texts = st.lists(st.binary(max_size=40), max_size=6)
@@ -58,14 +64,99 @@ def test_a_mark_is_the_end_of_the_piece_that_stops_there(data: bytes, draw: st.D
     assert warmed[-1] in request
 
 
-def test_long_pieces_are_cut_every_16_kib() -> None:
-    """A conversation that parts in the middle of a long message still shares its beginning."""
-    data = bytes(3 * STRIDE + 5)
-    changed = data[: 2 * STRIDE + 1] + b"x" + data[2 * STRIDE + 2 :]
-    one, other = chain("", [Piece("", data)]), chain("", [Piece("", changed)])
-    assert [cut.offset for cut in one] == [STRIDE, 2 * STRIDE, 3 * STRIDE, 3 * STRIDE + 5]
-    assert one[:2] == other[:2]
-    assert not set(digests(one[2:])) & set(digests(other[2:]))
+def lines(seed: int, count: int = 4000) -> bytes:
+    """Some text: lines of 1 to 12 words."""
+    random = Random(seed)
+    words = [bytes(random.choices(b"abcdefghijklmnopqrstuvwxyz", k=random.randint(2, 9))) for _ in range(2000)]
+    return b"".join(b" ".join(random.choices(words, k=random.randint(1, 12))) + b"\n" for _ in range(count))
+
+
+PERIODIC = b"".join(b"line %d of the document\n" % number for number in range(8000))
+RANDOM = Random(1).randbytes(100_000)
+TEXTS = {
+    "words": lines(1),
+    "numbered lines": PERIODIC,
+    "a table": b"".join(b"%d,%d,%d\n" % (n * 7919 % 1000, n * 104729 % 100_003, n) for n in range(8000)),
+    "long lines": lines(2).replace(b"\n", b". ", 3800),
+    "base64": base64.b64encode(RANDOM),
+    "JSON on one line": json.dumps([{"id": n, "name": f"x{n * 7919}"} for n in range(8000)]).encode(),
+    "JSON with line ends": json.dumps(lines(3).decode()).encode(),
+    "one letter": b"a" * 200_000,
+    "line ends only": b"\n" * 200_000,
+    "one line again and again": b"all work and no play makes Jack a dull boy\n" * 5000,
+    "one long line": lines(4, 200) + b"x" * 20_000 + lines(5, 200),
+    "bytes": RANDOM,
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_cuts_lie_neither_close_together_nor_far_apart(kind: str) -> None:
+    """Whatever the text is, also one made to be cut everywhere or nowhere: 0.5 to 1.2 cuts in a KiB, none far away."""
+    data = TEXTS[kind]
+    offsets = [cut.offset for cut in chain("", [Piece("", data)])]
+    gaps = [after - before for before, after in pairwise([0, *offsets])]
+    assert len(data) / 2048 < len(offsets) < len(data) / 400
+    assert max(gaps) <= FAR
+    assert sum(gap < NEAR for gap in gaps) <= len(gaps) // 50 + 1
+
+
+@pytest.mark.parametrize("kind", ["words", "numbered lines", "a table", "JSON with line ends"])
+def test_an_insertion_moves_no_later_cut(kind: str) -> None:
+    """What is put in is seen near it and nowhere else, be it at the beginning or in the middle."""
+    data = TEXTS[kind]
+    before = places(Piece("", data))
+    mark = b"\\n" if kind.startswith("JSON") else b"\n"
+    for place in (1, len(data) // 2):
+        at, new = data.index(mark, place) + len(mark), b"Something else, 2026" + mark
+        after = places(Piece("", data[:at] + new + data[at:]))
+        assert [cut for cut in after if cut < at - 2 * NEAR] == [cut for cut in before if cut < at - 2 * NEAR]
+        far = at + 2 * FAR
+        assert [cut - len(new) for cut in after if cut - len(new) > far] == [cut for cut in before if cut > far]
+
+
+def test_cuts_are_line_ends() -> None:
+    """In text as in JSON, where a line end is written with two letters."""
+    data = TEXTS["words"]
+    assert all(data[cut - 1 : cut] == b"\n" for cut in places(Piece("", data)))
+    data = TEXTS["JSON with line ends"]
+    assert all(data[cut - 2 : cut] == rb"\n" for cut in places(Piece("", data))[:-1])
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts_share_the_cuts_of_their_common_beginning(kind: str) -> None:
+    """A question that changes behind a document: all but the last stretch of the document is common."""
+    data = TEXTS[kind][:50_000]
+    one, other = (chain("", [Piece("", data + question)]) for question in (b"\nwhat?", b"\nAnd why is that so?\n"))
+    shared = [cut for cut in one if cut in other]
+    assert shared == list(one[: len(shared)])
+    assert shared[-1].offset > len(data) - FAR - NEAR
+
+
+def test_only_the_first_mib_of_a_prompt_is_looked_at_line_by_line() -> None:
+    """A body of any size holds nobody up; beyond there is a line end at each KiB."""
+    piece = Piece("", TEXTS["words"])
+    assert places(piece, PLENTY - STRIDE)[2:] != places(piece)[2:]
+    gaps = [after - before for before, after in pairwise(places(piece, PLENTY))]
+    assert all(STRIDE / 2 < gap <= STRIDE for gap in gaps[:-2])
+
+
+def test_a_piece_that_was_seen_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation sends all its messages with each turn; what is remembered of them is bounded."""
+    looked: list[int] = []
+
+    def counting(data: bytes, mark: bytes) -> Iterator[int]:
+        looked.append(len(data))
+        return line_ends(data, mark)
+
+    monkeypatch.setattr("bioproxy.kv.chain.memory", memory := Memory())
+    monkeypatch.setattr("bioproxy.kv.chain.line_ends", counting)
+    texts = [lines(seed, 100) for seed in range(4)]
+    turns = [chain("", pieces(*texts[:count])) for count in (1, 2, 3, 4, 4)]
+    assert looked == [len(text) for text in texts]
+    assert turns[-1][: len(turns[0])] == turns[0]
+    monkeypatch.setattr("bioproxy.kv.chain.REMEMBERED", 20)
+    chain("", pieces(lines(9, 100)))
+    assert memory.count == sum(map(len, memory.cuts.values())) <= 20
 
 
 def test_another_root_shares_nothing() -> None:

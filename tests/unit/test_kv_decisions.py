@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.decisions import Decisions, foreign
+from bioproxy.kv.decisions import CANDIDATES, Decisions, foreign
 from bioproxy.kv.identities import Traits
 from bioproxy.kv.notes import Findings
 from bioproxy.kv.policy import Question, Speeds
@@ -206,6 +206,59 @@ def test_a_conversation_that_must_be_cut_has_to_promise_more_than_a_template(tra
     stored(made, "a", "b", id="template", template=True, prefix="@code")
     stored(made, "a", "b", "c", "x", id="conversation")
     assert restored(made, want("a", "b", "c", "d"), resident()) == taken
+
+
+def test_no_number_of_conversations_hides_a_template() -> None:
+    """Many share more of the request than the template does, and this model can use none of them."""
+    made = decisions()
+    made.store.knowledge.tried("diverges", good=False, now=made.store.wall())
+    template = stored(made, "a", template=True, prefix="@code")
+    for number in range(3 * CANDIDATES):
+        stored(made, "a", "b", f"x{number}")
+    assert restored(made, want("a", "b", "c"), resident()) == template.id
+
+
+def test_a_question_to_a_document_on_disk_is_not_written_with_the_document() -> None:
+    """Rule 17: of document and question in one message, what is new is the question."""
+    made = decisions()
+    document = "".join(f"Line {number} of a long document.\n" for number in range(300))
+    stored(made, document + "What is it about?", tokens=TOKENS, prompt=TOKENS)
+    sibling = resident(document + "And who wrote it?")
+    assert made.unsaved(sibling) < TOKENS / 4
+    assert not made.worth_saving(sibling, made.unsaved(sibling))
+    assert made.worth_saving(sibling, TOKENS)
+
+
+def test_what_a_slot_has_from_a_snapshot_counts_as_long_as_its_group_may_use_that() -> None:
+    """To the token; cuts alone would say that nothing of it is on disk."""
+    made = decisions()
+    kept, place = stored(made, "a", group="alice"), resident("other words", group="alice", generated=10)
+    place.source = kept.id, TOKENS - 100
+    assert made.unsaved(place) == 110
+    place.group = "bob"
+    assert made.unsaved(place) == TOKENS + 10
+    place.group = "alice"
+    made.store.knowledge.tried("diverges", good=False, now=made.store.wall())
+    assert made.unsaved(place) == TOKENS + 10
+    place.source = kept.id, TOKENS
+    assert made.unsaved(place) == 10
+    made.store.index.remove(kept.id)
+    assert made.unsaved(place) == TOKENS + 10
+
+
+def test_what_is_resident_and_what_is_on_disk_are_measured_alike() -> None:
+    """A slot that ends at a template's mark holds nearly all that a conversation without marks could bring back."""
+    made = decisions()
+    text = b"x" * 1000
+    stored(made, text.decode(), "talk")
+    place = Resident(0)
+    warmed = chain("", [Piece("", text[:990])])
+    place.fill(warmed, prompt=990, tokens=990, group="", prefix="", version="")
+    cuts = chain("", [Piece("", text, (990,)), Piece("", b"question")])
+    asked = Want(cuts, cuts[-1].offset)
+    assert common(cuts, place.digests) == 1
+    assert restored(made, asked, place) == ""
+    assert restored(made, asked, resident()) != ""
 
 
 def test_with_swa_full_no_conversation_is_written() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +55,9 @@ def test_what_was_removed_leaves_nothing_behind(stored: list[list[bytes]], draw:
     for identity in gone:
         assert index.remove(identity) is not None
     assert index.size == 100 * len(index.snapshots)
-    assert {identity for ids in index.by_cut.values() for identity in ids} == set(index.snapshots)
+    tables = [table for each in index.tables.values() for table in (each.cuts, each.ends)]
+    assert {identity for table in tables for ids in table.values() for identity in ids} == set(index.snapshots)
+    assert all(table and all(table.values()) for table in tables)
     assert index.remove("nobody") is None
 
 
@@ -129,3 +132,22 @@ def test_snapshots_age_by_their_last_use() -> None:
     index.add(snapshot(b"a", used=5.0, created=1.0))
     index.add(snapshot(b"b", used=1.0, created=5.0))
     assert [one.used for one in index.aged(before=3.0)] == [1.0]
+
+
+def test_a_look_up_costs_what_the_request_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many snapshots of other models, groups and conversations share its cuts: each is looked at once."""
+    index, prompt = Index(), [b"%d" % number for number in range(100)]
+    for number in range(50):
+        index.add(snapshot(*prompt, b"x%d" % number, group="g1"))
+        index.add(snapshot(*prompt, b"x%d" % number, group=f"h{number}"))
+        index.add(snapshot(*prompt, b"x%d" % number, group="g1", fingerprint=f"{number:016x}"))
+    looked: list[Snapshot] = []
+
+    def look(one: Snapshot, _scope: Scope) -> bool:
+        looked.append(one)
+        return True
+
+    monkeypatch.setattr("bioproxy.kv.index.usable", look)
+    wanted = cuts_of(*prompt, b"y")
+    assert len(list(index.matches(wanted, scope=SCOPE, group="g1"))) == len(looked) == 50
+    assert not list(index.matches(wanted, scope=SCOPE, group="g1", exact=True))

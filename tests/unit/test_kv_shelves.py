@@ -285,7 +285,7 @@ class OnTheLoop(Index):
 
     def __init__(self, plain: Index) -> None:
         self.thread = threading.get_ident()
-        self.table, self.cuts = plain.snapshots, plain.by_cut
+        self.table, self.owners = plain.snapshots, plain.tables
         self.size = plain.size
 
     def seen(self, what: Any) -> Any:
@@ -293,7 +293,7 @@ class OnTheLoop(Index):
         return what
 
     snapshots = property(lambda self: self.seen(self.table))
-    by_cut = property(lambda self: self.seen(self.cuts))
+    tables = property(lambda self: self.seen(self.owners))
 
 
 async def test_the_table_is_touched_on_the_loops_thread_only(tmp_path: Path) -> None:

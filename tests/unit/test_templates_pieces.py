@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import msgspec
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.kv.chain import chain
-from bioproxy.prompt import Piece
+from bioproxy.kv.chain import chain, common
+from bioproxy.prompt import Head, Piece
 from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.dialect_heads import head_piece
 from bioproxy.templates.expand import Expanded, expand, template_pieces
 from support.templates import Memory, Texts, filled
 
@@ -81,6 +83,43 @@ def test_a_warm_up_has_the_digest_of_a_requests_mark(
     assert chain("", warm)[-1] in chain("", found.pieces)
 
 
+def shared(one: dict[str, Any], other: dict[str, Any]) -> bytes:
+    """The bytes of a conversation up to the last cut that it shares with another one."""
+    pieces = run(one).pieces
+    position = common(cuts := chain("", pieces), {cut.digest for cut in chain("", run(other).pieces)})
+    return b"".join(piece.data for piece in pieces)[: cuts[position - 1].offset if position else 0]
+
+
+def test_each_tool_and_each_system_message_ends_with_a_cut() -> None:
+    """A tool that changes at the end of the list, or a message that is put in behind others, loses none before it."""
+    tools = [{"type": "function", "function": {"name": name, "description": "}]\xff"}} for name in "abc"]
+    systems = [{"role": "system", "content": content} for content in ("one", "two", "three")]
+    body = {"messages": [*systems, *SAME[0]], "tools": tools}
+    assert shared(body, body | {"tools": [*tools[:2], {"type": "other"}]}).endswith(msgspec.json.encode(tools[1]))
+    assert shared(body, body | {"messages": [*systems[:2], *SAME[0]]}).endswith(msgspec.json.encode(systems[1]))
+    blanks = json.dumps(tools).encode()
+    other = json.dumps([*tools[:2], 1]).encode()
+    heads = [head_piece(Head(tools=data)) for data in (blanks, other)]
+    assert chain("", heads[:1])[1] == chain("", heads[1:])[1]
+
+
+def test_a_line_that_changes_at_the_end_of_a_system_message_leaves_what_stands_before_it() -> None:
+    """A date, a folder, a memory: most of the message is common, line ends in JSON or not."""
+    rules = "".join(f"Rule {number}: be kind to everyone you meet.\n" for number in range(100))
+    bodies = [{"messages": [{"role": "system", "content": rules + day}, *SAME[0]]} for day in ("Monday", "Tuesday")]
+    assert len(shared(*bodies)) > 0.8 * len(rules)
+
+
+def test_an_image_is_one_thing() -> None:
+    """No cut stands within it, two images share nothing, and its letters do not outweigh the text."""
+    images = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 200_000 + last}} for last in "AB"
+    ]
+    one, other = ({"messages": [{"role": "user", "content": [image]}]} for image in images)
+    assert shared(one, other) == run({"messages": []}).pieces[0].data
+    assert sum(len(piece.data) for piece in run(one).pieces) < 200
+
+
 def test_only_the_first_template_of_a_conversation_is_marked() -> None:
     """Later ones are no prompt prefix that a warm-up could know."""
     conversation = [
@@ -104,7 +143,7 @@ def test_labels_name_each_piece() -> None:
     assert [piece.label for piece in run(body).pieces] == ["head", "message 1 (user)", "message 2 (assistant)"]
 
 
-SAME = [
+SAME: list[list[Any]] = [
     [{"role": "user", "content": "a"}],
     [{"content": "a", "role": "user"}],
     [{"role": "user", "content": "a", "cache_control": {"type": "ephemeral"}}],

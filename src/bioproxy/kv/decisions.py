@@ -6,6 +6,7 @@ mostly ends after two dictionary look-ups: the slot holds the conversation's beg
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -15,13 +16,14 @@ import msgspec
 from bioproxy.config.schema import Kv
 from bioproxy.kv import policy
 from bioproxy.kv.identities import Traits
-from bioproxy.kv.index import Match, usable
+from bioproxy.kv.index import Match, owner, usable
 from bioproxy.kv.knowledge import Answer
 from bioproxy.kv.notes import Findings
 from bioproxy.kv.policy import Question
 from bioproxy.kv.resident import SIMILAR, Resident
 from bioproxy.kv.store import Store
 from bioproxy.kv.want import Want
+from bioproxy.prompt import Cut
 
 RETRY = 86400.0  # seconds after which something worthless may be tried anew: a date in a chat template changes daily
 CANDIDATES = 8  # snapshots that are weighed for one request, the longest beginnings first
@@ -152,21 +154,29 @@ class Decisions:
         """
         if self.literal:
             return self.best_literal(want)
-        resident = want.cuts[position - 1].digest if position else b""
+        held = want.cuts[position - 1].offset if position else 0
         best, gain = None, 0.0
         least = 0.0 if want.background else self.config.min_seconds
         group = want.group or self.everyone()  # a warm-up is nobody's request
-        matches = self.store.index.matches(want.cuts, scope=self.store.scope, group=group, above=position)
-        found = list(islice(matches, CANDIDATES))
+        found = self.candidates(want.cuts, group=group, above=position)
         whole = {match.digest for match in found if match.exact}
         for match in found:
             if match.digest in whole and not match.exact:
                 continue  # one that ends there is sure to hold that much
             trust = self.trust(match, match.question(want.end)) if self.found_again(match, want) else 0.0
-            gained = trust and trust * self.gain(match, resident, least=least)
+            gained = trust and trust * self.gain(match, held, least=least)
             if gained > gain:
                 best, gain = match, gained
         return best
+
+    def candidates(self, cuts: Sequence[Cut], *, group: str | None, above: int = 0) -> list[Match]:
+        """The snapshots to weigh for a prompt: what shares most of it, and what ends within it.
+
+        Both, for there may be many that only share its beginning, which not every model can use.
+        """
+        look = functools.partial(self.store.index.matches, cuts, scope=self.store.scope, group=group, above=above)
+        sharing = look() if self.findings.diverging and self.answer("diverges") != "worthless" else ()
+        return [*islice(look(exact=True), CANDIDATES), *islice(sharing, CANDIDATES)]
 
     def best_literal(self, want: Want) -> Match | None:
         """Policy `always`: the file of the request's template, whatever is resident."""
@@ -196,10 +206,15 @@ class Decisions:
         offset = next((cut.offset for cut in want.cuts if cut.digest == match.digest), 0)
         return not self.several or offset > SIMILAR * want.size
 
-    def gain(self, match: Match, resident: bytes, *, least: float) -> float:
-        """Seconds that restoring `match` spares over what is resident; 0 if that does not pay or is below `least`."""
+    def gain(self, match: Match, held: int, *, least: float) -> float:
+        """Seconds that restoring `match` spares; 0 if that does not pay or is below `least`.
+
+        `held`: bytes of the prompt that are resident. How many tokens that is is an estimate: of the snapshot's, as
+        many as its share of the bytes; what another prompt has per byte says little about this one.
+        """
         speeds = self.store.knowledge.speeds
-        tokens = match.tokens - match.snapshot.tokens_at(resident)
+        snapshot = match.snapshot
+        tokens = match.tokens - min(match.tokens, snapshot.prompt * held // max(1, snapshot.cuts[-1].offset))
         size = match.snapshot.size
         if not policy.worth_restoring(tokens, size, speeds=speeds, min_seconds=least):
             return 0.0
@@ -217,7 +232,7 @@ class Decisions:
         if last is None:
             return None
         match = Match(last, last.end, exact=True)
-        useful = self.trust(match, match.question(b"")) and self.gain(match, b"", least=self.config.min_seconds) > 0
+        useful = self.trust(match, match.question(b"")) and self.gain(match, 0, least=self.config.min_seconds) > 0
         return match if useful else None
 
     # saving
@@ -230,12 +245,18 @@ class Decisions:
 
     def covered(self, place: Resident) -> int:
         """Tokens of a slot's content that its conversation could restore from disk."""
-        found = self.store.index.matches(place.cuts, scope=self.store.scope, group=place.group)
-        match = next((match for match in found if self.trust(match, match.question(b""))), None)  # by what goes on
-        if match is None:
+        found = self.candidates(place.cuts, group=place.group)
+        useful = [match for match in found if self.trust(match, match.question(b""))]  # by what goes on
+        return max([self.from_source(place), *(held_by(match, place) for match in useful)])
+
+    def from_source(self, place: Resident) -> int:
+        """The same of the snapshot that it was restored from or saved to, to the token: cuts are some hundred apart."""
+        identity, held = place.source
+        snapshot = self.store.index.snapshots.get(identity) or self.store.committing.get(identity)
+        if snapshot is None or not (usable(snapshot, self.store.scope) and owner(snapshot)[1] in (None, place.group)):
             return 0
-        whole = match.exact and match.digest == place.end
-        return min(place.tokens, match.snapshot.tokens if whole else match.tokens)
+        match = Match(snapshot, snapshot.end, exact=held >= snapshot.tokens - policy.SLACK)
+        return held if self.trust(match, match.question(b"")) else 0
 
     def worth_rescuing(self, place: Resident) -> bool:
         """Whether what a request drives out of another slot shall be saved before: it would be lost with the engine."""
@@ -278,6 +299,13 @@ class Decisions:
         if any(one.quarantined and one.build == scope.build and one.created > lately for one in earlier):
             return False
         return seconds > tokens * speeds.token_bytes / speeds.restore
+
+
+def held_by(match: Match, place: Resident) -> int:
+    """About how many tokens of a slot's content a snapshot holds: with the answer only if both end there."""
+    if match.exact and match.digest == place.end:
+        return min(place.tokens, match.snapshot.tokens)
+    return place.tokens_at(match.digest)
 
 
 def foreign(place: Resident, want: Want) -> bool:

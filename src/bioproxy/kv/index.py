@@ -1,8 +1,12 @@
 """All snapshots of one folder, in memory, found by any cut of their chain.
 
-A look-up costs a dictionary access per cut of the request, no file and no engine. What stands here was verified when it
-was written; whether the file is still the same is looked at again before a restore (files.py). The disk is folder.py's
-business: this is only the table, so that its rules can be tested by the thousand.
+A look-up costs a dictionary access or two per cut of the request, no file and no engine, for there is a table of its
+own for each who may use what is in there: a model's templates, and each group's conversations with it. A cut takes some
+300 bytes of memory, and stands for some 200 tokens, which take ten thousand times that on disk.
+
+What stands here was verified when it was written; whether the file is still the same is looked at again before a
+restore (files.py). The disk is folder.py's business: this is only the table, so that its rules can be tested by the
+thousand.
 """
 
 from __future__ import annotations
@@ -45,12 +49,42 @@ class Match(msgspec.Struct, frozen=True):
         return "repeats" if end == self.snapshot.end else "extends"
 
 
+class Table:
+    """The snapshots of one owner: ids by each cut that they have, and by the one that they end with."""
+
+    def __init__(self) -> None:
+        self.cuts: defaultdict[bytes, set[str]] = defaultdict(set)
+        self.ends: defaultdict[bytes, set[str]] = defaultdict(set)
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Take a snapshot in."""
+        for table, cuts in ((self.cuts, snapshot.cuts), (self.ends, snapshot.cuts[-1:])):
+            for cut in cuts:
+                table[cut.digest].add(snapshot.id)
+
+    def remove(self, snapshot: Snapshot) -> None:
+        """Take one out that is in there."""
+        for table, cuts in ((self.cuts, snapshot.cuts), (self.ends, snapshot.cuts[-1:])):
+            for cut in cuts:
+                table[cut.digest].discard(snapshot.id)
+                if not table[cut.digest]:
+                    del table[cut.digest]
+
+
+Owner = tuple[str, str | None]  # a fingerprint, and whose conversations; None: the templates
+
+
+def owner(snapshot: Snapshot) -> Owner:
+    """Who may use it."""
+    return snapshot.fingerprint, None if snapshot.template else snapshot.group
+
+
 class Index:
     """Snapshots by id and by cut."""
 
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot] = {}
-        self.by_cut: defaultdict[bytes, set[str]] = defaultdict(set)
+        self.tables: dict[Owner, Table] = {}
         self.size = 0
 
     def add(self, snapshot: Snapshot) -> None:
@@ -58,8 +92,7 @@ class Index:
         self.remove(snapshot.id)
         self.snapshots[snapshot.id] = snapshot
         self.size += snapshot.size
-        for cut in snapshot.cuts:
-            self.by_cut[cut.digest].add(snapshot.id)
+        self.tables.setdefault(owner(snapshot), Table()).add(snapshot)
 
     def remove(self, identity: str) -> Snapshot | None:
         """Take a snapshot out; None when it was not there."""
@@ -67,44 +100,40 @@ class Index:
         if snapshot is None:
             return None
         self.size -= snapshot.size
-        for cut in snapshot.cuts:
-            if (ids := self.by_cut.get(cut.digest)) is not None:
-                ids.discard(identity)
-                if not ids:
-                    del self.by_cut[cut.digest]
+        table = self.tables[owner(snapshot)]
+        table.remove(snapshot)
+        if not table.ends:
+            del self.tables[owner(snapshot)]
         return snapshot
 
-    def matches(self, cuts: Sequence[Cut], *, scope: Scope, group: str | None, above: int = 0) -> Iterator[Match]:
+    def matches(
+        self, cuts: Sequence[Cut], *, scope: Scope, group: str | None, above: int = 0, exact: bool = False
+    ) -> Iterator[Match]:
         """Good snapshots that share more than `above` cuts with a request of `group`, the longest beginning first.
 
         Another group's conversations are never among them (rule 22); templates are everyone's, and all that there is
-        for nobody's request (`group` None). Each comes once, at the deepest cut that it shares.
+        for nobody's request (`group` None). Each comes once, at the deepest cut that it shares. `exact`: only those
+        that the request extends.
         """
+        owners = dict.fromkeys([(scope.fingerprint, None), (scope.fingerprint, group)])
+        tables = [self.tables[one] for one in owners if one in self.tables]
         seen: set[str] = set()
         for position in range(len(cuts), above, -1):
             digest = cuts[position - 1].digest
-            for identity in sorted(self.by_cut.get(digest, ())):
-                if identity in seen:
-                    continue
-                seen.add(identity)
-                snapshot = self.snapshots[identity]
-                if usable(snapshot, scope) and (snapshot.template or snapshot.group == group):
-                    yield Match(snapshot, digest, snapshot.end == digest)
+            for table in tables:
+                ids = (table.ends if exact else table.cuts).get(digest)
+                for identity in sorted(ids - seen) if ids else ():
+                    seen.add(identity)
+                    snapshot = self.snapshots[identity]
+                    if usable(snapshot, scope):
+                        yield Match(snapshot, digest, snapshot.end == digest)
 
     def same(self, cuts: Sequence[Cut], *, fingerprint: str, template: bool, group: str = "") -> list[Snapshot]:
         """Every snapshot of this fingerprint, good or not, of whatever build, that holds exactly this prompt."""
-        if not cuts:
+        table = self.tables.get((fingerprint, None if template else group))
+        if not cuts or table is None:
             return []
-        end = cuts[-1].digest
-        found = [self.snapshots[identity] for identity in sorted(self.by_cut.get(end, ()))]
-        return [
-            one
-            for one in found
-            if one.end == end
-            and one.fingerprint == fingerprint
-            and one.template == template
-            and (template or one.group == group)
-        ]
+        return [self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ()))]
 
     def ancestors(self, snapshot: Snapshot) -> list[Snapshot]:
         """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
@@ -112,10 +141,12 @@ class Index:
         Templates are nobody's ancestor: every conversation begins with one. A template's own successor is one that
         holds exactly the same.
         """
-        ends = {cut.digest for cut in snapshot.cuts}
-        near = {identity for digest in ends for identity in self.by_cut.get(digest, ())}
-        found = [self.snapshots[identity] for identity in sorted(near) if identity != snapshot.id]
-        return [one for one in found if one.end in ends and superseded(one, snapshot)]
+        table = self.tables.get(owner(snapshot))
+        if table is None:
+            return []
+        cuts = snapshot.cuts[-1:] if snapshot.template else snapshot.cuts
+        found = {identity for cut in cuts for identity in table.ends.get(cut.digest, ())}
+        return [self.snapshots[identity] for identity in sorted(found) if identity != snapshot.id]
 
     def values(
         self,
@@ -185,10 +216,3 @@ def worthless(snapshot: Snapshot, scopes: Mapping[str, Scope]) -> bool:
 def usable(snapshot: Snapshot, scope: Scope) -> bool:
     """Whether it belongs to this engine and nothing speaks against it."""
     return snapshot.fingerprint == scope.fingerprint and not unusable(snapshot, scope)
-
-
-def superseded(old: Snapshot, new: Snapshot) -> bool:
-    """Whether `new` stands for all that `old` does, given that `old` ends within it."""
-    if old.fingerprint != new.fingerprint or old.template != new.template:
-        return False
-    return old.end == new.end if new.template else old.group == new.group

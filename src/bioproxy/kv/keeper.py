@@ -184,7 +184,7 @@ class Keeper:
         store: bool = True,
         again: tuple[str, bytes] | None = None,
     ) -> Want:
-        """Name a prompt by the hashes of its beginnings; about 1 µs per kB. The rest stands in the Want as it is."""
+        """Name a prompt by the hashes of its beginnings (what that costs: chain.py). The rest stands in it as it is."""
         cuts = chain("", pieces)
         if prefix:
             self.store.wants(prefix, version)
@@ -232,6 +232,7 @@ class Keeper:
             if prepared.status == "resident" and not position:
                 prepared.status, prepared.expected = "", 0
         shared = want.cuts[position - 1].digest if position else b""
+        prepared.reach = want.cuts[position].offset if position < len(want.cuts) else want.size
         self.verdicts.expect(place, shared, prepared, end=want.end)
         if not position or place.parked:
             self.residents.somewhere(place)
@@ -253,16 +254,19 @@ class Keeper:
         self.actions.doubt = ""
         if timings.evaluated is not None and timings.prefill is not None:
             self.store.knowledge.evaluated(timings.evaluated, timings.prefill)
-        self.note(place, want, timings)
+        self.note(place, want, prepared, timings)
 
-    def note(self, place: Resident, want: Want, timings: Timings) -> None:
+    def note(self, place: Resident, want: Want, prepared: Prepared, timings: Timings) -> None:
         """A whole answer leaves its prompt and itself in the slot, without the last sampled token."""
         since = place.since if place.since and common(want.cuts, place.digests) else self.clock()
         prompt = 0
         if timings.cached is not None and timings.evaluated is not None:
             prompt = timings.cached + timings.evaluated
         tokens = prompt + max(0, (timings.generated or 1) - 1)
+        source, held = place.source  # what came from the server's RAM cache instead of the slot is not the snapshot's
+        held = min(held, timings.cached or 0, prompt * prepared.reach // max(1, want.size))
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
+        place.source = (source, held) if held else ("", 0)
         place.store = want.store
         place.since = since
         place.again = want.again if self.residents.memory else None

@@ -45,11 +45,12 @@ class Resident:
     `parked`: it is in the server's RAM cache and in no slot. `brought`: a restore that no request has used yet.
     `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
+    `source`: a snapshot (its id) that holds the first so many tokens of it, by the engine's own count.
     """
 
     __slots__ = (
         "again", "brought", "busy", "cuts", "digests", "empty", "group", "live", "moved", "parked", "prefix", "prompt",
-        "saved", "shared", "since", "slot", "store", "tokens", "turn", "version", "whole",
+        "saved", "shared", "since", "slot", "source", "store", "tokens", "turn", "version", "whole",
     )  # fmt: skip
 
     def __init__(self, slot: int | None = None) -> None:
@@ -71,6 +72,7 @@ class Resident:
         self.again: tuple[str, bytes] | None = None
         self.moved = 0
         self.brought: Brought | None = None
+        self.source = ("", 0)
         self.since = 0.0
 
     def copy(self) -> Resident:

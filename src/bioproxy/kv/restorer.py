@@ -132,6 +132,7 @@ class Restorer:
         )
         place.shared = snapshot.template
         place.saved = snapshot.id
+        place.source = snapshot.id, restored.tokens
         place.live = False
 
 

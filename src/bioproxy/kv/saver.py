@@ -80,6 +80,7 @@ class Saver:
             return False
         resident.saved = snapshot.id
         resident.again = None
+        resident.source = snapshot.id, snapshot.tokens
         shelf.committing[snapshot.id] = snapshot
         work = self.commit(shelf, temporary, snapshot, saved.seconds)
         task = aio.spawn(work, name=f"commit {snapshot.name}")

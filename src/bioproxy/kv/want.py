@@ -53,7 +53,8 @@ class Prepared(msgspec.Struct):
     come from the cache. `question`: what the request does with the snapshot; fewer cached tokens are the file's fault
     only if it goes on from all of it (rule 6).
     `earlier`: seconds of a restore that was made before this request was let in (rule 21). `parked`: what was restored
-    went through the server's RAM cache since, so fewer tokens say nothing about the snapshot.
+    went through the server's RAM cache since, so fewer tokens say nothing about the snapshot. `reach`: bytes of the
+    prompt that what is resident may share with it, at most.
     """
 
     status: Status = ""
@@ -64,6 +65,7 @@ class Prepared(msgspec.Struct):
     question: Question = "extends"
     earlier: float = 0.0
     parked: bool = False
+    reach: int = 0
     reason: str = ""
     place: Resident | None = None  # the slot that this request will change, as far as we can tell
 

@@ -15,14 +15,14 @@ What does not shape the prompt stays out, or two equal prompts would look differ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from msgspec import Raw
 
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.bodies import MOST_PLACES, Dialect, Fields, Json, countable, few, string
-from bioproxy.templates.messages import END, MESSAGES, Turn, part_text
+from bioproxy.templates.messages import END, ITEMS, MESSAGES, Turn, part_text
 
 # Further fields that templates (or the engine, when it picks one) look at.
 SHAPING = (
@@ -35,6 +35,7 @@ SHAPING = (
     "documents",
     "chat_template",
 )
+MOST_SEAMS = 512  # system messages, or tools, whose ends are told apart
 BILLING = re.compile(r"\A(x-anthropic-billing-header:[^\n]*?cch=)[^;\n]{5};")
 CHOICES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 
@@ -68,7 +69,23 @@ def part_of(piece: Piece, at: int) -> tuple[str, int]:
 
 def head_piece(head: Head) -> Piece:
     """The head as the first piece of a prompt: what shapes everything first, then the messages, then the tools."""
-    return Piece("head", END.join((head.lora, head.kwargs, head.extra, head.messages, head.tools, b"")))
+    data = END.join((head.lora, head.kwargs, head.extra, head.messages, head.tools, b""))
+    return Piece("head", data, seams=seams)
+
+
+def seams(head: bytes) -> Iterator[int]:
+    """Where the system messages and the tools end in a head's piece, one by one."""
+    place = 0
+    for part in head.split(END):
+        try:
+            items = few(ITEMS.decode(countable(part)))
+        except msgspec.DecodeError:  # an object, or nothing
+            items = []
+        end = place
+        for item in map(bytes, items[:MOST_SEAMS]):
+            end = head.index(item, end) + len(item)
+            yield end
+        place += len(part) + 1
 
 
 def value(fields: Fields, name: str) -> bytes:

@@ -15,6 +15,7 @@ stands in no UTF-8, so no text can look like the end of another one. Pure.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -28,6 +29,8 @@ Parts: TypeAlias = list[Fields]
 
 END = b"\xff"
 TEXT_TYPES = frozenset({b'"text"', b'"input_text"', b'"output_text"'})
+MEDIA_TYPES = frozenset({b'"image_url"', b'"input_image"', b'"image"', b'"input_audio"'})
+LONGEST_LINK = 1024  # bytes; what is longer holds the image itself
 KEYS: dict[Dialect, str] = {"chat": "messages", "anthropic": "messages", "responses": "input", "completion": "prompt"}
 ANSWERS = frozenset({"assistant", "function_call", "reasoning", "custom_tool_call"})  # what only an engine says
 MARKS = frozenset({"cache_control"})  # what clients move about and prompts do not show
@@ -129,12 +132,19 @@ def part_text(part: Fields) -> str | None:
 
 
 def part_data(part: str | Fields) -> bytes:
-    """A content part's normal form: a text as text, everything else as JSON with its values as they came."""
+    """A content part's normal form: a text as text, everything else as JSON with its values as they came.
+
+    An image's or a sound's bytes are named by their digest: they are no text of which another one could share a part,
+    and beside a million letters that stand for some hundred tokens all that is text would count for nothing.
+    """
     text = part if isinstance(part, str) else part_text(part)
     if text is not None:
         return text.encode()
     assert isinstance(part, dict)
-    return msgspec.json.encode(part_json(part))
+    data = msgspec.json.encode(part_json(part))
+    if len(data) > LONGEST_LINK and bytes(part.get("type", Raw())) in MEDIA_TYPES:
+        return b"media " + hashlib.sha256(data).hexdigest().encode()
+    return data
 
 
 def part_json(part: Fields) -> Json:
