@@ -29,7 +29,7 @@ class Faults:
     die: str = ""  # now, stream, prefill, save, restore: end the process there
     die_after: int = 1  # `stream`: after so many tokens; `prefill`: after so many batches
     die_signal: int = signal.SIGKILL
-    save: str = ""  # full: 500 and a cut file; short: 200 with n_written larger than the file; lost: no file at all
+    save: str = ""  # full: 500, a cut file; short: 200, n_written larger than the file; lost: no file; media: 501
     save_seconds: float = 0.0
     restore_seconds: float = 0.0
     worthless: bool = False  # restore answers 200, and the next request finds nothing in the cache

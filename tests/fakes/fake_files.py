@@ -59,6 +59,8 @@ def encode(settings: Settings, slot: Slot) -> bytes:
 def save(settings: Settings, faults: Faults, slot: Slot, name: str) -> Json:
     """Write in place; answer as the real server does, or raise Refused."""
     started = time.perf_counter()
+    if faults.save == "media":  # as older builds say of a slot with an image in it
+        raise Refused(501, "This feature is not supported by multimodal", "not_supported_error")
     data = encode(settings, slot)
     path = Path(settings.folder) / name
     cut = len(data) // 2

@@ -209,6 +209,43 @@ async def test_a_full_disk_stops_saving_until_it_is_over(
         assert one.keeper.statistics().paused == ""
 
 
+async def test_what_the_engine_does_not_save_concerns_that_content_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """501 for a slot with an image, on older builds: not asked again for it nor for what goes on from it."""
+    async with started(tmp_path) as one:
+        picture = await one.ask(LONG)
+        await fake(one).faults(save="media")
+        assert await one.save_idle() == 0
+        await fake(one).faults(save="")
+        await fake(one).forget()
+        assert await one.save_idle() == 0
+        await one.ask(LONG, picture.answer, text(300, " and then?"))
+        assert await one.save_idle() == 0
+        assert [request.target for request in await fake(one).requests() if "save" in request.target] == []
+        found = one.keeper.statistics()
+        assert (found.paused, found.refused) == ("", {"content": 1})
+        assert "not supported by multimodal" in found.slots[0].unsavable
+        await one.ask(text(500, "words only"))
+        assert await one.save_idle() == 1
+        assert one.keeper.statistics().slots[0].unsavable == ""
+    assert len([line for line in caplog.messages if "does not save this content" in line]) == 1
+    assert not any("is paused" in line for line in caplog.messages)
+
+
+async def test_an_engine_that_came_back_is_asked_again(tmp_path: Path) -> None:
+    """It may be another build, which saves images too."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        await fake(one).faults(save="media")
+        await one.save_idle()
+        await fake(one).restart()
+        one.keeper.gone("restarted")
+        await one.attach()
+        await one.ask(LONG)
+        assert await one.save_idle() == 1
+
+
 async def test_a_pause_is_retried_later_and_later(tmp_path: Path) -> None:
     """While paused, nothing is asked of the engine before its time."""
     async with started(tmp_path, options={"first_retry": NEVER}) as one:

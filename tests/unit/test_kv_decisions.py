@@ -16,7 +16,7 @@ from bioproxy.kv.identities import Traits
 from bioproxy.kv.notes import Findings
 from bioproxy.kv.policy import Question, Speeds
 from bioproxy.kv.resident import Resident
-from bioproxy.kv.snapshot import Snapshot, new_id
+from bioproxy.kv.snapshot import DAMAGED, Snapshot, new_id
 from bioproxy.kv.store import Store
 from bioproxy.kv.want import Want
 from bioproxy.prompt import Cut, Piece
@@ -135,6 +135,14 @@ def test_a_hopeless_model_gets_no_restore_and_no_save() -> None:
     made.store.wall = lambda: time.time() + 90000
     assert restored(made, want("a", "b"), resident()) != ""
     assert made.reasons() == ()
+
+
+@pytest.mark.parametrize(("reason", "again"), [("the engine used 3 of 900", False), (f"x.kv {DAMAGED}", True)])
+def test_a_damaged_template_is_written_again(reason: str, *, again: bool) -> None:
+    """A flipped bit is no verdict on the model; a restore that brought nothing is one, for a day."""
+    made = decisions()
+    stored(made, "a", template=True, prefix="@code", quarantined=reason, created=time.time())
+    assert made.worth_keeping(want("a"), TOKENS, 60.0) is again
 
 
 def test_a_model_whose_conversations_bring_nothing_keeps_its_templates() -> None:

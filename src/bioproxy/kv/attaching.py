@@ -73,6 +73,7 @@ class Attaching:
         self.facts = facts
         self.fault = ""
         self.store.use("", facts.build)
+        self.store.denied.clear()  # another build may save what this one did not
         self.residents.resize(facts.slots)
         self.fingerprint, self.saver.watch = await asyncio.to_thread(
             fingerprint, facts, extra=self.config.fingerprint, known=self.identities

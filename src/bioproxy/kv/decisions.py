@@ -266,8 +266,8 @@ class Decisions:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
         knowledge = self.store.knowledge
         token_bytes = self.token_bytes() if displaced else knowledge.speeds.token_bytes
-        if self.useless(template=place.shared) or (displaced and not token_bytes):
-            return False  # worthless, or nobody can say how long it would take
+        if self.useless(template=place.shared) or (displaced and not token_bytes) or self.store.unsavable(place.cuts):
+            return False  # worthless, or nobody can say how long it would take, or the engine does not
         return policy.worth_saving(
             unsaved,
             place.tokens,
@@ -296,7 +296,8 @@ class Decisions:
             return False
         earlier = self.store.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
         lately = self.store.wall() - RETRY
-        if any(one.quarantined and one.build == scope.build and one.created > lately for one in earlier):
+        bad = [one for one in earlier if one.quarantined and not one.damaged]
+        if any(one.build == scope.build and one.created > lately for one in bad) or self.store.unsavable(want.cuts):
             return False
         return seconds > tokens * speeds.token_bytes / speeds.restore
 

@@ -39,7 +39,7 @@ import crc32c
 import msgspec
 
 from bioproxy.errors import BioproxyError
-from bioproxy.kv.snapshot import PREFIX, TEMPORARY, Snapshot, encode, new_id
+from bioproxy.kv.snapshot import DAMAGED, PREFIX, TEMPORARY, Snapshot, encode, new_id
 
 STEPS = ("verified", "private", "read", "synced", "described", "renamed", "settled")
 BLOCK, BLOCKS = 64 * 1024, 32
@@ -302,7 +302,7 @@ def proved(folder: Path, snapshot: Snapshot) -> tuple[Snapshot, Stamp]:
 
 def damaged(snapshot: Snapshot) -> Damaged:
     """The sentence for a file whose bytes are wrong."""
-    return Damaged(f"the content of {snapshot.name} is not what was written: the disk, or somebody, changed it")
+    return Damaged(f"the content of {snapshot.name} {DAMAGED}")
 
 
 def remove(folder: Path, snapshot: Snapshot) -> None:

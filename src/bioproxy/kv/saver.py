@@ -35,6 +35,7 @@ from bioproxy.kv.store import Store
 log = logging.getLogger(__name__)
 
 UNKNOWN = 60.0  # seconds for a save of which nobody can say how large it will be
+OF_CONTENT = (400, 413, 422, 501)  # how an engine refuses what is in the slot (older builds: images), and no other
 OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 
 
@@ -60,7 +61,7 @@ class Saver:
         """
         self.uncertain = ""
         snapshot = self.describe(resident, template=template)
-        if not await self.may_save(snapshot):
+        if self.store.unsavable(snapshot.cuts) or not await self.may_save(snapshot):
             return False
         temporary = temporary_name(snapshot.id)
         shelf, folder = self.store.shelf, self.store.folder  # this engine may have another one when it ends
@@ -73,7 +74,7 @@ class Saver:
             snapshot = self.accept(saved, snapshot, resident)
         except BaseException as error:
             shelf.pending.discard(temporary)
-            self.give_up(error)
+            self.give_up(error, snapshot)
             await asyncio.shield(asyncio.to_thread(discard, folder.path / temporary))
             if not isinstance(error, Exception):
                 raise
@@ -175,7 +176,7 @@ class Saver:
         seconds = saved.tokens * knowledge.speeds.prefill
         return msgspec.structs.replace(snapshot, size=saved.bytes, tokens=saved.tokens, seconds=seconds)
 
-    def give_up(self, error: BaseException) -> None:
+    def give_up(self, error: BaseException, snapshot: Snapshot) -> None:
         """A save did not come to its end: say so in the right place."""
         if isinstance(error, Mistaken):
             log.info("not saved: %s", error.message)
@@ -184,6 +185,10 @@ class Saver:
         elif isinstance(error, SlotActionTimeout):
             self.uncertain = error.message
             self.pause.enter("timeout", error.message)
+        elif isinstance(error, EngineRefused) and error.status in OF_CONTENT:
+            self.store.deny(snapshot.cuts, error.message)
+            reason = f"the engine does not save this content ({error.message}); others are saved"
+            self.refuse(Refusal("content", reason, pauses=False))
         elif isinstance(error, EngineRefused):
             self.pause.enter("engine", f"the engine could not write its slot file ({error.message}); is the disk full?")
         elif isinstance(error, files.Unverified):

@@ -19,6 +19,7 @@ from bioproxy.kv.chain import tokens_at
 from bioproxy.prompt import Cut
 
 VERSION = 1
+DAMAGED = "is not what was written: the disk, or somebody, changed it"  # stands in the reason of a damaged one
 PREFIX = "bp-"
 TEMPORARY = "bp-tmp-"
 SUFFIX = ".kv"
@@ -73,6 +74,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def reference(self) -> bool:
         """Whether it is a build's reference (builds.py) and nobody's prompt."""
         return self.template and not self.prefix
+
+    @property
+    def damaged(self) -> bool:
+        """Whether its bytes are wrong, which says nothing about what was in it."""
+        return DAMAGED in self.quarantined
 
     @property
     def end(self) -> bytes:

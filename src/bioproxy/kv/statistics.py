@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 class ResidentStatistics(msgspec.Struct, frozen=True):
-    """One slot. `state`: `empty`, `unknown`, `template`, `conversation` or `changing`; `saved`: it is on disk."""
+    """One slot. `state`: `empty`, `unknown`, `template`, `conversation` or `changing`; `saved`: it is on disk.
+
+    `unsavable`: what the engine says for not saving it.
+    """
 
     state: str
     tokens: int = 0
     prefix: str = ""
     group: str = ""
     saved: bool = False
+    unsavable: str = ""
 
 
 class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +111,7 @@ def statistics(keeper: Keeper) -> KvStatistics:
         budget=store.budget,
         free=store.shelf.free,
         written_today=store.today(),
-        slots=tuple(of_slot(slot) for slot in keeper.residents.slots),
+        slots=tuple(of_slot(slot, store.unsavable(slot.cuts)) for slot in keeper.residents.slots),
         speeds=keeper.speeds,
         restores=dict(keeper.actions.restores),
         dropped=store.dropped,
@@ -116,7 +120,7 @@ def statistics(keeper: Keeper) -> KvStatistics:
     )
 
 
-def of_slot(slot: Resident) -> ResidentStatistics:
+def of_slot(slot: Resident, unsavable: str = "") -> ResidentStatistics:
     """One slot."""
     if slot.busy:
         state = "changing"
@@ -126,7 +130,7 @@ def of_slot(slot: Resident) -> ResidentStatistics:
         state = "unknown"
     else:
         state = "template" if slot.shared else "conversation"
-    return ResidentStatistics(state, slot.tokens, slot.prefix, slot.group, bool(slot.saved))
+    return ResidentStatistics(state, slot.tokens, slot.prefix, slot.group, bool(slot.saved), unsavable)
 
 
 def of_snapshots(keeper: Keeper) -> tuple[SnapshotStatistics, ...]:

@@ -7,7 +7,7 @@ engine may be stopped and started, as the same model or another, and may even co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,9 @@ from bioproxy.kv.knowledge import Knowledge
 from bioproxy.kv.policy import Refusal
 from bioproxy.kv.shelves import Shelves
 from bioproxy.kv.snapshot import Snapshot
+from bioproxy.prompt import Cut
+
+MOST_DENIED = 256  # contents of which it is remembered that the engine does not save them
 
 
 class Store:
@@ -48,6 +51,7 @@ class Store:
         self.nameless = Knowledge()  # of an engine that must have no snapshots
         self.knowledge = self.nameless
         self.current: dict[str, str] = {}  # prefix to the version that is in use
+        self.denied: dict[bytes, str] = {}  # the end of what the engine does not save, and what it says about it
 
     # the folder
 
@@ -88,6 +92,17 @@ class Store:
         self.current[prefix] = version
         if (known := self.shelf.current.get(self.scope.fingerprint)) is not None:
             known[prefix] = version
+
+    def deny(self, cuts: Sequence[Cut], reason: str) -> None:
+        """The engine does not save what these cuts describe, nor what goes on from it."""
+        if cuts:
+            while len(self.denied) >= MOST_DENIED:
+                self.denied.pop(next(iter(self.denied)))
+            self.denied[cuts[-1].digest] = reason
+
+    def unsavable(self, cuts: Sequence[Cut]) -> str:
+        """Why the engine does not save such a content, as it said when it was asked to; empty if it never did."""
+        return next((self.denied[cut.digest] for cut in cuts if cut.digest in self.denied), "") if self.denied else ""
 
     # looking
 
