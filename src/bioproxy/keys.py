@@ -83,20 +83,18 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def presented(header: Callable[[bytes], bytes | None]) -> str | None:
-    """The key that a request shows: Bearer, the password of Basic, else `x-api-key`; None when there is none.
+    """The key that a request shows: Bearer, the password of Basic, `x-api-key`, `api-key`; None when there is none.
 
-    `header` gives the first value of a header by its lower-case name.
+    An empty one is none: SDKs that were given no key send `Authorization: Bearer` all the same, and the key that was
+    meant stands in another header. `header` gives the first value of a header by its lower-case name.
     """
-    authorization = header(b"authorization")
-    if authorization is not None:
-        scheme, _, value = authorization.partition(b" ")
-        scheme = scheme.lower()
-        if scheme == b"bearer":
-            return text(value.strip())
-        if scheme == b"basic":
-            return basic_password(value.strip())
-    other = header(b"x-api-key")
-    return None if other is None else text(other.strip())
+    scheme, _, value = (header(b"authorization") or b"").strip().partition(b" ")
+    shown = None
+    if scheme.lower() == b"bearer":
+        shown = text(value.strip())
+    elif scheme.lower() == b"basic":
+        shown = basic_password(value.strip())
+    return shown or next((text(given) for name in KEY_HEADERS if (given := (header(name) or b"").strip())), None)
 
 
 def sent_by_itself(header: Callable[[bytes], bytes | None]) -> bool:

@@ -122,7 +122,7 @@ async def test_paths_that_climb_are_refused(path: str, rig: Rig) -> None:
     assert answer.status == 400, answer.text
 
 
-@pytest.mark.parametrize("path", ["/upstream/a/slots%2f0?action=erase", "/upstream/org%2fdeep%2fname/x%2Fy"])
+@pytest.mark.parametrize("path", ["/upstream/a/slots%2f0?action=erase", "/upstream/a%2Fslots/0?action=erase"])
 async def test_a_slash_behind_an_escape_is_refused(path: str, rig: Rig) -> None:
     """The same: a slot action could hide there."""
     answer = await call(rig.port, "POST", path)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from support.http import call
+from support.http import build, call
 from support.swap_api import CHAT, profile, program
+from support.swap_client import Stream
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig, swap_rig
 
@@ -181,9 +182,31 @@ async def test_a_profile_is_told(rig: Rig) -> None:
         assert await listener.until("profileChanged", lambda _: True) == {"active": None}
 
 
-async def test_head(rig: Rig) -> None:
+async def test_the_routers_clients_see_a_model_come_and_go(rig: Rig) -> None:
+    """`/models/sse` has plain JSON, as llama.cpp writes it, on both ports."""
+    await rig.post("/api/models/unload/a")
+    for port in (rig.port, rig.ports.admin):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(build("GET", "/models/sse"))
+        stream = Stream(reader)
+        assert await stream.head() == 200
+        await reader.readuntil(b"retry: ")  # it is listened to
+        await rig.chat("a")
+        await rig.post("/models/unload", {"model": "a"})
+        told = [await stream.event() for _ in range(3)]
+        writer.close()
+        assert [(one["model"], one["event"]) for one in told] == [
+            ("a", "model_status"),
+            ("a", "status_change"),
+            ("a", "status_change"),
+        ]
+        assert [one["data"]["status"] for one in told] == ["loading", "loaded", "unloaded"]
+
+
+@pytest.mark.parametrize("path", ["/api/events", "/models/sse"])
+async def test_head(path: str, rig: Rig) -> None:
     """Its head, and no stream."""
-    answer = await call(rig.port, "HEAD", "/api/events")
+    answer = await call(rig.port, "HEAD", path)
     assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/event-stream", b"")
 
 

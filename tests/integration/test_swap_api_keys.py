@@ -57,6 +57,8 @@ async def chat(rig: Rig, headers: Json, model: str = "a", path: str = CHAT) -> A
         basic("sesame"),
         basic("sesame", user=""),
         {"x-api-key": "sesame"},
+        {"api-key": "sesame"},
+        {"Authorization": "Bearer ", "x-api-key": "sesame"},
         {"Authorization": "Digest nonsense", "x-api-key": "sesame"},
     ],
 )
@@ -66,6 +68,7 @@ async def test_a_key_may_be_shown_in_several_ways(headers: Json, rig: Rig) -> No
     got = await rig.last("a")
     assert header(got, "authorization") is None
     assert header(got, "x-api-key") is None
+    assert header(got, "api-key") is None
     assert "sesame" not in str(got)
 
 
@@ -90,7 +93,7 @@ async def test_without_one_it_is_a_401(headers: Json, path: str, rig: Rig) -> No
         "/v1/models", "/models", "/running", "/unload", "/logs", "/logs/stream", "/metrics", "/upstream/a/x",
         "/comfyui/", "/api/profiles", "/api/events", "/api/metrics/activity", "/api/metrics/stats", "/api/performance",
         "/api/version", "/api/hardware", "/api/captures/1", "/api/models", "/ui/", "/props?model=a",
-        "/v1/audio/voices?model=a", "/nothing",
+        "/v1/audio/voices?model=a", "/nothing", "/models/sse", "/v1/models/a",
     ],
 )  # fmt: skip
 async def test_everything_wants_one(path: str, rig: Rig) -> None:
@@ -140,10 +143,17 @@ async def test_no_captures_are_kept_then(rig: Rig) -> None:
     assert answer.status == 404
 
 
-@pytest.mark.parametrize("path", ["/running", "/v1/models", "/metrics", "/api/version", "/api/performance"])
+@pytest.mark.parametrize("path", ["/running", "/v1/models", "/v1/models/a", "/metrics", "/api/version"])
 async def test_the_rest_is(path: str, rig: Rig) -> None:
     """Which models run is for everybody who may use them."""
     assert (await call(rig.port, "GET", path, headers=BEARER)).status == 200
+
+
+async def test_the_states_of_models_are_for_every_key(rig: Rig) -> None:
+    """As their list is, which shows the same."""
+    for key in ("sesame", "small-only"):
+        answer = await call(rig.port, "HEAD", "/models/sse", headers={"api-key": key})
+        assert answer.status == 200
 
 
 async def test_one_of_several_keys_sees_no_request_of_another(rig: Rig) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from support.http import call
 from support.swap_api import program
+from support.swap_client import message
 from support.swap_models import apart, fake
 from support.swap_rig import Rig
 
@@ -149,3 +152,30 @@ async def test_what_is_loaded(rig: Rig) -> None:
 async def test_both_lists_have_the_same_names(rig: Rig) -> None:
     """Only `status` differs."""
     assert set(await listed(rig)) == set(await listed(rig, "/models"))
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "full", "short", "full:high", "hidden", "hidden too", "far/one", "one", "pick", "secret"]
+)
+async def test_one_model_by_any_of_its_names(name: str, rig: Rig) -> None:
+    """As the list shows it, and what is unlisted too: who knows the name may ask."""
+    record = (await rig.get(f"/v1/models/{quote(name)}")).json()
+    assert (record["id"], record["object"], record["owned_by"]) == (name, "model", "llama-swap")
+    known = (await listed(rig)).get(name, record)
+    assert {**record, "created": 0} == {**known, "created": 0}
+
+
+async def test_one_models_slash_may_be_an_escape(rig: Rig) -> None:
+    """OpenAI's SDK writes it so; nothing is started for it."""
+    escaped, plain = await rig.get("/v1/models/far%2Fone"), await rig.get("/v1/models/far/one")
+    assert escaped.json()["id"] == plain.json()["id"] == "far/one"
+    assert (await call(rig.port, "HEAD", "/v1/models/plain")).status == 200
+    await rig.post("/api/models/unload/plain")
+    assert (await rig.get("/v1/models/plain")).json()["status"] == {"value": "unloaded"}
+
+
+async def test_no_model_by_that_name(rig: Rig) -> None:
+    """In OpenAI's form."""
+    answer = await rig.get("/v1/models/nobody")
+    assert answer.status == 404
+    assert message(answer) == "the model 'nobody' does not exist; GET /v1/models lists those that do"

@@ -8,6 +8,7 @@ import pytest
 
 from support.http import call
 from support.swap_api import CHAT, HELLO, program
+from support.swap_client import message
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig
 
@@ -25,21 +26,47 @@ async def test_health_is_two_letters(path: str, rig: Rig) -> None:
     assert answer.headers["content-type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1/models/a", "/api/tags", "/v1/chat/completions/"])
+@pytest.mark.parametrize("path", ["/nothing", "/api/tags", "/completions/x"])
 async def test_an_unknown_path_is_a_404_in_plain_words(path: str, rig: Rig) -> None:
     """The words of Go's mux; no engine is asked."""
     answer = await rig.get(path)
     assert (answer.status, answer.text) == (404, "404 page not found\n")
 
 
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/messages/nothing", "/v1/chat/completions/", "/api/v1/responses"])
+async def test_an_apis_client_is_told_in_its_dialect(path: str, rig: Rig) -> None:
+    """An SDK shows the sentence, and nothing but the number of what is no JSON."""
+    answer = await call(rig.port, "POST", path, data={"model": "a"}, headers={"Accept": "application/json"})
+    assert answer.status == 404
+    assert message(answer).startswith(f"nothing is served at {path}; ")
+    assert (answer.json().get("type") == "error") is path.startswith("/v1/messages")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
+        ("GET", "/v1/messages", "POST"),
+        ("DELETE", "/v1/models/a", "GET, HEAD"),
         ("GET", CHAT, "POST"),
         ("PUT", "/v1/embeddings", "POST"),
         ("GET", "/infill", "POST"),
         ("DELETE", "/sdapi/v1/loras", "GET, HEAD"),
         ("POST", "/props", "GET, HEAD"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/models", "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_one(method: str, path: str, allow: str, rig: Rig) -> None:
+    """In the caller's dialect, with a sentence."""
+    answer = await call(rig.port, method, path)
+    assert (answer.status, answer.headers.get("allow")) == (405, allow)
+    assert message(answer) == f"{path} is served by {allow}, not by {method}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
         ("GET", "/api/models/unload", "POST"),
         ("GET", "/api/models/unload/a", "POST"),
         ("POST", "/running", "GET, HEAD"),
@@ -47,9 +74,6 @@ async def test_an_unknown_path_is_a_404_in_plain_words(path: str, rig: Rig) -> N
         ("POST", "/api/profiles/active", "PUT"),
         ("DELETE", "/models/load", "POST"),
         ("POST", "/logs/stream/a", "GET, HEAD"),
-        ("POST", "/v1/models", "GET, HEAD"),
-        ("DELETE", "/models", "GET, HEAD"),
-        ("POST", "/health", "GET, HEAD"),
     ],
 )
 async def test_a_wrong_method_is_a_405_that_names_the_right_one(method: str, path: str, allow: str, rig: Rig) -> None:

@@ -86,6 +86,52 @@ async def test_ignored_paths_start_nothing(rest: str, rig: Rig) -> None:
     assert (await rig.get(f"/upstream/a/{rest}?x=1")).json()["target"] == f"/{rest}?x=1"
 
 
+@pytest.mark.parametrize("rest", ["metrics", "slots", "props", "lora-adapters", "health", "v1/health"])
+async def test_a_look_starts_nothing(rest: str, rig: Rig) -> None:
+    """A monitor's scrape must not swap out what somebody uses: the answer is that of `?model=`."""
+    await rig.post("/api/models/unload/a")
+    for method in ("GET", "HEAD"):
+        assert (await call(rig.port, method, f"/upstream/a/{rest}")).status == 409
+    answer = await rig.get(f"/upstream/a/{rest}")
+    assert message(answer) == f"model a is not loaded; /{rest} does not start it, a request that computes does"
+    assert "a" not in await rig.running()
+
+
+async def test_a_slot_action_starts_nothing(rig: Rig) -> None:
+    """There is nothing to save in a model that is not there."""
+    await rig.post("/api/models/unload/a")
+    assert (await rig.post("/upstream/a/slots/0?action=save", {"filename": "x"})).status == 409
+    assert "a" not in await rig.running()
+
+
+async def test_a_look_at_what_is_loaded_is_the_engines(rig: Rig) -> None:
+    """Its own words, whatever they are."""
+    await rig.chat("a")
+    assert (await rig.get("/upstream/a/health")).status == 200
+    assert (await rig.get("/upstream/a/props")).status == 404  # it has none
+
+
+async def test_a_files_name_may_have_an_escaped_slash(rig: Rig) -> None:
+    """As pages of other engines write it; the bytes stay, loaded or not, by both ways."""
+    await rig.post("/api/models/unload/a")
+    for _ in range(2):
+        answer = await rig.post("/upstream/a/userdata/workflows%2Fa.json", {})
+        assert answer.json()["target"] == "/userdata/workflows%2Fa.json"
+    await rig.get("/comfyui/")
+    assert (await rig.get("/comfyui/userdata/workflows%2Fa.json")).json()["target"] == "/userdata/workflows%2Fa.json"
+
+
+async def test_what_may_be_a_llama_server_hides_no_guarded_route(rig: Rig) -> None:
+    """Before it is known what an engine is; one that is another may have such a path."""
+    await rig.post("/api/models/unload/a")
+    answer = await rig.post("/upstream/a/v1%2Fchat/completions", {})
+    assert (answer.status, "a" in await rig.running()) == (400, False)
+    assert "hides a '/' behind an escape" in message(answer)
+    await rig.chat("a")
+    await rig.post("/upstream/a/v1%2Fchat/completions", {})
+    assert (await rig.last("a"))["target"] == "/v1%2Fchat/completions"
+
+
 async def test_the_engine_gets_the_clients_headers(rig: Rig) -> None:
     """All but those between two hops."""
     headers = {"X-Own": "1", "Cookie": "a=b", "Accept-Language": "de", "TE": "trailers", "Sec-Fetch-Site": "none"}

@@ -38,6 +38,8 @@ async def test_another_engine_gets_its_health_check_and_requests(tmp_path: Path)
     async with swap_rig(tmp_path, models, kv=AT_STOPS) as rig:
         a = Talk(rig, "a")
         await a.cold()
+        assert (await rig.post("/upstream/a/slots%2F0?action=erase", {})).status == 400
+        assert (await rig.get("/upstream/a/user%2Fdata")).status == 404  # its own word for it
         await rig.chat("other")
         await a.warm()
         await rig.chat("other")

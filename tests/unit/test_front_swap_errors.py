@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bioproxy.errors import BioproxyError, EngineRefused, ModelBusy, NotFound, QueueFull, RequestError, Unauthorized
-from bioproxy.front.swap_errors import answer, event, method_not_allowed, page_not_found
+from bioproxy.front.swap_errors import Unserved, answer, event
 
 CHAT = "/v1/chat/completions"
 
@@ -108,9 +108,28 @@ def test_a_responses_stream_fails_in_its_own_way(path: str) -> None:
     assert b"\n\nevent: response.failed\n" in sent
 
 
-def test_what_nobody_serves() -> None:
-    """Plain text, as Go's server has it."""
-    assert page_not_found()[1] == b"404 page not found\n"
-    headers, body = method_not_allowed("POST")
-    assert (b"Allow", b"POST") in headers
-    assert body == b"Method Not Allowed\n"
+@pytest.mark.parametrize(
+    ("path", "accept", "allow", "managing", "words"),
+    [
+        ("/nothing", b"*/*", "", False, b"404 page not found\n"),
+        ("/nothing", None, "", False, b"404 page not found\n"),
+        ("/nothing", b"text/html,*/*", "", False, b"404 page not found\n"),
+        ("/nothing", b"application/json", "", False, b""),
+        ("/v1/nothing", b"*/*", "", False, b""),
+        ("/v1/messages/nothing", None, "", False, b""),
+        ("/infill", b"*/*", "POST", False, b""),
+        ("/running", b"*/*", "GET, HEAD", True, b"Method Not Allowed\n"),
+        ("/models/load", b"application/json", "POST", True, b""),
+    ],
+)
+def test_what_nobody_serves(path: str, accept: bytes | None, allow: str, managing: bool, words: bytes) -> None:
+    """Go's plain words for llama-swap's own clients, the caller's dialect for an API's."""
+    error = Unserved("said", allow=allow, managing=managing)
+    headers, body = answer(error, path=path, accept=accept, request_id="r1")
+    assert ((b"Allow", allow.encode()) in headers) is bool(allow)
+    if words:
+        assert body == words
+        return
+    told = json.loads(body)
+    assert told["error"]["message"] == "said"
+    assert ("type" in told) is path.startswith("/v1/messages")

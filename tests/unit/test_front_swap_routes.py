@@ -17,8 +17,10 @@ from bioproxy.front.swap_routes import (
     find_path,
     look_target,
     not_loaded,
+    only_looks,
     options_headers,
     recorded,
+    unserved,
 )
 from bioproxy.wire.message import Request
 from bioproxy.wire.router import NotAllowed
@@ -108,6 +110,41 @@ def test_what_is_asked_right_before_computing_starts_the_model(path: str) -> Non
     """As in llama-swap."""
     found = route("GET", f"{path}?model=x")
     assert (found.starts, found.route.gate, found.metered) == (True, "free", False)
+
+
+@pytest.mark.parametrize("path", [*PROBES, "/health", "/v1/health"])
+def test_a_look_past_all_routing_is_a_look(path: str) -> None:
+    """With the model in the path as with the model in the query; a slot action has nothing to act on either."""
+    assert only_looks("GET", path)
+    assert only_looks("HEAD", path)
+    assert only_looks("POST", "/slots/0")
+    assert not only_looks("POST", path)
+    assert not only_looks("GET", "/v1/models")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sentence"),
+    [
+        ("POST", "/v1/chat/completions/", "did you mean /v1/chat/completions?"),
+        ("POST", "/v1/v1/chat/completions", "did you mean /v1/chat/completions?"),
+        ("POST", "/api/v1/messages", "did you mean /v1/messages?"),
+        ("POST", "/responses", "did you mean /v1/responses?"),
+        ("GET", "/v1/props", "did you mean /props?"),
+        ("POST", "/v1/nothing", "docs/api.md lists the routes"),
+    ],
+)
+def test_a_wrong_path_is_told_the_right_one(method: str, path: str, sentence: str) -> None:
+    """A base URL with a part too many is the commonest."""
+    error = unserved(method, path, None)
+    assert error.status == 404
+    assert error.message.startswith(f"nothing is served at {path}; {sentence}")
+
+
+def test_a_wrong_method_is_told_the_right_one() -> None:
+    """In the sentence, too."""
+    error = unserved("GET", "/v1/messages", NotAllowed("POST"))
+    assert (error.status, error.allow) == (405, "POST")
+    assert error.message == "/v1/messages is served by POST, not by GET"
 
 
 def test_metrics_without_a_model_are_ours() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bioproxy.config.swap.schema import IGNORED_PATHS
-from bioproxy.errors import NotFound
+from bioproxy.errors import NotFound, RequestError
 from bioproxy.front.upstream_path import Ignored, Redirect, Split, behind, split_comfyui, split_upstream
 from bioproxy.models.names import Names, Registry
 from bioproxy.models.selectors import Selector
@@ -67,6 +67,12 @@ def test_escapes_and_query_go_out_as_they_came() -> None:
 def test_a_names_slash_may_be_an_escape() -> None:
     """Where the server lets such a target through."""
     assert behind(b"/upstream/org%2Fm/x?y", "/upstream/org/m") == b"/x?y"
+
+
+def test_the_slash_behind_a_name_is_no_escape() -> None:
+    """Nobody could say where the engine's own path begins."""
+    with pytest.raises(RequestError, match="hides a '/' behind an escape"):
+        split("/upstream/m/x", target=b"/upstream/m%2Fx")
 
 
 @pytest.mark.parametrize("path", ["/upstream/nobody/x", "/upstream/s/x", "/upstream/", "/upstream/M/x"])

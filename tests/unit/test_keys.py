@@ -33,13 +33,22 @@ def basic(credentials: str) -> str:
         ({"authorization": basic("anyone:sk-1")}, "sk-1"),
         ({"authorization": basic("anyone:with:colons")}, "with:colons"),
         ({"authorization": "Negotiate abc", "x_api_key": "sk-1"}, "sk-1"),
+        ({"api_key": "sk-1"}, "sk-1"),
+        ({"authorization": "Bearer sk-1", "x_api_key": "sk-2", "api_key": "sk-3"}, "sk-1"),
+        ({"x_api_key": "sk-2", "api_key": "sk-3"}, "sk-2"),
+        ({"authorization": "Bearer", "x_api_key": "sk-1"}, "sk-1"),
+        ({"authorization": "Bearer  ", "x_api_key": " ", "api_key": "sk-1"}, "sk-1"),
+        ({"authorization": "", "x_api_key": "sk-1"}, "sk-1"),
+        ({"authorization": basic("anyone:"), "x_api_key": "sk-1"}, "sk-1"),
+        ({"authorization": "Basic !!!", "x_api_key": "sk-1"}, "sk-1"),
+        ({"authorization": "Bearer ", "x_api_key": ""}, None),
         ({"authorization": "Basic !!!"}, None),
         ({"authorization": basic("no colon")}, None),
         ({}, None),
     ],
 )
-def test_a_key_comes_as_bearer_password_or_x_api_key(headers: dict[str, str], key: str | None) -> None:
-    """Every way in which OpenAI, Anthropic and curl clients send a key is understood."""
+def test_a_key_comes_as_bearer_password_or_in_a_header_of_its_own(headers: dict[str, str], key: str | None) -> None:
+    """Every way in which OpenAI, Anthropic, Azure and curl clients send it; one that is empty hides no other."""
     assert shown(**headers) == key
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.errors import RequestError
-from bioproxy.wire.target import query_of, read_target, shown, valid_host
+from bioproxy.wire.target import check_slashes, hides_slash, query_of, read_target, shown, valid_host
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ from bioproxy.wire.target import query_of, read_target, shown, valid_host
         (b"/a%252fb", "/a%2fb"),
         (b"/%c3%a4", "/ä"),
         (b"/%ff", "/�"),
+        (b"/a%2fb%2Fc", "/a/b/c"),
         (b"/a.b/..c/c../.d", "/a.b/..c/c../.d"),
         (b"/trailing/", "/trailing/"),
         (b"/" + b"a" * 1000, "/" + "a" * 1000),
@@ -44,8 +45,9 @@ def test_path_is_decoded_once(target: bytes, path: str) -> None:
         b"/a/.",
         b"/a/%2e%2e/b",
         b"/a/.%2E/b",
-        b"/a%2fb",
-        b"/a%2Fb",
+        b"/a%2f/b",
+        b"/%2F",
+        b"/a%2F..%2fb",
         b"/a%00b",
         b"/a%0ab",
         b"/a%7f",
@@ -130,6 +132,20 @@ def test_any_bytes_give_a_path_or_a_sentence(tail: bytes) -> None:
 def test_query_is_decoded_in_order(target: bytes, pairs: list[tuple[str, str]]) -> None:
     """Names and values come decoded, in their order, repeated ones too."""
     assert query_of(target) == pairs
+
+
+@pytest.mark.parametrize("target", [b"/upstream/org%2Fm/x%2fy", b"/v1/models/org%2fm", b"/comfyui/a%2Fb", b"/a?x=%2F"])
+def test_a_name_may_have_an_escaped_slash(target: bytes) -> None:
+    """Of a model or of a file; a query any."""
+    check_slashes(target)
+
+
+@pytest.mark.parametrize("target", [b"/a%2fb", b"/slots%2F0?action=save", b"/v1%2Fmodels/a", b"/%75pstream/a%2fb"])
+def test_elsewhere_an_escaped_slash_is_refused(target: bytes) -> None:
+    """What one reader takes for a name, another takes for two."""
+    assert hides_slash(target)
+    with pytest.raises(RequestError, match="hides a '/' behind an escape"):
+        check_slashes(target)
 
 
 @pytest.mark.parametrize("host", [b"", b"a", b"a:1", b"127.0.0.1:80", b"[::1]", b"[::1]:80", b"a_b.c-d"])

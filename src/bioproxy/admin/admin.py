@@ -24,6 +24,7 @@ from bioproxy.front.cors import Refusals
 from bioproxy.metrics import Metrics
 from bioproxy.wire.message import Headers, Request, Responder
 from bioproxy.wire.router import NotAllowed, Parameters, Router
+from bioproxy.wire.target import check_slashes
 
 log = logging.getLogger(__name__)
 Json: TypeAlias = Any
@@ -126,6 +127,7 @@ class Admin:
 
     async def serve(self, request: Request, responder: Responder) -> None:
         """Find the route, ask the guard, answer. Who may not ask learns nothing about which routes exist."""
+        check_slashes(request.target)
         found = ROUTER.match(request.method, request.path)
         if found is None or isinstance(found, NotAllowed):
             other = self.mounted.find(request.method, request.path)

@@ -51,7 +51,7 @@ class Listener:
         if self.over:
             return
         if len(self.blocks) >= MOST_WAITING:
-            log.warning("a client of /events was %d events behind and was cut off", MOST_WAITING)
+            log.warning("a client of an event stream was %d events behind and was cut off", MOST_WAITING)
             self.blocks.clear()
             self.end()
             self.cut()

@@ -115,7 +115,7 @@ class SwapApi:
 def opened(question: Question, complaint: str) -> Mapping[str, Json]:
     """The body as a JSON object; RequestError with the complaint otherwise."""
     if len(question.request.body) > MOST_BODY:
-        raise RequestError(complaint, status=413)
+        raise RequestError(complaint)
     try:
         return msgspec.json.decode(question.request.body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""`GET /api/events`: llama-swap's stream of events, which its page and people's dashboards live from.
+"""`GET /api/events`: llama-swap's stream of events, which its page and people's dashboards live from; and the router's.
 
 Each message is JSON whose `data` is JSON *again*, as a string; clients decode twice. A client first gets what is (both
 logs, the models, the page's settings, the profile, the requests under way), and then what changes. Our own stream
@@ -10,6 +10,9 @@ Logs are another matter: a client that is behind takes no more of them for a whi
 marks how much it missed.
 
 A message is put together once for all clients, and not at all while there is none.
+
+`GET /models/sse` is the stream of llama.cpp's router (its server-models.cpp, `notify_sse`), for clients that show how a
+model loads: what changes from now on, one JSON object each, plain. They look at `/models` for what is.
 """
 
 from __future__ import annotations
@@ -26,11 +29,12 @@ import msgspec
 from bioproxy import aio
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import ALWAYS, Question
-from bioproxy.admin.stream import HEADERS, Listener
+from bioproxy.admin.stream import HEADERS, Hub, Listener
 from bioproxy.events import (
     ActivityAdded,
     Bus,
     ConfigReloaded,
+    Event,
     InflightChanged,
     ModelChanged,
     ProfileChanged,
@@ -230,3 +234,34 @@ class Pump:
         async for piece in self.lines:
             self.tell(piece)
             await self.mailbox.room()
+
+
+class RouterEvents(Hub):
+    """All clients of `/models/sse`."""
+
+    def hear(self, event: Event) -> None:
+        """Pass on what the router would tell of it."""
+        if (told := router_event(event)) is not None:
+            block = b"data: %b\n\n" % msgspec.json.encode(told)
+            for listener in tuple(self.listeners):
+                listener.push(block)
+
+
+def router_event(event: Event) -> Json | None:
+    """What llama.cpp's router says when this happens; None for what it does not know.
+
+    It has no word for a model that is stopping: until its process is gone it is loaded. A start that failed has another
+    exit code than 0.
+    """
+    if isinstance(event, ConfigReloaded) and not event.error:
+        return {"model": "*", "event": "models_reload"}
+    if not isinstance(event, ModelChanged):
+        return None
+    if event.new == "starting":
+        return {"model": event.model, "event": "model_status", "data": {"status": "loading"}}
+    data: Json = {"status": "loaded"}
+    if event.new in {"stopped", "failed"} and event.old in {"starting", "ready", "stopping"}:
+        data = {"status": "unloaded", "exit_code": int(event.new == "failed")}
+    elif event.new != "ready":
+        return None
+    return {"model": event.model, "event": "status_change", "data": data}

@@ -374,9 +374,12 @@ class Fleet:
             prefixes=self.plan.as_models,
         )
 
-    def list_models(self, router: bool) -> bytes:
-        """The body of `/v1/models`, or of `/models`."""
-        return msgspec.json.encode(listing.models(self.swap, self.look(), now=int(time.time()), router=router))
+    def list_models(self, router: bool, name: str) -> bytes:
+        """The body of `/v1/models`, of `/models`, or of `/v1/models/{name}` (NotFound if that means nothing)."""
+        look, now = self.look(), int(time.time())
+        if name:
+            return msgspec.json.encode(listing.model(self.swap, look, name, now=now))
+        return msgspec.json.encode(listing.models(self.swap, look, now=now, router=router))
 
     def unready(self) -> str:
         """Models are started when they are asked for: it is always ready."""

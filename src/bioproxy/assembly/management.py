@@ -2,7 +2,8 @@
 
 On the admin port every route wants what that port always wants. On the proxy port, where llama-swap's users look for
 them, `guard` says who may (front/access.py): `manage` whoever may use the models, or the admin where there is one;
-`private` shows what others asked and got, and is refused to one of several keys.
+`private` shows what others asked and got, and is refused to one of several keys; `client` is for every key, as the list
+of models is.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from bioproxy.admin.captures import Captures
 from bioproxy.admin.hardware import Hardware
 from bioproxy.admin.logs import Logs
 from bioproxy.admin.performance import Monitor, performance
+from bioproxy.admin.stream import HEADERS
 from bioproxy.admin.swap_api import Models, SwapApi
-from bioproxy.admin.swap_events import SwapEvents
+from bioproxy.admin.swap_events import RouterEvents, SwapEvents
 from bioproxy.assembly.station import Service
 from bioproxy.config.settings import Settings
 from bioproxy.errors import Forbidden, NotFound
 from bioproxy.events import Bus
-from bioproxy.front import swap_errors
+from bioproxy.front import swap_routes
 from bioproxy.front.access import among_strangers
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inflight import Inflight
@@ -47,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    guard: Guard | Literal["public"]
+    guard: Guard | Literal["public", "client"]
     about: str
     serve: Callable[[Question], Awaitable[None]]
     changes: bool = False  # its GET changes something
@@ -90,6 +92,7 @@ class Management:
         shown = Shown(status, profile, self.inflight)
         rings = {"proxy": self.logbook.proxy, "upstream": self.logbook.upstream}
         self.events = SwapEvents(self.bus, views=shown, logs=rings)
+        self.router_events = RouterEvents(self.bus)
         self.entries = (
             Entry("GET", "/running", "manage", "The models that run.", api.running),
             Entry("GET", "/unload", "manage", "Stop every model.", api.unload_all, changes=True),
@@ -98,6 +101,7 @@ class Management:
             Entry("POST", "/api/models/load/{model...}", "manage", "Load one model.", api.api_load),
             Entry("POST", "/models/load", "manage", "Load one model (llama.cpp's router).", api.router_load),
             Entry("POST", "/models/unload", "manage", "Stop one model (llama.cpp's router).", api.router_unload),
+            Entry("GET", "/models/sse", "client", "States of models, live (llama.cpp's router).", self.model_events),
             Entry("GET", "/api/models", "manage", "All models, and what is known of each.", api.overview),
             Entry("GET", "/api/profiles", "manage", "The profiles, and which is active.", api.profiles),
             Entry("PUT", "/api/profiles/active", "manage", "Choose the active profile.", api.activate),
@@ -132,6 +136,7 @@ class Management:
     def end_streams(self) -> None:
         """The shutdown began: nobody shall wait for the ends of streams that have none."""
         self.events.close()
+        self.router_events.close()
         self.logs.close()
 
     async def close(self) -> None:
@@ -160,8 +165,8 @@ class Management:
                 return None
             return Route(request.path, "free", guard="manage")
         entry, _ = found
-        if entry.guard == "public":
-            return Route(entry.path, "free", public=True, guard="open")
+        if entry.guard == "public" or entry.guard == "client":  # noqa: PLR1714 - mypy knows only this form
+            return Route(entry.path, "free", public=entry.guard == "public", guard="open")
         return Route(entry.path, "free", guard=entry.guard, changes=entry.changes)
 
     async def serve(self, exchange: Exchange) -> None:
@@ -171,8 +176,7 @@ class Management:
             raise Forbidden("a key for certain models manages none; that wants admin_key")
         found = self.table.match(request.method, request.path)
         if isinstance(found, NotAllowed):
-            exchange.responder.send(405, *swap_errors.method_not_allowed(found.allow))
-            return
+            raise swap_routes.unserved(request.method, request.path, found, managing=True)
         assert found is not None
         entry, parameters = found
         await entry.serve(Question(request, exchange.responder, parameters, own=among_strangers(self.settings.config)))
@@ -191,6 +195,13 @@ class Management:
     async def machine(self, question: Question) -> None:
         """`GET /api/hardware`."""
         answer(question.responder, await self.hardware.snapshot())
+
+    async def model_events(self, question: Question) -> None:
+        """`GET /models/sse`."""
+        if question.request.method == "HEAD":
+            question.responder.send(200, [*HEADERS, *ALWAYS])
+        else:
+            await self.router_events.serve(question.responder, ALWAYS)
 
     async def log_history(self, question: Question) -> None:
         """`GET /logs`."""

@@ -65,7 +65,7 @@ class Access:
         if principal is None:
             if route.public:
                 return
-            how = "this server wants an API key: send it as `Authorization: Bearer <key>` or `x-api-key`"
+            how = "this server wants an API key: send it as `Authorization: Bearer <key>`, `x-api-key` or `api-key`"
             raise Unauthorized(f"{NO_KEY}; {how}" if exchange.envelope else how)
         exchange.record.client = principal.name
         user = request.header(b"x-openwebui-user-id") if principal.forwards_users else None

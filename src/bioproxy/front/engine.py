@@ -41,6 +41,12 @@ class Engine(msgspec.Struct):
     looked_after: bool = True  # its attachment looks for it; of many models each is started and met when it is needed
 
     @property
+    def other(self) -> bool:
+        """Whether it was met and is no llama-server; of one that was not met yet nothing is known."""
+        facts = self.attachment.facts
+        return facts is None or not facts.build
+
+    @property
     def slots(self) -> int:
         """The engine's slots, 1 until it told."""
         facts = self.attachment.facts

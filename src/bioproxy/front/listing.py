@@ -1,4 +1,4 @@
-"""What models there are: bodies of `/v1/models`, `/models`, `/running` and `/api/profiles`, and `modelStatus` events.
+"""What models there are: bodies of `/v1/models` (and one's own), `/models`, `/running`, `/api/profiles`, and events.
 
 Everything is made from two things: the settled config, and a *look* at the processes (`Look`: each model's state, and
 what else is known of it). Nothing here asks anybody, so a list cannot wait for an engine that hangs.
@@ -14,6 +14,7 @@ with the other name. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -22,11 +23,13 @@ import msgspec
 from bioproxy.config.masking import masked_command, masked_url_password
 from bioproxy.config.swap.models import Capabilities, Model
 from bioproxy.config.swap.schema import Selector, SwapConfig
+from bioproxy.errors import NotFound
 from bioproxy.models.state import State
 
 Json: TypeAlias = Any
 Record: TypeAlias = dict[str, Json]
 
+MOST_SHOWN = 200  # characters of a name in an error's sentence
 OWNER = "llama-swap"
 NAMESPACE = "llamaswap"
 # what a model's metadata may say only where the config's own `capabilities` do not
@@ -66,19 +69,28 @@ STOPPED = Now()
 
 def models(config: SwapConfig, look: Look, *, now: int, router: bool = False) -> Record:
     """The body of `/v1/models`, or of `/models` with `router`; `now` is the time in seconds since the epoch."""
-    listed: list[Record] = []
-    for name, model in config.models.items():
-        if not model.unlisted:
-            listed += records_of_model(name, model, config=config, look=look)
-    listed += records_of_peers(config)
-    listed += [
-        record_of_selector(name, selector, config=config, look=look)
-        for name, selector in config.selectors.items()
-        if not selector.unlisted
-    ]
-    listed += records_of_profile(config, look)
-    listed.sort(key=lambda record: str(record["id"]))
+    listed = sorted(records(config, look), key=lambda record: str(record["id"]))
     return {"object": "list", "data": [finished(record, look, now=now, router=router) for record in listed]}
+
+
+def model(config: SwapConfig, look: Look, name: str, *, now: int) -> Record:
+    """The body of `/v1/models/{id}`, for any name that means something, listed or not; NotFound for others."""
+    for record in records(config, look, every=True):
+        if record["id"] == name:
+            return finished(record, look, now=now, router=False)
+    raise NotFound(f"the model {name[:MOST_SHOWN]!r} does not exist; GET /v1/models lists those that do")
+
+
+def records(config: SwapConfig, look: Look, *, every: bool = False) -> Iterator[Record]:
+    """The records of all that is listed, or of `every` name that there is."""
+    for name, one in config.models.items():
+        if every or not one.unlisted:
+            yield from records_of_model(name, one, config=config, look=look, every=every)
+    yield from records_of_peers(config, every=every)
+    for name, selector in config.selectors.items():
+        if every or not selector.unlisted:
+            yield record_of_selector(name, selector, config=config, look=look)
+    yield from records_of_profile(config, look)
 
 
 def finished(record: Record, look: Look, *, now: int, router: bool) -> Record:
@@ -105,11 +117,13 @@ def router_status(now: Now) -> Record:
     return status
 
 
-def records_of_model(name: str, model: Model, *, config: SwapConfig, look: Look) -> Iterator[Record]:
+def records_of_model(
+    name: str, model: Model, *, config: SwapConfig, look: Look, every: bool = False
+) -> Iterator[Record]:
     """The model itself, its aliases where the config wants them listed, and its names with a template."""
     aliases = [alias for alias, owner in config.aliases.items() if owner == name and alias not in config.models]
     yield record_of(name, model, own=name, meta={"type": "model", "aliases": aliases})
-    if config.include_aliases_in_list:
+    if every or config.include_aliases_in_list:
         for alias in aliases:
             yield record_of(alias, model, own=name, meta={"type": "alias", "modelID": name})
     for prefix in look.prefixes.get(name, ()):
@@ -152,12 +166,14 @@ def describe(capabilities: Capabilities) -> Record:
     }
 
 
-def records_of_peers(config: SwapConfig) -> Iterator[Record]:
-    """The peers' models by their qualified names; of their state nothing is known."""
+def records_of_peers(config: SwapConfig, *, every: bool = False) -> Iterator[Record]:
+    """The peers' models by their qualified names, and by bare ones that are clear; of their state nothing is known."""
+    shared = Counter(model for settings in config.peers.values() for model in set(settings.models))
     for peer, settings in config.peers.items():
         for model in settings.models:
             meta = {NAMESPACE: {"type": "peer", "peerID": peer}}
-            yield {"id": f"{peer}/{model}", "status": False, "name": f"{peer}: {model}", "meta": meta}
+            for name in (f"{peer}/{model}", *((model,) if every and shared[model] == 1 else ())):
+                yield {"id": name, "status": False, "name": f"{peer}: {model}", "meta": meta}
 
 
 def record_of_selector(name: str, selector: Selector, *, config: SwapConfig, look: Look) -> Record:

@@ -21,7 +21,7 @@ import msgspec
 
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, NotFound, RequestError
-from bioproxy.front import as_model, filters, form, passthrough, swap_errors, swap_routes, upstream_path
+from bioproxy.front import as_model, filters, form, passthrough, swap_routes, upstream_path
 from bioproxy.front.access import Access
 from bioproxy.front.counted import Busy, Counted
 from bioproxy.front.engine import Engine
@@ -33,7 +33,7 @@ from bioproxy.front.inflight import Inflight
 from bioproxy.front.loading import Loading, Standing
 from bioproxy.front.past_routing import past_routing
 from bioproxy.front.recent import Recent
-from bioproxy.front.routes import Route
+from bioproxy.front.routes import MODEL, MODELS, Route, check_action
 from bioproxy.front.seat import OfModel, seated
 from bioproxy.front.swap_routes import ModelRoute
 from bioproxy.log import access_line
@@ -43,10 +43,12 @@ from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.wire.message import Headers, Request
 from bioproxy.wire.router import NotAllowed
+from bioproxy.wire.target import check_slashes
 from bioproxy.wire.upstream import Pool
 
 UNKNOWN = Route("other", "free")
 LIST = Route("/v1/models", "free")
+ONE = Route(MODEL, "free")
 HEALTH = Route("/health", "free", public=True)
 UPSTREAM = Route("/upstream", "free", guard="manage", changes=True)  # a GET of any path may start the model
 COMFYUI = Route("/comfyui", "free", changes=True)
@@ -103,7 +105,7 @@ class ManyModels:
         supervisor: Supervisor,
         inflight: Inflight,
         management: Management,
-        listing: Callable[[bool], bytes],
+        listing: Callable[[bool, str], bytes],
         captures: Callable[[], int] = lambda: 0,
         write_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -141,6 +143,7 @@ class ManyModels:
 
     def find(self, request: Request) -> Route:
         """The route of a request, before anybody was asked for a key."""
+        check_slashes(request.target)
         if request.method == "OPTIONS":
             return OPTIONS
         found = swap_routes.EXACT.get((request.method, request.path))
@@ -150,12 +153,13 @@ class ManyModels:
         known = ENDPOINTS.get((method, request.path)) or self.management.find(request)
         if known is not None:
             return known
+        if method == "GET" and request.path.startswith(MODELS) and request.path != MODELS:
+            return ONE
         if request.path.startswith(upstream_path.UPSTREAM):
             return UPSTREAM
         if request.path == upstream_path.COMFYUI or request.path.startswith(f"{upstream_path.COMFYUI}/"):
             return COMFYUI
-        if sum(name == "action" for name, _ in request.query) > 1:
-            raise RequestError("the query names `action` more than once; send it once")
+        check_action(request)
         other = swap_routes.find(request)
         return other.route if isinstance(other, ModelRoute) else UNKNOWN
 
@@ -195,8 +199,9 @@ class ManyModels:
         elif route is HEALTH:
             exchange.responder.send(200, TEXT, b"OK")
         elif route is LIST:
-            body = self.listing(request.path == "/models")
-            exchange.responder.send(200, [JSON_TYPE], body)
+            exchange.responder.send(200, [JSON_TYPE], self.listing(request.path == "/models", ""))
+        elif route is ONE:
+            exchange.responder.send(200, [JSON_TYPE], self.listing(False, request.path.removeprefix(MODELS)))
         elif route is UPSTREAM or route is COMFYUI:
             await past_routing(self, exchange, access, comfyui=route is COMFYUI)
         elif route.guard:
@@ -208,14 +213,11 @@ class ManyModels:
         """A request that names its model in body or query."""
         request = exchange.request
         route = swap_routes.find(request)
-        if route is None and ("GET", request.path) in ENDPOINTS:
-            route = NotAllowed("GET, HEAD")
-        if route is None:
-            exchange.responder.send(404, *swap_errors.page_not_found())
-            return
-        if isinstance(route, NotAllowed):
-            exchange.responder.send(405, *swap_errors.method_not_allowed(route.allow))
-            return
+        if not isinstance(route, ModelRoute):
+            known = ("GET", request.path) in ENDPOINTS or request.path.startswith(MODELS)
+            raise swap_routes.unserved(
+                request.method, request.path, route or (NotAllowed("GET, HEAD") if known else None)
+            )
         asked = form.read(request)
         name = asked.model or (swap_routes.look_target("", loaded=self.loaded()) if not route.starts else "")
         if not name:

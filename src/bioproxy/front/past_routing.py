@@ -1,7 +1,8 @@
 """`/upstream/<model>/…` and `/comfyui/…`: an engine asked by its path, past filters and templates.
 
 Never past the gate: a slot action in the middle of somebody's answer corrupts it, whichever way it came, so what might
-compute waits its turn here, too. What only looks (`/slots`, `/metrics`) keeps no model loaded.
+compute waits its turn here, too. What only looks (`/slots`, `/metrics`, `/props`, `/health`) starts no model and keeps
+none loaded: a monitor that asks every ten seconds would swap out what somebody uses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.form import Asked
 from bioproxy.front.seat import seated
+from bioproxy.front.upstream_path import Split
 from bioproxy.models.state import State
+from bioproxy.wire.target import hidden_slash, hides_slash
 
 if TYPE_CHECKING:
     from bioproxy.front.many import ManyModels, Served
@@ -34,8 +37,6 @@ async def past_routing(many: ManyModels, exchange: Exchange, access: Access, *, 
     if isinstance(split, upstream_path.Redirect):
         exchange.responder.send(split.status, split.headers)
         return
-    if b"%2f" in split.target.partition(b"?")[0].lower():
-        raise RequestError("the path behind the model's name hides a '/' behind an escape")
     target = split.asked
     access.allow_model(exchange, target.requested, target.name, target.model)
     exchange.target = split.target
@@ -47,14 +48,31 @@ async def past_routing(many: ManyModels, exchange: Exchange, access: Access, *, 
             await many.to_peer(exchange, target, Asked(), access)
         return
     ready = many.supervisor.schedule.state(target.model) is State.READY
-    refusal = split.refused()
-    if refusal is not None and not ready:
+    served = many.models[target.model]
+    if hides_slash(split.target) and not (ready and served.engine.other):
+        check_guarded(request.method, split)
+    if not ready and (refusal := split.refused() or looks(request.method, target.model, split.rest)):
         raise refusal
     exchange.record.metered = swap_routes.recorded(request.method, split.rest)
     if exchange.record.metered and (most := many.captures()):
         exchange.tail.collect(most)
     with many.counted(exchange, target):
-        await raw(many, exchange, many.models[target.model], split.rest, access, ready=ready)
+        await raw(many, exchange, served, split.rest, access, ready=ready)
+
+
+def looks(method: str, model: str, rest: str) -> RequestError | None:
+    """The answer to a look at a model that is not ready: it starts nothing. None for what may start it."""
+    return swap_routes.not_loaded(model, rest) if swap_routes.only_looks(method, rest) else None
+
+
+def check_guarded(method: str, split: Split) -> None:
+    """RequestError where an escaped slash makes up a path that we guard, on what is, or may be, a llama-server.
+
+    It decodes as we do, and what stands between may not. Other engines have names of files in their paths.
+    """
+    found = routes.ROUTER.find(method, split.rest)
+    if found is not None and found[0].gate != "free":
+        raise hidden_slash(split.target)
 
 
 async def raw(many: ManyModels, exchange: Exchange, served: Served, rest: str, access: Access, *, ready: bool) -> None:
@@ -72,6 +90,7 @@ async def raw(many: ManyModels, exchange: Exchange, served: Served, rest: str, a
     seat = many.seat(exchange, served, Asked(), None)
     body = request.body
     if gate == "slot_action":
+        routes.check_action(request)
         passthrough.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
     elif gate == "grant":
         body = passthrough.without_slot(body, known=found is not None)
@@ -86,7 +105,7 @@ async def raw(many: ManyModels, exchange: Exchange, served: Served, rest: str, a
         else:
             await passthrough.free(exchange, engine, headers, body)
 
-    if gate == "shared" and ready:  # polling keeps no model loaded
+    if ready and gate != "slot_action" and swap_routes.only_looks(request.method, rest):  # polling keeps none loaded
         await work(engine)
     else:
         await seated(exchange, seat, work)

@@ -18,6 +18,7 @@ from bioproxy.errors import RequestError
 from bioproxy.templates.bodies import Dialect
 from bioproxy.wire.message import Request
 from bioproxy.wire.router import Router
+from bioproxy.wire.target import hidden_slash, hides_slash
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Gate = Literal["grant", "free", "slot_action", "shared"]
@@ -69,6 +70,8 @@ COUNTED: dict[str, Dialect] = {
 }
 COMPUTING = ("/infill", "/embedding", "/embeddings", "/v1/embeddings", "/rerank", "/reranking", "/v1/rerank")
 FREE = ("/tokenize", "/detokenize")
+MODELS = "/v1/models/"  # behind it a model's name
+MODEL = f"{MODELS}{{id}}"
 READING = ("/props", "/v1/models", "/models", "/lora-adapters", "/api/tags", "/")
 
 
@@ -87,6 +90,7 @@ def build() -> Router[Route]:
         router.add("POST", path, Route(path, "free"))
     for path in READING:
         router.add("GET", path, Route(path, "free"))
+    router.add("GET", f"{MODELS}{{id...}}", Route(MODEL, "free"))
     for path in ("/slots", "/metrics"):
         router.add("GET", path, Route(path, "shared"))
     for path in ("/slots/{slot}", "/slots/{slot}/"):  # llama-server takes both
@@ -100,14 +104,21 @@ EXACT = {  # the hot ones, without walking the router
 }
 
 
+def check_action(request: Request) -> None:
+    """RequestError where two readers could take one slot action for two."""
+    if sum(name == "action" for name, _ in request.query) > 1:
+        raise RequestError("the query names `action` more than once; send it once")
+
+
 def find(request: Request) -> Route:
     """The route of a request; RequestError where the engine would read the target otherwise than we do."""
     route = EXACT.get((request.method, request.path))
+    if route is None:
+        check_action(request)
+        match = ROUTER.find(request.method, request.path)
+        route = match[0] if match is not None else None
     if route is not None:
+        if hides_slash(request.target) and route.endpoint != MODEL:
+            raise hidden_slash(request.target)
         return route
-    if sum(name == "action" for name, _ in request.query) > 1:
-        raise RequestError("the query names `action` more than once; send it once")
-    match = ROUTER.find(request.method, request.path)
-    if match is not None:
-        return match[0]
     return OTHER_FREE if request.method in READING_METHODS else OTHER_GRANT

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from bioproxy.front import passthrough, routes
 from bioproxy.front.access import Access
+from bioproxy.front.dialects import JSON
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import request_headers
@@ -48,6 +51,8 @@ class OneEngine:
         headers = request_headers(request, request_id=exchange.id, drop_keys=access.keys, engine_key=engine.key)
         if route.gate == "shared":
             await passthrough.shared(exchange, engine)
+        elif route.endpoint == routes.MODEL:
+            await self.one_model(exchange, headers)
         elif route.dialect is not None:
             await self.expand(exchange, access, headers, keepalive)
         elif route.gate == "grant":
@@ -60,6 +65,20 @@ class OneEngine:
             await passthrough.slot_action(exchange, engine, seat, headers, request.body)
         else:
             await passthrough.free(exchange, engine, headers, request.body)
+
+    async def one_model(self, exchange: Exchange, headers: Headers) -> None:
+        """`/v1/models/{id}`, which OpenAI's clients ask for and llama-server has not: as its list shows the model.
+
+        Of a model that is not in the list the engine says itself what it knows.
+        """
+        plain = [pair for pair in headers if pair[0].lower() != b"accept-encoding"]
+        response = await self.engine.pool.request("GET", b"/v1/models", plain, b"")
+        found = listed(await response.read(), exchange.request.path.removeprefix(routes.MODELS))
+        if response.status != 200 or found is None:
+            await passthrough.free(exchange, self.engine, headers, b"")
+            return
+        exchange.answered(200, [JSON], {})
+        exchange.responder.send(200, [JSON], found)
 
     async def expand(self, exchange: Exchange, access: Access, headers: Headers, keepalive: float) -> None:
         """Fill templates in, then compute (or only count, where the route computes nothing)."""
@@ -77,3 +96,28 @@ class OneEngine:
             period=keepalive,
             recent=self.recent,
         )
+
+
+class Names(msgspec.Struct):
+    """What a record of an engine's list of models calls its model."""
+
+    id: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class Listing(msgspec.Struct):
+    """An engine's list of models; each record as it came."""
+
+    data: list[msgspec.Raw] = []
+
+
+def listed(body: bytes, name: str) -> bytes | None:
+    """The record of a model in an engine's list; None if there is none by this name."""
+    try:
+        for record in msgspec.json.decode(body, type=Listing).data:
+            names = msgspec.json.decode(record, type=Names)
+            if name == names.id or name in names.aliases:
+                return bytes(record)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # no list that we know
+    return None

@@ -30,11 +30,13 @@ CHALLENGES: Headers = [  # a browser asks for a password only for Basic
     (b"WWW-Authenticate", b'Bearer realm="bioproxy"'),
 ]
 
+API = ("/v1/", "/v/", "/chat/", "/models")  # paths that only clients of an API ask for
 WORDS = {  # status to type and code
     400: ("invalid_request_error", "bad_request"),
     401: ("authentication_error", "unauthorized"),
     403: ("authentication_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
+    405: ("invalid_request_error", "method_not_allowed"),
     409: ("invalid_request_error", "conflict"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
     502: ("server_error", "bad_gateway"),
@@ -43,6 +45,32 @@ WORDS = {  # status to type and code
 }
 OTHER_OF_CLIENT = ("invalid_request_error", "invalid_request")
 OTHER_OF_SERVER = ("server_error", "internal_error")
+
+
+class Unserved(BioproxyError):
+    """A path that nobody serves, or not by this method: then `allow` names those that are served.
+
+    `managing`: it is one of llama-swap's management routes, whose clients are its own.
+    """
+
+    default_status = 404
+    code = "not_found_error"
+
+    def __init__(self, message: str, *, allow: str = "", managing: bool = False) -> None:
+        super().__init__(message, status=405 if allow else 404)
+        self.allow, self.managing = allow, managing
+
+    def words(self, path: str, accept: bytes) -> bytes:
+        """What llama-swap says (as Go's mux does); empty for clients that read errors as JSON.
+
+        Scripts and dashboards that were made for it compare its words. SDKs show a number alone for anything but JSON;
+        they say so in `Accept`, or their path does.
+        """
+        if b"application/json" in accept or (path.startswith(API) and not self.managing):
+            return b""
+        if not self.allow:
+            return b"404 page not found\n"
+        return b"Method Not Allowed\n" if self.managing else b""
 
 
 def envelope(error: BioproxyError) -> bytes:
@@ -59,11 +87,14 @@ def answer(
     error: BioproxyError, *, path: str, accept: bytes | None = None, request_id: str = ""
 ) -> tuple[Headers, bytes]:
     """Headers and body of an error on `path`, in what `accept` (the header's value) prefers."""
-    if dialects.dialect_of(path) == "anthropic":
+    accept = accept or b""
+    if isinstance(error, Unserved) and (words := error.words(path, accept)):
+        content, body = TEXT, words
+    elif dialects.dialect_of(path) == "anthropic":
         content, body = JSON, dialects.error_json(error, "anthropic", request_id=request_id)
-    elif error.status != 429 and b"text/plain" in (accept or b""):
+    elif error.status != 429 and b"text/plain" in accept:
         content, body = TEXT, f"{SOURCE}: {error.message}".encode()
-    elif error.status != 429 and b"text/html" in (accept or b""):
+    elif error.status != 429 and b"text/html" in accept:
         link = error.confirmed_by if isinstance(error, ForeignPage) else b""
         content, body = HTML, page(error.message, link=link.decode("latin-1")).encode()
     else:
@@ -80,6 +111,8 @@ def page(message: str, *, link: str = "") -> str:
 def further_headers(error: BioproxyError) -> Headers:
     """Never cached; when to come back; how to say who one is."""
     headers: Headers = [(b"Cache-Control", b"no-store")]
+    if isinstance(error, Unserved) and error.allow:
+        headers.append((b"Allow", error.allow.encode()))
     if isinstance(error, ForeignPage):  # nobody shall click on its link unseen, and what is clicked says where it stood
         headers += [(b"X-Frame-Options", b"DENY"), (b"Referrer-Policy", b"same-origin")]
     retry_after = 1 if error.retry_after is None and error.status == 429 else error.retry_after
@@ -97,13 +130,3 @@ def event(error: BioproxyError, *, path: str, request_id: str = "", tail: bytes 
     if error.fields or dialect in {"anthropic", "responses"}:
         return dialects.error_event(error, dialect, request_id=request_id, tail=tail)
     return dialects.event_of("", envelope(error))
-
-
-def page_not_found() -> tuple[Headers, bytes]:
-    """The body of a 404 for a path that nobody serves."""
-    return [TEXT], b"404 page not found\n"
-
-
-def method_not_allowed(allow: str) -> tuple[Headers, bytes]:
-    """The body of a 405; `allow` names the methods that the path has."""
-    return [TEXT, (b"Allow", allow.encode())], b"Method Not Allowed\n"

@@ -21,7 +21,7 @@ engines nobody can say which one an unknown path is for. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -29,6 +29,7 @@ from bioproxy.errors import NotFound, RequestError
 from bioproxy.front.cors import Cors
 from bioproxy.front.form import field
 from bioproxy.front.routes import COUNTED, TEMPLATED, Gate, Route
+from bioproxy.front.swap_errors import Unserved
 from bioproxy.wire.message import Headers, Request
 from bioproxy.wire.router import NotAllowed, Router
 
@@ -51,6 +52,8 @@ OTHER_COUNTING = (
     "/v1/chat/completions/input_tokens", "/v1/responses/input_tokens", "/apply-template", "/tokenize", "/detokenize",
 )  # fmt: skip
 PROBES: dict[str, Gate] = {"/props": "free", "/lora-adapters": "free", "/slots": "shared", "/metrics": "shared"}
+HEALTH = ("/health", "/v1/health")  # an engine's own
+MOST_SHOWN = 200  # characters of a path in an error's sentence
 NAMED_ONLY = "/metrics"  # without a model in the query it is another route
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -122,10 +125,37 @@ def find_path(method: str, path: str, query: bytes = b"") -> ModelRoute | NotAll
     return found[0] if isinstance(found, tuple) else found
 
 
+def unserved(method: str, path: str, found: NotAllowed | None, *, managing: bool = False) -> Unserved:
+    """The error for a path that is not served, or not by this method; it names what was meant, if that can be told."""
+    shown = path[:MOST_SHOWN]
+    if found is not None:
+        return Unserved(f"{shown} is served by {found.allow}, not by {method}", allow=found.allow, managing=managing)
+    known = (one for one in meant(path) if one != path and find_path(method, one, b"model=x") is not None)
+    hint = next(
+        (f"did you mean {one}?" for one in known), "docs/api.md lists the routes; those of models begin with /v1/"
+    )
+    return Unserved(f"nothing is served at {shown}; {hint}")
+
+
+def meant(path: str) -> Iterator[str]:
+    """What a wrong path may stand for: its base URL has a part too many, or one too few, or it ends with a slash."""
+    bare = path.rstrip("/")
+    yield bare
+    yield bare.removeprefix("/v1")
+    yield bare[max(bare.rfind("/v1/"), 0) :]
+    yield f"/v1{bare}"
+
+
 def recorded(method: str, rest: str) -> bool:
     """Whether a request to `/upstream/<model><rest>` is a row of the activity page: a POST on a metered route."""
     found = find_path(method, rest)
     return isinstance(found, ModelRoute) and found.metered
+
+
+def only_looks(method: str, rest: str) -> bool:
+    """Whether a request to `/upstream/<model><rest>` only looks: it starts nothing, and keeps no model loaded."""
+    found = find_path(method, rest, b"model=any")
+    return (method in {"GET", "HEAD"} and rest in HEALTH) or (isinstance(found, ModelRoute) and not found.starts)
 
 
 def engine_target(route: ModelRoute, target: bytes) -> bytes:

@@ -20,6 +20,7 @@ from bioproxy.config.swap.patterns import compile_pattern
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.models.names import Choose, NoTarget, Registry, Target
 from bioproxy.wire.message import Headers
+from bioproxy.wire.target import hidden_slash
 
 UPSTREAM = "/upstream/"
 COMFYUI = "/comfyui"
@@ -101,11 +102,14 @@ def split_comfyui(method: str, target: bytes, *, path: str, registry: Registry) 
 
 
 def behind(target: bytes, start: str) -> bytes:
-    """What of a raw target follows the decoded path `start`, its escapes and query kept; it begins with a slash."""
+    """What of a raw target follows the decoded path `start`, its escapes and query kept; it begins with a slash.
+
+    RequestError if that slash is an escape.
+    """
     path, mark, query = target.partition(b"?")
     place = -1
     for _ in range(start.count("/") + 1):  # a name's slash may be an escape, so there may be fewer of them here
         place = path.find(b"/", place + 1)
         if place >= 0 and unquote_to_bytes(path[:place]).decode(errors="replace") == start:
             return path[place:] + mark + query
-    return b"/" + mark + query
+    raise hidden_slash(target)  # it is the one between the name and the rest

@@ -1,9 +1,10 @@
 """Reading a request target: what path it names, and which targets nobody may send us.
 
-A gate that judges by path is only as good as its agreement with the engine about what the path is. `/v1//completions`,
-`/v1/%2e%2e/completions` or `/slots%2f0` can mean one thing to us and another to the engine behind us, and what we took
-for harmless would compute, or act on a slot. So a path that can be read in two ways is refused here (400) instead of
-being put right: no client of an API needs one.
+A gate that judges by path is only as good as its agreement with the engine about what the path is. `/v1//completions`
+or `/v1/%2e%2e/completions` can mean one thing to us and another to the engine behind us, and what we took for harmless
+would compute, or act on a slot. So a path that can be read in two ways is refused here (400) instead of being put
+right: no client of an API needs one. A slash behind an escape (`/slots%2f0`) is another matter, for names of files and
+models have slashes: whoever knows what the path is for judges it (`hides_slash`).
 
 What is left is decoded once, for routing and for people. The engine always gets the bytes as they came. A target that
 names a host (`GET http://host/path`, RFC 9112, 3.2.2) is rewritten to the plain form, for engines do not know it.
@@ -22,8 +23,8 @@ from bioproxy.errors import RequestError
 REMEMBERED = 256  # bytes; longer targets are read again each time, or a scanner could fill the memory
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 BAD_BYTE = re.compile(rb"[\x00-\x20\x7f#]")
-# Behind these stands a model's ID, whose slashes clients escape; what an engine is asked for behind it must have none.
-NAMING = (b"/upstream/", b"/api/models/load/", b"/api/models/unload/", b"/logs/stream/")
+# Behind these stands a name, whose slashes clients escape, or what an engine shall be asked for.
+NAMING = (b"/upstream/", b"/comfyui/", b"/v1/models/", b"/api/models/load/", b"/api/models/unload/", b"/logs/stream/")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(?::[0-9]*)?")
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -62,15 +63,29 @@ remembered_path = lru_cache(maxsize=1024)(path_of)
 
 
 def decoded(raw: bytes) -> str:
-    """A path with escapes, decoded once; RequestError for escapes that hide a slash or a control byte, or are none."""
+    """A path with escapes, decoded once; RequestError for escapes that hide a control byte, or are none."""
     if BAD_ESCAPE.search(raw) is not None:
         raise RequestError(f"the path {shown(raw)} has a '%' that is no escape; write a literal '%' as %25")
-    if b"%2f" in raw.lower() and not raw.startswith(NAMING):
-        raise RequestError(f"the path {shown(raw)} hides a '/' behind an escape")
     path = unquote_to_bytes(raw).decode("utf-8", "replace")
     if CONTROL.search(path) is not None:
         raise RequestError(f"the path {shown(raw)} hides a control byte behind an escape")
     return path
+
+
+def hides_slash(target: bytes) -> bool:
+    """Whether a slash of the path is escaped: one reader may take it for a part of a name, another for its end."""
+    return b"%" in target and b"%2f" in target.partition(b"?")[0].lower()
+
+
+def hidden_slash(target: bytes) -> RequestError:
+    """The error for such a path, of which it must be clear what it is for."""
+    return RequestError(f"the path {shown(target.partition(b'?')[0])} hides a '/' behind an escape; write it plainly")
+
+
+def check_slashes(target: bytes) -> None:
+    """RequestError for a hidden slash anywhere but in a name."""
+    if hides_slash(target) and not target.startswith(NAMING):
+        raise hidden_slash(target)
 
 
 def query_of(target: bytes) -> list[tuple[str, str]]:
