@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,16 @@ async def test_check_of_a_llama_swap_file(words: list[str], tmp_path: Path) -> N
     assert "tests.txt" in ended.err
     (tmp_path / "d" / "tests.txt").write_text("Test this: <{message}>")
     ended = await run(tmp_path, "check", *words)
+    assert ended.code == 1
+    assert "models.qwen.cmd: there is no program 'llama-server' on PATH" in ended.err
+    program = tmp_path / "bin" / "llama-server"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    ended = await run(tmp_path, "check", *words, PATH=f"{program.parent}:{os.environ['PATH']}")
     assert ended.code == 0, ended.err
     assert "qwen @tests" in ended.out
-    assert "models: qwen" in ended.out
+    assert "qwen   warm   snapshots in " in ended.out
     assert "did you mean models.qwen.concurrencyLimit?" in ended.err
 
 

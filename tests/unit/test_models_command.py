@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.engines.commands import is_container, volumes
-from bioproxy.models.command import FLAG, Folders, names_port, prepare, program_at, split
+from bioproxy.models.command import FLAG, Folders, keeps_idle_slots, names_port, prepare, program_at, split
 
 FOLDER = "/var/slots"
 ADDED = f"{FLAG} {FOLDER}"
@@ -222,6 +222,22 @@ def test_what_is_no_container() -> None:
     assert not is_container(split("run docker"))
     assert not is_container(split("server --image docker --mode x y z run"))
     assert volumes(split("a -v x")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "added"),
+    [
+        ("llama-server -m x", (), True),
+        ("sh -c 'llama-server -m x --slot-save-path /s'", (), True),
+        ("llama-server -m x --cache-idle-slots", (), False),
+        ("llama-server -m x", ("LLAMA_ARG_CACHE_IDLE_SLOTS=1",), False),
+        ("docker run llama-server -m x", (), False),
+        ("vllm serve x", (), False),
+    ],
+)
+def test_idle_slots_of_what_we_start_are_kept(words: str, environment: tuple[str, ...], added: bool) -> None:
+    """Unless somebody said otherwise; by a variable, which an old build passes over instead of refusing to start."""
+    assert keeps_idle_slots(split(words), environment) == (("LLAMA_ARG_CACHE_IDLE_SLOTS=0",) if added else ())
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def launch_of(name: str, model: Model, prepared: command.Prepared) -> Launch:
         model=name,
         words=prepared.words,
         stop_words=tuple(command.split(model.cmd_stop)),
-        environment=model.env,
+        environment=(*model.env, *command.keeps_idle_slots(prepared.words, model.env)),
         url=model.proxy,
         host=origin.host,
         port=origin.port,

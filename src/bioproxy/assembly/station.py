@@ -78,8 +78,13 @@ class Station:
         self.llama = Llama(pool, key=key)
         self.gate = Gate(settings)
         self.keeper = Keeper(
-            config=kv, bus=bus, llama=self.llama, shelves=shelves, everyone=lambda: everyone(settings.config.api_keys)
-        )
+            config=kv,
+            bus=bus,
+            llama=self.llama,
+            shelves=shelves,
+            model=model,
+            everyone=lambda: everyone(settings.config.api_keys),
+        )  # fmt: skip
         self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy

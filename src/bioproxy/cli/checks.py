@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.assembly.plan import make_plan
+from bioproxy.cli import outlook
+from bioproxy.cli.outlook import Outlook
 from bioproxy.cli.output import Colour, Output, count, size
 from bioproxy.config.describe import Described, describe
 from bioproxy.config.load import Loaded
@@ -42,6 +44,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...] = ()
     templates: tuple[TemplateStatistics, ...] = ()
     models: tuple[str, ...] = ()
+    swaps: tuple[Outlook, ...] = ()
 
 
 def read_templates(loaded: Loaded) -> tuple[TemplateStatistics, ...]:
@@ -101,6 +104,8 @@ def examine(load: Callable[[], Loaded]) -> Checked:
             read(loaded)
         except ConfigError as error:
             problems += error.problems
+    swaps, faults = outlook.examine(loaded)
+    problems += faults
     return Checked(
         ok=not problems,
         path=loaded.path,
@@ -109,6 +114,7 @@ def examine(load: Callable[[], Loaded]) -> Checked:
         warnings=loaded.warnings,
         templates=templates,
         models=tuple(loaded.swap.models) if loaded.swap else (),
+        swaps=tuple(swaps),
     )
 
 
@@ -128,8 +134,9 @@ def check(output: Output, load: Callable[[], Loaded]) -> int:
     if found.templates:
         rows = [template_row(template) for template in found.templates]
         output.table(("prefix", "size", "about tokens", "files", "template"), rows, right=(1, 2, 3))
-    if found.models:
-        output.line(f"models: {', '.join(found.models)}")
+    if found.swaps:
+        swaps = [(one.model, "warm" if one.warm else "cold", one.why) for one in found.swaps]
+        output.table(("model", "swaps", ""), swaps, colours=lambda cells: "" if cells[1] == "warm" else "yellow")
     output.line(f"{', '.join(found.paths) or 'no configuration file, defaults'}: good", "green")
     return 0
 

@@ -42,6 +42,7 @@ FETCHED = ("--hf-repo", "--model-url", "--mmproj-url", "--docker-repo")  # the s
 LISTS = ("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled")
 PATH = re.compile(r"(\.{0,2}/|~)\S*|[^\s{}=]+\.(gguf|bin|safetensors|jinja2?|txt|json|ya?ml|ini)", re.IGNORECASE)
 
+FALSE = ("0", "off", "false", "disabled")  # as llama-server reads a switch in its environment
 DRAFTS = ("--model-draft", "--hf-repo-draft", "--spec-type", "--draft-model")
 
 HARMLESS_FLAGS = """
@@ -155,7 +156,8 @@ class Arguments(msgspec.Struct, frozen=True):
     def clears_idle_slots(self) -> bool:
         """Several slots share one KV buffer, and a request empties the idle ones (facts, 0.10)."""
         several = self.last("--parallel", "-1") != "1" and self.unified
-        return several and self.ram_cache and not self.has("--no-cache-idle-slots")
+        kept = self.has("--no-cache-idle-slots") or self.last("--cache-idle-slots") in FALSE
+        return several and self.ram_cache and not kept
 
 
 ENVIRONMENT = "LLAMA_ARG_"

@@ -51,8 +51,10 @@ class Attaching:
         decisions: Decisions,
         residents: Residents,
         identify: Identify = gguf.identity,
+        model: str = "",
     ) -> None:
         self.config = config
+        self.model = model  # stands before what is logged; "" if there is only one
         self.engine = engine
         self.store = store
         self.saver = saver
@@ -98,7 +100,7 @@ class Attaching:
         for note in (*self.decisions.findings.notes, *self.decisions.reasons()):
             if note not in self.said:
                 self.said.add(note)
-                log.warning("%s", note)
+                log.warning("%s%s", f"{self.model}: " if self.model else "", note)
 
     # the folder
 

@@ -73,8 +73,8 @@ class Keeper:
     """The KV cache of one engine, on disk and in its slots.
 
     `shelves`: the program's snapshot folders; without them this keeper has its own. `everyone` tells the group of
-    everybody who may ask at present, None if there are several (decisions.py). `identify` digests a model file; `step`
-    hears the steps of each commit; `tick` and `first_retry` are seconds.
+    everybody who may ask at present, None if there are several (decisions.py). `identify` digests a model file; `model`
+    is whose it is, for the log; `step` hears the steps of each commit; `tick` and `first_retry` are seconds.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Keeper:
         shelves: Shelves | None = None,
         everyone: Callable[[], str | None] = lambda: "",
         identify: Identify = gguf.identity,
+        model: str = "",
         step: Callable[[str], None] = files.quiet,
         tick: float = TICK,
         first_retry: float = FIRST_RETRY,
@@ -110,6 +111,7 @@ class Keeper:
             decisions=self.decisions,
             residents=self.residents,
             identify=identify,
+            model=model,
         )
         self.verdicts = Verdicts(self.store, self.decisions, self.actions.count, self.attaching.say)
         self.swap = Swap(

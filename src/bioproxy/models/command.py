@@ -29,6 +29,7 @@ from bioproxy.engines.commands import INTERPRETER, here, is_container, option, s
 
 FLAG = "--slot-save-path"
 VARIABLE = "LLAMA_ARG_SLOT_SAVE_PATH"
+IDLE_SLOTS = "LLAMA_ARG_CACHE_IDLE_SLOTS"
 WRAPPERS = frozenset({
     "env", "taskset", "nice", "ionice", "nohup", "numactl", "stdbuf", "time", "timeout", "setsid", "chrt", "sudo",
     "doas", "systemd-run", "prlimit", "exec", "unbuffer",
@@ -100,6 +101,16 @@ def prepare(words: Sequence[str], *, folder: str, environment: Sequence[str] = (
     return Prepared((*words[:script], changed, *words[script + 1 :]), added=True, folders=Folders(folder, folder))
 
 
+def keeps_idle_slots(words: Sequence[str], environment: Sequence[str]) -> tuple[str, ...]:
+    """What to add to the environment of a llama-server, so that one slot's request does not empty the idle ones.
+
+    As `--no-cache-idle-slots`, but a build that is too old to know it would not start with the flag, and passes over
+    the variable. Nothing if the command or its environment says anything about it.
+    """
+    said = any("cache-idle-slots" in word or IDLE_SLOTS in word for word in (*words, *environment))
+    return () if said or is_container(words) or not (named(words) or program_at(words)) else (f"{IDLE_SLOTS}=0",)
+
+
 def named(words: Sequence[str]) -> bool:
     """Whether a slot folder stands in the command already, in a script inside it too."""
     return any(FLAG in word or f"{VARIABLE}=" in word for word in words)
@@ -114,6 +125,12 @@ def places(words: Sequence[str]) -> tuple[int, ...]:
             place += 1
     known = basename(words[place]) if place < len(words) else ""
     return (place,) if known in SHELLS or known in MENTION else (place, place + 1)
+
+
+def wrapped_program(words: Sequence[str]) -> str:
+    """The program that `env`, `nice` and the like run; "" if the command is no such wrapper, or names none."""
+    place = places(words)[0]
+    return words[place] if 0 < place < len(words) else ""
 
 
 def program_at(words: Sequence[str]) -> int | None:
