@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
+import h11
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -122,6 +124,24 @@ BAD: list[tuple[int, bytes]] = [
     (400, b"GET a HTTP/1.1\r\nHost: h\r\n\r\n"),
     (400, b"GET /\r\nHost: h\r\n\r\n"),
     (400, b"GET / x HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET /  HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET  /  HTTP/1.0\r\n\r\n"),
+    (400, b"OPTIONS  * HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET   http://h/ HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET\t/ HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET /\tHTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1 \r\nHost: h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\t\r\nHost: h\r\n\r\n"),
+    (400, b"GET /a\rb HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\rHost: h\r\n\r\n"),
+    (400, head(b"X\t: a")),
+    (400, head(b"X Y: a")),
+    (400, head(b"X: a\r")),
+    (400, head(b"\rX: a")),
+    (400, head(b"X: a\x0bb")),
+    (400, head(b"Transfer-Encoding : chunked") + b"0\r\n\r\n"),
+    (400, head(b"Content-Length:", b" 3") + b"abc"),
     (505, b"GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
     (505, b"GET / HTTP/0.9\r\nHost: h\r\n\r\n"),
     (505, b"GET / HTTP/1.2\r\nHost: h\r\n\r\n"),
@@ -165,6 +185,70 @@ def test_refused(status: int, raw: bytes) -> None:
 def test_refused_byte_by_byte(status: int, raw: bytes) -> None:
     """They are the same errors when every byte comes alone."""
     assert read([bytes([byte]) for byte in raw]) == ([], status)
+
+
+def as_h11_reads(raw: bytes) -> object:
+    """Method, target, headers and body as another reader has them, which takes no request for another; or its error."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(raw)
+    try:
+        event, body = connection.next_event(), b""
+        if not isinstance(event, h11.Request):
+            return event
+        while isinstance(data := connection.next_event(), h11.Data):
+            body += bytes(data.data)
+    except h11.RemoteProtocolError as error:
+        return error
+    return event.method.decode(), bytes(event.target), lower(event.headers), body
+
+
+def lower(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers for a comparison: names, and the one value that h11 writes anew, in lower case."""
+    return [
+        (name.lower(), value.lower() if name.lower() == b"transfer-encoding" else bytes(value))
+        for name, value in headers
+    ]
+
+
+SOUND = [
+    b"GET /x?a=b HTTP/1.1\r\nHost: h\r\nX-Y: a b\r\n\r\n",
+    b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX: \r\n\r\nabc",
+    b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nT: u\r\n\r\n",
+    b"GET /x HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n",
+]
+SPOILT = [
+    b" ",
+    b"\t",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\r\n ",
+    b"\n ",
+    b":",
+    b",",
+    b"\0",
+    b"\x0b",
+    b"\x7f",
+    b"\xff",
+    b"0",
+    b"+",
+    b";",
+]
+
+
+@example(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n", [(3, b" ")])
+@given(st.sampled_from(SOUND), st.lists(st.tuples(st.integers(0, 110), st.sampled_from(SPOILT)), max_size=3))
+def test_what_is_read_is_what_h11_reads(raw: bytes, spoilt: list[tuple[int, bytes]]) -> None:
+    """Whatever blank, line end or control byte stands wherever: another request than theirs is never made of it."""
+    for place, more in spoilt:
+        raw = raw[:place] + more + raw[place:]
+    try:
+        request = RequestReader(SMALL).feed(raw, 1.0)
+    except RequestError:
+        return  # we may be stricter
+    if request is not None:
+        mine = request.method, request.target, lower(request.headers), request.body
+        assert as_h11_reads(raw.removeprefix(b"\r\n")) == mine  # RFC 9112, 2.2: one empty line may come first
 
 
 def test_plain_request() -> None:

@@ -23,11 +23,15 @@ CHUNKED = -1  # a body length that only the body itself tells
 
 
 def is_http_10(line: bytes) -> bool:
-    """Whether the request line ends in HTTP/1.0; RequestError for all but 1.0 and 1.1 (other protocols: 505)."""
-    if line.endswith(b" HTTP/1.1"):
-        return False
-    if line.endswith(b" HTTP/1.0"):
-        return True
+    """Whether the request line ends in HTTP/1.0; RequestError for all but 1.0 and 1.1 (other protocols: 505).
+
+    Its three words have one blank between them (RFC 9112, 3). llhttp takes several; a reader that takes each for the
+    end of a word finds another target.
+    """
+    if line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+        if line.count(b" ") == 2:
+            return line.endswith(b"0")
+        raise RequestError(f"the request line {shown(line)} has more than one blank between its parts")
     if OTHER_VERSION.fullmatch(line):
         raise RequestError(f"only HTTP/1.1 and HTTP/1.0 are spoken here, not {shown(line.split()[-1])}", status=505)
     raise RequestError(f"the request line {shown(line)} is not valid")
