@@ -47,7 +47,7 @@ from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.message import Headers
-from bioproxy.wire.server import Server
+from bioproxy.wire.server import ADMIN_SHARE, FEWEST, Server, files_for_clients, open_files
 from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,13 @@ class App:
         self.admin = Admin(
             settings=self.settings, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus
         )
-        self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body)
-        self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
+        files = files_for_clients(open_files())
+        self.proxy_server = Server(
+            self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=files
+        )
+        self.admin_server = Server(
+            self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
+        )
         self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
         self.metrics.watch(
             templates=self.catalogue.statistics,
