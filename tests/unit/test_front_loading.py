@@ -11,9 +11,10 @@ import pytest
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.loading import Chunk, Loading, Said, Standing, closing, opening, proceed
 from bioproxy.front.routes import OTHER_GRANT
+from bioproxy.models.waits import Part
 from bioproxy.wire.message import Request, Responder, Source
 
-LOADING = Standing("loading")
+LOADING = Standing("start")
 
 
 def told(*steps: tuple[Standing, float]) -> str:
@@ -28,11 +29,11 @@ def told(*steps: tuple[Standing, float]) -> str:
 def test_a_line_begins_when_something_changes() -> None:
     """Else a dot is a sign of life."""
     words = told(
-        (Standing("queued", 2), 0.0),
-        (Standing("queued", 2), 1.0),
-        (Standing("queued", 1), 2.1),
-        (Standing("queued"), 3.0),
-        (Standing("making room"), 4.9),
+        (Standing("in_use", 2), 0.0),
+        (Standing("in_use", 2), 1.0),
+        (Standing("in_use", 1), 2.1),
+        (Standing("in_use"), 3.0),
+        (Standing("stop"), 4.9),
         (LOADING, 6.0),
         (LOADING, 7.0),
     )
@@ -40,6 +41,22 @@ def test_a_line_begins_when_something_changes() -> None:
         "2 requests are ahead, 0 s .\n1 request is ahead, 2 s \nnext in the queue, 3 s \nstopping others, 4 s \n"
         "loading, 6 s ."
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("linger", "another model is in the middle of tool calls"),
+        ("min_resident", "another model was loaded a moment ago"),
+        ("save", "saving what others hold"),
+        ("pause", "trying again in a moment"),
+        ("attach", "loading"),
+        ("restore", "bringing its cache back"),
+    ],
+)
+def test_a_swap_that_is_held_back_says_why(part: Part, words: str) -> None:
+    """Nobody should think that a model loads for half a minute when it has not begun."""
+    assert told((Standing(part), 0.0)) == f"{words}, 0 s "
 
 
 def test_a_line_begins_every_ten_seconds() -> None:
@@ -110,7 +127,7 @@ class Rig:
         self.client = Client()
         request = Request("POST", b"/v1/chat/completions", path="/v1/chat/completions", headers=[], fields={})
         self.exchange = Exchange(request, Responder(self.client, request), OTHER_GRANT)
-        self.standing = Standing("queued", 1)
+        self.standing = Standing("in_use", 1)
         self.loading = Loading(self.exchange, model="m", look=lambda: self.standing, period=0.002)
 
     def words(self) -> str:
