@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.loading import Chunk, Loading, Said, Standing, closing, opening, proceed
+from bioproxy.front.many import ManyModels
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.models.waits import Part
 from bioproxy.wire.message import Request, Responder, Source
+from support.swap_standins import Machine
 
 LOADING = Standing("start")
 
@@ -196,3 +200,19 @@ async def test_a_stop_before_the_start_says_nothing(rig: Rig) -> None:
     """A model that was ready needs no words."""
     rig.loading.stop(ready=True)
     assert rig.client.sent == b""
+
+
+async def test_each_request_is_told_its_own_place() -> None:
+    """And nobody else is looked at for it: thousands may ask, every second."""
+    machine = Machine("a b")
+    schedule = machine.supervisor.schedule
+    running = machine.supervisor.enter("a")
+    await machine.supervisor.wait(running, 5.0)
+    waiting = [machine.supervisor.enter("b") for _ in range(3)]
+    many = cast("ManyModels", SimpleNamespace(supervisor=SimpleNamespace(schedule=schedule)))
+    assert [ManyModels.standing(many, hold.ticket) for hold in waiting] == [Standing("in_use", n) for n in range(3)]
+    running.release()
+    assert {ManyModels.standing(many, hold.ticket).part for hold in waiting} == {"stop"}
+    for hold in waiting:
+        hold.release()
+    await machine.end()
