@@ -84,7 +84,8 @@ def _patterns(patterns: tuple[str, ...], notes: Notes) -> tuple[str, ...]:
         try:
             compile_pattern(pattern)
         except ValueError as error:
-            said = f'upstream.ignorePaths: invalid regular expression "{pattern}": {error}'
+            shown = pattern if len(pattern) <= 100 else f"{pattern[:100]}…"
+            said = f'upstream.ignorePaths: invalid regular expression "{shown}": {error}'
             notes.complain(("upstream", "ignorePaths", index), said)
     return patterns or IGNORED_PATHS
 
