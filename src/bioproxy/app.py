@@ -289,8 +289,8 @@ class App:
 
         One after the other: of two that overlap, the later one has read the newer files.
         """
-        async with self.reloading:
-            return await self.reload_alone()
+        async with self.reloading:  # whoever asked for it may leave: half a reload would be two configurations at once
+            return await aio.shielded(self.reload_alone())
 
     async def reload_alone(self) -> tuple[str, ...]:
         """The same, while nobody else does. Whatever takes time is done in a thread: streams go on meanwhile."""
