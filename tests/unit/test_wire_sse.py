@@ -25,6 +25,8 @@ from bioproxy.wire.sse import field, last_event
         (b"data:  two blanks\n\n", b" two blanks"),
         (b"data: 1\n\nid: 1\n\n", b"1"),
         (b"data: [DONE]\n\n", b"[DONE]"),
+        (b"\ndata: 1\n\n", b"1"),
+        (b"data: 1\n\n" + b":\n\n" * 5000, b"1"),
     ],
 )
 def test_the_last_event_that_says_something(tail: bytes, data: bytes | None) -> None:

@@ -31,9 +31,10 @@ def last_event(tail: bytes) -> tuple[bytes, bool]:
     """
     end = len(tail)
     while True:
-        end = len(tail[:end].rstrip(b"\r\n"))
+        while end and tail[end - 1] in b"\r\n":
+            end -= 1
         start = last_start(tail, end)
-        event = tail[start:end]
+        event = tail[start:end].lstrip(b"\r\n")  # a cut may fall between two line ends
         if not start or any(line.partition(b":")[0] in SAYING for line in LINE_END.split(event)):
             return event, start > 0
         end = start
