@@ -241,7 +241,7 @@ kv:
   policy: never
 prefixes:
   "@a": /a
-  "@b b": /b
+  "@b ": /b
   "@a": /c
 api_keys: [x, x]
 """
@@ -250,7 +250,7 @@ api_keys: [x, x]
         ("1", "proxy_prot"),
         ("2", "admin_host"),
         ("4", "kv.policy"),
-        ("7", "prefixes.@b b"),
+        ("7", "prefixes.@b "),
         ("8", "prefixes.@a"),
         ("9", "api_keys[1]"),
         ("environment variable BIOPROXY_QUEUE_LIMIT", "queue_limit"),

@@ -70,7 +70,11 @@ def test_a_model_has_a_kv_of_its_own(kv: str, expected: dict[str, object]) -> No
         ("kv: {polcy: off}", "kv.polcy", "unknown key; did you mean models.m.kv.policy?"),
         ("kv: {save_after: -1s}", "kv.save_after", "expected a duration such as"),
         ("prefixes: [a]", "prefixes", "expected a mapping of prefixes to template files, got a list"),
-        ("prefixes: {'a b': x}", "prefixes.a b", '"a b" is no prefix; a prefix is one word without blanks'),
+        (
+            "prefixes: {'a ': x}",
+            "prefixes.a ",
+            '"a " begins or ends with a blank; a prefix may have blanks inside only',
+        ),
         ("prefixes: {'@a': ''}", "prefixes.@a", "the path of its template is empty"),
     ],
 )

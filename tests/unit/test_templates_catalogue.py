@@ -24,9 +24,9 @@ def log_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def two(folder: Path) -> Site:
-    """`@code` and the longer `@code-review`."""
+    """`@code` and the longer `@code-review` and `@code deep`."""
     write(folder, {"c.md": "C <{message}>", "r.md": "R <{message}>"})
-    made = Site(folder, {"@code": "c.md", "@code-review": "r.md"})
+    made = Site(folder, {"@code": "c.md", "@code-review": "r.md", "@code deep": "r.md"})
     made.catalogue.load()
     return made
 
@@ -50,6 +50,11 @@ def two(folder: Path) -> Site:
         ("say @code hello", None),
         ("", None),
         ("@CODE hello", None),
+        ("@code deep hello", ("@code deep", "hello")),
+        ("@code deep", ("@code deep", "")),
+        ("@code deep\n\nhello", ("@code deep", "\nhello")),
+        ("@code deeper", ("@code", "deeper")),
+        ("@code  deep", ("@code", " deep")),
     ],
 )
 def test_a_prefix_counts_only_before_a_blank_a_newline_or_the_end(
@@ -225,7 +230,7 @@ async def test_a_broken_reload_changes_nothing(tmp_path: Path) -> None:
     made = two(tmp_path)
     with pytest.raises(ConfigError, match="cannot be read"):
         await made.catalogue.replace({"@code": str(tmp_path / "gone.md")})
-    assert made.catalogue.prefixes == ("@code", "@code-review")
+    assert made.catalogue.prefixes == ("@code", "@code-review", "@code deep")
     assert made.catalogue.match("@code x") == ("@code", "x")
 
 

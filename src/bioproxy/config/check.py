@@ -26,7 +26,6 @@ from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
-MOST_PREFIXES = 1000
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 LISTS: dict[str, Callable[[str], str]] = {
     "admin_hosts": host_fault,
@@ -71,8 +70,7 @@ def find_problems(
     if config.kv.engine_directory and not config.kv.directory:
         sentence = "is set, and kv.directory is not: where bioproxy itself sees the slot folder must be said, too"
         found.append(Complaint("kv.engine_directory", sentence, "kv.directory"))
-    unread = frozenset(broken)
-    return _placed((each for each in found if not {each.key, each.other} & unread), origins)
+    return _placed((each for each in found if not {each.key, each.other} & set(broken)), origins)
 
 
 def find_warnings(config: Config, origins: Mapping[str, Origin]) -> list[Problem]:
@@ -114,19 +112,20 @@ def _backend(config: Config) -> Iterator[Complaint]:
             yield Complaint("backend_url", said, f"{name}_port")
 
 
+def prefix_fault(name: str) -> str:
+    """Why a text is no prefix; empty for one that is. Blanks inside are letters like others."""
+    if not name or name != name.strip():
+        return f'"{name}" begins or ends with a blank; a prefix may have blanks inside only'
+    return "" if name.isprintable() else f'"{name}" has control characters in it; a prefix must not'
+
+
 def _prefixes(config: Config) -> Iterator[Complaint]:
-    if len(config.prefixes) > MOST_PREFIXES:
-        said = f"{len(config.prefixes):,} prefixes are too many to look for in each message; {MOST_PREFIXES:,} will do"
-        yield Complaint("prefixes", said)
-        return
     for name, prefix in config.prefixes.items():
         key = f"prefixes.{name}"
         if not name:
             yield Complaint("prefixes", "a prefix must not be empty: it would stand before every message")
-        elif any(character.isspace() for character in name):
-            yield Complaint(key, f'"{name}" has a blank in it; a prefix is one word, for it ends at the first blank')
-        elif not name.isprintable():
-            yield Complaint(key, "a prefix must not contain control characters")
+        elif fault := prefix_fault(name):
+            yield Complaint(key, fault)
         if not (prefix.template if isinstance(prefix, Prefix) else prefix):
             yield Complaint(key, "the path of its template is empty")
 
