@@ -82,7 +82,7 @@ async def test_heads_are_warmed_as_clients_send_them(engine: RealEngine, tmp_pat
         assert timings.cached >= target.total
 
 
-@pytest.mark.parametrize("chunk_seconds", [LONG])
+@pytest.mark.parametrize("chunk_seconds", [SHORT, LONG])
 async def test_a_change_at_sixty_percent_evaluates_the_rest_only(
     chunk_seconds: float, engine: RealEngine, tmp_path: Path
 ) -> None:
