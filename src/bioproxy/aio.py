@@ -10,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,6 +43,51 @@ async def finish(tasks: Iterable[asyncio.Task[Any]], *, deadline: float = 5.0) -
             log.error("task %s did not end within %.0f s of being cancelled", task.get_name(), deadline)
         elif not task.cancelled() and (error := task.exception()) is not None:
             log.error("task %s failed while it ended: %r", task.get_name(), error)
+
+
+class Threads(ThreadPoolExecutor):
+    """An event loop's threads for calls that block, without the one thing that the library's do: nobody waits for them.
+
+    A thread that hangs in a call to a dead network folder cannot be ended. The library's own threads are joined when
+    the loop is closed, and once more when the interpreter ends, so one of them would keep the program for ever.
+    """
+
+    def __init__(self, most: int = 32) -> None:
+        super().__init__(max_workers=most)  # starts none: `submit` is ours
+        self.most = most
+        self.started = 0
+        self.idle = threading.Semaphore(0)
+        self.work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self.ended = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have a thread call `fn`; one that is idle, else a new one, else the next that becomes idle."""
+        if self.ended:
+            raise RuntimeError("these threads were shut down")
+        future: Future[T] = Future()
+        self.work.put((future, partial(fn, *args, **kwargs)))
+        if not self.idle.acquire(blocking=False) and self.started < self.most:
+            self.started += 1
+            threading.Thread(target=self.run, name=f"blocking-{self.started}", daemon=True).start()
+        return future
+
+    def run(self) -> None:
+        """One thread's life."""
+        while (work := self.work.get()) is not None:
+            future, call = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+            del work, future, call  # an idle thread keeps nothing alive
+            self.idle.release()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - as the library has it
+        """Take nothing on any more; threads end after what was asked of them, and whether they do is not waited for."""
+        self.ended = True
+        for _ in range(self.started):
+            self.work.put(None)
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
-from bioproxy import aio
+from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
@@ -47,7 +47,7 @@ from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.message import Headers
-from bioproxy.wire.server import ADMIN_SHARE, FEWEST, Server, files_for_clients, open_files
+from bioproxy.wire.server import Server
 from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -63,14 +63,24 @@ def state_folder(loaded: Loaded) -> Path:
     config, folder = loaded.config, Path(loaded.state)
     before = Path(config.state_directory, str(config.proxy_port))
     try:
-        if before.is_dir() and not folder.exists():
-            before.rename(folder)
+        if files.patiently(made, folder, before):
             log.info("the state of port %d was moved to %s: it belongs to the configuration", config.proxy_port, folder)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except files.Stuck as error:
+        raise ConfigError([Problem(error.message, key="state_directory")]) from error
     except OSError as error:
         sentence = f"the folder {folder} cannot be made: {error.strerror or error}; choose another one"
         raise ConfigError([Problem(sentence, key="state_directory")]) from error
     return folder
+
+
+def made(folder: Path, before: Path) -> bool:
+    """Make the folder; whether it is the one that was at `before`. OSError, Stuck."""
+    with files.touching(folder):
+        moves = before.is_dir() and not folder.exists()
+        if moves:
+            before.rename(folder)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return moves
 
 
 def tls_of(config: Config) -> ssl.SSLContext | None:
@@ -112,13 +122,8 @@ class App:
         self.admin = Admin(
             settings=self.settings, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus
         )
-        files = files_for_clients(open_files())
-        self.proxy_server = Server(
-            self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=files
-        )
-        self.admin_server = Server(
-            self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
-        )
+        self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body)
+        self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
         self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
         self.metrics.watch(
             templates=self.catalogue.statistics,
@@ -220,7 +225,7 @@ class App:
         await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
         self.front.listens_on(host for host, _ in self.proxy_server.addresses)
         await self.listen_to_admins()
-        self.pins.load()
+        await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Callable[[], Awaitable[None]]] = {
             **await self.side.start(),
@@ -289,8 +294,8 @@ class App:
 
         One after the other: of two that overlap, the later one has read the newer files.
         """
-        async with self.reloading:  # whoever asked for it may leave: half a reload would be two configurations at once
-            return await aio.shielded(self.reload_alone())
+        async with self.reloading:
+            return await self.reload_alone()
 
     async def reload_alone(self) -> tuple[str, ...]:
         """The same, while nobody else does. Whatever takes time is done in a thread: streams go on meanwhile."""

@@ -149,26 +149,30 @@ def test_what_is_noted_is_found_by_the_next_run(register: Register, spawn: Spawn
     """Pid, start time, token, and who it was: the file of one run, read by another."""
     engine = spawn(token="mine/a")
     register.note("a", engine.pid, command=("engine", "--x"), token="mine/a")
+    register.write()
     (entry,) = register.left()
     assert (entry.pid, entry.ticks, entry.token) == (engine.pid, start_ticks(engine.pid), "mine/a")
     assert (entry.program, entry.program_ticks) == (os.getpid(), start_ticks(os.getpid()))
     assert stat.S_IMODE(register.path.stat().st_mode) == 0o600
     register.note("a", 0, command=(), token="mine/a")
+    register.write()
     assert register.left() == []
 
 
-def test_a_folder_that_cannot_be_written_stops_no_start(
+async def test_a_folder_that_cannot_be_written_stops_no_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spawn: Spawn
 ) -> None:
     """It is said, and that is all."""
     register = Register(tmp_path / "missing" / "engines.json", variable=VARIABLE)
     register.note("a", spawn().pid, command=("engine",), token="mine/a")
+    await register.save()
     assert "cannot note which engines run" in caplog.text
 
 
 def test_a_command_that_is_no_text_stops_no_start(register: Register, spawn: Spawn) -> None:
     """Bytes of the environment may stand in a command, and JSON has no such characters."""
     register.note("a", spawn().pid, command=("engine", "\udcff"), token="mine/a")
+    register.write()
     assert len(register.left()) == 1
 
 

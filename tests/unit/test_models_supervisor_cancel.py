@@ -180,7 +180,6 @@ class Placeless:
         """The record."""
 
         swap = 0.0
-        waits = None
 
     class tail:  # noqa: N801 - the same
         """The answer so far."""
@@ -191,7 +190,7 @@ class Placeless:
 def seat(machine: Machine, model: str, told: list[str]) -> OfModel:
     """A place at a model; what is told of its loading goes to `told`."""
 
-    def loading(_ticket: Ticket) -> object:
+    def loading() -> object:
         told.append("begins")
         return lambda ready: told.append(f"ready: {ready}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bioproxy import files
 from bioproxy.aio import spawn
 from bioproxy.templates import pins as module
 from bioproxy.templates.pins import INDEX, TEXT, Pins
@@ -24,10 +25,10 @@ def log_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("bioproxy"), "propagate", True)
 
 
-def reopened(folder: Path) -> Pins:
+async def reopened(folder: Path) -> Pins:
     """What another process finds."""
     pins = Pins(folder)
-    pins.load()
+    await pins.load()
     return pins
 
 
@@ -92,14 +93,14 @@ def test_what_was_not_used_for_long_is_forgotten() -> None:
     assert [pins.get(b"a"), pins.get(b"b")] == [None, TWO]
 
 
-def test_pins_survive_a_restart_in_their_order(tmp_path: Path) -> None:
+async def test_pins_survive_a_restart_in_their_order(tmp_path: Path) -> None:
     """What goes first is the same before and after."""
     pins = Pins(tmp_path / "pins")
     for key, text in ((b"a", ONE), (b"b", TWO), (b"c", ONE)):
         pins.put(key, text)
     pins.get(b"a")
     pins.save()
-    again = reopened(tmp_path / "pins")
+    again = await reopened(tmp_path / "pins")
     assert list(again.pins) == [b"b", b"c", b"a"]
     assert [again.get(key) for key in (b"a", b"b", b"c")] == [ONE, TWO, ONE]
 
@@ -124,31 +125,31 @@ def test_texts_that_nobody_needs_leave_the_disk(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {INDEX, f"{TEXT}{TWO.version}"}
 
 
-def test_a_version_that_comes_back_is_written_again(tmp_path: Path) -> None:
+async def test_a_version_that_comes_back_is_written_again(tmp_path: Path) -> None:
     """Its file was deleted in between."""
     pins = Pins(tmp_path)
     for text in (ONE, TWO, ONE):
         pins.put(b"a", text)
         pins.save()
-    assert reopened(tmp_path).get(b"a") == ONE
+    assert (await reopened(tmp_path)).get(b"a") == ONE
 
 
 @pytest.mark.parametrize("broken", [b"", b"garbage", b"\x82\xa6layout\x63\xa4pins\x90", b"\xc1" * 100])
-def test_a_broken_index_is_as_good_as_none(tmp_path: Path, broken: bytes) -> None:
+async def test_a_broken_index_is_as_good_as_none(tmp_path: Path, broken: bytes) -> None:
     """Never fatal, and the next save mends it; another layout is not guessed at."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
     pins.save()
     (tmp_path / INDEX).write_bytes(broken)
-    again = reopened(tmp_path)
+    again = await reopened(tmp_path)
     assert again.statistics().pins == 0
     again.put(b"b", TWO)
     again.save()
-    assert reopened(tmp_path).get(b"b") == TWO
+    assert (await reopened(tmp_path)).get(b"b") == TWO
 
 
 @pytest.mark.parametrize("broken", [None, b"", b"\xff\xfe", msgspec.msgpack.encode(("another ", ""))])
-def test_a_broken_text_costs_its_own_pins_only(tmp_path: Path, broken: bytes | None) -> None:
+async def test_a_broken_text_costs_its_own_pins_only(tmp_path: Path, broken: bytes | None) -> None:
     """Missing, garbage, or not what its name says; a later pin to that version writes it again."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
@@ -158,20 +159,20 @@ def test_a_broken_text_costs_its_own_pins_only(tmp_path: Path, broken: bytes | N
     path.unlink()
     if broken is not None:
         path.write_bytes(broken)
-    again = reopened(tmp_path)
+    again = await reopened(tmp_path)
     assert [again.get(b"a"), again.get(b"b")] == [None, TWO]
     again.put(b"a", ONE)
     again.save()
-    assert reopened(tmp_path).get(b"a") == ONE
+    assert (await reopened(tmp_path)).get(b"a") == ONE
 
 
-def test_nothing_saved_yet_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_saved_yet_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A first start says nothing."""
-    assert reopened(tmp_path / "none").statistics().pins == 0
+    assert (await reopened(tmp_path / "none")).statistics().pins == 0
     assert caplog.records == []
 
 
-def test_a_disk_that_refuses_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disk_that_refuses_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Requests go on; when it takes files again, all pins are saved."""
     (tmp_path / "file").write_text("in the way")
     pins = Pins(tmp_path / "file" / "pins")
@@ -181,10 +182,10 @@ def test_a_disk_that_refuses_is_told_once(tmp_path: Path, caplog: pytest.LogCapt
     assert len(caplog.records) == 1
     (tmp_path / "file").unlink()
     pins.save()
-    assert reopened(tmp_path / "file" / "pins").get(b"a") == ONE
+    assert (await reopened(tmp_path / "file" / "pins")).get(b"a") == ONE
 
 
-def test_an_older_state_never_replaces_a_newer_one(tmp_path: Path) -> None:
+async def test_an_older_state_never_replaces_a_newer_one(tmp_path: Path) -> None:
     """A write that was late, in its thread, is left out."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
@@ -192,16 +193,16 @@ def test_an_older_state_never_replaces_a_newer_one(tmp_path: Path) -> None:
     pins.put(b"a", TWO)
     pins.save()
     pins.write(*late)
-    assert reopened(tmp_path).get(b"a") == TWO
+    assert (await reopened(tmp_path)).get(b"a") == TWO
 
 
-def test_a_write_that_dies_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_that_dies_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At any step: the index is renamed into place last."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
     pins.save()
     pins.put(b"a", TWO)
-    real, calls = module.replace_file, []
+    real, calls = files.write_whole, []
 
     def dying(path: Path, data: bytes) -> None:
         calls.append(path.name)
@@ -209,10 +210,10 @@ def test_a_write_that_dies_leaves_the_old_state(tmp_path: Path, monkeypatch: pyt
             raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr(module, "replace_file", dying)
+    monkeypatch.setattr(files, "write_whole", dying)
     pins.save()
     assert calls == [f"{TEXT}{TWO.version}", INDEX]
-    assert reopened(tmp_path).get(b"a") == ONE
+    assert (await reopened(tmp_path)).get(b"a") == ONE
 
 
 async def test_the_service_writes_what_was_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,4 +234,4 @@ async def test_the_service_writes_what_was_pinned(tmp_path: Path, monkeypatch: p
     service.cancel()
     with pytest.raises(asyncio.CancelledError):
         await service
-    assert reopened(tmp_path).get(b"a") == ONE
+    assert (await reopened(tmp_path)).get(b"a") == ONE

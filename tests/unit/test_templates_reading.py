@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import bioproxy.files
 from bioproxy.templates import files, reading
 from bioproxy.templates.files import Look
 from bioproxy.templates.reading import Reading, Source, read_template
@@ -87,6 +88,20 @@ def test_a_literal_path_wins_over_a_pattern(tmp_path: Path) -> None:
 def test_binary_files_are_left_out_of_a_pattern(tmp_path: Path) -> None:
     """By git's rule: a NUL in the beginning."""
     contents: dict[str, str | bytes] = {"t/t.md": "<{x/*}><{message}>", "t/x/a": "text", "t/x/b": b"\x89PNG\x00\xff"}
+    assert text(tmp_path, contents) == "==> x/a <==\ntext\nMESSAGE"
+
+
+def test_a_binary_file_is_left_out_of_a_pattern_whatever_its_size(tmp_path: Path) -> None:
+    """Its first bytes are looked at before its size is judged; a text that large is an error still."""
+    (tmp_path / "t" / "x").mkdir(parents=True)
+    for name, start in (("model.gguf", b"GGUF\0"), ("log.txt", b"text " * files.BINARY)):
+        with (tmp_path / "t" / "x" / name).open("wb") as file:
+            file.write(start)
+            file.truncate(files.LARGEST + 1)
+    contents: dict[str, str | bytes] = {"t/t.md": "<{x/*}><{message}>", "t/x/a": "text"}
+    (found,) = problems(tmp_path, contents)
+    assert "x/log.txt: is larger than 64 MiB" in found
+    (tmp_path / "t" / "x" / "log.txt").unlink()
     assert text(tmp_path, contents) == "==> x/a <==\ntext\nMESSAGE"
 
 
@@ -175,10 +190,10 @@ def test_odd_file_names_stand_on_one_line(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the system's reason; a folder that may not be entered too."""
 
-    def refuse(path: Path) -> bool:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(bioproxy.files, "found", refuse)
     found = problems(tmp_path, {"t/t.md": "<{a}><{message}>", "t/a": ""})
     assert found == ["/t/t.md:1: prefixes.@code: a: cannot be read: permission denied"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy import files
 from bioproxy.prompt import Head
 from bioproxy.warmup import heads as module
 from bioproxy.warmup.heads import BARE, Heads, name_of
@@ -99,11 +100,74 @@ async def test_heads_survive_a_restart_in_a_private_file(tmp_path: Path) -> None
     heads.note("@code", head("a"), b"2")
     await heads.save()
     again = make(tmp_path)
-    again.load()
+    await again.load()
     assert again.top("@code") == (head("a"),)
     assert stat.S_IMODE(Path(heads.path).stat().st_mode) == 0o600
     assert stat.S_IMODE(Path(heads.path).parent.stat().st_mode) == 0o700
     assert [file.name for file in Path(heads.path).parent.iterdir()] == ["heads"]
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of each file that was written."""
+    sizes, write = list[int](), files.write_whole
+
+    def counted(path: str, data: bytes) -> None:
+        sizes.append(len(data))
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_whole", counted)
+    return sizes
+
+
+async def test_what_was_only_used_again_is_written_once_an_hour(tmp_path: Path, writes: list[int]) -> None:
+    """Megabytes of tools are not written anew at every look of a busy day."""
+    clock = Clock()
+    heads = make(tmp_path, clock=clock)
+    heads.note("@code", head("a"), b"1")
+    heads.note("@code", head("a"), b"2")
+    await heads.save()
+    for number in range(100):
+        heads.note("@code", head("a"), b"%d" % number)
+        heads.note("@code", head(f"It is {number}"), b"1")
+        await heads.save()
+        clock.now += 29.0
+    assert len(writes) == 1
+    clock.now += 600.0
+    await heads.save()
+    assert len(writes) == 2
+
+
+async def test_heads_that_begin_to_count_are_written_every_ten_minutes_at_most(
+    tmp_path: Path, writes: list[int]
+) -> None:
+    """However many new ones there are; and at the end, whatever the time."""
+    clock = Clock()
+    heads = make(tmp_path, clock=clock)
+
+    async def one_more(text: str, *, last: bool = False) -> int:
+        for conversation in (b"1", b"2"):
+            heads.note("@code", head(text), conversation)
+        await heads.save(last=last)
+        return len(writes)
+
+    assert [await one_more("a"), await one_more("b")] == [1, 1]
+    clock.now += 600.0
+    assert [await one_more("c"), await one_more("d"), await one_more("e", last=True)] == [2, 2, 3]
+
+
+async def test_what_was_noted_before_the_file_was_read_is_the_newest(tmp_path: Path) -> None:
+    """Requests may come before the warm-up begins."""
+    heads = make(tmp_path)
+    for text in ("a", "b"):
+        for conversation in (b"1", b"2"):
+            heads.note("@code", head(text), conversation)
+    await heads.save()
+    again = make(tmp_path)
+    for conversation in (b"1", b"2"):
+        again.note("@code", head("a"), conversation)
+    await again.load()
+    assert again.top("@code") == (head("a"), head("b"))
 
 
 async def test_nothing_new_is_not_written(tmp_path: Path) -> None:
@@ -121,21 +185,21 @@ async def test_old_heads_go(tmp_path: Path) -> None:
     await heads.save()
     clock.now += 2000
     again = make(tmp_path, clock=clock)
-    again.load()
+    await again.load()
     assert again.statistics().known == 0
     await again.save()
     third = make(tmp_path, max_age=1e9)
-    third.load()
+    await third.load()
     assert third.statistics().known == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x82\xa7version\x63\xa8prefixes\x80"])
-def test_a_file_that_cannot_be_read_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+async def test_a_file_that_cannot_be_read_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
     """Broken, cut or of another version: heads are collected anew."""
     heads = make(tmp_path)
     Path(heads.path).parent.mkdir()
     Path(heads.path).write_bytes(content)
-    heads.load()
+    await heads.load()
     assert heads.statistics().known == 0
 
 

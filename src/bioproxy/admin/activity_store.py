@@ -21,12 +21,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from bioproxy import aio, files
 from bioproxy.activity import Record
 from bioproxy.admin import activity_sql as sql
 from bioproxy.admin.activity_row import Filters, Page, Row, Stats, row_of
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 10_000  # rows that wait for a disk that does not answer; more are lost
 BUSY_SECONDS = 5.0  # to wait for another program that writes to the file
 PAUSE = 0.25  # seconds that rows may wait for more of them
+LONGEST = 30.0  # seconds for anything that is asked of the worker
 AGEING_SECONDS = 3600.0  # between two looks for rows that are too old
 
 
@@ -61,7 +62,7 @@ class ActivityStore:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.path = ""
-        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="activity")
+        self.worker = aio.Threads(1)
         self.lock = threading.Lock()  # over `next`, `scheduled` and `waiting`, which both threads change
         self.waiting: deque[tuple[int, Record | Row]] = deque()
         self.scheduled = True  # as `start` will write
@@ -88,7 +89,10 @@ class ActivityStore:
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` on the worker, after all that was asked of it before; a BioproxyError where the disk fails."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.worker, work)
+            async with asyncio.timeout(LONGEST):
+                return await asyncio.get_running_loop().run_in_executor(self.worker, work)
+        except TimeoutError as error:
+            raise BioproxyError(f"the activity table in {self.path} does not answer; look at the disk") from error
         except sqlite3.Error as error:
             place = self.path or "memory"
             raise BioproxyError(f"the activity table in {place} cannot be read: {error}; look at the disk") from error
@@ -129,7 +133,10 @@ class ActivityStore:
             if self.closed:
                 return
             self.closed = True
-        await self.run(self.finish)
+        try:
+            await self.run(self.finish)
+        except BioproxyError as error:
+            log.warning("%s; rows of activity may be lost", error.message)
         self.worker.shutdown(wait=False)
 
     def statistics(self) -> StoreStatistics:
@@ -152,8 +159,8 @@ class ActivityStore:
         """Have the rows from now on in the file `path` ("": in memory); if it fails, where they were, or in memory."""
         fault = ""
         try:
-            database = opened(path) if path else memory()
-        except (OSError, sqlite3.Error) as error:
+            database = files.patiently(opened, path) if path else memory()
+        except (OSError, sqlite3.Error, files.Stuck) as error:
             fault, place = str(error), self.path or "memory"
             log.warning("the activity table %s cannot be opened (%s): it is kept in %s", path, error, place)
             if self.is_open:
@@ -225,13 +232,16 @@ class ActivityStore:
 
 def opened(path: str) -> sqlite3.Connection:
     """The file's connection; a new file can be read by its owner only, for it tells who asked for what."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    with files.touching(path):
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        return prepared(database)
+        with files.touching(path):
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+        with files.touching(path):
+            return prepared(database)
     except BaseException:
         database.close()
         raise

@@ -99,8 +99,7 @@ class Fleet:
         self.units: dict[str, Unit] = {}
         self.swept = asyncio.Event()  # what an earlier run left is gone
         self.reloaded = asyncio.Event()
-        own = self.read_own(self.plan)
-        self.equip(self.plan, {name: self.build(one, own.get(name)) for name, one in self.plan.models.items()})
+        self.prepare(self.plan, self.read_own(self.plan))
         self.supervisor = self.one_supervisor()
         self.dispatch = ManyModels(
             settings=settings,
@@ -153,29 +152,23 @@ class Fleet:
                 found[name].load()
         return found
 
-    def equip(self, plan: Plan, made: Mapping[str, tuple[Station, Unit]]) -> None:
-        """Give new models what was made for them; those that are there take over what costs no restart.
-
-        A process that runs keeps its old station and unit until its end.
-        """
+    def prepare(self, plan: Plan, own: Mapping[str, Catalogue]) -> None:
+        """Make what the models of a plan need and do not have; those that are there take over what costs no restart."""
         for name, one in plan.models.items():
-            if name not in made:
+            if self.is_new(one):
+                self.build(one, own.get(name))
+            else:
                 self.units[name].launch = one.launch
                 self.stations[name].adapt(limit=one.model.concurrency_limit)
                 patient(self.stations[name].pool, one.model.timeouts)
-                continue
-            if name in self.stations:
-                self.retired.replace(self.stations[name])
-            self.stations[name], self.units[name] = station, _ = made[name]
-            self.own.pop(name, None)
-            if one.prefixes:
-                self.own[name] = station.catalogue
 
-    def build(self, one: ModelPlan, own: Catalogue | None) -> tuple[Station, Unit]:
-        """One model's station and unit."""
+    def build(self, one: ModelPlan, own: Catalogue | None) -> None:
+        """One model's station and unit. A process that runs keeps its old ones until its end."""
         pool = patient(Pool(parse_origin(one.launch.url)), one.model.timeouts)
+        self.own.pop(one.id, None)
+        if own is not None:
+            self.own[one.id] = own
         heads = Heads(str(self.state / f"heads-{slug(one.id)}"), settings=self.settings, max_age=one.kv.max_age)
-        heads.load()
         station = Station(
             pool,
             settings=self.settings,
@@ -199,7 +192,9 @@ class Fleet:
         unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token, before=before)
         station.attachment.expect_pid = lambda: unit.pid
         station.on_stuck = partial(self.stuck, unit)
-        return station, unit
+        if one.id in self.stations:
+            self.retired.replace(self.stations[one.id])
+        self.stations[one.id], self.units[one.id] = station, unit
 
     async def make_way(self, containers: Sequence[Container]) -> None:
         """Before each start: what an earlier run left may hold the port, or the container's name."""
@@ -245,7 +240,7 @@ class Fleet:
         self.make_folder(self.plan)
         await asyncio.to_thread(self.register.sweep)
         self.swept.set()
-        return {"preload": self.preload}
+        return {"preload": self.preload, "register": self.register.run}
 
     def make_folder(self, plan: Plan) -> None:
         """The folder that llama-servers are given for their slot files; ConfigError where it cannot be made."""
@@ -290,6 +285,7 @@ class Fleet:
         for peer in self.peers.values():
             await peer.pool.close()
         self.inflight.close()
+        await self.register.save()
 
     async def stuck(self, unit: Unit, reason: str) -> None:
         """A model's engine computes nothing any more: end its process; whoever waits gets the next one."""
@@ -326,12 +322,7 @@ class Fleet:
         for name in own:
             if not self.is_new(plan.models[name]):
                 await self.own[name].replace(plan.models[name].prefixes)
-        made = {}
-        for name, one in plan.models.items():
-            if self.is_new(one):
-                made[name] = self.build(one, own.get(name))
-                await asyncio.sleep(0)  # of very many each takes its time, and streams go on between them
-        self.equip(plan, made)
+        self.prepare(plan, own)
         for name in self.plan.models.keys() - plan.models.keys():
             self.retired.remove(Parts(self.plan.models[name], self.stations.pop(name), self.units.pop(name)))
             self.own.pop(name, None)

@@ -72,7 +72,6 @@ class Single:
 
     async def start(self) -> Mapping[str, Service]:
         """Start the engine if it is ours; the services to run."""
-        self.heads.load()
         self.station.gate.close("the engine was not looked at yet")
         if self.launched is not None:
             self.launched.on_exit = lambda end: self.station.attachment.suspect(end.reason)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bioproxy import files
 from bioproxy.cli.output import Output
+from bioproxy.config.sources import SIZE_LIMIT
 from bioproxy.config.swap.pipeline import Source, read_swap
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes.preset import Translated, translate
@@ -42,7 +44,7 @@ def show(output: Output, translated: Translated, *, notes: tuple[str, ...], targ
 def read(path: str) -> str:
     """The text of a preset; ConfigError says why there is none."""
     try:
-        return Path(path).read_text("utf-8")
+        return files.patiently(files.read, path, most=SIZE_LIMIT, pipes=True).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError([Problem("the preset is not UTF-8 text", path)]) from error
     except OSError as error:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-from bioproxy import aio
+from bioproxy import aio, files
 from bioproxy.config.load import Loaded
 from bioproxy.config.swap.files import ENDINGS
 from bioproxy.errors import BioproxyError
@@ -69,8 +69,11 @@ def marks(path: str) -> Marks:
     """Time and size of a file, or of each YAML file of a folder; nothing for what is missing."""
     names = [path]
     try:
-        if os.path.isdir(path):  # noqa: PTH112 - texts
-            names = [f"{path}/{name}" for name in sorted(os.listdir(path)) if name.endswith(ENDINGS)]  # noqa: PTH208
+        with files.touching(path):
+            is_folder = os.path.isdir(path)  # noqa: PTH112 - texts
+        if is_folder:
+            inside = sorted(entry.name for entry in files.listed(path))
+            names = [f"{path}/{name}" for name in inside if name.endswith(ENDINGS)]
     except OSError:
         return {}
     return {name: mark for name in names if (mark := mark_of(name)) is not None}
@@ -79,7 +82,7 @@ def marks(path: str) -> Marks:
 def mark_of(path: str) -> tuple[int, int] | None:
     """Time and size of what a path leads to."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - texts
+        found = files.stat(path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
@@ -92,10 +95,17 @@ def has_changed(before: Mapping[str, Marks], now: Mapping[str, Marks]) -> bool:
 
 async def watch(paths: tuple[str, ...], seen: Seen, ask: Callable[[], None], *, interval: float = INTERVAL) -> None:
     """Call `ask` after each change of the sources since `seen`; ends by cancellation only."""
+    said = False
 
     async def changed() -> bool | None:
-        nonlocal seen
-        before, seen = seen, await asyncio.to_thread(look, paths)
+        nonlocal seen, said
+        try:
+            before, seen = seen, await files.away(look, paths)
+        except files.Stuck as error:
+            if not said:
+                log.warning("the configuration is not watched: %s", error.message)
+            said = True
+            return None
         return True if has_changed(before, seen) else None
 
     while True:

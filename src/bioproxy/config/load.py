@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.config import places
 from bioproxy.config.check import find_problems, find_warnings
 from bioproxy.config.file_layer import FileLayer, find, read_files
@@ -27,8 +28,6 @@ from bioproxy.config.swap.per_model import find_model_problems
 from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
-
-MOST_PROBLEMS = 500  # that are told one by one
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,13 +76,31 @@ def load(
     `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir;
     `ports`: those that models have now, for a reload. Raises ConfigError with all problems.
     """  # noqa: D205 - one sentence per argument
+    try:
+        return files.patiently(
+            load_now, arguments or {}, path, directory, environment=environment, names=names or {}, ports=ports or {}
+        )
+    except files.Stuck as error:
+        raise ConfigError([Problem(error.message)]) from error
+
+
+def load_now(
+    arguments: Mapping[str, str],
+    path: str | None,
+    directory: str | None,
+    *,
+    environment: Mapping[str, str],
+    names: Mapping[str, str],
+    ports: Mapping[str, int],
+) -> Loaded:
+    """The same, and if a file hangs it hangs."""
     folder = os.getcwd()  # noqa: PTH109 - a text
     found = find(path, directory, environment, folder=folder)
-    file = read_files(found, environment, ports or {})
+    file = read_files(found, environment, ports)
     layers = [
         file.layer,
         read_environment(environment, folder=folder),
-        read_flags(arguments or {}, names=names or {}, folder=folder, environment=environment),
+        read_flags(arguments, names=names, folder=folder, environment=environment),
     ]
     merged = _merge(layers)
     swap = resolve_source(merged, file.swap, models=file.models)
@@ -123,7 +140,7 @@ def _problems(config: Config, merged: Layer, swap: SwapConfig | None, file: File
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """Problems of each file by line, as one mends them; then those of environment and flags. Of very many the first."""
+    """Problems of each file by line, as one mends them; then those of environment and flags."""
     files: dict[str, int] = {}
 
     def place(problem: Problem) -> tuple[bool, int, int]:
@@ -132,10 +149,7 @@ def in_order(problems: Sequence[Problem]) -> list[Problem]:
             return bool(problem.where), 0, 0
         return False, files.setdefault(file, len(files)), int(number)
 
-    found = sorted(problems, key=place)
-    if len(found) > MOST_PROBLEMS:
-        found[MOST_PROBLEMS:] = [Problem(f"and {len(found) - MOST_PROBLEMS:,} more problems")]
-    return found
+    return sorted(problems, key=place)
 
 
 def _merge(layers: list[Layer]) -> Layer:

@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from bioproxy.files import touching
+
 APPLICATION = "bioproxy"
 NAMES = ("conf.json", "config.json", "config.yaml", "config.yml")
 
@@ -62,4 +64,5 @@ def own_folder(base: str, *, paths: Sequence[str], otherwise: str) -> str:
 def default_files(environment: Mapping[str, str]) -> list[str]:
     """The config files that stand at the default places, the one that counts first."""
     folder = config_folder(environment)
-    return [path for name in NAMES if os.path.lexists(path := f"{folder}/{name}")]
+    with touching(folder):
+        return [path for name in NAMES if os.path.lexists(path := f"{folder}/{name}")]

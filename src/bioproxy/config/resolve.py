@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.config.schema import Key, Prefix
 from bioproxy.config.sources import Layer
 from bioproxy.config.swap.schema import SwapConfig
@@ -89,7 +89,7 @@ def resolve_model(layer: Layer) -> None:
     if not model:
         return
     try:
-        mode = Path(model).stat().st_mode
+        mode = files.stat(model).st_mode
     except OSError as error:
         note(layer, "model", f"{model} cannot be used: {error.strerror or error}")
     else:
@@ -128,8 +128,7 @@ def _with_file(layer: Layer, key: Key, place: str) -> Key:
 def read_key_file(path: str) -> str:
     """The key that a file holds, without blanks and newlines around it; ValueError says why there is none."""
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(KEY_FILE_LIMIT + 1)
+        data = files.read(path, most=KEY_FILE_LIMIT)
         text = data.decode("ascii").strip()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -144,5 +143,5 @@ def read_key_file(path: str) -> str:
 
 def _open_to_others(path: str) -> str:
     """The mode of a file that other users may read, as text; "" where they may not or the system has no modes."""
-    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    mode = stat.S_IMODE(files.stat(path).st_mode)
     return f"{mode:04o}" if os.name == "posix" and mode & stat.S_IROTH else ""

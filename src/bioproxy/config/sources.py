@@ -11,12 +11,12 @@ import errno
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, inspect
 
+from bioproxy import files
 from bioproxy.config import places
 from bioproxy.config.convert import Converter, Resolve
 from bioproxy.config.json_tree import parse_json
@@ -30,7 +30,7 @@ from bioproxy.config.keys import (
     Option,
     fields,
 )
-from bioproxy.config.nearest import top_names, unknown_variable
+from bioproxy.config.nearest import top_names, unknown_key, unknown_variable
 from bioproxy.config.tree import Node, Origin, Parsed, join
 from bioproxy.config.yaml_tree import parse_yaml, plain
 from bioproxy.errors import Problem
@@ -60,8 +60,7 @@ def relative_to(folder: str, environment: Mapping[str, str]) -> Resolve:
 def read_text(path: str) -> str:
     """The text of a config file; ValueError says why there is none."""
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        data = files.read(path, most=SIZE_LIMIT, pipes=True)
     except OSError as error:
         raise ValueError(_reason(error)) from error
     if len(data) > SIZE_LIMIT:
@@ -108,8 +107,9 @@ def unreadable(error: ValueError, path: str, shown: str) -> Layer:
     return Layer(unread=True, problems=[Problem(f"{error}{_looked_for(path, shown)}", where=shown)])
 
 
-def own_layer(parsed: Parsed, path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
+def own_layer(text: str, path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
     """The layer of a config file in our own dialect; `shown` is its name in messages."""
+    parsed = parse(text, path)
     problems = [Problem(fault.message, where=f"{shown}:{fault.line}", key=fault.key) for fault in parsed.faults]
     if parsed.root is None:
         nothing = Problem(
@@ -136,8 +136,7 @@ def walk(root: Node, converter: Converter) -> dict[str, Any]:
         elif name in KEYS:
             values[name] = converter.convert(node, KEYS[name].kind, name)
         elif name != SCHEMA_KEY:
-            converter.note_unknown(node, "", name, top_names())
-    converter.count_unknown(root)
+            converter.complain(node, name, unknown_key("", name, top_names()))
     return {path: value for path, value in values.items() if value is not UNSET}
 
 
@@ -154,7 +153,7 @@ def _section(section: str, node: Node, converter: Converter) -> dict[str, Any]:
         if name in names:
             values[path] = converter.convert(child, KEYS[path].kind, path)
         else:
-            converter.note_unknown(child, section, name, names)
+            converter.complain(child, path, unknown_key(section, name, names))
     return values
 
 

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bioproxy import files
 from bioproxy.engines import flags
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 
@@ -40,6 +41,7 @@ ENUMERATIONS = {  # field: (enumeration of xllamacpp, how a choice becomes a mem
     "load_mode": ("llama_load_mode", "LLAMA_LOAD_MODE_{}"),
 }
 SPELLED_OTHERWISE = {"on": "ENABLED", "off": "DISABLED"}
+LARGEST = 16 << 20  # bytes of a file that a flag names
 GGUF_MAGIC = b"GGUF"
 
 
@@ -122,8 +124,7 @@ def check_model(values: flags.Values) -> list[str]:
     if not path:
         return ["no model: give one with -m FILE"]
     try:
-        with Path(path).open("rb") as file:
-            magic = file.read(len(GGUF_MAGIC))
+        magic = files.read(path, most=len(GGUF_MAGIC))[: len(GGUF_MAGIC)]
     except OSError as error:
         return [f"cannot read the model {path}: {error.strerror}"]
     return [] if magic == GGUF_MAGIC else [f"the model {path} is no GGUF file: it begins with {magic!r}"]
@@ -229,7 +230,7 @@ def lines_of(path: str | None, flag: str) -> list[str]:
     if not path:
         return []
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return files.read(path, most=LARGEST, pipes=True).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BioproxyError(f"{flag} {path}: {error}") from error
 

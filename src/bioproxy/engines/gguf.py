@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.errors import BioproxyError
 
 MAGIC = b"GGUF"
@@ -75,7 +76,7 @@ def identity(path: str | Path) -> str:
     digest = hashlib.sha256(b"bioproxy model identity 1")
     for part in parts(path):
         try:
-            with part.open("rb") as file:
+            with files.opened(part) as file:
                 for piece in samples(file):
                     digest.update(piece)
         except OSError as error:

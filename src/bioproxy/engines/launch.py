@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from bioproxy import aio
+from bioproxy import aio, files
 from bioproxy.config.addresses import authority, host_of, is_any
 from bioproxy.config.schema import Config
 from bioproxy.engines import flags, gguf
@@ -90,8 +90,7 @@ def launch(config: Config, *, folder: str, output: Callable[[bytes], None] | Non
 def check_model(path: str) -> None:
     """ConfigError for what no engine can load: an engine would be started for ever, and only its log say so."""
     try:
-        with Path(path).open("rb") as file:
-            magic = file.read(len(gguf.MAGIC))
+        magic = files.patiently(files.read, path, most=len(gguf.MAGIC))[: len(gguf.MAGIC)]
     except OSError as error:
         raise ConfigError([Problem(f"{path} cannot be read: {error.strerror or error}", key="model")]) from error
     if magic != gguf.MAGIC:

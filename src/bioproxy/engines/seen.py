@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from posixpath import dirname, isabs, join
 
+from bioproxy import files
 from bioproxy.engines.commands import here
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.gguf import SPLIT
@@ -44,7 +45,8 @@ def seen(path: str, facts: EngineFacts, *, proc: Path = PROC) -> str:
     else:
         found = whole
     try:
-        return found if found and Path(found).is_file() else ""
+        with files.touching(found):
+            return found if found and Path(found).is_file() else ""
     except OSError:
         return ""
 

@@ -20,6 +20,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.files import Stuck, away
 from bioproxy.kv import files
 from bioproxy.kv.builds import Builds
 from bioproxy.kv.decisions import Decisions
@@ -27,7 +28,7 @@ from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, poke
 from bioproxy.kv.fingerprint import Fingerprint, Identify, fingerprint
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.identities import Identities
-from bioproxy.kv.notes import DRAFT, examine
+from bioproxy.kv.notes import DRAFT, Findings, examine
 from bioproxy.kv.resident import Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver, discard
@@ -77,9 +78,14 @@ class Attaching:
         self.store.use("", facts.build)
         self.store.denied.clear()  # another build may save what this one did not
         self.residents.resize(facts.slots)
-        self.fingerprint, self.saver.watch = await asyncio.to_thread(
-            fingerprint, facts, extra=self.config.fingerprint, known=self.identities
-        )
+        try:
+            self.fingerprint, self.saver.watch = await away(
+                fingerprint, facts, extra=self.config.fingerprint, known=self.identities
+            )
+        except Stuck as error:
+            self.decisions.findings = Findings(restores=False, saves=False, notes=(error.message,))
+            self.say()
+            return
         arguments = self.fingerprint.arguments
         self.sleeps_after = arguments.sleeps_after
         self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"

@@ -31,13 +31,13 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import crc32c
 import msgspec
 
+from bioproxy.aio import Threads
 from bioproxy.errors import BioproxyError
 from bioproxy.kv.snapshot import DAMAGED, PREFIX, TEMPORARY, Snapshot, encode, new_id
 
@@ -108,7 +108,7 @@ def checksum(path: Path) -> int:
     size = path.stat().st_size
     count = max(1, min(READERS, size // PART))
     bounds = [size * number // count for number in range(count + 1)]
-    with ThreadPoolExecutor(count) as readers:  # reading and the sum give the interpreter's lock away
+    with Threads(count) as readers:  # reading and the sum give the interpreter's lock away
         parts = list(readers.map(partial(checksum_of, path), bounds[:-1], bounds[1:]))
     found = parts[0]
     for start, end, part in zip(bounds[1:-1], bounds[2:], parts[1:], strict=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from bioproxy.engines import gguf
 from bioproxy.errors import BioproxyError
+from bioproxy.files import opened, stat
 
 MOST = 64  # files that are remembered; models are few, but a container shows each under a new name
 BYTES = 2  # of a cached value; another type only makes the first guess a bad one
@@ -73,13 +74,13 @@ def recall(known: dict[Stamp, T], path: str, find: Callable[[str], T]) -> T:
 
 def stamp_of(path: str) -> Stamp:
     """How all parts of a file look to the system. OSError."""
-    found = [part.stat() for part in gguf.parts(path)]
+    found = [stat(part) for part in gguf.parts(path)]
     return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
 
 
 def traits_of(path: str) -> Traits:
     """Read the header of a model. BioproxyError, OSError."""
-    with gguf.parts(path)[0].open("rb") as file:
+    with opened(gguf.parts(path)[0]) as file:
         header = gguf.read_header(file)
 
     def number(name: str) -> int:

@@ -12,6 +12,7 @@ Linux tells these things; elsewhere nothing is looked for. Everything here block
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -22,10 +23,12 @@ from pathlib import Path
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.engines.listener import start_ticks
 
 log = logging.getLogger(__name__)
 
+LARGEST = 16 << 20  # bytes of the file
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 PAUSE = 0.05  # seconds between looks whether they are gone
 
@@ -55,9 +58,10 @@ class Register:
         self.processes = processes
         self.running: dict[str, Started] = {}
         self.boot = boot_id()
+        self.changed = asyncio.Event()
 
     def note(self, model: str, pid: int, *, command: tuple[str, ...], token: str) -> None:
-        """A model's process was started; with pid 0 it ended."""
+        """A model's process was started; with pid 0 it ended. `run` writes it down."""
         if pid:
             own = os.getpid()
             shown = tuple(word.encode("utf-8", "replace").decode() for word in command)
@@ -66,23 +70,30 @@ class Register:
             )
         else:
             self.running.pop(model, None)
+        self.changed.set()
+
+    async def run(self) -> None:
+        """Write down what is noted: a service that never ends by itself."""
+        while True:
+            await self.changed.wait()
+            await self.save()
+
+    async def save(self) -> None:
+        """Replace the file by what is known now; a fault is logged, for it stops no engine."""
+        self.changed.clear()
         try:
-            self.write()
-        except OSError as error:
-            log.warning("cannot note which engines run (%s): %s", self.path, error.strerror)
+            await files.away(self.write)
+        except (OSError, files.Stuck) as error:
+            log.warning("cannot note which engines run: %s", error)
 
     def write(self) -> None:
-        """Replace the file."""
-        temporary = self.path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(list(self.running.values())))
-        temporary.replace(self.path)
+        """The same. OSError, Stuck. Blocks."""
+        files.write_whole(self.path, msgspec.json.encode(list(self.running.values())))
 
     def left(self) -> list[Started]:
         """What an earlier run noted and did not take back; nothing where the file is missing or broken."""
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=list[Started])
+            return msgspec.json.decode(files.read(self.path, most=LARGEST), type=list[Started])
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return []
 

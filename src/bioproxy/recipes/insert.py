@@ -16,9 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,7 +24,8 @@ import msgspec
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from bioproxy.config.sources import parse
+from bioproxy import files
+from bioproxy.config.sources import SIZE_LIMIT, parse
 from bioproxy.config.tree import Node as Value
 from bioproxy.config.yaml_tree import LOADER
 from bioproxy.errors import ConfigError, Problem
@@ -240,7 +239,10 @@ def end_of_flow_key(text: str, key: Node) -> int:
 def read(path: Path) -> str:
     """The text of a config file, byte for byte; "" where there is none yet. ConfigError where it is no text."""
     try:
-        return path.read_bytes().decode("utf-8")
+        data = files.patiently(files.read, path, most=SIZE_LIMIT)
+        if len(data) > SIZE_LIMIT:
+            raise ConfigError([Problem(f"the config file is larger than {SIZE_LIMIT >> 20} MiB", str(path))])
+        return data.decode("utf-8")
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:
@@ -252,17 +254,9 @@ def read(path: Path) -> str:
 def write(path: Path, text: str) -> None:
     """Replace a file in one step, with the rights that it had; behind a link, the file that it leads to."""
     target = Path(os.path.realpath(path))
-    temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o644)
-        Path(temporary).replace(target)
+        mode = target.stat().st_mode & 0o7777 if target.exists() else 0o644
+        files.write_whole(target, text.encode("utf-8"), mode=mode)
     except OSError as error:
-        with suppress(OSError):
-            Path(temporary).unlink()
         sentence = f"the config file cannot be written, nothing was changed: {error.strerror or error}"
         raise ConfigError([Problem(sentence, str(path))]) from error

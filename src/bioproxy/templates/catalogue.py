@@ -24,13 +24,14 @@ from typing import Literal
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus, TemplateChanged, TemplateFault
 from bioproxy.templates.cost import change_of, sentence
 from bioproxy.templates.files import Cache, Look
 from bioproxy.templates.parse import Filled
-from bioproxy.templates.reading import Reading, Source, read_template
+from bioproxy.templates.reading import Reading, Source, read_template, unread
 
 log = logging.getLogger(__name__)
 
@@ -257,13 +258,38 @@ class Catalogue:
 def read_all(
     paths: Mapping[str, Path], before: Mapping[str, Reading], *, folder: Path, cache: Cache
 ) -> tuple[dict[str, Reading], Cache]:
-    """One look at all files; touches nothing but its arguments, so that it may run in a thread."""
-    look = Look(cache)
-    readings = {
-        prefix: read_template(prefix, path, folder=folder, look=look, before=before.get(prefix))
-        for prefix, path in paths.items()
-    }
-    return readings, look.cache
+    """One look at all files; touches nothing but its arguments, so that it may run in a thread.
+
+    A template at whose files the look hangs is one with a problem; the look goes on with those that come after it.
+    """
+    readings: dict[str, Reading] = {}
+    known: Cache = {}
+    while left := {prefix: path for prefix, path in paths.items() if prefix not in readings}:
+        look, done = Look(cache), dict[str, Reading]()
+        stuck = ""
+        try:
+            files.patiently(read_each, left, before, folder=folder, look=look, done=done)
+        except files.Stuck as error:
+            stuck = error.message
+        readings |= done.copy()  # the thread that was left behind may come back to it
+        known |= look.cache.copy()
+        if stuck:
+            prefix = next(prefix for prefix in left if prefix not in readings)
+            readings[prefix] = unread(prefix, left[prefix], stuck)
+    return readings, known
+
+
+def read_each(
+    paths: Mapping[str, Path],
+    before: Mapping[str, Reading],
+    *,
+    folder: Path,
+    look: Look,
+    done: dict[str, Reading],
+) -> None:
+    """Read these templates into `done`, one after the other."""
+    for prefix, path in paths.items():
+        done[prefix] = read_template(prefix, path, folder=folder, look=look, before=before.get(prefix))
 
 
 def tell(prefix: str, fault: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.errors import TemplateError
 
 LARGEST = 64 << 20  # bytes of one file; no context is that long, and reading /dev/zero must end
@@ -56,13 +57,13 @@ class Look:
         return entry.text
 
     def entry(self, path: Path, *, shown: str) -> Entry:
-        """A file, read only if it may have changed."""
+        """A file, read only if it may have changed; what is no regular file has no text."""
         if (known := self.cache.get(path)) is not None:
             return known
         try:
-            status = path.stat()
+            status = files.stat(path)
         except OSError as error:
-            raise TemplateError(f"{shown}: cannot be read: {reason(error)}") from error
+            raise TemplateError(f"{shown}: cannot be read: {files.reason(error)}") from error
         known = self.before.get(path)
         if known is None or not known.sure or known.signature != signature(status):
             known = self.fresh(path, status, shown=shown)
@@ -70,23 +71,23 @@ class Look:
         return known
 
     def fresh(self, path: Path, status: os.stat_result, *, shown: str) -> Entry:
-        """Read a file anew."""
-        if not stat.S_ISREG(status.st_mode):
-            raise TemplateError(f"{shown}: is no regular file; a template can include texts only")
-        data = self.bytes(path, shown=shown)
-        digest = hashlib.sha256(data).digest()
+        """Read a file anew. Its first bytes tell whether it is binary, before its size is judged."""
         sure = abs(time.time_ns() - status.st_mtime_ns) > UNSURE
-        if b"\0" in data[:BINARY]:
-            return Entry(None, digest, signature(status), sure)
-        return Entry(utf8(data, shown=shown), digest, signature(status), sure)
+        large = status.st_size > LARGEST
+        if not stat.S_ISREG(status.st_mode) or (large and b"\0" in self.bytes(path, shown=shown, most=BINARY)):
+            return Entry(None, b"", signature(status), sure)
+        data = self.bytes(path, shown=shown)
+        text = None if b"\0" in data[:BINARY] else utf8(data, shown=shown)
+        return Entry(text, hashlib.sha256(data).digest(), signature(status), sure)
 
-    def bytes(self, path: Path, *, shown: str) -> bytes:
+    def bytes(self, path: Path, *, shown: str, most: int = LARGEST) -> bytes:
         """A file's bytes."""
         try:
-            with path.open("rb") as file:
-                data = file.read(LARGEST + 1)
+            data = files.read(path, most=most)
+        except files.Irregular as error:
+            raise TemplateError(f"{shown}: is no regular file; a template can include texts only") from error
         except OSError as error:
-            raise TemplateError(f"{shown}: cannot be read: {reason(error)}") from error
+            raise TemplateError(f"{shown}: cannot be read: {files.reason(error)}") from error
         if len(data) > LARGEST:
             raise TemplateError(f"{shown}: is larger than {LARGEST >> 20} MiB; no model reads that much")
         return data
@@ -106,8 +107,3 @@ def utf8(data: bytes, *, shown: str) -> str:
         raise TemplateError(
             f"{shown}:{line}: not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,}; convert it to UTF-8"
         ) from error
-
-
-def reason(error: OSError) -> str:
-    """The system's own words, lower case: `permission denied`."""
-    return (error.strerror or str(error)).lower()

@@ -26,6 +26,7 @@ from pathlib import Path
 import msgspec
 import re2
 
+from bioproxy import files
 from bioproxy.errors import TemplateError
 
 NAME = ".gitignore"
@@ -35,7 +36,6 @@ LONGEST_RUN = 16 << 10  # bytes of expressions that become one
 LONGEST_PATH = 4096  # bytes of a path that a system opens: a line that wants more fits nothing
 BOM = b"\xef\xbb\xbf"
 SPECIAL = (b"*", b"?", b"[", b"\\")
-ANY_FOLDERS = b"(?:.*/)?"
 STARS = re.compile(rb"\*+")
 MEMBER = re.compile(rb"(?:\\(.)|([^\\]))(?:-(?:\\(.)|([^\\\]])))?", re.DOTALL)  # of a class: a letter, or a range
 WORD = string.ascii_letters + string.digits
@@ -119,7 +119,7 @@ def line_of(text: bytes) -> Line | None:
     expression = expression_of(body.removeprefix(b"/"), bound=bound) if body else None
     if expression is None:
         return None
-    return Line(expression if bound else ANY_FOLDERS + expression, folders, back)
+    return Line(expression if bound else b"(?:.*/)?" + expression, folders, back)
 
 
 def without_blanks(text: bytes) -> bytes:
@@ -144,8 +144,7 @@ def expression_of(body: bytes, *, bound: bool) -> bytes | None:
         else:
             return None
         plain = plain and one not in SPECIAL
-        if piece != ANY_FOLDERS or out[-1:] != [ANY_FOLDERS]:  # `**/**/` is `**/`
-            out.append(piece)
+        out.append(piece)
         at += taken
     return b"".join(out)
 
@@ -161,7 +160,7 @@ def stars(body: bytes, at: int, *, bound: bool, plain: bool) -> tuple[int, bytes
     end = found.end()
     if bound and end - at > 1 and (plain or body[at - 1 : at] == b"/"):
         if body.startswith(b"/", end):
-            return end + 1 - at, ANY_FOLDERS
+            return end + 1 - at, b"(?:.*/)?"
         if end == len(body) or body.startswith(b"\\/", end):
             return end - at, b".*"
     return end - at, b"[^/]*"
@@ -241,10 +240,9 @@ def enter(folder: Path) -> tuple[Levels, str] | None:
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
-    """The rules in a file; none where it cannot be read, as git has it."""
+    """The rules in a file; none if it is no regular file or cannot be read, as git has it."""
     try:
-        with path.open("rb") as file:
-            return parsed(file.read(LARGEST))
+        return parsed(files.read(path, most=LARGEST)[:LARGEST])
     except OSError:
         return ()
 
@@ -257,4 +255,4 @@ def parsed(data: bytes) -> tuple[Rule, ...]:
 
 def project_of(folder: Path) -> Path | None:
     """The nearest folder at or above `folder` that holds `.git`."""
-    return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
+    return next((place for place in (folder, *folder.parents) if files.found(place / ".git")), None)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import re2
 
+from bioproxy import files
 from bioproxy.errors import TemplateError
 from bioproxy.templates.gitignore import Levels, descend, enter, ignored
 
 MOST = 200_000  # directory entries for one pattern; `<{/**/*}>` must end in a sentence, not in an hour
-LONGEST_NAME = 255  # bytes of a file's name that a system takes; a pattern that wants more fits nothing
 MOST_TESTS = 20_000_000  # comparisons of a name with a pattern's or with a rule of a `.gitignore`
 SPECIAL = ("*", "?")
 
@@ -57,12 +57,13 @@ def expression(name: str) -> Callable[[bytes], object]:
     """What says whether a file's name, in UTF-8, fits one name of a pattern; a leading dot must be written."""
     while "**" in name:
         name = name.replace("**", "*")
-    if len(name.replace("*", "")) > LONGEST_NAME:
-        return lambda _name: None
     letters = ("[^/]*" if letter == "*" else "[^/]" if letter == "?" else re2.escape(letter) for letter in name)
     options = re2.Options()
     options.never_capture, options.log_errors = True, False
-    fits: Callable[[bytes], object] = re2.compile("".join(letters), options).fullmatch
+    try:
+        fits: Callable[[bytes], object] = re2.compile("".join(letters), options).fullmatch
+    except re2.error:
+        return lambda _name: None  # no file has a name that long
     return fits if name.startswith(".") else lambda found: not found.startswith(b".") and fits(found)
 
 
@@ -119,8 +120,7 @@ class Walk:
     def entries(self, folder: Path, tests: int) -> list[os.DirEntry[str]]:
         """What is in a folder; nothing where it cannot be listed. `tests`: what each name is compared with."""
         try:
-            with os.scandir(folder) as entries:
-                found = list(entries)
+            found = files.listed(folder)
         except OSError:
             return []
         self.seen += len(found)
@@ -135,6 +135,9 @@ class Walk:
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder or a link to one; a link that leads in circles is none."""
     try:
-        return entry.is_dir()
+        if not entry.is_symlink():
+            return entry.is_dir()
+        with files.touching(entry):  # a link may lead to a network folder
+            return entry.is_dir()
     except OSError:
         return False

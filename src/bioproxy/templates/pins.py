@@ -21,26 +21,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from bioproxy import files
+from bioproxy.files import UNFINISHED
 from bioproxy.templates.parse import Filled, version_of
 
 log = logging.getLogger(__name__)
 
 MOST = 1000  # conversations
 MOST_TEXT = 64 << 20  # bytes of versions' texts
+LARGEST = 2 * MOST_TEXT  # bytes of one file
 DELAY = 2.0  # seconds from a pin to its being on disk: one write for what happens together
 LAYOUT = 1
-INDEX, TEXT, UNFINISHED = "index", "text-", ".new-"
+INDEX, TEXT = "index", "text-"
 
 
 class Pin(msgspec.Struct):
@@ -102,7 +102,8 @@ class Pins:
 
     def put(self, key: bytes, filled: Filled) -> None:
         """Pin `key` to `filled`; the least recently used make room."""
-        if weight(filled.parts) > self.text_limit:
+        known = self.get(key)
+        if weight(filled.parts) > self.text_limit or (known and known.version == filled.version):
             return
         self.insert(key, Pin(prefix=filled.prefix, version=filled.version, used=self.clock()), filled.parts)
         self.trim()
@@ -144,25 +145,22 @@ class Pins:
 
     # On disk
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Read what was saved; what is broken or missing is left out, with a line in the log."""
         if self.folder is None:
             return
         try:
-            index = msgspec.msgpack.decode((self.folder / INDEX).read_bytes(), type=Index)
+            self.take(*await files.away(read_state, self.folder))
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        except (OSError, ValueError, files.Stuck) as error:  # msgspec's errors are ValueErrors
             log.warning("the pins in %s cannot be read and are collected anew: %s", self.folder, error)
-            return
-        if index.layout != LAYOUT:
-            log.warning("the pins in %s are of another layout (%d) and are collected anew", self.folder, index.layout)
-            return
-        texts = {version: read_text(self.folder, version) for version in {pin.version for _, pin in index.pins}}
+
+    def take(self, index: Index, texts: Mapping[str, tuple[str, ...]]) -> None:
+        """Pin what is in `index`, as far as there are `texts` for it."""
         for key, pin in index.pins:
-            parts = texts[pin.version]
-            if parts is not None:
-                self.insert(key, pin, parts)
+            if pin.version in texts:
+                self.insert(key, pin, texts[pin.version])
                 self.stored.add(pin.version)
         self.trim()
 
@@ -175,7 +173,10 @@ class Pins:
 
     async def flush(self) -> None:
         """Write now, in a worker thread. A fault is logged once and tried again with the next pin."""
-        await asyncio.to_thread(self.write, *self.state())
+        try:
+            await files.away(self.write, *self.state())
+        except files.Stuck as error:
+            self.fault(error)
 
     def save(self) -> None:
         """Write now; blocks: for the end of the program."""
@@ -190,18 +191,24 @@ class Pins:
 
     def write(self, number: int, index: Index, texts: dict[str, tuple[str, ...]]) -> None:
         """Write a state, unless a newer one (a higher `number`) was written already."""
-        with self.writing:
-            if self.folder is None or number <= self.written:
-                return
-            try:
+        if self.folder is None:
+            return
+        if not self.writing.acquire(timeout=files.PATIENCE):  # a write that was left behind has it
+            raise files.Stuck(str(self.folder))
+        try:
+            if number > self.written:
                 write_state(self.folder, index, texts, stored=self.stored)
-            except OSError as error:
-                if not self.failing:
-                    log.warning("the pins cannot be kept in %s: %s; turns after a restart may miss", self.folder, error)
-                self.failing = True
-            else:
-                self.failing = False
-                self.written = number
+                self.failing, self.written = False, number
+        except OSError as error:
+            self.fault(error)
+        finally:
+            self.writing.release()
+
+    def fault(self, error: Exception) -> None:
+        """Say once that pins cannot be kept."""
+        if not self.failing:
+            log.warning("the pins cannot be kept in %s: %s; turns after a restart may miss", self.folder, error)
+        self.failing = True
 
 
 def weight(parts: tuple[str, ...]) -> int:
@@ -209,10 +216,19 @@ def weight(parts: tuple[str, ...]) -> int:
     return sum(len(part.encode()) for part in parts)
 
 
+def read_state(folder: Path) -> tuple[Index, dict[str, tuple[str, ...]]]:
+    """What was saved, with the texts that are whole. OSError, ValueError, Stuck."""
+    index = msgspec.msgpack.decode(files.read(folder / INDEX, most=LARGEST), type=Index)
+    if index.layout != LAYOUT:
+        raise ValueError(f"they are of another layout ({index.layout})")
+    versions = {pin.version for _, pin in index.pins}
+    return index, {version: parts for version in versions if (parts := read_text(folder, version)) is not None}
+
+
 def read_text(folder: Path, version: str) -> tuple[str, ...] | None:
     """A version's text; None where it is missing, broken, or not what its name says."""
     try:
-        parts = msgspec.msgpack.decode((folder / f"{TEXT}{version}").read_bytes(), type=tuple[str, ...])
+        parts = msgspec.msgpack.decode(files.read(folder / f"{TEXT}{version}", most=LARGEST), type=tuple[str, ...])
     except (OSError, ValueError) as error:
         log.warning("version %s of a template cannot be read, its pins are dropped: %s", version, error)
         return None
@@ -227,26 +243,14 @@ def write_state(folder: Path, index: Index, texts: dict[str, tuple[str, ...]], *
 
     `stored` are the versions whose files are known to be good.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with files.touching(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for version in texts.keys() - stored:
-        replace_file(folder / f"{TEXT}{version}", msgspec.msgpack.encode(texts[version]))
+        files.write_whole(folder / f"{TEXT}{version}", msgspec.msgpack.encode(texts[version]))
         stored.add(version)
-    replace_file(folder / INDEX, msgspec.msgpack.encode(index))
+    files.write_whole(folder / INDEX, msgspec.msgpack.encode(index))
     wanted = {INDEX, *(f"{TEXT}{version}" for version in texts)}
-    for path in folder.iterdir():
-        if path.name not in wanted and path.name.startswith((TEXT, UNFINISHED)):
-            path.unlink(missing_ok=True)
-            stored.discard(path.name.removeprefix(TEXT))
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step, readable by us alone."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)  # made with mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+    for entry in files.listed(folder):
+        if entry.name not in wanted and entry.name.startswith((TEXT, UNFINISHED)):
+            (folder / entry.name).unlink(missing_ok=True)
+            stored.discard(entry.name.removeprefix(TEXT))

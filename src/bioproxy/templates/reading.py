@@ -11,13 +11,15 @@ All that is wrong with a template is collected, so that one start shows all of i
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.errors import Problem, TemplateError
-from bioproxy.templates.files import Entry, Look, reason
+from bioproxy.templates.files import Entry, Look
 from bioproxy.templates.parse import Filled, Place, faults, parse, version_of
 from bioproxy.templates.patterns import is_pattern, matches
 
@@ -64,13 +66,23 @@ def read_template(prefix: str, path: Path, *, folder: Path, look: Look, before: 
     reader = Reader(prefix, path, folder=folder, look=look)
     texts = reader.texts()
     if reader.problems:
-        return Reading((), None, (), tuple(reader.problems))
+        return broken(reader.problems)
     key = tuple(text.key for text in texts)
     if before is not None and before.key == key:
         return before
     parts = parts_of(texts)
     filled = Filled(prefix=prefix, version=version_of(parts), parts=parts)
     return Reading(key, filled, sources_of(texts), ())
+
+
+def broken(problems: Sequence[Problem]) -> Reading:
+    """A template that cannot be filled in."""
+    return Reading((), None, (), tuple(problems))
+
+
+def unread(prefix: str, path: Path, message: str) -> Reading:
+    """One of which only `message` is known."""
+    return broken([Problem(message, where=str(path), key=f"prefixes.{prefix}")])
 
 
 class Reader:
@@ -94,7 +106,7 @@ class Reader:
         try:
             own = self.look.text(self.path, shown=self.path.name)
             key = self.look.entry(self.path, shown=self.path.name).digest
-        except TemplateError as error:
+        except (TemplateError, files.Stuck) as error:
             self.fault(error.message)
             return []
         segments = parse(own.removeprefix(BOM))
@@ -113,11 +125,11 @@ class Reader:
             return []
         try:
             texts = self.include(os.path.expanduser(place.name))  # noqa: PTH111 - Path raises for `~nobody`
-        except TemplateError as error:
+        except (TemplateError, files.Stuck) as error:
             self.fault(error.message, line=place.line)
             return []
         except OSError as error:
-            self.fault(f"{place.name}: cannot be read: {reason(error)}", line=place.line)
+            self.fault(f"{place.name}: cannot be read: {files.reason(error)}", line=place.line)
             return []
         self.size += sum(len(text.text or "") for text in texts)
         if self.size > MOST:
@@ -129,9 +141,10 @@ class Reader:
         """The file called `name`, or the files that it means as a pattern."""
         for folder in self.folders:
             path = folder / name
-            if path.is_dir():
+            status = files.found(path)
+            if status is not None and stat.S_ISDIR(status.st_mode):
                 raise TemplateError(f"{name} is a folder; write <{{{name.rstrip('/')}/**}}> for the files in it")
-            if path.exists():
+            if status is not None:
                 return [self.named(name, path)]
         if is_pattern(name):
             return self.pattern(name)

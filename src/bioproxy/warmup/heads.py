@@ -6,24 +6,25 @@ of an agent, `enable_thinking`. Warming the bare message would evaluate tokens t
 conversation; a head counts once two conversations used it, so that a system message with the time of day in it, which
 nobody will send again, costs nothing. Of those that count the newest few are warmed; without any, the bare message.
 
+The file is written as a whole, and with the tools of agents in it that is megabytes. So it is written when other heads
+count than before, every ten minutes at most; that one was used again is only brought down once an hour. What a crash
+loses of it costs a warm-up.
+
 Heads are private text (a system message may hold anything): the file is 0600, what was not used for `max_age` goes, and
 requests with `Cache-Control: no-store` are never noted, which is the caller's part.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.config.settings import Settings
 from bioproxy.prompt import Head
 
@@ -33,6 +34,8 @@ VERSION = 1  # of the file's layout; another one is not read
 KEPT = 32  # heads per prefix, used least recently goes
 LARGEST = 1 << 20  # bytes of one head; larger ones are not kept
 ENOUGH = 2  # conversations that make a head count
+MOST = 256 << 20  # bytes of the file that are read
+CHANGED, USED = 600.0, 3600.0  # seconds from one write to the next: other heads count, or the same were used
 BARE = Head()
 
 
@@ -43,12 +46,24 @@ class Seen(msgspec.Struct, kw_only=True):
     used: float
     conversations: list[bytes]
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of those that are warmed."""
+        return len(self.conversations) >= ENOUGH
+
 
 class Stored(msgspec.Struct, kw_only=True):
     """The file: heads by prefix."""
 
     version: int
     prefixes: dict[str, list[Seen]]
+
+
+class Written(msgspec.Struct, kw_only=True):
+    """The same, each head encoded on its own: one encoding of megabytes would hold up the loop from any thread."""
+
+    version: int
+    prefixes: dict[str, list[msgspec.Raw]]
 
 
 class HeadsStatistics(msgspec.Struct, frozen=True):
@@ -86,7 +101,9 @@ class Heads:
         self.max_age = max_age
         self.clock = clock
         self.seen: dict[str, dict[Head, Seen]] = {}
-        self.dirty = False
+        self.changed = self.used = False  # since the last write: other heads count, any was used
+        self.written = -USED  # by the clock
+        self.loaded = False
         self.on_change: Callable[[], None] = lambda: None  # called when `top` of any prefix may have changed
 
     def note(self, prefix: str, head: Head, conversation: bytes) -> None:
@@ -99,17 +116,18 @@ class Heads:
         entry.used = self.clock()
         if conversation not in entry.conversations and len(entry.conversations) < ENOUGH:
             entry.conversations.append(conversation)
+            self.changed = self.changed or entry.counts
         known[head] = entry  # a dict keeps order: the newest is last
         if len(known) > KEPT:
-            del known[next(iter(known))]
-        self.dirty = True
+            self.changed = known.pop(next(iter(known))).counts or self.changed
+        self.used = True
         if self.top(prefix) != before:
             self.on_change()
 
     def top(self, prefix: str) -> tuple[Head, ...]:
         """The heads to warm for `prefix`, newest first; the bare message where none counts yet."""
         newest = reversed(self.seen.get(prefix, {}).values())
-        counting = [entry.head for entry in newest if len(entry.conversations) >= ENOUGH]
+        counting = [entry.head for entry in newest if entry.counts]
         return tuple(counting[: self.settings.config.warmup.heads]) or (BARE,)
 
     def forget(self) -> None:
@@ -117,59 +135,69 @@ class Heads:
         oldest = self.clock() - self.max_age
         for prefix, known in list(self.seen.items()):
             fresh = {head: entry for head, entry in known.items() if entry.used >= oldest}
-            self.dirty = self.dirty or len(fresh) != len(known)
+            self.changed = self.changed or len(fresh) != len(known)
             self.seen[prefix] = fresh
             if not fresh:
                 del self.seen[prefix]
 
-    def load(self) -> None:
-        """Read the file; one that is missing, broken or of another version is as good as none (it costs a warm-up)."""
+    async def load(self) -> None:
+        """Take in what the file says, once, as older than what was noted since the start."""
+        if self.loaded:
+            return
+        self.loaded = True
         try:
-            stored = msgspec.msgpack.decode(Path(self.path).read_bytes(), type=Stored)
+            stored = await files.away(read, self.path)
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, files.Stuck) as error:
             log.warning("the heads in %s cannot be read and are collected anew: %s", self.path, error)
             return
         if stored.version != VERSION:
             log.info("the heads in %s are of another version (%d) and are collected anew", self.path, stored.version)
             return
         for prefix, entries in stored.prefixes.items():
-            self.seen[prefix] = {entry.head: entry for entry in entries}
+            known = {entry.head: entry for entry in entries}
+            newer = self.seen.get(prefix, {})
+            self.seen[prefix] = {head: entry for head, entry in known.items() if head not in newer} | newer
         self.forget()
 
-    async def save(self) -> None:
-        """Write the file if something changed: whole or not at all, readable by us alone. A fault is logged."""
-        if not self.dirty:
+    async def save(self, *, last: bool = False) -> None:
+        """Write the file if it is time for it, or `last` chance: whole or not at all. A fault is logged."""
+        due = self.written + (CHANGED if self.changed else USED)
+        if not (self.changed or self.used) or (self.clock() < due and not last):
             return
-        prefixes = {prefix: list(known.values()) for prefix, known in self.seen.items()}
-        self.dirty = False
+        prefixes = {prefix: [copied(entry) for entry in known.values()] for prefix, known in self.seen.items()}
+        before = self.changed, self.used, self.written
+        self.changed, self.used, self.written = False, False, self.clock()
         try:
-            data = msgspec.msgpack.encode(Stored(version=VERSION, prefixes=prefixes))
-            await asyncio.to_thread(write_private, self.path, data)
-        except OSError as error:
-            self.dirty = True
+            await files.away(write, self.path, prefixes)
+        except (OSError, files.Stuck) as error:
+            self.changed, self.used, self.written = before
             log.warning("the heads cannot be kept in %s: %s", self.path, error)
 
     def statistics(self) -> HeadsStatistics:
         """Counts only; the text of a head is never shown."""
         entries = [entry for known in self.seen.values() for entry in known.values()]
-        counting = sum(len(entry.conversations) >= ENOUGH for entry in entries)
+        counting = sum(entry.counts for entry in entries)
         return HeadsStatistics(
             known=len(entries), counting=counting, bytes=sum(weight(entry.head) for entry in entries)
         )
 
 
-def write_private(path: str, data: bytes) -> None:
-    """Replace `path` by `data` in one step, 0600 in a folder 0700: a crash leaves the old file or the new one."""
-    folder = Path(path).parent
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=Path(path).name + ".")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+def copied(entry: Seen) -> Seen:
+    """A copy that does not change while it is written."""
+    return Seen(head=entry.head, used=entry.used, conversations=list(entry.conversations))
+
+
+def read(path: str) -> Stored:
+    """The file. OSError, DecodeError, Stuck. Blocks."""
+    return msgspec.msgpack.decode(files.read(path, most=MOST), type=Stored)
+
+
+def write(path: str, prefixes: dict[str, list[Seen]]) -> None:
+    """Replace the file, 0600 in a folder 0700. OSError, Stuck. Blocks."""
+    encode = msgspec.msgpack.encode
+    parts = {prefix: [msgspec.Raw(encode(entry)) for entry in known] for prefix, known in prefixes.items()}
+    with files.touching(path):
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write_whole(path, encode(Written(version=VERSION, prefixes=parts)))

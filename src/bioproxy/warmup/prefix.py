@@ -12,11 +12,11 @@ What an engine cannot do shapes what it gets instead: without `/tokenize` the co
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.engines import gguf
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.errors import BioproxyError
@@ -102,7 +102,7 @@ def margin_of(facts: EngineFacts) -> int:
     so a prompt prefix that ends too exactly would be worth nothing; one that ends 8 tokens early costs 8 tokens.
     """
     try:
-        with Path(facts.model_path).open("rb") as file:
+        with files.opened(facts.model_path) as file:
             header = gguf.read_header(file)
     except (OSError, BioproxyError):
         return MARGIN

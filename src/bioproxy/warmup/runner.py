@@ -20,7 +20,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy import aio
+from bioproxy import aio, files
 from bioproxy.config.settings import Settings
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
@@ -170,12 +170,13 @@ class Runner:
 
     async def run(self) -> None:
         """Look and work until cancelled; a guarded service."""
+        await self.heads.load()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.keep_looking(), name="warm-up looks")
                 group.create_task(self.keep_working(), name="warm-up works")
         finally:
-            await aio.shielded(self.heads.save())
+            await aio.shielded(self.heads.save(last=True))
 
     async def keep_looking(self) -> None:
         """Look at once, then at every interval, whenever woken, and when a change may have settled."""
@@ -267,7 +268,7 @@ class Runner:
         can = facts.capabilities
         if not can.apply_template:
             return chat_prefix(head, filled, model=facts.alias)
-        margin = await asyncio.to_thread(self.margin, facts) if can.tokenize else 0
+        margin = await files.away(self.margin, facts) if can.tokenize else 0
         return await find(self.engine, can, head, filled, margin=margin)
 
     def job(self, target: plan.Target, want: Want, prompt: PromptPrefix, generation: int) -> evaluate.Job:

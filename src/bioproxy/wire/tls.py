@@ -8,10 +8,11 @@ mean, so the files are looked at one after the other.
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
+from bioproxy import files
 from bioproxy.errors import ConfigError, Problem
 
+LARGEST = 16 << 20  # bytes; a chain of certificates is some thousands
 MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
 
@@ -22,9 +23,11 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     """
     for name, path, mark in (("cert", certificate, b"CERTIFICATE-----"), ("key", key, b"PRIVATE KEY-----")):
         try:
-            data = Path(path).read_bytes()
+            data = files.patiently(files.read, path, most=LARGEST)
         except OSError as error:
             raise not_usable(name, path, f"cannot be read: {error.strerror or error}") from error
+        except files.Stuck as error:
+            raise ConfigError([Problem(error.message, key=f"tls_{name}_file")]) from error
         if b"-----BEGIN " not in data or mark not in data:
             raise not_usable(name, path, f"holds no {'certificate' if name == 'cert' else 'private key'} in PEM form")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from bioproxy import files
 from bioproxy.config.sources import SIZE_LIMIT
 from bioproxy.config.swap.pipeline import Source
 from bioproxy.errors import ConfigError, Problem
@@ -26,32 +26,32 @@ def find_files(path: str, folder: str) -> tuple[str, ...]:
 
 def _listed(folder: str) -> list[str]:
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - texts
+        names = sorted(entry.name for entry in files.listed(folder))
     except OSError as error:
         said = f"the folder cannot be read: {error.strerror or error}"
         raise ConfigError([Problem(said, where=f"flag -config-dir {folder}")]) from error
     paths = [os.path.join(folder, name) for name in names if name.endswith(ENDINGS)]  # noqa: PTH118 - texts
-    return [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112 - texts
+    return [path for path in paths if not _is_folder(path)]
+
+
+def _is_folder(path: str) -> bool:
+    with files.touching(path):
+        return os.path.isdir(path)  # noqa: PTH112 - texts
 
 
 def _same(first: str, second: str) -> bool:
-    return os.path.realpath(first) == os.path.realpath(second)
+    with files.touching(second):
+        return os.path.realpath(first) == os.path.realpath(second)
 
 
 def read_sources(path: str = "", folder: str = "") -> tuple[Source, ...]:
     """The texts of a config's files; raises ConfigError with every file that cannot be read."""
-    sources, problems, size = [], [], 0
+    sources, problems = [], []
     for file in find_files(path, folder):
         try:
-            source = Source(file, read_text(file))
+            sources.append(Source(file, read_text(file)))
         except ValueError as error:
             problems.append(Problem(str(error), where=file))
-            continue
-        size += len(source.text)
-        if size > SIZE_LIMIT:
-            said = f"with this file the configuration is larger than {SIZE_LIMIT >> 20} MiB; this cannot be one"
-            raise ConfigError([*problems, Problem(said, where=file)])
-        sources.append(source)
     if problems:
         raise ConfigError(problems)
     return tuple(sources)
@@ -60,8 +60,7 @@ def read_sources(path: str = "", folder: str = "") -> tuple[Source, ...]:
 def read_text(path: str) -> str:
     """The text of a file, which may be empty; ValueError says why there is none."""
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        data = files.read(path, most=SIZE_LIMIT, pipes=True)
     except OSError as error:
         raise ValueError(f"the config file cannot be read: {error.strerror or error}") from error
     if len(data) > SIZE_LIMIT:

@@ -1,0 +1,210 @@
+"""Files that somebody names: read without waiting for one that never answers, written whole or not at all.
+
+A path in a configuration may lead anywhere: to a FIFO that nobody writes to, to `/dev/zero`, into a network folder
+whose server is gone. So whoever reads or looks at such a path does it through here:
+
+- `read` takes regular files only, opened without blocking and looked at once more after that, up to a size.
+- Each call to the system is one of a *touch* (`touching`). A call that hangs cannot be ended from outside, and neither
+  can the thread that made it. So such work is given to `patiently` (or `away`, on an event loop), which does it in a
+  thread of its own and leaves that behind when one touch takes longer than `PATIENCE`: `Stuck` names the path. What is
+  slow but goes on, a thousand files or a large one, is waited for.
+- As long as a thread hangs at a path nobody else touches that path: it is `Stuck` at once. So looks that are repeated
+  leave one thread behind and not one each.
+
+These threads are daemons, so the program's end does not wait for them. That nothing else waits is `aio.Threads`' part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import select
+import stat as modes
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from bioproxy.errors import BioproxyError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+PATIENCE = 10.0  # seconds that one call to the file system may take
+LOOK = 1.0  # seconds between two looks at where a thread is
+BLOCK = 1 << 20  # bytes that are read in one call
+UNFINISHED = ".new-"  # begins the name of a file that is being written
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+calls: dict[int, tuple[str, float]] = {}  # by thread: the path that it touches now, and since when (monotonic)
+
+
+class Stuck(BioproxyError):
+    """The file system does not answer: a call for this path did not come back."""
+
+    code = "file_stuck"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} does not answer; is it in a network folder whose server is gone?")
+        self.path = path
+
+
+class Irregular(OSError):
+    """What a path leads to is no regular file, and reading it might never end."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(errno.EINVAL, "it is no regular file", os.fspath(path))
+
+
+@contextmanager
+def touching(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around one call to the file system, so that whoever waits can tell where it hangs. Stuck if another one does."""
+    name, me, now = os.fspath(path), threading.get_ident(), time.monotonic()
+    if any(other == name and now - since >= PATIENCE for other, since in list(calls.values())):
+        raise Stuck(name)
+    calls[me] = name, now
+    try:
+        yield
+    finally:
+        calls.pop(me, None)
+
+
+def patiently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do `work` in a thread that is left behind if it hangs at a file: Stuck then, else what `work` returns or raises.
+
+    Blocks for as long as `work` goes on. Work that was left behind may still come to its end, long after that.
+    """
+    future: futures.Future[T] = futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, name="files", daemon=True)
+    thread.start()
+    while not future.done():
+        path, since = calls.get(thread.ident or 0, ("", time.monotonic()))
+        left = since + PATIENCE - time.monotonic()
+        if left <= 0:
+            raise Stuck(path)
+        futures.wait([future], timeout=min(left, LOOK))
+    return future.result()
+
+
+async def away(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same without holding up the loop. If the caller is cancelled, `work` goes on in its thread."""
+    return await asyncio.to_thread(lambda: patiently(work, *args, **kwargs))
+
+
+def stat(path: str | os.PathLike[str]) -> os.stat_result:
+    """What the system says of what `path` leads to. OSError, Stuck."""
+    with touching(path):
+        return os.stat(path)  # noqa: PTH116 - a text, too
+
+
+def found(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """The same; None if there is nothing. OSError, Stuck."""
+    try:
+        return stat(path)
+    except ValueError:  # no name of a file has a NUL in it
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+class Regular(io.FileIO):
+    """A regular file (with `pipes` a pipe, too) that is open for reading; each call for some of it is a touch."""
+
+    def __init__(self, path: Path, *, pipes: bool = False) -> None:
+        self.path = path
+        refuse(path, stat(path), pipes=pipes)  # before it is opened: that alone rewinds a tape
+        with touching(path):
+            super().__init__(os.open(path, FLAGS))
+        try:
+            status = os.fstat(self.fileno())
+            refuse(path, status, pipes=pipes)  # it may have become another one meanwhile
+        except BaseException:
+            self.close()
+            raise
+        self.pipe = modes.S_ISFIFO(status.st_mode)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """The next bytes, a block at most: what is slow and goes on must not look as if it hung."""
+        with touching(self.path):
+            count = super().readinto(memoryview(buffer)[:BLOCK])
+            while count is None and self.pipe:
+                select.select([self], [], [])
+                count = super().readinto(buffer)
+        if count is None:  # a file of /proc that waits for news, like /proc/kmsg
+            raise Irregular(self.path)
+        return count
+
+
+def refuse(path: Path, status: os.stat_result, *, pipes: bool) -> None:
+    """Raise what is to be said of a folder, and Irregular for whatever else is no regular file."""
+    if modes.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (modes.S_ISREG(status.st_mode) or (pipes and modes.S_ISFIFO(status.st_mode))):
+        raise Irregular(path)
+
+
+def opened(path: str | os.PathLike[str], *, pipes: bool = False) -> io.BufferedReader:
+    """A regular file to read from.
+
+    `pipes`: one that somebody writes to will do, too, as shells make them (`-config <(...)`). OSError (Irregular for
+    what is no file), Stuck.
+    """
+    return io.BufferedReader(Regular(Path(path), pipes=pipes))
+
+
+def read(path: str | os.PathLike[str], *, most: int, pipes: bool = False) -> bytes:
+    """The content of a regular file; of one that is larger than `most` bytes, one byte more than that."""
+    with opened(path, pipes=pipes) as file:
+        return file.read(most + 1)
+
+
+def listed(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """What is in a folder. OSError, Stuck."""
+    with touching(folder), os.scandir(folder) as entries:
+        return list(entries)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `data` in one step: a crash leaves the old file or the new one. OSError, Stuck.
+
+    It is readable by us alone unless `mode` says something else, and on the disk when this returns.
+    """
+    target = Path(path)
+    with touching(target):
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=UNFINISHED)  # made with mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if mode != 0o600 and sys.platform != "win32":
+                Path(temporary).chmod(mode)
+            Path(temporary).replace(target)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+
+
+def reason(error: OSError) -> str:
+    """The system's own words, lower case: `permission denied`."""
+    return (error.strerror or str(error)).lower()
