@@ -104,6 +104,7 @@ class Record(msgspec.Struct, kw_only=True):
     req_path: str = ""  # as the activity table shows it, where that is not `path`
     usage: Usage | None = None
     swap: float = 0.0  # waited for a model to be loaded; a part of `total`
+    waits: dict[str, float] | None = None  # the same by what it was for (models/waits.py); they add up to `swap`
     session: str = ""  # what the client says which of its conversations this is
     metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority
 

@@ -47,7 +47,7 @@ from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.message import Headers
-from bioproxy.wire.server import Server
+from bioproxy.wire.server import ADMIN_SHARE, FEWEST, Server, files_for_clients, open_files
 from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -122,8 +122,13 @@ class App:
         self.admin = Admin(
             settings=self.settings, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus
         )
-        self.proxy_server = Server(self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body)
-        self.admin_server = Server(self.admin.handle, limits=config.limits, name="admin")
+        files = files_for_clients(open_files())
+        self.proxy_server = Server(
+            self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=files
+        )
+        self.admin_server = Server(
+            self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
+        )
         self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
         self.metrics.watch(
             templates=self.catalogue.statistics,
@@ -294,8 +299,8 @@ class App:
 
         One after the other: of two that overlap, the later one has read the newer files.
         """
-        async with self.reloading:
-            return await self.reload_alone()
+        async with self.reloading:  # whoever asked for it may leave: half a reload would be two configurations at once
+            return await aio.shielded(self.reload_alone())
 
     async def reload_alone(self) -> tuple[str, ...]:
         """The same, while nobody else does. Whatever takes time is done in a thread: streams go on meanwhile."""

@@ -13,7 +13,8 @@
     ├── QueueTimeout              503 overloaded_error        retry_after is set
     ├── ModelFailed               500 model_failed            its process did not start, or was unloaded meanwhile
     ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
-    │   └── EngineDied            502 engine_unavailable      it ended by itself while it had the request
+    │   ├── EngineDied            502 engine_unavailable      it ended by itself while it had the request
+    │   └── OutOfFiles            503 engine_unavailable      no file is left for a connection to it
     ├── EngineRefused             the engine's status         it answered an error
     └── EngineProtocolError       502 engine_protocol_error   it answered something that is no HTTP
 
@@ -159,6 +160,12 @@ class EngineDied(EngineUnavailable):
     """The engine's process ended by itself while it had the request, which is never sent to another one."""
 
     sent = True
+
+
+class OutOfFiles(EngineUnavailable):
+    """No further file may be opened, so nobody can say how the engine is."""
+
+    default_status = 503
 
 
 class EngineRefused(BioproxyError):

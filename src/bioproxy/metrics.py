@@ -106,6 +106,9 @@ class OfModels:
         self.failures = count("bioproxy_model_failures_total", "Starts that failed and crashes.", "model")
         self.requests = count("bioproxy_model_requests_total", "Requests by model.", "model", "status")
         self.waited = times("bioproxy_model_wait_seconds", "How long requests waited for their model.")
+        self.parts = count(
+            "bioproxy_model_wait_part_seconds_total", "What requests waited for their model for.", "model", "part"
+        )
         self.counted: dict[tuple[str, int], Callable[[], None]] = {}
 
     def changed(self, event: events.ModelChanged) -> None:
@@ -129,6 +132,8 @@ class OfModels:
         increment()
         if record.swap:
             self.waited.labels(record.model).observe(record.swap)
+            for part, seconds in (record.waits or {}).items():
+                self.parts.labels(record.model, part).inc(seconds)
 
 
 class Timed:

@@ -16,6 +16,8 @@ from bioproxy.errors import EngineUnavailable
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine
 from support.attachments import QUICK, Told, make, running, state
+from support.files import no_files_left
+from support.leaks import until
 from support.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("no_eager_looks")
@@ -51,6 +53,25 @@ async def test_ready_engine(tmp_path: Path) -> None:
         (),
     )
     assert (attachment.generation, facts.media, facts.sleeping) == (1, False, False)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_without_a_file_for_a_look_nothing_is_known_and_nothing_changes(fresh: bool) -> None:
+    """Neither a connection that cannot be opened nor a /proc that cannot be read is news of the engine."""
+    told = Told()
+    async with FakeEngine() as fake, running(make(fake.url, told, interval=60)) as attachment:
+        await attachment.wait_ready()
+        if fresh:
+            for connection in list(attachment.pool.open):
+                connection.abort()
+            await until(lambda: not attachment.pool.open)
+        before = attachment.statistics()
+        with no_files_left():
+            await attachment.look()
+            await attachment.look()
+        after = attachment.statistics()
+    assert (after.state, after.generation, after.facts) == ("ready", before.generation, before.facts)
+    assert told.names() == ["loading", "on_ready", "ready"]
 
 
 async def test_first_look_is_told() -> None:

@@ -105,6 +105,25 @@ async def test_an_engine_of_ours_that_dies_of_a_request(tmp_path: Path, monkeypa
         assert app.launched.statistics().starts <= 2
 
 
+async def test_a_hang_after_the_answer_is_no_fault_of_it(tmp_path: Path) -> None:
+    """The engine hangs in the save that follows it (`kv.policy: always`): the answer was whole, and is recorded so."""
+    (tmp_path / "rules.txt").write_text("These are the house rules.\n<{message}>")
+    values: Json = {"prefixes": {"@rules": str(tmp_path / "rules.txt")}, "warmup": {"enabled": False}}
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={"policy": "always", **SAVING}, **values) as app:
+        await fake.faults(save_seconds=1000)
+        async with sent(app, data=ask("@rules may I?")) as reader:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            await until(lambda: app.attachment.stall.entries)
+            for entry in list(app.attachment.stall.entries.values()):
+                entry.cancel("the engine gave no sign of life")
+            await fake.kill()
+            await reader.read()
+        await until(lambda: len(app.ring))
+        assert [(record.outcome, record.error) for record in app.ring] == [("ok", "")]
+        await fake.restart()
+
+
 async def test_dies_in_a_save(tmp_path: Path) -> None:
     """The conversation is served; half a slot file is no snapshot and goes away; later saves work."""
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:

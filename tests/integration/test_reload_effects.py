@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.assembly.fleet import Fleet
+from bioproxy.assembly.plan import Plan, make_plan
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, load
 from bioproxy.config.swap.scalars import builtins
@@ -461,3 +463,38 @@ async def test_a_broken_certificate_changes_nothing(tmp_path: Path) -> None:
             await site.reload(tls_cert_file=bad, tls_key_file=bad, queue_limit=1)
         assert site.app.gate.statistics().limit == 1000
         assert await answered(site, None)
+
+
+async def test_a_configuration_is_judged_beside_the_loop_and_to_its_end(tmp_path: Path) -> None:
+    """A request is answered meanwhile, and whoever asked for the reload may leave."""
+    async with alone(tmp_path) as site:
+        begun, go_on, read = asyncio.Event(), threading.Event(), site.app.read_again
+        loop = asyncio.get_running_loop()
+
+        def slow() -> Loaded:
+            loop.call_soon_threadsafe(begun.set)
+            assert go_on.wait(10)
+            return read()
+
+        site.app.read_again = slow
+        asking = aio.spawn(site.reload(queue_limit=7), name="reload")
+        await begun.wait()
+        assert await answered(site, None)
+        asking.cancel()
+        go_on.set()
+        await until(lambda: site.app.gate.statistics().limit == 7)
+        await asyncio.wait([asking])
+
+
+async def test_the_plan_of_many_models_is_made_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much of a reload as can be."""
+    threads: list[threading.Thread] = []
+
+    def noted(*given: Any, **named: Any) -> Plan:
+        threads.append(threading.current_thread())
+        return make_plan(*given, **named)
+
+    async with many(tmp_path, fakes("a")) as (site, _):
+        monkeypatch.setattr("bioproxy.assembly.fleet.make_plan", noted)
+        await site.reload(swap={"linger": 1})
+    assert [thread is threading.main_thread() for thread in threads] == [False]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.http import call
+from support.http import Answer, call
 from support.swap_api import program
 from support.swap_models import fake
 from support.swap_rig import Rig
@@ -56,6 +56,32 @@ async def test_swaps_are_counted(rig: Rig) -> None:
     assert await grown(rig, before, "bioproxy_swaps_total", model="org/b:q4") == 1
     assert await grown(rig, before, "bioproxy_model_load_duration_seconds_count", model="a") == 1
     assert await grown(rig, before, "bioproxy_model_stops_total", model="a", reason="swap") == 1
+
+
+def timing_of(answer: Answer) -> dict[str, float]:
+    """`Server-Timing`, in milliseconds."""
+    parts = (part.strip().partition(";dur=") for part in answer.headers["server-timing"].split(","))
+    return {name: float(value) for name, _, value in parts}
+
+
+async def test_the_parts_of_a_wait_add_up(rig: Rig) -> None:
+    """In the answer's head to the whole wait and to the first byte, in the metrics to the histogram's sum."""
+    await rig.get("/unload")
+    await rig.chat("a")
+    before = await samples(rig)
+    told = timing_of(await rig.chat("org/b:q4"))
+    swap = {name: told.pop(name) for name in ("swap", "stop", "save", "start", "swap_restore", "attach", "in_use")
+            if name in told}  # fmt: skip
+    whole = swap.pop("swap")
+    assert {"stop", "start"} <= {name for name, value in swap.items() if value}
+    assert sum(swap.values()) == pytest.approx(whole, abs=1)
+    assert sum(told.values()) - told["first_byte"] + whole == pytest.approx(told["first_byte"], abs=1)
+    now = await samples(rig)
+    waited = now["bioproxy_model_wait_seconds_sum", (("model", "org/b:q4"),)]
+    parts = {dict(labels)["part"]: value for (name, labels), value in now.items()
+             if name == "bioproxy_model_wait_part_seconds_total" and dict(labels)["model"] == "org/b:q4"}  # fmt: skip
+    assert sum(parts.values()) == pytest.approx(waited, abs=0.001)
+    assert await grown(rig, before, "bioproxy_model_wait_part_seconds_total", model="org/b:q4", part="stop") > 0
 
 
 async def test_what_runs_is_shown(rig: Rig) -> None:

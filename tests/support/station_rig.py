@@ -61,7 +61,7 @@ class StationRig(kv_rig.Rig):
         """A life begins."""
         self.llama.pace = Pace(self.llama.ask)  # it is the same process, and a test does not wait for its pace
         self.station.prepare()
-        return await self.station.attach([])
+        return await self.station.attach([], lambda: None)
 
     async def fill(self, **faults: Any) -> None:
         """A life begins, a conversation is resident, and from now on the engine has these faults."""

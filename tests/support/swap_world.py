@@ -14,6 +14,7 @@ from bioproxy.models.rules import Rules, together
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Place, Ticket
+from bioproxy.models.waits import Part, between
 from support.settings import settings
 
 LOAD, STOP = 3.0, 1.0  # seconds
@@ -31,6 +32,8 @@ class Asked:
         self.failed: Fail | None = None
         self.over: float | None = None
         self.then: Callable[[], None] | None = None
+        self.before: dict[Part, float] = {}
+        self.parts: dict[Part, float] = {}  # of the wait, by what it was for
 
     @property
     def waited(self) -> float:
@@ -100,12 +103,18 @@ class World:
         asked.then = then
         self.asked.append(asked)
         if at is None:
-            self.do(self.schedule.request(asked.ticket, self.now))
+            self.arrive(asked)
         else:
-            self.at(when, lambda: self.do(self.schedule.request(asked.ticket, self.now)))
+            self.at(when, lambda: self.arrive(asked))
         if not math.isinf(patience):
             self.at(when + patience, lambda: self.give_up(asked))
         return asked
+
+    def arrive(self, asked: Asked) -> None:
+        """It is asked for."""
+        effects = self.schedule.request(asked.ticket, self.now)
+        asked.before = self.schedule.waited(asked.ticket.model, self.now)
+        self.do(effects)
 
     def give_up(self, asked: Asked) -> None:
         """Its client leaves, if it still waits."""
@@ -158,6 +167,9 @@ class World:
         assert self.schedule.state(ticket.model) is State.READY
         if asked.served is None:
             asked.served = self.now
+            asked.parts = between(asked.before, self.schedule.waited(ticket.model, self.now))
+            assert abs(sum(asked.parts.values()) - asked.waited) < 1e-6, (asked.parts, asked.waited)
+            assert "" not in asked.parts
         self.at(self.now + asked.seconds, lambda: self.finish(asked))
 
     def begin(self, model: str, life: int) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,9 @@ class Gear:
         if name in self.faults:
             raise RuntimeError(f"a fault in {name}")
 
-    async def attach(self, wants: Sequence[object]) -> float:
+    async def attach(self, wants: Sequence[object], restoring: Callable[[], None]) -> float:
         """Open for requests."""
-        del wants
+        del wants, restoring
         self.note("attach")
         await self.may_attach.wait()
         self.open = True

@@ -53,8 +53,8 @@ def test_a_models_prefixes_win(tmp_path: Path) -> None:
 def test_prefixes_that_are_models_too(tmp_path: Path) -> None:
     """Each model's own answer counts."""
     found = loaded(tmp_path, TEXT)
-    assert as_models_of(found.config, models(found)["plain"]) == ("@docs",)
-    assert as_models_of(found.config, models(found)["own"]) == ("@code", "@docs")
+    listed = as_models_of(found.config, models(found))
+    assert (listed["plain"], listed["own"]) == (("@docs",), ("@code", "@docs"))
 
 
 def test_a_config_that_was_made_by_hand_has_plain_paths() -> None:

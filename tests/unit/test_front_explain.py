@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from bioproxy.activity import Record
 from bioproxy.engines.timings import Timings
-from bioproxy.front.explain import explain, seconds
+from bioproxy.front.explain import WAITS, explain, seconds
 from bioproxy.front.inference import cache_word
+from bioproxy.models.waits import Part
 
 
 def record(**fields: object) -> Record:
@@ -31,6 +34,27 @@ def test_each_part_that_counted_is_named_in_order() -> None:
         "waited 3.2 s in the queue; 0.02 s to restore the cache; 2,983 of 3,010 prompt tokens came from the cache, "
         "the rest was evaluated in 0.05 s; 120 tokens were generated in 4.1 s"
     )
+
+
+def test_a_wait_for_a_model_is_told_by_its_parts() -> None:
+    """In the order in which they come; what took no time is not worth a word, and what is held back says by what."""
+    waits = {"start": 1.5, "min_resident": 4.0, "stop": 0.42, "attach": 0.01, "in_use": 0.3, "linger": 0.7}
+    waits |= {"pause": 2.0, "save": 0.61, "restore": 0.08}
+    assert explain(record(swap=9.62, waits=waits)).split("; ") == [
+        "waited 0.30 s for requests of other models to end",
+        "waited 0.70 s because another model was in the middle of tool calls (swap.linger)",
+        "waited 4.0 s because another model had been loaded a moment before (swap.min_resident)",
+        "waited 0.61 s for what others held to be saved",
+        "waited 0.42 s for others to stop",
+        "waited 2.0 s before the second try of a start",
+        "waited 1.5 s for the model to be loaded",
+        "waited 0.08 s for the model's cache to be brought back",
+    ]
+
+
+def test_every_part_of_a_wait_has_words() -> None:
+    """Whatever the schedule can wait for."""
+    assert set(get_args(Part)) == set(WAITS)
 
 
 def test_a_client_that_left_is_said_to_have_left() -> None:

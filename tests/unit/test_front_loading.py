@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.loading import Chunk, Loading, Said, Standing, closing, opening, proceed
+from bioproxy.front.many import ManyModels
 from bioproxy.front.routes import OTHER_GRANT
+from bioproxy.models.waits import Part
 from bioproxy.wire.message import Request, Responder, Source
+from support.swap_standins import Machine
 
-LOADING = Standing("loading")
+LOADING = Standing("start")
 
 
 def told(*steps: tuple[Standing, float]) -> str:
@@ -28,11 +33,11 @@ def told(*steps: tuple[Standing, float]) -> str:
 def test_a_line_begins_when_something_changes() -> None:
     """Else a dot is a sign of life."""
     words = told(
-        (Standing("queued", 2), 0.0),
-        (Standing("queued", 2), 1.0),
-        (Standing("queued", 1), 2.1),
-        (Standing("queued"), 3.0),
-        (Standing("making room"), 4.9),
+        (Standing("in_use", 2), 0.0),
+        (Standing("in_use", 2), 1.0),
+        (Standing("in_use", 1), 2.1),
+        (Standing("in_use"), 3.0),
+        (Standing("stop"), 4.9),
         (LOADING, 6.0),
         (LOADING, 7.0),
     )
@@ -40,6 +45,22 @@ def test_a_line_begins_when_something_changes() -> None:
         "2 requests are ahead, 0 s .\n1 request is ahead, 2 s \nnext in the queue, 3 s \nstopping others, 4 s \n"
         "loading, 6 s ."
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("linger", "another model is in the middle of tool calls"),
+        ("min_resident", "another model was loaded a moment ago"),
+        ("save", "saving what others hold"),
+        ("pause", "trying again in a moment"),
+        ("attach", "loading"),
+        ("restore", "bringing its cache back"),
+    ],
+)
+def test_a_swap_that_is_held_back_says_why(part: Part, words: str) -> None:
+    """Nobody should think that a model loads for half a minute when it has not begun."""
+    assert told((Standing(part), 0.0)) == f"{words}, 0 s "
 
 
 def test_a_line_begins_every_ten_seconds() -> None:
@@ -110,7 +131,7 @@ class Rig:
         self.client = Client()
         request = Request("POST", b"/v1/chat/completions", path="/v1/chat/completions", headers=[], fields={})
         self.exchange = Exchange(request, Responder(self.client, request), OTHER_GRANT)
-        self.standing = Standing("queued", 1)
+        self.standing = Standing("in_use", 1)
         self.loading = Loading(self.exchange, model="m", look=lambda: self.standing, period=0.002)
 
     def words(self) -> str:
@@ -179,3 +200,19 @@ async def test_a_stop_before_the_start_says_nothing(rig: Rig) -> None:
     """A model that was ready needs no words."""
     rig.loading.stop(ready=True)
     assert rig.client.sent == b""
+
+
+async def test_each_request_is_told_its_own_place() -> None:
+    """And nobody else is looked at for it: thousands may ask, every second."""
+    machine = Machine("a b")
+    schedule = machine.supervisor.schedule
+    running = machine.supervisor.enter("a")
+    await machine.supervisor.wait(running, 5.0)
+    waiting = [machine.supervisor.enter("b") for _ in range(3)]
+    many = cast("ManyModels", SimpleNamespace(supervisor=SimpleNamespace(schedule=schedule)))
+    assert [ManyModels.standing(many, hold.ticket) for hold in waiting] == [Standing("in_use", n) for n in range(3)]
+    running.release()
+    assert {ManyModels.standing(many, hold.ticket).part for hold in waiting} == {"stop"}
+    for hold in waiting:
+        hold.release()
+    await machine.end()

@@ -92,6 +92,14 @@ def test_a_path_that_does_not_fit_the_body(path: str) -> None:
         put('{"a":[1]}', path, 9)
 
 
+def test_a_list_of_a_million_is_not_taken_apart() -> None:
+    """An object for each of its values would hold up everybody; beside the path it does no harm."""
+    long = "[" + ",".join(["1"] * 600_000) + "]"
+    with pytest.raises(ValueError, match="more than 500000 values"):
+        put(f'{{"a":{long}}}', "a.-1", 9)
+    assert put(f'{{"a":{long},"b":{{}}}}', "b.c", 9).endswith('"b":{"c":9}}')
+
+
 def test_values_beside_the_path_stay_the_same_bytes() -> None:
     """Big integers, escapes, the order of keys and blanks inside a value."""
     beside = r'{"z": 123456789012345678901234567890, "a": "\u00e9\/", "e": 1e400}'

@@ -180,6 +180,7 @@ class Placeless:
         """The record."""
 
         swap = 0.0
+        waits = None
 
     class tail:  # noqa: N801 - the same
         """The answer so far."""
@@ -190,7 +191,7 @@ class Placeless:
 def seat(machine: Machine, model: str, told: list[str]) -> OfModel:
     """A place at a model; what is told of its loading goes to `told`."""
 
-    def loading() -> object:
+    def loading(_ticket: Ticket) -> object:
         told.append("begins")
         return lambda ready: told.append(f"ready: {ready}")
 

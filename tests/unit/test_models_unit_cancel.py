@@ -12,6 +12,7 @@ from bioproxy.errors import ModelFailed
 from bioproxy.models.effects import Stop
 from bioproxy.models.life import Life, SwapTimes
 from bioproxy.models.unit import Started, Stopped
+from bioproxy.models.waits import Part
 from support.cancelling import cut
 from support.unit_rig import UnitRig, unit_rig
 
@@ -93,6 +94,7 @@ class Hears:
     def __init__(self) -> None:
         self.over: list[str] = []
         self.ready: list[Started] = []
+        self.stages: list[Part] = []
         self.is_up = asyncio.Event()
 
     def wants(self, model: str) -> list[object]:
@@ -104,6 +106,11 @@ class Hears:
         """A second."""
         del order
         return 1.0
+
+    def stage(self, life: Life, part: Part) -> None:
+        """How far it is."""
+        del life
+        self.stages.append(part)
 
     def is_ready(self, life: Life, started: Started) -> None:
         """It is ready."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,11 +11,13 @@ import pytest
 from msgspec import inspect
 
 from bioproxy.config.keys import fields, unfold
+from bioproxy.config.sources import parse
 from bioproxy.config.swap.models import Capabilities, Model
 from bioproxy.config.swap.pipeline import Source, is_swap, read_swap
 from bioproxy.config.swap.schema import IGNORED_PATHS, SESSION_HEADERS, File, Group, Matrix, Selector, SwapConfig
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
+from support.config_files import loaded
 from support.swap_files import EVERY_KEY, swap
 
 OLDER = {"groups", "matrix"}  # the older places of routing.router; a test of their own
@@ -186,11 +189,28 @@ def test_the_older_places_of_routing_work() -> None:
         ("# models:\n", False),
         ("{broken", False),
         ("", False),
+        ("  models: {}\n  logLevel: info\n", True),
+        ("---\n{models: {}}\n", True),
+        ("# a comment\n{models: {}}\n", True),
+        ("? models\n: {}\n", True),
+        ("&all\npeers: {}\n", True),
+        ("x: &x {models: {}}\n<<: *x\n", True),
+        ('prefixes:\n  "@code": "a\nmodels: y\nb"\n', False),
+        ("log: |\n  x\n# models: y\n", False),
+        ("[models]\n", False),
     ],
 )
 def test_the_dialect_is_known_by_its_keys(text: str, expected: bool) -> None:
-    """`models` or `peers` at the top, in YAML or JSON."""
-    assert is_swap(text) is expected
+    """`models` or `peers` at the top, however YAML or JSON write it; text that looks so is none."""
+    assert is_swap(parse(text, "")) is expected
+
+
+def test_variables_may_be_what_makes_a_file_yaml(tmp_path: Path) -> None:
+    """The file is llama-swap's, though nothing can be read before they are filled in."""
+    text = "models: {m: {cmd: x, proxy: 'http://h', ttl: ${env.TTL}}}\n"
+    found = loaded(tmp_path, text, environment={"TTL": "7"})
+    assert found.swap is not None
+    assert found.swap.models["m"].ttl == 7
 
 
 def test_two_hundred_models_load() -> None:

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.swap.macros import USE, Macro, fill_pid, fill_value, for_model
+from bioproxy.config.swap.expand import clean
+from bioproxy.config.swap.macros import USE, Macro, Macros, fill_pid, fill_value
+from bioproxy.config.swap.notes import Notes
+from bioproxy.config.swap.scalars import Scalar, write_scalar
+from bioproxy.models.command import split
 from support.swap_files import messages, problems, swap
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -264,7 +268,43 @@ def test_macros_that_double_each_other_end() -> None:
     """Sixty of them would be longer than any memory."""
     text = "macros:\n  m0: xxxxxxxx\n" + "".join(f"  m{n + 1}: '${{m{n}}}${{m{n}}}'\n" for n in range(60))
     found = messages(text + "models: {m: {cmd: '${m60} ${PORT}'}}")
-    assert found[0].startswith("macros make this longer than 1048576 characters")
+    assert found[0].startswith("macros and variables make the configuration longer by more than 8,388,608 characters")
+
+
+def filled(text: str, macros: list[Macro]) -> Scalar:
+    """A text with macros applied."""
+    return fill_value(text, Macros(macros), (), Notes([]))
+
+
+def one_by_one(text: str, macros: list[Macro]) -> Scalar:
+    """The rule as llama-swap has it: every macro once, from the last to the first."""
+    for macro in reversed(macros):
+        if text == macro.use and not isinstance(macro.value, str):
+            return macro.value
+        text = text.replace(macro.use, write_scalar(macro.value))
+    return text
+
+
+@given(st.lists(st.tuples(NAMES, TEXTS | st.integers()), max_size=4, unique_by=lambda pair: pair[0]), TEXTS)
+def test_only_macros_that_occur_are_applied_to_the_same_end(declared: list[tuple[str, str | int]], text: str) -> None:
+    """Also where one is put together of two others."""
+    macros = [Macro(name, value) for name, value in declared]
+    assert filled(text, macros) == one_by_one(text, macros)
+
+
+def test_two_thousand_macros_cost_a_model_no_more_than_the_two_that_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So two thousand macros and five thousand models are ten thousand steps, not ten million."""
+    asked: list[str] = []
+    find = Macros.find
+
+    def counted(self: Macros, name: str) -> tuple[int, Macro] | None:
+        asked.append(name)
+        return find(self, name)
+
+    monkeypatch.setattr(Macros, "find", counted)
+    macros = "".join(f"  m{n}: {n}\n" for n in range(2000))
+    swap(f"macros:\n{macros}models: {{m: {{cmd: 'x ${{PORT}} ${{m7}} ${{m1999}}'}}}}")
+    assert len(asked) < 30
 
 
 @given(st.lists(st.tuples(NAMES, TEXTS), max_size=4, unique_by=lambda pair: pair[0]), TEXTS)
@@ -276,15 +316,52 @@ def test_an_expansion_ends_and_is_final(declarations: list[tuple[str, str]], tex
         if set(USE.findall(value)) <= seen and "$" not in USE.sub("", value):
             macros.append(Macro(name, value))
             seen.add(name)
-    once = fill_value(text.replace("$", "") if "$" in USE.sub("", text) else text, macros)
+    once = filled(text.replace("$", "") if "$" in USE.sub("", text) else text, macros)
     assert isinstance(once, str)
-    assert fill_value(once, macros) == once
+    assert filled(once, macros) == once
     assert not seen & set(USE.findall(once))
 
 
 @given(st.lists(NAMES, unique=True), st.lists(NAMES, unique=True))
 def test_the_list_of_a_model_keeps_the_global_order(common: list[str], special: list[str]) -> None:
     """The ID first, global names in their order with the model's values, then the model's own."""
-    macros = for_model("m", [Macro(name, "global") for name in common], [Macro(name, "model") for name in special])
-    assert [macro.name for macro in macros] == ["MODEL_ID", *common, *(name for name in special if name not in common)]
-    assert all(macro.value == ("model" if macro.name in special else "global") for macro in macros[1:])
+    shared = Macros(Macro(name, "global") for name in common)
+    macros = Macros((Macro(name, "model") for name in special), common=shared, model="m")
+    order = ["MODEL_ID", *common, *(name for name in special if name not in common)]
+    found = [macros.find(name) for name in order]
+    places = [one[0] for one in found if one is not None]
+    assert places == sorted(set(places))
+    assert len(places) == len(order)
+    assert all(one[1].value == ("model" if one[1].name in special else "global") for one in found[1:] if one)
+
+
+COMMANDS = """
+    macros:
+      options: |
+        # fast
+        --threads 8 \\
+          # and large
+        -c 4096 \\
+      name: "#one"
+    models:
+      m:
+        cmd: "run ${PORT} ${options}\\n# no ${nothing}\\n--end ${name} \\\\  "
+        cmdStop: |
+          ${options}
+          stop
+"""
+
+
+def test_what_a_macro_brings_into_a_command_is_cleaned_up() -> None:
+    """Comment lines go, wherever the macro stands; a backslash at a line's end goes with the blanks behind it."""
+    model = swap(COMMANDS.replace("8 \\", "8 \\ ")).models["m"]
+    assert split(model.cmd) == ["run", "5800", "--threads", "8", "-c", "4096", "--end", "#one"]
+    assert split(model.cmd_stop) == ["--threads", "8", "-c", "4096", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("a \\ ", ["a"]), ("a \\\\", ["a", "\\"]), ("'a #b'", ["a #b"]), ("a # b", ["a", "#", "b"])]
+)
+def test_what_else_ends_a_line_stays(line: str, words: list[str]) -> None:
+    """Two backslashes are one that was meant, and # begins a comment at a line's beginning only."""
+    assert split(clean(f"{line}\nx")) == [*words, "x"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bioproxy.config.swap.names import Local, Remote, names_of
-from bioproxy.config.swap.urls import connectable, url_fault
-from support.swap_files import messages, swap
+from bioproxy.config.swap.urls import engine_fault, url_fault
+from support.swap_files import messages, problems, swap
 
 
 def model(text: str, *, top: str = "") -> Any:
@@ -106,7 +106,7 @@ def test_a_model_of_another_kind() -> None:
 def test_what_cannot_work_is_a_warning() -> None:
     """llama-swap starts with it, so we do."""
     assert warnings("models: {m: {cmd: x, proxy: 'localhost:8080'}}") == [
-        '"localhost:8080" names no http server; requests for m will fail'
+        '"localhost:8080" has no scheme; http:// is taken'
     ]
     assert warnings("models: {m: {proxy: 'http://h'}}") == ["model m has no command and cannot be started"]
     assert warnings("models: {m: {cmd: 'x ${PORT}', env: [A]}}") == ["has no effect; write it as NAME=value"]
@@ -248,10 +248,22 @@ def test_urls_are_judged_as_go_judges_them(url: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
-    [("http://h", True), ("HTTPS://h:1/x", True), ("http://[::1]", True), ("http://", False), ("http:///x", False),
-     ("ftp://h", False), ("h:80", False), ("http://:80", False)],
+    "url",
+    ["http://h", "HTTPS://h:1/x", "http://[::1]", "h:80", "http://[fe80::1%25eth0]", "http://ü.lan", "http://u:p@h"],
+)
+def test_what_can_be_connected_to(url: str) -> None:
+    """An http URL with a host, whose scheme may be missing."""
+    assert engine_fault(url) == ""
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http:///x", "ftp://h", "http://:80", "http://h:99999", "http://[zz]:5", "http://h?x", "http://h#x",
+     "/", "http://ü..lan", "http://user:secret@h?x"],
 )  # fmt: skip
-def test_what_can_be_connected_to(url: str, expected: bool) -> None:
-    """An http URL with a host."""
-    assert connectable(url) is expected
+def test_a_proxy_that_nobody_could_connect_to_is_a_problem_with_its_line(url: str) -> None:
+    """Of a model and of a peer; a password in it is not told."""
+    text = f"models:\n  m:\n    cmd: x\n    proxy: {url}\npeers:\n  p:\n    models: [x]\n    proxy: {url}\n"
+    found = problems(text)
+    assert [(one.where, one.key) for one in found] == [("a.yaml:4", "models.m.proxy"), ("a.yaml:8", "peers.p.proxy")]
+    assert not any("secret" in one.message for one in found)

@@ -78,6 +78,10 @@ def test_what_is_clamped_silently_there_is_a_warning_here(text: str, key: str) -
             "upstream: {ignorePaths: ['a(?!b)']}",
             f'upstream.ignorePaths: invalid regular expression "a(?!b)": invalid perl operator: (?! ({NO_MORE})',
         ),
+        (
+            f"upstream: {{ignorePaths: [{'a' * 10_001}]}}",
+            f'upstream.ignorePaths: invalid regular expression "{"a" * 100}…": it is longer than 10,000 characters',
+        ),
         ("globalTTL: soon", 'expected a whole number, got the text "soon"'),
         ("globalTTL: 1e30", "expected a whole number of 64 bits, got the number 1e30"),
         ("logRequests: 3", "expected true or false, got the number 3"),

@@ -12,8 +12,8 @@ import pytest
 
 from bioproxy.errors import TemplateError
 from bioproxy.templates import patterns
-from bioproxy.templates.gitignore import descend, enter, ignored, rules_of
-from bioproxy.templates.patterns import is_pattern, matches
+from bioproxy.templates.gitignore import descend, enter, ignored, line_of, rules_of
+from bioproxy.templates.patterns import expression, is_pattern, matches
 from support.templates import write
 
 
@@ -181,6 +181,15 @@ def named(project: Path, path: str) -> bool:
             return True
         levels = descend(levels, project / folder, folder)
     return ignored(levels, path, folder=False)
+
+
+def test_a_rule_is_no_longer_than_what_it_says() -> None:
+    """Any number of folders is any number of folders; more letters than a path has fit nothing."""
+    assert line_of(b"**/" * 1000 + b"a") == line_of(b"**/a")
+    assert line_of(b"a*" * 4096) is not None
+    assert line_of(b"a*" * 4097) is None
+    assert expression("a*" * 255 + "*" * 99)(b"a" * 300)
+    assert not expression("a*" * 256)(b"a" * 300)
 
 
 def test_lines_of_a_kind_are_one_comparison() -> None:

@@ -99,7 +99,8 @@ class Fleet:
         self.units: dict[str, Unit] = {}
         self.swept = asyncio.Event()  # what an earlier run left is gone
         self.reloaded = asyncio.Event()
-        self.prepare(self.plan, self.read_own(self.plan))
+        own = self.read_own(self.plan)
+        self.equip(self.plan, {name: self.build(one, own.get(name)) for name, one in self.plan.models.items()})
         self.supervisor = self.one_supervisor()
         self.dispatch = ManyModels(
             settings=settings,
@@ -152,22 +153,27 @@ class Fleet:
                 found[name].load()
         return found
 
-    def prepare(self, plan: Plan, own: Mapping[str, Catalogue]) -> None:
-        """Make what the models of a plan need and do not have; those that are there take over what costs no restart."""
+    def equip(self, plan: Plan, made: Mapping[str, tuple[Station, Unit]]) -> None:
+        """Give new models what was made for them; those that are there take over what costs no restart.
+
+        A process that runs keeps its old station and unit until its end.
+        """
         for name, one in plan.models.items():
-            if self.is_new(one):
-                self.build(one, own.get(name))
-            else:
+            if name not in made:
                 self.units[name].launch = one.launch
                 self.stations[name].adapt(limit=one.model.concurrency_limit)
                 patient(self.stations[name].pool, one.model.timeouts)
+                continue
+            if name in self.stations:
+                self.retired.replace(self.stations[name])
+            self.stations[name], self.units[name] = station, _ = made[name]
+            self.own.pop(name, None)
+            if one.prefixes:
+                self.own[name] = station.catalogue
 
-    def build(self, one: ModelPlan, own: Catalogue | None) -> None:
-        """One model's station and unit. A process that runs keeps its old ones until its end."""
+    def build(self, one: ModelPlan, own: Catalogue | None) -> tuple[Station, Unit]:
+        """One model's station and unit."""
         pool = patient(Pool(parse_origin(one.launch.url)), one.model.timeouts)
-        self.own.pop(one.id, None)
-        if own is not None:
-            self.own[one.id] = own
         heads = Heads(str(self.state / f"heads-{slug(one.id)}"), settings=self.settings, max_age=one.kv.max_age)
         station = Station(
             pool,
@@ -192,9 +198,7 @@ class Fleet:
         unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token, before=before)
         station.attachment.expect_pid = lambda: unit.pid
         station.on_stuck = partial(self.stuck, unit)
-        if one.id in self.stations:
-            self.retired.replace(self.stations[one.id])
-        self.stations[one.id], self.units[one.id] = station, unit
+        return station, unit
 
     async def make_way(self, containers: Sequence[Container]) -> None:
         """Before each start: what an earlier run left may hold the port, or the container's name."""
@@ -322,7 +326,12 @@ class Fleet:
         for name in own:
             if not self.is_new(plan.models[name]):
                 await self.own[name].replace(plan.models[name].prefixes)
-        self.prepare(plan, own)
+        made = {}
+        for name, one in plan.models.items():
+            if self.is_new(one):
+                made[name] = self.build(one, own.get(name))
+                await asyncio.sleep(0)  # of very many each takes its time, and streams go on between them
+        self.equip(plan, made)
         for name in self.plan.models.keys() - plan.models.keys():
             self.retired.remove(Parts(self.plan.models[name], self.stations.pop(name), self.units.pop(name)))
             self.own.pop(name, None)

@@ -59,12 +59,12 @@ def make_plan(config: Config, swap: SwapConfig, *, slot_folder: str) -> Plan:
     models = {
         name: plan_model(name, model, config, swap, slot_folder=slot_folder) for name, model in swap.models.items()
     }
-    as_models = {name: as_models_of(config, model) for name, model in swap.models.items()}
+    as_models = as_models_of(config, swap.models)
     return Plan(
         models=models,
         rules=rules_of(swap),
         registry=Registry(names_of(swap, as_models)),
-        as_models={name: found for name, found in as_models.items() if found},
+        as_models=as_models,
     )
 
 

@@ -17,6 +17,8 @@ from bioproxy.logbook import Logbook
 from bioproxy.models.life import Life
 from bioproxy.models.unit import Unit
 
+AT_ONCE = 50  # stations that are closed together: the streams of others go on between them
+
 
 class Parts(NamedTuple):
     """One model that was taken out."""
@@ -60,4 +62,6 @@ class Retired:
         for station in over:
             if station.model not in present and station.model not in self.removed:
                 self.logbook.forget(station.model)
-        await asyncio.gather(*(station.keeper.close(deadline=deadline) for station in over))
+        for place in range(0, len(over), AT_ONCE):
+            some = over[place : place + AT_ONCE]
+            await asyncio.gather(*(station.keeper.close(deadline=deadline) for station in some))

@@ -104,6 +104,7 @@ class Station:
         )
         self.wants: Sequence[Want] = ()
         self.restored = 0.0
+        self.restoring: Callable[[], None] = lambda: None  # called when a restore begins
         self.tasks: list[asyncio.Task[None]] = []
         self.warming: list[asyncio.Task[None]] = []
 
@@ -159,6 +160,7 @@ class Station:
         self.runner.attached(facts)
         self.gate.settled()
         if self.wants or self.model:
+            self.restoring()
             self.restored = await self.keeper.bring_back(self.wants)
             self.wants = ()
         self.gate.open()
@@ -220,7 +222,7 @@ class Station:
         """A process is about to be started: connections may be opened again."""
         self.pool.reopen()
 
-    async def attach(self, wants: Sequence[Any]) -> float:
+    async def attach(self, wants: Sequence[Any], restoring: Callable[[], None]) -> float:
         """The process is healthy: find out what it is, bring back what `wants` need; seconds of the restore."""
         if not await self.is_llama():
             self.gate.resize(self.limit or UNLIMITED)
@@ -228,7 +230,7 @@ class Station:
             self.gate.open()
             return 0.0
         self.wants = [want for want in wants if isinstance(want, Want)]
-        self.restored = 0.0
+        self.restored, self.restoring = 0.0, restoring
         await self.attachment.look()
         self.tasks = self.guarded(self.services())
         self.warming = self.guarded({"warm-up": self.runner.run})

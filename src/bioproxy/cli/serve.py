@@ -28,10 +28,13 @@ from bioproxy.cli.notify import READY, STOPPING, notify
 from bioproxy.config.addresses import authority, is_loopback
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
+from bioproxy.config.tree import DEFAULT
+from bioproxy.wire.server import files_for_clients, open_files
 
 log = logging.getLogger("bioproxy")
 
 OPEN_FILES = 65_536  # enough for `limits.connections`, both sides of each
+PLENTY = 4096  # connections; to have no room for more is worth no word unless somebody asked for them
 NAMED = 10  # models that the banner names
 
 
@@ -160,9 +163,19 @@ def say_hello(loaded: Loaded, app: App) -> None:
         log.info("listening with TLS on https://%s", address)
     else:
         log.info("listening on http://%s", address)
+    say_room(loaded)
     if not is_loopback(config.proxy_host):
         said = "reachable by all hosts on the network, use -listen localhost:%d to let only this machine in"
         log.warning(said, app.proxy_port)
+
+
+def say_room(loaded: Loaded) -> None:
+    """Log that there are fewer connections than asked for, or than many, because files are lacking."""
+    wanted, files = loaded.config.limits.connections, open_files()
+    asked = loaded.origins.get("limits.connections", DEFAULT) is not DEFAULT
+    if (room := files_for_clients(files)) < (wanted if asked else min(PLENTY, wanted)):
+        said = "%d open files are room for %d connections, not for %d (limits.connections); %s raises the limit"
+        log.warning(said, files, room, wanted, "`ulimit -n`, or LimitNOFILE= of systemd,")
 
 
 def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:

@@ -121,6 +121,22 @@ def origin_fault(origin: str) -> str:
     return f'"{origin}" is no origin; write it as https://chat.example.org, without a path, {forms}'
 
 
+def engine_parts(url: str) -> tuple[str, str, int | None, str]:
+    """Scheme, host, port and path of an engine's URL, in which `http://` may be missing; ValueError says what is wrong.
+
+    The host is in ASCII: a name with other letters as DNS has it (`xn--…`).
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port, host = parts.port, parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError as error:
+        raise ValueError(f"{masked_url_password(url)!r} is no URL: {error}") from error
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+        raise ValueError(f"{masked_url_password(url)!r} is no engine's address; write http://host:port")
+    return parts.scheme, host, port, parts.path
+
+
 def url_fault(url: str) -> str:
     """Why a text is no URL of an engine; "" where it is one."""
     shown, example = masked_url_password(url), "write it as http://localhost:8081"

@@ -26,6 +26,7 @@ from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
+MOST_PREFIXES = 1000
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 LISTS: dict[str, Callable[[str], str]] = {
     "admin_hosts": host_fault,
@@ -70,7 +71,8 @@ def find_problems(
     if config.kv.engine_directory and not config.kv.directory:
         sentence = "is set, and kv.directory is not: where bioproxy itself sees the slot folder must be said, too"
         found.append(Complaint("kv.engine_directory", sentence, "kv.directory"))
-    return _placed((each for each in found if not {each.key, each.other} & set(broken)), origins)
+    unread = frozenset(broken)
+    return _placed((each for each in found if not {each.key, each.other} & unread), origins)
 
 
 def find_warnings(config: Config, origins: Mapping[str, Origin]) -> list[Problem]:
@@ -120,6 +122,10 @@ def prefix_fault(name: str) -> str:
 
 
 def _prefixes(config: Config) -> Iterator[Complaint]:
+    if len(config.prefixes) > MOST_PREFIXES:
+        said = f"{len(config.prefixes):,} prefixes are too many to look for in each message; {MOST_PREFIXES:,} will do"
+        yield Complaint("prefixes", said)
+        return
     for name, prefix in config.prefixes.items():
         key = f"prefixes.{name}"
         if not name:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import msgspec
@@ -23,6 +23,7 @@ from bioproxy.errors import Problem
 
 Resolve: TypeAlias = Callable[[str, int], str]  # a path of ours and its line, made absolute
 
+MOST_UNKNOWN = 100  # unknown keys of a source that are named one by one
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # NUL, and what the system makes of bytes that are no UTF-8
 
 
@@ -38,6 +39,18 @@ class Converter:
         self.resolve = resolve
         self.problems: list[Problem] = []
         self.origins: dict[str, Origin] = {}
+        self.unknown = 0
+
+    def note_unknown(self, node: Node, section: str, name: str, known: Iterable[str]) -> None:
+        """Note a key that nobody knows; of very many only the first, for each is compared with all that there are."""
+        self.unknown += 1
+        if self.unknown <= MOST_UNKNOWN:
+            self.complain(node, join(section, name), unknown_key(section, name, known))
+
+    def count_unknown(self, node: Node) -> None:
+        """Say how many unknown keys were not named; for the end."""
+        if self.unknown > MOST_UNKNOWN:
+            self.complain(node, "", f"and {self.unknown - MOST_UNKNOWN:,} more unknown keys")
 
     def complain(self, node: Node, path: str, message: str) -> Any:
         """Note a problem; UNSET, so that a caller can return it."""
@@ -155,7 +168,7 @@ class Converter:
             if name in known:
                 values[name] = self.convert(child, kind.of(known[name].type), join(path, name))
             else:
-                self.complain(child, join(path, name), unknown_key(path, name, known))
+                self.note_unknown(child, path, name, known)
         for name, field in known.items():
             if field.required and name not in values:
                 self.complain(node, path, f"the key {name} is missing")

@@ -18,7 +18,8 @@ from bioproxy.config import places
 from bioproxy.config.check import digest
 from bioproxy.config.convert import Converter
 from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
-from bioproxy.config.sources import Layer, own_layer, read_text, unreadable, walk
+from bioproxy.config.sources import Layer, own_layer, parse, read_text, unreadable, walk
+from bioproxy.config.swap.environment import MARK
 from bioproxy.config.swap.expand import NO_PORTS
 from bioproxy.config.swap.files import read_sources
 from bioproxy.config.swap.notes import Path, locate
@@ -86,10 +87,11 @@ def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str,
         text = read_text(found.path)
     except ValueError as error:
         return FileLayer(unreadable(error, found.path, found.shown), (found.path,))
-    if is_swap(text, found.path):
-        read = read_swap((Source(_name(found.path, found.shown), text),), environment, ports)
+    parsed = parse(text, found.path)
+    if is_swap(parsed) or (parsed.root is None and MARK in text):  # variables may be what makes it YAML
+        read = read_swap((Source(_name(found.path, found.shown), text, parsed),), environment, ports)
     else:
-        read = FileLayer(own_layer(text, found.path, shown=found.shown, environment=environment), (found.path,))
+        read = FileLayer(own_layer(parsed, found.path, shown=found.shown, environment=environment), (found.path,))
     for other in found.ignored:
         said = f"is ignored, because {found.path} comes first; delete one of them"
         read.layer.warnings.append(Problem(said, where=other))

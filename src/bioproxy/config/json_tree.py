@@ -10,7 +10,18 @@ import json
 import re
 from typing import NoReturn
 
-from bioproxy.config.tree import DEPTH_LIMIT, BrokenSyntax, Fault, Node, Parsed, join, twice
+from bioproxy.config.tree import (
+    DEPTH_LIMIT,
+    NODE_LIMIT,
+    TOO_DEEP,
+    TOO_MANY,
+    BrokenSyntax,
+    Fault,
+    Node,
+    Parsed,
+    join,
+    twice,
+)
 
 BLANKS = re.compile(r"[ \t\r\n]*")
 HALF = re.compile("[\ud800-\udfff]")
@@ -24,7 +35,7 @@ def parse_json(text: str) -> Parsed:
         root = reader.document()
     except BrokenSyntax as broken:
         return Parsed(None, (*reader.faults, broken.fault))
-    return Parsed(root, tuple(reader.faults))
+    return Parsed(root, tuple(reader.faults), reader.count)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -35,11 +46,16 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
+        self.counted = 0, 1  # a position, and the line that it is in
+        self.count = 0
         self.faults: list[Fault] = []
         self.scalars = json.JSONDecoder(parse_constant=_no_constant)
 
     def line(self, position: int) -> int:
-        return self.text.count("\n", 0, position) + 1
+        """The line of a position; counted on from the last that was asked for, or each would cost the whole text."""
+        start, line = self.counted if position >= self.counted[0] else (0, 1)
+        self.counted = position, line + self.text.count("\n", start, position)
+        return self.counted[1]
 
     def peek(self) -> str:
         """Skip blanks; the next character, "" at the end."""
@@ -59,9 +75,12 @@ class _Reader:
         return root
 
     def value(self, path: str, depth: int) -> Node:
+        self.count += 1
+        if self.count > NODE_LIMIT:
+            raise BrokenSyntax(self.line(self.position), TOO_MANY)
         match self.peek():
             case "{" | "[" if depth >= DEPTH_LIMIT:
-                raise self.broken(f"nested deeper than {DEPTH_LIMIT} levels")
+                raise self.broken(TOO_DEEP)
             case "{":
                 return self.mapping(path, depth)
             case "[":
@@ -82,7 +101,7 @@ class _Reader:
         return Node(value, self.line(start))
 
     def mapping(self, path: str, depth: int) -> Node:
-        opened = self.position
+        opened, first = self.position, self.line(self.position)
         members: dict[str, Node] = {}
         self.position += 1
         while self.another(opened, empty=not members):
@@ -94,12 +113,13 @@ class _Reader:
                 self.faults.append(twice(member, line=line, first=members[key].line))
             else:
                 members[key] = Node(node.value, line)
-        return Node(members, self.line(opened))
+        return Node(members, first)
 
     def key(self) -> str:
         character = self.peek()
         if character != '"':
             raise self.broken(self.comment(character) or 'a key must stand in double quotes, as in "proxy_port": 8088')
+        self.count += 1
         key = self.scalar(character).value
         if self.peek() != ":":
             raise self.broken(f'a colon is missing after the key "{key}"')
@@ -107,12 +127,12 @@ class _Reader:
         return str(key)
 
     def sequence(self, path: str, depth: int) -> Node:
-        opened = self.position
+        opened, first = self.position, self.line(self.position)
         items: list[Node] = []
         self.position += 1
         while self.another(opened, empty=not items):
             items.append(self.value(f"{path}[{len(items)}]", depth + 1))
-        return Node(tuple(items), self.line(opened))
+        return Node(tuple(items), first)
 
     def another(self, opened: int, *, empty: bool) -> bool:
         """Stand before the next member or item (True), or step over the closing bracket (False)."""

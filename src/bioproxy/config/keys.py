@@ -8,6 +8,7 @@ that is added to the schema is in all of them at once. Tests see that no two nam
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -99,8 +100,9 @@ def default(field: inspect.Field) -> Any:
     )
 
 
+@cache
 def fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
-    """The fields of a Struct as msgspec sees them."""
+    """The fields of a Struct as msgspec sees them; asked once, for it takes half a millisecond to tell them."""
     info = inspect.type_info(struct)
     assert isinstance(info, inspect.StructType)
     return info.fields

@@ -29,6 +29,8 @@ from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
+MOST_PROBLEMS = 500  # that are told one by one
+
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A Config and where it came from.
@@ -140,7 +142,7 @@ def _problems(config: Config, merged: Layer, swap: SwapConfig | None, file: File
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """Problems of each file by line, as one mends them; then those of environment and flags."""
+    """Problems of each file by line, as one mends them; then those of environment and flags. Of very many the first."""
     files: dict[str, int] = {}
 
     def place(problem: Problem) -> tuple[bool, int, int]:
@@ -149,7 +151,10 @@ def in_order(problems: Sequence[Problem]) -> list[Problem]:
             return bool(problem.where), 0, 0
         return False, files.setdefault(file, len(files)), int(number)
 
-    return sorted(problems, key=place)
+    found = sorted(problems, key=place)
+    if len(found) > MOST_PROBLEMS:
+        found[MOST_PROBLEMS:] = [Problem(f"and {len(found) - MOST_PROBLEMS:,} more problems")]
+    return found
 
 
 def _merge(layers: list[Layer]) -> Layer:

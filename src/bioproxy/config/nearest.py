@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from bioproxy.config.keys import ALIASES, FLAGS, KEYS, SECTIONS, VARIABLES
 from bioproxy.config.tree import join
 
+LONGEST = 100  # characters of a name that is compared with others; no key has half of that
+
 
 def normal(name: str) -> str:
     """One writing for proxyPort, proxy-port, Proxy_Port: proxy_port."""
@@ -18,6 +20,8 @@ def normal(name: str) -> str:
 
 def close(name: str, known: Iterable[str]) -> str:
     """The known name that is nearest, or "" where none is near."""
+    if len(name) > LONGEST:
+        return ""
     table = {normal(candidate): candidate for candidate in known}
     found = difflib.get_close_matches(normal(name), table, n=1, cutoff=0.6)
     return table[found[0]] if found else ""
@@ -26,6 +30,8 @@ def close(name: str, known: Iterable[str]) -> str:
 def unknown_key(section: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a key that `section` ("" for the top, "kv", "api_keys[0]") does not have."""
     known = list(known)
+    if len(name) > LONGEST:
+        return "unknown key; `bioproxy config` lists every key there is"
     elsewhere = [path for path, option in KEYS.items() if option.section != section and normal(name) == option.name]
     if section == "" and normal(name) in _seed_names():
         return f"unknown key; did you mean {_seed_names()[normal(name)]}?"

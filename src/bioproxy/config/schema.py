@@ -85,7 +85,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     body_timeout: Annotated[Positive, about("Without a byte while a request body is being received.")] = 60.0
     idle_timeout: Annotated[Positive, about("Between two requests on a kept connection.")] = 75.0
     write_timeout: Annotated[Positive, about("For a client that reads nothing of its answer at all.")] = 300.0
-    connections: Annotated[Count, about("Connections at once; one more is closed.")] = 20_000
+    connections: Annotated[
+        Count, about("Connections at once, if open files are left for them; one more closes the longest idle one.")
+    ] = 20_000
 
 
 class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ from bioproxy.config.keys import (
     Option,
     fields,
 )
-from bioproxy.config.nearest import top_names, unknown_key, unknown_variable
+from bioproxy.config.nearest import top_names, unknown_variable
 from bioproxy.config.tree import Node, Origin, Parsed, join
 from bioproxy.config.yaml_tree import parse_yaml, plain
 from bioproxy.errors import Problem
@@ -107,9 +107,8 @@ def unreadable(error: ValueError, path: str, shown: str) -> Layer:
     return Layer(unread=True, problems=[Problem(f"{error}{_looked_for(path, shown)}", where=shown)])
 
 
-def own_layer(text: str, path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
+def own_layer(parsed: Parsed, path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:
     """The layer of a config file in our own dialect; `shown` is its name in messages."""
-    parsed = parse(text, path)
     problems = [Problem(fault.message, where=f"{shown}:{fault.line}", key=fault.key) for fault in parsed.faults]
     if parsed.root is None:
         nothing = Problem(
@@ -136,7 +135,8 @@ def walk(root: Node, converter: Converter) -> dict[str, Any]:
         elif name in KEYS:
             values[name] = converter.convert(node, KEYS[name].kind, name)
         elif name != SCHEMA_KEY:
-            converter.complain(node, name, unknown_key("", name, top_names()))
+            converter.note_unknown(node, "", name, top_names())
+    converter.count_unknown(root)
     return {path: value for path, value in values.items() if value is not UNSET}
 
 
@@ -153,7 +153,7 @@ def _section(section: str, node: Node, converter: Converter) -> dict[str, Any]:
         if name in names:
             values[path] = converter.convert(child, KEYS[path].kind, path)
         else:
-            converter.complain(child, path, unknown_key(section, name, names))
+            converter.note_unknown(child, section, name, names)
     return values
 
 

@@ -14,6 +14,9 @@ import msgspec
 from bioproxy.config.masking import masked_command
 
 DEPTH_LIMIT = 50  # of nesting: a config needs five; what is deeper is a mistake, and recursion has an end
+NODE_LIMIT = 100_000  # keys and values, each alias with all that it stands for; a thousand models have twenty thousand
+TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
+TOO_MANY = f"more than {NODE_LIMIT:,} keys and values; this cannot be a configuration"
 
 LONGEST_SHOWN = 60  # characters of a value in a message
 
@@ -61,6 +64,7 @@ class Parsed(msgspec.Struct, frozen=True):
 
     root: Node | None
     faults: tuple[Fault, ...] = ()
+    size: int = 0  # keys and values
 
 
 class BrokenSyntax(Exception):

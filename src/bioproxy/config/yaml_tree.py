@@ -1,24 +1,46 @@
-"""YAML into the tree: PyYAML's composer gives nodes with marks, and we decide what a scalar is.
+"""YAML into the tree: PyYAML gives events with marks, and we decide what a scalar is.
 
 PyYAML reads YAML 1.1, where `off` is False, `1:30` is ninety and `010` is eight. Here a plain scalar keeps its text
 (`Node.raw`) for keys that want a word, numbers are decimal or say so (0x1F), and anything else is text. Anchors,
-aliases and merge keys (`<<`) work. A tree that aliases blow up, or that contains itself, is refused.
+aliases and merge keys (`<<`) work. An alias counts as all that it stands for: a tree that aliases blow up is refused
+where the limit is passed, and nothing is made of it; so is one that contains itself.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import yaml
-from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
 
-from bioproxy.config.tree import DEPTH_LIMIT, BrokenSyntax, Fault, Node, Parsed, join, twice
+from bioproxy.config.tree import (
+    DEPTH_LIMIT,
+    NODE_LIMIT,
+    TOO_DEEP,
+    TOO_MANY,
+    BrokenSyntax,
+    Fault,
+    Node,
+    Parsed,
+    join,
+    twice,
+)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-NODE_LIMIT = 100_000  # "billion laughs": nine lines of aliases make 10**9 values
 TAG = "tag:yaml.org,2002:"
 TAGS = {TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")}
+QUOTED = {"'", '"', "|", ">"}
 TRUE, FALSE, NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"", "~", "null"}
 INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,300}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,100}|0x[0-9a-fA-F]{1,200})")
 FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
@@ -26,16 +48,15 @@ FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?
 
 def parse_yaml(text: str) -> Parsed:
     """Read one YAML document; broken syntax gives no root and one fault, a key that stands twice a fault each."""
-    reader = _Reader()
+    reader = _Reader(text)
     try:
-        root = yaml.compose(text, Loader=LOADER)
-        return Parsed(None if root is None else reader.value(root, "", ()), tuple(reader.faults))
+        return Parsed(reader.document(), tuple(reader.faults), reader.count)
     except BrokenSyntax as broken:
         return Parsed(None, (*reader.faults, broken.fault))
     except yaml.YAMLError as error:
         return Parsed(None, (_syntax_fault(error, text),))
     except RecursionError:
-        return Parsed(None, (Fault(1, f"not valid YAML: nested deeper than {DEPTH_LIMIT} levels"),))
+        return Parsed(None, (Fault(1, f"not valid YAML: {TOO_DEEP}"),))
 
 
 def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
@@ -61,62 +82,136 @@ def _hint(line: str, column: int) -> str:
 
 
 class _Reader:
-    def __init__(self) -> None:
+    """Makes nodes of the parser's events, one document; ends at the first node that is too many."""
+
+    def __init__(self, text: str) -> None:
+        self.events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
         self.faults: list[Fault] = []
         self.count = 0
+        self.deepest = 0
+        self.anchors: dict[str, _Anchored | None] = {}  # None: it is being read
 
-    def value(self, node: yaml.Node, path: str, above: tuple[int, ...]) -> Node:
-        """One node of the composer's tree; `above` holds the identities of the nodes around it."""
-        line = node.start_mark.line + 1
-        self.count += 1
-        if id(node) in above:
-            raise BrokenSyntax(line, "an alias stands inside the very value that it names")
-        if self.count > NODE_LIMIT or len(above) > DEPTH_LIMIT:
+    def document(self) -> Node | None:
+        """The one document of the text; None where there is nothing."""
+        next(self.events)  # the stream's beginning
+        if isinstance(next(self.events), StreamEndEvent):
+            return None
+        root = self.value(next(self.events), "", 0)
+        next(self.events)
+        if not isinstance(behind := next(self.events), StreamEndEvent):
+            line = behind.start_mark.line + 1
             raise BrokenSyntax(
-                line, f"more than {NODE_LIMIT} values or {DEPTH_LIMIT} levels: too many aliases of aliases?"
+                line, "not valid YAML: another document begins here, and a configuration is one document"
             )
-        if node.tag not in TAGS:
-            self.faults.append(Fault(line, f"the tag {node.tag.replace(TAG, '!!')} is unknown here", path))
-        above = (*above, id(node))
-        if isinstance(node, MappingNode):
-            return Node(self.mapping(node, path, above), line)
-        if isinstance(node, SequenceNode):
-            items = (self.value(item, f"{path}[{index}]", above) for index, item in enumerate(node.value))
-            return Node(tuple(items), line)
-        assert isinstance(node, ScalarNode)
-        return self.scalar(node, line)
+        return root
 
-    def mapping(self, node: MappingNode, path: str, above: tuple[int, ...]) -> dict[str, Node]:
+    def value(self, event: Any, path: str, depth: int) -> Node:
+        """The node that begins with `event`."""
+        if isinstance(event, AliasEvent):
+            return self.alias(event, depth)
+        line = event.start_mark.line + 1
+        before, outside, self.deepest = self.count, self.deepest, depth
+        self.counted(1, depth, line)
+        if event.anchor:
+            self.anchors[event.anchor] = None
+        if event.tag and event.tag not in TAGS:
+            self.faults.append(Fault(line, f"the tag {event.tag.replace(TAG, '!!')} is unknown here", path))
+        node = self.inside(event, path, depth, line)
+        if event.anchor:
+            self.anchors[event.anchor] = _Anchored(node, self.count - before, self.deepest - depth)
+        self.deepest = max(outside, self.deepest)
+        return node
+
+    def inside(self, event: Any, path: str, depth: int, line: int) -> Node:
+        """A mapping, a list or a scalar."""
+        if isinstance(event, MappingStartEvent):
+            return Node(self.mapping(path, depth), line)
+        if isinstance(event, SequenceStartEvent):
+            return Node(tuple(self.items(path, depth)), line)
+        text = str(event.value)
+        return Node(text, line) if event.style in QUOTED else Node(plain(text), line, text)
+
+    def counted(self, size: int, depth: int, line: int) -> None:
+        """Count `size` values, the deepest of them at `depth`."""
+        self.count += size
+        self.deepest = max(self.deepest, depth)
+        if depth > DEPTH_LIMIT:
+            raise BrokenSyntax(line, f"not valid YAML: {TOO_DEEP}")
+        if self.count > NODE_LIMIT:  # "billion laughs": nine lines of aliases make 10**9 values
+            aliases = " (too many aliases of aliases?)" if self.anchors else ""
+            raise BrokenSyntax(line, f"{TOO_MANY}{aliases}")
+
+    def alias(self, event: Any, depth: int) -> Node:
+        """What an alias stands for; it counts with all that is in it."""
+        line = event.start_mark.line + 1
+        if event.anchor not in self.anchors:
+            raise BrokenSyntax(
+                line, f'not valid YAML: a text that begins with * must stand in quotes: write "*{event.anchor}"'
+            )
+        found = self.anchors[event.anchor]
+        if found is None:
+            raise BrokenSyntax(line, "an alias stands inside the very value that it names")
+        self.counted(found.size, depth + found.height, line)
+        return found.node
+
+    def items(self, path: str, depth: int) -> Iterator[Node]:
+        """The items of a list."""
+        place = 0
+        while not isinstance(event := next(self.events), SequenceEndEvent):
+            yield self.value(event, f"{path}[{place}]", depth + 1)
+            place += 1
+
+    def mapping(self, path: str, depth: int) -> dict[str, Node]:
+        """The members of a mapping; what is written wins over what is merged in, an earlier one over a later."""
         members: dict[str, Node] = {}
-        merged: dict[str, Node] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.tag == TAG + "merge":
-                for mapping in self.merges(value_node):
-                    merged = {**self.mapping(mapping, path, (*above, id(mapping))), **merged}
+        merged: list[dict[str, Node]] = []
+        while not isinstance(event := next(self.events), MappingEndEvent):
+            line = event.start_mark.line + 1
+            if is_merge(event):
+                merged += self.merges(next(self.events), path, depth)
                 continue
-            key = self.key(key_node)
-            member = self.value(value_node, join(path, key), above)
+            key = self.key(event, path, depth)
+            member = self.value(next(self.events), join(path, key), depth + 1)
             if key in members:
                 self.faults.append(twice(join(path, key), line=line, first=members[key].line))
             else:
                 members[key] = Node(member.value, line, member.raw)
-        return {**merged, **members}
+        whole: dict[str, Node] = {}
+        for mapping in (*reversed(merged), members):
+            whole.update(mapping)
+        return whole
 
-    def merges(self, node: yaml.Node) -> Iterator[MappingNode]:
-        for part in node.value if isinstance(node, SequenceNode) else [node]:
-            if not isinstance(part, MappingNode):
-                raise BrokenSyntax(part.start_mark.line + 1, "what << takes in must be a mapping or a list of mappings")
-            yield part
+    def merges(self, event: Any, path: str, depth: int) -> Iterator[dict[str, Node]]:
+        """What << takes into a mapping at `depth`: a mapping, or a list of them."""
+        known = self.anchors.get(event.anchor or "") if isinstance(event, AliasEvent) else None
+        several = isinstance(event, SequenceStartEvent) or (known is not None and isinstance(known.node.value, tuple))
+        node = self.value(event, path, depth - several)
+        for part in node.value if isinstance(node.value, tuple) else (node,):
+            if not isinstance(part.value, dict):
+                raise BrokenSyntax(part.line, "what << takes in must be a mapping or a list of mappings")
+            yield part.value
 
-    def key(self, node: yaml.Node) -> str:
-        if not isinstance(node, ScalarNode):
-            raise BrokenSyntax(node.start_mark.line + 1, "a key must be a text")
-        return str(node.value)
+    def key(self, event: Any, path: str, depth: int) -> str:
+        """A key, which may be an alias of a text."""
+        found = self.value(event, path, depth + 1)
+        if isinstance(found.value, dict | tuple):
+            raise BrokenSyntax(event.start_mark.line + 1, "a key must be a text")
+        return found.raw if found.value is None else found.raw or str(found.value)
 
-    def scalar(self, node: ScalarNode, line: int) -> Node:
-        text = str(node.value)
-        return Node(text, line) if node.style in {"'", '"', "|", ">"} else Node(plain(text), line, text)
+
+class _Anchored(msgspec.Struct, frozen=True):
+    """A value with a name; how many values it is, and how many levels are in it."""
+
+    node: Node
+    size: int
+    height: int
+
+
+def is_merge(event: Any) -> bool:
+    """Whether a key is `<<`."""
+    if not isinstance(event, ScalarEvent):
+        return False
+    return event.tag == f"{TAG}merge" or (event.value == "<<" and event.style not in QUOTED and not event.tag)
 
 
 def plain(text: str) -> str | int | float | bool | None:

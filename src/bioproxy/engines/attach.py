@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -35,9 +36,9 @@ from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
 from bioproxy.engines.stall import POKE, Stall, StallStatistics
-from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable
+from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, OutOfFiles
 from bioproxy.events import Bus, EngineChanged
-from bioproxy.wire.upstream import Pool
+from bioproxy.wire.upstream import NO_FILES, Pool
 
 Json = Any
 State = Literal["absent", "loading", "ready", "stuck"]
@@ -73,6 +74,15 @@ class Identity(msgspec.Struct, frozen=True):
 
 async def nothing(*_: Any) -> None:
     """What is called where the app did not set a callback."""
+
+
+def no_files_left() -> bool:
+    """Whether this process may open no further file: then /proc shows nothing."""
+    try:
+        os.close(os.open("/", os.O_RDONLY))
+    except OSError as error:
+        return error.errno in NO_FILES
+    return False
 
 
 def suspended() -> float:
@@ -118,6 +128,7 @@ class Attachment:
         )
         self.state: State = "absent"
         self.reason = "not looked at yet"
+        self.blind = False  # nothing can be seen of the engine, for lack of files
         self.told = False  # the first state is news, too
         self.since = time.time()
         self.facts: EngineFacts | None = None
@@ -188,6 +199,8 @@ class Attachment:
         self.looks += 1
         try:
             props = await self.props()
+        except OutOfFiles as error:
+            self.cannot_look(error.message)
         except EngineUnavailable as error:
             await self.missing(error)
         except EngineProtocolError as error:
@@ -195,8 +208,14 @@ class Attachment:
         except EngineRefused as error:
             self.lose("loading" if error.status == 503 else "absent", error.message)
         else:
-            self.unanswered = 0
+            self.unanswered, self.blind = 0, False
             await self.answered(props)
+
+    def cannot_look(self, reason: str) -> None:
+        """Say once that nothing can be seen of the engine now: what was known of it stays."""
+        if not self.blind:
+            log.warning("cannot look at the engine: %s", reason)
+        self.blind = True
 
     async def props(self) -> dict[str, Json]:
         """`/props`, or why there is none: `refused` and `status`. EngineRefused for 5xx, which is no kind of ready."""
@@ -234,7 +253,10 @@ class Attachment:
             return Identity(known.pid, known.ticks, told)
         if known is not None and known.pid is None and known.told == told and self.state == "ready":
             return known
-        self.process = process = await process_of(self.pool.origin, self.expect_pid())
+        process = await process_of(self.pool.origin, self.expect_pid())
+        if process is None and known is not None and self.state == "ready" and no_files_left():
+            return known  # what is not found now may be there
+        self.process = process
         return Identity(process.pid if process else None, process.ticks if process else None, told)
 
     async def attach(self, props: dict[str, Json], identity: Identity) -> None:

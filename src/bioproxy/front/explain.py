@@ -5,6 +5,18 @@ from __future__ import annotations
 from bioproxy.activity import Record
 
 NOTABLE = 0.05  # seconds below which a part is not worth a word
+WAITS = {  # the parts of a wait for a model (models/waits.py)
+    "in_use": "waited %s for requests of other models to end",
+    "linger": "waited %s because another model was in the middle of tool calls (swap.linger)",
+    "min_resident": "waited %s because another model had been loaded a moment before (swap.min_resident)",
+    "save": "waited %s for what others held to be saved",
+    "stop": "waited %s for others to stop",
+    "pause": "waited %s before the second try of a start",
+    "start": "waited %s for the model to be loaded",
+    "attach": "waited %s for the model's engine to be looked at",
+    "restore": "waited %s for the model's cache to be brought back",
+    "": "waited %s for the model",
+}
 
 
 def seconds(value: float) -> str:
@@ -23,11 +35,15 @@ def prompt_part(record: Record) -> str:
     return f"{record.tokens_cached:,} of {prompt:,} prompt tokens came from the cache, the rest was evaluated{took}"
 
 
+def waits_of(record: Record) -> dict[str, float]:
+    """The parts of the wait for the model, in the order in which they come; all of it if no part is known."""
+    waits = record.waits or {"": record.swap}
+    return {name: waits[name] for name in WAITS if name in waits}
+
+
 def explain(record: Record) -> str:
     """Queue, save, restore, prompt and generation, each where it counted; the error, where there was one."""
-    parts = []
-    if record.swap >= NOTABLE:
-        parts.append(f"waited {seconds(record.swap)} for the model to be loaded")
+    parts = [WAITS[name] % seconds(value) for name, value in waits_of(record).items() if value >= NOTABLE]
     if record.queue >= NOTABLE:
         parts.append(f"waited {seconds(record.queue)} in the queue")
     if record.save >= NOTABLE:

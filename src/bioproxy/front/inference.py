@@ -43,6 +43,9 @@ from bioproxy.wire.upstream import Response
 LOADING = 3  # answers "loading" in a row, after which a client is told to come back later
 MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
 NO_REUSE = re.compile(rb'"cache_prompt"\s*:\s*false')
+TIMING = (
+    b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f, prefill;dur=%.1f, displaced_save;dur=%.1f, other;dur=%.1f"
+)
 LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
 LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its conversation is on disk
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
@@ -69,7 +72,8 @@ class Inference:
     """One computing request on one engine."""
 
     __slots__ = (
-        "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "stalled", "task", "want",
+        "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "sent_at", "stalled", "task",
+        "want",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +87,7 @@ class Inference:
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
         self.response: Response | None = None
+        self.sent_at = 0.0
         self.stalled = ""
         self.task = exchange.task
         exchange.streaming = expanded.stream
@@ -182,6 +187,7 @@ class Inference:
         """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
         self.response = None
         self.seat.sending()
+        self.sent_at = asyncio.get_running_loop().time()
         self.response = response = await self.engine.pool.request(
             "POST", self.exchange.target, self.headers, self.expanded.body
         )
@@ -263,12 +269,13 @@ class Inference:
         exchange.responder.finish()
 
     def timing_headers(self) -> Headers:
-        """`Server-Timing` (W3C): where the time before the first byte went, in milliseconds."""
+        """`Server-Timing` (W3C): where the time before the first byte went, in milliseconds; the parts add up to it."""
         record = self.exchange.record
-        parts = b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f"
-        first = self.exchange.since_arrival() * 1e3
-        timing = parts % (record.queue * 1e3, record.restore * 1e3, first) + self.seat.timing()
-        return [(b"Server-Timing", timing)]
+        first = self.exchange.since_arrival()
+        prefill = asyncio.get_running_loop().time() - self.sent_at
+        other = first - record.swap - record.queue - record.save - record.restore - prefill
+        parts = (record.queue, record.restore, first, prefill, record.save, max(0.0, other))
+        return [(b"Server-Timing", TIMING % tuple(part * 1e3 for part in parts) + self.seat.timing())]
 
     def settle(self, prepared: Prepared, *, complete: bool) -> None:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
@@ -310,7 +317,7 @@ def note_timings(exchange: Exchange, timings: Timings) -> None:
     record.prefill = timings.prefill
     record.decode = timings.decode
     if timings.prefill is None and exchange.tail.first is not None and exchange.streaming:
-        waited = record.queue + record.restore + record.save
+        waited = record.swap + record.queue + record.restore + record.save
         record.prefill = max(0.0, exchange.tail.first - exchange.request.arrived - waited)
 
 

@@ -25,24 +25,30 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
 from bioproxy.front.dialects import Dialect, keepalive
 from bioproxy.front.exchange import Exchange
-
-Phase = Literal["queued", "making room", "loading"]
+from bioproxy.models.waits import Part
 
 RULE = "━━━━━\n"
 PERIOD = 1.0  # seconds between two signs of life
 SECONDS_PER_LINE = 10
+WORDS: dict[Part, str] = {  # what is waited for; everything else is "loading"
+    "linger": "another model is in the middle of tool calls",
+    "min_resident": "another model was loaded a moment ago",
+    "save": "saving what others hold",
+    "stop": "stopping others",
+    "pause": "trying again in a moment",
+    "restore": "bringing its cache back",
+}
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What a request waits for: a turn (`ahead` others go first), others to stop, or the load itself."""
+    """What a request waits for (models/waits.py); `in_use` is a turn, and `ahead` others go first."""
 
-    phase: Phase
+    part: Part
     ahead: int = 0
 
 
@@ -74,11 +80,11 @@ def proceed(said: Said, standing: Standing, seconds: float) -> tuple[str, Said]:
 
 def described(standing: Standing) -> str:
     """Where a request stands, in words."""
-    if standing.phase == "queued":
+    if standing.part == "in_use":
         if standing.ahead == 1:
             return "1 request is ahead"
         return f"{standing.ahead} requests are ahead" if standing.ahead else "next in the queue"
-    return "stopping others" if standing.phase == "making room" else "loading"
+    return WORDS.get(standing.part, "loading")
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ from bioproxy.models.names import Registry, Target
 from bioproxy.models.selectors import Candidate, Selector, choose
 from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
+from bioproxy.models.ticket import Ticket
 from bioproxy.wire.message import Headers, Request
 from bioproxy.wire.router import NotAllowed
 from bioproxy.wire.target import check_slashes
@@ -323,21 +324,17 @@ class ManyModels:
             loading = partial(self.begin_loading, exchange, served.id)
         return OfModel(self.supervisor, served.id, exchange, timeout=self.timeout, loading=loading)
 
-    def begin_loading(self, exchange: Exchange, model: str) -> Callable[[bool], None]:
-        """Let the stream begin with what its model is waiting for."""
-        loading = Loading(exchange, model=model, look=partial(self.standing, model))
+    def begin_loading(self, exchange: Exchange, model: str, ticket: Ticket) -> Callable[[bool], None]:
+        """Let the stream begin with what this request waits for."""
+        loading = Loading(exchange, model=model, look=partial(self.standing, ticket))
         loading.start()
         return lambda ready: loading.stop(ready=ready)
 
-    def standing(self, model: str) -> Standing:
-        """What those who wait for `model` wait for."""
-        state = self.supervisor.schedule.state(model)
-        if state is State.STARTING:
-            return Standing("loading")
-        waiting = self.supervisor.schedule.waiting_for(model)
-        ahead = self.supervisor.schedule.position(waiting[0]) - 1 if waiting else 0
-        stopping = any(s.state is State.STOPPING for s in self.supervisor.statistics().models)
-        return Standing("making room") if stopping else Standing("queued", max(0, ahead))
+    def standing(self, ticket: Ticket) -> Standing:
+        """What one request waits for. Asked by each of them every second, so it looks at nobody else."""
+        schedule = self.supervisor.schedule
+        part = schedule.waits_for(ticket.model)
+        return Standing(part, max(0, schedule.position(ticket) - 1) if part == "in_use" else 0)
 
     def headers(self, exchange: Exchange, access: Access, key: str, asked: Asked | None = None) -> Headers:
         """The client's headers for an engine; its key stays here."""

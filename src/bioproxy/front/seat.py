@@ -15,17 +15,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
+from bioproxy.activity import Record
 from bioproxy.engines.process import Exit, how
 from bioproxy.errors import EngineDied, EngineUnavailable
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.models.holds import Hold
 from bioproxy.models.supervisor import Supervisor
+from bioproxy.models.ticket import Ticket
+from bioproxy.models.waits import between
 
-TOOL_CALLS = (b'"finish_reason":"tool_calls"', b'"finish_reason": "tool_calls"', b'"tool_use"')
-
-SWAP_PARTS = ("stop", "save", "start", "restore")  # of events.SwapEnded
+ALWAYS_TOLD = ("stop", "save", "start", "restore")  # parts of a swap, told even if they took no time
 SWAP_NAMES = {"restore": "swap_restore"}  # a restore under the request's own grant is another one
+TOOL_CALLS = (b'"finish_reason":"tool_calls"', b'"finish_reason": "tool_calls"', b'"tool_use"')
 
 
 class Recalled(Exception):
@@ -67,6 +69,7 @@ class Seat(Protocol):
 TIMED_OUT = 504  # the engine may be at it still, and the client has waited long enough
 ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
 RESTARTED = "reload"  # why we stop a process that is back at once
+NOTHING = 1e-6  # seconds: what rounding leaves
 NEWS = 0.25  # seconds until a process's end is told: its connections close a little before
 
 Life = asyncio.Future[Exit]  # how a process of ours ended, once it has
@@ -141,6 +144,31 @@ class Only:
         return attempt < ATTEMPTS
 
 
+class Wait:
+    """One wait for a model, from now to `end`; its parts are those of all who wait for it meanwhile."""
+
+    __slots__ = ("before", "model", "started", "supervisor")
+
+    def __init__(self, supervisor: Supervisor, model: str) -> None:
+        self.supervisor = supervisor
+        self.model = model
+        self.started = supervisor.clock()
+        self.before = supervisor.schedule.waited(model, self.started)
+
+    def end(self, record: Record) -> None:
+        """Add it to what the request waited before; what has no name (the model is gone) was for the schedule."""
+        now = self.supervisor.clock()
+        whole = now - self.started
+        parts = between(self.before, self.supervisor.schedule.waited(self.model, now))
+        parts.pop("", None)
+        parts["in_use"] = parts.get("in_use", 0.0) + max(0.0, whole - sum(parts.values()))
+        record.swap += whole
+        waits = record.waits = record.waits or {}
+        for part, seconds in parts.items():
+            if seconds > NOTHING:
+                waits[part] = waits.get(part, 0.0) + seconds
+
+
 class OfModel:
     """A place at one of many models. `loading` is called when it has to be waited for; what it returns, at the end."""
 
@@ -153,7 +181,7 @@ class OfModel:
         exchange: Exchange,
         *,
         timeout: float,
-        loading: Callable[[], Callable[[bool], None]] | None = None,
+        loading: Callable[[Ticket], Callable[[bool], None]] | None = None,
     ) -> None:
         self.supervisor = supervisor
         self.model = model
@@ -180,8 +208,8 @@ class OfModel:
             if self.hold.future is None:
                 return  # it is ready
         assert self.hold is not None
-        stop = self.loading() if self.loading is not None else None
-        started, ready = asyncio.get_running_loop().time(), False
+        stop = self.loading(self.hold.ticket) if self.loading is not None else None
+        wait, ready = Wait(self.supervisor, self.model), False
         try:
             if again:
                 await self.supervisor.again(self.hold, timeout=self.timeout)
@@ -189,7 +217,7 @@ class OfModel:
                 await self.supervisor.wait(self.hold, self.timeout)
             ready = True
         finally:
-            self.exchange.record.swap += asyncio.get_running_loop().time() - started
+            wait.end(self.exchange.record)
             if stop is not None:
                 stop(ready)
 
@@ -211,12 +239,12 @@ class OfModel:
 
     def timing(self) -> bytes:
         """The wait, and where it went if it was for a swap, in milliseconds."""
-        waited = self.exchange.record.swap
-        if not waited:
+        record = self.exchange.record
+        if not record.swap:
             return b""
-        swap = self.supervisor.swapped.get(self.model)
-        parts = (("swap", waited), *((name, getattr(swap, name)) for name in SWAP_PARTS if swap is not None))
-        return b"".join(b", %b;dur=%.1f" % (SWAP_NAMES.get(name, name).encode(), value * 1e3) for name, value in parts)
+        parts = {"swap": record.swap, **dict.fromkeys(ALWAYS_TOLD, 0.0), **(record.waits or {})}
+        told = ((SWAP_NAMES.get(name, name).encode(), seconds * 1e3) for name, seconds in parts.items())
+        return b"".join(b", %b;dur=%.1f" % part for part in told)
 
     def leave(self) -> None:
         """Give the place back."""

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from bioproxy.templates.bodies import FIELDS, Fields
+from bioproxy.templates.bodies import FIELDS, Fields, countable
 
 Json: TypeAlias = Any
 Container: TypeAlias = dict[str, Json] | list[Json]
@@ -119,11 +119,18 @@ def remove(document: Fields, path: Path) -> bool:
 
 
 def opened(value: Raw | None) -> Container | None:
-    """The members of an object or the elements of a list; None for any other value, or none."""
+    """The members of an object or the elements of a list; None for any other value, or none.
+
+    ValueError for more of them than are taken apart while others wait.
+    """
     first = b"" if value is None else bytes(memoryview(value)[:1])
-    if first == b"{":
-        return FIELDS.decode(value or b"")
-    return ITEMS.decode(value or b"") if first == b"[" else None
+    if value is None or first not in {b"{", b"["}:
+        return None
+    try:
+        countable(value)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    return FIELDS.decode(value) if first == b"{" else ITEMS.decode(value)
 
 
 def placed(old: Raw | None, path: Path, value: Raw) -> Json:

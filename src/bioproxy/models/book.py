@@ -114,6 +114,7 @@ class Book:
         record.life = self.lives
         record.starts += 1
         record.started_at = now
+        record.stage = "start"
         self.change(record, Event.START, now)
         self.effects.append(Start(record.name, record.life, record.again))
 

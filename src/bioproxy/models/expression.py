@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+DEPTH_LIMIT = 50  # parentheses in parentheses; nobody writes ten, and recursion has an end
 MARKS = "_-."
 OPERATORS = "&|()"
 
@@ -105,6 +106,7 @@ class Reader:
     def __init__(self, found: list[Token]) -> None:
         self.tokens = found
         self.at = 0
+        self.depth = 0
 
     def next_is(self, text: str) -> bool:
         """Take the next token if it is the operator `text`."""
@@ -136,7 +138,11 @@ class Reader:
             return Leaf(token.text, token.reference)
         if not self.next_is("("):
             raise unexpected(token)
+        self.depth += 1
+        if self.depth > DEPTH_LIMIT:
+            raise ExpressionError(f"more than {DEPTH_LIMIT} parentheses in one another at position {token.position}")
         node = self.alternatives()
+        self.depth -= 1
         if not self.next_is(")"):
             raise ExpressionError(f"missing closing parenthesis at position {self.tokens[self.at].position}")
         return node

@@ -18,6 +18,7 @@ from bioproxy.engines.process import Exit
 from bioproxy.errors import BioproxyError
 from bioproxy.models.effects import Stop
 from bioproxy.models.unit import Died, Started, Stopped, Unit
+from bioproxy.models.waits import Part
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class Host(Protocol):
     def save_limit(self, order: Stop) -> float:
         """Seconds for the save before this stop."""
 
+    def stage(self, life: Life, part: Part) -> None:
+        """How far the start or stop is."""
+
     def is_ready(self, life: Life, started: Started) -> None:
         """The engine is healthy, and its cache was looked after."""
 
@@ -65,6 +69,7 @@ class Life:
         self.number = number
         self.times = times
         self.host = host
+        self.unit.on_stage = self.stage
         self.order: Stop | None = None
         self.ordered = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -73,6 +78,10 @@ class Life:
     def model(self) -> str:
         """Whose it is."""
         return self.unit.launch.model
+
+    def stage(self, part: Part) -> None:
+        """Pass on how far the unit is."""
+        self.host.stage(self, part)
 
     def stop_for(self, order: Stop) -> None:
         """Have it end; the first order counts."""

@@ -23,7 +23,7 @@ models run are a handful of masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -33,6 +33,7 @@ from bioproxy.models.rules import UNKNOWN
 
 VAR = re.compile(r"[a-zA-Z0-9.-]{1,32}")
 SOMETHING = 1e-6  # seconds; a model of which nothing was measured still costs more than none
+MOST_SETS, LONGEST = 1000, 64 << 10  # characters of all sets: some thousand names
 MOST = 256  # alternatives that are followed at once, the cheapest; more take at least sixteen models that all run
 
 Cost = tuple[float, float]  # configured, then seconds
@@ -59,14 +60,29 @@ class Matrix:
             self.problem("matrix must define at least one set", "sets")
         self.check_vars()
         self.costs = self.resolve_costs()
-        self.sets = self.in_order({name: self.compile(name, text) for name, text in settings.sets.items()})
+        self.check_size()
+        self.sets = in_order({name: self.compile(name, text) for name, text in settings.sets.items()}, self.circular)
         if self.problems:
             raise ConfigError(self.problems)
-        self.mentioned = {name: self.mentions(node) for name, node in self.sets.items()}
+        self.mentioned: dict[str, frozenset[str]] = {}
+        for name, node in self.sets.items():
+            self.mentioned[name] = self.mentions(node)
 
     def problem(self, message: str, key: str) -> None:
         """Note what is wrong at `matrix.<key>`."""
         self.problems.append(Problem(f"matrix: {message}", key=f"matrix.{key}"))
+
+    def check_size(self) -> None:
+        """Each decision looks at every name in the sets, so there is an end to how many there may be (ConfigError)."""
+        size = sum(map(len, self.settings.sets.values()))
+        if len(self.settings.sets) > MOST_SETS or size > LONGEST:
+            said = f"{len(self.settings.sets):,} sets with {size:,} characters are too many to look at for each swap"
+            self.problem(f"{said}; at most {MOST_SETS:,} and {LONGEST:,} will do", "sets")
+            raise ConfigError(self.problems)
+
+    def circular(self, name: str) -> None:
+        """Note that a set refers to itself, directly or through others."""
+        self.problem(f'circular reference detected involving set "{name}"', f"sets.{name}")
 
     def check_vars(self) -> None:
         """Short names must be writable in an expression and stand for models that exist."""
@@ -115,32 +131,11 @@ class Matrix:
             return Branch(node.kind, tuple(self.resolved(part) for part in node.parts))
         return node if node.reference else Leaf(self.resolve(node.name) or node.name)
 
-    def in_order(self, sets: dict[str, Node]) -> dict[str, Node]:
-        """The sets, each after those that it refers to, else as given; a circle is a problem."""
-        done: dict[str, Node] = {}
-        open_: set[str] = set()
-
-        def visit(name: str) -> None:
-            if name in done or name not in sets:
-                return
-            if name in open_:
-                self.problem(f'circular reference detected involving set "{name}"', f"sets.{name}")
-                return
-            open_.add(name)
-            for leaf in leaves(sets[name]):
-                if leaf.reference:
-                    visit(leaf.name)
-            done[name] = sets[name]
-
-        for name in sets:
-            visit(name)
-        return done
-
     def mentions(self, node: Node) -> frozenset[str]:
-        """All models that stand anywhere in `node`, references followed."""
+        """All models that stand anywhere in `node`; those of the sets that it refers to are known already."""
         found: set[str] = set()
-        for leaf in leaves(node):
-            found |= self.mentions(self.sets[leaf.name]) if leaf.reference else {leaf.name}
+        for leaf in set(leaves(node)):
+            found |= self.mentioned[leaf.name] if leaf.reference else {leaf.name}
         return frozenset(found)
 
     def evict(self, model: str, running: Collection[str], seconds: Mapping[str, float] = UNKNOWN) -> frozenset[str]:
@@ -158,6 +153,29 @@ class Matrix:
         return frozenset(running) if best is None else best[1]
 
 
+def in_order(sets: dict[str, Node], circular: Callable[[str], object]) -> dict[str, Node]:
+    """The sets, each after those that it refers to, else as given; `circular` hears of a set that needs itself."""
+    done: dict[str, Node] = {}
+    for first, node in sets.items():
+        way: dict[str, Iterator[str]] = {first: references(node)}  # each set on it refers to the next one
+        while way:
+            name, left = next(reversed(way.items()))
+            wanted = next((one for one in left if one in sets and one not in done), None)
+            if wanted is None:
+                done[name] = sets[name]
+                del way[name]
+            elif wanted in way:
+                circular(wanted)
+            else:
+                way[wanted] = references(sets[wanted])
+    return done
+
+
+def references(node: Node) -> Iterator[str]:
+    """The sets that `node` refers to."""
+    return (leaf.name for leaf in leaves(node) if leaf.reference)
+
+
 class Search:
     """One question to a matrix: bit 0 of a mask is the model asked for, the others are what runs."""
 
@@ -171,6 +189,7 @@ class Search:
             for name in running
         ]
         self.known: dict[str, list[int]] = {}
+        self.left = iter(matrix.sets.items())
 
     def family(self, node: Node) -> list[int]:
         """The combinations that `node` stands for, as masks, in order, without those that another one contains."""
@@ -185,9 +204,10 @@ class Search:
         return masks
 
     def set_family(self, name: str) -> list[int]:
-        """The family of one set, worked out once."""
-        if name not in self.known:
-            self.known[name] = self.family(self.matrix.sets[name])
+        """The family of one set; each is worked out once."""
+        while name not in self.known:  # in their order, so that no set asks for one that asks for one, without an end
+            other, node = next(self.left)
+            self.known[other] = self.family(node)
         return self.known[name]
 
     def kept(self, masks: Iterable[int]) -> list[int]:

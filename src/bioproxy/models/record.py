@@ -11,6 +11,7 @@ from bioproxy.models.costs import Figures, Price, bring_back
 from bioproxy.models.effects import StopReason
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Ticket
+from bioproxy.models.waits import COMING, GOING, Part, Waits
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
 SOUND = 10.0  # seconds that a process must have been ready, or it ended early
@@ -85,6 +86,8 @@ class Record:
         self.retry_at = 0.0
         self.reason = ""  # the newest failure's
         self.price = Price()
+        self.waits = Waits()
+        self.stage: Part = ""  # how far its start is, or the stop of those that make room for it
 
     @property
     def present(self) -> bool:
@@ -108,8 +111,18 @@ class Record:
         """Whether requests are told at once that its start failed."""
         return self.state is State.FAILED and self.displaces is None and now < self.retry_at
 
-    def held_until(self, other: Record, *, since: float) -> float:
-        """Until when a swap to `other` is held back (no longer than that one's `max_wait`).
+    def part(self, now: float, *, why: Part) -> Part:
+        """What those who wait for it wait for; `why` nothing was decided for it yet, if nothing was."""
+        if self.state is State.STARTING:
+            return self.stage if self.stage in COMING else "start"
+        if self.displaces is not None and now < self.start_at:
+            return "pause"
+        if self.displaces is not None or self.state is State.STOPPING:
+            return self.stage if self.stage in GOING else "stop"
+        return "in_use" if self.state is State.READY else why
+
+    def held_until(self, other: Record, *, since: float) -> tuple[float, Part]:
+        """Until when a swap to `other` is held back (no longer than that one's `max_wait`), and by what.
 
         A model stays for `min_resident` seconds. If nobody set these, it stays as long as its load took, and only if
         the two took turns too often after `since`, or if somebody waits for it: a machine that idles while one waits
@@ -120,7 +133,9 @@ class Record:
             turns = self.turns.get(other.name)
             taking_turns = turns is not None and len(turns) == PING_PONG and turns[0] >= since
             stay = self.load_seconds or 0.0 if taking_turns or self.wanted else -math.inf
-        return max(self.tools_at + self.settings.linger, self.since + stay if self.used else -math.inf)
+        linger = self.tools_at + self.settings.linger
+        resident = self.since + stay if self.used else -math.inf
+        return (linger, "linger") if linger >= resident else (resident, "min_resident")
 
     def note_turn(self, other: Record, now: float) -> None:
         """A swap between this model and `other` was decided."""

@@ -27,6 +27,7 @@ from bioproxy.models.effects import Recall
 from bioproxy.models.record import Record
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Ticket
+from bioproxy.models.waits import Part
 
 
 class Round:
@@ -38,6 +39,7 @@ class Round:
         self.wake = math.inf
         self.seconds: dict[str, float] | None = None
         self.settled: set[str] = set()  # models whose tickets all wait
+        self.reasons: dict[str, Part] = {}  # why nothing was decided for them
         self.claims: list[str] = []  # models of overdue tickets that have to wait
         self.closed: set[str] = set()
         self.present: set[str] = set()  # models that have memory or are about to
@@ -53,6 +55,7 @@ class Round:
         self.book.closed = frozenset(self.closed)
         self.begin()
         self.expire()
+        self.name_waits()
         return self.wake
 
     def at(self, when: float) -> None:
@@ -126,7 +129,8 @@ class Round:
         """Make room for `record`'s model if it can be made now; else note what it waits for."""
         overdue = self.overdue(ticket)
         models = [self.book.records[name] for name in sorted(self.evicted(record.name, self.present - {record.name}))]
-        until = max((self.busy_until(other, record, overdue=overdue) for other in models), default=-math.inf)
+        busy = (self.busy_until(other, record, overdue=overdue) for other in models)
+        until, self.reasons[record.name] = max(busy, default=(-math.inf, "in_use"))
         if until > self.now:
             self.at(until)
             self.block(ticket, models, overdue=overdue)
@@ -136,6 +140,7 @@ class Round:
         record.again = False
         record.start_at = -math.inf
         record.displaces = frozenset(other.name for other in [*models, record] if other.state.live)
+        record.stage = "stop"
         self.survey()
 
     def survey(self) -> None:
@@ -157,15 +162,15 @@ class Round:
             }
         return self.book.rules.evict(model, running, self.seconds or {})
 
-    def busy_until(self, other: Record, record: Record, *, overdue: bool) -> float:
-        """When `other` can be stopped for `record` as far as the clock says; infinity: after an event."""
+    def busy_until(self, other: Record, record: Record, *, overdue: bool) -> tuple[float, Part]:
+        """When `other` can be stopped for `record` as far as the clock says, and why then; infinity: after an event."""
         if other.state is State.STOPPING and other.displaces is None:
-            return -math.inf
+            return -math.inf, "stop"
         coming = other.state is State.STARTING or other.displaces is not None
         if other.running or (coming and other.wanted):
-            return math.inf
+            return math.inf, "in_use"
         if overdue or other.state is not State.READY:
-            return -math.inf
+            return -math.inf, "in_use"
         return other.held_until(record, since=self.now - self.book.max_wait)
 
     def block(self, ticket: Ticket, models: list[Record], *, overdue: bool) -> None:
@@ -197,6 +202,13 @@ class Round:
                 self.at(record.start_at)
             elif not any(self.alive(name) for name in record.displaces):
                 self.book.start(record, self.now)
+
+    def name_waits(self) -> None:
+        """Say of each model that is waited for what the wait is for from now on."""
+        for record in self.book.records.values():
+            if record.waiting:
+                why = self.reasons.get(record.name, "in_use")
+                record.waits.turn(record.part(self.now, why=why), self.now)
 
     def alive(self, name: str) -> bool:
         """Whether a process of `name` is left."""

@@ -25,6 +25,7 @@ from bioproxy.models.round import Round
 from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State
 from bioproxy.models.ticket import Place, Ticket
+from bioproxy.models.waits import GOING, Part
 
 LATE = 10.0  # seconds after a stop in which a start may die for lack of memory, of a name or of a port
 PAUSE = 2.0  # seconds until the second try
@@ -284,6 +285,24 @@ class Schedule:
         if ticket.place is not Place.WAITING:
             return 0
         return 1 + self.book.ahead(ticket)
+
+    def stage(self, model: str, part: Part, now: float) -> None:
+        """A life says how far it is: its start concerns those who wait for it, its stop those it makes room for."""
+        for record in self.book.records.values():
+            if record.name == model or (part in GOING and model in (record.displaces or ())):
+                record.stage = part
+                if record.waiting:
+                    record.waits.turn(record.part(now, why="in_use"), now)
+
+    def waited(self, model: str, now: float) -> dict[Part, float]:
+        """The seconds that were waited for `model` so far, by what for; two looks tell of one wait."""
+        record = self.book.records.get(model)
+        return record.waits.until(now) if record else {}
+
+    def waits_for(self, model: str) -> Part:
+        """What those who wait for `model` wait for now."""
+        record = self.book.records.get(model)
+        return record.waits.part if record else ""
 
     def state(self, model: str) -> State | None:
         """A model's state, None for an unknown one; it may inform, never gate a change: ask by `request`."""

@@ -34,6 +34,7 @@ from bioproxy.models.schedule import Schedule, ScheduleStatistics
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Place, Ticket
 from bioproxy.models.unit import Started, Stopped, Unit
+from bioproxy.models.waits import Part
 
 log = logging.getLogger(__name__)
 
@@ -316,6 +317,11 @@ class Supervisor:
     def save_limit(self, order: Stop) -> float:
         """Seconds for a save: fewer where a user waits for the other model."""
         return self.save_swap if order.displaced_by else self.save_else
+
+    def stage(self, life: Life, part: Part) -> None:
+        """How far a start or stop is: a part of the waits for it."""
+        if self.lives.get(life.model) is life:
+            self.schedule.stage(life.model, part, self.clock())
 
     def is_ready(self, life: Life, started: Started) -> None:
         """The engine may be used: whoever waits is served, and the time it took is told."""

@@ -33,6 +33,7 @@ from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
 from bioproxy.errors import EngineUnavailable, ModelFailed
 from bioproxy.models import command
 from bioproxy.models.health import Asker, wait_healthy
+from bioproxy.models.waits import Part
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,10 @@ class Equipment(Protocol):
     def prepare(self) -> None:
         """A process is about to be started: connections may be opened again."""
 
-    async def attach(self, wants: Sequence[object]) -> float:
+    async def attach(self, wants: Sequence[object], restoring: Callable[[], None]) -> float:
         """The engine is healthy and nobody is let at it: find out what it is, bring back what `wants` need.
 
-        Returns the seconds of the restore.
+        `restoring` is called before that second step. Returns the seconds of the restore.
         """
 
     async def save(self, limit: float) -> float:
@@ -134,6 +135,7 @@ class Unit:
         self.mark = mark
         self.before = before
         self.discreet = False
+        self.on_stage: Callable[[Part], None] = lambda _part: None  # hears how far a start or stop is
         self.ended: asyncio.Future[Exit] | None = None
         self.launch = launch  # of the next life; a reload may set another one
         self.process = self.one_process()
@@ -173,6 +175,7 @@ class Unit:
         `wants` tells, once the engine is healthy, what the waiting requests would like to find in its cache.
         """
         begun = time.monotonic()
+        self.on_stage("start")
         if not self.launch.words:
             raise ModelFailed("unable to get sanitized command: empty command")
         if self.before is not None:
@@ -192,6 +195,7 @@ class Unit:
         self.on_pid(pid)
         await self.wait_healthy()
         healthy = time.monotonic()
+        self.on_stage("attach")
         restore = await self.attach(wants())
         done = time.monotonic()
         return Started(healthy - begun, done - healthy - restore, restore)
@@ -242,7 +246,9 @@ class Unit:
     async def attach(self, wants: Sequence[object]) -> float:
         """Let the equipment attach, as long as the process lives."""
         assert self.ended is not None
-        attaching = aio.spawn(self.equipment.attach(wants), name=f"{self.launch.model} attach")
+        attaching = aio.spawn(
+            self.equipment.attach(wants, lambda: self.on_stage("restore")), name=f"{self.launch.model} attach"
+        )
         try:
             await either(attaching, self.ended)
         finally:
@@ -276,7 +282,9 @@ class Unit:
         saved = 0.0
         try:
             if save > 0 and self.ended is not None and not self.ended.done():
+                self.on_stage("save")
                 saved = await self.equipment.save(save)
+            self.on_stage("stop")
             await self.equipment.detach("it is being stopped")
         finally:  # whatever failed there: a process that nobody knows of would be the second of its model
             begun = time.monotonic()

@@ -36,7 +36,7 @@ SHAPING = (
     "chat_template",
 )
 MOST_SEAMS = 512  # system messages, or tools, whose ends are told apart
-BILLING = re.compile(r"\A(x-anthropic-billing-header:[^\n]*?cch=)[^;\n]{5};")
+BILLING = re.compile(r"\A(x-anthropic-billing-header:[^\n]{0,500}?cch=)[^;\n]{5};")
 CHOICES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 
 

@@ -36,6 +36,7 @@ LONGEST_RUN = 16 << 10  # bytes of expressions that become one
 LONGEST_PATH = 4096  # bytes of a path that a system opens: a line that wants more fits nothing
 BOM = b"\xef\xbb\xbf"
 SPECIAL = (b"*", b"?", b"[", b"\\")
+ANY_FOLDERS = b"(?:.*/)?"
 STARS = re.compile(rb"\*+")
 MEMBER = re.compile(rb"(?:\\(.)|([^\\]))(?:-(?:\\(.)|([^\\\]])))?", re.DOTALL)  # of a class: a letter, or a range
 WORD = string.ascii_letters + string.digits
@@ -119,7 +120,7 @@ def line_of(text: bytes) -> Line | None:
     expression = expression_of(body.removeprefix(b"/"), bound=bound) if body else None
     if expression is None:
         return None
-    return Line(expression if bound else b"(?:.*/)?" + expression, folders, back)
+    return Line(expression if bound else ANY_FOLDERS + expression, folders, back)
 
 
 def without_blanks(text: bytes) -> bytes:
@@ -144,7 +145,8 @@ def expression_of(body: bytes, *, bound: bool) -> bytes | None:
         else:
             return None
         plain = plain and one not in SPECIAL
-        out.append(piece)
+        if piece != ANY_FOLDERS or out[-1:] != [ANY_FOLDERS]:  # `**/**/` is `**/`
+            out.append(piece)
         at += taken
     return b"".join(out)
 
@@ -160,7 +162,7 @@ def stars(body: bytes, at: int, *, bound: bool, plain: bool) -> tuple[int, bytes
     end = found.end()
     if bound and end - at > 1 and (plain or body[at - 1 : at] == b"/"):
         if body.startswith(b"/", end):
-            return end + 1 - at, b"(?:.*/)?"
+            return end + 1 - at, ANY_FOLDERS
         if end == len(body) or body.startswith(b"\\/", end):
             return end - at, b".*"
     return end - at, b"[^/]*"

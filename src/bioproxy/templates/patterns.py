@@ -26,6 +26,7 @@ from bioproxy.errors import TemplateError
 from bioproxy.templates.gitignore import Levels, descend, enter, ignored
 
 MOST = 200_000  # directory entries for one pattern; `<{/**/*}>` must end in a sentence, not in an hour
+LONGEST_NAME = 255  # bytes of a file's name that a system takes; a pattern that wants more fits nothing
 MOST_TESTS = 20_000_000  # comparisons of a name with a pattern's or with a rule of a `.gitignore`
 SPECIAL = ("*", "?")
 
@@ -57,13 +58,12 @@ def expression(name: str) -> Callable[[bytes], object]:
     """What says whether a file's name, in UTF-8, fits one name of a pattern; a leading dot must be written."""
     while "**" in name:
         name = name.replace("**", "*")
+    if len(name.replace("*", "")) > LONGEST_NAME:
+        return lambda _name: None
     letters = ("[^/]*" if letter == "*" else "[^/]" if letter == "?" else re2.escape(letter) for letter in name)
     options = re2.Options()
     options.never_capture, options.log_errors = True, False
-    try:
-        fits: Callable[[bytes], object] = re2.compile("".join(letters), options).fullmatch
-    except re2.error:
-        return lambda _name: None  # no file has a name that long
+    fits: Callable[[bytes], object] = re2.compile("".join(letters), options).fullmatch
     return fits if name.startswith(".") else lambda found: not found.startswith(b".") and fits(found)
 
 

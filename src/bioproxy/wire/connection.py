@@ -42,6 +42,7 @@ class ServerConnection(asyncio.Protocol):
     """The server's side of one connection. `keep`: it will be used again after the answer under way."""
 
     __slots__ = (
+        "__weakref__",
         "deadline",
         "deaf",
         "drained",
@@ -168,7 +169,7 @@ class ServerConnection(asyncio.Protocol):
         self.keep = request.keep_alive and not server.closing
         self.responder = responder = Responder(self, request)
         self.deadline = NEVER
-        self.task = server.start(request, responder)
+        self.task = server.start(self, request, responder)
         self.task.add_done_callback(self.ended)
 
     def ended(self, task: asyncio.Task[None]) -> None:
@@ -176,7 +177,7 @@ class ServerConnection(asyncio.Protocol):
         responder = self.responder
         assert responder is not None
         self.task = self.responder = self.source = None
-        self.server.ended(task)
+        self.server.ended(self, task)
         self.settle(task, responder)
         if self.lost:
             return

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import msgspec
 
 from bioproxy.config import addresses
-from bioproxy.config.masking import masked_url_password
 from bioproxy.errors import ConfigError, Problem
 
 
@@ -31,11 +28,8 @@ class Origin(msgspec.Struct, frozen=True):
 def parse_origin(url: str) -> Origin:
     """An Origin from `http://host:port/base`; ConfigError for anything else."""
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
+        scheme, host, port, path = addresses.engine_parts(url)
     except ValueError as error:
-        raise ConfigError([Problem(f"{masked_url_password(url)!r} is no URL: {error}")]) from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ConfigError([Problem(f"{masked_url_password(url)!r} is no engine's address; write http://host:port")])
-    tls = parts.scheme == "https"
-    return Origin(parts.hostname, port or (443 if tls else 80), base=parts.path.rstrip("/"), tls=tls)
+        raise ConfigError([Problem(str(error))]) from error
+    tls = scheme == "https"
+    return Origin(host, port or (443 if tls else 80), base=path.rstrip("/"), tls=tls)

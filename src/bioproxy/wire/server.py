@@ -4,6 +4,11 @@ One class serves the proxy and the admin port. It owns every connection and ever
 wait for them and a test can count them. A task per request is all the concurrency there is: no task per connection, no
 timer per request. Time-outs are numbers on the connections, and one sweep over all of them per second finds those that
 are overdue; ten thousand silent connections cost a millisecond of it.
+
+Each open connection is an open file, and of these the system allows a process only so many. Whoever may connect could
+use them all up by saying nothing, and then we could not even ask the engine how it is. So a port has no more
+connections than leave files for everything else, and at that bound the connection that has waited longest for a request
+makes way for the new one.
 """
 
 from __future__ import annotations
@@ -15,7 +20,9 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import islice
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -31,17 +38,26 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request, Responder], Awaitable[None]]
 ErrorBody = Callable[[BioproxyError, str], tuple[Headers, bytes]]
 BACKLOG = 4096  # connections that the system may hold for us; its own limit applies too
+RESERVED_FILES = 192  # for engines (a pipe and two sockets each), listeners, snapshots, templates, logs, the admin port
+FEWEST = 32  # connections, however few files there may be
+ADMIN_SHARE = 16  # the admin port gets one file for so many of the proxy port
 CLEAN_UP = 5.0  # seconds that cancelled handlers get for their `finally`
 TLS_GOODBYE = 2.0  # seconds that a client gets to answer the end of TLS; most send nothing, and nothing is lost
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
-    """What a server has and had: `connections` open and `running` requests now; the others since the start."""
+    """What a server has and had: `connections` open and `running` requests now; the others since the start.
 
+    `most`: connections that it may have. `made_way`: idle ones that were closed at that bound; `turned_away`: new ones,
+    because no other was idle.
+    """
+
+    most: int
     connections: int
     running: int
     accepted: int
-    turned_away: int  # connections over `limits.connections`
+    made_way: int
+    turned_away: int
     requests: int
     refused: int  # requests answered by wire itself: not valid, too large, too slow
 
@@ -52,15 +68,46 @@ def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # no
     return [(b"Content-Type", b"application/json")], msgspec.json.encode(body)
 
 
-class Server:
-    """Serves `handler` on one port. `error_body` makes headers and body of an error on a path."""
+def open_files() -> int:
+    """How many files this process may have open."""
+    try:
+        import resource  # noqa: PLC0415 - POSIX only
+    except ImportError:
+        return 1 << 20
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
-    def __init__(self, handler: Handler, *, limits: Limits, name: str, error_body: ErrorBody | None = None) -> None:
+
+def files_for_clients(files: int) -> int:
+    """How many of `files` open files the proxy port may use: for connections, and one more for each running request."""
+    return max(FEWEST, files - RESERVED_FILES)
+
+
+class Server:
+    """Serves `handler` on one port. `error_body` makes headers and body of an error on a path.
+
+    `files`: what its connections may use of the open files, and one for each request, which may need an engine's.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        limits: Limits,
+        name: str,
+        error_body: ErrorBody | None = None,
+        files: int = 1 << 20,
+    ) -> None:
         self.handler = cast("Callable[[Request, Responder], Coroutine[Any, Any, None]]", handler)
         self.limits = limits
         self.name = name
         self.error_body = error_body or plain_error
+        self.files = files
+        self.most = min(limits.connections, files)
         self.connections: set[ServerConnection] = set()
+        self.waiting: dict[ServerConnection, None] = {}  # for a request; who waits longest stands first
+        # TLS handshakes under way, and when they began; weak, because of one that fails nobody tells us
+        self.greeting: WeakKeyDictionary[ServerConnection, float] = WeakKeyDictionary()
         self.tasks: set[asyncio.Task[None]] = set()
         self.sockets: list[socket.socket] = []
         self.listeners: list[asyncio.Server] = []
@@ -69,7 +116,9 @@ class Server:
         self.sweeper: asyncio.TimerHandle | None = None
         self.empty = asyncio.Event()
         self.closing = False
-        self.accepted = self.turned_away = self.requests = self.refused = 0
+        self.resting = False  # nobody is taken, because there are too many
+        self.resuming: asyncio.Task[None] | None = None
+        self.accepted = self.made_way = self.turned_away = self.requests = self.refused = 0
         times = (limits.head_timeout, limits.body_timeout, limits.idle_timeout, limits.write_timeout)
         self.interval = min(1.0, max(0.01, min(times) / 4))  # seconds between two sweeps
 
@@ -97,9 +146,9 @@ class Server:
         """Listeners on our sockets, each on a copy of its own: one that is open cannot begin to speak TLS."""
         return [
             await self.loop.create_server(
-                lambda: ServerConnection(self),
+                self.accept if tls else lambda: ServerConnection(self),
                 sock=listener.dup(),
-                backlog=BACKLOG,
+                backlog=min(BACKLOG, self.most),  # so many at most are taken at once
                 ssl=tls,
                 ssl_handshake_timeout=self.limits.head_timeout if tls else None,
                 ssl_shutdown_timeout=TLS_GOODBYE if tls else None,
@@ -114,6 +163,7 @@ class Server:
         they are idle.
         """
         before, self.listeners = self.listeners, await self.accepting(tls)
+        self.resting = False
         for listener in before:
             listener.close()
         switched, self.tls = (tls is None) != (self.tls is None), tls
@@ -126,33 +176,98 @@ class Server:
         now = self.time()
         for connection in [connection for connection in self.connections if connection.deadline <= now]:
             connection.overdue(now)
+        overdue = now - self.limits.head_timeout - TLS_GOODBYE
+        for connection in [one for one, begun in self.greeting.items() if begun < overdue]:
+            del self.greeting[connection]
+        if self.resting and not self.crowded() and (self.resuming is None or self.resuming.done()):
+            self.resuming = aio.spawn(self.resume(), name=f"{self.name} accepts again")
+
+    # at the bound
+
+    def crowded(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return len(self.connections) + len(self.greeting) >= self.most or self.needs_files()
+
+    def needs_files(self) -> bool:
+        """Whether one file more would be one of those that everything else needs."""
+        return len(self.connections) + len(self.greeting) + len(self.tasks) >= self.files
+
+    def make_way(self) -> bool:
+        """Close the connection that waits longest for a request; False if each of them is being served.
+
+        One whose client still reads its answer is spared, if not too many of these stand before the others.
+        """
+        oldest = next((one for one in islice(self.waiting, FEWEST) if not one.transport.get_write_buffer_size()), None)
+        if oldest is None:
+            return False
+        self.made_way += 1
+        self.closed(oldest)  # its place is free now, not when the loop tells
+        oldest.cut()
+        return True
+
+    def accept(self) -> ServerConnection:
+        """A client that is to speak TLS has connected; we hear of it again after its handshake.
+
+        Until then it cannot be closed, so at the bound nobody is taken any more, and the system holds who comes.
+        """
+        if self.crowded() and not self.make_way():
+            self.loop.call_soon(self.rest)
+        connection = ServerConnection(self)
+        self.greeting[connection] = self.time()
+        return connection
+
+    def rest(self) -> None:
+        """Take no connections for now; the sockets stay, and the next sweep looks whether there is room again."""
+        if not self.closing and self.listeners:
+            self.resting = True
+            for listener in self.listeners:
+                listener.close()
+            self.listeners.clear()
+
+    async def resume(self) -> None:
+        """Take connections again."""
+        listeners = await self.accepting(self.tls)
+        if self.closing or not self.resting:
+            for listener in listeners:
+                listener.close()
+        else:
+            self.resting, self.listeners = False, listeners
 
     # what connections tell
 
     def opened(self, connection: ServerConnection) -> None:
         """A client connected; it is turned away where there are too many, or where we are about to stop."""
         self.accepted += 1
+        self.greeting.pop(connection, None)
+        full = self.closing or (self.crowded() and not self.make_way())
         self.connections.add(connection)
-        if len(self.connections) > self.limits.connections or self.closing:
+        self.waiting[connection] = None
+        if full:
             self.turned_away += 1
             connection.cut()
 
     def closed(self, connection: ServerConnection) -> None:
-        """A connection is gone."""
+        """A connection is gone, or nobody counts on it any more."""
         self.connections.discard(connection)
+        self.waiting.pop(connection, None)
         if not self.tasks and not self.connections:
             self.empty.set()
 
-    def start(self, request: Request, responder: Responder) -> asyncio.Task[None]:
+    def start(self, connection: ServerConnection, request: Request, responder: Responder) -> asyncio.Task[None]:
         """Run the handler for one request."""
+        self.waiting.pop(connection, None)
+        if self.needs_files():
+            self.make_way()
         self.requests += 1
         task = aio.spawn(self.handler(request, responder), name="request")
         self.tasks.add(task)
         return task
 
-    def ended(self, task: asyncio.Task[None]) -> None:
+    def ended(self, connection: ServerConnection, task: asyncio.Task[None]) -> None:
         """A request's task has ended."""
         self.tasks.discard(task)
+        if connection in self.connections:
+            self.waiting[connection] = None
         if not self.tasks and not self.connections:
             self.empty.set()
 
@@ -160,6 +275,7 @@ class Server:
 
     def stop_accepting(self) -> None:
         """Close the listeners; what is connected stays."""
+        self.resting = False
         for listener in self.listeners:
             listener.close()
         for one in self.sockets:
@@ -176,7 +292,7 @@ class Server:
         for connection in list(self.connections):
             connection.cut()
         await self.emptied(CLEAN_UP)
-        await aio.finish(self.tasks, deadline=CLEAN_UP)
+        await aio.finish({*self.tasks, *([self.resuming] if self.resuming else [])}, deadline=CLEAN_UP)
         if self.sweeper is not None:
             self.sweeper.cancel()
             self.sweeper = None
@@ -198,9 +314,11 @@ class Server:
     def statistics(self) -> ServerStatistics:
         """The counts of now and since the start."""
         return ServerStatistics(
+            most=self.most,
             connections=len(self.connections),
             running=len(self.tasks),
             accepted=self.accepted,
+            made_way=self.made_way,
             turned_away=self.turned_away,
             requests=self.requests,
             refused=self.refused,

@@ -12,17 +12,20 @@ Cancelling whoever waits in `request` closes the connection, which is the only w
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable
+from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, OutOfFiles
 from bioproxy.wire.engine_connection import EngineConnection
 from bioproxy.wire.heads import Headers, request_head, upgrade_of
 from bioproxy.wire.origin import Origin, parse_origin
 from bioproxy.wire.response import Response
 
+NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+OUT_OF_FILES = "bioproxy has as many files open as the system allows; `ulimit -n` or LimitNOFILE= of systemd raises it"
 __all__ = ["Origin", "Pool", "PoolStatistics", "Response", "parse_origin"]
 
 
@@ -139,6 +142,8 @@ class Pool:
         except TimeoutError:
             raise self.unavailable(f"no connection within {self.connect_timeout:g} s") from None
         except OSError as error:
+            if error.errno in NO_FILES:
+                raise OutOfFiles(OUT_OF_FILES, retry_after=1) from error
             number = error.errno or 0  # negative where a name is nobody's
             reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             raise self.unavailable(reason) from error

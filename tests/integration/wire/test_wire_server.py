@@ -312,15 +312,3 @@ async def test_unknown_host_is_a_sentence() -> None:
         await Server(echo, limits=Limits(), name="x").listen("host.invalid", 0)
     with pytest.raises(ConfigError, match="cannot be opened"):
         await Server(echo, limits=Limits(), name="x").listen("192.0.2.1", 0)
-
-
-async def test_one_connection_too_many_is_closed() -> None:
-    """Over the limit a connection is turned away, and the others do not notice."""
-    async with serving(echo, limits=Limits(connections=1)) as server, client(server.port) as wire:
-        await wire.send(get())
-        assert (await wire.answer())[0] == 200
-        async with client(server.port) as second:
-            await second.gone()
-        await wire.send(get())
-        assert (await wire.answer())[0] == 200
-        assert server.statistics().turned_away == 1

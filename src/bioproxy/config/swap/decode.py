@@ -153,7 +153,7 @@ class Decoder:
         """List a key that has no effect."""
         if not path and key.startswith(ANCHORS):
             return
-        self.notes.unknown.append(self.notes.at((*path, key), unknown_key(key, path, known)))
+        self.notes.note_unknown((*path, key), lambda: unknown_key(key, path, known))
 
 
 def unknown_key(key: str, path: Path, known: tuple[str, ...]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy.config.masking import masked_url_password
 from bioproxy.config.swap.models import Capabilities, Compat, Filters, Model, Timeouts
 from bioproxy.config.swap.notes import Notes, Path
 from bioproxy.config.swap.schema import File
-from bioproxy.config.swap.urls import connectable, url_fault
+from bioproxy.config.swap.urls import engine_fault, url_doubt, url_fault
 
 MODALITIES = ("text", "audio", "image")
 COMFYUI = "comfyui_auto"  # an ID with a meaning: its page holds a websocket open and asks for many things at once
@@ -47,6 +46,8 @@ def settle_filters(filters: Filters) -> Filters:
 def settle_timeouts(timeouts: Timeouts, path: Path, notes: Notes) -> Timeouts:
     """Time-outs of at least nought."""
     below = {key: 0 for key, value in msgspec.structs.asdict(timeouts).items() if value < 0}
+    if not below:
+        return timeouts
     for field in msgspec.structs.fields(timeouts):
         if field.name in below:
             notes.warn((*path, field.encode_name), "is less than 0; 0 is taken: no limit")
@@ -55,13 +56,10 @@ def settle_timeouts(timeouts: Timeouts, path: Path, notes: Notes) -> Timeouts:
 
 def _check(name: str, model: Model, notes: Notes) -> None:
     place = ("models", name)
-    if fault := url_fault(model.proxy):
+    if fault := url_fault(model.proxy) or engine_fault(model.proxy):
         notes.complain((*place, "proxy"), f"model {name}: invalid proxy URL: {fault}")
-    elif not connectable(model.proxy):
-        notes.warn(
-            (*place, "proxy"),
-            f'"{masked_url_password(model.proxy)}" names no http server; requests for {name} will fail',
-        )
+    elif doubt := url_doubt(model.proxy):
+        notes.warn((*place, "proxy"), doubt)
     if model.ttl < -1:
         notes.complain((*place, "ttl"), f"model {name}: invalid TTL value {model.ttl}")
     if model.unload_timeout < 0:

@@ -8,13 +8,13 @@ stays in the text, and later steps keep quiet about it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from bioproxy.config.sources import parse
-from bioproxy.config.swap.notes import STRIDE, Notes
+from bioproxy.config.swap.notes import STRIDE, VARIABLE, Notes
 from bioproxy.config.tree import Node, Parsed
 
-PATTERN = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
 MARK = "${env."
 UNSAFE = re.compile("[\r\n\0]")
 
@@ -24,13 +24,15 @@ def fill_text(text: str, *, path: str, file: int, environment: Mapping[str, str]
     if MARK not in text:
         return text
     values = {}
+    uses = Counter(VARIABLE.findall(text))
     for name, line in needed(text, parse(text, path)).items():
         if fault := variable_fault(name, environment):
             notes.unset.add(name)
             notes.complain_line(file * STRIDE + line, shown + fault)
         else:
             values[name] = environment[name].replace("\\", "\\\\").replace('"', '\\"')
-    return PATTERN.sub(lambda match: values.get(match[1], match[0]), text)
+            notes.grow(uses[name] * len(values[name]), file * STRIDE + line)
+    return VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
 
 
 def variable_fault(name: str, environment: Mapping[str, str]) -> str:
@@ -47,11 +49,12 @@ def variable_fault(name: str, environment: Mapping[str, str]) -> str:
 def needed(text: str, parsed: Parsed) -> dict[str, int]:
     """The variables that a file needs, and the line of each; of a text that is no YAML yet, all that stand in it."""
     if parsed.root is None:
-        return {match[1]: text.count("\n", 0, match.start()) + 1 for match in reversed([*PATTERN.finditer(text)])}
+        lines = ((name, line) for line, piece in enumerate(text.split("\n"), 1) for name in VARIABLE.findall(piece))
+    else:
+        lines = ((name, line) for piece, line in texts(parsed.root) for name in VARIABLE.findall(piece))
     found: dict[str, int] = {}
-    for piece, line in texts(parsed.root):
-        for name in PATTERN.findall(piece):
-            found.setdefault(name, line)
+    for name, line in lines:
+        found.setdefault(name, line)
     return found
 
 
@@ -88,12 +91,14 @@ def fill_again(node: Node, *, environment: Mapping[str, str], notes: Notes) -> N
 
 def _fill_node(node: Node, environment: Mapping[str, str], notes: Notes) -> Node:
     assert isinstance(node.value, str)
-    for name in PATTERN.findall(node.value):
+    for name in VARIABLE.findall(node.value):
         if name not in notes.unset and (fault := variable_fault(name, environment)):
             notes.unset.add(name)
             notes.complain_line(node.line, fault)
+        elif name not in notes.unset:
+            notes.grow(len(environment[name]), node.line)
 
     def value(match: re.Match[str]) -> str:
         return match[0] if match[1] in notes.unset else environment[match[1]]
 
-    return Node(PATTERN.sub(value, node.value), node.line)
+    return Node(VARIABLE.sub(value, node.value), node.line)

@@ -10,13 +10,14 @@ involved.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import msgspec
 
-from bioproxy.config.swap.macros import USE, Macro, declared, fill, fill_value, for_model
+from bioproxy.config.swap.macros import COMMANDS, USE, Macro, Macros, declared, fill, fill_value, strip_comments
 from bioproxy.config.swap.models import DEFAULT_PROXY, Model
 from bioproxy.config.swap.notes import Notes, Path, dotted
 from bioproxy.config.swap.scalars import Scalar, write_scalar
@@ -24,9 +25,9 @@ from bioproxy.config.swap.schema import File
 from bioproxy.config.tree import Node
 
 PORT = "${PORT}"
-HIGHEST_PORT = 65535
+FIRST_PORT, HIGHEST_PORT = 5800, 65535
+CONTINUED = re.compile(r"(?<!\\)((?:\\\\)*)\\[^\S\n]*\Z")  # an odd number of backslashes ends the line
 NO_PORTS: Mapping[str, int] = MappingProxyType({})
-COMMENT = re.compile(r"^[^\S\n]*#.*(?:\n|\Z)", re.MULTILINE)
 NAMED_FIELDS: tuple[Path, ...] = (
     ("cmd",), ("cmdStop",), ("proxy",), ("checkEndpoint",), ("filters", "stripParams"), ("name",), ("description",),
 )  # fmt: skip
@@ -45,12 +46,14 @@ class Expanded(msgspec.Struct, frozen=True):
 
 def expand(root: dict[str, Node], notes: Notes, *, ports: Mapping[str, int] = NO_PORTS) -> Expanded:
     """Fill in macros and ports; what is wrong with them is noted. `ports`: what models had before a reload."""
-    common = declared(root.get("macros"), ("macros",), notes)
+    shared = declared(root.get("macros"), ("macros",), notes)
+    common = Macros(shared)
     members = {
         name: node if name == "models" else fill(node, common, (name,), notes)
         for name, node in root.items()
         if name != "macros"
     }
+    first = first_port(members.get("startPort"), notes)
     model_macros: dict[str, dict[str, Scalar]] = {}
     given: dict[str, int] = {}
     models = members.get("models")
@@ -59,41 +62,53 @@ def expand(root: dict[str, Node], notes: Notes, *, ports: Mapping[str, int] = NO
         for name, node in models.value.items():
             filled[name], special = _model(name, node, common, notes)
             model_macros[name] = _table(special)
-        given = _ports(filled, members.get("startPort"), notes, before=ports)
+        given = _ports(filled, first, notes, before=ports)
+        filled = {name: in_commands(node, clean) for name, node in filled.items()}
         members["models"] = Node(filled, models.line)
         for name, node in filled.items():
             _model_leftovers(name, node, notes)
     _leftovers(members, notes)
-    return Expanded(Node(members), _table(common), model_macros, given)
+    return Expanded(Node(members), _table(shared), model_macros, given)
 
 
 def _table(macros: tuple[Macro, ...]) -> dict[str, Scalar]:
     return {macro.name: macro.value for macro in macros}
 
 
-def strip_comments(command: str) -> str:
-    """A command without its lines that begin with #."""
-    return COMMENT.sub("", command) if "#" in command else command
+def clean(command: str) -> str:
+    """A command as it will be split: without comment lines, and without the backslash that ends a line.
+
+    Once more after macros were filled in, for they may hold both. A blank may stand after the backslash, which nobody
+    sees in an editor.
+    """
+    lines = [line for line in command.split("\n") if not line.lstrip().startswith("#")]
+    return "\n".join(CONTINUED.sub(r"\1 ", line) for line in lines)
 
 
-def _model(name: str, node: Node, common: tuple[Macro, ...], notes: Notes) -> tuple[Node, tuple[Macro, ...]]:
+def in_commands(node: Node, change: Callable[[str], str]) -> Node:
+    """A model with its commands changed."""
+    if not isinstance(node.value, dict):
+        return node
+    commands = {key: node.value[key] for (key,) in COMMANDS if key in node.value}
+    changed = {key: Node(change(one.value), one.line) for key, one in commands.items() if isinstance(one.value, str)}
+    return Node({**node.value, **changed}, node.line)
+
+
+def _model(name: str, node: Node, common: Macros, notes: Notes) -> tuple[Node, tuple[Macro, ...]]:
     """One model with its macros filled in, and the macros that it declares."""
     members = {} if node.value is None else node.value
     if not isinstance(members, dict):
         return node, ()
     members = dict(members)
     special = declared(members.pop("macros", None), ("models", name, "macros"), notes, shown=f"model {name}: ")
-    for key in ("cmd", "cmdStop"):
-        if key in members and isinstance(text := members[key].value, str):
-            members[key] = Node(strip_comments(text), members[key].line)
     if "proxy" not in members or members["proxy"].value is None:
         members["proxy"] = Node(DEFAULT_PROXY, node.line)
-    macros = for_model(name, common, special)
-    filled = fill(Node(members, node.line), macros, ("models", name), notes)
+    macros = Macros(special, common=common, model=name)
+    filled = fill(in_commands(Node(members, node.line), strip_comments), macros, ("models", name), notes)
     return _fill_ids(name, filled, macros, notes), special
 
 
-def _fill_ids(name: str, node: Node, macros: tuple[Macro, ...], notes: Notes) -> Node:
+def _fill_ids(name: str, node: Node, macros: Macros, notes: Notes) -> Node:
     """The keys of filters.setParamsByID, the only keys in which macros count."""
     assert isinstance(node.value, dict)
     filters = node.value.get("filters")
@@ -103,7 +118,7 @@ def _fill_ids(name: str, node: Node, macros: tuple[Macro, ...], notes: Notes) ->
     written: dict[str, str] = {}
     members: dict[str, Node] = {}
     for key, child in by_id.value.items():
-        filled = write_scalar(fill_value(key, macros))
+        filled = write_scalar(fill_value(key, macros, ("models", name, "filters", "setParamsByID", key), notes))
         if filled in members:
             said = f'keys "{written[filled]}" and "{key}" resolve to the same value'
             notes.complain(
@@ -128,9 +143,22 @@ def _text(node: Node, path: Path) -> str:
     return node.value if isinstance(node.value, str) else ""
 
 
-def _ports(models: dict[str, Node], start: Node | None, notes: Notes, *, before: Mapping[str, int]) -> dict[str, int]:
+def first_port(start: Node | None, notes: Notes) -> int:
+    """The first number for `${PORT}`."""
+    value = start.value if start is not None else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return FIRST_PORT  # what it is instead was noted, or will be
+    if value < 1:
+        notes.complain(("startPort",), "startPort must be greater than 1")
+    elif value > HIGHEST_PORT:
+        notes.complain(("startPort",), f"startPort must be at most {HIGHEST_PORT}, got {value}")
+    else:
+        return int(value)
+    return FIRST_PORT
+
+
+def _ports(models: dict[str, Node], first: int, notes: Notes, *, before: Mapping[str, int]) -> dict[str, int]:
     """Give each model whose cmd asks for one its port, and return them; `models` is changed in place."""
-    first = start.value if start and isinstance(start.value, int) and not isinstance(start.value, bool) else 5800
     asking = [name for name in sorted(models) if PORT in _text(models[name], ("cmd",))]
     given = {name: before[name] for name in asking if before.get(name, -1) >= first}
     taken, port = set(given.values()), first
@@ -146,7 +174,8 @@ def _ports(models: dict[str, Node], start: Node | None, notes: Notes, *, before:
                     ("models", name, "cmd"),
                     f"there is no port left for it: startPort and the models before it reach {given[name]}",
                 )
-            models[name] = fill(models[name], (Macro("PORT", given[name]),), ("models", name), notes)
+                notes.judged.add(("models", name, "proxy"))
+            models[name] = fill(models[name], Macros([Macro("PORT", given[name])]), ("models", name), notes)
         elif PORT in _text(models[name], ("proxy",)):
             said = f"model {name}: proxy uses {PORT} but cmd does not - {PORT} is only available when used in cmd"
             notes.complain(("models", name, "proxy"), said)

@@ -46,12 +46,18 @@ def _same(first: str, second: str) -> bool:
 
 def read_sources(path: str = "", folder: str = "") -> tuple[Source, ...]:
     """The texts of a config's files; raises ConfigError with every file that cannot be read."""
-    sources, problems = [], []
+    sources, problems, size = [], [], 0
     for file in find_files(path, folder):
         try:
-            sources.append(Source(file, read_text(file)))
+            source = Source(file, read_text(file))
         except ValueError as error:
             problems.append(Problem(str(error), where=file))
+            continue
+        size += len(source.text)
+        if size > SIZE_LIMIT:
+            said = f"with this file the configuration is larger than {SIZE_LIMIT >> 20} MiB; this cannot be one"
+            raise ConfigError([*problems, Problem(said, where=file)])
+        sources.append(source)
     if problems:
         raise ConfigError(problems)
     return tuple(sources)

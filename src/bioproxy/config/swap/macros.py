@@ -7,8 +7,10 @@ later ones, and the expansion ends after one pass, whatever is written. What is 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from operator import itemgetter
 
 import msgspec
 
@@ -18,9 +20,10 @@ from bioproxy.config.tree import Node
 
 NAME = re.compile(r"[a-zA-Z0-9_-]+")
 USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
+COMMENT = re.compile(r"^[^\S\n]*#.*(?:\n|\Z)", re.MULTILINE)
+COMMANDS: tuple[Path, ...] = (("cmd",), ("cmdStop",))  # in a model
 RESERVED = ("PID", "PORT", "MODEL_ID")
 NAME_LIMIT = 63
-GROWTH_LIMIT = 1 << 20  # characters of one text: thirty macros that double make a gigabyte
 
 
 class Macro(msgspec.Struct, frozen=True):
@@ -70,48 +73,58 @@ def macro_fault(name: str, node: Node) -> str:
     return ""
 
 
-def for_model(model: str, common: Sequence[Macro], special: Sequence[Macro]) -> tuple[Macro, ...]:
-    """The list of one model: its ID, the global macros in their order, then those only it has.
+def strip_comments(command: str) -> str:
+    """A command without its lines that begin with #."""
+    return COMMENT.sub("", command) if "#" in command else command
 
-    A model's macro of a global one's name takes the global one's place, so that global macros after it see its value.
+
+class Macros:
+    """A list of macros in its order, found by name: most texts use a few of very many.
+
+    A model's list is its ID, the global macros (`common`) in their order, then those that only it has. A macro of a
+    global one's name takes the global one's place, so that global macros after it see the model's value.
     """
-    overrides = {macro.name: macro for macro in special}
-    taken = {macro.name for macro in common}
-    return (
-        Macro("MODEL_ID", model),
-        *(overrides.get(macro.name, macro) for macro in common),
-        *(macro for macro in special if macro.name not in taken),
-    )
+
+    def __init__(self, macros: Iterable[Macro] = (), *, common: Macros | None = None, model: str | None = None) -> None:
+        self.common = common
+        self.own: dict[str, tuple[int, Macro]] = {} if model is None else {"MODEL_ID": (-1, Macro("MODEL_ID", model))}
+        first = len(common.own) if common is not None else 0
+        for place, macro in enumerate(macros, first):
+            known = common.own.get(macro.name) if common is not None else None
+            self.own[macro.name] = (known[0] if known is not None else place, macro)
+
+    def find(self, name: str) -> tuple[int, Macro] | None:
+        """A macro and its place in the order; None where there is none of that name."""
+        return self.own.get(name) or (self.common.own.get(name) if self.common is not None else None)
 
 
-class Overgrown(ValueError):
-    """A text that macros made longer than any config needs."""
-
-
-def fill_value(text: str, macros: Sequence[Macro]) -> Scalar:
-    """A text with the macros applied, last to first; raises Overgrown where it grows beyond 1 MiB."""
-    for macro in reversed(macros):
+def fill_value(text: str, macros: Macros, path: Path, notes: Notes) -> Scalar:
+    """A text with the macros applied, last to first; what makes it too long ends the reading (ConfigError)."""
+    last: float = math.inf
+    while True:
+        notes.work(len(text), path)
+        found = [known for name in set(USE.findall(text)) if (known := macros.find(name)) and known[0] < last]
+        if not found:
+            return text
+        last, macro = max(found, key=itemgetter(0))
         if text == macro.use:
             if not isinstance(macro.value, str):
                 return macro.value
+            notes.grow(len(macro.value), path)
             text = macro.value
-        elif macro.use in text:
-            piece = write_scalar(macro.value)
-            if len(text) + text.count(macro.use) * len(piece) > GROWTH_LIMIT:
-                raise Overgrown(f"macros make this longer than {GROWTH_LIMIT} characters; see what {macro.use} holds")
-            text = text.replace(macro.use, piece)
-    return text
+            continue
+        piece = write_scalar(macro.value)
+        if path[2:] in COMMANDS and "\n" in piece.strip("\n"):  # or a comment at its beginning ends in mid-line
+            piece = strip_comments(piece)
+        notes.grow(text.count(macro.use) * (len(piece) - len(macro.use)), path)
+        text = text.replace(macro.use, piece)
 
 
-def fill(node: Node, macros: Sequence[Macro], path: Path, notes: Notes) -> Node:
+def fill(node: Node, macros: Macros, path: Path, notes: Notes) -> Node:
     """A tree with the macros applied to every text that is not a key."""
     match node.value:
         case str() if "${" in node.value:
-            try:
-                return Node(fill_value(node.value, macros), node.line)
-            except Overgrown as error:
-                notes.complain(path, str(error))
-                return Node("", node.line)
+            return Node(fill_value(node.value, macros, path, notes), node.line)
         case dict():
             members = {key: fill(child, macros, (*path, key), notes) for key, child in node.value.items()}
             return Node(members, node.line, node.raw)

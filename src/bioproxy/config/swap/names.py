@@ -6,6 +6,7 @@ Whoever routes a request asks `Names.find`, and so do the checks here, so that a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -13,6 +14,8 @@ import msgspec
 from bioproxy.config.swap.models import Model
 from bioproxy.config.swap.notes import Notes
 from bioproxy.config.swap.schema import File, Peer, SwapConfig
+
+MOST_LISTED = 5  # peers that have a model of one name
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -64,7 +67,8 @@ class Names(msgspec.Struct, frozen=True):
 
 
 def _listed(remotes: tuple[Remote, ...]) -> str:
-    return " and ".join(remote.qualified for remote in remotes)
+    shown = [remote.qualified for remote in remotes[:MOST_LISTED]]
+    return " and ".join(shown + [f"{len(remotes) - MOST_LISTED:,} more"] * (len(remotes) > MOST_LISTED))
 
 
 def names_of(config: SwapConfig) -> Names:
@@ -74,13 +78,13 @@ def names_of(config: SwapConfig) -> Names:
 
 def _peer_names(peers: Mapping[str, Peer]) -> tuple[dict[str, Remote], dict[str, tuple[Remote, ...]]]:
     qualified: dict[str, Remote] = {}
-    bare: dict[str, tuple[Remote, ...]] = {}
+    bare: dict[str, list[Remote]] = defaultdict(list)
     for peer, settings in peers.items():
         for model in dict.fromkeys(settings.models):
             remote = Remote(peer, model)
             qualified.setdefault(remote.qualified, remote)
-            bare[model] = (*bare.get(model, ()), remote)
-    return qualified, bare
+            bare[model].append(remote)
+    return qualified, {model: tuple(remotes) for model, remotes in bare.items()}
 
 
 def build_names(file: File, notes: Notes) -> Names:

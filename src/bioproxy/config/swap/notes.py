@@ -7,13 +7,18 @@ has to know more than a number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import re
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeAlias
 
 from bioproxy.config.tree import Node, Origin
 from bioproxy.errors import ConfigError, Problem
 
 Path: TypeAlias = tuple[str | int, ...]
+VARIABLE = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
+GROWTH_LIMIT = 8 << 20  # characters by which macros and variables make a configuration longer, all texts together
+WORK_LIMIT = 256 << 20  # characters that are looked at for macros, over and over; half a second
+MOST_UNKNOWN = 100  # unknown keys that are named one by one
 
 STRIDE = 10_000_000  # lines per file; a file of that many lines is refused for its size
 
@@ -66,6 +71,8 @@ class Notes:
         self.warnings: list[Problem] = []
         self.unset: set[str] = set()  # environment variables that were complained about
         self.judged: set[Path] = set()  # places about which nothing more is to be said
+        self.grown = self.worked = 0
+        self.unnamed = 0  # unknown keys beyond those that are named
 
     def where(self, line: int) -> str:
         """File and line of a node's line."""
@@ -84,7 +91,7 @@ class Notes:
 
     def complain(self, path: Path, message: str) -> None:
         """Something that refuses the config, unless it is only the consequence of what was said already."""
-        if path not in self.judged and not any(f"${{env.{name}}}" in message for name in self.unset):
+        if path not in self.judged and not (self.unset and self.unset & set(VARIABLE.findall(message))):
             self.problems.append(self.at(path, message))
 
     def complain_line(self, line: int, message: str, key: str = "") -> None:
@@ -94,6 +101,38 @@ class Notes:
     def warn(self, path: Path, message: str) -> None:
         """Something that is accepted and does not mean what it seems to."""
         self.warnings.append(self.at(path, message))
+
+    def grow(self, size: int, where: Path | int) -> None:
+        """A text is about to become longer by `size` characters; ends the reading where all that is too much.
+
+        Of the whole configuration, for what is bounded text by text still fills a memory by their number. `where` is
+        the text's path, or its line.
+        """
+        self.grown += max(0, size)
+        if self.grown > GROWTH_LIMIT:
+            said = f"macros and variables make the configuration longer by more than {GROWTH_LIMIT:,} characters"
+            self.give_up(f"{said}; most likely a long one is used too often", where)
+
+    def work(self, size: int, where: Path | int) -> None:
+        """A text of `size` characters is looked at for macros; ends the reading where that is done too often."""
+        self.worked += size
+        if self.worked > WORK_LIMIT:
+            self.give_up("macros that use macros that use macros: filling them in would take too long", where)
+
+    def give_up(self, message: str, where: Path | int) -> NoReturn:
+        """End here, with what was found so far and this."""
+        if isinstance(where, int):
+            self.complain_line(where, message)
+        else:
+            self.problems.append(self.at(where, message))
+        raise ConfigError(tuple(dict.fromkeys(self.problems)))
+
+    def note_unknown(self, path: Path, sentence: Callable[[], str]) -> None:
+        """List a key that nobody knows; of very many only the first, for each is compared with all that there are."""
+        if len(self.unknown) < MOST_UNKNOWN:
+            self.unknown.append(self.at(path, sentence()))
+        else:
+            self.unnamed += 1
 
     def stop_at_problems(self) -> None:
         """End here when there are problems, for what follows would be consequences."""

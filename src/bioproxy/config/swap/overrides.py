@@ -12,10 +12,9 @@ from typing import Any, TypeAlias
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from bioproxy.config.check import prefix_fault
+from bioproxy.config.check import MOST_PREFIXES, prefix_fault
 from bioproxy.config.convert import Converter, Resolve
 from bioproxy.config.keys import KEYS
-from bioproxy.config.nearest import unknown_key
 from bioproxy.config.schema import Prefix
 from bioproxy.config.swap.models import Model
 from bioproxy.config.swap.notes import Notes, Path, dotted
@@ -61,13 +60,16 @@ def _kv(node: Node, path: Path, converter: Converter) -> dict[str, Json]:
         if key in OPTIONS:
             values[key] = converter.convert(child, OPTIONS[key].kind, join(shown, key))
         else:
-            converter.complain(child, join(shown, key), unknown_key(shown, key, OPTIONS))
+            converter.note_unknown(child, shown, key, OPTIONS)
     return {key: value for key, value in values.items() if value is not UNSET}
 
 
 def _normal(prefixes: Mapping[str, str | Prefix], path: Path, notes: Notes) -> dict[str, Prefix]:
     """Prefixes as Structs, whichever way they are written."""
-    found = {}
+    found: dict[str, Prefix] = {}
+    if len(prefixes) > MOST_PREFIXES:
+        notes.complain(path, f"{len(prefixes):,} prefixes are too many to look for in each message")
+        return found
     for name, value in prefixes.items():
         prefix = value if isinstance(value, Prefix) else Prefix(template=value)
         if fault := prefix_fault(name):

@@ -12,11 +12,14 @@ from collections.abc import Callable
 
 import re2
 
+LONGEST = 10_000  # characters of an expression
 NOT_LINEAR = ("invalid perl operator", "invalid escape sequence")  # how RE2 names what it leaves out
 
 
 def compile_pattern(text: str) -> Callable[[str], object]:
     """What searches a text for the expression, truthy if it is there; ValueError with the reason if it is none."""
+    if len(text) > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST:,} characters")
     options = re2.Options()
     options.log_errors = False  # on standard error, beside the sentence that we make of it
     options.never_capture = True  # nobody asks for groups, and finding them costs a slower search

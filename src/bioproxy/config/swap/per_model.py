@@ -14,6 +14,8 @@ from bioproxy.config.swap.models import Model
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 
+MOST_LISTED = 100_000
+
 
 def kv_of(config: Config, model: Model) -> Kv:
     """The `kv` of a model: the top level's, key by key replaced by what the model says."""
@@ -25,13 +27,22 @@ def prefixes_of(config: Config, model: Model) -> dict[str, str]:
     return {name: prefix.template for name, prefix in _prefixes(config, model).items()}
 
 
-def as_models_of(config: Config, model: Model) -> tuple[str, ...]:
-    """The prefixes by which a model is listed once more (`<model>+code`)."""
-    return tuple(name for name, prefix in _prefixes(config, model).items() if prefix.as_model)
+def as_models_of(config: Config, models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
+    """The prefixes by which each model is listed once more (`<model>+code`); only models that are."""
+    common = tuple(name for name, prefix in _prefixes(config, Model()).items() if prefix.as_model)
+    found = {
+        name: tuple(key for key, one in _prefixes(config, model).items() if one.as_model) if model.prefixes else common
+        for name, model in models.items()
+    }
+    return {name: prefixes for name, prefixes in found.items() if prefixes}
 
 
 def find_model_problems(config: Config, models: Mapping[str, Model], origins: Mapping[str, Origin]) -> list[Problem]:
     """What is wrong only when the top level and a model are seen together; `origins` by `models.<id>.kv`."""
+    listed = sum(map(len, as_models_of(config, models).values()))
+    if listed > MOST_LISTED:
+        said = f"models and prefixes with as_model make {listed:,} names, too many for a list; {MOST_LISTED:,} will do"
+        return [Problem(said, where=origins.get("prefixes", DEFAULT).where, key="prefixes")]
     said = (
         "its engine_directory is set, and its directory is not: where bioproxy itself sees the slot folder must be said"
     )

@@ -7,7 +7,6 @@ all that follows would be consequences. Everything else is collected to the end.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,18 +29,18 @@ from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.swap.schema import File, SwapConfig
 from bioproxy.config.swap.settings import settle_settings
 from bioproxy.config.swap.targets import check_selectors, settle_peers, settle_profiles
-from bioproxy.config.tree import Node
+from bioproxy.config.tree import NODE_LIMIT, TOO_MANY, Node, Parsed
 from bioproxy.errors import ConfigError, Problem
 
-TOP_KEY = re.compile(r"""^["']?(?:models|peers)["']?\s*:(?:\s|$)""", re.MULTILINE)
 OWN = frozenset({*top_names(), SCHEMA_KEY})
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One config file: its path, as messages show it, and its text."""
+    """One config file: its path, as messages show it, its text, and what that was read as, if it was."""
 
     path: str
     text: str
+    parsed: Parsed | None = None
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -56,11 +55,9 @@ class Read(msgspec.Struct, frozen=True):
     resolve: Resolve
 
 
-def is_swap(text: str, path: str = "") -> bool:
+def is_swap(parsed: Parsed) -> bool:
     """Whether a config is written in llama-swap's dialect: it has `models` or `peers` at the top."""
-    if not text.lstrip("\ufeff \t\r\n").startswith("{"):
-        return TOP_KEY.search(text) is not None  # at a line's beginning no other part of YAML can stand
-    root = parse(text, path).root
+    root = parsed.root
     return root is not None and isinstance(root.value, dict) and not {"models", "peers"}.isdisjoint(root.value)
 
 
@@ -102,6 +99,8 @@ def gather(sources: Sequence[Source], *, environment: Mapping[str, str], ports: 
             for name, model in file.models.items()
         }
         file = replace(file, models=filled)
+    if notes.unnamed:
+        notes.unknown.append(Problem(f"{notes.unnamed:,} more keys are not known and have no effect"))
     config = replace(
         settle(file, notes),
         ports=expanded.ports,
@@ -124,11 +123,12 @@ def _folder(path: str) -> str:
 
 def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:
     """One tree of all files, with the environment filled in."""
-    roots, broken = [], False
+    roots, size, broken = [], 0, False
     for file, source in enumerate(sources):
         shown = f"config {source.path}: " if len(sources) > 1 else ""
         text = fill_text(source.text, path=source.path, file=file, environment=environment, notes=notes, shown=shown)
-        parsed = parse(text, source.path)
+        parsed = source.parsed if source.parsed is not None and text is source.text else parse(text, source.path)
+        size += parsed.size
         for fault in parsed.faults:
             notes.complain_line(file * STRIDE + fault.line, fault.message, fault.key)
         if parsed.root is None:
@@ -140,6 +140,8 @@ def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: No
                 file * STRIDE + parsed.root.line, f"config {source.path}: top-level YAML must be a mapping"
             )
             broken = True
+    if size > NODE_LIMIT:
+        notes.give_up(f"the files together have {TOO_MANY}", 0)
     before = len(notes.problems)
     root = merge(roots, notes)
     if broken or len(notes.problems) > before:

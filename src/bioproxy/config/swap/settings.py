@@ -19,6 +19,7 @@ TIME_FORMATS = (
     "kitchen", "stamp", "stampmilli", "stampmicro", "stampnano",
 )  # fmt: skip
 LEAST_HEALTH_SECONDS = 15
+MOST_PATTERNS = 1000
 LEAST_FIGURES_SECONDS = 5.0
 
 
@@ -49,8 +50,6 @@ def settle_settings(file: File, notes: Notes) -> File:
 def _bounds(file: File, notes: Notes) -> None:
     if file.log_to_stdout not in OUTPUTS:
         notes.complain(("logToStdout",), f"logToStdout must be one of: {', '.join(OUTPUTS)}")
-    if file.start_port < 1:
-        notes.complain(("startPort",), "startPort must be greater than 1")
     if file.global_ttl < 0:
         notes.complain(("globalTTL",), "globalTTL must be >= 0")
     if file.unload_timeout < 0:
@@ -80,11 +79,16 @@ def _headers(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _patterns(patterns: tuple[str, ...], notes: Notes) -> tuple[str, ...]:
+    if len(patterns) > MOST_PATTERNS:
+        said = f"upstream.ignorePaths: {len(patterns):,} expressions are too many to try on each path"
+        notes.complain(("upstream", "ignorePaths"), said)
+        return IGNORED_PATHS
     for index, pattern in enumerate(patterns):
         try:
             compile_pattern(pattern)
         except ValueError as error:
-            said = f'upstream.ignorePaths: invalid regular expression "{pattern}": {error}'
+            shown = pattern if len(pattern) <= 100 else f"{pattern[:100]}…"
+            said = f'upstream.ignorePaths: invalid regular expression "{shown}": {error}'
             notes.complain(("upstream", "ignorePaths", index), said)
     return patterns or IGNORED_PATHS
 

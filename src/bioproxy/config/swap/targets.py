@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
-from bioproxy.config.masking import masked_url_password
 from bioproxy.config.swap.each_model import settle_filters, settle_timeouts
 from bioproxy.config.swap.names import Local, Names, Remote
 from bioproxy.config.swap.notes import Notes, Path
 from bioproxy.config.swap.schema import File, Peer, Profile, Selector
-from bioproxy.config.swap.urls import connectable, url_fault
+from bioproxy.config.swap.urls import engine_fault, url_doubt, url_fault
 
 STRATEGIES = ("warm", "pin", "spillover")
 
@@ -21,13 +22,10 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
         path = ("peers", name)
         if not peer.proxy:
             notes.complain((*path, "proxy"), "proxy is required")
-        elif fault := url_fault(peer.proxy):
+        elif fault := url_fault(peer.proxy) or engine_fault(peer.proxy):
             notes.complain((*path, "proxy"), f"invalid peer proxy URL ({fault})")
-        elif not connectable(peer.proxy):
-            notes.warn(
-                (*path, "proxy"),
-                f'"{masked_url_password(peer.proxy)}" names no http server; requests for its models will fail',
-            )
+        elif doubt := url_doubt(peer.proxy):
+            notes.warn((*path, "proxy"), doubt)
         if not peer.models:
             notes.complain((*path, "models"), "peer models can not be empty")
         timeouts = settle_timeouts(peer.timeouts, (*path, "timeouts"), notes)
@@ -37,6 +35,8 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
 
 def check_selectors(file: File, names: Names, notes: Notes) -> None:
     """Every selector: its name, its strategy, its targets; `file` has its router settled."""
+    groups = file.routing.router.settings.groups
+    group_of = {member: group for group, settings in reversed(groups.items()) for member in settings.members}
     for name, selector in file.selectors.items():
         shown, path = f"selectors.{name}", ("selectors", name)
         for known, what in ((names.ids, "model ID"), (names.aliases, "model alias")):
@@ -53,12 +53,12 @@ def check_selectors(file: File, names: Names, notes: Notes) -> None:
             notes.complain((*path, "settings", "spillover"), f"{shown}.settings.spillover must be >= 1")
         found = _targets(name, selector, file, names, notes)
         if selector.strategy == "spillover":
-            _spillover(name, found, file, notes)
+            _spillover(name, found, file, group_of, notes)
 
 
 def _targets(name: str, selector: Selector, file: File, names: Names, notes: Notes) -> list[Local | Remote]:
     """What the targets of a selector resolve to."""
-    found: list[Local | Remote] = []
+    found: dict[Local | Remote, None] = {}
     for index, target in enumerate(selector.targets):
         shown, path = f"selectors.{name}.targets[{index}]", ("selectors", name, "targets", index)
         meant = names.find(target)
@@ -73,18 +73,18 @@ def _targets(name: str, selector: Selector, file: File, names: Names, notes: Not
         elif selector.strategy == "spillover" and meant in found:
             notes.complain(path, f'{shown} contains duplicate resolved model "{target}"')
         else:
-            found.append(meant)
-    return found
+            found[meant] = None
+    return [*found]
 
 
-def _spillover(name: str, targets: list[Local | Remote], file: File, notes: Notes) -> None:
+def _spillover(name: str, targets: list[Local | Remote], file: File, group_of: Mapping[str, str], notes: Notes) -> None:
     """Local targets must be able to run together. With a matrix its sets decide, which `models/matrix.py` knows."""
     router = file.routing.router
     models = [target.model for target in targets if isinstance(target, Local)]
     if router.use != "group" or len(models) < 2:
         return
     groups = router.settings.groups
-    homes = {next((group for group, settings in groups.items() if model in settings.members), "") for model in models}
+    homes = {group_of.get(model, "") for model in models}
     path: Path = ("selectors", name, "targets")
     if len(homes) > 1:
         notes.complain(path, f"selectors.{name}: spillover targets must share one routing group")

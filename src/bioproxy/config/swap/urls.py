@@ -1,7 +1,7 @@
 """Is a text a URL? Asked with the ears of Go's parser, for its sentences are what llama-swap prints.
 
 That parser takes nearly everything ("localhost:8080" has the scheme "localhost"). What it takes and nobody can connect
-to is a warning here: llama-swap starts with it, and answers an error when the model is used.
+to is refused all the same: llama-swap starts with it, and answers an error whenever the model is used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 
+from bioproxy.config.addresses import engine_parts
 from bioproxy.config.masking import masked_url_password
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
@@ -57,6 +58,21 @@ def host_fault(authority: str) -> str:
     return f'invalid URL escape "{escape[0]}"' if escape else ""
 
 
-def connectable(url: str) -> bool:
-    """Whether a URL names an HTTP server at all."""
-    return re.match(r"https?://[^/?#:]|https?://\[", url, re.IGNORECASE) is not None
+def engine_fault(url: str) -> str:
+    """Why nothing could be connected to at a URL that Go takes for one; "" if something could."""
+    if "${" in url:
+        return ""
+    try:
+        engine_parts(url)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def url_doubt(url: str) -> str:
+    """What is probably not meant in a URL that something can be connected to; "" where all is well."""
+    if "${" in url:
+        return ""
+    if "://" not in url:
+        return f'"{masked_url_password(url)}" has no scheme; http:// is taken'
+    return "name and password in it have no effect, as in llama-swap" if "@" in url.split("/")[2] else ""
