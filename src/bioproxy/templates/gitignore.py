@@ -75,8 +75,8 @@ def rules_of(data: bytes) -> tuple[Rule, ...]:
         rules += (Rule(compiled(run), folders, back) for run in runs(line.expression for line in lines))
         if len(rules) > MOST_RULES:
             raise TemplateError(
-                f"a {NAME} changes more than {MOST_RULES} times between files and folders, or between leaving out and "
-                "taking back; put the lines of a kind together"
+                f"it changes more than {MOST_RULES} times between files and folders, or between leaving out and taking "
+                "back; put the lines of a kind together"
             )
     return tuple(rules)
 
@@ -242,11 +242,13 @@ def enter(folder: Path) -> tuple[Levels, str] | None:
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
-    """The rules in a file; none if it is no regular file or cannot be read, as git has it."""
+    """The rules in a file; none if it is no regular file or cannot be read. TemplateError for too many."""
     try:
         return parsed(files.read(path, most=LARGEST)[:LARGEST])
     except OSError:
         return ()
+    except TemplateError as error:
+        raise TemplateError(f"{path}: {error.message}") from error
 
 
 @lru_cache(maxsize=256)
