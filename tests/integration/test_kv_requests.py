@@ -268,6 +268,22 @@ async def test_templates_are_shared_by_all_groups(tmp_path: Path) -> None:
             assert asked.cached >= 490
 
 
+async def test_a_template_that_stays_resident_is_in_use(tmp_path: Path) -> None:
+    """Rule 21: it is the likeliest to be wanted next, and does not age, though its file was not read for days."""
+    async with started(tmp_path) as one:
+        await one.warm(LONG)
+        await one.warm(text(300, "another"), prefix="@other")
+        await one.ask(LONG, " question", template=True, prefix="@code", store=False)
+        now = one.keeper.store.wall() + 86400
+        one.keeper.store.wall = lambda: now
+        asked = await one.ask(LONG, " another question", template=True, prefix="@code", store=False)
+        assert (asked.prepared.status, asked.prepared.snapshot) == ("resident", None)
+        assert [(one.prefix, one.used == now, one.uses) for one in one.keeper.list()] == [
+            ("@code", True, 1),
+            ("@other", False, 0),
+        ]
+
+
 async def test_a_templates_end_is_restored_in_mid_message(tmp_path: Path) -> None:
     """The prompt prefix ends at a mark inside a message, and is found by the request that goes on from there."""
     async with started(tmp_path) as one:

@@ -15,6 +15,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, SnapshotRestored
+from bioproxy.kv import swap
 from bioproxy.kv.shelves import Shelves
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine, reason_to_skip
@@ -231,6 +232,70 @@ async def test_without_a_request_what_was_used_last_comes_back(tmp_path: Path) -
         assert one.keeper.statistics().restores == {"ok": 1, "unused": 1}
 
 
+async def test_a_user_goes_before_what_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody uses the engine, or waits for it, nothing is restored unasked."""
+    monkeypatch.setattr(swap, "FREE", 0.01)
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        await one.restart()
+        await fake(one).forget()
+        user = await one.gate.acquire()
+        assert await one.keeper.swap.fill(one.gate) == 0
+        user.release()
+        monkeypatch.setattr(type(one.gate), "user_waiting", True)
+        assert await one.keeper.swap.fill(one.gate) == 0
+        assert await actions(one) == []
+        assert one.gate.idle
+        monkeypatch.undo()
+        assert await one.keeper.swap.fill(one.gate) == 1
+
+
+async def test_one_model_after_the_other_is_filled(tmp_path: Path) -> None:
+    """Several that were just started do not fight for the disk."""
+    shelves = Shelves(Kv(min_free=0), bus=Bus())
+    async with started(tmp_path, options={"shelves": shelves}) as one:
+        await one.ask(LONG)
+        await one.restart()
+        await fake(one).forget()
+        async with shelves.filling:
+            filling = aio.spawn(one.keeper.swap.fill(one.gate), name="fill")
+            await asyncio.sleep(0)
+            await one.settle()
+            assert not filling.done()
+            assert await actions(one) == []
+        assert await filling == 1
+    await shelves.close()
+
+
+async def test_a_long_restore_waits_until_somebody_asks(tmp_path: Path) -> None:
+    """Whoever comes for something else would have to wait for its end."""
+    async with started(tmp_path) as one:
+        asked = await one.ask(LONG)
+        await one.restart()
+        slow = msgspec.structs.replace(one.keeper.speeds, restore=1e4, prefill=1.0)
+        one.keeper.store.knowledge.speeds = slow
+        assert await one.keeper.swap.fill(one.gate) == 0
+        assert (await one.ask(LONG, asked.answer, " more")).prepared.status == "restored"
+
+
+@pytest.mark.parametrize(
+    ("clears", "filled"), [pytest.param(False, 2, id="each for itself"), pytest.param(True, 1, id="on one buffer")]
+)
+async def test_each_empty_slot_is_filled(clears: bool, filled: int, tmp_path: Path) -> None:
+    """Rule 23: with what was used last; where a request clears idle slots more than one would only be in its way."""
+    engine = FakeEngine(slot_folder=tmp_path, tokens_per_second=SPEED, port=free_port(), parallel=2)
+    async with engine, rig(engine) as one:
+        one.gate.resize(2)
+        for seed in "xyz":
+            await one.ask(text(300, seed))
+            await one.save_idle()
+        await one.restart()
+        one.keeper.residents.parks = clears
+        assert await one.keeper.swap.fill(one.gate) == filled
+        held = [one.keeper.extends(one.want(text(300, seed), " more")) for seed in "xyz"]
+        assert held == [False, filled == 2, True]
+
+
 async def test_a_request_that_leaves_the_snapshot_early_is_no_fault_of_it(tmp_path: Path) -> None:
     """Rule 19: another question behind the same beginning."""
     async with started(tmp_path) as one:
@@ -278,7 +343,7 @@ async def test_nothing_is_restored_where_it_does_not_pay_or_must_not_be(tmp_path
         async with started(tmp_path, **config) as one:
             await fake(one).forget()
             await one.keeper.bring_back([one.want(LONG)])
-            await one.keeper.bring_back([])
+            await one.keeper.swap.fill(one.gate)
             assert await actions(one) == []
 
 

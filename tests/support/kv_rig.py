@@ -137,13 +137,18 @@ class Rig:
         return count
 
     async def restart(self, wants: Sequence[Want] | None = None) -> None:
-        """Stop the engine as a swap does, start it again, and bring back what `wants` need (None: nothing is)."""
+        """Stop the engine as a swap does, start it again, and bring back what `wants` need (None: nothing is).
+
+        An empty row: nobody asks, and nobody will until that is done.
+        """
         await self.keeper.save_before_stop(self.gate, limit=10)
         self.keeper.gone("stopped")
         await self.engine.restart()
         await self.attach()
-        if wants is not None:
+        if wants:
             await self.keeper.bring_back(wants)
+        elif wants is not None:
+            await self.keeper.swap.fill(self.gate)
 
     async def settle(self) -> None:
         """Wait for commits."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError
 from bioproxy.gate.gate import Gate
 from bioproxy.kv.idle import IdleSaver
 from bioproxy.kv.resident import Resident
-from bioproxy.kv.want import GrantLike
+from bioproxy.kv.want import GateLike, GrantLike
 from support.settings import settings
 
 NEVER = 1000.0
@@ -27,11 +28,13 @@ class Bench:
         self.unsaved = True
         self.saved, self.looked = asyncio.Event(), asyncio.Event()
         self.exclusive = False
+        self.filled = 0
         self.saver = IdleSaver(
             save_after=save_after,
             save_every=save_every,
             growing=lambda: [self.place] if self.unsaved else [],
             save=self.save,
+            fill=self.fill,
             look_after=self.look_after,
             tick=tick,
         )
@@ -42,6 +45,13 @@ class Bench:
         self.unsaved = False
         self.saved.set()
         return 1
+
+    async def fill(self, _gate: GateLike) -> int:
+        self.filled += 1
+        return 0
+
+    def has_filled(self, times: int) -> bool:
+        return self.filled == times
 
     async def look_after(self) -> None:
         self.looked.set()
@@ -90,6 +100,16 @@ async def test_what_is_not_worth_it_any_more_is_not_saved() -> None:
     bench.unsaved = False
     await bench.gate.wait_idle(0.1)
     assert not bench.saved.is_set()
+    await aio.finish([task])
+
+
+async def test_slots_are_filled_when_they_may_be_empty() -> None:
+    """Once for each time that somebody says so."""
+    bench = Bench()
+    task = bench.start()
+    for times in (1, 2):
+        bench.saver.emptied.set()
+        await until(partial(bench.has_filled, times))
     await aio.finish([task])
 
 

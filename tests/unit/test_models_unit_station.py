@@ -96,7 +96,21 @@ async def test_a_load_that_nobody_waits_for_brings_back_what_anybody_may_have(
         await rig.begin()
         await rig.ask(LONG, group="one of them" if keys else "")
         await rig.restart_alone()
+        await rig.keeper.swap.fill(rig.gate)
         assert rig.keeper.statistics().slots[0].state == state
+
+
+async def test_an_empty_slot_is_filled_while_nobody_asks(tmp_path: Path) -> None:
+    """Rule 21: whoever asks first after a start does not wait for the restore."""
+    async with station_rig(tmp_path) as rig:
+        await rig.begin()
+        first = await rig.ask(LONG)
+        await rig.restart_alone()
+        await until(lambda: rig.keeper.residents.slots[0].brought is not None and rig.gate.idle)
+        await rig.fake.forget()
+        again = await rig.ask(LONG, first.answer, " more")
+        assert (again.prepared.status, again.prepared.seconds, again.evaluated < 10) == ("restored", 0.0, True)
+        assert [one.target for one in await rig.fake.requests()] == ["/completion"]
 
 
 @pytest.mark.parametrize("fault", ["full", "short", "lost"])

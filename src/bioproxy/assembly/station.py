@@ -159,7 +159,7 @@ class Station:
         await self.keeper.attached(facts, alone=not self.gate.running)
         self.runner.attached(facts)
         self.gate.settled()
-        if self.wants or self.model:
+        if self.wants:
             self.restoring()
             self.restored = await self.keeper.bring_back(self.wants)
             self.wants = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -220,20 +220,18 @@ class Decisions:
             return 0.0
         return policy.restore_gain(tokens, size, speeds)
 
-    def latest(self) -> Match | None:
-        """Without a request: the snapshot of this engine that was used last, if its restore pays (rule 21).
+    def likely(self) -> Iterator[Match]:
+        """Without a request: what may be wanted next and pays, the last used first (rule 21).
 
         A conversation only if whoever asks next must be of its group; else it would be in the slot of another one.
         """
-        group = self.everyone()
-        good = [one for one in self.store.index.snapshots.values() if usable(one, self.store.scope)]
-        good = [one for one in good if not one.reference and (one.template or one.group == group)]
-        last = max(good, key=lambda one: one.used, default=None)
-        if last is None:
-            return None
-        match = Match(last, last.end, exact=True)
-        useful = self.trust(match, match.question(b"")) and self.gain(match, 0, least=self.config.min_seconds) > 0
-        return match if useful else None
+        group, scope = self.everyone(), self.store.scope
+        good = [one for one in self.store.index.snapshots.values() if usable(one, scope) and not one.reference]
+        for one in sorted(good, key=lambda one: -one.used):
+            match = Match(one, one.end, exact=True)
+            fit = (one.template or one.group == group) and self.trust(match, match.question(b""))
+            if fit and self.gain(match, 0, least=self.config.min_seconds) > 0:
+                yield match
 
     # saving
 

@@ -1,4 +1,4 @@
-"""What happens when nobody asks: conversations that grew are saved, and the folder is kept in order.
+"""What happens when nobody asks: conversations that grew are saved, empty slots filled, and the folder kept in order.
 
 A conversation is saved once the engine was idle for `kv.save_after`; on an engine that never is, `kv.save_every` after
 it began to grow, at the next moment that no user waits. So a power cut costs what came after the last save and no more.
@@ -24,8 +24,9 @@ TICK = 30.0  # seconds between looks at the folder
 class IdleSaver:
     """The background service of one keeper.
 
-    `growing` names slots worth a save now; `save` saves them under a grant; `look_after` keeps the folder in order.
-    `grown` is set by the keeper whenever there may be something new.
+    `growing` names slots worth a save now; `save` saves them under a grant; `fill` restores into empty slots what will
+    most likely be wanted next; `look_after` keeps the folder in order. `grown` and `emptied` are set by the keeper
+    whenever there may be something to save, or a slot to fill.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class IdleSaver:
         save_every: float,
         growing: Callable[[], Sequence[Resident]],
         save: Callable[[GrantLike], Awaitable[int]],
+        fill: Callable[[GateLike], Awaitable[int]],
         look_after: Callable[[], Awaitable[None]],
         tick: float = TICK,
     ) -> None:
@@ -42,15 +44,18 @@ class IdleSaver:
         self.save_every = save_every
         self.growing = growing
         self.save = save
+        self.fill = fill
         self.look_after = look_after
         self.tick = tick
         self.gate: GateLike | None = None
         self.grown = asyncio.Event()
+        self.emptied = asyncio.Event()
 
     async def run(self) -> None:
-        """Both loops, until cancelled."""
+        """All loops, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.save_conversations(), name="idle saves")
+            tasks.create_task(self.fill_slots(), name="empty slots")
             tasks.create_task(self.keep_order(), name="snapshot folder")
 
     async def keep_order(self) -> None:
@@ -58,6 +63,14 @@ class IdleSaver:
         while True:
             await asyncio.sleep(self.tick)
             await self.look_after()
+
+    async def fill_slots(self) -> None:
+        """Fill empty slots, each time there may be some."""
+        while True:
+            await self.emptied.wait()
+            self.emptied.clear()
+            if self.gate is not None:
+                await self.fill(self.gate)
 
     async def save_conversations(self) -> None:
         """Save what grew, each time there is something, at the right moment."""

@@ -126,6 +126,7 @@ class Keeper:
             save_every=config.save_every,
             growing=self.growing,
             save=self.save_idle,
+            fill=self.swap.fill,
             look_after=self.look_after,
             tick=tick,
         )
@@ -146,6 +147,7 @@ class Keeper:
             log.exception("the engine is served without snapshots: what it can do was not found out")
             self.decisions.findings = Findings(restores=False, saves=False, notes=(UNEXPECTED,))
         self.last = self.clock()
+        self.idle.emptied.set()
 
     def gone(self, reason: str) -> None:
         """The engine went away, and with it all that was resident."""
@@ -254,6 +256,8 @@ class Keeper:
         if not complete:
             return
         self.actions.doubt = ""
+        if want.prefix:
+            self.store.asked(want.cuts)
         if timings.evaluated is not None and timings.prefill is not None:
             self.store.knowledge.evaluated(timings.evaluated, timings.prefill)
         self.note(place, want, prepared, timings)
@@ -329,7 +333,7 @@ class Keeper:
         return await self.swap.save(who, limit=limit)
 
     async def bring_back(self, wants: Sequence[Want] = ()) -> float:
-        """Restore what the waiting requests want, after `attached` and before the gate opens; the seconds (rule 21)."""
+        """Restore what waiting requests want, after `attached` and before the gate opens; the seconds (rule 21)."""
         return await self.swap.bring_back(wants)
 
     async def conclude(self, want: Want, grant: GrantLike) -> float:
@@ -361,6 +365,8 @@ class Keeper:
     async def look_after(self) -> None:
         """Housekeeping: the folder's order, and whether what was in the way is gone."""
         await self.attaching.retry()
+        if self.swap.likely() is not None:
+            self.idle.emptied.set()
         if self.attaching.untried and self.idle.gate is not None and self.saving:
             await self.try_builds(self.idle.gate)
         if self.pause and self.pause.due:

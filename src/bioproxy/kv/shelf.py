@@ -45,6 +45,7 @@ from bioproxy.kv.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
+TOUCHED = 600.0  # seconds in which it is noted once that a snapshot was of use
 LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
 LAST_WORDS = 5.0  # seconds that the disk has for the ledger when the folder is given back
 
@@ -335,6 +336,13 @@ class Shelf:
         self.index.snapshots[snapshot.id] = msgspec.structs.replace(
             known, used=use.used, uses=use.uses, gained=use.gained
         )
+
+    def touch(self, snapshot: Snapshot) -> None:
+        """A request went on from what `snapshot` holds without a restore. Noted now and then: the ledger is a file."""
+        if self.wall() - snapshot.used > TOUCHED:
+            used = msgspec.structs.replace(snapshot, used=self.wall())
+            self.ledger.uses[used.id] = Use(used.used, used.uses, used.gained)
+            self.index.snapshots[used.id] = used
 
     # housekeeping
 

@@ -46,6 +46,7 @@ class Shelves:
         self.bus = bus
         self.wall = wall
         self.known: dict[Path, Shelf] = {}
+        self.filling = asyncio.Lock()  # of the model whose empty slots are being filled
 
     def nowhere(self) -> Shelf:
         """What stands for a folder as long as none is known: it is empty and stays so."""

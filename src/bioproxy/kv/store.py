@@ -212,6 +212,12 @@ class Store:
         """`snapshot` served a request and spared `gained` seconds of prefill."""
         self.shelf.used(snapshot, gained=gained)
 
+    def asked(self, cuts: Sequence[Cut]) -> None:
+        """A request with a template was served: the snapshot that it goes on from is in use, restored or not."""
+        match = next(self.index.matches(cuts, scope=self.scope, group=None, exact=True), None)
+        if match is not None:
+            self.shelf.touch(match.snapshot)
+
     async def look_after(self) -> None:
         """Housekeeping of the folder. Raises FolderError."""
         await self.shelf.look_after()

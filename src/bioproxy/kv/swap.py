@@ -6,16 +6,19 @@ rename, table) goes on while the next engine starts. Bringing back happens befor
 the engine and its slots are empty: then nothing can be displaced, and a slot's number is known without asking.
 
 Which snapshots: the best one for each request that waits, in their order; a one-slot engine gets the first one's only,
-for the others would throw it out again. Nobody waits (a preload, a restart): the one that was used last of those that
-whoever asks next may have, which is a template's if callers are of several groups. Where slots share one buffer, they
-must all fit into it, for a refused restore empties the slot.
+for the others would throw it out again. Where slots share one buffer, they must all fit into it, for a refused restore
+empties the slot.
+
+Nobody waits (a preload, a restart, an engine that was started beside us): then the gate opens, and as long as nobody
+asks, an empty slot gets what will most likely be wanted next. That is what was used last of what whoever asks may have:
+a template's snapshot, and a conversation's only if all callers are of one group.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError
@@ -23,11 +26,13 @@ from bioproxy.kv.actions import Actions
 from bioproxy.kv.decisions import Decisions
 from bioproxy.kv.index import Match
 from bioproxy.kv.resident import Brought, Resident, Residents
-from bioproxy.kv.want import GrantLike, Prepared, StopGateLike, Want
+from bioproxy.kv.want import GateLike, GrantLike, Prepared, StopGateLike, Want
 
 log = logging.getLogger(__name__)
 
 COMMITS = 3.0  # seconds that a start may wait for what was saved before the stop
+FREE = 2.0  # seconds in which an engine that nobody asks has a grant for us
+LONGEST = 3.0  # seconds of a restore that nobody asked for: a user who comes meanwhile waits for it
 
 
 class Swap:
@@ -109,7 +114,7 @@ class Swap:
         """
         clock = asyncio.get_running_loop().time
         started = clock()
-        if self.restoring() and not self.decisions.literal:
+        if wants and self.restoring() and not self.decisions.literal:
             await self.actions.saver.settle(COMMITS)
             free = [slot for slot in self.residents.slots if slot.empty and slot.slot is not None]
             for place, match in zip(free, self.wanted(wants, len(free)), strict=False):
@@ -123,7 +128,7 @@ class Swap:
         if not most:
             return []
         asked = wants[:1] if len(self.residents.slots) == 1 else wants
-        matches = [self.decisions.best(want, 0) for want in asked] if wants else [self.decisions.latest()]
+        matches = [self.decisions.best(want, 0) for want in asked]
         found: list[Match] = []
         room = self.decisions.room
         for match in matches:
@@ -145,3 +150,58 @@ class Swap:
         self.actions.doubted(self.actions.restorer.uncertain)
         if prepared.status == "failed":
             self.actions.restores["failed"] += 1
+
+    # while nobody asks (rule 21)
+
+    async def fill(self, gate: GateLike) -> int:
+        """Restore into empty slots what will most likely be wanted next, one after the other; how many.
+
+        One model of the program at a time. It gives way to whoever asks: what takes long (comparing the file with what
+        was written) is done before the grant, and a busy engine is left alone.
+        """
+        count, unfit = 0, set[str]()
+        await self.actions.saver.settle(COMMITS)
+        async with self.decisions.store.shelves.filling:
+            while (found := self.likely(unfit)) is not None:
+                place, match = found
+                if await self.actions.restorer.verified(match.snapshot):
+                    unfit.add(match.snapshot.id)
+                elif await self.fill_one(gate, place, match):
+                    count += 1
+                else:
+                    break
+        return count
+
+    async def fill_one(self, gate: GateLike, place: Resident, match: Match) -> bool:
+        """Restore `match` into `place` under a grant; False if somebody asks, or it is not wanted any more."""
+        try:
+            async with asyncio.timeout(FREE):
+                grant = await gate.acquire(work="background", exclusive=True)
+        except (TimeoutError, BioproxyError) as error:
+            log.debug("nothing is restored: %s", error)
+            return False
+        try:
+            if not gate.user_waiting and place.empty and self.restoring():
+                await aio.shielded(self.bring(place, match))
+        finally:
+            grant.release()
+        return place.saved == match.snapshot.id
+
+    def likely(self, unfit: Container[str] = ()) -> tuple[Resident, Match] | None:
+        """An empty slot and what should be in it. Where requests clear idle slots, one of them is enough.
+
+        `unfit`: snapshots that cannot be used now.
+        """
+        slots = self.residents.slots
+        empty = [slot for slot in slots if slot.empty and slot.slot is not None]
+        enough = self.residents.parks and len(empty) < len(slots)
+        if not empty or enough or self.decisions.literal or not self.restoring():
+            return None
+        room = self.decisions.room - sum(slot.tokens for slot in slots)
+        rate = self.decisions.store.knowledge.speeds.restore
+        for match in self.decisions.likely():
+            snapshot = match.snapshot
+            held = any(snapshot.end in slot.digests for slot in slots)
+            if not held and snapshot.id not in unfit and snapshot.tokens <= room and snapshot.size <= LONGEST * rate:
+                return empty[0], match
+        return None
