@@ -34,6 +34,11 @@ def test_the_last_event_that_says_something(tail: bytes, data: bytes | None) -> 
     assert field(last_event(tail)[0], b"data") == data
 
 
+def test_a_cut_within_an_empty_line() -> None:
+    """The line end that is left belongs to no event."""
+    assert last_event(b"\ndata: 1\n\n") == (b"data: 1", False)
+
+
 def test_a_named_event() -> None:
     """Name and data are fields like any other; a word that only begins like one is none."""
     event, begins = last_event(b"data: 0\n\nevent: done\ndatabase: 2\ndata: 1\n\n")

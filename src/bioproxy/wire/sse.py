@@ -7,10 +7,7 @@ socket.
 
 from __future__ import annotations
 
-import re
-
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-LINE_END = re.compile(rb"\r\n|\n|\r")
 SAYING = (b"data", b"event")  # fields that make a block of lines an event; comments and the like are none
 
 
@@ -35,7 +32,7 @@ def last_event(tail: bytes) -> tuple[bytes, bool]:
             end -= 1
         start = last_start(tail, end)
         event = tail[start:end].lstrip(b"\r\n")  # a cut may fall between two line ends
-        if not start or any(line.partition(b":")[0] in SAYING for line in LINE_END.split(event)):
+        if not start or any(line.partition(b":")[0] in SAYING for line in event.splitlines()):
             return event, start > 0
         end = start
 
@@ -43,5 +40,5 @@ def last_event(tail: bytes) -> tuple[bytes, bool]:
 def field(event: bytes, name: bytes) -> bytes | None:
     """The lines of a field, joined, each without the blank behind the colon; None where the event has none."""
     mark = name + b":"
-    lines = [line[len(mark) :] for line in LINE_END.split(event) if line.startswith(mark)]
+    lines = [line[len(mark) :] for line in event.splitlines() if line.startswith(mark)]
     return b"\n".join([line[1:] if line.startswith(b" ") else line for line in lines]) if lines else None
