@@ -200,9 +200,9 @@ async def log__level(folder: Path) -> None:
 async def log__format(folder: Path) -> None:
     async with alone(folder) as site:
         await site.reload(log={"format": "json"})
-        (handler,) = logging.getLogger("bioproxy").handlers
         record = logging.LogRecord("bioproxy.test", logging.INFO, "", 0, "words", (), None)
-        assert json.loads(handler.format(record))["message"] == "words"
+        lines = [handler.format(record) for handler in logging.getLogger("bioproxy").handlers]
+        assert [json.loads(line)["message"] for line in lines if line.startswith("{")] == ["words"]
 
 
 async def prefixes(folder: Path) -> None:
@@ -279,7 +279,7 @@ async def many(folder: Path, models: Json, **config: Json) -> AsyncIterator[tupl
         return load(path=str(path), environment={"HOME": str(folder)}, ports=ports)
 
     text = config_text(models, ports=ports, folder=folder, events=folder / "events", **config)
-    path.write_text(json.dumps(yaml_of(text)))
+    path.write_text(json.dumps({**yaml_of(text), "proxy_port": 0, "admin_port": 0, "proxy_host": "127.0.0.1"}))
     app = App(read(), reload=read)
     await app.start()
     client = Client(app.proxy_port)
@@ -498,3 +498,24 @@ async def test_the_plan_of_many_models_is_made_beside_the_loop(tmp_path: Path, m
         monkeypatch.setattr("bioproxy.assembly.fleet.make_plan", noted)
         await site.reload(swap={"linger": 1})
     assert [thread is threading.main_thread() for thread in threads] == [False]
+
+
+async def test_the_profile_of_the_start_is_active_after_a_reload_too(tmp_path: Path) -> None:
+    """`hooks.on_startup.profile`, whatever was chosen by hand meanwhile; one that is not there refuses the file."""
+    profiles = {name: {"pins": {"x": "a"}} for name in ("work", "play")}
+    hooks = {"on_startup": {"profile": "work"}}
+    async with many(tmp_path, fakes("a"), profiles=profiles, hooks=hooks) as (site, client):
+
+        async def active() -> str | None:
+            found: str | None = (await client.get("/api/profiles")).json()["active"]
+            return found
+
+        assert await active() == "work"
+        await site.proxy("PUT", "/api/profiles/active", data={"name": "play"})
+        assert await active() == "play"
+        await site.reload(swap={"linger": 1})
+        assert await active() == "work"
+        await site.reload(hooks={"on_startup": {}})
+        assert await active() is None
+        with pytest.raises(ConfigError, match='references unknown profile "gone"'):
+            await site.reload(hooks={"on_startup": {"profile": "gone"}})

@@ -225,3 +225,20 @@ def test_no_command_line_breaks_it(words: list[str]) -> None:
         assert error.problems  # noqa: PT017 - both outcomes are right
     else:
         assert [word for word in flags.rest if word not in words] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        (["-listen-tailcat", "-port", "1"], []),
+        (["-listen-tailcat=:7", "-port", "1"], []),
+        (["--listen-tailcat", ":7", "-port", "1"], []),
+        (["-listen-tailcat", "serve", "-port", "1"], ["serve"]),
+        (["-port", "1", "-listen-tailcat"], []),
+    ],
+)
+def test_a_flag_for_a_tunnel_that_is_not_there_is_a_warning(words: list[str], rest: list[str]) -> None:
+    """llama-swap's `-listen-tailcat`, with its value or without one."""
+    found = parse_flags(words, others=())
+    assert (found.values, found.rest) == ({"proxy_port": "1"}, rest)
+    assert [warning.message.partition(":")[0] for warning in found.warnings] == ["has no effect"]

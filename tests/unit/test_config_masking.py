@@ -34,7 +34,7 @@ from bioproxy.front import listing
 from bioproxy.models.command import split
 from bioproxy.models.state import State
 from bioproxy.status import presentable
-from support.config_files import loaded, sentences, write
+from support.config_files import loaded, problems, sentences, write
 
 SECRETS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=12, max_size=20)
 KEY = "s3cret-of-the-operator"
@@ -270,11 +270,11 @@ def test_errors_of_a_configuration_quote_no_key(text: str, tmp_path: Path) -> No
     assert KEY not in "\n".join(said)
 
 
-def test_warnings_quote_no_key(tmp_path: Path) -> None:
-    """A proxy that nobody can ask is shown without its password."""
-    found = loaded(tmp_path, f"models: {{a: {{cmd: 'x ${{PORT}}', proxy: 'ftp://me:{KEY}@x'}}}}")
-    assert "names no http server" in str(found.warnings[0])
-    assert KEY not in str(found.warnings)
+def test_a_refused_proxy_tells_no_key(tmp_path: Path) -> None:
+    """One that nobody can ask is shown without its password."""
+    (found,) = problems(tmp_path, f"models: {{a: {{cmd: 'x ${{PORT}}', proxy: 'ftp://me:{KEY}@x'}}}}")
+    assert "is no engine's address" in str(found)
+    assert KEY not in str(found)
 
 
 @pytest.mark.parametrize("place", [*WORDS, "the value '{}' is not valid"])

@@ -259,6 +259,15 @@ def test_model_status_has_every_model() -> None:
     ]  # fmt: skip
 
 
+def test_a_model_that_is_ready_tells_since_when() -> None:
+    """As a page needs it to show how long it has been up; no other state has it."""
+    made = config(models={"m": Model()})
+    (ready,) = listing.model_status(made, Look(processes={"m": Now(state=State.READY, since=1_800_000_000.5)}))
+    assert ready["readySince"] == "2027-01-15T08:00:00.500000+00:00"
+    (other,) = listing.model_status(made, Look(processes={"m": Now(state=State.STARTING, since=1.0)}))
+    assert "readySince" not in other
+
+
 def test_profiles_are_listed_with_the_active_one() -> None:
     """Sorted; a disabled name is an empty text; no profile is null."""
     made = config(profiles={"b": Profile(pins={"x": ""}), "a": Profile(description="d", pins={"y": "m"})})

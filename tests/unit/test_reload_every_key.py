@@ -75,6 +75,7 @@ SWAP: dict[str, Json] = {
     "routing.router.settings.matrix.sets.set10": "+set2 & llama",
     "routing.router.settings.matrix.sets.set2": "(l & q) & v",
     "hooks.on_startup.preload": ["voice"],
+    "hooks.on_startup.profile": "",
     "profiles.work.pins.fast": "qwen",
     "profiles.work.pins.any": "qwen",
     "profiles.work.pins.far": "qwen",
@@ -85,7 +86,7 @@ SWAP: dict[str, Json] = {
 }
 NO_EFFECT = {
     "x-common.ttl", "x-common.env", "logRequests", "models.llama.healthCheckTimeout",
-    "models.llama.filters.strip_params", "peers.box.filters.strip_params",
+    "models.llama.filters.strip_params", "peers.box.filters.strip_params", "peers.box.tailcatKey",
 }  # fmt: skip
 OTHERWISE = {
     "startPort",  # a model keeps the number that it has

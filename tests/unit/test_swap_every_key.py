@@ -66,7 +66,11 @@ def test_the_file_has_every_key() -> None:
 def test_nothing_in_it_is_unknown(config: SwapConfig) -> None:
     """Neither an unknown key nor more doubt than the one that it shows on purpose."""
     assert config.unknown == ()
-    assert [warning.key for warning in config.warnings] == ["hooks.on_startup.preload[1]"]
+    assert [warning.key for warning in config.warnings] == [
+        "tailcat",
+        "peers.box.tailcatKey",
+        "hooks.on_startup.preload[1]",
+    ]
 
 
 def test_every_global_key_is_taken(config: SwapConfig) -> None:
@@ -87,7 +91,7 @@ def test_every_model_key_is_taken(config: SwapConfig) -> None:
     taken = {field.name for field in fields(Model) if getattr(model, field.name) != getattr(default, field.name)}
     assert {field.name for field in fields(Model)} - taken == set()
     assert model.capabilities == Capabilities(
-        inputs=("text", "image"), outputs=("text",), tools=True, reranker=True, context=8192
+        inputs=("text", "image", "video"), outputs=("text",), tools=True, reranker=True, context=8192
     )
 
 

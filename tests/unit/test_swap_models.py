@@ -79,11 +79,11 @@ def test_the_older_spelling_of_strip_params() -> None:
         ),
         (
             "capabilities: {in: [text, smell]}",
-            'model m: capabilities.in: invalid modality "smell", must be one of: text, audio, image',
+            'model m: capabilities.in: invalid modality "smell", must be one of: text, audio, image, video',
         ),
         (
             "capabilities: {out: [x]}",
-            'model m: capabilities.out: invalid modality "x", must be one of: text, audio, image',
+            'model m: capabilities.out: invalid modality "x", must be one of: text, audio, image, video',
         ),
         ("capabilities: {context: -1}", "model m: capabilities.context: must be >= 0"),
         ("aliases: [a, a]", "duplicate alias a found in model: m"),
@@ -105,9 +105,7 @@ def test_a_model_of_another_kind() -> None:
 
 def test_what_cannot_work_is_a_warning() -> None:
     """llama-swap starts with it, so we do."""
-    assert warnings("models: {m: {cmd: x, proxy: 'localhost:8080'}}") == [
-        '"localhost:8080" has no scheme; http:// is taken'
-    ]
+    assert warnings("models: {m: {cmd: x, proxy: 'localhost:8080'}}") == ["it has no scheme; http:// is taken"]
     assert warnings("models: {m: {proxy: 'http://h'}}") == ["model m has no command and cannot be started"]
     assert warnings("models: {m: {cmd: 'x ${PORT}', env: [A]}}") == ["has no effect; write it as NAME=value"]
     assert warnings("models: {m: {cmd: 'x ${PORT}', timeouts: {connect: -1}}}") == [

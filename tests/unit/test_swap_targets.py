@@ -155,3 +155,29 @@ def test_problems_of_targets_have_lines() -> None:
     """Of the entry, not of the section."""
     text = "selectors:\n  s:\n    strategy: pin\n    targets:\n      - x\nprofiles:\n  w:\n    pins:\n      n: y\n"
     assert [problem.where for problem in problems(text)] == ["a.yaml:5", "a.yaml:9"]
+
+
+TUNNEL = """
+    tailcat: {allow: [me], models: [m], admin: true, debug: false}
+    models: {m: {cmd: "x ${PORT}", capabilities: {in: [video], out: [video]}}}
+    peers:
+      away: {proxy: "tailcat://somewhere", tailcatKey: secret, models: [far, m]}
+      near: {proxy: "http://near", tailcatKey: secret, models: [close]}
+    selectors:
+      some: {strategy: warm, targets: [m, away/far]}
+      none: {strategy: pin, targets: [far]}
+    profiles: {p: {pins: {a: far, b: none, c: m, d: some}}}
+"""
+
+
+def test_a_tunnel_of_llama_swaps_loads_and_counts_as_absent() -> None:
+    """Its peer and what only that one has are left out, with a warning each; no key of it is told."""
+    config = swap(TUNNEL)
+    assert list(config.peers) == ["near"]
+    assert {name: selector.targets for name, selector in config.selectors.items()} == {"some": ("m",)}
+    assert config.profiles["p"].pins == {"a": "", "b": "", "c": "m", "d": "some"}
+    assert [warning.key for warning in config.warnings] == [
+        "tailcat", "peers.away", "peers.near.tailcatKey", "selectors.some.targets", "selectors.none.targets",
+        "profiles.p.pins.a", "profiles.p.pins.b",
+    ]  # fmt: skip
+    assert "secret" not in str(config.warnings)

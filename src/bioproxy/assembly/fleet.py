@@ -374,9 +374,14 @@ class Fleet:
 
     def look(self) -> listing.Look:
         """All processes now."""
+        schedule, past = self.supervisor.schedule, time.time() - self.supervisor.clock()
         return listing.Look(
             processes={
-                name: listing.Now(state=self.supervisor.schedule.state(name) or State.STOPPED, args=shown(one))
+                name: listing.Now(
+                    state=schedule.state(name) or State.STOPPED,
+                    args=shown(one),
+                    since=round(past + schedule.since(name), 3),
+                )
                 for name, one in self.plan.models.items()
             },
             profile=self.plan.registry.profile,

@@ -63,7 +63,7 @@ def make_plan(config: Config, swap: SwapConfig, *, slot_folder: str) -> Plan:
     return Plan(
         models=models,
         rules=rules_of(swap),
-        registry=Registry(names_of(swap, as_models)),
+        registry=Registry(names_of(swap, as_models), profile=swap.hooks.on_startup.profile),
         as_models=as_models,
     )
 

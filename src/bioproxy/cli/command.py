@@ -43,6 +43,7 @@ class Command(msgspec.Struct, frozen=True):
             values["engine_arguments"] = msgspec.json.encode(self.engine).decode()
             names["engine_arguments"] = "--"
         flags = self.flags
-        return load(
+        found = load(
             values, path=flags.path, directory=flags.directory, environment=os.environ, names=names, ports=ports
         )
+        return msgspec.structs.replace(found, warnings=(*flags.warnings, *found.warnings))

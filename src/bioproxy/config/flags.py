@@ -8,11 +8,12 @@ order, for the command line's own parser: argparse knows neither single dashes n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import msgspec
 
-from bioproxy.config.keys import CONFIG_FLAG, FLAGS, FOLDER_FLAG, LISTEN_FLAG, WATCH_FLAG, Option
+from bioproxy.config.keys import CONFIG_FLAG, FLAGS, FOLDER_FLAG, LISTEN_FLAG, TUNNEL_FLAG, WATCH_FLAG, Option
 from bioproxy.config.nearest import unknown_flag
 from bioproxy.errors import ConfigError, Problem
 
@@ -20,6 +21,7 @@ EXAMPLES = {"seconds": "30s", "bytes": "20GiB"}
 OTHERS = {
     CONFIG_FLAG: "~/bioproxy.yaml", FOLDER_FLAG: "~/bioproxy.d", LISTEN_FLAG: "localhost:8080", WATCH_FLAG: "true",
 }  # fmt: skip
+VERB = re.compile(r"[a-z-]+")
 KNOWN = frozenset({*FLAGS, *OTHERS})
 BOOLEANS = {  # as Go's flag package reads them
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -31,7 +33,8 @@ class Flags(msgspec.Struct, frozen=True):
     """What the command line says of the config.
 
     `values`: texts by dotted key, for `load`; `names`: the flags as they were written; `path`: the file of -config;
-    `rest`: every other word; `directory`: the folder of -config-dir; `watch`: whether -watch-config was given.
+    `rest`: every other word; `directory`: the folder of -config-dir; `watch`: whether -watch-config was given;
+    `warnings` are about flags without effect.
     """
 
     values: dict[str, str]
@@ -40,6 +43,7 @@ class Flags(msgspec.Struct, frozen=True):
     rest: list[str]
     directory: str | None = None
     watch: bool = False
+    warnings: tuple[Problem, ...] = ()
 
 
 def parse_flags(words: Sequence[str], *, others: Collection[str] | None = None) -> Flags:
@@ -61,6 +65,7 @@ def parse_flags(words: Sequence[str], *, others: Collection[str] | None = None) 
         rest=[*parser.rest, *words[position:]],
         directory=parser.others_given.get(FOLDER_FLAG),
         watch=BOOLEANS.get(parser.others_given.get(WATCH_FLAG, ""), False),
+        warnings=tuple(parser.warnings),
     )
 
 
@@ -80,6 +85,7 @@ class _Parser:
         self.others_given: dict[str, str] = {}  # -config and the like: they are no keys
         self.rest: list[str] = []
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def take(self, words: Sequence[str], position: int) -> int:
         """Take the word at `position` and the value that belongs to it; how many words that were."""
@@ -87,6 +93,8 @@ class _Parser:
         written, equals, value = word.partition("=")
         flag = spelled(written)
         option = FLAGS.get(flag)
+        if flag == TUNNEL_FLAG:
+            return self.pass_over(words, position)
         if flag not in KNOWN:
             self.leave(word, flag, written)
             return 1
@@ -103,6 +111,14 @@ class _Parser:
             return 1
         self.keep(flag, written, following)
         return 2
+
+    def pass_over(self, words: Sequence[str], position: int) -> int:
+        """A flag of llama-swap's for what we do not have, and its value if the next word can be nothing else."""
+        written, equals, _ = words[position].partition("=")
+        said = "has no effect: bioproxy has no tailcat tunnel, and listens as -listen says"
+        self.warnings.append(Problem(said, where=f"flag {written}"))
+        following = "" if equals else words[position + 1] if position + 1 < len(words) else ""
+        return 2 if following and not spelled(following) and not VERB.fullmatch(following) else 1
 
     def complain(self, written: str, message: str) -> None:
         self.problems.append(Problem(message, where=f"flag {written}"))

@@ -24,6 +24,7 @@ FOLDER_VARIABLE = "BIOPROXY_CONFIG_DIR"
 FOLDER_FLAG = "-config-dir"
 LISTEN_FLAG = "-listen"  # proxy_host and proxy_port in one word, as Go programs have it
 WATCH_FLAG = "-watch-config"
+TUNNEL_FLAG = "-listen-tailcat"  # llama-swap's, for a tunnel that we do not have
 
 # The flags of the seed that are not made from a key's path.
 ALIASES = {"proxy_host": ("-host",), "proxy_port": ("-port",), "backend_url": ("-backend",)}

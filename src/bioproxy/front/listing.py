@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -44,10 +45,14 @@ PAIRS = {  # capability to what goes in and what comes out
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """One process now: its state, its command line, and the exit code of a start that failed, where it is known."""
+    """One process now: its state, its command line, and the exit code of a start that failed, where it is known.
+
+    `since`: unix time at which it came into this state.
+    """
 
     state: State = State.STOPPED
     args: tuple[str, ...] = ()
+    since: float = 0.0
     exit_code: int | None = None
 
 
@@ -260,6 +265,8 @@ def status_of(name: str, model: Model, *, config: SwapConfig, look: Look) -> Rec
     aliases = [alias for alias, owner in config.aliases.items() if owner == name]
     described = describe(model.capabilities) if model.capabilities is not None else {}
     further = {"aliases": aliases} | {key: described.get(key) for key in ("capabilities", "context_length")}
+    if look.state(name) is State.READY:
+        further["readySince"] = datetime.fromtimestamp(look.processes[name].since, UTC).isoformat()
     return status | {key: value for key, value in further.items() if value}
 
 

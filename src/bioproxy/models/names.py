@@ -64,10 +64,11 @@ class NoTarget(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """Resolves names; immutable but for `profile`, the active one ("": none, as at every start and reload)."""
+    """Resolves names; immutable but for `profile`, the active one ("": none)."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, *, profile: str = "") -> None:
         self.names = names
+        self.profile = profile
         self.models = frozenset(names.models)
         self.selectors = {selector.id: selector for selector in names.selectors}
         self.peers = {f"{peer}/{model}": (peer, model) for peer, models in names.peers.items() for model in models}
@@ -76,7 +77,6 @@ class Registry:
         self.prefixes = {
             model: {prefix.lstrip("@"): prefix for prefix in found} for model, found in names.prefixes.items()
         }
-        self.profile = ""
         every = [
             *names.models,
             *names.aliases,

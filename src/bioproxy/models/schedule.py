@@ -309,6 +309,11 @@ class Schedule:
         record = self.book.records.get(model)
         return record.state if record else None
 
+    def since(self, model: str) -> float:
+        """When a model came into its state; nought for an unknown one."""
+        record = self.book.records.get(model)
+        return record.since if record else 0.0
+
     def is_leaving(self, model: str) -> bool:
         """Whether a model's process has to go, now or when nothing runs on it any more."""
         record = self.book.records.get(model)

@@ -23,7 +23,15 @@ Json: TypeAlias = Any
 Commands: TypeAlias = Callable[[str, Model], str]
 
 ENTRIES = ("models", "profiles", "selectors", "peers")  # a row for each key of each
-ELSEWHERE = {*ENTRIES, "macros", "apiKeys", "logLevel", "groups", "matrix"}  # filled in, or keys of ours, or moved
+ELSEWHERE = {
+    *ENTRIES,
+    "macros",
+    "apiKeys",
+    "logLevel",
+    "groups",
+    "matrix",
+    "tailcat",
+}  # filled in, or keys of ours, or moved
 
 
 def as_configured(_model_id: str, model: Model) -> str:

@@ -10,7 +10,7 @@ from bioproxy.config.swap.notes import Notes, Path
 from bioproxy.config.swap.schema import File
 from bioproxy.config.swap.urls import engine_fault, url_doubt, url_fault
 
-MODALITIES = ("text", "audio", "image")
+MODALITIES = ("text", "audio", "image", "video")
 COMFYUI = "comfyui_auto"  # an ID with a meaning: its page holds a websocket open and asks for many things at once
 COMFYUI_LIMIT = 50
 

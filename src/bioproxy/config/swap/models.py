@@ -19,6 +19,7 @@ from bioproxy.config.schema import Prefix, about
 Json: TypeAlias = Any
 Scalar: TypeAlias = str | int | float | bool
 
+MODALITIES = "Some of `text`, `audio`, `image`, `video`."
 DEFAULT_PROXY = "http://localhost:${PORT}"
 
 
@@ -64,8 +65,8 @@ class Compat(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a model can do, as lists of models tell it."""
 
-    inputs: Annotated[tuple[str, ...], about("Some of `text`, `audio`, `image`.")] = field(default=(), name="in")
-    outputs: Annotated[tuple[str, ...], about("Some of `text`, `audio`, `image`.")] = field(default=(), name="out")
+    inputs: Annotated[tuple[str, ...], about(MODALITIES)] = field(default=(), name="in")
+    outputs: Annotated[tuple[str, ...], about(MODALITIES)] = field(default=(), name="out")
     tools: Annotated[bool, about("It can call tools.")] = False
     reranker: Annotated[bool, about("It ranks documents.")] = False
     context: Annotated[int, about("Tokens of its context; at least 0.")] = 0

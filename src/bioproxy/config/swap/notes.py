@@ -71,6 +71,7 @@ class Notes:
         self.warnings: list[Problem] = []
         self.unset: set[str] = set()  # environment variables that were complained about
         self.judged: set[Path] = set()  # places about which nothing more is to be said
+        self.absent: set[str] = set()  # names of models that only a peer has which is left out
         self.grown = self.worked = 0
         self.unnamed = 0  # unknown keys beyond those that are named
 

@@ -28,7 +28,7 @@ from bioproxy.config.swap.routing import settle_routing
 from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.swap.schema import File, SwapConfig
 from bioproxy.config.swap.settings import settle_settings
-from bioproxy.config.swap.targets import check_selectors, settle_peers, settle_profiles
+from bioproxy.config.swap.targets import settle_peers, settle_profiles, settle_selectors, without_tunnels
 from bioproxy.config.tree import NODE_LIMIT, TOO_MANY, Node, Parsed
 from bioproxy.errors import ConfigError, Problem
 
@@ -159,12 +159,12 @@ def _decode(root: Node, expanded: Expanded, notes: Notes) -> File:
 
 def settle(file: File, notes: Notes) -> SwapConfig:
     """Checks and clamps in llama-swap's order; problems are noted."""
-    file = settle_settings(file, notes)
+    file = without_tunnels(settle_settings(file, notes), notes)
     models = {name: settle_model(name, model, file, notes) for name, model in file.models.items()}
     names = build_names(file, notes)
     file = replace(file, models={name: with_aliases(model, name) for name, model in models.items()})
     file = settle_routing(file, names, notes)
     file = replace(file, peers=settle_peers(file, notes))
-    check_selectors(file, names, notes)
+    file = replace(file, selectors=settle_selectors(file, names, notes))
     file = replace(file, profiles=settle_profiles(file, names, notes))
     return SwapConfig(**{name: getattr(file, name) for name in file.__struct_fields__}, aliases=dict(names.aliases))

@@ -44,7 +44,7 @@ def settle_routing(file: File, names: Names, notes: Notes) -> File:
     _scheduler(file, names, notes)
     settings = replace(router.settings, matrix=matrix and in_order(matrix))
     routing = replace(file.routing, router=Router(use=use, settings=settings))
-    return replace(file, groups={}, matrix=None, routing=routing, hooks=_preload(file, names, notes))
+    return replace(file, groups={}, matrix=None, routing=routing, hooks=_on_startup(file, names, notes))
 
 
 def _older(file: File, notes: Notes) -> Router:
@@ -120,11 +120,15 @@ def _scheduler(file: File, names: Names, notes: Notes) -> None:
             notes.warn((*PRIORITY, name), f"is an alias and has no effect here; write {names.real(name)}")
 
 
-def _preload(file: File, names: Names, notes: Notes) -> Hooks:
+def _on_startup(file: File, names: Names, notes: Notes) -> Hooks:
     models = []
     for index, name in enumerate(file.hooks.on_startup.preload):
         if model := names.real(name.strip()):
             models.append(model)
         else:
             notes.warn(("hooks", "on_startup", "preload", index), f'"{name}" is no model; it is not preloaded')
-    return replace(file.hooks, on_startup=OnStartup(preload=tuple(models)))
+    profile = file.hooks.on_startup.profile.strip()
+    if profile and profile not in file.profiles:
+        said = f'hooks.on_startup.profile references unknown profile "{profile}"'
+        notes.complain(("hooks", "on_startup", "profile"), said)
+    return replace(file.hooks, on_startup=OnStartup(preload=tuple(models), profile=profile))

@@ -128,6 +128,7 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class OnStartup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What happens at start."""
 
+    profile: Annotated[str, about("The profile that is active after a start or a reload; none: no profile is.")] = ""
     preload: Annotated[
         tuple[str, ...],
         about("Models that are loaded at the start, or when a reload adds them here; unknown names are dropped."),
@@ -175,6 +176,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     proxy: Annotated[str, about("Its base URL; must be given.")] = ""
     models: Annotated[tuple[str, ...], about("The models it has; at least one.")] = ()
     api_key: Annotated[str, about("The key it wants.", secret=True)] = ""
+    tailcat_key: Annotated[str, about("Of a tunnel that bioproxy does not have: without effect.", secret=True)] = ""
     filters: Filters = Filters()
     timeouts: PeerTimeouts = PeerTimeouts()
 
@@ -212,6 +214,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     profiles: Annotated[dict[str, Profile], about("Profile name to profile.")] = {}
     selectors: Annotated[dict[str, Selector], about("Selector name to selector.")] = {}
     peers: Annotated[dict[str, Peer], about("Peer name to peer.")] = {}
+    tailcat: Annotated[Json, about("A private tunnel of llama-swap's: without effect.")] = None
 
 
 class SwapConfig(File, frozen=True, kw_only=True):

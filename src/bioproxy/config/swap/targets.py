@@ -13,6 +13,24 @@ from bioproxy.config.swap.schema import File, Peer, Profile, Selector
 from bioproxy.config.swap.urls import engine_fault, url_doubt, url_fault
 
 STRATEGIES = ("warm", "pin", "spillover")
+TUNNEL = "tailcat://"
+NO_TUNNEL = "bioproxy has no tailcat tunnel"
+
+
+def without_tunnels(file: File, notes: Notes) -> File:
+    """The file without the peers that are behind a private tunnel of llama-swap's, and what is said about these."""
+    if file.tailcat is not None:
+        notes.warn(("tailcat",), f"has no effect: {NO_TUNNEL}")
+    there = {}
+    for name, peer in file.peers.items():
+        if peer.proxy.startswith(TUNNEL) or (peer.tailcat_key and not peer.proxy):
+            notes.warn(("peers", name), f"{NO_TUNNEL}: the peer and its models are left out")
+            notes.absent |= {f"{name}/{model}" for model in peer.models} | set(peer.models)
+            continue
+        if peer.tailcat_key:
+            notes.warn(("peers", name, "tailcatKey"), f"has no effect: {NO_TUNNEL}")
+        there[name] = replace(peer, tailcat_key="")
+    return replace(file, peers=there)
 
 
 def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
@@ -33,8 +51,9 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
     return peers
 
 
-def check_selectors(file: File, names: Names, notes: Notes) -> None:
-    """Every selector: its name, its strategy, its targets; `file` has its router settled."""
+def settle_selectors(file: File, names: Names, notes: Notes) -> dict[str, Selector]:
+    """The selectors, checked, without targets that are left out; `file` has its router settled."""
+    selectors = {}
     groups = file.routing.router.settings.groups
     group_of = {member: group for group, settings in reversed(groups.items()) for member in settings.members}
     for name, selector in file.selectors.items():
@@ -51,9 +70,22 @@ def check_selectors(file: File, names: Names, notes: Notes) -> None:
             notes.complain((*path, "targets"), f"{shown}.targets must contain at least one entry")
         if selector.settings.spillover < 1:
             notes.complain((*path, "settings", "spillover"), f"{shown}.settings.spillover must be >= 1")
+        there = tuple(target for target in selector.targets if not _is_absent(target, names, notes))
+        if len(there) < len(selector.targets):
+            notes.warn((*path, "targets"), f"{shown}: targets behind a tailcat tunnel are left out")
+        if selector.targets and not there:
+            notes.absent.add(name)
+            continue
+        selectors[name] = replace(selector, targets=there)
         found = _targets(name, selector, file, names, notes)
         if selector.strategy == "spillover":
             _spillover(name, found, file, group_of, notes)
+    return selectors
+
+
+def _is_absent(name: str, names: Names, notes: Notes) -> bool:
+    """Whether a name means only what is left out."""
+    return name in notes.absent and names.find(name) is None
 
 
 def _targets(name: str, selector: Selector, file: File, names: Names, notes: Notes) -> list[Local | Remote]:
@@ -66,13 +98,13 @@ def _targets(name: str, selector: Selector, file: File, names: Names, notes: Not
             notes.complain(path, f'{shown} references selector "{target}"; selector chaining is not supported')
         elif ambiguous := names.ambiguous(target):
             notes.complain(path, ambiguous)
-        elif meant is None:
+        elif meant is None and not _is_absent(target, names, notes):
             notes.complain(path, f'{shown} references unknown model "{target}"')
         elif selector.strategy == "warm" and isinstance(meant, Remote):
             notes.complain(path, f'{shown} must resolve to a local model for strategy "warm"')
         elif selector.strategy == "spillover" and meant in found:
             notes.complain(path, f'{shown} contains duplicate resolved model "{target}"')
-        else:
+        elif meant is not None:
             found[meant] = None
     return [*found]
 
@@ -102,6 +134,9 @@ def settle_profiles(file: File, names: Names, notes: Notes) -> dict[str, Profile
         if not profile.pins:
             notes.complain((*path, "pins"), f"profiles.{name}.pins must contain at least one entry")
         pins = {pin: target.strip() for pin, target in profile.pins.items()}
+        for pin in [pin for pin, target in pins.items() if _is_absent(target, names, notes)]:
+            notes.warn((*path, "pins", pin), f'"{pins[pin]}" is behind a tailcat tunnel: {pin} is switched off')
+            pins[pin] = ""
         for pin, target in pins.items():
             _pin(name, (pin, target), file, names, notes)
         profiles[name] = replace(profile, pins=pins)

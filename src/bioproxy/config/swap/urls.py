@@ -74,5 +74,5 @@ def url_doubt(url: str) -> str:
     if "${" in url:
         return ""
     if "://" not in url:
-        return f'"{masked_url_password(url)}" has no scheme; http:// is taken'
+        return "it has no scheme; http:// is taken"
     return "name and password in it have no effect, as in llama-swap" if "@" in url.split("/")[2] else ""
