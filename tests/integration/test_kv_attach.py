@@ -17,6 +17,7 @@ from bioproxy.errors import EngineUnavailable
 from bioproxy.kv.policy import Speeds
 from fakes.fake_engine import FakeEngine
 from support.kv_rig import Rig, rig, text
+from support.limits import full_disk
 
 SPEED = 5000
 LONG = text(500, "a")
@@ -87,6 +88,105 @@ async def test_a_folder_that_the_engine_cannot_write_is_found_out(tmp_path: Path
         assert "cannot write into its slot folder" in notes(one)
         await one.ask(LONG)
         assert await one.save_idle() == 0
+
+
+async def test_a_disk_that_is_full_when_the_engine_is_met_may_have_room_later(tmp_path: Path) -> None:
+    """Saving pauses as it does later: what is on disk is restored meanwhile, and it goes on by itself."""
+    full = {"faults": {"save": "full"}}
+    async with started(tmp_path, known=HIDDEN) as one:
+        first = await one.ask(LONG)
+        assert await one.save_idle() == 1
+    async with started(tmp_path, engine=full, known=HIDDEN, options={"first_retry": 0.0}) as one:
+        assert one.keeper.statistics().paused == "engine"
+        assert "cannot write into its slot folder" in notes(one)
+        assert (await one.ask(LONG, first.answer, " and?")).prepared.status == "restored"
+        await fake(one).faults(save="")
+        await one.keeper.look_after()
+        assert (one.keeper.statistics().paused, notes(one)) == ("", "")
+        await one.ask(text(600, "another"))
+        assert await one.save_idle() == 1
+
+
+async def test_our_own_disk_may_be_full_when_the_engine_is_met(tmp_path: Path) -> None:
+    """Here no process of ours gets a byte onto the disk; restores go on, and saving begins when there is room."""
+    async with started(tmp_path) as one:
+        first = await one.ask(LONG)
+        assert await one.save_idle() == 1
+    async with started(tmp_path, options={"first_retry": 0.0}) as one:
+        await fake(one).restart()
+        one.keeper.gone("killed")
+        with full_disk():
+            await one.attach()
+            assert one.keeper.statistics().paused == "folder"
+            assert (await one.ask(LONG, first.answer, " and?")).prepared.status == "restored"
+            await one.keeper.look_after()
+            assert one.keeper.statistics().paused == "folder"
+        await one.keeper.look_after()
+        assert (one.keeper.statistics().paused, notes(one)) == ("", "")
+        await one.ask(text(600, "another"))
+        assert await one.save_idle() == 1
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_slot_files_that_did_not_appear_may_appear_later(tmp_path: Path, *, used: bool) -> None:
+    """A folder that was mounted late, or a network that was slow: the engine is asked to save again, alone."""
+    link, wrong = tmp_path / "link", tmp_path / "wrong"
+    wrong.mkdir()
+    link.symlink_to(wrong)
+    async with started(tmp_path / "slots", directory=str(link)) as one:
+        assert "do not appear in" in notes(one)
+        first = await one.ask(LONG) if used else None
+        await one.keeper.look_after()
+        assert "do not appear in" in notes(one)
+        assert (one.keeper.restoring, one.keeper.saving) == (False, False)
+        link.unlink()
+        link.symlink_to(tmp_path / "slots")
+        await one.keeper.look_after()
+        assert notes(one) == ""
+        if first is not None:
+            assert (await one.ask(LONG, first.answer, " more")).evaluated < 10  # it was not lost by the looks
+        await one.ask(text(600, "another"))
+        assert await one.save_idle() == 1
+        assert len(list(wrong.glob("*.kv"))) == 0
+
+
+async def test_a_model_file_that_could_not_be_read_may_be_readable_later(tmp_path: Path) -> None:
+    """A disk that was not mounted yet: as soon as the file can be identified, there are snapshots."""
+    models, away = tmp_path / "models", tmp_path / "away"
+    models.mkdir()
+    (models / "a.gguf").write_bytes(b"weights")
+    async with started(tmp_path / "slots", engine={"model": models / "a.gguf"}, known={"started": None}) as one:
+        assert notes(one) == ""
+        models.rename(away)
+        await one.attach()
+        assert "cannot be read here" in notes(one)
+        await one.keeper.look_after()
+        assert not one.keeper.saving
+        away.rename(models)
+        await one.keeper.look_after()
+        assert notes(one) == ""
+        await one.ask(LONG)
+        assert await one.save_idle() == 1
+
+
+async def test_what_nobody_expected_when_the_engine_was_met_may_pass(tmp_path: Path) -> None:
+    """It is served without snapshots, and looked at again."""
+    faults = ["a bug"]
+
+    def identify(path: str) -> str:
+        if faults:
+            raise RuntimeError(faults[0])
+        return path
+
+    async with started(tmp_path, options={"identify": identify}) as one:
+        assert "something unexpected" in notes(one)
+        await one.keeper.look_after()
+        assert "something unexpected" in notes(one)
+        faults.clear()
+        await one.keeper.look_after()
+        assert notes(one) == ""
+        await one.ask(LONG)
+        assert await one.save_idle() == 1
 
 
 async def test_a_folder_that_we_cannot_use_is_found_out_and_tried_again(tmp_path: Path) -> None:

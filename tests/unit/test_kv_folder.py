@@ -19,6 +19,7 @@ from bioproxy.kv.shelf import with_use
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.kv.verify import read
 from bioproxy.prompt import Piece
+from support.limits import full_disk
 
 
 def committed(folder: Path, text: bytes = b"x", *, size: int = 1000) -> Snapshot:
@@ -32,6 +33,7 @@ def committed(folder: Path, text: bytes = b"x", *, size: int = 1000) -> Snapshot
         size=size,
         used=5.0,
     )
+    folder.mkdir(exist_ok=True)
     (folder / temporary_name(snapshot.id)).write_bytes(os.urandom(size))
     return files.commit(folder, temporary_name(snapshot.id), snapshot)
 
@@ -201,6 +203,24 @@ def test_verifying_reads_every_byte_and_listing_does_not(tmp_path: Path) -> None
     assert [one.fault for one in read(tmp_path, whole=False)] == [""]
     [found] = read(tmp_path)
     assert "not what was written" in found.fault
+
+
+def test_a_full_disk_takes_nothing_away(tmp_path: Path) -> None:
+    """The folder is ours and all in it is known, also where it was copied and its descriptions cannot be renewed."""
+    kept = committed(tmp_path / "here")
+    (tmp_path / "copy").mkdir()
+    for name in (kept.name, kept.sidecar):
+        shutil.copy2(tmp_path / "here" / name, tmp_path / "copy" / name)
+    folder = Folder(tmp_path / "copy")
+    with full_disk():
+        folder.occupy()
+        assert [one.id for one in folder.load().snapshots] == [kept.id]
+        with pytest.raises(FolderError, match="cannot write to the snapshot folder"):
+            folder.probe()
+    assert folder.holds()
+    folder.probe()
+    assert [one.id for one in folder.load().snapshots] == [kept.id]
+    folder.leave()
 
 
 def test_looking_from_outside_changes_nothing(tmp_path: Path) -> None:

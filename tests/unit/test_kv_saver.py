@@ -15,7 +15,8 @@ from bioproxy.engines.facts import Saved
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.pause import Pause
+from bioproxy.kv.idle import TICK
+from bioproxy.kv.pause import FIRST_RETRY, LAST_RETRY, Pause
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.saver import Saver
 from bioproxy.kv.store import Store
@@ -61,6 +62,41 @@ class Bench:
         done = await self.saver.save(place, 0)
         await self.saver.settle(10)
         return done
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("kind", ["folder", "disk", "engine", "short", "min_free", "write_budget"])
+def test_what_may_pass_is_looked_at_within_a_minute(kind: str) -> None:
+    """However often it was in vain; with the pause between two looks at the folder."""
+    clock = Clock()
+    pause = Pause(Bus(), clock)
+    for _ in range(20):
+        pause.enter(kind, "the disk is full")
+        assert not pause.due
+        clock.now += FIRST_RETRY
+        assert pause.due
+    assert FIRST_RETRY < TICK
+    assert FIRST_RETRY + TICK <= 60
+
+
+def test_a_save_that_hung_is_tried_later_and_later() -> None:
+    """Somebody waits each time until it is given up."""
+    clock = Clock()
+    pause = Pause(Bus(), clock)
+    delays = []
+    for _ in range(8):
+        pause.enter("timeout", "it hung")
+        delays.append(pause.delay)
+    assert delays[1] == 2 * delays[0]
+    assert delays[-1] == LAST_RETRY
 
 
 async def bench(folder: Path) -> Bench:

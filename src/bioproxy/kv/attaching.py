@@ -4,6 +4,10 @@ Runs once for each engine process, before a request of ours reaches it. Whatever
 and one line in the log; nothing here may fail the attach, for an engine without snapshots still serves. The engine is
 asked to save its (empty) slot into the folder: only that shows that its folder is the one we look into.
 
+What was in the way then may be gone later: a disk was full, a folder not mounted yet or in another process's hands, a
+model file not readable. So all that may pass is looked at again with each housekeeping (`retry`, `try_out`), and what a
+note claims holds while it stands there. An engine that cannot write is a pause of saving like a later one (pause.py).
+
 While a model is swapped in, a user waits for this. So what cannot have changed since the last process of the same
 command is not found out again: what the model's files are (identities.py), what lies in a folder that stayed ours, and
 that the engine writes into it.
@@ -20,6 +24,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.events import SavingPaused
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files
 from bioproxy.kv.builds import Builds
@@ -31,11 +36,13 @@ from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, Findings, examine
 from bioproxy.kv.resident import Residents
 from bioproxy.kv.restorer import Restorer
-from bioproxy.kv.saver import Saver, discard
+from bioproxy.kv.saver import OF_CONTENT, Saver, discard
 from bioproxy.kv.snapshot import new_id, temporary_name
 from bioproxy.kv.store import Store
 
 log = logging.getLogger(__name__)
+
+REFUSED = "engine"  # the kind of a pause because the engine does not write
 
 
 class Attaching:
@@ -68,89 +75,106 @@ class Attaching:
         self.facts: EngineFacts | None = None
         self.fingerprint = Fingerprint()
         self.sleeps_after = math.inf
-        self.fault = ""  # why the folder cannot be used at present
+        self.fault = ""  # why there are no snapshots at present: the folder, or a fault of ours; tried again
+        self.elsewhere = ""  # the engine's slot files do not appear in the folder; tried again
+        self.refusal = ""  # the engine could not write into its folder when it was met
         self.said: set[str] = set()
 
     async def run(self, facts: EngineFacts, *, alone: bool = True) -> None:
         """Learn everything about this engine; never raises. `alone`: nobody can use it meanwhile through us."""
         self.facts = facts
-        self.fault = ""
+        self.fault = self.elsewhere = self.refusal = ""
+        self.decisions.findings = Findings(restores=False, saves=False)
         self.store.use("", facts.build)
         self.store.denied.clear()  # another build may save what this one did not
         self.residents.resize(facts.slots)
+        await self.learn(facts)
+        if self.decisions.findings.restores and not self.fault:
+            try:
+                await self.meet(facts, alone=alone)
+            except BioproxyError as error:
+                log.info("the engine could not be tried out: %s", error.message)
+        self.say()
+
+    async def learn(self, facts: EngineFacts) -> None:
+        """What the engine is, and whether its folder can be ours; the engine itself is not asked for anything."""
         try:
             self.fingerprint, self.saver.watch = await away(
                 fingerprint, facts, extra=self.config.fingerprint, known=self.identities
             )
         except Stuck as error:
-            self.decisions.findings = Findings(restores=False, saves=False, notes=(error.message,))
-            self.say()
+            self.fault = error.message
             return
         arguments = self.fingerprint.arguments
         self.sleeps_after = arguments.sleeps_after
         self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"
         self.residents.memory = arguments.ram_bytes if self.restorer.pokes else 0.0
-        self.decisions.findings = examine(facts, self.fingerprint, self.config)
         self.decisions.traits = self.fingerprint.traits
         self.decisions.literal = self.config.policy == "always" and facts.slots == 1
         self.decisions.several = facts.slots > 1
         self.decisions.context = facts.context
         self.decisions.room = (facts.context or math.inf) if arguments.unified else math.inf
         self.residents.parks = facts.slots > 1 and bool(facts.command) and arguments.clears_idle_slots
-        if self.decisions.findings.restores:
-            await self.open_folder(facts, alone=alone)
-        self.say()
+        findings = examine(facts, self.fingerprint, self.config)
+        self.fault = await self.occupy(facts) if findings.restores else ""
+        self.decisions.findings = findings
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is an engine, and a folder into which it is not known not to write."""
+        return self.facts is not None and not self.fault and not self.elsewhere
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is in the way at present and may pass."""
+        refusal = self.refusal if self.saver.pause.reason == self.refusal else ""
+        return tuple(filter(None, (self.fault, self.elsewhere, refusal)))
 
     def say(self) -> None:
-        """Log each note once, however often the engine comes back."""
-        for note in (*self.decisions.findings.notes, *self.decisions.reasons()):
-            if note not in self.said:
+        """Log each note once, however often the engine comes back; a pause speaks for itself."""
+        for note in (*self.decisions.findings.notes, self.fault, self.elsewhere, *self.decisions.reasons()):
+            if note and note not in self.said:
                 self.said.add(note)
                 log.warning("%s%s", f"{self.model}: " if self.model else "", note)
 
     # the folder
 
-    async def open_folder(self, facts: EngineFacts, *, alone: bool) -> None:
-        """Own the folder, see that the engine writes into the same one, and try what another build left."""
-        findings = self.decisions.findings
+    async def occupy(self, facts: EngineFacts) -> str:
+        """Open the folder for this engine; the reason why that cannot be, empty if it is ours."""
         path = self.config.directory or facts.slot_folder
         if not path:
-            findings.deny(
-                "the engine's slot folder is not known: set kv.directory to what the engine got as --slot-save-path"
-            )
-            return
-        if not await self.occupy(expanded(path), facts):
-            findings.deny(self.fault)
-            return
+            return "the engine's slot folder is not known: set kv.directory to what the engine got as --slot-save-path"
         try:
-            await self.meet(facts, alone=alone)
-        except BioproxyError as error:
-            log.info("the engine could not be tried out: %s", error.message)
-
-    async def occupy(self, path: Path, facts: EngineFacts) -> bool:
-        """Open the folder for this engine; False, and the reason in `fault`, where that cannot be."""
-        try:
-            await self.store.open(path)
+            await self.store.open(expanded(path))
         except FolderError as error:
-            self.fault = error.message
-            return False
-        self.fault = ""
+            return error.message
+        try:
+            await self.store.probe()
+        except FolderError as error:  # what is in there can be restored all the same
+            self.saver.pause.enter("folder", error.message)
         self.store.use(self.fingerprint.value, facts.build)
         knowledge = self.store.knowledge
         knowledge.guess = knowledge.guess or float(self.fingerprint.traits.token_bytes)
-        return True
+        return ""
 
     async def retry(self) -> None:
-        """Try a folder again that could not be used: its holder may be gone, or the disk back."""
-        facts, findings = self.facts, self.decisions.findings
-        if not self.fault or facts is None:
+        """Look again at what was in the way and may be gone: a folder's holder, a disk, a file that was not there."""
+        facts = self.facts
+        if facts is None or not (self.fault or self.fingerprint.may_pass):
             return
-        before = self.fault
-        path = expanded(self.config.directory or facts.slot_folder)
-        if await self.occupy(path, facts):
-            findings.restores = findings.saves = True
-            findings.notes = tuple(note for note in findings.notes if note != before)
-            log.info("the snapshot folder %s is in use now", path)
+        try:
+            await self.learn(facts)
+        except Exception:
+            log.exception("the engine is served without snapshots still")
+            return
+        self.say()
+        if self.decisions.findings.restores and not self.fault:
+            log.info("the snapshot folder %s is in use now", self.store.path)
+            self.resumed()
+
+    def resumed(self) -> None:
+        """Tell those who wait for snapshots: what is warm can be saved."""
+        self.store.bus.publish(SavingPaused(paused=False, kind="folder", reason=""))
 
     async def meet(self, facts: EngineFacts, *, alone: bool) -> None:
         """Ask the engine itself, as long as nobody else is using it. Raises what its client raises."""
@@ -161,7 +185,7 @@ class Attaching:
         fresh = alone and bool(views) and not any(view.n_prompt_tokens or view.is_processing for view in views)
         self.residents.clear(empty=fresh)
         if fresh and await self.writes_there(facts):
-            await self.try_builds(fresh=True)
+            await self.try_out(fresh=True)
         # else somebody may be using it past us: a slot action would queue up behind that (facts, 0.4)
 
     async def writes_there(self, facts: EngineFacts) -> bool:
@@ -171,46 +195,81 @@ class Attaching:
             return True
         if await self.same_folder():
             self.proved.add(proof)
-        return self.decisions.findings.saves
+        return not (self.elsewhere or self.refusal)
 
     async def same_folder(self) -> bool:
-        """Let the engine save an empty slot, and look whether the file appears where we look; else deny."""
+        """Let the engine save an empty slot, and look whether the file appears where we look."""
         assert self.store.folder is not None
         folder = self.store.folder.path
         name = temporary_name(new_id())
-        findings = self.decisions.findings
+        self.elsewhere = self.refusal = ""
         try:
             saved = await limited(self.engine.save(0, name), seconds=AT_LEAST, what="saving an empty slot")
             await asyncio.to_thread(files.measured, folder / name, saved.bytes)
             await asyncio.to_thread(files.make_folder_private, folder, folder / name)
         except EngineRefused as error:
-            findings.deny(f"the engine cannot write into its slot folder: {error.message}")
+            self.refused(error)
+            return False
         except (files.Unverified, OSError):
-            findings.deny(
+            self.elsewhere = (
                 f"the engine's slot files do not appear in {folder}; set kv.directory to the folder that the engine "
                 "calls --slot-save-path"
             )
+            return False
         finally:
             await asyncio.to_thread(discard, folder / name)
-        return findings.saves
+        return True
 
-    async def try_builds(self, *, fresh: bool) -> None:
-        """Try what other builds wrote, and leave a reference of this one, on engines with one slot.
+    def refused(self, error: EngineRefused) -> None:
+        """The engine does not save at all, or its disk is in the way: then saving pauses, as it does later."""
+        reason = f"the engine cannot write into its slot folder: {error.message}"
+        if error.status in OF_CONTENT:
+            self.decisions.findings.deny(reason)
+        else:
+            self.refusal = reason
+            self.saver.pause.enter(REFUSED, reason)
+
+    async def try_out(self, *, fresh: bool) -> None:
+        """Look again whether the engine writes here; try what other builds wrote, and leave a reference of this one.
 
         Alone on the engine: before it is declared ready (`fresh`: its slot is empty), or under an exclusive grant.
         """
-        tokenizes = self.facts is not None and self.facts.capabilities.tokenize
-        if not self.untried:
+        if self.facts is None or not self.to_try_out:
             return
-        if not fresh:
+        untried = self.untried
+        if not fresh and not self.residents.slots[0].empty:
             await poke(self.engine, self.store.knowledge.speeds)
         self.residents.clear(empty=False)
+        if self.elsewhere and await self.appears(self.facts):
+            log.info("the engine's slot files appear in %s now", self.store.path)
+            self.resumed()
+        if untried and not self.elsewhere:
+            await self.try_builds(tokenizes=self.facts.capabilities.tokenize)
+        await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
+        self.residents.clear(empty=True)
+
+    async def appears(self, facts: EngineFacts) -> bool:
+        """Whether the engine's slot files appear in our folder by now, which may be another one under the same name."""
+        try:
+            await self.store.reopen()
+        except FolderError as error:
+            self.fault, self.elsewhere = error.message, ""
+            return False
+        return await self.writes_there(facts)
+
+    async def try_builds(self, *, tokenizes: bool) -> None:
+        """Try what other builds wrote, and leave a reference of this one."""
         if self.builds.to_try():
             await self.builds.try_all(0, tokenizes=tokenizes)
         if self.builds.reference(self.store.scope.build) is None:
             await self.builds.leave_reference(0, tokenizes=tokenizes)
-        await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
-        self.residents.clear(empty=True)
+
+    @property
+    def to_try_out(self) -> bool:
+        """Whether something is still to be found out with the slot, and can be: nothing may be lost by it."""
+        if self.elsewhere and self.residents.numbers() == [0]:
+            return self.residents.slots[0].empty or self.restorer.pokes
+        return self.untried
 
     @property
     def untried(self) -> bool:

@@ -39,9 +39,10 @@ CLOCK_SLACK = 1.0  # seconds: process start times are only known to some hundred
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine is. `value`: 16 hex digits, empty where it must have no snapshots (`reason` says why).
+    """What an engine is. `value`: 16 hex digits, empty where it must have no snapshots; `reason` says why.
 
-    `visible` and `hidden`: what is in it and what we could not see, for `/status`.
+    `may_pass`: it is worth looking again while the same process runs. `visible` and `hidden`: what is in it and what we
+    could not see, for `/status`.
     """
 
     value: str = ""
@@ -49,6 +50,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     visible: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     reason: str = ""
+    may_pass: bool = False
     traits: Traits = Traits()
     arguments: Arguments = Arguments({})
 
@@ -67,6 +69,10 @@ class Unreadable(BioproxyError):
     code = "model_unreadable"
 
 
+class Overtaken(Unreadable):
+    """A file is another one by now than the engine has read; only another process can mend that."""
+
+
 def fingerprint(facts: EngineFacts, *, extra: str, known: Identities | None = None) -> tuple[Fingerprint, Watch]:
     """The engine's fingerprint and the watch over its files. Call it in a thread: it reads some MB of each file.
 
@@ -79,7 +85,8 @@ def fingerprint(facts: EngineFacts, *, extra: str, known: Identities | None = No
     try:
         values = ["bioproxy fingerprint 1", parts.arguments.shaping, extra, facts.chat_template, facts.media, *parts]
     except Unreadable as error:
-        return msgspec.structs.replace(described, reason=error.message), parts.watch
+        may_pass = not isinstance(error, Overtaken)
+        return msgspec.structs.replace(described, reason=error.message, may_pass=may_pass), parts.watch
     found = msgspec.structs.replace(
         described,
         value=hashlib.sha256(msgspec.json.encode(values)).hexdigest()[:16],
@@ -201,13 +208,13 @@ class Watch:
         try:
             stamp = stamp_of(path)
             if started is not None and youngest(path) > started + CLOCK_SLACK:
-                raise Unreadable(
+                raise Overtaken(
                     f"{path} is younger than the engine that runs it, so nobody knows which model that is; restart the "
                     "engine"
                 )
             identity = self.identify(path)
             if stamp_of(path) != stamp:
-                raise Unreadable(f"{path} is being written to, so nobody knows which model that is; restart the engine")
+                raise Overtaken(f"{path} is being written to, so nobody knows which model that is; restart the engine")
         except (BioproxyError, OSError) as error:
             if isinstance(error, Unreadable):
                 raise

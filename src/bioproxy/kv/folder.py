@@ -71,8 +71,9 @@ class Folder:
             os.close(descriptor)
             who = holder or "another process"
             raise FolderError(f"the snapshot folder {self.path} is in use by {who}; give each its own") from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"bioproxy, process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with contextlib.suppress(OSError):  # on a full disk it is ours without our name in it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"bioproxy, process {os.getpid()} on {socket.gethostname()}\n".encode())
         self.descriptor = descriptor
 
     def holds(self) -> bool:
@@ -168,7 +169,8 @@ class Folder:
             return snapshot
         moved = msgspec.structs.replace(snapshot, inode=stamp.inode)
         files.sampled(self.path, moved)
-        self.describe(moved)
+        with contextlib.suppress(OSError):  # on a full disk the next start looks at it again
+            self.describe(moved)
         return moved
 
     def describe(self, snapshot: Snapshot, *, durable: bool = True) -> None:

@@ -145,7 +145,8 @@ class Keeper:
             await self.attaching.run(facts, alone=alone)
         except Exception:
             log.exception("the engine is served without snapshots: what it can do was not found out")
-            self.decisions.findings = Findings(restores=False, saves=False, notes=(UNEXPECTED,))
+            self.decisions.findings = Findings(restores=False, saves=False)
+            self.attaching.fault = UNEXPECTED
         self.last = self.clock()
         self.idle.emptied.set()
 
@@ -163,12 +164,12 @@ class Keeper:
     @property
     def restoring(self) -> bool:
         """Whether snapshots can be restored here and now."""
-        return self.decisions.findings.restores and self.attaching.facts is not None and not self.actions.doubt
+        return self.decisions.findings.restores and self.attaching.usable and not self.actions.doubt
 
     @property
     def saving(self) -> bool:
         """Whether snapshots can be written here and now."""
-        known = self.decisions.findings.saves and self.attaching.facts is not None
+        known = self.decisions.findings.saves and self.attaching.usable
         return known and self.pause.due and not self.actions.doubt
 
     @property
@@ -367,8 +368,8 @@ class Keeper:
         await self.attaching.retry()
         if self.swap.likely() is not None:
             self.idle.emptied.set()
-        if self.attaching.untried and self.idle.gate is not None and self.saving:
-            await self.try_builds(self.idle.gate)
+        if self.idle.gate is not None and self.attaching.to_try_out and (self.attaching.elsewhere or self.saving):
+            await self.try_out(self.idle.gate)
         if self.pause and self.pause.due:
             await self.saver.try_again()
         if not self.pause:
@@ -379,7 +380,7 @@ class Keeper:
             if self.growing():
                 self.idle.grown.set()
 
-    async def try_builds(self, gate: GateLike) -> None:
+    async def try_out(self, gate: GateLike) -> None:
         """What could not be tried when we attached, because somebody was using the engine."""
         try:
             grant = await gate.acquire(work="background", exclusive=True)
@@ -388,7 +389,7 @@ class Keeper:
             return
         cut = True
         try:
-            await aio.shielded(self.attaching.try_builds(fresh=False))
+            await aio.shielded(self.attaching.try_out(fresh=False))
             cut = False
         except BioproxyError as error:
             log.info("the engine could not be tried out: %s", error.message)

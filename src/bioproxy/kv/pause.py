@@ -2,6 +2,9 @@
 
 Requests are served all the while. A pause has a kind (the metric's label) and a sentence with what would mend it; it is
 logged once as a warning, however often it is tried again, until a save has really worked.
+
+A disk that has room again is noticed within a minute: looking costs a small file. Only a save that hung is tried again
+later and later, because each try may hold a user up until its time is out.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from bioproxy.events import Bus, SavingPaused
 log = logging.getLogger(__name__)
 
 OF_PROCESS = ("timeout", "model")  # kinds that are a process's fault and not the disk's
-FIRST_RETRY, LAST_RETRY = 30.0, 600.0  # seconds until a paused save is tried again, doubling in between
+FIRST_RETRY = 20.0  # seconds until a paused save is tried again, and at most from then on
+LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
 
 
 class Pause:
@@ -39,8 +43,9 @@ class Pause:
         return not self.kind or self.clock() >= self.retry_at
 
     def enter(self, kind: str, reason: str) -> None:
-        """Stop saving because of `reason`; each time the next try is further away, ten minutes at most."""
-        self.delay = min(LAST_RETRY, self.delay * 2) if self.kind == kind else self.first_retry
+        """Stop saving because of `reason`."""
+        longest = LAST_RETRY if kind == "timeout" else FIRST_RETRY
+        self.delay = min(longest, self.delay * 2) if self.kind == kind else self.first_retry
         self.retry_at = self.clock() + self.delay
         if kind not in self.warned:
             self.warned.add(kind)

@@ -94,7 +94,6 @@ class Shelf:
             folder = self.folder or Folder(self.path)
             try:
                 await asyncio.to_thread(folder.occupy)
-                await asyncio.to_thread(folder.probe)
                 found = await asyncio.to_thread(folder.load, self.under_way())
             except FolderError:
                 folder.leave()
@@ -116,11 +115,13 @@ class Shelf:
 
     async def reopen(self) -> None:
         """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
-        async with self.lock:
-            if self.folder is not None and await self.ours():
-                await asyncio.to_thread(self.folder.probe)
-                return
         await self.open()
+        await self.probe()
+
+    async def probe(self) -> None:
+        """See that we can write into the folder. FolderError; what is in there stays usable."""
+        if self.folder is not None:
+            await asyncio.to_thread(self.folder.probe)
 
     async def ours(self) -> bool:
         """Whether the folder is open, and still the one that we locked."""

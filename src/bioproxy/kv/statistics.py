@@ -98,7 +98,7 @@ def statistics(keeper: Keeper) -> KvStatistics:
         saving=keeper.saving,
         paused=keeper.pause.kind,
         reason=keeper.pause.reason or keeper.actions.doubt,
-        notes=(*findings.notes, *keeper.decisions.reasons()),
+        notes=(*findings.notes, *attaching.troubles, *keeper.decisions.reasons()),
         fingerprint=attaching.fingerprint.value,
         visible=attaching.fingerprint.visible,
         hidden=attaching.fingerprint.hidden,

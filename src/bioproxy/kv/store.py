@@ -70,6 +70,10 @@ class Store:
         if self.path is not None:
             await self.shelf.reopen()
 
+    async def probe(self) -> None:
+        """See that we can write into the folder. FolderError."""
+        await self.shelf.probe()
+
     async def close(self) -> None:
         """The engine needs its folder no more."""
         await self.shelf.leave(self)
