@@ -297,6 +297,17 @@ async def test_the_budget_throws_out_the_least_valuable(tmp_path: Path) -> None:
         assert {event.reason for event in one.heard(SnapshotDropped)} == {"budget"}
 
 
+async def test_a_tool_loop_of_an_old_conversation_leaves_the_current_template_in_use(tmp_path: Path) -> None:
+    """Rule 18: its last user message has an answer behind it, so it is filled in from its pin, an older version."""
+    async with started(tmp_path, options={"versions": lambda: {"@code": "2"}}) as one:
+        for version in ("1", "2"):
+            await one.warm(text(300, version), version=version)
+        await one.ask(text(300, "1"), " and the tool says", template=True, prefix="@code", version="1", store=False)
+        ranks = {one.id: one.rank for one in one.keeper.store.shelf.values()}
+        found = {snapshot.version: ranks[snapshot.id] for snapshot in one.keeper.list()}
+        assert found == {"1": 1, "2": 2}
+
+
 async def test_a_snapshot_larger_than_the_budget_is_not_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -187,10 +187,12 @@ async def test_templates_of_a_model_that_is_stopped_are_needed(tmp_path: Path) -
     """Rule 18: never the only snapshot of a template in use; what another engine runs meanwhile is no matter."""
     shelves = made(disk_budget=2 * SIZE)
     one, two = await opened(shelves, tmp_path, ONE), await opened(shelves, tmp_path, TWO)
-    one.wants("@code", "2")
+    one.versions = lambda: {"@code": "2"}
+    one.use(ONE, BUILD)
     template = await save(one, "a", template=True, prefix="@code", version="2", seconds=0.1)
     one.use("", BUILD)
-    two.wants("@code", "7")
+    two.versions = lambda: {"@code": "7"}
+    two.use(TWO, BUILD)
     theirs = await save(two, "b", template=True, prefix="@code", version="7", seconds=0.1)
     await save(two, "c", seconds=99.0)
     assert {found.id for found in shelves.list()} == {template.id, theirs.id}
@@ -201,10 +203,12 @@ async def test_an_old_version_of_a_template_is_not_needed(tmp_path: Path) -> Non
     """The one in use is, also if it became so while its engine was stopped."""
     shelves = made(disk_budget=2 * SIZE)
     store = await opened(shelves, tmp_path, ONE)
-    store.wants("@code", "1")
+    now = {"@code": "1"}
+    store.versions = lambda: now
+    store.use(ONE, BUILD)
     await save(store, "a", template=True, prefix="@code", version="1", seconds=9.0)
     present = await save(store, "b", template=True, prefix="@code", version="2", seconds=0.1)
-    store.wants("@code", "2")
+    now["@code"] = "2"
     talk = await save(store, "c", seconds=99.0)
     assert {found.id for found in shelves.list()} == {present.id, talk.id}
     await shelves.close()

@@ -84,6 +84,7 @@ class Station:
             shelves=shelves,
             model=model,
             everyone=lambda: everyone(settings.config.api_keys),
+            versions=catalogue.versions,
         )  # fmt: skip
         self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends

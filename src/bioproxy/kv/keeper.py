@@ -52,6 +52,7 @@ from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
+from bioproxy.kv.shelf import Versions
 from bioproxy.kv.shelves import Shelves
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots, statistics
@@ -73,8 +74,9 @@ class Keeper:
     """The KV cache of one engine, on disk and in its slots.
 
     `shelves`: the program's snapshot folders; without them this keeper has its own. `everyone` tells the group of
-    everybody who may ask at present, None if there are several (decisions.py). `identify` digests a model file; `model`
-    is whose it is, for the log; `step` hears the steps of each commit; `tick` and `first_retry` are seconds.
+    everybody who may ask at present, None if there are several (decisions.py), `versions` what each template says now.
+    `identify` digests a model file; `model` is whose it is, for the log; `step` hears the steps of each commit; `tick`
+    and `first_retry` are seconds.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Keeper:
         llama: EngineClient,
         shelves: Shelves | None = None,
         everyone: Callable[[], str | None] = lambda: "",
+        versions: Versions = dict,
         identify: Identify = gguf.identity,
         model: str = "",
         step: Callable[[str], None] = files.quiet,
@@ -95,7 +98,7 @@ class Keeper:
         self.bus = bus
         self.llama = llama
         self.clock = time.monotonic
-        self.store = Store(config=config, bus=bus, shelves=shelves, step=step)
+        self.store = Store(config=config, bus=bus, shelves=shelves, versions=versions, step=step)
         self.pause = Pause(bus, self.clock, first_retry=first_retry)
         self.saver = Saver(llama, self.store, self.pause)
         self.restorer = Restorer(llama, self.store)
@@ -191,8 +194,6 @@ class Keeper:
     ) -> Want:
         """Name a prompt by the hashes of its beginnings (what that costs: chain.py). The rest stands in it as it is."""
         cuts = chain("", pieces)
-        if prefix:
-            self.store.wants(prefix, version)
         return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, version, store, again=again)
 
     def extends(self, want: object) -> bool:

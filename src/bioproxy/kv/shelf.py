@@ -17,8 +17,8 @@ whoever's file it is: a failed restore is noted at once and brought to the disk 
 
 The budget is the folder's: whose snapshot goes is decided over all of them. `limits` is for a model that was given a
 budget of its own: its snapshots take no more than that, whatever the folder has left; there is no share that is kept
-free for it. Which templates are in use is remembered for each fingerprint while the program runs, for a model that is
-swapped out at present needs its template all the same.
+free for it. Which templates are in use is asked of each model that the program has, for one that is swapped out at
+present needs its template all the same.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 TOUCHED = 600.0  # seconds in which it is noted once that a snapshot was of use
 LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
 LAST_WORDS = 5.0  # seconds that the disk has for the ledger when the folder is given back
+
+
+Versions = Callable[[], Mapping[str, str]]  # tells what version each template has now, by prefix
 
 
 class Shelf:
@@ -70,7 +73,7 @@ class Shelf:
         self.pinned: set[str] = set()  # snapshots that are being read
         self.proved: dict[str, files.Stamp] = {}  # how a file looked when all of it was read and was good
         self.scopes: dict[str, Scope] = {}  # of every engine that was seen, by fingerprint
-        self.current: dict[str, dict[str, str]] = {}  # by fingerprint: prefix to the version that is in use
+        self.versions: defaultdict[str, dict[object, Versions]] = defaultdict(dict)  # by fingerprint and user
         self.limits: dict[str, int] = {}  # by fingerprint: bytes that this model's snapshots may take
         self.budget = config.disk_budget
         self.free = 0
@@ -193,7 +196,7 @@ class Shelf:
         grows = snapshot.size - sum(one.size for one in self.index.ancestors(snapshot))
         added = Index()
         added.add(snapshot)
-        mine = added.values(now=self.wall(), scopes=self.scopes, current=self.current)
+        mine = added.values(now=self.wall(), scopes=self.scopes, current=self.current())
         own = self.size_of(snapshot.fingerprint) + grows - self.limits.get(snapshot.fingerprint, self.budget)
         excess = self.index.size + grows - self.budget
         return snapshot.id not in {
@@ -205,12 +208,19 @@ class Shelf:
         """Bytes that one model's snapshots take."""
         return sum(one.size for one in self.index.snapshots.values() if one.fingerprint == fingerprint)
 
+    def current(self) -> dict[str, dict[str, str]]:
+        """The version of each template that is in use, by fingerprint and prefix."""
+        return {
+            fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
+            for fingerprint, users in self.versions.items()
+        }
+
     def values(self, fingerprint: str = "") -> list[Value]:
         """What the eviction chooses from; only what belongs to `fingerprint` where one is given."""
         spare = set(self.pinned)
         if fingerprint:
             spare |= {one.id for one in self.index.snapshots.values() if one.fingerprint != fingerprint}
-        return self.index.values(now=self.wall(), scopes=self.scopes, current=self.current, spare=frozenset(spare))
+        return self.index.values(now=self.wall(), scopes=self.scopes, current=self.current(), spare=frozenset(spare))
 
     # using
 

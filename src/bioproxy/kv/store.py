@@ -19,6 +19,7 @@ from bioproxy.kv.folder import Folder
 from bioproxy.kv.index import Index, Scope
 from bioproxy.kv.knowledge import Knowledge
 from bioproxy.kv.policy import Refusal
+from bioproxy.kv.shelf import Versions
 from bioproxy.kv.shelves import Shelves
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
@@ -38,10 +39,12 @@ class Store:
         config: Kv,
         bus: Bus,
         shelves: Shelves | None = None,
+        versions: Versions = dict,
         step: Callable[[str], None] = files.quiet,
     ) -> None:
         self.config = config
         self.bus = bus
+        self.versions = versions
         self.step = step
         self.sole = shelves is None
         self.shelves = shelves or Shelves(config, bus=bus)
@@ -50,7 +53,6 @@ class Store:
         self.scope = Scope()
         self.nameless = Knowledge()  # of an engine that must have no snapshots
         self.knowledge = self.nameless
-        self.current: dict[str, str] = {}  # prefix to the version that is in use
         self.denied: dict[bytes, str] = {}  # the end of what the engine does not save, and what it says about it
 
     # the folder
@@ -75,7 +77,9 @@ class Store:
         await self.shelf.probe()
 
     async def close(self) -> None:
-        """The engine needs its folder no more."""
+        """The engine needs its folder no more, nor its templates."""
+        for users in self.shelf.versions.values():
+            users.pop(self, None)
         await self.shelf.leave(self)
 
     def use(self, fingerprint: str, build: str) -> None:
@@ -87,15 +91,9 @@ class Store:
         shelf = self.shelf
         self.knowledge = shelf.ledger.of(fingerprint, build)
         shelf.scopes[fingerprint] = self.scope
-        shelf.current.setdefault(fingerprint, {}).update(self.current)
+        shelf.versions[fingerprint][self] = self.versions
         if 0 < self.config.disk_budget != shelf.config.disk_budget:
             shelf.limits[fingerprint] = self.config.disk_budget
-
-    def wants(self, prefix: str, version: str) -> None:
-        """`version` is what the template behind `prefix` says now: its snapshot is needed."""
-        self.current[prefix] = version
-        if (known := self.shelf.current.get(self.scope.fingerprint)) is not None:
-            known[prefix] = version
 
     def deny(self, cuts: Sequence[Cut], reason: str) -> None:
         """The engine does not save what these cuts describe, nor what goes on from it."""

@@ -144,6 +144,10 @@ class Catalogue:
         """The newest good text of `prefix`; KeyError where there is no such prefix."""
         return self.templates[prefix].filled
 
+    def versions(self) -> dict[str, str]:
+        """The version of each template's newest good text, by prefix."""
+        return {prefix: template.filled.version for prefix, template in self.templates.items()}
+
     def match(self, text: str) -> tuple[str, str] | None:
         """(prefix, message) where `text` begins with a prefix, before a blank, a newline or its end.
 
