@@ -101,6 +101,7 @@ async def test_a_large_body_comes_through_whole(line: Line) -> None:
         ("gzip", gzip.compress(bytes(LIMIT + 1)), 413, "limits.body"),
         ("br", brotli.compress(bytes(8 * LIMIT)), 413, "limits.body"),
     ],
+    ids=["unknown", "cut", "longer", "one too many", "bomb"],
 )
 async def test_what_cannot_be_opened_is_refused(
     coding: str, body: bytes, status: int, sentence: str, line: Line
