@@ -20,6 +20,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +69,7 @@ def run(output: Output, *, once: bool) -> int:
         started = time.monotonic()
         model, other = (ensure_model(folder, seed=seed) for seed in (0, 1))
         progress.say(f"2 of {model.stat().st_size / 1e6:.0f} MB in {folder}, {duration(time.monotonic() - started)}")
-    with tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state:
+    with own_terminal(), tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state:
         loaded = configure(Path(state), model)
         logs.setup(level="warning")
         serve.raise_file_limit()
@@ -115,6 +116,23 @@ def free(port: int) -> int:
     """`port` if nobody listens there, else 0: the system chooses."""
     with contextlib.closing(socket.socket()) as probe:
         return 0 if probe.connect_ex(("127.0.0.1", port)) == 0 else port
+
+
+@contextlib.contextmanager
+def own_terminal() -> Iterator[None]:
+    """Let Ctrl-C reach the demo alone if make began it: make would call an orderly end an error."""
+    if "MAKELEVEL" not in os.environ or os.name != "posix" or not sys.stdin.isatty():
+        yield
+        return
+    before, terminal = os.getpgrp(), sys.stdin.fileno()
+    ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else who is in the background could not come forward
+    os.setpgid(0, 0)
+    os.tcsetpgrp(terminal, os.getpgrp())
+    try:
+        yield
+    finally:
+        os.tcsetpgrp(terminal, before)
+        signal.signal(signal.SIGTTOU, ignored)
 
 
 @contextlib.contextmanager
