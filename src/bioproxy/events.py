@@ -89,12 +89,21 @@ class SnapshotSaved(Event, frozen=True, kw_only=True):
 
 
 class SnapshotRestored(Event, frozen=True, kw_only=True):
-    """A restore was tried; `status` is `ok`, `failed` or `worthless` (the engine did not use what it read)."""
+    """A restore was tried: `ok`, `failed`, `worthless` (the engine did not use what it read) or `displaced`.
+
+    Displaced: it went through the engine's RAM cache before it was used, and little came back.
+    """
 
     prefix: str
     status: str
     tokens: int
     seconds: float
+
+
+class SnapshotMissing(Event, frozen=True, kw_only=True):
+    """A request with a template found nothing of it in a slot, and no snapshot that may be used."""
+
+    prefix: str
 
 
 class SnapshotDropped(Event, frozen=True, kw_only=True):

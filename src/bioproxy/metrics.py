@@ -34,6 +34,8 @@ from bioproxy.metrics_views import EngineView, FleetView, GateView, KvView, Serv
 client_metrics.disable_created_metrics()  # type: ignore[no-untyped-call] # a second series per counter that says when this program started
 
 SEED_COUNTERS = ("bioproxy_requests_count", "bioproxy_warmup_duration_seconds_count")
+# What came of a restore, in the first bioproxy's words; `worthless` is ours, for a file that was read and did not help.
+RESTORES = {"ok": "success", "failed": "error", "displaced": "worthless"}
 WAITS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LOADS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)  # seconds: small models and very large ones
 QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -279,6 +281,10 @@ class Metrics:
         self.happened.saved_bytes.inc(event.bytes)
         self.happened.save.observe(event.seconds)
 
+    def snapshot_restored(self, event: events.SnapshotRestored) -> None:
+        """A restore, by the first bioproxy's names for what came of it."""
+        self.happened.restores.labels(event.prefix, RESTORES.get(event.status, event.status)).inc()
+
 
 def subscribe(bus: Bus, metrics: Metrics) -> None:
     """Which event feeds which metric."""
@@ -289,7 +295,8 @@ def subscribe(bus: Bus, metrics: Metrics) -> None:
     bus.subscribe(events.WarmupChecked, lambda _: to.checks.inc())
     bus.subscribe(events.WarmupYielded, lambda event: to.yields.labels(event.prefix).inc())
     bus.subscribe(events.WarmupFailed, lambda event: to.errors.labels(event.prefix, event.type).inc())
-    bus.subscribe(events.SnapshotRestored, lambda event: to.restores.labels(event.prefix, event.status).inc())
+    bus.subscribe(events.SnapshotRestored, metrics.snapshot_restored)
+    bus.subscribe(events.SnapshotMissing, lambda event: to.restores.labels(event.prefix, "not_found").inc())
     bus.subscribe(events.SnapshotDropped, lambda event: to.dropped.labels(event.reason).inc())
     bus.subscribe(events.SavingPaused, lambda event: to.paused.labels(event.kind).set(event.paused))
     bus.subscribe(events.TemplateChanged, lambda event: to.changes.labels(event.prefix).inc())

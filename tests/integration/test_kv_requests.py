@@ -17,7 +17,7 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.engines.pace import PERIOD
-from bioproxy.events import SnapshotDropped, SnapshotRestored
+from bioproxy.events import SnapshotDropped, SnapshotMissing, SnapshotRestored
 from fakes.fake_engine import FakeEngine
 from support.kv_rig import Rig, rig, text
 
@@ -282,6 +282,16 @@ async def test_a_template_that_stays_resident_is_in_use(tmp_path: Path) -> None:
             ("@code", True, 1),
             ("@other", False, 0),
         ]
+
+
+async def test_a_template_that_is_nowhere_is_counted(tmp_path: Path) -> None:
+    """Neither in a slot nor on disk; a conversation without a template has nothing that could be missing."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        for question in (" one", " two"):
+            await one.ask(text(300, "other"), question, template=True, prefix="@code", store=False)
+        assert [event.prefix for event in one.heard(SnapshotMissing)] == ["@code"]
+        assert one.heard(SnapshotRestored) == []
 
 
 async def test_a_templates_end_is_restored_in_mid_message(tmp_path: Path) -> None:

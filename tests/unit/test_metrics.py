@@ -43,12 +43,16 @@ def record(
     return events.RequestEnded(record=ended)
 
 
+def restored(status: str) -> events.SnapshotRestored:
+    return events.SnapshotRestored(prefix="@code", status=status, tokens=10, seconds=0.1)
+
+
 EVERYTHING: tuple[events.Event, ...] = (
     record(restore=0.2, tokens_cached=3000, tokens_evaluated=20, tokens_generated=7, cache="restored"),
     record(work="side", outcome="client_left", status=0),
     events.EngineChanged(url="http://localhost:8081", state="ready"),
     events.SnapshotSaved(prefix="@code", tokens=10, bytes=4096, seconds=0.1),
-    events.SnapshotRestored(prefix="@code", status="ok", tokens=10, seconds=0.1),
+    restored("ok"),
     events.SnapshotDropped(prefix="", reason="budget", bytes=4096),
     events.SavingPaused(paused=True, kind="disk_full", reason="the disk is full"),
     events.WarmupChecked(),
@@ -137,7 +141,7 @@ def families(text: str) -> dict[str, str]:
         'bioproxy_warmup_duration_seconds_count{prefix="@code"} 1.0',
         'bioproxy_warmup_cancellations_total{prefix="@code"} 1.0',
         'bioproxy_kv_cache_saves_total{prefix="@code"} 1.0',
-        'bioproxy_kv_cache_restores_total{prefix="@code",status="ok"} 1.0',
+        'bioproxy_kv_cache_restores_total{prefix="@code",status="success"} 1.0',
         "bioproxy_kv_cache_saved_bytes_total 4096.0",
         'bioproxy_snapshots_dropped_total{reason="budget"} 1.0',
         'bioproxy_saving_paused{kind="disk_full"} 1.0',
@@ -264,3 +268,18 @@ def test_promtool_finds_nothing_but_the_two_old_names() -> None:
     checked = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False)
     complaints = checked.stderr.decode().splitlines()
     assert {line.split()[0] for line in complaints} == set(SEED_COUNTERS)
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (restored("ok"), "success"),
+        (events.SnapshotMissing(prefix="@code"), "not_found"),
+        (restored("failed"), "error"),
+        (restored("worthless"), "worthless"),
+        (restored("displaced"), "worthless"),
+    ],
+)
+def test_restores_have_the_first_bioproxys_statuses(event: events.Event, status: str) -> None:
+    """A dashboard of the Go program goes on; what was read in vain is no success."""
+    assert f'bioproxy_kv_cache_restores_total{{prefix="@code",status="{status}"}} 1.0' in page(make(event))

@@ -35,7 +35,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts, Timings
 from bioproxy.errors import BioproxyError
-from bioproxy.events import Bus
+from bioproxy.events import Bus, SnapshotMissing
 from bioproxy.kv import files
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
@@ -237,6 +237,8 @@ class Keeper:
             position = common(want.cuts, place.digests)
             if prepared.status == "resident" and not position:
                 prepared.status, prepared.expected = "", 0
+        if want.prefix and not (want.background or position or prepared.status) and self.restoring:
+            self.bus.publish(SnapshotMissing(prefix=want.prefix))
         shared = want.cuts[position - 1].digest if position else b""
         prepared.reach = want.cuts[position].offset if position < len(want.cuts) else want.size
         self.verdicts.expect(place, shared, prepared, end=want.end)

@@ -12,7 +12,7 @@ import logging
 
 from bioproxy.engines.llama import Restored
 from bioproxy.errors import BioproxyError, EngineRefused
-from bioproxy.events import SnapshotRestored
+from bioproxy.events import SnapshotMissing, SnapshotRestored
 from bioproxy.kv import files, policy
 from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, poke, time_limit
 from bioproxy.kv.folder import FolderError
@@ -69,6 +69,7 @@ class Restorer:
         try:
             if fault := await self.verified(snapshot):
                 prepared.status, prepared.reason = "skipped", fault
+                self.store.bus.publish(SnapshotMissing(prefix=snapshot.prefix))
                 return False
             await self.make_way(place, unsaved)
             restored = await self.read(snapshot, slot)
