@@ -2,7 +2,8 @@
 
 `asyncio.create_task` alone loses tasks to the garbage collector and swallows their exceptions; the linter bans it
 (TID251). Here are the few shapes that replace it: `spawn` for a task that somebody holds, `guarded` for a service
-that must outlive its own faults, `finish` to end tasks for good, `poll` to look at the outside world.
+that must outlive its own faults, `finish` to end tasks for good, `end_step` for one of the steps in which a program
+ends, `poll` to look at the outside world.
 """
 
 from __future__ import annotations
@@ -140,15 +141,27 @@ async def guarded(
         delay = first_delay if lived > 2 * longest_delay else min(delay * 2, longest_delay)
 
 
-async def wait_first(*events: asyncio.Event, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - a bound, not a scope
-    """Wait until one of `events` is set; False when `timeout` seconds passed first."""
-    waiters = [spawn(event.wait(), name="wait_first") for event in events]
+async def wait_first(event: asyncio.Event, *, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - a bound, not a scope
+    """Wait until `event` is set; False when `timeout` seconds passed first."""
     try:
-        done, _ = await asyncio.wait(waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def end_step(step: Callable[[], Coroutine[Any, Any, object]], *, name: str, seconds: float) -> None:
+    """One step of an orderly end, `seconds` at most. However it goes, the next one can follow: its fault is logged."""
+    task = spawn(step(), name=name)
+    try:
+        _, late = await asyncio.wait([task], timeout=seconds)
+        if late:
+            log.error("%s takes longer than %.0f s and is given up", name, seconds)
     finally:
-        for waiter in waiters:
-            waiter.cancel()
+        await finish([task])
+    if not task.cancelled() and task.done() and (error := task.exception()) is not None:
+        log.error("%s failed", name, exc_info=error)
 
 
 async def poll(

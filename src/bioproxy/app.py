@@ -15,16 +15,17 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
 from bioproxy.assembly.commands import FleetModels
-from bioproxy.assembly.fleet import Fleet
+from bioproxy.assembly.fleet import STOP_LIMIT, Fleet
 from bioproxy.assembly.fleet_status import FleetStatus, fleet_status_of
 from bioproxy.assembly.management import Management
 from bioproxy.assembly.one_model import ENGINE, OneModel
@@ -52,6 +53,7 @@ from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
 
+MOMENT = 15.0  # seconds that a step of the end may take beside what it waits for
 TIMES = "rfc3339"  # the form of times in the log that `bioproxy logs` shows of one engine
 
 
@@ -259,23 +261,49 @@ class App:
         await stop.wait()
 
     async def stop(self, deadline: float) -> None:
-        """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine."""
+        """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
+
+        Whatever was started, and however far: each step has a bound, and the next one follows even if it fails. A
+        cancellation goes on when all is ended.
+        """
+        await aio.shielded(self.stop_in_order(deadline))
+
+    async def stop_in_order(self, deadline: float) -> None:
+        """The steps."""
+        save, began, services = self.config.kv.save_timeout, bool(self.services), [*self.services]
+        steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
+            ("turning clients away", partial(self.turn_away, deadline), MOMENT),
+            ("closing the proxy port", partial(self.proxy_server.close, deadline=deadline), deadline + MOMENT),
+            ("the last save", self.side.last_save, save + MOMENT),
+            ("ending the services", partial(aio.finish, services), MOMENT),
+            ("stopping the engines", self.side.stop, STOP_LIMIT + 2 * save + MOMENT),
+            ("closing the snapshot folders", self.shelves.close, MOMENT),
+            ("closing the admin port", self.close_admin_port, MOMENT),
+        ]
+        if began:  # else what is on disk was not read, or belongs to the program that has the port
+            steps.append(("keeping the pins", self.pins.flush, MOMENT))
+        if self.management is not None:
+            steps.append(("closing the activity table", self.management.close, MOMENT))
+        for name, step, seconds in steps:
+            await aio.end_step(step, name=name, seconds=seconds)
+
+    async def turn_away(self, deadline: float) -> None:
+        """Take no connections any more, end streams that have no end, and refuse whoever waits."""
         self.proxy_server.stop_accepting()
-        if self.management is not None:
-            self.management.end_streams()
-        else:
-            self.one_model.logs.close()
-        self.side.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
-        await self.proxy_server.close(deadline=deadline)
-        await self.side.last_save()
-        await aio.finish(self.services)
-        await self.side.stop()
-        await self.shelves.close()
-        await self.pins.flush()
-        self.admin.close()
-        await self.admin_server.close(deadline=1.0)
-        if self.management is not None:
-            await self.management.close()
+        try:
+            if self.management is not None:
+                self.management.end_streams()
+            else:
+                self.one_model.logs.close()
+        finally:
+            self.side.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
+
+    async def close_admin_port(self) -> None:
+        """End its event streams, then its connections."""
+        try:
+            self.admin.close()
+        finally:
+            await self.admin_server.close(deadline=1.0)
 
     async def close_log(self) -> None:
         """The last line was written: close the rings, and write out what standard error still owes."""

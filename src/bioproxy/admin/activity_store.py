@@ -137,7 +137,8 @@ class ActivityStore:
             await self.run(self.finish)
         except BioproxyError as error:
             log.warning("%s; rows of activity may be lost", error.message)
-        self.worker.shutdown(wait=False)
+        finally:
+            self.worker.shutdown(wait=False)
 
     def statistics(self) -> StoreStatistics:
         """The counts of now and since the start."""
@@ -225,9 +226,10 @@ class ActivityStore:
             sql.forget(self.database, before=int(time.time() - max_age))
 
     def finish(self) -> None:
-        """Write what waits and close."""
-        self.write()
-        self.database.close()
+        """Write what waits and close, if there is a table."""
+        if self.is_open:
+            self.write()
+            self.database.close()
 
 
 def opened(path: str) -> sqlite3.Connection:

@@ -16,7 +16,7 @@ from bioproxy.admin.admin import Mounted, Question, answer
 from bioproxy.admin.logs import Logs
 from bioproxy.assembly.overview import ModelRow, Overview, SpeedBook, Speeds
 from bioproxy.assembly.single import Single
-from bioproxy.config.masking import masked_command
+from bioproxy.config.masking import masked_words
 from bioproxy.engines.memory import resident
 from bioproxy.errors import EngineUnavailable, NotFound
 from bioproxy.events import Bus, RequestEnded
@@ -105,7 +105,7 @@ class OneModel:
             snapshot_bytes=kv.bytes,
             prompt_per_second=speeds.prompt,
             tokens_per_second=speeds.tokens,
-            command=masked_command(shlex.join(launched.plan.command)) if launched is not None else "",
+            command=shlex.join(masked_words(launched.plan.command)) if launched is not None else "",
         )
 
     def check(self, question: Question) -> None:

@@ -162,7 +162,7 @@ class Demo:
 
         Whoever ends a demo that went on serving has read what its notes say: that is a good end.
         """
-        with serve.Signals(self.stop, self.app.reload):
+        async with serve.Signals(self.stop, self.app.reload):
             try:
                 await self.app.start()
                 work = aio.spawn(self.tables(), name="demo")
@@ -179,7 +179,7 @@ class Demo:
                 await self.app.run_until(self.stop)
                 return 0
             finally:
-                await aio.shielded(self.app.stop(2.0))
+                await self.app.stop(2.0)
 
     async def tables(self) -> int:
         """Both tables, each printed as soon as it is there; 0 where they show what they should, else 1."""

@@ -85,26 +85,42 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
     app.set_up_log(loaded)
     stop = asyncio.Event()
     watching: list[asyncio.Task[None]] = []
-    with Signals(stop, app.reload) as signals:
+    is_up = False
+    async with Signals(stop, app.reload) as signals:
         try:
-            await app.start()
-            notify(READY)
-            say_hello(loaded, app)
-            settle_memory()
-            if sources:
-                log.info("watching configuration for changes (poll-based, %.0fs interval)", reloading.INTERVAL)
-                watching.append(aio.spawn(reloading.watch(sources, seen, signals.reloader.ask), name="watch"))
-            elif watch:
-                log.warning("there is no configuration file to watch")
-            await app.run_until(stop)
+            is_up = await has_started(app, stop)
+            if is_up:
+                notify(READY)
+                say_hello(loaded, app)
+                settle_memory()
+                if sources:
+                    log.info("watching configuration for changes (poll-based, %.0fs interval)", reloading.INTERVAL)
+                    watching.append(aio.spawn(reloading.watch(sources, seen, signals.reloader.ask), name="watch"))
+                elif watch:
+                    log.warning("there is no configuration file to watch")
+                await app.run_until(stop)
         finally:
             notify(STOPPING)
-            log.info("stopping; streams have %.0f s, a second signal ends at once", config.shutdown_timeout)
+            if is_up:
+                log.info("stopping; streams have %.0f s, a second signal ends at once", config.shutdown_timeout)
             await aio.finish(watching)
-            await aio.shielded(app.stop(config.shutdown_timeout))
-    log.info("stopped")
-    await app.close_log()
+            await app.stop(config.shutdown_timeout)
+            if is_up:
+                log.info("stopped")
+            await app.close_log()
     return 0
+
+
+async def has_started(app: App, stop: asyncio.Event) -> bool:
+    """Start, unless a signal comes first: whether it is up. ConfigError if it cannot be."""
+    starting, ending = aio.spawn(app.start(), name="start"), aio.spawn(stop.wait(), name="signal")
+    try:
+        await asyncio.wait([starting, ending], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        return starting.done()
+    finally:
+        await aio.finish([starting, ending])
 
 
 class Signals:
@@ -114,8 +130,9 @@ class Signals:
         self.stop = stop
         self.loop = asyncio.get_running_loop()
         self.reloader = reloading.Reloader(reload)
+        self.taken: list[Callable[[], object]] = []  # how each signal gets back what it did before
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         self.task = aio.spawn(self.reloader.run(), name="reload")
         for number in (signal.SIGTERM, signal.SIGINT):
             self.listen(number, partial(self.end, number))
@@ -123,15 +140,19 @@ class Signals:
             self.listen(signal.SIGHUP, self.reloader.ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.task.cancel()
+    async def __aexit__(self, *_: object) -> None:
+        await aio.finish([self.task])
+        for give_back in self.taken:
+            give_back()
 
     def listen(self, number: int, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop when the signal comes, also on loops that have no signals (Windows)."""
         try:
             self.loop.add_signal_handler(number, callback)
+            self.taken.append(partial(self.loop.remove_signal_handler, number))
         except (NotImplementedError, RuntimeError):
-            signal.signal(number, lambda *_: self.loop.call_soon_threadsafe(callback))
+            before = signal.signal(number, lambda *_: self.loop.call_soon_threadsafe(callback))
+            self.taken.append(partial(signal.signal, number, before))
 
     def end(self, number: int) -> None:
         """First time: stop in order. Second time: end now, with the code that shells expect."""

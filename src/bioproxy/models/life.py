@@ -145,7 +145,7 @@ class Life:
         try:
             await asyncio.wait([task, order], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            order.cancel()
+            await aio.finish([order])
 
     async def stop(self, *, save: bool) -> None:
         """Carry out the order to stop."""

@@ -144,17 +144,31 @@ class Server:
 
     async def accepting(self, tls: ssl.SSLContext | None) -> list[asyncio.Server]:
         """Listeners on our sockets, each on a copy of its own: one that is open cannot begin to speak TLS."""
-        return [
-            await self.loop.create_server(
+        listeners: list[asyncio.Server] = []
+        try:
+            for ours in self.sockets:
+                listener = await self.accepting_on(ours.dup(), tls)
+                listeners.append(listener)
+        except BaseException:
+            for one in listeners:
+                one.close()
+            raise
+        return listeners
+
+    async def accepting_on(self, copy: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+        """One listener; its socket is closed if it cannot be had."""
+        try:
+            return await self.loop.create_server(
                 self.accept if tls else lambda: ServerConnection(self),
-                sock=listener.dup(),
+                sock=copy,
                 backlog=min(BACKLOG, self.most),  # so many at most are taken at once
                 ssl=tls,
                 ssl_handshake_timeout=self.limits.head_timeout if tls else None,
                 ssl_shutdown_timeout=TLS_GOODBYE if tls else None,
             )
-            for listener in self.sockets
-        ]
+        except BaseException:
+            copy.close()
+            raise
 
     async def secure(self, tls: ssl.SSLContext | None) -> None:
         """Let connections from now on speak TLS with `tls`, or plain HTTP (None), on the same sockets.
