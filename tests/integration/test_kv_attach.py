@@ -100,6 +100,8 @@ async def test_a_disk_that_is_full_when_the_engine_is_met_may_have_room_later(tm
         assert one.keeper.statistics().paused == "engine"
         assert "cannot write into its slot folder" in notes(one)
         assert (await one.ask(LONG, first.answer, " and?")).prepared.status == "restored"
+        await one.keeper.look_after()
+        assert "cannot write into its slot folder" in notes(one)
         await fake(one).faults(save="")
         await one.keeper.look_after()
         assert (one.keeper.statistics().paused, notes(one)) == ("", "")

@@ -240,22 +240,21 @@ class Attaching:
         if not fresh and not self.residents.slots[0].empty:
             await poke(self.engine, self.store.knowledge.speeds)
         self.residents.clear(empty=False)
-        if self.elsewhere and await self.appears(self.facts):
-            log.info("the engine's slot files appear in %s now", self.store.path)
+        if (self.elsewhere or self.refusal) and await self.appears(self.facts):
+            log.info("the engine writes its slot files into %s now", self.store.path)
+            self.saver.pause.leave(proved=False)
             self.resumed()
-        if untried and not self.elsewhere:
+        if untried and not (self.elsewhere or self.refusal):
             await self.try_builds(tokenizes=self.facts.capabilities.tokenize)
         await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
         self.residents.clear(empty=True)
 
     async def appears(self, facts: EngineFacts) -> bool:
         """Whether the engine's slot files appear in our folder by now, which may be another one under the same name."""
-        try:
-            await self.store.reopen()
-        except FolderError as error:
-            self.fault, self.elsewhere = error.message, ""
-            return False
-        return await self.writes_there(facts)
+        fault = await self.occupy(facts)
+        if fault:
+            self.fault, self.elsewhere = fault, ""
+        return not fault and await self.writes_there(facts)
 
     async def try_builds(self, *, tokenizes: bool) -> None:
         """Try what other builds wrote, and leave a reference of this one."""
@@ -267,9 +266,10 @@ class Attaching:
     @property
     def to_try_out(self) -> bool:
         """Whether something is still to be found out with the slot, and can be: nothing may be lost by it."""
-        if self.elsewhere and self.residents.numbers() == [0]:
+        due = self.elsewhere or (self.refusal and self.saver.pause.due)
+        if due and self.residents.numbers() == [0]:
             return self.residents.slots[0].empty or self.restorer.pokes
-        return self.untried
+        return self.untried and not self.saver.pause
 
     @property
     def untried(self) -> bool:

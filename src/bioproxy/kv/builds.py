@@ -62,9 +62,10 @@ class Builds:
         self.outcome = ""  # one sentence for log and /status
 
     def reference(self, build: str) -> Snapshot | None:
-        """The reference that `build` wrote."""
-        scope = self.store.scope
-        same = self.store.index.same(CUTS, fingerprint=scope.fingerprint, template=True)
+        """The reference that `build` wrote, or is writing."""
+        own = self.store.scope.fingerprint
+        same = self.store.index.same(CUTS, fingerprint=own, template=True)
+        same += [one for one in self.store.committing.values() if one.reference and one.fingerprint == own]
         return next((one for one in same if one.build == build and not one.quarantined), None)
 
     def to_try(self) -> dict[str, list[Snapshot]]:

@@ -371,9 +371,9 @@ class Keeper:
         await self.attaching.retry()
         if self.swap.likely() is not None:
             self.idle.emptied.set()
-        if self.idle.gate is not None and self.attaching.to_try_out and (self.attaching.elsewhere or self.saving):
+        if self.idle.gate is not None and self.attaching.to_try_out and not self.actions.doubt:
             await self.try_out(self.idle.gate)
-        if self.pause and self.pause.due:
+        elif self.pause and self.pause.due:
             await self.saver.try_again()
         if not self.pause:
             try:
