@@ -41,6 +41,7 @@ class Engine:
         self.erased: list[int] = []
         self.asked: list[tuple[str, bytes]] = []
         self.kept = 699  # tokens of 700 that its RAM cache has
+        self.hangs = False
         self.never = asyncio.Event()
 
     async def ask(self, target: bytes) -> Look:
@@ -63,6 +64,8 @@ class Engine:
         if self.error is not None:
             raise self.error
         self.asked.append((path, body))
+        if self.hangs:
+            await self.never.wait()
         return Timings(cached=self.kept, evaluated=700 - self.kept)
 
 
@@ -211,6 +214,18 @@ async def test_a_request_that_cannot_be_asked_again_is_lost(error: Exception, *,
     found = made(Engine(700, error=error))
     assert await found.unpark(parked(found, "a")) is None
     assert (found.lost, bool(found.doubt), found.residents.parked) == ({"forgotten": 1}, doubt, [])
+
+
+async def test_a_request_that_is_asked_again_in_vain_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user may wait for it. The engine may be at it for a while yet (rule 4); what other slots hold stays known."""
+    monkeypatch.setattr(actions, "RECALL", 0.01)
+    engine = Engine(700, 600)
+    engine.hangs = True
+    found = made(engine, slots=2)
+    other = filled(found.residents.slots[1], "b", 600)
+    other.turn = 1
+    assert await found.unpark(parked(found, "a")) is None
+    assert (found.lost, bool(found.doubt), other.whole) == ({"forgotten": 1}, True, True)
 
 
 async def test_what_was_exclusive_before_stays_so() -> None:

@@ -20,7 +20,7 @@ from bioproxy.engines.llama import SlotView, Timings
 from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, slots_now
+from bioproxy.kv.engine import AT_LEAST, EngineClient, SlotActionTimeout, limited, slots_now
 from bioproxy.kv.resident import KEPT, Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
@@ -204,7 +204,10 @@ class Actions:
         except BioproxyError as error:
             slot.busy = False
             self.lose(place, "forgotten")
-            if not isinstance(error, EngineRefused):
+            if isinstance(error, SlotActionTimeout):  # the engine may be at it still, and at nothing else
+                slot.clear(empty=False)
+                self.doubt = error.message
+            elif not isinstance(error, EngineRefused):
                 self.doubted(error.message)
             return None
         if not policy.came_back(place.prompt, timings.cached or 0):

@@ -205,12 +205,11 @@ class Keeper:
         return bool(want.cuts) and any(want.cuts[-1].digest in slot.digests for slot in self.residents.slots)
 
     def has_snapshot(self, want: Want) -> Snapshot | None:
-        """The good snapshot of exactly this prompt: a template's, or of the group's conversation."""
+        """The good snapshot of exactly this prompt prefix; a conversation's is none, for it does not end there."""
         if not want.cuts:
             return None
         fingerprint = self.store.scope.fingerprint
         found = self.store.index.same(want.cuts, fingerprint=fingerprint, template=True)
-        found += self.store.index.same(want.cuts, fingerprint=fingerprint, template=False, group=want.group)
         found += [one for one in self.store.committing.values() if one.template and one.end == want.cuts[-1].digest]
         return next((one for one in found if usable(one, self.store.scope)), None)
 
