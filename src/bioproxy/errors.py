@@ -59,8 +59,14 @@ class Problem(msgspec.Struct, frozen=True):
     key: str = ""  # dotted path, "kv.policy"
 
     def __str__(self) -> str:
-        """Read as one line: `conf.yaml:12: kv.policy: must be one of auto, always, off`."""
-        return ": ".join(part for part in (self.where, self.key, self.message) if part)
+        """Read as one line: `conf.yaml:12: kv.policy: must be one of auto, always, off`.
+
+        A message that names the key itself, or what the key is part of, as llama-swap's do, is not told it twice.
+        """
+        first = self.message.partition(" ")[0].rstrip(":")
+        named = f"{self.message} ".startswith((f"{self.key} ", f"{self.key}:"))
+        named = named or self.key.startswith((f"{first}.", f"{first}["))
+        return ": ".join(part for part in (self.where, "" if named else self.key, self.message) if part)
 
 
 class ConfigError(BioproxyError):

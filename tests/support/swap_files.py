@@ -5,14 +5,24 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bioproxy.config.swap.pipeline import Source, read_swap
+from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError, Problem
 
 EVERY_KEY = Path(__file__).parents[1] / "data" / "swap_every_key.yaml"
+
+
+def every_key() -> Any:
+    """The configuration with every key, as plain values."""
+    root = parse_yaml(EVERY_KEY.read_text()).root
+    assert root is not None
+    return builtins(root)
 
 
 def sources(*texts: str) -> list[Source]:

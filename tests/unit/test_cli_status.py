@@ -46,6 +46,14 @@ def test_the_banner_names_lists_once(tmp_path: Path) -> None:
     assert line == f"not at its default: {told}"
 
 
+def test_a_default_that_is_written_out_is_none_that_was_changed(tmp_path: Path) -> None:
+    """The banner names what is otherwise, not what stands in a file."""
+    (tmp_path / "c.json").write_text('{"proxy_port": 8088, "queue_limit": 7, "kv": {"policy": "auto"}}')
+    loaded = load(path=str(tmp_path / "c.json"), environment={"HOME": str(tmp_path)})
+    [line] = [line for line in banner(loaded, proxy_port=1, admin_port=2) if line.startswith("not at its default")]
+    assert line == f"not at its default: queue_limit ({tmp_path}/c.json:1)"
+
+
 def with_models(folder: Path, count: int, text: str = "") -> Loaded:
     """A configuration with so many models."""
     path = folder / "c.yaml"

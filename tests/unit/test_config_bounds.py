@@ -98,8 +98,8 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "parentheses that never close": (sets(s="(" * 60_000), "more than 50 parentheses in one another at position 50"),
     "a long set": (sets(s=" | ".join(["m0"] * 20_000)), "too many to look at for each swap"),
     "many sets": (sets(**{f"s{n}": "m0" for n in range(1001)}), "too many to look at for each swap"),
-    "a port below all": ({"startPort": -5, "models": MODELS}, "startPort: startPort must be greater than 1"),
-    "a port above all": ({"startPort": 70_000, "models": MODELS}, "startPort: startPort must be at most 65535"),
+    "a port below all": ({"startPort": -5, "models": MODELS}, "startPort must be greater than 1"),
+    "a port above all": ({"startPort": 70_000, "models": MODELS}, "startPort must be at most 65535"),
     "a macro in every model": (
         {"macros": {"big": BIG}, "models": {f"m{n}": {"cmd": "x ${PORT} ${big}"} for n in range(200)}},
         "models.m9.cmd: macros and variables make the configuration longer by more than 8,388,608 characters",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bioproxy.config.load import load
 from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.tree import Origin
-from bioproxy.errors import ConfigError
+from bioproxy.errors import ConfigError, Problem
 from support.config_files import loaded, problems, sentences, write
 
 
@@ -391,3 +391,24 @@ def test_a_link_turned_to_another_file_is_the_same_configuration(tmp_path: Path)
         link.symlink_to(tmp_path / version)
         states.append(load(path=str(link), environment={"HOME": str(tmp_path)}).state)
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (Problem("startPort must be greater than 1", "c:1", "startPort"), "c:1: startPort must be greater than 1"),
+        (Problem("profiles.p.pins.x references y", "", "profiles.p.pins.x"), "profiles.p.pins.x references y"),
+        (Problem("apiKeys[0]: no blanks", "c:1", "apiKeys[0]"), "c:1: apiKeys[0]: no blanks"),
+        (
+            Problem("performance: every must be more", "c:1", "performance.every"),
+            "c:1: performance: every must be more",
+        ),
+        (Problem("upstream.x: bad", "c:1", "upstream.x[3]"), "c:1: upstream.x: bad"),
+        (Problem("is empty", "c:1", "model"), "c:1: model: is empty"),
+        (Problem("model m: bad", "c:1", "models.m.ttl"), "c:1: models.m.ttl: model m: bad"),
+        (Problem("kvx is bad", "c:1", "kv"), "c:1: kv: kvx is bad"),
+    ],
+)
+def test_a_problem_names_its_key_once(problem: Problem, text: str) -> None:
+    """llama-swap's sentences begin with it."""
+    assert str(problem) == text

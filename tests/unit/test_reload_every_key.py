@@ -6,11 +6,9 @@ found wherever it is. A key that a reload cannot change must say so, and change 
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from msgspec import inspect
 from bioproxy.app import App
 from bioproxy.config.keys import KEYS, Option
 from bioproxy.config.load import Loaded, load
-from bioproxy.config.swap.scalars import builtins
-from bioproxy.config.yaml_tree import parse_yaml
 from support.apps import log_put_back
 from support.graph import held
-from support.swap_files import EVERY_KEY
+from support.swap_files import every_key
 
 Json = Any
 # The file as it is, what is made when it is needed, what a line of the log moves, and when a template was read.
@@ -215,14 +211,6 @@ async def test_every_key_of_ours_is_taken_over_or_says_after_a_restart(path: str
         assert changed == set()
 
 
-@cache
-def every_key() -> Json:
-    """The file with every key of llama-swap's dialect, as plain values."""
-    root = parse_yaml(EVERY_KEY.read_text()).root
-    assert root is not None
-    return builtins(root)
-
-
 def leaves(value: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The place of each value that is no mapping."""
     if isinstance(value, dict):
@@ -234,7 +222,7 @@ def leaves(value: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 
 def changed_at(path: tuple[str, ...]) -> Json:
     """The file with another value at `path`."""
-    root = copy.deepcopy(every_key())
+    root = every_key()
     place = root
     for part in path[:-1]:
         place = place[part]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -10,33 +9,10 @@ import pytest
 from bioproxy.config.swap.json_schema import json_schema
 from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.yaml_tree import parse_yaml
+from support.json_schema import fits
 from support.swap_files import EVERY_KEY
 
 SCHEMA = json_schema()
-KINDS: dict[str, Any] = {
-    "object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": float, "null": type(None),
-}  # fmt: skip
-
-
-def fits(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether a value is what a schema says: as much of JSON Schema as ours uses."""
-    if "$ref" in schema:
-        return fits(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
-    if "anyOf" in schema:
-        return any(fits(value, each) for each in schema["anyOf"])
-    if "enum" in schema:
-        return value in schema["enum"]
-    kind = schema.get("type")
-    if kind and (not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "boolean")):
-        return False
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        return False
-    if isinstance(value, list):
-        return all(fits(item, schema.get("items", {})) for item in value)
-    if isinstance(value, dict):
-        known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
-        return all(fits(member, known.get(key, others)) for key, member in value.items())
-    return True
 
 
 def plain(text: str) -> Any:

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bioproxy.config.swap.pipeline import Source, read_swap
-from bioproxy.config.swap.scalars import builtins
-from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError, Problem
-from support.swap_files import EVERY_KEY
+from support.swap_files import every_key
 
 SCALARS = st.one_of(
     st.none(),
@@ -31,13 +29,6 @@ VALUES = st.recursive(
 )
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-def every_key() -> Any:
-    """The config with every key, as plain values."""
-    root = parse_yaml(EVERY_KEY.read_text()).root
-    assert root is not None
-    return builtins(root)
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -7,13 +7,14 @@ fills, so that this package knows no model.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from bioproxy import __version__
 from bioproxy.admin.admin import ALWAYS, Question, answer
+from bioproxy.build import this_build
 from bioproxy.errors import NotFound, RequestError
 
 Json: TypeAlias = Any
@@ -109,7 +110,7 @@ class SwapApi:
 
     async def version(self, question: Question) -> None:
         """`GET /api/version`."""
-        answer(question.responder, {"version": __version__, "commit": "unknown", "build_date": "unknown"})
+        answer(question.responder, await asyncio.to_thread(this_build))
 
 
 def opened(question: Question, complaint: str) -> Mapping[str, Json]:

@@ -285,9 +285,9 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Where argparse meets the flag."""
-        from bioproxy.cli.build import version_line  # noqa: PLC0415 - reads files
+        from bioproxy.build import this_build, version_line  # noqa: PLC0415 - reads files
 
-        sys.stdout.write(version_line() + "\n")
+        sys.stdout.write(version_line(this_build()) + "\n")
         parser.exit()
 
 

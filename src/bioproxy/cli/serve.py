@@ -26,6 +26,7 @@ from bioproxy.cli import reload as reloading
 from bioproxy.cli.client import admin_url
 from bioproxy.cli.notify import READY, STOPPING, notify
 from bioproxy.config.addresses import authority, is_loopback
+from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.config.tree import DEFAULT
@@ -209,8 +210,7 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
     admin = f"admin on {admin_url(config).rsplit(':', 1)[0]}:{admin_port}" if admin_port else "no admin port"
     scheme = "https" if config.tls_cert_file else "http"
-    origins = loaded.origins.items()
-    changed = [f"{key} ({origin})" for key, origin in origins if str(origin) != "default" and not is_item(key, loaded)]
+    changed = [f"{key} ({loaded.origins[key]})" for key, option in KEYS.items() if is_changed(option, loaded)]
     return [
         f"bioproxy {__version__}, configuration: {', '.join(loaded.paths) or 'defaults, there is no file'}",
         f"proxy on {scheme}://{authority(config.proxy_host, proxy_port)}, {admin}",
@@ -223,10 +223,9 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     ]
 
 
-def is_item(key: str, loaded: Loaded) -> bool:
-    """Whether `key` is an item of a list that is named itself: `api_keys[0].name` beside `api_keys`."""
-    whole, bracket, _ = key.partition("[")
-    return bool(bracket) and whole in loaded.origins
+def is_changed(option: Option, loaded: Loaded) -> bool:
+    """Whether somebody gave a key another value than it has by default; a default that is written out is none."""
+    return loaded.origins[option.path] is not DEFAULT and value_of(loaded.config, option.path) != option.default
 
 
 def engines_text(loaded: Loaded) -> str:

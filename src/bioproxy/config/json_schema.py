@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 
 from bioproxy.config.keys import SECTIONS, fields, unfold
 from bioproxy.config.schema import Config
@@ -19,7 +20,10 @@ PATTERNS = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema as msgspec makes it, and the texts that stand for numbers with a unit ("30s", "20GiB")."""
+    """The schema as msgspec makes it, with what the converter takes besides.
+
+    Texts that stand for numbers with a unit ("30s", "20GiB"), and nothing behind the key of a section, list or mapping.
+    """
     schema = msgspec.json.schema(Config)
     definitions = schema["$defs"]
     structs: list[type[msgspec.Struct]] = [Config, *SECTIONS.values()]
@@ -27,11 +31,16 @@ def json_schema() -> dict[str, Any]:
         properties = definitions[struct.__name__]["properties"]
         for field in fields(struct):
             kind = unfold(field.type)
+            known = properties[field.name]
             if kind.unit:
-                properties[field.name] = _with_texts(properties[field.name], kind.unit)
+                properties[field.name] = _with_texts(known, kind.unit)
             elif unit := next((each.unit for each in kind.choices if each.unit), ""):
-                properties[field.name]["anyOf"].append({"type": "string", "pattern": PATTERNS[unit]})
-    definitions["Config"]["properties"][SCHEMA_KEY] = {"type": "string", "description": "For editors; ignored."}
+                known["anyOf"].append({"type": "string", "pattern": PATTERNS[unit]})
+            elif isinstance(kind.type, inspect.VarTupleType | inspect.DictType):
+                known["type"] = [known["type"], "null"]
+    for struct in SECTIONS.values():
+        definitions[struct.__name__]["type"] = ["object", "null"]
+    definitions["Config"]["properties"][SCHEMA_KEY] = {"description": "For editors; ignored."}
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))  # defaults become JSON, too
     return {"$schema": DIALECT, "title": "bioproxy", **found}
 

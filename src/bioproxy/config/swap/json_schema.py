@@ -1,7 +1,8 @@
 """The JSON Schema of llama-swap's dialect, for editors: `python -m bioproxy.config.swap.json_schema`.
 
-Made from the same Structs as everything else. bioproxy's own keys stand beside llama-swap's, as they may in a file. A
-number or boolean may also be a text with a macro or variable in it.
+Made from the same Structs as everything else, by the rules of `decode.py`: a key with nothing behind it is its default,
+a number where a text is wanted is the text, and a macro or variable may stand for any number or boolean. bioproxy's own
+keys stand beside llama-swap's, as they may in a file. Unknown keys are no mistake, for they load.
 """
 
 from __future__ import annotations
@@ -10,46 +11,105 @@ import sys
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import inspect
 
 from bioproxy.config.json_schema import DIALECT
 from bioproxy.config.json_schema import json_schema as own_schema
+from bioproxy.config.keys import default, description, fields, unfold
+from bioproxy.config.sources import SCHEMA_KEY
+from bioproxy.config.swap.scalars import write_duration
 from bioproxy.config.swap.schema import File
 
 Json: TypeAlias = Any
 
 FILLED_IN = {"type": "string", "pattern": r"\$\{"}
-DURATION = {"type": "string", "pattern": r"^([0-9.]+(ns|us|µs|ms|s|m|h))+$|\$\{"}
-POLICIES = ("auto", "always", "off")
-SCALARS = ("integer", "number", "boolean")
+WORD = r"^([yY]([eE][sS])?|[nN][oO]?|[oO]([nN]|[fF][fF]))$|\$\{"  # what counts as true or false beside these two
+DURATION = r"^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^0$|\$\{"
+MACRO = {"type": ["string", "number", "boolean"]}
 
 
 def json_schema() -> dict[str, Json]:
     """The schema of a file in llama-swap's dialect, with bioproxy's own keys in it."""
-    schema = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(File)))
-    for definition in schema["$defs"].values():
-        definition["properties"] = {name: filled(value) for name, value in definition["properties"].items()}
-    definitions = schema["$defs"]
-    definitions["Performance"]["properties"]["every"].update(DURATION, default="5s")
-    definitions["Performance"]["properties"]["every"].pop("anyOf")
-    own = own_schema()
-    kv = definitions["Model"]["properties"]["kv"]
-    definitions["Model"]["properties"]["kv"] = {
-        "description": kv["description"],
-        "anyOf": [{"enum": list(POLICIES)}, {"$ref": "#/$defs/Kv"}, FILLED_IN],
+    own = own_schema()["$defs"]
+    definitions: dict[str, Json] = {name: fillable(value) for name, value in own.items() if name != "Config"}
+    define(File, definitions)
+    properties = fillable(own["Config"])["properties"]
+    model = definitions["Model"]["properties"]
+    policy = {"anyOf": [{"enum": ["auto", "always", "off"]}, {"$ref": "#/$defs/Kv"}, FILLED_IN, {"type": "null"}]}
+    model["kv"] = {"description": model["kv"]["description"], **policy}
+    model["prefixes"] = {**properties["prefixes"], "description": model["prefixes"]["description"]}
+    definitions["File"]["properties"] |= properties
+    return {
+        "$schema": DIALECT,
+        "title": "bioproxy, in llama-swap's dialect",
+        "$ref": "#/$defs/File",
+        "$defs": definitions,
     }
-    definitions["Model"]["properties"]["prefixes"] = own["$defs"]["Config"]["properties"]["prefixes"]
-    definitions["File"]["properties"] |= own["$defs"]["Config"]["properties"]
-    definitions |= {name: value for name, value in own["$defs"].items() if name != "Config"}
-    return {"$schema": DIALECT, "title": "bioproxy, in llama-swap's dialect", **schema}
+
+
+def define(struct: type[msgspec.Struct], definitions: dict[str, Json]) -> dict[str, Json]:
+    """A reference to a Struct's definition, which is made if it is not there."""
+    if struct.__name__ not in definitions:
+        definition: dict[str, Json] = {
+            "title": struct.__name__,
+            "description": (struct.__doc__ or "").partition("\n")[0],
+        }
+        definitions[struct.__name__] = definition
+        known = {field.encode_name: key_of(field, definitions) for field in fields(struct)}
+        definition |= {"type": ["object", "null"], "properties": known}
+    return {"$ref": f"#/$defs/{struct.__name__}"}
+
+
+def key_of(field: inspect.Field, definitions: dict[str, Json]) -> Json:
+    """One key: what it takes, what it does, its default."""
+    found: dict[str, Json] = {}
+    if said := description(field.type):
+        found["description"] = said
+    kind = unfold(field.type)
+    value = msgspec.to_builtins(default(field))
+    if not isinstance(kind.type, inspect.StructType):
+        found["default"] = write_duration(value) if isinstance(kind.type, inspect.FloatType) else value
+    if field.encode_name == "macros":
+        return found | {"type": ["object", "null"], "additionalProperties": MACRO}
+    return found | taken(kind.type, definitions)
+
+
+def taken(type_: inspect.Type, definitions: dict[str, Json]) -> dict[str, Json]:
+    """What the decoder takes for a type."""
+    match unfold(type_).type:
+        case inspect.BoolType():
+            return {"anyOf": [{"type": ["boolean", "null"]}, {"type": "string", "pattern": WORD}]}
+        case inspect.IntType():
+            return {"anyOf": [{"type": ["number", "null"]}, FILLED_IN]}
+        case inspect.FloatType():
+            return {"anyOf": [{"type": "string", "pattern": DURATION}, {"enum": [0, None]}]}
+        case inspect.StrType():
+            return {"type": ["string", "number", "boolean", "null"]}
+        case inspect.VarTupleType(item_type=item):
+            return {"type": ["array", "null"], "items": taken(item, definitions)}
+        case inspect.DictType(value_type=inner):
+            return {"type": ["object", "null"], "additionalProperties": taken(inner, definitions)}
+        case inspect.StructType(cls=cls):
+            return define(cls, definitions)
+        case inspect.UnionType(types=types):  # all of them are "or not given"
+            return taken(next(each for each in types if not isinstance(each, inspect.NoneType)), definitions)
+        case _:
+            return {}
+
+
+def fillable(definition: dict[str, Json]) -> dict[str, Json]:
+    """A Struct of bioproxy's own, as it stands in a file whose macros and variables were not filled in yet."""
+    known = {name: filled(value) if name != SCHEMA_KEY else value for name, value in definition["properties"].items()}
+    return {**definition, "properties": known}
 
 
 def filled(value: dict[str, Json]) -> dict[str, Json]:
-    """The schema of a key whose value may also come from a macro or a variable."""
-    if value.get("type") not in SCALARS:
+    """The schema of a key whose value may also come from a macro or a variable, unless it is a list or mapping."""
+    if "$ref" in value or {"array", "object"} & set(value.get("type", ())):
         return value
     shared: dict[str, Json] = {name: value[name] for name in ("description", "default") if name in value}
     rest = {name: part for name, part in value.items() if name not in shared}
-    return {**shared, "anyOf": [rest, FILLED_IN]}
+    return {**shared, "anyOf": [*rest.get("anyOf", [rest]), FILLED_IN]}
 
 
 if __name__ == "__main__":
