@@ -109,7 +109,10 @@ def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
     facts = engine.facts
     if facts is not None:
         shown, environment = tuple(masked_words(facts.command)), tuple(masked_environment(facts.environment))
-        facts = msgspec.structs.replace(facts, chat_template="", command=shown, environment=environment)
+        started = tuple(masked_words(facts.launched))
+        facts = msgspec.structs.replace(
+            facts, chat_template="", command=shown, environment=environment, launched=started
+        )
     return msgspec.structs.replace(engine, facts=facts)
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +180,17 @@ async def test_an_engine_tells_of_its_adapters_and_weights(tmp_path: Path) -> No
         await asker.engine.faults(answer="status", status=500, paths=["/lora-adapters"])
         facts, _ = await asker.ask()
         assert facts.adapter_files is None
+
+
+async def test_a_container_in_our_network_is_known_by_its_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is seen, but it is another user's, and its files are not: the words that started it count."""
+    usual: dict[str, Any] = {"ticks": 1, "started": 1.0, "command": ("llama-server", "-m", "/models/x.gguf")}
+    seen = listener.Listener(pid=1, hidden=True, **usual)
+    client = listener.Listener(pid=2, volumes=(("/srv", "/models"),), launched=("image",), **usual)
+    for name, found in (("within", None), ("find", seen), ("launched", client)):
+        monkeypatch.setattr(listener, name, lambda *_, found=found: found)
+    assert await process_of(parse_origin("http://localhost:1"), 2) is client
+    assert await process_of(parse_origin("http://localhost:1"), None) is seen
+    shell = listener.Listener(pid=2, ticks=1, started=1.0, command=(), launched=("sh",))
+    monkeypatch.setattr(listener, "launched", lambda *_: shell)
+    assert await process_of(parse_origin("http://localhost:1"), 2) is seen

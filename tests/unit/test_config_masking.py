@@ -236,8 +236,9 @@ def test_no_output_shows_a_models_key(place: str) -> None:
 
 @pytest.mark.parametrize("place", COMMANDS)
 def test_status_shows_no_key_of_an_engine(place: str) -> None:
-    """Neither of its command line nor of its environment."""
-    facts = EngineFacts(url="http://x", command=tuple(split(place.format(KEY))), environment=(f"LLAMA_API_KEY={KEY}",))
+    """Neither of its command line, nor of what was started in its stead, nor of its environment."""
+    words = tuple(split(place.format(KEY)))
+    facts = EngineFacts(url="http://x", command=words, launched=words, environment=(f"LLAMA_API_KEY={KEY}",))
     statistics = AttachmentStatistics("http://x", "ready", "", 0.0, 1, 1, StallStatistics(0, 0.0, 0, 0, 0), facts)
     assert KEY not in msgspec.json.encode(presentable(statistics)).decode()
 

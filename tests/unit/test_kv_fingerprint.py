@@ -250,6 +250,8 @@ def test_a_projector_that_the_engine_fetched_lies_beside_its_model(tmp_path: Pat
     path = model(tmp_path / "a.gguf")
     engine = facts(path, command=("llama-server", "-hf", "owner/model"), media=True)
     assert "projector" in fingerprint(engine, extra="")[0].reason
+    named_in_an_environment_that_is_hidden = facts(path, hidden=True, media=True)
+    assert "projector" in fingerprint(named_in_an_environment_that_is_hidden, extra="")[0].reason
     projector = model(tmp_path / "mmproj-a.gguf", b"one")
     before = value(engine)
     model(projector, b"two")

@@ -173,9 +173,11 @@ async def process_of(origin: Origin, pid: int | None) -> Listener | None:
     if pid is not None and (found := await asyncio.to_thread(listener.within, pid, origin.port)) is not None:
         return found
     found = await asyncio.to_thread(listener.find, origin.host, origin.port)
-    if found is None and pid is not None:
-        found = await asyncio.to_thread(listener.launched, pid, origin.port)
-    return found
+    if pid is None or (found is not None and not found.hidden):
+        return found
+    child = await asyncio.to_thread(listener.launched, pid, origin.port)
+    contained = child is not None and child.volumes is not None  # then its volumes say more than what root hides
+    return child if found is None or contained else found
 
 
 async def capabilities(llama: Llama, props: dict[str, Json]) -> Capabilities:

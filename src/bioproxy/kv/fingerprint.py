@@ -182,8 +182,12 @@ class Parts:
             yield told
 
     def projector(self) -> Iterator[object]:
-        """The multimodal projector that the server has fetched by itself: it lies beside the model."""
-        if not (self.facts.media and self.arguments.has(*FETCHED)) or self.arguments.has("--mmproj"):
+        """The multimodal projector that the server has fetched by itself: it lies beside the model.
+
+        The same place is looked at if what names it cannot be seen.
+        """
+        unnamed = self.arguments.has(*FETCHED) or self.facts.hidden
+        if not (self.facts.media and unnamed) or self.arguments.has("--mmproj"):
             return
         model = seen(self.facts.model_path, self.facts)
         try:
