@@ -216,6 +216,17 @@ async def test_a_request_that_cannot_be_asked_again_is_lost(error: Exception, *,
     assert (found.lost, bool(found.doubt), found.residents.parked) == ({"forgotten": 1}, doubt, [])
 
 
+async def test_no_more_than_some_requests_are_kept() -> None:
+    """While saving is paused for long, the oldest are given up: each is text in our memory."""
+    found = made(Engine(700))
+    found.residents.memory = 1e9
+    for number in range(actions.PARKED + 3):
+        place = filled(Resident(), str(number), 700)
+        place.again = ("/completion", b"{}")
+        found.displace(Plan(place, displaces=True), "busy")
+    assert (len(found.residents.parked), found.lost) == (actions.PARKED, {"forgotten": 3})
+
+
 async def test_a_request_that_is_asked_again_in_vain_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user may wait for it. The engine may be at it for a while yet (rule 4); what other slots hold stays known."""
     monkeypatch.setattr(actions, "RECALL", 0.01)

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 STRICT_WAIT = 30.0  # seconds that a request waits for an erased slot
 LOOK = 0.5  # seconds that a user may wait for `/slots`
 RECALL = 1.0  # seconds for a request that is asked again, beside what moving its state takes
+PARKED = 32  # requests that are kept in memory, to be asked again
 ROOM = 0.5  # share of the RAM cache that is counted on: checkpoints lie there, too, and what we did not see
 
 
@@ -164,6 +165,8 @@ class Actions:
         else:
             copied = place.tokens_at(plan.shared) < KEPT * place.tokens
         if place.again is not None and self.residents.memory and (place.parked or copied):
+            if len(self.residents.parked) >= PARKED:
+                self.lose(self.residents.parked[0], "forgotten")
             self.residents.park(place)
         else:
             self.lose(place, why)
