@@ -45,7 +45,7 @@ from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Metrics
 from bioproxy.status import Status, status_of
-from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.message import Headers
 from bioproxy.wire.server import ADMIN_SHARE, FEWEST, Server, files_for_clients, open_files
@@ -117,6 +117,7 @@ class App:
         self.shelves = Shelves(config=config.kv, bus=self.bus)
         self.catalogue = Catalogue(prefix_paths(config), folder=str(Path.cwd()), settings=self.settings, bus=self.bus)
         self.catalogue.load()
+        self.look_now = asyncio.Event()  # at the files of templates
         self.pins = Pins(self.state / "pins")
         self.management = self.one_management(loaded)
         self.side: Single | Fleet = self.one() if self.management is None else self.many(self.management)
@@ -237,6 +238,7 @@ class App:
         services: dict[str, Callable[[], Awaitable[None]]] = {
             **await self.side.start(),
             **(await self.management.start() if self.management is not None else {}),
+            "templates": self.watch_templates,
             "pins": self.pins.run,
             "ageing": self.forget_old,
         }
@@ -310,6 +312,11 @@ class App:
         if self.management is not None:
             await asyncio.to_thread(self.logbook.close)
 
+    async def watch_templates(self) -> None:
+        """Look at the files of all templates, whatever engines there are at present."""
+        own = self.side.own if isinstance(self.side, Fleet) else {}
+        await watch(lambda: (self.catalogue, *own.values()), settings=self.settings, awake=self.look_now)
+
     async def forget_old(self) -> None:
         """Once an hour let pins go that nobody used for `kv.max_age` (heads and snapshots see to themselves)."""
         while True:
@@ -354,6 +361,7 @@ class App:
         await take_side()
         if self.management is not None:
             await self.management.take_over()
+        self.look_now.set()
         self.reload_error = ""
         self.bus.publish(ConfigReloaded(changed=found))
         log.info("configuration reloaded; changed: %s", ", ".join(found) or "nothing")

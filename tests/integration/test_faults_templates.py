@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from bioproxy import aio
+from bioproxy.assembly.fleet import Fleet
 from fakes.fake_engine import FakeEngine
+from support.apps import MS, running_app
 from support.faults import CHAT, MESSAGES, RESPONSES, good, tried
 from support.http import call
 from support.kv_rig import text
@@ -48,3 +51,38 @@ async def test_an_include_that_goes_away(tmp_path: Path) -> None:
         include.write_text("never panic")
         await app.catalogue.check()
         assert app.catalogue.statistics()[0].state == "ok"
+
+
+async def test_files_are_looked_at_whatever_engines_there_are(tmp_path: Path) -> None:
+    """Of many models none runs: a change of the common templates, and of a model's own, is seen all the same."""
+    files = {"@code": tmp_path / "code.txt", "@own": tmp_path / "own.txt"}
+    for path in files.values():
+        path.write_text("old <{message}>")
+    models = {"a": {"cmd": "nothing --port ${PORT}", "prefixes": {"@own": "own.txt"}}}
+    prefixes = {"@code": "code.txt"}
+    async with running_app(tmp_path, models=models, prefixes=prefixes, warmup_check_interval=10 * MS) as app:
+        assert isinstance(app.side, Fleet)
+        own = app.side.own["a"]
+        for path in files.values():
+            path.write_text("new <{message}>")
+        await until(lambda: {own.current(prefix).parts[0] for prefix in files} == {"new "})
+        await until(lambda: app.catalogue.current("@code").parts[0] == "new ")
+
+
+async def test_a_request_that_waited_is_filled_in_with_the_text_of_now(tmp_path: Path) -> None:
+    """The files are looked at once more when its turn comes, and the new text is what it is pinned to."""
+    (tmp_path / "code.txt").write_text("old <{message}>")
+    prefixes = {"@code": str(tmp_path / "code.txt")}
+    async with FakeEngine() as fake, tried(fake, tmp_path, prefixes=prefixes) as app:
+        with await app.gate.acquire():
+            waiting = aio.spawn(good(app, "@code what?"), name="request")
+            await until(lambda: app.gate.statistics().waiting["user"])
+            (tmp_path / "code.txt").write_text("new <{message}>")
+        await waiting
+        turns = [{"role": "user", "content": "@code what?"}, {"role": "assistant", "content": "that"}]
+        (tmp_path / "code.txt").write_text("newer <{message}>")
+        await app.catalogue.check()
+        body = {"model": "m", "messages": [*turns, {"role": "user", "content": "why?"}], "max_tokens": 4}
+        await call(app.proxy_port, "POST", CHAT, data=body)
+        sent = [request.json()["messages"][0]["content"] for request in await fake.requests(CHAT)]
+        assert sent == ["new what?", "new what?"]

@@ -58,7 +58,7 @@ async def test_a_conversation_keeps_the_text_that_it_began_with(tmp_path: Path) 
             first = await talk.say("@code what is it?")
             old = target(app, "bare").version
             (tmp_path / "code.txt").write_text("Everything is new. " + CODE)
-            app.runner.wake()
+            app.look_now.set()
             await until(lambda: target(app, "bare").version != old)
             await warmed(app)
             second = await talk.say("and who calls it?")

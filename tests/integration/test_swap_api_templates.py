@@ -17,7 +17,7 @@ from support.swap_rig import Rig, swap_rig
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-TEXTS = {"code": "Here is the code.", "own": "Only for b.", "other": "Rules of b."}
+TEXTS = {"code": "Here is the code.", "own": "Only for b.", "other": "Rules of b.", "late": "Of yesterday."}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -32,9 +32,10 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
         "named": fake(useModelName="real", filters={"setParamsByID": {"named": {"by": "id"}}}),
         "a+b": fake(),
     }
-    prefixes = {"@code": {"template": "code.txt", "as_model": True}, "@plain": "own.txt"}
+    prefixes = {"@code": {"template": "code.txt", "as_model": True}, "@plain": "own.txt", "@late": "late.txt"}
     async with swap_rig(
-        folder, models, prefixes=prefixes, warmup={"enabled": False}, includeAliasesInList=True,
+        folder, models, prefixes=prefixes, warmup={"enabled": False, "settle": 0}, includeAliasesInList=True,
+        warmup_check_interval=3600,
         groups=apart("a b named a+b"),
     ) as running:  # fmt: skip
         yield running
@@ -51,6 +52,14 @@ async def test_a_prefix_in_the_message(rig: Rig) -> None:
     """Every model has the common ones."""
     assert await said(rig, "a", "a", "@code hello") == "Here is the code.\nhello"
     assert await said(rig, "named", "named", "@plain hello") == "Only for b.\nhello"
+
+
+async def test_a_text_that_changed_while_the_model_was_unloaded(rig: Rig) -> None:
+    """The request that loads the model again gets the new one, and so does the next turn of its conversation."""
+    assert await said(rig, "a", "a", "@late hello") == "Of yesterday.\nhello"
+    await rig.post("/api/models/unload/a")
+    (rig.folder / "late.txt").write_text("Of today.\n<{message}>")
+    assert await said(rig, "a", "a", "@late hello") == "Of today.\nhello"
 
 
 async def test_a_models_own(rig: Rig) -> None:

@@ -182,7 +182,7 @@ async def test_a_change_in_the_middle_begins_anew(tmp_path: Path) -> None:
 
         async def change() -> None:
             warm.write("code", CODE[: len(CODE) // 2] + text(100, "changed"))
-            await warm.runner.look()
+            await warm.catalogue.check()
 
         warm.during(500, change)
         await warm.runner.warm("@code")

@@ -93,7 +93,7 @@ async def test_a_change_at_sixty_percent_evaluates_the_rest_only(
         before = warm.runner.statistics().targets[0].total
         await warm.parts.ask(text(300, "foreign"))
         warm.write("code", CODE[: len(CODE) * 6 // 10] + text(300, "changed"))
-        warm.runner.wake()
+        await warm.catalogue.check()
         await warm.until(WarmupEnded, times=2)
         ended = warm.parts.heard(WarmupEnded)[1]
         assert ended.evaluated < 0.5 * before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from bioproxy.aio import spawn
 from bioproxy.errors import ConfigError
 from bioproxy.events import TemplateChanged, TemplateFault
-from bioproxy.templates.catalogue import Estimate
+from bioproxy.templates.catalogue import Estimate, watch
+from support.hung import hung
+from support.settings import settings
 from support.templates import Site, site, write
 
 GOOD = {"t.md": "<{a.txt}> <{message}>", "a.txt": "one"}
@@ -261,3 +264,67 @@ async def test_a_look_that_was_given_up_leaves_the_catalogue_whole(tmp_path: Pat
         await look
     assert made.text() == "one MESSAGE"
     assert await made.catalogue.check() == ("@code",)
+
+
+async def test_files_are_looked_at_again_and_again(tmp_path: Path) -> None:
+    """At once, when asked, at the interval, and when a change may have settled; who works with the texts is told."""
+    made = site(tmp_path, GOOD)
+    awake, told = asyncio.Event(), asyncio.Event()
+    made.catalogue.watchers.add(told.set)
+
+    async def changes(text: str) -> None:
+        async with asyncio.timeout(10):
+            await told.wait()
+        told.clear()
+        assert made.text() == f"{text} MESSAGE"
+
+    config = settings(warmup_check_interval=1000.0)
+    watching = spawn(watch(lambda: (made.catalogue,), settings=config, awake=awake), name="watch")
+    try:
+        made.write({"a.txt": "two"})
+        await changes("two")
+        made.write({"a.txt": "three"})
+        awake.set()
+        await changes("three")
+        made.catalogue.settings, made.catalogue.clock = settings(warmup__settle=0.01), time.monotonic
+        made.write({"a.txt": "four"})
+        awake.set()
+        await changes("four")
+        config.take(settings(warmup_check_interval=0.01).config)
+        awake.set()
+        made.catalogue.settings = settings(warmup__settle=0.0)
+        for text in ("five", "six"):
+            made.write({"a.txt": text})
+            await changes(text)
+    finally:
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+
+async def test_a_request_that_waited_has_the_files_looked_at_once(tmp_path: Path) -> None:
+    """Not if that was done since it came, within a second; and not if it would have to wait long for that."""
+    made = site(tmp_path, GOOD)
+    await made.catalogue.check()
+    made.write({"a.txt": "two"})
+    made.clock.now += 0.5
+    await made.catalogue.freshen(waited=0.6)
+    assert made.text() == "one MESSAGE"
+    await made.catalogue.freshen(waited=0.4)
+    assert made.text() == "two MESSAGE"
+    made.write({"a.txt": "three"})
+    made.clock.now += 2.0
+    made.catalogue.took = 0.2
+    await made.catalogue.freshen(waited=60.0)
+    assert made.text() == "two MESSAGE"
+    made.catalogue.took = 0.0
+    await made.catalogue.freshen(waited=60.0)
+    assert made.text() == "three MESSAGE"
+
+
+async def test_a_request_waits_a_moment_for_files_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is filled in with the last good text."""
+    made = site(tmp_path, GOOD)
+    with hung(tmp_path / "a.txt", monkeypatch, long=False):
+        await made.catalogue.freshen(waited=60.0)
+        assert made.text() == "one MESSAGE"

@@ -105,24 +105,18 @@ async def settled(runner: Runner) -> None:
     await until(lambda: runner.checks and not any(one.state in busy for one in runner.statistics().targets))
 
 
-async def test_a_change_is_warmed_when_woken(tmp_path: Path) -> None:
+async def test_a_change_is_warmed_when_it_is_told(tmp_path: Path) -> None:
     """A new text is another target; the old one's snapshot stays."""
     world = World(tmp_path)
-    async with world.running() as runner:
+    async with world.running():
         await world.until(WarmupEnded)
         world.texts.texts["@code"] = WORDS + "and more"
-        runner.wake()
+        (tell,) = world.texts.watchers
+        tell()
         await world.until(WarmupEnded, times=2)
+    assert not world.texts.watchers
     assert len(world.keeper.snapshots) == 2
     assert world.states() == {"@code": "saved"}
-
-
-async def test_a_change_that_has_to_settle_is_looked_at_again_in_time(tmp_path: Path) -> None:
-    """The next look comes when the change may have settled, not at the next interval."""
-    world = World(tmp_path)
-    world.texts.due = 0.001
-    async with world.running(None):
-        await world.until(WarmupChecked, times=3)
 
 
 async def test_nothing_is_begun_without_an_engine(tmp_path: Path) -> None:

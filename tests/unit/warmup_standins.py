@@ -146,7 +146,7 @@ class Texts:
     def __init__(self, **texts: str) -> None:
         self.texts = {f"@{name}": text for name, text in texts.items()}
         self.looks = 0
-        self.due: float | None = None
+        self.watchers: set[Callable[[], None]] = set()
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class Inference:
 
     __slots__ = (
         "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "sent_at", "stalled", "task",
-        "want",
+        "texts", "want",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class Inference:
         self.engine = engine
         self.seat = seat
         self.expanded = expanded
+        self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
         self.headers = plain(headers) if expanded.stream else headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
@@ -156,6 +157,8 @@ class Inference:
         sent = whole = False
         unwatch: Callable[[], None] = nothing
         try:
+            if self.expanded.prefix:
+                await self.fill_in(waited=grant.waited > 0 or self.exchange.record.swap > 0)
             self.accepted()
             prepared = await self.prepare(grant)
             unwatch = self.engine.attachment.watch(lambda: self.exchange.tail.total, self.stall)
@@ -175,6 +178,16 @@ class Inference:
                 self.settle(prepared, complete=False)
             cut = sent and not (whole and self.response is not None and self.response.complete)
             grant.release(cut=cut, unsent=not sent, computed=self.exchange.record.status == 200)
+
+    async def fill_in(self, *, waited: bool) -> None:
+        """Fill the templates in anew if one changed since the request came; if it `waited`, that is looked for."""
+        catalogue = self.engine.catalogue
+        if waited:
+            await catalogue.freshen(self.exchange.since_arrival())
+        if self.texts != (catalogue, catalogue.changes):
+            self.texts = catalogue, catalogue.changes
+            self.expanded = open_body(self.exchange, self.engine)
+            self.want = self.wish()
 
     async def prepare(self, grant: Grant) -> Prepared:
         """Let the keeper bring back what pays."""
@@ -344,6 +357,7 @@ async def infer(
     """Compute, and remember the conversation: the next miss is explained by what differs from it."""
     inference = Inference(exchange, engine, seat, expanded, headers=headers, period=period)
     await inference.run()
+    expanded = inference.expanded
     if inference.want.store and expanded.pieces:
         record, group = exchange.record, inference.want.group
         if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:

@@ -5,7 +5,11 @@ at the files again, in a worker thread, and a template that was good once stays 
 the last good text is kept and the fault shows in `/status`.
 
 A change counts when nothing has changed for `settle` seconds: a checkout of a thousand files, or an editor that writes
-in two steps, would otherwise be warmed half-written. Who calls `check` should ask `due` when the next look is worth it.
+in two steps, would otherwise be warmed half-written. `due` tells when the next look is worth it.
+
+Files are looked at as long as the program runs (`watch`), whatever engines there are, or a text of last week would be
+sent and pinned after an unload. A request that had to wait has them looked at once more before it is filled in
+(`freshen`). Whoever works with the texts, as a warm-up does, is told of a change (`watchers`).
 
     ok ──files differ──► pending ──same text for `settle`──► ok, new version (TemplateChanged)
      ▲                      │ differs again: waits anew; back as it was: nothing happened
@@ -16,15 +20,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from bioproxy import files
+from bioproxy import aio, files
 from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus, TemplateChanged, TemplateFault
@@ -35,7 +41,10 @@ from bioproxy.templates.reading import Reading, Source, read_template, unread
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Catalogue", "Estimate", "Filled", "TemplateStatistics"]
+QUICK = 0.1  # seconds that a look for a request may take: it holds the engine meanwhile
+FRESH = 1.0  # seconds since the last look after which a request that waited for longer needs another one
+
+__all__ = ["Catalogue", "Estimate", "Filled", "TemplateStatistics", "watch"]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +141,10 @@ class Catalogue:
         self.cache: Cache = {}
         self.pattern: re.Pattern[str] | None = None
         self.lock = asyncio.Lock()  # one look at a time: a later one must not be overtaken by an earlier one
+        self.looked = -math.inf  # when the last look began
+        self.took = 0.0  # seconds of the last look that came to its end
+        self.changes = 0  # how often a text became another one
+        self.watchers: set[Callable[[], None]] = set()
 
     # What a request asks
 
@@ -173,17 +186,38 @@ class Catalogue:
             fresh = {prefix: path for prefix, path in paths.items() if self.is_new(prefix, path)}
             readings, cache = await asyncio.to_thread(read_all, fresh, {}, folder=self.folder, cache=self.cache)
             self.install(paths, readings, self.cache | cache)
-            return tuple(fresh)
+        self.notify()
+        return tuple(fresh)
 
     async def check(self) -> tuple[str, ...]:
         """Look at the files; the prefixes whose text changed, settled, and is in use from now on."""
         async with self.lock:
+            self.looked = self.clock()
             before = {prefix: template.reading for prefix, template in self.templates.items()}
             readings, cache = await asyncio.to_thread(
                 read_all, dict(self.paths), before, folder=self.folder, cache=self.cache
             )
-            self.cache = cache
-            return tuple(prefix for prefix, reading in readings.items() if self.seen(self.templates[prefix], reading))
+            self.cache, self.took = cache, self.clock() - self.looked
+            found = tuple(prefix for prefix, reading in readings.items() if self.seen(self.templates[prefix], reading))
+        if found:
+            self.notify()
+        return found
+
+    async def freshen(self, waited: float) -> None:
+        """Look at the files for a request that `waited` so many seconds, unless that was done meanwhile.
+
+        It holds the engine now, so there is a bound on the time, and files that take longer than that are left alone.
+        """
+        if self.took > QUICK or self.clock() - self.looked < min(waited, FRESH):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * QUICK):
+                await self.check()
+
+    def notify(self) -> None:
+        """Tell those who work with the texts that these changed."""
+        for watcher in tuple(self.watchers):
+            watcher()
 
     @property
     def settle(self) -> float:
@@ -218,6 +252,7 @@ class Catalogue:
             for prefix, path in paths.items()
         }
         self.paths, self.cache = dict(paths), cache
+        self.changes += 1
         self.pattern = pattern_of(self.templates)
 
     def seen(self, template: Template, reading: Reading) -> bool:
@@ -246,6 +281,7 @@ class Catalogue:
             return False
         template.cost = self.cost(template, reading)
         template.accept(reading, now=time.time())
+        self.changes += 1
         log.info("the template of %s changed: %s", template.prefix, template.cost)
         self.bus.publish(TemplateChanged(prefix=template.prefix, version=reading.filled.version, cost=template.cost))
         return True
@@ -257,6 +293,17 @@ class Catalogue:
         change = change_of(old, new, before=template.reading.sources, after=reading.sources)
         estimate = self.estimate(template.prefix)
         return sentence(change, tokens_per_byte=estimate.tokens_per_byte, seconds_per_token=estimate.seconds_per_token)
+
+
+async def watch(catalogues: Callable[[], Iterable[Catalogue]], *, settings: Settings, awake: asyncio.Event) -> None:
+    """Look at all files every `warmup_check_interval`, when `awake` is set, and when a change may have settled."""
+    while True:
+        awake.clear()
+        for one in catalogues():
+            await one.check()
+        due = (one.due for one in catalogues())
+        pause = min([settings.config.warmup_check_interval, *(seconds for seconds in due if seconds is not None)])
+        await aio.wait_first(awake, timeout=pause)
 
 
 def read_all(

@@ -6,7 +6,7 @@ small stand-ins in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from bioproxy.engines.timings import Timings
@@ -88,8 +88,8 @@ class Catalogue(Protocol):
         """All prefixes, in order."""
 
     @property
-    def due(self) -> float | None:
-        """Seconds until a change that was seen may have settled."""
+    def watchers(self) -> set[Callable[[], None]]:
+        """Who is called when a text changed."""
 
     async def check(self) -> tuple[str, ...]:
         """Look at the files."""

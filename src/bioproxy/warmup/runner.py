@@ -1,9 +1,9 @@
 """The warm-up's loop: looks for templates that changed, and warms one prompt prefix after another.
 
-Two tasks share the table of targets. One *looks*: every `warmup_check_interval`, or when woken, it lets the catalogue
-look at the files and brings the table up to date. The other *works*: it takes what `plan.pick` says, finds the prompt
-prefix, and hands it to the evaluator. So a change is seen while a long warm-up runs, and the evaluator, which asks
-between two chunks whether its text is still wanted, begins anew with the right one.
+Two tasks share the table of targets. One *looks*: every `warmup_check_interval`, or when woken (the catalogue does so
+when a text changed), it brings the table up to date. The other *works*: it takes what `plan.pick` says, finds the
+prompt prefix, and hands it to the evaluator. So a change is seen while a long warm-up runs, and the evaluator, which
+asks between two chunks whether its text is still wanted, begins anew with the right one.
 
 Nothing is evaluated twice: a target whose snapshot the keeper has is `saved` without a token, and one that is `warm`
 stays so until its text or the engine changes. An engine's fault is the target's fault only for a while: it is tried
@@ -126,6 +126,7 @@ class Runner:
         if prefix not in self.catalogue.prefixes:
             known = ", ".join(self.catalogue.prefixes) or "none"
             raise NotFound(f"there is no prefix {prefix}; known prefixes: {known}")
+        await self.catalogue.check()
         await self.look()
         self.table.ask(prefix)
         self.news.set()
@@ -171,24 +172,24 @@ class Runner:
     async def run(self) -> None:
         """Look and work until cancelled; a guarded service."""
         await self.heads.load()
+        self.catalogue.watchers.add(self.wake)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.keep_looking(), name="warm-up looks")
                 group.create_task(self.keep_working(), name="warm-up works")
         finally:
+            self.catalogue.watchers.discard(self.wake)
             await aio.shielded(self.heads.save(last=True))
 
     async def keep_looking(self) -> None:
-        """Look at once, then at every interval, whenever woken, and when a change may have settled."""
+        """Look at once, then at every interval, and whenever woken: a text changed, or what heads count."""
         while True:
             self.awake.clear()
             await self.look()
-            due, interval = self.catalogue.due, self.settings.config.warmup_check_interval
-            await aio.wait_first(self.awake, timeout=interval if due is None else min(due, interval))
+            await aio.wait_first(self.awake, timeout=self.settings.config.warmup_check_interval)
 
     async def look(self) -> None:
-        """Let the catalogue look at its files, and bring the table of targets up to date."""
-        await self.catalogue.check()
+        """Bring the table of targets up to date with texts, heads and snapshots."""
         self.heads.forget()
         await self.heads.save()
         self.checks += 1
