@@ -37,6 +37,7 @@ class Faults:
     error_event: int = 0  # a stream's later error: after so many tokens an error event instead of the rest
     hold_end: bool = False  # an answer's last chunk is held back until this is off, or its client is gone
     coding: str = ""  # gzip: streams are compressed, event by event
+    kind: str = ""  # another Content-Type of streams
     early_head: bool = False  # a stream's head goes out before its slot starts, as vLLM does it
     no_stream: bool = False  # `stream: true` is answered with plain JSON
     stuck: bool = False  # the inference thread stands still, everything else answers

@@ -255,7 +255,7 @@ class Routes:
             cache_prompt=bool(body.get("cache_prompt", True)),
         )
         stream = Stream(reply, shape, task, self.core) if body.get("stream") else None
-        reply.coding = self.faults.coding
+        reply.coding, reply.kind = self.faults.coding, self.faults.kind
         if stream is not None:
             task.sink, task.hears = stream.hear, stream.hears
             if self.faults.early_head:

@@ -56,6 +56,7 @@ class Reply:
         self.transport, self.gone = transport, gone
         self.started = self.chunked = self.ended = False
         self.coding = ""  # of a stream's body
+        self.kind = ""  # of a stream, if it is another one
         self.squeeze = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
 
     def head(self, status: int, kind: str, extra: str) -> None:
@@ -79,7 +80,7 @@ class Reply:
         """Begin a stream in chunks."""
         self.chunked = True
         coding = f"Content-Encoding: {self.coding}\r\n" if self.coding else ""
-        self.head(200, kind, f"{coding}X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n")
+        self.head(200, self.kind or kind, f"{coding}X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n")
 
     def write(self, data: bytes) -> None:
         """One chunk of a stream."""

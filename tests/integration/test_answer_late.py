@@ -14,6 +14,7 @@ import pytest
 
 from bioproxy.activity import Record
 from bioproxy.app import App
+from bioproxy.front.inference import no_answer
 from bioproxy.front.keepalive import Keepalive
 from fakes.fake_engine import FakeEngine
 from support.apps import MS
@@ -36,7 +37,7 @@ async def engine(folder: Path, *, keepalive: float = 5 * MS, **flags: Json) -> A
     """An App that keeps streams alive every few milliseconds, before an engine."""
     async with FakeEngine(**flags) as fake, tried(fake, folder, stream_keepalive=keepalive) as app:
         yield fake, app
-        await fake.faults(coding="", no_stream=False, early_head=False)
+        await fake.faults(coding="", kind="", no_stream=False, early_head=False)
 
 
 async def late(fake: FakeEngine, app: App, path: str, data: Json, **faults: Json) -> tuple[Answer, Record]:
@@ -128,6 +129,27 @@ async def test_plain_json_in_other_dialects(path: str, names: list[str], done: b
         assert [name for name, _ in events] == names
         assert (events[-1][1] == "[DONE]") == done
         assert (record.outcome, record.tokens_generated) == ("ok", 4)
+
+
+async def test_a_stream_by_another_name(tmp_path: Path) -> None:
+    """An engine that does not say that it sends events is believed by what it sends."""
+    async with engine(tmp_path) as (fake, app):
+        answer, record = await late(fake, app, CHAT, request(CHAT), kind="text/plain")
+        events = told(answer)
+        assert events[-1] == ("", "[DONE]")
+        assert events[0][1]["object"] == "chat.completion.chunk"
+        assert (record.outcome, record.tokens_generated) == ("ok", 4)
+        assert app.keeper.statistics().slots[0].state == "conversation"
+
+
+def test_what_is_no_answer_is_an_error_of_the_engine() -> None:
+    """Whichever status it has: the engine's words if they are an error, else a sentence of ours."""
+    told = no_answer(b'{"object": "error", "message": "no", "type": "BadRequestError"}', 200)
+    assert (told.message, told.status, dict(told.fields)) == ("no", 502, {"type": "BadRequestError"})
+    for status in (200, 204, 302):
+        error = no_answer(b"", status)
+        assert (error.status, f"answered {status}, " in error.message) == (502, True)
+    assert no_answer(b"", 400).message == "400 Bad Request"
 
 
 async def test_a_compressed_stream_after_a_comment_of_ours(tmp_path: Path) -> None:

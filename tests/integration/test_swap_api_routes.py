@@ -33,7 +33,9 @@ async def test_an_unknown_path_is_a_404_in_plain_words(path: str, rig: Rig) -> N
     assert (answer.status, answer.text) == (404, "404 page not found\n")
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/messages/nothing", "/v1/chat/completions/", "/api/v1/responses"])
+@pytest.mark.parametrize(
+    "path", ["/v1/nothing", "/v1/messages/nothing", "/v1/chat/completions/", "/api/v1/responses", "/v1/models/"]
+)
 async def test_an_apis_client_is_told_in_its_dialect(path: str, rig: Rig) -> None:
     """An SDK shows the sentence, and nothing but the number of what is no JSON."""
     answer = await call(rig.port, "POST", path, data={"model": "a"}, headers={"Accept": "application/json"})

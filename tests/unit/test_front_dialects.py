@@ -207,10 +207,15 @@ def test_the_event_that_ends_a_stream(last: object, how: str, end: str) -> None:
         (b": [DONE]\n\n", ""),
         (b"event: message_stop\n", ""),
         (b"event: message_stop\ndata: {}\n\n", "whole"),
+        (b": ping\n\ndata: {}\r\n\r\ndata: [DONE]\r\n\r\n", "whole"),
+        (b'data: {"error": {"message": "no"}}\n\ndata: [DONE]\n\n', "failed"),
+        (b'data: {"object": "error", "message": "no", "code": 400}\n\ndata: [DONE]\n\n', "failed"),
+        (b'data: {"object": "error", "message": "no", "code": 400}\n\n', "failed"),
+        (b'data: {}\n\nerror: {"code": 500, "message": "no"}\n\n', "failed"),
     ],
 )
 def test_done(stream: bytes, how: str) -> None:
-    """The line that ends chats, in each way of writing it, split where it may be."""
+    """The line that ends chats, in each way of writing it; an error before it counts, in each engine's shape."""
     assert ending(stream) == how
 
 
@@ -221,6 +226,7 @@ def test_done(stream: bytes, how: str) -> None:
         ({"type": "response.completed", "response": RESPONSE}, "response.completed", "whole"),
         ({"type": "response.completed", "response": RESPONSE}, "", "whole"),
         ({"response": RESPONSE, "type": "response.completed"}, "", "whole"),
+        ({"sequence_number": 7, "type": "response.completed", "response": RESPONSE}, "", "whole"),
         ({"response": RESPONSE, "type": "response.incomplete", "sequence_number": 7}, "", "whole"),
         ({"response": RESPONSE, "type": "response.failed", "sequence_number": 7}, "", "failed"),
         ({"index": 0, "content": "", "tokens": [], "id_slot": 0, "stop": True, "prompt": LONG}, "", "whole"),
@@ -238,4 +244,4 @@ def test_a_last_event_that_is_longer_than_what_is_kept(value: object, name: str,
     assert ending(tail + b": ping" + end.encode(), begun) == how
     assert ending(tail.rstrip(), begun) == ""
     assert ending(tail + b"data: {}" + end.encode(), begun) == ""
-    assert ending(tail + b"data: [DONE]" + end.encode(), begun) == "whole"
+    assert ending(tail + b"data: [DONE]" + end.encode(), begun) == (how if how == "failed" else "whole")

@@ -130,6 +130,8 @@ def test_a_look_past_all_routing_is_a_look(path: str) -> None:
         ("POST", "/api/v1/messages", "did you mean /v1/messages?"),
         ("POST", "/responses", "did you mean /v1/responses?"),
         ("GET", "/v1/props", "did you mean /props?"),
+        ("GET", "/v1/models/", "did you mean /v1/models?"),
+        ("GET", "/models/own", "did you mean /v1/models/own?"),
         ("POST", "/v1/nothing", "docs/api.md lists the routes"),
     ],
 )

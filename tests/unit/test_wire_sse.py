@@ -27,6 +27,9 @@ from bioproxy.wire.sse import field, last_event
         (b"data: [DONE]\n\n", b"[DONE]"),
         (b"\ndata: 1\n\n", b"1"),
         (b"data: 1\n\n" + b":\n\n" * 5000, b"1"),
+        (b": ping\n\ndata: 1\r\n\r\ndata: 2\r\n\r\n", b"2"),
+        (b"data: 1\r\n\r\ndata: 2\r\n\r\n: ping\n\n", b"2"),
+        (b"data: 1\n\r\ndata: 2\n\r\n", b"2"),
     ],
 )
 def test_the_last_event_that_says_something(tail: bytes, data: bytes | None) -> None:

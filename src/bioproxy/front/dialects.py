@@ -46,7 +46,7 @@ DELTAS = {  # Anthropic's blocks: the member that a stream sends bit by bit, and
 CODES = {"exceed_context_size_error": "context_length_exceeded"}  # llama.cpp's type to the code that clients know
 TOLD = ("code", "message", "param")  # of a Responses error, at the top
 NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
-FIRST_TYPE = re.compile(rb'data:\s*\{\s*"type"\s*:\s*"([\w.]+)"')  # as the first member
+FIRST_TYPE = re.compile(rb'data:\s*\{[^{\[]*?"type"\s*:\s*"([\w.]+)"')  # before a member that is nested
 LAST_TYPE = re.compile(rb'"type"\s*:\s*"([\w.]+)"\s*(?:,\s*"\w+"\s*:\s*[\w.-]+\s*)?\}$')  # or as the last (but one)
 STOPPED = re.compile(rb'"stop"\s*:\s*true')  # llama.cpp's own; within a string its quotes would be escaped
 
@@ -223,6 +223,7 @@ class LastEvent(msgspec.Struct):
     """The members of an event that may say that it is the last one."""
 
     type: Json = None
+    object: Json = None
     stop: Json = None
     error: Json = None
 
@@ -233,25 +234,47 @@ def ending(last: bytes, begun: bytes | None = None) -> Ending:
     `begun`: how the event begins that reaches into them from before; None if the stream begins here. The last event of
     a Responses stream repeats the whole answer, llama.cpp's own the prompt.
     """
-    event, begins = sse.last_event(last)
+    event, begins, done = said_last(last)
+    found: Ending = ""
     if begins or begun is None:
-        return ending_of(event)
-    if not last.endswith(sse.EVENT_ENDS):
-        return ""
+        found = ending_of(event)
+    elif last.endswith(sse.EVENT_ENDS):
+        found = ending_of_cut(begun, event)
+    return "whole" if done and found != "failed" else found
+
+
+def said_last(last: bytes) -> tuple[bytes, bool, bool]:
+    """The last event but `[DONE]`, whether it begins in these bytes, and whether a `[DONE]` follows.
+
+    vLLM says `[DONE]` after an error, too.
+    """
+    done = False
+    for event, begins in sse.last_events(last):
+        if (sse.field(event, b"data") or b"").strip() != DONE:
+            return event, begins, done
+        done = True
+    return b"", True, done
+
+
+def words_of(event: bytes) -> bytes:
+    """What an event says: its data, or what older llama-servers write instead if they fail."""
+    return sse.field(event, b"data") or sse.field(event, b"error") or b""
+
+
+def ending_of_cut(begun: bytes, end: bytes) -> Ending:
+    """The same of an event of which we have the beginning and the end."""
     name = sse.field(begun, b"event")
     if name is None:
-        typed = FIRST_TYPE.search(begun) or LAST_TYPE.search(event)
+        typed = FIRST_TYPE.search(begun) or LAST_TYPE.search(end)
         name = typed[1] if typed else b""
     return ENDINGS.get(name.decode("latin-1"), "whole" if STOPPED.search(begun) else "")
 
 
 def ending_of(event: bytes) -> Ending:
-    """The same of one event. Its `data` is read as JSON, so a `[DONE]` in somebody's text is none."""
+    """The same of one event. Its `data` is read as JSON, so a word in somebody's text is no end."""
     data = sse.field(event, b"data")
     if data is None:
-        return ""
-    if data.strip() == DONE:
-        return "whole"
+        return "" if sse.field(event, b"error") is None else "failed"
     try:
         said = msgspec.json.decode(data, type=LastEvent)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -261,7 +284,7 @@ def ending_of(event: bytes) -> Ending:
         return ENDINGS[kind]
     if said.stop is True:
         return "whole"
-    return "failed" if said.error else ""
+    return "failed" if said.error or said.object == "error" else ""
 
 
 STREAM_HEADERS: Headers = [

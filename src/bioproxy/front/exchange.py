@@ -147,9 +147,9 @@ class Exchange:
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
         if record.outcome == "ok" and self.tail.events and self.ending() == "failed":
-            event, _ = sse.last_event(self.tail.last())
+            event, _, _ = dialects.said_last(self.tail.last())
             record.outcome = "engine_error"
-            record.error = error_words(sse.field(event, b"data") or b"") or "the engine's stream ended with an error"
+            record.error = error_words(dialects.words_of(event)) or "the engine's stream ended with an error"
         if record.metered:
             self.meter(record)
         if record.outcome == "ok" and record.status >= 400:

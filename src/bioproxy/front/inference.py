@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from bioproxy.engines.llama import Timings, read_timings
-from bioproxy.engines.refused import refusal
-from bioproxy.errors import EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
+from bioproxy.engines.refused import error_words, refusal
+from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.dialects import streamed
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
@@ -35,6 +35,7 @@ from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.templates.expand import Expanded, expand
+from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
 from bioproxy.wire.message import Headers
 from bioproxy.wire.relay import EVENTS, relay
@@ -273,9 +274,10 @@ class Inference:
     def into_stream(self, status: int, body: bytes) -> None:
         """What should have had a status or a form of its own, as the end of a stream that has begun."""
         exchange = self.exchange
-        events = streamed(body, exchange.dialect) if status == 200 else b""
+        exchange.tail.events = status == 200 and body.lstrip().startswith(sse.OPENINGS)  # it only does not say so
+        events = body if exchange.tail.events else streamed(body, exchange.dialect) if status == 200 else b""
         if not events:
-            exchange.fail(refusal(body, status), "client_error" if 400 <= status < 500 else "engine_error")
+            exchange.fail(no_answer(body, status), "client_error" if 400 <= status < 500 else "engine_error")
             return
         exchange.tail.add(body)
         exchange.responder.write(events)
@@ -307,6 +309,13 @@ def plain(headers: Headers) -> Headers:
     """The headers of a request for a stream: not compressed, for what we say meanwhile goes into the same stream."""
     kept = [pair for pair in headers if pair[0].lower() != b"accept-encoding"]
     return [*kept, (b"Accept-Encoding", b"identity")] if len(kept) < len(headers) else headers
+
+
+def no_answer(body: bytes, status: int) -> BioproxyError:
+    """The error for what the engine sent instead of an answer, whichever status it gave to that."""
+    if status >= 400 or error_words(body):
+        return refusal(body, status if status >= 400 else EngineProtocolError.default_status)
+    return EngineProtocolError(f"the engine answered {status}, with neither events nor a whole answer in JSON")
 
 
 def nothing() -> None:

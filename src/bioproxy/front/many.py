@@ -33,7 +33,7 @@ from bioproxy.front.inflight import Inflight
 from bioproxy.front.loading import Loading, Standing
 from bioproxy.front.past_routing import past_routing
 from bioproxy.front.recent import Recent
-from bioproxy.front.routes import MODEL, MODELS, Route, check_action
+from bioproxy.front.routes import MODEL, MODELS, Route, check_action, names_model
 from bioproxy.front.seat import OfModel, seated
 from bioproxy.front.swap_routes import ModelRoute
 from bioproxy.log import access_line
@@ -154,7 +154,7 @@ class ManyModels:
         known = ENDPOINTS.get((method, request.path)) or self.management.find(request)
         if known is not None:
             return known
-        if method == "GET" and request.path.startswith(MODELS) and request.path != MODELS:
+        if method == "GET" and names_model(request.path):
             return ONE
         if request.path.startswith(upstream_path.UPSTREAM):
             return UPSTREAM
@@ -215,7 +215,7 @@ class ManyModels:
         request = exchange.request
         route = swap_routes.find(request)
         if not isinstance(route, ModelRoute):
-            known = ("GET", request.path) in ENDPOINTS or request.path.startswith(MODELS)
+            known = ("GET", request.path) in ENDPOINTS or names_model(request.path)
             raise swap_routes.unserved(
                 request.method, request.path, route or (NotAllowed("GET, HEAD") if known else None)
             )

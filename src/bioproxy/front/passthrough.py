@@ -21,7 +21,7 @@ from bioproxy.front.seat import Seat
 from bioproxy.front.turn import acquire
 from bioproxy.templates.bodies import open_body, refuse_unreadable, write_body
 from bioproxy.wire.message import Headers
-from bioproxy.wire.relay import EVENTS, relay, tunnel
+from bioproxy.wire.relay import relay, tunnel
 from bioproxy.wire.upstream import Response
 
 SLOT_FIELD = frozenset({"id_slot"})
@@ -43,7 +43,7 @@ async def answer(exchange: Exchange, response: Response) -> bool:
         if response.status == 101:
             await tunnel(response, exchange.responder)
         else:
-            exchange.streaming = (response.header(b"content-type") or b"").startswith(EVENTS)
+            exchange.streaming = exchange.tail.events
             await relay(
                 response,
                 exchange.responder,

@@ -104,6 +104,11 @@ EXACT = {  # the hot ones, without walking the router
 }
 
 
+def names_model(path: str) -> bool:
+    """Whether a path is `/v1/models/{id}`."""
+    return path.startswith(MODELS) and path != MODELS
+
+
 def check_action(request: Request) -> None:
     """RequestError where two readers could take one slot action for two."""
     if sum(name == "action" for name, _ in request.query) > 1:

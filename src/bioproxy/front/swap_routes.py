@@ -28,7 +28,7 @@ import msgspec
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.front.cors import Cors
 from bioproxy.front.form import field
-from bioproxy.front.routes import COUNTED, TEMPLATED, Gate, Route
+from bioproxy.front.routes import COUNTED, MODELS, TEMPLATED, Gate, Route
 from bioproxy.front.swap_errors import Unserved
 from bioproxy.wire.message import Headers, Request
 from bioproxy.wire.router import NotAllowed, Router
@@ -130,7 +130,11 @@ def unserved(method: str, path: str, found: NotAllowed | None, *, managing: bool
     shown = path[:MOST_SHOWN]
     if found is not None:
         return Unserved(f"{shown} is served by {found.allow}, not by {method}", allow=found.allow, managing=managing)
-    known = (one for one in meant(path) if one != path and find_path(method, one, b"model=x") is not None)
+    known = (
+        one
+        for one in meant(path)
+        if one != path and (f"{one}/".startswith(MODELS) or find_path(method, one, b"model=x") is not None)
+    )
     hint = next(
         (f"did you mean {one}?" for one in known), "docs/api.md lists the routes; those of models begin with /v1/"
     )

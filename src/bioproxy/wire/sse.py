@@ -7,34 +7,43 @@ socket.
 
 from __future__ import annotations
 
-EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-SAYING = (b"data", b"event")  # fields that make a block of lines an event; comments and the like are none
+from collections.abc import Iterator
+
+EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # a comment of somebody between may end otherwise than the events
+OPENINGS = (b"data:", b"event:", b"id:", b"retry:", b":")  # how a stream begins
+SAYING = (b"data", b"event", b"error")  # fields that make a block of lines an event; `error` is older llama-servers'
 
 
 def last_start(data: bytes, end: int) -> int:
     """Where the event begins of which `end` is the end or in the middle; 0 where it begins before `data`."""
-    for mark in EVENT_ENDS:  # a stream keeps to one of them, so the first is nearly always found
-        place = data.rfind(mark, 0, end)
+    found = 0
+    for mark in EVENT_ENDS:
+        place = data.rfind(mark, found, end)
         if place >= 0:
-            return place + len(mark)
-    return 0
+            found = place + len(mark)
+    return found
+
+
+def last_events(tail: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The events in the last bytes of a stream, the newest first, and whether each begins there.
+
+    False, it may be the end of one. What says nothing (comments, empty lines) is passed over. The newest need not have
+    its empty line yet: some clients read line by line.
+    """
+    lines: list[bytes] = []
+    for line in reversed(tail.lstrip(b"\r\n").splitlines()):  # a cut may fall between two line ends
+        if line:
+            lines.append(line)
+            continue
+        if any(each.partition(b":")[0] in SAYING for each in lines):
+            yield b"\n".join(reversed(lines)), True
+        lines = []
+    yield b"\n".join(reversed(lines)), False
 
 
 def last_event(tail: bytes) -> tuple[bytes, bool]:
-    """The last event in the last bytes of a stream, and whether it begins there: False, it may be the end of one.
-
-    What says nothing (comments, empty lines) is passed over. The event need not have its empty line yet: some clients
-    read line by line.
-    """
-    end = len(tail)
-    while True:
-        while end and tail[end - 1] in b"\r\n":
-            end -= 1
-        start = last_start(tail, end)
-        event = tail[start:end].lstrip(b"\r\n")  # a cut may fall between two line ends
-        if not start or any(line.partition(b":")[0] in SAYING for line in event.splitlines()):
-            return event, start > 0
-        end = start
+    """The newest of them."""
+    return next(last_events(tail))
 
 
 def field(event: bytes, name: bytes) -> bytes | None:
