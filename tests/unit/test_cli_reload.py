@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def changed(path: Path, change: str) -> bool:
             pass
         case "touch":
             os.utime(file, ns=(1, 1))
-        case "grow":
+        case "same size and time":
             stat = file.stat()
-            file.write_text("longer than before")
+            file.write_text("y")
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         case "remove":
             file.unlink()
@@ -39,17 +40,24 @@ def changed(path: Path, change: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [("nothing", False), ("touch", True), ("grow", True), ("remove", False)]
+    ("change", "expected"), [("nothing", False), ("touch", False), ("same size and time", True), ("remove", False)]
 )
 def test_a_file(change: str, expected: bool, tmp_path: Path) -> None:
-    """Time and size count; one that is missing is about to come back."""
+    """Its content counts; one that is missing is about to come back."""
     (tmp_path / "a.yaml").write_text("x")
     assert changed(tmp_path / "a.yaml", change) is expected
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [("nothing", False), ("touch", True), ("grow", True), ("remove", True), ("add", True), ("add another", False)],
+    [
+        ("nothing", False),
+        ("touch", False),
+        ("same size and time", True),
+        ("remove", True),
+        ("add", True),
+        ("add another", False),
+    ],
 )
 def test_a_folder(change: str, expected: bool, tmp_path: Path) -> None:
     """Its YAML files together are one thing."""
@@ -73,9 +81,10 @@ def test_a_file_that_is_back_is_a_change(tmp_path: Path) -> None:
 
 
 def test_a_link_that_is_turned_is_a_change(tmp_path: Path) -> None:
-    """Config maps are changed so."""
-    for name, text in (("one", "x"), ("two", "longer")):
-        (tmp_path / name).write_text(text)
+    """Config maps are changed so; size and time may be those of before."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, ns=(1, 1))
     link = tmp_path / "link.yaml"
     link.symlink_to("one")
     before = look((str(link),))
@@ -96,6 +105,40 @@ def test_what_is_watched(tmp_path: Path) -> None:
     assert sources(load(environment=environment)) == ()
 
 
+def test_what_a_configuration_names_is_watched_too(tmp_path: Path) -> None:
+    """Files of keys and of the certificate; a key that stands in the file itself needs none."""
+    (tmp_path / "key").write_text("secret-key")
+    (tmp_path / "key").chmod(0o600)
+    for name in ("tls.pem", "tls.key"):
+        (tmp_path / name).write_text("x")
+    values = {"api_keys": [{"key_file": "key"}, "plain"], "tls_cert_file": "tls.pem", "tls_key_file": "tls.key"}
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(values))
+    found = load(path=str(path), environment={"HOME": str(tmp_path)})
+    assert sources(found) == tuple(str(tmp_path / name) for name in ("c.json", "key", "tls.pem", "tls.key"))
+
+
+async def test_a_file_that_a_reload_named_is_watched_from_then_on(tmp_path: Path) -> None:
+    """It is a change itself, for nobody looked at it while it was read; and so is what comes later."""
+    paths = [tmp_path / "a.yaml"]
+    paths[0].write_text("x")
+    seen = look((str(paths[0]),))
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    work = watch(lambda: tuple(map(str, paths)), seen, lambda: asked.put_nowait(None), interval=5 * MS)
+    task = aio.spawn(work, name="watch")
+    for text in ("one", "two"):
+        (tmp_path / "key").write_text(text)
+        paths[1:] = [tmp_path / "key"]
+        await asked.get()
+    await aio.finish([task])
+
+
+def test_a_pipe_in_place_of_a_file_says_nothing(tmp_path: Path) -> None:
+    """Reading it would wait for somebody who writes."""
+    os.mkfifo(tmp_path / "a.yaml")
+    assert look((str(tmp_path / "a.yaml"),)) == {str(tmp_path / "a.yaml"): {}}
+
+
 async def test_each_change_is_told_once(tmp_path: Path) -> None:
     """Those before the first look, too."""
     file = tmp_path / "a.yaml"
@@ -103,7 +146,7 @@ async def test_each_change_is_told_once(tmp_path: Path) -> None:
     seen = look((str(file),))
     asked: asyncio.Queue[None] = asyncio.Queue()
     file.write_text("changed while the program started")
-    task = aio.spawn(watch((str(file),), seen, lambda: asked.put_nowait(None), interval=5 * MS), name="watch")
+    task = aio.spawn(watch(lambda: (str(file),), seen, lambda: asked.put_nowait(None), interval=5 * MS), name="watch")
     await asked.get()
     file.write_text("and once more, of another length")
     await asked.get()

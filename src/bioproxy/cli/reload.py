@@ -1,9 +1,10 @@
 """Why the configuration is read again while the program runs: SIGHUP, and with -watch-config a file that changed.
 
 Files are looked at every two seconds, for bind mounts, config maps and editors that replace a file defeat every kind of
-notification. What counts is time and size of what a path leads to, so that a link that is turned to another file is
-a change. A file that is missing says nothing, for it is about to come back; once it is back, that is a change. A folder
-is looked at the same way: its YAML files together are one thing.
+notification. What counts is the content of what a path leads to: a link that is turned to another file is a change
+though size and time are the same, and a file that is only touched is none. A file that is missing says nothing, because
+it is about to come back; once it is back, that is a change. A folder is looked at the same way: its YAML files together
+are one thing. Key files and the certificate's two files belong to the configuration that names them.
 
 One reload runs at a time. What comes meanwhile is not lost (the file may have been read before it changed): it makes
 the reload run once more.
@@ -12,20 +13,23 @@ the reload run once more.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from bioproxy import aio, files
 from bioproxy.config.load import Loaded
+from bioproxy.config.sources import SIZE_LIMIT
 from bioproxy.config.swap.files import ENDINGS
 from bioproxy.errors import BioproxyError
 
 log = logging.getLogger("bioproxy")
 
 INTERVAL = 2.0  # seconds between two looks; the log line says so, as llama-swap's does
-Marks: TypeAlias = dict[str, tuple[int, int]]  # path to time (ns) and size of what is there; {} where nothing is
+Marks: TypeAlias = dict[str, bytes]  # path to a digest of what is there; {} where nothing is
 Seen: TypeAlias = dict[str, Marks]  # the same for each source: a file, or the files of a folder
 
 
@@ -54,38 +58,38 @@ class Reloader:
 
 
 def sources(loaded: Loaded) -> tuple[str, ...]:
-    """What is to be watched: the folder of -config-dir as a whole, and each file that is not in it."""
+    """What is to be watched: the folder of -config-dir as a whole, each file that is not in it, and what these name."""
+    tls = (loaded.config.tls_cert_file, loaded.config.tls_key_file)
+    named = (*loaded.key_files, *(path for path in tls if path))
     if loaded.directory is None:
-        return loaded.paths
-    return (*(path for path in loaded.paths if os.path.dirname(path) != loaded.directory), loaded.directory)  # noqa: PTH120
+        return (*loaded.paths, *named)
+    outside = (path for path in loaded.paths if os.path.dirname(path) != loaded.directory)  # noqa: PTH120 - texts
+    return (*outside, loaded.directory, *named)
 
 
 def look(paths: tuple[str, ...]) -> Seen:
-    """What is there now."""
+    """What is there now. Blocks; Stuck where a file does not answer."""
     return {path: marks(path) for path in paths}
 
 
 def marks(path: str) -> Marks:
-    """Time and size of a file, or of each YAML file of a folder; nothing for what is missing."""
+    """A digest of a file, or of each YAML file of a folder; nothing for what is missing or no file."""
     names = [path]
     try:
-        with files.touching(path):
-            is_folder = os.path.isdir(path)  # noqa: PTH112 - texts
-        if is_folder:
-            inside = sorted(entry.name for entry in files.listed(path))
-            names = [f"{path}/{name}" for name in inside if name.endswith(ENDINGS)]
+        if stat.S_ISDIR(files.stat(path).st_mode):
+            names = sorted(entry.path for entry in files.listed(path) if entry.name.endswith(ENDINGS))
     except OSError:
         return {}
-    return {name: mark for name in names if (mark := mark_of(name)) is not None}
+    return {name: mark for name in names if (mark := mark_of(name))}
 
 
-def mark_of(path: str) -> tuple[int, int] | None:
-    """Time and size of what a path leads to."""
+def mark_of(path: str) -> bytes:
+    """A digest of what a path leads to; nothing where no file is, or none that can be read."""
     try:
-        found = files.stat(path)
+        data = files.read(path, most=SIZE_LIMIT)
     except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
+        return b""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def has_changed(before: Mapping[str, Marks], now: Mapping[str, Marks]) -> bool:
@@ -93,21 +97,25 @@ def has_changed(before: Mapping[str, Marks], now: Mapping[str, Marks]) -> bool:
     return any(now[path] and now[path] != before.get(path) for path in now)
 
 
-async def watch(paths: tuple[str, ...], seen: Seen, ask: Callable[[], None], *, interval: float = INTERVAL) -> None:
-    """Call `ask` after each change of the sources since `seen`; ends by cancellation only."""
-    said = False
+async def watch(
+    paths: Callable[[], tuple[str, ...]], seen: Seen, ask: Callable[[], None], *, interval: float = INTERVAL
+) -> None:
+    """Call `ask` after each change of the sources since `seen`; ends by cancellation only.
+
+    `paths` are those of the configuration in force: one that a reload named first is a change, for nobody looked at it
+    before that.
+    """
 
     async def changed() -> bool | None:
-        nonlocal seen, said
-        try:
-            before, seen = seen, await files.away(look, paths)
-        except files.Stuck as error:
-            if not said:
-                log.warning("the configuration is not watched: %s", error.message)
-            said = True
-            return None
+        nonlocal seen
+        before, seen = seen, await files.away(look, paths())
         return True if has_changed(before, seen) else None
 
     while True:
-        await aio.poll(changed, interval=interval, jitter=0)
+        try:
+            await aio.poll(changed, interval=interval, jitter=0)
+        except files.Stuck as error:
+            log.warning("cannot see whether the configuration changed: %s", error.message)
+            await asyncio.sleep(interval)
+            continue
         ask()

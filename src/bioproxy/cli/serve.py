@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Self
 
-from bioproxy import __version__, aio
+from bioproxy import __version__, aio, files
 from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import reload as reloading
@@ -81,7 +81,7 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
     logs.setup(level=config.log.level, style=config.log.format)
     raise_file_limit()
     sources = reloading.sources(loaded) if watch else ()
-    seen = reloading.look(sources)  # before anything slow: a change from here on is one
+    seen = files.patiently(reloading.look, sources)  # before anything slow: a change from here on is one
     app = App(loaded, reload=reload)
     app.set_up_log(loaded)
     stop = asyncio.Event()
@@ -96,7 +96,8 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
                 settle_memory()
                 if sources:
                     log.info("watching configuration for changes (poll-based, %.0fs interval)", reloading.INTERVAL)
-                    watching.append(aio.spawn(reloading.watch(sources, seen, signals.reloader.ask), name="watch"))
+                    work = reloading.watch(lambda: reloading.sources(app.loaded), seen, signals.reloader.ask)
+                    watching.append(aio.spawn(work, name="watch"))
                 elif watch:
                     log.warning("there is no configuration file to watch")
                 await app.run_until(stop)

@@ -35,12 +35,12 @@ MOST_PROBLEMS = 500  # that are told one by one
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A Config and where it came from.
 
-    `path` is the first file that was used (None: none), `paths` are all of them, and `directory` is the folder of
-    -config-dir; `folder` is where relative paths start (the working folder where there is no file). `origins` has the
-    place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`); `warnings` are for the log and
-    `/status`. `swap` is there where requests go to `models` and `peers`: then neither `backend_url` nor `model` is set.
-    `swap_origins` has the places of its keys (`models.qwen.cmd`). `state` is this configuration's folder below
-    `state_directory`; nothing is made.
+    `path` is the first file that was used (None: none), `paths` are all of them, `key_files` those that API keys were read
+    from, and `directory` is the folder of -config-dir; `folder` is where relative paths start (the working folder if there
+    is no file). `origins` has the place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`);
+    `warnings` are for the log and `/status`. `swap` is there where requests go to `models` and `peers`: then neither
+    `backend_url` nor `model` is set. `swap_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
+    configuration's folder below `state_directory`; nothing is made.
     """
 
     config: Config
@@ -49,6 +49,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, Origin]
     warnings: tuple[Problem, ...]
     paths: tuple[str, ...] = ()
+    key_files: tuple[str, ...] = ()
     directory: str | None = None
     swap: SwapConfig | None = None
     swap_origins: dict[str, Origin] = {}
@@ -106,7 +107,7 @@ def load_now(
     ]
     merged = _merge(layers)
     swap = resolve_source(merged, file.swap, models=file.models)
-    resolve_keys(merged)
+    key_files = resolve_keys(merged)
     resolve_prefixes(merged)
     resolve_model(merged)
     merged.values["state_directory"] = merged.values.get("state_directory") or places.state_folder(environment)
@@ -117,6 +118,7 @@ def load_now(
         config=config,
         path=file.paths[0] if file.paths else None,
         paths=file.paths,
+        key_files=key_files,
         directory=found.directory,
         folder=os.path.dirname(file.paths[0]) if file.paths else folder,  # noqa: PTH120 - a text
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},

@@ -97,16 +97,14 @@ def resolve_model(layer: Layer) -> None:
             note(layer, "model", f"{model} is no file")
 
 
-def resolve_keys(layer: Layer) -> None:
-    """Every API key becomes a `Key`, and the key files are read, here and nowhere else.
+def resolve_keys(layer: Layer) -> tuple[str, ...]:
+    """Every API key becomes a `Key`, and the key files are read, here and nowhere else; their paths.
 
     What is wrong with an entry otherwise is for `check.py`; an entry whose file cannot be read stays as it is.
     """
-    values = enumerate(layer.values.get("api_keys", ()))
-    layer.values["api_keys"] = tuple(
-        _with_file(layer, Key(key=value) if isinstance(value, str) else value, f"api_keys[{index}]")
-        for index, value in values
-    )
+    keys = [Key(key=value) if isinstance(value, str) else value for value in layer.values.get("api_keys", ())]
+    layer.values["api_keys"] = tuple(_with_file(layer, key, f"api_keys[{index}]") for index, key in enumerate(keys))
+    return tuple(key.key_file for key in keys if key.key_file)
 
 
 def _with_file(layer: Layer, key: Key, place: str) -> Key:
