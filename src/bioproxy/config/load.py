@@ -35,9 +35,9 @@ MOST_PROBLEMS = 500  # that are told one by one
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A Config and where it came from.
 
-    `path` is the first file that was used (None: none), `paths` are all of them, `key_files` those that API keys were read
-    from, and `directory` is the folder of -config-dir; `folder` is where relative paths start (the working folder if there
-    is no file). `origins` has the place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`);
+    `path` is the first file that was used (None: none), `paths` are all of them, `key_files` those of API keys, and
+    `directory` is the folder of -config-dir; `folder` is where relative paths start (the working folder if there is no
+    file). `origins` has the place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`);
     `warnings` are for the log and `/status`. `swap` is there where requests go to `models` and `peers`: then neither
     `backend_url` nor `model` is set. `swap_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
     configuration's folder below `state_directory`; nothing is made.
