@@ -197,7 +197,7 @@ class Metrics:
         if servers is not None:
             self.servers = servers
 
-    def render(self, _accept: str = "") -> tuple[str, bytes]:
+    def render(self) -> tuple[str, bytes]:
         """The content type and the text of all metrics: always the plain format, which every scraper takes."""
         page = generate_latest(self.registry)
         for name in SEED_COUNTERS:

@@ -114,6 +114,9 @@ def test_nothing_answers() -> None:
         ("::", "http://localhost:8089"),
         ("10.0.0.7", "http://10.0.0.7:8089"),
         ("fd00::7", "http://[fd00::7]:8089"),
+        ("[fd00::7]", "http://[fd00::7]:8089"),
+        ("[::]", "http://localhost:8089"),
+        ("::ffff:0.0.0.0", "http://localhost:8089"),
     ],
 )
 def test_where_the_admin_port_is_asked(host: str, url: str) -> None:

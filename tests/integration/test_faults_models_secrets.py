@@ -65,10 +65,11 @@ async def test_last_words_that_hold_a_known_secret(kind: str, tmp_path: Path) ->
     models["command"]["cmd"] += f" --api-key {SECRET}"
     async with swap_rig(tmp_path, models) as rig:
         answers = [await rig.chat(name, headers={"Accept": kind}) for name in models]
+        log = await rig.get("/logs")
     assert "Namespace(api_key=" in answers[0].text
     assert "is not valid" in answers[1].text
-    for answer in answers:
-        assert SECRET not in answer.text
+    for text in (log.text, "\n".join(rig.program.lines), *(answer.text for answer in answers)):
+        assert SECRET not in text
 
 
 async def test_short_values_are_words(tmp_path: Path) -> None:

@@ -33,9 +33,11 @@ def failed(answer: Answer) -> str:
 
 @pytest.mark.parametrize("code", [0, 1, 3])
 async def test_a_process_that_ends_before_it_is_ready(code: int, tmp_path: Path) -> None:
-    """Whatever its exit code; the last lines of its log are in the error."""
+    """Whatever its exit code, which the router's list has; the last lines of its log are in the error."""
     async with swap_rig(tmp_path, {"a": fake(f"--exit {code} --say out-of-memory")}) as rig:
         sentence = failed(await rig.chat("a"))
+        (listed,) = (await rig.get("/models")).json()["data"]
+    assert (listed["status"]["failed"], listed["status"]["exit_code"]) == (True, code)
     assert sentence.startswith("upstream command exited prematurely")
     assert "out-of-memory" in sentence
 

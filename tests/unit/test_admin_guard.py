@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bioproxy.admin.guard import Access, Guard
+from bioproxy.config.addresses import host_fault
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError, Forbidden, Unauthorized
 from bioproxy.wire.message import Request
@@ -51,6 +52,12 @@ def ask(
         ({"admin_host": "0.0.0.0"}, "192.168.1.5:8089", "ok"),
         ({"admin_host": "::"}, "[fe80::1]:8089", "ok"),
         ({"admin_host": "0.0.0.0"}, "evil.example", "forbidden"),
+        ({"admin_host": "fd00::5"}, "[fd00::5]:8089", "ok"),
+        ({"admin_host": "[fd00::5]"}, "[FD00:0::5]", "ok"),
+        ({"admin_host": "fd00::5"}, "[fd00::6]:8089", "forbidden"),
+        ({"admin_hosts": ("fd00::5",)}, "[fd00::5]:8089", "ok"),
+        ({"admin_host": "[::]"}, "192.168.1.5:8089", "ok"),
+        ({"admin_host": "::ffff:10.0.0.1"}, "10.0.0.1:8089", "ok"),
     ],
 )
 def test_only_our_own_names_are_served(config: dict[str, Any], host: str | None, verdict: str) -> None:
@@ -67,11 +74,33 @@ def test_only_our_own_names_are_served(config: dict[str, Any], host: str | None,
         ({}, "null", "forbidden"),
         ({}, "http://[", "forbidden"),
         ({"admin_hosts": ("box.lan",)}, "https://box.lan", "ok"),
+        ({"admin_hosts": ("fd00::5",)}, "http://[fd00::5]:3000", "ok"),
     ],
 )
 def test_only_our_own_pages_may_ask(config: dict[str, Any], origin: str, verdict: str) -> None:
     """A page of another site, or of another program on this machine, changes nothing here."""
     assert ask(config, origin=origin) == verdict
+
+
+def test_the_advice_of_a_refusal_helps() -> None:
+    """What it names can be written into `admin_hosts` as it stands there."""
+    request = Request("GET", b"/", path="/", headers=[], fields={b"host": b"[fd00::5]:8089"})
+    with pytest.raises(BioproxyError) as raised:
+        Guard(Config()).check(request, "admin")
+    named = raised.value.message.split("'")[1]
+    assert host_fault(named) == ""
+    Guard(Config(admin_hosts=(named,))).check(request, "admin")
+
+
+def test_a_browser_that_does_not_say_for_which_page_changes_nothing() -> None:
+    """`GET /unload` is a change, and an image in a page would do; the list of routes is none."""
+    request = Request(
+        "GET", b"/unload", path="/unload", headers=[], fields={b"host": b"box.lan", b"user-agent": b"Mozilla/5.0"}
+    )
+    guard = Guard(Config(admin_hosts=("box.lan",)))
+    guard.check(request, "admin")
+    with pytest.raises(Forbidden, match="does not say for which page"):
+        guard.check(request, "admin", changes=True)
 
 
 @pytest.mark.parametrize("access", ["open", "metrics"])

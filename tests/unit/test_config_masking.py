@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bioproxy.config.describe import describe
 from bioproxy.config.masking import (
     MASK,
+    MaskedOutput,
     is_secret,
     masked_command,
     masked_environment,
@@ -212,6 +213,18 @@ def test_a_megabyte_of_anything_is_gone_through_once(piece: str) -> None:
     """A program may write what it likes; a search that went back would take hours."""
     text = piece * (1_000_000 // len(piece))
     assert len(masked_command(text)) <= len(text) * len(MASK)
+
+
+@given(st.lists(st.sampled_from(["s3cret", "s3", "cret", "x", " ", "\n", "other-key"]), max_size=12), st.data())
+def test_a_secret_is_found_wherever_output_is_cut(words: list[str], data: st.DataObject) -> None:
+    """Pieces come as the pipe gives them; nothing else is lost or kept back for good."""
+    text = "".join(words).encode()
+    masked, shown, rest = MaskedOutput(["other-key", "s3cret"]), b"", text
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        shown, rest = shown + masked.feed(rest[:size]), rest[size:]
+    whole = text.replace(b"other-key", MASK.encode()).replace(b"s3cret", MASK.encode())
+    assert shown + masked.rest() == whole
 
 
 # where they are shown

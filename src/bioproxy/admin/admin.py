@@ -169,7 +169,7 @@ class Admin:
 
     async def show_metrics(self, question: Question) -> None:
         """The metrics in Prometheus' text format."""
-        kind, page = self.metrics.render((question.request.header(b"accept") or b"").decode("latin-1"))
+        kind, page = self.metrics.render()
         question.responder.send(200, [(b"Content-Type", kind.encode()), *ALWAYS], page)
 
     async def status(self, question: Question) -> None:

@@ -381,6 +381,7 @@ class Fleet:
                     state=schedule.state(name) or State.STOPPED,
                     args=shown(one),
                     since=round(past + schedule.since(name), 3),
+                    exit_code=self.units[name].exit_code,
                 )
                 for name, one in self.plan.models.items()
             },

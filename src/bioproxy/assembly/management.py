@@ -213,7 +213,7 @@ class Management:
 
     async def show_metrics(self, question: Question) -> None:
         """`GET /metrics`."""
-        kind, page = self.metrics.render((question.request.header(b"accept") or b"").decode("latin-1"))
+        kind, page = self.metrics.render()
         question.responder.send(200, [(b"Content-Type", kind.encode()), *ALWAYS], page)
 
     async def page(self, question: Question) -> None:  # noqa: ARG002 - a handler's signature

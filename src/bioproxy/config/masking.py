@@ -121,6 +121,33 @@ def masked_text(text: str, secrets: Iterable[str]) -> str:
     return masked_command(text)
 
 
+class MaskedOutput:
+    """What a program writes, in the pieces in which it comes, without `secrets`."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self.secrets = [secret.encode("utf-8", "surrogateescape") for secret in secrets]
+        self.held = b""  # what may be the beginning of a secret, until the next piece tells
+
+    def feed(self, data: bytes) -> bytes:
+        """The next piece, as far as it may be shown by now."""
+        data = self.held + data
+        for secret in self.secrets:
+            data = data.replace(secret, MASK.encode())
+        begun = 0
+        if self.secrets and not data.endswith(b"\n"):
+            lengths = (
+                length for secret in self.secrets for length in range(1, len(secret)) if data.endswith(secret[:length])
+            )
+            begun = max(lengths, default=0)
+        self.held = data[len(data) - begun :]
+        return data[: len(data) - begun]
+
+    def rest(self) -> bytes:
+        """The program has ended: what was held back."""
+        held, self.held = self.held, b""
+        return held
+
+
 def secrets_in(words: Sequence[str], variables: Iterable[str]) -> list[str]:
     """The values that would be masked in a command and its `NAME=value` variables, the longest first."""
     values, before = set(), ""

@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 
 from bioproxy import aio
-from bioproxy.config.masking import masked_text, secrets_in
+from bioproxy.config.masking import MaskedOutput, masked_text, secrets_in
 from bioproxy.engines import child
 from bioproxy.engines.log_tail import LogTail
 from bioproxy.errors import EngineUnavailable
@@ -68,7 +68,7 @@ class ProcessStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Process:
     """A child, one at a time. `command` is found on PATH; `environment` None is ours; `on_exit` hears of each end.
 
-    `output` gets what the child writes, raw, in the pieces in which it was read.
+    `output` gets what the child writes, in the pieces in which it was read, without the keys that it was given.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Process:
         self.output = output
         self.first_delay = first_delay
         self.tail = LogTail()
+        self.shown = MaskedOutput(())
         self.life: child.Life | None = None
         self.beginning: child.Life | None = None  # its shim has not told a pid yet
         self.watcher: asyncio.Task[Exit] | None = None  # its result is how the newest life ended
@@ -105,8 +106,17 @@ class Process:
 
     def masked(self, text: str) -> str:
         """A text without the secrets of its command and its environment."""
+        return masked_text(text, self.secrets())
+
+    def secrets(self) -> list[str]:
+        """The keys that it is given."""
         variables = [f"{name}={value}" for name, value in (self.environment or os.environ).items()]
-        return masked_text(text, secrets_in(self.command, variables))
+        return secrets_in(self.command, variables)
+
+    def tell(self, output: bytes) -> None:
+        """Hand on what it wrote."""
+        if self.output is not None and output:
+            self.output(output)
 
     @property
     def pid(self) -> int | None:
@@ -238,8 +248,13 @@ class Process:
                 return self.life.pid
             if self.stopping.is_set():
                 raise EngineUnavailable(f"{self.name} was stopped")
+            shown = self.shown = MaskedOutput(self.secrets())
             life = await child.begin(
-                self.command, tail=self.tail, sink=self.output, environment=self.environment, folder=self.folder
+                self.command,
+                tail=self.tail,
+                sink=lambda data: self.tell(shown.feed(data)),
+                environment=self.environment,
+                folder=self.folder,
             )
             self.starts += 1
             self.beginning = life
@@ -261,6 +276,7 @@ class Process:
     async def watch(self, life: child.Life) -> Exit:
         """See one life to its end, and tell how it ended."""
         code = await life.bury()
+        self.tell(self.shown.rest())
         lived = time.time() - life.started
         ended = Exit(
             pid=life.pid,

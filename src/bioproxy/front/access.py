@@ -37,7 +37,7 @@ class Access:
         self.among_strangers = among_strangers(config)
         self.cors = Cors(config.cors_origins, keys=self.keys)
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
-        self.known: set[bytes | None] = set()
+        self.known: set[bytes] = set()
         self.local = local
         self.trusted: list[IPv4Network | IPv6Network] = [
             ip_network(net, strict=False) for net in config.trusted_proxies
@@ -78,10 +78,11 @@ class Access:
         """ForeignPage if a browser asks by a name that is none of ours, or for a page that may not.
 
         The name counts where only this machine reaches the port and no key is wanted: elsewhere others may read anyway,
-        and a rebound page has no key. A websocket is judged as a change is, because any page may read what it says.
+        and a rebound page has no key. Without a `Host` (HTTP/1.0) no browser asks. A websocket is judged as a change
+        is, because any page may read what it says.
         """
         host = request.header(b"host")
-        if self.local and not self.keys and host not in self.known:
+        if self.local and not self.keys and host is not None and host not in self.known:
             check_name(request, names=self.named, addresses=True, port="proxy")
             if len(self.known) < MOST_NAMES:
                 self.known.add(host)

@@ -159,6 +159,12 @@ class Unit:
         """The process's pid; None while none runs."""
         return self.process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How its newest process ended, as a shell would tell it; None if that is not known, or none has."""
+        code = self.process.last_exit.code if self.process.last_exit is not None else None
+        return code if code is None or code >= 0 else 128 - code
+
     def statistics(self) -> ProcessStatistics:
         """What is known of the process."""
         return self.process.statistics()
