@@ -53,18 +53,24 @@ def place(life: Life | None, engine: Any = None) -> Only:
     return only
 
 
+async def again(only: Only, error: EngineUnavailable, attempt: int = 1) -> bool:
+    """A try has failed; whether it is tried again."""
+    await only.broke_off(error)
+    return only.lost(error, attempt)
+
+
 async def test_what_it_died_of_is_not_sent_again(life: Life) -> None:
     """The sentence says how it ended, and why the request is not tried once more."""
     only = place(life)
     life.set_result(ending(expected=False))
     with pytest.raises(EngineDied, match=r"was ended by SIGKILL while it had this request; it is not sent again"):
-        await only.lost(broken(sent=True), 1)
+        await again(only, broken(sent=True))
 
 
 async def test_news_that_come_late(life: Life) -> None:
     """The connection broke first, and it looked as if the process lived: it is seen before anything is sent."""
     only = place(life)
-    assert await only.lost(broken(sent=True), 1)
+    assert await again(only, broken(sent=True))
     life.set_result(ending(expected=False))
     with pytest.raises(EngineDied):
         only.sending()
@@ -74,7 +80,7 @@ async def test_what_was_not_sent_goes_again(life: Life) -> None:
     """The process died before it had anything of this request."""
     only = place(life)
     life.set_result(ending(expected=False))
-    assert await only.lost(broken(sent=False), 1)
+    assert await again(only, broken(sent=False))
     only.sending()
 
 
@@ -82,21 +88,21 @@ async def test_a_process_that_we_ended_is_another_matter(life: Life) -> None:
     """It was restarted: the next one may have the request."""
     only = place(life)
     life.set_result(ending(expected=True))
-    assert await only.lost(broken(sent=True), 1)
+    assert await again(only, broken(sent=True))
     only.sending()
 
 
 async def test_a_process_that_only_broke_the_connection(life: Life) -> None:
     """It lives, so it is asked again, a few times."""
     only = place(life)
-    assert [await only.lost(broken(sent=True), attempt) for attempt in (1, 2, 3)] == [True, True, False]
+    assert [await again(only, broken(sent=True), attempt) for attempt in (1, 2, 3)] == [True, True, False]
 
 
 async def test_an_engine_that_is_not_ours_or_hung(life: Life) -> None:
     """Nobody brings the one back, and the other may be at it still; both are looked at."""
     foreign = Owned()
     foreign.owned = False
-    assert not await place(None, foreign).lost(broken(sent=False), 1)
+    assert not await again(place(None, foreign), broken(sent=False))
     hung = Owned()
-    assert not await place(life, hung).lost(broken(sent=True, status=504), 1)
+    assert not await again(place(life, hung), broken(sent=True, status=504))
     assert foreign.suspected == hung.suspected == ["no answer"]

@@ -144,7 +144,7 @@ class Inference:
                     continue
                 except EngineUnavailable as error:
                     lost += 1
-                    if self.exchange.tail.first is not None or not await self.seat.lost(error, lost):
+                    if self.exchange.tail.first is not None or not self.seat.lost(error, lost):
                         raise
             raise QueueTimeout("the engine kept loading; try again later", retry_after=10)
         finally:
@@ -168,6 +168,9 @@ class Inference:
             whole = True
             self.settle(prepared, complete=True)
             self.exchange.record.save += await self.engine.keeper.conclude(self.want, grant)
+        except (EngineUnavailable, EngineProtocolError) as error:
+            await self.seat.broke_off(error)
+            raise
         except asyncio.CancelledError:
             self.raise_stalled()
             raise

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bioproxy.errors import Forbidden, RequestError
+from bioproxy.errors import EngineProtocolError, EngineUnavailable, Forbidden, RequestError
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
@@ -83,6 +83,9 @@ async def gated(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers
     try:
         seat.sending()
         whole = await free(exchange, engine, headers, body)
+    except (EngineUnavailable, EngineProtocolError) as error:
+        await seat.broke_off(error)
+        raise
     finally:
         engine.keeper.unknown(f"{exchange.request.method} {path} may have used a slot")
         if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
@@ -115,6 +118,9 @@ async def slot_action(exchange: Exchange, engine: Engine, seat: Seat, headers: H
     try:
         seat.sending()
         whole = await free(exchange, engine, headers, body)
+    except (EngineUnavailable, EngineProtocolError) as error:
+        await seat.broke_off(error)
+        raise
     finally:
         engine.keeper.unknown("a client's own slot action")
         grant.release(cut=not whole)

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 
 from bioproxy.activity import Record
 from bioproxy.engines.process import Exit, how
-from bioproxy.errors import EngineDied, EngineUnavailable
+from bioproxy.errors import BioproxyError, EngineDied, EngineUnavailable
 from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.models.holds import Hold
@@ -59,11 +59,14 @@ class Seat(Protocol):
     def timing(self) -> bytes:
         """What `Server-Timing` says of the wait for the process; begins with a comma, empty where there was none."""
 
-    async def lost(self, error: EngineUnavailable, attempt: int) -> bool:
-        """The engine was lost before it answered anything; whether try number `attempt` + 1 makes sense.
+    async def broke_off(self, error: BioproxyError) -> None:
+        """The engine was lost before the end of its answer: let the news of its process's end arrive.
 
-        EngineDied if it died by itself and had the request.
+        Under the grant, if there is one: nobody else shall be let at an engine that is about to be gone.
         """
+
+    def lost(self, error: EngineUnavailable, attempt: int) -> bool:
+        """Whether try number `attempt` + 1 makes sense. EngineDied if the engine died by itself and had the request."""
 
 
 TIMED_OUT = 504  # the engine may be at it still, and the client has waited long enough
@@ -78,11 +81,12 @@ Life = asyncio.Future[Exit]  # how a process of ours ended, once it has
 class Risk:
     """Which process has the request, and which one broke off while it had it."""
 
-    __slots__ = ("life", "suspect")
+    __slots__ = ("error", "life", "suspect")
 
     def __init__(self) -> None:
         self.life: Life | None = None
         self.suspect: Life | None = None
+        self.error: BioproxyError | None = None
 
     def check(self) -> None:
         """EngineDied if the process that broke off has ended by itself."""
@@ -93,13 +97,14 @@ class Risk:
             sentence = f"the engine {how(end.code, expected=True)} while it had this request"
             raise EngineDied(f"{sentence}; it is not sent again, for the next engine might end in the same way")
 
-    async def broke_off(self, error: EngineUnavailable) -> None:
-        """A try has failed; EngineDied if that was the end of its process."""
-        if error.sent:
+    def note(self, error: BioproxyError) -> bool:
+        """A try has failed with `error`; False if that was noted before."""
+        if error is self.error:
+            return False
+        self.error = error
+        if isinstance(error, EngineUnavailable) and error.sent:
             self.suspect = self.life
-        if self.suspect is not None:
-            await asyncio.wait([self.suspect], timeout=NEWS)
-        self.check()
+        return True
 
 
 class Only:
@@ -135,12 +140,17 @@ class Only:
         """Nothing was waited for."""
         return b""
 
-    async def lost(self, error: EngineUnavailable, attempt: int) -> bool:
-        """Have the engine looked at; one of ours will be back."""
+    async def broke_off(self, error: BioproxyError) -> None:
+        """Have the engine looked at."""
         self.engine.attachment.suspect(error.message)
+        if self.risk.note(error) and self.risk.life is not None:
+            await asyncio.wait([self.risk.life], timeout=NEWS)
+
+    def lost(self, error: EngineUnavailable, attempt: int) -> bool:
+        """One of ours will be back."""
         if not self.engine.owned or error.status == TIMED_OUT or isinstance(error, EngineDied):
             return False
-        await self.risk.broke_off(error)
+        self.risk.check()
         return attempt < ATTEMPTS
 
 
@@ -253,14 +263,18 @@ class OfModel:
             self.hold.release(tool_calls=any(mark in tail for mark in TOOL_CALLS))
             self.hold = None
 
-    async def lost(self, error: EngineUnavailable, attempt: int) -> bool:
+    async def broke_off(self, error: BioproxyError) -> None:
+        """The schedule hears of it, too: who waits in the engine's gate waits for the next process."""
+        if self.risk.note(error):
+            await self.supervisor.confirm(self.model)
+
+    def lost(self, error: EngineUnavailable, attempt: int) -> bool:
         """Once more, with the model's next process if this one is gone; not after an unload."""
         if error.status == TIMED_OUT or isinstance(error, EngineDied):
             return False
-        await self.supervisor.confirm(self.model)
         cut = self.hold.cut if self.hold is not None else ""
         if not cut:
-            await self.risk.broke_off(error)
+            self.risk.check()
         elif cut != RESTARTED:
             raise EngineUnavailable(f"the model {self.model} was stopped while it had this request ({cut})") from error
         return attempt == 1 and self.hold is not None
@@ -279,7 +293,8 @@ async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaita
                 continue
             except EngineUnavailable as error:
                 lost += 1
-                if exchange.responder.started or not await seat.lost(error, lost):
+                await seat.broke_off(error)
+                if exchange.responder.started or not seat.lost(error, lost):
                     raise
             else:
                 return

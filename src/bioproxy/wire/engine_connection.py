@@ -11,6 +11,7 @@ A connection goes back to its pool the moment its answer is whole and both sides
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -35,6 +36,7 @@ class EngineConnection(asyncio.Protocol):
         "lost",
         "parser",
         "paused",
+        "poller",
         "pool",
         "response",
         "reusable",
@@ -50,6 +52,7 @@ class EngineConnection(asyncio.Protocol):
         self.response: Response | None = None
         self.client: Source | None = None  # whose reading a tunnel pauses
         self.idle_since = 0.0
+        self.poller: select.poll | None = None
         self.served = 0
         self.fed = 0  # bytes of the head so far
         self.lost = self.paused = False
@@ -70,6 +73,15 @@ class EngineConnection(asyncio.Protocol):
         else:
             self.transport.write(head + body)
         return response
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has come since the last answer: no end that the loop has not told, nothing unasked."""
+        if not hasattr(select, "poll"):  # Windows
+            return True
+        if self.poller is None:
+            self.poller = select.poll()
+            self.poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self.poller.poll(0)
 
     # what the event loop calls
 

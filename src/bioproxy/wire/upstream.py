@@ -2,9 +2,10 @@
 
 A connection is used by one request at a time and goes back when the answer is whole (response.py). What lies idle is
 kept for less time than llama-server keeps it (five seconds; facts, section 3), newest first, so that the others may
-expire. Even so an engine can close a connection in the moment in which we use it again: if a *reused* connection ends
-before any byte of an answer, the request is sent once more, on a fresh one. A fresh one that fails is the engine's own
-doing, and an error.
+expire. A look at the socket before each use finds an end that the loop has not told yet: what went to an engine that is
+gone cannot be told from what it died of. Even so an engine can close a connection in the moment in which we use it
+again: if a *reused* connection ends before any byte of an answer, the request is sent once more, on a fresh one. A
+fresh one that fails is the engine's own doing, and an error.
 
 Cancelling whoever waits in `request` closes the connection, which is the only way to tell an engine to stop computing.
 """
@@ -172,7 +173,8 @@ class Pool:
         now = asyncio.get_running_loop().time()
         while self.idle:
             connection = self.idle.pop()
-            if not connection.transport.is_closing() and now - connection.idle_since < self.idle_timeout:
+            fresh = now - connection.idle_since < self.idle_timeout
+            if fresh and not connection.transport.is_closing() and connection.is_quiet():
                 return connection
             connection.abort()
         return None

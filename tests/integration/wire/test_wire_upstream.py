@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 
 import pytest
 
@@ -266,6 +268,25 @@ async def test_nobody_there_is_unavailable() -> None:
     with pytest.raises(EngineUnavailable, match=f"nothing answers at http://127.0.0.1:{port} .*refused") as caught:
         await ask(pool)
     assert not caught.value.sent
+
+
+async def test_an_end_that_the_loop_has_not_told_yet() -> None:
+    """A kept connection that the engine has just closed is not used, so it is sure that nothing was sent over it."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(ok(b"hi"))
+        await wire.gone()
+
+    async with engine(script) as (played, pool):
+        assert await (await ask(pool, b"x")).read() == b"hi"
+        [connection] = pool.idle
+        theirs = played.wires[0].writer.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(theirs.fileno())) as same:
+            same.shutdown(socket.SHUT_WR)  # the end is here, and the loop has not looked
+        assert not connection.is_quiet()
+        assert await (await ask(pool, b"x")).read() == b"hi"
+        assert (played.connections, pool.statistics().retried) == (2, 0)
 
 
 async def test_an_engine_that_is_gone_after_it_had_the_request() -> None:
