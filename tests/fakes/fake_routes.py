@@ -270,7 +270,8 @@ class Routes:
         if isinstance(value, Refused):
             if stream is None or not reply.started:
                 raise value
-            reply.event({"error": {"code": value.status, "message": value.message, "type": value.kind}})
+            told = {"code": value.status, "message": value.message, "type": value.kind}
+            reply.event(*((told, "error") if isinstance(shape, Messages) else ({"error": told},)))
             await self.finish(reply)
         elif stream is not None:
             stream.send(shape.last(task))

@@ -173,13 +173,14 @@ async def test_an_engine_that_breaks_off_after_the_last_event(tmp_path: Path) ->
         await fake.restart()
 
 
-async def test_an_error_event_is_no_good_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+async def test_an_error_event_is_no_good_answer(path: str, tmp_path: Path) -> None:
     """What the engine says in a stream that fails stands in the record; the slot is not taken for that conversation."""
     async with FakeEngine() as fake, tried(fake, tmp_path) as app:
         await fake.faults(error_event=2)
-        answer = await good(app, tokens=9, stream=True)
+        answer = await good(app, path=path, tokens=9, stream=True)
         assert answer.status == 200
-        record = await ended(app, CHAT)
+        record = await ended(app, path)
         assert record.outcome == "engine_error"
         assert record.error == "Compute error."
         assert app.keeper.statistics().slots[0].state != "conversation"

@@ -211,6 +211,7 @@ def test_the_event_that_ends_a_stream(last: object, how: str, end: str) -> None:
         (b'data: {"error": {"message": "no"}}\n\ndata: [DONE]\n\n', "failed"),
         (b'data: {"object": "error", "message": "no", "code": 400}\n\ndata: [DONE]\n\n', "failed"),
         (b'data: {"object": "error", "message": "no", "code": 400}\n\n', "failed"),
+        (b'event: error\ndata: {"code": 500, "type": "server_error", "message": "no"}\n\n', "failed"),
         (b'data: {}\n\nerror: {"code": 500, "message": "no"}\n\n', "failed"),
     ],
 )

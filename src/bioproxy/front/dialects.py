@@ -279,9 +279,10 @@ def ending_of(event: bytes) -> Ending:
         said = msgspec.json.decode(data, type=LastEvent)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    kind = said.type if isinstance(said.type, str) else (sse.field(event, b"event") or b"").decode("latin-1")
-    if kind in ENDINGS:
-        return ENDINGS[kind]
+    named = (sse.field(event, b"event") or b"").decode("latin-1")
+    for kind in (said.type, named):  # llama-server's own type of error stands in an event of Anthropic's
+        if isinstance(kind, str) and kind in ENDINGS:
+            return ENDINGS[kind]
     if said.stop is True:
         return "whole"
     return "failed" if said.error or said.object == "error" else ""
