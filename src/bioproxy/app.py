@@ -30,12 +30,14 @@ from bioproxy.assembly.fleet_status import FleetStatus, fleet_status_of
 from bioproxy.assembly.management import Management
 from bioproxy.assembly.one_model import ENGINE, OneModel
 from bioproxy.assembly.single import Single
+from bioproxy.config.addresses import is_loopback
 from bioproxy.config.difference import difference, in_force, swap_difference
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.settings import Settings
 from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front import swap_errors
@@ -48,7 +50,7 @@ from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.message import Headers
-from bioproxy.wire.server import ADMIN_SHARE, FEWEST, Server, files_for_clients, open_files
+from bioproxy.wire.server import ADMIN_SHARE, FEWEST, PortTaken, Server, files_for_clients, open_files
 from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -230,7 +232,10 @@ class App:
         """Open both ports, then start the services; ConfigError where a port cannot be had."""
         config = self.config
         self.tls = tls_of(config)
-        await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
+        try:
+            await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
+        except PortTaken as error:
+            raise await taken(error, config.proxy_host, config.proxy_port, flag="-port or -listen") from error
         self.front.listens_on(host for host, _ in self.proxy_server.addresses)
         await self.listen_to_admins()
         await self.pins.load()
@@ -245,10 +250,18 @@ class App:
         for name, service in services.items():
             self.services.append(aio.spawn(aio.guarded(service, name=name, on_fault=self.fault), name=name))
 
+    async def listen_as_admin(self) -> None:
+        """Open the admin port. ConfigError says who has it."""
+        host, port = self.config.admin_host, self.config.admin_port
+        try:
+            await self.admin_server.listen(host, port)
+        except PortTaken as error:
+            raise await taken(error, host, port, flag="-admin-port") from error
+
     async def listen_to_admins(self) -> None:
         """Open the admin port. Among many models, one that nobody asked for may be taken: people run two instances."""
         try:
-            await self.admin_server.listen(self.config.admin_host, self.config.admin_port)
+            await self.listen_as_admin()
         except ConfigError as error:
             if self.loaded.swap is None or admin_port_asked(self.loaded):
                 raise
@@ -395,6 +408,17 @@ class App:
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""
         return self.side.unready()
+
+
+async def taken(error: PortTaken, host: str, port: int, *, flag: str) -> ConfigError:
+    """The same error with the name of the program that has the port, if it can be told, and our flag for another."""
+    found = await asyncio.to_thread(holder, host if is_loopback(host) else "localhost", port)
+    if found is None:
+        return ConfigError([Problem(f"{error.message} with {flag}")])
+    ours = any(Path(word).name == "bioproxy" for word in found.command[:4])
+    who = "another bioproxy" if ours else Path(found.command[0]).name if found.command else "another program"
+    said = f"port {port} on {host or 'all addresses'} is taken by {who} (pid {found.pid})"
+    return ConfigError([Problem(f"{said}; stop it, or choose another port with {flag}")])
 
 
 def log_engine(event: EngineChanged) -> None:

@@ -45,6 +45,10 @@ CLEAN_UP = 5.0  # seconds that cancelled handlers get for their `finally`
 TLS_GOODBYE = 2.0  # seconds that a client gets to answer the end of TLS; most send nothing, and nothing is lost
 
 
+class PortTaken(ConfigError):
+    """Another program listens there; who knows more (its name, our flag) may say so."""
+
+
 class ServerStatistics(msgspec.Struct, frozen=True):
     """What a server has and had: `connections` open and `running` requests now; the others since the start.
 
@@ -386,7 +390,7 @@ def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
     """The sentence for an address that cannot be had."""
     place = f"port {port} on {host or 'all addresses'}"
     if error.errno == errno.EADDRINUSE:
-        return ConfigError([Problem(f"{place} is taken by another program; stop that one, or choose another port")])
+        return PortTaken([Problem(f"{place} is taken by another program; stop that one, or choose another port")])
     if error.errno == errno.EACCES:
         return ConfigError([Problem(f"{place} is not ours to open; choose a port of 1024 or above")])
     return ConfigError([Problem(f"{place} cannot be opened: {error.strerror or error}")])
