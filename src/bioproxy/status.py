@@ -31,6 +31,8 @@ from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
 from bioproxy.wire.server import Server, ServerStatistics
 
+SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
+
 
 class Program(Protocol):
     """What of the app is the same, whatever it serves."""
@@ -84,8 +86,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 def notes(program: Program) -> tuple[str, ...]:
     """What an operator should know and nobody else says."""
-    shared = "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
-    return (shared,) if len(program.config.api_keys) > 1 and program.config.kv.isolate == "off" else ()
+    found = []
+    if len(program.config.api_keys) > 1 and program.config.kv.isolate == "off":
+        found.append(
+            "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
+        )
+    if pages := sorted(program.front.refusals.statistics().items(), key=lambda one: -one[1]):
+        shown = ", ".join(f"{page} ({count})" for page, count in pages[:SHOWN_PAGES])
+        found.append(
+            f"pages were refused: {shown}; cors_origins names pages that may, admin_hosts names of this machine"
+        )
+    return tuple(found)
 
 
 def config_status(program: Program) -> ConfigStatus:

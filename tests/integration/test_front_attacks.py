@@ -101,6 +101,19 @@ async def test_a_page_elsewhere_computes_nothing(tmp_path: Path) -> None:
         assert await line.engine.requests(CHAT) == []
 
 
+@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", 403), ("http://localhost:3000", 101)])
+async def test_a_foreign_page_opens_no_websocket(origin: str, status: int, tmp_path: Path) -> None:
+    """Browsers let any page read what comes out of one; CORS does not count there."""
+    async with fake_line(tmp_path) as line:
+        fields = {"Origin": origin, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        fields["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+        reader, writer = await asyncio.open_connection("127.0.0.1", line.app.proxy_port)
+        writer.write(build("GET", "/ws", headers=fields))
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        assert int(head.split()[1]) == status
+
+
 async def test_the_admins_slot_action_counts_as_the_admins(tmp_path: Path) -> None:
     """Not as that of the first key, whose default name it would share."""
     async with fake_line(

@@ -61,8 +61,9 @@ async def test_each_refusal_is_said_once_and_counted(rig: Rig) -> None:
     app = {"Origin": "https://chat.lan", "Access-Control-Request-Method": "POST"}
     for _ in range(3):
         await call(rig.port, "OPTIONS", CHAT, headers=app)
-    pages = (await call(rig.ports.admin, "GET", "/status")).json()["refused_pages"]
-    assert pages["proxy"]["https://chat.lan"] == 3
+    status = (await call(rig.ports.admin, "GET", "/status")).json()
+    assert status["refused_pages"]["proxy"]["https://chat.lan"] == 3
+    assert any("https://chat.lan (3)" in note and "cors_origins" in note for note in status["notes"])
     assert (await rig.get("/logs")).text.count(
         "'https://chat.lan' may not read answers; if it should, add it to cors_or"
     ) == 1
