@@ -183,19 +183,28 @@ def listed(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
         return list(entries)
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o600) -> None:
+def write_whole(
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    mode: int = 0o600,
+    durable: bool = True,
+    unfinished: str = UNFINISHED,
+) -> None:
     """Replace `path` by `data` in one step: a crash leaves the old file or the new one. OSError, Stuck.
 
-    It is readable by us alone unless `mode` says something else, and on the disk when this returns.
+    It is readable by us alone unless `mode` says something else, and on the disk when this returns unless it need not
+    be `durable`. What a crash may leave beside it has a name that begins with `unfinished`.
     """
     target = Path(path)
     with touching(target):
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=UNFINISHED)  # made with mode 0600
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=unfinished)  # made with mode 0600
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             if mode != 0o600 and sys.platform != "win32":
                 Path(temporary).chmod(mode)
             Path(temporary).replace(target)

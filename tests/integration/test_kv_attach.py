@@ -16,6 +16,7 @@ import pytest
 from bioproxy.errors import EngineUnavailable
 from bioproxy.kv.policy import Speeds
 from fakes.fake_engine import FakeEngine
+from support.hung import hung
 from support.kv_rig import Rig, rig, text
 from support.limits import full_disk
 
@@ -49,6 +50,40 @@ async def restart(one: Rig, **flags: Any) -> None:
 def notes(one: Rig) -> str:
     """What `/status` says."""
     return "\n".join(one.keeper.statistics().notes)
+
+
+async def test_a_slot_folder_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its engine is served without snapshots; what holds them up is said, and when it answers they are there again."""
+    folder = tmp_path / "slots"
+    async with started(folder, options={"first_retry": 0.0}) as one:
+        first = await one.ask(LONG)
+        assert await one.save_idle() == 1
+        with hung(folder, monkeypatch) as disk:
+            await fake(one).restart()
+            one.keeper.gone("killed")
+            await one.attach()
+            assert f"{folder} does not answer" in notes(one)
+            for _ in range(3):
+                assert (await one.ask(LONG, first.answer, "and?")).prepared.status in {"", "resident"}
+                assert await one.save_idle() == 0
+                await one.keeper.look_after()
+            assert len(disk.threads) == 1
+        await one.keeper.look_after()
+        assert notes(one) == ""
+        assert len(one.keeper.list()) == 1
+
+
+async def test_a_disk_that_stops_answering_under_a_save_holds_up_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is given back, and saving pauses."""
+    folder = tmp_path / "slots"
+    async with started(folder) as one:
+        await one.ask(LONG)
+        with hung(folder, monkeypatch):
+            assert await one.save_idle() == 0
+            assert one.keeper.statistics().paused == "folder"
+            assert (await one.ask(LONG)).cached
 
 
 async def test_an_engine_without_slot_files_is_served_all_the_same(

@@ -126,6 +126,8 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         files.write_whole(path, b"newest")
+    with pytest.raises(OSError, match="directory"):
+        files.write_whole(tmp_path / "missing" / "x", b"")
     assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("file", b"newer")]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from bioproxy.cli import import_preset
 from bioproxy.cli.checks import examine
 from bioproxy.config.load import load
 from bioproxy.errors import BioproxyError
+from bioproxy.prompt import Head
 from bioproxy.recipes import insert
+from bioproxy.templates.parse import Filled
+from support.apps import running_app
 from support.hung import hung
+from support.leaks import until
 from support.templates import Site, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it has no FIFOs")
@@ -110,3 +115,18 @@ def test_what_is_no_regular_file_in_a_tree(name: str, tmp_path: Path) -> None:
     made = Site(tmp_path, {"@t": "t.md"})
     made.catalogue.load()
     assert made.catalogue.current("@t").fill("") == "==> src/a.py <==\na\n"
+
+
+async def test_the_program_ends_although_its_folders_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates, state and slot files are where nothing answers any more: the end takes note and goes on."""
+    write(tmp_path, {"net/a.md": "A <{message}>"})
+    keys: Any = {"prefixes": {"@a": "net/a.md"}, "state_directory": str(tmp_path / "net" / "state")}
+    filled = Filled(prefix="@a", version="1", parts=("A ", ""))
+    with ExitStack() as late:
+        async with running_app(tmp_path, backend_url="http://127.0.0.1:9", **keys) as app:
+            app.pins.put(b"conversation", filled)
+            for conversation in (b"1", b"2"):
+                app.heads.note("@a", Head(), conversation)
+            late.enter_context(hung(tmp_path / "net", monkeypatch))
+            app.look_now.set()
+            await until(lambda: app.catalogue.statistics()[0].state == "fault")

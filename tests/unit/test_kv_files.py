@@ -218,17 +218,6 @@ def test_a_snapshot_of_an_older_version_gets_a_checksum(tmp_path: Path) -> None:
         files.proved(tmp_path, old)
 
 
-def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A sidecar that cannot be written leaves the old one and no temporary file."""
-    path = tmp_path / "bp-index.json"
-    files.write_whole(path, b"old")
-    files.write_whole(path, b"new")
-    assert path.read_bytes() == b"new"
-    with pytest.raises(OSError, match="directory"):
-        files.write_whole(tmp_path / "missing" / "x", b"")
-    assert [one.name for one in tmp_path.iterdir()] == ["bp-index.json"]
-
-
 def test_names_are_what_the_engine_accepts() -> None:
     """[A-Za-z0-9._-] only, and nothing of the prompt in it."""
     snapshot = Snapshot(

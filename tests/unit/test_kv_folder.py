@@ -153,6 +153,20 @@ def test_a_spoilt_ledger_is_replaced(tmp_path: Path, spoilt: bytes) -> None:
     assert [one.used for one in found.snapshots] == [whole.used]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no FIFOs")
+def test_a_fifo_in_place_of_a_file_of_ours_is_a_spoilt_one(tmp_path: Path) -> None:
+    """Nobody waits for a writer, neither at a start nor in a list."""
+    good, other = committed(tmp_path), committed(tmp_path, b"y")
+    (tmp_path / other.sidecar).unlink()
+    os.mkfifo(tmp_path / other.sidecar)
+    os.mkfifo(tmp_path / LEDGER)
+    folder = Folder(tmp_path)
+    assert [one.id for one in folder.peek()] == [good.id]
+    found = folder.load()
+    assert [one.id for one in found.snapshots] == [good.id]
+    assert found.ledger == Ledger()
+
+
 def test_the_ledger_remembers_uses(tmp_path: Path) -> None:
     """Last use, count and seconds gained outlive a restart; so does what was learnt."""
     whole = committed(tmp_path)

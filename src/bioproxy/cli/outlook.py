@@ -12,11 +12,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from posixpath import basename
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.config.load import Loaded
 from bioproxy.config.swap.models import Model
 from bioproxy.config.swap.per_model import kv_of
@@ -73,9 +73,19 @@ def faults(words: Sequence[str], model: Model, *, which: Find) -> list[str]:
     arguments = parse(words[at - 1 :])
     for flag in MODEL_FILES:
         file = arguments.last(flag)
-        if file and not Path(file).exists():
-            found.append(f"the file that {flag} names, {file}, is not there")
+        if file and (fault := fault_of(file)):
+            found.append(f"the file that {flag} names, {file}, {fault}")
     return found
+
+
+def fault_of(path: str) -> str:
+    """Why a file cannot be read; empty for one that is there."""
+    try:
+        return "" if files.patiently(files.found, path) is not None else "is not there"
+    except files.Stuck:
+        return "does not answer; is it in a network folder whose server is gone?"
+    except OSError as error:
+        return f"cannot be read: {files.reason(error)}"
 
 
 def for_a_shell(words: Sequence[str]) -> list[str]:

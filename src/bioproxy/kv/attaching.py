@@ -15,7 +15,6 @@ that the engine writes into it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from pathlib import Path
@@ -205,8 +204,8 @@ class Attaching:
         self.elsewhere = self.refusal = ""
         try:
             saved = await limited(self.engine.save(0, name), seconds=AT_LEAST, what="saving an empty slot")
-            await asyncio.to_thread(files.measured, folder / name, saved.bytes)
-            await asyncio.to_thread(files.make_folder_private, folder, folder / name)
+            await self.store.shelf.on_disk(files.measured, folder / name, saved.bytes)
+            await self.store.shelf.on_disk(files.make_folder_private, folder, folder / name)
         except EngineRefused as error:
             self.refused(error)
             return False
@@ -217,7 +216,7 @@ class Attaching:
             )
             return False
         finally:
-            await asyncio.to_thread(discard, folder / name)
+            await discard(folder / name)
         return True
 
     def refused(self, error: EngineRefused) -> None:

@@ -39,7 +39,8 @@ import msgspec
 
 from bioproxy.aio import Threads
 from bioproxy.errors import BioproxyError
-from bioproxy.kv.snapshot import DAMAGED, PREFIX, TEMPORARY, Snapshot, encode, new_id
+from bioproxy.files import touching, write_whole
+from bioproxy.kv.snapshot import DAMAGED, PREFIX, TEMPORARY, Snapshot, encode
 
 STEPS = ("verified", "private", "read", "synced", "described", "renamed", "settled")
 BLOCK, BLOCKS = 64 * 1024, 32
@@ -85,7 +86,8 @@ def quiet(_step: str) -> None:
 def look(path: Path) -> Stamp:
     """The stamp of a regular file. Raises Unverified where there is none."""
     try:
-        status = path.stat(follow_symlinks=False)
+        with touching(path.parent):
+            status = path.stat(follow_symlinks=False)
     except FileNotFoundError as error:
         raise Missing(f"{path.name} is not in {path.parent}") from error
     except OSError as error:
@@ -184,25 +186,6 @@ def sync_folder(path: Path) -> None:
         sync_file(path)
 
 
-def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a small file of ours, 0600, so that its name never stands for half of it. OSError.
-
-    Not `durable`: a crash of ours leaves it whole, a power cut may leave the old one; no disk is waited for.
-    """
-    temporary = path.with_name(f"{TEMPORARY}{new_id()}-{path.name}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def make_private(path: Path) -> None:
     """Mode 0600, where the file is ours; an engine that runs as another user keeps what it needs to read it."""
     if sys.platform == "win32":
@@ -249,7 +232,7 @@ def commit(folder: Path, temporary: str, snapshot: Snapshot, *, step: Callable[[
         step("read")
         sync_file(path)
         step("synced")
-        write_whole(folder / snapshot.sidecar, encode(snapshot))
+        write_whole(folder / snapshot.sidecar, encode(snapshot), unfinished=TEMPORARY)
         step("described")
         path.replace(folder / snapshot.name)
         step("renamed")

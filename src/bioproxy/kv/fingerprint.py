@@ -31,6 +31,7 @@ from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.engines.seen import seen
 from bioproxy.errors import BioproxyError
+from bioproxy.files import touching
 from bioproxy.kv.arguments import FETCHED, Arguments, parse
 from bioproxy.kv.identities import Identities, Stamp, Traits, stamp_of
 
@@ -191,7 +192,8 @@ class Parts:
             return
         model = seen(self.facts.model_path, self.facts)
         try:
-            found = sorted(Path(model).parent.glob("*mmproj*.gguf")) if model else []
+            with touching(model):
+                found = sorted(Path(model).parent.glob("*mmproj*.gguf")) if model else []
         except OSError:
             found = []
         if not found:
@@ -245,5 +247,6 @@ def youngest(path: str) -> float:
     A link counts as well as what it leads to: it may have been turned to another model.
     """
     parts = gguf.parts(path)
-    status = [*map(os.stat, parts), *map(os.lstat, parts)]
+    with touching(path):
+        status = [*map(os.stat, parts), *map(os.lstat, parts)]
     return max(max(one.st_mtime, one.st_ctime) for one in status)

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.errors import BioproxyError
+from bioproxy.files import listed, read, touching, write_whole
 from bioproxy.kv import files
 from bioproxy.kv.knowledge import Ledger, read_ledger
 from bioproxy.kv.snapshot import NAME, TEMPORARY, Snapshot, decode, encode
@@ -32,6 +33,7 @@ else:
 
 LOCK = "bp-lock"
 LEDGER = "bp-index.json"
+LARGEST = 256 << 20  # bytes of a small file of ours
 
 
 class FolderError(BioproxyError):
@@ -61,7 +63,8 @@ class Folder:
             return
         self.leave()
         try:
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, files.OWNER_ONLY)
+            with touching(self.path):
+                descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, files.OWNER_ONLY)
         except OSError as error:
             raise FolderError(f"cannot write to the snapshot folder {self.path}: {error.strerror}") from error
         try:
@@ -79,21 +82,23 @@ class Folder:
     def holds(self) -> bool:
         """Whether the lock file that we hold is the one in the folder."""
         try:
-            return self.descriptor >= 0 and os.path.samestat(os.fstat(self.descriptor), (self.path / LOCK).stat())
+            with touching(self.path):
+                return self.descriptor >= 0 and os.path.samestat(os.fstat(self.descriptor), (self.path / LOCK).stat())
         except OSError:
             return False
 
     def leave(self) -> None:
         """Give the lock back; does nothing where it is not held."""
         if self.descriptor >= 0:
-            os.close(self.descriptor)
+            with touching(self.path):
+                os.close(self.descriptor)
             self.descriptor = -1
 
     def probe(self) -> None:
         """Write, rename, look at and remove a small file. Raises FolderError with what went wrong."""
         path = self.path / f"{TEMPORARY}probe"
         try:
-            files.write_whole(path, b"bioproxy looks whether it can write here")
+            write_whole(path, b"bioproxy looks whether it can write here", unfinished=TEMPORARY)
             files.look(path)
             path.unlink()
         except OSError as error:
@@ -104,7 +109,8 @@ class Folder:
     def free(self) -> int:
         """Bytes that are free there. Raises FolderError."""
         try:
-            return shutil.disk_usage(self.path).free
+            with touching(self.path):
+                return shutil.disk_usage(self.path).free
         except OSError as error:
             raise FolderError(f"the snapshot folder {self.path} is gone: {error.strerror}") from error
 
@@ -114,7 +120,7 @@ class Folder:
         `spare`: what belongs to saves that are under way.
         """
         try:
-            names = sorted(entry.name for entry in os.scandir(self.path))
+            names = sorted(entry.name for entry in listed(self.path))
         except OSError as error:
             raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
         found = Found([], [], self.read_ledger())
@@ -133,20 +139,20 @@ class Folder:
         """Every readable sidecar, without the lock and without touching anything. Raises FolderError."""
         found = []
         try:
-            sidecars = sorted(self.path.glob("bp-*.json"))
+            sidecars = sorted(self.path / entry.name for entry in listed(self.path))
         except OSError as error:
             raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
         for path in sidecars:
             with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-                if NAME.fullmatch(path.name):
-                    found.append(decode(path.read_bytes()))
+                if (match := NAME.fullmatch(path.name)) is not None and match[3] == "json":
+                    found.append(decode(read(path, most=LARGEST)))
         return found
 
     def examine(self, found: Found, name: str) -> None:
         """Take one slot file in, or remove it with the reason."""
         sidecar = f"{name.removesuffix('.kv')}.json"
         try:
-            snapshot = decode((self.path / sidecar).read_bytes())
+            snapshot = decode(read(self.path / sidecar, most=LARGEST))
             if snapshot.name != name:
                 raise ValueError("it describes another file")  # noqa: TRY301 - one way out for all that is wrong
             found.snapshots.append(self.moved(snapshot))
@@ -175,13 +181,13 @@ class Folder:
 
     def describe(self, snapshot: Snapshot, *, durable: bool = True) -> None:
         """Write a snapshot's sidecar anew. OSError."""
-        files.write_whole(self.path / snapshot.sidecar, encode(snapshot), durable=durable)
+        write_whole(self.path / snapshot.sidecar, encode(snapshot), durable=durable, unfinished=TEMPORARY)
 
     def sweep(self, spare: frozenset[str], age: float) -> None:
         """Remove temporary files that nobody has written to for `age` seconds: of saves that did not end."""
         now = time.time()
         with contextlib.suppress(OSError):
-            for entry in os.scandir(self.path):
+            for entry in listed(self.path):
                 if entry.name.startswith(TEMPORARY) and entry.name not in spare:
                     with contextlib.suppress(OSError):
                         if now - entry.stat(follow_symlinks=False).st_mtime > age:
@@ -197,13 +203,13 @@ class Folder:
     def read_ledger(self) -> Ledger:
         """The ledger, or a fresh one."""
         try:
-            return read_ledger((self.path / LEDGER).read_bytes())
+            return read_ledger(read(self.path / LEDGER, most=LARGEST))
         except OSError:
             return Ledger()
 
     def write_ledger(self, ledger: bytes) -> None:
         """Keep the ledger. OSError."""
-        files.write_whole(self.path / LEDGER, ledger)
+        write_whole(self.path / LEDGER, ledger, unfinished=TEMPORARY)
 
 
 def lock(descriptor: int) -> None:

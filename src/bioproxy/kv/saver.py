@@ -21,6 +21,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.engines.llama import Saved
 from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
 from bioproxy.kv.engine import AT_LEAST, EngineClient, SlotActionTimeout, limited, time_limit
 from bioproxy.kv.fingerprint import Watch
@@ -70,12 +71,12 @@ class Saver:
         shelf.pending.add(temporary)
         try:
             saved = await self.write(slot, temporary, snapshot, limit)
-            await asyncio.to_thread(files.measured, folder.path / temporary, saved.bytes)
+            await shelf.on_disk(files.measured, folder.path / temporary, saved.bytes)
             snapshot = self.accept(saved, snapshot, resident)
         except BaseException as error:
             shelf.pending.discard(temporary)
             self.give_up(error, snapshot)
-            await asyncio.shield(asyncio.to_thread(discard, folder.path / temporary))
+            await asyncio.shield(discard(folder.path / temporary))
             if not isinstance(error, Exception):
                 raise
             return False
@@ -125,10 +126,10 @@ class Saver:
         """The reason against it, from the outside world. A file system that does not answer is one, too."""
         try:
             async with asyncio.timeout(AT_LEAST):
-                if changed := await asyncio.to_thread(self.watch.changed):
+                if changed := await away(self.watch.changed):
                     return Refusal("model", changed)
                 await self.store.measure()
-        except FolderError as error:
+        except (FolderError, Stuck) as error:
             return Refusal("folder", error.message)
         except TimeoutError:
             return Refusal("folder", f"the disk of the model or of the snapshots did not answer in {AT_LEAST:.0f} s")
@@ -191,6 +192,8 @@ class Saver:
             self.refuse(Refusal("content", reason, pauses=False))
         elif isinstance(error, EngineRefused):
             self.pause.enter("engine", f"the engine could not write its slot file ({error.message}); is the disk full?")
+        elif isinstance(error, FolderError):
+            self.pause.enter("folder", error.message)
         elif isinstance(error, files.Unverified):
             self.pause.enter("short", f"the engine's slot file is not what it said: {error.message}")
         elif isinstance(error, BioproxyError):
@@ -223,10 +226,15 @@ class Saver:
             await asyncio.wait(self.commits, timeout=deadline)
 
 
-def discard(path: Path) -> None:
-    """Remove a temporary file, as far as that is possible now. Blocks."""
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+async def discard(path: Path) -> None:
+    """Remove a temporary file, as far as that is possible now."""
+
+    def remove() -> None:
+        with touching(path.parent):
+            path.unlink(missing_ok=True)
+
+    with contextlib.suppress(OSError, Stuck):  # what is left is removed at the next look at the folder
+        await away(remove)
 
 
 class TooLarge(BioproxyError):

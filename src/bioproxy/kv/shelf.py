@@ -31,11 +31,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
+from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
 from bioproxy.kv.folder import Folder, FolderError
 from bioproxy.kv.index import Index, Scope
@@ -43,6 +45,8 @@ from bioproxy.kv.knowledge import Ledger, Use
 from bioproxy.kv.policy import Refusal, Value
 from bioproxy.kv.snapshot import Snapshot
 
+T = TypeVar("T")
+P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 TOUCHED = 600.0  # seconds in which it is noted once that a snapshot was of use
@@ -63,6 +67,7 @@ class Shelf:
         self.wall = wall
         self.users: set[object] = set()
         self.folder: Folder | None = None
+        self.place = Folder(path or Path())  # `folder` while it is ours: a lock that came late is found again
         self.tenure = 0  # how often the folder was taken and read
         self.index = Index()
         self.ledger = Ledger()
@@ -94,13 +99,12 @@ class Shelf:
         async with self.lock:
             if await self.ours():
                 return
-            folder = self.folder or Folder(self.path)
+            folder = self.place
             try:
-                await asyncio.to_thread(folder.occupy)
-                found = await asyncio.to_thread(folder.load, self.under_way())
+                await self.on_disk(folder.occupy)
+                found = await self.on_disk(folder.load, self.under_way())
             except FolderError:
-                folder.leave()
-                self.folder = None
+                await self.give_back()
                 self.index = Index()
                 raise
             self.folder = folder
@@ -124,11 +128,18 @@ class Shelf:
     async def probe(self) -> None:
         """See that we can write into the folder. FolderError; what is in there stays usable."""
         if self.folder is not None:
-            await asyncio.to_thread(self.folder.probe)
+            await self.on_disk(self.folder.probe)
 
     async def ours(self) -> bool:
         """Whether the folder is open, and still the one that we locked."""
-        return self.folder is not None and await asyncio.to_thread(self.folder.holds)
+        return self.folder is not None and await self.on_disk(self.folder.holds)
+
+    async def on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work` in a thread. FolderError if the folder does not answer; what `work` raises, else."""
+        try:
+            return await away(work, *args, **kwargs)
+        except Stuck as error:
+            raise FolderError(f"the snapshot folder cannot be used: {error.message}") from error
 
     async def leave(self, user: object) -> None:
         """`user` needs the folder no more; the last one gives it back."""
@@ -142,11 +153,17 @@ class Shelf:
             try:
                 async with asyncio.timeout(LAST_WORDS), self.writing:
                     await self.write_down()
-            except TimeoutError:
+            except (TimeoutError, FolderError):
                 log.warning("what was learnt last is not kept: %s did not answer within %.0f s", self.path, LAST_WORDS)
-            if self.folder is not None:
-                self.folder.leave()
-                self.folder = None
+            await self.give_back()
+
+    async def give_back(self) -> None:
+        """Let go of the lock, as far as the disk answers."""
+        self.folder = None
+        try:
+            await self.on_disk(self.place.leave)
+        except FolderError as error:
+            log.warning("the lock is not given back: %s", error.message)
 
     def under_way(self) -> frozenset[str]:
         """The files of saves that did not end yet."""
@@ -169,7 +186,7 @@ class Shelf:
         """Look how much is free, and how much of it is ours. Raises FolderError."""
         if self.folder is None:
             raise FolderError(f"the snapshot folder {self.path} cannot be used")
-        self.free = await asyncio.to_thread(self.folder.free)
+        self.free = await self.on_disk(self.folder.free)
         self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
 
     def allowed(self, fingerprint: str) -> int:
@@ -232,7 +249,7 @@ class Shelf:
         if self.folder is None:
             raise FolderError(f"the snapshot folder {self.path} cannot be used")
         path = self.folder.path
-        if self.proved.get(snapshot.id) == await asyncio.to_thread(files.unchanged, path, snapshot):
+        if self.proved.get(snapshot.id) == await self.on_disk(files.unchanged, path, snapshot):
             return
         good, stamp = await asyncio.to_thread(files.proved, path, snapshot)
         self.proved[snapshot.id] = stamp
@@ -365,7 +382,7 @@ class Shelf:
         old = self.index.aged(before=self.wall() - self.config.max_age)
         await self.drop([one for one in old if one.id not in self.pinned], "aged")
         await self.measure()
-        await asyncio.to_thread(folder.sweep, self.under_way(), LEFT_OVER)
+        await self.on_disk(folder.sweep, self.under_way(), LEFT_OVER)
         await self.remove(self.surplus())
         async with self.writing:
             await self.write_down()
@@ -383,16 +400,16 @@ class Shelf:
         if self.folder is None:
             return
         try:
-            await asyncio.to_thread(self.folder.describe, snapshot, durable=durable)
-        except OSError as error:
-            log.warning("cannot describe %s anew: %s", snapshot.name, error.strerror)
+            await self.on_disk(self.folder.describe, snapshot, durable=durable)
+        except (OSError, FolderError) as error:
+            log.warning("cannot describe %s anew: %s", snapshot.name, error)
 
     async def write_ledger(self) -> None:
         """Keep the ledger if it changed; `writing` is held. A full disk only costs what was learnt since."""
         data = msgspec.json.encode(self.ledger)
         if self.folder is not None and data != self.flushed:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.folder.write_ledger, data)
+                await self.on_disk(self.folder.write_ledger, data)
                 self.flushed = data
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
+from bioproxy.files import Stuck, away, touching
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.shelf import Shelf
 from bioproxy.kv.snapshot import Snapshot
@@ -55,7 +56,9 @@ class Shelves:
     async def at(self, path: Path) -> Shelf:
         """The folder at `path`, not opened. Raises FolderError for a path that leads nowhere."""
         try:
-            place = await asyncio.to_thread(same, path, tuple(self.known))
+            place = await away(same, path, tuple(self.known))
+        except Stuck as error:
+            raise FolderError(f"the snapshot folder cannot be used: {error.message}") from error
         except (OSError, RuntimeError) as error:  # RuntimeError: symbolic links in a ring
             raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
         shelf = self.known.get(place)
@@ -80,10 +83,21 @@ class Shelves:
 
 def same(path: Path, known: Sequence[Path]) -> Path:
     """The one of `known` that is the folder at `path`, or its own path. Blocks."""
-    place = path.resolve()
-    if place in known or not place.exists():
+    with touching(path):
+        place = path.resolve()
+        there = place.exists()
+    if place in known or not there:
         return place
-    return next((one for one in known if one.exists() and one.samefile(place)), place)
+    return next((one for one in known if is_at(one, place)), place)
+
+
+def is_at(folder: Path, place: Path) -> bool:
+    """Whether a known folder is the one at `place`; not if it does not answer, for then that one is another."""
+    try:
+        with touching(folder):
+            return folder.exists() and folder.samefile(place)
+    except Stuck:
+        return False
 
 
 def statistics_of(shelf: Shelf) -> ShelfStatistics:
