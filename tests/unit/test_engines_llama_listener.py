@@ -329,6 +329,9 @@ def test_the_words_that_launched_a_container_count(tmp_path: Path) -> None:
         (["-dp", "1:2", "-v./m:/b", "--workdir=/b"], (("/srv/models/m", "/b"),), "/b"),
         (["--mount", "type=bind,src=/a,dst=/b,readonly", "--privileged"], (("/a", "/b"),), ""),
         (["-tid", "--name", "x", "--gpus=all", "-v", "named:/b"], (("named", "/b"),), ""),
+        (["-v/a:/b", "--mount", "type=volume,src=x,dst=/b/c"], (("/a", "/b"), ("", "/b/c")), ""),
+        (["-v/a:/b", "-v", "/b/c", "--tmpfs", "/b/d:size=1g"], (("/a", "/b"), ("", "/b/c"), ("", "/b/d")), ""),
+        (["-v/a:/b", "--volumes-from", "other"], (), ""),
     ],
 )
 def test_options_of_a_container_are_not_its_image(

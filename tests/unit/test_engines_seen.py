@@ -117,15 +117,16 @@ def test_another_users_process_is_believed_where_its_mounts_are_ours(tmp_path: P
 
 
 def test_a_container_sees_what_its_volumes_show(tmp_path: Path) -> None:
-    """By the innermost one; what lies in the image, in a named volume or outside cannot be seen."""
+    """By the innermost one; what lies in the image, in a volume that is not ours to see, or outside cannot be seen."""
     path = model(tmp_path / "a" / "x.gguf")
+    model(path.parent / "a" / "x.gguf", "what the mount lies over")
     (path.parent / "link.gguf").symlink_to("/models/x.gguf")
-    volumes = ((str(path.parent), "/models"), (str(tmp_path), "/"), ("named", "/models/named"))
+    volumes = ((str(path.parent), "/models"), (str(tmp_path), "/"), ("named", "/models/named"), ("", "/models/a"))
     facts = msgspec.structs.replace(PLAIN, volumes=volumes, folder="/models")
     assert [seen(one, facts) for one in ("/models/x.gguf", "x.gguf", "/a/x.gguf", "/models/link.gguf")] == [
         str(path)
     ] * 4
-    assert [seen(one, facts) for one in ("/models/named/x.gguf", "/x.gguf", str(path))] == [""] * 3
+    assert [seen(one, facts) for one in ("/models/named/x.gguf", "/models/a/x.gguf", "/x.gguf", str(path))] == [""] * 4
     nothing = msgspec.structs.replace(facts, volumes=())
     assert seen(str(path), nothing) == ""
 

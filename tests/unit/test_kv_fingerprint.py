@@ -14,6 +14,7 @@ from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.kv.fingerprint import Watch, fingerprint
 from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, examine
+from support.gguf_header import header
 
 STARTED = time.time() + 86400  # after every file of these tests was written, however late they run
 
@@ -82,6 +83,19 @@ def test_what_shapes_the_cache_counts_and_what_does_not_does_not(tmp_path: Path)
     assert plain not in values
     assert values[0] == values[4]
     assert len(set(values)) == 4
+
+
+def test_the_context_counts_where_it_turns_positions(tmp_path: Path) -> None:
+    """Phi 3 and the like: llama-server takes a file of `-c 4096` with `-c 16384`, and answers something else."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(header(b"rope_factors_long.weight", general__architecture="phi3"))
+    engines = [
+        facts(path, context=4096),
+        facts(path, context=16384),
+        facts(path, "-c", "262144", context=16384),  # what is told is capped
+    ]
+    assert len({value(engine) for engine in engines}) == 3
+    assert value(facts(path, "--port", "1", context=4096)) == value(engines[0])
 
 
 def test_another_adapter_under_the_same_name_is_noticed(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 from bioproxy.kv.identities import MOST, Identities, Traits
+from support.gguf_header import header
 
 
 class Reader:
@@ -71,19 +71,6 @@ def test_only_so_many_are_remembered(tmp_path: Path) -> None:
     assert len(known.identities) == MOST
 
 
-def header(**keys: int | str) -> bytes:
-    """A GGUF header with these keys and no tensors."""
-    body = b""
-    for name, value in keys.items():
-        text = name.replace("__", ".").encode()
-        body += struct.pack("<Q", len(text)) + text
-        if isinstance(value, str):
-            body += struct.pack("<IQ", 8, len(value)) + value.encode()
-        else:
-            body += struct.pack("<II", 4, value)
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + body
-
-
 LLAMA = {
     "general__architecture": "llama",
     "llama__block_count": 2,
@@ -105,6 +92,16 @@ def test_sliding_windows_are_seen(tmp_path: Path) -> None:
     model = tmp_path / "a.gguf"
     model.write_bytes(header(**LLAMA, llama__attention__sliding_window=512))  # type: ignore[arg-type]
     assert Identities().traits(str(model)).window is True
+
+
+def test_positions_that_the_context_turns_are_seen(tmp_path: Path) -> None:
+    """By a tensor, in whichever part of the model it is."""
+    parts = [tmp_path / f"a-0000{number}-of-00002.gguf" for number in (1, 2)]
+    parts[0].write_bytes(header(b"token_embd.weight", **LLAMA))  # type: ignore[arg-type]
+    parts[1].write_bytes(header(b"output.weight"))
+    assert not Identities().traits(str(parts[0])).long_rope
+    parts[1].write_bytes(header(b"rope_factors_long.weight", b"output.weight"))
+    assert Identities().traits(str(parts[0])).long_rope
 
 
 def test_a_file_without_a_header_tells_nothing(tmp_path: Path) -> None:

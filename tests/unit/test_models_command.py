@@ -206,6 +206,8 @@ def test_a_long_script_is_read_quickly() -> None:
         ("docker run -v /host:/slots image --slot-save-path /slots/../etc", Folders()),
         ("docker run -v /host:/slots image --slot-save-path /slotsx", Folders()),
         ("docker run -v /host:/slots image", Folders()),
+        ("docker run -v /host:/d -v /other:/d/slots:ro image --slot-save-path /d/slots", Folders()),
+        ("docker run -v /host:/d --tmpfs /d/slots image --slot-save-path /d/slots", Folders()),
     ],
 )
 def test_the_folder_of_a_container(command: str, folders: Folders) -> None:

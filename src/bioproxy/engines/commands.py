@@ -145,24 +145,37 @@ def taken(rest: list[str]) -> tuple[str, str]:
 def volumes(words: Sequence[str], *, writable: bool = True) -> list[tuple[str, str]]:
     """The folders that a container shares with us: (here, there), from `-v`, `--volume` and `--mount type=bind`.
 
-    `writable`: without those that it may only read.
+    What is mounted there and is not one of these (a volume without a name, `--tmpfs`, a mount of another type; if it
+    shall be `writable`, what may only be read) has nothing on our side: it may lie over a part of another one.
     """
     found = []
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         given = value if equals else (words[index + 1] if index + 1 < len(words) else "")
-        if name in {"-v", "--volume"} and ":" in given:
-            source, target, *options = given.split(":")
-            if not writable or "ro" not in ",".join(options).split(","):
-                found.append((source, target))
+        if name == "--volumes-from":
+            return []  # another container's, wherever they are
+        if name in {"-v", "--volume", "--tmpfs"} and (":" in given or given.startswith("/")):
+            found.append(volume(given, writable=writable) if name != "--tmpfs" else ("", given.partition(":")[0]))
         elif name == "--mount":
-            parts = dict(part.partition("=")[::2] for part in given.split(","))
-            source = parts.get("source") or parts.get("src") or ""
-            target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
-            readable = not writable or not {"readonly", "ro"} & parts.keys()
-            if parts.get("type") == "bind" and source and target and readable:
-                found.append((source, target))
+            found += mount(given, writable=writable)
     return found
+
+
+def volume(given: str, *, writable: bool) -> tuple[str, str]:
+    """The value of `-v`: `here:there`, with options behind it, or `there` alone."""
+    source, colon, rest = given.partition(":")
+    target, *options = rest.split(":")
+    readable = not writable or "ro" not in ",".join(options).split(",")
+    return (source if readable else "", target) if colon else ("", given)
+
+
+def mount(given: str, *, writable: bool) -> list[tuple[str, str]]:
+    """The value of `--mount`, if it names a place in the container."""
+    parts = dict(part.partition("=")[::2] for part in given.split(","))
+    target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
+    source = parts.get("source") or parts.get("src") or ""
+    readable = not writable or not {"readonly", "ro"} & parts.keys()
+    return [(source if parts.get("type") == "bind" and readable else "", target)] if target else []
 
 
 def here(path: str, shared: Sequence[tuple[str, str]]) -> str:

@@ -35,17 +35,22 @@ FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q"
 TEXT, ARRAY = 8, 9
 SLIDING = re.compile(r"\.attention\.(sliding_window|chunk_size)$")
 RECURRENT = re.compile(r"\.(ssm\.|wkv|shortconv)")  # mamba, rwkv, lfm2 and the hybrids
+LONG_ROPE = "rope_factors_long"  # a tensor: positions are turned by other factors if the context is long
 SPLIT = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
 
 Scalar = str | int | float | bool
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What stands before the weights: scalar keys by name (an array counts as its length), `size` in bytes."""
+    """What stands before the weights: scalar keys by name (an array counts as its length), `size` in bytes.
+
+    `long_rope`: with a larger context all positions are turned otherwise (Phi 3 and 4, MiniCPM).
+    """
 
     keys: dict[str, Scalar]
     tensors: int
     size: int
+    long_rope: bool = False
 
     @property
     def architecture(self) -> str:
@@ -134,11 +139,12 @@ def read_header(file: BinaryIO) -> Header:
         raise BioproxyError(f"GGUF version {version} is not known here")
     tensors, entries = reader.number("Q"), reader.number("Q")
     keys = {reader.text(): reader.value(int(reader.number("I"))) for _ in range(int(entries))}
+    long_rope = False
     for _ in range(int(tensors)):
-        reader.text()
+        long_rope = LONG_ROPE in reader.text() or long_rope
         dimensions = int(reader.number("I"))
         reader.bytes(8 * dimensions + 4 + 8)  # lengths, type, offset
-    return Header(keys=keys, tensors=int(tensors), size=reader.position)
+    return Header(keys=keys, tensors=int(tensors), size=reader.position, long_rope=long_rope)
 
 
 class Reader:

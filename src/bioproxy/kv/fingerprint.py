@@ -81,7 +81,7 @@ def fingerprint(facts: EngineFacts, *, extra: str, known: Identities | None = No
     apart.
     """
     known = known or Identities()
-    parts = Parts(facts, parse(facts.command, extra, facts.environment), extra, Watch(known))
+    parts = Parts(facts, parse(facts.command, extra, facts.environment), extra, known)
     described = Fingerprint(build=facts.build, arguments=parts.arguments)
     try:
         values = ["bioproxy fingerprint 1", parts.arguments.shaping, extra, facts.chat_template, facts.media, *parts]
@@ -101,11 +101,12 @@ def fingerprint(facts: EngineFacts, *, extra: str, known: Identities | None = No
 class Parts:
     """The parts of an engine's fingerprint that are no argument by themselves; iterating looks at each file."""
 
-    def __init__(self, facts: EngineFacts, arguments: Arguments, extra: str, watch: Watch) -> None:
+    def __init__(self, facts: EngineFacts, arguments: Arguments, extra: str, known: Identities) -> None:
         self.facts = facts
         self.arguments = arguments
         self.extra = extra
-        self.watch = watch
+        self.known = known
+        self.watch = Watch(known)
         self.visible = ["chat template"]
         self.hidden: list[str] = []
 
@@ -144,6 +145,17 @@ class Parts:
         if path and (facts.command or is_loopback(urlsplit(facts.url).hostname or "")):
             self.visible.append("model file")
             yield self.watch.add(path, started=facts.started)
+            yield from self.turned(path)
+
+    def turned(self, path: str) -> Iterator[object]:
+        """The context, if it decides how the model turns positions: the server restores the other kind without a word.
+
+        What the engine tells is capped at what the model was trained for, so what it was told counts, too.
+        """
+        if self.known.traits(path).long_rope:
+            self.visible.append("context")
+            told = [self.arguments.flags.get(name) for name in ("--ctx-size", "--parallel")]
+            yield ("context", self.facts.context, *told, self.arguments.unified)
 
     def file(self, flag: str, path: str, scale: str) -> object:
         """A file that the engine was told: its content, else its name, if the operator vouches for it."""

@@ -8,6 +8,7 @@ holds as long as the file is the same one and nobody has written to it: device, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -27,11 +28,13 @@ class Traits(msgspec.Struct, frozen=True):
     """What a model's header says. `window`: sliding-window layers (None: not known); `recurrent`: layers with a state.
 
     `token_bytes`: about what a token takes in a slot file, 0 where that cannot be told; a guess until one was written.
+    `long_rope`: the size of the context decides how positions are turned.
     """
 
     window: bool | None = None
     recurrent: bool = False
     token_bytes: int = 0
+    long_rope: bool = False
 
     @property
     def full(self) -> bool:
@@ -79,9 +82,8 @@ def stamp_of(path: str) -> Stamp:
 
 
 def traits_of(path: str) -> Traits:
-    """Read the header of a model. BioproxyError, OSError."""
-    with opened(gguf.parts(path)[0]) as file:
-        header = gguf.read_header(file)
+    """Read the header of a model, and which tensors its other parts have. BioproxyError, OSError."""
+    header, *others = map(header_of, gguf.parts(path))
 
     def number(name: str) -> int:
         value = header.keys.get(f"{header.architecture}.{name}", 0)
@@ -91,4 +93,15 @@ def traits_of(path: str) -> Traits:
     width = number("embedding_length") // heads if heads else 0
     both = (number("attention.key_length") or width) + (number("attention.value_length") or width)
     values = number("block_count") * (number("attention.head_count_kv") or heads) * both
-    return Traits(window=header.window, recurrent=header.recurrent, token_bytes=BYTES * values)
+    return Traits(
+        window=header.window,
+        recurrent=header.recurrent,
+        token_bytes=BYTES * values,
+        long_rope=any(one.long_rope for one in (header, *others)),
+    )
+
+
+def header_of(part: Path) -> gguf.Header:
+    """The header of one part. BioproxyError, OSError."""
+    with opened(part) as file:
+        return gguf.read_header(file)
