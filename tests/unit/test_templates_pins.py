@@ -235,3 +235,29 @@ async def test_the_service_writes_what_was_pinned(tmp_path: Path, monkeypatch: p
     with pytest.raises(asyncio.CancelledError):
         await service
     assert (await reopened(tmp_path)).get(b"a") == ONE
+
+
+async def test_a_busy_day_is_written_in_few_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is written as a whole: once for all pins of half a minute, and not for what is pinned already."""
+    pauses: list[float] = []
+    pins, asleep = Pins(tmp_path), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        asleep.set()
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    service = spawn(pins.run(), name="pins")
+    for text in (ONE, TWO, TWO):
+        pins.put(b"a", text)
+        if pins.changed.is_set():
+            await asleep.wait()
+            asleep.clear()
+        async with asyncio.timeout(10):
+            while pins.changed.is_set() or pins.written < pins.saves:
+                await asyncio.wait([service], timeout=0.001)
+    service.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await service
+    first, second = pauses
+    assert first == module.DELAY < second <= module.PAUSE

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -39,6 +40,7 @@ MOST = 1000  # conversations
 MOST_TEXT = 64 << 20  # bytes of versions' texts
 LARGEST = 2 * MOST_TEXT  # bytes of one file
 DELAY = 2.0  # seconds from a pin to its being on disk: one write for what happens together
+PAUSE = 30.0  # seconds from one write of the index to the next: it is written as a whole, and a busy day has many pins
 LAYOUT = 1
 INDEX, TEXT = "index", "text-"
 
@@ -166,10 +168,13 @@ class Pins:
 
     async def run(self) -> None:
         """Keep the disk up to date: a service that never ends by itself."""
+        clock = asyncio.get_running_loop().time
+        due = -math.inf
         while True:
             await self.changed.wait()
-            await asyncio.sleep(DELAY)
+            await asyncio.sleep(max(DELAY, due - clock()))
             await self.flush()
+            due = clock() + PAUSE
 
     async def flush(self) -> None:
         """Write now, in a worker thread. A fault is logged once and tried again with the next pin."""
