@@ -112,9 +112,9 @@ def test_ignored_paths_start_nothing(path: str, starts: bool) -> None:
 
 def test_an_expression_is_searched_for_anywhere() -> None:
     """It sees the path behind the model's name, with its slash."""
-    assert Ignored(["^/health"]).matches("/healthz")
-    assert not Ignored(["^health", r"(?i)\.CSS\z"]).matches("/x/health")
-    assert Ignored(["^health", r"(?i)\.CSS\z"]).matches("/x.css")
+    assert Ignored(["^/health"]).reason("/healthz")
+    assert not Ignored(["^health", r"(?i)\.CSS\z"]).reason("/x/health")
+    assert Ignored(["^health", r"(?i)\.CSS\z"]).reason("/x.css")
 
 
 def test_a_peers_model_needs_no_start_of_ours() -> None:
@@ -127,7 +127,15 @@ def test_a_peers_model_needs_no_start_of_ours() -> None:
 def test_a_long_path_is_searched_in_one_pass() -> None:
     """Whatever the expression is: this one would take Python's `re` longer than the machine will live."""
     ignored = Ignored([*IGNORED_PATHS, "(a+)+$"])
-    assert not ignored.matches("/" + ".j" * 30_000 + "a" * 4_000 + "!")
+    assert not ignored.reason("/" + ".j" * 1_000 + "a" * 2_000 + "!")
+
+
+def test_expressions_are_tried_on_paths_of_a_sane_length() -> None:
+    """A step for each letter and each part of an expression is too much for a request's whole head."""
+    assert not Ignored(IGNORED_PATHS).reason("/" + "a" * 4_095)
+    refused = split("/upstream/m/" + "a" * 4_096)
+    assert isinstance(refused, Split)
+    assert refused.reason == "a path of more than 4,096 characters starts nothing"
 
 
 def test_comfyui_is_a_model_of_its_own() -> None:

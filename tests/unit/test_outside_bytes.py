@@ -189,7 +189,7 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
         (of(b"a,"),),
     ),
     "an ignored path": (
-        lambda path: upstream_path.Ignored([*IGNORED_PATHS, "(a+)+$", "(x+x+)+y"]).matches(path.decode()),
+        lambda path: upstream_path.Ignored([*IGNORED_PATHS, "(a+)+$", "(x+x+)+y"]).reason(path.decode()),
         (of(b".j"), of(b"a", after=b"!"), of(b"x")),
     ),
     "an expression of the config": (lambda text: compile_pattern(text.decode()), (of(b"(a*)*"), of(b"(", after=b")"))),

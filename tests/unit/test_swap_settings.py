@@ -11,6 +11,7 @@ from bioproxy.config.swap.patterns import compile_pattern
 from bioproxy.config.swap.settings import TIME_FORMATS
 from support.swap_files import messages, problems, swap
 
+TOO_MUCH = "it takes more than 2,000 steps, its repetitions written out"
 NO_MORE = "this is RE2's language, as in Go: it has no look-ahead, look-behind or back-references"
 
 
@@ -81,6 +82,10 @@ def test_what_is_clamped_silently_there_is_a_warning_here(text: str, key: str) -
         (
             f"upstream: {{ignorePaths: [{'a' * 10_001}]}}",
             f'upstream.ignorePaths: invalid regular expression "{"a" * 100}…": it is longer than 10,000 characters',
+        ),
+        (
+            "upstream: {ignorePaths: ['a{1000}b{1000}']}",
+            f'upstream.ignorePaths: invalid regular expression "a{{1000}}b{{1000}}": {TOO_MUCH}',
         ),
         ("globalTTL: soon", 'expected a whole number, got the text "soon"'),
         ("globalTTL: 1e30", "expected a whole number of 64 bits, got the number 1e30"),

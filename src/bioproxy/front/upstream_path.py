@@ -25,6 +25,7 @@ from bioproxy.wire.target import hidden_slash
 UPSTREAM = "/upstream/"
 COMFYUI = "/comfyui"
 COMFYUI_MODEL = "comfyui_auto"
+LONGEST = 4096  # characters of a path that expressions are tried on
 
 
 class Redirect(msgspec.Struct, frozen=True):
@@ -62,9 +63,11 @@ class Ignored:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.searches: tuple[Callable[[str], object], ...] = tuple(map(compile_pattern, patterns))
 
-    def matches(self, rest: str) -> bool:
-        """Whether `rest` ("/style.css") starts nothing."""
-        return any(search(rest) for search in self.searches)
+    def reason(self, rest: str) -> str:
+        """Why `rest` ("/style.css") starts nothing; "" if it may."""
+        if len(rest) > LONGEST:
+            return f"a path of more than {LONGEST:,} characters starts nothing"
+        return "path matches upstream.ignorePaths" if any(search(rest) for search in self.searches) else ""
 
 
 def redirect(method: str, target: bytes) -> Redirect:
@@ -85,7 +88,7 @@ def split_upstream(
     name = named[: len(named) - len(rest)].removesuffix("/")
     if name == named:
         return redirect(method, target)
-    reason = "path matches upstream.ignorePaths" if not asked.peer and ignored.matches("/" + rest) else ""
+    reason = ignored.reason("/" + rest) if not asked.peer else ""
     return Split(asked=asked, rest="/" + rest, target=behind(target, UPSTREAM + name), reason=reason)
 
 
