@@ -115,11 +115,16 @@ class SnapshotDropped(Event, frozen=True, kw_only=True):
 
 
 class SavingPaused(Event, frozen=True, kw_only=True):
-    """Saving stopped (`paused`) or resumed; `reason` is for people, `kind` for the metrics label."""
+    """Saving stopped (`paused`) or resumed; `reason` is for people, `kind` for the metrics label.
+
+    `model` is whose snapshots are meant ("" where one engine is served), `folder` where they are written.
+    """
 
     paused: bool
     kind: str
     reason: str
+    model: str = ""
+    folder: str = ""
 
 
 class WarmupChecked(Event, frozen=True, kw_only=True):

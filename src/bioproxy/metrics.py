@@ -82,7 +82,6 @@ class OfEvents:
         self.save = times("bioproxy_save_duration_seconds", "Time that the engine took to write a snapshot.", QUICK)
         self.restores = count("bioproxy_kv_cache_restores_total", "Restores tried.", "prefix", "status")
         self.dropped = count("bioproxy_snapshots_dropped_total", "Snapshots that left the index.", "reason")
-        self.paused = Gauge("bioproxy_saving_paused", "1 while saving is paused.", ["kind"], registry=registry)
         self.changes = count("bioproxy_template_changes_total", "Changed templates taken over.", "prefix")
         self.faults = count("bioproxy_template_faults_total", "Times a template could not be read.", "prefix")
         self.engine = count("bioproxy_engine_changes_total", "Changes of the engine's state.", "state")
@@ -298,7 +297,6 @@ def subscribe(bus: Bus, metrics: Metrics) -> None:
     bus.subscribe(events.SnapshotRestored, metrics.snapshot_restored)
     bus.subscribe(events.SnapshotMissing, lambda event: to.restores.labels(event.prefix, "not_found").inc())
     bus.subscribe(events.SnapshotDropped, lambda event: to.dropped.labels(event.reason).inc())
-    bus.subscribe(events.SavingPaused, lambda event: to.paused.labels(event.kind).set(event.paused))
     bus.subscribe(events.TemplateChanged, lambda event: to.changes.labels(event.prefix).inc())
     bus.subscribe(events.TemplateFault, lambda event: to.faults.labels(event.prefix).inc(bool(event.reason)))
     bus.subscribe(events.EngineChanged, lambda event: to.engine.labels(event.state).inc())
@@ -365,6 +363,8 @@ def of_kv(now: KvView) -> Iterable[Metric]:
     """The snapshots on disk."""
     yield gauge("bioproxy_snapshots", "Usable snapshots on disk.", now.snapshots)
     yield gauge("bioproxy_snapshot_bytes", "Disk space that snapshots take.", now.bytes)
+    paused = {kind: float(count > 0) for kind, count in now.pauses.items()}
+    yield gauges("bioproxy_saving_paused", "1 while the saving of any model is paused.", "kind", paused)
 
 
 def of_fleet(now: FleetView) -> Iterable[Metric]:

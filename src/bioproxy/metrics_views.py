@@ -45,6 +45,10 @@ class KvView(Protocol):
     def bytes(self) -> int:
         """What they take."""
 
+    @property
+    def pauses(self) -> Mapping[str, int]:
+        """Models whose saving is paused, by kind."""
+
 
 class EngineView(Protocol):
     """What of the attachment's statistics becomes metrics."""

@@ -57,6 +57,7 @@ async def test_a_full_disk_under_the_engine(how: str, tmp_path: Path, caplog: py
         await saved(app)
         assert len([line for line in caplog.messages if "is paused" in line]) == 1
         assert app.keeper.statistics().paused == ""
+        assert {getattr(event, "folder", "") for event in paused} == {str(tmp_path / "slots")}
         assert (await go_on(app, turn))["cache_n"] > 400
         await until(lambda: not list((tmp_path / "slots").glob("bp-tmp-*")))
 

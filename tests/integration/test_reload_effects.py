@@ -6,10 +6,12 @@ Which keys are live stands in the schema: one that is added there fails here unt
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import ssl
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,12 +23,13 @@ from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.plan import Plan, make_plan
+from bioproxy.assembly.station import Station
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, load
 from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError
-from bioproxy.events import RequestEnded
+from bioproxy.events import Event, RequestEnded, SavingPaused
 from fakes.fake_engine import FakeEngine
 from support.apps import log_put_back, running_app
 from support.certificates import certificate, needs_openssl
@@ -519,3 +522,39 @@ async def test_the_profile_of_the_start_is_active_after_a_reload_too(tmp_path: P
         assert await active() is None
         with pytest.raises(ConfigError, match='references unknown profile "gone"'):
             await site.reload(hooks={"on_startup": {"profile": "gone"}})
+
+
+async def test_a_model_that_changed_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Five times another command, each process used: what belonged to those before is let go of."""
+    async with many(tmp_path, fakes("a b")) as (site, client):
+        model = json.loads(site.path.read_text())["models"]["a"]
+        known: weakref.WeakSet[Station] = weakref.WeakSet()
+        heard: list[dict[type[Event], int]] = []
+        for turn in range(5):
+            await site.reload(models={"a": model | {"env": [f"TURN={turn}"]}})
+            assert server(await client.chat("a")) == "a"
+            known.update(fleet(site).stations.values())
+            heard.append({kind: len(callbacks) for kind, callbacks in site.app.bus.subscribers.items()})
+        await site.reload()
+        assert fleet(site).retired.stations == []
+        await until(lambda: gc.collect() >= 0 and set(known) == set(fleet(site).stations.values()))
+        assert heard[1:] == heard[:-1]
+
+
+async def test_a_pause_says_whose_it_is_and_lasts_as_long_as_that_of_any_model(tmp_path: Path) -> None:
+    """Two models share one folder; one of them saves again, the other does not."""
+    async with many(tmp_path, fakes("a b")) as (site, _):
+        heard: list[SavingPaused] = []
+        site.app.bus.subscribe(SavingPaused, heard.append)
+        pauses = [station.keeper.pause for station in fleet(site).stations.values()]
+
+        async def paused() -> bool:
+            return 'bioproxy_saving_paused{kind="disk"} 1.0' in (await site.admin("/metrics")).text
+
+        for pause in pauses:
+            pause.enter("disk", "the disk is full")
+        pauses[0].leave(proved=True)
+        assert await paused()
+        pauses[1].leave(proved=True)
+        assert not await paused()
+    assert [(event.model, event.paused) for event in heard] == [("a", True), ("b", True), ("a", False), ("b", False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_pause_is_told_once_and_ends_by_itself(caplog: pytest.LogCaptureFixtur
     bus, clock = Bus(), Clock()
     heard: list[SavingPaused] = []
     bus.subscribe(SavingPaused, heard.append)
-    pause = Pause(bus, clock, first_retry=10.0)
+    pause = Pause(bus, clock, model="qwen", folder=lambda: Path("/slots"), first_retry=10.0)
     due = [pause.due]
     with caplog.at_level(logging.WARNING):
         for now in (0.0, 10.0):
@@ -105,10 +106,23 @@ def test_a_pause_is_told_once_and_ends_by_itself(caplog: pytest.LogCaptureFixtur
                 clock.now = now + later
                 due.append(pause.due)
     assert due == [True, False, True, True, False, False, True]
-    assert [record.getMessage() for record in caplog.records] == ["saving snapshots is paused: the disk is full"]
+    assert [record.getMessage() for record in caplog.records] == ["qwen: saving snapshots is paused: the disk is full"]
     pause.leave(proved=True)
     assert not pause
     assert [(event.paused, event.kind) for event in heard] == [(True, "min_free"), (False, "min_free")]
+    assert {(event.model, event.folder) for event in heard} == {("qwen", "/slots")}
+
+
+def test_only_those_who_wait_for_this_disk_hear_that_it_is_well() -> None:
+    """Two models share a bus and not their disks: when one saves again, the warm-up of the other is left alone."""
+    bus, told = Bus(), list[str]()
+    first, second = (Pause(bus, Clock(), model=name) for name in ("a", "b"))
+    first.watchers.add(lambda: told.append(f"a {bool(first)}"))
+    second.watchers.add(lambda: told.append("b"))
+    first.enter("disk", "full")
+    second.enter("disk", "full")
+    first.leave(proved=False)
+    assert told == ["a False"]
 
 
 def test_trouble_is_news_again_after_a_save_that_worked(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from bioproxy import events
 from bioproxy.activity import Outcome, Record, Work
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
+from bioproxy.kv.pause import Pause, counted
 from bioproxy.metrics import SEED_COUNTERS, Metrics
 from bioproxy.metrics_host import GpuSample, Interface, SystemSample
 from bioproxy.metrics_host import families as host_families
@@ -54,7 +55,7 @@ EVERYTHING: tuple[events.Event, ...] = (
     events.SnapshotSaved(prefix="@code", tokens=10, bytes=4096, seconds=0.1),
     restored("ok"),
     events.SnapshotDropped(prefix="", reason="budget", bytes=4096),
-    events.SavingPaused(paused=True, kind="disk_full", reason="the disk is full"),
+    events.SavingPaused(paused=True, kind="disk", reason="the disk is full"),
     events.WarmupChecked(),
     events.WarmupStarted(prefix="@code", tokens=10, done=0),
     events.WarmupYielded(prefix="@code", tokens=10, done=5),
@@ -102,7 +103,7 @@ def watching(metrics: Metrics) -> Metrics:
     template = SimpleNamespace(prefix="@code", state="ok", bytes=100)
     metrics.watch(
         gate=Gate(settings(), capacity=2).statistics,
-        kv=lambda: SimpleNamespace(snapshots=3, bytes=4096),
+        kv=lambda: SimpleNamespace(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"])),
         engine=lambda: SimpleNamespace(state="ready"),
         templates=lambda: (template,),
         servers={"proxy": lambda: SimpleNamespace(connections=5, accepted=9, refused=2)},
@@ -144,7 +145,8 @@ def families(text: str) -> dict[str, str]:
         'bioproxy_kv_cache_restores_total{prefix="@code",status="success"} 1.0',
         "bioproxy_kv_cache_saved_bytes_total 4096.0",
         'bioproxy_snapshots_dropped_total{reason="budget"} 1.0',
-        'bioproxy_saving_paused{kind="disk_full"} 1.0',
+        'bioproxy_saving_paused{kind="disk"} 1.0',
+        'bioproxy_saving_paused{kind="min_free"} 0.0',
         'bioproxy_template_changes_total{prefix="@code"} 1.0',
         'bioproxy_template_faults_total{prefix="@code"} 1.0',
         'bioproxy_engine_changes_total{state="ready"} 1.0',
@@ -217,11 +219,23 @@ def test_a_mended_template_is_no_fault() -> None:
     assert 'bioproxy_template_faults_total{prefix="@code"} 0.0' in text
 
 
-def test_saving_that_resumed_is_not_paused() -> None:
-    """The gauge goes back to 0 when saving resumes."""
-    paused = events.SavingPaused(paused=True, kind="disk_full", reason="full")
-    resumed = events.SavingPaused(paused=False, kind="disk_full", reason="")
-    assert 'bioproxy_saving_paused{kind="disk_full"} 0.0' in page(make(paused, resumed))
+def test_saving_is_paused_while_that_of_any_model_is() -> None:
+    """The gauge falls when the last model of several saves again, and for another reason it moves to its kind."""
+    pauses = [Pause(Bus(), float, model=name) for name in ("qwen", "phi")]
+    metrics = make()
+    metrics.watch(kv=lambda: SimpleNamespace(snapshots=0, bytes=0, pauses=counted(one.kind for one in pauses)))
+
+    def paused() -> set[str]:
+        return set(re.findall(r'^bioproxy_saving_paused{kind="(\w+)"} 1.0$', page(metrics), re.MULTILINE))
+
+    for one in pauses:
+        one.enter("disk", "full")
+    pauses[0].leave(proved=True)
+    assert paused() == {"disk"}
+    pauses[1].enter("timeout", "too slow")
+    assert paused() == {"timeout"}
+    pauses[1].leave(proved=True)
+    assert paused() == set()
 
 
 def test_two_programs_in_one_process_do_not_share_numbers() -> None:

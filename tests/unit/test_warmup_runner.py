@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from bioproxy import aio
 from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.errors import EngineRefused, EngineUnavailable, NotFound
-from bioproxy.events import Bus, Event, SavingPaused, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.events import Bus, Event, WarmupChecked, WarmupEnded, WarmupFailed
 from bioproxy.prompt import Head
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.runner import Runner
@@ -149,9 +149,11 @@ async def test_when_the_disk_recovers_what_is_warm_is_saved(tmp_path: Path) -> N
     async with world.running():
         await world.until(WarmupEnded)
         world.keeper.saves = True
-        world.bus.publish(SavingPaused(paused=False, kind="disk", reason=""))
+        for watcher in world.keeper.watchers:
+            watcher()
         await world.until(WarmupEnded, times=2)
     assert world.states() == {"@code": "saved"}
+    assert not world.keeper.watchers
     assert world.slot.evaluated <= len(world.slot.tokens) + 1
 
 

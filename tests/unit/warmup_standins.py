@@ -95,6 +95,7 @@ class Memory:
         self.beginning = 0  # tokens that `prepare` finds resident, of which nobody knows how many are equal
         self.resident: bytes = b""
         self.log: list[str] = []
+        self.watchers: set[Callable[[], None]] = set()
 
     def want(
         self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True

@@ -35,6 +35,7 @@ from bioproxy.front import filters, listing, upstream_path
 from bioproxy.front.access import among_strangers
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.many import Management, ManyModels, Peer, Served
+from bioproxy.kv.pause import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics
@@ -64,6 +65,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     snapshots: int
     bytes: int
+    pauses: dict[str, int]  # models whose saving is paused, by kind
 
 
 class Fleet:
@@ -363,7 +365,11 @@ class Fleet:
     def kept(self) -> Kept:
         """All snapshots of all models."""
         shelves = self.shelves.statistics()
-        return Kept(sum(one.snapshots for one in shelves), sum(one.bytes for one in shelves))
+        return Kept(
+            snapshots=sum(one.snapshots for one in shelves),
+            bytes=sum(one.bytes for one in shelves),
+            pauses=counted(station.keeper.pause.kind for station in self.stations.values()),
+        )
 
     def resolve(self, name: str) -> str:
         """The ID of a local model by any of its names; NotFound."""

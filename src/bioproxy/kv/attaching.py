@@ -23,7 +23,6 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineRefused
-from bioproxy.events import SavingPaused
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files
 from bioproxy.kv.builds import Builds
@@ -169,11 +168,7 @@ class Attaching:
         self.say()
         if self.decisions.findings.restores and not self.fault:
             log.info("the snapshot folder %s is in use now", self.store.path)
-            self.resumed()
-
-    def resumed(self) -> None:
-        """Tell those who wait for snapshots: what is warm can be saved."""
-        self.store.bus.publish(SavingPaused(paused=False, kind="folder", reason=""))
+            self.saver.pause.resumed("folder")
 
     async def meet(self, facts: EngineFacts, *, alone: bool) -> None:
         """Ask the engine itself, as long as nobody else is using it. Raises what its client raises."""
@@ -241,8 +236,10 @@ class Attaching:
         self.residents.clear(empty=False)
         if (self.elsewhere or self.refusal) and await self.appears(self.facts):
             log.info("the engine writes its slot files into %s now", self.store.path)
-            self.saver.pause.leave(proved=False)
-            self.resumed()
+            if self.saver.pause:
+                self.saver.pause.leave(proved=False)
+            else:
+                self.saver.pause.resumed("folder")
         if untried and not (self.elsewhere or self.refusal):
             await self.try_builds(tokenizes=self.facts.capabilities.tokenize)
         await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")

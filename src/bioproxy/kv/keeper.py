@@ -99,7 +99,7 @@ class Keeper:
         self.llama = llama
         self.clock = time.monotonic
         self.store = Store(config=config, bus=bus, shelves=shelves, versions=versions, step=step)
-        self.pause = Pause(bus, self.clock, first_retry=first_retry)
+        self.pause = Pause(bus, self.clock, model=model, folder=lambda: self.store.path, first_retry=first_retry)
         self.saver = Saver(llama, self.store, self.pause)
         self.restorer = Restorer(llama, self.store)
         self.residents = Residents()
@@ -134,6 +134,11 @@ class Keeper:
             tick=tick,
         )
         self.last = self.clock()
+
+    @property
+    def watchers(self) -> set[Callable[[], None]]:
+        """Who is called when saving goes on that was paused."""
+        return self.pause.watchers
 
     # the engine
 

@@ -10,23 +10,38 @@ later and later, because each try may hold a user up until its time is out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from bioproxy.events import Bus, SavingPaused
 
 log = logging.getLogger(__name__)
 
+KINDS = ("disk", "engine", "folder", "min_free", "model", "short", "timeout", "write_budget")
 OF_PROCESS = ("timeout", "model")  # kinds that are a process's fault and not the disk's
 FIRST_RETRY = 20.0  # seconds until a paused save is tried again, and at most from then on
 LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
 
 
 class Pause:
-    """Whether saving is paused. `clock` is monotonic, in seconds."""
+    """Whether saving is paused. `clock` is monotonic, in seconds; `model` and `folder` say whose snapshots, and where.
 
-    def __init__(self, bus: Bus, clock: Callable[[], float], *, first_retry: float = FIRST_RETRY) -> None:
+    `watchers` are called when saving goes on.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Callable[[], float],
+        *,
+        model: str = "",
+        folder: Callable[[], object] = lambda: "",
+        first_retry: float = FIRST_RETRY,
+    ) -> None:
         self.bus = bus
         self.clock = clock
+        self.model, self.folder = model, folder
+        self.watchers: set[Callable[[], None]] = set()
         self.first_retry = first_retry
         self.kind = self.reason = ""
         self.warned: set[str] = set()
@@ -49,10 +64,26 @@ class Pause:
         self.retry_at = self.clock() + self.delay
         if kind not in self.warned:
             self.warned.add(kind)
-            log.warning("saving snapshots is paused: %s", reason)
-        if self.kind != kind:
-            self.bus.publish(SavingPaused(paused=True, kind=kind, reason=reason))
-        self.kind, self.reason = kind, reason
+            log.warning("%ssaving snapshots is paused: %s", self.whose, reason)
+        before, self.kind, self.reason = self.kind, kind, reason
+        if before != kind:
+            self.tell(kind, reason, paused=True)
+
+    @property
+    def whose(self) -> str:
+        """What begins a line of the log."""
+        return f"{self.model}: " if self.model else ""
+
+    def tell(self, kind: str, reason: str, *, paused: bool) -> None:
+        """Publish it."""
+        folder = str(self.folder() or "")
+        self.bus.publish(SavingPaused(paused=paused, kind=kind, reason=reason, model=self.model, folder=folder))
+
+    def resumed(self, kind: str) -> None:
+        """Saving goes on: what is warm and could not be saved can be saved now."""
+        self.tell(kind, "", paused=False)
+        for watcher in tuple(self.watchers):
+            watcher()
 
     def renewed(self) -> None:
         """The engine is another process now: what was wrong with the one before is over."""
@@ -61,10 +92,16 @@ class Pause:
 
     def leave(self, *, proved: bool) -> None:
         """Nothing is in the way any more. `proved`: a save worked, so that the next trouble is news again."""
-        if self.kind:
-            log.info("saving snapshots goes on: %s is over", self.kind)
-            self.bus.publish(SavingPaused(paused=False, kind=self.kind, reason=""))
-        self.kind = self.reason = ""
+        before, self.kind, self.reason = self.kind, "", ""
         if proved:
             self.warned.clear()
             self.delay = self.first_retry
+        if before:
+            log.info("%ssaving snapshots goes on: %s is over", self.whose, before)
+            self.resumed(before)
+
+
+def counted(kinds: Iterable[str]) -> dict[str, int]:
+    """How many are paused of each kind, those of which there is none included; "" is not paused."""
+    found = Counter(filter(None, kinds))
+    return {**dict.fromkeys(KINDS, 0), **found}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bioproxy.kv.index import unusable
+from bioproxy.kv.pause import counted
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot
@@ -85,6 +86,11 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     refused: dict[str, int]
     lost: dict[str, int]
+
+    @property
+    def pauses(self) -> dict[str, int]:
+        """1 for the kind of the pause, 0 for the others."""
+        return counted([self.paused])
 
 
 def statistics(keeper: Keeper) -> KvStatistics:

@@ -56,6 +56,10 @@ class Keeper(Protocol):
     def speeds(self) -> Speeds:
         """What was measured of the engine; `prefill` is in seconds per token."""
 
+    @property
+    def watchers(self) -> set[Callable[[], None]]:
+        """Who is called when saving goes on that was paused."""
+
     def want(
         self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True
     ) -> Want:

@@ -24,7 +24,7 @@ from bioproxy import aio, files
 from bioproxy.config.settings import Settings
 from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
-from bioproxy.events import Bus, SavingPaused, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.events import Bus, WarmupChecked, WarmupEnded, WarmupFailed
 from bioproxy.kv import arguments
 from bioproxy.kv.want import Want
 from bioproxy.prompt import Head
@@ -92,7 +92,6 @@ class Runner:
         self.awake = asyncio.Event()  # look now
         self.news = asyncio.Event()  # there may be work
         heads.on_change = self.wake
-        bus.subscribe(SavingPaused, self.saving_changed)
 
     # What others tell
 
@@ -115,11 +114,10 @@ class Runner:
         self.generation += 1
         self.table.forget()
 
-    def saving_changed(self, event: SavingPaused) -> None:
+    def saving_goes_on(self) -> None:
         """The disk takes snapshots again: what is warm and was not saved gets another chance."""
-        if not event.paused:
-            self.table.again(lambda target: target.phase == "warm")
-            self.news.set()
+        self.table.again(lambda target: target.phase == "warm")
+        self.news.set()
 
     async def warm(self, prefix: str) -> tuple[TargetStatistics, ...]:
         """Look at `prefix` now, also where warm-up is off or failed; its states. NotFound if there is none."""
@@ -173,12 +171,14 @@ class Runner:
         """Look and work until cancelled; a guarded service."""
         await self.heads.load()
         self.catalogue.watchers.add(self.wake)
+        self.keeper.watchers.add(self.saving_goes_on)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.keep_looking(), name="warm-up looks")
                 group.create_task(self.keep_working(), name="warm-up works")
         finally:
             self.catalogue.watchers.discard(self.wake)
+            self.keeper.watchers.discard(self.saving_goes_on)
             await aio.shielded(self.heads.save(last=True))
 
     async def keep_looking(self) -> None:
