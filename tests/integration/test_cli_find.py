@@ -85,7 +85,9 @@ async def test_another_programs_models_are_left_alone(tmp_path: Path) -> None:
 async def test_what_needs_the_admin_port_says_so(tmp_path: Path) -> None:
     """And how to get one."""
     async with swap_rig(tmp_path, fakes("a")) as rig:
-        with pytest.raises(BioproxyError, match=r"404 Not Found; only the admin port has that.*admin_port"):
+        with pytest.raises(
+            BioproxyError, match=r"nothing is served at /status.*; only the admin port has that.*admin_port"
+        ):
             await printed(status, loaded(rig, admin_port=free_port()))
 
 

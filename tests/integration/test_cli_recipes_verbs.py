@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from support.command import run
+from support.command import Ended, run
+
+
+async def check(folder: Path) -> Ended:
+    """`bioproxy check` of c.yaml, where a llama-server is on PATH, and the model's file is there."""
+    program = folder / "bin" / "llama-server"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (folder / "qwen.gguf").touch()
+    return await run(folder, "check", "-config", "c.yaml", PATH=f"{program.parent}:{os.environ['PATH']}")
 
 
 async def test_a_recipe_is_listed_shown_and_added(tmp_path: Path) -> None:
@@ -20,7 +31,7 @@ async def test_a_recipe_is_listed_shown_and_added(tmp_path: Path) -> None:
         "llama-server",
         "c.yaml",
         "--set",
-        "file=/m/qwen.gguf",
+        f"file={tmp_path}/qwen.gguf",
         "--set=context=4096",
         "--as",
         "qwen",
@@ -28,8 +39,7 @@ async def test_a_recipe_is_listed_shown_and_added(tmp_path: Path) -> None:
     added = await run(tmp_path, *words)
     assert (added.code, added.out) == (0, "models.qwen stands in c.yaml now\n"), added.err
     assert "# mine" in (tmp_path / "c.yaml").read_text()
-    checked = await run(tmp_path, "check", "-config", "c.yaml")
-    assert "models: qwen" in checked.out
+    assert "qwen   warm" in (await check(tmp_path)).out
 
 
 async def test_a_recipe_goes_into_the_file_that_counts(tmp_path: Path) -> None:
@@ -50,12 +60,12 @@ async def test_a_wrong_command_line_is_2(words: list[str], tmp_path: Path) -> No
 
 async def test_a_preset_is_imported(tmp_path: Path) -> None:
     """To stdout, or into a new file that loads; never over another one."""
-    (tmp_path / "m.ini").write_text("[qwen]\nmodel = /m/qwen.gguf\nctx-size = 4096\n")
+    (tmp_path / "m.ini").write_text(f"[qwen]\nmodel = {tmp_path}/qwen.gguf\nctx-size = 4096\n")
     shown = await run(tmp_path, "import", "m.ini")
     written = await run(tmp_path, "import", "m.ini", "-o", "c.yaml")
     assert (shown.code, written.code) == (0, 0), written.err
     assert "models:" in shown.out
-    assert "models: qwen" in (await run(tmp_path, "check", "-config", "c.yaml")).out
+    assert "qwen   warm" in (await check(tmp_path)).out
     again = await run(tmp_path, "import", "m.ini", "-o", "c.yaml")
     assert again.code == 1
     assert "there is such a file already" in again.err

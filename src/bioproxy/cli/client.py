@@ -164,8 +164,9 @@ class Client:
             message = str(msgspec.json.decode(body)["error"]["message"])
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             message = f"{self.url}{path} answered {error.code} {error.reason}"
-            if error.code == http.client.NOT_FOUND and self.lacking:
-                message += f"; {self.lacking}"
+        unserved = f"{self.url}{path} answered" in message or "nothing is served at" in message
+        if error.code == http.client.NOT_FOUND and self.lacking and unserved:
+            message += f"; {self.lacking}"
         if error.code in {401, 403} and not self.key:
             message += "; name the key with -admin-key or BIOPROXY_ADMIN_KEY"
         return BioproxyError(message, status=error.code)
