@@ -98,6 +98,8 @@ def test_an_engines_own_error_in_a_stream_is_not_ours() -> None:
     assert json.loads(sent[6:]) == {
         "error": {"message": "too long", "type": "t", "param": None, "code": "engine_refused", "n_ctx": 64}
     }
+    bare = event(EngineRefused("a field is missing", status=422), path=CHAT)
+    assert "src" not in json.loads(bare[6:])
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v/responses"])

@@ -59,11 +59,7 @@ def error_message(body: bytes, status: int, *, encoding: str = "") -> str:
 
 
 def error_words(body: bytes) -> str:
-    """What an engine's error says (500 characters at most); "" where it says nothing.
-
-    Engines write `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}`, `{"detail": …}` with a text or a list
-    (FastAPI, so vLLM), or plain text. A page for browsers is nobody's words.
-    """
+    """What an engine's error says (500 characters at most); "" if it says nothing."""
     try:
         words = words_of(msgspec.json.decode(body))
     except UNREADABLE:

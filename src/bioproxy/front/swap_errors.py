@@ -17,7 +17,7 @@ import html
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, ForeignPage, ModelBusy
+from bioproxy.errors import BioproxyError, EngineRefused, ForeignPage, ModelBusy
 from bioproxy.front import dialects
 from bioproxy.front.dialects import JSON
 from bioproxy.wire.message import Headers
@@ -127,6 +127,6 @@ def event(error: BioproxyError, *, path: str, request_id: str = "", tail: bytes 
     Where streams have a form of their own for it, it is that; and an error that is the engine's has not our `src`.
     """
     dialect = dialects.dialect_of(path)
-    if error.fields or dialect in {"anthropic", "responses"}:
+    if isinstance(error, EngineRefused) or dialect in {"anthropic", "responses"}:
         return dialects.error_event(error, dialect, request_id=request_id, tail=tail)
     return dialects.event_of("", envelope(error))
