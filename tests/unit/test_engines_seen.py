@@ -131,6 +131,14 @@ def test_a_container_sees_what_its_volumes_show(tmp_path: Path) -> None:
     assert seen(str(path), nothing) == ""
 
 
+def test_a_volume_may_be_a_link_with_us(tmp_path: Path) -> None:
+    """It was followed when the container started; inside it is a folder."""
+    path = model(tmp_path / "a" / "x.gguf")
+    (tmp_path / "current").symlink_to("a")
+    facts = msgspec.structs.replace(PLAIN, volumes=((str(tmp_path / "current"), "/models"),))
+    assert seen("/models/x.gguf", facts) == str(path)
+
+
 def test_blanks_in_mount_points_are_read() -> None:
     """The kernel writes them in octal."""
     assert unescaped(r"/my\040models\134x") == r"/my models\x"

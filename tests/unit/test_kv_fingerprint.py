@@ -11,7 +11,7 @@ import pytest
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
-from bioproxy.kv.fingerprint import Watch, fingerprint
+from bioproxy.kv.fingerprint import CLOCK_SLACK, Watch, fingerprint
 from bioproxy.kv.identities import Identities
 from bioproxy.kv.notes import DRAFT, examine
 from support.gguf_header import header
@@ -286,6 +286,30 @@ def test_a_link_that_was_turned_after_the_start_gives_no_fingerprint(tmp_path: P
     link.symlink_to(model(tmp_path / "a.gguf"))
     found, _ = fingerprint(facts(link, started=time.time() - 3600), extra="")
     assert "restart the engine" in found.reason
+
+
+@pytest.mark.parametrize("turn", ["link", "rename"])
+def test_a_folder_that_was_exchanged_after_the_start_gives_no_fingerprint(tmp_path: Path, turn: str) -> None:
+    """`models/current` leads to another folder now, or is another one: all that is in there is old."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        model(tmp_path / name / "a.gguf", name.encode())
+    current = tmp_path / "current"
+    current.symlink_to("old") if turn == "link" else (tmp_path / "old").rename(current)
+    born = max(os.lstat(path).st_ctime for path in (current, tmp_path / "new", tmp_path / "new" / "a.gguf"))
+    plain = facts(current / "a.gguf", started=born - CLOCK_SLACK)
+    contained = facts("/models/a.gguf", started=born - CLOCK_SLACK, volumes=((str(current), "/models"),))
+    assert value(plain) == value(contained)
+    while model(tmp_path / "clock").stat().st_ctime <= born:  # the system's clock for files is coarse
+        pass
+    if turn == "link":
+        current.unlink()
+        current.symlink_to("new")
+    else:
+        current.rename(tmp_path / "old")
+        (tmp_path / "new").rename(current)
+    for engine in (plain, contained):
+        assert "restart the engine" in fingerprint(engine, extra="")[0].reason
 
 
 def test_the_watch_sees_what_keeps_size_and_time(tmp_path: Path) -> None:

@@ -35,15 +35,7 @@ def seen(path: str, facts: EngineFacts, *, proc: Path = PROC) -> str:
 
     A name that is part of a split model keeps its form, so that the other parts are found beside it.
     """
-    if not path or not (isabs(path) or facts.folder or sys.platform == "win32"):
-        return ""
-    whole = os.path.join(facts.folder, path)  # noqa: PTH118 - it may be no path of ours
-    if facts.volumes is not None:
-        found = follow(whole, partial(here, shared=facts.volumes))
-    elif facts.pid is not None and sys.platform == "linux":
-        found = in_process(whole, facts.pid, proc)
-    else:
-        found = whole
+    found = located(path, facts, proc, [])
     try:
         with files.touching(found):
             return found if found and Path(found).is_file() else ""
@@ -51,29 +43,57 @@ def seen(path: str, facts: EngineFacts, *, proc: Path = PROC) -> str:
         return ""
 
 
-def in_process(path: str, pid: int, proc: Path) -> str:
+def way(path: str, facts: EngineFacts, *, proc: Path = PROC) -> list[str]:
+    """The folders and links, as we see them, through which the engine comes to `path`."""
+    passed: list[str] = []
+    found = located(path, facts, proc, passed)
+    if facts.volumes is not None:
+        found = here(os.path.join(facts.folder, path), facts.volumes)  # noqa: PTH118 - as above; its source's links
+    if isabs(found) and not found.startswith(f"{proc}/"):
+        follow(found, str, passed)
+    return passed
+
+
+def located(path: str, facts: EngineFacts, proc: Path, passed: list[str]) -> str:
+    """Where `path` should be, whether or not it is a file; what it leads through is added to `passed`."""
+    if not path or not (isabs(path) or facts.folder or sys.platform == "win32"):
+        return ""
+    whole = os.path.join(facts.folder, path)  # noqa: PTH118 - it may be no path of ours
+    if facts.volumes is not None:
+        shared = [(os.path.realpath(source) if isabs(source) else "", inside) for source, inside in facts.volumes]
+        return follow(whole, partial(here, shared=shared), passed)
+    if facts.pid is not None and sys.platform == "linux":
+        return in_process(whole, facts.pid, proc, passed)
+    return whole
+
+
+def in_process(path: str, pid: int, proc: Path, passed: list[str]) -> str:
     """What process `pid` sees under the absolute `path`, as a path of ours."""
     root = proc / str(pid) / "root"
     try:
         root.stat()
     except OSError:  # another user's process
         return path if same_mounts(path, pid, proc) else ""
-    found = follow(path, lambda inside: str(root) + inside)
+    found = follow(path, lambda inside: str(root) + inside, passed)
     try:
         return path if Path(path).exists() and Path(found).samefile(path) else found
     except OSError:
         return found
 
 
-def follow(path: str, place: Place) -> str:
-    """Follow the links of the absolute `path` in the view that `place` shows; empty where that leads out of it."""
+def follow(path: str, place: Place, passed: list[str]) -> str:
+    """Follow the links of the absolute `path` in the view that `place` shows; empty where that leads out of it.
+
+    Each folder and link on the way is added to `passed`.
+    """
     done, rest, links = "/", path.split("/"), 0
     while rest:
         name = rest.pop(0)
         if name in {"", ".", ".."}:
             done = dirname(done) if name == ".." else done
             continue
-        target = target_of(place(join(done, name)))
+        passed.append(place(join(done, name)))
+        target = target_of(passed[-1])
         if not target or (not rest and SPLIT.match(name) and not isabs(target)):  # the system follows that one itself
             done = join(done, name)
             continue

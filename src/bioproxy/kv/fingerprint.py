@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ import msgspec
 from bioproxy.config.addresses import is_loopback
 from bioproxy.engines import gguf
 from bioproxy.engines.llama import EngineFacts
-from bioproxy.engines.seen import seen
+from bioproxy.engines.seen import seen, way
 from bioproxy.errors import BioproxyError
 from bioproxy.files import touching
 from bioproxy.kv.arguments import FETCHED, Arguments, parse
@@ -144,10 +145,10 @@ class Parts:
             yield (facts.model_path, facts.alias, facts.context, facts.slots, *facts.described)
         if path and (facts.command or is_loopback(urlsplit(facts.url).hostname or "")):
             self.visible.append("model file")
-            yield self.watch.add(path, started=facts.started)
-            yield from self.turned(path)
+            yield self.add(facts.model_path, path)
+            yield from self.long_rope(path)
 
-    def turned(self, path: str) -> Iterator[object]:
+    def long_rope(self, path: str) -> Iterator[object]:
         """The context, if it decides how the model turns positions: the server restores the other kind without a word.
 
         What the engine tells is capped at what the model was trained for, so what it was told counts, too.
@@ -157,12 +158,16 @@ class Parts:
             told = [self.arguments.flags.get(name) for name in ("--ctx-size", "--parallel")]
             yield ("context", self.facts.context, *told, self.arguments.unified)
 
+    def add(self, told: str, found: str) -> str:
+        """Identify and watch the file `found`, to which the engine came by the path `told`."""
+        return self.watch.add(found, started=self.facts.started, passed=way(told, self.facts))
+
     def file(self, flag: str, path: str, scale: str) -> object:
         """A file that the engine was told: its content, else its name, if the operator vouches for it."""
         found = seen(path, self.facts)
         if found:
             self.visible.append(f"{flag} {Path(path).name}")
-            return (flag, self.watch.add(found, started=self.facts.started), scale)
+            return (flag, self.add(path, found), scale)
         self.vouched(flag, path)
         return (flag, path, scale)
 
@@ -211,7 +216,7 @@ class Parts:
         if not found:
             self.vouched("projector", "(not found beside the model)")
         for path in found:
-            yield ("projector", self.watch.add(str(path), started=self.facts.started))
+            yield ("projector", self.add(self.facts.model_path, str(path)))
 
 
 class Watch:
@@ -221,14 +226,17 @@ class Watch:
         self.identify = identify
         self.files: list[Watched] = []
 
-    def add(self, path: str, *, started: float | None) -> str:
-        """Identify `path` and watch it. Raises Unreadable, also for a file that is younger than the process."""
+    def add(self, path: str, *, started: float | None, passed: Iterable[str] = ()) -> str:
+        """Identify `path` and watch it. Raises Unreadable, also for a file that is younger than the process.
+
+        `passed`: folders and links through which the process came to it.
+        """
         try:
             stamp = stamp_of(path)
-            if started is not None and youngest(path) > started + CLOCK_SLACK:
+            if started is not None and max(youngest(path), *map(turned, passed), 0.0) > started + CLOCK_SLACK:
                 raise Overtaken(
-                    f"{path} is younger than the engine that runs it, so nobody knows which model that is; restart the "
-                    "engine"
+                    f"{path} (or a link or folder that leads to it) is younger than the engine that runs it, so nobody "
+                    "knows which model that is; restart the engine"
                 )
             identity = self.identify(path)
             if stamp_of(path) != stamp:
@@ -262,3 +270,16 @@ def youngest(path: str) -> float:
     with touching(path):
         status = [*map(os.stat, parts), *map(os.lstat, parts)]
     return max(max(one.st_mtime, one.st_ctime) for one in status)
+
+
+def turned(place: str) -> float:
+    """When a link was made, or a folder put in place of another one (unix time); 0.0 where nothing tells of it.
+
+    What comes into a folder and leaves it sets both of its times, a rename of the folder itself sets its ctime only.
+    """
+    try:
+        status = os.lstat(place)
+    except OSError:
+        return 0.0
+    moved = stat.S_ISDIR(status.st_mode) and status.st_ctime > status.st_mtime
+    return status.st_ctime if moved or stat.S_ISLNK(status.st_mode) else 0.0
