@@ -16,7 +16,10 @@ from bioproxy.wire import relay
 from support.apps import MS
 from support.clients import Line, fake_line
 from support.conversation import openai_client
+from support.kv_rig import text
 from support.leaks import until
+from support.real_engine import conversations_saved, llama_server, real_engine
+from support.real_engine import line as real_line
 
 Json = Any
 HELLO: Json = [{"role": "user", "content": "hello"}]
@@ -200,6 +203,24 @@ async def test_the_client_leaves_at_the_last_event(tmp_path: Path, monkeypatch: 
         await until(lambda: len(line.app.ring))
         assert [record.outcome for record in line.app.ring] == ["ok"]
         assert line.app.keeper.statistics().slots[0].state == "conversation"
+
+
+@real_engine
+async def test_streams_of_the_real_engine(tmp_path: Path) -> None:
+    """However often the SDK leaves at the last event: it was served, and the conversation is saved."""
+    async with (
+        llama_server(tmp_path) as engine,
+        real_line(engine, tmp_path) as app,
+        openai_client(app.proxy_port) as client,
+    ):
+        for number in range(12):
+            messages: Json = [{"role": "user", "content": text(60, f"talk {number}")}]
+            stream = await client.chat.completions.create(model="m", messages=messages, max_tokens=2, stream=True)
+            assert [chunk async for chunk in stream]
+        await until(lambda: len(app.ring) == 12)
+        assert {record.outcome for record in app.ring} == {"ok"}
+        assert app.gate.cuts == 0
+        await conversations_saved(app)
 
 
 async def test_error_in_a_stream(tmp_path: Path) -> None:
