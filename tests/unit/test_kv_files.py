@@ -241,3 +241,27 @@ def test_another_versions_sidecar_is_not_read() -> None:
         decode(data[:-5])
     with pytest.raises(ValueError, match="no prompt"):
         decode(encode(msgspec.structs.replace(snapshot, cuts=())))
+    assert decode(b'{"version":1,"snapshot":' + msgspec.json.encode(snapshot) + b"}") == snapshot  # an older version's
+
+
+def test_no_flipped_bit_of_a_sidecar_passes_for_its_snapshot() -> None:
+    """It would give a conversation to another group, or take the checksum of its file away."""
+    snapshot = Snapshot(
+        id=new_id(),
+        fingerprint="0" * 16,
+        build="",
+        cuts=chain("", [Piece("", b"x")]),
+        tokens=1,
+        prompt=1,
+        size=1,
+        group="team1",
+        quarantined="worthless",
+    )
+    data = encode(snapshot)
+    for bit in range(8 * len(data)):
+        spoilt = bytearray(data)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        try:
+            assert decode(bytes(spoilt)) == snapshot
+        except (msgspec.MsgspecError, ValueError):
+            continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 
+import crc32c
 import msgspec
 
 from bioproxy.kv.chain import tokens_at
@@ -91,10 +92,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sidecar(msgspec.Struct, frozen=True):
-    """What stands in the sidecar: a version, so that no bioproxy misreads what another one wrote."""
+    """What stands in the sidecar: a version, so that no bioproxy misreads what another one wrote.
+
+    `checksum`: CRC-32C of the description itself (None: an older version wrote it), for a flipped bit in there gives a
+    conversation to another group, or takes its file's own checksum away.
+    """
 
     version: int
-    snapshot: Snapshot
+    snapshot: msgspec.Raw
+    checksum: int | None = None
 
 
 def new_id() -> str:
@@ -109,15 +115,18 @@ def temporary_name(identity: str) -> str:
 
 def encode(snapshot: Snapshot) -> bytes:
     """The sidecar's bytes."""
-    return msgspec.json.encode(Sidecar(VERSION, snapshot))
+    described = msgspec.json.encode(snapshot)
+    return msgspec.json.encode(Sidecar(VERSION, msgspec.Raw(described), crc32c.crc32c(described)))
 
 
 def decode(data: bytes) -> Snapshot:
     """Read a sidecar. Raises msgspec.MsgspecError (unreadable) or ValueError (another version, or nonsense)."""
     sidecar = msgspec.json.decode(data, type=Sidecar)
-    snapshot = sidecar.snapshot
     if sidecar.version != VERSION:
         raise ValueError(f"version {sidecar.version}, this bioproxy reads {VERSION}")
+    if sidecar.checksum not in (None, crc32c.crc32c(bytes(sidecar.snapshot))):
+        raise ValueError("it is not what was written")
+    snapshot = msgspec.json.decode(sidecar.snapshot, type=Snapshot)
     if not snapshot.cuts or snapshot.tokens < snapshot.prompt or snapshot.size <= 0:
         raise ValueError("it describes no prompt")
     return snapshot
