@@ -169,5 +169,5 @@ def slot_files(rig: Rig) -> list[Path]:
 
 
 def slot_folder(rig: Rig) -> Path:
-    """The folder that the engines were given."""
-    return rig.folder / "state" / str(rig.ports.proxy) / "slots"
+    """The folder that the engines were given; it is not there if they were given none."""
+    return next((rig.folder / "state").glob("*/slots"), rig.folder / "state" / "slots")
