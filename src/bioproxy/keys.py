@@ -12,6 +12,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -19,17 +20,21 @@ import msgspec
 
 from bioproxy.errors import ConfigError, Problem
 
-SHA256_HEX = 64  # digits
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 KEY_HEADERS = (b"x-api-key", b"api-key")  # a key alone, without a scheme
 GROUP_DIGITS = 16  # of a key's digest, enough to tell keys apart
 
 
 class KeyLike(Protocol):
-    """What one entry of `api_keys` says (config.schema.Key, whose `key_file` the loader has read)."""
+    """What one entry of `api_keys` says (config.schema.Key)."""
 
     @property
     def key(self) -> str:
         """The key itself."""
+
+    @property
+    def key_file(self) -> str:
+        """The file that holds it; the loader reads it, and gives the key itself."""
 
     @property
     def sha256(self) -> str:
@@ -134,11 +139,12 @@ class Keyring:
         problems: list[Problem] = []
         for number, entry in enumerate(keys):
             place = f"{where}[{number}]"
-            try:
-                digest = entry_digest(entry)
-            except ValueError as error:
-                problems.append(Problem(str(error), key=place))
+            key, stated = (entry, "") if isinstance(entry, str) else (entry.key, entry.sha256)
+            fault = entry_fault(entry) or ("" if key or stated else "the file of the key was not read")
+            if fault:
+                problems.append(Problem(fault, key=place))
                 continue
+            digest = bytes.fromhex(stated) if stated else digest_of(key)
             if digest in self.principals:
                 problems.append(Problem(f"is the same key as that of {self.principals[digest][1].name!r}", key=place))
                 continue
@@ -169,31 +175,26 @@ def everyone(keys: Sequence[str | KeyLike]) -> str | None:
     return groups.pop()
 
 
-def entry_digest(entry: str | KeyLike) -> bytes:
-    """The digest of one entry; ValueError says what is wrong with it."""
+def entry_fault(entry: str | KeyLike) -> str:
+    """Why an entry of `api_keys` is no key; "" where it is one (or a file that is to be read)."""
     if isinstance(entry, str):
-        return usable(entry)
-    if bool(entry.key) == bool(entry.sha256):
-        raise ValueError("give exactly one of key, key_file and sha256")
-    return stated_digest(entry.sha256) if entry.sha256 else usable(entry.key)
+        return key_fault(entry) if entry else "a key must not be empty"
+    given = [name for name in ("key", "key_file", "sha256") if getattr(entry, name)]
+    if len(given) != 1:
+        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
+        return f"exactly one of key, key_file and sha256 belongs here: {found}"
+    if entry.sha256 and not SHA256.fullmatch(entry.sha256):
+        return "sha256 must be the 64 hex digits that `printf %s KEY | sha256sum` prints"
+    return key_fault(entry.key)
 
 
-def usable(key: str) -> bytes:
-    """The digest of a key that a header can carry."""
-    if not key or key != key.strip() or not key.isprintable():
-        raise ValueError("a key must not be empty, and must not hold line ends, control characters or outer blanks")
-    return digest_of(key)
-
-
-def stated_digest(digits: str) -> bytes:
-    """A digest that is written down instead of its key."""
-    try:
-        digest = bytes.fromhex(digits)
-    except ValueError:
-        digest = b""
-    if len(digits) != SHA256_HEX or not digest:
-        raise ValueError("sha256 must be 64 hex digits; `printf %s KEY | sha256sum` prints them")
-    return digest
+def key_fault(text: str) -> str:
+    """Why a text cannot be a key that comes in a header; "" where it can. The text itself is never told."""
+    if any(character.isspace() for character in text):
+        return "a key must not contain blanks or line ends"
+    if not text.isascii() or not text.isprintable():
+        return "a key must be made of ASCII letters, digits and signs, for it travels in a header"
+    return ""
 
 
 def principal_of(entry: str | KeyLike, number: int, digest: bytes) -> Principal:

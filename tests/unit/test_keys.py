@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.schema import Key
+from bioproxy.config.check import find_problems
+from bioproxy.config.schema import Config, Key
 from bioproxy.errors import ConfigError
 from bioproxy.keys import Keyring, everyone, presented
 
@@ -76,8 +77,9 @@ def test_bytes_that_are_no_text_are_no_key() -> None:
 
 
 def test_a_key_beyond_ascii_is_found_as_clients_send_it() -> None:
-    """Clients send UTF-8 bytes in the header; the config holds the same letters."""
-    assert Keyring(["schlüssel"]).find(presented({b"x-api-key": "schlüssel".encode()}.get)) is not None
+    """Clients send UTF-8 bytes in the header; the config holds the digest of the same letters."""
+    key = Key(sha256=hashlib.sha256("schlüssel".encode()).hexdigest())
+    assert Keyring([key]).find(presented({b"x-api-key": "schlüssel".encode()}.get)) is not None
 
 
 def test_a_digest_stands_for_its_key() -> None:
@@ -101,6 +103,17 @@ def test_every_unusable_entry_is_named() -> None:
         Keyring(["", "sk-1", "sk-1", Key(), Key(key="a", sha256="b"), Key(sha256="12")])
     assert [problem.key for problem in refused.value.problems] == [f"api_keys[{n}]" for n in (0, 2, 3, 4, 5)]
     assert "sk-1" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "entry", ["a b", "a\u00a0b", "pä55", "a\x1b", "", Key(), Key(key="a", sha256="b" * 64), Key(sha256="z")]
+)
+def test_a_file_and_a_program_are_judged_by_one_rule(entry: str | Key) -> None:
+    """What a file may not hold as a key is none in a Config that was made by hand, in the same words."""
+    [found] = find_problems(Config(api_keys=(entry,)), {})
+    with pytest.raises(ConfigError) as refused:
+        Keyring([entry])
+    assert refused.value.problems == (found,)
 
 
 def test_a_key_with_a_line_end_is_refused() -> None:

@@ -8,7 +8,6 @@ not meant is a warning.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -25,9 +24,9 @@ from bioproxy.config.addresses import (
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
+from bioproxy.keys import entry_fault, key_fault
 
 MOST_PREFIXES = 1000
-SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 LISTS: dict[str, Callable[[str], str]] = {
     "admin_hosts": host_fault,
     "trusted_proxies": network_fault,
@@ -142,32 +141,11 @@ def _keys(config: Config) -> Iterator[Complaint]:
             yield Complaint(name, fault)
     first: dict[str, int] = {}
     for index, value in enumerate(config.api_keys):
-        key = value if isinstance(value, Key) else Key(key=value)
         place = f"api_keys[{index}]"
-        if fault := entry_fault(key):
+        if fault := entry_fault(value):
             yield Complaint(place, fault)
-        elif not key.key_file and (known := first.setdefault(digest(key), index)) != index:
+        elif not getattr(value, "key_file", "") and (known := first.setdefault(digest(value), index)) != index:
             yield Complaint(place, f"is the same key as api_keys[{known}]; each key must be another")
-
-
-def entry_fault(key: Key) -> str:
-    """Why an entry of `api_keys` is no key; "" where it is one (or a file that is to be read)."""
-    given = [name for name in ("key", "key_file", "sha256") if getattr(key, name)]
-    if len(given) != 1:
-        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
-        return f"exactly one of key, key_file and sha256 belongs here: {found}"
-    if key.sha256 and not SHA256.fullmatch(key.sha256):
-        return "sha256 must be the 64 hex digits that `printf %s KEY | sha256sum` prints"
-    return key_fault(key.key)
-
-
-def key_fault(text: str) -> str:
-    """Why a text cannot be a key that comes in a header; "" where it can. The text itself is never told."""
-    if any(character.isspace() for character in text):
-        return "a key must not contain blanks or newlines"
-    if not text.isascii() or not text.isprintable():
-        return "a key must be made of ASCII letters, digits and signs, for it travels in a header"
-    return ""
 
 
 def digest(key: str | Key) -> str:
