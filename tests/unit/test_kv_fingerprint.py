@@ -71,6 +71,7 @@ def test_what_shapes_the_cache_counts_and_what_does_not_does_not(tmp_path: Path)
     path, lora = model(tmp_path / "a.gguf"), model(tmp_path / "lora.gguf", b"adapter")
     plain = value(facts(path))
     same = [facts(path, "--port", "1"), facts(path, context=4096), facts(path, build="b99")]
+    same.append(facts(path, environment=("LLAMA_CACHE=/c", "LLAMA_API_KEY=k")))
     assert {value(engine) for engine in same} == {plain}
     others = [
         facts(path, "-ctk", "q8_0"),
@@ -78,11 +79,12 @@ def test_what_shapes_the_cache_counts_and_what_does_not_does_not(tmp_path: Path)
         facts(path, chat_template="llama3"),
         facts(path, media=True),
         facts(path, environment=("LLAMA_ARG_CACHE_TYPE_K=q8_0",)),
+        facts(path, environment=("LLAMA_ATTN_ROT_DISABLE=1",)),
     ]
     values = [value(engine) for engine in others]
     assert plain not in values
     assert values[0] == values[4]
-    assert len(set(values)) == 4
+    assert len(set(values)) == 5
 
 
 def test_the_context_counts_where_it_turns_positions(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ class Arguments(msgspec.Struct, frozen=True):
 
 
 ENVIRONMENT = "LLAMA_ARG_"
+ROTATION = "LLAMA_ATTN_ROT_DISABLE"  # no argument: quantised keys are stored as they are, not rotated
 VARIABLES = {
     "--n-parallel": "--parallel", "--endpoint-metrics": "--metrics", "--endpoint-slots": "--slots",
     "--endpoint-props": "--props", "--no-endpoint-slots": "--no-slots",
@@ -175,6 +176,8 @@ def flags_of(environment: Iterable[str]) -> Iterator[str]:
             flag = "--" + name.removeprefix(ENVIRONMENT).lower().replace("_", "-")
             yield VARIABLES.get(flag, flag)
             yield value
+        elif name == ROTATION:
+            yield from (f"--{name}", value)
 
 
 def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = ()) -> Arguments:
