@@ -44,6 +44,24 @@ async def test_a_user_waits_for_one_chunk_at_most(tmp_path: Path) -> None:
         await unharmed(fake)
 
 
+async def test_what_killed_two_engines_in_a_row_does_not_kill_the_third(tmp_path: Path) -> None:
+    """A template whose evaluation ends the engine is left alone until its text changes or somebody asks for it."""
+    async with engine(tmp_path) as fake, warm_rig(fake, tmp_path, {"code": CODE}, enabled=False) as warm:
+        await warm.runner.warm("@code")
+        for deaths in (1, 2):
+            await fake.faults(die="prefill")
+            await warm.until(WarmupFailed, times=deaths)
+            await fake.wait()
+            warm.gone()
+            await fake.restart()
+            await warm.attach()
+        assert warm.states()["@code"].startswith("failed: 2 engines in a row were lost while it was warmed up")
+        await warm.runner.warm("@code")
+        await warm.until(WarmupEnded)
+        await warm.settled()
+        assert warm.states() == {"@code": "saved"}
+
+
 async def test_an_engine_that_dies_in_prefill(tmp_path: Path) -> None:
     """The fault is told, no grant is lost, and the template is warmed when the engine is back."""
     async with engine(tmp_path) as fake, warm_rig(fake, tmp_path, {"code": CODE}, enabled=False) as warm:

@@ -30,6 +30,7 @@ HEADROOM = 0.7  # of chunk_seconds is aimed at: speed varies from chunk to chunk
 REACH = 1.3  # of chunk_seconds, before a chunk: a user waits for two at most if the engine's RAM cache lost it
 NEWEST = 0.5  # weight of the newest measurement: prefill slows down as the context grows
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between attempts after a fault
+DEADLY, REST = 2, 600.0  # deaths in a row that make a warm-up their cause, and seconds until it is tried again
 
 Key = tuple[str, str]  # (prefix, head's name)
 
@@ -49,6 +50,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     retry_at: float = 0.0
     reason: str = ""
+    deaths: int = 0  # engines in a row that were lost in the middle of it
     ended: float = 0.0  # a loop's time
     asked: bool = False  # an operator asked for it: goes first, also where warm-up is off
 
@@ -116,9 +118,15 @@ def merge(targets: Mapping[Key, Target], wanted: Iterable[tuple[str, str, str]])
 
 
 def forgotten(targets: Mapping[Key, Target]) -> dict[Key, Target]:
-    """The targets after the engine changed: nothing is known of any, each is looked at again."""
-    fresh = (Target(prefix=t.prefix, head=t.head, version=t.version, asked=t.asked) for t in targets.values())
-    return {target.key: target for target in fresh}
+    """The targets after the engine changed: nothing is known of any, each is looked at again.
+
+    But what engines died of, one after the other, keeps its back-off, or each new process would die of it.
+    """
+    return {
+        key: t if t.deaths >= DEADLY and t.phase == "failed"
+        else Target(prefix=t.prefix, head=t.head, version=t.version, asked=t.asked, deaths=t.deaths)
+        for key, t in targets.items()
+    }  # fmt: skip
 
 
 def pick(targets: Iterable[Target], *, now: float, enabled: bool = True) -> Target | None:
@@ -147,6 +155,15 @@ def failed(target: Target, *, reason: str, now: float) -> Target:
     """The target after a fault: tried again after a back-off; `reason` is one sentence."""
     failures = target.failures + 1
     return replace(target, phase="failed", failures=failures, reason=reason, retry_at=now + delay(failures))
+
+
+def lost(target: Target, *, reason: str, now: float) -> Target:
+    """The target after the engine was lost in the middle of its warm-up; that may have been the cause."""
+    deaths = target.deaths + 1
+    if deaths < DEADLY:
+        return replace(failed(target, reason=reason, now=now), deaths=deaths)
+    said = f"{deaths} engines in a row were lost while it was warmed up ({reason}); it is left alone for 10 minutes"
+    return replace(target, phase="failed", deaths=deaths, reason=said, retry_at=now + REST)
 
 
 def describe(target: Target) -> str:

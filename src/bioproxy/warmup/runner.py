@@ -223,7 +223,12 @@ class Runner:
         try:
             await self.work(target, generation)
         except BioproxyError as error:
-            if generation == self.generation:  # else the engine went away, and its fault with it
+            known = self.table.targets.get(target.key, target)
+            if isinstance(error, EngineUnavailable) and error.sent:
+                self.table.put(plan.lost(known, reason=error.message, now=self.clock()))
+                log.warning("the engine was lost while %s was warmed up: %s", target.prefix, error.message)
+                self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=error.message))
+            elif generation == self.generation:  # else the engine went away, and its fault with it
                 self.fault(target, error, error.message)
         except Exception as error:
             log.exception("the warm-up of %s broke", target.prefix)
@@ -300,7 +305,7 @@ class Runner:
         self.table.evaluated[target.key] = job.want, prompt.tokens
         evaluated, seconds = outcome.evaluated, outcome.seconds
         done = replace(target, phase=outcome.status, done=prompt.length, evaluated=evaluated, seconds=seconds)
-        self.table.put(replace(done, ended=self.clock(), asked=False, failures=0))
+        self.table.put(replace(done, ended=self.clock(), asked=False, failures=0, deaths=0))
         log.info(
             "%s is %s: %d tokens, %d of them evaluated in %.1f s",
             target.prefix, outcome.status, prompt.length, evaluated, seconds,

@@ -84,7 +84,7 @@ class Table:
         """Somebody wants `prefix` warm now: its targets go first, and what failed is tried at once."""
         for target in self.of(prefix):
             phase: plan.Phase = "warming" if target.phase == "warming" else "waiting"
-            self.targets[target.key] = replace(target, phase=phase, asked=True, failures=0, reason="")
+            self.targets[target.key] = replace(target, phase=phase, asked=True, failures=0, deaths=0, reason="")
 
     def of(self, prefix: str) -> list[plan.Target]:
         """The targets of one prefix."""
