@@ -32,18 +32,35 @@ class Cut(msgspec.Struct, frozen=True):
     offset: int
 
 
+Doubt = tuple[str, bytes]  # a field of a request whose meaning is not known: its name, and a digest of its value
+
+
 class Head(msgspec.Struct, frozen=True):
     """What stands before the first user message, in the chat dialect, as raw JSON; empty where the client sent none.
 
     `messages`: the system (and developer) messages, a JSON array; `tools`: a JSON array; `kwargs`:
-    `chat_template_kwargs`, a JSON object; `lora`: a JSON array. Equal heads render to the same text.
+    `chat_template_kwargs`, a JSON object; `lora`: a JSON array; `extra`: further fields that may shape the prompt, a
+    JSON object. Equal heads render to the same text.
     """
 
     messages: bytes = b"[]"
     tools: bytes = b""
     kwargs: bytes = b""
     lora: bytes = b""
-    extra: bytes = b""  # other fields that change the rendered prompt (reasoning_effort ...), a JSON object
+    extra: bytes = b""
+
+    @property
+    def fields(self) -> tuple[tuple[str, bytes], ...]:
+        """The fields that may shape the prompt, with their values as JSON."""
+        extra = msgspec.json.decode(self.extra, type=dict[str, msgspec.Raw]) if self.extra else {}
+        found = [(name, bytes(value)) for name, value in extra.items()]
+        return (*found, ("chat_template_kwargs", self.kwargs)) if self.kwargs else tuple(found)
+
+    @property
+    def shape(self) -> str:
+        """What a chat template may look at: whether there are system messages and tools."""
+        system, tools = self.messages not in {b"", b"[]"}, self.tools not in {b"", b"[]"}
+        return ", ".join(("system",) * system + ("tools",) * tools) or "plain"
 
 
 def common(one: Sequence[int] | str, other: Sequence[int] | str) -> int:

@@ -46,6 +46,8 @@ class Faults:
     build: str = ""  # another build_info in /props
     alias: str = ""
     chat_template: str = ""
+    today: str = ""  # the chat template prints this date
+    prints: list[str] = field(default_factory=list)  # and these fields of the body
     context: int = 0
     slots: int = 0  # another total_slots in /props; what runs is not changed
     sleeping: bool = False

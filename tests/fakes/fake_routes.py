@@ -100,13 +100,24 @@ class Routes:
             "endpoint_slots": not options.no_slots,
             "endpoint_props": False,
             "endpoint_metrics": options.metrics,
-            "chat_template": faults.chat_template or (fake_text.FOLD if options.fold_system else fake_text.CHATML),
+            "chat_template": faults.chat_template or self.template(),
             "chat_template_caps": {"supports_system_role": True, "supports_tools": True},
             "bos_token": "<s>",
             "eos_token": "</s>",
             "build_info": faults.build or options.build,
             "is_sleeping": faults.sleeping,
         }
+
+    def template(self) -> str:
+        """The chat template's text."""
+        if self.faults.today:
+            return fake_text.DATED
+        return fake_text.FOLD if self.options.fold_system else fake_text.CHATML
+
+    def rendered(self, chat: Json) -> str:
+        """A chat body as a prompt."""
+        faults = self.faults
+        return fake_text.render(chat, fold=self.options.fold_system, today=faults.today, prints=faults.prints)
 
     def models(self) -> Json:
         """GET /v1/models."""
@@ -208,7 +219,7 @@ class Routes:
 
     def apply_template(self, call: Call, reply: Reply) -> None:
         """POST /apply-template."""
-        reply.send(200, {"prompt": fake_text.render(call.json(), fold=self.options.fold_system)})
+        reply.send(200, {"prompt": self.rendered(call.json())})
 
     def count_tokens(self, call: Call, reply: Reply) -> None:
         """POST /v1/messages/count_tokens, /v1/chat/completions/input_tokens."""
@@ -223,7 +234,7 @@ class Routes:
             return fake_text.prompt_tokens(body["prompt"])
         convert = {Messages: fake_text.chat_from_messages, Responses: fake_text.chat_from_responses}
         chat = convert[kind](body) if kind in convert else body
-        return fake_text.tokenize(fake_text.render(chat, fold=self.options.fold_system), add_special=True)
+        return fake_text.tokenize(self.rendered(chat), add_special=True)
 
     # inference
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 Json = Any
@@ -20,6 +21,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+DATED = "{{ strftime_now('%d %B %Y') }}" + CHATML
 FOLD = "{# system is folded into the first user turn #}" + CHATML
 seen: dict[int, str] = {BOS: ""}
 
@@ -60,12 +62,16 @@ def plain(content: Json) -> str:
     return "\n".join(part.get("text", "") for part in content if isinstance(part, dict))
 
 
-def render(body: Json, *, fold: bool = False) -> str:
-    """What /apply-template answers for a chat body; ValueError for one without messages."""
+def render(body: Json, *, fold: bool = False, today: str = "", prints: Sequence[str] = ()) -> str:
+    """What /apply-template answers for a chat body; ValueError for one without messages.
+
+    `today`: a date that the chat template prints at the beginning; `prints`: fields of the body that it prints there.
+    """
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
         raise ValueError("'messages' is required")  # noqa: TRY004 - every bad body is a ValueError here
     messages = [(str(m.get("role", "")), plain(m.get("content"))) for m in body["messages"]]
-    extras = [f"{key}: {json.dumps(body[key])}" for key in ("tools", "chat_template_kwargs") if body.get(key)]
+    printed = ("tools", "chat_template_kwargs", *prints)
+    extras = [f"Today: {today}"] * bool(today) + [f"{key}: {json.dumps(body[key])}" for key in printed if body.get(key)]
     if fold:
         system = "\n".join([*extras, *(text for role, text in messages if role == "system")])
         messages = [(role, text) for role, text in messages if role != "system"]
@@ -96,4 +102,5 @@ def chat_from_responses(body: Json) -> Json:
     messages = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
     if body.get("instructions"):
         messages.insert(0, {"role": "system", "content": body["instructions"]})
-    return {**body, "messages": messages, "max_tokens": body.get("max_output_tokens")}
+    effort = {"reasoning_effort": body["reasoning"]["effort"]} if "effort" in (body.get("reasoning") or {}) else {}
+    return {**body, **effort, "messages": messages, "max_tokens": body.get("max_output_tokens")}

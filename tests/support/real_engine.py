@@ -7,6 +7,7 @@ are written under another name and renamed, so two that write the same one do no
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 from bioproxy.app import App
-from fakes.real_engine import RealEngine
+from bioproxy.engines.demo_model import SHAPES
+from fakes.fake_engine import FakeEngine
+from fakes.real_engine import RealEngine, needs_real_engine
 from support.apps import MS, running_app
 from support.leaks import until
 
@@ -47,7 +50,12 @@ def quicken(app: App) -> None:
 
 @asynccontextmanager
 async def line(
-    engine: RealEngine, folder: Path, template: str = "", *, adjust: Callable[[App], object] = quicken, **values: Json
+    engine: RealEngine | FakeEngine,
+    folder: Path,
+    template: str = "",
+    *,
+    adjust: Callable[[App], object] = quicken,
+    **values: Json,
 ) -> AsyncIterator[App]:
     """A quick App before `engine`, ready; `template` is the text behind the prefix @code."""
     if template:
@@ -64,7 +72,7 @@ async def ready(app: App, *, generation: int = 1) -> None:
     await until(lambda: app.attachment.state == "ready" and app.attachment.generation >= generation)
 
 
-async def crash(engine: RealEngine, app: App, **flags: Json) -> None:
+async def crash(engine: RealEngine | FakeEngine, app: App, **flags: Json) -> None:
     """Kill the engine with SIGKILL and start it again on the same port, as another model if `flags` say so."""
     generation = app.attachment.generation + 1
     engine.flags.update(flags)
@@ -92,3 +100,24 @@ async def idle_saved(app: App) -> None:
     """Wait until nothing that is resident is worth a save any more."""
     await until(lambda: app.gate.idle and not app.keeper.growing())
     await app.keeper.saver.settle(10)
+
+
+def lora_adapter(path: Path) -> str:
+    """Write a LoRA adapter for the `tiny` model that changes all it says; its path."""
+    needs_real_engine()
+    gguf, numpy = importlib.import_module("gguf"), importlib.import_module("numpy")
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    random, shape = numpy.random.default_rng(1), SHAPES["tiny"]
+    for layer in range(shape.layers):
+        for name in ("attn_q", "attn_k", "attn_v"):
+            for part, size in (("a", (4, shape.width)), ("b", (shape.width, 4))):
+                weights = random.standard_normal(size, dtype=numpy.float32)
+                writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{part}", weights)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)

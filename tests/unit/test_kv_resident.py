@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bioproxy.engines.facts import EngineFacts
 from bioproxy.kv.chain import chain, common
 from bioproxy.kv.resident import Resident, Residents
 from bioproxy.prompt import Cut, Piece
@@ -19,6 +21,53 @@ def filled(*texts: str, tokens: int = 0) -> Resident:
     prompt = 10 * len(texts)
     resident.fill(cuts_of(*texts), prompt=prompt, tokens=tokens or prompt, group="g", prefix="", version="")
     return resident
+
+
+ADAPTERS = ((0, 1.0), (1, 0.5))
+
+
+def facts(**more: object) -> EngineFacts:
+    return EngineFacts(**({"url": "here", "pid": 7, "started": 1.0, "adapters": ADAPTERS} | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (b'[{"id": 0, "scale": 0.0}]', b"[[0,0.0]]"),
+        (b'[ {"scale":2,"id":1},{"id":0,"scale":0} ]', b"[[0,0.0],[1,2.0]]"),
+        (b'[{"id":1,"scale":0.5},{"id":0,"scale":1}]', b""),
+        (b"[]", b""),
+        (b'"strange"', b'"strange"'),
+    ],
+)
+def test_lora_scales_can_be_compared(asked: bytes, found: bytes) -> None:
+    """One list may be written in many ways, and may say what is the case anyway."""
+    residents = Residents()
+    residents.meet(facts())
+    assert residents.scales(asked) == (found, bool(found))
+
+
+def test_only_who_was_seen_to_ask_for_scales_makes_scales_count() -> None:
+    """An engine with adapters that nobody changes is like any other; afterwards each slot's last ones matter."""
+    residents = Residents()
+    residents.meet(facts())
+    residents.clear(empty=False)
+    assert residents.scales(b"") == (b"", False)
+    mine, crossing = residents.scales(b'[{"id":0,"scale":0}]')
+    assert crossing
+    residents.slots[0].lora = mine
+    assert residents.scales(b'[{"id":0,"scale":0}]') == (mine, False)
+    assert residents.scales(b"") == (b"", True)
+
+
+def test_scales_that_were_changed_are_in_the_memory_of_this_process() -> None:
+    """Another process has none of it."""
+    residents = Residents()
+    residents.meet(facts())
+    residents.meet(facts(adapters=((0, 0.5), (1, 0.5))))
+    assert residents.scales(b"") == (b"", True)
+    residents.meet(facts(pid=8))
+    assert residents.scales(b"") == (b"", False)
 
 
 def test_a_new_account_knows_nothing() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from bioproxy.kv.chat_template import SHAPES
 from bioproxy.prompt import Head
 from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.dialect_heads import MOST_FIELDS
 from bioproxy.templates.expand import expand
 from support.templates import Texts
 
@@ -57,10 +59,43 @@ def test_null_is_as_good_as_nothing() -> None:
     assert head({"tools": None, "chat_template_kwargs": None, "lora": None}) == Head()
 
 
-def test_fields_that_shape_the_prompt_are_extra() -> None:
-    """In an order of ours; others are none of the head's business."""
-    body = {"enable_thinking": False, "temperature": 1, "reasoning_effort": "low", "response_format": {}, "user": "u"}
-    assert head(body).extra == b'{"reasoning_effort":"low","enable_thinking":false}'
+def test_fields_that_may_shape_the_prompt_are_extra() -> None:
+    """In an order of ours; what is about sampling or accounts is none of the head's business, nor is null."""
+    body = {
+        "temperature": 1,
+        "reasoning_effort": "low",
+        "enable_thinking": False,
+        "new": {},
+        "user": "u",
+        "tools": None,
+    }
+    assert head(body | {"newer": None}).extra == b'{"enable_thinking":false,"new":{},"reasoning_effort":"low"}'
+    assert head({"chat_template_kwargs": {"a": 1}, "new": 1}).fields == (
+        ("new", b"1"),
+        ("chat_template_kwargs", b'{"a":1}'),
+    )
+
+
+def test_a_great_many_fields_are_one() -> None:
+    """What nobody would want to know each by its own name still makes another prompt."""
+    many = head({f"field_{number:03}": number for number in range(500)})
+    assert len(many.fields) == MOST_FIELDS + 1
+    assert many != head({f"field_{number:03}": min(number, 498) for number in range(500)})
+
+
+def test_the_effort_of_a_responses_request_has_the_name_that_chat_templates_know() -> None:
+    """As llama-server translates it; other kinds of reasoning stay as they came."""
+    assert read(head({"reasoning": {"effort": "low", "summary": "auto"}}, "responses").extra) == {
+        "reasoning_effort": "low"
+    }
+    assert read(head({"reasoning": {"summary": "auto"}}, "responses").extra) == {"reasoning": {"summary": "auto"}}
+    assert read(head({"reasoning": "much"}, "responses").extra) == {"reasoning": "much"}
+
+
+def test_the_shape_of_a_head_says_what_a_chat_template_may_look_at() -> None:
+    """Some print the date only if there is no system message."""
+    system, tools = {"messages": [{"role": "system", "content": "s"}, USER]}, {"tools": [{"type": "function"}]}
+    assert [head(body).shape for body in ({}, system, tools, system | tools)] == list(SHAPES)
 
 
 def test_cache_marks_are_no_part_of_a_head() -> None:

@@ -185,17 +185,22 @@ DIFFERENT = [
     {"messages": [{"role": "user", "content": 1}]},
     {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": ""}]},
     {"messages": SAME[0], "tools": [{}]},
-    {"messages": SAME[0], "chat_template_kwargs": {"enable_thinking": False}},
     {"messages": SAME[0], "lora": [{"id": 0, "scale": 1.0}]},
-    {"messages": SAME[0], "reasoning_effort": "high"},
-    {"messages": SAME[0], "tool_choice": "none"},
 ]
 
 
 @pytest.mark.parametrize("body", DIFFERENT)
 def test_what_shapes_the_prompt_shapes_the_pieces(body: dict[str, Any]) -> None:
-    """Roles, texts, where a part ends, other fields, tools, settings."""
+    """Roles, texts, where a part ends, other fields of a message, tools, adapters."""
     assert digest(run(body).pieces) != digest(run({"messages": SAME[0]}).pieces)
+
+
+def test_what_a_field_of_the_body_does_is_for_the_engine_to_say() -> None:
+    """It is noted beside the pieces."""
+    found = run({"messages": SAME[0], "tool_choice": "none", "chat_template_kwargs": {"enable_thinking": False}})
+    assert found.pieces == run({"messages": SAME[0]}).pieces
+    assert found.head is not None
+    assert dict(found.head.fields) == {"tool_choice": b'"none"', "chat_template_kwargs": b'{"enable_thinking":false}'}
 
 
 def test_three_dialects_that_say_the_same_have_the_same_pieces() -> None:

@@ -45,7 +45,7 @@ class Shop:
     def want(self, text: str) -> Want:
         """The bare template with this text."""
         pieces = template_pieces(Head(), Texts(code=text).current("@code"))
-        return self.keeper.want(pieces, group="", prefix="@code", version="1")
+        return self.keeper.want(pieces, prefix="@code", version="1")
 
     def job(self, prompt: PromptPrefix | None = None, *, before: tuple[int, ...] = ()) -> Job:
         return Job(

@@ -13,7 +13,7 @@ from bioproxy.kv.chain import chain
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.want import Prepared, Want
-from bioproxy.prompt import Piece
+from bioproxy.prompt import Head, Piece
 from bioproxy.templates.catalogue import Filled
 from support.settings import settings
 
@@ -98,10 +98,16 @@ class Memory:
         self.watchers: set[Callable[[], None]] = set()
 
     def want(
-        self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True
+        self,
+        pieces: Sequence[Piece],
+        *,
+        prefix: str = "",
+        version: str = "",
+        head: Head | None = None,
+        lora: bytes = b"",
     ) -> Want:
         cuts = chain("model", pieces)
-        return Want(cuts, cuts[-1].offset, group, prefix, version, store)
+        return Want(cuts, cuts[-1].offset, prefix=prefix, version=version)
 
     def has_snapshot(self, want: Want) -> list[int] | None:
         return self.snapshots.get(want.cuts[-1].digest)

@@ -91,6 +91,7 @@ class Station:
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy
         self.attachment = self.one_attachment(expect_pid)
         self.runner = self.one_runner()
+        self.keeper.on_new_prompts = self.runner.renewed
         self.engine = Engine(
             pool=pool,
             gate=self.gate,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from bioproxy.wire.origin import Origin
 Json = Any
 NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"
 NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
+DATED = re.compile(r"strftime|date|today|\bnow\b|\btime", re.IGNORECASE)  # of a chat template that may print the day
 TELLING = ("build_info", "model_path", "model_alias", "total_slots", "endpoint_slots", "chat_template")
 NO_KEY = (401, 403)  # how an engine refuses who has not its key
 
@@ -126,6 +128,7 @@ async def discover(
         slot_folder=absolute(option(command, "--slot-save-path"), folder),
         capabilities=answers.capabilities,
         sleeping=bool(props.get("is_sleeping")),
+        dated=any(DATED.search(str(text)) for name, text in props.items() if name.startswith("chat_template")),
         media=isinstance(modalities, dict) and any(modalities.values()),
         adapters=tuple((one.id, one.scale) for one in adapters or ()),
         adapter_files=None if adapters is None else tuple(one.path for one in adapters if one.path),

@@ -62,6 +62,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     sleeping: bool = False
     media: bool = False
+    dated: bool = False
     adapters: tuple[tuple[int, float], ...] = ()
     adapter_files: tuple[str, ...] | None = ()
     described: tuple[tuple[str, Json], ...] = ()

@@ -111,6 +111,8 @@ class Inference:
             prefix=self.expanded.prefix,
             version=self.expanded.version,
             store=store,
+            head=self.expanded.head,
+            lora=self.expanded.lora,
             again=self.again(),
         )
 
@@ -126,7 +128,8 @@ class Inference:
         for key, filled in self.expanded.pins:
             self.engine.pins.put(key, filled)
         if self.expanded.head is not None and self.expanded.prefix:
-            self.engine.heads.note(self.expanded.prefix, self.expanded.head, opening(self.expanded.pieces))
+            head = self.engine.keeper.template.relevant(self.expanded.head)
+            self.engine.heads.note(self.expanded.prefix, head, opening(self.expanded.pieces))
 
     async def run(self) -> None:
         """Serve the request, or raise what the client shall be told."""

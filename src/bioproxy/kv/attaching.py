@@ -85,7 +85,7 @@ class Attaching:
         self.decisions.findings = Findings(restores=False, saves=False)
         self.store.use("", facts.build)
         self.store.denied.clear()  # another build may save what this one did not
-        self.residents.resize(facts.slots)
+        self.residents.meet(facts)
         await self.learn(facts)
         if self.decisions.findings.restores and not self.fault:
             try:

@@ -227,6 +227,7 @@ class Decisions:
         """
         group, scope = self.everyone(), self.store.scope
         good = [one for one in self.store.index.snapshots.values() if usable(one, scope) and not one.reference]
+        good = [one for one in good if not one.lora]  # in a slot of other scales it would be taken for what it is not
         for one in sorted(good, key=lambda one: -one.used):
             match = Match(one, one.end, exact=True)
             fit = (one.template or one.group == group) and self.trust(match, match.question(b""))

@@ -48,6 +48,9 @@ class EngineClient(Protocol):
     async def again(self, path: str, body: bytes) -> Timings:
         """Ask a request once more, for what it leaves in the slot and not for an answer."""
 
+    async def apply_template(self, body: bytes) -> str:
+        """The prompt that a chat body becomes."""
+
     async def tokenize(self, text: str) -> list[int]:
         """Token ids of a text."""
 

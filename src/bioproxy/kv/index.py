@@ -22,10 +22,14 @@ from bioproxy.prompt import Cut
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Which snapshots an engine may use: those of its fingerprint, written by its build (or adopted from another)."""
+    """Which snapshots an engine may use: those of its fingerprint, written by its build (or adopted from another).
+
+    `days`: what its chat template prints today; others can't be asked for any more. Empty: it prints nothing like that.
+    """
 
     fingerprint: str = ""
     build: str = ""
+    days: frozenset[str] = frozenset()
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -204,6 +208,8 @@ def unusable(snapshot: Snapshot, scope: Scope) -> str:
         return snapshot.quarantined
     if snapshot.fingerprint == scope.fingerprint and snapshot.build != scope.build:
         return f"written by build {snapshot.build or 'unknown'}, which the present build was not proved to read"
+    if snapshot.fingerprint == scope.fingerprint and snapshot.day and scope.days and snapshot.day not in scope.days:
+        return "written on another day: the chat template prints the date"
     return ""
 
 

@@ -26,6 +26,7 @@ strict`, and where a restored slot would give wrong answers to a request that le
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ from bioproxy.kv import files
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chain import chain, common
+from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.decisions import Decisions
 from bioproxy.kv.engine import EngineClient
 from bioproxy.kv.fingerprint import Identify
@@ -48,7 +50,7 @@ from bioproxy.kv.idle import TICK, IdleSaver
 from bioproxy.kv.index import usable
 from bioproxy.kv.notes import Findings
 from bioproxy.kv.pause import FIRST_RETRY, Pause
-from bioproxy.kv.policy import Speeds
+from bioproxy.kv.policy import SLACK, Speeds
 from bioproxy.kv.resident import Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
@@ -61,7 +63,7 @@ from bioproxy.kv.swap import Swap
 from bioproxy.kv.verdicts import Verdicts
 from bioproxy.kv.verify import Verified, verify
 from bioproxy.kv.want import GateLike, GrantLike, Prepared, StopGateLike, Want
-from bioproxy.prompt import Piece
+from bioproxy.prompt import Head, Piece
 
 __all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics", "Verified", "Want"]
 
@@ -116,6 +118,10 @@ class Keeper:
             identify=identify,
             model=model,
         )
+        self.template = ChatTemplate(llama, self.store, self.residents)
+        self.template.on_change = self.changed
+        self.template.awake = lambda: self.clock() - self.last <= self.attaching.sleeps_after
+        self.on_new_prompts: Callable[[], None] = lambda: None
         self.verdicts = Verdicts(self.store, self.decisions, self.actions.count, self.attaching.say)
         self.swap = Swap(
             actions=self.actions,
@@ -155,6 +161,7 @@ class Keeper:
             log.exception("the engine is served without snapshots: what it can do was not found out")
             self.decisions.findings = Findings(restores=False, saves=False)
             self.attaching.fault = UNEXPECTED
+        await self.template.meet(facts)
         self.last = self.clock()
         self.idle.emptied.set()
 
@@ -163,6 +170,11 @@ class Keeper:
         log.debug("what is resident is gone: %s", reason)
         self.actions.forget("ended")
         self.attaching.facts = None
+
+    def changed(self) -> None:
+        """The chat template makes other prompts than before, or than we thought."""
+        self.actions.forget("unknown")
+        self.on_new_prompts()
 
     def unknown(self, reason: str) -> None:
         """Somebody else used a slot: nobody knows what is resident."""
@@ -195,22 +207,38 @@ class Keeper:
         prefix: str = "",
         version: str = "",
         store: bool = True,
+        head: Head | None = None,
+        lora: bytes = b"",
         again: tuple[str, bytes] | None = None,
     ) -> Want:
         """Name a prompt by the hashes of its beginnings (what that costs: chain.py). The rest stands in it as it is."""
         cuts = chain("", pieces)
-        return Want(cuts, cuts[-1].offset if cuts else 0, group, prefix, version, store, again=again)
+        shape, fields = (head.shape, head.fields) if head is not None else ("", ())
+        return Want(
+            cuts,
+            cuts[-1].offset if cuts else 0,
+            group,
+            prefix,
+            version,
+            store,
+            shape=shape,
+            fields=fields,
+            lora=lora,
+            again=again,
+        )
 
     def extends(self, want: object) -> bool:
         """Whether a request goes on from what a slot holds (for the gate's order)."""
-        return isinstance(want, Want) and self.residents.extends(want.cuts)
+        return isinstance(want, Want) and self.residents.extends(self.template.read(want).cuts)
 
     def holds(self, want: Want) -> bool:
         """Whether a slot holds all of `want`."""
-        return bool(want.cuts) and any(want.cuts[-1].digest in slot.digests for slot in self.residents.slots)
+        end = self.template.read(want).end
+        return bool(end) and any(end in slot.digests for slot in self.residents.slots)
 
     def has_snapshot(self, want: Want) -> Snapshot | None:
         """The good snapshot of exactly this prompt prefix; a conversation's is none, for it does not end there."""
+        want = self.template.read(want)
         if not want.cuts:
             return None
         fingerprint = self.store.scope.fingerprint
@@ -225,14 +253,17 @@ class Keeper:
         """
         if self.clock() - self.last > self.attaching.sleeps_after:
             self.actions.forget("ended")  # the engine slept, and dropped everything
+        await self.template.refresh()
+        want = self.template.read(want)
         place, position = self.residents.choose(want.cuts, want.size)
-        prepared = Prepared(place=place)
+        lora, crossing = self.residents.scales(want.lora)
+        prepared = Prepared(place=place, want=want, unsure=crossing or bool(want.doubts))
         if position:
             prepared.status = "resident"
             prepared.expected = place.tokens_at(want.cuts[position - 1].digest)
         at_risk = self.residents.endangered(place)
         plan = self.decisions.plan(
-            want, place, position, restoring=self.restoring, saving=self.saving, endangered=at_risk
+            want, place, position, restoring=self.restoring and not crossing, saving=self.saving, endangered=at_risk
         )
         if plan is not None:
             if plan.match is not None:
@@ -244,11 +275,13 @@ class Keeper:
         if want.prefix and not (want.background or position or prepared.status) and self.restoring:
             self.bus.publish(SnapshotMissing(prefix=want.prefix))
         shared = want.cuts[position - 1].digest if position else b""
-        prepared.reach = want.cuts[position].offset if position < len(want.cuts) else want.size
+        if position:
+            prepared.reach = want.cuts[position].offset if position < len(want.cuts) else want.size
         self.verdicts.expect(place, shared, prepared, end=want.end)
         if not position or place.parked:
             self.residents.somewhere(place)
         self.residents.take(place, shared)
+        place.lora, place.mixed = lora, place.mixed or crossing
         return prepared
 
     def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
@@ -260,9 +293,14 @@ class Keeper:
         place = prepared.place or self.residents.choose(want.cuts, want.size)[0]
         place.busy = False
         timings = timings if complete and timings is not None else Timings()
-        self.verdicts.judge(prepared, timings)
+        read = self.template.read(want)
+        self.template.settle(prepared, timings.cached, lambda: self.verdicts.judge(prepared, timings))
         if not complete:
             return
+        if read.end != (prepared.want or read).end:
+            place.clear(empty=False)  # it was rendered on another day, or is another prompt than we thought
+            return
+        want = read
         self.actions.doubt = ""
         if want.prefix:
             self.store.asked(want.cuts)
@@ -278,12 +316,18 @@ class Keeper:
             prompt = timings.cached + timings.evaluated
         tokens = prompt + max(0, (timings.generated or 1) - 1)
         source, held = place.source  # what came from the server's RAM cache instead of the slot is not the snapshot's
-        held = min(held, timings.cached or 0, prompt * prepared.reach // max(1, want.size))
+        reach = prompt * prepared.reach // max(1, want.size)
+        held = min(held, timings.cached or 0, reach)
+        mixed = place.mixed or (timings.cached or 0) > max(reach, SLACK)  # more than we can tell the scales of
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
         place.source = (source, held) if held else ("", 0)
+        place.day, place.doubts = want.day, want.doubts
         place.store = want.store
         place.since = since
-        place.again = want.again if self.residents.memory else None
+        if self.residents.adapted:
+            place.mixed = mixed and timings.cached != 0
+            place.whole = place.whole and not place.mixed
+        place.again = want.again if self.residents.memory and not self.residents.adapted else None
         self.residents.goes_on(place.digests)
         if timings.slot is not None:
             self.residents.found(place, timings.slot)
@@ -298,12 +342,14 @@ class Keeper:
         Under an exclusive grant, right after exactly `want` was evaluated. False: it is not on disk, and the log or
         `/status` says why.
         """
+        await self.template.refresh()
+        want = self.template.read(want)
         if self.has_snapshot(want) is not None:
             return True
         if not self.saving or not self.decisions.worth_keeping(want, tokens, seconds) or not grant.try_exclusive():
             return False
         place, _ = self.residents.best(want.cuts)
-        if not want.cuts or place.end != want.cuts[-1].digest or place.tokens != tokens:
+        if not want.cuts or place.end != want.end or place.tokens != tokens or not place.savable:
             log.debug("%s: the slot holds something else than the prompt prefix", want.prefix)
             return False
         place.shared = True
@@ -311,6 +357,7 @@ class Keeper:
 
     async def save_idle(self, grant: GrantLike) -> int:
         """Save what grew and pays, under an exclusive grant, until somebody waits; how many were saved."""
+        await self.template.refresh()
         if not self.growing() or not grant.try_exclusive():
             return 0
         count = 0
@@ -338,11 +385,14 @@ class Keeper:
         `who`: an exclusive grant, or the gate to get one from. What was written becomes a snapshot while the next
         engine starts; the engine need not live any more.
         """
+        if self.growing():
+            await self.template.refresh()
         return await self.swap.save(who, limit=limit)
 
     async def bring_back(self, wants: Sequence[Want] = ()) -> float:
-        """Restore what waiting requests want, after `attached` and before the gate opens; the seconds (rule 21)."""
-        return await self.swap.bring_back(wants)
+        """Restore what the waiting requests want, after `attached` and before the gate opens; the seconds (rule 21)."""
+        fit = [self.template.read(want) for want in wants if not self.residents.scales(want.lora)[1]]
+        return await self.swap.bring_back(fit) if fit or not wants else 0.0
 
     async def conclude(self, want: Want, grant: GrantLike) -> float:
         """Policy `always`: save what the answer to a templated request left; the seconds that took. Else at once 0.
@@ -350,7 +400,7 @@ class Keeper:
         Called after `served` and before the grant is given back.
         """
         place, usable = self.residents.slots[0], self.decisions.findings.diverging
-        if not (self.decisions.literal and usable and want.prefix and place.store and place.whole and self.saving):
+        if not (self.decisions.literal and usable and want.prefix and place.savable and self.saving):
             return 0.0
         started = self.clock()
         if await self.actions.alone(grant):
@@ -368,7 +418,9 @@ class Keeper:
 
     async def run(self) -> None:
         """Idle saves and housekeeping, until cancelled (a guarded service)."""
-        await self.idle.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.idle.run(), name="idle saves and housekeeping")
+            tasks.create_task(self.template.run(), name="chat template")
 
     async def look_after(self) -> None:
         """Housekeeping: the folder's order, and whether what was in the way is gone."""

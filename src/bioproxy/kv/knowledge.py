@@ -28,6 +28,10 @@ ENOUGH_BAD: dict[Question, tuple[float, float]] = {
     "diverges": (1, 3),
 }
 
+# Of the values of one field, as many as settle what the field does whatever its value, and as many as are asked about.
+ENOUGH_VALUES, MOST_VALUES = 4, 16
+MOST_FIELDS = 64  # names that are remembered
+
 Answer = Literal["unknown", "good", "worthless"]
 
 
@@ -39,11 +43,27 @@ class Trial(msgspec.Struct):
     at: float = 0.0
 
 
+class FieldKnowledge(msgspec.Struct):
+    """What a field of a request does to the prompt: digests of the values that left it `same`, and that it `prints`."""
+
+    same: list[bytes] = []
+    prints: list[bytes] = []
+
+    def answer(self, value: bytes) -> bool | None:
+        """Whether the value with this digest shapes prompts; None: nobody knows."""
+        if value in self.same or value in self.prints:
+            return value in self.prints
+        if len(self.prints) >= ENOUGH_VALUES or len(self.same) + len(self.prints) >= MOST_VALUES:
+            return bool(self.prints)
+        return False if len(self.same) >= ENOUGH_VALUES and not self.prints else None
+
+
 class Knowledge(msgspec.Struct, kw_only=True):
     """Of one fingerprint.
 
     `trials`: what restores were worth with `build`, by what the request did with them. Each question has its own
     answer: a recurrent model can go on from a snapshot, and neither repeat it nor diverge from it.
+    `fields`: what fields of a request do to a prompt, by name.
     `refused`: builds whose files this one misreads.
     `guess`: bytes per token as the build's reference had them: too many where a file has a large head or a checkpoint.
     """
@@ -52,6 +72,7 @@ class Knowledge(msgspec.Struct, kw_only=True):
     speeds: Speeds = Speeds()
     guess: float = 0.0
     trials: dict[Question, Trial] = {}
+    fields: dict[str, FieldKnowledge] = {}
     refused: tuple[str, ...] = ()
 
     def answer(self, question: Question, since: float) -> Answer:
@@ -72,6 +93,13 @@ class Knowledge(msgspec.Struct, kw_only=True):
             trial.good, trial.bad = trial.good + 1, 0
         else:
             trial.bad, trial.at = trial.bad + 1, now
+
+    def know(self, field: str, value: bytes, *, prints: bool) -> None:
+        """The value of a field with this digest shapes prompts, or does not."""
+        known = self.fields.setdefault(field, FieldKnowledge())
+        (known.prints if prints else known.same).append(value)
+        while len(self.fields) > MOST_FIELDS:
+            del self.fields[next(name for name in self.fields if name != field)]
 
     def evaluated(self, tokens: int, seconds: float) -> None:
         """A prefill of `tokens` took `seconds`."""

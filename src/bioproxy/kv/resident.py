@@ -13,6 +13,10 @@ Where slots share one buffer (llama-server's default of four), each request make
 RAM cache. What is there is *parked*: the server brings it back by itself for the request that goes on from it, but no
 slot holds it any more, so it cannot be saved as it is, and it is lost with the process. The same becomes of what a slot
 held when a request takes it that shares less than half of that. `Residents.parked` are those that no slot stands for.
+
+LoRA adapters are where the server's account cannot be trusted: it gives a request without `lora` what was computed with
+another one's scales, and takes no notice of them in its RAM cache (tried). So once such a request was seen, the scales
+are part of the account: what may have been computed with others is *mixed*, and stays so until nothing is reused of it.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bioproxy.engines.facts import EngineFacts
 from bioproxy.kv.chain import common, tokens_at
 from bioproxy.kv.snapshot import Snapshot
-from bioproxy.prompt import Cut
+from bioproxy.prompt import Cut, Doubt
 
 KEPT = 0.5  # share of a slot's content below which the server puts a copy into its RAM cache (facts, 4)
 SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
@@ -45,16 +50,20 @@ class Resident:
     `parked`: it is in the server's RAM cache and in no slot. `brought`: a restore that no request has used yet.
     `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
+    `lora`: the scales of the last request there; None: not known. `mixed`: some of it was computed with others.
+    `doubts`: fields that may shape its prompt. `day`: what the chat template printed beside it, if that changes.
     `source`: a snapshot (its id) that holds the first so many tokens of it, by the engine's own count.
     """
 
     __slots__ = (
-        "again", "brought", "busy", "cuts", "digests", "empty", "group", "live", "moved", "parked", "prefix", "prompt",
-        "saved", "shared", "since", "slot", "source", "store", "tokens", "turn", "version", "whole",
+        "again", "brought", "busy", "cuts", "day", "digests", "doubts", "empty", "group", "live", "lora", "mixed",
+        "moved", "parked", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "store", "tokens",
+        "turn", "version", "whole",
     )  # fmt: skip
 
     def __init__(self, slot: int | None = None) -> None:
         self.slot = slot
+        self.lora: bytes | None = b""
         self.busy = False
         self.turn = 0
         self.clear(empty=False)
@@ -64,8 +73,9 @@ class Resident:
         self.cuts: tuple[Cut, ...] = ()
         self.digests: frozenset[bytes] = frozenset()
         self.tokens = self.prompt = 0
-        self.group = self.prefix = self.version = self.saved = ""
-        self.shared = self.whole = False
+        self.group = self.prefix = self.version = self.saved = self.day = ""
+        self.doubts: frozenset[Doubt] = frozenset()
+        self.shared = self.whole = self.mixed = False
         self.store = True
         self.empty = self.live = empty
         self.parked = False
@@ -111,12 +121,12 @@ class Resident:
     @property
     def savable(self) -> bool:
         """Whether a slot holds it, all of it is known, and it may be kept."""
-        return self.whole and self.store and not self.busy and not self.parked
+        return self.whole and self.store and not (self.busy or self.parked or self.doubts)
 
     @property
     def recallable(self) -> bool:
         """Whether it may be kept, and would be in a slot again if its request were asked again."""
-        return self.whole and self.store and not self.busy and self.parked and self.again is not None
+        return self.whole and self.store and not (self.busy or self.doubts) and self.parked and self.again is not None
 
     @property
     def end(self) -> bytes:
@@ -128,6 +138,22 @@ class Resident:
         return tokens_at(self.cuts, self.prompt, digest)
 
 
+class Scale(msgspec.Struct):
+    """One entry of `lora`."""
+
+    id: int = 0
+    scale: float = 0.0
+
+
+def canonical(lora: bytes, adapters: Sequence[tuple[int, float]]) -> bytes:
+    """A request's `lora`, which may be written in many ways; empty if it asks for the `adapters` as they are."""
+    try:
+        asked = {one.id: one.scale for one in msgspec.json.decode(lora, type=list[Scale])}
+    except msgspec.DecodeError:
+        return lora
+    return msgspec.json.encode(sorted(asked.items())) if asked and asked != dict(adapters) else b""
+
+
 class Residents:
     """All slots of one engine. `parks`: each request moves idle slots into the server's RAM cache.
 
@@ -137,6 +163,9 @@ class Residents:
 
     def __init__(self, slots: int = 1) -> None:
         self.turns = self.moved = 0
+        self.process: tuple[object, ...] = ()
+        self.adapters: tuple[tuple[int, float], ...] = ()  # the LoRA adapters of the engine, with their scales
+        self.adapted = False  # requests asked for scales of their own, or somebody changed the engine's
         self.memory = 0.0
         self.parks = False
         self.parked: list[Resident] = []
@@ -147,6 +176,16 @@ class Residents:
         self.slots = [Resident(number if slots == 1 else None) for number in range(max(1, slots))]
         self.parked.clear()
 
+    def meet(self, facts: EngineFacts) -> None:
+        """An engine is there, with slots of unknown content; what was adapted in its process may still be in memory."""
+        process = facts.url, facts.pid, facts.started
+        same = process == self.process
+        self.adapted = same and (self.adapted or self.adapters != facts.adapters)
+        self.process, self.adapters = process, facts.adapters
+        self.resize(facts.slots)
+        for slot in self.slots if same else ():
+            slot.lora = None
+
     def numbers(self) -> list[int | None]:
         """The slots' numbers, where they are certain."""
         return [slot.slot for slot in self.slots]
@@ -156,6 +195,7 @@ class Residents:
         self.parked.clear()
         for number, slot in enumerate(self.slots):
             slot.clear(empty=empty)
+            slot.lora = b"" if empty else None
             if len(self.slots) > 1:
                 slot.slot = number if empty else None  # which of the empty ones is which does not matter
 
@@ -189,6 +229,17 @@ class Residents:
             for other in self.slots:
                 if other.empty:
                     other.slot = None
+
+    def scales(self, lora: bytes) -> tuple[bytes, bool]:
+        """The scales that a request asks for, and whether it may be given what was computed with others.
+
+        `lora` as it came; the result can be compared, and is empty for the engine's own scales. Which slot it will run
+        in is not always known, so all count.
+        """
+        if lora:
+            lora = canonical(lora, self.adapters)
+            self.adapted = self.adapted or bool(lora)
+        return lora, self.adapted and any(slot.lora != lora for slot in self.slots)
 
     def park(self, place: Resident) -> None:
         """The server moves what `place` holds into its RAM cache, for it needs the slot."""

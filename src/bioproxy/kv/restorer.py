@@ -88,7 +88,7 @@ class Restorer:
     async def make_way(self, place: Resident, unsaved: int) -> None:
         """Move what the restore would discard into the server's RAM cache, where that is worth a token (kv-rule 16)."""
         speeds = self.store.knowledge.speeds
-        if not self.pokes or place.empty or not (unsaved < 0 or policy.worth_poking(unsaved, speeds)):
+        if not self.pokes or place.empty or place.lora or not (unsaved < 0 or policy.worth_poking(unsaved, speeds)):
             return
         try:
             self.store.knowledge.learn(poke=await poke(self.engine, speeds))
@@ -132,6 +132,7 @@ class Restorer:
             version=snapshot.version,
         )
         place.shared = snapshot.template
+        place.day = snapshot.day
         place.saved = snapshot.id
         place.source = snapshot.id, restored.tokens
         place.live = False

@@ -106,6 +106,8 @@ class Saver:
             group="" if template else resident.group,
             prefix=resident.prefix,
             version=resident.version,
+            day=resident.day,
+            lora=resident.lora or b"",
             seconds=resident.tokens * knowledge.speeds.prefill,
             created=now,
             used=now,

@@ -35,6 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     `inode` are compared before each use, `checksum` (CRC-32C of the whole file; None: an older version wrote it) before
     the first one in a run; `sample` is a digest of parts of the content. `seconds` is the prefill it
     stands for. `created` and `used` are unix time; `gained` is the prefill that its uses spared, in seconds.
+    `lora`: the LoRA scales that were asked for. `day`: what the chat template printed beside it, if that changes.
     `quarantined` says why it is not used any more; empty while it is good. `template`: it ends at a template's
     boundary, holds nothing of a user, and is shared by all groups.
     """
@@ -54,6 +55,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     prefix: str = ""
     version: str = ""
+    day: str = ""
+    lora: bytes = b""
     seconds: float = 0.0
     created: float = 0.0
     used: float = 0.0

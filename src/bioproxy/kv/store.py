@@ -51,6 +51,7 @@ class Store:
         self.shelf = self.shelves.nowhere()
         self.path: Path | None = None  # the folder that we want, whether or not it can be had
         self.scope = Scope()
+        self.days: frozenset[str] = frozenset()  # what the chat template prints today; empty: nothing that changes
         self.nameless = Knowledge()  # of an engine that must have no snapshots
         self.knowledge = self.nameless
         self.denied: dict[bytes, str] = {}  # the end of what the engine does not save, and what it says about it
@@ -84,7 +85,7 @@ class Store:
 
     def use(self, fingerprint: str, build: str) -> None:
         """From now on the engine is this one; what was learnt about it before counts. Empty: it is no one yet."""
-        self.scope = Scope(fingerprint, build)
+        self.scope = Scope(fingerprint, build, self.days)
         if not fingerprint:
             self.knowledge = self.nameless = self.nameless.upgraded(build)
             return
@@ -94,6 +95,13 @@ class Store:
         shelf.versions[fingerprint][self] = self.versions
         if 0 < self.config.disk_budget != shelf.config.disk_budget:
             shelf.limits[fingerprint] = self.config.disk_budget
+
+    def know_days(self, days: frozenset[str]) -> None:
+        """From now on snapshots of other days are of no use."""
+        self.days = days
+        self.scope = msgspec.structs.replace(self.scope, days=days)
+        if self.scope.fingerprint in self.shelf.scopes:
+            self.shelf.scopes[self.scope.fingerprint] = self.scope
 
     def deny(self, cuts: Sequence[Cut], reason: str) -> None:
         """The engine does not save what these cuts describe, nor what goes on from it."""

@@ -60,10 +60,10 @@ class Verdicts:
     def verdict(self, snapshot: Snapshot, prepared: Prepared, cached: int) -> str:
         """`ok`, `displaced` or `worthless`; a worthless file is quarantined."""
         knowledge, question = self.store.knowledge, prepared.question
-        if prepared.parked and cached < policy.SHORT * prepared.expected:
-            return "displaced"
         faulty = policy.judge(prepared.expected, cached, question=question) == "worthless"
         good = not faulty and policy.came_back(prepared.expected, cached)
+        if not good and (prepared.unsure or (prepared.parked and cached < policy.SHORT * prepared.expected)):
+            return "displaced"
         if self.decisions.tells(question, prepared.expected, good=good):
             knowledge.tried(question, good=good, now=self.store.wall())
             if faulty:

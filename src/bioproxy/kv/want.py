@@ -14,7 +14,7 @@ import msgspec
 from bioproxy.kv.policy import Question
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.snapshot import Snapshot
-from bioproxy.prompt import Cut
+from bioproxy.prompt import Cut, Doubt
 
 Status = Literal["", "resident", "restored", "failed", "skipped"]
 
@@ -24,6 +24,9 @@ class Want(msgspec.Struct, frozen=True):
 
     `prefix` and `version` name the template of its last user message (empty: none); `store` is False where the client
     said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one.
+
+    `shape` (Head.shape; empty: it goes past the chat template) and `fields` say what else may shape the prompt.
+    chat_template.py makes a reading of them, in which both are empty and `day` and `doubts` are as in Resident.
     `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why). `again`: path and body of the
     request as the engine got it, the only text in here. It is kept in memory until the conversation is on disk, for
     what the engine moved into its RAM cache comes back for that request alone.
@@ -35,6 +38,12 @@ class Want(msgspec.Struct, frozen=True):
     prefix: str = ""
     version: str = ""
     store: bool = True
+    shape: str = ""
+    fields: tuple[tuple[str, bytes], ...] = ()
+    lora: bytes = b""
+    day: str = ""
+    doubts: frozenset[Doubt] = frozenset()
+    readings: dict[object, Want] = msgspec.field(default_factory=dict)
     background: bool = False
     again: tuple[str, bytes] | None = None
 
@@ -54,7 +63,8 @@ class Prepared(msgspec.Struct):
     only if it goes on from all of it (rule 6).
     `earlier`: seconds of a restore that was made before this request was let in (rule 21). `parked`: what was restored
     went through the server's RAM cache since, so fewer tokens say nothing about the snapshot. `reach`: bytes of the
-    prompt that what is resident may share with it, at most.
+    prompt that what is resident may share with it, at most. `want`: the prompt as it was read then. `unsure`: that too
+    little came back may have another cause than the snapshot.
     """
 
     status: Status = ""
@@ -67,6 +77,8 @@ class Prepared(msgspec.Struct):
     parked: bool = False
     reach: int = 0
     reason: str = ""
+    want: Want | None = None
+    unsure: bool = False
     place: Resident | None = None  # the slot that this request will change, as far as we can tell
 
     @property

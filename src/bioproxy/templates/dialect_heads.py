@@ -8,8 +8,9 @@ itself translates them before it renders (its server-chat.cpp):
   `input_schema` becomes `parameters`; the five changing letters of Claude Code's `cch=` are pinned to `fffff`.
 * Responses: `instructions` becomes the first system message; flat function tools get their `function` envelope.
 
-What does not shape the prompt stays out, or two equal prompts would look different: `cache_control` marks,
-`response_format` (it becomes a grammar), sampling, token limits. Pure.
+What does not shape the prompt stays out, or two equal prompts would look different: `cache_control` marks, and the
+fields in `ASIDE`, of which no chat template hears. All others are noted; which of them shape a prompt is asked of the
+engine (kv/chat_template.py). Pure.
 """
 
 from __future__ import annotations
@@ -21,19 +22,25 @@ import msgspec
 from msgspec import Raw
 
 from bioproxy.prompt import Head, Piece
-from bioproxy.templates.bodies import MOST_PLACES, Dialect, Fields, Json, countable, few, string
+from bioproxy.templates.bodies import FIELDS, MOST_PLACES, Dialect, Fields, Json, countable, few, string
 from bioproxy.templates.messages import END, ITEMS, MESSAGES, Turn, part_text
 
-# Further fields that templates (or the engine, when it picks one) look at.
-SHAPING = (
-    "reasoning_effort",
-    "enable_thinking",
-    "reasoning",
-    "tool_choice",
-    "parallel_tool_calls",
-    "functions",
-    "documents",
-    "chat_template",
+# What stands elsewhere in the head, and what is about transport, sampling, limits and accounts in all four dialects.
+NAMES = """
+messages input prompt system instructions tools lora chat_template_kwargs model stream stream_options id_slot
+cache_prompt n_cache_reuse temperature top_p top_k min_p typical_p top_a top_n_sigma xtc_probability xtc_threshold
+dynatemp_range dynatemp_exponent mirostat mirostat_tau mirostat_eta repeat_penalty repeat_last_n presence_penalty
+frequency_penalty dry_multiplier dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers penalize_nl
+samplers seed n n_predict n_probs n_keep n_discard n_indent min_keep ignore_eos logit_bias logprobs top_logprobs
+post_sampling_probs best_of echo suffix max_tokens max_completion_tokens max_output_tokens max_tool_calls stop
+stop_sequences t_max_predict_ms t_max_prompt_ms return_tokens return_progress timings_per_token sse_ping_interval
+response_fields user user_id safety_identifier prompt_cache_key prompt_cache_retention session_id store metadata
+service_tier background previous_response_id include truncation prediction modalities audio speed
+"""
+ASIDE = frozenset(NAMES.split())
+MOST_FIELDS = 32  # further fields that are told apart; the others count as one,
+REST = (
+    "further fields, of which there are more than anybody would want to know each by its own name"  # never asked about
 )
 MOST_SEAMS = 512  # system messages, or tools, whose ends are told apart
 BILLING = re.compile(r"\A(x-anthropic-billing-header:[^\n]{0,500}?cch=)[^;\n]{5};")
@@ -44,9 +51,11 @@ def head_of(dialect: Dialect, fields: Fields, leading: Sequence[Turn]) -> Head:
     """The head of a conversation; `leading` are the turns before the first user message."""
     system, tools, choice = TRANSLATIONS[dialect](fields)
     messages: list[Json] = [*system, *(turn.json() for turn in leading)]
-    extra: dict[str, Json] = {name: fields[name] for name in SHAPING if name in fields}
+    extra = further(fields)
     if choice is not None:
         extra["tool_choice"] = choice
+    if dialect == "responses":
+        extra = with_effort(extra)
     return Head(
         messages=msgspec.json.encode(messages),
         tools=unmarked(tools),
@@ -68,8 +77,11 @@ def part_of(piece: Piece, at: int) -> tuple[str, int]:
 
 
 def head_piece(head: Head) -> Piece:
-    """The head as the first piece of a prompt: what shapes everything first, then the messages, then the tools."""
-    data = END.join((head.lora, head.kwargs, head.extra, head.messages, head.tools, b""))
+    """The head as the first piece of a prompt: the adapters, which shape everything, the messages, then the tools.
+
+    The further fields are no part of it: whether they shape the prompt is for the engine to say.
+    """
+    data = END.join((head.lora, b"", b"", head.messages, head.tools, b""))
     return Piece("head", data, seams=seams)
 
 
@@ -86,6 +98,27 @@ def seams(head: bytes) -> Iterator[int]:
             end = head.index(item, end) + len(item)
             yield end
         place += len(part) + 1
+
+
+def further(fields: Fields) -> dict[str, Json]:
+    """The fields that may shape the prompt, in the order of their names; null is as good as nothing."""
+    names = sorted(name for name in fields.keys() - ASIDE if bytes(fields[name]) != b"null")
+    extra: dict[str, Json] = {name: fields[name] for name in names[:MOST_FIELDS]}
+    if left := names[MOST_FIELDS:]:
+        extra[REST] = {name: fields[name] for name in left}
+    return extra
+
+
+def with_effort(extra: dict[str, Json]) -> dict[str, Json]:
+    """The fields with the effort that a Responses request asks for under the name that chat templates know."""
+    reasoning = extra.get("reasoning")
+    try:
+        effort = FIELDS.decode(reasoning).get("effort") if reasoning is not None else None
+    except msgspec.DecodeError:
+        return extra
+    if effort is None or bytes(effort) == b"null":
+        return extra
+    return {name: raw for name, raw in extra.items() if name != "reasoning"} | {"reasoning_effort": effort}
 
 
 def value(fields: Fields, name: str) -> bytes:

@@ -66,6 +66,7 @@ class Expanded(msgspec.Struct, frozen=True, kw_only=True):
 
     `body` is the very object that came in where nothing changed. `readable` is false where it could only be looked at.
     `prefix` and `version` name the template of the last user message, else of the first message that was expanded.
+    `lora`: the scales of LoRA adapters that it asks for, as they came.
     `pieces` is what shapes the prompt (empty where that is not known); `head` is None where there is no such notion.
     `pins` are to be put once the request is accepted.
     """
@@ -78,6 +79,7 @@ class Expanded(msgspec.Struct, frozen=True, kw_only=True):
     has_id_slot: bool = False
     prefix: str = ""
     version: str = ""
+    lora: bytes = b""
     pieces: tuple[Piece, ...] = ()
     head: Head | None = None
     pins: tuple[tuple[bytes, Filled], ...] = ()
@@ -138,6 +140,7 @@ def assemble(body: bytes, opened: Opened, result: Result) -> Expanded:
         has_id_slot=opened.has_id_slot,
         prefix=named.prefix if named else "",
         version=named.version if named else "",
+        lora=value(opened.fields or {}, "lora"),
         pieces=result.pieces,
         head=result.head,
         pins=result.pins,

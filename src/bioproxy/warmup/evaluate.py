@@ -266,6 +266,8 @@ class Evaluation:
     async def save(self, grant: Grant) -> Literal["saved", "warm"] | None:
         """Save what was just evaluated; None when that has to wait for a better moment."""
         prompt = self.job.prompt
+        if not self.job.current():
+            return None  # it was rendered on another day, or the text changed
         if prompt.kind != "tokens":
             return "warm"  # where it ends is not known to the token: no restore could be trusted
         # put off once at most: next time only a token stands before the save, and a busy engine would never get to it

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from bioproxy.engines.timings import Timings
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.want import Prepared, Want
-from bioproxy.prompt import Piece
+from bioproxy.prompt import Head, Piece
 from bioproxy.templates.catalogue import Filled
 from bioproxy.warmup.prefix import Renderer
 
@@ -61,7 +61,13 @@ class Keeper(Protocol):
         """Who is called when saving goes on that was paused."""
 
     def want(
-        self, pieces: Sequence[Piece], *, group: str = "", prefix: str = "", version: str = "", store: bool = True
+        self,
+        pieces: Sequence[Piece],
+        *,
+        prefix: str = "",
+        version: str = "",
+        head: Head | None = None,
+        lora: bytes = b"",
     ) -> Want:
         """Name a prompt."""
 

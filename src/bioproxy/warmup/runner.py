@@ -114,6 +114,12 @@ class Runner:
         self.generation += 1
         self.table.forget()
 
+    def renewed(self) -> None:
+        """The chat template renders other prompts now: what is under way is dropped, and each is looked at again."""
+        self.generation += 1
+        self.table.forget()
+        self.news.set()
+
     def saving_goes_on(self) -> None:
         """The disk takes snapshots again: what is warm and was not saved gets another chance."""
         self.table.again(lambda target: target.phase == "warm")
@@ -252,7 +258,9 @@ class Runner:
         assert self.facts is not None
         context = self.facts.context
         head, filled = self.table.head_of[target.key], self.catalogue.current(target.prefix)
-        want = self.keeper.want(template_pieces(head, filled), prefix=target.prefix, version=filled.version)
+        want = self.keeper.want(
+            template_pieces(head, filled), prefix=target.prefix, version=filled.version, head=head, lora=head.lora
+        )
         want = replace(want, background=True)
         self.table.wants[target.key] = want
         if self.keeper.has_snapshot(want) is not None:
