@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 import msgspec
 
 Json = Any
+LONGEST = 4000  # characters of one part of a problem
 
 
 class BioproxyError(Exception):
@@ -61,12 +62,14 @@ class Problem(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Read as one line: `conf.yaml:12: kv.policy: must be one of auto, always, off`.
 
-        A message that names the key itself, or what the key is part of, as llama-swap's do, is not told it twice.
+        A message that names the key itself, or what the key is part of, as llama-swap's do, is not told it twice. Long
+        parts are cut: a file may have a key of megabytes.
         """
         first = self.message.partition(" ")[0].rstrip(":")
         named = f"{self.message} ".startswith((f"{self.key} ", f"{self.key}:"))
         named = named or self.key.startswith((f"{first}.", f"{first}["))
-        return ": ".join(part for part in (self.where, "" if named else self.key, self.message) if part)
+        parts = (self.where, "" if named else self.key, self.message)
+        return ": ".join(part if len(part) <= LONGEST else f"{part[:LONGEST]}…" for part in parts if part)
 
 
 class ConfigError(BioproxyError):

@@ -208,6 +208,12 @@ def test_twice_as_much_costs_twice_as_much(what: str, tmp_path: Path) -> None:
     assert cost(400) < 2.2 * cost(200)
 
 
+@pytest.mark.parametrize("values", [{"x" * 100_000: 1}, {"models": {"m" * 100_000: {"cmd": "x", "proxy": "ftp://x"}}}])
+def test_a_sentence_about_a_long_key_is_short(values: Json, tmp_path: Path) -> None:
+    """It goes to the log and to whoever asked for the reload."""
+    assert 0 < len(judge(tmp_path, values)) < 10_000
+
+
 def test_the_tree_is_never_larger_than_its_limit() -> None:
     """An alias counts with all that it stands for."""
     parsed = parse_yaml("a: &a [1, 2, 3]\nb: [*a, *a]\nc: {<<: {k: 1}}\n")
