@@ -59,7 +59,11 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The route `/upstream/<model>`, by which a model is reached without a model name."""
 
     ignore_paths: Annotated[
-        tuple[str, ...], about("Regular expressions, RE2's as in Go: paths after the model's name that start no model.")
+        tuple[str, ...],
+        about(
+            "Regular expressions, RE2's as in Go (2,000 steps at most, repetitions written out): paths after the "
+            "model's name that start no model. Nor does one of more than 4,096 characters."
+        ),
     ] = IGNORED_PATHS
 
 
