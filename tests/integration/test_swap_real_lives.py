@@ -64,7 +64,11 @@ async def test_loaded_again_without_a_request(tmp_path: Path) -> None:
         await second.cold()
         await rig.post("/api/models/unload/a")
         await rig.post("/api/models/load/a")
-        assert (await rig.overview())["a"]["tokens"] > 1000
+
+        async def is_back() -> bool:
+            return bool((await rig.overview())["a"]["tokens"] > 1000)
+
+        await rig.look(is_back, "the conversation is back")
         await second.warm()
         await first.warm()
 

@@ -97,6 +97,14 @@ def test_cleared_idle_slots_are_noticed(flags: str, *, clears: bool) -> None:
     assert parse((*SERVER, *flags.split())).clears_idle_slots is clears
 
 
+@pytest.mark.parametrize(("value", "clears"), [("0", False), ("off", False), ("1", True)])
+def test_idle_slots_may_be_kept_by_a_variable(value: str, *, clears: bool) -> None:
+    """As llama-server reads it; the embedded engine reads no variables."""
+    told = (f"LLAMA_ARG_CACHE_IDLE_SLOTS={value}",)
+    assert parse((*SERVER, "-np", "4", "-kvu"), environment=told).clears_idle_slots is clears
+    assert parse((*PYTHON, "-np", "4", "-kvu"), environment=told).clears_idle_slots
+
+
 PYTHON = ("/venv/bin/python", "-m", "bioproxy.engines.embedded", "-m", "/models/a.gguf")
 VERB = ("/venv/bin/python", "/venv/bin/bioproxy", "engine", "-m", "/models/a.gguf")
 MODULE = ("python", "-m", "bioproxy", "engine", "-m", "/models/a.gguf")

@@ -183,12 +183,15 @@ def flags_of(environment: Iterable[str]) -> Iterator[str]:
 def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = ()) -> Arguments:
     """Read a command line (with its program) and `extra`, further flags as one text; positional words are passed over.
 
-    `environment`: entries `LLAMA_ARG_…=value`, over which the command line wins. llama-server knows `--flag value`
-    only; `--flag=value` is read as well, for `extra` is written by people. `--cache_type_k` is `--cache-type-k` to it.
+    `environment`: entries `LLAMA_ARG_…=value`, over which the command line wins; the embedded engine reads none.
+    llama-server knows `--flag value` only; `--flag=value` is read as well, for `extra` is written by people.
+    `--cache_type_k` is `--cache-type-k` to it.
     """
     flags: dict[str, tuple[str, ...]] = {}
     current = ""
-    for word in (*flags_of(environment), *arguments_of(command), *split(extra)):
+    embedded = behind_embedded(command) > 0
+    told = () if embedded else flags_of(environment)
+    for word in (*told, *arguments_of(command), *split(extra)):
         if word.startswith("-") and not NUMBER.fullmatch(word):
             name, equals, value = word.partition("=")
             name = name.replace("_", "-") if name.startswith("--") else name
@@ -198,7 +201,7 @@ def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = 
                 flags[current] += (value,)
         elif current:
             flags[current] += (word,)
-    return Arguments(flags, embedded=behind_embedded(command) > 0)
+    return Arguments(flags, embedded=embedded)
 
 
 def arguments_of(command: Sequence[str]) -> Iterable[str]:
