@@ -7,6 +7,7 @@ share the digests of their common beginning, whatever comes after.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -50,11 +51,12 @@ class Head(msgspec.Struct, frozen=True):
     extra: bytes = b""
 
     @property
-    def fields(self) -> tuple[tuple[str, bytes], ...]:
+    def fields(self) -> dict[Doubt, bytes]:
         """The fields that may shape the prompt, with their values as JSON."""
         extra = msgspec.json.decode(self.extra, type=dict[str, msgspec.Raw]) if self.extra else {}
-        found = [(name, bytes(value)) for name, value in extra.items()]
-        return (*found, ("chat_template_kwargs", self.kwargs)) if self.kwargs else tuple(found)
+        found = {name: bytes(value) for name, value in extra.items()}
+        found |= {"chat_template_kwargs": self.kwargs} if self.kwargs else {}
+        return {(name, hashlib.sha256(value).digest()[:16]): value for name, value in found.items()}
 
     @property
     def shape(self) -> str:

@@ -159,6 +159,7 @@ async def test_of_an_engine_that_does_not_tell_nothing_is_taken_for_today() -> N
     """It is asked again after a while, not by each request; and what was known before counts when it tells again."""
     world = World(Engine(lambda body: dated(body, "today")), dated=True)
     await world.template.meet(world.facts)
+    known = world.store.scope.days
     world.engine.fault = EngineUnavailable("gone")
     await world.pass_time(QUARTER)
     asked = len(world.engine.bodies)
@@ -166,6 +167,7 @@ async def test_of_an_engine_that_does_not_tell_nothing_is_taken_for_today() -> N
         await world.template.refresh()
     assert len(world.engine.bodies) == asked
     assert world.read().doubts
+    assert not world.store.scope.days & known
     world.engine.fault = None
     await world.pass_time(RETRY)
     assert (world.read().doubts, world.changes) == (frozenset(), 0)

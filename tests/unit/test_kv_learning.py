@@ -46,6 +46,15 @@ def test_a_model_that_never_uses_a_restore_is_given_up() -> None:
     assert hopeless.answer("templates", 6.0) == "unknown"
 
 
+def test_a_model_whose_cache_can_be_cut_anywhere_is_not_judged_by_one_estimate() -> None:
+    """How much two prompts share is an estimate, and a chat template may print what both have elsewhere."""
+    knowledge = Knowledge(build="b1")
+    for answer in ("unknown", "unknown", "worthless"):
+        knowledge.tried("diverges", good=False, now=5.0)
+        assert knowledge.answer("diverges", 0.0) == "worthless"
+        assert knowledge.answer("diverges", 0.0, cuttable=True) == answer
+
+
 def test_each_question_has_its_own_answer() -> None:
     """Rules 6 and 19: what brought nothing when it was repeated or left early can still be gone on from."""
     knowledge = Knowledge()

@@ -56,6 +56,7 @@ WAITING = 16  # fields that wait for their question
 LARGEST = 64 << 10  # bytes of a value, and
 LONGEST = 64  # letters of a name, that a question may have; more counts without one
 NO_DAY: Doubt = ("", b"")
+UNKNOWN = frozenset({"unknown"})  # the days of an engine that does not tell
 CLOCK = "the chat template prints the time of day: no two prompts begin alike, so none of them is saved"
 LAST = "And what do you say to that?"
 TOOL = {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}}
@@ -108,13 +109,12 @@ class ChatTemplate:
             day = "" if want.shape in self.clocks else self.days.get(want.shape, "")
             parts += [day] if day else []
             doubts |= set() if day else {NO_DAY}
-        for name, value in want.fields:
-            doubt = name, digest(value)
+        for doubt, value in want.fields.items():
             counts = self.counts(doubt, value)
             if counts is None:
                 doubts.add(doubt)
             elif counts:
-                parts += (name, value)
+                parts += doubt
         key = want.background, tuple(parts), frozenset(doubts)
         if (found := want.readings.get(key)) is None:
             found = want.readings[key] = mixed(want, parts, day=day, doubts=key[2])
@@ -135,7 +135,7 @@ class ChatTemplate:
 
     def relevant(self, head: Head) -> Head:
         """The head without fields that are known not to matter, so that a warm-up is made once for all clients."""
-        kept = {name: value for name, value in head.fields if self.counts((name, digest(value)), value) is not False}
+        kept = {doubt[0]: value for doubt, value in head.fields.items() if self.counts(doubt, value) is not False}
         kwargs = kept.pop("chat_template_kwargs", b"")
         extra = msgspec.json.encode({name: msgspec.Raw(value) for name, value in kept.items()}) if kept else b""
         return msgspec.structs.replace(head, kwargs=kwargs, extra=extra)
@@ -149,7 +149,7 @@ class ChatTemplate:
         self.quarter, self.retry_at = -1, 0.0
         self.clocks.clear()
         self.questions.clear()
-        self.store.know_days(frozenset())
+        self.store.know_days(UNKNOWN if self.dated else frozenset())
         await self.refresh()
 
     @property
@@ -170,6 +170,7 @@ class ChatTemplate:
         except BioproxyError as error:
             log.info("what the chat template prints today is not known: %s", error.message)
             self.days, self.retry_at = {}, self.clock() + RETRY
+            self.store.know_days(UNKNOWN)
             return
         moved = {shape for shape in self.seen if self.seen[shape] != days[shape]}
         again = {shape for shape in moved if now - self.changed.get(shape, 0.0) < DAY} - self.clocks
@@ -186,7 +187,7 @@ class ChatTemplate:
 
     async def render_all(self) -> dict[str, str]:
         """A digest of a conversation of each shape, as it is rendered now."""
-        return {shape: digest(await self.render(conversation(shape))).hex() for shape in SHAPES}
+        return {shape: digest(await self.render(conversation(shape))) for shape in SHAPES}
 
     def settle(self, prepared: Prepared, cached: int | None, judge: Callable[[], None]) -> None:
         """`judge` a restore of which the engine used `cached` tokens: after a look at the day, if they are too few."""
@@ -280,9 +281,9 @@ class ChatTemplate:
                 self.learn(doubt, prints=prints)
 
 
-def digest(data: str | bytes) -> bytes:
-    """Eight bytes that stand for a text or a value."""
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).digest()[:8]
+def digest(text: str) -> str:
+    """A few letters that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def mixed(want: Want, parts: list[str | bytes], *, day: str, doubts: frozenset[Doubt]) -> Want:
@@ -292,4 +293,4 @@ def mixed(want: Want, parts: list[str | bytes], *, day: str, doubts: frozenset[D
         size = len(cuts[0].digest) if cuts else 0
         salt = int.from_bytes(hashlib.sha256(msgspec.msgpack.encode(parts)).digest()[:size], "big")
         cuts = tuple(Cut((int.from_bytes(cut.digest, "big") ^ salt).to_bytes(size, "big"), cut.offset) for cut in cuts)
-    return msgspec.structs.replace(want, cuts=cuts, shape="", fields=(), day=day, doubts=doubts, readings={})
+    return msgspec.structs.replace(want, cuts=cuts, shape="", fields={}, day=day, doubts=doubts, readings={})

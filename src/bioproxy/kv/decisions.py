@@ -113,7 +113,7 @@ class Decisions:
 
     def answer(self, question: Question) -> Answer:
         """What was seen of such restores, failures in the last day only."""
-        return self.store.knowledge.answer(question, self.store.wall() - RETRY)
+        return self.store.knowledge.answer(question, self.store.wall() - RETRY, cuttable=self.traits.full)
 
     def tells(self, question: Question, expected: int, *, good: bool) -> bool:
         """Whether the outcome of such a restore says something about file and model.

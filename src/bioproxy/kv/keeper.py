@@ -156,12 +156,12 @@ class Keeper:
         self.actions.doubt = ""
         self.pause.renewed()
         try:
+            await self.template.meet(facts)  # first, or yesterday's snapshots would be brought back
             await self.attaching.run(facts, alone=alone)
         except Exception:
             log.exception("the engine is served without snapshots: what it can do was not found out")
             self.decisions.findings = Findings(restores=False, saves=False)
             self.attaching.fault = UNEXPECTED
-        await self.template.meet(facts)
         self.last = self.clock()
         self.idle.emptied.set()
 
@@ -213,7 +213,7 @@ class Keeper:
     ) -> Want:
         """Name a prompt by the hashes of its beginnings (what that costs: chain.py). The rest stands in it as it is."""
         cuts = chain("", pieces)
-        shape, fields = (head.shape, head.fields) if head is not None else ("", ())
+        shape, fields = (head.shape, head.fields) if head is not None else ("", {})
         return Want(
             cuts,
             cuts[-1].offset if cuts else 0,

@@ -75,10 +75,15 @@ class Knowledge(msgspec.Struct, kw_only=True):
     fields: dict[str, FieldKnowledge] = {}
     refused: tuple[str, ...] = ()
 
-    def answer(self, question: Question, since: float) -> Answer:
-        """What is known of such restores; failures count if the last one was after the unix time `since`."""
+    def answer(self, question: Question, since: float, *, cuttable: bool = False) -> Answer:
+        """What is known of such restores; failures count if the last one was after the unix time `since`.
+
+        `cuttable`: the cache can be cut anywhere, as far as the model's file tells; one failure then says that the
+        shared beginning was overestimated, for a chat template may print the tools first.
+        """
         trial = self.trials.get(question, Trial())
-        if trial.bad >= ENOUGH_BAD[question][trial.good > 0] and trial.at > since:
+        proved = trial.good > 0 or (cuttable and question in {"repeats", "diverges"})
+        if trial.bad >= ENOUGH_BAD[question][proved] and trial.at > since:
             return "worthless"
         return "good" if trial.good else "unknown"
 

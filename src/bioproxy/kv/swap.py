@@ -24,7 +24,7 @@ from bioproxy import aio
 from bioproxy.errors import BioproxyError
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.decisions import Decisions
-from bioproxy.kv.index import Match
+from bioproxy.kv.index import Match, usable
 from bioproxy.kv.resident import Brought, Resident, Residents
 from bioproxy.kv.want import GateLike, GrantLike, Prepared, StopGateLike, Want
 
@@ -181,7 +181,8 @@ class Swap:
             log.debug("nothing is restored: %s", error)
             return False
         try:
-            if not gate.user_waiting and place.empty and self.restoring():
+            current = usable(match.snapshot, self.decisions.store.scope)
+            if not gate.user_waiting and place.empty and current and self.restoring():
                 await aio.shielded(self.bring(place, match))
         finally:
             grant.release()
