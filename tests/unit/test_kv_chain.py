@@ -180,6 +180,24 @@ def test_common_counts_the_shared_beginning(given_texts: list[bytes], count: int
     assert common(cuts, known) == min(count, len(cuts))
 
 
+class Asked(set[bytes]):
+    """Digests that count how often they are asked for one."""
+
+    count = 0
+
+    def __contains__(self, digest: object) -> bool:
+        self.count += 1
+        return super().__contains__(digest)
+
+
+def test_slots_that_hold_nothing_cost_nothing() -> None:
+    """An engine may have hundreds; and one that holds all of a prompt is asked once."""
+    cuts = chain("", [Piece("", TEXTS["words"])])
+    empty, full = Asked(), Asked(digests(cuts))
+    assert (common(cuts, empty), common(cuts, full)) == (0, len(cuts))
+    assert (empty.count, full.count) == (0, 1)
+
+
 def test_tokens_are_shared_out_by_bytes() -> None:
     """Half the bytes count as half the tokens; the end is exact, a strange cut is nothing."""
     cuts = chain("", pieces(b"a" * 30, b"b" * 30))

@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from bioproxy.prompt import Cut, Piece
@@ -163,11 +163,14 @@ def tokens_at(cuts: Sequence[Cut], tokens: int, digest: bytes) -> int:
     return tokens * offset // cuts[-1].offset if offset else 0
 
 
-def common(cuts: Sequence[Cut], known: Container[bytes]) -> int:
+def common(cuts: Sequence[Cut], known: Collection[bytes]) -> int:
     """How many of `cuts` are a beginning that `known` (digests) shares; 0 if none.
 
-    Walks from the end: a conversation that goes on differs in its last cuts only, so this looks at a few.
+    Walks from the end: a conversation that goes on differs in its last cuts only, so this looks at a few. An engine may
+    have many slots that hold nothing.
     """
+    if not known:
+        return 0
     for position in range(len(cuts), 0, -1):
         if cuts[position - 1].digest in known:
             return position
