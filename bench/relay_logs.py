@@ -131,7 +131,7 @@ def measure() -> list[Row]:
     rows = [row(f"{name}, nobody follows", lines) for name, lines in WRITES.items()]
     return [
         *rows,
-        row("single lines, shown on standard output", 1, to_stdout="both"),
+        row("single lines, shown on standard error", 1, to_stdout="both"),
         row("single lines, a client follows", 1, follow=True),
     ]
 
