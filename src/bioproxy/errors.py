@@ -63,13 +63,14 @@ class Problem(msgspec.Struct, frozen=True):
         """Read as one line: `conf.yaml:12: kv.policy: must be one of auto, always, off`.
 
         A message that names the key itself, or what the key is part of, as llama-swap's do, is not told it twice. Long
-        parts are cut: a file may have a key of megabytes.
+        parts lose their middle: a file may have a key of megabytes, and a message says at its end what is wrong.
         """
         first = self.message.partition(" ")[0].rstrip(":")
         named = f"{self.message} ".startswith((f"{self.key} ", f"{self.key}:"))
         named = named or self.key.startswith((f"{first}.", f"{first}["))
         parts = (self.where, "" if named else self.key, self.message)
-        return ": ".join(part if len(part) <= LONGEST else f"{part[:LONGEST]}…" for part in parts if part)
+        half = LONGEST // 2
+        return ": ".join(p if len(p) <= LONGEST else f"{p[:half]}…{p[-half:]}" for p in parts if p)
 
 
 class ConfigError(BioproxyError):

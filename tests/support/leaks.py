@@ -100,7 +100,7 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
 
     Idle connections to the engine are closed before each count; only those that nobody uses any more are idle.
     """
-    await until(lambda: app.attachment.looks)  # the services' own tasks are there
+    await until(lambda: app.attachment.looks and "warm-up works" in tasks())  # the services' own tasks are there
     await until(lambda: quiet(app))
     before, files = tasks(), open_files()
     yield
