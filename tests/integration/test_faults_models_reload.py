@@ -91,7 +91,7 @@ async def test_a_model_that_is_taken_out_and_put_back_while_it_serves(tmp_path: 
         assert (await rig.post("/api/models/unload/q")).status == 200
         assert rig.children() == []
         assert (await rig.chat("q", max_tokens=2)).status == 200
-        assert len(rig.said("q started")) == 2
+        await rig.until(lambda: len(rig.said("q started")) == 2)
 
 
 async def test_a_model_that_is_taken_out_and_put_back_when_it_has_gone(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ async def test_a_stop_command_that_fails_is_followed_by_a_signal_at_once(stop: s
         assert (await rig.post("/api/models/unload/a")).status == 200
         assert rig.children() == []
         assert await rig.running() == {}
+        await rig.until(lambda: rig.said(why))  # a line may be read after the answer
         (told,) = rig.said(why)
     assert "SIGTERM" in told
     assert "no such container" in told or "echo" not in stop
@@ -105,7 +106,7 @@ async def test_a_stop_command_without_effect_is_followed_by_a_signal_when_its_ti
         await rig.chat("a")
         await rig.post("/api/models/unload/a")
         assert rig.children() == []
-        assert len(rig.said("did not end within 1 s of its stop command")) == 1
+        await rig.until(lambda: len(rig.said("did not end within 1 s of its stop command")) == 1)
     assert rig.log.of("sigterm")
 
 

@@ -68,7 +68,7 @@ async def test_the_management_too(made: Certificate, rig: Rig) -> None:
 
 async def test_it_says_so(rig: Rig) -> None:
     """In the words that llama-swap's users know."""
-    assert rig.said(f"listening with TLS on https://127.0.0.1:{rig.port}")
+    await rig.until(lambda: rig.said(f"listening with TLS on https://127.0.0.1:{rig.port}"))
 
 
 async def test_who_speaks_no_tls_gets_nothing(made: Certificate, rig: Rig) -> None:
