@@ -1,4 +1,4 @@
-"""Counts what reading costs, in steps instead of seconds: lines of Python, and steps of its regular expressions.
+"""Counts what reading costs, in steps instead of seconds: lines, calls, steps of regular expressions.
 
 A search of `re` is one line however long it takes, so while we count, the expressions of the modules
 in question are replaced by ones that also count: they walk through the same tree that `re` compiles, as its engine
@@ -18,7 +18,29 @@ Next = Callable[[int], bool]
 Node = tuple[Any, Any]
 OPS: Any = vars(re)["_constants"]
 PARSER: Any = vars(re)["_parser"]
+MOST = 4_000_000  # calls; two seconds on a slow machine
 DEEP = 100_000  # frames: a step of the walk is a call
+
+
+def calls(work: Callable[[], object], *, most: int = MOST) -> int:
+    """How many calls of Python's functions `work` makes; AssertionError after `most`. One count may contain another."""
+    count = 0
+    outer = sys.getprofile()
+
+    def note(frame: FrameType, event: Any, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+        if count > most:
+            raise AssertionError("this does not end")
+        if outer is not None:
+            outer(frame, event, argument)
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(outer)
+    return count
 
 
 class Counter:

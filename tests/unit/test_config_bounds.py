@@ -6,10 +6,7 @@ Work is counted in calls of Python's functions: no clock decides.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,30 +17,12 @@ from bioproxy.config.tree import NODE_LIMIT
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError
 from bioproxy.models.command import split
+from support.steps import calls
 
 Json = Any
 MODELS: Json = {f"m{n}": {"cmd": "x ${PORT}"} for n in range(3)}
 BIG = "x" * 900_000
 VARIABLES = {"BIG": "y" * 100_000, "TWICE": "${env.BIG}"}
-MOST = 4_000_000  # calls; two seconds on a slow machine
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many calls of Python's functions `work` makes."""
-    count = 0
-
-    def note(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event == "call"
-        if count > MOST:
-            raise AssertionError("this does not end")
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def judge(folder: Path, values: Json) -> str:
@@ -200,9 +179,16 @@ def test_twice_as_much_costs_twice_as_much(what: str, tmp_path: Path) -> None:
                 "selectors": {"s": {"strategy": "spillover", "targets": list(models)}},
             },
             "keys": {"api_keys": [f"k{n}" for n in range(count)]},
-            "sets": {"models": models, "matrix": {"sets": {f"s{n}": f"m{n} & m0" for n in range(count)}}},
+            "sets": {
+                "macros": {"tag": "t"},
+                "models": models,
+                "matrix": {"sets": {f"s{n}": f"m{n} & m0" for n in range(count)}},
+            },
         }[what]
-        return calls(lambda: judge(tmp_path, values))
+        said: list[str] = []
+        spent = calls(lambda: said.append(judge(tmp_path, values)))
+        assert said == [""]
+        return spent
 
     judge(tmp_path, {"models": {"m": {"cmd": "x ${PORT}"}}})  # what is asked once is known
     assert cost(400) < 2.2 * cost(200)

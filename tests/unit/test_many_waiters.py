@@ -6,10 +6,7 @@ Twice as many waiters may cost twice as many calls, or none more at all; what is
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable
 from functools import partial
-from types import FrameType
 
 import pytest
 
@@ -22,24 +19,9 @@ from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.ticket import Ticket as Wish
 from support.settings import settings
+from support.steps import calls
 
 MANY = 2000
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many calls of Python functions `work` makes."""
-    count = 0
-
-    def note(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event == "call"
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def bounded(waiting: int) -> Queue:
