@@ -88,7 +88,7 @@ def made(folder: Path, before: Path) -> bool:
 
 
 def tls_of(config: Config) -> ssl.SSLContext | None:
-    """What the proxy port speaks TLS with; None where it does not. ConfigError where a file is not usable."""
+    """What the proxy port speaks TLS with; None if it does not. ConfigError if a file is not usable."""
     return tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
 
 
@@ -98,7 +98,7 @@ def prefix_paths(config: Config) -> dict[str, str]:
 
 
 class App:
-    """The running program. `reload` reads the configuration again, and raises ConfigError where it is broken.
+    """The running program. `reload` reads the configuration again, and raises ConfigError if it is broken.
 
     With many models it gets the ports that they have.
     """
@@ -229,7 +229,7 @@ class App:
     # start and stop
 
     async def start(self) -> None:
-        """Open both ports, then start the services; ConfigError where a port cannot be had."""
+        """Open both ports, then start the services; ConfigError if a port cannot be had."""
         config = self.config
         self.tls = tls_of(config)
         try:

@@ -112,7 +112,7 @@ def sent_by_itself(header: Callable[[bytes], bytes | None]) -> bool:
 
 
 def basic_password(encoded: bytes) -> str | None:
-    """The password of Basic credentials (RFC 7617: base64 of `user:password`); None where they are malformed."""
+    """The password of Basic credentials (RFC 7617: base64 of `user:password`); None if they are malformed."""
     try:
         decoded = binascii.a2b_base64(encoded, strict_mode=True)
     except binascii.Error:

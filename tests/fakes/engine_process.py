@@ -51,7 +51,7 @@ async def call(port: int, method: str, target: str, body: bytes = b"", headers: 
 
 
 def parse_answer(raw: bytes) -> Answer:
-    """Split a whole answer; chunks are put together. ConnectionError where there is none."""
+    """Split a whole answer; chunks are put together. ConnectionError if there is none."""
     if not raw:
         raise ConnectionError("the engine closed the connection without an answer")
     head, _, body = raw.partition(b"\r\n\r\n")

@@ -45,7 +45,7 @@ class Call:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
     def json(self) -> Json:
-        """The body as JSON; ValueError where it is none."""
+        """The body as JSON; ValueError if it is none."""
         return json.loads(self.body)
 
 

@@ -74,7 +74,7 @@ async def activate(rig: Rig, name: Json) -> Answer:
 
 
 def header(request: Json, name: str) -> str | None:
-    """A header of a request that a fake engine tells of; None where it had none."""
+    """A header of a request that a fake engine tells of; None if it had none."""
     return next((value for key, value in request["headers"] if key.lower() == name), None)
 
 

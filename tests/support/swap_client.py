@@ -38,7 +38,7 @@ class Stream:
         return int(head.split(b" ", 2)[1])
 
     async def event(self) -> Json:
-        """The next event's value; `[DONE]` as it is, None where the stream has ended."""
+        """The next event's value; `[DONE]` as it is, None if the stream has ended."""
         while line := await self.reader.readline():
             if line.startswith(b"data: "):
                 text = line[6:].decode().strip()

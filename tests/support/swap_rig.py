@@ -172,7 +172,7 @@ class Rig(Client):
     # its end
 
     async def end(self) -> None:
-        """Stop the program; AssertionError where anything of it is left."""
+        """Stop the program; AssertionError if anything of it is left."""
         await self.leave()
         try:
             if self.program.running:

@@ -49,7 +49,7 @@ class Wire:
         return await self.until(b"\r\n\r\n")
 
     async def rest(self) -> bytes:
-        """Read to the end of the connection; ConnectionResetError where it is no clean one."""
+        """Read to the end of the connection; ConnectionResetError if it is no clean one."""
         return await self.reader.read()
 
     async def answer(self) -> tuple[int, bytes]:

@@ -127,7 +127,7 @@ def test_files_of_models(names: list[str]) -> None:
 
 
 def planned_or_refused(folder: Path, models: Json) -> Plan | None:
-    """The plan, or None where the file is refused with a sentence; whatever else is raised fails the test."""
+    """The plan, or None if the file is refused with a sentence; whatever else is raised fails the test."""
     try:
         return planned(folder, models)
     except ConfigError as error:

@@ -124,7 +124,7 @@ def positive(query: list[tuple[str, str]], name: str) -> int:
 
 
 def time_of(query: list[tuple[str, str]], name: str) -> datetime | None:
-    """A moment, or None where none is given."""
+    """A moment, or None if none is given."""
     text = first(query, name)
     if not text:
         return None

@@ -87,7 +87,7 @@ class ActivityStore:
         await self.run(self.connect)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do `work` on the worker, after all that was asked of it before; a BioproxyError where the disk fails."""
+        """Do `work` on the worker, after all that was asked of it before; a BioproxyError if the disk fails."""
         try:
             async with asyncio.timeout(LONGEST):
                 return await asyncio.get_running_loop().run_in_executor(self.worker, work)

@@ -49,7 +49,7 @@ class Commands(Protocol):
         """Warm a template up now; its states. NotFound where there is no such prefix."""
 
     async def reload(self) -> tuple[str, ...]:
-        """Read the configuration again; the keys that changed. ConfigError where it is broken, nothing changed then."""
+        """Read the configuration again; the keys that changed. ConfigError if it is broken, nothing changed then."""
 
 
 class Question(msgspec.Struct, frozen=True):

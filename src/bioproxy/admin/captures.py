@@ -156,7 +156,7 @@ class Captures:
         return identity in self.packed or identity in self.waiting
 
     async def json(self, identity: int) -> bytes | None:
-        """A capture as JSON, or None where there is none (any more)."""
+        """A capture as JSON, or None if there is none (any more)."""
         if (task := self.waiting.get(identity)) is not None:
             await asyncio.wait([task])
         packed = self.packed.get(identity)

@@ -112,7 +112,7 @@ class Nvidia:
                 self.library.nvmlShutdown()
 
     def maybe(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        """What the driver answers, or None where this card (or this driver) does not know it."""
+        """What the driver answers, or None if this card (or this driver) does not know it."""
         unknown = (self.library.NVMLError_NotSupported, self.library.NVMLError_FunctionNotFound)
         try:
             return ask(*arguments)

@@ -173,7 +173,7 @@ def capture(gpus: GpuReader, *, root: str | Path = "/", memory: int | None = Non
 
 
 def memory_of_machine() -> int | None:
-    """Bytes of memory; None where the system does not tell."""
+    """Bytes of memory; None if the system does not tell."""
     memory = Host().read().memory
     return memory.total if memory is not None else None
 

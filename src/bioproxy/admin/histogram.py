@@ -28,7 +28,7 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def histogram(values: Sequence[float]) -> Histogram | None:
-    """The distribution of ascending, finite values; None where there are none."""
+    """The distribution of ascending, finite values; None if there are none."""
     if not values:
         return None
     least, most = values[0], values[-1]

@@ -50,7 +50,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def optional(name: str) -> ModuleType | None:
-    """The module `name`, or None where it is not installed (or is, and does not work here)."""
+    """The module `name`, or None if it is not installed (or is, and does not work here)."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -58,7 +58,7 @@ def optional(name: str) -> ModuleType | None:
 
 
 def attempt(read: Callable[[], T]) -> T | None:
-    """What `read` returns, or None where this machine does not tell it."""
+    """What `read` returns, or None if this machine does not tell it."""
     try:
         return read()
     except UNREADABLE:

@@ -249,7 +249,7 @@ class Fleet:
         return {"preload": self.preload, "register": self.register.run}
 
     def make_folder(self, plan: Plan) -> None:
-        """The folder that llama-servers are given for their slot files; ConfigError where it cannot be made."""
+        """The folder that llama-servers are given for their slot files; ConfigError if it cannot be made."""
         if any(one.launch.added for one in plan.models.values()):
             make_private(self.folder)
 
@@ -311,7 +311,7 @@ class Fleet:
     # reload
 
     def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[None]]:
-        """What takes another configuration over; ConfigError where it cannot be, and nothing has changed then."""
+        """What takes another configuration over; ConfigError if it cannot be, and nothing has changed then."""
         if loaded.swap is None:
             raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
         plan = make_plan(config, loaded.swap, slot_folder=self.folder)

@@ -46,7 +46,7 @@ class Retired:
         self.removed[parts.plan.id] = parts
 
     def take_back(self, one: ModelPlan) -> Parts | None:
-        """The parts of a model that was taken out and is back as it was; None where there are none."""
+        """The parts of a model that was taken out and is back as it was; None if there are none."""
         parts = self.removed.pop(one.id, None)
         if parts is None or parts.plan.settings.launch != one.settings.launch:
             return None

@@ -157,7 +157,7 @@ class Single:
         return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
 
     def prepare_reload(self, loaded: Loaded, _config: Config) -> Callable[[], Awaitable[None]]:
-        """What takes another configuration over; ConfigError where that needs a restart."""
+        """What takes another configuration over; ConfigError if that needs a restart."""
         if loaded.swap is not None:
             raise ConfigError([Problem("are new here, and this program serves one engine: restart it", key="models")])
         return self.take_over

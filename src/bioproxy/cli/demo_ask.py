@@ -35,7 +35,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def ask(port: int, messages: Sequence[Json], *, model: str = "demo") -> Asked:
-    """Send `messages` and read the answer's stream to its end. BioproxyError where it is refused."""
+    """Send `messages` and read the answer's stream to its end. BioproxyError if it is refused."""
     body: Json = {
         "model": model,
         "messages": messages,

@@ -174,7 +174,7 @@ async def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> l
 
 
 async def new_snapshot(folder: Path, before: frozenset[str]) -> None:
-    """Wait until there is a snapshot that is not one of `before`. BioproxyError where none comes."""
+    """Wait until there is a snapshot that is not one of `before`. BioproxyError if none comes."""
 
     async def look() -> bool | None:
         return bool(on_disk(folder) - before) or None

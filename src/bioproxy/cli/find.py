@@ -55,7 +55,7 @@ def a_key(config: Config) -> str:
 def trust(certificate: str) -> ssl.SSLContext | None:
     """Believe exactly who has this certificate, whoever signed it and whatever name it is for; it is our own.
 
-    None where it cannot be read: then a command finds nobody, as the program could not have started with it either.
+    None if it cannot be read: then a command finds nobody, as the program could not have started with it either.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -68,7 +68,7 @@ def trust(certificate: str) -> ssl.SSLContext | None:
 
 
 def program(client: Client) -> int | None:
-    """The pid of the bioproxy that serves models there; None where none does, or it does not say."""
+    """The pid of the bioproxy that serves models there; None if none does, or it does not say."""
     quick = Client(client.url, key=client.key, timeout=QUICK, trust=client.trust)
     try:
         answer = quick.get(PROGRAM)

@@ -18,7 +18,7 @@ from bioproxy.recipes.preset import Translated, translate
 
 
 def run(output: Output, source: str, *, target: str = "") -> int:
-    """Translate `source` and print it, or write it to `target`. ConfigError where it cannot be read or written."""
+    """Translate `source` and print it, or write it to `target`. ConfigError if it cannot be read or written."""
     translated = translate(read(source), path=Path(source).name)
     found = read_swap([Source(target or "the config", translated.text)], environment=os.environ)
     notes = (*translated.notes, *(str(warning) for warning in found.warnings))
@@ -52,7 +52,7 @@ def read(path: str) -> str:
 
 
 def create(path: str, text: str) -> None:
-    """Write a new file; ConfigError where there is one already, or where it cannot be written."""
+    """Write a new file; ConfigError if there is one already, or if it cannot be written."""
     try:
         with Path(path).open("x", encoding="utf-8", newline="") as file:
             file.write(text)

@@ -126,7 +126,7 @@ def recipes(command: Command) -> int:
 
 
 def config_path(command: Command) -> str:
-    """The configuration file that every verb would read; ConfigError where there is none to write into."""
+    """The configuration file that every verb would read; ConfigError if there is none to write into."""
     from bioproxy.config.file_layer import find  # noqa: PLC0415 - looks at files
 
     path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path  # noqa: PTH109 - a text

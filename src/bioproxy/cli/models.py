@@ -95,7 +95,7 @@ def short(text: str) -> str:
 
 
 def load(output: Output, client: Client, model: str) -> int:
-    """Have a model loaded; returns when it is ready, and says how long that took. BioproxyError where it cannot be."""
+    """Have a model loaded; returns when it is ready, and says how long that took. BioproxyError if it cannot be."""
     overview(output, client, changes=True)
     before = state_of(client, model)
     started = time.monotonic()
@@ -127,7 +127,7 @@ def unload(output: Output, client: Client, model: str) -> int:
 
 
 def state_of(client: Client, model: str) -> Row:
-    """What is known of a model by any of its names; BioproxyError where there is none."""
+    """What is known of a model by any of its names; BioproxyError if there is none."""
     rows: Sequence[Row] = client.get("/api/models")["models"]
     for one in rows:
         if model == one["model"] or model in one["aliases"]:

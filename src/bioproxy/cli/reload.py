@@ -29,7 +29,7 @@ from bioproxy.errors import BioproxyError
 log = logging.getLogger("bioproxy")
 
 INTERVAL = 2.0  # seconds between two looks; the log line says so, as llama-swap's does
-Marks: TypeAlias = dict[str, bytes]  # path to a digest of what is there; {} where nothing is
+Marks: TypeAlias = dict[str, bytes]  # path to a digest of what is there; {} if nothing is
 Seen: TypeAlias = dict[str, Marks]  # the same for each source: a file, or the files of a folder
 
 
@@ -68,7 +68,7 @@ def sources(loaded: Loaded) -> tuple[str, ...]:
 
 
 def look(paths: tuple[str, ...]) -> Seen:
-    """What is there now. Blocks; Stuck where a file does not answer."""
+    """What is there now. Blocks; Stuck if a file does not answer."""
     return {path: marks(path) for path in paths}
 
 

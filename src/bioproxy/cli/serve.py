@@ -51,7 +51,7 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Uvloop's loop, or None where there is no uvloop (Windows)."""
+    """Uvloop's loop, or None if there is no uvloop (Windows)."""
     try:
         import uvloop  # noqa: PLC0415 - optional at run time
     except ImportError:
@@ -73,7 +73,7 @@ def raise_file_limit() -> None:
 
 
 async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = False) -> int:
-    """Serve until a signal comes; returns the exit code. ConfigError where it cannot start (a port is taken).
+    """Serve until a signal comes; returns the exit code. ConfigError if it cannot start (a port is taken).
 
     `watch`: a change of the configuration's files is a reload, too.
     """

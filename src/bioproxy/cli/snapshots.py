@@ -27,7 +27,7 @@ COLUMNS = ("snapshot", "of", "tokens", "size", "spares", "age", "last use", "use
 
 
 def run(output: Output, loaded: Loaded, *, verify: bool) -> int:
-    """List or verify; 1 where a file is damaged. BioproxyError where there is neither a program nor a folder."""
+    """List or verify; 1 if a file is damaged. BioproxyError if there is neither a program nor a folder."""
     status = ask(loaded)
     if verify:
         return check(output, read_all(folders_of(loaded, status), whole=True))
@@ -39,7 +39,7 @@ def run(output: Output, loaded: Loaded, *, verify: bool) -> int:
 
 
 def ask(loaded: Loaded) -> Json | None:
-    """`/status` of the running program; None where none answers."""
+    """`/status` of the running program; None if none answers."""
     try:
         return find(loaded).get("/status")
     except BioproxyError as error:

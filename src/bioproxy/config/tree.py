@@ -60,7 +60,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """A whole file: its root, or None where the syntax is broken or nothing is in it, and every fault found."""
+    """A whole file: its root, or None if the syntax is broken or nothing is in it, and every fault found."""
 
     root: Node | None
     faults: tuple[Fault, ...] = ()

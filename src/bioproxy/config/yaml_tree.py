@@ -92,7 +92,7 @@ class _Reader:
         self.anchors: dict[str, _Anchored | None] = {}  # None: it is being read
 
     def document(self) -> Node | None:
-        """The one document of the text; None where there is nothing."""
+        """The one document of the text; None if there is nothing."""
         next(self.events)  # the stream's beginning
         if isinstance(next(self.events), StreamEndEvent):
             return None

@@ -179,7 +179,7 @@ class Life:
                     os.killpg(group, signal.SIGKILL)
 
     async def bury(self) -> int | None:
-        """Wait for the end, reap the shim, close what we hold; the exit status, None where the shim was killed.
+        """Wait for the end, reap the shim, close what we hold; the exit status, None if the shim was killed.
 
         A shim that tells the end tells it of all that could write, so their last words stand in the pipe by then and
         are read here, at once: not even a machine so busy that any time-out is too short loses a line.

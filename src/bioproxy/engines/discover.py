@@ -49,7 +49,7 @@ class Adapter(msgspec.Struct, frozen=True):
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """What an engine answered when it was asked one by one; `adapters` is None where it did not tell."""
+    """What an engine answered when it was asked one by one; `adapters` is None if it did not tell."""
 
     capabilities: Capabilities
     alias: str
@@ -71,7 +71,7 @@ class Discovery:
         self.answers: Answers | None = None
 
     def recall(self, process: Listener | None, props: dict[str, Json]) -> Answers | None:
-        """The answers of an earlier process of the same command; None where this one must be asked."""
+        """The answers of an earlier process of the same command; None if this one must be asked."""
         before = self.asked
         if before is None or process is None or (before.pid, before.ticks) == (process.pid, process.ticks):
             return None

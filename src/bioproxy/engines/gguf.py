@@ -129,7 +129,7 @@ def header_size(file: BinaryIO, size: int) -> int:
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Parse the header of an open GGUF file; BioproxyError where it is none, or cut short."""
+    """Parse the header of an open GGUF file; BioproxyError if it is none, or cut short."""
     file.seek(0)
     reader = Reader(file)
     if reader.bytes(4) != MAGIC:
@@ -155,7 +155,7 @@ class Reader:
         self.position = 0
 
     def bytes(self, count: int) -> bytes:
-        """The next `count` bytes; BioproxyError where the file ends before, or the header would be absurdly long."""
+        """The next `count` bytes; BioproxyError if the file ends before, or the header would be absurdly long."""
         if self.position + count > LONGEST_HEADER:
             raise BioproxyError(f"broken GGUF header: {count} bytes are announced at {self.position}")
         data = self.file.read(count)

@@ -100,7 +100,7 @@ def check_model(path: str) -> None:
 def make_plan(
     model: str, arguments: Sequence[str], *, slot_folder: str, key: str, environment: Mapping[str, str]
 ) -> Plan:
-    """The command for `model` with the user's `arguments`. ConfigError where no engine can be found for it."""
+    """The command for `model` with the user's `arguments`. ConfigError if no engine can be found for it."""
     program, embedded = find_program(environment.get("PATH", ""))
     if embedded:
         check_arguments(arguments)
@@ -128,7 +128,7 @@ def make_plan(
 
 
 def find_program(path: str) -> tuple[tuple[str, ...], bool]:
-    """The program's words, and whether it is the embedded engine; ConfigError where neither is there."""
+    """The program's words, and whether it is the embedded engine; ConfigError if neither is there."""
     found = shutil.which(SERVER, path=path)
     if found is not None:
         return (found,), False
@@ -184,7 +184,7 @@ def url_of(host: str, port: str, given: Mapping[str, str]) -> str:
 
 
 def make_private(folder: str) -> None:
-    """Make the folder for slot files, for us alone; one that is there keeps its mode. ConfigError where that fails."""
+    """Make the folder for slot files, for us alone; one that is there keeps its mode. ConfigError if that fails."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -223,7 +223,7 @@ def check(what: str, status: int, body: bytes) -> None:
 
 
 def decode(what: str, body: bytes, kind: type[T]) -> T:
-    """JSON of the type `kind`; EngineProtocolError where the engine sent something else."""
+    """JSON of the type `kind`; EngineProtocolError if the engine sent something else."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -231,7 +231,7 @@ def decode(what: str, body: bytes, kind: type[T]) -> T:
 
 
 def count(found: dict[str, Json], name: str) -> int:
-    """A count out of a slot action's answer; EngineProtocolError where it is missing."""
+    """A count out of a slot action's answer; EngineProtocolError if it is missing."""
     value = found.get(name)
     if not isinstance(value, int):
         raise EngineProtocolError(f"the engine's answer to a slot action has no number under {name!r}")

@@ -15,7 +15,7 @@ from bioproxy.engines.listener import PROC, family
 
 
 def resident(pid: int, *, proc: Path = PROC) -> int | None:
-    """Bytes of `pid` and its descendants; None where the system does not tell, or the process is gone."""
+    """Bytes of `pid` and its descendants; None if the system does not tell, or the process is gone."""
     if not sys.platform.startswith("linux"):
         return None
     page = os.sysconf("SC_PAGE_SIZE")

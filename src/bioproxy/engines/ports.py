@@ -22,7 +22,7 @@ ATTEMPTS = 100
 def free_port(host: str = "127.0.0.1", *, run: int = 1) -> int:
     """The first of `run` ports in a row that nobody has on `host` now.
 
-    ConfigError where `host` is no address of this machine, or where no attempt found one.
+    ConfigError if `host` is no address of this machine, or where no attempt found one.
     """
     for _ in range(ATTEMPTS):
         first = random.randrange(LOWEST, HIGHEST)  # noqa: S311 - no secret
@@ -37,7 +37,7 @@ def free_port(host: str = "127.0.0.1", *, run: int = 1) -> int:
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Whether one could listen there now; OSError where that has nothing to do with the port."""
+    """Whether one could listen there now; OSError if that has nothing to do with the port."""
     family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         try:

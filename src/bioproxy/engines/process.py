@@ -43,7 +43,7 @@ HINTS = {
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How one life of the child ended. `code` is negative for a signal, None where nobody can tell any more."""
+    """How one life of the child ended. `code` is negative for a signal, None if nobody can tell any more."""
 
     pid: int
     code: int | None
@@ -168,7 +168,7 @@ class Process:
             await self.stop()
 
     async def live(self) -> Exit | None:
-        """One life, to its end; None where it did not even begin."""
+        """One life, to its end; None if it did not even begin."""
         try:
             await self.begin()
         except EngineUnavailable as error:

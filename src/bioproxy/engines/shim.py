@@ -78,7 +78,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def spawn(command: list[str]) -> int:
-    """Start `command` in a process group of its own, found on PATH; its pid. OSError where it cannot be run."""
+    """Start `command` in a process group of its own, found on PATH; its pid. OSError if it cannot be run."""
     complaint, writer = os.pipe()  # closed by a successful exec, else it carries the error's number
     child = os.fork()
     if child == 0:

@@ -70,7 +70,7 @@ def last_first(head: bytes, tail: bytes, name: str) -> Iterator[Members]:
 
 
 def whole(body: bytes, path: str) -> Members | None:
-    """The members of a whole JSON answer that matter here; None where `body` is a part of one, or no JSON.
+    """The members of a whole JSON answer that matter here; None if `body` is a part of one, or no JSON.
 
     `/infill` may answer with an array, whose last element counts; other arrays have no figures.
     """
@@ -105,7 +105,7 @@ def usage_of(usages: Iterable[Members], timings: Members | None, metrics: Member
 
 
 def counted(usages: Iterable[Members]) -> Usage | None:
-    """The counts of several `usage` objects, None where there is none: for each the last that is not 0 wins."""
+    """The counts of several `usage` objects, None if there is none: for each the last that is not 0 wins."""
     given = made = 0
     cached = -1
     seen = False

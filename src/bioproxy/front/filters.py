@@ -70,7 +70,7 @@ WITHOUT = Compiled()
 
 
 def compile_filters(filters: Filters, *, use_model_name: str = "") -> Compiled | None:
-    """The filters of a model (or of a peer, without `use_model_name`), ready for use; None where there are none."""
+    """The filters of a model (or of a peer, without `use_model_name`), ready for use; None if there are none."""
     stripped = (filters.strip_params or filters.legacy_strip_params).split(",")
     taken = {name.strip(): None for name in stripped if name.strip()}
     compiled = Compiled(
@@ -99,7 +99,7 @@ def compile_changes(taken: Mapping[str, None], given: Mapping[str, Json]) -> Cha
 
 
 def change_of(name: str, value: Raw | None = None) -> Iterator[Change]:
-    """The change that a parameter's name stands for; none for `model`. ValueError where the name is no path."""
+    """The change that a parameter's name stands for; none for `model`. ValueError if the name is no path."""
     path = sjson.parse(name)
     if path[0].key != MODEL or len(path) > 1:
         yield Change(name, path, value)

@@ -53,7 +53,7 @@ HIT = 0.9  # share of the prompt that came from the cache, above which it counts
 
 
 def open_body(exchange: Exchange, engine: Engine) -> Expanded:
-    """Fill the templates in and judge the body; RequestError where it must not be passed on."""
+    """Fill the templates in and judge the body; RequestError if it must not be passed on."""
     assert exchange.route.dialect is not None
     scope = (exchange.principal.scope if exchange.principal else b"") + engine.scope
     expanded = expand(

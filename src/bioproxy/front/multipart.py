@@ -84,7 +84,7 @@ def parts(body: bytes, boundary: bytes) -> Iterator[Part]:
 
 
 def read(body: bytes, begin: int, end: int) -> Part | None:
-    """The part between two delimiters; None where it has no head that names a field."""
+    """The part between two delimiters; None if it has no head that names a field."""
     blank = BLANK.search(body, begin, min(end, begin + MOST_HEAD))
     if blank is None or body[begin : begin + 1] in {b"\r", b"\n"}:
         return None
@@ -94,7 +94,7 @@ def read(body: bytes, begin: int, end: int) -> Part | None:
 
 
 def value(body: bytes, boundary: bytes, field: str) -> str | None:
-    """The text of the first part of that name which is no file; None where there is none."""
+    """The text of the first part of that name which is no file; None if there is none."""
     for part in parts(body, boundary):
         if part.name == field and not part.file:
             return body[part.start : part.end].decode(errors="replace")

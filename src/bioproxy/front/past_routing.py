@@ -66,7 +66,7 @@ def looks(method: str, model: str, rest: str) -> RequestError | None:
 
 
 def check_guarded(method: str, split: Split) -> None:
-    """RequestError where an escaped slash makes up a path that we guard, on what is, or may be, a llama-server.
+    """RequestError if an escaped slash makes up a path that we guard, on what is, or may be, a llama-server.
 
     It decodes as we do, and what stands between may not. Other engines have names of files in their paths.
     """

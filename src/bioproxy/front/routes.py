@@ -110,13 +110,13 @@ def names_model(path: str) -> bool:
 
 
 def check_action(request: Request) -> None:
-    """RequestError where two readers could take one slot action for two."""
+    """RequestError if two readers could take one slot action for two."""
     if sum(name == "action" for name, _ in request.query) > 1:
         raise RequestError("the query names `action` more than once; send it once")
 
 
 def find(request: Request) -> Route:
-    """The route of a request; RequestError where the engine would read the target otherwise than we do."""
+    """The route of a request; RequestError if the engine would read the target otherwise than we do."""
     route = EXACT.get((request.method, request.path))
     if route is None:
         check_action(request)

@@ -31,7 +31,7 @@ class OneEngine:
         self.recent = Recent()
 
     def find(self, request: Request) -> Route:
-        """The route of a request; RequestError where the engine would read the target otherwise than we do."""
+        """The route of a request; RequestError if the engine would read the target otherwise than we do."""
         return routes.find(request)
 
     def preflight(self, access: Access, request: Request) -> Headers:

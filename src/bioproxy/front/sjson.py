@@ -44,7 +44,7 @@ class Step(msgspec.Struct, frozen=True):
 
     @property
     def index(self) -> int | None:
-        """The number of a list's element; None where it names none."""
+        """The number of a list's element; None if it names none."""
         if self.forced or not (self.key.isascii() and self.key.isdigit()):
             return None
         return int(self.key) if len(self.key) <= MOST_DIGITS else 10**MOST_DIGITS
@@ -59,7 +59,7 @@ Path: TypeAlias = tuple[Step, ...]
 
 
 def parse(path: str) -> Path:
-    """The steps of a path; ValueError where it is none."""
+    """The steps of a path; ValueError if it is none."""
     steps: list[Step] = []
     key, escaped, forced, begun = "", False, False, False
     for character in path:
@@ -92,7 +92,7 @@ def encoded(value: Json) -> Raw:
 
 
 def put(document: Fields, path: Path, value: Raw) -> bool:
-    """Set what `path` names, and say whether that changed the document; ValueError where the path does not fit it."""
+    """Set what `path` names, and say whether that changed the document; ValueError if the path does not fit it."""
     key = path[0].key
     old = document.get(key)
     if len(path) > 1:
@@ -104,7 +104,7 @@ def put(document: Fields, path: Path, value: Raw) -> bool:
 
 
 def remove(document: Fields, path: Path) -> bool:
-    """Delete what `path` names, and say whether it was there; ValueError where what it leads through cannot be read."""
+    """Delete what `path` names, and say whether it was there; ValueError if what it leads through cannot be read."""
     key = path[0].key
     if key not in document:
         return False
@@ -156,7 +156,7 @@ def placed(old: Raw | None, path: Path, value: Raw) -> Json:
 
 
 def without(old: Raw, path: Path) -> Container | None:
-    """`old` without what `path` names; None where it names nothing."""
+    """`old` without what `path` names; None if it names nothing."""
     step, rest = path[0], path[1:]
     container = opened(old)
     if container is None:

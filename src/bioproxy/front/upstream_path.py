@@ -52,7 +52,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
     def refused(self) -> RequestError | None:
-        """The answer where the model is not ready and this path does not start it; None where it does."""
+        """The answer where the model is not ready and this path does not start it; None if it does."""
         said = f"model {self.asked.model} is not loaded; {self.reason}"
         return RequestError(said, status=409) if self.reason else None
 

@@ -213,7 +213,7 @@ class Folder:
 
 
 def lock(descriptor: int) -> None:
-    """Take the whole file's lock without waiting; OSError where another process has it."""
+    """Take the whole file's lock without waiting; OSError if another process has it."""
     if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:

@@ -147,7 +147,7 @@ def wrapped_program(words: Sequence[str]) -> str:
 
 
 def program_at(words: Sequence[str]) -> int | None:
-    """The index behind the words that name a llama-server (`llama-server`, `llama serve`); None where none does."""
+    """The index behind the words that name a llama-server (`llama-server`, `llama serve`); None if none does."""
     return next((behind for place in places(words) if (behind := server_at(words, place))), None)
 
 
@@ -157,7 +157,7 @@ def wraps(word: str) -> bool:
 
 
 def place_in(script: str) -> int | None:
-    """Where in a shell's script the arguments of a llama-server begin; None where none is run."""
+    """Where in a shell's script the arguments of a llama-server begin; None if none is run."""
     words: list[str] = []
     ends: list[int] = []
     for found in [*SCRIPT.finditer(script), None]:
@@ -182,7 +182,7 @@ def is_variable(word: str) -> bool:
 
 
 def script_at(words: Sequence[str]) -> int | None:
-    """The index of the script in `sh -c SCRIPT`; None where there is no such thing."""
+    """The index of the script in `sh -c SCRIPT`; None if there is no such thing."""
     shell = next((place for place in places(words) if place < len(words) and basename(words[place]) in SHELLS), None)
     if shell is None:
         return None

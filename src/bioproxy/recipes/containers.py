@@ -58,7 +58,7 @@ def container_name(model: str) -> str:
 
 
 def container_of(model: str, command: str) -> Container | None:
-    """The container that a model's `cmd` (macros filled in) runs; None where it has not our label and a name."""
+    """The container that a model's `cmd` (macros filled in) runs; None if it has not our label and a name."""
     words = split(command)
     if not words or words[0].rpartition("/")[2] not in CONTAINERS or "run" not in words:
         return None
@@ -115,7 +115,7 @@ async def clean_up(ours: Sequence[Container]) -> list[str]:
 
 
 async def run(words: Sequence[str]) -> str | None:
-    """The output of a command; None where it failed, which is logged."""
+    """The output of a command; None if it failed, which is logged."""
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(

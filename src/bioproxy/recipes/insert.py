@@ -57,7 +57,7 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 def insert(text: str, *, path: str, model: str, entry: dict[str, Json]) -> str:
-    """The config `text` with `entry` as `models.<model>`. ConfigError where it cannot be read or has such a model.
+    """The config `text` with `entry` as `models.<model>`. ConfigError if it cannot be read or has such a model.
 
     `path` names the file in messages, and its ending says whether it is JSON.
     """
@@ -237,7 +237,7 @@ def end_of_flow_key(text: str, key: Node) -> int:
 
 
 def read(path: Path) -> str:
-    """The text of a config file, byte for byte; "" where there is none yet. ConfigError where it is no text."""
+    """The text of a config file, byte for byte; "" where there is none yet. ConfigError if it is no text."""
     try:
         data = files.patiently(files.read, path, most=SIZE_LIMIT)
         if len(data) > SIZE_LIMIT:

@@ -92,7 +92,7 @@ def parse(text: str, path: str) -> dict[str, list[Pair]]:
 
 
 def translate(text: str, *, path: str, server: str = "llama-server") -> Translated:
-    """The config for the preset `text`; `path` is its name in messages. ConfigError where there is no model in it."""
+    """The config for the preset `text`; `path` is its name in messages. ConfigError if there is no model in it."""
     sections = parse(text, path)
     collected = Collected()
     common = sections.pop(COMMON, [])
@@ -137,7 +137,7 @@ def merged(common: list[Pair], own: list[Pair]) -> dict[str, tuple[Option, str]]
 def entry_of(
     name: str, options: dict[str, tuple[Option, str]], server: str, collected: Collected
 ) -> dict[str, Json] | None:
-    """One model; None where nothing says which file it is."""
+    """One model; None if nothing says which file it is."""
     entry: dict[str, Json] = {}
     command = [[server, "--host", "127.0.0.1", "--port", "${PORT}"]]
     if not any(source in options for source in SOURCES):

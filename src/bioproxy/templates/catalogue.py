@@ -48,7 +48,7 @@ __all__ = ["Catalogue", "Estimate", "Filled", "TemplateStatistics", "watch"]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine taught about a template; None where it was not measured yet."""
+    """What the engine taught about a template; None if it was not measured yet."""
 
     tokens_per_byte: float | None = None
     seconds_per_token: float | None = None
@@ -154,7 +154,7 @@ class Catalogue:
         return tuple(self.templates)
 
     def current(self, prefix: str) -> Filled:
-        """The newest good text of `prefix`; KeyError where there is no such prefix."""
+        """The newest good text of `prefix`; KeyError if there is no such prefix."""
         return self.templates[prefix].filled
 
     def versions(self) -> dict[str, str]:
@@ -179,7 +179,7 @@ class Catalogue:
     async def replace(self, prefixes: Mapping[str, str]) -> tuple[str, ...]:
         """Take over another set of prefixes; those that are new or have another file.
 
-        Templates that stay keep their text and state. ConfigError where a new one is broken, and nothing changes then.
+        Templates that stay keep their text and state. ConfigError if a new one is broken, and nothing changes then.
         """
         paths = {prefix: Path(path) for prefix, path in prefixes.items()}
         async with self.lock:
@@ -226,7 +226,7 @@ class Catalogue:
 
     @property
     def due(self) -> float | None:
-        """Seconds until a change that was seen may have settled; None where nothing is pending."""
+        """Seconds until a change that was seen may have settled; None if nothing is pending."""
         waits = [self.settle - (self.clock() - one.since) for one in self.templates.values() if one.pending is not None]
         return max(0.0, min(waits)) if waits else None
 

@@ -228,7 +228,7 @@ def descend(levels: Levels, folder: Path, path: str) -> Levels:
 
 
 def enter(folder: Path) -> tuple[Levels, str] | None:
-    """The levels inside an absolute `folder` and its path in the project; None where the folder itself is ignored."""
+    """The levels inside an absolute `folder` and its path in the project; None if the folder itself is ignored."""
     project = project_of(folder) or folder
     names = folder.relative_to(project).parts
     path, levels = "", descend((), project, "")

@@ -121,7 +121,7 @@ def full_turn(fields: Fields, *, unseen: frozenset[str] = UNSEEN) -> FullTurn:
 
 
 def part_text(part: Fields) -> str | None:
-    """The text of a content part; None where it is an image, a tool's result or the like."""
+    """The text of a content part; None if it is an image, a tool's result or the like."""
     kind, text = part.get("type"), part.get("text")
     if kind is None or text is None or bytes(kind) not in TEXT_TYPES:
         return None
@@ -155,7 +155,7 @@ def part_json(part: Fields) -> Json:
 
 
 def turns_of(dialect: Dialect, fields: Fields) -> Sequence[Turn] | None:
-    """The turns of a conversation; None where the body holds nothing that we know as one.
+    """The turns of a conversation; None if the body holds nothing that we know as one.
 
     Raises what msgspec raises if a text cannot be read (lone surrogates, no UTF-8), or for more messages, parts and
     fields than a conversation has.

@@ -39,7 +39,7 @@ def is_pattern(name: str) -> bool:
 def matches(pattern: str, folder: Path) -> list[tuple[str, Path]]:
     """(name as the pattern would write it, path) of each file under `folder` that fits, in path order.
 
-    TemplateError where that means looking at too many files.
+    TemplateError if that means looking at too many files.
     """
     names = [name for name in pattern.split("/") if name not in {"", "."}]
     first = next(place for place, name in enumerate(names) if is_pattern(name))

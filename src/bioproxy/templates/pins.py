@@ -231,7 +231,7 @@ def read_state(folder: Path) -> tuple[Index, dict[str, tuple[str, ...]]]:
 
 
 def read_text(folder: Path, version: str) -> tuple[str, ...] | None:
-    """A version's text; None where it is missing, broken, or not what its name says."""
+    """A version's text; None if it is missing, broken, or not what its name says."""
     try:
         parts = msgspec.msgpack.decode(files.read(folder / f"{TEXT}{version}", most=LARGEST), type=tuple[str, ...])
     except (OSError, ValueError) as error:

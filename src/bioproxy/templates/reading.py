@@ -170,7 +170,7 @@ class Reader:
         return Text(shown, text, key_of(shown, self.look.entry(path, shown=shown)))
 
     def listed(self, shown: str, path: Path) -> Text | None:
-        """One file of a pattern under a line with its name; None where it is binary."""
+        """One file of a pattern under a line with its name; None if it is binary."""
         entry = self.look.entry(path, shown=shown)
         if entry.text is None:
             return None

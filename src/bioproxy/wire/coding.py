@@ -58,7 +58,7 @@ class Unpacker:
 
 
 def unpacker(coding: str) -> Unpacker | None:
-    """What takes `coding` (a Content-Encoding) off; None where there is none, or one that we do not know."""
+    """What takes `coding` (a Content-Encoding) off; None if there is none, or one that we do not know."""
     match coding.strip().lower():
         case "gzip" | "x-gzip":
             return Unpacker(inflating(zlib.MAX_WBITS | 16))
@@ -128,7 +128,7 @@ def zstd_step() -> Step:
 
 
 def decoded(body: bytes, coding: str, *, limit: int) -> bytes | None:
-    """A body without its Content-Encoding, `limit` bytes at most; None where it cannot be taken off.
+    """A body without its Content-Encoding, `limit` bytes at most; None if it cannot be taken off.
 
     It may be cut at its end.
     """

@@ -40,7 +40,7 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
 
 
 def block(headers: Headers) -> bytes:
-    """Header lines, each with its line end; ValueError where a name or value has a line end in it."""
+    """Header lines, each with its line end; ValueError if a name or value has a line end in it."""
     lines = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
         raise ValueError(f"a header has a line end in it: {headers!r}")

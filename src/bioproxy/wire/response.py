@@ -101,7 +101,7 @@ class Response:
         return self.seen and self.length is None and b"transfer-encoding" not in self.fields
 
     async def read(self, *, limit: int = 64 * MIB) -> bytes:
-        """The whole body; EngineProtocolError where it ends early or is longer than `limit` bytes."""
+        """The whole body; EngineProtocolError if it ends early or is longer than `limit` bytes."""
         whole: list[bytes] = []
         size = 0
         try:

@@ -32,7 +32,7 @@ class Pattern(msgspec.Struct, frozen=True):
         return sum(not segment.startswith("{") for segment in self.segments)
 
     def read(self, parts: list[str]) -> Parameters | None:
-        """The placeholders' values for a path's segments, or None where it does not fit."""
+        """The placeholders' values for a path's segments, or None if it does not fit."""
         found: Parameters = {}
         for index, segment in enumerate(self.segments):
             if segment.endswith("...}"):
@@ -55,7 +55,7 @@ class Router(Generic[T]):
         self.patterns: list[tuple[Pattern, dict[str, T]]] = []
 
     def add(self, method: str, pattern: str, value: T) -> None:
-        """Serve `method` ("*": any) on `pattern` by `value`; ValueError where that is taken already."""
+        """Serve `method` ("*": any) on `pattern` by `value`; ValueError if that is taken already."""
         if "{" not in pattern:
             methods = self.exact.setdefault(pattern, {})
         else:

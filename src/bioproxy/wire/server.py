@@ -344,7 +344,7 @@ class Server:
 
 
 async def bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, all on one port; ConfigError where not even one could be had.
+    """Sockets bound to every address of `host`, all on one port; ConfigError if not even one could be had.
 
     `localhost` is two addresses on most machines and one in many containers: what the system does not have is left out.
     """

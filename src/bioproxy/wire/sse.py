@@ -47,7 +47,7 @@ def last_event(tail: bytes) -> tuple[bytes, bool]:
 
 
 def field(event: bytes, name: bytes) -> bytes | None:
-    """The lines of a field, joined, each without the blank behind the colon; None where the event has none."""
+    """The lines of a field, joined, each without the blank behind the colon; None if the event has none."""
     mark = name + b":"
     lines = [line[len(mark) :] for line in event.splitlines() if line.startswith(mark)]
     return b"\n".join([line[1:] if line.startswith(b" ") else line for line in lines]) if lines else None

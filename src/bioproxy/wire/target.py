@@ -47,7 +47,7 @@ def read_target(target: bytes, method: bytes) -> tuple[bytes, str, bytes | None]
 
 
 def path_of(target: bytes) -> str:
-    """The decoded path of an origin-form target (`/path?query`); RequestError where it could be read in two ways."""
+    """The decoded path of an origin-form target (`/path?query`); RequestError if it could be read in two ways."""
     if BAD_BYTE.search(target) is not None:
         raise RequestError(f"the request target {shown(target)} has a fragment, a blank or a control byte in it")
     raw = target.partition(b"?")[0]

@@ -94,7 +94,7 @@ class Macros:
             self.own[macro.name] = (known[0] if known is not None else place, macro)
 
     def find(self, name: str) -> tuple[int, Macro] | None:
-        """A macro and its place in the order; None where there is none of that name."""
+        """A macro and its place in the order; None if there is none of that name."""
         return self.own.get(name) or (self.common.own.get(name) if self.common is not None else None)
 
 

@@ -45,7 +45,7 @@ class Names(msgspec.Struct, frozen=True):
     bare: Mapping[str, tuple[Remote, ...]]
 
     def find(self, name: str) -> Local | Remote | None:
-        """What a name means; None where it means nothing, or more than one thing."""
+        """What a name means; None if it means nothing, or more than one thing."""
         if name in self.ids:
             return Local(name)
         if name in self.aliases:

@@ -73,7 +73,7 @@ def natural(name: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def read_duration(text: str) -> float:
-    """Seconds from "5s" or "1m30s"; ValueError where it is no such duration."""
+    """Seconds from "5s" or "1m30s"; ValueError if it is no such duration."""
     if text == "0":
         return 0.0
     if not DURATION.fullmatch(text):
