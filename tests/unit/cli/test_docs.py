@@ -10,7 +10,7 @@ import pytest
 from bioproxy.cli import main
 from bioproxy.config.schema import Config
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "cli.md").read_text("utf-8")
 
 

@@ -18,7 +18,7 @@ from bioproxy.prompt import Head
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.runner import Runner
 from support.settings import settings
-from unit.warmup_standins import FACTS, Memory, Slot, Texts, open_gate, until
+from support.warmup_standins import FACTS, Memory, Slot, Texts, open_gate, until
 
 WORDS = "a template's words " * 60
 SYSTEM = Head(messages=b'[{"role":"system","content":"You are kind."}]')

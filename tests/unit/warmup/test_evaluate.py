@@ -17,7 +17,7 @@ from bioproxy.warmup.evaluate import Evaluator, Job, Outcome
 from bioproxy.warmup.plan import Pace
 from bioproxy.warmup.prefix import PromptPrefix
 from support.settings import settings
-from unit.warmup_standins import Memory, Slot, Texts, open_gate, until
+from support.warmup_standins import Memory, Slot, Texts, open_gate, until
 
 LENGTH = 3000
 TOKENS = tuple(range(LENGTH))

@@ -10,7 +10,7 @@ from bioproxy.config.swap.schema import File
 from bioproxy.config.yaml_tree import parse_yaml
 from support.swap_files import swap
 
-PAGE = (Path(__file__).parents[2] / "docs" / "llama-swap.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "llama-swap.md").read_text("utf-8")
 
 
 def test_the_tables_are_up_to_date() -> None:

@@ -14,7 +14,7 @@ from bioproxy.cli.notify import READY, STOPPING, notify
 from bioproxy.config.keys import KEYS
 from bioproxy.config.schema import Config
 
-UNIT = Path(__file__).parents[2] / "packaging" / "systemd" / "bioproxy.service"
+UNIT = Path(__file__).parents[3] / "packaging" / "systemd" / "bioproxy.service"
 
 
 @pytest.fixture

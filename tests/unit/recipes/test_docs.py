@@ -9,7 +9,7 @@ import yaml
 
 from bioproxy.recipes.recipe import entry_of, recipe_named, recipes
 
-PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text("utf-8")
 
 
 def test_every_recipe_stands_on_the_page() -> None:

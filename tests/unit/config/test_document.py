@@ -13,7 +13,7 @@ from bioproxy.config.keys import KEYS, SECTIONS, Option
 from bioproxy.config.schema import Key, Prefix
 from support.config_files import loaded, sentences
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
 @pytest.fixture
