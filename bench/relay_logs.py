@@ -24,7 +24,7 @@ from bioproxy.cli.serve import run
 from bioproxy.config.schema import Limits
 from bioproxy.engines.process import Process
 from bioproxy.logbook import Console, Destination, Logbook
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 
 RATE = 20_000_000  # bytes per second

@@ -49,7 +49,7 @@ from bioproxy.metrics import Metrics
 from bioproxy.status import Status, status_of
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
-from bioproxy.wire.message import Headers
+from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.server import ADMIN_SHARE, FEWEST, PortTaken, Server, files_for_clients, open_files
 from bioproxy.wire.tls import tls_context
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from bioproxy.config.schema import Limits
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 from support.chromium import Browser, browser, needs_chromium
 from support.http import call

@@ -19,7 +19,7 @@ from bioproxy.cli.output import Output
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, RequestError, Unauthorized
 from bioproxy.logbook import Logbook
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 from support.ports import free_port
 

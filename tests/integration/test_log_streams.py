@@ -12,8 +12,8 @@ from bioproxy.admin.logs import UNKNOWN, Logs
 from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
 from bioproxy.logbook import Logbook, Ring, Subscription
-from bioproxy.wire.message import Request, Responder
-from bioproxy.wire.router import Router
+from bioproxy.wire.http1.message import Request, Responder
+from bioproxy.wire.http1.router import Router
 from bioproxy.wire.server import Server
 from support.http import Answer, build, call
 from support.wire_rig import Wire

@@ -19,8 +19,8 @@ from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.logbook import Logbook
-from bioproxy.wire.message import Request, Responder
-from bioproxy.wire.router import NotAllowed, Router
+from bioproxy.wire.http1.message import Request, Responder
+from bioproxy.wire.http1.router import NotAllowed, Router
 from bioproxy.wire.server import Server
 from support.http import Answer, build, call
 from support.settings import settings

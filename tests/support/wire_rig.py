@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bioproxy.config.schema import Limits
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.relay import Tail, relay, tunnel
 from bioproxy.wire.server import Server
 from bioproxy.wire.upstream import Pool, parse_origin

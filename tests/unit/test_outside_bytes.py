@@ -29,9 +29,10 @@ from bioproxy.recipes import preset
 from bioproxy.templates import bodies, dialect_heads, expand, gitignore, parse, patterns
 from bioproxy.templates.bodies import Dialect
 from bioproxy.templates.parse import Filled
-from bioproxy.wire import coding, heads, judge, sse, target
-from bioproxy.wire.message import Request
-from bioproxy.wire.reader import RequestReader
+from bioproxy.wire import coding, sse
+from bioproxy.wire.http1 import heads, judge, target
+from bioproxy.wire.http1.message import Request
+from bioproxy.wire.http1.reader import RequestReader
 from support.steps import counted
 
 MODULES: list[ModuleType] = [

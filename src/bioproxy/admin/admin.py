@@ -22,9 +22,9 @@ from bioproxy.errors import BioproxyError, ConfigError, ForeignPage, NotFound, R
 from bioproxy.events import Bus
 from bioproxy.front.cors import Refusals
 from bioproxy.metrics import Metrics
-from bioproxy.wire.message import Headers, Request, Responder
-from bioproxy.wire.router import NotAllowed, Parameters, Router
-from bioproxy.wire.target import check_slashes
+from bioproxy.wire.http1.message import Headers, Request, Responder
+from bioproxy.wire.http1.router import NotAllowed, Parameters, Router
+from bioproxy.wire.http1.target import check_slashes
 
 log = logging.getLogger(__name__)
 Json: TypeAlias = Any

@@ -23,7 +23,7 @@ from bioproxy.errors import Unauthorized
 from bioproxy.front.cors import check_name, check_page
 from bioproxy.front.routes import READING_METHODS
 from bioproxy.keys import Keyring, presented
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 Access = Literal["open", "metrics", "admin"]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from bioproxy.errors import RequestError
 from bioproxy.logbook import Logbook, Ring, Subscription
-from bioproxy.wire.message import Headers, Request, Responder
+from bioproxy.wire.http1.message import Headers, Request, Responder
 
 HEADERS: Headers = [
     (b"Content-Type", b"text/plain; charset=utf-8"),

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy.events import Bus, Event, InflightChanged, RequestEnded
-from bioproxy.wire.message import Headers, Responder
+from bioproxy.wire.http1.message import Headers, Responder
 
 log = logging.getLogger(__name__)
 

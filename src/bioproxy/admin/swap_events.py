@@ -40,7 +40,7 @@ from bioproxy.events import (
     ProfileChanged,
 )
 from bioproxy.logbook import Ring, Subscription
-from bioproxy.wire.message import Responder
+from bioproxy.wire.http1.message import Responder
 
 Json: TypeAlias = Any
 log = logging.getLogger(__name__)

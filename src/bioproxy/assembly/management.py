@@ -36,8 +36,8 @@ from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
 from bioproxy.logbook import Destination, Logbook
 from bioproxy.metrics import Metrics
-from bioproxy.wire.message import Request
-from bioproxy.wire.router import NotAllowed, Router
+from bioproxy.wire.http1.message import Request
+from bioproxy.wire.http1.router import NotAllowed, Router
 
 Json: TypeAlias = Any
 Guard = Literal["manage", "private"]

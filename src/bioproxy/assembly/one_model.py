@@ -21,7 +21,7 @@ from bioproxy.engines.memory import resident
 from bioproxy.errors import EngineUnavailable, NotFound
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.logbook import Logbook
-from bioproxy.wire.message import Headers
+from bioproxy.wire.http1.message import Headers
 
 TEXT: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
 ENGINE = "engine"  # a name that it always has

@@ -25,7 +25,7 @@ from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.selectors import Selector, Strategy
 from bioproxy.models.unit import Launch
-from bioproxy.wire.origin import parse_origin
+from bioproxy.wire.upstream import parse_origin
 
 NAMELESS = re.compile(r"[^A-Za-z0-9._-]+")
 

@@ -30,7 +30,7 @@ from bioproxy.engines.facts import WANTS_KEY, Capabilities, EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import EngineProtocolError, EngineRefused
-from bioproxy.wire.origin import Origin
+from bioproxy.wire.upstream import Origin
 
 Json = Any
 NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER, then its KV cache survives restarts"

@@ -13,7 +13,7 @@ from bioproxy.front.cors import Cors, check_name
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.routes import Route
 from bioproxy.keys import Keyring, presented
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, which scripts look for
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from bioproxy.config.addresses import host_of, is_address, is_loopback
 from bioproxy.errors import ForeignPage
 from bioproxy.keys import KEY_HEADERS, sent_by_itself
-from bioproxy.wire.message import Headers, Request
+from bioproxy.wire.http1.message import Headers, Request
 
 METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 EXPOSED = b"x-request-id, request-id, server-timing, retry-after"

@@ -19,7 +19,7 @@ import msgspec
 
 from bioproxy.errors import BioproxyError
 from bioproxy.wire import sse
-from bioproxy.wire.message import Headers
+from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS, UNBUFFERED
 
 Json = Any

@@ -30,7 +30,7 @@ from bioproxy.front.routes import Route
 from bioproxy.keys import Principal
 from bioproxy.wire import sse
 from bioproxy.wire.coding import unpacker
-from bioproxy.wire.message import Headers, Request, Responder
+from bioproxy.wire.http1.message import Headers, Request, Responder
 from bioproxy.wire.relay import EVENTS, Tail
 
 MAX_ID = 128

@@ -34,7 +34,7 @@ from msgspec import Raw
 
 from bioproxy.front import multipart
 from bioproxy.templates.bodies import BOM, LONGEST_READ
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 Kind = Literal["json", "multipart", "urlencoded", "query"]
 

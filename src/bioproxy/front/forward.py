@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from bioproxy.wire import coding
-from bioproxy.wire.message import Headers, Request
+from bioproxy.wire.http1.message import Headers, Request
 
 ALWAYS_DROPPED = frozenset({b"x-conversation-id", b"x-request-id"})
 KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})

@@ -37,9 +37,9 @@ from bioproxy.prompt import Piece
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
-from bioproxy.wire.message import Headers
+from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS, relay
-from bioproxy.wire.upstream import Response
 
 LOADING = 3  # answers "loading" in a row, after which a client is told to come back later
 MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs

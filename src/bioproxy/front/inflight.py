@@ -22,7 +22,7 @@ import msgspec
 from bioproxy.activity import InflightRequest
 from bioproxy.config.settings import Settings
 from bioproxy.events import Bus, InflightChanged
-from bioproxy.wire.message import Headers
+from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.shown import shown
 
 INTERVAL = 0.25  # seconds between two looks at what moved

@@ -42,9 +42,9 @@ from bioproxy.models.selectors import Candidate, Selector, choose
 from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.ticket import Ticket
-from bioproxy.wire.message import Headers, Request
-from bioproxy.wire.router import NotAllowed
-from bioproxy.wire.target import check_slashes
+from bioproxy.wire.http1.message import Headers, Request
+from bioproxy.wire.http1.router import NotAllowed
+from bioproxy.wire.http1.target import check_slashes
 from bioproxy.wire.upstream import Pool
 
 UNKNOWN = Route("other", "free")

@@ -20,9 +20,9 @@ from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.front.seat import Seat
 from bioproxy.front.turn import acquire
 from bioproxy.templates.bodies import open_body, refuse_unreadable, write_body
-from bioproxy.wire.message import Headers
+from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import relay, tunnel
-from bioproxy.wire.upstream import Response
 
 SLOT_FIELD = frozenset({"id_slot"})
 ADAPTERS = "/lora-adapters"

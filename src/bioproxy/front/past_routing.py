@@ -18,7 +18,7 @@ from bioproxy.front.form import Asked
 from bioproxy.front.seat import seated
 from bioproxy.front.upstream_path import Split
 from bioproxy.models.state import State
-from bioproxy.wire.target import hidden_slash, hides_slash
+from bioproxy.wire.http1.target import hidden_slash, hides_slash
 
 if TYPE_CHECKING:
     from bioproxy.front.many import ManyModels, Served

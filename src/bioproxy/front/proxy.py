@@ -36,7 +36,7 @@ from bioproxy.front.explain import explain
 from bioproxy.front.forward import unpack
 from bioproxy.front.routes import Route
 from bioproxy.wire.coding import CODINGS
-from bioproxy.wire.message import Headers, Request, Responder
+from bioproxy.wire.http1.message import Headers, Request, Responder
 
 log = logging.getLogger(__name__)
 UNPACKED = 2  # compressed bodies that are opened in threads at once

@@ -16,9 +16,9 @@ import msgspec
 
 from bioproxy.errors import RequestError
 from bioproxy.templates.bodies import Dialect
-from bioproxy.wire.message import Request
-from bioproxy.wire.router import Router
-from bioproxy.wire.target import hidden_slash, hides_slash
+from bioproxy.wire.http1.message import Request
+from bioproxy.wire.http1.router import Router
+from bioproxy.wire.http1.target import hidden_slash, hides_slash
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Gate = Literal["grant", "free", "slot_action", "shared"]

@@ -17,7 +17,7 @@ from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
 from bioproxy.front.seat import Life, Only
 from bioproxy.templates import bodies
-from bioproxy.wire.message import Headers, Request
+from bioproxy.wire.http1.message import Headers, Request
 
 
 class OneEngine:

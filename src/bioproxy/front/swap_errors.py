@@ -20,7 +20,7 @@ import msgspec
 from bioproxy.errors import BioproxyError, EngineRefused, ForeignPage, ModelBusy
 from bioproxy.front import dialects
 from bioproxy.front.dialects import JSON
-from bioproxy.wire.message import Headers
+from bioproxy.wire.http1.message import Headers
 
 SOURCE = "llama-swap"
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")

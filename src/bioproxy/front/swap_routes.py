@@ -30,8 +30,8 @@ from bioproxy.front.cors import Cors
 from bioproxy.front.form import field
 from bioproxy.front.routes import COUNTED, MODELS, TEMPLATED, Gate, Route
 from bioproxy.front.swap_errors import Unserved
-from bioproxy.wire.message import Headers, Request
-from bioproxy.wire.router import NotAllowed, Router
+from bioproxy.wire.http1.message import Headers, Request
+from bioproxy.wire.http1.router import NotAllowed, Router
 
 LOADING = "/v1/chat/completions"  # the only route whose streams tell that a model is being loaded
 

@@ -19,8 +19,8 @@ import msgspec
 from bioproxy.config.swap.patterns import compile_pattern
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.models.names import Choose, NoTarget, Registry, Target
-from bioproxy.wire.message import Headers
-from bioproxy.wire.target import hidden_slash
+from bioproxy.wire.http1.message import Headers
+from bioproxy.wire.http1.target import hidden_slash
 
 UPSTREAM = "/upstream/"
 COMFYUI = "/comfyui"

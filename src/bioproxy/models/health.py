@@ -14,7 +14,7 @@ import asyncio
 from typing import Protocol
 
 from bioproxy.errors import BioproxyError
-from bioproxy.wire.heads import Headers
+from bioproxy.wire.http1.heads import Headers
 
 INTERVAL = 0.02  # seconds between two looks
 PATIENCE = 10.0  # seconds for one look: a server that is busy loading may answer late

@@ -22,8 +22,8 @@ from typing import Protocol
 import brotli
 
 from bioproxy.errors import RequestError
-from bioproxy.wire import judge
-from bioproxy.wire.target import shown
+from bioproxy.wire.http1 import judge
+from bioproxy.wire.http1.target import shown
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from bioproxy.errors import BioproxyError, RequestError
-from bioproxy.wire.heads import Headers, block, status_line
-from bioproxy.wire.message import Request, Responder, Source
-from bioproxy.wire.reader import HEAD, PIPELINED, RequestReader
+from bioproxy.wire.http1.heads import Headers, block, status_line
+from bioproxy.wire.http1.message import Request, Responder, Source
+from bioproxy.wire.http1.reader import HEAD, PIPELINED, RequestReader
 
 if TYPE_CHECKING:
     from bioproxy.wire.server import Server

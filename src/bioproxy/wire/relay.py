@@ -12,6 +12,10 @@ client of HTTP/1.0 knows no chunks, and because comments of ours may stand befor
 clients leave at it. So whoever relays says how to tell (`ended`), and it is asked only when the client leaves or the
 engine breaks off: if the answer had ended, the client was served. The engine then gets `ENDING` seconds to send the
 last chunk, for then its connection can be used again.
+
+After a 101 there is no HTTP any more (`tunnel`): bytes go both ways until either side ends. Only websockets get there
+(http1.judge). Nothing is looked at; back-pressure holds in both directions: a client that reads slowly stops the
+engine, an engine that reads slowly stops the client.
 """
 
 from __future__ import annotations
@@ -20,12 +24,9 @@ import asyncio
 from collections.abc import Callable
 
 from bioproxy.wire import sse
-from bioproxy.wire.heads import Headers, end_to_end
-from bioproxy.wire.message import CHUNKED, Responder, never
-from bioproxy.wire.response import Response
-from bioproxy.wire.tunnel import tunnel
-
-__all__ = ["Tail", "relay", "tunnel"]
+from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.http1.heads import Headers, end_to_end
+from bioproxy.wire.http1.message import CHUNKED, Responder, never
 
 EVENTS = b"text/event-stream"
 UNBUFFERED = (b"X-Accel-Buffering", b"no")  # nginx and its like pass each byte on
@@ -246,3 +247,46 @@ def opening(response: Response, responder: Responder, headers: Headers, drop: tu
     if headers:
         kept += headers
     return responder.relayed_head(response.status, kept, length=response.length, reason=response.reason)
+
+
+class Raw:
+    """The sink of a tunnel: bytes as they are."""
+
+    __slots__ = ("responder",)
+
+    def __init__(self, responder: Responder) -> None:
+        self.responder = responder
+
+    def forward(self, data: bytes) -> None:
+        """Send bytes on."""
+        self.responder.bytes_out += len(data)
+        self.responder.carrier.write(data)
+
+    def end(self) -> None:
+        """The engine left; the tunnel's task wakes and closes the client's connection."""
+
+
+async def tunnel(response: Response, responder: Responder) -> None:
+    """Send the 101 on, then bytes both ways; returns when the engine ends it, and is cancelled when the client does."""
+    carrier = responder.carrier
+    try:
+        carrier.write(switching(response, responder) + b"".join(response.pieces))
+        response.pieces.clear()
+        response.sink = Raw(responder)
+        response.connection.client = carrier
+        carrier.take_from(response)
+        carrier.tunnel_to(response.send)
+        while not response.complete:
+            await response.wait()
+    finally:
+        response.sink = response.connection.client = None
+        carrier.take_from(None)
+        response.abort()
+        responder.finished = True
+
+
+def switching(response: Response, responder: Responder) -> bytes:
+    """The head of the 101, with the two headers of the connection that make it one."""
+    kept: Headers = end_to_end(response.headers)
+    kept += [(b"Connection", b"Upgrade"), (b"Upgrade", response.fields.get(b"upgrade", b"websocket"))]
+    return responder.relayed_head(response.status, kept, length=None, reason=response.reason)

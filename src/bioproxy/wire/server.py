@@ -30,8 +30,8 @@ from bioproxy import aio
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 from bioproxy.wire.connection import ServerConnection
-from bioproxy.wire.heads import Headers
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.http1.message import Request, Responder
 
 log = logging.getLogger(__name__)
 

@@ -19,15 +19,40 @@ from collections.abc import Callable
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, OutOfFiles
-from bioproxy.wire.engine_connection import EngineConnection
-from bioproxy.wire.heads import Headers, request_head, upgrade_of
-from bioproxy.wire.origin import Origin, parse_origin
-from bioproxy.wire.response import Response
+from bioproxy.config import addresses
+from bioproxy.errors import BioproxyError, ConfigError, EngineProtocolError, EngineUnavailable, OutOfFiles, Problem
+from bioproxy.wire.engine_connection import EngineConnection, Response
+from bioproxy.wire.http1.heads import Headers, request_head, upgrade_of
 
 NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 OUT_OF_FILES = "bioproxy has as many files open as the system allows; `ulimit -n` or LimitNOFILE= of systemd raises it"
-__all__ = ["Origin", "Pool", "PoolStatistics", "Response", "parse_origin"]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """An engine's address. `base` stands before every target and has no slash at its end."""
+
+    host: str
+    port: int
+    base: str = ""
+    tls: bool = False
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.base}"
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a Host header has them."""
+        return addresses.authority(self.host, self.port)
+
+
+def parse_origin(url: str) -> Origin:
+    """An Origin from `http://host:port/base`; ConfigError for anything else."""
+    try:
+        scheme, host, port, path = addresses.engine_parts(url)
+    except ValueError as error:
+        raise ConfigError([Problem(str(error))]) from error
+    tls = scheme == "https"
+    return Origin(host, port or (443 if tls else 80), base=path.rstrip("/"), tls=tls)
 
 
 class PoolStatistics(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from support.leaks import until
 from support.wire_rig import client, get, serving
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from bioproxy import aio
-from bioproxy.wire.upstream import Pool, Response
+from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.upstream import Pool
 from support.leaks import until
 from support.wire_rig import Wire, engine, ok
 

@@ -9,7 +9,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.config.schema import Limits
 from bioproxy.wire import relay
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.relay import Tail
 from support.leaks import until
 from support.wire_rig import MS, Wire, chunk, client, get, ok, post, proxying, serving

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bioproxy.errors import EngineProtocolError
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.relay import Tail, relay
 from support.leaks import until
 from support.wire_rig import Wire, chunk, client, engine, get, ok, post, proxying, serving

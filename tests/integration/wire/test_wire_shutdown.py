@@ -8,7 +8,7 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.config.schema import Limits
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 from support.leaks import until
 from support.wire_rig import client, get, post, serving

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy.config.schema import Limits
-from bioproxy.wire.message import Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 from bioproxy.wire.tls import tls_context
 from support.certificates import Certificate, certificate, needs_openssl

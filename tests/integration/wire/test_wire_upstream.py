@@ -10,7 +10,8 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.errors import EngineProtocolError, EngineUnavailable
-from bioproxy.wire.upstream import Pool, Response, parse_origin
+from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.upstream import Pool, parse_origin
 from support.leaks import until
 from support.ports import free_port
 from support.wire_rig import MS, Engine, Wire, chunk, engine, ok

@@ -11,7 +11,7 @@ from bioproxy.admin.guard import Access, Guard
 from bioproxy.config.addresses import host_fault
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError, Forbidden, Unauthorized
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 
 def ask(

@@ -6,7 +6,7 @@ import pytest
 
 from bioproxy.errors import ForeignPage
 from bioproxy.front.cors import HEAP, MOST_PAGES, Cors, Refusals, check_name
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 
 def request(method: str = "POST", **fields: str) -> Request:

@@ -8,7 +8,7 @@ import pytest
 
 from bioproxy.front.form import Asked, read, renamed, rewrite_multipart
 from bioproxy.templates.bodies import LONGEST_READ
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"

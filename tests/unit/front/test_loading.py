@@ -15,7 +15,7 @@ from bioproxy.front.loading import Chunk, Loading, Said, Standing, closing, open
 from bioproxy.front.many import ManyModels
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.models.waits import Part
-from bioproxy.wire.message import Request, Responder, Source
+from bioproxy.wire.http1.message import Request, Responder, Source
 from support.swap_standins import Machine
 
 LOADING = Standing("start")

@@ -22,8 +22,8 @@ from bioproxy.front.swap_routes import (
     recorded,
     unserved,
 )
-from bioproxy.wire.message import Request
-from bioproxy.wire.router import NotAllowed
+from bioproxy.wire.http1.message import Request
+from bioproxy.wire.http1.router import NotAllowed
 
 
 def request(method: str, target: str, **fields: str) -> Request:

@@ -14,7 +14,7 @@ from bioproxy.aio import spawn
 from bioproxy.front.forward import SMALL, unpack
 from bioproxy.wire import coding
 from bioproxy.wire.coding import BLOCK
-from bioproxy.wire.message import Request
+from bioproxy.wire.http1.message import Request
 
 NOISE = random.Random(2).randbytes(SMALL)
 

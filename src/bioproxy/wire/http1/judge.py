@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from bioproxy.errors import RequestError
-from bioproxy.wire.heads import tokens
-from bioproxy.wire.target import shown, valid_host
+from bioproxy.wire.http1.heads import tokens
+from bioproxy.wire.http1.target import shown, valid_host
 
 Fields = dict[bytes, bytes]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.wire.router import NotAllowed, Router
+from bioproxy.wire.http1.router import NotAllowed, Router
 
 
 @pytest.fixture

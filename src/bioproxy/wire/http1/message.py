@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from bioproxy.wire.heads import FRAMING, Headers, block, status_line
-from bioproxy.wire.target import query_of
+from bioproxy.wire.http1.heads import FRAMING, Headers, block, status_line
+from bioproxy.wire.http1.target import query_of
 
 __all__ = ["Carrier", "Headers", "Request", "Responder", "Source"]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
-from bioproxy.wire.message import Request
-from bioproxy.wire.reader import RequestReader
+from bioproxy.wire.http1.message import Request
+from bioproxy.wire.http1.reader import RequestReader
 
 Outcome = tuple[list[tuple[object, ...]], int]  # the requests, and the status of the error behind them (0: none)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bioproxy.wire.message import Request, Responder, Source
+from bioproxy.wire.http1.message import Request, Responder, Source
 
 OLD = b"HTTP/1.0"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.errors import RequestError
-from bioproxy.wire.target import check_slashes, hides_slash, query_of, read_target, shown, valid_host
+from bioproxy.wire.http1.target import check_slashes, hides_slash, query_of, read_target, shown, valid_host
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ import httptools
 
 from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
-from bioproxy.wire import judge
-from bioproxy.wire.heads import Headers
-from bioproxy.wire.message import Request
-from bioproxy.wire.target import read_target, shown
+from bioproxy.wire.http1 import judge
+from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.http1.message import Request
+from bioproxy.wire.http1.target import read_target, shown
 
 HEAD, SIZED, CHUNKED, WHOLE = range(4)  # what the next byte belongs to; WHOLE: to a later request
 PIPELINED = 64 << 10  # bytes kept behind a request that is being served

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.wire.heads import block, end_to_end, request_head, status_line, tokens, upgrade_of
+from bioproxy.wire.http1.heads import block, end_to_end, request_head, status_line, tokens, upgrade_of
 
 
 def test_status_lines() -> None:
