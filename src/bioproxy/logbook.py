@@ -227,21 +227,21 @@ class Console:
         self.backlog = Backlog(limit)
         self.changed = threading.Condition()
         self.thread: threading.Thread | None = None
-        self.over = False
+        self.over = threading.Event()
         self.written = self.dropped = 0
         self.fault = ""
 
     def write(self, data: bytes) -> None:
         """Have `data` written soon; what does not fit is lost, and marked."""
         with self.changed:
-            if self.over or self.fault:
+            if self.fault or self.over.is_set():
                 self.dropped += len(data)
                 return
             self.dropped += self.backlog.put(data)
             if self.thread is None:  # a daemon: a reader that sleeps must not keep the program from ending
                 self.thread = threading.Thread(target=self.run, name="log", daemon=True)
                 self.thread.start()
-            self.changed.notify()
+            self.changed.notify()  # wakes the thread only if it sleeps in `next`
 
     def run(self) -> None:
         """The thread: write what comes until `close`, or until nobody can read it any more."""
@@ -254,19 +254,18 @@ class Console:
                     self.dropped += len(data) + len(self.backlog.take())
                 return
             self.written += len(data)
-            with self.changed:  # lines that follow at once go out together: waking for each costs more than writing it
-                self.changed.wait_for(lambda: self.over, timeout=TOGETHER)
+            self.over.wait(TOGETHER)  # lines that follow go out together: waking for each costs more than writing it
 
     def next(self) -> bytes:
         """What waits, as soon as something does; nothing at the end."""
         with self.changed:
-            self.changed.wait_for(lambda: self.over or self.backlog.waiting)
+            self.changed.wait_for(lambda: self.over.is_set() or self.backlog.waiting)
             return self.backlog.take()
 
     def close(self, *, deadline: float = LAST_LINES) -> None:
         """Write what waits, for `deadline` seconds at most, and nothing after it. Blocks; for the program's end."""
+        self.over.set()
         with self.changed:
-            self.over = True
             self.changed.notify()
         if self.thread is not None:
             self.thread.join(deadline)
