@@ -23,7 +23,7 @@ import msgspec
 
 from bench import peers
 from bench.report import Row
-from bioproxy.engines.demo_model import ensure_model
+from bioproxy.embedded.model import ensure_model
 from bioproxy.engines.ports import free_port
 
 ROUNDS = 3

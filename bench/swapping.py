@@ -30,7 +30,7 @@ from bench import peers
 from bench.caching import text
 from bench.report import Row
 from bioproxy.cli.demo_ask import Asked, ask
-from bioproxy.engines.demo_model import ensure_model
+from bioproxy.embedded.model import ensure_model
 from bioproxy.engines.ports import free_port
 
 ROUNDS = 5
@@ -96,7 +96,7 @@ class Swap(msgspec.Struct, frozen=True):
 def swaps(seed: int) -> tuple[Swap, list[Swap]]:
     """A conversation: cold, and each time that its model came back."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bioproxy"
-    program = f"{shlex.quote(sys.executable)} -m bioproxy.engines.embedded --port ${{PORT}} -c 8192 -b 512"
+    program = f"{shlex.quote(sys.executable)} -m bioproxy.embedded --port ${{PORT}} -c 8192 -b 512"
     models = {
         name: {"cmd": f"{program} --model {shlex.quote(str(ensure_model(folder, seed=number)))}"}
         for number, name in enumerate(("first", "other"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.engines.demo_model import Name, ensure_model
+from bioproxy.embedded.model import Name, ensure_model
 from fakes.engine_process import EngineProcess, flags_of
 from support.ports import free_port
 
@@ -53,7 +53,7 @@ class RealEngine(EngineProcess):
 
     def command(self) -> list[str]:
         """The command line of the next start."""
-        program = [sys.executable, "-m", "bioproxy.engines.embedded"]
+        program = [sys.executable, "-m", "bioproxy.embedded"]
         return [*program, *flags_of({"model": self.model, **self.flags, "host": "127.0.0.1", "port": self.port})]
 
     def ready(self, line: str) -> int:

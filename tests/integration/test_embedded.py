@@ -21,13 +21,14 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.config.schema import Config
-from bioproxy.engines import demo_model, flags
+from bioproxy.embedded import flags
+from bioproxy.embedded import model as demo_model
 from bioproxy.engines.launch import launch
 from bioproxy.engines.process import Exit
 
 pytestmark = pytest.mark.real_engine
 
-COMMAND = [sys.executable, "-m", "bioproxy.engines.embedded"]
+COMMAND = [sys.executable, "-m", "bioproxy.embedded"]
 READY = re.compile(r"ready on (http://\S+)")
 TOOL = {"type": "function", "function": {"name": "look", "description": "looks", "parameters": {"type": "object"}}}
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": 7}'}}

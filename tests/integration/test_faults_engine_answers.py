@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from bioproxy.app import App
-from bioproxy.engines import demo_model
+from bioproxy.embedded import model as demo_model
 from bioproxy.engines.facts import EngineFacts
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import MS, running_app

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bioproxy.app import App
-from bioproxy.engines.vocabulary import CHAT_TEMPLATE
+from bioproxy.embedded.vocabulary import CHAT_TEMPLATE
 from bioproxy.kv.chat_template import QUARTER
 from fakes.fake_engine import FakeEngine
 from support.http import call

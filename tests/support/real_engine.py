@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bioproxy.app import App
-from bioproxy.engines.demo_model import SHAPES
+from bioproxy.embedded.model import SHAPES
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine, needs_real_engine
 from support.apps import MS, running_app

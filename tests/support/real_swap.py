@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bioproxy.engines.demo_model import Name, ensure_model
+from bioproxy.embedded.model import Name, ensure_model
 from fakes.real_engine import MODELS
 from support.apps import MS
 from support.http import call
@@ -53,7 +53,7 @@ def model_file(seed: int, shape: Name = "tiny") -> Path:
 
 def words_of(model: Path, flags: str = ONE, *, program: str = "") -> str:
     """A command that runs the engine; `program` stands for the usual one."""
-    usual = f"{shlex.quote(sys.executable)} -m bioproxy.engines.embedded"
+    usual = f"{shlex.quote(sys.executable)} -m bioproxy.embedded"
     return f"{program or usual} --model {shlex.quote(str(model))} --port ${{PORT}} -c 8192 -t 1 --metrics {flags}"
 
 
@@ -70,7 +70,7 @@ def two(flags: str = ONE, **keys: Json) -> Json:
 def server_script(folder: Path) -> Path:
     """A program named llama-server that is the embedded engine."""
     script = folder / "llama-server"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m bioproxy.engines.embedded "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m bioproxy.embedded "$@"\n')
     script.chmod(0o755)
     return script
 
@@ -148,7 +148,7 @@ async def process(rig: Rig, model: str) -> int:
     own = str(await port(rig, model)).encode()
     for pid in rig.children():
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words[1:3] == [b"-m", b"bioproxy.engines.embedded"] and own in words:
+        if words[1:3] == [b"-m", b"bioproxy.embedded"] and own in words:
             return pid
     raise AssertionError(f"no engine of {model}")
 

@@ -37,7 +37,7 @@ from bioproxy.cli import demo_swap, serve
 from bioproxy.cli.demo_ask import PATIENCE, ask, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.config.load import Loaded, load
-from bioproxy.engines.demo_model import ensure_model
+from bioproxy.embedded.model import ensure_model
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Event
 from bioproxy.warmup.table import TargetStatistics

@@ -70,9 +70,9 @@ def demo(command: Command) -> int:
 
 def engine(_command: Command) -> int:
     """The embedded engine; `command` sends its words there before anything else is looked at."""
-    from bioproxy.engines import embedded  # noqa: PLC0415 - loads llama.cpp
+    from bioproxy.embedded import program  # noqa: PLC0415 - loads llama.cpp
 
-    return embedded.main(["--help"])
+    return program.main(["--help"])
 
 
 def check(command: Command) -> int:
@@ -351,9 +351,9 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     try:
         if list(words[:1]) == ["engine"]:
-            from bioproxy.engines import embedded  # noqa: PLC0415 - loads llama.cpp
+            from bioproxy.embedded import program  # noqa: PLC0415 - loads llama.cpp
 
-            return embedded.main(list(words[1:]))
+            return program.main(list(words[1:]))
         if list(words[:1]) == ["__complete"]:
             from bioproxy.cli import completion as completing  # noqa: PLC0415 - for shells
 

@@ -20,7 +20,7 @@ import msgspec
 SERVER = re.compile(r"llama-server([-_.]\S*)?")
 ALSO = re.compile(r"\.?llama[-_]server([-_.]\S*)?")  # as packages and scripts name what they start
 DATA = re.compile(r".*\.(log|gguf|bin|txt|json|ya?ml|jinja2?|conf|cfg|ini|toml|sock|pid|md|service)", re.IGNORECASE)
-MODULE = "bioproxy.engines.embedded"
+MODULES = frozenset({"bioproxy.embedded", "bioproxy.engines.embedded"})  # the second: what earlier versions started
 TWO_WORDS = frozenset({("llama", "serve"), ("bioproxy", "engine")})
 INTERPRETER = re.compile(r"python[\d.]*")
 WITH_VALUE = frozenset({"-X", "-W"})  # Python's options that take the next word
@@ -58,7 +58,7 @@ def server_at(words: Sequence[str], place: int) -> int:
         return place + 1
     if (name, following) in TWO_WORDS:
         return place + 2
-    return place + 1 if words[place] == MODULE and words[place - 1] == "-m" else 0
+    return place + 1 if words[place] in MODULES and words[place - 1] == "-m" else 0
 
 
 def is_server(words: Sequence[str], program: str = "") -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from bioproxy.engines import listener
-from bioproxy.engines.commands import MODULE, option
+from bioproxy.engines.commands import MODULES, option
 from bioproxy.engines.facts import WANTS_KEY, Capabilities, EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
@@ -140,7 +140,7 @@ def names_model(process: Listener, props: dict[str, Json]) -> bool:
     """Whether a process's own words are this engine's: they name the model that it tells, or none."""
     told = str(props.get("model_path") or "")
     variables = [entry.partition("=")[2] for entry in process.environment if entry.startswith("LLAMA_ARG_MODEL=")]
-    words = [word for word in process.command if word != MODULE]
+    words = [word for word in process.command if word not in MODULES]
     named = option(words, "-m", "--model") or next(iter(variables), "")
     return not named or not told or named == told
 
@@ -234,7 +234,7 @@ async def card_of(llama: Llama, props: dict[str, Json]) -> tuple[str, tuple[tupl
 def build_of(props: dict[str, Json], command: tuple[str, ...]) -> str:
     """The engine's build. The wheel does not know its own ("b0-unknown"): its version stands in."""
     build = str(props.get("build_info") or "")
-    if not build.endswith("unknown") or MODULE not in command:
+    if not build.endswith("unknown") or MODULES.isdisjoint(command):
         return build
     try:
         return f"xllamacpp {importlib.metadata.version('xllamacpp')}"

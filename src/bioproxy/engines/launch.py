@@ -1,7 +1,7 @@
 """`bioproxy serve --model FILE [-- arguments]`: which program, with which arguments, and where it will answer.
 
 `llama-server` from PATH comes first: whoever installed one chose a build for this machine. Else the embedded engine
-(embedded.py). To what the user wrote we add what the KV cache on disk needs, each unless the user gave it: one slot
+(embedded/). To what the user wrote we add what the KV cache on disk needs, each unless the user gave it: one slot
 (several share a buffer that empties idle ones), a batch of 512 (a cancelled prompt stops after one), a folder for slot
 files that nobody else can read, `--metrics`, and a loopback port that is free. llama-server's own page is turned off by
 an environment variable, because its flag has changed its name once, and an unknown flag would be fatal.
@@ -28,7 +28,8 @@ import msgspec
 from bioproxy import aio, files
 from bioproxy.config.addresses import authority, host_of, is_any
 from bioproxy.config.schema import Config
-from bioproxy.engines import flags, gguf
+from bioproxy.embedded import flags
+from bioproxy.engines import gguf
 from bioproxy.engines.ports import free_port
 from bioproxy.engines.process import Exit, Process, ProcessStatistics
 from bioproxy.errors import ConfigError, Problem
@@ -136,7 +137,7 @@ def find_program(path: str) -> tuple[tuple[str, ...], bool]:
         return (sys.executable, "engine"), True
     if importlib.util.find_spec(WHEEL) is None:
         raise ConfigError([Problem(NOTHING_THERE, key="model")])
-    return (sys.executable, "-m", "bioproxy.engines.embedded"), True
+    return (sys.executable, "-m", "bioproxy.embedded"), True
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import PurePath
 
 import msgspec
 
-from bioproxy.engines.commands import MODULE
+from bioproxy.engines.commands import MODULES
 
 PROGRAMS = ("bioproxy", "bioproxy.exe")  # whose verb `engine` is the embedded engine, too
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -210,9 +210,9 @@ def arguments_of(command: Sequence[str]) -> Iterable[str]:
 
 
 def behind_embedded(command: Sequence[str]) -> int:
-    """The place behind `python -m bioproxy.engines.embedded` or `bioproxy engine`; 0 for any other program."""
+    """The place behind `python -m bioproxy.embedded` or `bioproxy engine`; 0 for any other program."""
     for place, word in enumerate(command):
-        if word == MODULE or (word == "engine" and place and PurePath(command[place - 1]).name in PROGRAMS):
+        if word in MODULES or (word == "engine" and place and PurePath(command[place - 1]).name in PROGRAMS):
             return place + 1
     return 0
 

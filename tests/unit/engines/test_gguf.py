@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioproxy.engines import demo_model, gguf
+from bioproxy.embedded import model as demo_model
+from bioproxy.engines import gguf
 from bioproxy.errors import BioproxyError
 
 MIB = 1 << 20

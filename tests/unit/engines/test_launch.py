@@ -55,7 +55,7 @@ def test_llama_server_from_path_comes_first(path: str) -> None:
 def test_the_engine_from_the_wheel_comes_second() -> None:
     """In this Python, as a program of its own."""
     made = plan("")
-    assert made.command[:5] == (sys.executable, "-m", "bioproxy.engines.embedded", "--model", "m.gguf")
+    assert made.command[:5] == (sys.executable, "-m", "bioproxy.embedded", "--model", "m.gguf")
     assert made.embedded
 
 

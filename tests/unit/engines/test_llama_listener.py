@@ -163,7 +163,7 @@ def test_only_a_llama_server_is_the_engine(tmp_path: Path, program: str, words: 
         ["llama", "serve", "-m", "x"],
         ["/nix/store/.llama-server-wrapped"],
         ["python3", "-u", "tools/llama_server.py"],
-        ["python3.12", "-X", "dev", "-m", "bioproxy.engines.embedded", "-m", "x"],
+        ["python3.12", "-X", "dev", "-m", "bioproxy.embedded", "-m", "x"],
         ["python", "-m", "bioproxy", "engine"],
         ["python", "/venv/bin/bioproxy", "engine"],
         ["bioproxy", "engine", "-m", "x"],

@@ -54,8 +54,8 @@ def test_the_environment_counts_too_and_the_command_line_wins() -> None:
 
 
 def test_python_running_the_embedded_engine_is_no_argument() -> None:
-    """`python -m bioproxy.engines.embedded -m FILE`: two -m, one of them a model."""
-    found = parse(("python", "-m", "bioproxy.engines.embedded", "-m", "/models/a.gguf", "--swa-full"))
+    """`python -m bioproxy.embedded -m FILE`: two -m, one of them a model."""
+    found = parse(("python", "-m", "bioproxy.embedded", "-m", "/models/a.gguf", "--swa-full"))
     assert found.last("--model") == "/models/a.gguf"
     assert found.shaping == (("--swa-full", ()),)
 
@@ -105,7 +105,7 @@ def test_idle_slots_may_be_kept_by_a_variable(value: str, *, clears: bool) -> No
     assert parse((*PYTHON, "-np", "4", "-kvu"), environment=told).clears_idle_slots
 
 
-PYTHON = ("/venv/bin/python", "-m", "bioproxy.engines.embedded", "-m", "/models/a.gguf")
+PYTHON = ("/venv/bin/python", "-m", "bioproxy.embedded", "-m", "/models/a.gguf")
 VERB = ("/venv/bin/python", "/venv/bin/bioproxy", "engine", "-m", "/models/a.gguf")
 MODULE = ("python", "-m", "bioproxy", "engine", "-m", "/models/a.gguf")
 

@@ -38,7 +38,7 @@ def prepared(command: str, *environment: str) -> str:
         "my-wrapper llama-server -m x.gguf",
         "python3 -u llama-server.py --port 1",
         "bioproxy engine --model x.gguf",
-        "python3 -I -m bioproxy.engines.embedded --model x.gguf",
+        "python3 -I -m bioproxy.embedded --model x.gguf",
     ],
 )
 def test_a_llama_server_gets_its_folder(command: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from bioproxy.engines import vocabulary
+from bioproxy.embedded import vocabulary
 from bioproxy.errors import BioproxyError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ long, `--flag value` and `--flag=value`. An unknown flag is an error that names 
 flag would be a server that does something else than its operator wrote down.
 
 Pure: text in, a dict of values out, keyed by the dotted name of a field of llama.cpp's `common_params`. Names that
-begin with `@` are no fields; `embedded.py` knows what to do with them. docs/engine.md lists what stands here.
+begin with `@` are no fields; `program.py` knows what to do with them. docs/engine.md lists what stands here.
 """
 
 from __future__ import annotations

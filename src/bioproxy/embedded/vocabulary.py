@@ -81,7 +81,7 @@ def byte_characters() -> tuple[str, ...]:
 
 def load() -> Vocabulary:
     """Read the merges that come with the package; 256 bytes, the merged pieces, then the control tokens."""
-    text = files("bioproxy.engines").joinpath("demo_merges.txt").read_text(encoding="utf-8")
+    text = files("bioproxy.embedded").joinpath("demo_merges.txt").read_text(encoding="utf-8")
     merges = tuple(text.splitlines())
     pieces = dict.fromkeys((*byte_characters(), *(merge.replace(" ", "") for merge in merges)))
     types = (NORMAL_TYPE,) * len(pieces) + (CONTROL_TYPE,) * len(CONTROL)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.engines import embedded, flags
+from bioproxy.embedded import flags, program
 from bioproxy.errors import BioproxyError, ConfigError
 
 EXAMPLES: dict[Callable[[str], flags.Value], list[str]] = {
@@ -55,9 +55,9 @@ def problems(*arguments: str) -> list[str]:
 
 def applied(*arguments: str) -> Any:
     """llama.cpp's parameters after `arguments`."""
-    llama = embedded.library()
+    llama = program.library()
     parameters = llama.CommonParams()
-    embedded.apply(parameters, embedded.DEFAULTS | flags.parse(arguments), llama)
+    program.apply(parameters, program.DEFAULTS | flags.parse(arguments), llama)
     return parameters
 
 
@@ -138,7 +138,7 @@ def test_values_arrive_where_llama_cpp_looks_for_them() -> None:
         *("-m", "m.gguf", "-c", "4096", "-ctk", "q8_0", "-fa", "on", "-t", "3", "-a", "one,two", "--api-key", "k1,k2"),
         *("--lora-scaled", "style.gguf:0.5", "--slot-save-path", "/slots", "--seed", "-1", "--rope-scale", "4"),
     )
-    llama = embedded.library()
+    llama = program.library()
     assert (parameters.model.path, parameters.n_ctx) == ("m.gguf", 4096)
     assert parameters.cache_type_k == llama.ggml_type.GGML_TYPE_Q8_0
     assert parameters.flash_attn_type == llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
@@ -197,7 +197,7 @@ def test_a_value_that_cannot_be_used_is_a_sentence(arguments: list[str], sentenc
 def checked(**values: flags.Value) -> str:
     """What `check` says about these values."""
     with pytest.raises(ConfigError) as caught:
-        embedded.check(embedded.DEFAULTS | {"port": 0} | values)
+        program.check(program.DEFAULTS | {"port": 0} | values)
     return caught.value.message
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp from the `xllamacpp` wheel, as a program: `python -m bioproxy.engines.embedded -m FILE --port N`.
+"""llama.cpp from the `xllamacpp` wheel, as a program: `python -m bioproxy.embedded -m FILE --port N`.
 
 It runs in a child process of its own, because llama.cpp may abort (a truncated slot file kills it), may hang, and ends
 only with its process; a proxy that shared its process would share its fate. Its command line is llama-server's
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bioproxy import files
-from bioproxy.engines import flags
+from bioproxy.embedded import flags
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 
 DEFAULTS: flags.Values = {"@host": "127.0.0.1", "port": 8080, "n_parallel": 1, "ui": False}
@@ -245,7 +245,3 @@ def physical_cores() -> int:
         except OSError:
             return len(usable)
     return len(siblings)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
