@@ -17,7 +17,6 @@ import msgspec
 
 from bioproxy import __version__
 from bioproxy.admin.admin import Admin
-from bioproxy.assembly.station import Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_environment, masked_words
 from bioproxy.config.schema import Config
@@ -26,6 +25,7 @@ from bioproxy.front.proxy import Front
 from bioproxy.gate import GateStatistics
 from bioproxy.kv.keeper import KvStatistics
 from bioproxy.kv.statistics import SnapshotStatistics, of_snapshots
+from bioproxy.station import Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics

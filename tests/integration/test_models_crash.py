@@ -14,7 +14,6 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.assembly.fleet import Fleet
-from bioproxy.front.engine import Engine
 from fakes.fake_engine import PROGRAM
 from support.apps import running_app
 from support.faults import good
@@ -70,7 +69,7 @@ async def test_who_only_waited_is_served_by_the_next_process(tmp_path: Path) -> 
         first = aio.spawn(good(app, tokens=4000), name="first")
         await until(lambda: cast("Fleet", app.side).supervisor.statistics().running == 1)
         engine = cast("Fleet", app.side).supervisor.lives["m"].unit
-        gate = cast("Engine", engine.equipment.engine).gate
+        gate = engine.station.gate
         await until(lambda: gate.running == 1)
         second = aio.spawn(good(app, tokens=2), name="second")
         await until(lambda: gate.user_waiting)

@@ -23,13 +23,13 @@ from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.plan import Plan, make_plan
-from bioproxy.assembly.station import Station
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, load
 from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError
 from bioproxy.events import Event, RequestEnded, SavingPaused
+from bioproxy.station import Station
 from fakes.fake_engine import FakeEngine
 from support.apps import log_put_back, running_app
 from support.certificates import certificate, needs_openssl

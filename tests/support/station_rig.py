@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from bioproxy import aio
-from bioproxy.assembly.station import Station
 from bioproxy.config.schema import Config, Kv
 from bioproxy.config.settings import Settings
 from bioproxy.engines.pace import Pace
 from bioproxy.events import Bus, Event
+from bioproxy.station import Station
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -60,7 +60,7 @@ class StationRig(kv_rig.Rig):
     async def begin(self) -> float:
         """A life begins."""
         self.llama.pace = Pace(self.llama.ask)  # it is the same process, and a test does not wait for its pace
-        self.station.prepare()
+        self.station.pool.reopen()
         return await self.station.attach([], lambda: None)
 
     async def fill(self, **faults: Any) -> None:

@@ -18,7 +18,16 @@ from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import Launch, Started, Stopped, Unit
+from bioproxy.station import Price
 from support.settings import settings
+
+
+class Stationary:
+    """A station that knows nothing of its cache."""
+
+    def price(self) -> Price:
+        """Not measured."""
+        return Price()
 
 
 class Standin:
@@ -26,6 +35,7 @@ class Standin:
 
     def __init__(self, model: str) -> None:
         self.launch = Launch(model=model, words=("engine",), url="http://127.0.0.1:1", host="127.0.0.1", port=1)
+        self.station = Stationary()
         self.go = asyncio.Event()
         self.go.set()
         self.may_stop = asyncio.Event()

@@ -11,18 +11,19 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bioproxy import aio
 from bioproxy.models.command import split
 from bioproxy.models.unit import MARK, Launch, Unit
+from bioproxy.station import Station
 from bioproxy.wire.upstream import Pool, parse_origin
 from support.swap_events import EventLog
 from support.swap_models import Ports, engine_words
 
 
 class Gear:
-    """Equipment that only notes what is asked of it. `faults`: names of methods that fail."""
+    """A station that only notes what is asked of it. `faults`: names of methods that fail."""
 
     def __init__(self, url: str) -> None:
         self.pool = Pool(parse_origin(url))
@@ -31,20 +32,6 @@ class Gear:
         self.may_attach = asyncio.Event()
         self.may_attach.set()
         self.open = False
-
-    @property
-    def asker(self) -> Pool:
-        """The pool."""
-        return self.pool
-
-    @property
-    def engine(self) -> object:
-        """Nothing."""
-        return None
-
-    def prepare(self) -> None:
-        """Connections may be opened."""
-        self.pool.reopen()
 
     def note(self, name: str) -> None:
         """It was asked for this."""
@@ -92,7 +79,7 @@ class UnitRig:
         self.gear = Gear(url)
         self.mark = uuid.uuid4().hex
         self.pids: list[int] = []
-        self.unit = Unit(self.launch, self.gear, on_pid=self.pids.append, mark=self.mark)
+        self.unit = Unit(self.launch, cast("Station", self.gear), on_pid=self.pids.append, mark=self.mark)
 
     def processes(self) -> list[int]:
         """Every process that was started by the unit, the shim too, or by these."""

@@ -20,7 +20,6 @@ import msgspec
 from bioproxy import aio
 from bioproxy.assembly.plan import ModelPlan, Plan, make_plan, slug
 from bioproxy.assembly.retired import Parts, Retired
-from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
@@ -39,7 +38,6 @@ from bioproxy.kv.pause import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics
-from bioproxy.models.costs import Price
 from bioproxy.models.orphans import Register
 from bioproxy.models.rules import fitting
 from bioproxy.models.schedule import Schedule
@@ -47,6 +45,7 @@ from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import MARK, Unit
 from bioproxy.recipes.containers import Container, clean_up, containers_of
+from bioproxy.station import Service, Station
 from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -138,9 +137,7 @@ class Fleet:
             settings=self.settings,
         )
         save = self.config.kv.save_timeout
-        return Supervisor(
-            schedule, self.units, bus=self.bus, save_swap=min(SWAP_SAVE, save), save_else=save, prices=self.price
-        )
+        return Supervisor(schedule, self.units, bus=self.bus, save_swap=min(SWAP_SAVE, save), save_else=save)
 
     def is_new(self, one: ModelPlan) -> bool:
         """Whether a model was not there, or its process would be another one than that of the plan in force."""
@@ -191,9 +188,9 @@ class Fleet:
             model=one.id,
             limit=one.model.concurrency_limit,
             asks=one.asks,
+            scope=f"\0{one.id}".encode() if one.prefixes else b"",
+            looked_after=False,
         )
-        station.engine.looked_after = False
-        station.engine.scope = f"\0{one.id}".encode() if one.prefixes else b""
         token = f"{self.run_token}/{one.id}"
         note = partial(self.register.note, one.id, command=shown(one), token=token)
         before = partial(self.make_way, containers_of({one.id: one.model.cmd}))
@@ -232,7 +229,7 @@ class Fleet:
             log.warning("models.%s.filters: %s", one.id, fault)
         return Served(
             id=one.id,
-            engine=self.stations[one.id].engine,
+            engine=self.stations[one.id],
             filters=compiled,
             loading=bool(one.model.send_loading_state),
             ignore_websockets=one.model.compat.ignore_websockets,
@@ -302,11 +299,6 @@ class Fleet:
         """What a model that runs has taught about the template of `prefix`."""
         ready = (one for one in self.stations.values() if one.attachment.state == "ready")
         return next((found for one in ready if (found := one.runner.estimate(prefix)).tokens_per_byte), Estimate())
-
-    def price(self, model: str) -> Price:
-        """What a model's cache would cost to have again."""
-        station = self.stations.get(model)
-        return station.price() if station is not None else Price()
 
     # reload
 

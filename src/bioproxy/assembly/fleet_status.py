@@ -27,8 +27,8 @@ from bioproxy.gate import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots
 from bioproxy.logbook import LogbookStatistics
-from bioproxy.models.costs import Price
 from bioproxy.models.record import ModelStatistics
+from bioproxy.station import Price
 from bioproxy.status import ConfigStatus, Program, config_status, notes, presentable, refused_pages, server_statistics
 from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.templates.pins import PinStatistics

@@ -25,7 +25,6 @@ from bioproxy.admin.performance import Monitor, performance
 from bioproxy.admin.stream import HEADERS
 from bioproxy.admin.swap_api import Models, SwapApi
 from bioproxy.admin.swap_events import RouterEvents, SwapEvents
-from bioproxy.assembly.station import Service
 from bioproxy.config.settings import Settings
 from bioproxy.errors import Forbidden, NotFound
 from bioproxy.events import Bus
@@ -36,6 +35,7 @@ from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
 from bioproxy.logbook import Destination, Logbook
 from bioproxy.metrics import Metrics
+from bioproxy.station import Service
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.router import NotAllowed, Router
 

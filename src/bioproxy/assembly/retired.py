@@ -12,10 +12,10 @@ from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from bioproxy.assembly.plan import ModelPlan
-from bioproxy.assembly.station import Station
 from bioproxy.logbook import Logbook
 from bioproxy.models.life import Life
 from bioproxy.models.unit import Unit
+from bioproxy.station import Station
 
 AT_ONCE = 50  # stations that are closed together: the streams of others go on between them
 
@@ -55,7 +55,7 @@ class Retired:
 
     async def bury(self, lives: Iterable[Life], *, deadline: float, present: Container[str]) -> None:
         """Let go of what none of `lives` uses any more; `present` are the models that there are."""
-        used = [life.unit.equipment for life in lives]
+        used = [life.unit.station for life in lives]
         over = [station for station in self.stations if station not in used]
         self.stations = [station for station in self.stations if station in used]
         self.removed = {name: parts for name, parts in self.removed.items() if parts.station in used}

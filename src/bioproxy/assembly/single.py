@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from bioproxy import aio
-from bioproxy.assembly.station import Service, Station
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
@@ -20,6 +19,7 @@ from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, Probl
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.front.single import OneEngine
 from bioproxy.metrics import Metrics
+from bioproxy.station import Service, Station
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -63,12 +63,10 @@ class Single:
             expect_pid=(lambda: launched.pid) if launched else (lambda: None),
         )
         self.station.on_stuck = self.engine_stuck
-        self.station.engine.wake = self.wake
+        self.station.wake = self.wake
         catalogue.estimate = self.station.runner.estimate
         bus.subscribe(EngineChanged, self.follow_engine)
-        self.dispatch = OneEngine(
-            self.station.engine, life=lambda: launched.process.watcher if launched is not None else None
-        )
+        self.dispatch = OneEngine(self.station, life=lambda: launched.process.watcher if launched is not None else None)
 
     async def start(self) -> Mapping[str, Service]:
         """Start the engine if it is ours; the services to run."""

@@ -23,7 +23,6 @@ from bioproxy.engines.llama import Timings, read_timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.dialects import streamed
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.keepalive import Keepalive
@@ -34,6 +33,7 @@ from bioproxy.front.turn import acquire
 from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.prompt import Piece
+from bioproxy.station import Station
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
@@ -52,7 +52,7 @@ LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
-def open_body(exchange: Exchange, engine: Engine) -> Expanded:
+def open_body(exchange: Exchange, engine: Station) -> Expanded:
     """Fill the templates in and judge the body; RequestError if it must not be passed on."""
     assert exchange.route.dialect is not None
     scope = (exchange.principal.scope if exchange.principal else b"") + engine.scope
@@ -64,7 +64,7 @@ def open_body(exchange: Exchange, engine: Engine) -> Expanded:
         scope=scope,
         drop=SLOT_FIELD,
     )
-    if expanded.prefix and (reason := engine.too_long(expanded.prefix)):
+    if expanded.prefix and (reason := engine.runner.too_long(expanded.prefix)):
         raise RequestError(f"template {expanded.prefix} is {reason}; start the engine with a larger -c")
     return expanded
 
@@ -78,7 +78,7 @@ class Inference:
     )  # fmt: skip
 
     def __init__(
-        self, exchange: Exchange, engine: Engine, seat: Seat, expanded: Expanded, *, headers: Headers, period: float
+        self, exchange: Exchange, engine: Station, seat: Seat, expanded: Expanded, *, headers: Headers, period: float
     ) -> None:
         self.exchange = exchange
         self.engine = engine
@@ -361,7 +361,7 @@ def cache_word(status: str, timings: Timings | None) -> Literal["", "hit", "rest
 
 async def infer(
     exchange: Exchange,
-    engine: Engine,
+    engine: Station,
     seat: Seat,
     expanded: Expanded,
     *,

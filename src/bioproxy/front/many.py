@@ -24,7 +24,6 @@ from bioproxy.errors import BioproxyError, NotFound, RequestError
 from bioproxy.front import as_model, filters, form, passthrough, swap_routes, upstream_path
 from bioproxy.front.access import Access
 from bioproxy.front.counted import Busy, Counted
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.form import Asked
 from bioproxy.front.forward import request_headers
@@ -42,6 +41,7 @@ from bioproxy.models.selectors import Candidate, Selector, choose
 from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.ticket import Ticket
+from bioproxy.station import Station
 from bioproxy.wire.http1.message import Headers, Request
 from bioproxy.wire.http1.router import NotAllowed
 from bioproxy.wire.http1.target import check_slashes
@@ -68,7 +68,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     """One model of ours, as the front needs it. `loading`: its streams tell that it is being loaded."""
 
     id: str
-    engine: Engine
+    engine: Station
     filters: filters.Compiled | None = None
     loading: bool = False
     ignore_websockets: bool = False

@@ -13,12 +13,12 @@ from __future__ import annotations
 import msgspec
 
 from bioproxy.errors import EngineProtocolError, EngineUnavailable, Forbidden, RequestError
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.front.seat import Seat
 from bioproxy.front.turn import acquire
+from bioproxy.station import Station
 from bioproxy.templates.bodies import open_body, refuse_unreadable, write_body
 from bioproxy.wire.engine_connection import Response
 from bioproxy.wire.http1.message import Headers
@@ -29,7 +29,7 @@ ADAPTERS = "/lora-adapters"
 OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
 
 
-async def free(exchange: Exchange, engine: Engine, headers: Headers, body: bytes) -> bool:
+async def free(exchange: Exchange, engine: Station, headers: Headers, body: bytes) -> bool:
     """Pass one request on and its answer back, upgrades included; whether the engine ended it, too."""
     request = exchange.request
     response = await engine.pool.request(request.method, exchange.target, headers, body)
@@ -74,7 +74,7 @@ def without_slot(body: bytes, *, known: bool) -> bytes:
     return body
 
 
-async def gated(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers, body: bytes) -> None:
+async def gated(exchange: Exchange, engine: Station, seat: Seat, headers: Headers, body: bytes) -> None:
     """The same with a user's grant; what the engine computed for it is not what the slot held before."""
     path = exchange.record.req_path or exchange.request.path
     adapters = exchange.request.method == "POST" and path == ADAPTERS
@@ -111,7 +111,7 @@ def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
         raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")
 
 
-async def slot_action(exchange: Exchange, engine: Engine, seat: Seat, headers: Headers, body: bytes) -> None:
+async def slot_action(exchange: Exchange, engine: Station, seat: Seat, headers: Headers, body: bytes) -> None:
     """Run a client's slot action alone on the engine."""
     grant = await acquire(exchange, engine, seat, exclusive=True)
     whole = False
@@ -126,7 +126,7 @@ async def slot_action(exchange: Exchange, engine: Engine, seat: Seat, headers: H
         grant.release(cut=not whole)
 
 
-async def shared(exchange: Exchange, engine: Engine, *, path: str = "") -> None:
+async def shared(exchange: Exchange, engine: Station, *, path: str = "") -> None:
     """Answer `/slots` or `/metrics` from what the engine said within the last two seconds, to whomever.
 
     `path` is the engine's, where the client's is another one.

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from bioproxy.errors import RequestError
 from bioproxy.front import passthrough, routes, swap_routes, upstream_path
 from bioproxy.front.access import Access
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.form import Asked
 from bioproxy.front.seat import seated
 from bioproxy.front.upstream_path import Split
 from bioproxy.models.state import State
+from bioproxy.station import Station
 from bioproxy.wire.http1.target import hidden_slash, hides_slash
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def raw(many: ManyModels, exchange: Exchange, served: Served, rest: str, a
     elif gate == "grant":
         body = passthrough.without_slot(body, known=found is not None)
 
-    async def work(engine: Engine) -> None:
+    async def work(engine: Station) -> None:
         if gate == "shared":
             await passthrough.shared(exchange, engine, path=rest)
         elif gate == "slot_action":

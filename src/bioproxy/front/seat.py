@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 from bioproxy.activity import Record
 from bioproxy.engines.process import Exit, how
 from bioproxy.errors import BioproxyError, EngineDied, EngineUnavailable
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.models.holds import Hold
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.ticket import Ticket
 from bioproxy.models.waits import between
+from bioproxy.station import Station
 
 ALWAYS_TOLD = ("stop", "save", "start", "restore")  # parts of a swap, told even if they took no time
 SWAP_NAMES = {"restore": "swap_restore"}  # a restore under the request's own grant is another one
@@ -38,7 +38,7 @@ class Seat(Protocol):
     """A request's place at an engine. `take`… `leave`, as often as it is tried."""
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Station:
         """The engine that `take` waited for: not always the one of before, a reload may have changed its model."""
 
     async def take(self, want: object) -> None:
@@ -112,7 +112,7 @@ class Only:
 
     __slots__ = ("engine", "life", "risk")
 
-    def __init__(self, engine: Engine, life: Callable[[], Life | None] = lambda: None) -> None:
+    def __init__(self, engine: Station, life: Callable[[], Life | None] = lambda: None) -> None:
         self.engine = engine
         self.life = life
         self.risk = Risk()
@@ -202,11 +202,11 @@ class OfModel:
         self.risk = Risk()
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Station:
         """The engine whose process is held."""
         assert self.hold is not None
         assert self.hold.unit is not None
-        return cast("Engine", self.hold.unit.equipment.engine)
+        return self.hold.unit.station
 
     async def take(self, want: object) -> None:
         """Wait for the model; the time counts as `swap`. What is refused at once is refused before anything is sent."""
@@ -280,7 +280,7 @@ class OfModel:
         return attempt == 1 and self.hold is not None
 
 
-async def seated(exchange: Exchange, seat: Seat, work: Callable[[Engine], Awaitable[object]]) -> None:
+async def seated(exchange: Exchange, seat: Seat, work: Callable[[Station], Awaitable[object]]) -> None:
     """Do `work` on a seat; once more where the engine was lost before it answered anything."""
     lost = 0
     try:

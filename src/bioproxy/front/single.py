@@ -9,13 +9,13 @@ import msgspec
 from bioproxy.front import passthrough, routes
 from bioproxy.front.access import Access
 from bioproxy.front.dialects import JSON
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.forward import request_headers
 from bioproxy.front.inference import infer, open_body
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
 from bioproxy.front.seat import Life, Only
+from bioproxy.station import Station
 from bioproxy.templates import bodies
 from bioproxy.wire.http1.message import Headers, Request
 
@@ -25,7 +25,7 @@ class OneEngine:
 
     envelope = False
 
-    def __init__(self, engine: Engine, life: Callable[[], Life | None] = lambda: None) -> None:
+    def __init__(self, engine: Station, life: Callable[[], Life | None] = lambda: None) -> None:
         self.engine = engine
         self.life = life  # the engine's present process, if it is ours
         self.recent = Recent()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bioproxy.front.engine import Engine
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.seat import Recalled, Seat
 from bioproxy.gate.gate import Grant
+from bioproxy.station import Station
 
 
 async def acquire(
-    exchange: Exchange, engine: Engine, seat: Seat, *, key: object = None, exclusive: bool = False
+    exchange: Exchange, engine: Station, seat: Seat, *, key: object = None, exclusive: bool = False
 ) -> Grant:
     """A grant for this exchange's client; `exclusive`: once nothing else runs.
 

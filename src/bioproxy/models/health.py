@@ -11,40 +11,21 @@ has one; the end of the process makes all of it moot (unit.py races the two).
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from bioproxy.errors import BioproxyError
-from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.upstream import Pool
 
 INTERVAL = 0.02  # seconds between two looks
 PATIENCE = 10.0  # seconds for one look: a server that is busy loading may answer late
 
 
-class Answer(Protocol):
-    """The part of an engine's response that is looked at."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-
-    async def read(self) -> bytes:
-        """The whole body."""
-
-
-class Asker(Protocol):
-    """Who sends requests to the engine (wire.upstream.Pool)."""
-
-    async def request(self, method: str, target: bytes, headers: Headers, body: bytes) -> Answer:
-        """Send one request; returns when the head of its answer is in."""
-
-
-async def wait_healthy(asker: Asker, path: str, *, timeout: float) -> str:  # noqa: ASYNC109 - told in the sentence
+async def wait_healthy(pool: Pool, path: str, *, timeout: float) -> str:  # noqa: ASYNC109 - told in the sentence
     """Return "" once `GET path` answers 200; else, after `timeout` seconds, what the last look saw."""
     seen = "nothing answered"
     try:
         async with asyncio.timeout(timeout):
             while True:
-                seen = await look(asker, path)
+                seen = await look(pool, path)
                 if not seen:
                     return ""
                 await asyncio.sleep(INTERVAL)
@@ -52,11 +33,11 @@ async def wait_healthy(asker: Asker, path: str, *, timeout: float) -> str:  # no
         return seen
 
 
-async def look(asker: Asker, path: str) -> str:
+async def look(pool: Pool, path: str) -> str:
     """One look: "" where it is healthy, else what was seen."""
     try:
         async with asyncio.timeout(PATIENCE):
-            answer = await asker.request("GET", path.encode(), [], b"")
+            answer = await pool.request("GET", path.encode(), [], b"")
             await answer.read()
     except TimeoutError:
         return f"{path} did not answer within {PATIENCE:g} s"

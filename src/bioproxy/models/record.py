@@ -7,11 +7,12 @@ from collections import deque
 
 import msgspec
 
-from bioproxy.models.costs import Figures, Price, bring_back
+from bioproxy.models.costs import likelihood, seconds_back
 from bioproxy.models.effects import StopReason
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Ticket
 from bioproxy.models.waits import COMING, GOING, Part, Waits
+from bioproxy.station import Price
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
 SOUND = 10.0  # seconds that a process must have been ready, or it ended early
@@ -162,15 +163,8 @@ class Record:
 
     def cost(self, now: float) -> float:
         """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""
-        figures = Figures(
-            start=self.load_seconds,
-            tokens=self.price.tokens,
-            prefill=self.price.prefill,
-            restore=self.price.restore,
-            waiting=len(self.waiting) + len(self.running),
-            idle=now - self.last_used,
-        )
-        return bring_back(figures)
+        needed = likelihood(waiting=len(self.waiting) + len(self.running), idle=now - self.last_used)
+        return seconds_back(self.price, self.load_seconds) * needed
 
     def statistics(self) -> ModelStatistics:
         """What there is to know, as a value."""

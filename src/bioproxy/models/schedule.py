@@ -18,7 +18,6 @@ import msgspec
 
 from bioproxy.config.settings import Settings
 from bioproxy.models.book import Book
-from bioproxy.models.costs import Price
 from bioproxy.models.effects import Effect, StopReason
 from bioproxy.models.record import ModelSettings, ModelStatistics, Record
 from bioproxy.models.round import Round
@@ -26,6 +25,7 @@ from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State
 from bioproxy.models.ticket import Place, Ticket
 from bioproxy.models.waits import GOING, Part
+from bioproxy.station import Price
 
 LATE = 10.0  # seconds after a stop in which a start may die for lack of memory, of a name or of a port
 PAUSE = 2.0  # seconds until the second try

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Mapping
 from bioproxy import aio
 from bioproxy.errors import BioproxyError, QueueTimeout
 from bioproxy.events import Bus, ModelChanged, ModelStopped, SwapEnded
-from bioproxy.models.costs import Price
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
 from bioproxy.models.holds import Hold, error_of, unloaded
 from bioproxy.models.life import Life, SwapTimes
@@ -50,14 +49,12 @@ class Supervisor:
         bus: Bus,
         save_swap: float = 3.0,
         save_else: float = 10.0,
-        prices: Callable[[str], Price] = lambda _model: Price(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule = schedule
         self.units = dict(units)
         self.bus = bus
         self.save_swap, self.save_else = save_swap, save_else
-        self.prices = prices
         self.clock = clock
         self.lives: dict[str, Life] = {}
         self.holds: dict[Ticket, Hold] = {}
@@ -309,8 +306,8 @@ class Supervisor:
 
     def note_prices(self) -> None:
         """Tell the schedule what each running model's cache would cost to have back."""
-        for model in self.lives:
-            self.schedule.note_price(model, self.prices(model))
+        for model, life in self.lives.items():
+            self.schedule.note_price(model, life.unit.station.price())
 
     # what lives report (life.Host)
 

@@ -1,11 +1,11 @@
 """One model's process, one life after the other: begun, waited for, given its KV cache back; saved, ended.
 
 A life belongs to one task (supervisor.py), which calls `start` and `stop` and waits for `ended`; nothing here is
-called twice at once. What the engine's cache, gate and warm-up are is none of this module's business: it asks an
-`Equipment` to attach to the healthy engine and to let go of it, in that order:
+called twice at once. Cache, gate and warm-up are the station's: it is asked to attach to the healthy engine and to let
+go of it, in that order:
 
-    start:  exec ─► healthy ─► equipment.attach (what it is; snapshots that waiting requests need are back) ─► ready
-    stop:   equipment.save (what pays, within a limit) ─► equipment.detach (our connections close, or llama-server
+    start:  exec ─► healthy ─► station.attach (what it is; snapshots that waiting requests need are back) ─► ready
+    stop:   station.save (what pays, within a limit) ─► station.detach (our connections close, or llama-server
             would not exit: facts, 0.10) ─► cmdStop or SIGTERM to the group ─► SIGKILL after the grace
 
 A start that is cancelled (its model has to go before it was ready) leaves a process that `stop` ends. The port is
@@ -22,7 +22,7 @@ import os
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -32,8 +32,9 @@ from bioproxy.engines.commands import is_container
 from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
 from bioproxy.errors import EngineUnavailable, ModelFailed
 from bioproxy.models import command
-from bioproxy.models.health import Asker, wait_healthy
+from bioproxy.models.health import wait_healthy
 from bioproxy.models.waits import Part
+from bioproxy.station import Station
 
 log = logging.getLogger(__name__)
 
@@ -86,33 +87,6 @@ class Stopped(msgspec.Struct, frozen=True):
     end: float = 0.0
 
 
-class Equipment(Protocol):
-    """What goes with an engine: connections, gate, cache, warm-up (assembly/station.py)."""
-
-    @property
-    def asker(self) -> Asker:
-        """Who sends requests to it."""
-
-    @property
-    def engine(self) -> object:
-        """What requests get that were let at it (front.engine.Engine); nothing for us to look into."""
-
-    def prepare(self) -> None:
-        """A process is about to be started: connections may be opened again."""
-
-    async def attach(self, wants: Sequence[object], restoring: Callable[[], None]) -> float:
-        """The engine is healthy and nobody is let at it: find out what it is, bring back what `wants` need.
-
-        `restoring` is called before that second step. Returns the seconds of the restore.
-        """
-
-    async def save(self, limit: float) -> float:
-        """Save what pays, within `limit` seconds; the seconds it took. Nobody is let at the engine afterwards."""
-
-    async def detach(self, reason: str) -> None:
-        """Close every connection to the engine: it will be stopped, or is gone."""
-
-
 class Unit:
     """One model. `on_pid` hears of each process (0: it ended), `mark` goes into its environment: for orphans.
 
@@ -122,14 +96,14 @@ class Unit:
     def __init__(
         self,
         launch: Launch,
-        equipment: Equipment,
+        station: Station,
         *,
         output: Callable[[bytes], None] | None = None,
         on_pid: Callable[[int], None] = lambda _pid: None,
         mark: str = "",
         before: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        self.equipment = equipment
+        self.station = station
         self.output = output
         self.on_pid = on_pid
         self.mark = mark
@@ -189,7 +163,7 @@ class Unit:
         await self.see_that_port_is_free()
         self.ended = asyncio.get_running_loop().create_future()
         self.process = self.one_process()
-        self.equipment.prepare()
+        self.station.pool.reopen()
         try:
             async with asyncio.timeout(self.launch.health_timeout or None):
                 pid = await self.process.start()
@@ -234,7 +208,7 @@ class Unit:
             return
         limit = self.launch.health_timeout
         healthy = aio.spawn(
-            wait_healthy(self.equipment.asker, self.launch.check, timeout=limit), name=f"{self.launch.model} health"
+            wait_healthy(self.station.pool, self.launch.check, timeout=limit), name=f"{self.launch.model} health"
         )
         try:
             await either(healthy, self.ended)
@@ -242,18 +216,18 @@ class Unit:
             if not healthy.done():
                 await aio.finish([healthy])
         if self.ended.done():
-            await self.equipment.detach("its process ended")
+            await self.station.detach("its process ended")
             raise Died(f"upstream command exited prematurely: {self.farewell()}")
         if seen := healthy.result():
-            await self.equipment.detach("its health check timed out")
+            await self.station.detach("its health check timed out")
             await self.process.stop(grace=FAILED_GRACE)
             raise ModelFailed(f"health check timed out after {go_duration(limit)}: {seen}{self.last_words()}")
 
     async def attach(self, wants: Sequence[object]) -> float:
-        """Let the equipment attach, as long as the process lives."""
+        """Let the station attach, as long as the process lives."""
         assert self.ended is not None
         attaching = aio.spawn(
-            self.equipment.attach(wants, lambda: self.on_stage("restore")), name=f"{self.launch.model} attach"
+            self.station.attach(wants, lambda: self.on_stage("restore")), name=f"{self.launch.model} attach"
         )
         try:
             await either(attaching, self.ended)
@@ -261,7 +235,7 @@ class Unit:
             if not attaching.done():
                 await aio.finish([attaching])
         if self.ended.done():
-            await self.equipment.detach("its process ended")
+            await self.station.detach("its process ended")
             raise Died(f"upstream command exited prematurely: {self.farewell()}")
         return attaching.result()
 
@@ -277,7 +251,7 @@ class Unit:
         keys are no friends of each other (`discreet`) it stays in the log.
         """
         assert self.ended is not None
-        await self.equipment.detach("its process ended")
+        await self.station.detach("its process ended")
         if not self.discreet:
             return self.farewell()
         ended = self.ended.result()
@@ -289,9 +263,9 @@ class Unit:
         try:
             if save > 0 and self.ended is not None and not self.ended.done():
                 self.on_stage("save")
-                saved = await self.equipment.save(save)
+                saved = await self.station.save(save)
             self.on_stage("stop")
-            await self.equipment.detach("it is being stopped")
+            await self.station.detach("it is being stopped")
         finally:  # whatever failed there: a process that nobody knows of would be the second of its model
             begun = time.monotonic()
             await self.end(grace)

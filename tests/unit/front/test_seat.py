@@ -10,8 +10,8 @@ import pytest
 from bioproxy.engines.process import Exit
 from bioproxy.errors import EngineDied, EngineUnavailable
 from bioproxy.front import seat
-from bioproxy.front.engine import Engine
 from bioproxy.front.seat import Life, Only
+from bioproxy.station import Station
 
 
 class Owned:
@@ -48,7 +48,7 @@ async def life(monkeypatch: pytest.MonkeyPatch) -> Life:
 
 def place(life: Life | None, engine: Any = None) -> Only:
     """A request's place; it is about to be sent."""
-    only = Only(cast("Engine", engine or Owned()), lambda: life)
+    only = Only(cast("Station", engine or Owned()), lambda: life)
     only.sending()
     return only
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.models.costs import Price
 from bioproxy.models.effects import Serve, Start, Stop
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.matrix import Matrix, MatrixSettings
 from bioproxy.models.state import State
 from bioproxy.models.ticket import Place
+from bioproxy.station import Price
 from support.swap_world import LOAD, STOP, World, acts, plain
 
 MS = 0.001

@@ -1,12 +1,11 @@
-"""Everything that goes with one engine: connections, gate, KV cache, its owner, warm-up.
+"""What belongs to one model and outlives its processes: connections, gate, KV cache, warm-up, templates.
 
-The same for an engine that we attach to, one that we start, and each of many models: what differs is who starts the
-process, and that is outside. `engine_ready` takes the measure of an engine before anyone is let at it; `services` are
-the tasks that look after it.
+It is the same for an engine that we attach to, one that we start, and each of many models. What differs is who starts
+the process, and that is outside. `engine_ready` finds out what an engine is before any request reaches it; `services`
+are the tasks that look after it. A request gets all that it needs of its engine from here.
 
-With many models a station outlives the processes of its model. `attach` and `detach` are the two ends of one life
-(models/unit.py calls them): between them the services run; outside of them the gate is closed, the pool takes no
-request, and what is known of the cache stands on disk only.
+`attach` and `detach` are the two ends of one life of a process (models/unit.py calls them): between them the services
+run; outside of them the gate is closed, the pool takes no request, and the cache is known from the disk only.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+
+import msgspec
 
 from bioproxy import aio
 from bioproxy.config.schema import Kv
@@ -24,12 +24,10 @@ from bioproxy.engines.attach import Attachment
 from bioproxy.engines.llama import EngineFacts, Llama
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
-from bioproxy.front.engine import Engine
 from bioproxy.gate.gate import Gate
 from bioproxy.keys import everyone
 from bioproxy.kv.keeper import Keeper, Want
 from bioproxy.kv.shelves import Shelves
-from bioproxy.models.costs import Price
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
@@ -46,12 +44,26 @@ ASKED = 2.0  # seconds for the one question whether it is a llama-server
 Service = Callable[[], Awaitable[None]]
 
 
-class Station:
-    """The parts of one engine.
+class Price(msgspec.Struct, frozen=True):
+    """What it would take to have a cache again.
 
-    `owned`: its process is ours; `expect_pid` tells its pid. `model` is its ID among many, "" where it is the only one;
-    `limit` bounds what runs at once on an engine without slots (0: nothing does). `asks` False: whatever it is, nothing
-    is asked of it.
+    `tokens`: what the cache holds; `prefill`: seconds per token (None: never measured); `restore`: seconds to read them
+    back from disk (None: they are not there).
+    """
+
+    tokens: int = 0
+    prefill: float | None = None
+    restore: float | None = None
+
+
+class Station:
+    """The parts of one model.
+
+    `owned`: the process is a child of ours, so a request that it lost before the first byte is worth a second try;
+    `expect_pid` tells its pid. `model` is its ID among many, "" if it is the only one. `limit` bounds how many requests
+    run at once on an engine without slots (0: no bound). `asks` False: nothing is asked of it, whatever it is. `key`
+    is the one that the engine wants; `scope` keeps its pins apart from those of models with other templates.
+    `looked_after`: its attachment looks for the engine by itself; an engine of many models is looked for after a start.
     """
 
     def __init__(
@@ -71,10 +83,13 @@ class Station:
         model: str = "",
         limit: int = 0,
         asks: bool = True,
+        scope: bytes = b"",
+        looked_after: bool = True,
     ) -> None:
-        self.pool, self.settings, self.bus, self.catalogue = pool, settings, bus, catalogue
+        self.pool, self.settings, self.bus = pool, settings, bus
+        self.catalogue, self.pins, self.heads = catalogue, pins, heads
         self.model, self.owned, self.limit, self.asks = model, owned, limit, asks
-        self.heads = heads
+        self.key, self.scope, self.looked_after = key, scope, looked_after
         self.llama = Llama(pool, key=key)
         self.gate = Gate(settings)
         self.keeper = Keeper(
@@ -92,18 +107,7 @@ class Station:
         self.attachment = self.one_attachment(expect_pid)
         self.runner = self.one_runner()
         self.keeper.on_new_prompts = self.runner.renewed
-        self.engine = Engine(
-            pool=pool,
-            gate=self.gate,
-            keeper=self.keeper,
-            attachment=self.attachment,
-            catalogue=catalogue,
-            pins=pins,
-            heads=heads,
-            owned=owned,
-            key=key,
-            too_long=self.runner.too_long,
-        )
+        self.wake: Callable[[], None] = lambda: None  # a request is here: start the engine if it was unloaded
         self.wants: Sequence[Want] = ()
         self.restored = 0.0
         self.restoring: Callable[[], None] = lambda: None  # called when a restore begins
@@ -213,19 +217,19 @@ class Station:
         except TimeoutError:
             log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")
 
-    # one life among many (models.unit.Equipment)
-
     @property
-    def asker(self) -> Pool:
-        """Who sends requests to the engine."""
-        return self.pool
+    def other(self) -> bool:
+        """Whether the engine is no llama-server, or was not met yet."""
+        facts = self.attachment.facts
+        return facts is None or not facts.build
 
-    def prepare(self) -> None:
-        """A process is about to be started: connections may be opened again."""
-        self.pool.reopen()
+    # one life of its process
 
-    async def attach(self, wants: Sequence[Any], restoring: Callable[[], None]) -> float:
-        """The process is healthy: find out what it is, bring back what `wants` need; seconds of the restore."""
+    async def attach(self, wants: Sequence[object], restoring: Callable[[], None]) -> float:
+        """The process is healthy: find out what it is, and bring back what `wants` (of kv) need.
+
+        `restoring` is called before that second step. Returns the seconds of the restore.
+        """
         if not await self.is_llama():
             self.gate.resize(self.limit or UNLIMITED)
             self.gate.settled()
@@ -257,7 +261,7 @@ class Station:
             return False
 
     async def save(self, limit: float) -> float:
-        """Before a stop: end the warm-up, then save what pays within `limit` seconds; the seconds that took."""
+        """Before a stop: end the warm-up, then save what pays within `limit` seconds. Returns how long that took."""
         started = time.monotonic()
         await aio.finish(self.warming, deadline=limit)
         if any(ticket.work != "background" for ticket in self.gate.queue.running):
@@ -267,9 +271,10 @@ class Station:
         return time.monotonic() - started
 
     async def detach(self, reason: str) -> None:
-        """The process will be stopped or is gone: nobody gets at it, our connections close.
+        """The process will be stopped, or is gone: no request reaches it any more, and our connections close.
 
-        Before the services have ended: a slot action under way is shielded against its caller, and may hang.
+        The pool is closed before the services have ended: a slot action is shielded against its caller, and may hang.
+        (llama-server does not exit while a connection is open: facts, 0.10.)
         """
         self.gate.close(reason)
         for task in (*self.warming, *self.tasks):
@@ -281,7 +286,7 @@ class Station:
         self.gate.settled()
 
     def price(self) -> Price:
-        """What the cache would cost to have again."""
+        """What it would take to have the cache again."""
         if self.attachment.state != "ready":
             return Price()
         slots = [slot for slot in self.keeper.residents.slots if slot.tokens]
