@@ -11,7 +11,7 @@ import pytest
 
 from bioproxy.app import App
 from bioproxy.events import SavingPaused
-from bioproxy.kv.verify import read
+from bioproxy.kv.folder import examine_all
 from fakes.fake_engine import FakeEngine
 from support.apps import MS
 from support.faults import CHAT, SAVING, SPEED, conversation, go_on, good, heard, ready, saved, tried
@@ -71,14 +71,14 @@ async def test_a_full_disk_under_us(step: str, tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     def fill(app: App) -> None:
-        app.keeper.store.step = full
+        app.keeper.tenant.step = full
 
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:
         fill(app)
         await conversation(app, "one")
         await until(lambda: app.keeper.statistics().paused == "disk")
         assert app.keeper.statistics().snapshots == 0
-        app.keeper.store.step = lambda _step: None
+        app.keeper.tenant.step = lambda _step: None
         await saved(app)
 
 
@@ -209,7 +209,7 @@ async def test_a_flipped_bit_never_reaches_the_engine(tmp_path: Path, *, away: b
             await fake.restart()
             async with tried(fake, tmp_path, kv=SAVING) as app:
                 await check_the_flipped(app, fake, turn, spoiled)
-        found = {one.snapshot.name: one.fault for one in read(tmp_path / "slots")}
+        found = {one.snapshot.name: one.fault for one in examine_all(tmp_path / "slots")}
         found.pop(spoiled.name, "")  # if the longer conversation has not taken its place
         assert set(found.values()) == {""}
 

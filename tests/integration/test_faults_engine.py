@@ -137,7 +137,7 @@ async def test_dies_in_a_save(tmp_path: Path) -> None:
         turn = await conversation(app, "second")
         await saved(app)
         await until(lambda: not list((tmp_path / "slots").glob("bp-tmp-*")))
-        assert len(list((tmp_path / "slots").glob("*.kv"))) == len(app.keeper.store.index.snapshots)
+        assert len(list((tmp_path / "slots").glob("*.kv"))) == len(app.keeper.tenant.shelf.index.snapshots)
         assert (await go_on(app, turn))["cache_n"] > 400
 
 

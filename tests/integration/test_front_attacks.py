@@ -11,7 +11,7 @@ import pytest
 
 from bioproxy.activity import Record
 from bioproxy.events import ServiceFailed
-from bioproxy.kv.want import Want
+from bioproxy.kv.resident import Want
 from fakes.fake_engine import FakeEngine
 from support.apps import engine_ready, running_app
 from support.clients import Line, fake_line
@@ -179,7 +179,7 @@ async def test_no_store_counts_in_whichever_line_it_stands(tmp_path: Path) -> No
     """A header may be sent in several lines."""
     async with fake_line(tmp_path) as line:
         asked = wants(line)
-        fields = {"Cache-Control": "max-age=0", "cache-control": "No-Store"}
+        fields = {"Cache-Control": "max-age=0", "cache-control": "No-Tenant"}
         await exchange(line.app.proxy_port, build("POST", CHAT, body=json.dumps(BODY).encode(), headers=fields))
         assert [want.store for want in asked] == [False]
 
@@ -293,15 +293,15 @@ async def test_changed_lora_scales_make_another_engine_of_it(tmp_path: Path) -> 
     faults = {"adapters": [{"id": 0, "path": __file__, "scale": 1.0}]}
     async with fake_line(tmp_path, engine={"slot_folder": tmp_path / "slots", "faults": faults}) as line:
         keeper, attachment = line.app.keeper, line.app.attachment
-        first = keeper.store.scope.fingerprint
+        first = keeper.tenant.scope.fingerprint
         assert (await post(line, "/lora-adapters", [{"id": 0, "scale": 0.5}])).status == 200
         assert attachment.state == "loading"
         await engine_ready(line.app)
-        second = keeper.store.scope.fingerprint
+        second = keeper.tenant.scope.fingerprint
         assert second not in {"", first}
         await post(line, "/lora-adapters", [{"id": 0, "scale": 1.0}])
         await engine_ready(line.app)
-        assert keeper.store.scope.fingerprint == first
+        assert keeper.tenant.scope.fingerprint == first
 
 
 async def test_a_stop_does_not_wait_for_a_save_that_it_refused(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ async def test_what_a_restore_discards_is_kept_in_memory(tmp_path: Path) -> None
     async with started(tmp_path) as one:
         await one.warm(LONG)
         mine = await one.ask(text(400, "mine"), store=False)
-        one.keeper.store.knowledge.learn(poke=1e-6)
+        one.keeper.tenant.knowledge.learn(poke=1e-6)
         assert (await one.ask(LONG, " question", template=True, store=False)).prepared.status == "restored"
         back = await one.ask(text(400, "mine"), mine.answer, " more", store=False)
         assert back.evaluated < 12

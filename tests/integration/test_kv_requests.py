@@ -183,8 +183,8 @@ async def test_the_reason_is_told_as_long_as_it_holds(tmp_path: Path) -> None:
             await restart(one)
             assert "brought nothing back" in "".join(one.keeper.statistics().notes)
             assert all(snapshot.unused for snapshot in one.keeper.snapshots())
-        now = one.keeper.store.wall()
-        one.keeper.store.wall = lambda: now + 90000
+        now = one.keeper.tenant.shelf.wall()
+        one.keeper.tenant.shelf.wall = lambda: now + 90000
         assert "brought nothing back" not in "".join(one.keeper.statistics().notes)
         assert [bool(snapshot.unused) for snapshot in one.keeper.snapshots()].count(False) == 1
 
@@ -274,8 +274,8 @@ async def test_a_template_that_stays_resident_is_in_use(tmp_path: Path) -> None:
         await one.warm(LONG)
         await one.warm(text(300, "another"), prefix="@other")
         await one.ask(LONG, " question", template=True, prefix="@code", store=False)
-        now = one.keeper.store.wall() + 86400
-        one.keeper.store.wall = lambda: now
+        now = one.keeper.tenant.shelf.wall() + 86400
+        one.keeper.tenant.shelf.wall = lambda: now
         asked = await one.ask(LONG, " another question", template=True, prefix="@code", store=False)
         assert (asked.prepared.status, asked.prepared.snapshot) == ("resident", None)
         assert [(one.prefix, one.used == now, one.uses) for one in one.keeper.list()] == [
@@ -413,7 +413,7 @@ async def test_saving_makes_room_for_a_user_after_each_conversation(tmp_path: Pa
 async def test_a_save_too_dear_for_a_waiting_user_is_left_out(tmp_path: Path) -> None:
     """Rule 17: more than a tenth of the prefill that it preserves."""
     async with started(tmp_path) as one:
-        one.keeper.store.knowledge.learn(token_bytes=1e6, save=2e6)
+        one.keeper.tenant.knowledge.learn(token_bytes=1e6, save=2e6)
         await one.ask(text(600, "mine"))
         other = await one.ask(text(100, "yours"))
         assert other.prepared.save_seconds == 0

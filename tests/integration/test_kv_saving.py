@@ -34,7 +34,7 @@ def fake(one: Rig) -> FakeEngine:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer says anything about the engine's speed: a token is worth what it is before one was measured."""
-    monkeypatch.setattr("bioproxy.kv.knowledge.ENOUGH", 1 << 30)
+    monkeypatch.setattr("bioproxy.kv.policy.ENOUGH", 1 << 30)
 
 
 @asynccontextmanager
@@ -73,8 +73,8 @@ async def hear(one: Rig, kind: type[Event], *, count: int = 1) -> None:
 
 def pass_time(one: Rig, *, days: float) -> None:
     """Let the keeper believe that it is later."""
-    now = one.keeper.store.wall() + days * 86400
-    one.keeper.store.wall = lambda: now
+    now = one.keeper.tenant.shelf.wall() + days * 86400
+    one.keeper.tenant.shelf.wall = lambda: now
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -148,9 +148,9 @@ async def test_the_grant_goes_back_before_the_disk_is_waited_for(tmp_path: Path)
             go_on.wait(10)
 
     async with started(tmp_path, options={"step": step}) as one:
-        one.keeper.store.step = lambda _name: None
+        one.keeper.tenant.step = lambda _name: None
         await one.ask(LONG)
-        one.keeper.store.step = step
+        one.keeper.tenant.step = step
         grant = await one.gate.acquire(work="background", exclusive=True)
         assert await one.keeper.save_idle(grant) == 1
         grant.release()
@@ -303,7 +303,7 @@ async def test_a_tool_loop_of_an_old_conversation_leaves_the_current_template_in
         for version in ("1", "2"):
             await one.warm(text(300, version), version=version)
         await one.ask(text(300, "1"), " and the tool says", template=True, prefix="@code", version="1", store=False)
-        ranks = {one.id: one.rank for one in one.keeper.store.shelf.values()}
+        ranks = {one.id: one.rank for one in one.keeper.tenant.shelf.values()}
         found = {snapshot.version: ranks[snapshot.id] for snapshot in one.keeper.list()}
         assert found == {"1": 1, "2": 2}
 
@@ -328,7 +328,7 @@ async def test_a_full_budget_is_not_cleared_for_something_worth_less(tmp_path: P
     """Or two templates in a budget for one would throw each other out for ever."""
     async with started(tmp_path, disk_budget=60_000) as one:
         assert await one.warm(text(500, "one"), prefix="@one")
-        one.keeper.store.knowledge.learn(prefill=one.keeper.speeds.prefill / 2)  # a token is worth less than before
+        one.keeper.tenant.knowledge.learn(prefill=one.keeper.speeds.prefill / 2)  # a token is worth less than before
         assert not await one.warm(text(480, "two"), prefix="@two")
         assert [found.prefix for found in one.keeper.list()] == ["@one"]
         assert one.keeper.statistics().refused == {"budget": 1}

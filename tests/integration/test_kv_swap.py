@@ -15,7 +15,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, SnapshotRestored
-from bioproxy.kv import swap
+from bioproxy.kv import moments
 from bioproxy.kv.shelves import Shelves
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine, reason_to_skip
@@ -165,7 +165,7 @@ async def test_a_save_that_cannot_end_in_time_is_not_begun(tmp_path: Path, caplo
     async with started(tmp_path) as one:
         await one.ask(LONG)
         speeds = msgspec.structs.replace(one.keeper.speeds, save=100.0, restore=1e12, token_bytes=80.0)
-        one.keeper.store.knowledge.speeds = speeds
+        one.keeper.tenant.knowledge.speeds = speeds
         await fake(one).forget()
         await one.keeper.save_before_stop(one.gate, limit=0.5)
         assert await actions(one) == []
@@ -234,7 +234,7 @@ async def test_without_a_request_what_was_used_last_comes_back(tmp_path: Path) -
 
 async def test_a_user_goes_before_what_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody uses the engine, or waits for it, nothing is restored unasked."""
-    monkeypatch.setattr(swap, "FREE", 0.01)
+    monkeypatch.setattr(moments, "FREE", 0.01)
     async with started(tmp_path) as one:
         await one.ask(LONG)
         await one.restart()
@@ -273,7 +273,7 @@ async def test_a_long_restore_waits_until_somebody_asks(tmp_path: Path) -> None:
         asked = await one.ask(LONG)
         await one.restart()
         slow = msgspec.structs.replace(one.keeper.speeds, restore=1e4, prefill=1.0)
-        one.keeper.store.knowledge.speeds = slow
+        one.keeper.tenant.knowledge.speeds = slow
         assert await one.keeper.swap.fill(one.gate) == 0
         assert (await one.ask(LONG, asked.answer, " more")).prepared.status == "restored"
 
@@ -465,12 +465,12 @@ async def test_a_second_life_is_met_with_one_question(tmp_path: Path) -> None:
     """What the model is, what lies in the folder, and that the engine writes there: all of it is known."""
     async with started(tmp_path, known={"started": None}) as one:
         await one.restart()
-        tenure = one.keeper.store.shelf.tenure
+        tenure = one.keeper.tenant.shelf.tenure
         await fake(one).forget()
         await one.restart()
         targets = [request.target for request in await fake(one).requests()]
         assert targets == ["/props", "/slots"]
-        assert one.keeper.store.shelf.tenure == tenure
+        assert one.keeper.tenant.shelf.tenure == tenure
         assert one.keeper.saving
 
 

@@ -81,8 +81,8 @@ class Walk:
     async def damage(self) -> None:
         """A slot file is cut, or goes away."""
         if found := self.one.keeper.list():
-            assert self.one.keeper.store.folder is not None
-            path = self.one.keeper.store.folder.path / self.random.choice(found).name
+            assert self.one.keeper.tenant.shelf.folder is not None
+            path = self.one.keeper.tenant.shelf.folder.path / self.random.choice(found).name
             if self.random.random() < 0.5 and path.exists():
                 os.truncate(path, 1000)
             else:
@@ -105,6 +105,6 @@ async def test_whatever_happens_answers_are_right_and_files_are_whole(tmp_path: 
             assert await engine.violations() == []
         await one.settle()
         names = {path.name for path in tmp_path.glob("bp-*.kv")}
-        assert {found.name for found in one.keeper.store.index.snapshots.values()} >= names
+        assert {found.name for found in one.keeper.tenant.shelf.index.snapshots.values()} >= names
         assert not list(tmp_path.glob("bp-tmp-*"))
         assert one.gate.idle

@@ -65,8 +65,8 @@ def template(tmp_path: Path, first: str) -> Path:
 async def next_day(engine: FakeEngine, app: App, today: str) -> None:
     """It is another day for the engine, and some time has passed for us."""
     await engine.faults(today=today)
-    before = app.keeper.store.wall
-    app.keeper.store.wall = lambda: before() + QUARTER
+    before = app.keeper.tenant.shelf.wall
+    app.keeper.tenant.shelf.wall = lambda: before() + QUARTER
 
 
 async def test_at_midnight_a_template_is_warmed_anew(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ async def test_a_field_that_the_chat_template_prints_makes_another_prompt(tmp_pa
     """On llama.cpp: the effort stands at the beginning, and what was thought with another one is no use."""
     engine = llama_server(tmp_path, chat_template_file=str(template(tmp_path, EFFORT)))
     async with engine, line(engine, tmp_path) as app:
-        known = app.keeper.store.knowledge.fields
+        known = app.keeper.tenant.knowledge.fields
         await post(app, STORY, reasoning_effort="high", tool_choice="auto", reasoning={"effort": "low"})
         await until(lambda: len(known) == 3)
         assert {name for name, field in known.items() if field.prints} == {"reasoning_effort"}

@@ -11,8 +11,8 @@ from bioproxy.engines.timings import Timings
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv.chain import chain
 from bioproxy.kv.policy import Speeds
+from bioproxy.kv.resident import Prepared, Want
 from bioproxy.kv.snapshot import Snapshot
-from bioproxy.kv.want import Prepared, Want
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.catalogue import Filled
 from support.settings import settings

@@ -16,7 +16,7 @@ from bioproxy import events
 from bioproxy.activity import Outcome, Record, Work
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
-from bioproxy.kv.pause import Pause, counted
+from bioproxy.kv.saver import Pause, counted
 from bioproxy.metrics import SEED_COUNTERS, Metrics
 from bioproxy.metrics_host import GpuSample, Interface, SystemSample
 from bioproxy.metrics_host import families as host_families

@@ -34,7 +34,7 @@ from bioproxy.front import filters, listing, upstream_path
 from bioproxy.front.access import among_strangers
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.many import Management, ManyModels, Peer, Served
-from bioproxy.kv.pause import counted
+from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics

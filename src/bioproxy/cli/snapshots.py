@@ -19,8 +19,8 @@ from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, count, duration, size
 from bioproxy.config.load import Loaded
 from bioproxy.errors import BioproxyError
+from bioproxy.kv.folder import Verified, examine_all
 from bioproxy.kv.statistics import SnapshotStatistics
-from bioproxy.kv.verify import Verified, read
 
 Json: TypeAlias = Any
 COLUMNS = ("snapshot", "of", "tokens", "size", "spares", "age", "last use", "uses", "spared", "not used because")
@@ -66,7 +66,7 @@ def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
 
 def read_all(folders: Sequence[Path], *, whole: bool) -> list[Verified]:
     """What is in all of them; `whole`: every byte is read."""
-    return [one for folder in folders for one in read(folder, whole=whole)]
+    return [one for folder in folders for one in examine_all(folder, whole=whole)]
 
 
 def row_of_file(one: Verified) -> SnapshotStatistics:

@@ -16,15 +16,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bioproxy import aio
-from bioproxy.engines.llama import SlotView, Timings
+from bioproxy.engines.llama import Llama, SlotView, Timings
 from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
+from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.engine import AT_LEAST, EngineClient, SlotActionTimeout, limited, slots_now
-from bioproxy.kv.resident import KEPT, Resident, Residents
+from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, slots_now
+from bioproxy.kv.resident import KEPT, Prepared, Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
-from bioproxy.kv.want import GrantLike, Prepared
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Actions:
     """
 
     def __init__(
-        self, engine: EngineClient, saver: Saver, restorer: Restorer, residents: Residents, decisions: Decisions
+        self, engine: Llama, saver: Saver, restorer: Restorer, residents: Residents, decisions: Decisions
     ) -> None:
         self.engine = engine
         self.saver = saver
@@ -54,7 +54,7 @@ class Actions:
         self.doubt = ""
         self.restores: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
-        self.made: set[GrantLike] = set()  # grants that we made exclusive and have to share again
+        self.made: set[Grant] = set()  # grants that we made exclusive and have to share again
 
     def count(self, status: str) -> None:
         """One restore more of this kind."""
@@ -62,7 +62,7 @@ class Actions:
 
     # alone on the engine
 
-    async def alone(self, grant: GrantLike, *, must: bool = False) -> bool:
+    async def alone(self, grant: Grant, *, must: bool = False) -> bool:
         """Have the engine alone; `must`: wait for it. Raises EngineUnavailable (503) where that takes too long."""
         if grant.exclusive:
             return True
@@ -73,7 +73,7 @@ class Actions:
         self.made.add(grant)
         return True
 
-    def done(self, grant: GrantLike) -> None:
+    def done(self, grant: Grant) -> None:
         """Let others in again, where it was us who kept them out."""
         if grant in self.made:
             self.made.discard(grant)
@@ -88,7 +88,7 @@ class Actions:
 
     # what requests need
 
-    async def carry_out(self, plan: Plan, grant: GrantLike, prepared: Prepared) -> None:
+    async def carry_out(self, plan: Plan, grant: Grant, prepared: Prepared) -> None:
         """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised).
 
         So it is with what nobody expected: it is logged, and the request goes on.
@@ -160,7 +160,7 @@ class Actions:
             return
         place = plan.place
         if why != "busy" and (plan.erase or plan.match is not None):
-            poked = policy.worth_poking(self.decisions.unsaved(place), self.decisions.store.knowledge.speeds)
+            poked = policy.worth_poking(self.decisions.unsaved(place), self.decisions.tenant.knowledge.speeds)
             copied = poked and self.restorer.pokes and not plan.erase
         else:
             copied = place.tokens_at(plan.shared) < KEPT * place.tokens
@@ -193,7 +193,7 @@ class Actions:
         """
         slot, position = self.residents.choose(place.cuts, place.cuts[-1].offset)
         shared = place.cuts[position - 1].digest if position else b""
-        speeds, again = self.decisions.store.knowledge.speeds, place.again
+        speeds, again = self.decisions.tenant.knowledge.speeds, place.again
         if again is None or not self.remembered(place, slot, shared):
             self.lose(place, "forgotten")
             return None
@@ -302,7 +302,7 @@ def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[Slot
     return None
 
 
-async def wait_alone(grant: GrantLike) -> None:
+async def wait_alone(grant: Grant) -> None:
     """Wait until the slot can be erased. Raises EngineUnavailable (503) when that takes too long."""
 
     async def look() -> bool | None:

@@ -17,26 +17,25 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
-from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.facts import WANTS_KEY
+from bioproxy.engines.llama import EngineFacts, Llama
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files
 from bioproxy.kv.builds import Builds
-from bioproxy.kv.decisions import Decisions
-from bioproxy.kv.engine import AT_LEAST, EngineClient, limited, poke
-from bioproxy.kv.fingerprint import Fingerprint, Identify, fingerprint
+from bioproxy.kv.decisions import Decisions, Findings
+from bioproxy.kv.engine import AT_LEAST, limited, poke
+from bioproxy.kv.fingerprint import Fingerprint, Identify, Identities, fingerprint
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.identities import Identities
-from bioproxy.kv.notes import DRAFT, Findings, examine
 from bioproxy.kv.resident import Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import OF_CONTENT, Saver, discard
+from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import new_id, temporary_name
-from bioproxy.kv.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +49,8 @@ class Attaching:
         self,
         *,
         config: Kv,
-        engine: EngineClient,
-        store: Store,
+        engine: Llama,
+        tenant: Tenant,
         saver: Saver,
         restorer: Restorer,
         decisions: Decisions,
@@ -62,14 +61,14 @@ class Attaching:
         self.config = config
         self.model = model  # stands before what is logged; "" if there is only one
         self.engine = engine
-        self.store = store
+        self.tenant = tenant
         self.saver = saver
         self.restorer = restorer
         self.decisions = decisions
         self.residents = residents
         self.identities = Identities(identify)
         self.proved: set[tuple[object, ...]] = set()  # commands that were seen to write into the folder
-        self.builds = Builds(engine, store, saver)
+        self.builds = Builds(engine, tenant, saver)
         self.facts: EngineFacts | None = None
         self.fingerprint = Fingerprint()
         self.sleeps_after = math.inf
@@ -83,8 +82,8 @@ class Attaching:
         self.facts = facts
         self.fault = self.elsewhere = self.refusal = ""
         self.decisions.findings = Findings(restores=False, saves=False)
-        self.store.use("", facts.build)
-        self.store.denied.clear()  # another build may save what this one did not
+        self.tenant.use("", facts.build)
+        self.tenant.denied.clear()  # another build may save what this one did not
         self.residents.meet(facts)
         await self.learn(facts)
         if self.decisions.findings.restores and not self.fault:
@@ -143,15 +142,15 @@ class Attaching:
         if not path:
             return "the engine's slot folder is not known: set kv.directory to what the engine got as --slot-save-path"
         try:
-            await self.store.open(expanded(path))
+            await self.tenant.open(expanded(path))
         except FolderError as error:
             return error.message
         try:
-            await self.store.probe()
+            await self.tenant.shelf.probe()
         except FolderError as error:  # what is in there can be restored all the same
             self.saver.pause.enter("folder", error.message)
-        self.store.use(self.fingerprint.value, facts.build)
-        knowledge = self.store.knowledge
+        self.tenant.use(self.fingerprint.value, facts.build)
+        knowledge = self.tenant.knowledge
         knowledge.guess = knowledge.guess or float(self.fingerprint.traits.token_bytes)
         return ""
 
@@ -167,7 +166,7 @@ class Attaching:
             return
         self.say()
         if self.decisions.findings.restores and not self.fault:
-            log.info("the snapshot folder %s is in use now", self.store.path)
+            log.info("the snapshot folder %s is in use now", self.tenant.path)
             self.saver.pause.resumed("folder")
 
     async def meet(self, facts: EngineFacts, *, alone: bool) -> None:
@@ -184,7 +183,7 @@ class Attaching:
 
     async def writes_there(self, facts: EngineFacts) -> bool:
         """Whether the engine's slot files appear in our folder: seen once for each command and folder."""
-        proof = (facts.command, facts.environment, facts.folder, self.store.shelf, self.store.shelf.tenure)
+        proof = (facts.command, facts.environment, facts.folder, self.tenant.shelf, self.tenant.shelf.tenure)
         if facts.command and proof in self.proved:
             return True
         if await self.same_folder():
@@ -193,14 +192,14 @@ class Attaching:
 
     async def same_folder(self) -> bool:
         """Let the engine save an empty slot, and look whether the file appears where we look."""
-        assert self.store.folder is not None
-        folder = self.store.folder.path
+        assert self.tenant.shelf.folder is not None
+        folder = self.tenant.shelf.folder.path
         name = temporary_name(new_id())
         self.elsewhere = self.refusal = ""
         try:
             saved = await limited(self.engine.save(0, name), seconds=AT_LEAST, what="saving an empty slot")
-            await self.store.shelf.on_disk(files.measured, folder / name, saved.bytes)
-            await self.store.shelf.on_disk(files.make_folder_private, folder, folder / name)
+            await self.tenant.shelf.on_disk(files.measured, folder / name, saved.bytes)
+            await self.tenant.shelf.on_disk(files.make_folder_private, folder, folder / name)
         except EngineRefused as error:
             self.refused(error)
             return False
@@ -232,10 +231,10 @@ class Attaching:
             return
         untried = self.untried
         if not fresh and not self.residents.slots[0].empty:
-            await poke(self.engine, self.store.knowledge.speeds)
+            await poke(self.engine, self.tenant.knowledge.speeds)
         self.residents.clear(empty=False)
         if (self.elsewhere or self.refusal) and await self.appears(self.facts):
-            log.info("the engine writes its slot files into %s now", self.store.path)
+            log.info("the engine writes its slot files into %s now", self.tenant.path)
             if self.saver.pause:
                 self.saver.pause.leave(proved=False)
             else:
@@ -256,7 +255,7 @@ class Attaching:
         """Try what other builds wrote, and leave a reference of this one."""
         if self.builds.to_try():
             await self.builds.try_all(0, tokenizes=tokenizes)
-        if self.builds.reference(self.store.scope.build) is None:
+        if self.builds.reference(self.tenant.scope.build) is None:
             await self.builds.leave_reference(0, tokenizes=tokenizes)
 
     @property
@@ -271,14 +270,78 @@ class Attaching:
     def untried(self) -> bool:
         """Whether something about the build is still to be found out, and can be: nothing may be lost by it."""
         findings = self.decisions.findings
-        if self.residents.numbers() != [0] or not (findings.restores and self.facts and self.store.folder):
+        if self.residents.numbers() != [0] or not (findings.restores and self.facts and self.tenant.shelf.folder):
             return False
         empty = self.residents.slots[0].empty
         if self.builds.to_try():
             return empty or self.restorer.pokes
-        return empty and self.builds.reference(self.store.scope.build) is None
+        return empty and self.builds.reference(self.tenant.scope.build) is None
 
 
 def expanded(path: str) -> Path:
     """A folder's path with `~` filled in."""
     return Path(path).expanduser()
+
+
+DRAFT = "a draft model is active, and llama-server does not restore its context; run without one to keep snapshots"
+
+
+def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
+    """Judge an engine by what it told and by its launch arguments; the folder is looked at elsewhere."""
+    findings = Findings()
+    arguments = found.arguments
+    if config.policy == "off":
+        findings.restores = findings.saves = False
+        return findings
+    if facts.capabilities.locked:
+        findings.deny(WANTS_KEY)
+    elif not facts.capabilities.slot_actions:
+        findings.deny("the engine answers no slot actions; start it with --slot-save-path FOLDER to keep its KV cache")
+    if not found.value:
+        findings.deny(found.reason)
+    if arguments.draft:
+        findings.deny(DRAFT)
+    if findings.restores:
+        examine_details(facts, found, config, findings)
+    return findings
+
+
+def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings: Findings) -> None:
+    """What limits an engine that can restore."""
+    arguments = found.arguments
+    if arguments.has("--swa-full") and found.traits.window is not False:
+        findings.diverging = False
+        if facts.slots > 1:
+            findings.deny(
+                "--swa-full with sliding-window attention on several slots: a restored slot gives wrong answers to "
+                "requests that leave it early; run with -np 1, or without the flag on a build that stores checkpoints"
+            )
+            return
+        findings.remark(
+            "--swa-full with sliding-window attention: a restore is wrong unless the request extends the snapshot "
+            "exactly, so only templates are restored, and only they are written; leave the flag out with a build that "
+            "stores checkpoints"
+        )
+    if facts.slots > 1 and arguments.clears_idle_slots and facts.command:
+        findings.remark(
+            "idle slots are cleared by other requests; start the engine with -np 1 or --no-cache-idle-slots"
+        )
+    if config.engine_directory and facts.slot_folder and not same_path(config.engine_directory, facts.slot_folder):
+        findings.remark(
+            f"kv.engine_directory is {config.engine_directory}, the engine's --slot-save-path is {facts.slot_folder}"
+        )
+    if found.hidden:
+        findings.remark(f"not visible, so not in the fingerprint: {'; '.join(found.hidden)}")
+    if config.isolate == "strict" and (arguments.ram_cache or facts.slots > 1):
+        findings.remark("kv.isolate: strict needs -np 1 and --cache-ram 0, or the engine keeps what we erase")
+    if config.policy == "always" and facts.slots > 1:
+        findings.remark("kv.policy: always is for engines with one slot; this one is treated as auto")
+    if config.policy == "always" and found.traits.window:
+        findings.remark(
+            "kv.policy: always saves what was generated too; on sliding-window models such a file may be worth nothing"
+        )
+
+
+def same_path(one: str, other: str) -> bool:
+    """Whether two texts name the same folder; nothing is looked up, for one of them may be in a container."""
+    return PurePath(one) == PurePath(other)

@@ -15,16 +15,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from bioproxy.engines.llama import Probe
+from bioproxy.engines.llama import Llama, Probe
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.kv import files, policy
 from bioproxy.kv.chain import chain
-from bioproxy.kv.engine import EngineClient, limited
+from bioproxy.kv.engine import limited
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.saver import Saver
+from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import Snapshot
-from bioproxy.kv.store import Store
 from bioproxy.prompt import Piece
 
 log = logging.getLogger(__name__)
@@ -55,23 +55,23 @@ def same_answer(restored: Probe, cold: Probe) -> bool:
 class Builds:
     """Writes the reference of the present build, and tries those of others. One slot: the one that is given."""
 
-    def __init__(self, engine: EngineClient, store: Store, saver: Saver) -> None:
+    def __init__(self, engine: Llama, tenant: Tenant, saver: Saver) -> None:
         self.engine = engine
-        self.store = store
+        self.tenant = tenant
         self.saver = saver
         self.outcome = ""  # one sentence for log and /status
 
     def reference(self, build: str) -> Snapshot | None:
         """The reference that `build` wrote, or is writing."""
-        own = self.store.scope.fingerprint
-        same = self.store.index.same(CUTS, fingerprint=own, template=True)
-        same += [one for one in self.store.committing.values() if one.reference and one.fingerprint == own]
+        own = self.tenant.scope.fingerprint
+        same = self.tenant.shelf.index.same(CUTS, fingerprint=own, template=True)
+        same += [one for one in self.tenant.shelf.committing.values() if one.reference and one.fingerprint == own]
         return next((one for one in same if one.build == build and not one.quarantined), None)
 
     def to_try(self) -> dict[str, list[Snapshot]]:
         """Snapshots of other builds that nobody tried yet with this one."""
-        foreign = self.store.index.foreign_builds(self.store.scope)
-        return {build: found for build, found in foreign.items() if build not in self.store.knowledge.refused}
+        foreign = self.tenant.shelf.index.foreign_builds(self.tenant.scope)
+        return {build: found for build, found in foreign.items() if build not in self.tenant.knowledge.refused}
 
     async def tokens(self, *, tokenizes: bool) -> tuple[list[int], list[int]]:
         """Token ids of the sentence and of what follows it."""
@@ -100,22 +100,22 @@ class Builds:
             good, why = await self.try_one(build, slot, tokenizes=tokenizes)
             size = policy.mib(sum(one.size for one in snapshots))
             if good:
-                self.store.adopt(snapshots)
+                self.tenant.adopt(snapshots)
                 verdict = "are good and were adopted"
             else:
-                knowledge = self.store.knowledge
+                knowledge = self.tenant.knowledge
                 knowledge.refused = (*knowledge.refused, build)
                 verdict = f"are not used any more: {why}"
             self.outcome = f"{len(snapshots)} snapshots ({size}) of build {build or 'unknown'} {verdict}"
-            log.info("the engine's build is %s now; %s", self.store.scope.build or "unknown", self.outcome)
+            log.info("the engine's build is %s now; %s", self.tenant.scope.build or "unknown", self.outcome)
 
     async def try_one(self, build: str, slot: int, *, tokenizes: bool) -> tuple[bool, str]:
         """Whether this build reads what `build` wrote, and why not. EngineUnavailable where the engine goes away."""
         reference = self.reference(build)
-        if reference is None or self.store.folder is None:
+        if reference is None or self.tenant.shelf.folder is None:
             return False, "that build left no reference to try"
         try:
-            await self.store.prove(reference)
+            await self.tenant.shelf.prove(reference)
             sentence, rest = await self.tokens(tokenizes=tokenizes)
             restored, cold = await self.compare(reference, slot, [*sentence, *rest])
         except (files.Unverified, FolderError, EngineRefused) as error:

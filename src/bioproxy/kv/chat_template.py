@@ -33,14 +33,12 @@ from typing import Any
 import msgspec
 
 from bioproxy import aio
-from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.llama import EngineFacts, Llama
 from bioproxy.errors import BioproxyError, EngineRefused
-from bioproxy.kv.engine import EngineClient, limited
-from bioproxy.kv.knowledge import FieldKnowledge
-from bioproxy.kv.policy import SLACK
-from bioproxy.kv.resident import Residents
-from bioproxy.kv.store import Store
-from bioproxy.kv.want import Prepared, Want
+from bioproxy.kv.engine import limited
+from bioproxy.kv.policy import SLACK, FieldKnowledge
+from bioproxy.kv.resident import Prepared, Residents, Want
+from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Cut, Doubt, Head
 
 Json = Any
@@ -77,9 +75,9 @@ class ChatTemplate:
     `on_change` is called when what is resident turned out to be another prompt than it was taken for.
     """
 
-    def __init__(self, engine: EngineClient, store: Store, residents: Residents) -> None:
+    def __init__(self, engine: Llama, tenant: Tenant, residents: Residents) -> None:
         self.engine = engine
-        self.store = store
+        self.tenant = tenant
         self.residents = residents
         self.on_change: Callable[[], None] = lambda: None
         self.awake: Callable[[], bool] = lambda: True  # asking wakes an engine that sleeps
@@ -123,7 +121,7 @@ class ChatTemplate:
     def counts(self, doubt: Doubt, value: bytes) -> bool | None:
         """Whether a field changes what is rendered up to the last message; None: that is being asked."""
         name, _ = doubt
-        answer = self.store.knowledge.fields.get(name, FieldKnowledge()).answer(doubt[1])
+        answer = self.tenant.knowledge.fields.get(name, FieldKnowledge()).answer(doubt[1])
         if answer is not None:
             return answer
         if not self.renders or len(name) > LONGEST or len(value) > LARGEST:
@@ -149,13 +147,13 @@ class ChatTemplate:
         self.quarter, self.retry_at = -1, 0.0
         self.clocks.clear()
         self.questions.clear()
-        self.store.know_days(UNKNOWN if self.dated else frozenset())
+        self.tenant.know_days(UNKNOWN if self.dated else frozenset())
         await self.refresh()
 
     @property
     def due(self) -> bool:
         """Whether the day may have changed since the last look."""
-        return self.dated and self.quarter != int(self.store.wall() // QUARTER) and self.clock() >= self.retry_at
+        return self.dated and self.quarter != int(self.tenant.shelf.wall() // QUARTER) and self.clock() >= self.retry_at
 
     async def refresh(self) -> None:
         """Look at the day if it may have changed; before anything hangs on it."""
@@ -164,13 +162,13 @@ class ChatTemplate:
 
     async def look(self) -> None:
         """Render anew what may depend on the day. If the engine does not tell, nothing is known of this day."""
-        now = self.store.wall()
+        now = self.tenant.shelf.wall()
         try:
             days = await limited(self.render_all(), seconds=LIMIT, what="rendering a few words")
         except BioproxyError as error:
             log.info("what the chat template prints today is not known: %s", error.message)
             self.days, self.retry_at = {}, self.clock() + RETRY
-            self.store.know_days(UNKNOWN)
+            self.tenant.know_days(UNKNOWN)
             return
         moved = {shape for shape in self.seen if self.seen[shape] != days[shape]}
         again = {shape for shape in moved if now - self.changed.get(shape, 0.0) < DAY} - self.clocks
@@ -180,7 +178,7 @@ class ChatTemplate:
         self.clocks |= again
         self.days = self.seen = days
         self.quarter = int(now // QUARTER)
-        self.store.know_days(frozenset(days.values()))
+        self.tenant.know_days(frozenset(days.values()))
         if moved - self.clocks:
             log.info("the chat template prints another date: what was rendered with the last one is another prompt now")
             self.on_change()
@@ -225,7 +223,7 @@ class ChatTemplate:
     async def render(self, body: Mapping[str, Json]) -> str:
         """What the engine makes of a chat body; empty if it refuses that, and our date if it renders nothing."""
         if not self.renders:
-            return time.strftime("%Y-%m-%d", time.localtime(self.store.wall()))
+            return time.strftime("%Y-%m-%d", time.localtime(self.tenant.shelf.wall()))
         try:
             return await self.engine.apply_template(msgspec.json.encode(body))
         except EngineRefused:
@@ -235,7 +233,7 @@ class ChatTemplate:
         """Take in what a field does. If it shapes prompts, those in the slots are others than they were taken for."""
         name, value = doubt
         log.debug("the field %s %s prompts", name, "shapes" if prints else "does not shape")
-        self.store.knowledge.know(name, value, prints=prints)
+        self.tenant.knowledge.know(name, value, prints=prints)
         if prints:
             self.on_change()
         for place in (*self.residents.slots, *self.residents.parked):
@@ -258,7 +256,7 @@ class ChatTemplate:
         """Seconds until there may be something to do without news."""
         pauses = [self.patience()] if self.questions else []
         if self.dated:
-            pauses.append(max(QUARTER - self.store.wall() % QUARTER, self.retry_at - self.clock()))
+            pauses.append(max(QUARTER - self.tenant.shelf.wall() % QUARTER, self.retry_at - self.clock()))
         return max(0.01, min(pauses)) if pauses else None
 
     def patience(self) -> float:

@@ -15,14 +15,11 @@ import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.kv import policy
-from bioproxy.kv.identities import Traits
+from bioproxy.kv.fingerprint import Traits
 from bioproxy.kv.index import Match, owner, usable
-from bioproxy.kv.knowledge import Answer
-from bioproxy.kv.notes import Findings
-from bioproxy.kv.policy import Question
-from bioproxy.kv.resident import SIMILAR, Resident
-from bioproxy.kv.store import Store
-from bioproxy.kv.want import Want
+from bioproxy.kv.policy import Answer, Question
+from bioproxy.kv.resident import SIMILAR, Resident, Want
+from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Cut
 
 RETRY = 86400.0  # seconds after which something worthless may be tried anew: a date in a chat template changes daily
@@ -37,6 +34,24 @@ NO_CONVERSATIONS = (
     "one is tried again after a day"
 )
 ENDS_EXACTLY = "with --swa-full only templates are restored: a request may leave a conversation before its end"
+
+
+class Findings(msgspec.Struct):
+    """What may be done with this engine, and the sentences for `/status` and the log."""
+
+    restores: bool = True
+    saves: bool = True
+    diverging: bool = True
+    notes: tuple[str, ...] = ()
+
+    def deny(self, note: str) -> None:
+        """No snapshots at all, because of `note`."""
+        self.restores = self.saves = False
+        self.notes += (note,)
+
+    def remark(self, note: str) -> None:
+        """Something that the operator should know; nothing is forbidden."""
+        self.notes += (note,)
 
 
 class Plan(msgspec.Struct):
@@ -66,9 +81,9 @@ class Decisions:
     `everyone`: the group of everybody who may ask at present; None if requests of several groups may come.
     """
 
-    def __init__(self, config: Kv, store: Store, *, everyone: Callable[[], str | None] = lambda: "") -> None:
+    def __init__(self, config: Kv, tenant: Tenant, *, everyone: Callable[[], str | None] = lambda: "") -> None:
         self.config = config
-        self.store = store
+        self.tenant = tenant
         self.everyone = everyone
         self.findings = Findings(restores=False, saves=False)
         self.traits = Traits()
@@ -113,7 +128,7 @@ class Decisions:
 
     def answer(self, question: Question) -> Answer:
         """What was seen of such restores, failures in the last day only."""
-        return self.store.knowledge.answer(question, self.store.wall() - RETRY, cuttable=self.traits.full)
+        return self.tenant.knowledge.answer(question, self.tenant.shelf.wall() - RETRY, cuttable=self.traits.full)
 
     def tells(self, question: Question, expected: int, *, good: bool) -> bool:
         """Whether the outcome of such a restore says something about file and model.
@@ -174,7 +189,9 @@ class Decisions:
 
         Both, for there may be many that only share its beginning, which not every model can use.
         """
-        look = functools.partial(self.store.index.matches, cuts, scope=self.store.scope, group=group, above=above)
+        look = functools.partial(
+            self.tenant.shelf.index.matches, cuts, scope=self.tenant.scope, group=group, above=above
+        )
         sharing = look() if self.findings.diverging and self.answer("diverges") != "worthless" else ()
         return [*islice(look(exact=True), CANDIDATES), *islice(sharing, CANDIDATES)]
 
@@ -182,7 +199,7 @@ class Decisions:
         """Policy `always`: the file of the request's template, whatever is resident."""
         if not want.prefix:
             return None
-        found = self.store.index.matches(want.cuts, scope=self.store.scope, group=want.group)
+        found = self.tenant.shelf.index.matches(want.cuts, scope=self.tenant.scope, group=want.group)
         fit = (match for match in found if self.findings.diverging or match.question(want.end) == "templates")
         return next((match for match in fit if match.snapshot.prefix == want.prefix), None)
 
@@ -212,7 +229,7 @@ class Decisions:
         `held`: bytes of the prompt that are resident. How many tokens that is is an estimate: of the snapshot's, as
         many as its share of the bytes; what another prompt has per byte says little about this one.
         """
-        speeds = self.store.knowledge.speeds
+        speeds = self.tenant.knowledge.speeds
         snapshot = match.snapshot
         tokens = match.tokens - min(match.tokens, snapshot.prompt * held // max(1, snapshot.cuts[-1].offset))
         size = match.snapshot.size
@@ -225,8 +242,8 @@ class Decisions:
 
         A conversation only if whoever asks next must be of its group; else it would be in the slot of another one.
         """
-        group, scope = self.everyone(), self.store.scope
-        good = [one for one in self.store.index.snapshots.values() if usable(one, scope) and not one.reference]
+        group, scope = self.everyone(), self.tenant.scope
+        good = [one for one in self.tenant.shelf.index.snapshots.values() if usable(one, scope) and not one.reference]
         good = [one for one in good if not one.lora]  # in a slot of other scales it would be taken for what it is not
         for one in sorted(good, key=lambda one: -one.used):
             match = Match(one, one.end, exact=True)
@@ -238,7 +255,7 @@ class Decisions:
 
     def unsaved(self, place: Resident) -> int:
         """Tokens in a slot that no snapshot on disk has; -1 where its content is not known."""
-        if place.empty or self.store.has(place.saved):
+        if place.empty or self.tenant.shelf.has(place.saved):
             return 0
         return place.tokens - self.covered(place) if place.whole else -1
 
@@ -251,8 +268,8 @@ class Decisions:
     def from_source(self, place: Resident) -> int:
         """The same of the snapshot that it was restored from or saved to, to the token: cuts are some hundred apart."""
         identity, held = place.source
-        snapshot = self.store.index.snapshots.get(identity) or self.store.committing.get(identity)
-        if snapshot is None or not (usable(snapshot, self.store.scope) and owner(snapshot)[1] in (None, place.group)):
+        snapshot = self.tenant.shelf.index.snapshots.get(identity) or self.tenant.shelf.committing.get(identity)
+        if snapshot is None or not (usable(snapshot, self.tenant.scope) and owner(snapshot)[1] in (None, place.group)):
             return 0
         match = Match(snapshot, snapshot.end, exact=held >= snapshot.tokens - policy.SLACK)
         return held if self.trust(match, match.question(b"")) else 0
@@ -263,9 +280,9 @@ class Decisions:
 
     def worth_saving(self, place: Resident, unsaved: int, *, displaced: bool = False) -> bool:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
-        knowledge = self.store.knowledge
+        knowledge = self.tenant.knowledge
         token_bytes = self.token_bytes() if displaced else knowledge.speeds.token_bytes
-        if self.useless(template=place.shared) or (displaced and not token_bytes) or self.store.unsavable(place.cuts):
+        if self.useless(template=place.shared) or (displaced and not token_bytes) or self.tenant.unsavable(place.cuts):
             return False  # worthless, or nobody can say how long it would take, or the engine does not
         return policy.worth_saving(
             unsaved,
@@ -278,7 +295,7 @@ class Decisions:
 
     def seconds_to_save(self, place: Resident) -> float:
         """About how long a save of this slot takes; 0 where nothing was measured yet."""
-        return self.bytes_of(place) / self.store.knowledge.speeds.save
+        return self.bytes_of(place) / self.tenant.knowledge.speeds.save
 
     def bytes_of(self, place: Resident) -> float:
         """About what a slot's content takes; 0 where nothing was measured yet."""
@@ -286,17 +303,17 @@ class Decisions:
 
     def token_bytes(self) -> float:
         """Bytes of a token, as measured or as guessed."""
-        return self.store.knowledge.speeds.token_bytes or self.store.knowledge.guess
+        return self.tenant.knowledge.speeds.token_bytes or self.tenant.knowledge.guess
 
     def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
         """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""
-        scope, speeds = self.store.scope, self.store.knowledge.speeds
+        scope, speeds = self.tenant.scope, self.tenant.knowledge.speeds
         if self.hopeless or seconds < self.config.min_seconds:
             return False
-        earlier = self.store.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
-        lately = self.store.wall() - RETRY
+        earlier = self.tenant.shelf.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
+        lately = self.tenant.shelf.wall() - RETRY
         bad = [one for one in earlier if one.quarantined and not one.damaged]
-        if any(one.build == scope.build and one.created > lately for one in bad) or self.store.unsavable(want.cuts):
+        if any(one.build == scope.build and one.created > lately for one in bad) or self.tenant.unsavable(want.cuts):
             return False
         return seconds > tokens * speeds.token_bytes / speeds.restore
 

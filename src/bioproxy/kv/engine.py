@@ -8,13 +8,12 @@ holds, so it is an error of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import msgspec
 
-from bioproxy.engines.llama import Probe, Restored, Saved, SlotView, Timings
-from bioproxy.engines.pace import Look
+from bioproxy.engines.llama import Llama, SlotView
 from bioproxy.errors import EngineUnavailable
 from bioproxy.kv.policy import Speeds
 
@@ -22,40 +21,6 @@ T = TypeVar("T")
 POKE = (1,)  # the prompt that makes the server move what is resident into its RAM cache
 PATIENCE = 10.0  # times the expected duration
 AT_LEAST = 5.0  # seconds
-
-
-class EngineClient(Protocol):
-    """The part of engines.llama.Llama that is used here."""
-
-    async def save(self, slot: int, filename: str) -> Saved:
-        """Write slot `slot` to a file."""
-
-    async def restore(self, slot: int, filename: str) -> Restored:
-        """Read a file into slot `slot`."""
-
-    async def erase(self, slot: int) -> object:
-        """Empty slot `slot`."""
-
-    async def slots(self) -> list[SlotView]:
-        """What `/slots` says."""
-
-    async def ask(self, target: bytes) -> Look:
-        """`GET /slots` at once, past the pace that `slots` keeps."""
-
-    async def prefill(self, tokens: Sequence[int], *, cache_prompt: bool = True) -> Timings:
-        """Evaluate tokens, generate nothing."""
-
-    async def again(self, path: str, body: bytes) -> Timings:
-        """Ask a request once more, for what it leaves in the slot and not for an answer."""
-
-    async def apply_template(self, body: bytes) -> str:
-        """The prompt that a chat body becomes."""
-
-    async def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text."""
-
-    async def probe(self, tokens: Sequence[int], *, cache_prompt: bool = True) -> Probe:
-        """The first token after `tokens`, with log-probabilities."""
 
 
 class SlotActionTimeout(EngineUnavailable):
@@ -78,7 +43,7 @@ def time_limit(size: int, rate: float) -> float:
     return max(AT_LEAST, PATIENCE * size / rate)
 
 
-async def poke(engine: EngineClient, speeds: Speeds) -> float:
+async def poke(engine: Llama, speeds: Speeds) -> float:
     """Make the server move what is resident into its RAM cache (kv-rule 16); the seconds it took."""
     clock = asyncio.get_running_loop().time
     started = clock()
@@ -86,7 +51,7 @@ async def poke(engine: EngineClient, speeds: Speeds) -> float:
     return clock() - started
 
 
-async def slots_now(engine: EngineClient) -> list[SlotView]:
+async def slots_now(engine: Llama) -> list[SlotView]:
     """What `/slots` says at this moment; [] where it does not say.
 
     Under an exclusive grant, so the engine may be asked at once: kv-rule 5 is there for the cancellation of running

@@ -23,7 +23,7 @@ import msgspec
 from bioproxy.errors import BioproxyError
 from bioproxy.files import listed, read, touching, write_whole
 from bioproxy.kv import files
-from bioproxy.kv.knowledge import Ledger, read_ledger
+from bioproxy.kv.policy import Ledger, read_ledger
 from bioproxy.kv.snapshot import NAME, TEMPORARY, Snapshot, decode, encode
 
 if sys.platform == "win32":
@@ -218,3 +218,30 @@ def lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """One snapshot and what is wrong with it; `fault` is empty for a whole one."""
+
+    snapshot: Snapshot
+    fault: str = ""
+
+
+def examine(path: Path, snapshot: Snapshot, *, whole: bool = True) -> Verified:
+    """Read one file, or (not `whole`) samples of it. Blocks."""
+    try:
+        files.proved(path, snapshot) if whole else files.sampled(path, snapshot)
+    except files.Unverified as error:
+        return Verified(snapshot, error.message)
+    return Verified(snapshot, snapshot.quarantined)
+
+
+def examine_all(path: Path, *, whole: bool = True) -> tuple[Verified, ...]:
+    """Compare every snapshot in a folder with its file, the largest first; works without the lock and changes nothing.
+
+    Blocks. Raises FolderError.
+
+    Not `whole`: for a list, which must not wait for gigabytes.
+    """
+    found = [one for one in Folder(path).peek() if not one.reference]
+    return tuple(examine(path, one, whole=whole) for one in sorted(found, key=lambda one: -one.size))

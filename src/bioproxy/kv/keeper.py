@@ -34,38 +34,31 @@ from collections.abc import Callable, Sequence
 from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
-from bioproxy.engines.llama import EngineFacts, Timings
+from bioproxy.engines.llama import EngineFacts, Llama, Timings
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, SnapshotMissing
+from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv import files
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chain import chain, common
 from bioproxy.kv.chat_template import ChatTemplate
-from bioproxy.kv.decisions import Decisions
-from bioproxy.kv.engine import EngineClient
+from bioproxy.kv.decisions import Decisions, Findings
 from bioproxy.kv.fingerprint import Identify
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.idle import TICK, IdleSaver
 from bioproxy.kv.index import usable
-from bioproxy.kv.notes import Findings
-from bioproxy.kv.pause import FIRST_RETRY, Pause
+from bioproxy.kv.moments import TICK, IdleSaver, Swap
 from bioproxy.kv.policy import SLACK, Speeds
-from bioproxy.kv.resident import Resident, Residents
-from bioproxy.kv.restorer import Restorer
-from bioproxy.kv.saver import Saver
+from bioproxy.kv.resident import Prepared, Resident, Residents, Want
+from bioproxy.kv.restorer import Restorer, Verdicts
+from bioproxy.kv.saver import FIRST_RETRY, Pause, Saver
 from bioproxy.kv.shelf import Versions
-from bioproxy.kv.shelves import Shelves
+from bioproxy.kv.shelves import Shelves, Tenant
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots, statistics
-from bioproxy.kv.store import Store
-from bioproxy.kv.swap import Swap
-from bioproxy.kv.verdicts import Verdicts
-from bioproxy.kv.verify import Verified, verify
-from bioproxy.kv.want import GateLike, GrantLike, Prepared, StopGateLike, Want
 from bioproxy.prompt import Head, Piece
 
-__all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics", "Verified", "Want"]
+__all__ = ["Keeper", "KvStatistics", "Prepared", "Snapshot", "SnapshotStatistics", "Want"]
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +79,7 @@ class Keeper:
         *,
         config: Kv,
         bus: Bus,
-        llama: EngineClient,
+        llama: Llama,
         shelves: Shelves | None = None,
         everyone: Callable[[], str | None] = lambda: "",
         versions: Versions = dict,
@@ -100,17 +93,17 @@ class Keeper:
         self.bus = bus
         self.llama = llama
         self.clock = time.monotonic
-        self.store = Store(config=config, bus=bus, shelves=shelves, versions=versions, step=step)
-        self.pause = Pause(bus, self.clock, model=model, folder=lambda: self.store.path, first_retry=first_retry)
-        self.saver = Saver(llama, self.store, self.pause)
-        self.restorer = Restorer(llama, self.store)
+        self.tenant = Tenant(config=config, bus=bus, shelves=shelves, versions=versions, step=step)
+        self.pause = Pause(bus, self.clock, model=model, folder=lambda: self.tenant.path, first_retry=first_retry)
+        self.saver = Saver(llama, self.tenant, self.pause)
+        self.restorer = Restorer(llama, self.tenant)
         self.residents = Residents()
-        self.decisions = Decisions(config, self.store, everyone=everyone)
+        self.decisions = Decisions(config, self.tenant, everyone=everyone)
         self.actions = Actions(llama, self.saver, self.restorer, self.residents, self.decisions)
         self.attaching = Attaching(
             config=config,
             engine=llama,
-            store=self.store,
+            tenant=self.tenant,
             saver=self.saver,
             restorer=self.restorer,
             decisions=self.decisions,
@@ -118,11 +111,11 @@ class Keeper:
             identify=identify,
             model=model,
         )
-        self.template = ChatTemplate(llama, self.store, self.residents)
+        self.template = ChatTemplate(llama, self.tenant, self.residents)
         self.template.on_change = self.changed
         self.template.awake = lambda: self.clock() - self.last <= self.attaching.sleeps_after
         self.on_new_prompts: Callable[[], None] = lambda: None
-        self.verdicts = Verdicts(self.store, self.decisions, self.actions.count, self.attaching.say)
+        self.verdicts = Verdicts(self.tenant, self.decisions, self.actions.count, self.attaching.say)
         self.swap = Swap(
             actions=self.actions,
             decisions=self.decisions,
@@ -195,7 +188,7 @@ class Keeper:
     @property
     def speeds(self) -> Speeds:
         """What was measured of this engine."""
-        return self.store.knowledge.speeds
+        return self.tenant.knowledge.speeds
 
     # the way of a request
 
@@ -241,12 +234,14 @@ class Keeper:
         want = self.template.read(want)
         if not want.cuts:
             return None
-        fingerprint = self.store.scope.fingerprint
-        found = self.store.index.same(want.cuts, fingerprint=fingerprint, template=True)
-        found += [one for one in self.store.committing.values() if one.template and one.end == want.cuts[-1].digest]
-        return next((one for one in found if usable(one, self.store.scope)), None)
+        fingerprint = self.tenant.scope.fingerprint
+        found = self.tenant.shelf.index.same(want.cuts, fingerprint=fingerprint, template=True)
+        found += [
+            one for one in self.tenant.shelf.committing.values() if one.template and one.end == want.cuts[-1].digest
+        ]
+        return next((one for one in found if usable(one, self.tenant.scope)), None)
 
-    async def prepare(self, want: Want, grant: GrantLike) -> Prepared:
+    async def prepare(self, want: Want, grant: Grant) -> Prepared:
         """Make the slot fit for `want`, under its grant: restore what pays, save first what that displaces.
 
         Raises only if a slot that must be erased cannot be. Cancelling it waits for a slot action under way.
@@ -303,9 +298,9 @@ class Keeper:
         want = read
         self.actions.doubt = ""
         if want.prefix:
-            self.store.asked(want.cuts)
+            self.tenant.asked(want.cuts)
         if timings.evaluated is not None and timings.prefill is not None:
-            self.store.knowledge.evaluated(timings.evaluated, timings.prefill)
+            self.tenant.knowledge.evaluated(timings.evaluated, timings.prefill)
         self.note(place, want, prepared, timings)
 
     def note(self, place: Resident, want: Want, prepared: Prepared, timings: Timings) -> None:
@@ -336,7 +331,7 @@ class Keeper:
 
     # saving
 
-    async def keep(self, want: Want, tokens: int, grant: GrantLike, *, seconds: float) -> bool:
+    async def keep(self, want: Want, tokens: int, grant: Grant, *, seconds: float) -> bool:
         """Save the template's prompt prefix that is resident now (`tokens` long, `seconds` of prefill); rule 14.
 
         Under an exclusive grant, right after exactly `want` was evaluated. False: it is not on disk, and the log or
@@ -355,7 +350,7 @@ class Keeper:
         place.shared = True
         return await self.actions.save(place, template=True)
 
-    async def save_idle(self, grant: GrantLike) -> int:
+    async def save_idle(self, grant: Grant) -> int:
         """Save what grew and pays, under an exclusive grant, until somebody waits; how many were saved."""
         await self.template.refresh()
         if not self.growing() or not grant.try_exclusive():
@@ -379,7 +374,7 @@ class Keeper:
             everything += [one for one in (*self.residents.slots, *self.residents.parked) if one.recallable]
         return [one for one in everything if self.decisions.worth_saving(one, self.decisions.unsaved(one))]
 
-    async def save_before_stop(self, who: GrantLike | StopGateLike, *, limit: float) -> float:
+    async def save_before_stop(self, who: Grant | Gate, *, limit: float) -> float:
         """Save what the engine's stop would lose, within `limit` seconds; the seconds that it took (rule 20).
 
         `who`: an exclusive grant, or the gate to get one from. What was written becomes a snapshot while the next
@@ -394,7 +389,7 @@ class Keeper:
         fit = [self.template.read(want) for want in wants if not self.residents.scales(want.lora)[1]]
         return await self.swap.bring_back(fit) if fit or not wants else 0.0
 
-    async def conclude(self, want: Want, grant: GrantLike) -> float:
+    async def conclude(self, want: Want, grant: Grant) -> float:
         """Policy `always`: save what the answer to a templated request left; the seconds that took. Else at once 0.
 
         Called after `served` and before the grant is given back.
@@ -412,7 +407,7 @@ class Keeper:
 
     # the service
 
-    def bind_gate(self, gate: GateLike) -> None:
+    def bind_gate(self, gate: Gate) -> None:
         """Tell where grants come from; without a gate nothing is saved when idle."""
         self.idle.gate = gate
 
@@ -433,13 +428,13 @@ class Keeper:
             await self.saver.try_again()
         if not self.pause:
             try:
-                await self.store.look_after()
+                await self.tenant.shelf.look_after()
             except FolderError as error:
                 self.pause.enter("folder", error.message)
             if self.growing():
                 self.idle.grown.set()
 
-    async def try_out(self, gate: GateLike) -> None:
+    async def try_out(self, gate: Gate) -> None:
         """What could not be tried when we attached, because somebody was using the engine."""
         try:
             grant = await gate.acquire(work="background", exclusive=True)
@@ -458,7 +453,7 @@ class Keeper:
     async def close(self, *, deadline: float = 10.0) -> None:
         """Finish what is being written (`deadline` seconds at most) and give the folder back."""
         await self.saver.settle(deadline)
-        await aio.shielded(self.store.close())
+        await aio.shielded(self.tenant.close())
 
     # looking
 
@@ -472,8 +467,4 @@ class Keeper:
 
     def list(self) -> tuple[Snapshot, ...]:
         """The snapshots of this engine (without `shelves`: all in its folder), the last used first."""
-        return self.store.listed()
-
-    async def verify(self) -> tuple[Verified, ...]:
-        """Compare each snapshot with its file."""
-        return await verify(self.store)
+        return self.tenant.listed()

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from bioproxy.engines.llama import Restored
+from bioproxy.engines.llama import Llama, Restored, Timings
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.events import SnapshotMissing, SnapshotRestored
 from bioproxy.kv import files, policy
-from bioproxy.kv.engine import EngineClient, SlotActionTimeout, limited, poke, time_limit
+from bioproxy.kv.decisions import Decisions
+from bioproxy.kv.engine import SlotActionTimeout, limited, poke, time_limit
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.index import Match
-from bioproxy.kv.resident import Resident
+from bioproxy.kv.resident import Prepared, Resident
+from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import Snapshot
-from bioproxy.kv.store import Store
-from bioproxy.kv.want import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 class Restorer:
     """Restores snapshots of one engine. `pokes`: what a restore discards can be moved into the server's RAM cache."""
 
-    def __init__(self, engine: EngineClient, store: Store) -> None:
+    def __init__(self, engine: Llama, tenant: Tenant) -> None:
         self.engine = engine
-        self.store = store
+        self.tenant = tenant
         self.pokes = True
         self.uncertain = ""  # why what the slots hold is unknown after the last restore; empty: it is not
 
@@ -40,14 +41,14 @@ class Restorer:
         One that was touched leaves the index. One whose bytes are wrong although nobody touched it is quarantined, so
         that the list shows what happened. One that takes too long to read is left alone.
         """
-        limit = time_limit(snapshot.size, self.store.knowledge.speeds.restore)
+        limit = time_limit(snapshot.size, self.tenant.knowledge.speeds.restore)
         try:
-            await limited(self.store.prove(snapshot), seconds=limit, what=f"reading {snapshot.name}")
+            await limited(self.tenant.shelf.prove(snapshot), seconds=limit, what=f"reading {snapshot.name}")
         except files.Damaged as error:
-            await self.store.quarantine(snapshot, error.message)
+            await self.tenant.shelf.quarantine(snapshot, error.message)
         except files.Unverified as error:
             log.warning("a snapshot was not restored: %s", error.message)
-            await self.store.drop([snapshot], "missing" if isinstance(error, files.Missing) else "changed")
+            await self.tenant.shelf.drop([snapshot], "missing" if isinstance(error, files.Missing) else "changed")
         except (SlotActionTimeout, FolderError) as error:
             log.warning("a snapshot was not restored: %s", error.message)
             return error.message
@@ -65,11 +66,11 @@ class Restorer:
         clock = asyncio.get_running_loop().time
         started = clock()
         self.uncertain = ""
-        self.store.pinned.add(snapshot.id)
+        self.tenant.shelf.pinned.add(snapshot.id)
         try:
             if fault := await self.verified(snapshot):
                 prepared.status, prepared.reason = "skipped", fault
-                self.store.bus.publish(SnapshotMissing(prefix=snapshot.prefix))
+                self.tenant.bus.publish(SnapshotMissing(prefix=snapshot.prefix))
                 return False
             await self.make_way(place, unsaved)
             restored = await self.read(snapshot, slot)
@@ -79,7 +80,7 @@ class Restorer:
             prepared.seconds += clock() - started
             return False
         finally:
-            self.store.pinned.discard(snapshot.id)
+            self.tenant.shelf.pinned.discard(snapshot.id)
         self.note(match, place, restored)
         prepared.status, prepared.snapshot, prepared.expected = "restored", snapshot, match.tokens
         prepared.seconds += clock() - started
@@ -87,18 +88,18 @@ class Restorer:
 
     async def make_way(self, place: Resident, unsaved: int) -> None:
         """Move what the restore would discard into the server's RAM cache, where that is worth a token (kv-rule 16)."""
-        speeds = self.store.knowledge.speeds
+        speeds = self.tenant.knowledge.speeds
         if not self.pokes or place.empty or place.lora or not (unsaved < 0 or policy.worth_poking(unsaved, speeds)):
             return
         try:
-            self.store.knowledge.learn(poke=await poke(self.engine, speeds))
+            self.tenant.knowledge.learn(poke=await poke(self.engine, speeds))
         except EngineRefused as error:
             log.info("the engine refused the one-token request that keeps what is resident: %s", error.message)
             self.pokes = False
 
     async def read(self, snapshot: Snapshot, slot: int) -> Restored:
         """The slot action. Raises what the client raises; Foreign where the file holds another count of tokens."""
-        knowledge = self.store.knowledge
+        knowledge = self.tenant.knowledge
         limit = time_limit(snapshot.size, knowledge.speeds.restore)
         restored = await limited(self.engine.restore(slot, snapshot.name), seconds=limit, what=f"restoring slot {slot}")
         if restored.tokens != snapshot.tokens:
@@ -110,7 +111,7 @@ class Restorer:
     async def failed(self, snapshot: Snapshot, place: Resident, error: BioproxyError) -> None:
         """Record what the failure means for the slot (kv-rule 10) and for the snapshot."""
         place.clear(empty=isinstance(error, EngineRefused | Foreign))
-        self.store.bus.publish(
+        self.tenant.bus.publish(
             SnapshotRestored(prefix=snapshot.prefix, status="failed", tokens=snapshot.tokens, seconds=0.0)
         )
         if isinstance(error, SlotActionTimeout):
@@ -118,7 +119,7 @@ class Restorer:
             return
         if not isinstance(error, EngineRefused | Foreign):
             self.uncertain = f"the engine went away in a restore: {error.message}"
-        await self.store.quarantine(snapshot, f"restoring it failed: {error.message}")
+        await self.tenant.shelf.quarantine(snapshot, f"restoring it failed: {error.message}")
 
     def note(self, match: Match, place: Resident, restored: Restored) -> None:
         """The slot holds the snapshot now."""
@@ -142,3 +143,58 @@ class Foreign(BioproxyError):
     """A slot file that the engine took and that is not the one we wrote."""
 
     code = "snapshot_foreign"
+
+
+class Verdicts:
+    """Judges the restores of one engine. `count` hears each status, `say` logs what is new for the operator."""
+
+    def __init__(
+        self, tenant: Tenant, decisions: Decisions, count: Callable[[str], None], say: Callable[[], None]
+    ) -> None:
+        self.tenant = tenant
+        self.decisions = decisions
+        self.count = count
+        self.say = say
+
+    def expect(self, place: Resident, shared: bytes, prepared: Prepared, *, end: bytes) -> None:
+        """A request goes on from `place`, of which it shares what stands before the cut `shared` (empty: nothing).
+
+        `end`: the digest of its whole prompt.
+        """
+        brought = place.brought
+        if brought is None:
+            return
+        if not shared:
+            self.count("unused")
+            return
+        snapshot = brought.snapshot
+        prepared.status, prepared.snapshot, prepared.expected = "restored", snapshot, snapshot.tokens_at(shared)
+        prepared.question = Match(snapshot, shared, shared == snapshot.end).question(end)
+        prepared.earlier, prepared.parked = brought.seconds, place.parked
+
+    def judge(self, prepared: Prepared, timings: Timings) -> None:
+        """Judge a restore by what the engine used of it, count it and tell."""
+        snapshot, prepared.snapshot = prepared.snapshot, None
+        if snapshot is None:
+            return
+        status = "ok" if timings.cached is None else self.verdict(snapshot, prepared, timings.cached)
+        self.count(status)
+        tokens, seconds = snapshot.tokens, prepared.seconds + prepared.earlier
+        self.tenant.bus.publish(SnapshotRestored(prefix=snapshot.prefix, status=status, tokens=tokens, seconds=seconds))
+
+    def verdict(self, snapshot: Snapshot, prepared: Prepared, cached: int) -> str:
+        """`ok`, `displaced` or `worthless`; a worthless file is quarantined."""
+        knowledge, question = self.tenant.knowledge, prepared.question
+        faulty = policy.judge(prepared.expected, cached, question=question) == "worthless"
+        good = not faulty and policy.came_back(prepared.expected, cached)
+        if not good and (prepared.unsure or (prepared.parked and cached < policy.SHORT * prepared.expected)):
+            return "displaced"
+        if self.decisions.tells(question, prepared.expected, good=good):
+            knowledge.tried(question, good=good, now=self.tenant.shelf.wall())
+            if faulty:
+                self.tenant.shelf.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
+            self.say()
+        if good:
+            spent = prepared.seconds + prepared.earlier
+            self.tenant.shelf.used(snapshot, gained=cached * knowledge.speeds.prefill - spent)
+        return "ok" if good else "worthless"

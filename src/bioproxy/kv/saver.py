@@ -14,24 +14,117 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from bioproxy import aio
-from bioproxy.engines.llama import Saved
+from bioproxy.engines.llama import Llama, Saved
 from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.events import Bus, SavingPaused
 from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
-from bioproxy.kv.engine import AT_LEAST, EngineClient, SlotActionTimeout, limited, time_limit
+from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, time_limit
 from bioproxy.kv.fingerprint import Watch
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.pause import Pause
 from bioproxy.kv.policy import Refusal, mib
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.shelf import Shelf
+from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
-from bioproxy.kv.store import Store
+
+log = logging.getLogger(__name__)
+
+KINDS = ("disk", "engine", "folder", "min_free", "model", "short", "timeout", "write_budget")
+OF_PROCESS = ("timeout", "model")  # kinds that are a process's fault and not the disk's
+FIRST_RETRY = 20.0  # seconds until a paused save is tried again, and at most from then on
+LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
+
+
+class Pause:
+    """Whether saving is paused. `clock` is monotonic, in seconds; `model` and `folder` say whose snapshots, and where.
+
+    `watchers` are called when saving goes on.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Callable[[], float],
+        *,
+        model: str = "",
+        folder: Callable[[], object] = lambda: "",
+        first_retry: float = FIRST_RETRY,
+    ) -> None:
+        self.bus = bus
+        self.clock = clock
+        self.model, self.folder = model, folder
+        self.watchers: set[Callable[[], None]] = set()
+        self.first_retry = first_retry
+        self.kind = self.reason = ""
+        self.warned: set[str] = set()
+        self.retry_at = 0.0
+        self.delay = first_retry
+
+    def __bool__(self) -> bool:
+        """True while saving is paused, whether or not it is time to try again."""
+        return bool(self.kind)
+
+    @property
+    def due(self) -> bool:
+        """Whether a save may be tried: not paused, or paused for long enough."""
+        return not self.kind or self.clock() >= self.retry_at
+
+    def enter(self, kind: str, reason: str) -> None:
+        """Stop saving because of `reason`."""
+        longest = LAST_RETRY if kind == "timeout" else FIRST_RETRY
+        self.delay = min(longest, self.delay * 2) if self.kind == kind else self.first_retry
+        self.retry_at = self.clock() + self.delay
+        if kind not in self.warned:
+            self.warned.add(kind)
+            log.warning("%ssaving snapshots is paused: %s", self.whose, reason)
+        before, self.kind, self.reason = self.kind, kind, reason
+        if before != kind:
+            self.tell(kind, reason, paused=True)
+
+    @property
+    def whose(self) -> str:
+        """What begins a line of the log."""
+        return f"{self.model}: " if self.model else ""
+
+    def tell(self, kind: str, reason: str, *, paused: bool) -> None:
+        """Publish it."""
+        folder = str(self.folder() or "")
+        self.bus.publish(SavingPaused(paused=paused, kind=kind, reason=reason, model=self.model, folder=folder))
+
+    def resumed(self, kind: str) -> None:
+        """Saving goes on: what is warm and could not be saved can be saved now."""
+        self.tell(kind, "", paused=False)
+        for watcher in tuple(self.watchers):
+            watcher()
+
+    def renewed(self) -> None:
+        """The engine is another process now: what was wrong with the one before is over."""
+        if self.kind in OF_PROCESS:
+            self.leave(proved=False)
+
+    def leave(self, *, proved: bool) -> None:
+        """Nothing is in the way any more. `proved`: a save worked, so that the next trouble is news again."""
+        before, self.kind, self.reason = self.kind, "", ""
+        if proved:
+            self.warned.clear()
+            self.delay = self.first_retry
+        if before:
+            log.info("%ssaving snapshots goes on: %s is over", self.whose, before)
+            self.resumed(before)
+
+
+def counted(kinds: Iterable[str]) -> dict[str, int]:
+    """How many are paused of each kind, those of which there is none included; "" is not paused."""
+    found = Counter(filter(None, kinds))
+    return {**dict.fromkeys(KINDS, 0), **found}
+
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +136,9 @@ OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last 
 class Saver:
     """Writes snapshots of one engine into its store."""
 
-    def __init__(self, engine: EngineClient, store: Store, pause: Pause) -> None:
+    def __init__(self, engine: Llama, tenant: Tenant, pause: Pause) -> None:
         self.engine = engine
-        self.store = store
+        self.tenant = tenant
         self.pause = pause
         self.watch = Watch()
         self.commits: set[asyncio.Task[bool]] = set()
@@ -62,10 +155,10 @@ class Saver:
         """
         self.uncertain = ""
         snapshot = self.describe(resident, template=template)
-        if self.store.unsavable(snapshot.cuts) or not await self.may_save(snapshot):
+        if self.tenant.unsavable(snapshot.cuts) or not await self.may_save(snapshot):
             return False
         temporary = temporary_name(snapshot.id)
-        shelf, folder = self.store.shelf, self.store.folder  # this engine may have another one when it ends
+        shelf, folder = self.tenant.shelf, self.tenant.shelf.folder  # this engine may have another one when it ends
         if folder is None:
             return False
         shelf.pending.add(temporary)
@@ -92,8 +185,8 @@ class Saver:
 
     def describe(self, resident: Resident, *, template: bool) -> Snapshot:
         """The snapshot that `resident` would be; its size is an estimate until it is written."""
-        knowledge, scope = self.store.knowledge, self.store.scope
-        now = self.store.wall()
+        knowledge, scope = self.tenant.knowledge, self.tenant.scope
+        now = self.tenant.shelf.wall()
         return Snapshot(
             id=new_id(),
             fingerprint=scope.fingerprint,
@@ -117,7 +210,7 @@ class Saver:
 
     async def may_save(self, snapshot: Snapshot) -> bool:
         """Whether disk, budget and model file allow it; what forbids it is said once and counted."""
-        if not self.pause.due or self.store.folder is None:
+        if not self.pause.due or self.tenant.shelf.folder is None:
             return False
         refusal = await self.check(snapshot)
         if refusal is not None:
@@ -130,12 +223,12 @@ class Saver:
             async with asyncio.timeout(AT_LEAST):
                 if changed := await away(self.watch.changed):
                     return Refusal("model", changed)
-                await self.store.measure()
+                await self.tenant.shelf.measure()
         except (FolderError, Stuck) as error:
             return Refusal("folder", error.message)
         except TimeoutError:
             return Refusal("folder", f"the disk of the model or of the snapshots did not answer in {AT_LEAST:.0f} s")
-        return self.store.refusal(snapshot)
+        return self.tenant.shelf.refusal(snapshot)
 
     def refuse(self, refusal: Refusal) -> None:
         """Count a save that is not made; pause all of them where the reason is not in this one."""
@@ -150,7 +243,7 @@ class Saver:
         """While paused: see whether what was in the way is gone; if so, the next save is tried."""
         nothing = self.describe(Resident(), template=False)
         try:
-            await self.store.reopen()
+            await self.tenant.shelf.reopen()
             refusal = await self.check(nothing)
         except FolderError as error:
             refusal = Refusal("folder", error.message)
@@ -163,7 +256,7 @@ class Saver:
 
     async def write(self, slot: int, temporary: str, snapshot: Snapshot, limit: float) -> Saved:
         """The slot action. Raises what the engine's client raises, SlotActionTimeout."""
-        seconds = limit or (time_limit(snapshot.size, self.store.knowledge.speeds.save) if snapshot.size else UNKNOWN)
+        seconds = limit or (time_limit(snapshot.size, self.tenant.knowledge.speeds.save) if snapshot.size else UNKNOWN)
         return await limited(self.engine.save(slot, temporary), seconds=seconds, what=f"saving slot {slot}")
 
     def accept(self, saved: Saved, snapshot: Snapshot, resident: Resident) -> Snapshot:
@@ -172,10 +265,10 @@ class Saver:
             expected = resident.tokens
             resident.clear(empty=False)
             raise Mistaken(f"the slot holds {saved.tokens} tokens instead of {expected}: somebody else used it")
-        knowledge = self.store.knowledge
+        knowledge = self.tenant.knowledge
         knowledge.moved(save=True, size=saved.bytes, tokens=saved.tokens, seconds=saved.seconds)
-        if saved.bytes > self.store.budget:
-            raise TooLarge(f"{mib(saved.bytes)} are more than the disk budget of {mib(self.store.budget)}")
+        if saved.bytes > self.tenant.budget:
+            raise TooLarge(f"{mib(saved.bytes)} are more than the disk budget of {mib(self.tenant.budget)}")
         seconds = saved.tokens * knowledge.speeds.prefill
         return msgspec.structs.replace(snapshot, size=saved.bytes, tokens=saved.tokens, seconds=seconds)
 
@@ -189,7 +282,7 @@ class Saver:
             self.uncertain = error.message
             self.pause.enter("timeout", error.message)
         elif isinstance(error, EngineRefused) and error.status in OF_CONTENT:
-            self.store.deny(snapshot.cuts, error.message)
+            self.tenant.deny(snapshot.cuts, error.message)
             reason = f"the engine does not save this content ({error.message}); others are saved"
             self.refuse(Refusal("content", reason, pauses=False))
         elif isinstance(error, EngineRefused):
@@ -209,7 +302,7 @@ class Saver:
     async def commit(self, shelf: Shelf, temporary: str, snapshot: Snapshot, seconds: float) -> bool:
         """Make the written file a snapshot; a disk that refuses pauses saving."""
         try:
-            kept = await shelf.commit(temporary, snapshot, seconds=seconds, step=self.store.step)
+            kept = await shelf.commit(temporary, snapshot, seconds=seconds, step=self.tenant.step)
         except files.Unverified as error:
             self.pause.enter("short", f"a slot file changed under our hands: {error.message}")
         except OSError as error:

@@ -41,8 +41,7 @@ from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
 from bioproxy.kv.folder import Folder, FolderError
 from bioproxy.kv.index import Index, Scope
-from bioproxy.kv.knowledge import Ledger, Use
-from bioproxy.kv.policy import Refusal, Value
+from bioproxy.kv.policy import Ledger, Refusal, Use, Value
 from bioproxy.kv.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -121,9 +120,10 @@ class Shelf:
             log.info("removed %s: %s", name, reason)
 
     async def reopen(self) -> None:
-        """See that the folder is still ours and can be written; read it anew where it was replaced. FolderError."""
-        await self.open()
-        await self.probe()
+        """See that the folder is still ours and can be written; read it anew if it was replaced. FolderError."""
+        if self.path is not None:
+            await self.open()
+            await self.probe()
 
     async def probe(self) -> None:
         """See that we can write into the folder. FolderError; what is in there stays usable."""

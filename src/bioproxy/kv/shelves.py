@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,9 +18,13 @@ import msgspec
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.files import Stuck, away, touching
+from bioproxy.kv import files
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.shelf import Shelf
+from bioproxy.kv.index import Scope
+from bioproxy.kv.policy import Knowledge
+from bioproxy.kv.shelf import Shelf, Versions
 from bioproxy.kv.snapshot import Snapshot
+from bioproxy.prompt import Cut
 
 
 class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,3 +120,123 @@ def statistics_of(shelf: Shelf) -> ShelfStatistics:
         written_today=shelf.today(),
         dropped=dropped,
     )
+
+
+MOST_DENIED = 256  # contents of which it is remembered that the engine does not save them
+
+
+class Tenant:
+    """One model's share of a snapshot folder (`shelf`): its own snapshots, and what was learnt about its engine.
+
+    It lives as long as its keeper: the engine may be stopped and started, as the same model or another, and may even
+    come back with another folder. Before the folder is known `shelf` is an empty one. Without `shelves` the folder
+    is this tenant's alone, and all snapshots in it are shown as its own. `step` hears the steps of each commit.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Kv,
+        bus: Bus,
+        shelves: Shelves | None = None,
+        versions: Versions = dict,
+        step: Callable[[str], None] = files.quiet,
+    ) -> None:
+        self.config = config
+        self.bus = bus
+        self.versions = versions
+        self.step = step
+        self.sole = shelves is None
+        self.shelves = shelves or Shelves(config, bus=bus)
+        self.shelf = self.shelves.nowhere()
+        self.path: Path | None = None  # the folder that we want, whether or not it can be had
+        self.scope = Scope()
+        self.days: frozenset[str] = frozenset()  # what the chat template prints today; empty: nothing that changes
+        self.nameless = Knowledge()  # of an engine that must have no snapshots
+        self.knowledge = self.nameless
+        self.denied: dict[bytes, str] = {}  # the end of what the engine does not save, and what it says about it
+
+    # the folder
+
+    async def open(self, path: Path) -> None:
+        """Have the folder at `path`; at once where it is ours already. Raises FolderError; there is no folder then."""
+        self.path = path
+        shelf = await self.shelves.at(path)
+        before, self.shelf = self.shelf, shelf
+        shelf.users.add(self)
+        if before is not shelf:
+            await before.leave(self)
+        await shelf.open()
+
+    async def close(self) -> None:
+        """The engine needs its folder no more, nor its templates."""
+        for users in self.shelf.versions.values():
+            users.pop(self, None)
+        await self.shelf.leave(self)
+
+    def use(self, fingerprint: str, build: str) -> None:
+        """From now on the engine is this one; what was learnt about it before counts. Empty: it is no one yet."""
+        self.scope = Scope(fingerprint, build, self.days)
+        if not fingerprint:
+            self.knowledge = self.nameless = self.nameless.upgraded(build)
+            return
+        shelf = self.shelf
+        self.knowledge = shelf.ledger.of(fingerprint, build)
+        shelf.scopes[fingerprint] = self.scope
+        shelf.versions[fingerprint][self] = self.versions
+        if 0 < self.config.disk_budget != shelf.config.disk_budget:
+            shelf.limits[fingerprint] = self.config.disk_budget
+
+    def know_days(self, days: frozenset[str]) -> None:
+        """From now on snapshots of other days are of no use."""
+        self.days = days
+        self.scope = msgspec.structs.replace(self.scope, days=days)
+        if self.scope.fingerprint in self.shelf.scopes:
+            self.shelf.scopes[self.scope.fingerprint] = self.scope
+
+    def deny(self, cuts: Sequence[Cut], reason: str) -> None:
+        """The engine does not save what these cuts describe, nor what goes on from it."""
+        if cuts:
+            while len(self.denied) >= MOST_DENIED:
+                self.denied.pop(next(iter(self.denied)))
+            self.denied[cuts[-1].digest] = reason
+
+    def unsavable(self, cuts: Sequence[Cut]) -> str:
+        """Why the engine does not save such a content, as it said when it was asked to; empty if it never did."""
+        return next((self.denied[cut.digest] for cut in cuts if cut.digest in self.denied), "") if self.denied else ""
+
+    # looking
+
+    @property
+    def budget(self) -> int:
+        """Bytes that a snapshot of this engine may have."""
+        return self.shelf.allowed(self.scope.fingerprint)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Snapshots that left the folder, by reason: this engine's, or all where the folder is ours alone."""
+        found: dict[str, int] = {}
+        for (fingerprint, reason), count in self.shelf.dropped.items():
+            if self.sole or fingerprint == self.scope.fingerprint:
+                found[reason] = found.get(reason, 0) + count
+        return found
+
+    def listed(self) -> tuple[Snapshot, ...]:
+        """The snapshots that this engine shows, the last used first: its own, or all where the folder is ours alone."""
+        own = self.scope.fingerprint
+        found = [one for one in self.shelf.index.snapshots.values() if self.sole or (own and one.fingerprint == own)]
+        return tuple(sorted([one for one in found if not one.reference], key=lambda one: -one.used))
+
+    # changes
+
+    def adopt(self, snapshots: Iterable[Snapshot]) -> None:
+        """Take snapshots of another build as the present one's, which was proved to read them."""
+        for snapshot in snapshots:
+            self.shelf.index.add(msgspec.structs.replace(snapshot, build=self.scope.build))
+            self.shelf.dirty.add(snapshot.id)
+
+    def asked(self, cuts: Sequence[Cut]) -> None:
+        """A request with a template was served: the snapshot that it goes on from is in use, restored or not."""
+        match = next(self.shelf.index.matches(cuts, scope=self.scope, group=None, exact=True), None)
+        if match is not None:
+            self.shelf.touch(match.snapshot)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bioproxy.kv.index import unusable
-from bioproxy.kv.pause import counted
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Resident
+from bioproxy.kv.saver import counted
 from bioproxy.kv.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 def statistics(keeper: Keeper) -> KvStatistics:
     """The keeper at this moment."""
-    store, attaching, findings = keeper.store, keeper.attaching, keeper.decisions.findings
+    tenant, attaching, findings = keeper.tenant, keeper.attaching, keeper.decisions.findings
     snapshots = keeper.list()
     return KvStatistics(
         policy=keeper.config.policy,
-        directory=str(store.folder.path) if store.folder else "",
+        directory=str(tenant.shelf.folder.path) if tenant.shelf.folder else "",
         restoring=keeper.restoring,
         saving=keeper.saving,
         paused=keeper.pause.kind,
@@ -114,13 +114,13 @@ def statistics(keeper: Keeper) -> KvStatistics:
         diverging=keeper.decisions.answer("diverges") if findings.diverging else "worthless",
         snapshots=len(snapshots),
         bytes=sum(one.size for one in snapshots),
-        budget=store.budget,
-        free=store.shelf.free,
-        written_today=store.today(),
-        slots=tuple(of_slot(slot, store.unsavable(slot.cuts)) for slot in keeper.residents.slots),
+        budget=tenant.budget,
+        free=tenant.shelf.free,
+        written_today=tenant.shelf.today(),
+        slots=tuple(of_slot(slot, tenant.unsavable(slot.cuts)) for slot in keeper.residents.slots),
         speeds=keeper.speeds,
         restores=dict(keeper.actions.restores),
-        dropped=store.dropped,
+        dropped=tenant.dropped,
         refused=dict(keeper.saver.refused),
         lost=dict(keeper.actions.lost),
     )
@@ -146,7 +146,7 @@ def of_snapshots(keeper: Keeper) -> tuple[SnapshotStatistics, ...]:
 
 def of_snapshot(one: Snapshot, keeper: Keeper) -> SnapshotStatistics:
     """One snapshot, with the reason why it is not used, if there is one."""
-    scope = keeper.store.scope
+    scope = keeper.tenant.scope
     other = "" if one.fingerprint == scope.fingerprint else "another model, or other launch arguments"
     return SnapshotStatistics(
         id=one.id,

@@ -28,7 +28,7 @@ import msgspec
 from bioproxy.config.settings import Settings
 from bioproxy.engines.timings import Timings
 from bioproxy.events import Bus, WarmupStarted, WarmupYielded
-from bioproxy.kv.want import Prepared, Want
+from bioproxy.kv.resident import Prepared, Want
 from bioproxy.prompt import common
 from bioproxy.warmup import plan
 from bioproxy.warmup.needs import Engine, Gate, Grant, Keeper

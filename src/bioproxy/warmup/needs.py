@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from bioproxy.engines.timings import Timings
 from bioproxy.kv.policy import Speeds
-from bioproxy.kv.want import Prepared, Want
+from bioproxy.kv.resident import Prepared, Want
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.catalogue import Filled
 from bioproxy.warmup.prefix import Renderer

@@ -26,7 +26,7 @@ from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, WarmupChecked, WarmupEnded, WarmupFailed
 from bioproxy.kv import arguments
-from bioproxy.kv.want import Want
+from bioproxy.kv.resident import Want
 from bioproxy.prompt import Head
 from bioproxy.templates.catalogue import Estimate, Filled
 from bioproxy.templates.expand import template_pieces

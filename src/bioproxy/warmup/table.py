@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy.kv.want import Want
+from bioproxy.kv.resident import Want
 from bioproxy.prompt import Head
 from bioproxy.warmup import plan
 from bioproxy.warmup.heads import Heads, name_of

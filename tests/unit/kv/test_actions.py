@@ -19,12 +19,10 @@ from bioproxy.kv import actions
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.chain import chain
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.pause import Pause
-from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.resident import Prepared, Resident, Residents
 from bioproxy.kv.restorer import Restorer
-from bioproxy.kv.saver import Saver
-from bioproxy.kv.store import Store
-from bioproxy.kv.want import Prepared
+from bioproxy.kv.saver import Pause, Saver
+from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Piece
 from support.settings import settings
 
@@ -71,9 +69,9 @@ class Engine:
 
 def made(engine: Any, *, slots: int = 1) -> Actions:
     config, bus = Kv(), Bus()
-    store = Store(config=config, bus=bus)
-    saver = Saver(engine, store, Pause(bus, asyncio.get_running_loop().time))
-    return Actions(engine, saver, Restorer(engine, store), Residents(slots), Decisions(config, store))
+    tenant = Tenant(config=config, bus=bus)
+    saver = Saver(engine, tenant, Pause(bus, asyncio.get_running_loop().time))
+    return Actions(engine, saver, Restorer(engine, tenant), Residents(slots), Decisions(config, tenant))
 
 
 NOBODYS: Any = {"group": "", "prefix": "", "version": ""}

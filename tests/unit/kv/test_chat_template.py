@@ -17,10 +17,9 @@ from bioproxy.errors import EngineRefused, EngineUnavailable
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain
 from bioproxy.kv.chat_template import BURST, CLOCK, LAST, QUARTER, RETRY, SHAPES, WAITING, ChatTemplate
-from bioproxy.kv.knowledge import MOST_FIELDS
-from bioproxy.kv.resident import Residents
-from bioproxy.kv.store import Store
-from bioproxy.kv.want import Prepared, Want
+from bioproxy.kv.policy import MOST_FIELDS
+from bioproxy.kv.resident import Prepared, Residents, Want
+from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Doubt, Head, Piece
 
 Json = Any
@@ -52,11 +51,11 @@ class World:
         self.engine = engine
         self.time = NIGHT - 3600
         self.ticks = 0.0
-        self.store = Store(config=Kv(), bus=Bus())
-        self.store.use("f" * 16, "b1")
-        self.store.wall = lambda: self.time
+        self.tenant = Tenant(config=Kv(), bus=Bus())
+        self.tenant.use("f" * 16, "b1")
+        self.tenant.shelf.wall = lambda: self.time
         self.residents = Residents()
-        self.template = ChatTemplate(cast("Any", engine), self.store, self.residents)
+        self.template = ChatTemplate(cast("Any", engine), self.tenant, self.residents)
         self.template.clock = lambda: self.ticks
         self.template.began = 0.0
         self.changes = 0
@@ -101,7 +100,7 @@ async def test_on_another_day_it_is_another_prompt() -> None:
     system = Head(messages=b'[{"role":"system","content":"s"}]')
     plain, other = world.read(), world.template.read(world.want(system))
     assert plain.end != other.end != world.want().end
-    assert (plain.doubts, plain.day in world.store.scope.days) == (frozenset(), True)
+    assert (plain.doubts, plain.day in world.tenant.scope.days) == (frozenset(), True)
     for _ in range(10):
         await world.pass_time(QUARTER / 11)
     assert len(world.engine.bodies) <= 2 * len(SHAPES)
@@ -110,7 +109,7 @@ async def test_on_another_day_it_is_another_prompt() -> None:
     await world.pass_time(QUARTER)
     assert world.read().end != plain.end
     assert world.template.read(world.want(system)).end == other.end
-    assert (world.changes, plain.day in world.store.scope.days) == (1, False)
+    assert (world.changes, plain.day in world.tenant.scope.days) == (1, False)
 
 
 async def test_a_reading_is_read_as_itself() -> None:
@@ -159,7 +158,7 @@ async def test_of_an_engine_that_does_not_tell_nothing_is_taken_for_today() -> N
     """It is asked again after a while, not by each request; and what was known before counts when it tells again."""
     world = World(Engine(lambda body: dated(body, "today")), dated=True)
     await world.template.meet(world.facts)
-    known = world.store.scope.days
+    known = world.tenant.scope.days
     world.engine.fault = EngineUnavailable("gone")
     await world.pass_time(QUARTER)
     asked = len(world.engine.bodies)
@@ -167,7 +166,7 @@ async def test_of_an_engine_that_does_not_tell_nothing_is_taken_for_today() -> N
         await world.template.refresh()
     assert len(world.engine.bodies) == asked
     assert world.read().doubts
-    assert not world.store.scope.days & known
+    assert not world.tenant.scope.days & known
     world.engine.fault = None
     await world.pass_time(RETRY)
     assert (world.read().doubts, world.changes) == (frozenset(), 0)
@@ -256,7 +255,7 @@ async def test_any_variety_of_fields_makes_a_bounded_number_of_questions() -> No
         world.ticks += 3600.0
         world.read(**{f"name{number}": 1})
         await world.template.ask_all()
-    assert len(world.store.knowledge.fields) <= MOST_FIELDS
+    assert len(world.tenant.knowledge.fields) <= MOST_FIELDS
     assert len(world.read(**{"n" * 1000: 1}, large="x" * (1 << 20)).doubts) == 0
 
 
@@ -269,7 +268,7 @@ async def test_a_field_whose_values_all_did_nothing_is_not_asked_about_again() -
         await world.template.ask_all()
     assert world.template.asked == 4
     assert world.template.relevant(Head(extra=b'{"number":99}', kwargs=b"{}")) == Head(kwargs=b"{}")
-    assert msgspec.json.decode(msgspec.json.encode(world.store.knowledge.fields)).keys() == {"number"}
+    assert msgspec.json.decode(msgspec.json.encode(world.tenant.knowledge.fields)).keys() == {"number"}
 
 
 async def test_an_engine_that_does_not_answer_is_asked_later() -> None:

@@ -11,14 +11,12 @@ from msgspec.structs import replace
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.decisions import CANDIDATES, Decisions, foreign
-from bioproxy.kv.identities import Traits
-from bioproxy.kv.notes import Findings
+from bioproxy.kv.decisions import CANDIDATES, Decisions, Findings, foreign
+from bioproxy.kv.fingerprint import Traits
 from bioproxy.kv.policy import Question, Speeds
-from bioproxy.kv.resident import Resident
+from bioproxy.kv.resident import Resident, Want
+from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import DAMAGED, Snapshot, new_id
-from bioproxy.kv.store import Store
-from bioproxy.kv.want import Want
 from bioproxy.prompt import Cut, Piece
 
 FINGERPRINT, BUILD = "f" * 16, "b1"
@@ -37,10 +35,10 @@ def want(*texts: str, group: str = "", store: bool = True, prefix: str = "") -> 
 def decisions(*, everyone: str | None = "", **config: object) -> Decisions:
     """One token takes a millisecond and a kilobyte; the disk moves a gigabyte a second. `everyone`: who may ask."""
     settings = Kv(**({"min_seconds": 0.5} | config))  # type: ignore[arg-type]
-    store = Store(config=settings, bus=Bus())
-    store.use(FINGERPRINT, BUILD)
-    store.knowledge.speeds = Speeds(prefill=0.001, restore=1e9, save=1e9, token_bytes=1000.0)
-    made = Decisions(settings, store, everyone=lambda: everyone)
+    tenant = Tenant(config=settings, bus=Bus())
+    tenant.use(FINGERPRINT, BUILD)
+    tenant.knowledge.speeds = Speeds(prefill=0.001, restore=1e9, save=1e9, token_bytes=1000.0)
+    made = Decisions(settings, tenant, everyone=lambda: everyone)
     made.findings = Findings()
     return made
 
@@ -50,14 +48,14 @@ def stored(made: Decisions, *texts: str, **more: object) -> Snapshot:
     usual = {"id": new_id(), "fingerprint": FINGERPRINT, "build": BUILD, "size": count * 1000}
     known = {"tokens": count, "prompt": count, "cuts": cuts_of(texts)}
     snapshot = Snapshot(**(usual | known | more))  # type: ignore[arg-type]
-    made.store.index.add(snapshot)
+    made.tenant.shelf.index.add(snapshot)
     return snapshot
 
 
 def failed(made: Decisions, *questions: Question) -> None:
     """Restores of these kinds brought nothing back."""
     for question in questions:
-        made.store.knowledge.tried(question, good=False, now=made.store.wall())
+        made.tenant.knowledge.tried(question, good=False, now=made.tenant.shelf.wall())
 
 
 def resident(*texts: str, group: str = "", generated: int = 0) -> Resident:
@@ -132,7 +130,7 @@ def test_a_hopeless_model_gets_no_restore_and_no_save() -> None:
     assert not made.worth_saving(resident("a"), TOKENS)
     assert not made.worth_keeping(want("a"), TOKENS, 60.0)
     assert "no snapshots" in "".join(made.reasons())
-    made.store.wall = lambda: time.time() + 90000
+    made.tenant.shelf.wall = lambda: time.time() + 90000
     assert restored(made, want("a", "b"), resident()) != ""
     assert made.reasons() == ()
 
@@ -219,7 +217,7 @@ def test_a_conversation_that_must_be_cut_has_to_promise_more_than_a_template(tra
 def test_no_number_of_conversations_hides_a_template() -> None:
     """Many share more of the request than the template does, and this model can use none of them."""
     made = decisions()
-    made.store.knowledge.tried("diverges", good=False, now=made.store.wall())
+    made.tenant.knowledge.tried("diverges", good=False, now=made.tenant.shelf.wall())
     template = stored(made, "a", template=True, prefix="@code")
     for number in range(3 * CANDIDATES):
         stored(made, "a", "b", f"x{number}")
@@ -246,11 +244,11 @@ def test_what_a_slot_has_from_a_snapshot_counts_as_long_as_its_group_may_use_tha
     place.group = "bob"
     assert made.unsaved(place) == TOKENS + 10
     place.group = "alice"
-    made.store.knowledge.tried("diverges", good=False, now=made.store.wall())
+    made.tenant.knowledge.tried("diverges", good=False, now=made.tenant.shelf.wall())
     assert made.unsaved(place) == TOKENS + 10
     place.source = kept.id, TOKENS
     assert made.unsaved(place) == 10
-    made.store.index.remove(kept.id)
+    made.tenant.shelf.index.remove(kept.id)
     assert made.unsaved(place) == TOKENS + 10
 
 
@@ -313,7 +311,7 @@ def test_what_is_saved_counts_until_it_is_lost() -> None:
     place, snapshot = resident("a"), stored(made, "x")
     place.saved = snapshot.id
     assert made.unsaved(place) == 0
-    made.store.index.remove(snapshot.id)
+    made.tenant.shelf.index.remove(snapshot.id)
     assert made.unsaved(place) == TOKENS
 
 
@@ -354,9 +352,9 @@ def test_what_must_not_be_stored_or_is_not_known_is_not_saved() -> None:
 def test_nobody_waits_for_a_save_of_unknown_length() -> None:
     """Before anything was measured only the idle save is made; a build's reference is measure enough."""
     made = decisions()
-    made.store.knowledge.speeds = Speeds(prefill=0.001)
+    made.tenant.knowledge.speeds = Speeds(prefill=0.001)
     assert not displaced(made, want("x"), resident("a", "b"))
-    made.store.knowledge.guess = 1000.0
+    made.tenant.knowledge.guess = 1000.0
     assert displaced(made, want("x"), resident("a", "b"))
 
 
@@ -390,7 +388,7 @@ def test_a_warm_up_restores_whatever_is_read_faster_than_evaluated() -> None:
     asked = want("a", "new", prefix="@code")
     assert restored(made, asked, resident("foreign")) == ""
     assert restored(made, replace(asked, background=True), resident("foreign")) == older.id
-    made.store.knowledge.speeds = Speeds(prefill=1e-7, restore=1e9, save=1e9, token_bytes=1000.0)
+    made.tenant.knowledge.speeds = Speeds(prefill=1e-7, restore=1e9, save=1e9, token_bytes=1000.0)
     assert restored(made, replace(asked, background=True), resident("foreign")) == ""
 
 
@@ -399,7 +397,7 @@ def test_a_template_is_kept_where_it_pays() -> None:
     made = decisions()
     assert made.worth_keeping(want("a"), TOKENS, 1.0)
     assert not made.worth_keeping(want("a"), TOKENS, 0.4)
-    made.store.knowledge.speeds = Speeds(prefill=0.001, restore=1e5, token_bytes=1000.0)
+    made.tenant.knowledge.speeds = Speeds(prefill=0.001, restore=1e5, token_bytes=1000.0)
     assert not made.worth_keeping(want("a"), TOKENS, 1.0)
 
 
@@ -416,10 +414,10 @@ def test_policy_always_takes_the_templates_file_whatever_is_resident() -> None:
 def test_what_was_worthless_may_be_kept_again_the_next_day() -> None:
     """Rule 6: a chat template with a date in it makes yesterday's file worthless, and today's is another one."""
     made = decisions()
-    now = made.store.wall()
+    now = made.tenant.shelf.wall()
     stored(made, "a", template=True, prefix="@code", quarantined="the engine used none of it", created=now - 3600)
     assert not made.worth_keeping(want("a"), TOKENS, 1.0)
-    made.store.wall = lambda: now + 86400
+    made.tenant.shelf.wall = lambda: now + 86400
     assert made.worth_keeping(want("a"), TOKENS, 1.0)
 
 
@@ -476,7 +474,7 @@ def test_without_a_request_what_was_used_last_comes_back() -> None:
     found = list(made.likely())
     assert [match.snapshot.used for match in found] == [3.0, 1.0]
     assert (found[0].snapshot.id, found[0].exact) == (last.id, True)
-    made.store.knowledge.speeds = Speeds(prefill=1e-6)
+    made.tenant.knowledge.speeds = Speeds(prefill=1e-6)
     assert list(made.likely()) == []
 
 

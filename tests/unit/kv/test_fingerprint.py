@@ -11,9 +11,8 @@ import pytest
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
-from bioproxy.kv.fingerprint import CLOCK_SLACK, Watch, fingerprint
-from bioproxy.kv.identities import Identities
-from bioproxy.kv.notes import DRAFT, examine
+from bioproxy.kv.attaching import DRAFT, examine
+from bioproxy.kv.fingerprint import CLOCK_SLACK, Identities, Watch, fingerprint
 from support.gguf_header import header
 
 STARTED = time.time() + 86400  # after every file of these tests was written, however late they run

@@ -13,11 +13,10 @@ import pytest
 
 from bioproxy.kv import files
 from bioproxy.kv.chain import chain
-from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError
-from bioproxy.kv.knowledge import Knowledge, Ledger, Trial, Use, read_ledger
+from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError, examine_all
+from bioproxy.kv.policy import Knowledge, Ledger, Trial, Use, read_ledger
 from bioproxy.kv.shelf import with_use
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
-from bioproxy.kv.verify import read
 from bioproxy.prompt import Piece
 from support.limits import full_disk
 
@@ -214,8 +213,8 @@ def test_verifying_reads_every_byte_and_listing_does_not(tmp_path: Path) -> None
         file.seek(80_000)  # between the first two samples
         file.write(b"other bytes")
     os.utime(path, ns=times)
-    assert [one.fault for one in read(tmp_path, whole=False)] == [""]
-    [found] = read(tmp_path)
+    assert [one.fault for one in examine_all(tmp_path, whole=False)] == [""]
+    [found] = examine_all(tmp_path)
     assert "not what was written" in found.fault
 
 
@@ -244,7 +243,7 @@ def test_looking_from_outside_changes_nothing(tmp_path: Path) -> None:
     owner = Folder(tmp_path)
     owner.occupy()
     before = sorted(one.name for one in tmp_path.iterdir())
-    faults = {one.snapshot.id: one.fault for one in read(tmp_path)}
+    faults = {one.snapshot.id: one.fault for one in examine_all(tmp_path)}
     assert faults[whole.id] == ""
     assert "10 bytes" in faults[cut.id]
     assert sorted(one.name for one in tmp_path.iterdir()) == before

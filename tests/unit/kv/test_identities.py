@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bioproxy.kv.identities import MOST, Identities, Traits
+from bioproxy.kv.fingerprint import MOST, Identities, Traits
 from support.gguf_header import header
 
 

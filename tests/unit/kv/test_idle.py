@@ -9,10 +9,9 @@ from functools import partial
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError
-from bioproxy.gate.gate import Gate
-from bioproxy.kv.idle import IdleSaver
+from bioproxy.gate.gate import Gate, Grant
+from bioproxy.kv.moments import IdleSaver
 from bioproxy.kv.resident import Resident
-from bioproxy.kv.want import GateLike, GrantLike
 from support.settings import settings
 
 NEVER = 1000.0
@@ -40,13 +39,13 @@ class Bench:
         )
         self.saver.gate = self.gate
 
-    async def save(self, grant: GrantLike) -> int:
+    async def save(self, grant: Grant) -> int:
         self.exclusive = grant.exclusive
         self.unsaved = False
         self.saved.set()
         return 1
 
-    async def fill(self, _gate: GateLike) -> int:
+    async def fill(self, _gate: Gate) -> int:
         self.filled += 1
         return 0
 

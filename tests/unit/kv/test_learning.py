@@ -10,9 +10,8 @@ import pytest
 from bioproxy.engines.facts import Probe
 from bioproxy.events import Bus, SavingPaused
 from bioproxy.kv.builds import same_answer
-from bioproxy.kv.knowledge import Knowledge
-from bioproxy.kv.pause import Pause
-from bioproxy.kv.policy import Question
+from bioproxy.kv.policy import Knowledge, Question
+from bioproxy.kv.saver import Pause
 
 
 def test_speeds_follow_what_is_measured() -> None:

@@ -15,11 +15,10 @@ from bioproxy.engines.facts import Saved
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.idle import TICK
-from bioproxy.kv.pause import FIRST_RETRY, LAST_RETRY, Pause
+from bioproxy.kv.moments import TICK
 from bioproxy.kv.resident import Resident
-from bioproxy.kv.saver import Saver
-from bioproxy.kv.store import Store
+from bioproxy.kv.saver import FIRST_RETRY, LAST_RETRY, Pause, Saver
+from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Piece
 
 TOKENS, SIZE = 100, 1000
@@ -47,13 +46,13 @@ class Bench:
         folder.mkdir(exist_ok=True)
         bus = Bus()
         self.engine = Engine(folder)
-        self.store = Store(config=Kv(min_free=0), bus=bus)
+        self.tenant = Tenant(config=Kv(min_free=0), bus=bus)
         self.pause = Pause(bus, asyncio.get_running_loop().time)
-        self.saver = Saver(self.engine, self.store, self.pause)  # type: ignore[arg-type]
+        self.saver = Saver(self.engine, self.tenant, self.pause)  # type: ignore[arg-type]
 
     async def open(self, folder: Path) -> None:
-        await self.store.open(folder)
-        self.store.use("f" * 16, "b1")
+        await self.tenant.open(folder)
+        self.tenant.use("f" * 16, "b1")
 
     async def save(self, text: str = "a") -> bool:
         place = Resident(0)
@@ -113,30 +112,30 @@ async def test_a_folder_that_goes_in_the_middle_fails_nobody(tmp_path: Path) -> 
         (tmp_path / "slots" / "bp-lock").unlink()
         (tmp_path / "slots").rename(tmp_path / "away")
         with pytest.raises(FolderError):
-            await made.store.reopen()
+            await made.tenant.shelf.reopen()
 
     made.engine.meanwhile = lose
     assert await made.save() is False
-    assert made.store.folder is None
+    assert made.tenant.shelf.folder is None
     assert made.pause
 
 
 async def test_a_save_ends_in_the_folder_in_which_it_began(tmp_path: Path) -> None:
     """The engine came back with another one meanwhile: nothing of the save is left in either."""
     made = await bench(tmp_path / "before")
-    before = made.store.shelf
+    before = made.tenant.shelf
     (tmp_path / "after").mkdir()
 
     async def move() -> None:
         for path in (tmp_path / "before").glob("bp-tmp-*"):
             path.write_bytes(b"cut short")
-        await made.store.open(tmp_path / "after")
+        await made.tenant.open(tmp_path / "after")
 
     made.engine.meanwhile = move
     assert await made.save() is False
-    assert (before.pending, made.store.pending) == (set(), set())
+    assert (before.pending, made.tenant.shelf.pending) == (set(), set())
     assert list((tmp_path / "before").glob("bp-tmp-*")) == []
-    await made.store.close()
+    await made.tenant.close()
 
 
 async def test_what_nobody_expected_fails_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -151,7 +150,7 @@ async def test_what_nobody_expected_fails_nobody(tmp_path: Path, caplog: pytest.
     assert "a bug" in made.saver.uncertain
     assert "a bug" in caplog.text
     assert list(tmp_path.glob("bp-tmp-*")) == []
-    await made.store.close()
+    await made.tenant.close()
 
 
 async def test_a_disk_that_does_not_answer_pauses_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +161,8 @@ async def test_a_disk_that_does_not_answer_pauses_saving(tmp_path: Path, monkeyp
     async def measure() -> None:
         await never.wait()
 
-    monkeypatch.setattr(made.store, "measure", measure)
+    monkeypatch.setattr(made.tenant.shelf, "measure", measure)
     monkeypatch.setattr("bioproxy.kv.saver.AT_LEAST", 0.0)
     assert await made.save() is False
     assert (made.pause.kind, "did not answer" in made.pause.reason) == ("folder", True)
-    await made.store.close()
+    await made.tenant.close()

@@ -19,12 +19,10 @@ from bioproxy.kv import files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LOCK, Folder, FolderError
 from bioproxy.kv.index import Index
-from bioproxy.kv.knowledge import MOST_ENGINES, Use
-from bioproxy.kv.pause import Pause
-from bioproxy.kv.saver import Saver
-from bioproxy.kv.shelves import Shelves
+from bioproxy.kv.policy import MOST_ENGINES, Use
+from bioproxy.kv.saver import Pause, Saver
+from bioproxy.kv.shelves import Shelves, Tenant
 from bioproxy.kv.snapshot import Snapshot, decode, new_id, temporary_name
-from bioproxy.kv.store import Store
 from bioproxy.prompt import Piece
 
 BUILD = "b1"
@@ -36,34 +34,34 @@ def made(**config: object) -> Shelves:
     return Shelves(Kv(**({"disk_budget": 100_000} | config)), bus=Bus())  # type: ignore[arg-type]
 
 
-def store_on(shelves: Shelves, **config: object) -> Store:
-    return Store(config=Kv(**config), bus=shelves.bus, shelves=shelves)  # type: ignore[arg-type]
+def store_on(shelves: Shelves, **config: object) -> Tenant:
+    return Tenant(config=Kv(**config), bus=shelves.bus, shelves=shelves)  # type: ignore[arg-type]
 
 
-async def opened(shelves: Shelves, folder: Path, fingerprint: str, **config: object) -> Store:
-    """A store of one model, with its folder open."""
-    store = store_on(shelves, **config)
-    await store.open(folder)
-    store.use(fingerprint, BUILD)
-    return store
+async def opened(shelves: Shelves, folder: Path, fingerprint: str, **config: object) -> Tenant:
+    """A tenant for one model, with its folder open."""
+    tenant = store_on(shelves, **config)
+    await tenant.open(folder)
+    tenant.use(fingerprint, BUILD)
+    return tenant
 
 
-async def save(store: Store, text: str, **more: object) -> Snapshot:
+async def save(tenant: Tenant, text: str, **more: object) -> Snapshot:
     """What a save leaves: a temporary file, then the commit."""
-    kept = await store.commit(*await written(store, text, **more), seconds=0.1)
+    kept = await tenant.shelf.commit(*await written(tenant, text, **more), seconds=0.1, step=tenant.step)
     assert kept is not None
     return kept
 
 
-async def written(store: Store, text: str, **more: object) -> tuple[str, Snapshot]:
+async def written(tenant: Tenant, text: str, **more: object) -> tuple[str, Snapshot]:
     """A temporary file as the engine leaves it, and what it will be."""
-    known = {"id": new_id(), "fingerprint": store.scope.fingerprint, "build": BUILD, "used": store.wall()}
+    known = {"id": new_id(), "fingerprint": tenant.scope.fingerprint, "build": BUILD, "used": tenant.shelf.wall()}
     figures = {"cuts": chain("", [Piece("", text.encode())]), "tokens": 10, "prompt": 10, "size": SIZE, "seconds": 1.0}
     snapshot = Snapshot(**(known | figures | more))  # type: ignore[arg-type]
-    assert store.folder is not None
+    assert tenant.shelf.folder is not None
     name = temporary_name(snapshot.id)
-    (store.folder.path / name).write_bytes(os.urandom(snapshot.size))
-    store.pending.add(name)
+    (tenant.shelf.folder.path / name).write_bytes(os.urandom(snapshot.size))
+    tenant.shelf.pending.add(name)
     return name, snapshot
 
 
@@ -74,8 +72,8 @@ async def test_one_folder_is_opened_once(tmp_path: Path) -> None:
     shelves = made()
     one = await opened(shelves, tmp_path / "slots", ONE)
     two = await opened(shelves, tmp_path / "link", TWO)
-    assert one.index is two.index
-    assert one.folder is two.folder
+    assert one.shelf.index is two.shelf.index
+    assert one.shelf.folder is two.shelf.folder
     await shelves.close()
 
 
@@ -135,10 +133,10 @@ async def test_an_engine_that_moves_gives_its_folder_back(tmp_path: Path) -> Non
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
     shelves = made()
-    store = await opened(shelves, tmp_path / "before", ONE)
-    await store.open(tmp_path / "after")
-    assert store.folder is not None
-    assert store.folder.path == tmp_path / "after"
+    tenant = await opened(shelves, tmp_path / "before", ONE)
+    await tenant.open(tmp_path / "after")
+    assert tenant.shelf.folder is not None
+    assert tenant.shelf.folder.path == tmp_path / "after"
     stranger = Folder(tmp_path / "before")
     stranger.occupy()
     stranger.leave()
@@ -148,10 +146,10 @@ async def test_an_engine_that_moves_gives_its_folder_back(tmp_path: Path) -> Non
 async def test_the_table_is_not_read_again_while_the_folder_is_ours(tmp_path: Path) -> None:
     """A swap must not wait for a folder of thousands."""
     shelves = made()
-    store = await opened(shelves, tmp_path, ONE)
+    tenant = await opened(shelves, tmp_path, ONE)
     (tmp_path / temporary_name(new_id())).write_bytes(b"what a second reading would remove")
-    await store.open(tmp_path)
-    assert store.shelf.tenure == 1
+    await tenant.open(tmp_path)
+    assert tenant.shelf.tenure == 1
     assert len(list(tmp_path.glob("bp-tmp-*"))) == 1
     await shelves.close()
 
@@ -159,14 +157,14 @@ async def test_the_table_is_not_read_again_while_the_folder_is_ours(tmp_path: Pa
 async def test_what_saves_left_over_goes_in_time(tmp_path: Path) -> None:
     """A save that was given up may be written to for a while yet; one that is pending never goes."""
     shelves = made()
-    store = await opened(shelves, tmp_path, ONE)
+    tenant = await opened(shelves, tmp_path, ONE)
     old, fresh, pending = (temporary_name(new_id()) for _ in range(3))
     for name in (old, fresh, pending):
         (tmp_path / name).write_bytes(b"half")
     for name in (old, pending):
         os.utime(tmp_path / name, (time.time() - 3600,) * 2)
-    store.pending.add(pending)
-    await store.look_after()
+    tenant.shelf.pending.add(pending)
+    await tenant.shelf.look_after()
     assert {path.name for path in tmp_path.glob("bp-tmp-*")} == {fresh, pending}
     await shelves.close()
 
@@ -178,8 +176,8 @@ async def test_the_budget_is_for_all_models_together(tmp_path: Path) -> None:
     poor, rich = await save(one, "a", seconds=0.1), await save(one, "b", seconds=9.0)
     theirs = await save(two, "c", seconds=5.0)
     assert {found.id for found in shelves.list()} == {rich.id, theirs.id}
-    assert not two.fits(poor)
-    assert one.index.size <= 2 * SIZE
+    assert not two.shelf.fits(poor)
+    assert one.shelf.index.size <= 2 * SIZE
     await shelves.close()
 
 
@@ -202,14 +200,14 @@ async def test_templates_of_a_model_that_is_stopped_are_needed(tmp_path: Path) -
 async def test_an_old_version_of_a_template_is_not_needed(tmp_path: Path) -> None:
     """The one in use is, also if it became so while its engine was stopped."""
     shelves = made(disk_budget=2 * SIZE)
-    store = await opened(shelves, tmp_path, ONE)
+    tenant = await opened(shelves, tmp_path, ONE)
     now = {"@code": "1"}
-    store.versions = lambda: now
-    store.use(ONE, BUILD)
-    await save(store, "a", template=True, prefix="@code", version="1", seconds=9.0)
-    present = await save(store, "b", template=True, prefix="@code", version="2", seconds=0.1)
+    tenant.versions = lambda: now
+    tenant.use(ONE, BUILD)
+    await save(tenant, "a", template=True, prefix="@code", version="1", seconds=9.0)
+    present = await save(tenant, "b", template=True, prefix="@code", version="2", seconds=0.1)
     now["@code"] = "2"
-    talk = await save(store, "c", seconds=99.0)
+    talk = await save(tenant, "c", seconds=99.0)
     assert {found.id for found in shelves.list()} == {present.id, talk.id}
     await shelves.close()
 
@@ -224,7 +222,7 @@ async def test_a_model_with_a_budget_of_its_own_takes_no_more(tmp_path: Path) ->
     rich = [await save(one, text, seconds=9.0) for text in "bc"]
     assert {found.id for found in one.listed()} == {found.id for found in rich}
     assert two.listed() == (theirs,)
-    assert not one.fits(poor)
+    assert not one.shelf.fits(poor)
     assert (one.budget, two.budget) == (2 * SIZE, 10 * SIZE)
     await shelves.close()
 
@@ -232,10 +230,10 @@ async def test_a_model_with_a_budget_of_its_own_takes_no_more(tmp_path: Path) ->
 async def test_a_budget_above_the_folders_means_nothing(tmp_path: Path) -> None:
     """What the folder may hold is said in one place."""
     shelves = made(disk_budget=SIZE)
-    store = await opened(shelves, tmp_path, ONE, disk_budget=9 * SIZE)
+    tenant = await opened(shelves, tmp_path, ONE, disk_budget=9 * SIZE)
     for text in "ab":
-        await save(store, text)
-    assert (len(store.listed()), store.budget) == (1, SIZE)
+        await save(tenant, text)
+    assert (len(tenant.listed()), tenant.budget) == (1, SIZE)
     await shelves.close()
 
 
@@ -244,13 +242,13 @@ async def test_what_was_learnt_outlives_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "slots"
     folder.mkdir()
     shelves = made()
-    store = await opened(shelves, folder, ONE)
-    store.knowledge.learn(token_bytes=77.0)
+    tenant = await opened(shelves, folder, ONE)
+    tenant.knowledge.learn(token_bytes=77.0)
     shutil.rmtree(folder)
     folder.mkdir()
-    await store.open(folder)
-    store.use(ONE, BUILD)
-    assert store.knowledge.speeds.token_bytes == 77.0
+    await tenant.open(folder)
+    tenant.use(ONE, BUILD)
+    assert tenant.knowledge.speeds.token_bytes == 77.0
     await shelves.close()
     again = await opened(made(), folder, ONE)
     assert again.knowledge.speeds.token_bytes == 77.0
@@ -270,13 +268,13 @@ async def test_without_shelves_a_store_shows_the_whole_folder(tmp_path: Path) ->
     events: list[Event] = []
     bus = Bus()
     bus.subscribe(Event, events.append)
-    store = Store(config=Kv(disk_budget=100_000), bus=bus)
-    await store.open(tmp_path)
-    store.use(ONE, BUILD)
-    kept = await save(store, "a")
-    store.use(TWO, BUILD)
-    assert store.listed() == (kept,)
-    await store.close()
+    tenant = Tenant(config=Kv(disk_budget=100_000), bus=bus)
+    await tenant.open(tmp_path)
+    tenant.use(ONE, BUILD)
+    kept = await save(tenant, "a")
+    tenant.use(TWO, BUILD)
+    assert tenant.listed() == (kept,)
+    await tenant.close()
     assert not Folder(tmp_path).holds()
     assert (tmp_path / LOCK).exists()
 
@@ -303,18 +301,18 @@ class OnTheLoop(Index):
 async def test_the_table_is_touched_on_the_loops_thread_only(tmp_path: Path) -> None:
     """Whether it may be saved, commits, evictions, quarantines, housekeeping: threads get values."""
     shelves = made(disk_budget=2 * SIZE)
-    store = await opened(shelves, tmp_path, ONE, disk_budget=2 * SIZE)
-    first = await save(store, "a")
-    store.shelf.index = OnTheLoop(store.shelf.index)
-    saver = Saver(cast("Any", None), store, Pause(shelves.bus, time.monotonic))
+    tenant = await opened(shelves, tmp_path, ONE, disk_budget=2 * SIZE)
+    first = await save(tenant, "a")
+    tenant.shelf.index = OnTheLoop(tenant.shelf.index)
+    saver = Saver(cast("Any", None), tenant, Pause(shelves.bus, time.monotonic))
     assert await saver.may_save(first)
-    second = await save(store, "b", seconds=5.0)
-    await save(store, "c", seconds=9.0)
-    await store.prove(second)
-    await store.quarantine(second, "worthless")
-    await store.look_after()
+    second = await save(tenant, "b", seconds=5.0)
+    await save(tenant, "c", seconds=9.0)
+    await tenant.shelf.prove(second)
+    await tenant.shelf.quarantine(second, "worthless")
+    await tenant.shelf.look_after()
     await saver.try_again()
-    await store.drop([second], "changed")
+    await tenant.shelf.drop([second], "changed")
     await shelves.close()
 
 
@@ -341,9 +339,9 @@ async def test_nobody_waits_for_anothers_disk(tmp_path: Path, step: str) -> None
     one.step = slow = Slow(step)
     work = aio.spawn(save(one, "large"), name="commit")
     await asyncio.to_thread(slow.reached.wait, 10)
-    await two.quarantine(bad, "the engine died of it")
-    await two.prove(good)
-    await two.drop([gone], "missing")
+    await two.shelf.quarantine(bad, "the engine died of it")
+    await two.shelf.prove(good)
+    await two.shelf.drop([gone], "missing")
     await two.open(tmp_path)
     assert not work.done()
     assert decode((tmp_path / bad.sidecar).read_bytes()).quarantined == "the engine died of it"
@@ -358,11 +356,11 @@ async def test_a_folder_is_given_back_although_its_disk_hangs(
 ) -> None:
     """Every wait of a stop has a bound; what the disk was doing is no snapshot of this run."""
     monkeypatch.setattr("bioproxy.kv.shelf.LAST_WORDS", 0.0)
-    store = await opened(made(), tmp_path, ONE)
-    store.step = slow = Slow("private")
-    work = aio.spawn(store.commit(*await written(store, "a"), seconds=0.1), name="commit")
+    tenant = await opened(made(), tmp_path, ONE)
+    tenant.step = slow = Slow("private")
+    work = aio.spawn(tenant.shelf.commit(*await written(tenant, "a"), seconds=0.1, step=tenant.step), name="commit")
     await asyncio.to_thread(slow.reached.wait, 10)
-    await store.close()
+    await tenant.close()
     assert not work.done()
     assert "did not answer within" in caplog.text
     stranger = Folder(tmp_path)
@@ -395,14 +393,14 @@ async def test_a_budget_may_come_while_another_makes_room(tmp_path: Path, monkey
 
 async def test_the_ledger_forgets_what_is_gone(tmp_path: Path) -> None:
     """Uses of snapshots that were removed, and engines after which many others were used."""
-    store = await opened(made(), tmp_path, ONE)
-    kept = await save(store, "a")
-    ledger = store.shelf.ledger
+    tenant = await opened(made(), tmp_path, ONE)
+    kept = await save(tenant, "a")
+    ledger = tenant.shelf.ledger
     ledger.uses = {kept.id: Use(1.0, 1), "gone": Use(2.0, 2)}
     for number in range(MOST_ENGINES + 5):
         ledger.of(f"{number:016x}", BUILD)
-    store.use(ONE, BUILD)
-    await store.close()
+    tenant.use(ONE, BUILD)
+    await tenant.close()
     again = await opened(made(), tmp_path, ONE)
     assert set(again.shelf.ledger.uses) == {kept.id}
     assert len(again.shelf.ledger.engines) == MOST_ENGINES

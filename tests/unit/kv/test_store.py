@@ -13,8 +13,8 @@ from bioproxy.events import Bus, Event, SnapshotDropped, SnapshotSaved
 from bioproxy.kv import files as slot_files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import FolderError
+from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
-from bioproxy.kv.store import Store
 from bioproxy.prompt import Piece
 
 FINGERPRINT, BUILD = "f" * 16, "b1"
@@ -22,30 +22,36 @@ SIZE = 1000
 
 
 class Bench:
-    """An open store, and what it published."""
+    """An open tenant, and what it published."""
 
     def __init__(self, **config: object) -> None:
         bus = Bus()
         self.events: list[Event] = []
         bus.subscribe(Event, self.events.append)
-        self.store = Store(config=Kv(**({"disk_budget": 100_000} | config)), bus=bus)  # type: ignore[arg-type]
+        self.tenant = Tenant(config=Kv(**({"disk_budget": 100_000} | config)), bus=bus)  # type: ignore[arg-type]
 
-    async def open(self, folder: Path) -> Store:
-        await self.store.open(folder)
-        self.store.use(FINGERPRINT, BUILD)
-        return self.store
+    async def open(self, folder: Path) -> Tenant:
+        await self.tenant.open(folder)
+        self.tenant.use(FINGERPRINT, BUILD)
+        return self.tenant
 
     async def save(self, *texts: str, **more: object) -> Snapshot | None:
         """What a save leaves: a temporary file, then the commit."""
         cuts = chain("", [Piece("", text.encode()) for text in texts])
-        known = {"id": new_id(), "fingerprint": FINGERPRINT, "build": BUILD, "cuts": cuts, "used": self.store.wall()}
+        known = {
+            "id": new_id(),
+            "fingerprint": FINGERPRINT,
+            "build": BUILD,
+            "cuts": cuts,
+            "used": self.tenant.shelf.wall(),
+        }
         figures = {"tokens": 10 * len(texts), "prompt": 10 * len(texts), "size": SIZE, "seconds": 1.0}
         snapshot = Snapshot(**(known | figures | more))  # type: ignore[arg-type]
-        assert self.store.folder is not None
+        assert self.tenant.shelf.folder is not None
         name = temporary_name(snapshot.id)
-        (self.store.folder.path / name).write_bytes(os.urandom(SIZE))
-        self.store.pending.add(name)
-        return await self.store.commit(name, snapshot, seconds=0.1)
+        (self.tenant.shelf.folder.path / name).write_bytes(os.urandom(SIZE))
+        self.tenant.shelf.pending.add(name)
+        return await self.tenant.shelf.commit(name, snapshot, seconds=0.1)
 
 
 def files(folder: Path) -> set[str]:
@@ -55,108 +61,108 @@ def files(folder: Path) -> set[str]:
 async def test_what_is_committed_is_in_table_and_folder(tmp_path: Path) -> None:
     """And said once; nothing is pending any more."""
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     kept = await bench.save("a")
     assert kept is not None
     assert files(tmp_path) == {kept.name}
-    assert (store.index.size, store.today(), store.pending) == (SIZE, SIZE, set())
+    assert (tenant.shelf.index.size, tenant.shelf.today(), tenant.shelf.pending) == (SIZE, SIZE, set())
     assert [type(event) for event in bench.events] == [SnapshotSaved]
-    await store.close()
+    await tenant.close()
 
 
 async def test_another_process_begins_where_this_one_ended(tmp_path: Path) -> None:
     """Snapshots, uses and bytes of the day come back; the lock was given back."""
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     kept = await bench.save("a")
     assert kept is not None
-    store.used(kept, gained=2.5)
-    await store.close()
+    tenant.shelf.used(kept, gained=2.5)
+    await tenant.close()
     again = await Bench().open(tmp_path)
-    assert [(one.uses, one.gained) for one in again.index.snapshots.values()] == [(1, 2.5)]
-    assert again.today() == SIZE
+    assert [(one.uses, one.gained) for one in again.shelf.index.snapshots.values()] == [(1, 2.5)]
+    assert again.shelf.today() == SIZE
     await again.close()
 
 
 async def test_reopening_the_same_folder_forgets_nothing(tmp_path: Path) -> None:
     """An engine that came back: marks and uses that were not written yet still hold."""
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     bad, good = await bench.save("a"), await bench.save("b")
     assert bad is not None
     assert good is not None
-    store.mark(bad, "worthless")
-    store.used(good)
+    tenant.shelf.mark(bad, "worthless")
+    tenant.shelf.used(good)
     await bench.open(tmp_path)
-    assert store.index.snapshots[bad.id].quarantined == "worthless"
-    assert store.index.snapshots[good.id].uses == 1
-    await store.close()
+    assert tenant.shelf.index.snapshots[bad.id].quarantined == "worthless"
+    assert tenant.shelf.index.snapshots[good.id].uses == 1
+    await tenant.close()
 
 
 async def test_a_newer_snapshot_takes_the_place_of_its_ancestor(tmp_path: Path) -> None:
     """In the folder too."""
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     await bench.save("a")
     newer = await bench.save("a", "b")
     assert newer is not None
     assert files(tmp_path) == {newer.name}
     assert [event.reason for event in bench.events if isinstance(event, SnapshotDropped)] == ["replaced"]
-    await store.close()
+    await tenant.close()
 
 
 async def test_the_budget_holds_after_each_commit(tmp_path: Path) -> None:
     """The least valuable goes; what is being read stays."""
     bench = Bench(disk_budget=2 * SIZE)
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     poor = await bench.save("a", seconds=0.1)
     rich = await bench.save("b", seconds=9.0)
     assert poor is not None
     assert rich is not None
-    store.pinned.add(poor.id)
+    tenant.shelf.pinned.add(poor.id)
     third = await bench.save("c", seconds=1.0)
     assert third is not None
-    assert set(store.index.snapshots) == {poor.id, rich.id}
-    store.pinned.clear()
+    assert set(tenant.shelf.index.snapshots) == {poor.id, rich.id}
+    tenant.shelf.pinned.clear()
     await bench.save("d", seconds=5.0)
-    assert poor.id not in store.index.snapshots
-    assert store.index.size <= 2 * SIZE
-    await store.close()
+    assert poor.id not in tenant.shelf.index.snapshots
+    assert tenant.shelf.index.size <= 2 * SIZE
+    await tenant.close()
 
 
 async def test_whether_room_can_be_made_is_known_before(tmp_path: Path) -> None:
     """Nothing is written that would be thrown out at once; what it replaces counts as room."""
     bench = Bench(disk_budget=2 * SIZE)
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     first = await bench.save("a", seconds=5.0)
     await bench.save("b", seconds=5.0)
     assert first is not None
     poor, rich = (
         Snapshot(
             id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=cuts, tokens=9, prompt=9, size=SIZE,
-            seconds=seconds, used=store.wall(),
+            seconds=seconds, used=tenant.shelf.wall(),
         )
         for cuts, seconds in ((chain("", [Piece("", b"c")]), 0.1), (chain("", [Piece("", b"c")]), 50.0))
     )  # fmt: skip
-    assert (store.fits(poor), store.fits(rich)) == (False, True)
+    assert (tenant.shelf.fits(poor), tenant.shelf.fits(rich)) == (False, True)
     successor = Snapshot(
         id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=(*first.cuts, *poor.cuts), tokens=9, prompt=9,
         size=SIZE, seconds=0.1,
     )  # fmt: skip
-    assert store.fits(successor)
-    await store.close()
+    assert tenant.shelf.fits(successor)
+    await tenant.close()
 
 
 async def test_adopted_snapshots_belong_to_the_present_build(tmp_path: Path) -> None:
     """After an upgrade that was tried; the sidecars say so from then on."""
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     old = await bench.save("a", build="b0")
     assert old is not None
-    store.adopt([old])
-    await store.close()
+    tenant.adopt([old])
+    await tenant.close()
     again = await Bench().open(tmp_path)
-    assert [one.build for one in again.index.snapshots.values()] == [BUILD]
+    assert [one.build for one in again.shelf.index.snapshots.values()] == [BUILD]
     await again.close()
 
 
@@ -170,21 +176,21 @@ async def test_all_of_a_file_is_read_before_its_first_use(tmp_path: Path, monkey
         return plain(path)
 
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     kept = await bench.save("a")
     assert kept is not None
     monkeypatch.setattr(slot_files, "checksum", counted)
-    await store.prove(kept)
-    await store.prove(kept)
+    await tenant.shelf.prove(kept)
+    await tenant.shelf.prove(kept)
     assert reads == [kept.name]
     path, changed = tmp_path / kept.name, (tmp_path / kept.name).stat().st_ctime_ns
     while path.stat().st_ctime_ns == changed:  # the system's clock for files is coarse
         os.utime(path, ns=(0, kept.mtime_ns))
-    await store.prove(kept)
+    await tenant.shelf.prove(kept)
     assert reads == [kept.name] * 2
-    await store.close()
+    await tenant.close()
     again = await Bench().open(tmp_path)
-    await again.prove(kept)
+    await again.shelf.prove(kept)
     assert reads == [kept.name] * 3
     await again.close()
 
@@ -192,28 +198,28 @@ async def test_all_of_a_file_is_read_before_its_first_use(tmp_path: Path, monkey
 async def test_a_snapshot_of_an_older_version_is_adopted_at_its_first_use(tmp_path: Path) -> None:
     """Its checksum is in the sidecar from then on."""
     bench = Bench()
-    store = await bench.open(tmp_path)
+    tenant = await bench.open(tmp_path)
     kept = await bench.save("a")
     assert kept is not None
     old = msgspec.structs.replace(kept, checksum=None)
-    store.index.add(old)
-    await store.prove(old)
-    await store.close()
+    tenant.shelf.index.add(old)
+    await tenant.shelf.prove(old)
+    await tenant.close()
     again = await Bench().open(tmp_path)
-    assert again.index.snapshots[kept.id].checksum == kept.checksum
+    assert again.shelf.index.snapshots[kept.id].checksum == kept.checksum
     await again.close()
 
 
 async def test_a_commit_without_a_folder_is_no_error(tmp_path: Path) -> None:
     """The folder was given back while a save was under way."""
     bench = Bench()
-    store = await bench.open(tmp_path)
-    await store.close()
-    store.pending.add("bp-tmp-x.kv")
+    tenant = await bench.open(tmp_path)
+    await tenant.close()
+    tenant.shelf.pending.add("bp-tmp-x.kv")
     cuts = chain("", [Piece("", b"a")])
     one = Snapshot(id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=cuts, tokens=1, prompt=1, size=1)
-    assert await store.commit("bp-tmp-x.kv", one, seconds=0.0) is None
-    assert store.pending == set()
+    assert await tenant.shelf.commit("bp-tmp-x.kv", one, seconds=0.0) is None
+    assert tenant.shelf.pending == set()
 
 
 async def test_a_folder_that_cannot_be_had_leaves_an_empty_table(tmp_path: Path) -> None:
@@ -221,23 +227,23 @@ async def test_a_folder_that_cannot_be_had_leaves_an_empty_table(tmp_path: Path)
     bench = Bench()
     folder, away = tmp_path / "slots", tmp_path / "away"
     folder.mkdir()
-    store = await bench.open(folder)
+    tenant = await bench.open(folder)
     await bench.save("a")
     folder.rename(away)
     with pytest.raises(FolderError):
-        await store.reopen()
-    assert store.index.snapshots == {}
+        await tenant.shelf.reopen()
+    assert tenant.shelf.index.snapshots == {}
     with pytest.raises(FolderError):
-        await store.measure()
+        await tenant.shelf.measure()
     away.rename(folder)
-    await store.reopen()
-    assert len(store.index.snapshots) == 1
-    await store.close()
+    await tenant.shelf.reopen()
+    assert len(tenant.shelf.index.snapshots) == 1
+    await tenant.close()
 
 
 async def test_housekeeping_without_a_folder_does_nothing() -> None:
     """A keeper without an engine ticks too."""
-    store = Bench().store
-    await store.look_after()
-    await store.reopen()
-    await store.close()
+    tenant = Bench().tenant
+    await tenant.shelf.look_after()
+    await tenant.shelf.reopen()
+    await tenant.close()

@@ -10,7 +10,7 @@ from bioproxy import aio
 from bioproxy.errors import EngineUnavailable
 from bioproxy.events import Bus, Event, WarmupStarted, WarmupYielded
 from bioproxy.gate.gate import Gate
-from bioproxy.kv.want import Want
+from bioproxy.kv.resident import Want
 from bioproxy.prompt import Head
 from bioproxy.templates.expand import template_pieces
 from bioproxy.warmup.evaluate import Evaluator, Job, Outcome

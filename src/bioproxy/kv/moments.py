@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Sequence
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError
+from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.decisions import Decisions
 from bioproxy.kv.index import Match, usable
-from bioproxy.kv.resident import Brought, Resident, Residents
-from bioproxy.kv.want import GateLike, GrantLike, Prepared, StopGateLike, Want
+from bioproxy.kv.resident import Brought, Prepared, Resident, Residents, Want
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Swap:
 
     # before the stop (rule 20)
 
-    async def save(self, who: GrantLike | StopGateLike, *, limit: float) -> float:
+    async def save(self, who: Grant | Gate, *, limit: float) -> float:
         """Save what is resident, pays and is not on disk, within `limit` seconds; the seconds that it took.
 
         `who` is a grant that is exclusive or can be, or the gate to get one from. Raises nothing of gate or engine.
@@ -64,7 +65,7 @@ class Swap:
         started = clock()
         if limit <= 0 or not self.growing():
             return 0.0
-        if isinstance(who, StopGateLike):
+        if isinstance(who, Gate):
             await self.save_through(who, started + limit)
         elif await self.actions.alone(who):
             try:
@@ -75,7 +76,7 @@ class Swap:
             log.warning("what is resident was not saved: other requests are running")
         return clock() - started
 
-    async def save_through(self, gate: StopGateLike, end: float) -> None:
+    async def save_through(self, gate: Gate, end: float) -> None:
         """The same until the loop time `end`, with a grant that is asked for."""
         try:
             async with asyncio.timeout_at(end):
@@ -153,7 +154,7 @@ class Swap:
 
     # while nobody asks (rule 21)
 
-    async def fill(self, gate: GateLike) -> int:
+    async def fill(self, gate: Gate) -> int:
         """Restore into empty slots what will most likely be wanted next, one after the other; how many.
 
         One model of the program at a time. It gives way to whoever asks: what takes long (comparing the file with what
@@ -161,7 +162,7 @@ class Swap:
         """
         count, unfit = 0, set[str]()
         await self.actions.saver.settle(COMMITS)
-        async with self.decisions.store.shelves.filling:
+        async with self.decisions.tenant.shelves.filling:
             while (found := self.likely(unfit)) is not None:
                 place, match = found
                 if await self.actions.restorer.verified(match.snapshot):
@@ -172,7 +173,7 @@ class Swap:
                     break
         return count
 
-    async def fill_one(self, gate: GateLike, place: Resident, match: Match) -> bool:
+    async def fill_one(self, gate: Gate, place: Resident, match: Match) -> bool:
         """Restore `match` into `place` under a grant; False if somebody asks, or it is not wanted any more."""
         try:
             async with asyncio.timeout(FREE):
@@ -181,7 +182,7 @@ class Swap:
             log.debug("nothing is restored: %s", error)
             return False
         try:
-            current = usable(match.snapshot, self.decisions.store.scope)
+            current = usable(match.snapshot, self.decisions.tenant.scope)
             if not gate.user_waiting and place.empty and current and self.restoring():
                 await aio.shielded(self.bring(place, match))
         finally:
@@ -199,10 +200,100 @@ class Swap:
         if not empty or enough or self.decisions.literal or not self.restoring():
             return None
         room = self.decisions.room - sum(slot.tokens for slot in slots)
-        rate = self.decisions.store.knowledge.speeds.restore
+        rate = self.decisions.tenant.knowledge.speeds.restore
         for match in self.decisions.likely():
             snapshot = match.snapshot
             held = any(snapshot.end in slot.digests for slot in slots)
             if not held and snapshot.id not in unfit and snapshot.tokens <= room and snapshot.size <= LONGEST * rate:
                 return empty[0], match
         return None
+
+
+log = logging.getLogger(__name__)
+
+TICK = 30.0  # seconds between looks at the folder
+
+
+class IdleSaver:
+    """The background service of one keeper.
+
+    `growing` names slots worth a save now; `save` saves them under a grant; `fill` restores into empty slots what will
+    most likely be wanted next; `look_after` keeps the folder in order. `grown` and `emptied` are set by the keeper
+    whenever there may be something to save, or a slot to fill.
+    """
+
+    def __init__(
+        self,
+        *,
+        save_after: float,
+        save_every: float,
+        growing: Callable[[], Sequence[Resident]],
+        save: Callable[[Grant], Awaitable[int]],
+        fill: Callable[[Gate], Awaitable[int]],
+        look_after: Callable[[], Awaitable[None]],
+        tick: float = TICK,
+    ) -> None:
+        self.save_after = save_after
+        self.save_every = save_every
+        self.growing = growing
+        self.save = save
+        self.fill = fill
+        self.look_after = look_after
+        self.tick = tick
+        self.gate: Gate | None = None
+        self.grown = asyncio.Event()
+        self.emptied = asyncio.Event()
+
+    async def run(self) -> None:
+        """All loops, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.save_conversations(), name="idle saves")
+            tasks.create_task(self.fill_slots(), name="empty slots")
+            tasks.create_task(self.keep_order(), name="snapshot folder")
+
+    async def keep_order(self) -> None:
+        """Look after the folder every `tick` seconds."""
+        while True:
+            await asyncio.sleep(self.tick)
+            await self.look_after()
+
+    async def fill_slots(self) -> None:
+        """Fill empty slots, each time there may be some."""
+        while True:
+            await self.emptied.wait()
+            self.emptied.clear()
+            if self.gate is not None:
+                await self.fill(self.gate)
+
+    async def save_conversations(self) -> None:
+        """Save what grew, each time there is something, at the right moment."""
+        while True:
+            await self.grown.wait()
+            self.grown.clear()
+            if self.gate is not None and self.growing():
+                await self.moment(self.gate)
+                await self.save_alone(self.gate)
+
+    async def moment(self, gate: Gate) -> None:
+        """Return when a save is due: idle for `save_after`, or something has been waiting for `save_every`."""
+        now = time.monotonic()
+        oldest = min((place.since for place in self.growing()), default=now)
+        try:
+            async with asyncio.timeout(max(0.0, oldest + self.save_every - now)):
+                await gate.wait_idle(self.save_after)
+        except TimeoutError:
+            log.debug("a conversation has grown for %.0f s without a save", self.save_every)
+
+    async def save_alone(self, gate: Gate) -> None:
+        """Take the engine alone, behind all users, and save."""
+        if not self.growing():
+            return
+        try:
+            grant = await gate.acquire(work="background", exclusive=True)
+        except BioproxyError as error:  # the shutdown, which saves by itself
+            log.debug("nothing is saved: %s", error.message)
+            return
+        try:
+            await self.save(grant)
+        finally:
+            grant.release()
