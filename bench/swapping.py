@@ -46,7 +46,7 @@ import sys, time
 from bioproxy.config.load import load
 before = time.perf_counter()
 loaded = load(path=sys.argv[1], environment={})
-print(time.perf_counter() - before, len(loaded.swap.models))
+print(time.perf_counter() - before, len(loaded.dialect.models))
 """
 
 

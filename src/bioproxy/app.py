@@ -31,12 +31,12 @@ from bioproxy.assembly.management import Management
 from bioproxy.assembly.one_model import ENGINE, OneModel
 from bioproxy.assembly.single import Single
 from bioproxy.config.addresses import is_loopback
-from bioproxy.config.difference import difference, in_force, swap_difference
+from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.difference import dialect_difference, difference, in_force
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.settings import Settings
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
@@ -105,7 +105,7 @@ class App:
 
     def __init__(self, loaded: Loaded, *, reload: Callable[..., Loaded]) -> None:
         self.loaded = loaded
-        self.settings = Settings(loaded.config, loaded.swap)
+        self.settings = Settings(loaded.config, loaded.dialect)
         config = loaded.config
         self.read_again = reload
         self.started = time.time()
@@ -145,7 +145,7 @@ class App:
 
     def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
         """An error that the server itself answers, in the form of the rest of the port."""
-        return swap_errors.answer(error, path=path) if self.loaded.swap is not None else error_answer(error, path)
+        return swap_errors.answer(error, path=path) if self.loaded.dialect is not None else error_answer(error, path)
 
     def one(self) -> Single:
         """The side of one engine; its parts get names here, too."""
@@ -163,10 +163,10 @@ class App:
 
     def one_management(self, loaded: Loaded) -> Management | None:
         """The routes that manage many models, where there are such."""
-        if loaded.swap is None:
+        if loaded.dialect is None:
             self.logbook = Logbook(to_stdout="both")
             return None
-        to_stdout = cast("Destination", loaded.swap.log_to_stdout)  # checked when it was read
+        to_stdout = cast("Destination", loaded.dialect.log_to_stdout)  # checked when it was read
         self.logbook = Logbook(to_stdout=to_stdout, console=Console())
         self.set_up_log(loaded)
         return Management(self.settings, bus=self.bus, metrics=self.metrics, logbook=self.logbook)
@@ -174,10 +174,10 @@ class App:
     def set_up_log(self, loaded: Loaded) -> None:
         """Level and form of the log; with many models it goes where llama-swap's goes: into its rings, and stdout."""
         style = loaded.config.log.format
-        if loaded.swap is None:
+        if loaded.dialect is None:
             logs.setup(level=loaded.config.log.level, style=style, write=self.logbook.proxy_line, times=TIMES)
             return
-        level, times = loaded.swap.log_level, loaded.swap.log_time_format
+        level, times = loaded.dialect.log_level, loaded.dialect.log_time_format
         asked = loaded.origins["log.level"].source != "default"
         logs.setup(
             level=loaded.config.log.level if asked else level,
@@ -263,7 +263,7 @@ class App:
         try:
             await self.listen_as_admin()
         except ConfigError as error:
-            if self.loaded.swap is None or admin_port_asked(self.loaded):
+            if self.loaded.dialect is None or admin_port_asked(self.loaded):
                 raise
             log.warning("there is no admin port: %s", error.message)
 
@@ -353,7 +353,7 @@ class App:
     async def reload_alone(self) -> tuple[str, ...]:
         """The same, while nobody else does. Whatever takes time is done in a thread: streams go on meanwhile."""
         try:
-            known = () if self.loaded.swap is None else (self.loaded.swap.ports,)
+            known = () if self.loaded.dialect is None else (self.loaded.dialect.ports,)
             loaded = await asyncio.to_thread(self.read_again, *known)
             config = in_force(self.config, loaded.config)
             take_side = await asyncio.to_thread(self.side.prepare_reload, loaded, config)
@@ -368,7 +368,7 @@ class App:
             log.warning("%s", warning)
         found = self.changes(loaded)
         self.loaded = loaded
-        self.settings.take(config, loaded.swap)
+        self.settings.take(config, loaded.dialect)
         self.set_up_log(loaded)
         await self.secure(tls)
         await take_side()
@@ -387,7 +387,7 @@ class App:
         if late:
             log.warning("these keys changed and need a restart: %s", ", ".join(late))
         own = (f"{key} (after a restart)" if key in late else key for key in changed)
-        return (*own, *swap_difference(self.settings.swap, loaded.swap or SwapConfig()))
+        return (*own, *dialect_difference(self.settings.dialect, loaded.dialect or DialectConfig()))
 
     async def secure(self, tls: ssl.SSLContext | None) -> None:
         """Let the proxy port speak TLS with these files, or plain HTTP."""

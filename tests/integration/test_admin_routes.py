@@ -50,7 +50,7 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}")
     loaded = load(path=str(tmp_path / "c.yaml"), environment={"HOME": str(tmp_path)})
     bus = Bus()
-    management = Management(Settings(loaded.config, loaded.swap), bus=bus, metrics=Metrics(bus), logbook=Logbook())
+    management = Management(Settings(loaded.config, loaded.dialect), bus=bus, metrics=Metrics(bus), logbook=Logbook())
     management.connect(cast("Models", None), status=list, profile=str)
     mounted = [(route.method, route.path) for route in management.mounted()]
     _, _, rest = DOCS.partition("\n## Many models")

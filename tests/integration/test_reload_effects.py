@@ -23,9 +23,9 @@ from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.assembly.fleet import Fleet
 from bioproxy.assembly.plan import Plan, make_plan
+from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, load
-from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError
 from bioproxy.events import Event, RequestEnded, SavingPaused

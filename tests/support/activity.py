@@ -10,7 +10,7 @@ from typing import Any
 from bioproxy.activity import Record
 from bioproxy.admin.activity_row import Row, Tokens
 from bioproxy.admin.activity_store import ActivityStore
-from bioproxy.config.swap.schema import Store, SwapConfig
+from bioproxy.config.dialect.schema import DialectConfig, Store
 from support.settings import settings
 
 
@@ -37,7 +37,7 @@ def row(second: int = 0, **fields: Any) -> Row:
 @asynccontextmanager
 async def table(path: str | None = None, limit: int = 1000, *, max_age: float = 0.0) -> AsyncIterator[ActivityStore]:
     """An open activity table, closed with the block."""
-    swap = SwapConfig(store=Store(path=path), metrics_max_in_memory=limit)
+    swap = DialectConfig(store=Store(path=path), metrics_max_in_memory=limit)
     store = ActivityStore(settings(swap, kv__max_age=max_age))
     await store.start()
     try:

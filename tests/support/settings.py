@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.load import build
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
-from bioproxy.config.swap.schema import SwapConfig
 
 
 def config(**keys: Any) -> Config:
@@ -15,6 +15,6 @@ def config(**keys: Any) -> Config:
     return build({name.replace("__", "."): value for name, value in keys.items()})
 
 
-def settings(swap: SwapConfig | None = None, **keys: Any) -> Settings:
+def settings(swap: DialectConfig | None = None, **keys: Any) -> Settings:
     """Settings with these keys of bioproxy's own."""
     return Settings(config(**keys), swap)

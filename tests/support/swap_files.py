@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.swap.pipeline import Source, read_swap
-from bioproxy.config.swap.scalars import builtins
-from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.scalars import builtins
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError, Problem
 
@@ -30,9 +30,9 @@ def sources(*texts: str) -> list[Source]:
     return [Source(f"{chr(ord('a') + index)}.yaml", textwrap.dedent(text)) for index, text in enumerate(texts)]
 
 
-def swap(*texts: str, environment: Mapping[str, str] | None = None) -> SwapConfig:
+def swap(*texts: str, environment: Mapping[str, str] | None = None) -> DialectConfig:
     """What the texts say together."""
-    return read_swap(sources(*texts), environment=environment or {})
+    return read_dialect(sources(*texts), environment=environment or {})
 
 
 def problems(*texts: str, environment: Mapping[str, str] | None = None) -> tuple[Problem, ...]:

@@ -19,10 +19,10 @@ import pytest
 
 import bioproxy
 from bioproxy.admin import activity_api
+from bioproxy.config.dialect.models import Filters
+from bioproxy.config.dialect.patterns import compile_pattern
+from bioproxy.config.dialect.schema import IGNORED_PATHS
 from bioproxy.config.schema import Limits
-from bioproxy.config.swap.models import Filters
-from bioproxy.config.swap.patterns import compile_pattern
-from bioproxy.config.swap.schema import IGNORED_PATHS
 from bioproxy.errors import BioproxyError
 from bioproxy.front import as_model, dialects, filters, form, inference, inflight, multipart, passthrough, upstream_path
 from bioproxy.recipes import preset

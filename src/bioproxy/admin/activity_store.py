@@ -77,7 +77,7 @@ class ActivityStore:
     @property
     def limit(self) -> int:
         """Rows that a table in memory may have."""
-        return self.settings.swap.metrics_max_in_memory
+        return self.settings.dialect.metrics_max_in_memory
 
     async def start(self) -> None:
         """Open the file of `store.path`, if there is one; never fails, for a table in memory is better than no program.
@@ -148,7 +148,7 @@ class ActivityStore:
 
     def connect(self) -> None:
         """Open what `store.path` names, if that is not open yet."""
-        path = self.settings.swap.store.path or ""
+        path = self.settings.dialect.store.path or ""
         if not self.is_open or path != self.path:
             self.change(path)
         with self.lock:

@@ -21,7 +21,7 @@ from bioproxy import aio
 from bioproxy.admin import gpus as gpu_readers
 from bioproxy.admin.gpus import Gpu
 from bioproxy.admin.host import Host, Reading, sample
-from bioproxy.config.swap.schema import Performance
+from bioproxy.config.dialect.schema import Performance
 from bioproxy.errors import RequestError
 from bioproxy.metrics_host import Family, GpuSample, SystemSample, families
 

@@ -31,11 +31,11 @@ class FleetModels:
 
     def running(self) -> Json:
         """The body of `/running`."""
-        return listing.running(self.fleet.swap, self.fleet.look())
+        return listing.running(self.fleet.dialect, self.fleet.look())
 
     def status(self) -> Json:
         """All models with their states, as `modelStatus` lists them."""
-        return listing.model_status(self.fleet.swap, self.fleet.look())
+        return listing.model_status(self.fleet.dialect, self.fleet.look())
 
     def profile(self) -> str:
         """The active profile."""
@@ -43,11 +43,11 @@ class FleetModels:
 
     def profiles(self) -> Json:
         """The body of `/api/profiles`."""
-        return listing.profiles(self.fleet.swap, self.profile())
+        return listing.profiles(self.fleet.dialect, self.profile())
 
     def activate(self, profile: str) -> None:
         """Let a profile be active, "" for none."""
-        if profile and profile not in self.fleet.swap.profiles:
+        if profile and profile not in self.fleet.dialect.profiles:
             raise NotFound(f"profile not found: {profile}")
         self.fleet.plan.registry.profile = profile
         self.fleet.bus.publish(ProfileChanged(active=profile))

@@ -20,13 +20,13 @@ import msgspec
 from bioproxy import aio
 from bioproxy.assembly.plan import ModelPlan, Plan, make_plan, slug
 from bioproxy.assembly.retired import Parts, Retired
+from bioproxy.config.dialect import schema as swap_schema
+from bioproxy.config.dialect.models import Timeouts
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
-from bioproxy.config.swap import schema as swap_schema
-from bioproxy.config.swap.models import Timeouts
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus
@@ -94,7 +94,7 @@ class Fleet:
         catalogue.estimate = self.estimate
         self.own: dict[str, Catalogue] = {}  # of models that have templates of their own
         self.register = Register(state / "engines.json", variable=MARK)
-        self.plan = make_plan(self.config, self.swap, slot_folder=self.folder)
+        self.plan = make_plan(self.config, self.dialect, slot_folder=self.folder)
         self.stations: dict[str, Station] = {}
         self.retired = Retired(logbook)
         self.units: dict[str, Unit] = {}
@@ -122,9 +122,9 @@ class Fleet:
         return self.settings.config
 
     @property
-    def swap(self) -> SwapConfig:
+    def dialect(self) -> DialectConfig:
         """llama-swap's keys, as they are in force."""
-        return self.settings.swap
+        return self.settings.dialect
 
     # building
 
@@ -208,10 +208,12 @@ class Fleet:
     def connect(self) -> None:
         """Tell the front what there is."""
         known = {
-            name: peer for name, peer in self.peers.items() if self.known_peers.get(name) == self.swap.peers.get(name)
+            name: peer
+            for name, peer in self.peers.items()
+            if self.known_peers.get(name) == self.dialect.peers.get(name)
         }
-        self.peers = {name: known.get(name) or one_peer(name, peer) for name, peer in self.swap.peers.items()}
-        self.known_peers = dict(self.swap.peers)
+        self.peers = {name: known.get(name) or one_peer(name, peer) for name, peer in self.dialect.peers.items()}
+        self.known_peers = dict(self.dialect.peers)
         for unit in self.units.values():
             unit.discreet = among_strangers(self.config)
         served = {name: self.served(one) for name, one in self.plan.models.items()}
@@ -219,7 +221,7 @@ class Fleet:
             registry=self.plan.registry,
             models=served,
             peers=self.peers,
-            ignored=upstream_path.Ignored(self.swap.upstream.ignore_paths),
+            ignored=upstream_path.Ignored(self.dialect.upstream.ignore_paths),
         )
 
     def served(self, one: ModelPlan) -> Served:
@@ -255,7 +257,7 @@ class Fleet:
         known: tuple[str, ...] = ()
         while True:
             self.reloaded.clear()
-            names = self.swap.hooks.on_startup.preload
+            names = self.dialect.hooks.on_startup.preload
             wanted, left = fitting(names, self.plan.rules)
             for name in left:
                 if name not in known:
@@ -304,9 +306,9 @@ class Fleet:
 
     def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[None]]:
         """What takes another configuration over; ConfigError if it cannot be, and nothing has changed then."""
-        if loaded.swap is None:
+        if loaded.dialect is None:
             raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
-        plan = make_plan(config, loaded.swap, slot_folder=self.folder)
+        plan = make_plan(config, loaded.dialect, slot_folder=self.folder)
         own = self.read_own(plan)
         self.make_folder(plan)
         return partial(self.take_over, plan, own)
@@ -391,8 +393,8 @@ class Fleet:
         """The body of `/v1/models`, of `/models`, or of `/v1/models/{name}` (NotFound if that means nothing)."""
         look, now = self.look(), int(time.time())
         if name:
-            return msgspec.json.encode(listing.model(self.swap, look, name, now=now))
-        return msgspec.json.encode(listing.models(self.swap, look, now=now, router=router))
+            return msgspec.json.encode(listing.model(self.dialect, look, name, now=now))
+        return msgspec.json.encode(listing.models(self.dialect, look, now=now, router=router))
 
     def unready(self) -> str:
         """Models are started when they are asked for: it is always ready."""

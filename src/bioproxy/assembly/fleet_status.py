@@ -174,7 +174,7 @@ def fleet_status_of(program: Program, fleet: Fleet, management: Management | Non
         templates=program.catalogue.statistics(),
         pins=program.pins.statistics(),
         peers=peers_of(fleet),
-        profiles=ProfilesStatus(active=fleet.plan.registry.profile, names=tuple(fleet.swap.profiles)),
+        profiles=ProfilesStatus(active=fleet.plan.registry.profile, names=tuple(fleet.dialect.profiles)),
         selectors=selectors_of(fleet),
         performance=management.monitor.statistics(),
         captures=management.captures.statistics(),
@@ -264,7 +264,7 @@ def peers_of(fleet: Fleet) -> tuple[PeerStatus, ...]:
             models=settings.models,
             connections=fleet.peers[name].pool.statistics(),
         )
-        for name, settings in fleet.swap.peers.items()
+        for name, settings in fleet.dialect.peers.items()
         if name in fleet.peers
     )
 
@@ -279,7 +279,7 @@ def selectors_of(fleet: Fleet) -> tuple[SelectorStatus, ...]:
             targets=selector.targets,
             busy={target: busy[name, target] for target in selector.targets if busy[name, target]},
         )
-        for name, selector in fleet.swap.selectors.items()
+        for name, selector in fleet.dialect.selectors.items()
     )
 
 
@@ -288,6 +288,6 @@ def fleet_notes(program: Program, management: Management) -> tuple[str, ...]:
     found = list(notes(program))
     if not program.admin_server.addresses:
         found.append(NO_ADMIN_PORT)
-    if management.settings.swap.capture_buffer > 0 and management.captures.limit == 0:
+    if management.settings.dialect.capture_buffer > 0 and management.captures.limit == 0:
         found.append(NO_CAPTURES)
     return tuple(found)

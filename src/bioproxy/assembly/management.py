@@ -78,7 +78,7 @@ class Management:
         self.inflight = Inflight(bus, settings)
         self.captures = Captures(capture_buffer(settings))
         self.store = ActivityStore(settings)
-        self.monitor = Monitor(settings.swap.performance)
+        self.monitor = Monitor(settings.dialect.performance)
         self.hardware = Hardware()
         metrics.watch(host=self.monitor.families)
         self.activity = ActivityApi(store=self.store, captures=self.captures, cancel=self.inflight.cancel)
@@ -147,8 +147,8 @@ class Management:
     async def take_over(self) -> None:
         """Other settings are in force: do what they ask for at once."""
         self.captures.configure(capture_buffer(self.settings))
-        self.monitor.configure(self.settings.swap.performance)
-        self.logbook.route(cast("Destination", self.settings.swap.log_to_stdout))  # checked when it was read
+        self.monitor.configure(self.settings.dialect.performance)
+        self.logbook.route(cast("Destination", self.settings.dialect.log_to_stdout))  # checked when it was read
         await self.store.start()
 
     # on the proxy port
@@ -223,4 +223,4 @@ class Management:
 
 def capture_buffer(settings: Settings) -> int:
     """MB for captures; none where several keys could look at each other's, and nobody is the admin."""
-    return 0 if among_strangers(settings.config) else settings.swap.capture_buffer
+    return 0 if among_strangers(settings.config) else settings.dialect.capture_buffer

@@ -115,7 +115,7 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
     met = station is not None and station.attachment.state == "ready"  # only then its cache is known
     return ModelRow(
         model=one.model,
-        aliases=tuple(alias for alias, owner in fleet.swap.aliases.items() if owner == one.model),
+        aliases=tuple(alias for alias, owner in fleet.dialect.aliases.items() if owner == one.model),
         state=one.state.value,
         since=now - (clock - one.since),
         pid=unit.pid if unit is not None else None,

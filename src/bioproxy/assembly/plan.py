@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.schema import Config, Kv
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.per_model import as_models_of, kv_of, prefixes_of
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.models import command
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.matrix import Matrix, MatrixSettings
@@ -54,21 +54,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     as_models: dict[str, tuple[str, ...]]
 
 
-def make_plan(config: Config, swap: SwapConfig, *, slot_folder: str) -> Plan:
+def make_plan(config: Config, dialect: DialectConfig, *, slot_folder: str) -> Plan:
     """The plan; ConfigError with every problem of groups or matrix. `slot_folder`: what a llama-server gets."""
     models = {
-        name: plan_model(name, model, config, swap, slot_folder=slot_folder) for name, model in swap.models.items()
+        name: plan_model(name, model, config, dialect, slot_folder=slot_folder)
+        for name, model in dialect.models.items()
     }
-    as_models = as_models_of(config, swap.models)
+    as_models = as_models_of(config, dialect.models)
     return Plan(
         models=models,
-        rules=rules_of(swap),
-        registry=Registry(names_of(swap, as_models), profile=swap.hooks.on_startup.profile),
+        rules=rules_of(dialect),
+        registry=Registry(names_of(dialect, as_models), profile=dialect.hooks.on_startup.profile),
         as_models=as_models,
     )
 
 
-def plan_model(name: str, model: Model, config: Config, swap: SwapConfig, *, slot_folder: str) -> ModelPlan:
+def plan_model(name: str, model: Model, config: Config, dialect: DialectConfig, *, slot_folder: str) -> ModelPlan:
     """One model's part."""
     kv = kv_of(config, model)
     words = command.split(model.cmd)
@@ -92,7 +93,7 @@ def plan_model(name: str, model: Model, config: Config, swap: SwapConfig, *, slo
             launch=launch.text + repr((kv, sorted(model.prefixes))),
             ttl=float(model.ttl),
             limit=limit,
-            priority=swap.routing.scheduler.settings.fifo.priority.get(name, 0),
+            priority=dialect.routing.scheduler.settings.fifo.priority.get(name, 0),
             linger=config.swap.linger,
             min_resident=None if stay == "auto" else float(stay),
             unload_timeout=float(model.unload_timeout),
@@ -129,21 +130,21 @@ def check_path(endpoint: str) -> str:
     return endpoint if endpoint.startswith("/") else f"/{endpoint}"
 
 
-def rules_of(swap: SwapConfig) -> Rules:
+def rules_of(dialect: DialectConfig) -> Rules:
     """Groups, or the matrix."""
-    router = swap.routing.router
+    router = dialect.routing.router
     if router.use == "matrix" and router.settings.matrix is not None:
         matrix = router.settings.matrix
         settings = MatrixSettings(sets=matrix.sets, vars=matrix.vars, evict_costs=matrix.evict_costs)
-        return Matrix(settings, swap.models)
+        return Matrix(settings, dialect.models)
     groups = [
         Group(id=name, members=group.members, swap=group.swap, exclusive=group.exclusive, persistent=group.persistent)
         for name, group in router.settings.groups.items()
     ]
-    return Groups(groups, swap.models)
+    return Groups(groups, dialect.models)
 
 
-def names_of(swap: SwapConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names:
+def names_of(dialect: DialectConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names:
     """Every name that a request may have."""
     selectors = tuple(
         Selector(
@@ -152,14 +153,14 @@ def names_of(swap: SwapConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names
             targets=selector.targets,
             spillover=selector.settings.spillover,
         )
-        for name, selector in swap.selectors.items()
+        for name, selector in dialect.selectors.items()
     )
     return Names(
-        models=tuple(swap.models),
-        aliases=swap.aliases,
-        peers={name: peer.models for name, peer in swap.peers.items()},
+        models=tuple(dialect.models),
+        aliases=dialect.aliases,
+        peers={name: peer.models for name, peer in dialect.peers.items()},
         selectors=selectors,
-        profiles={name: dict(profile.pins) for name, profile in swap.profiles.items()},
+        profiles={name: dict(profile.pins) for name, profile in dialect.profiles.items()},
         prefixes=prefixes,
     )
 

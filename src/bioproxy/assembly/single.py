@@ -156,7 +156,7 @@ class Single:
 
     def prepare_reload(self, loaded: Loaded, _config: Config) -> Callable[[], Awaitable[None]]:
         """What takes another configuration over; ConfigError if that needs a restart."""
-        if loaded.swap is not None:
+        if loaded.dialect is not None:
             raise ConfigError([Problem("are new here, and this program serves one engine: restart it", key="models")])
         return self.take_over
 

@@ -18,13 +18,13 @@ from bioproxy.cli import outlook
 from bioproxy.cli.outlook import Outlook
 from bioproxy.cli.output import Colour, Output, count, size
 from bioproxy.config.describe import Described, describe
+from bioproxy.config.dialect.describe import describe_dialect
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.per_model import kv_of
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Prefix
 from bioproxy.config.schema_files import schemas
 from bioproxy.config.settings import Settings
-from bioproxy.config.swap.describe import describe_swap
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.per_model import kv_of
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus
 from bioproxy.models.command import prepare, split
@@ -52,8 +52,8 @@ def read_templates(loaded: Loaded) -> tuple[TemplateStatistics, ...]:
     problems: list[Problem] = []
     found: list[TemplateStatistics] = []
     owners: dict[str, Mapping[str, str | Prefix]] = {"": loaded.config.prefixes}
-    if loaded.swap is not None:
-        owners |= {name: model.prefixes for name, model in loaded.swap.models.items() if model.prefixes}
+    if loaded.dialect is not None:
+        owners |= {name: model.prefixes for name, model in loaded.dialect.models.items() if model.prefixes}
     for owner, prefixes in owners.items():
         paths = {name: one.template if isinstance(one, Prefix) else one for name, one in prefixes.items()}
         catalogue = Catalogue(paths, folder=loaded.folder, settings=Settings(loaded.config), bus=Bus())
@@ -83,8 +83,8 @@ def describe_command(loaded: Loaded, _model_id: str, model: Model) -> str:
 
 def read_models(loaded: Loaded) -> None:
     """Work out how the models go together, as a start would. Raises ConfigError."""
-    if loaded.swap is not None:
-        make_plan(loaded.config, loaded.swap, slot_folder=loaded.slot_folder)
+    if loaded.dialect is not None:
+        make_plan(loaded.config, loaded.dialect, slot_folder=loaded.slot_folder)
 
 
 def examine(load: Callable[[], Loaded]) -> Checked:
@@ -113,7 +113,7 @@ def examine(load: Callable[[], Loaded]) -> Checked:
         problems=tuple(problems),
         warnings=loaded.warnings,
         templates=templates,
-        models=tuple(loaded.swap.models) if loaded.swap else (),
+        models=tuple(loaded.dialect.models) if loaded.dialect else (),
         swaps=tuple(swaps),
     )
 
@@ -165,8 +165,8 @@ def config(output: Output, load: Callable[[], Loaded]) -> int:
 def everything(loaded: Loaded) -> list[Described]:
     """The rows of both dialects."""
     rows = describe(loaded)
-    if loaded.swap is not None:
-        rows += describe_swap(loaded.swap, loaded.swap_origins, command=partial(describe_command, loaded))
+    if loaded.dialect is not None:
+        rows += describe_dialect(loaded.dialect, loaded.dialect_origins, command=partial(describe_command, loaded))
     return rows
 
 

@@ -156,8 +156,8 @@ def flags(parser: argparse.ArgumentParser, *, two: str) -> list[str]:
 
 def models(typed: Sequence[str]) -> list[str]:
     """Every name of a model in the configuration that this line names."""
-    swap = configuration(typed).swap
-    return [*swap.models, *swap.aliases] if swap is not None else []
+    dialect = configuration(typed).dialect
+    return [*dialect.models, *dialect.aliases] if dialect is not None else []
 
 
 def logs(typed: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ def find(loaded: Loaded) -> Client:
 def port_of(loaded: Loaded) -> Client:
     """The admin port, or the proxy port of a program that has none."""
     admin = Client(admin_url(loaded.config), key=loaded.config.admin_key)
-    if loaded.swap is None or admin_port_asked(loaded):
+    if loaded.dialect is None or admin_port_asked(loaded):
         return admin
     proxy = proxy_client(loaded.config)
     pid = program(proxy)

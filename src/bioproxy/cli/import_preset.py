@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bioproxy import files
 from bioproxy.cli.output import Output
+from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.config.sources import SIZE_LIMIT
-from bioproxy.config.swap.pipeline import Source, read_swap
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes.preset import Translated, translate
 
@@ -20,7 +20,7 @@ from bioproxy.recipes.preset import Translated, translate
 def run(output: Output, source: str, *, target: str = "") -> int:
     """Translate `source` and print it, or write it to `target`. ConfigError if it cannot be read or written."""
     translated = translate(read(source), path=Path(source).name)
-    found = read_swap([Source(target or "the config", translated.text)], environment=os.environ)
+    found = read_dialect([Source(target or "the config", translated.text)], environment=os.environ)
     notes = (*translated.notes, *(str(warning) for warning in found.warnings))
     if target:
         create(target, translated.text)

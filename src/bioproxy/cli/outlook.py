@@ -17,9 +17,9 @@ from posixpath import basename
 import msgspec
 
 from bioproxy import files
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.per_model import kv_of
 from bioproxy.config.load import Loaded
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.per_model import kv_of
 from bioproxy.engines.commands import is_container
 from bioproxy.errors import Problem
 from bioproxy.kv.arguments import Arguments, parse
@@ -46,9 +46,9 @@ def examine(
     """Every model's outlook, and what keeps commands from running."""
     outlooks: list[Outlook] = []
     problems: list[Problem] = []
-    for name, model in (loaded.swap.models if loaded.swap is not None else {}).items():
+    for name, model in (loaded.dialect.models if loaded.dialect is not None else {}).items():
         words = command.split(model.cmd)
-        origin = loaded.swap_origins.get(f"models.{name}.cmd")
+        origin = loaded.dialect_origins.get(f"models.{name}.cmd")
         where = origin.where if origin is not None else ""
         key = f"models.{name}.cmd"
         problems += [Problem(fault, where=where, key=key) for fault in faults(words, model, which=which)]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bioproxy.cli.output import Output
-from bioproxy.config.swap.pipeline import Source, read_swap
+from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes import insert, yaml_text
 from bioproxy.recipes.recipe import Recipe, entry_of, recipe_named, recipes
@@ -101,7 +101,7 @@ def check(before: str, after: str, *, path: str) -> None:
 def problems(text: str, *, path: str) -> tuple[Problem, ...]:
     """Everything wrong with a config."""
     try:
-        read_swap([Source(path, text)], environment=os.environ)
+        read_dialect([Source(path, text)], environment=os.environ)
     except ConfigError as error:
         return error.problems
     return ()

@@ -231,9 +231,9 @@ def is_changed(option: Option, loaded: Loaded) -> bool:
 
 def engines_text(loaded: Loaded) -> str:
     """Which engine, or which models, in words."""
-    if loaded.swap is None:
+    if loaded.dialect is None:
         return f"engine: {engine_text(loaded.config)}"
-    models, peers = list(loaded.swap.models), list(loaded.swap.peers)
+    models, peers = list(loaded.dialect.models), list(loaded.dialect.peers)
     more = f" and {len(models) - NAMED} more" if len(models) > NAMED else ""
     text = f"models: {len(models)} ({', '.join(models[:NAMED])}{more})" if models else "models: none"
     return f"{text}; peers: {', '.join(peers)}" if peers else text

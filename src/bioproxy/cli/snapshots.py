@@ -54,7 +54,7 @@ def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
     if status and status.get("shelves"):  # many models, some of which ran
         return [Path(shelf["directory"]) for shelf in status["shelves"]]
     folder = (status and status["kv"]["directory"]) or config.kv.directory
-    if not folder and (config.model or loaded.swap is not None):
+    if not folder and (config.model or loaded.dialect is not None):
         folder = loaded.slot_folder
     if not folder:
         raise BioproxyError(

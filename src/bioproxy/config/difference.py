@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import msgspec
 
+from bioproxy.config.dialect.schema import DialectConfig, File
 from bioproxy.config.keys import KEYS, value_of
 from bioproxy.config.load import build
 from bioproxy.config.schema import Config
-from bioproxy.config.swap.schema import File, SwapConfig
 
 
 def difference(old: Config, new: Config) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def in_force(old: Config, new: Config) -> Config:
 OURS = ("apiKeys", "logLevel")  # keys that became some of ours
 
 
-def swap_difference(old: SwapConfig, new: SwapConfig) -> tuple[str, ...]:
+def dialect_difference(old: DialectConfig, new: DialectConfig) -> tuple[str, ...]:
     """The keys of llama-swap's dialect that changed: `captureBuffer`, `store.path`, of entries which (`models.m`)."""
     return tuple(path for path in _changed(old, new, File) if path not in OURS)
 

@@ -1,7 +1,7 @@
 """Which config files count, and what they say: the file layer of a Config, in either dialect.
 
 A file that has `models` or `peers` at the top, and whatever comes from a folder (`-config-dir`), is read as llama-swap
-reads it (`config/swap/`); everything else is our own dialect (`sources.py`). The own keys are the same in both, with
+reads it (`config/dialect/`); everything else is our own dialect (`sources.py`). The own keys are the same in both, with
 the same units and the same strictness. Two keys of llama-swap's mean what keys of ours mean, and become those:
 `apiKeys` are joined to `api_keys`, and `logLevel` is `log.level` where that is not given.
 """
@@ -17,14 +17,14 @@ import msgspec
 from bioproxy.config import places
 from bioproxy.config.check import digest
 from bioproxy.config.convert import Converter
+from bioproxy.config.dialect.environment import MARK
+from bioproxy.config.dialect.expand import NO_PORTS
+from bioproxy.config.dialect.files import read_sources
+from bioproxy.config.dialect.notes import Path, locate
+from bioproxy.config.dialect.pipeline import Read, Source, gather, is_dialect
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
 from bioproxy.config.sources import Layer, own_layer, parse, read_text, unreadable, walk
-from bioproxy.config.swap.environment import MARK
-from bioproxy.config.swap.expand import NO_PORTS
-from bioproxy.config.swap.files import read_sources
-from bioproxy.config.swap.notes import Path, locate
-from bioproxy.config.swap.pipeline import Read, Source, gather, is_swap
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.config.tree import Node, Origin
 from bioproxy.errors import ConfigError, Problem
 
@@ -53,7 +53,7 @@ class FileLayer(msgspec.Struct, frozen=True):
 
     layer: Layer
     paths: tuple[str, ...] = ()
-    swap: SwapConfig | None = None
+    dialect: DialectConfig | None = None
     models: str = ""
     origins: dict[str, Origin] = {}
 
@@ -88,8 +88,8 @@ def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str,
     except ValueError as error:
         return FileLayer(unreadable(error, found.path, found.shown), (found.path,))
     parsed = parse(text, found.path)
-    if is_swap(parsed) or (parsed.root is None and MARK in text):  # variables may be what makes it YAML
-        read = read_swap((Source(_name(found.path, found.shown), text, parsed),), environment, ports)
+    if is_dialect(parsed) or (parsed.root is None and MARK in text):  # variables may be what makes it YAML
+        read = read_dialect((Source(_name(found.path, found.shown), text, parsed),), environment, ports)
     else:
         read = FileLayer(own_layer(parsed, found.path, shown=found.shown, environment=environment), (found.path,))
     for other in found.ignored:
@@ -105,7 +105,7 @@ def _folder(found: Found, directory: str, environment: Mapping[str, str], ports:
         sources = read_sources(path, _name(directory, found.directory_shown))
     except ConfigError as error:
         return FileLayer(Layer(unread=True, problems=[*error.problems]))
-    return read_swap(sources, environment, ports)
+    return read_dialect(sources, environment, ports)
 
 
 def _name(path: str, shown: str) -> str:
@@ -113,7 +113,7 @@ def _name(path: str, shown: str) -> str:
     return path if shown.startswith("~") else shown
 
 
-def read_swap(sources: Sources, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
+def read_dialect(sources: Sources, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
     """The layer of files in llama-swap's dialect; problems of both dialects together."""
     paths = tuple(os.path.abspath(source.path) for source in sources)  # noqa: PTH100 - texts
     try:

@@ -1,11 +1,11 @@
 """How a Config comes about: defaults < file < environment < flags, and every problem of all of them at once.
 
 `load` is the only thing here that looks at the outside: it reads the config files, the key files that the config names,
-and the environment that it is given. Nothing else in the program reads a variable or a config file. A reload calls it
+and the environment that it is given. A reload calls it
 again with the same arguments; what it raises changes nothing.
 
 Files come in two dialects, told apart by what stands in them (`file_layer.py`). Either way bioproxy's own keys become a
-Config; what llama-swap's dialect says beyond those is `Loaded.swap`.
+Config; what llama-swap's dialect says beyond those is `Loaded.dialect`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import msgspec
 from bioproxy import files
 from bioproxy.config import places
 from bioproxy.config.check import find_problems, find_warnings
+from bioproxy.config.dialect.per_model import find_model_problems
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.file_layer import FileLayer, find, read_files
 from bioproxy.config.keys import KEYS, SECTIONS
 from bioproxy.config.resolve import resolve_keys, resolve_model, resolve_prefixes, resolve_source
 from bioproxy.config.schema import Config
 from bioproxy.config.sources import Layer, read_environment, read_flags
-from bioproxy.config.swap.per_model import find_model_problems
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
@@ -38,8 +38,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     `path` is the first file that was used (None: none), `paths` are all of them, `key_files` those of API keys, and
     `directory` is the folder of -config-dir; `folder` is where relative paths start (the working folder if there is no
     file). `origins` has the place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`);
-    `warnings` are for the log and `/status`. `swap` is there where requests go to `models` and `peers`: then neither
-    `backend_url` nor `model` is set. `swap_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
+    `warnings` are for the log and `/status`. `dialect` is there where requests go to `models` and `peers`: then neither
+    `backend_url` nor `model` is set. `dialect_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
     configuration's folder below `state_directory`; nothing is made.
     """
 
@@ -51,8 +51,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     paths: tuple[str, ...] = ()
     key_files: tuple[str, ...] = ()
     directory: str | None = None
-    swap: SwapConfig | None = None
-    swap_origins: dict[str, Origin] = {}
+    dialect: DialectConfig | None = None
+    dialect_origins: dict[str, Origin] = {}
     state: str = ""
 
     @property
@@ -106,13 +106,13 @@ def load_now(
         read_flags(arguments, names=names, folder=folder, environment=environment),
     ]
     merged = _merge(layers)
-    swap = resolve_source(merged, file.swap, models=file.models)
+    dialect = resolve_source(merged, file.dialect, models=file.models)
     key_files = resolve_keys(merged)
     resolve_prefixes(merged)
     resolve_model(merged)
     merged.values["state_directory"] = merged.values.get("state_directory") or places.state_folder(environment)
     config = build(merged.values)
-    if problems := _problems(config, merged, swap, file):
+    if problems := _problems(config, merged, dialect, file):
         raise ConfigError(in_order(problems))
     return Loaded(
         config=config,
@@ -123,8 +123,8 @@ def load_now(
         folder=os.path.dirname(file.paths[0]) if file.paths else folder,  # noqa: PTH120 - a text
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
-        swap=swap,
-        swap_origins=file.origins if swap is not None else {},
+        dialect=dialect,
+        dialect_origins=file.origins if dialect is not None else {},
         state=places.own_folder(
             config.state_directory,
             paths=[path for path in (found.path, found.directory) if path],
@@ -133,13 +133,13 @@ def load_now(
     )
 
 
-def _problems(config: Config, merged: Layer, swap: SwapConfig | None, file: FileLayer) -> list[Problem]:
+def _problems(config: Config, merged: Layer, dialect: DialectConfig | None, file: FileLayer) -> list[Problem]:
     """Those of the sources, and those that only the whole shows."""
     found = list(merged.problems)
     if not merged.unread:  # else most of what a check would say were consequences
-        found += find_problems(config, merged.origins, broken=_broken(found), models=swap is not None)
-    if swap is not None:
-        found += find_model_problems(config, swap.models, file.origins)
+        found += find_problems(config, merged.origins, broken=_broken(found), models=dialect is not None)
+    if dialect is not None:
+        found += find_model_problems(config, dialect.models, file.origins)
     return found
 
 

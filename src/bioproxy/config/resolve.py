@@ -12,9 +12,9 @@ import stat
 import msgspec
 
 from bioproxy import files
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.schema import Key, Prefix
 from bioproxy.config.sources import Layer
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.config.tree import DEFAULT
 from bioproxy.errors import Problem
 
@@ -29,21 +29,21 @@ def note(layer: Layer, key: str, message: str) -> None:
 RANK = {"default": 0, "file": 1, "environment": 2, "flag": 3}  # as load.py lets layers win
 
 
-def resolve_source(layer: Layer, swap: SwapConfig | None = None, *, models: str = "") -> SwapConfig | None:
-    """One of `models`, `backend_url` and `model` decides where requests go; the SwapConfig if it is `models`.
+def resolve_source(layer: Layer, dialect: DialectConfig | None = None, *, models: str = "") -> DialectConfig | None:
+    """One of `models`, `backend_url` and `model` decides where requests go; the DialectConfig if it is `models`.
 
     `models` is the place where models or peers stand ("" where there are none); beside them nothing else may be set. A
     file in llama-swap's dialect without any counts only where nothing else is set.
     """
     given = [key for key in ("backend_url", "model") if layer.values.get(key)]
-    if swap is None or (given and not models):
+    if dialect is None or (given and not models):
         _one_engine(layer)
         return None
     for key in given:
         said = f"is set, and so are models ({models}): only one of the two decides where requests go; remove the other"
         note(layer, key, said)
     layer.values["backend_url"] = layer.values["model"] = ""
-    return swap
+    return dialect
 
 
 def _one_engine(layer: Layer) -> None:

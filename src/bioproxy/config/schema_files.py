@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.config.dialect.json_schema import json_schema as swap_json_schema
 from bioproxy.config.json_schema import json_schema
-from bioproxy.config.swap.json_schema import json_schema as swap_json_schema
 
 Json: TypeAlias = Any
 FOLDER = Path(__file__).parents[1] / "schemas"

@@ -13,21 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.schema import Config
-from bioproxy.config.swap.schema import SwapConfig
 
 T = TypeVar("T")
 
 
 class Settings:
-    """`config` are bioproxy's own keys, `swap` those of llama-swap's dialect (all defaults if one engine is served)."""
+    """`config` are bioproxy's own keys, `dialect` those of llama-swap's (all defaults if one engine is served)."""
 
-    def __init__(self, config: Config, swap: SwapConfig | None = None) -> None:
-        self.take(config, swap)
+    def __init__(self, config: Config, dialect: DialectConfig | None = None) -> None:
+        self.take(config, dialect)
 
-    def take(self, config: Config, swap: SwapConfig | None = None) -> None:
+    def take(self, config: Config, dialect: DialectConfig | None = None) -> None:
         """Put another configuration in force."""
-        self.config, self.swap = config, swap or SwapConfig()
+        self.config, self.dialect = config, dialect or DialectConfig()
         self.known: dict[Any, Any] = {}
 
     def made(self, make: Callable[[Config], T]) -> T:

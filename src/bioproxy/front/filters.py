@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from bioproxy.config.swap.models import Filters
+from bioproxy.config.dialect.models import Filters
 from bioproxy.errors import BioproxyError, RequestError
 from bioproxy.front import sjson
 from bioproxy.templates.bodies import Fields, open_body, refuse_unreadable, write_body

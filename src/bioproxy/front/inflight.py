@@ -106,7 +106,7 @@ class Inflight:
     @property
     def sessions(self) -> tuple[str, ...]:
         """The headers in which clients name their conversation."""
-        return self.settings.swap.ui.activity.session_id
+        return self.settings.dialect.ui.activity.session_id
 
     def add(
         self,

@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.config.dialect.models import Capabilities, Model
+from bioproxy.config.dialect.schema import DialectConfig, Selector
 from bioproxy.config.masking import masked_command, masked_url_password
-from bioproxy.config.swap.models import Capabilities, Model
-from bioproxy.config.swap.schema import Selector, SwapConfig
 from bioproxy.errors import NotFound
 from bioproxy.models.state import State
 
@@ -72,13 +72,13 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 STOPPED = Now()
 
 
-def models(config: SwapConfig, look: Look, *, now: int, router: bool = False) -> Record:
+def models(config: DialectConfig, look: Look, *, now: int, router: bool = False) -> Record:
     """The body of `/v1/models`, or of `/models` with `router`; `now` is the time in seconds since the epoch."""
     listed = sorted(records(config, look), key=lambda record: str(record["id"]))
     return {"object": "list", "data": [finished(record, look, now=now, router=router) for record in listed]}
 
 
-def model(config: SwapConfig, look: Look, name: str, *, now: int) -> Record:
+def model(config: DialectConfig, look: Look, name: str, *, now: int) -> Record:
     """The body of `/v1/models/{id}`, for any name that means something, listed or not; NotFound for others."""
     for record in records(config, look, every=True):
         if record["id"] == name:
@@ -86,7 +86,7 @@ def model(config: SwapConfig, look: Look, name: str, *, now: int) -> Record:
     raise NotFound(f"the model {name[:MOST_SHOWN]!r} does not exist; GET /v1/models lists those that do")
 
 
-def records(config: SwapConfig, look: Look, *, every: bool = False) -> Iterator[Record]:
+def records(config: DialectConfig, look: Look, *, every: bool = False) -> Iterator[Record]:
     """The records of all that is listed, or of `every` name that there is."""
     for name, one in config.models.items():
         if every or not one.unlisted:
@@ -123,7 +123,7 @@ def router_status(now: Now) -> Record:
 
 
 def records_of_model(
-    name: str, model: Model, *, config: SwapConfig, look: Look, every: bool = False
+    name: str, model: Model, *, config: DialectConfig, look: Look, every: bool = False
 ) -> Iterator[Record]:
     """The model itself, its aliases where the config wants them listed, and its names with a template."""
     aliases = [alias for alias, owner in config.aliases.items() if owner == name and alias not in config.models]
@@ -171,7 +171,7 @@ def describe(capabilities: Capabilities) -> Record:
     }
 
 
-def records_of_peers(config: SwapConfig, *, every: bool = False) -> Iterator[Record]:
+def records_of_peers(config: DialectConfig, *, every: bool = False) -> Iterator[Record]:
     """The peers' models by their qualified names, and by bare ones that are clear; of their state nothing is known."""
     shared = Counter(model for settings in config.peers.values() for model in set(settings.models))
     for peer, settings in config.peers.items():
@@ -181,7 +181,7 @@ def records_of_peers(config: SwapConfig, *, every: bool = False) -> Iterator[Rec
                 yield {"id": name, "status": False, "name": f"{peer}: {model}", "meta": meta}
 
 
-def record_of_selector(name: str, selector: Selector, *, config: SwapConfig, look: Look) -> Record:
+def record_of_selector(name: str, selector: Selector, *, config: DialectConfig, look: Look) -> Record:
     """A selector: loaded where a target (of `pin`: the first one) takes requests without a start."""
     meta: Record = {**selector.metadata, "type": "selector", "strategy": selector.strategy}
     meta["targets"] = list(selector.targets)
@@ -196,18 +196,18 @@ def record_of_selector(name: str, selector: Selector, *, config: SwapConfig, loo
     }
 
 
-def selected(selector: Selector, config: SwapConfig, look: Look) -> bool:
+def selected(selector: Selector, config: DialectConfig, look: Look) -> bool:
     """Whether a selector has a target that is ready or starting."""
     targets = selector.targets[:1] if selector.strategy == "pin" else selector.targets
     return any(look.state(real(target, config)) in {State.READY, State.STARTING} for target in targets)
 
 
-def real(name: str, config: SwapConfig) -> str:
+def real(name: str, config: DialectConfig) -> str:
     """The ID of a local model by any of its names; empty where it is none."""
     return name if name in config.models else config.aliases.get(name, "")
 
 
-def records_of_profile(config: SwapConfig, look: Look) -> Iterator[Record]:
+def records_of_profile(config: DialectConfig, look: Look) -> Iterator[Record]:
     """The active profile's pins that are new names; disabled ones and those that hide a name are none."""
     profile = config.profiles.get(look.profile)
     if profile is None:
@@ -223,7 +223,7 @@ def records_of_profile(config: SwapConfig, look: Look) -> Iterator[Record]:
         yield {"id": pin, "status": status, "meta": {NAMESPACE: {"type": "profile"}}}
 
 
-def running(config: SwapConfig, look: Look) -> Record:
+def running(config: DialectConfig, look: Look) -> Record:
     """The body of `/running`: the processes there are, sorted by model."""
     alive = sorted(model for model, now in look.processes.items() if now.state.live and model in config.models)
     return {"running": [running_model(name, config.models[name], look) for name in alive]}
@@ -242,7 +242,7 @@ def running_model(name: str, model: Model, look: Look) -> Record:
     }
 
 
-def model_status(config: SwapConfig, look: Look) -> list[Record]:
+def model_status(config: DialectConfig, look: Look) -> list[Record]:
     """The data of a `modelStatus` event: every model, unlisted ones too, then the peers', whose state is unknown."""
     listed = [status_of(name, config.models[name], config=config, look=look) for name in sorted(config.models)]
     for peer, settings in sorted(config.peers.items()):
@@ -252,7 +252,7 @@ def model_status(config: SwapConfig, look: Look) -> list[Record]:
     return listed
 
 
-def status_of(name: str, model: Model, *, config: SwapConfig, look: Look) -> Record:
+def status_of(name: str, model: Model, *, config: DialectConfig, look: Look) -> Record:
     """One model of a `modelStatus` event."""
     status: Record = {
         "id": name,
@@ -270,7 +270,7 @@ def status_of(name: str, model: Model, *, config: SwapConfig, look: Look) -> Rec
     return status | {key: value for key, value in further.items() if value}
 
 
-def profiles(config: SwapConfig, active: str) -> Record:
+def profiles(config: DialectConfig, active: str) -> Record:
     """The body of `GET /api/profiles`; a disabled name is pinned to an empty text."""
     listed = [
         {"id": name, "description": profile.description, "pins": dict(profile.pins)}

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from bioproxy.config.swap.patterns import compile_pattern
+from bioproxy.config.dialect.patterns import compile_pattern
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.models.names import Choose, NoTarget, Registry, Target
 from bioproxy.wire.http1.message import Headers

@@ -15,7 +15,7 @@ from bioproxy import aio
 from bioproxy.admin.activity_row import Filters, Row, Tokens
 from bioproxy.admin.activity_sql import SCHEMA, SORTS
 from bioproxy.admin.activity_store import ActivityStore
-from bioproxy.config.swap.schema import Store, SwapConfig
+from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.errors import BioproxyError
 from support.activity import row, table
 from support.settings import settings
@@ -224,7 +224,7 @@ async def test_rows_before_the_start_wait_for_it() -> None:
 async def test_closing_writes_what_waits_and_later_rows_are_lost(tmp_path: Path) -> None:
     """A question then is refused in words."""
     path = str(tmp_path / "activity.db")
-    store = ActivityStore(settings(SwapConfig(store=Store(path=path))))
+    store = ActivityStore(settings(DialectConfig(store=Store(path=path))))
     await store.start()
     store.add(row())
     await store.close()

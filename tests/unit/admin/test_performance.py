@@ -17,7 +17,7 @@ from bioproxy import aio
 from bioproxy.admin.gpus import Gpu
 from bioproxy.admin.host import Core, Memory, Reading
 from bioproxy.admin.performance import Monitor, performance
-from bioproxy.config.swap.schema import Performance
+from bioproxy.config.dialect.schema import Performance
 from bioproxy.errors import RequestError
 
 START = datetime(2026, 11, 24, 6, 20, tzinfo=UTC)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.assembly.plan import Plan, check_path, make_plan, slug
-from bioproxy.config.swap.document import rows
-from bioproxy.config.swap.models import Model
+from bioproxy.config.dialect.document import rows
+from bioproxy.config.dialect.models import Model
 from bioproxy.errors import ConfigError
 from support.config_files import loaded
 
@@ -23,8 +23,8 @@ FOLDER = "/var/slots"
 def planned(folder: Path, models: Json, **config: Json) -> Plan:
     """The plan of a file with these models."""
     found = loaded(folder, json.dumps({**config, "models": models}))
-    assert found.swap is not None
-    return make_plan(found.config, found.swap, slot_folder=FOLDER)
+    assert found.dialect is not None
+    return make_plan(found.config, found.dialect, slot_folder=FOLDER)
 
 
 def one(folder: Path, **keys: Json) -> Plan:

@@ -12,7 +12,7 @@ import pytest
 from bioproxy.cli import import_preset
 from bioproxy.cli import recipes as verb
 from bioproxy.cli.output import Output
-from bioproxy.config.swap.pipeline import Source, read_swap
+from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.recipes.recipe import recipe_named
 
@@ -58,7 +58,7 @@ def test_show_tells_what_it_needs_and_makes() -> None:
     entry = output.text.partition("\nmodels:")[2]
     assert "needs: a virtual environment" in output.text
     assert "must be given" in output.text
-    assert read_swap([Source("c.yaml", f"models:{entry}")], environment={"PATH": "/bin"}).models["vllm-venv"]
+    assert read_dialect([Source("c.yaml", f"models:{entry}")], environment={"PATH": "/bin"}).models["vllm-venv"]
     document = Shown(as_json=True)
     verb.show(document, "vllm-venv")
     assert set(document.document_shown) == {"name", "description", "needs", "settings", "model"}
@@ -70,7 +70,7 @@ def test_add_writes_an_entry_that_loads(path: Path) -> None:
     assert add(path, output=output) == 0
     assert "models.Qwen3-8B stands in" in output.text
     assert "it needs llama-server on PATH" in output.err.getvalue()
-    config = read_swap([Source(str(path), path.read_text())], environment={})
+    config = read_dialect([Source(str(path), path.read_text())], environment={})
     assert "/models/Qwen3-8B.gguf" in config.models["Qwen3-8B"].cmd
 
 
@@ -158,7 +158,7 @@ def test_import_prints_a_config_that_loads(preset: Path) -> None:
     """Nothing else on stdout; what could not be translated on stderr."""
     output = Shown()
     assert import_preset.run(output, str(preset)) == 0
-    assert "-c 4096" in read_swap([Source("c.yaml", output.text)], environment={}).models["m"].cmd
+    assert "-c 4096" in read_dialect([Source("c.yaml", output.text)], environment={}).models["m"].cmd
     assert "note: port: bioproxy decides" in output.err.getvalue()
 
 

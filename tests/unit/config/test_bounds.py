@@ -32,8 +32,8 @@ def judge(folder: Path, values: Json) -> str:
 
     def work() -> None:
         found = load(path=str(path), environment={"HOME": str(folder), **VARIABLES})
-        if found.swap is not None:
-            make_plan(found.config, found.swap, slot_folder="/slots")
+        if found.dialect is not None:
+            make_plan(found.config, found.dialect, slot_folder="/slots")
 
     try:
         calls(work)

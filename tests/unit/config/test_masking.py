@@ -12,6 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bioproxy.config.describe import describe
+from bioproxy.config.dialect.describe import describe_dialect
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.masking import (
     MASK,
     MaskedOutput,
@@ -24,9 +27,6 @@ from bioproxy.config.masking import (
     masked_words,
     secrets_in,
 )
-from bioproxy.config.swap.describe import describe_swap
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.schema import SwapConfig
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.process import Process
@@ -236,10 +236,10 @@ def test_no_output_shows_a_models_key(place: str) -> None:
     model = Model(
         cmd=place.format(KEY), cmd_stop=place.format(KEY), env=(f"HF_TOKEN={KEY}",), proxy=f"http://u:{KEY}@x"
     )
-    config = SwapConfig(models={"a": model})
+    config = DialectConfig(models={"a": model})
     look = listing.Look(processes={"a": listing.Now(state=State.READY, args=tuple(masked_words(split(model.cmd))))})
     outputs = (
-        describe_swap(config, {}),
+        describe_dialect(config, {}),
         listing.running(config, look),
         listing.models(config, look, now=0, router=True),
     )

@@ -45,7 +45,7 @@ def in_folder(folder: Path, **texts: str) -> None:
 def test_models_or_peers_at_the_top_make_the_other_dialect(text: str, name: str, tmp_path: Path) -> None:
     """In YAML and JSON, whatever stands beside them; nothing else decides where requests go then."""
     found = loaded(tmp_path, text, name=name)
-    assert found.swap is not None
+    assert found.dialect is not None
     assert (found.config.backend_url, found.config.model) == ("", "")
     assert found.path == f"{tmp_path}/{name}"
     assert found.paths == (f"{tmp_path}/{name}",)
@@ -55,7 +55,7 @@ def test_models_or_peers_at_the_top_make_the_other_dialect(text: str, name: str,
 def test_everything_else_is_our_own(text: str, tmp_path: Path) -> None:
     """With the engine that it names, or the default one."""
     found = loaded(tmp_path, text)
-    assert found.swap is None
+    assert found.dialect is None
     assert found.config.backend_url == "http://localhost:8081"
 
 
@@ -136,7 +136,7 @@ def test_models_stand_alone(key: str, value: str, given: str, tmp_path: Path) ->
 def test_without_a_model_another_engine_may_be_named(tmp_path: Path) -> None:
     """`models:` with nothing in it is legal, and says nothing."""
     found = loaded(tmp_path, "models:\nbackend_url: http://localhost:1\n")
-    assert (found.swap, found.config.backend_url) == (None, "http://localhost:1")
+    assert (found.dialect, found.config.backend_url) == (None, "http://localhost:1")
 
 
 def test_arguments_for_no_engine_are_a_warning(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_models_engine_folder_needs_ours(tmp_path: Path) -> None:
     text = "models:\n  m:\n    cmd: x ${PORT}\n    kv: {engine_directory: /slots}\n"
     (said,) = sentences(tmp_path, text)
     assert said.startswith("conf.yaml:4: models.m.kv: its engine_directory is set, and its directory is not: ")
-    assert loaded(tmp_path, text + "kv: {directory: /here}").swap is not None
+    assert loaded(tmp_path, text + "kv: {directory: /here}").dialect is not None
 
 
 # a folder of files
@@ -177,8 +177,8 @@ def test_a_folder_is_read_after_the_file(tmp_path: Path) -> None:
     """All of them are one config."""
     in_folder(tmp_path, b="proxy_port: 2\napi_keys: [two]\n", a="models: {n: {cmd: 'y ${PORT}'}}")
     found = from_folder(tmp_path, path=write(tmp_path, MODELS + "api_keys: [one]\n"))
-    assert found.swap is not None
-    assert list(found.swap.models) == ["m", "n"]
+    assert found.dialect is not None
+    assert list(found.dialect.models) == ["m", "n"]
     assert found.paths == (f"{tmp_path}/conf.yaml", f"{tmp_path}/d/a.yaml", f"{tmp_path}/d/b.yaml")
     assert (found.path, found.folder, found.directory) == (found.paths[0], str(tmp_path), f"{tmp_path}/d")
     assert (found.config.proxy_port, str(found.origins["proxy_port"])) == (2, f"{tmp_path}/d/b.yaml:1")
@@ -210,8 +210,8 @@ def test_variables_may_name_file_and_folder(tmp_path: Path) -> None:
     file = write(tmp_path, "globalTTL: 5")
     environment = {"HOME": str(tmp_path), "BIOPROXY_CONFIG_DIR": "~/d", "BIOPROXY_CONFIG": file}
     found = load(environment=environment)
-    assert found.swap is not None
-    assert (found.swap.global_ttl, found.warnings) == (5, ())
+    assert found.dialect is not None
+    assert (found.dialect.global_ttl, found.warnings) == (5, ())
     with pytest.raises(ConfigError, match="none: the folder cannot be read"):
         load(directory=f"{tmp_path}/none", environment=environment)
 

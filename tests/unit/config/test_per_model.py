@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.per_model import as_models_of, kv_of, prefixes_of
 from support.config_files import loaded
 
 TEXT = """
@@ -28,8 +28,8 @@ models:
 
 def models(found: Loaded) -> dict[str, Model]:
     """The models of a config that has some."""
-    assert found.swap is not None
-    return found.swap.models
+    assert found.dialect is not None
+    return found.dialect.models
 
 
 def test_a_model_changes_single_keys_of_kv(tmp_path: Path) -> None:

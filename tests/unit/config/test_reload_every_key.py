@@ -25,7 +25,7 @@ from support.swap_files import every_key
 Json = Any
 # The file as it is, what is made when needed, what a line of the log moves, when and how often a template was read.
 APART = re.compile(
-    r"^\.loaded|\.known\b|\.swap\.own\b|\.read_again|^\.logbook\.(console|mux|proxy)\.|\.change(d_at|s)$|\.cache$"
+    r"^\.loaded|\.known\b|\.dialect\.own\b|\.read_again|^\.logbook\.(console|mux|proxy)\.|\.change(d_at|s)$|\.cache$"
 )
 
 # What a key becomes, if its type does not tell.

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.convert import Converter
+from bioproxy.config.dialect.json_schema import json_schema as swap_schema
+from bioproxy.config.dialect.pipeline import Source, gather
+from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.json_schema import json_schema
 from bioproxy.config.keys import KEYS
 from bioproxy.config.sources import own_layer, parse, walk
-from bioproxy.config.swap.json_schema import json_schema as swap_schema
-from bioproxy.config.swap.pipeline import Source, gather
-from bioproxy.config.swap.scalars import builtins
 from bioproxy.config.tree import Node
 from bioproxy.errors import ConfigError, Problem
 from support.json_schema import fits

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.swap.models import Filters
+from bioproxy.config.dialect.models import Filters
 from bioproxy.errors import BioproxyError, RequestError
 from bioproxy.front.filters import Compiled, apply, compile_filters
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bioproxy import aio
-from bioproxy.config.swap.schema import Activity, SwapConfig, Ui
+from bioproxy.config.dialect.schema import Activity, DialectConfig, Ui
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.front import inflight
 from bioproxy.front.inflight import Entry, Inflight
@@ -204,5 +204,5 @@ async def test_an_id_that_is_taken_or_fits_no_path_is_replaced(identity: str) ->
 def test_the_first_header_that_is_there_names_the_session(names: list[str], session: str) -> None:
     """Whatever its case; without headers to look for there is none."""
     first = {name.lower(): value for name, value in reversed(HEADERS)}
-    swap = SwapConfig(ui=Ui(activity=Activity(session_id=tuple(names))))
+    swap = DialectConfig(ui=Ui(activity=Activity(session_id=tuple(names))))
     assert Inflight(Bus(), settings(swap)).session(first.get) == session

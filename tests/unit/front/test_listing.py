@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from bioproxy.config.dialect.models import Capabilities, Model
+from bioproxy.config.dialect.schema import DialectConfig, Peer, Profile, Selector, SelectorSettings
 from bioproxy.config.masking import MASK
-from bioproxy.config.swap.models import Capabilities, Model
-from bioproxy.config.swap.schema import Peer, Profile, Selector, SelectorSettings, SwapConfig
 from bioproxy.front import listing
 from bioproxy.front.listing import Look, Now
 from bioproxy.models.state import State
 
 
-def config(**keys: Any) -> SwapConfig:
-    return SwapConfig(**keys)
+def config(**keys: Any) -> DialectConfig:
+    return DialectConfig(**keys)
 
 
 def only(model: Model, look: Look | None = None, *, router: bool = False) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def only(model: Model, look: Look | None = None, *, router: bool = False) -> dic
     return record
 
 
-def records(made: SwapConfig, look: Look | None = None, *, router: bool = False) -> dict[str, dict[str, Any]]:
+def records(made: DialectConfig, look: Look | None = None, *, router: bool = False) -> dict[str, dict[str, Any]]:
     """All records by their id, in the list's order."""
     listed = listing.models(made, look or Look(), now=7, router=router)["data"]
     return {record["id"]: record for record in listed}
@@ -176,7 +176,7 @@ def test_peers_models_have_their_qualified_names() -> None:
     assert record["meta"] == {"llamaswap": {"type": "peer", "peerID": "p"}}
 
 
-def selecting(strategy: str, *targets: str, **keys: Any) -> SwapConfig:
+def selecting(strategy: str, *targets: str, **keys: Any) -> DialectConfig:
     selector = Selector(strategy=strategy, targets=targets, **keys)
     return config(models={"a": Model(), "b": Model()}, aliases={"bb": "b"}, selectors={"s": selector})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.config.swap.schema import IGNORED_PATHS
+from bioproxy.config.dialect.schema import IGNORED_PATHS
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.front.upstream_path import Ignored, Redirect, Split, behind, split_comfyui, split_upstream
 from bioproxy.models.names import Names, Registry

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.swap.pipeline import Source, read_swap
+from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.models.command import split
 from bioproxy.recipes import yaml_text
 from bioproxy.recipes.containers import (
@@ -159,7 +159,7 @@ async def test_the_recipes_commands_start_and_stop_one_container(docker: Docker,
     recipe = recipe_named(name)
     entry = entry_of(recipe, "my/model", {key: value for key, value in values.items() if key in recipe.settings})
     text = "\n".join(yaml_text.lines({"models": {"my/model": entry}}))
-    model = read_swap([Source("c.yaml", text)], environment=dict(os.environ)).models["my/model"]
+    model = read_dialect([Source("c.yaml", text)], environment=dict(os.environ)).models["my/model"]
     process = await docker.start(split(model.cmd))
     assert docker.containers[container_name("my/model")]["label"] == "bioproxy=my/model"
     stop = await asyncio.create_subprocess_exec(*split(model.cmd_stop))

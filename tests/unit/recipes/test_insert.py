@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.config.sources import parse
-from bioproxy.config.swap.pipeline import Source, read_swap
 from bioproxy.errors import ConfigError
 from bioproxy.recipes import yaml_text
 from bioproxy.recipes.insert import insert, plain, read, write
@@ -142,7 +142,7 @@ def test_anchors_and_merge_keys_stay() -> None:
     before = "x-base: &base\n  proxy: http://h\nmodels: &all\n  a:\n    <<: *base\n    cmd: x\n"
     after = put(before)
     assert after == before + SHOWN
-    assert read_swap([Source("c.yaml", after)], environment={}).models["a"].proxy == "http://h"
+    assert read_dialect([Source("c.yaml", after)], environment={}).models["a"].proxy == "http://h"
 
 
 @pytest.mark.parametrize("models", ["&m\n  a:\n    cmd: x", "&m {a: {cmd: x}}"])

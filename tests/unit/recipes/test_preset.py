@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.swap.pipeline import Source, read_swap
-from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.errors import ConfigError
 from bioproxy.models.command import split
 from bioproxy.recipes.options import OPTIONS, option_of, words_of
@@ -16,8 +16,8 @@ from bioproxy.recipes.preset import ONE_AT_A_TIME, translate
 START = ["llama-server", "--host", "127.0.0.1", "--port", "5800"]
 
 
-def config_of(text: str) -> SwapConfig:
-    found = read_swap([Source("c.yaml", translate(text, path="p.ini").text)], environment={})
+def config_of(text: str) -> DialectConfig:
+    found = read_dialect([Source("c.yaml", translate(text, path="p.ini").text)], environment={})
     assert (found.unknown, found.warnings) == ((), ())
     return found
 
@@ -186,4 +186,4 @@ def test_whatever_stands_in_a_preset_loads_or_is_refused(pairs: list[tuple[str, 
         translated = translate(text, path="p\n.ini")
     except ConfigError:
         return
-    read_swap([Source("c.yaml", translated.text)], environment={})
+    read_dialect([Source("c.yaml", translated.text)], environment={})

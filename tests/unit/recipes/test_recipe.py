@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.pipeline import Source, read_swap
-from bioproxy.config.swap.schema import SwapConfig
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.models.command import prepare, split
 from bioproxy.recipes import yaml_text
@@ -31,12 +31,12 @@ def values_for(recipe: Recipe, **more: str) -> dict[str, str]:
     return {name: REQUIRED[name] for name, one in recipe.settings.items() if one.default is None} | more
 
 
-def config_of(name: str, model: str = "m", **more: str) -> SwapConfig:
+def config_of(name: str, model: str = "m", **more: str) -> DialectConfig:
     """The config that holds one entry and nothing else, as the program reads it."""
     recipe = recipe_named(name)
     entry = entry_of(recipe, model, values_for(recipe, **more))
     text = "\n".join(yaml_text.lines({"models": {model: entry}}))
-    return read_swap([Source("config.yaml", text)], environment=HOME)
+    return read_dialect([Source("config.yaml", text)], environment=HOME)
 
 
 def model_of(name: str, model: str = "m", **more: str) -> Model:

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.config.describe import Described
+from bioproxy.config.dialect.describe import Commands, as_configured, describe_dialect
+from bioproxy.config.dialect.models import Model
 from bioproxy.config.masking import MASK
-from bioproxy.config.swap.describe import Commands, as_configured, describe_swap
-from bioproxy.config.swap.models import Model
 from support.config_files import loaded
 from support.swap_files import EVERY_KEY
 
@@ -38,8 +38,8 @@ groups:
 def rows(folder: Path, text: str = TEXT, *, command: Commands = as_configured) -> dict[str, Described]:
     """The rows of a config by their keys."""
     found = loaded(folder, text, environment={"SECOND_KEY": "two"})
-    assert found.swap is not None
-    described = describe_swap(found.swap, found.swap_origins, command=command)
+    assert found.dialect is not None
+    described = describe_dialect(found.dialect, found.dialect_origins, command=command)
     assert len({row.key for row in described}) == len(described)
     return {row.key: row for row in described}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bioproxy.config.swap.document import MARKS, TABLES, fill
-from bioproxy.config.swap.schema import File
+from bioproxy.config.dialect.document import MARKS, TABLES, fill
+from bioproxy.config.dialect.schema import File
 from bioproxy.config.yaml_tree import parse_yaml
 from support.swap_files import swap
 
@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[4] / "docs" / "llama-swap.md").read_text("utf-8")
 
 
 def test_the_tables_are_up_to_date() -> None:
-    """`python -m bioproxy.config.swap.document docs/llama-swap.md` makes them."""
+    """`python -m bioproxy.config.dialect.document docs/llama-swap.md` makes them."""
     assert fill(PAGE) == PAGE
 
 

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from bioproxy.config.dialect.models import Capabilities, Model
+from bioproxy.config.dialect.pipeline import Source, is_dialect, read_dialect
+from bioproxy.config.dialect.schema import IGNORED_PATHS, SESSION_HEADERS, DialectConfig, File, Group, Matrix, Selector
 from bioproxy.config.keys import fields, unfold
 from bioproxy.config.sources import parse
-from bioproxy.config.swap.models import Capabilities, Model
-from bioproxy.config.swap.pipeline import Source, is_swap, read_swap
-from bioproxy.config.swap.schema import IGNORED_PATHS, SESSION_HEADERS, File, Group, Matrix, Selector, SwapConfig
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
 from support.config_files import loaded
@@ -24,9 +24,9 @@ OLDER = {"groups", "matrix"}  # the older places of routing.router; a test of th
 
 
 @pytest.fixture(scope="module")
-def config() -> SwapConfig:
+def config() -> DialectConfig:
     """The config with every key."""
-    return read_swap([Source(str(EVERY_KEY), EVERY_KEY.read_text())], environment={"SECOND_KEY": "sk-two"})
+    return read_dialect([Source(str(EVERY_KEY), EVERY_KEY.read_text())], environment={"SECOND_KEY": "sk-two"})
 
 
 def schema_keys(type_: inspect.Type, path: str) -> Iterator[str]:
@@ -38,7 +38,7 @@ def schema_keys(type_: inspect.Type, path: str) -> Iterator[str]:
             yield from schema_keys(each, path)
     elif isinstance(type_, inspect.DictType):
         yield from schema_keys(type_.value_type, f"{path}.*")
-    elif isinstance(type_, inspect.StructType) and type_.cls.__module__.startswith("bioproxy.config.swap"):
+    elif isinstance(type_, inspect.StructType) and type_.cls.__module__.startswith("bioproxy.config.dialect"):
         for field in fields(type_.cls):
             if path or field.encode_name not in OLDER:
                 place = f"{path}.{field.encode_name}"
@@ -63,7 +63,7 @@ def test_the_file_has_every_key() -> None:
     assert wanted - set(file_keys(root, "")) == set()
 
 
-def test_nothing_in_it_is_unknown(config: SwapConfig) -> None:
+def test_nothing_in_it_is_unknown(config: DialectConfig) -> None:
     """Neither an unknown key nor more doubt than the one that it shows on purpose."""
     assert config.unknown == ()
     assert [warning.key for warning in config.warnings] == [
@@ -73,7 +73,7 @@ def test_nothing_in_it_is_unknown(config: SwapConfig) -> None:
     ]
 
 
-def test_every_global_key_is_taken(config: SwapConfig) -> None:
+def test_every_global_key_is_taken(config: DialectConfig) -> None:
     """No scalar key at the top has its default."""
     default = File()
     for field in fields(File):
@@ -85,7 +85,7 @@ def test_every_global_key_is_taken(config: SwapConfig) -> None:
     assert config.hooks.on_startup.preload == ("llama",)
 
 
-def test_every_model_key_is_taken(config: SwapConfig) -> None:
+def test_every_model_key_is_taken(config: DialectConfig) -> None:
     """No key of its first model has its default."""
     default, model = Model(), config.models["llama"]
     taken = {field.name for field in fields(Model) if getattr(model, field.name) != getattr(default, field.name)}
@@ -95,9 +95,9 @@ def test_every_model_key_is_taken(config: SwapConfig) -> None:
     )
 
 
-def test_it_survives_json(config: SwapConfig) -> None:
+def test_it_survives_json(config: DialectConfig) -> None:
     """What was read can be written and read back: for `bioproxy config`, and to compare at a reload."""
-    assert msgspec.json.decode(msgspec.json.encode(config), type=SwapConfig) == config
+    assert msgspec.json.decode(msgspec.json.encode(config), type=DialectConfig) == config
 
 
 GLOBALS: dict[str, Any] = {
@@ -206,15 +206,15 @@ def test_the_older_places_of_routing_work() -> None:
 )
 def test_the_dialect_is_known_by_its_keys(text: str, expected: bool) -> None:
     """`models` or `peers` at the top, however YAML or JSON write it; text that looks so is none."""
-    assert is_swap(parse(text, "")) is expected
+    assert is_dialect(parse(text, "")) is expected
 
 
 def test_variables_may_be_what_makes_a_file_yaml(tmp_path: Path) -> None:
     """The file is llama-swap's, though nothing can be read before they are filled in."""
     text = "models: {m: {cmd: x, proxy: 'http://h', ttl: ${env.TTL}}}\n"
     found = loaded(tmp_path, text, environment={"TTL": "7"})
-    assert found.swap is not None
-    assert found.swap.models["m"].ttl == 7
+    assert found.dialect is not None
+    assert found.dialect.models["m"].ttl == 7
 
 
 def test_two_hundred_models_load() -> None:

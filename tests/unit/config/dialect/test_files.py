@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.config.swap.files import find_files, read_sources
-from bioproxy.config.swap.pipeline import read_swap
+from bioproxy.config.dialect.files import find_files, read_sources
+from bioproxy.config.dialect.pipeline import read_dialect
 from bioproxy.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def test_the_named_file_comes_first(tmp_path: Path) -> None:
     main = tmp_path / "z.yaml"
     main.write_text("globalTTL: 4")
     assert names(find_files(str(main), str(folder))) == ["z.yaml", "a.yaml", "b.yml"]
-    assert read_swap(read_sources(str(main), str(folder)), environment={}).global_ttl == 4
+    assert read_dialect(read_sources(str(main), str(folder)), environment={}).global_ttl == 4
 
 
 def test_one_file_twice_is_refused(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_no_files_are_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration sources found"):
         find_files("", str(tmp_path))
     with pytest.raises(ConfigError, match="no configuration sources found"):
-        read_swap([], environment={})
+        read_dialect([], environment={})
 
 
 def test_every_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     """Editors on Windows write it."""
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfglobalTTL: 7\n")
-    assert read_swap(read_sources("", str(tmp_path)), environment={}).global_ttl == 7
+    assert read_dialect(read_sources("", str(tmp_path)), environment={}).global_ttl == 7

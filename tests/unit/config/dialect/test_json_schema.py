@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.swap.json_schema import json_schema
-from bioproxy.config.swap.scalars import builtins
+from bioproxy.config.dialect.json_schema import json_schema
+from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.yaml_tree import parse_yaml
 from support.json_schema import fits
 from support.swap_files import EVERY_KEY

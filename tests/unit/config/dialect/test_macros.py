@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.swap.expand import clean
-from bioproxy.config.swap.macros import USE, Macro, Macros, fill_pid, fill_value
-from bioproxy.config.swap.notes import Notes
-from bioproxy.config.swap.scalars import Scalar, write_scalar
+from bioproxy.config.dialect.expand import clean
+from bioproxy.config.dialect.macros import USE, Macro, Macros, fill_pid, fill_value
+from bioproxy.config.dialect.notes import Notes
+from bioproxy.config.dialect.scalars import Scalar, write_scalar
 from bioproxy.models.command import split
 from support.swap_files import messages, problems, swap
 

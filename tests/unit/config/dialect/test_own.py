@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy.config.dialect.pipeline import Source, read
 from bioproxy.config.schema import Prefix
-from bioproxy.config.swap.pipeline import Source, read
 from support.swap_files import problems, swap
 
 

@@ -1,4 +1,4 @@
-"""Whatever stands in a config, it is a SwapConfig or a ConfigError with places: nothing else ever comes out."""
+"""Whatever stands in a config, it is a DialectConfig or a ConfigError with places: nothing else ever comes out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioproxy.config.swap.pipeline import Source, read_swap
+from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.errors import ConfigError, Problem
 from support.swap_files import every_key
 
@@ -52,7 +52,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 def refusals(*sources: Source) -> tuple[Problem, ...]:
     """What refuses files; nothing where they are a config."""
     try:
-        read_swap(sources, environment={"SECOND_KEY": "k"})
+        read_dialect(sources, environment={"SECOND_KEY": "k"})
     except ConfigError as error:
         return error.problems
     return ()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy.config.swap.models import Capabilities, Compat, Filters, Model, Timeouts
-from bioproxy.config.swap.notes import Notes, Path
-from bioproxy.config.swap.schema import File
-from bioproxy.config.swap.urls import engine_fault, url_doubt, url_fault
+from bioproxy.config.dialect.models import Capabilities, Compat, Filters, Model, Timeouts
+from bioproxy.config.dialect.notes import Notes, Path
+from bioproxy.config.dialect.schema import File
+from bioproxy.config.dialect.urls import engine_fault, url_doubt, url_fault
 
 MODALITIES = ("text", "audio", "image", "video")
 COMFYUI = "comfyui_auto"  # an ID with a meaning: its page holds a websocket open and asks for many things at once

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from bioproxy.config.swap.notes import Notes
-from bioproxy.config.swap.patterns import compile_pattern
-from bioproxy.config.swap.scalars import write_duration
-from bioproxy.config.swap.schema import IGNORED_PATHS, Activity, File, Ui, Upstream
+from bioproxy.config.dialect.notes import Notes
+from bioproxy.config.dialect.patterns import compile_pattern
+from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.schema import IGNORED_PATHS, Activity, File, Ui, Upstream
 
 LEVELS = ("debug", "info", "warn", "error")
 OUTPUTS = ("proxy", "upstream", "both", "none")

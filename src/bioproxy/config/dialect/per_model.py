@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from bioproxy.config.dialect.models import Model
 from bioproxy.config.schema import Config, Kv, Prefix
-from bioproxy.config.swap.models import Model
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 

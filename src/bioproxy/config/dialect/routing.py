@@ -11,10 +11,10 @@ import re
 
 from msgspec.structs import replace
 
-from bioproxy.config.swap.names import Names
-from bioproxy.config.swap.notes import Notes, Path
-from bioproxy.config.swap.scalars import natural
-from bioproxy.config.swap.schema import File, Group, Hooks, Matrix, OnStartup, Router, RouterSettings
+from bioproxy.config.dialect.names import Names
+from bioproxy.config.dialect.notes import Notes, Path
+from bioproxy.config.dialect.scalars import natural
+from bioproxy.config.dialect.schema import File, Group, Hooks, Matrix, OnStartup, Router, RouterSettings
 
 VARIABLE = re.compile(r"[a-zA-Z0-9.-]{1,32}")
 ROUTERS = ("group", "matrix")

@@ -17,11 +17,11 @@ from types import MappingProxyType
 
 import msgspec
 
-from bioproxy.config.swap.macros import COMMANDS, USE, Macro, Macros, declared, fill, fill_value, strip_comments
-from bioproxy.config.swap.models import DEFAULT_PROXY, Model
-from bioproxy.config.swap.notes import Notes, Path, dotted
-from bioproxy.config.swap.scalars import Scalar, write_scalar
-from bioproxy.config.swap.schema import File
+from bioproxy.config.dialect.macros import COMMANDS, USE, Macro, Macros, declared, fill, fill_value, strip_comments
+from bioproxy.config.dialect.models import DEFAULT_PROXY, Model
+from bioproxy.config.dialect.notes import Notes, Path, dotted
+from bioproxy.config.dialect.scalars import Scalar, write_scalar
+from bioproxy.config.dialect.schema import File
 from bioproxy.config.tree import Node
 
 PORT = "${PORT}"

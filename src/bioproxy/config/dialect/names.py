@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.notes import Notes
-from bioproxy.config.swap.schema import File, Peer, SwapConfig
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.notes import Notes
+from bioproxy.config.dialect.schema import DialectConfig, File, Peer
 
 MOST_LISTED = 5  # peers that have a model of one name
 
@@ -71,7 +71,7 @@ def _listed(remotes: tuple[Remote, ...]) -> str:
     return " and ".join(shown + [f"{len(remotes) - MOST_LISTED:,} more"] * (len(remotes) > MOST_LISTED))
 
 
-def names_of(config: SwapConfig) -> Names:
+def names_of(config: DialectConfig) -> Names:
     """The names of a loaded config, for routing."""
     return Names(frozenset(config.models), config.aliases, *_peer_names(config.peers))
 

@@ -1,4 +1,4 @@
-"""A SwapConfig for people and programs: what counts in the end, macros and ports filled in, and no secret.
+"""A DialectConfig for people and programs: what counts in the end, macros and ports filled in, and no secret.
 
 Rows as `config/describe.py` makes them for our own keys. Of a model only what is otherwise than for every model is
 shown, and `cmd` and `proxy` always; `cmd` as it will be started, which the caller knows (`--slot-save-path` may be
@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy.config.describe import Described
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.schema import DialectConfig, Peer
 from bioproxy.config.masking import MASK, masked_command, masked_environment, masked_url_password, masked_value
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.scalars import write_duration
-from bioproxy.config.swap.schema import Peer, SwapConfig
 from bioproxy.config.tree import DEFAULT, Origin
 
 Json: TypeAlias = Any
@@ -39,8 +39,8 @@ def as_configured(_model_id: str, model: Model) -> str:
     return model.cmd
 
 
-def describe_swap(
-    config: SwapConfig, origins: Mapping[str, Origin], *, command: Commands = as_configured
+def describe_dialect(
+    config: DialectConfig, origins: Mapping[str, Origin], *, command: Commands = as_configured
 ) -> list[Described]:
     """Every key at the top, then models, profiles, selectors and peers; `command` tells what is started for a model."""
     return [*_top(config, origins), *_models(config, origins, command), *_others(config, origins)]
@@ -62,8 +62,8 @@ def _starts(path: str) -> Iterator[str]:
         path = path.rpartition(".")[0]
 
 
-def _top(config: SwapConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
-    for field in msgspec.structs.fields(SwapConfig):
+def _top(config: DialectConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
+    for field in msgspec.structs.fields(DialectConfig):
         name = field.encode_name
         if name not in ELSEWHERE and name not in {"aliases", "own", "unknown", "warnings"}:
             value = msgspec.to_builtins(getattr(config, field.name))
@@ -81,7 +81,7 @@ def _leaves(path: str, value: Json, origins: Mapping[str, Origin]) -> Iterator[D
         yield _row(path, value, origins)
 
 
-def _models(config: SwapConfig, origins: Mapping[str, Origin], command: Commands) -> Iterator[Described]:
+def _models(config: DialectConfig, origins: Mapping[str, Origin], command: Commands) -> Iterator[Described]:
     common = Model(
         ttl=config.global_ttl,
         unload_timeout=config.unload_timeout,
@@ -114,7 +114,7 @@ def _changed(struct: msgspec.Struct, default: msgspec.Struct) -> dict[str, Json]
     }
 
 
-def _others(config: SwapConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
+def _others(config: DialectConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
     tables: tuple[tuple[str, Mapping[str, msgspec.Struct]], ...] = (
         ("profiles", config.profiles),
         ("selectors", config.selectors),

@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from bioproxy.config.dialect.notes import STRIDE, VARIABLE, Notes
 from bioproxy.config.sources import parse
-from bioproxy.config.swap.notes import STRIDE, VARIABLE, Notes
 from bioproxy.config.tree import Node, Parsed
 
 MARK = "${env."

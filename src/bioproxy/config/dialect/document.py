@@ -1,4 +1,4 @@
-"""Writes the tables of a page from the Structs: `python -m bioproxy.config.swap.document docs/llama-swap.md`.
+"""Writes the tables of a page from the Structs: `python -m bioproxy.config.dialect.document docs/llama-swap.md`.
 
 As `config/document.py` does it for bioproxy's own keys: what stands between two marks is made here, and a test sees
 that the page is what this would make of it.
@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.schema import File, Group, Matrix, Peer, Profile, Selector
 from bioproxy.config.document import table
 from bioproxy.config.keys import default, description, fields, unfold
-from bioproxy.config.swap.models import Model
-from bioproxy.config.swap.scalars import write_duration
-from bioproxy.config.swap.schema import File, Group, Matrix, Peer, Profile, Selector
 
 MARKS = re.compile(r"(<!-- swap: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, type[msgspec.Struct]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bioproxy.config.swap.notes import Notes, Path, dotted
+from bioproxy.config.dialect.notes import Notes, Path, dotted
 from bioproxy.config.tree import Node
 
 SETTINGS = ("routing", "router", "settings")

@@ -1,8 +1,9 @@
 """Every key of llama-swap's config file outside of `models`, with its default.
 
-The Structs here are what a file may say (`File`) and what comes out in the end (`SwapConfig`: the same keys, settled,
-and what follows from them). A key is declared once: its name in the file is the attribute in camel case, or the `name`
-that is given. Defaults are the program's, not those of its documentation, where the two differ (captureBuffer).
+The Structs here are what a file may say (`File`) and what comes out in the end (`DialectConfig`: the same keys,
+settled, and what follows from them). A key is declared once: its name in the file is the attribute in camel case, or
+the `name` that is given. Defaults are the program's, not those of its documentation, where the two differ
+(captureBuffer).
 
 Whole numbers of seconds stay whole numbers: llama-swap's keys have no units, so none are taken here.
 """
@@ -14,8 +15,8 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 from msgspec import field
 
+from bioproxy.config.dialect.models import Filters, Model, PeerTimeouts
 from bioproxy.config.schema import about
-from bioproxy.config.swap.models import Filters, Model, PeerTimeouts
 from bioproxy.errors import Problem
 
 Json: TypeAlias = Any
@@ -221,7 +222,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tailcat: Annotated[Json, about("A private tunnel of llama-swap's: without effect.")] = None
 
 
-class SwapConfig(File, frozen=True, kw_only=True):
+class DialectConfig(File, frozen=True, kw_only=True):
     """A `File` that was checked and settled, and what follows from it.
 
     Settled: clamps are applied; `groups` and `matrix` moved into `routing.router`, whose `use` is `group` or `matrix`;

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from bioproxy import files
+from bioproxy.config.dialect.pipeline import Source
 from bioproxy.config.sources import SIZE_LIMIT
-from bioproxy.config.swap.pipeline import Source
 from bioproxy.errors import ConfigError, Problem
 
 ENDINGS = (".yml", ".yaml")

@@ -14,8 +14,8 @@ from operator import itemgetter
 
 import msgspec
 
-from bioproxy.config.swap.notes import Notes, Path
-from bioproxy.config.swap.scalars import Scalar, scalar, write_scalar
+from bioproxy.config.dialect.notes import Notes, Path
+from bioproxy.config.dialect.scalars import Scalar, scalar, write_scalar
 from bioproxy.config.tree import Node
 
 NAME = re.compile(r"[a-zA-Z0-9_-]+")

@@ -1,4 +1,4 @@
-"""The JSON Schema of llama-swap's dialect, for editors: `python -m bioproxy.config.swap.json_schema`.
+"""The JSON Schema of llama-swap's dialect, for editors: `python -m bioproxy.config.dialect.json_schema`.
 
 Made from the same Structs as everything else, by the rules of `decode.py`: a key with nothing behind it is its default,
 a number where a text is wanted is the text, and a macro or variable may stand for any number or boolean. bioproxy's own
@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import inspect
 
+from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.schema import File
 from bioproxy.config.json_schema import DIALECT
 from bioproxy.config.json_schema import json_schema as own_schema
 from bioproxy.config.keys import default, description, fields, unfold
 from bioproxy.config.sources import SCHEMA_KEY
-from bioproxy.config.swap.scalars import write_duration
-from bioproxy.config.swap.schema import File
 
 Json: TypeAlias = Any
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from bioproxy.config.swap.each_model import settle_filters, settle_timeouts
-from bioproxy.config.swap.names import Local, Names, Remote
-from bioproxy.config.swap.notes import Notes, Path
-from bioproxy.config.swap.schema import File, Peer, Profile, Selector
-from bioproxy.config.swap.urls import engine_fault, url_doubt, url_fault
+from bioproxy.config.dialect.each_model import settle_filters, settle_timeouts
+from bioproxy.config.dialect.names import Local, Names, Remote
+from bioproxy.config.dialect.notes import Notes, Path
+from bioproxy.config.dialect.schema import File, Peer, Profile, Selector
+from bioproxy.config.dialect.urls import engine_fault, url_doubt, url_fault
 
 STRATEGIES = ("warm", "pin", "spillover")
 TUNNEL = "tailcat://"

@@ -1,4 +1,4 @@
-"""From the texts of one or more files to a SwapConfig, step by step in llama-swap's order.
+"""From the texts of one or more files to a DialectConfig, step by step in llama-swap's order.
 
 Mistakes in the texts (syntax, files that contradict each other) end the reading after all files were looked at, for
 all that follows would be consequences. Everything else is collected to the end.
@@ -14,21 +14,21 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy.config.convert import Resolve
+from bioproxy.config.dialect.decode import Decoder
+from bioproxy.config.dialect.each_model import settle_model
+from bioproxy.config.dialect.environment import fill_again, fill_text
+from bioproxy.config.dialect.expand import NO_PORTS, Expanded, expand
+from bioproxy.config.dialect.merge import merge
+from bioproxy.config.dialect.names import build_names, with_aliases
+from bioproxy.config.dialect.notes import STRIDE, Notes, shift
+from bioproxy.config.dialect.overrides import own_keys
+from bioproxy.config.dialect.routing import settle_routing
+from bioproxy.config.dialect.scalars import builtins
+from bioproxy.config.dialect.schema import DialectConfig, File
+from bioproxy.config.dialect.settings import settle_settings
+from bioproxy.config.dialect.targets import settle_peers, settle_profiles, settle_selectors, without_tunnels
 from bioproxy.config.nearest import top_names
 from bioproxy.config.sources import SCHEMA_KEY, parse, relative_to
-from bioproxy.config.swap.decode import Decoder
-from bioproxy.config.swap.each_model import settle_model
-from bioproxy.config.swap.environment import fill_again, fill_text
-from bioproxy.config.swap.expand import NO_PORTS, Expanded, expand
-from bioproxy.config.swap.merge import merge
-from bioproxy.config.swap.names import build_names, with_aliases
-from bioproxy.config.swap.notes import STRIDE, Notes, shift
-from bioproxy.config.swap.overrides import own_keys
-from bioproxy.config.swap.routing import settle_routing
-from bioproxy.config.swap.scalars import builtins
-from bioproxy.config.swap.schema import File, SwapConfig
-from bioproxy.config.swap.settings import settle_settings
-from bioproxy.config.swap.targets import settle_peers, settle_profiles, settle_selectors, without_tunnels
 from bioproxy.config.tree import NODE_LIMIT, TOO_MANY, Node, Parsed
 from bioproxy.errors import ConfigError, Problem
 
@@ -44,30 +44,30 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Read(msgspec.Struct, frozen=True):
-    """A SwapConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is.
+    """A DialectConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is.
 
     `resolve` makes a path in those absolute, seen from the folder of the file that it stands in.
     """
 
-    config: SwapConfig
+    config: DialectConfig
     own: dict[str, Node]
     notes: Notes
     resolve: Resolve
 
 
-def is_swap(parsed: Parsed) -> bool:
+def is_dialect(parsed: Parsed) -> bool:
     """Whether a config is written in llama-swap's dialect: it has `models` or `peers` at the top."""
     root = parsed.root
     return root is not None and isinstance(root.value, dict) and not {"models", "peers"}.isdisjoint(root.value)
 
 
-def read_swap(sources: Sequence[Source], *, environment: Mapping[str, str]) -> SwapConfig:
+def read_dialect(sources: Sequence[Source], *, environment: Mapping[str, str]) -> DialectConfig:
     """The config that the files say together, in their order; raises ConfigError with all problems."""
     return read(sources, environment=environment).config
 
 
 def read(sources: Sequence[Source], *, environment: Mapping[str, str]) -> Read:
-    """As `read_swap`, with what the loader of the own keys needs."""
+    """As `read_dialect`, with what the loader of the own keys needs."""
     found = gather(sources, environment=environment)
     found.notes.stop_at_problems()
     return found
@@ -157,7 +157,7 @@ def _decode(root: Node, expanded: Expanded, notes: Notes) -> File:
     return replace(file, models=models, macros=expanded.macros)
 
 
-def settle(file: File, notes: Notes) -> SwapConfig:
+def settle(file: File, notes: Notes) -> DialectConfig:
     """Checks and clamps in llama-swap's order; problems are noted."""
     file = without_tunnels(settle_settings(file, notes), notes)
     models = {name: settle_model(name, model, file, notes) for name, model in file.models.items()}
@@ -167,4 +167,4 @@ def settle(file: File, notes: Notes) -> SwapConfig:
     file = replace(file, peers=settle_peers(file, notes))
     file = replace(file, selectors=settle_selectors(file, names, notes))
     file = replace(file, profiles=settle_profiles(file, names, notes))
-    return SwapConfig(**{name: getattr(file, name) for name in file.__struct_fields__}, aliases=dict(names.aliases))
+    return DialectConfig(**{name: getattr(file, name) for name in file.__struct_fields__}, aliases=dict(names.aliases))
