@@ -135,10 +135,8 @@ class App:
             self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
         )
         self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
-        self.metrics.watch(
-            templates=self.catalogue.statistics,
-            servers={"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics},
-        )
+        self.metrics.templates = self.catalogue.statistics
+        self.metrics.servers = {"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics}
         self.side.watch(self.metrics)
         self.services: list[asyncio.Task[None]] = []
         self.tls: ssl.SSLContext | None = None

@@ -214,21 +214,26 @@ class Bus:
     """Subscribers by event class. One bus per App; no global one, so that tests do not hear each other."""
 
     def __init__(self) -> None:
-        self.subscribers: dict[type[Event], list[Callable[[Any], None]]] = defaultdict(list)
+        self.subscribers: dict[type[Event], tuple[Callable[[Any], None], ...]] = defaultdict(tuple)
 
     def subscribe(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
         """Call `callback` for each event of exactly the class `kind` (of every class for `Event` itself).
 
         Returns what ends the subscription.
         """
-        callbacks = self.subscribers[kind]
-        callbacks.append(callback)
-        return lambda: callbacks.remove(callback)
+        self.subscribers[kind] = (*self.subscribers[kind], callback)
+        return lambda: self.forget(kind, callback)
+
+    def forget(self, kind: type[Event], callback: Callable[[Any], None]) -> None:
+        callbacks = list(self.subscribers[kind])
+        callbacks.remove(callback)
+        self.subscribers[kind] = tuple(callbacks)  # a new one: `publish` may be going through the old one
 
     def publish(self, event: Event) -> None:
         """Tell everyone who subscribed; returns when all have heard it."""
-        for callback in (*self.subscribers.get(type(event), ()), *self.subscribers.get(Event, ())):
-            try:
-                callback(event)
-            except Exception:
-                log.exception("a subscriber of %s failed", type(event).__name__)
+        for kind in (type(event), Event):
+            for callback in self.subscribers.get(kind, ()):
+                try:
+                    callback(event)
+                except Exception:
+                    log.exception("a subscriber of %s failed", type(event).__name__)

@@ -17,10 +17,10 @@ from bioproxy.activity import Outcome, Record, Work
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
 from bioproxy.kv.saver import Pause, counted
-from bioproxy.metrics import SEED_COUNTERS, Metrics
-from bioproxy.metrics_host import GpuSample, Interface, SystemSample
-from bioproxy.metrics_host import families as host_families
+from bioproxy.metrics import Kept, Metrics
+from bioproxy.metrics_page import SEED_COUNTERS, of_host, render
 from bioproxy.models.state import State
+from bioproxy.samples import GpuSample, Interface, Look, SystemSample
 from support.settings import settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -42,6 +42,11 @@ def record(
         **values,
     )  # fmt: skip
     return events.RequestEnded(record=ended)
+
+
+def stand_in(**values: Any) -> Any:
+    """Statistics, as far as the page reads them."""
+    return SimpleNamespace(**values)
 
 
 def restored(status: str) -> events.SnapshotRestored:
@@ -90,29 +95,25 @@ def make(*published: events.Event, models: bool = False) -> Metrics:
 def watch_models(metrics: Metrics) -> None:
     """Two models, one of them ready, and a machine."""
     states = {"qwen": State.READY, "phi": State.STARTING}
-    models = [SimpleNamespace(model=name, state=state, running=1, waiting=2) for name, state in states.items()]
+    models = [stand_in(model=name, state=state, running=1, waiting=2) for name, state in states.items()]
     system = SystemSample(timestamp=datetime.now(UTC), mem_total_mb=1, load_avg_1=0.5)
-    metrics.watch(
-        models=lambda: SimpleNamespace(waiting=3, models=models),
-        host=lambda: host_families(system, ()),
-    )
+    metrics.watch_models(lambda: stand_in(waiting=3, models=models))
+    metrics.host = lambda: Look(system, ())
 
 
 def watching(metrics: Metrics) -> Metrics:
     """The same with every gauge's source."""
-    template = SimpleNamespace(prefix="@code", state="ok", bytes=100)
-    metrics.watch(
-        gate=Gate(settings(), capacity=2).statistics,
-        kv=lambda: SimpleNamespace(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"])),
-        engine=lambda: SimpleNamespace(state="ready"),
-        templates=lambda: (template,),
-        servers={"proxy": lambda: SimpleNamespace(connections=5, accepted=9, refused=2)},
-    )
+    template = stand_in(prefix="@code", state="ok", bytes=100)
+    metrics.gate = Gate(settings(), capacity=2).statistics
+    metrics.kv = lambda: Kept(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"]))
+    metrics.engine = lambda: stand_in(state="ready")
+    metrics.templates = lambda: (template,)
+    metrics.servers = {"proxy": lambda: stand_in(connections=5, accepted=9, refused=2)}
     return metrics
 
 
 def page(metrics: Metrics) -> str:
-    return metrics.render()[1].decode()
+    return render(metrics)[1].decode()
 
 
 def families(text: str) -> dict[str, str]:
@@ -223,7 +224,7 @@ def test_saving_is_paused_while_that_of_any_model_is() -> None:
     """The gauge falls when the last model of several saves again, and for another reason it moves to its kind."""
     pauses = [Pause(Bus(), float, model=name) for name in ("qwen", "phi")]
     metrics = make()
-    metrics.watch(kv=lambda: SimpleNamespace(snapshots=0, bytes=0, pauses=counted(one.kind for one in pauses)))
+    metrics.kv = lambda: Kept(snapshots=0, bytes=0, pauses=counted(one.kind for one in pauses))
 
     def paused() -> set[str]:
         return set(re.findall(r'^bioproxy_saving_paused{kind="(\w+)"} 1.0$', page(metrics), re.MULTILINE))
@@ -271,14 +272,18 @@ def test_every_figure_of_the_machine_stands_in_the_docs() -> None:
     figures = [field for field in GpuSample.__struct_fields__ if field not in {"timestamp", "id", "name", "uuid"}]
     told: dict[str, Any] = dict.fromkeys(figures, 1)
     card = GpuSample(timestamp=now, id=0, name="card", **told)
-    assert documented == {one.name: (one.kind, one.labels) for one in host_families(system, (card,))}
+    shown = {
+        one.name + "_total" * (one.type == "counter"): (one.type, tuple(one.samples[0].labels))
+        for one in of_host(Look(system, (card,)))
+    }
+    assert documented == shown
 
 
 def test_promtool_finds_nothing_but_the_two_old_names() -> None:
     """Prometheus' own linter is content with the whole page otherwise."""
     if PROMTOOL is None:
         pytest.skip("promtool is not installed")
-    text = watching(make(*EVERYTHING)).render()[1]
+    text = render(watching(make(*EVERYTHING)))[1]
     checked = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False)
     complaints = checked.stderr.decode().splitlines()
     assert {line.split()[0] for line in complaints} == set(SEED_COUNTERS)

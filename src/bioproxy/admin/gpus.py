@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bioproxy.admin.host import optional
-from bioproxy.metrics_host import MEGABYTE, GpuSample
+from bioproxy.samples import MEGABYTE, GpuSample
 
 log = logging.getLogger(__name__)
 

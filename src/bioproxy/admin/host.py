@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from bioproxy.metrics_host import MEGABYTE, Interface, SystemSample
+from bioproxy.samples import MEGABYTE, Interface, SystemSample
 
 T = TypeVar("T")
 LOOPBACK = ("lo", "lo0", "Loopback Pseudo-Interface 1")

@@ -23,7 +23,7 @@ from bioproxy.admin.gpus import Gpu
 from bioproxy.admin.host import Host, Reading, sample
 from bioproxy.config.dialect.schema import Performance
 from bioproxy.errors import RequestError
-from bioproxy.metrics_host import Family, GpuSample, SystemSample, families
+from bioproxy.samples import GpuSample, Look
 
 Json: TypeAlias = Any
 KEPT_SECONDS = 3600.0
@@ -36,13 +36,6 @@ class GpuReader(Protocol):
 
     def read(self) -> list[Gpu]:
         """All of them, now; blocking, raises nothing."""
-
-
-class Look(msgspec.Struct, frozen=True):
-    """One look at everything."""
-
-    system: SystemSample
-    gpus: tuple[GpuSample, ...]
 
 
 class PerformanceStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,12 +109,8 @@ class Monitor:
         """What is kept, oldest first; with `after` only what is newer."""
         return [look for look in self.looks if after is None or look.system.timestamp > after]
 
-    def families(self) -> list[Family]:
-        """The newest look as Prometheus families; for metrics.py."""
-        if not self.looks:
-            return []
-        newest = self.looks[-1]
-        return families(newest.system, newest.gpus)
+    def newest(self) -> Look | None:
+        return self.looks[-1] if self.looks else None
 
     def statistics(self) -> PerformanceStatistics:
         """The monitor now."""

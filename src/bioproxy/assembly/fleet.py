@@ -37,7 +37,7 @@ from bioproxy.front.many import Management, ManyModels, Peer, Served
 from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
-from bioproxy.metrics import Metrics
+from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.orphans import Register
 from bioproxy.models.rules import fitting
 from bioproxy.models.schedule import Schedule
@@ -57,14 +57,6 @@ IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts,
 FOREVER = 86400  # seconds: what "no limit" is for a connection
 SWAP_SAVE = 3.0  # seconds for the save, where a user waits for the other model
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """What the snapshots of all models come to."""
-
-    snapshots: int
-    bytes: int
-    pauses: dict[str, int]  # models whose saving is paused, by kind
 
 
 class Fleet:
@@ -354,7 +346,8 @@ class Fleet:
 
     def watch(self, metrics: Metrics) -> None:
         """Tell the metrics whose statistics to read."""
-        metrics.watch(models=self.supervisor.statistics, kv=self.kept)
+        metrics.watch_models(self.supervisor.statistics)
+        metrics.kv = self.kept
 
     def kept(self) -> Kept:
         """All snapshots of all models."""

@@ -80,7 +80,7 @@ class Management:
         self.store = ActivityStore(settings)
         self.monitor = Monitor(settings.dialect.performance)
         self.hardware = Hardware()
-        metrics.watch(host=self.monitor.families)
+        metrics.host = self.monitor.newest
         self.activity = ActivityApi(store=self.store, captures=self.captures, cancel=self.inflight.cancel)
         self.table: Router[Entry] = Router()
         self.entries: tuple[Entry, ...] = ()
@@ -213,7 +213,9 @@ class Management:
 
     async def show_metrics(self, question: Question) -> None:
         """`GET /metrics`."""
-        kind, page = self.metrics.render()
+        from bioproxy.metrics_page import render  # noqa: PLC0415 - loads Prometheus' library, which many never need
+
+        kind, page = render(self.metrics)
         question.responder.send(200, [(b"Content-Type", kind.encode()), *ALWAYS], page)
 
     async def page(self, question: Question) -> None:  # noqa: ARG002 - a handler's signature

@@ -171,4 +171,6 @@ class Single:
     def watch(self, metrics: Metrics) -> None:
         """Tell the metrics whose statistics to read."""
         station = self.station
-        metrics.watch(gate=station.gate.statistics, kv=station.keeper.statistics, engine=station.attachment.statistics)
+        metrics.gate = station.gate.statistics
+        metrics.kv = station.keeper.statistics
+        metrics.engine = station.attachment.statistics

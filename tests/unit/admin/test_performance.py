@@ -19,6 +19,7 @@ from bioproxy.admin.host import Core, Memory, Reading
 from bioproxy.admin.performance import Monitor, performance
 from bioproxy.config.dialect.schema import Performance
 from bioproxy.errors import RequestError
+from bioproxy.metrics_page import of_host
 
 START = datetime(2026, 11, 24, 6, 20, tzinfo=UTC)
 OFTEN = Performance(every=0.001)
@@ -189,7 +190,7 @@ async def test_it_can_be_switched_off_and_on() -> None:
     async with running(monitor):
         await first.wait()
         monitor.configure(Performance(disabled=True))
-        assert (monitor.since(None), monitor.families()) == ([], [])
+        assert (monitor.since(None), monitor.newest()) == ([], None)
         again = machine.when(machine.looks + 2)
         monitor.configure(OFTEN)
         await again.wait()
@@ -222,11 +223,13 @@ async def test_metrics_show_the_newest_look() -> None:
     """Before the first one there are none."""
     machine = Machine()
     monitor = monitor_of(machine)
-    assert monitor.families() == []
+    assert monitor.newest() is None
     await monitor.look()
     machine.cards = []
     await monitor.look()
-    names = {family.name for family in monitor.families()}
+    newest = monitor.newest()
+    assert newest is not None
+    names = {family.name for family in of_host(newest)}
     assert "llamaswap_cpu_util_percent" in names
     assert not any(name.startswith("llamaswap_gpu") for name in names)
     assert (monitor.statistics().looks, monitor.statistics().gpus) == (2, 0)

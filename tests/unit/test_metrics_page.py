@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from bioproxy.metrics_host import COLUMNS, MEGABYTE, Family, GpuSample, Interface, SystemSample, families
+from prometheus_client.metrics_core import Metric
+
+from bioproxy.metrics_page import GPU_FIGURES, of_host
+from bioproxy.samples import MEGABYTE, GpuSample, Interface, Look, SystemSample
 
 NOW = datetime(2026, 11, 24, 6, 20, tzinfo=UTC)
 WHOLE = SystemSample(
@@ -36,8 +40,15 @@ CARD = GpuSample(
 )
 
 
-def by_name(found: list[Family]) -> dict[str, dict[tuple[str, ...], float]]:
-    return {family.name: {line.labels: line.value for line in family.series} for family in found}
+NOTHING = SystemSample(timestamp=NOW)
+
+
+def families(system: SystemSample, gpus: Sequence[GpuSample]) -> list[Metric]:
+    return list(of_host(Look(system, tuple(gpus))))
+
+
+def by_name(found: list[Metric]) -> dict[str, dict[tuple[str, ...], float]]:
+    return {one.samples[0].name: {tuple(line.labels.values()): line.value for line in one.samples} for one in found}
 
 
 def test_the_machine_has_llama_swaps_series() -> None:
@@ -57,8 +68,8 @@ def test_the_machine_has_llama_swaps_series() -> None:
 
 def test_a_gpu_has_llama_swaps_series() -> None:
     """Each figure under its name, with the labels id, name and uuid."""
-    found = families(None, [CARD])
-    assert {family.labels for family in found} == {("id", "name", "uuid")}
+    found = families(NOTHING, [CARD])
+    assert {tuple(line.labels) for family in found for line in family.samples} == {("id", "name", "uuid")}
     labels = ("1", "A card", "GPU-1")
     assert by_name(found) == {
         "llamaswap_gpu_temperature_celsius": {labels: 70},
@@ -80,11 +91,11 @@ def test_what_is_not_known_has_no_series() -> None:
 def test_several_gpus_share_a_family() -> None:
     """One family has a line for each card that knows the figure."""
     other = GpuSample(timestamp=NOW, id=2, name="another", temp_c=30)
-    [heat] = [one for one in families(None, [CARD, other]) if one.name == COLUMNS[0].name]
-    assert [line.value for line in heat.series] == [70, 30]
+    [heat] = [one for one in families(NOTHING, [CARD, other]) if one.name == GPU_FIGURES[0][0]]
+    assert [line.value for line in heat.samples] == [70, 30]
 
 
 def test_only_the_network_counts_up() -> None:
     """It is a counter; everything else goes up and down."""
-    kinds = {family.name for family in families(WHOLE, [CARD]) if family.kind == "counter"}
+    kinds = {one.samples[0].name for one in families(WHOLE, [CARD]) if one.type == "counter"}
     assert kinds == {"llamaswap_network_bytes_total"}
