@@ -1,4 +1,4 @@
-"""The composition root: every part is built here and in `assembly/`, from one configuration, and nowhere else.
+"""The composition root: every part of the program is built, started and stopped here.
 
 Start order: templates (a broken one ends the start), listeners, then the services, so that the ports answer within
 half a second whatever the engine does. Stop order is the way back: no new connections, streams finish up to a
@@ -24,12 +24,12 @@ from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
-from bioproxy.assembly.commands import FleetModels
-from bioproxy.assembly.fleet import STOP_LIMIT, Fleet
-from bioproxy.assembly.fleet_status import FleetStatus, fleet_status_of
-from bioproxy.assembly.management import Management
-from bioproxy.assembly.one_model import ENGINE, OneModel
-from bioproxy.assembly.single import Single
+from bioproxy.admin.commands import FleetModels
+from bioproxy.admin.fleet_status import FleetStatus, fleet_status_of
+from bioproxy.admin.listing import list_models
+from bioproxy.admin.management import Management
+from bioproxy.admin.one_model import ENGINE, OneModel
+from bioproxy.admin.status import Status, status_of
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.difference import dialect_difference, difference, in_force
@@ -42,11 +42,15 @@ from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front import swap_errors
 from bioproxy.front.dialects import error_answer
+from bioproxy.front.many import ManyModels
 from bioproxy.front.proxy import Front
+from bioproxy.front.single import OneEngine
+from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
-from bioproxy.metrics import Metrics
-from bioproxy.status import Status, status_of
+from bioproxy.metrics import Kept, Metrics
+from bioproxy.models.fleet import STOP_LIMIT, Fleet
+from bioproxy.models.single import Single
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.http1.message import Headers
@@ -122,8 +126,9 @@ class App:
         self.look_now = asyncio.Event()  # at the files of templates
         self.pins = Pins(self.state / "pins")
         self.management = self.one_management(loaded)
+        self.dispatch: OneEngine | ManyModels
         self.side: Single | Fleet = self.one() if self.management is None else self.many(self.management)
-        self.front = Front(self.settings, dispatch=self.side.dispatch, bus=self.bus)
+        self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
         self.admin = Admin(
             settings=self.settings, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus
         )
@@ -135,9 +140,7 @@ class App:
             self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
         )
         self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
-        self.metrics.templates = self.catalogue.statistics
-        self.metrics.servers = {"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics}
-        self.side.watch(self.metrics)
+        self.watch()
         self.services: list[asyncio.Task[None]] = []
         self.tls: ssl.SSLContext | None = None
 
@@ -157,6 +160,7 @@ class App:
         self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
         self.attachment, self.runner, self.heads = station.attachment, station.runner, station.heads
         self.launched = side.launched
+        self.dispatch = OneEngine(side.station, life=side.life)
         return side
 
     def one_management(self, loaded: Loaded) -> Management | None:
@@ -199,15 +203,33 @@ class App:
             pins=self.pins,
             state=self.state,
             shelves=self.shelves,
-            management=management,
-            inflight=management.inflight,
             logbook=self.logbook,
+        )
+        self.dispatch = dispatch = ManyModels(
+            settings=self.settings,
+            fleet=fleet,
+            inflight=management.inflight,
+            management=management,
+            listing=partial(list_models, fleet),
             captures=lambda: management.captures.limit,
             write_line=self.access_line,
         )
-        models = FleetModels(fleet)
+        management.busy = dispatch.busy
+        models = FleetModels(fleet, management.inflight)
         management.connect(models, status=models.status, profile=models.profile)
         return fleet
+
+    def watch(self) -> None:
+        """Tell the metrics whose statistics to read."""
+        self.metrics.templates = self.catalogue.statistics
+        self.metrics.servers = {"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics}
+        if isinstance(self.side, Fleet):
+            self.metrics.watch_models(self.side.supervisor.statistics)
+            self.metrics.kv = partial(kept, self.side)
+        else:
+            self.metrics.gate = self.side.station.gate.statistics
+            self.metrics.kv = self.side.station.keeper.statistics
+            self.metrics.engine = self.side.station.attachment.statistics
 
     @property
     def config(self) -> Config:
@@ -406,6 +428,16 @@ class App:
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""
         return self.side.unready()
+
+
+def kept(fleet: Fleet) -> Kept:
+    """All snapshots of all models."""
+    shelves = fleet.shelves.statistics()
+    return Kept(
+        snapshots=sum(one.snapshots for one in shelves),
+        bytes=sum(one.bytes for one in shelves),
+        pauses=counted(station.keeper.pause.kind for station in fleet.stations.values()),
+    )
 
 
 async def taken(error: PortTaken, host: str, port: int, *, flag: str) -> ConfigError:

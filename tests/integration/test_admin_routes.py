@@ -10,8 +10,8 @@ import pytest
 
 from bioproxy import events
 from bioproxy.admin.admin import ROUTES
+from bioproxy.admin.management import Management
 from bioproxy.admin.swap_api import Models
-from bioproxy.assembly.management import Management
 from bioproxy.config.load import load
 from bioproxy.config.settings import Settings
 from bioproxy.errors import Problem

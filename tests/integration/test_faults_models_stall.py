@@ -15,7 +15,7 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.app import App
-from bioproxy.assembly.fleet import Fleet
+from bioproxy.models.fleet import Fleet
 from support.apps import MS, running_app
 from support.http import Answer, build, call, exchange
 from support.leaks import until

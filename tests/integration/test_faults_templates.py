@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bioproxy import aio
-from bioproxy.assembly.fleet import Fleet
+from bioproxy.models.fleet import Fleet
 from fakes.fake_engine import FakeEngine
 from support.apps import MS, running_app
 from support.faults import CHAT, MESSAGES, RESPONSES, good, tried

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bioproxy.assembly.fleet_status import FleetStatus
-from bioproxy.assembly.overview import Overview
+from bioproxy.admin.fleet_status import FleetStatus
+from bioproxy.admin.overview import Overview
 from support.http import call
 from support.swap_client import server
 from support.swap_command import verb

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from bioproxy import aio
-from bioproxy.assembly.fleet import Fleet
+from bioproxy.models.fleet import Fleet
 from fakes.fake_engine import PROGRAM
 from support.apps import running_app
 from support.faults import good

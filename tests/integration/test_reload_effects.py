@@ -21,14 +21,14 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.app import App
-from bioproxy.assembly.fleet import Fleet
-from bioproxy.assembly.plan import Plan, make_plan
 from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, load
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError
 from bioproxy.events import Event, RequestEnded, SavingPaused
+from bioproxy.models.fleet import Fleet
+from bioproxy.models.plan import Plan, make_plan
 from bioproxy.station import Station
 from fakes.fake_engine import FakeEngine
 from support.apps import log_put_back, running_app
@@ -498,7 +498,7 @@ async def test_the_plan_of_many_models_is_made_beside_the_loop(tmp_path: Path, m
         return make_plan(*given, **named)
 
     async with many(tmp_path, fakes("a")) as (site, _):
-        monkeypatch.setattr("bioproxy.assembly.fleet.make_plan", noted)
+        monkeypatch.setattr("bioproxy.models.fleet.make_plan", noted)
         await site.reload(swap={"linger": 1})
     assert [thread is threading.main_thread() for thread in threads] == [False]
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from bioproxy.assembly.plan import make_plan
 from bioproxy.cli import outlook
 from bioproxy.cli.outlook import Outlook
 from bioproxy.cli.output import Colour, Output, count, size
@@ -28,6 +27,7 @@ from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus
 from bioproxy.models.command import prepare, split
+from bioproxy.models.plan import make_plan
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.wire.tls import tls_context
 

@@ -35,3 +35,8 @@ class Settings:
         if make not in self.known:
             self.known[make] = make(self.config)
         return cast("T", self.known[make])
+
+
+def among_strangers(config: Config) -> bool:
+    """Whether several keys may use the models and there is no admin: then no key sees what the others ask and get."""
+    return len(config.api_keys) > 1 and not config.admin_key

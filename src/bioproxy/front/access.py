@@ -8,6 +8,7 @@ import msgspec
 
 from bioproxy.config.addresses import host_of, is_address
 from bioproxy.config.schema import Config
+from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
 from bioproxy.front.cors import Cors, check_name
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
@@ -20,11 +21,6 @@ NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, wh
 # By these names containers reach a port of this machine that is bound to its loopback; nobody can register them.
 CONTAINERS = frozenset({"host.docker.internal", "host.containers.internal"})
 MOST_NAMES = 100  # values of `Host` that need not be judged again
-
-
-def among_strangers(config: Config) -> bool:
-    """Whether several keys may use the models and nobody is the admin: then none sees what the others ask and get."""
-    return len(config.api_keys) > 1 and not config.admin_key
 
 
 class Access:

@@ -36,10 +36,11 @@ from bioproxy.front.routes import MODEL, MODELS, Route, check_action, names_mode
 from bioproxy.front.seat import OfModel, seated
 from bioproxy.front.swap_routes import ModelRoute
 from bioproxy.log import access_line
+from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Registry, Target
+from bioproxy.models.plan import ModelPlan
 from bioproxy.models.selectors import Candidate, Selector, choose
 from bioproxy.models.state import State
-from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.ticket import Ticket
 from bioproxy.station import Station
 from bioproxy.wire.http1.message import Headers, Request
@@ -59,6 +60,7 @@ ENDPOINTS: dict[tuple[str, str], Route] = {
     ("GET", "/models"): LIST,
     **{("GET", path): HEALTH for path in ("/health", "/v1/health", "/wol-health", "/livez", "/readyz")},
 }
+log = logging.getLogger(__name__)
 LINES = logging.getLogger("bioproxy.access")  # of this level are the lines of the access log
 TEXT: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
 JSON_TYPE = (b"Content-Type", b"application/json")
@@ -78,10 +80,9 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """Another server, as the front needs it."""
 
-    id: str
     pool: Pool
-    key: str = ""
-    filters: filters.Compiled | None = None
+    key: str
+    filters: filters.Compiled | None
 
 
 class Management(Protocol):
@@ -95,7 +96,7 @@ class Management(Protocol):
 
 
 class ManyModels:
-    """Dispatch by model. `configure` is called again by a reload; requests under way keep what they began with."""
+    """Dispatch by model."""
 
     envelope = True
 
@@ -103,7 +104,7 @@ class ManyModels:
         self,
         *,
         settings: Settings,
-        supervisor: Supervisor,
+        fleet: Fleet,
         inflight: Inflight,
         management: Management,
         listing: Callable[[bool, str], bytes],
@@ -111,7 +112,8 @@ class ManyModels:
         write_line: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.supervisor = supervisor
+        self.fleet = fleet
+        self.supervisor = fleet.supervisor
         self.inflight = inflight
         self.management = management
         self.listing = listing
@@ -120,20 +122,21 @@ class ManyModels:
         self.recent = Recent()
         self.busy: Busy = Counter()
         self.turns: Counter[str] = Counter()
-        self.registry: Registry
-        self.models: Mapping[str, Served] = {}
-        self.peers: Mapping[str, Peer] = {}
+        fleet.on_change = self.take_over
+        self.take_over()
 
-    def configure(
-        self,
-        *,
-        registry: Registry,
-        models: Mapping[str, Served],
-        peers: Mapping[str, Peer],
-        ignored: upstream_path.Ignored,
-    ) -> None:
-        """Take over names, models and peers."""
-        self.registry, self.models, self.peers, self.ignored = registry, models, peers, ignored
+    def take_over(self) -> None:
+        """Take over names, models and peers; requests under way keep what they began with."""
+        plan = self.fleet.plan
+        self.registry: Registry = plan.registry
+        self.models: Mapping[str, Served] = {
+            name: served(one, self.fleet.stations[name]) for name, one in plan.models.items()
+        }
+        self.peers: Mapping[str, Peer] = {
+            name: Peer(pool=one.pool, key=one.settings.api_key, filters=filters.compile_filters(one.settings.filters))
+            for name, one in self.fleet.peers.items()
+        }
+        self.ignored = upstream_path.Ignored(self.settings.dialect.upstream.ignore_paths)
 
     @property
     def timeout(self) -> float:
@@ -380,6 +383,21 @@ class ManyModels:
             if exchange.responder.started:
                 raise
             raise BioproxyError(f"peer proxy error: {error.message}", status=502) from error
+
+
+def served(one: ModelPlan, station: Station) -> Served:
+    """One model for the front."""
+    compiled = filters.compile_filters(one.model.filters, use_model_name=one.model.use_model_name)
+    for fault in compiled.faults if compiled is not None else ():
+        log.warning("models.%s.filters: %s", one.id, fault)
+    return Served(
+        id=one.id,
+        engine=station,
+        filters=compiled,
+        loading=bool(one.model.send_loading_state),
+        ignore_websockets=one.model.compat.ignore_websockets,
+        priority=one.settings.priority,
+    )
 
 
 def readable(encodings: bytes) -> bytes:

@@ -90,7 +90,8 @@ class Stopped(msgspec.Struct, frozen=True):
 class Unit:
     """One model. `on_pid` hears of each process (0: it ended), `mark` goes into its environment: for orphans.
 
-    `before` is awaited before each start: what an earlier one may have left in the way goes then.
+    `before` is awaited before each start: what an earlier one may have left in the way goes then. `discreet`: what the
+    engine said last is not told to clients, because it may be about another one's prompt.
     """
 
     def __init__(
@@ -102,13 +103,14 @@ class Unit:
         on_pid: Callable[[int], None] = lambda _pid: None,
         mark: str = "",
         before: Callable[[], Awaitable[object]] | None = None,
+        discreet: Callable[[], bool] = lambda: False,
     ) -> None:
         self.station = station
         self.output = output
         self.on_pid = on_pid
         self.mark = mark
         self.before = before
-        self.discreet = False
+        self.discreet = discreet
         self.on_stage: Callable[[Part], None] = lambda _part: None  # hears how far a start or stop is
         self.ended: asyncio.Future[Exit] | None = None
         self.launch = launch  # of the next life; a reload may set another one
@@ -245,14 +247,10 @@ class Unit:
         return await asyncio.shield(self.ended)
 
     async def died(self) -> str:
-        """It ended by itself: let go of it, and tell how.
-
-        Those who ask within the back-off hear it. What it said last may be about somebody's prompt, and where several
-        keys are no friends of each other (`discreet`) it stays in the log.
-        """
+        """It ended by itself: let go of it. Returns how it ended, for requests within the back-off."""
         assert self.ended is not None
         await self.station.detach("its process ended")
-        if not self.discreet:
+        if not self.discreet():
             return self.farewell()
         ended = self.ended.result()
         return f"{self.launch.model} (pid {ended.pid}) {how(ended.code, expected=True)}; its log says more"

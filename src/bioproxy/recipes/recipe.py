@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from bioproxy.errors import ConfigError, NotFound, Problem
-from bioproxy.recipes.containers import container_name
+from bioproxy.models.containers import container_name
 
 Json: TypeAlias = Any
 Scalar: TypeAlias = str | int | float | bool

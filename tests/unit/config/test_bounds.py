@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bioproxy.assembly.plan import make_plan
 from bioproxy.config.load import load
 from bioproxy.config.tree import NODE_LIMIT
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError
 from bioproxy.models.command import split
+from bioproxy.models.plan import make_plan
 from support.steps import calls
 
 Json = Any

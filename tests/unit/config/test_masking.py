@@ -11,6 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from bioproxy.admin import listing
+from bioproxy.admin.status import presentable
 from bioproxy.config.describe import describe
 from bioproxy.config.dialect.describe import describe_dialect
 from bioproxy.config.dialect.models import Model
@@ -31,10 +33,8 @@ from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.process import Process
 from bioproxy.engines.stall import StallStatistics
-from bioproxy.front import listing
 from bioproxy.models.command import split
 from bioproxy.models.state import State
-from bioproxy.status import presentable
 from support.config_files import loaded, problems, sentences, write
 
 SECRETS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=12, max_size=20)

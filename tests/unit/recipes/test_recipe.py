@@ -11,8 +11,8 @@ from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.models.command import prepare, split
+from bioproxy.models.containers import container_name, container_of
 from bioproxy.recipes import yaml_text
-from bioproxy.recipes.containers import container_name, container_of
 from bioproxy.recipes.recipe import CONTAINER, Recipe, Setting, entry_of, recipe_named, recipes, used
 
 NAMES = ["llama-cpp-container", "llama-server", "vllm-container", "vllm-venv"]

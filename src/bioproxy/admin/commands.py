@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy import aio
-from bioproxy.assembly.fleet import Fleet
-from bioproxy.assembly.overview import Overview, SpeedBook, overview_of
+from bioproxy.admin import listing
+from bioproxy.admin.overview import Overview, SpeedBook, overview_of
 from bioproxy.errors import NotFound
 from bioproxy.events import ProfileChanged, RequestEnded
-from bioproxy.front import listing
+from bioproxy.front.inflight import Inflight
+from bioproxy.models.fleet import Fleet
 
 Json: TypeAlias = Any
 log = logging.getLogger(__name__)
@@ -23,19 +24,20 @@ log = logging.getLogger(__name__)
 class FleetModels:
     """One fleet's commands."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, inflight: Inflight) -> None:
         self.fleet = fleet
+        self.inflight = inflight
         self.speeds = SpeedBook()
         self.loads: dict[str, asyncio.Task[None]] = {}  # under way, by model
         fleet.bus.subscribe(RequestEnded, lambda event: self.speeds.note(event.record))
 
     def running(self) -> Json:
         """The body of `/running`."""
-        return listing.running(self.fleet.dialect, self.fleet.look())
+        return listing.running(self.fleet.dialect, listing.look_at(self.fleet))
 
     def status(self) -> Json:
         """All models with their states, as `modelStatus` lists them."""
-        return listing.model_status(self.fleet.dialect, self.fleet.look())
+        return listing.model_status(self.fleet.dialect, listing.look_at(self.fleet))
 
     def profile(self) -> str:
         """The active profile."""
@@ -93,5 +95,5 @@ class FleetModels:
 
     async def overview(self, *, own: bool) -> Overview:
         """All models with what is known of each, and the requests under way, unless these are of others."""
-        found = await overview_of(self.fleet, self.speeds)
+        found = await overview_of(self.fleet, self.inflight, self.speeds)
         return msgspec.structs.replace(found, requests=()) if own else found

@@ -1,7 +1,7 @@
 """What models there are: bodies of `/v1/models` (and one's own), `/models`, `/running`, `/api/profiles`, and events.
 
 Everything is made from two things: the settled config, and a *look* at the processes (`Look`: each model's state, and
-what else is known of it). Nothing here asks anybody, so a list cannot wait for an engine that hangs.
+what else is known of it). No engine is asked, so a list cannot wait for one that hangs.
 
 Two programs' clients read these lists, and their words clash in one place. llama-swap's `/v1/models` says `loaded` as
 soon as a process exists, one that starts or stops included; llama.cpp's router says `loading` in between, and adds
@@ -9,11 +9,12 @@ soon as a process exists, one that starts or stops included; llama.cpp's router 
 each path speaks as its program does; everything else in a record is the same on both.
 
 `unlisted` hides a model and its aliases, nothing more. A record of an alias or of a template's name is the model's,
-with the other name. Pure.
+with the other name.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -23,8 +24,9 @@ import msgspec
 
 from bioproxy.config.dialect.models import Capabilities, Model
 from bioproxy.config.dialect.schema import DialectConfig, Selector
-from bioproxy.config.masking import masked_command, masked_url_password
+from bioproxy.config.masking import masked_command, masked_url_password, masked_words
 from bioproxy.errors import NotFound
+from bioproxy.models.fleet import Fleet
 from bioproxy.models.state import State
 
 Json: TypeAlias = Any
@@ -70,6 +72,32 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STOPPED = Now()
+
+
+def look_at(fleet: Fleet) -> Look:
+    """All processes of a fleet now."""
+    schedule, past = fleet.supervisor.schedule, time.time() - fleet.supervisor.clock()
+    return Look(
+        processes={
+            name: Now(
+                state=schedule.state(name) or State.STOPPED,
+                args=tuple(masked_words(one.launch.words)),
+                since=round(past + schedule.since(name), 3),
+                exit_code=fleet.units[name].exit_code,
+            )
+            for name, one in fleet.plan.models.items()
+        },
+        profile=fleet.plan.registry.profile,
+        prefixes=fleet.plan.as_models,
+    )
+
+
+def list_models(fleet: Fleet, router: bool, name: str) -> bytes:
+    """The body of `/v1/models`, of `/models`, or of `/v1/models/{name}` (NotFound if that means nothing)."""
+    look, now = look_at(fleet), int(time.time())
+    if name:
+        return msgspec.json.encode(model(fleet.dialect, look, name, now=now))
+    return msgspec.json.encode(models(fleet.dialect, look, now=now, router=router))
 
 
 def models(config: DialectConfig, look: Look, *, now: int, router: bool = False) -> Record:

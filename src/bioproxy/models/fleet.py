@@ -1,8 +1,10 @@
-"""Many models: a station and a unit for each, a supervisor over all, and a front that finds the one that is asked for.
+"""Many models: a station and a unit for each, a supervisor over all, and the other servers whose models are passed on.
 
 Everything that belongs to one model outlives its processes, so that what was learnt about it (speeds, heads, which
 snapshots are good) is there when it comes back. Models with the same templates share a catalogue, and all share one
 snapshot folder with one budget.
+
+The front reads `plan`, `stations`, `peers` and `supervisor`, and is told by `on_change` when a reload made others.
 """
 
 from __future__ import annotations
@@ -15,36 +17,28 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from bioproxy import aio
-from bioproxy.assembly.plan import ModelPlan, Plan, make_plan, slug
-from bioproxy.assembly.retired import Parts, Retired
 from bioproxy.config.dialect import schema as swap_schema
 from bioproxy.config.dialect.models import Timeouts
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
-from bioproxy.config.settings import Settings
+from bioproxy.config.settings import Settings, among_strangers
 from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus
-from bioproxy.front import filters, listing, upstream_path
-from bioproxy.front.access import among_strangers
-from bioproxy.front.inflight import Inflight
-from bioproxy.front.many import Management, ManyModels, Peer, Served
-from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
-from bioproxy.metrics import Kept, Metrics
+from bioproxy.models.containers import Container, clean_up, containers_of
 from bioproxy.models.orphans import Register
+from bioproxy.models.plan import ModelPlan, Plan, make_plan, slug
+from bioproxy.models.retired import Parts, Retired
 from bioproxy.models.rules import fitting
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import MARK, Unit
-from bioproxy.recipes.containers import Container, clean_up, containers_of
 from bioproxy.station import Service, Station
 from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.pins import Pins
@@ -59,6 +53,14 @@ SWAP_SAVE = 3.0  # seconds for the save, where a user waits for the other model
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
 
 
+class Peer:
+    """Another server, whose models are passed on."""
+
+    def __init__(self, settings: swap_schema.Peer) -> None:
+        self.settings = settings
+        self.pool = patient(Pool(parse_origin(settings.proxy)), settings.timeouts)
+
+
 class Fleet:
     """All models of a configuration."""
 
@@ -71,15 +73,11 @@ class Fleet:
         pins: Pins,
         state: Path,
         shelves: Shelves,
-        management: Management,
-        inflight: Inflight,
         logbook: Logbook,
-        captures: Callable[[], int],
-        write_line: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self.bus, self.pins, self.state, self.shelves = bus, pins, state, shelves
-        self.logbook, self.inflight = logbook, inflight
+        self.logbook = logbook
         self.run_token = secrets.token_hex(8)
         self.folder = self.config.kv.directory or str(state / "slots")
         self.common = catalogue
@@ -95,17 +93,8 @@ class Fleet:
         own = self.read_own(self.plan)
         self.equip(self.plan, {name: self.build(one, own.get(name)) for name, one in self.plan.models.items()})
         self.supervisor = self.one_supervisor()
-        self.dispatch = ManyModels(
-            settings=settings,
-            supervisor=self.supervisor,
-            inflight=inflight,
-            management=management,
-            listing=self.list_models,
-            captures=captures,
-            write_line=write_line,
-        )
         self.peers: dict[str, Peer] = {}
-        self.known_peers: dict[str, swap_schema.Peer] = {}
+        self.on_change: Callable[[], None] = lambda: None  # names, models or peers are others
         self.connect()
 
     @property
@@ -186,7 +175,15 @@ class Fleet:
         token = f"{self.run_token}/{one.id}"
         note = partial(self.register.note, one.id, command=shown(one), token=token)
         before = partial(self.make_way, containers_of({one.id: one.model.cmd}))
-        unit = Unit(one.launch, station, output=self.logbook.model(one.id), on_pid=note, mark=token, before=before)
+        unit = Unit(
+            one.launch,
+            station,
+            output=self.logbook.model(one.id),
+            on_pid=note,
+            mark=token,
+            before=before,
+            discreet=lambda: among_strangers(self.config),
+        )
         station.attachment.expect_pid = lambda: unit.pid
         station.on_stuck = partial(self.stuck, unit)
         return station, unit
@@ -198,37 +195,13 @@ class Fleet:
             await clean_up(containers)
 
     def connect(self) -> None:
-        """Tell the front what there is."""
-        known = {
-            name: peer
-            for name, peer in self.peers.items()
-            if self.known_peers.get(name) == self.dialect.peers.get(name)
+        """Make the connections to peers; those whose configuration did not change stay."""
+        known = self.peers
+        self.peers = {
+            name: known[name] if name in known and known[name].settings == peer else Peer(peer)
+            for name, peer in self.dialect.peers.items()
         }
-        self.peers = {name: known.get(name) or one_peer(name, peer) for name, peer in self.dialect.peers.items()}
-        self.known_peers = dict(self.dialect.peers)
-        for unit in self.units.values():
-            unit.discreet = among_strangers(self.config)
-        served = {name: self.served(one) for name, one in self.plan.models.items()}
-        self.dispatch.configure(
-            registry=self.plan.registry,
-            models=served,
-            peers=self.peers,
-            ignored=upstream_path.Ignored(self.dialect.upstream.ignore_paths),
-        )
-
-    def served(self, one: ModelPlan) -> Served:
-        """One model for the front."""
-        compiled = filters.compile_filters(one.model.filters, use_model_name=one.model.use_model_name)
-        for fault in compiled.faults if compiled is not None else ():
-            log.warning("models.%s.filters: %s", one.id, fault)
-        return Served(
-            id=one.id,
-            engine=self.stations[one.id],
-            filters=compiled,
-            loading=bool(one.model.send_loading_state),
-            ignore_websockets=one.model.compat.ignore_websockets,
-            priority=one.settings.priority,
-        )
+        self.on_change()
 
     # life
 
@@ -281,7 +254,6 @@ class Fleet:
         await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in stations))
         for peer in self.peers.values():
             await peer.pool.close()
-        self.inflight.close()
         await self.register.save()
 
     async def stuck(self, unit: Unit, reason: str) -> None:
@@ -344,60 +316,9 @@ class Fleet:
             raise NotFound(f"there is no prefix {prefix}")
         return found
 
-    def watch(self, metrics: Metrics) -> None:
-        """Tell the metrics whose statistics to read."""
-        metrics.watch_models(self.supervisor.statistics)
-        metrics.kv = self.kept
-
-    def kept(self) -> Kept:
-        """All snapshots of all models."""
-        shelves = self.shelves.statistics()
-        return Kept(
-            snapshots=sum(one.snapshots for one in shelves),
-            bytes=sum(one.bytes for one in shelves),
-            pauses=counted(station.keeper.pause.kind for station in self.stations.values()),
-        )
-
-    def resolve(self, name: str) -> str:
-        """The ID of a local model by any of its names; NotFound."""
-        direct = self.plan.registry.direct(name)
-        if direct is None or direct[0]:
-            raise NotFound("model not found")
-        return direct[1]
-
-    def look(self) -> listing.Look:
-        """All processes now."""
-        schedule, past = self.supervisor.schedule, time.time() - self.supervisor.clock()
-        return listing.Look(
-            processes={
-                name: listing.Now(
-                    state=schedule.state(name) or State.STOPPED,
-                    args=shown(one),
-                    since=round(past + schedule.since(name), 3),
-                    exit_code=self.units[name].exit_code,
-                )
-                for name, one in self.plan.models.items()
-            },
-            profile=self.plan.registry.profile,
-            prefixes=self.plan.as_models,
-        )
-
-    def list_models(self, router: bool, name: str) -> bytes:
-        """The body of `/v1/models`, of `/models`, or of `/v1/models/{name}` (NotFound if that means nothing)."""
-        look, now = self.look(), int(time.time())
-        if name:
-            return msgspec.json.encode(listing.model(self.dialect, look, name, now=now))
-        return msgspec.json.encode(listing.models(self.dialect, look, now=now, router=router))
-
     def unready(self) -> str:
         """Models are started when they are asked for: it is always ready."""
         return ""
-
-
-def one_peer(name: str, peer: swap_schema.Peer) -> Peer:
-    """One peer for the front."""
-    pool = patient(Pool(parse_origin(peer.proxy)), peer.timeouts)
-    return Peer(id=name, pool=pool, key=peer.api_key, filters=filters.compile_filters(peer.filters))
 
 
 def patient(pool: Pool, timeouts: Timeouts) -> Pool:

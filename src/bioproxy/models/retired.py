@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-from bioproxy.assembly.plan import ModelPlan
 from bioproxy.logbook import Logbook
 from bioproxy.models.life import Life
+from bioproxy.models.plan import ModelPlan
 from bioproxy.models.unit import Unit
 from bioproxy.station import Station
 

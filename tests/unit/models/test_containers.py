@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from bioproxy.config.dialect.pipeline import Source, read_dialect
 from bioproxy.models.command import split
-from bioproxy.recipes import yaml_text
-from bioproxy.recipes.containers import (
+from bioproxy.models.containers import (
     Container,
     Listed,
     clean_up,
@@ -25,6 +24,7 @@ from bioproxy.recipes.containers import (
     listed,
     stale,
 )
+from bioproxy.recipes import yaml_text
 from bioproxy.recipes.recipe import entry_of, recipe_named
 from support.docker import Docker, fake_docker
 

@@ -15,10 +15,11 @@ from collections.abc import Iterable
 import msgspec
 
 from bioproxy.activity import Record
-from bioproxy.assembly.fleet import Fleet
-from bioproxy.assembly.underway import Underway, Waiting, under_way
+from bioproxy.admin.underway import Underway, Waiting, under_way
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.memory import resident
+from bioproxy.front.inflight import Inflight
+from bioproxy.models.fleet import Fleet
 from bioproxy.models.record import ModelStatistics
 
 
@@ -93,7 +94,7 @@ class SpeedBook:
         return self.known.get(model, Speeds())
 
 
-async def overview_of(fleet: Fleet, speeds: SpeedBook) -> Overview:
+async def overview_of(fleet: Fleet, inflight: Inflight, speeds: SpeedBook) -> Overview:
     """Everything now; the memory is looked at in a thread."""
     pids = {name: unit.pid for name, unit in fleet.units.items() if unit.pid is not None}
     memory = await asyncio.to_thread(lambda: {name: resident(pid) for name, pid in pids.items()})
@@ -103,7 +104,7 @@ async def overview_of(fleet: Fleet, speeds: SpeedBook) -> Overview:
         configuration=fleet.state.name,
         profile=fleet.plan.registry.profile,
         models=tuple(row_of(fleet, one, speeds.of(one.model), memory.get(one.model)) for one in statistics),
-        requests=under_way(fleet.inflight.snapshot(), waiting_of(fleet, statistics)),
+        requests=under_way(inflight.snapshot(), waiting_of(fleet, statistics)),
     )
 
 

@@ -3,7 +3,7 @@
 Nothing is computed here. Each part has `statistics()`, a frozen Struct without private text, and this module puts
 them side by side. So what an operator sees is what the tests assert on.
 
-This is the status of one engine. With many models it is another value, `assembly/fleet_status.py`, which shares what is
+This is the status of one engine. With many models it is another value, `admin/fleet_status.py`, which shares what is
 the same of any program.
 """
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.activity import InflightRequest
-from bioproxy.assembly.underway import Waiting, stages_of, under_way
+from bioproxy.admin.underway import Waiting, stages_of, under_way
 
 
 def request(number: int, model: str = "a", *, answered: bool = False) -> InflightRequest:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from bioproxy.admin.admin import Mounted, Question, answer
 from bioproxy.admin.logs import Logs
-from bioproxy.assembly.overview import ModelRow, Overview, SpeedBook, Speeds
-from bioproxy.assembly.single import Single
+from bioproxy.admin.overview import ModelRow, Overview, SpeedBook, Speeds
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.memory import resident
 from bioproxy.errors import EngineUnavailable, NotFound
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.logbook import Logbook
+from bioproxy.models.single import Single
 from bioproxy.wire.http1.message import Headers
 
 TEXT: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]

@@ -10,15 +10,24 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Mapping
 
 import msgspec
 
 from bioproxy import __version__
 from bioproxy.admin.activity_store import StoreStatistics
 from bioproxy.admin.captures import CaptureStatistics
+from bioproxy.admin.management import Management
 from bioproxy.admin.performance import PerformanceStatistics
-from bioproxy.assembly.fleet import Fleet
-from bioproxy.assembly.management import Management
+from bioproxy.admin.status import (
+    ConfigStatus,
+    Program,
+    config_status,
+    notes,
+    presentable,
+    refused_pages,
+    server_statistics,
+)
 from bioproxy.config.masking import masked_url_password, masked_words
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import SwapEnded
@@ -27,9 +36,9 @@ from bioproxy.gate import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots
 from bioproxy.logbook import LogbookStatistics
+from bioproxy.models.fleet import Fleet
 from bioproxy.models.record import ModelStatistics
 from bioproxy.station import Price
-from bioproxy.status import ConfigStatus, Program, config_status, notes, presentable, refused_pages, server_statistics
 from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.templates.pins import PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
@@ -175,12 +184,12 @@ def fleet_status_of(program: Program, fleet: Fleet, management: Management | Non
         pins=program.pins.statistics(),
         peers=peers_of(fleet),
         profiles=ProfilesStatus(active=fleet.plan.registry.profile, names=tuple(fleet.dialect.profiles)),
-        selectors=selectors_of(fleet),
+        selectors=selectors_of(fleet, management.busy),
         performance=management.monitor.statistics(),
         captures=management.captures.statistics(),
         store=management.store.statistics(),
         logbook=management.logbook.statistics(),
-        inflight=fleet.inflight.statistics(),
+        inflight=management.inflight.statistics(),
         servers=server_statistics(program),
         refused_pages=refused_pages(program),
         notes=fleet_notes(program, management),
@@ -269,9 +278,8 @@ def peers_of(fleet: Fleet) -> tuple[PeerStatus, ...]:
     )
 
 
-def selectors_of(fleet: Fleet) -> tuple[SelectorStatus, ...]:
+def selectors_of(fleet: Fleet, busy: Mapping[tuple[str, str], int]) -> tuple[SelectorStatus, ...]:
     """The selectors, and how busy their targets are by them."""
-    busy = fleet.dispatch.busy
     return tuple(
         SelectorStatus(
             selector=name,

@@ -15,10 +15,9 @@ from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.engines.launch import Launched, launch
+from bioproxy.engines.process import Exit
 from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, Problem
 from bioproxy.events import Bus, EngineChanged
-from bioproxy.front.single import OneEngine
-from bioproxy.metrics import Metrics
 from bioproxy.station import Service, Station
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
@@ -66,7 +65,10 @@ class Single:
         self.station.wake = self.wake
         catalogue.estimate = self.station.runner.estimate
         bus.subscribe(EngineChanged, self.follow_engine)
-        self.dispatch = OneEngine(self.station, life=lambda: launched.process.watcher if launched is not None else None)
+
+    def life(self) -> asyncio.Future[Exit] | None:
+        """The engine's present process, if it is ours: done once it has ended."""
+        return self.launched.process.watcher if self.launched is not None else None
 
     async def start(self) -> Mapping[str, Service]:
         """Start the engine if it is ours; the services to run."""
@@ -167,10 +169,3 @@ class Single:
     async def warm(self, prefix: str) -> object:
         """Look at a template now; its states. NotFound where there is none."""
         return await self.station.runner.warm(prefix)
-
-    def watch(self, metrics: Metrics) -> None:
-        """Tell the metrics whose statistics to read."""
-        station = self.station
-        metrics.gate = station.gate.statistics
-        metrics.kv = station.keeper.statistics
-        metrics.engine = station.attachment.statistics

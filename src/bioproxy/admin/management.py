@@ -8,7 +8,7 @@ of models is.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -25,11 +25,10 @@ from bioproxy.admin.performance import Monitor, performance
 from bioproxy.admin.stream import HEADERS
 from bioproxy.admin.swap_api import Models, SwapApi
 from bioproxy.admin.swap_events import RouterEvents, SwapEvents
-from bioproxy.config.settings import Settings
+from bioproxy.config.settings import Settings, among_strangers
 from bioproxy.errors import Forbidden, NotFound
 from bioproxy.events import Bus
 from bioproxy.front import swap_routes
-from bioproxy.front.access import among_strangers
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
@@ -84,6 +83,7 @@ class Management:
         self.activity = ActivityApi(store=self.store, captures=self.captures, cancel=self.inflight.cancel)
         self.table: Router[Entry] = Router()
         self.entries: tuple[Entry, ...] = ()
+        self.busy: Mapping[tuple[str, str], int] = {}  # of selectors: requests under way, by selector and target
 
     def connect(self, models: Models, *, status: Callable[[], Json], profile: Callable[[], str]) -> None:
         """Tell the routes of the models."""
@@ -141,6 +141,7 @@ class Management:
 
     async def close(self) -> None:
         """Keep what waits to be written."""
+        self.inflight.close()
         await self.captures.close()
         await self.store.close()
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from bioproxy.admin import listing
+from bioproxy.admin.listing import Look, Now
 from bioproxy.config.dialect.models import Capabilities, Model
 from bioproxy.config.dialect.schema import DialectConfig, Peer, Profile, Selector, SelectorSettings
 from bioproxy.config.masking import MASK
-from bioproxy.front import listing
-from bioproxy.front.listing import Look, Now
 from bioproxy.models.state import State
 
 
