@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from bioproxy.config.schema import Kv
+from bioproxy.engines.answers import Timings, read_answer
 from bioproxy.engines.discover import Discovery, discover, process_of
 from bioproxy.engines.llama import EngineFacts, Llama
 from bioproxy.engines.pace import Pace
-from bioproxy.engines.timings import Timings, read_timings
 from bioproxy.events import Bus, Event
 from bioproxy.gate.gate import Gate
 from bioproxy.kv.keeper import Keeper, Prepared, Want
@@ -104,7 +104,7 @@ class Rig:
             prepared = await self.keeper.prepare(want, grant)
             response = await self.pool.request("POST", b"/completion", [], body)
             raw = await response.read()
-            timings = read_timings("/completion", stream=False, tail=raw)
+            timings = read_answer(raw, path="/completion").timings
             self.keeper.served(want, prepared, timings, complete=complete)
             await self.keeper.conclude(want, grant)
         finally:

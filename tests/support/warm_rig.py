@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from bioproxy import aio
-from bioproxy.engines.timings import Timings, read_timings
+from bioproxy.engines.answers import Timings, read_answer
 from bioproxy.events import Event
 from bioproxy.prompt import Head
 from bioproxy.templates.catalogue import Catalogue
@@ -125,7 +125,7 @@ class WarmRig:
             response = await self.parts.pool.request("POST", b"/v1/chat/completions", [], body)
             tail = await response.read()
             assert response.status == 200, tail
-            timings = read_timings("/v1/chat/completions", stream=False, tail=tail)
+            timings = read_answer(tail, path="/v1/chat/completions").timings
             complete = True
         finally:
             self.parts.keeper.served(want, prepared, timings if complete else None, complete=complete)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from bioproxy import aio
+from bioproxy.engines.answers import Timings
 from bioproxy.engines.facts import Capabilities, EngineFacts
-from bioproxy.engines.timings import Timings
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv.chain import chain
 from bioproxy.kv.policy import Speeds

@@ -23,6 +23,7 @@ from bioproxy.config.dialect.models import Filters
 from bioproxy.config.dialect.patterns import compile_pattern
 from bioproxy.config.dialect.schema import IGNORED_PATHS
 from bioproxy.config.schema import Limits
+from bioproxy.engines import answers
 from bioproxy.errors import BioproxyError
 from bioproxy.front import as_model, dialects, filters, form, inference, inflight, multipart, passthrough, upstream_path
 from bioproxy.recipes import preset
@@ -36,8 +37,8 @@ from bioproxy.wire.http1.reader import RequestReader
 from support.steps import counted
 
 MODULES: list[ModuleType] = [
-    activity_api, dialect_heads, dialects, form, gitignore, inference, inflight, judge, multipart, parse, preset, sse,
-    target,
+    activity_api, answers, dialect_heads, dialects, form, gitignore, inference, inflight, judge, multipart, parse,
+    preset, sse, target,
 ]  # fmt: skip
 Reader = Callable[[bytes], object]
 Worst = tuple[Callable[[int], bytes], ...]
@@ -202,7 +203,7 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
     "a template": (lambda text: parse.parse(text.decode()), TEMPLATE),
     "the end of a stream": (sse.last_event, STREAM),
     "what a stream ended with": (
-        lambda tail: dialects.ending(tail + b"\n\n", tail),
+        lambda tail: answers.ending(tail + b"\n\n", tail),
         (*STREAM, of(b'"type":"a",'), of(b" ", before=b'"type":"a"', after=b"x"), of(b'"type":"a","a":1 }')),
     ),
     "a number in a query": (lambda text: activity_api.integer(text.decode()), (of(b"1"), of(b"+"))),

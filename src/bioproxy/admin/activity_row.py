@@ -13,8 +13,8 @@ import msgspec
 
 from bioproxy.activity import Record, Usage
 from bioproxy.admin.histogram import Histogram
+from bioproxy.engines.answers import NOTHING
 from bioproxy.engines.refused import error_message, shortened
-from bioproxy.engines.usage import NOTHING
 
 CLIENT_LEFT = 499  # nginx' number for a client that left before there was an answer
 SESSION = "session_id"  # the key in `metadata`

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from bioproxy.engines.timings import Timings
+from bioproxy.engines.answers import Timings
 
 Json = Any
 WANTS_KEY = "the engine wants an API key that it did not get: set backend_key to the one that it was started with"

@@ -22,14 +22,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from bioproxy.engines.answers import Timings, read_answer
 from bioproxy.engines.facts import Capabilities, EngineFacts, Probe, Restored, Saved, SlotView
 from bioproxy.engines.pace import Look, Pace
 from bioproxy.engines.refused import error_words
-from bioproxy.engines.timings import Timings, read_timings
 from bioproxy.errors import EngineProtocolError, EngineRefused, EngineUnavailable
 from bioproxy.wire.upstream import Pool
 
-__all__ = ["Capabilities", "EngineFacts", "Llama", "Probe", "Restored", "Saved", "SlotView", "Timings", "read_timings"]
+__all__ = ["Capabilities", "EngineFacts", "Llama", "Probe", "Restored", "Saved", "SlotView", "Timings"]
 
 Json = Any
 T = TypeVar("T")
@@ -120,21 +120,21 @@ class Llama:
         # without this the answer repeats the whole prompt as text
         body["response_fields"] = ["timings", "tokens_evaluated", "id_slot"]
         answer = await self.good("POST", "/completion", body)
-        found = read_timings("/completion", stream=False, tail=answer)
+        found = read_answer(answer, path="/completion").timings
         slot = decode("POST /completion", answer, dict[str, Json]).get("id_slot")
         return msgspec.structs.replace(found, slot=slot if isinstance(slot, int) and slot >= 0 else None)
 
     async def chat(self, body: bytes) -> Timings:
         """One chat request as it stands; only what it cost is returned."""
         answer = await self.good("POST", "/v1/chat/completions", body)
-        return read_timings("/v1/chat/completions", stream=False, tail=answer)
+        return read_answer(answer, path="/v1/chat/completions").timings
 
     async def again(self, path: str, body: bytes) -> Timings:
         """Ask a client's request once more, for the prompt that it leaves in the slot: one token is generated."""
         fields = decode("the request", body, dict[str, msgspec.Raw])
         fields.pop("stream_options", None)
         short = {"stream": False, "n_predict": 0, "max_tokens": 1}
-        return read_timings(path, stream=False, tail=await self.good("POST", path, {**fields, **short}))
+        return read_answer(await self.good("POST", path, {**fields, **short}), path=path).timings
 
     async def probe(self, tokens: Sequence[int], *, cache_prompt: bool = True) -> Probe:
         """What the engine would say after `tokens`; `cache_prompt` False computes it from nothing (kv-rule 2)."""
@@ -152,7 +152,7 @@ class Llama:
         try:
             first = found["completion_probabilities"][0]
             likeliest = tuple((int(each["id"]), float(each["logprob"])) for each in first["top_logprobs"])
-            return Probe(int(first["id"]), likeliest, read_timings("/completion", stream=False, tail=answer))
+            return Probe(int(first["id"]), likeliest, read_answer(answer, path="/completion").timings)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineProtocolError("the engine's answer to a probe has no completion_probabilities") from error
 

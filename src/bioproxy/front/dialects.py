@@ -17,27 +17,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from bioproxy.engines.answers import DONE, ending
 from bioproxy.errors import BioproxyError
-from bioproxy.wire import sse
 from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS, UNBUFFERED
 
 Json = Any
 Dialect = Literal["openai", "responses", "anthropic", "llama"]
-Ending = Literal["", "whole", "failed"]
 
-DONE = b"[DONE]"  # after chats and completions
-ENDINGS: dict[str, Ending] = {  # the types of last events
-    "message_stop": "whole",
-    "response.completed": "whole",
-    "response.incomplete": "whole",
-    "response.failed": "failed",
-    "speech.audio.done": "whole",
-    "transcript.text.done": "whole",
-    "image_generation.completed": "whole",
-    "image_edit.completed": "whole",
-    "error": "failed",
-}
 DELTAS = {  # Anthropic's blocks: the member that a stream sends bit by bit, and the type of a bit
     "text": ("text", "text_delta"),
     "thinking": ("thinking", "thinking_delta"),
@@ -46,9 +33,6 @@ DELTAS = {  # Anthropic's blocks: the member that a stream sends bit by bit, and
 CODES = {"exceed_context_size_error": "context_length_exceeded"}  # llama.cpp's type to the code that clients know
 TOLD = ("code", "message", "param")  # of a Responses error, at the top
 NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
-FIRST_TYPE = re.compile(rb'data:\s*\{[^{\[]*?"type"\s*:\s*"([\w.]+)"')  # before a member that is nested
-LAST_TYPE = re.compile(rb'"type"\s*:\s*"([\w.]+)"\s*(?:,\s*"\w+"\s*:\s*[\w.-]+\s*)?\}$')  # or as the last (but one)
-STOPPED = re.compile(rb'"stop"\s*:\s*true')  # llama.cpp's own; within a string its quotes would be escaped
 
 JSON: tuple[bytes, bytes] = (b"Content-Type", b"application/json; charset=utf-8")
 
@@ -174,7 +158,7 @@ def streamed(body: bytes, dialect: Dialect) -> bytes:
     try:
         line = msgspec.json.format(body, indent=-1)
         answer = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        if ending_of(b"data: " + line) == "failed":
+        if ending(b"data: " + line) == "failed":
             return b""
         if dialect == "anthropic":
             return b"".join(event_of(str(one["type"]), msgspec.json.encode(one)) for one in messages_of(answer))
@@ -217,75 +201,6 @@ def messages_of(answer: dict[str, msgspec.Raw]) -> Iterator[dict[str, Json]]:
     ended = {name: answer.get(name, msgspec.Raw(b"null")) for name in ("stop_reason", "stop_sequence")}
     yield {"type": "message_delta", "delta": ended, "usage": usage}
     yield {"type": "message_stop"}
-
-
-class LastEvent(msgspec.Struct):
-    """The members of an event that may say that it is the last one."""
-
-    type: Json = None
-    object: Json = None
-    stop: Json = None
-    error: Json = None
-
-
-def ending(last: bytes, begun: bytes | None = None) -> Ending:
-    """What the last bytes of a stream say about its end: nothing, that the answer is whole, or that it failed.
-
-    `begun`: how the event begins that reaches into them from before; None if the stream begins here. The last event of
-    a Responses stream repeats the whole answer, llama.cpp's own the prompt.
-    """
-    event, begins, done = said_last(last)
-    found: Ending = ""
-    if begins or begun is None:
-        found = ending_of(event)
-    elif last.endswith(sse.EVENT_ENDS):
-        found = ending_of_cut(begun, event)
-    return "whole" if done and found != "failed" else found
-
-
-def said_last(last: bytes) -> tuple[bytes, bool, bool]:
-    """The last event but `[DONE]`, whether it begins in these bytes, and whether a `[DONE]` follows.
-
-    vLLM says `[DONE]` after an error, too.
-    """
-    done = False
-    for event, begins in sse.last_events(last):
-        if (sse.field(event, b"data") or b"").strip() != DONE:
-            return event, begins, done
-        done = True
-    return b"", True, done
-
-
-def words_of(event: bytes) -> bytes:
-    """What an event says: its data, or what older llama-servers write instead if they fail."""
-    return sse.field(event, b"data") or sse.field(event, b"error") or b""
-
-
-def ending_of_cut(begun: bytes, end: bytes) -> Ending:
-    """The same of an event of which we have the beginning and the end."""
-    name = sse.field(begun, b"event")
-    if name is None:
-        typed = FIRST_TYPE.search(begun) or LAST_TYPE.search(end)
-        name = typed[1] if typed else b""
-    return ENDINGS.get(name.decode("latin-1"), "whole" if STOPPED.search(begun) else "")
-
-
-def ending_of(event: bytes) -> Ending:
-    """The same of one event. Its `data` is read as JSON, so a word in somebody's text is no end."""
-    data = sse.field(event, b"data")
-    if data is None:
-        return "" if sse.field(event, b"error") is None else "failed"
-    try:
-        said = msgspec.json.decode(data, type=LastEvent)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
-    named = (sse.field(event, b"event") or b"").decode("latin-1")
-    for kind in (said.type, named):  # llama-server's own type of error stands in an event of Anthropic's
-        if isinstance(kind, str) and kind in ENDINGS:
-            return ENDINGS[kind]
-    if said.stop is True:
-        return "whole"
-    return "failed" if said.error or said.object == "error" else ""
 
 
 STREAM_HEADERS: Headers = [

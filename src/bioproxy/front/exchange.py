@@ -13,14 +13,14 @@ import time
 import msgspec
 
 from bioproxy.activity import Capture, Outcome, Record
+from bioproxy.engines import answers
+from bioproxy.engines.answers import Ending, read_usage
 from bioproxy.engines.refused import error_message, error_words
-from bioproxy.engines.usage import read_usage
 from bioproxy.errors import BioproxyError
-from bioproxy.front import dialects, swap_errors
+from bioproxy.front import swap_errors
 from bioproxy.front.dialects import (
     STREAM_HEADERS,
     Dialect,
-    Ending,
     dialect_of,
     error_event,
     error_headers,
@@ -147,9 +147,9 @@ class Exchange:
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
         if record.outcome == "ok" and self.tail.events and self.ending() == "failed":
-            event, _, _ = dialects.said_last(self.tail.last())
+            said = answers.read_answer(self.tail.last(), path="", events=True).said
             record.outcome = "engine_error"
-            record.error = error_words(dialects.words_of(event)) or "the engine's stream ended with an error"
+            record.error = error_words(said) or "the engine's stream ended with an error"
         if record.metered:
             self.meter(record)
         if record.outcome == "ok" and record.status >= 400:
@@ -208,7 +208,7 @@ class Exchange:
             return ""
         last = tail.last()
         if tail.events:
-            return dialects.ending(last, tail.begun if tail.forgotten else None)
+            return answers.ending(last, tail.begun if tail.forgotten else None)
         if tail.forgotten or b"json" not in self.fields.get(b"content-type", b"").lower():
             return ""
         try:

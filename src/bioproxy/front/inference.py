@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from bioproxy.engines.llama import Timings, read_timings
+from bioproxy.engines.answers import Timings, read_timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.dialects import streamed

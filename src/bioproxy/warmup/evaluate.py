@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 
 from bioproxy.config.settings import Settings
-from bioproxy.engines.timings import Timings
+from bioproxy.engines.answers import Timings
 from bioproxy.events import Bus, WarmupStarted, WarmupYielded
 from bioproxy.kv.resident import Prepared, Want
 from bioproxy.prompt import common

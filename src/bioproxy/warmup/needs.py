@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from bioproxy.engines.timings import Timings
+from bioproxy.engines.answers import Timings
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Prepared, Want
 from bioproxy.prompt import Head, Piece

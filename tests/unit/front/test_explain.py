@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from bioproxy.activity import Record
-from bioproxy.engines.timings import Timings
+from bioproxy.engines.answers import Timings
 from bioproxy.front.explain import WAITS, explain, seconds
 from bioproxy.front.inference import cache_word
 from bioproxy.models.waits import Part

@@ -10,8 +10,8 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.config.schema import Kv
+from bioproxy.engines.answers import Timings
 from bioproxy.engines.pace import Look
-from bioproxy.engines.timings import Timings
 from bioproxy.errors import EngineRefused, EngineUnavailable
 from bioproxy.events import Bus
 from bioproxy.gate.gate import Gate

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.engines.timings import UNKNOWN, Timings, read_timings
+from bioproxy.engines.answers import UNKNOWN, Timings, read_answer
 
 TIMINGS = {"cache_n": 12, "prompt_n": 3, "prompt_ms": 500.0, "predicted_n": 2, "predicted_ms": 250, "draft_n": 9}
 FULL = Timings(cached=12, evaluated=3, generated=2, prefill=0.5, decode=0.25)
 USAGE = {"completion_tokens": 2, "prompt_tokens": 15, "prompt_tokens_details": {"cached_tokens": 12}}
+
+
+def cost(path: str, last: bytes, *, events: bool = False, head: bytes = b"") -> Timings:
+    return read_answer(last, path=path, events=events, head=head).timings
 
 
 def sse(*values: object, names: bool = False) -> bytes:
@@ -33,7 +37,7 @@ def compact(value: object) -> bytes:
 def test_whole_answer(endpoint: str) -> None:
     """A whole answer ends with its timings; milliseconds become seconds."""
     body = compact({"content": "x", "usage": USAGE, "timings": TIMINGS})
-    assert read_timings(endpoint, stream=False, tail=body) == FULL
+    assert cost(endpoint, body) == FULL
 
 
 def test_chat_stream_last_chunk() -> None:
@@ -43,46 +47,46 @@ def test_chat_stream_last_chunk() -> None:
         {"choices": [{"finish_reason": "length"}], "timings": TIMINGS},
         "[DONE]",
     )
-    assert read_timings("/v1/chat/completions", stream=True, tail=tail) == FULL
+    assert cost("/v1/chat/completions", tail, events=True) == FULL
 
 
 def test_newest_timings_count() -> None:
     """With timings_per_token every chunk has timings: the last ones are those of the whole request."""
     tail = sse({"timings": {**TIMINGS, "predicted_n": 1}}, {"timings": TIMINGS}, "[DONE]")
-    assert read_timings("/completion", stream=True, tail=tail).generated == 2
+    assert cost("/completion", tail, events=True).generated == 2
 
 
 def test_final_event_larger_than_the_tail() -> None:
     """/completion repeats the prompt in its last event: where that is cut, its timings are still found."""
     whole = sse({"content": "", "prompt": 'a "quoted" word ' * 5000, "timings": TIMINGS})
-    assert read_timings("/completion", stream=True, tail=whole[-16384:]) == FULL
+    assert cost("/completion", whole[-16384:], events=True) == FULL
 
 
 def test_text_that_looks_like_timings() -> None:
     """What stands inside a string is no key: its quotes are escaped."""
     text = 'the key "timings":{"cache_n":99} in a text, and "usage":{"prompt_tokens":7}'
     body = compact({"content": text})
-    assert read_timings("/completion", stream=False, tail=body) == UNKNOWN
+    assert cost("/completion", body) == UNKNOWN
 
 
 def test_responses_stream() -> None:
     """/v1/responses streams have timings in their last event."""
     tail = sse({"type": "response.completed", "response": {"usage": USAGE}, "timings": TIMINGS}, names=True)
-    assert read_timings("/v1/responses", stream=True, tail=tail) == FULL
+    assert cost("/v1/responses", tail, events=True) == FULL
 
 
 def test_responses_whole() -> None:
     """/v1/responses whole has only usage, with input_tokens the whole prompt."""
     usage = {"input_tokens": 13, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 12}}
-    found = read_timings("/v1/responses", stream=False, tail=compact({"usage": usage}))
-    assert found == Timings(cached=12, evaluated=1, generated=3)
+    found = cost("/v1/responses", compact({"usage": usage}))
+    assert found == Timings(cached=12, evaluated=1, generated=3, given=13)
 
 
 def test_messages_whole() -> None:
     """/v1/messages counts in input_tokens only what was not cached."""
     usage = {"cache_read_input_tokens": 12, "input_tokens": 1, "output_tokens": 3}
-    found = read_timings("/v1/messages", stream=False, tail=compact({"usage": usage}))
-    assert found == Timings(cached=12, evaluated=1, generated=3)
+    found = cost("/v1/messages", compact({"usage": usage}))
+    assert found == Timings(cached=12, evaluated=1, generated=3, given=1)
 
 
 def test_messages_stream() -> None:
@@ -93,7 +97,7 @@ def test_messages_stream() -> None:
     }
     end = {"type": "message_delta", "usage": {"output_tokens": 7}}
     tail = sse(start, {"type": "content_block_delta"}, end, {"type": "message_stop"}, names=True)
-    assert read_timings("/v1/messages", stream=True, tail=tail) == Timings(cached=12, evaluated=1, generated=7)
+    assert cost("/v1/messages", tail, events=True) == Timings(cached=12, evaluated=1, generated=7, given=1)
 
 
 def test_long_messages_stream() -> None:
@@ -102,14 +106,14 @@ def test_long_messages_stream() -> None:
         {"type": "message_start", "message": {"usage": {"cache_read_input_tokens": 5, "input_tokens": 2}}}, names=True
     )
     tail = sse({"type": "message_delta", "usage": {"output_tokens": 7}}, names=True)
-    assert read_timings("/v1/messages", stream=True, tail=tail) == Timings(generated=7)
-    assert read_timings("/v1/messages", stream=True, tail=tail, head=head) == Timings(5, 2, 7)
+    assert cost("/v1/messages", tail, events=True) == Timings(generated=7)
+    assert cost("/v1/messages", tail, events=True, head=head) == Timings(5, 2, 7, given=2)
 
 
 def test_messages_with_written_cache() -> None:
     """What another server wrote to its cache was evaluated too."""
     usage = {"cache_read_input_tokens": 1, "cache_creation_input_tokens": 10, "input_tokens": 2, "output_tokens": 3}
-    assert read_timings("/v1/messages", stream=False, tail=compact({"usage": usage})).evaluated == 12
+    assert cost("/v1/messages", compact({"usage": usage})).evaluated == 12
 
 
 def test_other_servers_usage() -> None:
@@ -117,7 +121,7 @@ def test_other_servers_usage() -> None:
     tail = sse(
         {"choices": [], "usage": None}, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}, "[DONE]"
     )
-    assert read_timings("/v1/chat/completions", stream=True, tail=tail) == Timings(generated=4)
+    assert cost("/v1/chat/completions", tail, events=True) == Timings(generated=4, given=9)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +138,13 @@ def test_other_servers_usage() -> None:
 )
 def test_nothing_to_find(tail: bytes) -> None:
     """What is missing, cut or of another type is not known."""
-    assert read_timings("/completion", stream=False, tail=tail) == UNKNOWN
+    assert cost("/completion", tail) == UNKNOWN
 
 
 def test_wrong_types() -> None:
     """Counts that are no counts are not known, the rest is."""
     body = compact({"timings": {**TIMINGS, "cache_n": True, "prompt_n": -1, "prompt_ms": "5"}})
-    assert read_timings("/completion", stream=False, tail=body) == Timings(generated=2, decode=0.25)
+    assert cost("/completion", body) == Timings(generated=2, decode=0.25)
 
 
 @given(st.binary(max_size=400), st.sampled_from([b'"timings":', b'"usage":', b'"usage": {"prompt_tokens":']))
@@ -148,7 +152,7 @@ def test_never_raises(data: bytes, key: bytes) -> None:
     """Whatever an engine sends, reading it raises nothing."""
     for place in range(0, len(data), 97):
         tail = data[:place] + key + data[place:]
-        assert isinstance(read_timings("/v1/messages", stream=True, tail=tail, head=data), Timings)
+        assert isinstance(cost("/v1/messages", tail, events=True, head=data), Timings)
 
 
 @given(st.text(), st.integers(0, 200))
@@ -156,4 +160,4 @@ def test_any_text_before_and_any_cut(text: str, cut: int) -> None:
     """While the timings are whole in the tail they are found, whatever text is in the answer, wherever it is cut."""
     body = compact({"content": text, "prompt": text, "timings": TIMINGS})
     start = min(cut, body.rfind(b'"timings"'))
-    assert read_timings("/completion", stream=False, tail=body[start:]) == FULL
+    assert cost("/completion", body[start:]) == FULL

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bioproxy.activity import Usage
+from bioproxy.engines.answers import LARGEST, NOTHING, read_answer, usage_of
 from bioproxy.engines.refused import error_message
-from bioproxy.engines.usage import FOUND, LARGEST, NOTHING, read_usage
 from bioproxy.wire.coding import decoded
 
 TIMINGS = {
     "cache_n": 40, "prompt_n": 5, "prompt_ms": 50.0, "prompt_per_second": 100.0,
     "predicted_n": 8, "predicted_ms": 200.0, "predicted_per_second": 40.0,
 }  # fmt: skip
+FOUND = Usage(cache_tokens=-1, draft_tokens=-1, draft_acc_tokens=-1, prompt_per_second=-1.0, tokens_per_second=-1.0)
 OF_TIMINGS = replace(
     FOUND,
     input_tokens=5,
@@ -33,14 +34,12 @@ OF_TIMINGS = replace(
 
 
 def of_json(body: Any, *, path: str = "/v1/chat/completions") -> Usage:
-    return read_usage(content_type="application/json", path=path, head=b"", tail=json.dumps(body).encode())
+    return usage_of(read_answer(json.dumps(body).encode(), path=path).timings)
 
 
 def of_stream(*events: Any, head: bytes = b"", cut: int = 0) -> Usage:
     tail = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
-    return read_usage(
-        content_type="text/event-stream; charset=utf-8", path="/v1/chat/completions", head=head, tail=tail[cut:]
-    )
+    return usage_of(read_answer(tail[cut:], path="/v1/chat/completions", events=True, head=head).timings)
 
 
 def test_openai_usage_counts_the_whole_prompt() -> None:
@@ -130,13 +129,13 @@ def test_of_a_long_answer_the_end_suffices() -> None:
     """Its beginning is gone, so it is no JSON any more."""
     body = json.dumps({"content": "x" * 500, "usage": {"prompt_tokens": 12}, "timings": TIMINGS}).encode()
     tail = body[-400:]
-    assert read_usage(content_type="application/json", path="/completion", head=b"", tail=tail) == OF_TIMINGS
+    assert usage_of(read_answer(tail, path="/completion").timings) == OF_TIMINGS
 
 
 def test_of_a_long_answer_the_beginning_may_have_it() -> None:
     """llama-server writes an embedding's `usage` in front of a hundred kilobytes of numbers."""
     head = b'{"object":"list","usage":{"prompt_tokens":12,"total_tokens":12},"data":[0.1'
-    found = read_usage(content_type="application/json", path="/v1/embeddings", head=head, tail=b",0.2,0.3]}")
+    found = usage_of(read_answer(b",0.2,0.3]}", path="/v1/embeddings", head=head).timings)
     assert found == replace(FOUND, input_tokens=12)
 
 
@@ -179,7 +178,7 @@ def test_a_speed_that_is_null_is_unknown() -> None:
 def test_nonsense_counts_nothing() -> None:
     """Texts, truth values and numbers that no database holds."""
     found = of_json({"usage": {"prompt_tokens": "12", "completion_tokens": True, "cache_read_input_tokens": 10**30}})
-    assert found == replace(FOUND, cache_tokens=0)
+    assert found == NOTHING
     assert of_json({"usage": {"prompt_tokens": LARGEST}}).input_tokens == LARGEST
 
 
@@ -188,14 +187,14 @@ def test_a_small_compressed_answer_is_read(encoding: str, kind: int) -> None:
     """Where its end is all of it."""
     squeeze = zlib.compressobj(wbits=kind)
     packed = squeeze.compress(json.dumps({"timings": TIMINGS}).encode()) + squeeze.flush()
-    found = read_usage(content_type="application/json", path="/x", head=packed[:10], tail=packed, encoding=encoding)
+    found = usage_of(read_answer(packed, path="/x", head=packed[:10], encoding=encoding).timings)
     assert found == OF_TIMINGS
 
 
 def test_a_compressed_answer_of_which_only_the_end_is_there_is_unknown() -> None:
     """Nothing can be made of it, and that is no error."""
     packed = gzip.compress(json.dumps({"timings": TIMINGS}).encode())
-    found = read_usage(content_type="application/json", path="/x", head=packed[:20], tail=packed[5:], encoding="gzip")
+    found = usage_of(read_answer(packed[5:], path="/x", head=packed[:20], encoding="gzip").timings)
     assert found == NOTHING
     assert decoded(b"abc", "zstd", limit=10) is None
     assert decoded(b"abc", "identity", limit=10) == b"abc"
@@ -207,13 +206,13 @@ def test_what_an_answer_unpacks_to_is_bounded() -> None:
 
 
 @given(
-    st.binary() | st.text().map(str.encode),
-    st.sampled_from(["application/json", "text/event-stream", ""]),
-    st.sampled_from(["", "gzip", "deflate", "br"]),
+    tail=st.binary() | st.text().map(str.encode),
+    encoding=st.sampled_from(["", "gzip", "deflate", "br"]),
+    events=st.booleans(),
 )
-def test_no_answer_makes_it_raise(tail: bytes, kind: str, encoding: str) -> None:
+def test_no_answer_makes_it_raise(*, tail: bytes, encoding: str, events: bool) -> None:
     """What an engine sends never costs a client its answer."""
-    read_usage(content_type=kind, path="/infill", head=tail[:5], tail=tail, encoding=encoding)
+    read_answer(tail, path="/infill", events=events, head=tail[:5], encoding=encoding)
     error_message(tail, 500, encoding=encoding)
 
 
