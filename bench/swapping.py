@@ -286,7 +286,7 @@ def many_models() -> Row:
 
 def yaml_of(value: Any) -> str:
     """YAML in the style that people write, not JSON's: blocks, not brackets."""
-    import yaml  # noqa: PLC0415 - needed here only
+    import yaml  # needed here only
 
     return str(yaml.safe_dump(value, sort_keys=False))
 

@@ -7,9 +7,4 @@ Where to start reading: `app.py` builds every part; `front/` is the way of a req
 engine must not compute again. Imports point downwards only (the contract stands in pyproject.toml).
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("bioproxy")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0+source"
+__version__ = "0.1.0"  # the one place; pyproject.toml reads it here, and asking the metadata costs 40 ms

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from bioproxy import __version__
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 UNKNOWN = "unknown"
 HASH = re.compile(r"[0-9a-f]{40,64}")
@@ -33,6 +35,8 @@ class Build(msgspec.Struct, frozen=True):
 
 def this_build(package: str = "bioproxy") -> Build:
     """The build that runs."""
+    from importlib import metadata  # 40 ms, for a question that is seldom asked
+
     try:
         distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:

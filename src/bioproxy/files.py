@@ -111,7 +111,7 @@ async def away(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def stat(path: str | os.PathLike[str]) -> os.stat_result:
     """What the system says of what `path` leads to. OSError, Stuck."""
     with touching(path):
-        return os.stat(path)  # noqa: PTH116 - a text, too
+        return os.stat(path)
 
 
 def found(path: str | os.PathLike[str]) -> os.stat_result | None:

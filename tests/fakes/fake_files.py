@@ -128,4 +128,4 @@ def decode(settings: Settings, data: bytes) -> tuple[list[int], str, int]:
 
 def writable(folder: str) -> bool:
     """Whether the folder is there; the real server refuses to start without."""
-    return os.path.isdir(folder)  # noqa: PTH112 - one call
+    return os.path.isdir(folder)

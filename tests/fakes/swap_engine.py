@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - 10 ms
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # 10 ms
 
 from fakes.swap_answers import Answer
 from fakes.swap_http import Call, Connection, Gone, echo_frames

@@ -180,8 +180,8 @@ class Connection:
 
 def echo_frames(connection: Connection, call: Call) -> None:
     """Upgrade to a websocket and send every frame back unmasked, until the client closes."""
-    import base64  # noqa: PLC0415 - only this needs them
-    import hashlib  # noqa: PLC0415
+    import base64  # only this needs them
+    import hashlib
 
     accept = base64.b64encode(hashlib.sha1((call.header("sec-websocket-key") + WEBSOCKET).encode()).digest())
     connection.send(

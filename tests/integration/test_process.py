@@ -311,11 +311,11 @@ async def test_many_lives_leave_no_descriptor() -> None:
     await process.start()
     await process.wait()
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+    before = len(os.listdir("/proc/self/fd"))  # a count
     for _ in range(20):
         await process.start()
         await process.wait()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count
+    assert len(os.listdir("/proc/self/fd")) == before  # a count
 
 
 def test_the_shim_imports_nothing_heavy() -> None:

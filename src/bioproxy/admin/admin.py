@@ -169,7 +169,7 @@ class Admin:
 
     async def show_metrics(self, question: Question) -> None:
         """The metrics in Prometheus' text format."""
-        from bioproxy.metrics_page import render  # noqa: PLC0415 - loads Prometheus' library, which many never need
+        from bioproxy.metrics_page import render  # loads Prometheus' library, which many never need
 
         kind, page = render(self.metrics)
         question.responder.send(200, [(b"Content-Type", kind.encode()), *ALWAYS], page)

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from bioproxy import __version__
-from bioproxy.config.addresses import authority, is_any
+from bioproxy.config.addresses import address_of
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError
 
@@ -29,13 +29,8 @@ PIECE = 64 << 10
 
 
 def admin_url(config: Config) -> str:
-    """Where the admin API of this configuration answers; an address that means "all" is asked on this machine."""
-    return f"http://{address(config.admin_host, config.admin_port)}"
-
-
-def address(host: str, port: int) -> str:
-    """Where to ask for a listener that is bound to `host`, as it stands in a URL."""
-    return authority("localhost" if is_any(host) else host, port)
+    """Where the admin API of this configuration answers."""
+    return f"http://{address_of(config.admin_host, config.admin_port)}"
 
 
 class Client:

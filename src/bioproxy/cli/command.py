@@ -36,7 +36,7 @@ class Command(msgspec.Struct, frozen=True):
 
         `ports`: those that models have now, for a reload.
         """
-        from bioproxy.config.load import load  # noqa: PLC0415 - version and help need none
+        from bioproxy.config.load import load
 
         values, names = dict(self.flags.values), dict(self.flags.names)
         if self.engine:

@@ -172,14 +172,14 @@ def prefixes(typed: Sequence[str]) -> list[str]:
 
 def recipes(_typed: Sequence[str]) -> list[str]:
     """Every recipe."""
-    from bioproxy.recipes.recipe import recipes as known  # noqa: PLC0415 - reads files
+    from bioproxy.recipes.recipe import recipes as known
 
     return list(known())
 
 
 def configuration(typed: Sequence[str]) -> Loaded:
     """What file, environment and the flags of the line say. Raises BioproxyError."""
-    from bioproxy.config.load import load  # noqa: PLC0415 - most words need no configuration
+    from bioproxy.config.load import load
 
     given = parse_flags(typed)
     return load(given.values, path=given.path, directory=given.directory, environment=os.environ, names=given.names)

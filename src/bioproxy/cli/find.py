@@ -10,7 +10,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from bioproxy.cli.client import Client, address, admin_url
+from bioproxy.cli.client import Client, admin_url
+from bioproxy.config.addresses import address_of
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError
@@ -39,7 +40,7 @@ def port_of(loaded: Loaded) -> Client:
 
 def proxy_client(config: Config) -> Client:
     """A client for the proxy port."""
-    where = address(config.proxy_host, config.proxy_port)
+    where = address_of(config.proxy_host, config.proxy_port)
     scheme, believed = ("https", trust(config.tls_cert_file)) if config.tls_cert_file else ("http", None)
     return Client(f"{scheme}://{where}", key=a_key(config), trust=believed, lacking=LACKING)
 

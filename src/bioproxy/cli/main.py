@@ -55,7 +55,7 @@ WIDTH = 100  # columns that a help text fits into
 
 def serve(command: Command) -> int:
     """Serve until a signal comes."""
-    from bioproxy.cli import serve as module  # noqa: PLC0415 - loads the whole program
+    from bioproxy.cli import serve as module
 
     loaded = command.load()
     return module.run(lambda: module.serve(loaded, command.load, watch=command.flags.watch))
@@ -63,28 +63,28 @@ def serve(command: Command) -> int:
 
 def demo(command: Command) -> int:
     """Show on a real engine what a warm cache is worth."""
-    from bioproxy.cli import demo as module  # noqa: PLC0415 - loads the whole program
+    from bioproxy.cli import demo as module
 
     return module.run(command.output, once=command.arguments.once)
 
 
 def engine(_command: Command) -> int:
     """The embedded engine; `command` sends its words there before anything else is looked at."""
-    from bioproxy.embedded import program  # noqa: PLC0415 - loads llama.cpp
+    from bioproxy.embedded import program  # loads llama.cpp
 
     return program.main(["--help"])
 
 
 def check(command: Command) -> int:
     """Validate configuration and templates."""
-    from bioproxy.cli import checks  # noqa: PLC0415 - reads templates
+    from bioproxy.cli import checks
 
     return checks.check(command.output, command.load)
 
 
 def config(command: Command) -> int:
     """Print every effective value and where it came from."""
-    from bioproxy.cli import checks  # noqa: PLC0415 - reads templates
+    from bioproxy.cli import checks
 
     wanted = command.arguments.schema
     return checks.schema(command.output, wanted) if wanted else checks.config(command.output, command.load)
@@ -92,14 +92,14 @@ def config(command: Command) -> int:
 
 def status(command: Command) -> int:
     """What the running program does, and why."""
-    from bioproxy.cli import remote  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import remote
 
     return remote.status(command.output, command.load())
 
 
 def warm(command: Command) -> int:
     """Warm one template up now."""
-    from bioproxy.cli import remote  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import remote
 
     arguments = command.arguments
     return remote.warm(command.output, command.load(), prefix=arguments.prefix, wait=not arguments.no_wait)
@@ -107,14 +107,14 @@ def warm(command: Command) -> int:
 
 def snapshots(command: Command) -> int:
     """The snapshots on disk: list them, or compare each with what was written."""
-    from bioproxy.cli import snapshots as module  # noqa: PLC0415 - reads files
+    from bioproxy.cli import snapshots as module
 
     return module.run(command.output, command.load(), verify=command.arguments.action == "verify")
 
 
 def recipes(command: Command) -> int:
     """Entries for `models:` that one need not write oneself."""
-    from bioproxy.cli import recipes as module  # noqa: PLC0415 - reads files
+    from bioproxy.cli import recipes as module
 
     arguments, output = command.arguments, command.output
     if arguments.action == "list":
@@ -127,9 +127,9 @@ def recipes(command: Command) -> int:
 
 def config_path(command: Command) -> str:
     """The configuration file that every verb would read; ConfigError if there is none to write into."""
-    from bioproxy.config.file_layer import find  # noqa: PLC0415 - looks at files
+    from bioproxy.config.file_layer import find
 
-    path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path  # noqa: PTH109 - a text
+    path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path
     if path is None:
         raise ConfigError([Problem("there is no configuration file at the default places; name the file to write to")])
     return path
@@ -137,14 +137,14 @@ def config_path(command: Command) -> str:
 
 def translate(command: Command) -> int:
     """A llama.cpp router preset as a configuration."""
-    from bioproxy.cli import import_preset  # noqa: PLC0415 - reads files
+    from bioproxy.cli import import_preset
 
     return import_preset.run(command.output, command.arguments.file, target=command.arguments.target)
 
 
 def completion(command: Command) -> int:
     """What a shell offers after Tab."""
-    from bioproxy.cli.completion import SCRIPTS  # noqa: PLC0415 - seldom asked for
+    from bioproxy.cli.completion import SCRIPTS
 
     command.output.line(SCRIPTS[command.arguments.shell].rstrip())
     return 0
@@ -285,7 +285,7 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Where argparse meets the flag."""
-        from bioproxy.build import this_build, version_line  # noqa: PLC0415 - reads files
+        from bioproxy.build import this_build, version_line
 
         sys.stdout.write(version_line(this_build()) + "\n")
         parser.exit()
@@ -333,7 +333,7 @@ def understand(words: Sequence[str]) -> Command:
         flags = parse_flags(words, others=OWN_FLAGS)
     except ConfigError as error:
         raise UsageError(error.message, "") from error
-    values = read_flags(flags.values, names=flags.names, folder=os.getcwd(), environment=os.environ)  # noqa: PTH109 - a text
+    values = read_flags(flags.values, names=flags.names, folder=os.getcwd(), environment=os.environ)
     if values.problems:
         raise UsageError(ConfigError(values.problems).message, "")
     cut = flags.rest.index("--") if "--" in flags.rest else len(flags.rest)
@@ -351,11 +351,11 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     try:
         if list(words[:1]) == ["engine"]:
-            from bioproxy.embedded import program  # noqa: PLC0415 - loads llama.cpp
+            from bioproxy.embedded import program  # loads llama.cpp
 
             return program.main(list(words[1:]))
         if list(words[:1]) == ["__complete"]:
-            from bioproxy.cli import completion as completing  # noqa: PLC0415 - for shells
+            from bioproxy.cli import completion as completing
 
             return completing.ask(words[1:], build_parser())
         command = understand(words)

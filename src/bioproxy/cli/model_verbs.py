@@ -16,42 +16,42 @@ NEWEST = 20  # requests that are shown where nobody says how many
 
 def client(command: Command) -> Client:
     """A client for the program that the command's configuration describes."""
-    from bioproxy.cli.find import find  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli.find import find
 
     return find(command.load())
 
 
 def models(command: Command) -> int:
     """Every model in a row."""
-    from bioproxy.cli import models as module  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import models as module
 
     return module.models(command.output, client(command))
 
 
 def load(command: Command) -> int:
     """Have a model loaded."""
-    from bioproxy.cli import models as module  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import models as module
 
     return module.load(command.output, client(command), command.arguments.model)
 
 
 def unload(command: Command) -> int:
     """Stop one model, or all."""
-    from bioproxy.cli import models as module  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import models as module
 
     return module.unload(command.output, client(command), command.arguments.model)
 
 
 def logs(command: Command) -> int:
     """A log, as it was written."""
-    from bioproxy.cli import logs as module  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import logs as module
 
     return module.logs(command.output, client(command), command.arguments.model, follow=command.arguments.follow)
 
 
 def requests(command: Command) -> int:
     """What was asked lately."""
-    from bioproxy.cli import requests as module  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import requests as module
 
     given = command.arguments
     return module.requests(
@@ -61,7 +61,7 @@ def requests(command: Command) -> int:
 
 def top(command: Command) -> int:
     """Models and requests under way, drawn anew every second."""
-    from bioproxy.cli import top as module  # noqa: PLC0415 - talks HTTP
+    from bioproxy.cli import top as module
 
     return module.top(command.output, client(command))
 

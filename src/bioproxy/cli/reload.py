@@ -63,7 +63,7 @@ def sources(loaded: Loaded) -> tuple[str, ...]:
     named = (*loaded.key_files, *(path for path in tls if path))
     if loaded.directory is None:
         return (*loaded.paths, *named)
-    outside = (path for path in loaded.paths if os.path.dirname(path) != loaded.directory)  # noqa: PTH120 - texts
+    outside = (path for path in loaded.paths if os.path.dirname(path) != loaded.directory)
     return (*outside, loaded.directory, *named)
 
 

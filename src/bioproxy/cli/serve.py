@@ -23,9 +23,8 @@ from bioproxy import __version__, aio, files
 from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import reload as reloading
-from bioproxy.cli.client import admin_url
 from bioproxy.cli.notify import READY, STOPPING, notify
-from bioproxy.config.addresses import authority, is_loopback
+from bioproxy.config.addresses import address_of, authority, is_loopback
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
@@ -53,7 +52,7 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Uvloop's loop, or None if there is no uvloop (Windows)."""
     try:
-        import uvloop  # noqa: PLC0415 - optional at run time
+        import uvloop  # optional at run time
     except ImportError:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
@@ -63,7 +62,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def raise_file_limit() -> None:
     """Allow as many open files as the system lets us have: every stream is two sockets."""
     try:
-        import resource  # noqa: PLC0415 - POSIX only
+        import resource  # POSIX only
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -209,7 +208,7 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     config = loaded.config
     templates, keys = ", ".join(config.prefixes) or "none", len(config.api_keys) or "none"
     warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
-    admin = f"admin on {admin_url(config).rsplit(':', 1)[0]}:{admin_port}" if admin_port else "no admin port"
+    admin = f"admin on http://{address_of(config.admin_host, admin_port)}" if admin_port else "no admin port"
     scheme = "https" if config.tls_cert_file else "http"
     changed = [f"{key} ({loaded.origins[key]})" for key, option in KEYS.items() if is_changed(option, loaded)]
     return [

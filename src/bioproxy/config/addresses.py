@@ -96,6 +96,11 @@ def authority(host: str, port: int | str) -> str:
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
+def address_of(host: str, port: int) -> str:
+    """Where this machine asks a listener that is bound to `host`, as it stands in a URL."""
+    return authority("localhost" if is_any(host) else host, port)
+
+
 def host_fault(host: str) -> str:
     """Why a text is nothing to listen on or to be called; "" if it can be."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host

@@ -115,7 +115,7 @@ def _name(path: str, shown: str) -> str:
 
 def read_dialect(sources: Sources, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
     """The layer of files in llama-swap's dialect; problems of both dialects together."""
-    paths = tuple(os.path.abspath(source.path) for source in sources)  # noqa: PTH100 - texts
+    paths = tuple(os.path.abspath(source.path) for source in sources)
     try:
         read = gather(sources, environment=environment, ports=ports)
     except ConfigError as error:

@@ -97,7 +97,7 @@ def load_now(
     ports: Mapping[str, int],
 ) -> Loaded:
     """The same, and if a file hangs it hangs."""
-    folder = os.getcwd()  # noqa: PTH109 - a text
+    folder = os.getcwd()
     found = find(path, directory, environment, folder=folder)
     file = read_files(found, environment, ports)
     layers = [
@@ -120,7 +120,7 @@ def load_now(
         paths=file.paths,
         key_files=key_files,
         directory=found.directory,
-        folder=os.path.dirname(file.paths[0]) if file.paths else folder,  # noqa: PTH120 - a text
+        folder=os.path.dirname(file.paths[0]) if file.paths else folder,
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
         dialect=dialect,

@@ -91,12 +91,12 @@ def _looked_for(path: str, shown: str) -> str:
     """Where a missing file with a relative name was looked for."""
     if os.path.lexists(path) or shown.startswith(("/", "~")):
         return ""
-    return f" (looked for in {os.path.dirname(path)})"  # noqa: PTH120 - texts
+    return f" (looked for in {os.path.dirname(path)})"
 
 
 def parse(text: str, path: str) -> Parsed:
     """Read by the name's ending; where that says nothing, a text that begins with a brace is JSON."""
-    ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 - texts
+    ending = os.path.splitext(path)[1].lower()
     if ending == ".json" or (ending not in {".yaml", ".yml"} and text.lstrip().startswith("{")):
         return parse_json(text)
     return parse_yaml(text)
@@ -115,7 +115,7 @@ def own_layer(parsed: Parsed, path: str, *, shown: str, environment: Mapping[str
             "the config file holds nothing but comments; write at least {} into it, or name no file", where=shown
         )
         return Layer(unread=True, problems=problems or [nothing])
-    folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - texts
+    folder = os.path.dirname(os.path.abspath(path))
     converter = Converter(
         origin=lambda line: Origin("file", f"{shown}:{line}"), resolve=relative_to(folder, environment)
     )

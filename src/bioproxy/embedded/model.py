@@ -59,7 +59,7 @@ def write_model(path: str | Path, *, shape: Name = "demo", seed: int = 0) -> Non
     `tiny` is about 3 MB, `demo` 50 MB. Raises BioproxyError where the `[llama]` extra is missing.
     """
     try:
-        import gguf  # noqa: PLC0415 - an extra
+        import gguf  # an extra
     except ImportError as error:
         raise BioproxyError("writing a demo model needs the extra: pip install 'bioproxy[llama]'") from error
     partial = Path(f"{path}.{os.getpid()}.part")
@@ -88,7 +88,7 @@ def ensure_model(folder: str | Path, *, shape: Name = "demo", seed: int = 0) -> 
 
 def describe(writer: Any, shape: Shape, *, name: str) -> None:
     """The header: hyper-parameters, tokenizer, chat template."""
-    import gguf  # noqa: PLC0415 - an extra
+    import gguf  # an extra
 
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -133,7 +133,7 @@ def describe_tokenizer(writer: Any) -> None:
 
 def tensors(shape: Shape, *, seed: int) -> Iterator[tuple[str, Array]]:
     """Every tensor by its GGUF name, in file order: matrices of float16 (rows = outputs), vectors of float32."""
-    import numpy as np  # noqa: PLC0415 - an extra
+    import numpy as np  # an extra
 
     random = Random(seed)
     words = vocabulary.load()
@@ -154,7 +154,7 @@ class Random:
     """A stream of weights; the same seed gives the same stream."""
 
     def __init__(self, seed: int) -> None:
-        import numpy as np  # noqa: PLC0415 - an extra
+        import numpy as np  # an extra
 
         self.np = np
         self.generator = np.random.default_rng(seed)
@@ -196,7 +196,7 @@ def gemma_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
 
 def mamba_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
     """A selective state space layer: its state does not grow with the prompt, and cannot be cut back."""
-    import numpy as np  # noqa: PLC0415 - an extra
+    import numpy as np  # an extra
 
     states, rank, kernel = 16, 8, 4
     decay = -np.tile(np.arange(1, states + 1, dtype=np.float32), (shape.inner, 1))

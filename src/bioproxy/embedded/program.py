@@ -87,7 +87,7 @@ def version() -> str:
 def library() -> Any:
     """The `xllamacpp` module; a BioproxyError that says what to install where it is missing."""
     try:
-        import xllamacpp  # noqa: PLC0415 - an extra, and 100 MB
+        import xllamacpp  # an extra, and 100 MB
     except ImportError as error:
         raise BioproxyError(
             f"the embedded engine needs llama.cpp from a wheel: pip install 'bioproxy[llama]' ({error})"

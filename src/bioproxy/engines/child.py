@@ -155,7 +155,7 @@ class Output:
 def enlarge(descriptor: int) -> None:
     """Let a pipe hold PIPE bytes, where the system can (Linux) and lets us (one user's pipes are limited together)."""
     with suppress(ImportError, AttributeError, OSError):
-        import fcntl  # noqa: PLC0415 - POSIX only
+        import fcntl  # POSIX only
 
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE)
 

@@ -48,7 +48,7 @@ def way(path: str, facts: EngineFacts, *, proc: Path = PROC) -> list[str]:
     passed: list[str] = []
     found = located(path, facts, proc, passed)
     if facts.volumes is not None:
-        found = here(os.path.join(facts.folder, path), facts.volumes)  # noqa: PTH118 - as above; its source's links
+        found = here(os.path.join(facts.folder, path), facts.volumes)
     if isabs(found) and not found.startswith(f"{proc}/"):
         follow(found, str, passed)
     return passed
@@ -58,7 +58,7 @@ def located(path: str, facts: EngineFacts, proc: Path, passed: list[str]) -> str
     """Where `path` should be, whether or not it is a file; what it leads through is added to `passed`."""
     if not path or not (isabs(path) or facts.folder or sys.platform == "win32"):
         return ""
-    whole = os.path.join(facts.folder, path)  # noqa: PTH118 - it may be no path of ours
+    whole = os.path.join(facts.folder, path)  # it may be no path of ours
     if facts.volumes is not None:
         shared = [(os.path.realpath(source) if isabs(source) else "", inside) for source, inside in facts.volumes]
         return follow(whole, partial(here, shared=shared), passed)

@@ -124,7 +124,7 @@ class Reader:
         if not place.name:
             return []
         try:
-            texts = self.include(os.path.expanduser(place.name))  # noqa: PTH111 - Path raises for `~nobody`
+            texts = self.include(os.path.expanduser(place.name))  # Path raises for `~nobody`
         except (TemplateError, files.Stuck) as error:
             self.fault(error.message, line=place.line)
             return []

@@ -75,7 +75,7 @@ def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # no
 def open_files() -> int:
     """How many files this process may have open."""
     try:
-        import resource  # noqa: PLC0415 - POSIX only
+        import resource  # POSIX only
     except ImportError:
         return 1 << 20
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

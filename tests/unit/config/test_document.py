@@ -79,7 +79,7 @@ def test_the_errors_that_the_page_shows_are_what_is_said(page: str, tmp_path: Pa
 
 def test_the_ways_to_write_a_value_that_the_page_shows(page: str) -> None:
     """Durations and sizes in backticks are read."""
-    from bioproxy.config.units import read_bytes, read_seconds  # noqa: PLC0415 - only this test needs them
+    from bioproxy.config.units import read_bytes, read_seconds  # only this test needs them
 
     durations, sizes = re.findall(r"- \*\*(?:Durations|Sizes)\*\*: (.*?);", page, re.DOTALL)
     assert all(read_seconds(text) > 0 for text in re.findall(r"`(.*?)`", durations))

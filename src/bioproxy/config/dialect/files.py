@@ -30,13 +30,13 @@ def _listed(folder: str) -> list[str]:
     except OSError as error:
         said = f"the folder cannot be read: {error.strerror or error}"
         raise ConfigError([Problem(said, where=f"flag -config-dir {folder}")]) from error
-    paths = [os.path.join(folder, name) for name in names if name.endswith(ENDINGS)]  # noqa: PTH118 - texts
+    paths = [os.path.join(folder, name) for name in names if name.endswith(ENDINGS)]
     return [path for path in paths if not _is_folder(path)]
 
 
 def _is_folder(path: str) -> bool:
     with files.touching(path):
-        return os.path.isdir(path)  # noqa: PTH112 - texts
+        return os.path.isdir(path)
 
 
 def _same(first: str, second: str) -> bool:

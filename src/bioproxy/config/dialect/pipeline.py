@@ -118,7 +118,7 @@ def _resolver(sources: Sequence[Source], environment: Mapping[str, str]) -> Reso
 
 
 def _folder(path: str) -> str:
-    return os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - texts
+    return os.path.dirname(os.path.abspath(path))
 
 
 def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:

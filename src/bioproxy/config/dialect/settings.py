@@ -107,9 +107,9 @@ def store_fault(path: str) -> str:
         return "store.path must not be empty"
     if "\0" in path:
         return f"store.path: {path!r} is not writable"
-    if os.path.isdir(path):  # noqa: PTH112 - texts
+    if os.path.isdir(path):
         return f"store.path: {path} is a directory, not a file"
-    if os.path.exists(path):  # noqa: PTH110 - texts
+    if os.path.exists(path):
         return "" if os.access(path, os.W_OK) else f"store.path: {path} is not writable"
-    folder = os.path.dirname(path) or "."  # noqa: PTH120 - texts
+    folder = os.path.dirname(path) or "."
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"store.path: directory {folder} is not writable"
