@@ -17,7 +17,6 @@ are passed on, and everything that needs to know more stays off.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import re
 from pathlib import Path
 from typing import Any
@@ -236,9 +235,11 @@ def build_of(props: dict[str, Json], command: tuple[str, ...]) -> str:
     build = str(props.get("build_info") or "")
     if not build.endswith("unknown") or MODULES.isdisjoint(command):
         return build
+    from importlib import metadata  # 40 ms
+
     try:
-        return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
-    except importlib.metadata.PackageNotFoundError:
+        return f"xllamacpp {metadata.version('xllamacpp')}"
+    except metadata.PackageNotFoundError:
         return build
 
 

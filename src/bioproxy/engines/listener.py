@@ -28,7 +28,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from bioproxy.config.addresses import is_loopback
 from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
@@ -247,6 +246,8 @@ def describe(pid: int, *, proc: Path = PROC) -> Listener | None:
 
 def elsewhere(pid: int) -> Listener | None:
     """The same on systems without /proc, for our own children."""
+    import psutil
+
     try:
         process = psutil.Process(pid)
         started, command, folder = process.create_time(), tuple(process.cmdline()), process.cwd()

@@ -34,7 +34,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import crc32c
 import msgspec
 
 from bioproxy.aio import Threads
@@ -120,11 +119,13 @@ def checksum(path: Path) -> int:
 
 def checksum_of(path: Path, start: int, end: int) -> int:
     """CRC-32C of the bytes from `start` to `end`. OSError."""
+    from crc32c import crc32c  # it takes 4 MB, with what it imports
+
     view, found = memoryview(bytearray(CHUNK)), 0
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         while (left := end - start) > 0 and (count := file.readinto(view[: min(left, CHUNK)])):
-            found = crc32c.crc32c(view[:count], found)
+            found = crc32c(view[:count], found)
             start += count
     return found
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import secrets
 
-import crc32c
 import msgspec
 
 from bioproxy.kv.chain import tokens_at
@@ -116,10 +115,16 @@ def temporary_name(identity: str) -> str:
     return f"{TEMPORARY}{identity}{SUFFIX}"
 
 
+def checksum(data: bytes) -> int:
+    from crc32c import crc32c  # it takes 4 MB, with what it imports
+
+    return int(crc32c(data))
+
+
 def encode(snapshot: Snapshot) -> bytes:
     """The sidecar's bytes."""
     described = msgspec.json.encode(snapshot)
-    return msgspec.json.encode(Sidecar(VERSION, msgspec.Raw(described), crc32c.crc32c(described)))
+    return msgspec.json.encode(Sidecar(VERSION, msgspec.Raw(described), checksum(described)))
 
 
 def decode(data: bytes) -> Snapshot:
@@ -127,7 +132,7 @@ def decode(data: bytes) -> Snapshot:
     sidecar = msgspec.json.decode(data, type=Sidecar)
     if sidecar.version != VERSION:
         raise ValueError(f"version {sidecar.version}, this bioproxy reads {VERSION}")
-    if sidecar.checksum not in (None, crc32c.crc32c(bytes(sidecar.snapshot))):
+    if sidecar.checksum not in (None, checksum(bytes(sidecar.snapshot))):
         raise ValueError("it is not what was written")
     snapshot = msgspec.json.decode(sidecar.snapshot, type=Snapshot)
     if not snapshot.cuts or snapshot.tokens < snapshot.prompt or snapshot.size <= 0:
