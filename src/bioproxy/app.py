@@ -42,9 +42,9 @@ from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
 from bioproxy.front import swap_errors
 from bioproxy.front.dialects import error_answer
+from bioproxy.front.dispatch import OneEngine
 from bioproxy.front.many import ManyModels
 from bioproxy.front.proxy import Front
-from bioproxy.front.single import OneEngine
 from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
@@ -160,7 +160,7 @@ class App:
         self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
         self.attachment, self.runner, self.heads = station.attachment, station.runner, station.heads
         self.launched = side.launched
-        self.dispatch = OneEngine(side.station, life=side.life)
+        self.dispatch = OneEngine(self.settings, side.station, life=side.life)
         return side
 
     def one_management(self, loaded: Loaded) -> Management | None:

@@ -15,7 +15,7 @@ import pytest
 from bioproxy.activity import Record
 from bioproxy.app import App
 from bioproxy.front.inference import no_answer
-from bioproxy.front.keepalive import Keepalive
+from bioproxy.front.waiting import Keepalive
 from fakes.fake_engine import FakeEngine
 from support.apps import MS
 from support.faults import CHAT, MESSAGES, RESPONSES, ask, body_for, sent, tried

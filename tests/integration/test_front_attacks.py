@@ -179,7 +179,7 @@ async def test_no_store_counts_in_whichever_line_it_stands(tmp_path: Path) -> No
     """A header may be sent in several lines."""
     async with fake_line(tmp_path) as line:
         asked = wants(line)
-        fields = {"Cache-Control": "max-age=0", "cache-control": "No-Tenant"}
+        fields = {"Cache-Control": "max-age=0", "cache-control": "No-Store"}
         await exchange(line.app.proxy_port, build("POST", CHAT, body=json.dumps(BODY).encode(), headers=fields))
         assert [want.store for want in asked] == [False]
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from bioproxy.engines.llama import Llama
-from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.expand import expand
 from bioproxy.warmup.prefix import chat
 from bioproxy.wire.upstream import Pool, parse_origin
@@ -116,7 +116,7 @@ async def test_the_head_that_is_warmed_is_the_head_that_is_used(
 ) -> None:
     """The prompt prefix, rendered from the translated head, is what the engine finds in its cache for the request."""
     data = msgspec.json.encode({"model": "m", "max_tokens": 1, "max_output_tokens": 1} | body)
-    expanded = expand(data, dialect=dialect, catalogue=CATALOGUE, pins=None, scope=b"")
+    expanded = expand(Body(data), dialect=dialect, catalogue=CATALOGUE, pins=None, scope=b"")
     assert expanded.head is not None
     pool = Pool(parse_origin(f"http://127.0.0.1:{engine.port}"))
     try:

@@ -17,7 +17,7 @@ import pytest
 from bioproxy import errors
 from bioproxy.cli import main
 from bioproxy.config.keys import KEYS
-from bioproxy.front import cors, forward, routes
+from bioproxy.front import cors, routes, ways
 from bioproxy.front.dialects import dialect_of, error_json, keepalive
 from bioproxy.kv.statistics import KvStatistics
 
@@ -127,7 +127,7 @@ def test_the_index_names_every_page() -> None:
 
 def routes_in_the_code() -> set[tuple[str, str, str, str]]:
     """(method, path, how it is treated, dialect) of every route."""
-    tables = [*routes.ROUTER.exact.items(), *(("", methods) for _, methods in routes.ROUTER.patterns)]
+    tables = [*routes.ONE.exact.items(), *(("", methods) for _, methods in routes.ONE.patterns)]
     return {
         (method, route.endpoint, GATES[route.gate] + (", without a key" if route.public else ""), route.dialect or "")
         for _, methods in tables
@@ -145,7 +145,7 @@ def test_every_proxy_route_is_described() -> None:
 def test_what_is_taken_out_and_added_is_described() -> None:
     """Headers of requests and answers."""
     named = API.lower()
-    dropped = {name.decode() for name in forward.ALWAYS_DROPPED | forward.KEYS}
+    dropped = {name.decode() for name in ways.DROPPED_KEYS}
     added = {"server-timing", "retry-after", "www-authenticate", "vary", *cors.EXPOSED.decode().split(", ")}
     assert [name for name in sorted(dropped | added) if f"`{name}" not in named] == []
     assert f"```text\n{keepalive('openai').decode().strip()}\n```" in API

@@ -25,10 +25,11 @@ from bioproxy.config.dialect.schema import IGNORED_PATHS
 from bioproxy.config.schema import Limits
 from bioproxy.engines import answers
 from bioproxy.errors import BioproxyError
-from bioproxy.front import as_model, dialects, filters, form, inference, inflight, multipart, passthrough, upstream_path
+from bioproxy.front import dialects, inference, inflight, upstream_path, ways
+from bioproxy.front.body import filters, model, multipart
 from bioproxy.recipes import preset
 from bioproxy.templates import bodies, dialect_heads, expand, gitignore, parse, patterns
-from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.parse import Filled
 from bioproxy.wire import coding, sse
 from bioproxy.wire.http1 import heads, judge, target
@@ -37,7 +38,7 @@ from bioproxy.wire.http1.reader import RequestReader
 from support.steps import counted
 
 MODULES: list[ModuleType] = [
-    activity_api, answers, dialect_heads, dialects, form, gitignore, inference, inflight, judge, multipart, parse,
+    activity_api, answers, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart, parse,
     preset, sse, target,
 ]  # fmt: skip
 Reader = Callable[[bytes], object]
@@ -70,7 +71,7 @@ class Templates:
 def expanded(dialect: Dialect) -> Reader:
     both = Templates()
     return lambda body: expand.expand(
-        body, dialect=dialect, catalogue=both, pins=both, scope=b"", drop=frozenset({"id_slot"})
+        Body(body), dialect=dialect, catalogue=both, pins=both, scope=b"", drop=frozenset({"id_slot"})
     )
 
 
@@ -148,12 +149,12 @@ TEMPLATE = (of(b"<{"), of(b"<{ "), of(b"<{message}>"), of(b"<{a\n"))
 STREAM = (of(b"\n"), of(b"\r"), of(b":\n\n"), of(b"data: \n\n"), of(b"data:\n"))
 
 READERS: Mapping[str, tuple[Reader, Worst]] = {
-    "a JSON body's model": (lambda body: form.read(request(body)), NO_JSON),
-    "a body without a type": (lambda body: form.read(request(body, b"text/plain")), FORMS),
-    "a form's model": (lambda body: form.read(request(body, b"application/x-www-form-urlencoded")), FORMS),
-    "a form's model, renamed": (lambda body: form.with_field(body, "model", "n"), FORMS),
-    "a query's model": (lambda query: form.from_query(request(b"", target_=b"/x?" + query)), FORMS),
-    "a form of parts": (lambda body: form.read(request(body, b"multipart/form-data; boundary=b")), PARTS),
+    "a JSON body's model": (lambda body: model.read(request(body)), NO_JSON),
+    "a body without a type": (lambda body: model.read(request(body, b"text/plain")), FORMS),
+    "a form's model": (lambda body: model.read(request(body, b"application/x-www-form-urlencoded")), FORMS),
+    "a form's model, renamed": (lambda body: model.with_field(body, "model", "n"), FORMS),
+    "a query's model": (lambda query: model.from_query(request(b"", target_=b"/x?" + query)), FORMS),
+    "a form of parts": (lambda body: model.read(request(body, b"multipart/form-data; boundary=b")), PARTS),
     "a form of parts, renamed": (lambda body: multipart.with_value(body, b"b", "model", "n"), PARTS),
     "a content type": (lambda kind: multipart.boundary_of(kind.decode("latin-1")), PARTS),
     "a chat": (expanded("chat"), (*MESSAGES, *NO_JSON)),
@@ -170,13 +171,9 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
         lambda text: dialect_heads.BILLING.sub("", text.decode()),
         (of(b"cch=", before=b"x-anthropic-billing-header:"), of(b"x-anthropic-billing-header:")),
     ),
-    "a body without its slot": (lambda body: passthrough.without_slot(body, known=True), NO_JSON),
-    "a body without its cache": (
-        lambda body: inference.NO_REUSE.search(body) is None,
-        (of(b'"cache_prompt"'), of(b" ", before=b'"cache_prompt"')),
-    ),
-    "a body with filters": (lambda body: filters.apply(body, SWAPPED, requested="m"), MESSAGES),
-    "a body with a prefix": (lambda body: as_model.with_prefix(body, "@t", "chat"), MESSAGES),
+    "a body without its slot": (lambda body: ways.without_slot(body, known=True), NO_JSON),
+    "a body with filters": (lambda body: filters.apply(Body(body), SWAPPED, requested="m"), MESSAGES),
+    "a body with a prefix": (lambda body: filters.add_prefix(Body(body), "@t", "chat"), MESSAGES),
     "a compressed body": (
         lambda body: list(coding.plain(body, ["gzip"], limit=1 << 20)),
         (of(gzip.compress(b"", mtime=0)), of(gzip.compress(b"\0" * 900, mtime=0)), of(b"\x1f\x8b")),

@@ -28,7 +28,7 @@ from bioproxy.admin.swap_events import RouterEvents, SwapEvents
 from bioproxy.config.settings import Settings, among_strangers
 from bioproxy.errors import Forbidden, NotFound
 from bioproxy.events import Bus
-from bioproxy.front import swap_routes
+from bioproxy.front import routes
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
@@ -177,7 +177,7 @@ class Management:
             raise Forbidden("a key for certain models manages none; that wants admin_key")
         found = self.table.match(request.method, request.path)
         if isinstance(found, NotAllowed):
-            raise swap_routes.unserved(request.method, request.path, found, managing=True)
+            raise routes.not_served(request.method, request.path, found, managing=True)
         assert found is not None
         entry, parameters = found
         await entry.serve(Question(request, exchange.responder, parameters, own=among_strangers(self.settings.config)))

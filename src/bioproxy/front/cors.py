@@ -42,6 +42,7 @@ SIMPLE_CONTENT = frozenset({  # forms, and what browsers send by themselves: pin
     b"", b"text/plain", b"multipart/form-data", b"application/x-www-form-urlencoded",
     b"text/ping", b"application/csp-report", b"application/reports+json",
 })  # fmt: skip
+TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 BROWSERS = (b"Mozilla/", b"Opera/")
 PROGRAMS = (b"PowerShell/", b"CFNetwork/")  # they send what browsers do; a page cannot write a browser's User-Agent
 
@@ -200,3 +201,19 @@ class Refusals:
     def statistics(self) -> dict[str, int]:
         """Page (its origin, or the name by which we were asked) to count."""
         return dict(self.pages)
+
+
+def options_headers(cors: Cors, request: Request) -> Headers:
+    """The headers of the 204 that answers OPTIONS on any path, without a key; no engine ever sees one.
+
+    llama-swap says `*` to every page, and its other answers allow none: pages can make models compute, and cannot read
+    what they said. Here one rule decides both. As there, words of the asked-for headers that are no
+    tokens are left out, or they could add lines of their own.
+    """
+    headers = [pair for pair in cors.preflight(request) if pair[0] != b"Access-Control-Allow-Headers"]
+    if not cors.headers(request):
+        return headers
+    asked = (request.header(b"access-control-request-headers") or b"").decode("latin-1")
+    names = [name for word in asked.split(",") if (name := word.strip()) and TOKEN.issuperset(name)]
+    allowed = ", ".join(names) or "Content-Type, Authorization, Accept, X-Requested-With"
+    return [*headers, (b"Access-Control-Allow-Headers", allowed.encode())]

@@ -28,6 +28,7 @@ from bioproxy.front.dialects import (
 )
 from bioproxy.front.routes import Route
 from bioproxy.keys import Principal
+from bioproxy.templates.bodies import Body
 from bioproxy.wire import sse
 from bioproxy.wire.coding import unpacker
 from bioproxy.wire.http1.message import Headers, Request, Responder
@@ -50,8 +51,8 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "dialect", "envelope", "fields", "id", "opened", "principal", "record", "reply", "request", "responder",
-        "route", "streaming", "tail", "target", "task",
+        "body", "dialect", "envelope", "fields", "id", "json", "opened", "principal", "record", "reply", "request",
+        "responder", "route", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -64,6 +65,7 @@ class Exchange:
         self.principal: Principal | None = None
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in
+        self.json: Body | None = None  # the same, opened, if it is JSON for one of many models
         self.envelope = False  # errors look as llama-swap's do
         self.tail = Tail()
         self.reply: Headers = []  # the headers of the engine's answer
@@ -139,6 +141,10 @@ class Exchange:
     def asked_path(self) -> str:
         """The path that tells the dialect: the engine's, where the client names the engine by the path as well."""
         return self.record.req_path or self.request.path
+
+    def engine_body(self) -> bytes:
+        """What the engine gets, before templates are filled in."""
+        return self.body if self.json is None else self.json.written()
 
     def close(self) -> Record:
         """Fill in what is known only at the end."""
@@ -227,7 +233,7 @@ class Exchange:
             return None
         return Capture(
             request_headers=tuple(self.request.headers),
-            request_body=self.body,
+            request_body=self.engine_body(),
             response_headers=tuple(self.reply),
             response_body=body,
         )

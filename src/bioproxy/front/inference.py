@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -24,16 +23,15 @@ from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.forward import CORS_OF_ENGINE, end_to_end
-from bioproxy.front.keepalive import Keepalive
-from bioproxy.front.passthrough import SLOT_FIELD
 from bioproxy.front.recent import Recent
 from bioproxy.front.seat import Recalled, Seat
-from bioproxy.front.turn import acquire
+from bioproxy.front.waiting import Keepalive
+from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, end_to_end
 from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.station import Station
+from bioproxy.templates.bodies import Body
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
@@ -43,21 +41,21 @@ from bioproxy.wire.relay import EVENTS, relay
 
 LOADING = 3  # answers "loading" in a row, after which a client is told to come back later
 MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
-NO_REUSE = re.compile(rb'"cache_prompt"\s*:\s*false')
 TIMING = (
     b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f, prefill;dur=%.1f, displaced_save;dur=%.1f, other;dur=%.1f"
 )
 LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
 LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its conversation is on disk
+LARGE = 256 << 10  # bytes of a body from which on it is opened in a thread: streams go on meanwhile
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
-def open_body(exchange: Exchange, engine: Station) -> Expanded:
+def expand_body(exchange: Exchange, engine: Station, body: Body) -> Expanded:
     """Fill the templates in and judge the body; RequestError if it must not be passed on."""
     assert exchange.route.dialect is not None
     scope = (exchange.principal.scope if exchange.principal else b"") + engine.scope
     expanded = expand(
-        exchange.body,
+        body,
         dialect=exchange.route.dialect,
         catalogue=engine.catalogue,
         pins=engine.pins,
@@ -69,20 +67,36 @@ def open_body(exchange: Exchange, engine: Station) -> Expanded:
     return expanded
 
 
+async def expand_into(exchange: Exchange, engine: Station, body: Body) -> Expanded:
+    """The same; a large body in a thread."""
+    if len(body.raw) > LARGE:
+        return await asyncio.to_thread(expand_body, exchange, engine, body)
+    return expand_body(exchange, engine, body)
+
+
 class Inference:
     """One computing request on one engine."""
 
     __slots__ = (
-        "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "sent_at", "stalled", "task",
-        "texts", "want",
+        "body", "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "sent_at", "stalled",
+        "task", "texts", "want",
     )  # fmt: skip
 
     def __init__(
-        self, exchange: Exchange, engine: Station, seat: Seat, expanded: Expanded, *, headers: Headers, period: float
+        self,
+        exchange: Exchange,
+        engine: Station,
+        seat: Seat,
+        *,
+        body: Body,
+        expanded: Expanded,
+        headers: Headers,
+        period: float,
     ) -> None:
         self.exchange = exchange
         self.engine = engine
         self.seat = seat
+        self.body = body
         self.expanded = expanded
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
         self.headers = plain(headers) if expanded.stream else headers
@@ -97,16 +111,16 @@ class Inference:
         exchange.record.prefix = expanded.prefix
 
     def wish(self) -> Want:
-        """What this request would like to find in the slot; nothing where it computes everything anew.
+        """What this request would like to find in the slot; nothing if it computes everything anew.
 
-        Judged by what a `cache_prompt: false` took from the cache, a good snapshot would be thrown out (kv-rule 6).
+        A good snapshot would be thrown out if it were judged by a request with `cache_prompt: false`, which takes
+        nothing from the cache (kv-rule 6): such a request has no pieces.
         """
-        reuses = NO_REUSE.search(self.exchange.body) is None
         fields = (value.lower() for name, value in self.exchange.request.headers if name.lower() == b"cache-control")
         store = not any(b"no-store" in value for value in fields)
         principal = self.exchange.principal
         return self.engine.keeper.want(
-            self.expanded.pieces if reuses else (),
+            self.expanded.pieces,
             group=principal.group if principal else "",
             prefix=self.expanded.prefix,
             version=self.expanded.version,
@@ -193,7 +207,7 @@ class Inference:
             await catalogue.freshen(self.exchange.since_arrival())
         if self.texts != (catalogue, catalogue.changes):
             self.texts = catalogue, catalogue.changes
-            self.expanded = open_body(self.exchange, self.engine)
+            self.expanded = await expand_into(self.exchange, self.engine, self.body)
             self.want = self.wish()
 
     async def prepare(self, grant: Grant) -> Prepared:
@@ -310,6 +324,15 @@ class Inference:
         good = complete and exchange.record.status == 200 and not (exchange.streaming and exchange.ending() == "failed")
         self.engine.keeper.served(self.want, prepared, timings, complete=good)
 
+    def remember(self, recent: Recent) -> None:
+        """Keep the conversation: the next miss is explained by what differs from it."""
+        expanded, record = self.expanded, self.exchange.record
+        if self.want.store and expanded.pieces:
+            group = self.want.group
+            if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
+                record.miss = recent.difference(group, expanded.pieces)
+            recent.add(group, expanded.pieces)
+
 
 def plain(headers: Headers) -> Headers:
     """The headers of a request for a stream: not compressed, for what we say meanwhile goes into the same stream."""
@@ -357,24 +380,3 @@ def cache_word(status: str, timings: Timings | None) -> Literal["", "hit", "rest
         return "restored"
     prompt = timings.cached + (timings.evaluated or 0)
     return "hit" if prompt and timings.cached >= math.floor(HIT * prompt) else "miss"
-
-
-async def infer(
-    exchange: Exchange,
-    engine: Station,
-    seat: Seat,
-    expanded: Expanded,
-    *,
-    headers: Headers,
-    period: float,
-    recent: Recent,
-) -> None:
-    """Compute, and remember the conversation: the next miss is explained by what differs from it."""
-    inference = Inference(exchange, engine, seat, expanded, headers=headers, period=period)
-    await inference.run()
-    expanded = inference.expanded
-    if inference.want.store and expanded.pieces:
-        record, group = exchange.record, inference.want.group
-        if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
-            record.miss = recent.difference(group, expanded.pieces)
-        recent.add(group, expanded.pieces)

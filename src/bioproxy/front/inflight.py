@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -21,9 +22,14 @@ import msgspec
 
 from bioproxy.activity import InflightRequest
 from bioproxy.config.settings import Settings
+from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, InflightChanged
+from bioproxy.front.exchange import Exchange
+from bioproxy.models.names import Target
 from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.shown import shown
+
+Busy = Counter[tuple[str, str]]  # requests by selector and target
 
 INTERVAL = 0.25  # seconds between two looks at what moved
 PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # an id that can stand in a path as it is
@@ -212,3 +218,44 @@ def canceller() -> Callable[[], object]:
     task = asyncio.current_task()
     assert task is not None
     return task.cancel
+
+
+class Counted:
+    """Enters the request when it is made, and takes it out at the end of the block.
+
+    A cancellation by an operator becomes an answer that says so; a client that left stays one.
+    """
+
+    __slots__ = ("busy", "entry", "inflight", "selected")
+
+    def __init__(self, inflight: Inflight, busy: Busy, exchange: Exchange, target: Target) -> None:
+        self.inflight = inflight
+        self.busy = busy
+        self.selected = (target.selector, target.name) if target.selector else None
+        request, record = exchange.request, exchange.record
+        record.session = inflight.session(request.header)
+        self.entry = inflight.add(
+            exchange.id,
+            model=target.model,
+            path=record.req_path or request.path,
+            method=request.method,
+            headers=request.headers,
+            remote=request.peer,
+            metadata=record.metadata,
+            started=record.started,
+            cancel=exchange.task.cancel if exchange.task is not None else None,
+        )
+        self.entry.watch(lambda: exchange.responder.bytes_out, exchange.reply)
+
+    def __enter__(self) -> None:
+        if self.selected is not None:
+            self.busy[self.selected] += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.selected is not None:
+            self.busy[self.selected] -= 1
+        self.inflight.remove(self.entry)
+        if isinstance(error, asyncio.CancelledError) and self.entry.cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.uncancel() == 0:
+                raise BioproxyError("the request was cancelled by an operator", status=503) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Protocol
 
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
@@ -31,37 +30,16 @@ from bioproxy.events import Bus, RequestEnded
 from bioproxy.front import routes
 from bioproxy.front.access import Access
 from bioproxy.front.cors import Refusals
+from bioproxy.front.dispatch import Dispatch
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.explain import explain
-from bioproxy.front.forward import unpack
-from bioproxy.front.routes import Route
+from bioproxy.front.ways import unpack
 from bioproxy.wire.coding import CODINGS
-from bioproxy.wire.http1.message import Headers, Request, Responder
+from bioproxy.wire.http1.message import Request, Responder
 
 log = logging.getLogger(__name__)
 UNPACKED = 2  # compressed bodies that are opened in threads at once
 ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
-
-
-class Dispatch(Protocol):
-    """Where requests go. `envelope`: errors look as llama-swap's do."""
-
-    envelope: bool
-
-    def find(self, request: Request) -> Route:
-        """The route of a request; RequestError, NotFound where there is none."""
-
-    def preflight(self, access: Access, request: Request) -> Headers:
-        """The headers of the 204 that answers a browser's question on behalf of a page."""
-
-    def failed(self, exchange: Exchange, reason: str) -> None:
-        """An engine failed this request."""
-
-    def ended(self, exchange: Exchange, client: str) -> None:
-        """The request is over; `client` is its address."""
-
-    async def serve(self, exchange: Exchange, access: Access, *, keepalive: float) -> None:
-        """Serve it, or raise what the client shall be told."""
 
 
 class Front:
@@ -105,7 +83,7 @@ class Front:
             self.note_unread(exchange, access)
             if b"content-encoding" in request.fields:
                 await self.unpack(exchange)
-            await self.dispatch.serve(exchange, access, keepalive=self.settings.config.stream_keepalive)
+            await self.dispatch.serve(exchange, access)
         except BioproxyError as error:
             if isinstance(error, ENGINE_ERRORS):
                 self.dispatch.failed(exchange, error.message)

@@ -1,43 +1,65 @@
-"""The routes of the proxy port: what bioproxy knows about a request before it reads the body.
+"""The one table of the proxy port: which paths there are, what answers them, and what that may do.
 
-Everything that is not in this table goes to the engine unchanged. A route says three things: does it use the engine
-(`gate`), in which shape are its messages (`dialect`), and the name under which metrics count it (`endpoint`; everything
-unknown is `other`, or a scanner could fill the disk of a Prometheus server).
+A route says what bioproxy must know about a request before it reads the body:
 
-Why an unknown POST takes a grant and an unknown GET does not: an engine's new computing route would otherwise pass by
-the gate, and llama-server has no GET that computes (kv-rule 4).
+- **gate**: whether it uses the engine. `grant` computes, `free` does not, `slot_action` runs alone, `shared` is one
+  answer for two seconds.
+- **dialect**: in which shape its messages are, if templates are expanded in them.
+- **endpoint**: the name under which metrics count it; everything unknown is `other`, or a scanner could fill the disk
+  of a Prometheus server.
+- **starts**: with many models, whether it may start one. What computes, and what a client asks right before it computes
+  (counting, tokenizing, voices, LoRAs), does. What only looks (`/props`, `/slots`, `/metrics`, `/lora-adapters`) does
+  not: chat pages and monitors ask every few seconds, and would swap out what somebody uses. llama-swap starts a model
+  for `/props`; its users asked for what we do. Slot actions do not either: a stopped model has nothing to save.
+
+Two kinds of a fleet read this table. With **one engine** what is not in it goes to the engine unchanged; an unknown
+POST takes a grant and an unknown GET does not, because a new computing route of the engine would pass by the gate, and
+llama-server has no GET that computes (kv-rule 4). With **many models** nobody can say which engine an unknown path is
+for: it is a 404 that names what was meant, and a known path with another method a 405. The paths of many models are
+llama-swap's, and beside them those of llama-server that its own router takes with a `model`. Pure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from bioproxy.errors import RequestError
+from bioproxy.errors import NotFound, RequestError
+from bioproxy.front.body.model import field
+from bioproxy.front.swap_errors import Unserved
 from bioproxy.templates.bodies import Dialect
 from bioproxy.wire.http1.message import Request
-from bioproxy.wire.http1.router import Router
-from bioproxy.wire.http1.target import hidden_slash, hides_slash
+from bioproxy.wire.http1.router import NotAllowed, Router
+from bioproxy.wire.http1.target import check_slashes, hidden_slash, hides_slash
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Gate = Literal["grant", "free", "slot_action", "shared"]
+By = Literal["engine", "list", "listed", "health", "options", "upstream", "comfyui"]
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`gate`: grant (computes), free, slot_action (runs alone), shared (one answer for two seconds).
+    """One route. `by`: what answers, an engine (or what manages models, if there is a `guard`) or a part of ours.
 
     `changes`: its GET starts, stops or changes something, as every POST may; a foreign page may not ask for that.
     `guard`: it manages models (`manage`), or shows what others asked and got (`private`), or is of that kind and open
-    to all (`open`); "": a client's own business.
+    to all (`open`); "": a client's own business. `path` is what the engine is asked for, if not what the client asked
+    for. `metered`: its answers have tokens to count, so it is a row of the activity page. `loading`: its streams may
+    tell that the model is being loaded.
     """
 
     endpoint: str
-    gate: Gate
-    dialect: Dialect | None = None  # where messages or prompts are expanded
+    gate: Gate = "free"
+    dialect: Dialect | None = None
     public: bool = False  # served without a key
     guard: Literal["", "open", "manage", "private"] = ""
     changes: bool = False
+    by: By = "engine"
+    path: bytes = b""
+    starts: bool = True
+    metered: bool = False
+    loading: bool = False
 
     def changed_by(self, request: Request) -> bool:
         """Whether something may be another after this request."""
@@ -49,9 +71,15 @@ class Route(msgspec.Struct, frozen=True):
         return self.gate == "slot_action"
 
 
-OTHER_FREE = Route("other", "free")
+OTHER_FREE = Route("other")
 OTHER_GRANT = Route("other", "grant")
+OPTIONS = Route("other", public=True, by="options")
+UPSTREAM = Route("/upstream", guard="manage", changes=True, by="upstream")  # a GET of any path may start the model
+COMFYUI = Route("/comfyui", changes=True, by="comfyui")
+LISTED = Route("/v1/models/{id}", by="listed")
+ACTION = Route("/slots/{slot}", "slot_action", starts=False)
 
+LOADING = "/v1/chat/completions"  # the only route whose streams tell that a model is being loaded
 TEMPLATED: dict[str, Dialect] = {
     "/v1/chat/completions": "chat",
     "/chat/completions": "chat",
@@ -68,45 +96,105 @@ COUNTED: dict[str, Dialect] = {
     "/v1/responses/input_tokens": "responses",
     "/apply-template": "chat",
 }
-COMPUTING = ("/infill", "/embedding", "/embeddings", "/v1/embeddings", "/rerank", "/reranking", "/v1/rerank")
-FREE = ("/tokenize", "/detokenize")
-MODELS = "/v1/models/"  # behind it a model's name
+COMPUTING = (  # by POST with JSON or a form
+    *TEMPLATED,
+    "/infill", "/embedding", "/embeddings", "/v1/embeddings", "/rerank", "/reranking", "/v1/rerank",
+)  # fmt: skip
+MORE_COMPUTING = (  # that many models have besides, as llama-swap does; `/v/…`: engines whose base path is not `/v1`
+    "/v1/reranking",
+    "/v1/audio/speech", "/v1/audio/voices", "/v1/audio/transcriptions", "/v1/images/generations", "/v1/images/edits",
+    "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/audioapi/v1/tasks/run",
+    "/v/chat/completions", "/v/responses", "/v/completions", "/v/messages", "/v/embeddings", "/v/rerank",
+    "/v/reranking",
+)  # fmt: skip
+COUNTING = (*COUNTED, "/tokenize", "/detokenize")
+METERED_COUNTING = ("/v1/messages/count_tokens", "/v/messages/count_tokens")
+STARTING = ("/v1/audio/voices", "/sdapi/v1/loras")  # by GET, and they may start a model
+PROBES: dict[str, Gate] = {"/props": "free", "/lora-adapters": "free", "/slots": "shared", "/metrics": "shared"}
+LISTS = ("/v1/models", "/models")
+HEALTH = ("/health", "/v1/health")  # an engine's own
+OUR_HEALTH = (*HEALTH, "/wol-health", "/livez", "/readyz")
+MODELS = "/v1/models/"  # a model's name follows
 MODEL = f"{MODELS}{{id}}"
-READING = ("/props", "/v1/models", "/models", "/lora-adapters", "/api/tags", "/")
+NAMED_ONLY = "/metrics"  # with many models: without a model in the query it is another route
+UPSTREAM_PATH = "/upstream/"
+COMFYUI_PATH = "/comfyui"
+MOST_SHOWN = 200  # characters of a path in an error's sentence
 
 
-def build() -> Router[Route]:
-    """The table as a router; a path that is in it for other methods only is treated as unknown."""
+def posted(path: str, gate: Gate, *, metered: bool) -> Route:
+    """A POST route; where its messages are is known by its usual path."""
+    usual = path.replace("/v/", "/v1/", 1) if path.startswith("/v/") else path
+    sent = path.removeprefix("/v" if path.startswith("/v/") else "/audioapi")
+    return Route(
+        path,
+        gate,
+        TEMPLATED.get(usual) or COUNTED.get(usual),
+        path=b"" if sent == path else sent.encode(),
+        metered=metered,
+        loading=path == LOADING,
+    )
+
+
+def common() -> Router[Route]:
+    """The routes of llama-server."""
     router: Router[Route] = Router()
-    for path in ("/health", "/v1/health"):
-        router.add("*", path, Route(path, "free", public=True))
-    for path, dialect in TEMPLATED.items():
-        router.add("POST", path, Route(path, "grant", dialect))
-    for path, dialect in COUNTED.items():
-        router.add("POST", path, Route(path, "free", dialect))
     for path in COMPUTING:
-        router.add("POST", path, Route(path, "grant"))
-    for path in FREE:
-        router.add("POST", path, Route(path, "free"))
-    for path in READING:
-        router.add("GET", path, Route(path, "free"))
-    router.add("GET", f"{MODELS}{{id...}}", Route(MODEL, "free"))
-    for path in ("/slots", "/metrics"):
-        router.add("GET", path, Route(path, "shared"))
+        router.add("POST", path, posted(path, "grant", metered=True))
+    for path in COUNTING:
+        router.add("POST", path, posted(path, "free", metered=path in METERED_COUNTING))
+    for path, gate in PROBES.items():
+        router.add("GET", path, Route(path, gate, starts=False))
     for path in ("/slots/{slot}", "/slots/{slot}/"):  # llama-server takes both
-        router.add("POST", path, Route("/slots/{slot}", "slot_action"))
+        router.add("POST", path, ACTION)
     return router
 
 
-ROUTER = build()
-EXACT = {  # the hot ones, without walking the router
-    ("POST", path): Route(path, "grant", dialect) for path, dialect in TEMPLATED.items()
+def of_one() -> Router[Route]:
+    """What one engine has besides; the rest is unknown, and passes."""
+    router = common()
+    for path in HEALTH:
+        router.add("*", path, Route(path, public=True))
+    for path in (*LISTS, "/api/tags", "/"):
+        router.add("GET", path, Route(path))
+    router.add("GET", f"{MODELS}{{id...}}", LISTED)
+    return router
+
+
+def of_many() -> Router[Route]:
+    """What many models have besides; the rest is not served."""
+    router = common()
+    for path in MORE_COMPUTING:
+        router.add("POST", path, posted(path, "grant", metered=True))
+    router.add("POST", METERED_COUNTING[1], posted(METERED_COUNTING[1], "free", metered=True))
+    for path in STARTING:
+        router.add("GET", path, Route(path, changes=True))
+    return router
+
+
+ONE, MANY = of_one(), of_many()
+OURS = {  # what many models answer by GET without an engine
+    **dict.fromkeys(LISTS, Route("/v1/models", by="list")),
+    **dict.fromkeys(OUR_HEALTH, Route("/health", public=True, by="health")),
 }
+HOT = {("POST", path): MANY.exact[path]["POST"] for path in (*COMPUTING, *MORE_COMPUTING)}  # without walking a router
 
 
-def names_model(path: str) -> bool:
-    """Whether a path is `/v1/models/{id}`."""
-    return path.startswith(MODELS) and path != MODELS
+# one engine
+
+
+def find_for_one(request: Request) -> Route:
+    """The route of a request; RequestError if the engine would read the target otherwise than we do."""
+    route = HOT.get((request.method, request.path)) if request.path in TEMPLATED else None
+    if route is None:
+        check_action(request)
+        match = ONE.find(request.method, request.path)
+        route = match[0] if match is not None else None
+    if route is None:
+        return OTHER_FREE if request.method in READING_METHODS else OTHER_GRANT
+    if hides_slash(request.target) and route.endpoint != MODEL:
+        raise hidden_slash(request.target)
+    return route
 
 
 def check_action(request: Request) -> None:
@@ -115,15 +203,119 @@ def check_action(request: Request) -> None:
         raise RequestError("the query names `action` more than once; send it once")
 
 
-def find(request: Request) -> Route:
-    """The route of a request; RequestError if the engine would read the target otherwise than we do."""
-    route = EXACT.get((request.method, request.path))
-    if route is None:
-        check_action(request)
-        match = ROUTER.find(request.method, request.path)
-        route = match[0] if match is not None else None
+# many models
+
+
+def find_for_many(request: Request, managing: Route | None) -> Route:
+    """The route of a request; `managing` is the one that manages models, if the path is one of these.
+
+    RequestError, Unserved if there is none.
+    """
+    method, path = request.method, request.path
+    if method == "OPTIONS":
+        return OPTIONS
+    ours = answered_by_us(path) if method in {"GET", "HEAD"} else None
+    if ours is not None or managing is not None:
+        return ours or managing or OTHER_FREE
+    if path.startswith(UPSTREAM_PATH):
+        return UPSTREAM
+    if path == COMFYUI_PATH or path.startswith(f"{COMFYUI_PATH}/"):
+        return COMFYUI
+    check_action(request)
+    found = find_model_path(method, path, request.target.partition(b"?")[2])
+    return found if isinstance(found, Route) else OTHER_FREE
+
+
+def answered_by_us(path: str) -> Route | None:
+    """The route of a GET that needs no engine."""
+    if path.startswith(MODELS) and path != MODELS:
+        return LISTED
+    return OURS.get(path)
+
+
+def find_hot(request: Request) -> Route | None:
+    """The route of what computes, at once."""
+    check_slashes(request.target)
+    return HOT.get((request.method, request.path))
+
+
+def find_model_path(method: str, path: str, query: bytes = b"") -> Route | NotAllowed | None:
+    """The route to a model; what methods its path has; or None for a path that leads to no model."""
+    route = HOT.get((method, path))
     if route is not None:
-        if hides_slash(request.target) and route.endpoint != MODEL:
-            raise hidden_slash(request.target)
         return route
-    return OTHER_FREE if request.method in READING_METHODS else OTHER_GRANT
+    if path == NAMED_ONLY and not field(query, "model"):
+        return None
+    found = MANY.match(method, path)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def unserved(request: Request) -> Unserved:
+    """The error for a path that leads nowhere, or not by this method."""
+    found = find_model_path(request.method, request.path, request.target.partition(b"?")[2])
+    known = answered_by_us(request.path) is not None
+    refusal = found if isinstance(found, NotAllowed) else NotAllowed("GET, HEAD") if known else None
+    return not_served(request.method, request.path, refusal)
+
+
+def not_served(method: str, path: str, found: NotAllowed | None, *, managing: bool = False) -> Unserved:
+    """The sentence; it names what was meant, if that can be told."""
+    shown = path[:MOST_SHOWN]
+    if found is not None:
+        return Unserved(f"{shown} is served by {found.allow}, not by {method}", allow=found.allow, managing=managing)
+    known = (
+        one
+        for one in meant(path)
+        if one != path and (f"{one}/".startswith(MODELS) or find_model_path(method, one, b"model=x") is not None)
+    )
+    hint = next(
+        (f"did you mean {one}?" for one in known), "docs/api.md lists the routes; those of models begin with /v1/"
+    )
+    return Unserved(f"nothing is served at {shown}; {hint}")
+
+
+def meant(path: str) -> Iterator[str]:
+    """What a wrong path may stand for: its base URL has a part too many, or one too few, or it ends with a slash."""
+    bare = path.rstrip("/")
+    yield bare
+    yield bare.removeprefix("/v1")
+    yield bare[max(bare.rfind("/v1/"), 0) :]
+    yield f"/v1{bare}"
+
+
+def recorded(method: str, rest: str) -> bool:
+    """Whether a request to `/upstream/<model><rest>` is a row of the activity page: a POST on a metered route."""
+    found = find_model_path(method, rest)
+    return isinstance(found, Route) and found.metered
+
+
+def only_looks(method: str, rest: str) -> bool:
+    """Whether a request to `/upstream/<model><rest>` only looks: it starts nothing, and keeps no model loaded."""
+    found = find_model_path(method, rest, b"model=any")
+    return (method in {"GET", "HEAD"} and rest in HEALTH) or (isinstance(found, Route) and not found.starts)
+
+
+def engine_target(route: Route, target: bytes) -> bytes:
+    """The target for the engine: the route's path with the client's query; the same object if nothing changes."""
+    if not route.path:
+        return target
+    _, mark, query = target.partition(b"?")
+    return route.path + mark + query
+
+
+def look_target(requested: str, *, loaded: Sequence[str]) -> str:
+    """The model that a look without a name means: the only one that is loaded; NotFound if it is not the only one."""
+    if requested:
+        return requested
+    if len(loaded) == 1:
+        return loaded[0]
+    raise NotFound(
+        f"no model id could be identified: {len(loaded)} models are loaded, so name one, as in `?model=<id>`"
+    )
+
+
+def not_loaded(model: str, path: str) -> RequestError:
+    """The answer to a look at a model that is not ready."""
+    return RequestError(
+        f"model {model} is not loaded; {path} does not start it, a request that computes does", status=409
+    )

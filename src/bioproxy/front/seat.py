@@ -12,7 +12,7 @@ lives (it only broke the connection), or if we ended that process ourselves for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from bioproxy.activity import Record
@@ -278,25 +278,3 @@ class OfModel:
         elif cut != RESTARTED:
             raise EngineUnavailable(f"the model {self.model} was stopped while it had this request ({cut})") from error
         return attempt == 1 and self.hold is not None
-
-
-async def seated(exchange: Exchange, seat: Seat, work: Callable[[Station], Awaitable[object]]) -> None:
-    """Do `work` on a seat; once more where the engine was lost before it answered anything."""
-    lost = 0
-    try:
-        while True:
-            try:
-                await seat.take(None)
-                seat.sending()
-                await work(seat.engine)
-            except Recalled:
-                continue
-            except EngineUnavailable as error:
-                lost += 1
-                await seat.broke_off(error)
-                if exchange.responder.started or not seat.lost(error, lost):
-                    raise
-            else:
-                return
-    finally:
-        seat.leave()

@@ -18,12 +18,11 @@ import msgspec
 
 from bioproxy.config.dialect.patterns import compile_pattern
 from bioproxy.errors import NotFound, RequestError
+from bioproxy.front import routes
 from bioproxy.models.names import Choose, NoTarget, Registry, Target
 from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.http1.target import hidden_slash
 
-UPSTREAM = "/upstream/"
-COMFYUI = "/comfyui"
 COMFYUI_MODEL = "comfyui_auto"
 LONGEST = 4096  # characters of a path that expressions are tried on
 
@@ -80,7 +79,7 @@ def split_upstream(
     method: str, target: bytes, *, path: str, registry: Registry, choose: Choose, ignored: Ignored
 ) -> Split | Redirect:
     """Read `/upstream/…`; `path` is the decoded path. NotFound where it names no model, or a disabled one."""
-    named = path.removeprefix(UPSTREAM)
+    named = path.removeprefix(routes.UPSTREAM_PATH)
     found = registry.in_path(named, choose)
     asked, rest = found or (None, "")
     if asked is None or isinstance(asked, NoTarget):
@@ -89,19 +88,19 @@ def split_upstream(
     if name == named:
         return redirect(method, target)
     reason = ignored.reason("/" + rest) if not asked.peer else ""
-    return Split(asked=asked, rest="/" + rest, target=behind(target, UPSTREAM + name), reason=reason)
+    return Split(asked=asked, rest="/" + rest, target=behind(target, routes.UPSTREAM_PATH + name), reason=reason)
 
 
 def split_comfyui(method: str, target: bytes, *, path: str, registry: Registry) -> Split | Redirect:
     """Read `/comfyui…`, which always means the local model `comfyui_auto`; NotFound where there is none."""
-    if path == COMFYUI:
+    if path == routes.COMFYUI_PATH:
         return redirect(method, target)
     if COMFYUI_MODEL not in registry.models:
         raise NotFound(f"local model {COMFYUI_MODEL} not found")
     asked = Target(model=COMFYUI_MODEL, requested=COMFYUI_MODEL, name=COMFYUI_MODEL)
-    rest = path.removeprefix(COMFYUI)
-    reason = "" if rest == "/" else f"only {COMFYUI}/ can start it"
-    return Split(asked=asked, rest=rest, target=behind(target, COMFYUI), reason=reason)
+    rest = path.removeprefix(routes.COMFYUI_PATH)
+    reason = "" if rest == "/" else f"only {routes.COMFYUI_PATH}/ can start it"
+    return Split(asked=asked, rest=rest, target=behind(target, routes.COMFYUI_PATH), reason=reason)
 
 
 def behind(target: bytes, start: str) -> bytes:
@@ -116,3 +115,18 @@ def behind(target: bytes, start: str) -> bytes:
         if place >= 0 and unquote_to_bytes(path[:place]).decode(errors="replace") == start:
             return path[place:] + mark + query
     raise hidden_slash(target)  # it is the one between the name and the rest
+
+
+def looks(method: str, split: Split) -> RequestError | None:
+    """The answer to a look at a model that is not ready: it starts nothing. None for what may start it."""
+    return routes.not_loaded(split.asked.model, split.rest) if routes.only_looks(method, split.rest) else None
+
+
+def check_guarded(method: str, split: Split) -> None:
+    """RequestError if an escaped slash makes up a path that we guard, on what is, or may be, a llama-server.
+
+    It decodes as we do, and what stands between may not. Other engines have names of files in their paths.
+    """
+    found = routes.ONE.find(method, split.rest)
+    if found is not None and found[0].gate != "free":
+        raise hidden_slash(split.target)

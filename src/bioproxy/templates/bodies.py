@@ -19,7 +19,7 @@ The shapes of messages are messages.py's business; this module knows top-level k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -39,40 +39,79 @@ BOM = b"\xef\xbb\xbf"
 LONGEST_READ = 64 << 10  # bytes up to which a body that msgspec refuses is looked at all the same
 MOST_VALUES = 500_000  # keys of a body, as its colons tell; elements of a list, as its commas tell
 MOST_PLACES = 20_000  # messages with their parts and fields, tools, prompts: what is worked through one by one
+NOTHING: frozenset[str] = frozenset()
+NO_CHANGES: Mapping[str, Json] = {}
 FIELDS = msgspec.json.Decoder(Fields)
 TEXT = msgspec.json.Decoder(str)
 
 
-class Opened(msgspec.Struct, frozen=True):
-    """What a body says at its top level.
+class Body:
+    """A JSON body, opened once and written at most once.
 
-    `fields` is None where it cannot be read as we read, and must pass untouched; then `names` are its keys as far as
-    the standard library could tell (None: not even that).
+    `fields` are its members; what changes one of them sets `changed`. None: it cannot be read as we read, and passes as
+    it came; `names` are then its keys as far as the standard library tells (None: not even that).
     """
 
-    fields: Fields | None
-    names: frozenset[str] | None = None
-    model: str = ""
-    stream: bool = False
-    include_usage: bool = False
-    has_id_slot: bool = False
+    __slots__ = ("changed", "fields", "model", "names", "raw", "stream")
 
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.changed = False
+        self.fields: Fields | None = None
+        self.names: frozenset[str] | None = None
+        self.model = ""
+        self.stream = False
+        text = raw[3:] if raw.startswith(BOM) else raw
+        try:
+            fields = few(FIELDS.decode(countable(text, b":")))
+            self.model = string(fields["model"]) if "model" in fields else ""
+            self.stream = "stream" in fields and bytes(fields["stream"]) == b"true"
+            self.fields = fields
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.look_at(text)
 
-def open_body(body: bytes) -> Opened:
-    """Open a body; never raises."""
-    text = body[3:] if body.startswith(BOM) else body
-    try:
-        fields = few(FIELDS.decode(countable(text, b":")))
-        model = fields.get("model")
-        return Opened(
-            fields=fields,
-            model=string(model) if model is not None else "",
-            stream="stream" in fields and bytes(fields["stream"]) == b"true",
-            include_usage="stream_options" in fields and wants_usage(fields["stream_options"]),
-            has_id_slot="id_slot" in fields,
-        )
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return look_at(text)
+    def look_at(self, text: bytes) -> None:
+        """See what can be seen of a body that msgspec refuses: the standard library is more lenient."""
+        try:
+            found: Json = json.loads(text.decode() if len(text) <= LONGEST_READ else "", parse_int=float)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(found, dict):
+            self.names = frozenset()
+            return
+        model = found.get("model")
+        self.model = model if isinstance(model, str) else ""
+        self.stream = found.get("stream") is True
+        self.names = frozenset(found)
+
+    def has(self, key: str) -> bool:
+        """Whether the engine may find `key` in it; in doubt yes."""
+        if self.fields is not None:
+            return key in self.fields
+        return mentions(self.raw, key) if self.names is None else key in self.names
+
+    def written(self, changes: Mapping[str, Json] = NO_CHANGES, drop: frozenset[str] = NOTHING) -> bytes:
+        """The bytes with `changes` in place of their keys and without the keys in `drop`; `raw` if nothing changed.
+
+        RequestError if a key of `drop` cannot be taken out.
+        """
+        if self.fields is None:
+            self.refuse(drop)
+            return self.raw
+        if not self.changed and not changes and drop.isdisjoint(self.fields):
+            return self.raw
+        kept: dict[str, Json] = {key: value for key, value in self.fields.items() if key not in drop}
+        return msgspec.json.encode({**kept, **changes})
+
+    def refuse(self, keys: Iterable[str]) -> None:
+        """RequestError if one of `keys` is, or may be, in a body from which it cannot be taken out."""
+        for key in keys:
+            if self.has(key):
+                raise RequestError(
+                    f"this body has the field `{key}`, which must not reach the engine, and cannot be read well enough "
+                    f"to take it out; leave `{key}` away, or send JSON without NaN, lone surrogates, deep nesting and "
+                    "a great number of values"
+                )
 
 
 def countable(value: Value, mark: bytes = b",") -> Value:
@@ -92,39 +131,12 @@ def few(found: Places) -> Places:
     return found
 
 
-def look_at(text: bytes) -> Opened:
-    """What can be seen of a body that msgspec cannot read: the standard library is more lenient."""
-    try:
-        found: Json = json.loads(text.decode() if len(text) <= LONGEST_READ else "", parse_int=float)
-    except (ValueError, RecursionError):
-        return Opened(fields=None, has_id_slot=mentions(text, "id_slot"))
-    if not isinstance(found, dict):
-        return Opened(fields=None, names=frozenset())
-    model, options = found.get("model"), found.get("stream_options")
-    return Opened(
-        fields=None,
-        model=model if isinstance(model, str) else "",
-        stream=found.get("stream") is True,
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        has_id_slot="id_slot" in found,
-        names=frozenset(found),
-    )
-
-
 def string(raw: Raw) -> str:
     """The text of a JSON string; empty for any other value."""
     try:
         return TEXT.decode(raw)
     except msgspec.ValidationError:
         return ""
-
-
-def wants_usage(raw: Raw) -> bool:
-    """Whether `stream_options` asks for the usage chunk."""
-    try:
-        return bytes(FIELDS.decode(raw).get("include_usage", Raw())) == b"true"
-    except msgspec.ValidationError:
-        return False
 
 
 @lru_cache(maxsize=16)
@@ -138,20 +150,3 @@ def key_search(key: str) -> Callable[[bytes], object]:
 def mentions(text: bytes, key: str) -> bool:
     """Whether `key` may be a key of a body that nobody here can read; in doubt yes."""
     return key_search(key)(text) is not None
-
-
-def refuse_unreadable(opened: Opened, body: bytes, drop: Iterable[str]) -> None:
-    """RequestError if one of the keys in `drop` stands, or may stand, in a body from which it cannot be taken out."""
-    for key in drop:
-        if mentions(body, key) if opened.names is None else key in opened.names:
-            raise RequestError(
-                f"this body has the field `{key}`, which must not reach the engine, and cannot be read well enough to "
-                f"take it out; leave `{key}` away, or send JSON without NaN, lone surrogates, deep nesting and a great "
-                "number of values"
-            )
-
-
-def write_body(fields: Fields, changes: dict[str, Json], drop: frozenset[str]) -> bytes:
-    """The body with `changes` in place of their keys and without the keys in `drop`; all other values as they came."""
-    merged: dict[str, Json] = {key: value for key, value in fields.items() if key not in drop}
-    return msgspec.json.encode(merged | changes)

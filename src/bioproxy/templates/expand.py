@@ -25,22 +25,19 @@ from msgspec import Raw
 from bioproxy.errors import RequestError
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.bodies import (
+    NOTHING,
     TEXT,
+    Body,
     Dialect,
     Fields,
     Json,
-    Opened,
     countable,
     few,
-    open_body,
-    refuse_unreadable,
-    write_body,
 )
 from bioproxy.templates.dialect_heads import head_of, head_piece, value
 from bioproxy.templates.messages import ANSWERS, END, ITEMS, Turn, rewritten, turns_of
 from bioproxy.templates.parse import Filled
 
-NOTHING: frozenset[str] = frozenset()
 MOST_ADDED = 64 << 20  # characters that templates may add to one request
 
 
@@ -64,19 +61,15 @@ class Pins(Protocol):
 class Expanded(msgspec.Struct, frozen=True, kw_only=True):
     """A request after expansion.
 
-    `body` is the very object that came in where nothing changed. `readable` is false where it could only be looked at.
-    `prefix` and `version` name the template of the last user message, else of the first message that was expanded.
-    `lora`: the scales of LoRA adapters that it asks for, as they came.
-    `pieces` is what shapes the prompt (empty where that is not known); `head` is None where there is no such notion.
-    `pins` are to be put once the request is accepted.
+    `body` is the very object that came in if nothing changed. `prefix` and `version` name the template of the last user
+    message, else of the first message that was expanded. `lora`: the scales of LoRA adapters that it asks for, as they
+    came. `pieces` is what shapes the prompt (empty if that is not known, or if the engine is told to reuse nothing);
+    `head` is None if there is no such notion. `pins` are to be put once the request is accepted.
     """
 
     body: bytes
-    readable: bool
     model: str = ""
     stream: bool = False
-    include_usage: bool = False
-    has_id_slot: bool = False
     prefix: str = ""
     version: str = ""
     lora: bytes = b""
@@ -88,16 +81,15 @@ class Expanded(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct):
     """What one dialect's expansion found: the changed top-level values, and the rest as in Expanded."""
 
-    changes: dict[str, Json]
+    changes: dict[str, Json] = {}
     pieces: tuple[Piece, ...] = ()
     head: Head | None = None
-    used: tuple[Filled, ...] = ()  # in the order of the messages
-    last: Filled | None = None  # of the last user message
+    named: Filled | None = None  # of the last user message, else of the first message that was expanded
     pins: tuple[tuple[bytes, Filled], ...] = ()
 
 
 def expand(
-    body: bytes,
+    body: Body,
     *,
     dialect: Dialect,
     catalogue: Catalogue,
@@ -105,42 +97,26 @@ def expand(
     scope: bytes,
     drop: frozenset[str] = NOTHING,
 ) -> Expanded:
-    """Fill the templates into `body` and take the top-level keys in `drop` out of it.
+    """Fill the templates into `body` and take the top-level keys in `drop` out of it; `body` stays as it is.
 
-    `scope` separates the pins of different API keys. RequestError where a key of `drop` cannot be taken out.
+    `scope` separates the pins of different API keys. RequestError if a key of `drop` cannot be taken out.
     """
-    opened = open_body(body)
-    result = Result({})
-    if opened.fields is not None:
-        try:
-            result = expand_fields(opened.fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            opened = unreadable(opened)  # a text inside cannot be read
-    if opened.fields is None:
-        refuse_unreadable(opened, body, drop)
-    elif result.changes or not drop.isdisjoint(opened.fields):
-        body = write_body(opened.fields, result.changes, drop)
-    return assemble(body, opened, result)
-
-
-def unreadable(opened: Opened) -> Opened:
-    """A body whose top level is fine, but a text in it is not: it must pass as it came."""
-    return msgspec.structs.replace(opened, fields=None, names=frozenset(opened.fields or ()))
-
-
-def assemble(body: bytes, opened: Opened, result: Result) -> Expanded:
-    """One value of all that is known."""
-    named = result.last or (result.used[0] if result.used else None)
+    fields, result = body.fields or {}, Result()
+    try:
+        if fields:
+            result = expand_fields(fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
+        written = body.written(result.changes, drop)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a text inside cannot be read
+        body.refuse(drop)
+        written = body.written()
+    named = result.named
     return Expanded(
-        body=body,
-        readable=opened.fields is not None,
-        model=opened.model,
-        stream=opened.stream,
-        include_usage=opened.include_usage,
-        has_id_slot=opened.has_id_slot,
+        body=written,
+        model=body.model,
+        stream=body.stream,
         prefix=named.prefix if named else "",
         version=named.version if named else "",
-        lora=value(opened.fields or {}, "lora"),
+        lora=value(fields, "lora"),
         pieces=result.pieces,
         head=result.head,
         pins=result.pins,
@@ -163,7 +139,7 @@ def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins
     """Expand a conversation."""
     turns = turns_of(dialect, fields)
     if turns is None:
-        return Result({})
+        return Result()
     first = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
     head = head_of(dialect, fields, turns[:first])
     work = Conversation(turns, first=first, head=head, catalogue=catalogue)
@@ -172,8 +148,7 @@ def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins
         changes=rewritten(dialect, fields, work.changes) if work.changes else {},
         pieces=tuple(work.pieces),
         head=head,
-        used=tuple(work.used.values()),
-        last=work.used.get(max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)),
+        named=work.named(),
         pins=tuple(work.pins),
     )
 
@@ -208,6 +183,13 @@ class Conversation:
                 at, prefix, message = found
                 filled = self.choose(place, prefix, pins=pins, key=digest.key() if digest else b"")
                 self.fill(place, at, filled=filled, message=message, label=label)
+
+    def named(self) -> Filled | None:
+        """The template of the last user message, else of the first message that has one."""
+        if not self.used:
+            return None
+        last = max(place for place, turn in enumerate(self.turns) if turn.role == "user")
+        return self.used.get(last) or next(iter(self.used.values()))
 
     def find(self, turn: Turn) -> tuple[int, str, str] | None:
         """(place of the part, prefix, message) of the first text part that begins with a prefix."""
@@ -275,7 +257,7 @@ def expand_prompt(fields: Fields, catalogue: Catalogue) -> Result:
     """Expand the `prompt` of a completion: a string, or the strings in a list; token ids stay as they are."""
     raw = fields.get("prompt")
     if raw is None:
-        return Result({})
+        return Result()
     prompts = prompts_in(raw)
     changes: dict[int, tuple[int, str]] = {}
     used: list[Filled] = []
@@ -289,7 +271,7 @@ def expand_prompt(fields: Fields, catalogue: Catalogue) -> Result:
             used.append(filled)
     changed = rewritten("completion", fields, changes) if changes else {}
     known = tuple(pieces) if len(pieces) == 1 else ()  # of several prompts none is "the" prompt
-    return Result(changed, pieces=known, used=tuple(used))
+    return Result(changed, pieces=known, named=used[0] if used else None)
 
 
 def prompts_in(raw: Raw) -> list[Raw]:

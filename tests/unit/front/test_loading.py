@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.loading import Chunk, Loading, Said, Standing, closing, opening, proceed
 from bioproxy.front.many import ManyModels
 from bioproxy.front.routes import OTHER_GRANT
+from bioproxy.front.waiting import Chunk, Loading, Said, Standing, closing, opening, proceed
 from bioproxy.models.waits import Part
 from bioproxy.wire.http1.message import Request, Responder, Source
 from support.swap_standins import Machine

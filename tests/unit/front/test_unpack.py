@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bioproxy.aio import spawn
-from bioproxy.front.forward import SMALL, unpack
+from bioproxy.front.ways import SMALL, unpack
 from bioproxy.wire import coding
 from bioproxy.wire.coding import BLOCK
 from bioproxy.wire.http1.message import Request

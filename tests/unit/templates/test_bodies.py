@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.errors import RequestError
-from bioproxy.templates.bodies import BOM, LONGEST_READ, MOST_PLACES, MOST_VALUES, Dialect, open_body
+from bioproxy.templates.bodies import BOM, LONGEST_READ, MOST_PLACES, MOST_VALUES, Body, Dialect
 from bioproxy.templates.expand import Expanded, expand
 from support.templates import Texts
 
@@ -20,7 +20,7 @@ CATALOGUE = Texts({"@code": "STATIC <{message}> END"})
 
 
 def run(body: bytes, *, drop: frozenset[str] = frozenset()) -> Expanded:
-    return expand(body, dialect="chat", catalogue=CATALOGUE, pins=None, scope=b"", drop=drop)
+    return expand(Body(body), dialect="chat", catalogue=CATALOGUE, pins=None, scope=b"", drop=drop)
 
 
 def chat(content: str, more: str = "") -> bytes:
@@ -95,13 +95,13 @@ def test_a_field_is_left_where_it_is_not_to_be_taken_out() -> None:
     """Engines with several slots may be asked for one."""
     found = run(b'{"id_slot":0}')
     assert found.body == b'{"id_slot":0}'
-    assert found.has_id_slot
+    assert Body(found.body).has("id_slot")
 
 
 def test_a_large_body_that_is_no_json_is_not_looked_at() -> None:
     """Value by value it would hold up everybody; what must not reach the engine is still found in it."""
     body = b'{"a":NaN,"model":"m","b":"%b"}' % (b"x" * LONGEST_READ)
-    opened = open_body(body)
+    opened = Body(body)
     assert (opened.fields, opened.names, opened.model) == (None, None, "")
     assert run(body, drop=frozenset({"id_slot"})).body is body
     with pytest.raises(RequestError, match="leave `id_slot` away"):
@@ -124,7 +124,7 @@ def test_a_large_body_that_is_no_json_is_not_looked_at() -> None:
 )
 def test_more_than_any_prompt_has_passes_as_it_came(dialect: Dialect, body: bytes) -> None:
     """Nothing is filled in one by one while others wait."""
-    found = expand(body, dialect=dialect, catalogue=CATALOGUE, pins=None, scope=b"")
+    found = expand(Body(body), dialect=dialect, catalogue=CATALOGUE, pins=None, scope=b"")
     assert found.body is body
     assert found.prefix == ""
 
@@ -132,7 +132,7 @@ def test_more_than_any_prompt_has_passes_as_it_came(dialect: Dialect, body: byte
 def test_token_ids_are_one_prompt_however_many() -> None:
     """They are not looked at one by one."""
     body = b'{"prompt":[%b]}' % b",".join([b"17"] * MOST_PLACES)
-    found = expand(body, dialect="completion", catalogue=CATALOGUE, pins=None, scope=b"")
+    found = expand(Body(body), dialect="completion", catalogue=CATALOGUE, pins=None, scope=b"")
     assert (found.body is body, len(found.pieces)) == (True, 1)
 
 
@@ -141,16 +141,16 @@ def test_a_byte_order_mark_is_skipped() -> None:
     assert json.loads(run(BOM + chat("@code x")).body)["messages"][0]["content"] == "STATIC x END"
     body = BOM + chat("x")
     assert run(body).body is body
-    assert run(body).readable
+    assert Body(body).fields is not None
 
 
 def test_what_a_request_asks_for_is_read() -> None:
-    """Model, streaming, usage, slot; whatever is of another type counts as not said."""
+    """Model, streaming, slot; whatever is of another type counts as not said."""
     body = b'{"model":"m\\u00e9","stream":true,"stream_options":{"include_usage":true},"id_slot":1}'
-    found = run(body)
-    assert (found.model, found.stream, found.include_usage, found.has_id_slot) == ("mé", True, True, True)
-    found = run(b'{"model":1,"stream":"true","stream_options":[]}')
-    assert (found.model, found.stream, found.include_usage, found.has_id_slot) == ("", False, False, False)
+    found = Body(body)
+    assert (found.model, found.stream, found.has("id_slot")) == ("mé", True, True)
+    found = Body(b'{"model":1,"stream":"true","stream_options":[]}')
+    assert (found.model, found.stream, found.has("id_slot")) == ("", False, False)
 
 
 UNREADABLE = {
@@ -165,7 +165,7 @@ def test_what_msgspec_cannot_read_is_only_looked_at(body: bytes) -> None:
     """Nothing is filled in, and the body passes as it is."""
     found = run(body, drop=frozenset({"id_slot"}))
     assert found.body is body
-    assert (found.readable, found.model, found.stream, found.pieces) == (False, "m", True, ())
+    assert (found.model, found.stream, found.pieces) == ("m", True, ())
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_nobody_can_read_passes_as_it_is(body: bytes) -> None:
     """The engine may understand it, or say what is wrong with it."""
     found = run(body, drop=frozenset({"id_slot"}))
     assert found.body is body
-    assert not found.readable
+    assert found.pieces == ()
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"id_slot"', b"null", b'[{"id_slot":0}]'])
@@ -210,7 +210,7 @@ def test_a_slot_that_cannot_be_taken_out_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError, match="leave `id_slot` away") as caught:
         run(body, drop=frozenset({"id_slot"}))
     assert caught.value.status == 400
-    assert run(body).has_id_slot
+    assert Body(body).has("id_slot")
 
 
 def test_a_slot_in_a_text_is_none() -> None:
@@ -296,4 +296,4 @@ def test_a_body_that_needs_no_change_is_never_touched(pairs: list[tuple[str, str
 def test_garbage_never_raises(body: bytes) -> None:
     """It passes as it came."""
     assert run(body).body is body
-    open_body(body)
+    Body(body)

@@ -9,7 +9,7 @@ import pytest
 
 from bioproxy.kv.chat_template import SHAPES
 from bioproxy.prompt import Head
-from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.dialect_heads import MOST_FIELDS
 from bioproxy.templates.expand import expand
 from support.templates import Texts
@@ -20,7 +20,7 @@ USER = {"role": "user", "content": "@code x"}
 def head(body: dict[str, Any], dialect: Dialect = "chat") -> Head:
     key = "input" if dialect == "responses" else "messages"
     data = msgspec.json.encode({key: [USER]} | body)
-    found = expand(data, dialect=dialect, catalogue=Texts({"@code": "<{message}>"}), pins=None, scope=b"").head
+    found = expand(Body(data), dialect=dialect, catalogue=Texts({"@code": "<{message}>"}), pins=None, scope=b"").head
     assert found is not None
     return found
 
@@ -49,7 +49,7 @@ def test_everything_before_the_first_user_message_is_the_head() -> None:
 def test_tools_and_settings_are_kept_as_they_came() -> None:
     """Not a blank is changed."""
     data = b'{"tools":[ {"a" : 1} ],"chat_template_kwargs":{ "x":1e1},"lora":[ ],"messages":[]}'
-    found = expand(data, dialect="chat", catalogue=Texts({}), pins=None, scope=b"").head
+    found = expand(Body(data), dialect="chat", catalogue=Texts({}), pins=None, scope=b"").head
     assert found is not None
     assert (found.tools, found.kwargs, found.lora) == (b'[ {"a" : 1} ]', b'{ "x":1e1}', b"[ ]")
 

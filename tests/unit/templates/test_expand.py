@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bioproxy.errors import RequestError
-from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.templates.parse import Filled
 from support.templates import Memory, Texts, filled
@@ -26,7 +26,7 @@ def run(
     scope: bytes = b"",
 ) -> Expanded:
     data = msgspec.json.encode(body)
-    return expand(data, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
+    return expand(Body(data), dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
 
 
 def says(role: str, content: Any) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_prompts_are_filled_in(prompt: Any, expected: Any) -> None:
 def test_prompts_of_token_ids_are_left_alone(prompt: Any) -> None:
     """And whatever else is no text."""
     body = msgspec.json.encode({"prompt": prompt})
-    assert expand(body, dialect="completion", catalogue=OLD, pins=None, scope=b"").body is body
+    assert expand(Body(body), dialect="completion", catalogue=OLD, pins=None, scope=b"").body is body
 
 
 def test_the_template_of_the_last_user_message_names_the_request() -> None:
@@ -219,7 +219,7 @@ def test_a_pin_of_another_prefix_is_not_used() -> None:
             return filled("OTHER <{message}>", prefix="@other")
 
     body = msgspec.json.encode({"messages": SECOND})
-    found = expand(body, dialect="chat", catalogue=NEW, pins=Always(), scope=b"")
+    found = expand(Body(body), dialect="chat", catalogue=NEW, pins=Always(), scope=b"")
     assert b"OTHER" not in found.body
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bioproxy.kv.chain import chain, common
 from bioproxy.prompt import Head, Piece
-from bioproxy.templates.bodies import Dialect
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.dialect_heads import head_piece
 from bioproxy.templates.expand import Expanded, expand, template_pieces
 from support.templates import Memory, Texts, filled
@@ -22,7 +22,7 @@ CATALOGUE = Texts({"@code": "STÄTIC <{message}> END", "@bare": "<{message}>"})
 
 
 def run(body: dict[str, Any], dialect: Dialect = "chat", pins: Memory | None = None) -> Expanded:
-    return expand(msgspec.json.encode(body), dialect=dialect, catalogue=CATALOGUE, pins=pins, scope=b"")
+    return expand(Body(msgspec.json.encode(body)), dialect=dialect, catalogue=CATALOGUE, pins=pins, scope=b"")
 
 
 def digest(pieces: tuple[Piece, ...], end: int | None = None) -> bytes:
@@ -164,7 +164,7 @@ def test_escapes_do_not_shape_the_pieces() -> None:
     """The text counts, not how it is written; in the head too."""
     found = [
         expand(
-            b'{"messages":[{"role":"system","content":"%b"},{"role":"user","content":"%b"}]}' % (text, text),
+            Body(b'{"messages":[{"role":"system","content":"%b"},{"role":"user","content":"%b"}]}' % (text, text)),
             dialect="chat",
             catalogue=CATALOGUE,
             pins=None,

@@ -5,22 +5,20 @@ from __future__ import annotations
 import pytest
 
 from bioproxy.errors import NotFound
-from bioproxy.front.cors import Cors
-from bioproxy.front.swap_routes import (
+from bioproxy.front.cors import Cors, options_headers
+from bioproxy.front.routes import (
     COMPUTING,
-    COUNTING,
-    OTHER_COMPUTING,
+    METERED_COUNTING,
+    MORE_COMPUTING,
     PROBES,
-    ModelRoute,
+    Route,
     engine_target,
-    find,
-    find_path,
+    find_model_path,
     look_target,
     not_loaded,
+    not_served,
     only_looks,
-    options_headers,
     recorded,
-    unserved,
 )
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.router import NotAllowed
@@ -32,19 +30,23 @@ def request(method: str, target: str, **fields: str) -> Request:
     return Request(method, raw, path=target.partition("?")[0], headers=list(lower.items()), fields=lower)
 
 
-def route(method: str, target: str) -> ModelRoute:
+def find(one: Request) -> Route | NotAllowed | None:
+    return find_model_path(one.method, one.path, one.target.partition(b"?")[2])
+
+
+def route(method: str, target: str) -> Route:
     found = find(request(method, target))
-    assert isinstance(found, ModelRoute)
+    assert isinstance(found, Route)
     return found
 
 
-@pytest.mark.parametrize("path", [*COMPUTING, *COUNTING, *OTHER_COMPUTING])
+@pytest.mark.parametrize("path", [*COMPUTING, *MORE_COMPUTING, *METERED_COUNTING])
 def test_what_computes_starts_its_model_and_is_metered(path: str) -> None:
     """llama-swap's routes and those of llama-server."""
     found = route("POST", path)
     assert found.starts
     assert found.metered
-    assert found.route.endpoint == path
+    assert found.endpoint == path
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,14 @@ def test_a_path_that_stays_is_the_same_object() -> None:
 )
 def test_where_templates_are_expanded(path: str, dialect: str | None) -> None:
     """By any of a route's paths."""
-    assert route("POST", path).route.dialect == dialect
+    assert route("POST", path).dialect == dialect
 
 
 @pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/tokenize", "/detokenize", "/apply-template"])
 def test_counting_needs_the_model_and_no_turn(path: str) -> None:
     """It starts the model, for who counts is about to ask."""
     found = route("POST", path)
-    assert (found.route.gate, found.starts) == ("free", True)
+    assert (found.gate, found.starts) == ("free", True)
 
 
 @pytest.mark.parametrize("path", PROBES)
@@ -109,7 +111,7 @@ def test_looking_starts_nothing(path: str) -> None:
 def test_what_is_asked_right_before_computing_starts_the_model(path: str) -> None:
     """As in llama-swap."""
     found = route("GET", f"{path}?model=x")
-    assert (found.starts, found.route.gate, found.metered) == (True, "free", False)
+    assert (found.starts, found.gate, found.metered) == (True, "free", False)
 
 
 @pytest.mark.parametrize("path", [*PROBES, "/health", "/v1/health"])
@@ -137,14 +139,14 @@ def test_a_look_past_all_routing_is_a_look(path: str) -> None:
 )
 def test_a_wrong_path_is_told_the_right_one(method: str, path: str, sentence: str) -> None:
     """A base URL with a part too many is the commonest."""
-    error = unserved(method, path, None)
+    error = not_served(method, path, None)
     assert error.status == 404
     assert error.message.startswith(f"nothing is served at {path}; {sentence}")
 
 
 def test_a_wrong_method_is_told_the_right_one() -> None:
     """In the sentence, too."""
-    error = unserved("GET", "/v1/messages", NotAllowed("POST"))
+    error = not_served("GET", "/v1/messages", NotAllowed("POST"))
     assert (error.status, error.allow) == (405, "POST")
     assert error.message == "/v1/messages is served by POST, not by GET"
 
@@ -158,7 +160,7 @@ def test_metrics_without_a_model_are_ours() -> None:
 def test_slot_actions_start_nothing() -> None:
     """There is nothing to save in a model that is not there."""
     found = route("POST", "/slots/0?action=save&model=x")
-    assert (found.route.endpoint, found.route.gate, found.starts) == ("/slots/{slot}", "slot_action", False)
+    assert (found.endpoint, found.gate, found.starts) == ("/slots/{slot}", "slot_action", False)
 
 
 def test_only_chats_tell_that_their_model_is_loading() -> None:
@@ -193,7 +195,7 @@ def test_what_is_recorded_behind_upstream() -> None:
     assert not recorded("GET", "/v1/audio/voices")
     assert not recorded("GET", "/v1/chat/completions")
     assert not recorded("POST", "/style.css")
-    assert find_path("POST", "/tokenize") is not None
+    assert find_model_path("POST", "/tokenize") is not None
 
 
 def test_a_look_without_a_name_means_the_only_model() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from bioproxy.config.dialect.models import Filters
 from bioproxy.errors import BioproxyError, RequestError
-from bioproxy.front.filters import Compiled, apply, compile_filters
+from bioproxy.front.body import filters as under_test
+from bioproxy.front.body.filters import Compiled, compile_filters
+from bioproxy.templates.bodies import Body
 
 BODY = b'{"model":"gemma","temperature":0.7,"top_p":0.9,"stream":true}'
 
@@ -18,6 +20,12 @@ def compiled(use_model_name: str = "", **settings: Any) -> Compiled:
     found = compile_filters(Filters(**settings), use_model_name=use_model_name)
     assert found is not None
     return found
+
+
+def apply(raw: bytes, filters: Compiled | None, *, requested: str, model_name: str = "") -> bytes:
+    body = Body(raw)
+    under_test.apply(body, filters, requested=requested, model_name=model_name)
+    return body.written()
 
 
 def applied(filters: Compiled | None, body: bytes = BODY, *, requested: str = "gemma", model_name: str = "") -> Any:

@@ -1,8 +1,13 @@
-"""What a chat's stream says while its model is being loaded (`sendLoadingState`).
+"""What a stream says while it waits: signs of life, and that its model is being loaded.
 
-A model of forty gigabytes takes a minute to load, and a chat page that shows nothing for a minute looks broken. So the
-stream begins at once and says what is going on, as *reasoning*: pages show it folded away, and no client takes it for
-the answer. Then the engine's own stream follows in the same response.
+**Signs of life.** Proxies and SDKs close a connection that says nothing for a minute, and llama-server says nothing
+before a slot starts (facts, section 2). So after `stream_keepalive` seconds without a byte, in the queue, while a model
+loads or a long prompt is evaluated, we send the head of a 200 and a comment line, and again every so many seconds until
+the engine's first byte. The price: a later error can only be an event in the stream.
+
+**Loading** (`sendLoadingState`). A model of forty gigabytes takes a minute to load, and a chat page that shows nothing
+for a minute looks broken. So the stream begins at once and says what is going on, as *reasoning*: pages show it folded
+away, and no client takes it for the answer. Then the engine's own stream follows in the same response.
 
     ━━━━━
     loading model: qwen
@@ -14,9 +19,7 @@ the answer. Then the engine's own stream follows in the same response.
 
 A line begins when what we wait for changes, or every ten seconds; between them a dot each second. Nothing is said once
 the engine has spoken. Other dialects have no reasoning that could stand before the engine's own first event: they get
-the comment or ping of keepalive.py at the same pace.
-
-The price is the same as for a keepalive: the status is 200 from here on, and what fails is an error event.
+a sign of life at the same pace.
 """
 
 from __future__ import annotations
@@ -43,6 +46,38 @@ WORDS: dict[Part, str] = {  # what is waited for; everything else is "loading"
     "pause": "trying again in a moment",
     "restore": "bringing its cache back",
 }
+
+
+class Keepalive:
+    """One timer for one exchange."""
+
+    __slots__ = ("exchange", "period", "timer")
+
+    def __init__(self, exchange: Exchange, period: float) -> None:
+        self.exchange = exchange
+        self.period = period
+        self.timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to count; does nothing for a period of 0."""
+        if self.period > 0:
+            self.timer = asyncio.get_running_loop().call_later(self.period, self.tick)
+
+    def stop(self) -> None:
+        """No further comment will be sent."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def tick(self) -> None:
+        """Send the head if it is not out, then a comment, unless the engine has spoken."""
+        exchange = self.exchange
+        if exchange.tail.first is not None:
+            self.timer = None
+            return
+        exchange.open_stream()
+        exchange.responder.write(keepalive(exchange.dialect))
+        self.timer = asyncio.get_running_loop().call_later(self.period, self.tick)
 
 
 class Standing(msgspec.Struct, frozen=True):

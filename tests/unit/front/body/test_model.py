@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
-from bioproxy.front.form import Asked, read, renamed, rewrite_multipart
+from bioproxy.front.body import model
+from bioproxy.front.body.model import Asked, renamed, rewrite_multipart
 from bioproxy.templates.bodies import LONGEST_READ
 from bioproxy.wire.http1.message import Request
 
@@ -18,6 +20,11 @@ def request(body: bytes = b"", kind: str = JSON, *, method: str = "POST", target
     fields = {b"content-type": kind.encode("latin-1")} if kind else {}
     path = target.partition(b"?")[0].decode()
     return Request(method, target, path=path, headers=list(fields.items()), fields=fields, body=body)
+
+
+def read(one: Request) -> Asked:
+    """What it asks for; whether its body was opened well is another question."""
+    return msgspec.structs.replace(model.read(one), body=None)
 
 
 def multipart(*parts: bytes, boundary: bytes = b"b0undary", end: bytes = b"\r\n") -> bytes:

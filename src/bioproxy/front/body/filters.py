@@ -24,13 +24,13 @@ from msgspec import Raw
 
 from bioproxy.config.dialect.models import Filters
 from bioproxy.errors import BioproxyError, RequestError
-from bioproxy.front import sjson
-from bioproxy.templates.bodies import Fields, open_body, refuse_unreadable, write_body
+from bioproxy.front.body import sjson
+from bioproxy.templates.bodies import Body, Dialect, Fields
+from bioproxy.templates.messages import rewritten, turns_of
 
 Json: TypeAlias = Any
 
 MODEL = "model"
-NOTHING: frozenset[str] = frozenset()
 UNREADABLE = (
     "its body is no JSON object, or holds what cannot be carried over (NaN, lone surrogates, deep nesting, a great "
     "number of keys)"
@@ -105,35 +105,28 @@ def change_of(name: str, value: Raw | None = None) -> Iterator[Change]:
         yield Change(name, path, value)
 
 
-def apply(body: bytes, compiled: Compiled | None, *, requested: str, model_name: str = "") -> bytes:
-    """The body as the engine gets it; the very object that came in where nothing changes.
+def apply(body: Body, compiled: Compiled | None, *, requested: str, model_name: str = "") -> None:
+    """Change the body to what the engine gets.
 
     `requested` is the name after profile and selector. `model_name` is what to write as the model's name because one
-    of them, or a peer's qualified name, changed it; the config's `useModelName` wins. RequestError (400) where the body
-    cannot be changed, BioproxyError (500) where the config asks for what cannot be done.
+    of them, or a peer's qualified name, changed it; the config's `useModelName` wins. RequestError (400) if the body
+    cannot be changed, BioproxyError (500) if the config asks for what cannot be done.
     """
     compiled = compiled or WITHOUT
     extra = compiled.by_id.get(requested, NONE)
     if fault := compiled.always.fault or extra.fault:
         raise BioproxyError(fault)
-    name = compiled.name or model_name
     changes = compiled.always.each + extra.each
-    if name:
+    if name := compiled.name or model_name:
         changes = (Change(MODEL, (sjson.Step(MODEL),), sjson.encoded(name)), *changes)
-    return change(body, changes) if changes else body
-
-
-def change(body: bytes, changes: tuple[Change, ...]) -> bytes:
-    """The body with the changes made one after the other."""
-    opened = open_body(body)
-    if opened.fields is None:
-        for each in changes:
-            if each.value is not None:
-                raise RequestError(f"error setting parameter {each.name} in request: {UNREADABLE}")
-        refuse_unreadable(opened, body, (each.path[0].key for each in changes))
-        return body
-    changed = [each for each in changes if make(opened.fields, each)]  # each sees what the ones before it did
-    return write_body(opened.fields, {}, NOTHING) if changed else body
+    if body.fields is not None:
+        for each in changes:  # each sees what the ones before it did
+            body.changed |= make(body.fields, each)
+        return
+    for each in changes:
+        if each.value is not None:
+            raise RequestError(f"error setting parameter {each.name} in request: {UNREADABLE}")
+    body.refuse(each.path[0].key for each in changes)
 
 
 def make(fields: Fields, each: Change) -> bool:
@@ -145,3 +138,45 @@ def make(fields: Fields, each: Change) -> bool:
     except (ValueError, RecursionError) as error:
         what = "stripping" if each.value is None else "setting"
         raise RequestError(f"error {what} parameter {each.name} in request: {error}") from error
+
+
+def add_prefix(body: Body, prefix: str, dialect: Dialect) -> None:
+    """Put `prefix` and a blank before the first user message: `qwen+code` is `qwen` with `@code` typed there.
+
+    Many clients have a list of models and no place to type a prefix into every conversation. Everything after this
+    (expansion, pins, warm-up, cache) is as if the user had typed it. A message that begins with the prefix stays as it
+    is, and so does a body that cannot be read well enough.
+    """
+    fields = body.fields
+    if fields is None:
+        return
+    try:
+        changes = with_prompt(fields, prefix) if dialect == "completion" else with_message(fields, prefix, dialect)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    for key, value in changes.items():
+        fields[key] = sjson.encoded(value)
+        body.changed = True
+
+
+def with_prompt(fields: Fields, prefix: str) -> dict[str, Json]:
+    """The prompt of a completion, changed; nothing if it has the prefix already."""
+    text = msgspec.json.decode(fields.get("prompt", Raw(b"null")), type=str)
+    return {} if begins(text, prefix) else {"prompt": f"{prefix} {text}"}
+
+
+def with_message(fields: Fields, prefix: str, dialect: Dialect) -> dict[str, Json]:
+    """A conversation whose first user message is changed; nothing if that has the prefix already, or no text."""
+    for place, turn in enumerate(turns_of(dialect, fields) or ()):
+        if turn.role == "user":
+            texts = dict(turn.texts())
+            if not texts or any(begins(text, prefix) for text in texts.values()):
+                return {}
+            at = max(texts)  # agents put reminders before what was typed
+            return rewritten(dialect, fields, {place: (at, f"{prefix} {texts[at]}")})
+    return {}
+
+
+def begins(text: str, prefix: str) -> bool:
+    """Whether a message is one with this prefix already."""
+    return text == prefix or (text.startswith(prefix) and text[len(prefix) : len(prefix) + 1].isspace())

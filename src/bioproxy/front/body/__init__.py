@@ -1,0 +1,1 @@
+"""What a request body says, and what the configuration changes in it. Pure."""

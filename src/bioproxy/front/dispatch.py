@@ -1,0 +1,237 @@
+"""The road of a request from its route to an engine, and its shortest form: one engine.
+
+    route ─► who is meant ─► body: filters, prefix, templates ─► a seat at the engine ─► its gate ─► cache ─► the engine
+
+`Dispatch` is that road. Who is meant is asked of one of two: `OneEngine`, here, for which every name means its engine,
+and `ManyModels` (many.py). They differ in policies, not in the way: one engine gets what we do not know, and its errors
+look as its clients know them; many models answer what they know, and errors look as llama-swap's.
+
+Filters come before templates, so that the chain of hashes by which the cache knows a prompt has seen what they set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import msgspec
+
+from bioproxy.config.settings import Settings
+from bioproxy.front import routes, ways
+from bioproxy.front.access import Access
+from bioproxy.front.body import filters, model
+from bioproxy.front.body.model import Asked
+from bioproxy.front.dialects import JSON
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.inference import LARGE, Inference, expand_into
+from bioproxy.front.recent import Recent
+from bioproxy.front.routes import Route
+from bioproxy.front.seat import Life, Only, Seat
+from bioproxy.models.names import Target
+from bioproxy.station import Station
+from bioproxy.templates.bodies import Body
+from bioproxy.wire.http1.message import Headers, Request
+
+JSON_TYPE = (b"Content-Type", b"application/json")
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of ours, as the front needs it. `loading`: its streams tell that it is being loaded."""
+
+    id: str
+    station: Station
+    filters: filters.Compiled | None = None
+    loading: bool = False
+    ignore_websockets: bool = False
+    priority: int = 0
+
+
+class Dispatch(ABC):
+    """The road. `envelope`: errors look as llama-swap's do."""
+
+    envelope: bool
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.recent = Recent()
+
+    @abstractmethod
+    def find(self, request: Request) -> Route:
+        """The route of a request, before it is asked for a key; RequestError or Unserved if there is none."""
+
+    @abstractmethod
+    def preflight(self, access: Access, request: Request) -> Headers:
+        """The headers of the 204 that answers a browser's question on behalf of a page."""
+
+    @abstractmethod
+    def failed(self, exchange: Exchange, reason: str) -> None:
+        """An engine failed this request: have it looked at."""
+
+    @abstractmethod
+    def ended(self, exchange: Exchange, client: str) -> None:
+        """The request is over; `client` is its address."""
+
+    @abstractmethod
+    async def serve(self, exchange: Exchange, access: Access) -> None:
+        """Serve it, or raise what the client shall be told."""
+
+    @abstractmethod
+    def seat(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Seat:
+        """The request's place at a model; its `stream` may tell that the model is being loaded."""
+
+    async def to_model(
+        self, exchange: Exchange, access: Access, served: Served, *, asked: Asked, target: Target | None = None
+    ) -> None:
+        """Change the body as the configuration says, wait for the model, and go the way of the route."""
+        route, station = exchange.route, served.station
+        body, dialect = asked.body, route.dialect
+        if target is not None:
+            rename(exchange, served.filters, target, asked)
+        headers = self.headers(exchange, access, station.key, untyped=asked.untyped)
+        if dialect is None or body is None:
+            seat = self.seat(exchange, served, stream=asked.stream)
+            plain = exchange.engine_body()
+            if route.gate == "grant":
+                plain = ways.without_slot(plain, known=route is not routes.OTHER_GRANT)
+            await ways.seated(exchange, route.gate, seat, headers=headers, body=plain)
+            return
+        if target is not None and target.prefix:
+            filters.add_prefix(body, target.prefix, dialect)
+        seat = self.seat(exchange, served, stream=asked.stream)
+        expanded = await expand_into(exchange, station, body)
+        if route.gate == "free":
+            await ways.seated(exchange, "free", seat, headers=headers, body=expanded.body)
+            return
+        period = self.settings.config.stream_keepalive
+        inference = Inference(exchange, station, seat, body=body, expanded=expanded, headers=headers, period=period)
+        await inference.run()
+        inference.remember(self.recent)
+
+    def headers(self, exchange: Exchange, access: Access, key: str, *, untyped: bool = False) -> Headers:
+        """The client's headers for an engine; its key stays here. `untyped`: it did not say that it sends JSON."""
+        request = exchange.request
+        drop = access.keys or access.is_admin(request)
+        found = ways.request_headers(request, request_id=exchange.id, drop_keys=drop, engine_key=key)
+        if exchange.record.metered and b"accept-encoding" in request.fields:
+            found = [(name, readable(value) if name.lower() == b"accept-encoding" else value) for name, value in found]
+        if untyped:
+            found = [pair for pair in found if pair[0].lower() != b"content-type"]
+            found.append(JSON_TYPE)
+        return found
+
+
+class OneEngine(Dispatch):
+    """A fleet of one: every name means its engine. `life` tells its present process, if it is ours."""
+
+    envelope = False
+
+    def __init__(self, settings: Settings, station: Station, life: Callable[[], Life | None] = lambda: None) -> None:
+        super().__init__(settings)
+        self.served = Served(id="", station=station)
+        self.life = life
+
+    def find(self, request: Request) -> Route:
+        return routes.find_for_one(request)
+
+    def preflight(self, access: Access, request: Request) -> Headers:
+        return access.cors.preflight(request)
+
+    def failed(self, exchange: Exchange, reason: str) -> None:  # noqa: ARG002 - there is only one
+        self.served.station.attachment.suspect(reason)
+
+    def ended(self, exchange: Exchange, client: str) -> None:
+        """The record says it all."""
+
+    def seat(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Seat:  # noqa: ARG002 - it is there
+        return Only(served.station, self.life)
+
+    async def serve(self, exchange: Exchange, access: Access) -> None:
+        request, route, served = exchange.request, exchange.route, self.served
+        restricted = exchange.principal is not None and exchange.principal.models and route is not routes.OTHER_GRANT
+        if route.gate == "slot_action":
+            ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
+        if route.dialect is not None or (restricted and route.gate == "grant"):
+            body = await opened(request)
+            access.allow_model(exchange, body.model)
+            await self.to_model(exchange, access, served, asked=Asked(body.model, body.stream, "json", body=body))
+        elif route.gate in {"grant", "slot_action"}:
+            await self.to_model(exchange, access, served, asked=Asked())
+        elif route.by == "listed":
+            await self.one_model(exchange, access)
+        else:
+            await self.pass_by(exchange, access)
+
+    async def pass_by(self, exchange: Exchange, access: Access) -> None:
+        """What computes nothing waits for nothing."""
+        station = self.served.station
+        headers = self.headers(exchange, access, station.key)
+        await ways.by_gate(
+            exchange, exchange.route.gate, station, self.seat(exchange, self.served),
+            headers=headers, body=exchange.request.body,
+        )  # fmt: skip
+
+    async def one_model(self, exchange: Exchange, access: Access) -> None:
+        """`/v1/models/{id}`, which OpenAI's clients ask for and llama-server has not: as its list shows the model.
+
+        Of a model that is not in the list the engine says itself what it knows.
+        """
+        station = self.served.station
+        headers = self.headers(exchange, access, station.key)
+        plain = [pair for pair in headers if pair[0].lower() != b"accept-encoding"]
+        response = await station.pool.request("GET", b"/v1/models", plain, b"")
+        found = listed(await response.read(), exchange.request.path.removeprefix(routes.MODELS))
+        if response.status != 200 or found is None:
+            await ways.free(exchange, station, headers, b"")
+            return
+        exchange.answered(200, [JSON], {})
+        exchange.responder.send(200, [JSON], found)
+
+
+async def opened(request: Request) -> Body:
+    """The body of a request, opened; a large one in a thread."""
+    if len(request.body) > LARGE:
+        return await asyncio.to_thread(Body, request.body)
+    return Body(request.body)
+
+
+def rename(exchange: Exchange, compiled: filters.Compiled | None, target: Target, asked: Asked) -> None:
+    """Apply filters, and write the model's name if something changed it."""
+    if asked.body is not None:
+        if compiled is not None or target.body:
+            filters.apply(asked.body, compiled, requested=target.name, model_name=target.body)
+        return
+    wanted = (compiled.name if compiled is not None else "") or target.body
+    if wanted:
+        exchange.target, exchange.body = model.renamed(exchange.request, asked, wanted, target=exchange.target)
+
+
+def readable(encodings: bytes) -> bytes:
+    """What of `Accept-Encoding` we can read ourselves: answers are metered."""
+    kept = [part.strip() for part in encodings.split(b",") if part.strip().lower().startswith((b"gzip", b"deflate"))]
+    return b", ".join(kept) or b"identity"
+
+
+class Names(msgspec.Struct):
+    """What a record of an engine's list of models calls its model."""
+
+    id: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class Listing(msgspec.Struct):
+    """An engine's list of models; each record as it came."""
+
+    data: list[msgspec.Raw] = []
+
+
+def listed(body: bytes, name: str) -> bytes | None:
+    """The record of a model in an engine's list; None if there is none by this name."""
+    try:
+        for record in msgspec.json.decode(body, type=Listing).data:
+            names = msgspec.json.decode(record, type=Names)
+            if name == names.id or name in names.aliases:
+                return bytes(record)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # no list that we know
+    return None

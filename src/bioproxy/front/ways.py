@@ -1,0 +1,272 @@
+"""The four ways to an engine, by the route's gate, for every request in which no templates are filled in.
+
+- **free** computes nothing and goes at once.
+- **grant** might compute, and waits its turn like any user's request.
+- **slot_action**: `POST /slots/…` runs alone, and after it nothing is known of what the slots hold (kv-rule 4).
+- **shared**: `/slots` and `/metrics`, of which the engine must not be asked more than once in two seconds, or it stops
+  noticing that clients left (facts, 0.7). All clients of two seconds get one answer.
+
+What the engine gets to see of a request: hop-by-hop headers go (RFC 9110, 7.6.1; the pool takes those out), and three
+kinds besides: the client's key, because it is for us; `X-Conversation-Id`, because llama-server stops noticing that a
+client left when it sees one (facts, section 2); and in answers the engine's own CORS headers, because cors.py decides
+who may read. A body that came compressed goes on in plain, whatever the route is: what it asks for is judged in plain
+text, and an engine that takes a coding off itself would read what we have not (an `id_slot`, a prefix, another model).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from bioproxy.errors import EngineProtocolError, EngineUnavailable, Forbidden, RequestError
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.routes import OTHER_GRANT, Gate
+from bioproxy.front.seat import Recalled, Seat
+from bioproxy.gate.gate import Grant
+from bioproxy.station import Station
+from bioproxy.templates.bodies import Body
+from bioproxy.wire import coding
+from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.http1.message import Headers, Request
+from bioproxy.wire.relay import relay, tunnel
+
+SLOT_FIELD = frozenset({"id_slot"})
+ADAPTERS = "/lora-adapters"
+OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
+KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+DROPPED = frozenset({b"x-conversation-id", b"x-request-id"})
+DROPPED_KEYS = DROPPED | KEYS
+CORS_OF_ENGINE = (b"access-control-",)
+LENGTHS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
+CODED = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest", b"repr-digest"})  # of coded bytes
+SMALL = 16 << 10  # bytes of a compressed body that are opened at once
+BLOCKS = 4  # of what it becomes; for more it goes into a thread
+
+
+# what passes
+
+
+async def unpack(request: Request, *, limit: int, turn: asyncio.Semaphore) -> None:
+    """Take the codings off a request's body and the words about them off its head.
+
+    RequestError: 415 for a coding that we do not know, 413 for more than `limit` bytes, 400 for what is broken. A body
+    that takes longer waits for its `turn`, and is opened in a thread, so that the others are served.
+    """
+    if not request.body:
+        return
+    values = [value for name, value in request.headers if name.lower() == b"content-encoding"]
+    if codings := coding.codings_of(values):
+        blocks, whole = coding.plain(request.body, codings, limit=limit), io.BytesIO()
+        quick = len(request.body) <= SMALL and len(codings) == 1
+        if not quick or more(blocks, whole, BLOCKS):
+            async with turn:
+                while await asyncio.to_thread(more, blocks, whole, 16 * BLOCKS):
+                    pass
+        request.body = whole.getvalue()
+    request.headers[:] = [pair for pair in request.headers if pair[0].lower() not in CODED]
+    for name in CODED:
+        request.fields.pop(name, None)
+
+
+def more(blocks: Iterator[bytes], whole: io.BytesIO, most: int) -> bool:
+    """Add up to `most` blocks to the whole; whether there may be more."""
+    count = 0
+    for block in islice(blocks, most):
+        whole.write(block)
+        count += 1
+    return count == most
+
+
+def request_headers(request: Request, *, request_id: str, drop_keys: bool, engine_key: str) -> Headers:
+    """The client's headers for the engine, in their order.
+
+    `drop_keys`: the client's key is for us. `engine_key` replaces it if the engine has a key of its own.
+    """
+    dropped = DROPPED_KEYS if drop_keys or engine_key else DROPPED
+    headers = [pair for pair in request.headers if pair[0].lower() not in dropped]
+    headers.append((b"X-Request-Id", request_id.encode("ascii")))
+    if engine_key:
+        headers.append((b"Authorization", b"Bearer " + engine_key.encode()))
+    return headers
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """An answer's headers for an answer that we send whole ourselves: framing and CORS are ours."""
+    return [
+        pair for pair in headers if (name := pair[0].lower()) not in LENGTHS and not name.startswith(CORS_OF_ENGINE)
+    ]
+
+
+def without_slot(body: bytes, *, known: bool) -> bytes:
+    """The body without `id_slot` (kv-rule 3): in a slot that is busy it corrupts or hangs what runs there.
+
+    `known`: a route that would read it; RequestError if it cannot be taken out. The body of an unknown route may be no
+    JSON at all, and goes on as it is then.
+    """
+    if b"id_slot" not in body and b"\\u" not in body:
+        return body
+    opened = Body(body)
+    return body if opened.fields is None and not known else opened.written(drop=SLOT_FIELD)
+
+
+# the ways
+
+
+async def acquire(
+    exchange: Exchange, engine: Station, seat: Seat, *, key: object = None, exclusive: bool = False
+) -> Grant:
+    """A grant for this exchange's client; `exclusive`: once nothing else runs. The one place where a client waits.
+
+    An engine that was absent is looked at first: if it is back, it must not get requests before it is attached, for
+    they would not find their cache. A wait that was in vain is noted, too: a client that gave up after a minute belongs
+    into the histogram of waits. Raises what the gate raises (QueueFull, QueueTimeout, the shutdown's error), and
+    Recalled if the place at the model was taken back meanwhile.
+    """
+    record, principal = exchange.record, exchange.principal
+    record.gated = True
+    started = time.monotonic()
+    try:
+        if engine.looked_after and engine.attachment.state == "absent":
+            await engine.attachment.look_now()
+        seat.gated(exchange.task)
+        return await engine.gate.acquire(
+            work=record.work,
+            client=record.client,
+            priority=principal.priority if principal else 0,
+            max_running=principal.max_running if principal else 0,
+            owner=principal.name if principal else "",
+            key=key,
+            exclusive=exclusive,
+        )
+    except asyncio.CancelledError:
+        if seat.taken_back():
+            raise Recalled from None
+        raise
+    finally:
+        seat.gated(None)
+        record.queue += time.monotonic() - started
+
+
+async def by_gate(
+    exchange: Exchange, gate: Gate, engine: Station, seat: Seat, *, headers: Headers, body: bytes, path: str = ""
+) -> None:
+    """One request the way of its gate. `path` is the engine's, if the client's is another one."""
+    if gate == "shared":
+        await shared(exchange, engine, path=path or exchange.request.path)
+    elif gate == "free":
+        await free(exchange, engine, headers, body)
+    else:
+        await granted(exchange, engine, seat, headers=headers, body=body, alone=gate == "slot_action")
+
+
+async def seated(exchange: Exchange, gate: Gate, seat: Seat, *, headers: Headers, body: bytes, path: str = "") -> None:
+    """The same on a seat, whose engine may have to be started; once more if the engine was lost before it answered."""
+    lost = 0
+    try:
+        while True:
+            try:
+                await seat.take(None)
+                seat.sending()
+                await by_gate(exchange, gate, seat.engine, seat, headers=headers, body=body, path=path)
+            except Recalled:
+                continue
+            except EngineUnavailable as error:
+                lost += 1
+                await seat.broke_off(error)
+                if exchange.responder.started or not seat.lost(error, lost):
+                    raise
+            else:
+                return
+    finally:
+        seat.leave()
+
+
+async def free(exchange: Exchange, engine: Station, headers: Headers, body: bytes) -> bool:
+    """Pass one request on and its answer back, upgrades included; whether the engine ended it, too."""
+    response = await engine.pool.request(exchange.request.method, exchange.target, headers, body)
+    return await answer(exchange, response)
+
+
+async def answer(exchange: Exchange, response: Response) -> bool:
+    """Relay an answer; the engine's work ends when the client leaves. False if the engine did not end it itself."""
+    exchange.answered(response.status, response.headers, response.fields)
+    try:
+        if response.status == 101:
+            await tunnel(response, exchange.responder)
+        else:
+            exchange.streaming = exchange.tail.events
+            await relay(
+                response,
+                exchange.responder,
+                headers=[],
+                drop=CORS_OF_ENGINE,
+                tail=exchange.tail,
+                ended=exchange.ended,
+            )
+    except BaseException:
+        response.abort()
+        raise
+    return response.complete
+
+
+async def granted(
+    exchange: Exchange, engine: Station, seat: Seat, *, headers: Headers, body: bytes, alone: bool
+) -> None:
+    """The same with a user's grant; what the engine did for it is not what the slot held before.
+
+    `alone`: a slot action.
+    """
+    request = exchange.request
+    path = exchange.record.req_path or request.path
+    adapters = request.method == "POST" and path == ADAPTERS
+    grant = await acquire(exchange, engine, seat, exclusive=alone or adapters)
+    whole = False
+    try:
+        seat.sending()
+        whole = await free(exchange, engine, headers, body)
+    except (EngineUnavailable, EngineProtocolError) as error:
+        await seat.broke_off(error)
+        raise
+    finally:
+        engine.keeper.unknown(
+            "a client's own slot action" if alone else f"{request.method} {path} may have used a slot"
+        )
+        if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
+            engine.attachment.lose("loading", "a client changed its LoRA adapters")
+            engine.attachment.suspect("its LoRA adapters were changed")
+        # of an unknown route nobody knows whether its answer came out of a slot
+        known = not alone and exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
+        grant.release(cut=not whole, computed=known)
+
+
+def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
+    """Refuse slot actions of those who must not: without the admin key if there are keys, or on our files."""
+    if keys and not admin:
+        raise Forbidden("slot actions need the admin key: they read and replace what other users have in the cache")
+    fields = Body(exchange.request.body or b"{}").fields
+    if fields is None:
+        raise RequestError("the body of a slot action must be a JSON object with a filename")
+    try:
+        name = msgspec.json.decode(fields.get("filename", msgspec.Raw(b'""')), type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body of a slot action must be a JSON object with a filename: {error}") from error
+    if name.casefold().startswith(OURS):  # some file systems take BP- for the same name
+        raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")
+
+
+async def shared(exchange: Exchange, engine: Station, *, path: str) -> None:
+    """Answer `/slots` or `/metrics` from what the engine said within the last two seconds, to every client."""
+    look = await engine.attachment.llama.look(canonical(exchange, path))
+    exchange.record.status = look.status
+    exchange.responder.send(look.status, end_to_end(look.headers), look.body)
+
+
+def canonical(exchange: Exchange, path: str) -> bytes:
+    """The target that stands for this request: any other query would be a way around the pace."""
+    wanted = path == "/slots" and any(name == "fail_on_no_slot" for name, _ in exchange.request.query)
+    return path.encode() + (b"?fail_on_no_slot=1" if wanted else b"")
