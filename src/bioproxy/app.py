@@ -32,11 +32,10 @@ from bioproxy.admin.one_model import ENGINE, OneModel
 from bioproxy.admin.status import Status, status_of
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.difference import dialect_difference, difference, in_force
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config, Prefix
-from bioproxy.config.settings import Settings
+from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy import __version__
-from bioproxy.config.places import own_folder
+from bioproxy.config.files import own_folder
 from support.command import run
 from support.ports import free_port
 

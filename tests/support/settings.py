@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.load import build
+from bioproxy.config.keys import build
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.files import Source
 from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError, Problem
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from bioproxy import log as logs
-from bioproxy.config.dialect.settings import TIME_FORMATS
+from bioproxy.config.dialect.settle import TIME_FORMATS
 from bioproxy.log import GO_TIMES, access_line, go_duration, go_time
 
 MOMENT = 1136239445.000045  # 2006-01-02T15:04:05.000045 in UTC-7, Go's own example, with a fraction

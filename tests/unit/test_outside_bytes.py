@@ -19,9 +19,8 @@ import pytest
 
 import bioproxy
 from bioproxy.admin import activity_api
-from bioproxy.config.dialect.models import Filters
 from bioproxy.config.dialect.patterns import compile_pattern
-from bioproxy.config.dialect.schema import IGNORED_PATHS
+from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
 from bioproxy.engines import answers
 from bioproxy.errors import BioproxyError

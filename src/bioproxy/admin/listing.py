@@ -22,8 +22,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy.config.dialect.models import Capabilities, Model
-from bioproxy.config.dialect.schema import DialectConfig, Selector
+from bioproxy.config.dialect.schema import Capabilities, DialectConfig, Model, Selector
 from bioproxy.config.masking import masked_command, masked_url_password, masked_words
 from bioproxy.errors import NotFound
 from bioproxy.models.fleet import Fleet

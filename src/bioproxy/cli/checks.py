@@ -16,13 +16,12 @@ import msgspec
 from bioproxy.cli import outlook
 from bioproxy.cli.outlook import Outlook
 from bioproxy.cli.output import Colour, Output, count, size
-from bioproxy.config.describe import Described, describe
-from bioproxy.config.dialect.describe import describe_dialect
-from bioproxy.config.dialect.models import Model
+from bioproxy.config.describe import Described, describe, describe_dialect
 from bioproxy.config.dialect.per_model import kv_of
+from bioproxy.config.dialect.schema import Model
+from bioproxy.config.json_schema import schemas
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Prefix
-from bioproxy.config.schema_files import schemas
 from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bioproxy import files
 from bioproxy.cli.output import Output
-from bioproxy.config.dialect.pipeline import Source, read_dialect
-from bioproxy.config.sources import SIZE_LIMIT
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import SIZE_LIMIT, Source
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes.preset import Translated, translate
 

@@ -127,7 +127,7 @@ def recipes(command: Command) -> int:
 
 def config_path(command: Command) -> str:
     """The configuration file that every verb would read; ConfigError if there is none to write into."""
-    from bioproxy.config.file_layer import find
+    from bioproxy.config.files import find
 
     path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path
     if path is None:

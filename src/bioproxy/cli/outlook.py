@@ -17,8 +17,8 @@ from posixpath import basename
 import msgspec
 
 from bioproxy import files
-from bioproxy.config.dialect.models import Model
 from bioproxy.config.dialect.per_model import kv_of
+from bioproxy.config.dialect.schema import Model
 from bioproxy.config.load import Loaded
 from bioproxy.engines.commands import is_container
 from bioproxy.errors import Problem

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bioproxy.cli.output import Output
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes import insert, yaml_text
 from bioproxy.recipes.recipe import Recipe, entry_of, recipe_named, recipes

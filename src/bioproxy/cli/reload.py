@@ -21,9 +21,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from bioproxy import aio, files
-from bioproxy.config.dialect.files import ENDINGS
+from bioproxy.config.files import ENDINGS, SIZE_LIMIT
 from bioproxy.config.load import Loaded
-from bioproxy.config.sources import SIZE_LIMIT
 from bioproxy.errors import BioproxyError
 
 log = logging.getLogger("bioproxy")

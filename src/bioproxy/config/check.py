@@ -1,8 +1,7 @@
 """What each key alone cannot see: values that contradict each other, and texts that are no URL, host, network or key.
 
-Pure: a Config in, problems out. `check` raises; `load` calls the two `find_` functions itself, so that these problems
-stand beside those of the file. A problem is something that cannot work or opens a door; what works but is probably
-not meant is a warning.
+Pure: a Config in, problems and warnings out. A problem is something that cannot work or opens a door; what works but is
+probably not meant is a warning.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from bioproxy.config.addresses import (
 )
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
-from bioproxy.errors import ConfigError, Problem
+from bioproxy.errors import Problem
 from bioproxy.keys import entry_fault, key_fault
 
 MOST_PREFIXES = 1000
@@ -40,12 +39,6 @@ class Complaint(NamedTuple):
     key: str
     sentence: str
     other: str = ""
-
-
-def check(config: Config) -> None:
-    """Raise ConfigError with every problem of a Config that was made by hand (a loaded one is checked already)."""
-    if problems := find_problems(config, {}):
-        raise ConfigError(problems)
 
 
 def find_problems(

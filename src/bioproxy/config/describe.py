@@ -1,22 +1,46 @@
-"""A Config for people and programs: every effective value, where it came from, and no secret.
+"""A configuration for people and programs: every effective value, where it came from, and no secret.
 
-`describe` feeds `bioproxy config` (plain and JSON), the start-up banner and /status. `encode` is the opposite of
-`load`: a JSON config file with everything in it, secrets too; nothing prints it. `json_schema` is for editors.
+`describe` gives the rows of bioproxy's own keys, for `bioproxy config`, the start-up banner and /status;
+`describe_dialect` those of llama-swap's. Of a model only what differs from what counts for every model is shown, and
+`cmd` and `proxy` always: `cmd` as it will be started, which the caller knows (`--slot-save-path` may be added to it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
 from bioproxy.config import units
+from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.schema import DialectConfig, Model, Peer
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
-from bioproxy.config.masking import MASK, masked_words
+from bioproxy.config.masking import (
+    MASK,
+    masked_command,
+    masked_environment,
+    masked_url_password,
+    masked_value,
+    masked_words,
+)
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
+
+Json: TypeAlias = Any
+Commands: TypeAlias = Callable[[str, Model], str]
+
+ENTRIES = ("models", "profiles", "selectors", "peers")  # a row for each key of each
+ELSEWHERE = {
+    *ENTRIES,
+    "macros",
+    "apiKeys",
+    "logLevel",
+    "groups",
+    "matrix",
+    "tailcat",
+}  # filled in, or keys of ours, or moved
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -84,6 +108,96 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def encode(config: Config) -> bytes:
-    """A Config as a JSON file that `load` reads as the same Config. It holds the secrets: mode 0600, never shown."""
-    return msgspec.json.format(msgspec.json.encode(config), indent=2)
+def as_configured(_model_id: str, model: Model) -> str:
+    """The command of a model as it stands in the file."""
+    return model.cmd
+
+
+def describe_dialect(
+    config: DialectConfig, origins: Mapping[str, Origin], *, command: Commands = as_configured
+) -> list[Described]:
+    """Every key at the top, then models, profiles, selectors and peers; `command` tells what is started for a model."""
+    return [*_top(config, origins), *_models(config, origins, command), *_others(config, origins)]
+
+
+def _row(path: str, value: Json, origins: Mapping[str, Origin]) -> Described:
+    """One value with the place of the key that it is part of."""
+    place = next((origins[start] for start in _starts(path) if start in origins), DEFAULT)
+    value = masked_value(msgspec.to_builtins(value), path.rpartition(".")[2])
+    encoded = msgspec.json.encode(value)
+    text = value if isinstance(value, str) else encoded.decode()
+    return Described(path, msgspec.json.decode(encoded), " ".join(text.split()), str(place))
+
+
+def _starts(path: str) -> Iterator[str]:
+    """A path and what it is part of, the longest first."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _top(config: DialectConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
+    for field in msgspec.structs.fields(DialectConfig):
+        name = field.encode_name
+        if name not in ELSEWHERE and name not in {"aliases", "own", "unknown", "warnings"}:
+            value = msgspec.to_builtins(getattr(config, field.name))
+            if name == "performance":
+                value["every"] = write_duration(config.performance.every)
+            yield from _leaves(name, value, origins)
+
+
+def _leaves(path: str, value: Json, origins: Mapping[str, Origin]) -> Iterator[Described]:
+    """A row for each key of a section; whatever has names of the user's own in it is one value."""
+    if isinstance(value, dict) and value and path not in {"routing.router.settings", "routing.scheduler.settings"}:
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}", inner, origins)
+    else:
+        yield _row(path, value, origins)
+
+
+def _models(config: DialectConfig, origins: Mapping[str, Origin], command: Commands) -> Iterator[Described]:
+    common = Model(
+        ttl=config.global_ttl,
+        unload_timeout=config.unload_timeout,
+        send_loading_state=config.send_loading_state,
+        health_check_timeout=config.health_check_timeout,
+    )
+    for name, model in config.models.items():
+        for key, value in _model(name, model, common, command).items():
+            yield _row(f"models.{name}.{key}", value, origins)
+
+
+def _model(name: str, model: Model, common: Model, command: Commands) -> dict[str, Json]:
+    """What counts for one model, as JSON has it, without its secrets."""
+    shown: dict[str, Json] = {"cmd": masked_command(command(name, model)), "proxy": masked_url_password(model.proxy)}
+    shown = _changed(model, common) | shown
+    if model.cmd_stop:
+        shown["cmdStop"] = masked_command(model.cmd_stop)
+    if model.env:
+        shown["env"] = masked_environment(model.env)
+    shown.pop("macros", None)
+    return shown
+
+
+def _changed(struct: msgspec.Struct, default: msgspec.Struct) -> dict[str, Json]:
+    """The keys whose values are not those of `default`, by their names in a file."""
+    return {
+        field.encode_name: msgspec.to_builtins(getattr(struct, field.name))
+        for field in msgspec.structs.fields(struct)
+        if getattr(struct, field.name) != getattr(default, field.name)
+    }
+
+
+def _others(config: DialectConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
+    tables: tuple[tuple[str, Mapping[str, msgspec.Struct]], ...] = (
+        ("profiles", config.profiles),
+        ("selectors", config.selectors),
+        ("peers", config.peers),
+    )
+    for table, entries in tables:
+        for name, entry in entries.items():
+            shown = _changed(entry, type(entry)())
+            if isinstance(entry, Peer):
+                shown |= {"proxy": masked_url_password(entry.proxy)} | ({"apiKey": MASK} if entry.api_key else {})
+            for key, value in shown.items():
+                yield _row(f"{table}.{name}.{key}", value, origins)

@@ -14,35 +14,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from bioproxy.config import places
 from bioproxy.config.check import digest
 from bioproxy.config.convert import Converter
-from bioproxy.config.dialect.environment import MARK
-from bioproxy.config.dialect.expand import NO_PORTS
-from bioproxy.config.dialect.files import read_sources
+from bioproxy.config.dialect.macros import NOTHING
 from bioproxy.config.dialect.notes import Path, locate
-from bioproxy.config.dialect.pipeline import Read, Source, gather, is_dialect
+from bioproxy.config.dialect.read import MARK, Read, is_dialect, read
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
-from bioproxy.config.sources import Layer, own_layer, parse, read_text, unreadable, walk
+from bioproxy.config.files import Found, Source, read_sources, read_text
+from bioproxy.config.sources import Layer, own_layer, parse, unreadable, walk
 from bioproxy.config.tree import Node, Origin
 from bioproxy.errors import ConfigError, Problem
 
 Sources: TypeAlias = tuple[Source, ...]
 LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "error"}  # llama-swap's words, and ours
-
-
-class Found(msgspec.Struct, frozen=True):
-    """The config files that count: one by its path, one folder, their names in messages.
-
-    `ignored` are the others that stand at the default places.
-    """
-
-    path: str | None
-    shown: str = ""
-    ignored: tuple[str, ...] = ()
-    directory: str | None = None
-    directory_shown: str = ""
 
 
 class FileLayer(msgspec.Struct, frozen=True):
@@ -58,22 +42,7 @@ class FileLayer(msgspec.Struct, frozen=True):
     origins: dict[str, Origin] = {}
 
 
-def find(path: str | None, directory: str | None, environment: Mapping[str, str], *, folder: str) -> Found:
-    """The files that were named (by flags, else by variables), else the first one at the default places."""
-    named = path if path is not None else environment.get(CONFIG_VARIABLE) or None
-    inside = directory if directory is not None else environment.get(FOLDER_VARIABLE) or None
-    if named is None and inside is None:
-        files = places.default_files(environment)
-        return Found(files[0], files[0], tuple(files[1:])) if files else Found(None)
-    return Found(
-        path=None if named is None else places.resolve(named, folder=folder, environment=environment),
-        shown=named or f"flag {CONFIG_FLAG}",
-        directory=None if inside is None else places.resolve(inside, folder=folder, environment=environment),
-        directory_shown=inside or f"flag {FOLDER_FLAG}",
-    )
-
-
-def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str, int] = NO_PORTS) -> FileLayer:
+def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str, int] = NOTHING) -> FileLayer:
     """The layer of the files that count; what is wrong with them stands in it. `ports`: those of models that run."""
     for given, shown, noun in ((found.path, found.shown, "file"), (found.directory, found.directory_shown, "folder")):
         if given == "":
@@ -89,13 +58,13 @@ def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str,
         return FileLayer(unreadable(error, found.path, found.shown), (found.path,))
     parsed = parse(text, found.path)
     if is_dialect(parsed) or (parsed.root is None and MARK in text):  # variables may be what makes it YAML
-        read = read_dialect((Source(_name(found.path, found.shown), text, parsed),), environment, ports)
+        layer = read_dialect((Source(_name(found.path, found.shown), text, parsed),), environment, ports)
     else:
-        read = FileLayer(own_layer(parsed, found.path, shown=found.shown, environment=environment), (found.path,))
+        layer = FileLayer(own_layer(parsed, found.path, shown=found.shown, environment=environment), (found.path,))
     for other in found.ignored:
         said = f"is ignored, because {found.path} comes first; delete one of them"
-        read.layer.warnings.append(Problem(said, where=other))
-    return read
+        layer.layer.warnings.append(Problem(said, where=other))
+    return layer
 
 
 def _folder(found: Found, directory: str, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
@@ -117,19 +86,19 @@ def read_dialect(sources: Sources, environment: Mapping[str, str], ports: Mappin
     """The layer of files in llama-swap's dialect; problems of both dialects together."""
     paths = tuple(os.path.abspath(source.path) for source in sources)
     try:
-        read = gather(sources, environment=environment, ports=ports)
+        found = read(sources, environment=environment, ports=ports)
     except ConfigError as error:
         return FileLayer(Layer(unread=True, problems=[*error.problems]), paths)
-    notes = read.notes
-    converter = Converter(origin=notes.origin, resolve=read.resolve)
-    layer = Layer(values=walk(Node(read.own), converter), origins=converter.origins)
-    _shared_keys(layer, read)
+    notes = found.notes
+    converter = Converter(origin=notes.origin, resolve=found.resolve)
+    layer = Layer(values=walk(Node(found.own), converter), origins=converter.origins)
+    _shared_keys(layer, found)
     layer.problems += [*dict.fromkeys(notes.problems), *converter.problems]
     layer.warnings += [*notes.unknown, *notes.warnings]
-    config = read.config
+    config = found.config
     first = next((key for key in ("models", "peers") if getattr(config, key)), "")
     place = notes.where(locate(notes.root, (first,))) if first else ""
-    return FileLayer(layer, paths, config, place, places_of(read))
+    return FileLayer(layer, paths, config, place, places_of(found))
 
 
 def _shared_keys(layer: Layer, read: Read) -> None:

@@ -7,7 +7,7 @@ that is added to the schema is in all of them at once. Tests see that no two nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -152,3 +152,12 @@ def value_of(config: Config, path: str) -> Any:
     for name in path.split("."):
         value = getattr(value, name)
     return value
+
+
+def build(values: Mapping[str, Any]) -> Config:
+    """A Config of values by dotted key; what is not given has its default."""
+    arguments: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
+    for section, struct in SECTIONS.items():
+        inner = {path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")}
+        arguments[section] = struct(**inner)
+    return Config(**arguments)

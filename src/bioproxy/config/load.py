@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from bioproxy import files
-from bioproxy.config import places
 from bioproxy.config.check import find_problems, find_warnings
 from bioproxy.config.dialect.per_model import find_model_problems
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.file_layer import FileLayer, find, read_files
-from bioproxy.config.keys import KEYS, SECTIONS
+from bioproxy.config.file_layer import FileLayer, read_files
+from bioproxy.config.files import find, own_folder, state_folder
+from bioproxy.config.keys import KEYS, build
 from bioproxy.config.resolve import resolve_keys, resolve_model, resolve_prefixes, resolve_source
 from bioproxy.config.schema import Config
 from bioproxy.config.sources import Layer, read_environment, read_flags
@@ -110,7 +109,7 @@ def load_now(
     key_files = resolve_keys(merged)
     resolve_prefixes(merged)
     resolve_model(merged)
-    merged.values["state_directory"] = merged.values.get("state_directory") or places.state_folder(environment)
+    merged.values["state_directory"] = merged.values.get("state_directory") or state_folder(environment)
     config = build(merged.values)
     if problems := _problems(config, merged, dialect, file):
         raise ConfigError(in_order(problems))
@@ -125,7 +124,7 @@ def load_now(
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
         dialect=dialect,
         dialect_origins=file.origins if dialect is not None else {},
-        state=places.own_folder(
+        state=own_folder(
             config.state_directory,
             paths=[path for path in (found.path, found.directory) if path],
             otherwise=config.model or config.backend_url,
@@ -186,12 +185,3 @@ def _top(key: str) -> str:
     if key in KEYS:
         return key
     return key.partition("[")[0].partition(".")[0]
-
-
-def build(values: Mapping[str, Any]) -> Config:
-    """A Config of values by dotted key; what is not given has its default."""
-    arguments: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
-    for section, struct in SECTIONS.items():
-        inner = {path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")}
-        arguments[section] = struct(**inner)
-    return Config(**arguments)

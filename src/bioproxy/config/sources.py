@@ -7,7 +7,6 @@ tomorrow.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Mapping
@@ -16,9 +15,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, inspect
 
-from bioproxy import files
-from bioproxy.config import places
 from bioproxy.config.convert import Converter, Resolve
+from bioproxy.config.files import looked_for, resolve
 from bioproxy.config.json_tree import parse_json
 from bioproxy.config.keys import (
     CONFIG_VARIABLE,
@@ -36,7 +34,6 @@ from bioproxy.config.yaml_tree import parse_yaml, plain
 from bioproxy.errors import Problem
 
 SCHEMA_KEY = "$schema"  # editors look for it; it says nothing to us
-SIZE_LIMIT = 4 << 20  # of a config file: who names a model file by mistake gets a sentence, not a full memory
 
 # What Kubernetes puts into every container when a service is called "bioproxy".
 FOREIGN = re.compile(r"BIOPROXY(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP).*)?)")
@@ -54,44 +51,7 @@ class Layer(msgspec.Struct):
 
 def relative_to(folder: str, environment: Mapping[str, str]) -> Resolve:
     """What makes a path of ours absolute, seen from `folder`."""
-    return lambda path, _line: places.resolve(path, folder=folder, environment=environment)
-
-
-def read_text(path: str) -> str:
-    """The text of a config file; ValueError says why there is none."""
-    try:
-        data = files.read(path, most=SIZE_LIMIT, pipes=True)
-    except OSError as error:
-        raise ValueError(_reason(error)) from error
-    if len(data) > SIZE_LIMIT:
-        raise ValueError(f"the config file is larger than {SIZE_LIMIT >> 20} MiB; this cannot be a config file")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"the config file is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}") from error
-    if not text.strip():
-        raise ValueError("the config file is empty; write at least {} into it, or name no file")
-    return text
-
-
-def _reason(error: OSError) -> str:
-    match error.errno:
-        case errno.ENOENT:
-            return "the config file does not exist"
-        case errno.EISDIR:
-            return "the config file is a folder; name the file in it"
-        case errno.EACCES:
-            return "the config file cannot be read: permission denied"
-        case _:
-            return f"the config file cannot be read: {error.strerror or error}"
-
-
-def _looked_for(path: str, shown: str) -> str:
-    """Where a missing file with a relative name was looked for."""
-    if os.path.lexists(path) or shown.startswith(("/", "~")):
-        return ""
-    return f" (looked for in {os.path.dirname(path)})"
+    return lambda path, _line: resolve(path, folder=folder, environment=environment)
 
 
 def parse(text: str, path: str) -> Parsed:
@@ -104,7 +64,7 @@ def parse(text: str, path: str) -> Parsed:
 
 def unreadable(error: ValueError, path: str, shown: str) -> Layer:
     """The layer of a file that has no text."""
-    return Layer(unread=True, problems=[Problem(f"{error}{_looked_for(path, shown)}", where=shown)])
+    return Layer(unread=True, problems=[Problem(f"{error}{looked_for(path, shown)}", where=shown)])
 
 
 def own_layer(parsed: Parsed, path: str, *, shown: str, environment: Mapping[str, str]) -> Layer:

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from bioproxy import aio
 from bioproxy.config.dialect import schema as swap_schema
-from bioproxy.config.dialect.models import Timeouts
-from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.dialect.schema import DialectConfig, Timeouts
 from bioproxy.config.load import Loaded
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bioproxy.config.dialect.models import Model
 from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
-from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.schema import Config, Kv
 from bioproxy.models import command
 from bioproxy.models.groups import Group, Groups

@@ -9,8 +9,7 @@ import pytest
 
 from bioproxy.admin import listing
 from bioproxy.admin.listing import Look, Now
-from bioproxy.config.dialect.models import Capabilities, Model
-from bioproxy.config.dialect.schema import DialectConfig, Peer, Profile, Selector, SelectorSettings
+from bioproxy.config.dialect.schema import Capabilities, DialectConfig, Model, Peer, Profile, Selector, SelectorSettings
 from bioproxy.config.masking import MASK
 from bioproxy.models.state import State
 

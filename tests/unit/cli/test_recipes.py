@@ -12,7 +12,8 @@ import pytest
 from bioproxy.cli import import_preset
 from bioproxy.cli import recipes as verb
 from bioproxy.cli.output import Output
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.recipes.recipe import recipe_named
 

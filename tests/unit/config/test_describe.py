@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from bioproxy.config.check import find_problems
-from bioproxy.config.describe import describe, encode
+from bioproxy.config.describe import describe
 from bioproxy.config.describe import write as write_value
-from bioproxy.config.difference import difference
-from bioproxy.config.json_schema import json_schema
-from bioproxy.config.keys import KEYS, SECTIONS, Kind, value_of
-from bioproxy.config.load import build, load
+from bioproxy.config.json_schema import own_schema
+from bioproxy.config.keys import KEYS, SECTIONS, Kind, build, value_of
+from bioproxy.config.load import load
 from bioproxy.config.masking import MASK
 from bioproxy.config.schema import Config, Key, Kv, Prefix
+from bioproxy.config.settings import difference
 from support.config_files import loaded, write
 from support.yaml_text import yaml_text
 
@@ -71,7 +71,7 @@ CONFIGS = st.fixed_dictionaries({path: BY_KEY.get(path, values_of(option.kind)) 
 def test_every_config_that_is_encoded_is_loaded_again_as_it_was(config: Config, name: str, tmp_path: Path) -> None:
     """As JSON and as YAML, to the last bit."""
     assume(not find_problems(config, {}))
-    text = encode(config).decode()
+    text = msgspec.json.encode(config).decode()
     if name.endswith("yaml"):
         text = yaml_text(json.loads(text))
     assert loaded(tmp_path, text, name=name).config == config
@@ -94,7 +94,7 @@ def test_every_value_that_is_written_is_taken_back_by_flag_and_environment(confi
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_msgspec_agrees_with_every_config_that_we_accept(config: Config) -> None:
     """Its own validation knows the same bounds."""
-    assert msgspec.json.decode(encode(config), type=Config) == config
+    assert msgspec.json.decode(msgspec.json.encode(config), type=Config) == config
 
 
 def test_what_is_described_is_the_effective_value_and_its_origin(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_configs_without_difference_are_equal(one: Config, other: Config) -> Non
 
 def test_the_json_schema_knows_every_key_and_allows_units() -> None:
     """And nothing else: editors mark what is unknown."""
-    schema = json_schema()
+    schema = own_schema()
     definitions = schema["$defs"]
     top = definitions["Config"]["properties"]
     assert set(top) == {*Config.__struct_fields__, "$schema"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bioproxy.config.document import block, fill
 from bioproxy.config.keys import KEYS, SECTIONS, Option
 from bioproxy.config.schema import Key, Prefix
 from support.config_files import loaded, sentences
+from tools.reference import block, fill
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
@@ -29,7 +29,7 @@ def example(page: str, language: str, *, number: int = 0) -> str:
 
 
 def test_the_page_is_what_the_schema_makes_of_it(page: str) -> None:
-    """If this fails: python -m bioproxy.config.document docs/configuration.md."""
+    """If this fails: python -m tools.reference."""
     assert fill(page) == page
 
 

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from bioproxy.admin import listing
 from bioproxy.admin.status import presentable
-from bioproxy.config.describe import describe
-from bioproxy.config.dialect.describe import describe_dialect
-from bioproxy.config.dialect.models import Model
-from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.describe import describe, describe_dialect
+from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.masking import (
     MASK,
     MaskedOutput,

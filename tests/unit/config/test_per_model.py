@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bioproxy.config.dialect.models import Model
 from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
+from bioproxy.config.dialect.schema import Model
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
 from support.config_files import loaded

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy.config.files import NAMES, config_folder, resolve, state_folder
 from bioproxy.config.load import load
-from bioproxy.config.places import NAMES, config_folder, resolve, state_folder
 from bioproxy.errors import ConfigError
 from support.config_files import loaded, sentences, write
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.convert import Converter
-from bioproxy.config.dialect.json_schema import json_schema as swap_schema
-from bioproxy.config.dialect.pipeline import Source, gather
+from bioproxy.config.dialect.read import read
 from bioproxy.config.dialect.scalars import builtins
-from bioproxy.config.json_schema import json_schema
+from bioproxy.config.files import Source
+from bioproxy.config.json_schema import dialect_schema, own_schema
 from bioproxy.config.keys import KEYS
 from bioproxy.config.sources import own_layer, parse, walk
 from bioproxy.config.tree import Node
@@ -29,7 +29,7 @@ from support.json_schema import fits
 from support.swap_files import every_key
 
 Json = Any
-OWN, SWAP = json_schema(), swap_schema()
+OWN, SWAP = own_schema(), dialect_schema()
 KIND = re.compile(
     r"(model \S+: )?(expected |profile must be a mapping|macro '.*' has invalid type|macros must be a mapping)"
     r"|unknown key|the key "
@@ -66,12 +66,12 @@ def of_kind(problems: list[Problem]) -> list[str]:
 def wrong_in_swap(values: Json) -> list[str]:
     """What the loader of llama-swap's dialect says about kinds of values."""
     try:
-        read = gather([Source("a.json", json.dumps(values))], environment={"SECOND_KEY": "sk"})
+        found = read([Source("a.json", json.dumps(values))], environment={"SECOND_KEY": "sk"})
     except ConfigError as error:
         return of_kind([*error.problems])
-    converter = Converter(origin=read.notes.origin, resolve=lambda path, _line: path)
-    walk(Node(read.own), converter)
-    return of_kind([*read.notes.problems, *converter.problems])
+    converter = Converter(origin=found.notes.origin, resolve=lambda path, _line: path)
+    walk(Node(found.own), converter)
+    return of_kind([*found.notes.problems, *converter.problems])
 
 
 def wrong_in_ours(values: Json) -> list[str]:

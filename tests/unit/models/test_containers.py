@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import Source
 from bioproxy.models.command import split
 from bioproxy.models.containers import (
     Container,

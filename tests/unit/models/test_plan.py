@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.document import rows
-from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.schema import Model
 from bioproxy.errors import ConfigError
 from bioproxy.models.plan import Plan, check_path, make_plan, slug
 from support.config_files import loaded
+from tools.reference import rows
 
 Json = Any
 FOLDER = "/var/slots"

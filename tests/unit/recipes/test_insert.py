@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import Source
 from bioproxy.config.sources import parse
 from bioproxy.errors import ConfigError
 from bioproxy.recipes import yaml_text

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError
 from bioproxy.models.command import split
 from bioproxy.recipes.options import OPTIONS, option_of, words_of

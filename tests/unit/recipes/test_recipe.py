@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.dialect.models import Model
-from bioproxy.config.dialect.pipeline import Source, read_dialect
-from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.dialect.schema import DialectConfig, Model
+from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.models.command import prepare, split
 from bioproxy.models.containers import container_name, container_of

@@ -3,13 +3,13 @@
 A config in llama-swap's dialect (camelCase, `models:` at the top) becomes a frozen `DialectConfig`. The order of the
 steps is part of the format, because each step sees what the one before left:
 
-    text ──${env.X}──> text ──parse──> tree        one file each           environment.py
-    trees ──merge──> tree                          files in their order    merge.py
-    tree ──macros, ${PORT}──> tree                 per model               macros.py, expand.py
-    tree ──decode──> File                          types and defaults      decode.py, schema.py, models.py
-    File ──checks, names, routing──> DialectConfig    what refers to what     settle.py and the modules it calls
+    text ──${env.X}──> text ──parse──> tree        one file each           read.py
+    trees ──merge──> tree                          files in their order    read.py
+    tree ──macros, ${PORT}──> tree                 per model               macros.py
+    tree ──decode──> File                          types and defaults      decode.py, schema.py
+    File ──checks, names, routing──> DialectConfig    what refers to what     settle.py, names.py, targets.py
 
-`read_dialect` in `pipeline.py` runs them. Everything wrong is collected in `notes.py`; llama-swap stops at the first
+`read` in `read.py` runs them. Everything wrong is collected in `notes.py`; llama-swap stops at the first
 mistake, bioproxy reports all of them, in the same words and with file and line. Nothing here starts a process or opens
 a connection; the disk is asked for one thing only, whether the activity file of `store` can be written.
 """

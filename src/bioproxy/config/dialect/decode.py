@@ -14,10 +14,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, inspect
 
-from bioproxy.config.dialect.models import Model
 from bioproxy.config.dialect.notes import Notes, Path, dotted
 from bioproxy.config.dialect.scalars import builtins, read_duration, scalar, write_scalar
-from bioproxy.config.dialect.schema import File
+from bioproxy.config.dialect.schema import File, Model
 from bioproxy.config.keys import Kind, fields, unfold
 from bioproxy.config.nearest import close, top_names
 from bioproxy.config.tree import Node, describe_kind, describe_value

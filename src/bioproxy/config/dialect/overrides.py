@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from bioproxy.config.check import MOST_PREFIXES, prefix_fault
 from bioproxy.config.convert import Converter, Resolve
-from bioproxy.config.dialect.models import Model
 from bioproxy.config.dialect.notes import Notes, Path, dotted
+from bioproxy.config.dialect.schema import Model
 from bioproxy.config.keys import KEYS
 from bioproxy.config.schema import Prefix
 from bioproxy.config.tree import Node, describe_value, join

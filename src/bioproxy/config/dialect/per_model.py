@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bioproxy.config.dialect.models import Model
+from bioproxy.config.dialect.schema import Model
 from bioproxy.config.schema import Config, Kv, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem

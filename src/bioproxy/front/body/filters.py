@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from bioproxy.config.dialect.models import Filters
+from bioproxy.config.dialect.schema import Filters
 from bioproxy.errors import BioproxyError, RequestError
 from bioproxy.front.body import sjson
 from bioproxy.templates.bodies import Body, Dialect, Fields

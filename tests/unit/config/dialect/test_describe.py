@@ -7,9 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from bioproxy.config.describe import Described
-from bioproxy.config.dialect.describe import Commands, as_configured, describe_dialect
-from bioproxy.config.dialect.models import Model
+from bioproxy.config.describe import Commands, Described, as_configured, describe_dialect
+from bioproxy.config.dialect.schema import Model
 from bioproxy.config.masking import MASK
 from support.config_files import loaded
 from support.swap_files import EVERY_KEY

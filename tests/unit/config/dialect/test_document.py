@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bioproxy.config.dialect.document import MARKS, TABLES, fill
+from bioproxy.config.dialect.read import read
+from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.dialect.schema import File
 from bioproxy.config.yaml_tree import parse_yaml
-from support.swap_files import swap
+from support.swap_files import sources
+from tools.reference import DIALECT, MARKS, fill
 
 PAGE = (Path(__file__).parents[4] / "docs" / "llama-swap.md").read_text("utf-8")
 
 
 def test_the_tables_are_up_to_date() -> None:
-    """`python -m bioproxy.config.dialect.document docs/llama-swap.md` makes them."""
+    """`python -m tools.reference` makes them."""
     assert fill(PAGE) == PAGE
 
 
 def test_every_table_is_on_the_page() -> None:
     """One for each thing that has keys."""
-    assert {match[2] for match in MARKS.finditer(PAGE)} == set(TABLES)
+    assert {match[3] for match in MARKS.finditer(PAGE) if match[2] == "swap"} == set(DIALECT)
 
 
 def test_every_top_level_key_is_named() -> None:
@@ -38,7 +40,8 @@ def test_the_example_loads() -> None:
     """Nothing in it is unknown or doubtful."""
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert parse_yaml(example).faults == ()
-    config = swap(example)
+    found = read(sources(example))
+    config = found.config
     assert (config.unknown, config.warnings) == ((), ())
     assert config.models["whisper"].kv == {"policy": "off"}
-    assert list(config.own["prefixes"]) == ["@code"]
+    assert list(builtins(found.own["prefixes"])) == ["@code"]

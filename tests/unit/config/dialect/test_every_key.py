@@ -10,9 +10,19 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from bioproxy.config.dialect.models import Capabilities, Model
-from bioproxy.config.dialect.pipeline import Source, is_dialect, read_dialect
-from bioproxy.config.dialect.schema import IGNORED_PATHS, SESSION_HEADERS, DialectConfig, File, Group, Matrix, Selector
+from bioproxy.config.dialect.read import is_dialect, read_dialect
+from bioproxy.config.dialect.schema import (
+    IGNORED_PATHS,
+    SESSION_HEADERS,
+    Capabilities,
+    DialectConfig,
+    File,
+    Group,
+    Matrix,
+    Model,
+    Selector,
+)
+from bioproxy.config.files import Source
 from bioproxy.config.keys import fields, unfold
 from bioproxy.config.sources import parse
 from bioproxy.config.tree import Node
@@ -120,7 +130,6 @@ GLOBALS: dict[str, Any] = {
     "selectors": {},
     "peers": {},
     "aliases": {},
-    "own": {},
 }
 
 

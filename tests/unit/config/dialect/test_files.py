@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.config.dialect.files import find_files, read_sources
-from bioproxy.config.dialect.pipeline import read_dialect
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import find_files, read_sources
 from bioproxy.errors import ConfigError
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.dialect.json_schema import json_schema
 from bioproxy.config.dialect.scalars import builtins
+from bioproxy.config.json_schema import dialect_schema
 from bioproxy.config.yaml_tree import parse_yaml
 from support.json_schema import fits
 from support.swap_files import EVERY_KEY
 
-SCHEMA = json_schema()
+SCHEMA = dialect_schema()
 
 
 def plain(text: str) -> Any:

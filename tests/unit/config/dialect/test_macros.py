@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.expand import clean
-from bioproxy.config.dialect.macros import USE, Macro, Macros, fill_pid, fill_value
+from bioproxy.config.dialect.macros import USE, Macro, Macros, clean, fill_value
 from bioproxy.config.dialect.notes import Notes
+from bioproxy.config.dialect.read import read
 from bioproxy.config.dialect.scalars import Scalar, write_scalar
 from bioproxy.models.command import split
-from support.swap_files import messages, problems, swap
+from support.swap_files import messages, problems, sources, swap
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 TEXTS = st.lists(st.one_of(st.sampled_from(["x", " ", "$", "{", "}"]), NAMES.map(lambda n: f"${{{n}}}"))).map("".join)
@@ -97,11 +97,12 @@ def test_global_macros_reach_every_top_level_value() -> None:
         peers: {p: {proxy: "${url}", models: ["q-${m}"]}}
         backend_key: ${key}
     """
-    config = swap(text)
+    found = read(sources(text))
+    config = found.config
     assert (config.log_level, config.api_keys, config.models["m"].cmd) == ("debug", ("sk-1",), "x 9000")
     assert config.hooks.on_startup.preload == ("m",)
     assert (config.peers["p"].proxy, config.peers["p"].models) == ("http://p", ("q-m",))
-    assert config.own == {"backend_key": "sk-1"}
+    assert found.own["backend_key"].value == "sk-1"
 
 
 def test_anchored_blocks_expand_per_model() -> None:
@@ -135,7 +136,6 @@ def test_comment_lines_of_commands_go_first() -> None:
     model = swap(text).models["m"]
     assert model.cmd == "run 5800\n\n--last # stays\n"
     assert model.cmd_stop == "stop ${PID}\n"
-    assert fill_pid(model.cmd_stop, 42) == "stop 42\n"
 
 
 def test_ports_go_by_sorted_ids_and_only_to_who_asks() -> None:

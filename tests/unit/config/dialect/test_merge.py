@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.merge import merge
 from bioproxy.config.dialect.notes import Notes, shift
+from bioproxy.config.dialect.read import merge
 from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml

@@ -6,30 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.config.dialect.pipeline import Source, read
+from bioproxy.config.dialect.read import read
+from bioproxy.config.dialect.scalars import builtins
+from bioproxy.config.files import Source
 from bioproxy.config.schema import Prefix
-from support.swap_files import problems, swap
+from support.swap_files import problems, sources, swap
 
 
 def test_own_keys_are_split_off() -> None:
     """As plain values, for the loader that knows them; several files are merged first."""
-    config = swap(
+    files = sources(
         "proxy_port: 8090\nkv: {policy: off, disk_budget: 2GiB}\nprefixes: {'@a': a.txt}\nmodels:\n",
         "prefixes: {'@b': b.txt}\n$schema: x\napi_keys: [one]",
     )
-    assert config.own == {
+    found = read(files)
+    assert {key: builtins(node) for key, node in found.own.items()} == {
         "proxy_port": 8090,
         "kv": {"policy": "off", "disk_budget": "2GiB"},
         "prefixes": {"@a": "a.txt", "@b": "b.txt"},
         "$schema": "x",
         "api_keys": ["one"],
     }
-    assert config.unknown == ()
+    assert found.config.unknown == ()
 
 
 def test_the_loader_can_ask_for_their_lines() -> None:
     """Nodes carry their file, too."""
-    found = read([Source("a.yaml", "models:\n"), Source("b.yaml", "\nkv:\n  policy: off\n")], environment={})
+    found = read([Source("a.yaml", "models:\n"), Source("b.yaml", "\nkv:\n  policy: off\n")])
     kv = found.own["kv"]
     assert isinstance(kv.value, dict)
     assert found.notes.where(kv.value["policy"].line) == "b.yaml:3"

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.pipeline import Source, read_dialect
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, Problem
 from support.swap_files import every_key
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bioproxy.config.dialect.patterns import compile_pattern
-from bioproxy.config.dialect.settings import TIME_FORMATS
+from bioproxy.config.dialect.settle import TIME_FORMATS
 from support.swap_files import messages, problems, swap
 
 TOO_MUCH = "it takes more than 2,000 steps, its repetitions written out"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.dialect.models import Filters
+from bioproxy.config.dialect.schema import Filters
 from bioproxy.errors import BioproxyError, RequestError
 from bioproxy.front.body import filters as under_test
 from bioproxy.front.body.filters import Compiled, compile_filters

@@ -1,32 +1,47 @@
-"""Writes the tables of a page from the schema: `python -m bioproxy.config.document docs/configuration.md`.
+"""Writes what is made from the configuration's Structs: tables of docs/ and the JSON Schemas of the package.
 
-The page's prose is written by hand; what stands between two marks is made here, and a test sees that the page is what
-this would make of it. So no key is without its line, and no line outlives its key.
+Run `python -m tools.reference` after a key was changed. A page's prose is written by hand; what stands between two
+marks is made here, and tests see that pages and schemas are what this would make of them. So no key is without its
+line, and no line outlives its key.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 
 from bioproxy.config.convert import wanted, write
 from bioproxy.config.describe import write as write_value
+from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.schema import File, Group, Matrix, Model, Peer, Profile, Selector
+from bioproxy.config.json_schema import schemas
 from bioproxy.config.keys import KEYS, SECTIONS, Kind, Option, default, description, fields, unfold
 from bioproxy.config.schema import Key, Prefix
 
-MARKS = re.compile(r"(<!-- keys: ([a-z_ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "docs" / "configuration.md", ROOT / "docs" / "llama-swap.md")
+SCHEMAS = ROOT / "src" / "bioproxy" / "schemas"
+MARKS = re.compile(r"(<!-- (keys|swap): ([a-z_ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FAR = 1_000_000  # a bound beyond this is for machines, not for the page
 OBJECTS: dict[str, type[msgspec.Struct]] = {"api key": Key, "prefix": Prefix}
+DIALECT: dict[str, type[msgspec.Struct]] = {
+    "top": File, "model": Model, "group": Group, "matrix": Matrix, "profile": Profile, "selector": Selector,
+    "peer": Peer,
+}  # fmt: skip
 
 
 def fill(page: str) -> str:
-    """The page with every stretch between marks made anew; the mark names a section, "top" or an object."""
-    return MARKS.sub(lambda match: f"{match[1]}{block(match[2])}{match[3]}", page)
+    """The page with every stretch between marks made anew: `keys: kv` is a section of ours, `swap: model` a Struct."""
+
+    def made(match: re.Match[str]) -> str:
+        return f"{match[1]}{block(match[3]) if match[2] == 'keys' else dialect_table(match[3])}{match[4]}"
+
+    return MARKS.sub(made, page)
 
 
 def block(name: str) -> str:
@@ -101,7 +116,59 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def dialect_table(name: str) -> str:
+    """The table of a Struct of llama-swap's dialect."""
+    return table(("Key", "Default", "Takes", "Reload", "What it does"), rows(DIALECT[name]))
+
+
+def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ...]]:
+    """A line for each key; the keys of a section stand with the section's name before them."""
+    for field in fields(struct):
+        place = f"{path}.{field.encode_name}" if path else field.encode_name
+        type_ = unfold(field.type).type
+        if isinstance(type_, inspect.UnionType):  # all of them are "or not given"
+            type_ = next(each for each in type_.types if not isinstance(each, inspect.NoneType))
+        if isinstance(type_, inspect.StructType) and type_.cls is not Matrix:  # which has a table of its own
+            yield from rows(type_.cls, place)
+            continue
+        reload = "next process" if unfold(field.type).process else "at once"
+        yield (
+            f"`{place}`",
+            shown(default(field), type_),
+            KINDS.get(type(type_), "mapping"),
+            reload,
+            description(field.type),
+        )
+
+
+def shown(value: Any, type_: inspect.Type) -> str:
+    """A default in a cell."""
+    if isinstance(type_, inspect.FloatType):
+        return f"`{write_duration(value)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple) and value:
+        return " ".join(f"`{item}`" for item in value)
+    return f"`{value}`" if value not in (None, "", {}, ()) else "none"
+
+
+KINDS = {
+    inspect.BoolType: "true or false",
+    inspect.IntType: "whole number",
+    inspect.FloatType: "duration",
+    inspect.StrType: "text",
+    inspect.VarTupleType: "list",
+}
+
+
+def schema_files() -> dict[Path, str]:
+    """The path of each JSON Schema, and what belongs there."""
+    return {
+        SCHEMAS / f"{name}.schema.json": msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+        for name, schema in schemas().items()
+    }
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        file = Path(name)
-        file.write_text(fill(file.read_text("utf-8")), "utf-8")
+    for path, text in ({page: fill(page.read_text("utf-8")) for page in PAGES} | schema_files()).items():
+        path.write_text(text, "utf-8")

@@ -1,0 +1,317 @@
+"""From the texts of one or more files to a DialectConfig, step by step in llama-swap's order.
+
+1. `${env.NAME}` is filled in before a text is parsed, so a variable may stand anywhere: in a key, inside a macro, as a
+   number. Which variables a file needs is decided on its parsed tree, so that a comment needs none. An unset variable
+   stays in the text, and later steps keep quiet about it.
+2. Several files become one tree. Things with a name (models, groups, ...) are put together, and one name may stand in
+   one file only. Other mappings are merged key by key, lists are joined in the order of the files, and of two scalars
+   neither wins: they must agree, or one of them is empty.
+3. Macros and ports are filled in (`macros.py`), the tree becomes Structs, and these are settled (`settle.py`,
+   `names.py`, `targets.py`).
+
+Mistakes in the texts (syntax, files that contradict each other) end the reading after all files were parsed, because
+all that follows would be consequences. Everything else is collected to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from bioproxy.config.convert import Resolve
+from bioproxy.config.dialect.decode import Decoder
+from bioproxy.config.dialect.macros import NOTHING, Expanded, expand
+from bioproxy.config.dialect.names import build_names, with_aliases
+from bioproxy.config.dialect.notes import STRIDE, VARIABLE, Notes, Path, dotted, shift
+from bioproxy.config.dialect.overrides import own_keys
+from bioproxy.config.dialect.schema import DialectConfig, File
+from bioproxy.config.dialect.settle import settle_model, settle_settings
+from bioproxy.config.dialect.targets import (
+    settle_peers,
+    settle_profiles,
+    settle_routing,
+    settle_selectors,
+    without_tunnels,
+)
+from bioproxy.config.files import Source
+from bioproxy.config.nearest import top_names
+from bioproxy.config.sources import SCHEMA_KEY, parse, relative_to
+from bioproxy.config.tree import NODE_LIMIT, TOO_MANY, Node, Parsed
+from bioproxy.errors import ConfigError, Problem
+
+MARK = "${env."
+UNSAFE = re.compile("[\r\n\0]")
+SETTINGS = ("routing", "router", "settings")
+NAMED: frozenset[Path] = frozenset({
+    *((name,) for name in ("models", "groups", "profiles", "selectors", "peers", "matrix")),
+    (*SETTINGS, "groups"),
+    (*SETTINGS, "matrix"),
+})  # fmt: skip
+OWN = frozenset({*top_names(), SCHEMA_KEY})
+
+
+def fill_text(text: str, *, path: str, file: int, environment: Mapping[str, str], notes: Notes, shown: str) -> str:
+    """The text of a file with its variables filled in. `shown` begins the messages ("config FILE: ", or nothing)."""
+    if MARK not in text:
+        return text
+    values = {}
+    uses = Counter(VARIABLE.findall(text))
+    for name, line in needed(text, parse(text, path)).items():
+        if fault := variable_fault(name, environment):
+            notes.unset.add(name)
+            notes.complain_line(file * STRIDE + line, shown + fault)
+        else:
+            values[name] = environment[name].replace("\\", "\\\\").replace('"', '\\"')
+            notes.grow(uses[name] * len(values[name]), file * STRIDE + line)
+    return VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def variable_fault(name: str, environment: Mapping[str, str]) -> str:
+    """Why a variable cannot be filled in; "" where it can."""
+    if name not in environment:
+        return f"environment variable '{name}' is not set"
+    if UNSAFE.search(environment[name]):
+        return (
+            f"environment variable '{name}' contains newlines or null bytes which are not allowed in YAML substitution"
+        )
+    return ""
+
+
+def needed(text: str, parsed: Parsed) -> dict[str, int]:
+    """The variables that a file needs, and the line of each; of a text that is no YAML yet, all that stand in it."""
+    if parsed.root is None:
+        lines = ((name, line) for line, piece in enumerate(text.split("\n"), 1) for name in VARIABLE.findall(piece))
+    else:
+        lines = ((name, line) for piece, line in texts(parsed.root) for name in VARIABLE.findall(piece))
+    found: dict[str, int] = {}
+    for name, line in lines:
+        found.setdefault(name, line)
+    return found
+
+
+def texts(node: Node) -> Iterator[tuple[str, int]]:
+    """Every text of a tree, keys too, with its line."""
+    match node.value:
+        case str():
+            yield node.value, node.line
+        case dict():
+            for key, child in node.value.items():
+                yield key, child.line
+                yield from texts(child)
+        case tuple():
+            for child in node.value:
+                yield from texts(child)
+
+
+def fill_again(node: Node, *, environment: Mapping[str, str], notes: Notes) -> Node:
+    """Fill in what a variable's value asked for: llama-swap runs the step once more on the merged tree, and no more."""
+    match node.value:
+        case str() if MARK in node.value:
+            return _fill_node(node, environment, notes)
+        case dict():
+            members = {
+                key: fill_again(child, environment=environment, notes=notes) for key, child in node.value.items()
+            }
+            return Node(members, node.line, node.raw)
+        case tuple():
+            items = tuple(fill_again(child, environment=environment, notes=notes) for child in node.value)
+            return Node(items, node.line, node.raw)
+        case _:
+            return node
+
+
+def _fill_node(node: Node, environment: Mapping[str, str], notes: Notes) -> Node:
+    assert isinstance(node.value, str)
+    for name in VARIABLE.findall(node.value):
+        if name not in notes.unset and (fault := variable_fault(name, environment)):
+            notes.unset.add(name)
+            notes.complain_line(node.line, fault)
+        elif name not in notes.unset:
+            notes.grow(len(environment[name]), node.line)
+
+    def value(match: re.Match[str]) -> str:
+        return match[0] if match[1] in notes.unset else environment[match[1]]
+
+    return Node(VARIABLE.sub(value, node.value), node.line)
+
+
+def merge(roots: Sequence[Node], notes: Notes) -> Node:
+    """One tree of all files; conflicts are noted, and the first file's value stays."""
+    merged = Node({})
+    for root in roots:
+        merged = _merge(merged, root, (), notes)
+    return merged
+
+
+def _empty(node: Node) -> bool:
+    """`key:` with nothing behind it; a `null` that is written out is a value like others."""
+    return node.value is None and not node.raw
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node.value, dict):
+        return "mapping"
+    return "sequence" if isinstance(node.value, tuple) else "scalar"
+
+
+def _merge(first: Node, second: Node, path: Path, notes: Notes) -> Node:
+    if _empty(second):
+        return first
+    if _empty(first):
+        return second
+    a, b = first.value, second.value
+    if isinstance(a, dict) and isinstance(b, dict):
+        return Node(_members(a, b, path, notes), first.line, first.raw)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return Node(a + b, first.line)
+    if _kind(first) != _kind(second):
+        message = f'conflict at "{dotted(path)}": incompatible YAML node kinds ({_kind(first)} and {_kind(second)})'
+        notes.complain_line(second.line, message, dotted(path))
+    elif (type(a), a) != (type(b), b):
+        file = notes.where(second.line).rpartition(":")[0]
+        message = f'conflict at "{dotted(path)}": {file} sets a different value than a previous source'
+        notes.complain_line(second.line, message, dotted(path))
+    return first
+
+
+def _members(first: dict[str, Node], second: dict[str, Node], path: Path, notes: Notes) -> dict[str, Node]:
+    members = dict(first)
+    for key, node in second.items():
+        if key not in members:
+            members[key] = node
+        elif path in NAMED:
+            file = notes.where(node.line).rpartition(":")[0]
+            message = f'duplicate {dotted(path)} "{key}" found in {file} (already defined in another config source)'
+            notes.complain_line(node.line, message, dotted((*path, key)))
+        else:
+            members[key] = _merge(members[key], node, (*path, key), notes)
+    return members
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A DialectConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is.
+
+    `resolve` makes a path in those absolute, seen from the folder of the file that it stands in.
+    """
+
+    config: DialectConfig
+    own: dict[str, Node]
+    notes: Notes
+    resolve: Resolve
+
+
+def is_dialect(parsed: Parsed) -> bool:
+    """Whether a config is written in llama-swap's dialect: it has `models` or `peers` at the top."""
+    root = parsed.root
+    return root is not None and isinstance(root.value, dict) and not {"models", "peers"}.isdisjoint(root.value)
+
+
+def read_dialect(sources: Sequence[Source], *, environment: Mapping[str, str]) -> DialectConfig:
+    """The config that the files say together, in their order; raises ConfigError with all problems."""
+    found = read(sources, environment=environment)
+    found.notes.stop_at_problems()
+    return found.config
+
+
+def read(
+    sources: Sequence[Source], *, environment: Mapping[str, str] = NOTHING, ports: Mapping[str, int] = NOTHING
+) -> Read:
+    """The config, and what the loader of bioproxy's own keys needs; problems stay in the notes.
+
+    `ports` are those that models have now, if this is a reload. Raises ConfigError only for texts that are no config at
+    all.
+    """
+    if not sources:
+        raise ConfigError([Problem("no configuration sources found")])
+    notes = Notes([source.path for source in sources])
+    root = _merged(sources, environment, notes)
+    notes.root = root
+    assert isinstance(root.value, dict)
+    expanded = expand(root.value, notes, ports=ports)
+    notes.root = expanded.root
+    members = expanded.root.value
+    assert isinstance(members, dict)
+    own = {key: node for key, node in members.items() if key in OWN}
+    file = _decode(Node({key: node for key, node in members.items() if key not in OWN}), expanded, notes)
+    resolve = _resolver(sources, environment)
+    models = members.get("models", Node({})).value
+    if isinstance(models, dict):
+        filled = {
+            name: own_keys(name, models[name], model, resolve=resolve, notes=notes)
+            for name, model in file.models.items()
+        }
+        file = replace(file, models=filled)
+    if notes.unnamed:
+        notes.unknown.append(Problem(f"{notes.unnamed:,} more keys are not known and have no effect"))
+    config = replace(
+        settle(file, notes),
+        ports=expanded.ports,
+        unknown=tuple(notes.unknown),
+        warnings=tuple(notes.warnings),
+    )
+    return Read(config, own, notes, resolve)
+
+
+def _resolver(sources: Sequence[Source], environment: Mapping[str, str]) -> Resolve:
+    """What makes a path absolute by the file that its line is in."""
+    each = [relative_to(_folder(source.path), environment) for source in sources]
+    return lambda path, line: each[line // STRIDE](path, line)
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(os.path.abspath(path))
+
+
+def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:
+    """One tree of all files, with the environment filled in."""
+    roots, size, broken = [], 0, False
+    for file, source in enumerate(sources):
+        shown = f"config {source.path}: " if len(sources) > 1 else ""
+        text = fill_text(source.text, path=source.path, file=file, environment=environment, notes=notes, shown=shown)
+        parsed = source.parsed if source.parsed is not None and text is source.text else parse(text, source.path)
+        size += parsed.size
+        for fault in parsed.faults:
+            notes.complain_line(file * STRIDE + fault.line, fault.message, fault.key)
+        if parsed.root is None:
+            broken = broken or bool(parsed.faults)
+        elif isinstance(parsed.root.value, dict):
+            roots.append(shift(parsed.root, file) if file else parsed.root)
+        elif parsed.root.value is not None:
+            notes.complain_line(
+                file * STRIDE + parsed.root.line, f"config {source.path}: top-level YAML must be a mapping"
+            )
+            broken = True
+    if size > NODE_LIMIT:
+        notes.give_up(f"the files together have {TOO_MANY}", 0)
+    before = len(notes.problems)
+    root = merge(roots, notes)
+    if broken or len(notes.problems) > before:
+        notes.stop_at_problems()
+    return fill_again(root, environment=environment, notes=notes)
+
+
+def _decode(root: Node, expanded: Expanded, notes: Notes) -> File:
+    """The typed file, with the macros that the tree has no more."""
+    file: Any = Decoder(notes).struct(root, File, ())
+    assert isinstance(file, File)
+    models = {name: replace(model, macros=expanded.model_macros.get(name, {})) for name, model in file.models.items()}
+    return replace(file, models=models, macros=expanded.macros)
+
+
+def settle(file: File, notes: Notes) -> DialectConfig:
+    """Checks and clamps in llama-swap's order; problems are noted."""
+    file = without_tunnels(settle_settings(file, notes), notes)
+    models = {name: settle_model(name, model, file, notes) for name, model in file.models.items()}
+    names = build_names(file, notes)
+    file = replace(file, models={name: with_aliases(model, name) for name, model in models.items()})
+    file = settle_routing(file, names, notes)
+    file = replace(file, peers=settle_peers(file, notes))
+    file = replace(file, selectors=settle_selectors(file, names, notes))
+    file = replace(file, profiles=settle_profiles(file, names, notes))
+    return DialectConfig(**{name: getattr(file, name) for name in file.__struct_fields__}, aliases=dict(names.aliases))

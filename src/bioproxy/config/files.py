@@ -1,0 +1,195 @@
+"""Which config files count, where they are, and their texts.
+
+Paths are plain texts. The environment is an argument everywhere, so that a test (or a reload) sees exactly what it
+gives.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from bioproxy import files
+from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
+from bioproxy.config.tree import Parsed
+from bioproxy.errors import ConfigError, Problem
+
+SIZE_LIMIT = 4 << 20  # of a config file: naming a model file by mistake gets a sentence, not a full memory
+APPLICATION = "bioproxy"
+ENDINGS = (".yml", ".yaml")  # of the files of a folder
+REASONS = {
+    errno.ENOENT: "does not exist",
+    errno.EISDIR: "is a folder; name the file in it",
+    errno.EACCES: "cannot be read: permission denied",
+}
+NAMES = ("conf.json", "config.json", "config.yaml", "config.yml")
+
+
+def home(environment: Mapping[str, str]) -> str:
+    """The home folder: $HOME, else what the system says."""
+    return environment.get("HOME") or os.path.expanduser("~")
+
+
+def expand(path: str, environment: Mapping[str, str]) -> str:
+    """A path with a leading `~` or `~name` replaced by that home folder."""
+    if path == "~" or path.startswith("~/"):
+        return home(environment) + path[1:]
+    return os.path.expanduser(path)
+
+
+def resolve(path: str, *, folder: str, environment: Mapping[str, str]) -> str:
+    """A path of ours, absolute: `~` is expanded, a relative one starts at `folder`; an empty one stays empty."""
+    return os.path.normpath(os.path.join(folder, expand(path, environment))) if path else ""
+
+
+def base(environment: Mapping[str, str], *, variable: str, default: str) -> str:
+    """An XDG folder: the variable's value if it is absolute (the XDG rule), else `default` under the home folder."""
+    value = environment.get(variable, "")
+    return value if os.path.isabs(value) else f"{home(environment)}/{default}"
+
+
+def config_folder(environment: Mapping[str, str]) -> str:
+    """Where a config file is looked for: $XDG_CONFIG_HOME/bioproxy, else ~/.config/bioproxy."""
+    return f"{base(environment, variable='XDG_CONFIG_HOME', default='.config')}/{APPLICATION}"
+
+
+def state_folder(environment: Mapping[str, str]) -> str:
+    """Where state lives by default: $XDG_STATE_HOME/bioproxy, else ~/.local/state/bioproxy."""
+    return f"{base(environment, variable='XDG_STATE_HOME', default='.local/state')}/{APPLICATION}"
+
+
+def own_folder(base: str, *, paths: Sequence[str], otherwise: str) -> str:
+    """The folder below `base` in which one configuration has its state and slot files, whatever port it serves on.
+
+    It is named after the configuration's files as they were given (not what a link leads to: a new version of a file is
+    the same configuration), or after what is served (`otherwise`) if there is no file.
+    """
+    names = [os.path.abspath(path) for path in paths] or [otherwise]
+    digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(names[0].rstrip("/")))[:40]
+    return f"{base}/{stem}-{digest}"
+
+
+def default_files(environment: Mapping[str, str]) -> list[str]:
+    """The config files that stand at the default places, the one that counts first."""
+    folder = config_folder(environment)
+    with files.touching(folder):
+        return [path for name in NAMES if os.path.lexists(path := f"{folder}/{name}")]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The config files that count: one by its path, one folder, their names in messages.
+
+    `ignored` are the others that stand at the default places.
+    """
+
+    path: str | None
+    shown: str = ""
+    ignored: tuple[str, ...] = ()
+    directory: str | None = None
+    directory_shown: str = ""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One config file: its path, as messages show it, its text, and what that was read as, if it was."""
+
+    path: str
+    text: str
+    parsed: Parsed | None = None
+
+
+def find(path: str | None, directory: str | None, environment: Mapping[str, str], *, folder: str) -> Found:
+    """The files that were named (by flags, else by variables), else the first one at the default places."""
+    named = path if path is not None else environment.get(CONFIG_VARIABLE) or None
+    inside = directory if directory is not None else environment.get(FOLDER_VARIABLE) or None
+    if named is None and inside is None:
+        standing = default_files(environment)
+        return Found(standing[0], standing[0], tuple(standing[1:])) if standing else Found(None)
+    return Found(
+        path=None if named is None else resolve(named, folder=folder, environment=environment),
+        shown=named or f"flag {CONFIG_FLAG}",
+        directory=None if inside is None else resolve(inside, folder=folder, environment=environment),
+        directory_shown=inside or f"flag {FOLDER_FLAG}",
+    )
+
+
+def read_text(path: str, *, several: bool = False) -> str:
+    """The text of a config file; ValueError says why there is none. One of `several` files may be empty."""
+    try:
+        data = files.read(path, most=SIZE_LIMIT, pipes=True)
+    except OSError as error:
+        said = "" if several else REASONS.get(error.errno or 0, "")
+        raise ValueError(f"the config file {said or f'cannot be read: {error.strerror or error}'}") from error
+    if len(data) > SIZE_LIMIT:
+        raise ValueError(f"the config file is larger than {SIZE_LIMIT >> 20} MiB; this cannot be a config file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"the config file is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}") from error
+    if not text.strip() and not several:
+        raise ValueError("the config file is empty; write at least {} into it, or name no file")
+    return text
+
+
+def looked_for(path: str, shown: str) -> str:
+    """Where a missing file with a relative name was looked for."""
+    if os.path.lexists(path) or shown.startswith(("/", "~")):
+        return ""
+    return f" (looked for in {os.path.dirname(path)})"
+
+
+def find_files(path: str, folder: str) -> tuple[str, ...]:
+    """Paths of `-config` and of the YAML files of `-config-dir` ("" where not given); raises ConfigError."""
+    inside = _listed(folder) if folder else []
+    if path and any(_same(path, other) for other in inside):
+        said = f"-config path {path} is also present in -config-dir {folder}; remove it from one"
+        raise ConfigError([Problem(said, where="flag -config")])
+    found = ([path] if path else []) + inside
+    if not found:
+        raise ConfigError([Problem("no configuration sources found", where="flag -config-dir" if folder else "")])
+    return tuple(found)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        names = sorted(entry.name for entry in files.listed(folder))
+    except OSError as error:
+        said = f"the folder cannot be read: {error.strerror or error}"
+        raise ConfigError([Problem(said, where=f"flag -config-dir {folder}")]) from error
+    paths = [os.path.join(folder, name) for name in names if name.endswith(ENDINGS)]
+    return [path for path in paths if not _is_folder(path)]
+
+
+def _is_folder(path: str) -> bool:
+    with files.touching(path):
+        return os.path.isdir(path)
+
+
+def _same(first: str, second: str) -> bool:
+    with files.touching(second):
+        return os.path.realpath(first) == os.path.realpath(second)
+
+
+def read_sources(path: str = "", folder: str = "") -> tuple[Source, ...]:
+    """The texts of a config's files; raises ConfigError with every file that cannot be read."""
+    sources, problems, size = [], [], 0
+    for file in find_files(path, folder):
+        try:
+            source = Source(file, read_text(file, several=True))
+        except ValueError as error:
+            problems.append(Problem(str(error), where=file))
+            continue
+        size += len(source.text)
+        if size > SIZE_LIMIT:
+            said = f"with this file the configuration is larger than {SIZE_LIMIT >> 20} MiB; this cannot be one"
+            raise ConfigError([*problems, Problem(said, where=file)])
+        sources.append(source)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(sources)
