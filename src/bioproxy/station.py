@@ -96,12 +96,12 @@ class Station:
             config=kv,
             bus=bus,
             llama=self.llama,
+            gate=self.gate,
             shelves=shelves,
             model=model,
             everyone=lambda: everyone(settings.config.api_keys),
             versions=catalogue.versions,
         )  # fmt: skip
-        self.keeper.bind_gate(self.gate)
         self.gate.extends = self.keeper.extends
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy
         self.attachment = self.one_attachment(expect_pid)
@@ -167,7 +167,7 @@ class Station:
         self.gate.settled()
         if self.wants:
             self.restoring()
-            self.restored = await self.keeper.bring_back(self.wants)
+            self.restored = await self.keeper.moments.bring_back(self.wants)
             self.wants = ()
         self.gate.open()
 
@@ -208,12 +208,12 @@ class Station:
 
     async def last_save(self, seconds: float) -> None:
         """Save what is resident and pays, in `seconds` at most; one that is gone holds nothing."""
-        if not self.keeper.growing():
+        if not self.keeper.moments.growing():
             return
         try:
             async with asyncio.timeout(seconds):
                 with await self.gate.acquire(work="background", exclusive=True, last=True) as grant:
-                    await self.keeper.save_idle(grant)
+                    await self.keeper.moments.save_idle(grant)
         except TimeoutError:
             log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")
 
@@ -267,7 +267,7 @@ class Station:
         if any(ticket.work != "background" for ticket in self.gate.queue.running):
             log.info("%s is stopped in the middle of requests: what it holds is not saved", self.model)
         elif self.attachment.facts is not None and self.attachment.state == "ready":
-            await self.keeper.save_before_stop(self.gate, limit=limit - (time.monotonic() - started))
+            await self.keeper.moments.save_before_stop(limit=limit - (time.monotonic() - started))
         return time.monotonic() - started
 
     async def detach(self, reason: str) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bioproxy.activity import Record
@@ -311,9 +312,10 @@ async def test_a_stop_does_not_wait_for_a_save_that_it_refused(tmp_path: Path) -
         faults: list[ServiceFailed] = []
         app.bus.subscribe(ServiceFailed, faults.append)
         grant = await app.gate.acquire()
-        app.keeper.idle.save_every = 0
-        app.keeper.idle.growing = lambda: app.keeper.residents.slots
-        app.keeper.idle.grown.set()
+        moments = app.keeper.moments
+        moments.config = msgspec.structs.replace(moments.config, save_every=0.0)
+        moments.growing = lambda: app.keeper.residents.slots  # type: ignore[method-assign]
+        moments.grown.set()
         await until(lambda: app.gate.statistics().waiting["background"] == 1)
         await app.stop(1.0)
         grant.release()

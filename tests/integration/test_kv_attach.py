@@ -67,9 +67,9 @@ async def test_a_slot_folder_that_does_not_answer(tmp_path: Path, monkeypatch: p
             for _ in range(3):
                 assert (await one.ask(LONG, first.answer, "and?")).prepared.status in {"", "resident"}
                 assert await one.save_idle() == 0
-                await one.keeper.look_after()
+                await one.keeper.moments.look_after()
             assert len(disk.threads) == 1
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert notes(one) == ""
         assert len(one.keeper.list()) == 1
 
@@ -106,7 +106,7 @@ async def test_an_unknown_folder_names_the_key_to_set(tmp_path: Path) -> None:
     """Rule 24: slot actions are on, and nobody told us where they go."""
     async with started(tmp_path, known={**HIDDEN, "slot_folder": ""}) as one:
         assert "kv.directory" in notes(one)
-        assert not one.keeper.restoring
+        assert not one.keeper.decisions.restoring
 
 
 async def test_a_folder_that_the_engine_does_not_write_to_is_found_out(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_a_folder_that_the_engine_does_not_write_to_is_found_out(tmp_path:
     (tmp_path / "elsewhere").mkdir()
     async with started(tmp_path / "slots", directory=str(tmp_path / "elsewhere")) as one:
         assert "do not appear in" in notes(one)
-        assert not one.keeper.saving
+        assert not one.keeper.actions.saving
         assert list((tmp_path / "slots").glob("bp-*")) != []  # what the engine wrote lies where we cannot see it
 
 
@@ -136,10 +136,10 @@ async def test_a_disk_that_is_full_when_the_engine_is_met_may_have_room_later(tm
         assert one.keeper.statistics().paused == "engine"
         assert "cannot write into its slot folder" in notes(one)
         assert (await one.ask(LONG, first.answer, " and?")).prepared.status == "restored"
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert "cannot write into its slot folder" in notes(one)
         await fake(one).faults(save="")
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert (one.keeper.statistics().paused, notes(one)) == ("", "")
         await one.ask(text(600, "another"))
         assert await one.save_idle() == 1
@@ -157,9 +157,9 @@ async def test_our_own_disk_may_be_full_when_the_engine_is_met(tmp_path: Path) -
             await one.attach()
             assert one.keeper.statistics().paused == "folder"
             assert (await one.ask(LONG, first.answer, " and?")).prepared.status == "restored"
-            await one.keeper.look_after()
+            await one.keeper.moments.look_after()
             assert one.keeper.statistics().paused == "folder"
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert (one.keeper.statistics().paused, notes(one)) == ("", "")
         await one.ask(text(600, "another"))
         assert await one.save_idle() == 1
@@ -174,12 +174,12 @@ async def test_slot_files_that_did_not_appear_may_appear_later(tmp_path: Path, *
     async with started(tmp_path / "slots", directory=str(link)) as one:
         assert "do not appear in" in notes(one)
         first = await one.ask(LONG) if used else None
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert "do not appear in" in notes(one)
-        assert (one.keeper.restoring, one.keeper.saving) == (False, False)
+        assert (one.keeper.decisions.restoring, one.keeper.actions.saving) == (False, False)
         link.unlink()
         link.symlink_to(tmp_path / "slots")
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert notes(one) == ""
         if first is not None:
             assert (await one.ask(LONG, first.answer, " more")).evaluated < 10  # it was not lost by the looks
@@ -198,10 +198,10 @@ async def test_a_model_file_that_could_not_be_read_may_be_readable_later(tmp_pat
         models.rename(away)
         await one.attach()
         assert "cannot be read here" in notes(one)
-        await one.keeper.look_after()
-        assert not one.keeper.saving
+        await one.keeper.moments.look_after()
+        assert not one.keeper.actions.saving
         away.rename(models)
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert notes(one) == ""
         await one.ask(LONG)
         assert await one.save_idle() == 1
@@ -218,10 +218,10 @@ async def test_what_nobody_expected_when_the_engine_was_met_may_pass(tmp_path: P
 
     async with started(tmp_path, options={"identify": identify}) as one:
         assert "something unexpected" in notes(one)
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert "something unexpected" in notes(one)
         faults.clear()
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert notes(one) == ""
         await one.ask(LONG)
         assert await one.save_idle() == 1
@@ -233,7 +233,7 @@ async def test_a_folder_that_we_cannot_use_is_found_out_and_tried_again(tmp_path
     async with started(tmp_path / "slots", directory=str(missing)) as one:
         assert "cannot write to the snapshot folder" in notes(one)
         missing.symlink_to(tmp_path / "slots")
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert "cannot write" not in notes(one)
         await one.ask(LONG)
         assert await one.save_idle() == 1
@@ -259,7 +259,7 @@ async def test_the_second_of_us_runs_without_snapshots_and_takes_over(tmp_path: 
         assert await one.save_idle() == 0
         holder.send_signal(signal.SIGKILL)
         await holder.communicate()
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert one.keeper.statistics().notes[1:] == ()
         await one.ask(LONG, first.answer, text(100, " more"))
         assert await one.save_idle() == 1
@@ -334,7 +334,7 @@ async def test_an_engine_in_use_is_not_tried_before_it_is_free(tmp_path: Path) -
         targets = [request.target for request in await fake(one).requests()]
         assert not any("save" in target or "restore" in target for target in targets)
         assert one.keeper.has_snapshot(one.want(LONG, template=True)) is None
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert one.keeper.has_snapshot(one.want(LONG, template=True)) is not None
 
 

@@ -402,9 +402,9 @@ async def test_saving_makes_room_for_a_user_after_each_conversation(tmp_path: Pa
         grant = await one.gate.acquire(work="background", exclusive=True)
         waiting = aio.spawn(one.gate.acquire(), name="user")
         await asyncio.sleep(0)
-        one.keeper.idle.grown.clear()
-        assert await one.keeper.save_idle(grant) == 1
-        assert one.keeper.idle.grown.is_set()
+        one.keeper.moments.grown.clear()
+        assert await one.keeper.moments.save_idle(grant) == 1
+        assert one.keeper.moments.grown.is_set()
         grant.release()
         (await waiting).release()
         assert await one.save_idle() == 1
@@ -541,8 +541,8 @@ async def test_an_engine_that_slept_has_forgotten(tmp_path: Path) -> None:
     """--sleep-idle-seconds: after so many idle seconds nothing counts as resident."""
     async with started(tmp_path) as one:
         await one.warm(LONG)
-        one.keeper.attaching.sleeps_after = 60.0
-        one.keeper.last -= 61.0
+        one.keeper.residents.sleeps_after = 60.0
+        one.keeper.residents.last -= 61.0
         assert (await one.ask(LONG, " question", template=True)).prepared.status == "restored"
 
 

@@ -152,7 +152,7 @@ async def test_the_grant_goes_back_before_the_disk_is_waited_for(tmp_path: Path)
         await one.ask(LONG)
         one.keeper.tenant.step = step
         grant = await one.gate.acquire(work="background", exclusive=True)
-        assert await one.keeper.save_idle(grant) == 1
+        assert await one.keeper.moments.save_idle(grant) == 1
         grant.release()
         await asyncio.to_thread(blocked.wait, 10)
         assert one.heard(SnapshotSaved) == []
@@ -278,7 +278,7 @@ async def test_the_disk_is_spared(tmp_path: Path) -> None:
         written = one.keeper.statistics().written_today
         assert written <= 60_000
         pass_time(one, days=1)
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert one.keeper.statistics().paused == ""
         assert await one.save_idle() == 1
 
@@ -340,7 +340,7 @@ async def test_old_snapshots_go(tmp_path: Path) -> None:
         await one.ask(LONG)
         await one.save_idle()
         pass_time(one, days=31)
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert one.keeper.list() == ()
         assert [event.reason for event in one.heard(SnapshotDropped)] == ["aged"]
 
@@ -354,11 +354,11 @@ async def test_a_folder_that_is_gone_stops_saving_until_it_is_back(tmp_path: Pat
         assert await one.save_idle() == 0
         assert one.keeper.statistics().paused == "folder"
         for _ in range(2):
-            await one.keeper.look_after()
+            await one.keeper.moments.look_after()
         assert one.keeper.statistics().paused == "folder"
         assert (await one.ask(LONG, first.answer, " more")).evaluated < 10
         folder.mkdir()
-        await one.keeper.look_after()
+        await one.keeper.moments.look_after()
         assert one.keeper.statistics().paused == ""
         assert await one.save_idle() == 1
         assert (folder / "bp-lock").exists()
@@ -435,7 +435,7 @@ async def test_the_last_save_is_on_disk_before_the_end(tmp_path: Path) -> None:
     async with started(tmp_path) as one:
         await one.ask(LONG)
         grant = await one.gate.acquire(work="background", exclusive=True)
-        assert await one.keeper.save_idle(grant) == 1
+        assert await one.keeper.moments.save_idle(grant) == 1
         grant.release()
         await one.keeper.close()
         assert leftovers(tmp_path) == []

@@ -105,10 +105,10 @@ async def test_what_pays_is_saved_before_the_stop(tmp_path: Path) -> None:
     """Rule 20: the seconds that it took come back; what is on disk already is not written again."""
     async with started(tmp_path) as one:
         await one.ask(LONG)
-        assert await one.keeper.save_before_stop(one.gate, limit=10) > 0
+        assert await one.keeper.moments.save_before_stop(limit=10) > 0
         await one.settle()
         assert len(one.keeper.list()) == 1
-        assert await one.keeper.save_before_stop(one.gate, limit=10) == 0.0
+        assert await one.keeper.moments.save_before_stop(limit=10) == 0.0
         assert one.gate.idle
 
 
@@ -117,22 +117,8 @@ async def test_what_does_not_pay_is_not_saved(tmp_path: Path) -> None:
     async with started(tmp_path, min_seconds=60.0) as one:
         await one.ask(LONG)
         await fake(one).forget()
-        assert await one.keeper.save_before_stop(one.gate, limit=10) == 0.0
+        assert await one.keeper.moments.save_before_stop(limit=10) == 0.0
         assert await actions(one) == []
-
-
-async def test_a_grant_will_do(tmp_path: Path) -> None:
-    """The supervisor may hold the engine alone already, or share it with nobody who runs; it keeps what it had."""
-    async with started(tmp_path) as one:
-        for words, exclusive in ((LONG, True), (OTHER, False)):
-            await one.ask(words)
-            work: Any = "background" if exclusive else "user"
-            grant = await one.gate.acquire(work=work, exclusive=exclusive)
-            assert await one.keeper.save_before_stop(grant, limit=10) > 0
-            assert grant.exclusive is exclusive
-            grant.release()
-        await one.settle()
-        assert len(one.keeper.list()) == 2
 
 
 async def test_a_shutdown_saves_through_a_gate_that_is_closed_to_all(tmp_path: Path) -> None:
@@ -140,7 +126,7 @@ async def test_a_shutdown_saves_through_a_gate_that_is_closed_to_all(tmp_path: P
     async with started(tmp_path) as one:
         await one.ask(LONG)
         one.gate.refuse(RuntimeError("shutting down"))  # type: ignore[arg-type]
-        assert await one.keeper.save_before_stop(one.gate, limit=10) > 0
+        assert await one.keeper.moments.save_before_stop(limit=10) > 0
 
 
 async def test_an_engine_that_is_busy_is_not_waited_for_longer_than_that(
@@ -150,12 +136,10 @@ async def test_an_engine_that_is_busy_is_not_waited_for_longer_than_that(
     async with started(tmp_path) as one:
         await one.ask(LONG)
         one.gate.resize(2)
-        running, mine = await one.gate.acquire(), await one.gate.acquire()
-        await one.keeper.save_before_stop(one.gate, limit=0.05)
-        await one.keeper.save_before_stop(mine, limit=0.05)
-        assert caplog.text.count("was not saved") == 2
+        running = await one.gate.acquire()
+        await one.keeper.moments.save_before_stop(limit=0.05)
+        assert caplog.text.count("was not saved") == 1
         running.release()
-        mine.release()
         assert one.gate.idle
         assert one.keeper.list() == ()
 
@@ -167,7 +151,7 @@ async def test_a_save_that_cannot_end_in_time_is_not_begun(tmp_path: Path, caplo
         speeds = msgspec.structs.replace(one.keeper.speeds, save=100.0, restore=1e12, token_bytes=80.0)
         one.keeper.tenant.knowledge.speeds = speeds
         await fake(one).forget()
-        await one.keeper.save_before_stop(one.gate, limit=0.5)
+        await one.keeper.moments.save_before_stop(limit=0.5)
         assert await actions(one) == []
         assert "that takes" in caplog.text
 
@@ -178,7 +162,7 @@ async def test_cancelling_a_swap_waits_for_the_save(tmp_path: Path) -> None:
         await one.ask(LONG)
         await fake(one).faults(save_seconds=0.2)
         await fake(one).forget()
-        task = aio.spawn(one.keeper.save_before_stop(one.gate, limit=10), name="swap")
+        task = aio.spawn(one.keeper.moments.save_before_stop(limit=10), name="swap")
 
         async def saving() -> bool | None:
             return "save" in await actions(one) or None
@@ -240,14 +224,14 @@ async def test_a_user_goes_before_what_nobody_asked_for(tmp_path: Path, monkeypa
         await one.restart()
         await fake(one).forget()
         user = await one.gate.acquire()
-        assert await one.keeper.swap.fill(one.gate) == 0
+        assert await one.keeper.moments.fill() == 0
         user.release()
         monkeypatch.setattr(type(one.gate), "user_waiting", True)
-        assert await one.keeper.swap.fill(one.gate) == 0
+        assert await one.keeper.moments.fill() == 0
         assert await actions(one) == []
         assert one.gate.idle
         monkeypatch.undo()
-        assert await one.keeper.swap.fill(one.gate) == 1
+        assert await one.keeper.moments.fill() == 1
 
 
 async def test_one_model_after_the_other_is_filled(tmp_path: Path) -> None:
@@ -258,7 +242,7 @@ async def test_one_model_after_the_other_is_filled(tmp_path: Path) -> None:
         await one.restart()
         await fake(one).forget()
         async with shelves.filling:
-            filling = aio.spawn(one.keeper.swap.fill(one.gate), name="fill")
+            filling = aio.spawn(one.keeper.moments.fill(), name="fill")
             await asyncio.sleep(0)
             await one.settle()
             assert not filling.done()
@@ -274,7 +258,7 @@ async def test_a_long_restore_waits_until_somebody_asks(tmp_path: Path) -> None:
         await one.restart()
         slow = msgspec.structs.replace(one.keeper.speeds, restore=1e4, prefill=1.0)
         one.keeper.tenant.knowledge.speeds = slow
-        assert await one.keeper.swap.fill(one.gate) == 0
+        assert await one.keeper.moments.fill() == 0
         assert (await one.ask(LONG, asked.answer, " more")).prepared.status == "restored"
 
 
@@ -291,7 +275,7 @@ async def test_each_empty_slot_is_filled(clears: bool, filled: int, tmp_path: Pa
             await one.save_idle()
         await one.restart()
         one.keeper.residents.parks = clears
-        assert await one.keeper.swap.fill(one.gate) == filled
+        assert await one.keeper.moments.fill() == filled
         held = [one.keeper.extends(one.want(text(300, seed), " more")) for seed in "xyz"]
         assert held == [False, filled == 2, True]
 
@@ -342,8 +326,8 @@ async def test_nothing_is_restored_where_it_does_not_pay_or_must_not_be(tmp_path
     for config in ({"min_seconds": 60.0}, {"policy": "off"}):
         async with started(tmp_path, **config) as one:
             await fake(one).forget()
-            await one.keeper.bring_back([one.want(LONG)])
-            await one.keeper.swap.fill(one.gate)
+            await one.keeper.moments.bring_back([one.want(LONG)])
+            await one.keeper.moments.fill()
             assert await actions(one) == []
 
 
@@ -353,9 +337,9 @@ async def test_a_slot_that_may_hold_something_is_left_alone(tmp_path: Path) -> N
         await one.ask(LONG)
         await one.save_idle()
         await fake(one).forget()
-        await one.keeper.bring_back([one.want(LONG, " more")])
+        await one.keeper.moments.bring_back([one.want(LONG, " more")])
         one.keeper.unknown("a client's own slot action")
-        await one.keeper.bring_back([one.want(LONG, " more")])
+        await one.keeper.moments.bring_back([one.want(LONG, " more")])
         assert await actions(one) == []
 
 
@@ -374,7 +358,7 @@ async def test_what_was_just_saved_is_waited_for(tmp_path: Path) -> None:
         armed = True
         await one.restart()
         assert one.keeper.list() == ()
-        bringing = aio.spawn(one.keeper.bring_back([one.want(LONG)]), name="start")
+        bringing = aio.spawn(one.keeper.moments.bring_back([one.want(LONG)]), name="start")
         await asyncio.sleep(0)
         assert not bringing.done()
         go_on.set()
@@ -388,7 +372,7 @@ async def test_an_engine_that_dies_in_a_restore_is_not_given_that_file_again(tmp
         first = await one.ask(LONG)
         await one.restart()
         await fake(one).faults(die="restore")
-        await one.keeper.bring_back([one.want(LONG)])
+        await one.keeper.moments.bring_back([one.want(LONG)])
         assert one.keeper.statistics().restores == {"failed": 1}
         await one.restart([one.want(LONG)])
         assert (await one.ask(LONG, first.answer, " more")).prepared.status == ""
@@ -419,9 +403,9 @@ async def test_slots_on_one_buffer_get_only_what_fits(tmp_path: Path) -> None:
             await one.save_idle()
         one.keeper.residents.resize(4)
         decisions.room = 900
-        assert len(one.keeper.swap.wanted([one.want(LONG), one.want(OTHER)], 4)) == 1
+        assert len(one.keeper.moments.wanted([one.want(LONG), one.want(OTHER)], 4)) == 1
         decisions.room = 2000
-        assert len(one.keeper.swap.wanted([one.want(LONG), one.want(OTHER)], 4)) == 2
+        assert len(one.keeper.moments.wanted([one.want(LONG), one.want(OTHER)], 4)) == 2
 
 
 # several models
@@ -471,7 +455,7 @@ async def test_a_second_life_is_met_with_one_question(tmp_path: Path) -> None:
         targets = [request.target for request in await fake(one).requests()]
         assert targets == ["/props", "/slots"]
         assert one.keeper.tenant.shelf.tenure == tenure
-        assert one.keeper.saving
+        assert one.keeper.actions.saving
 
 
 async def test_another_command_is_proved_anew(tmp_path: Path) -> None:

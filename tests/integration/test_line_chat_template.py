@@ -106,7 +106,7 @@ async def test_yesterdays_conversation_is_no_verdict(tmp_path: Path) -> None:
             await app.keeper.template.look_again()
         assert {"displaced"} <= restores(app) <= {"displaced", "unused"}
         assert not any(one.quarantined for one in app.keeper.list())
-        assert app.keeper.restoring
+        assert app.keeper.decisions.restoring
         assert not app.keeper.statistics().notes
 
 
@@ -200,7 +200,7 @@ async def test_lora_scales_of_requests_are_no_verdict_on_snapshots(tmp_path: Pat
             assert (await post(app, STORY, "so", "go on", lora=scales))["cache_n"] == 0
             assert (await post(app, STORY, "so", "go on", "so", "and?", lora=scales))["prompt_n"] < 50
         assert restores(app) <= {"unused", "displaced"}
-        assert app.keeper.restoring
+        assert app.keeper.decisions.restoring
         assert not any(one.quarantined for one in app.keeper.list())
         assert not app.keeper.statistics().notes
         await crash(engine, app)

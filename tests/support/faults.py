@@ -45,7 +45,7 @@ def quicken(app: App) -> None:
     """Looks at the engine, at the folder and back at a disk that refused follow within milliseconds."""
     app.attachment.interval = 20 * MS
     app.attachment.stall.recovery = 200 * MS
-    app.keeper.idle.tick = 20 * MS
+    app.keeper.moments.tick = 20 * MS
     app.keeper.pause.first_retry = app.keeper.pause.delay = 20 * MS
 
 

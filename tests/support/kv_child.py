@@ -46,7 +46,7 @@ async def main(port: int, folder: Path, last: str) -> None:
         if last == "engine":
             grant = await one.gate.acquire(work="background", exclusive=True)
             asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGKILL)
-            await one.keeper.save_idle(grant)
+            await one.keeper.moments.save_idle(grant)
         await one.save_idle()
 
 

@@ -67,8 +67,7 @@ class Rig:
         self.llama = Llama(self.pool)
         self.discovery = Discovery()
         self.gate = Gate(settings(queue_limit=100, queue_timeout=30.0))
-        self.keeper = Keeper(config=config, bus=self.bus, llama=self.llama, **options)
-        self.keeper.bind_gate(self.gate)
+        self.keeper = Keeper(config=config, bus=self.bus, llama=self.llama, gate=self.gate, **options)
 
     async def facts(self, **changes: Any) -> EngineFacts:
         """What the engine is now."""
@@ -130,7 +129,7 @@ class Rig:
         """Save what is resident, as after some idle seconds, and wait until it is on disk."""
         grant = await self.gate.acquire(work="background", exclusive=True)
         try:
-            count = await self.keeper.save_idle(grant)
+            count = await self.keeper.moments.save_idle(grant)
         finally:
             grant.release()
         await self.settle()
@@ -141,14 +140,14 @@ class Rig:
 
         An empty row: nobody asks, and nobody will until that is done.
         """
-        await self.keeper.save_before_stop(self.gate, limit=10)
+        await self.keeper.moments.save_before_stop(limit=10)
         self.keeper.gone("stopped")
         await self.engine.restart()
         await self.attach()
         if wants:
-            await self.keeper.bring_back(wants)
+            await self.keeper.moments.bring_back(wants)
         elif wants is not None:
-            await self.keeper.swap.fill(self.gate)
+            await self.keeper.moments.fill()
 
     async def settle(self) -> None:
         """Wait for commits."""

@@ -45,7 +45,7 @@ async def evaluated(engine: RealEngine) -> int:
 def quicken(app: App) -> None:
     """Look at the engine and at the folder every few milliseconds, so that a test does not wait for what it did."""
     app.attachment.interval = 20 * MS
-    app.keeper.idle.tick = 50 * MS
+    app.keeper.moments.tick = 50 * MS
 
 
 @asynccontextmanager
@@ -98,7 +98,7 @@ async def conversations_saved(app: App, count: int = 1) -> None:
 
 async def idle_saved(app: App) -> None:
     """Wait until nothing that is resident is worth a save any more."""
-    await until(lambda: app.gate.idle and not app.keeper.growing())
+    await until(lambda: app.gate.idle and not app.keeper.moments.growing())
     await app.keeper.saver.settle(10)
 
 

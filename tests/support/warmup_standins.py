@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from bioproxy import aio
 from bioproxy.engines.answers import Timings
@@ -131,6 +132,10 @@ class Memory:
     def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
         self.log.append("served" if complete else "served in part")
         self.resident = want.cuts[-1].digest if complete else b""
+
+    @property
+    def moments(self) -> Self:
+        return self
 
     async def save_idle(self, grant: Grant) -> int:
         assert grant.exclusive

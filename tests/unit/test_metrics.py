@@ -14,9 +14,11 @@ import pytest
 
 from bioproxy import events
 from bioproxy.activity import Outcome, Record, Work
+from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
 from bioproxy.kv.saver import Pause, counted
+from bioproxy.kv.shelves import Tenant
 from bioproxy.metrics import Kept, Metrics
 from bioproxy.metrics_page import SEED_COUNTERS, of_host, render
 from bioproxy.models.state import State
@@ -222,7 +224,7 @@ def test_a_mended_template_is_no_fault() -> None:
 
 def test_saving_is_paused_while_that_of_any_model_is() -> None:
     """The gauge falls when the last model of several saves again, and for another reason it moves to its kind."""
-    pauses = [Pause(Bus(), float, model=name) for name in ("qwen", "phi")]
+    pauses = [Pause(Tenant(config=Kv(), bus=Bus()), float, model=name) for name in ("qwen", "phi")]
     metrics = make()
     metrics.kv = lambda: Kept(snapshots=0, bytes=0, pauses=counted(one.kind for one in pauses))
 

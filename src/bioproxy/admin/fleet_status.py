@@ -34,7 +34,7 @@ from bioproxy.events import SwapEnded
 from bioproxy.front.inflight import InflightStatistics
 from bioproxy.gate import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
-from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_snapshots
+from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics
 from bioproxy.logbook import LogbookStatistics
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.record import ModelStatistics
@@ -251,7 +251,7 @@ def snapshots_of(fleet: Fleet) -> tuple[SnapshotStatistics, ...]:
     """Every snapshot once, the last used first, with the reason of the model that may use it, if any."""
     found: dict[str, SnapshotStatistics] = {}
     for station in fleet.stations.values():
-        for one in of_snapshots(station.keeper):
+        for one in station.keeper.snapshots():
             if one.name not in found or found[one.name].unused:
                 found[one.name] = one
     for snapshot in fleet.shelves.list():

@@ -24,7 +24,7 @@ from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.front.proxy import Front
 from bioproxy.gate import GateStatistics
 from bioproxy.kv.keeper import KvStatistics
-from bioproxy.kv.statistics import SnapshotStatistics, of_snapshots
+from bioproxy.kv.statistics import SnapshotStatistics
 from bioproxy.station import Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
@@ -140,7 +140,7 @@ def status_of(program: Program, station: Station) -> Status:
         templates=program.catalogue.statistics(),
         warmup=station.runner.statistics(),
         kv=station.keeper.statistics(),
-        snapshots=of_snapshots(station.keeper),
+        snapshots=station.keeper.snapshots(),
         pins=program.pins.statistics(),
         servers=server_statistics(program),
         refused_pages=refused_pages(program),

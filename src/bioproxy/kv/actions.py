@@ -4,8 +4,9 @@ Everything here is shielded: a client may leave in the middle, the action goes o
 only then the cancellation goes on. A slot action that was given up half-way would leave us guessing what the slot
 holds.
 
-`doubt` is the other case: an action that timed out, or an engine that went away in it. From then on no slot action runs
-until a response has ended (kv-rule 4), for a deferred one inside the server could strike at any time.
+If an action timed out, or the engine went away in it, what the slots hold is in doubt (`decisions.doubt`). From then on
+no slot action runs until a response has ended (kv-rule 4), for a deferred one inside the server could strike at any
+time.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ ROOM = 0.5  # share of the RAM cache that is counted on: checkpoints lie there, 
 
 
 class Actions:
-    """The slot actions of one engine. `restores` counts by status, `lost` conversations by why they were not saved.
+    """The slot actions of one engine. `lost` counts conversations by why they were not saved.
 
     The reasons: `busy` (other requests ran, so there could be no slot action, and the engine keeps no copy), `slow` (a
     user would have waited too long for it), `failed`, `forgotten` (the engine's RAM cache did not have it any more),
-    `ended` (the engine's process did), `unknown` (somebody else used the slot).
+    `ended` (the engine's process did), `unknown` (a request that is not ours used the slot).
     """
 
     def __init__(
@@ -51,19 +52,18 @@ class Actions:
         self.restorer = restorer
         self.residents = residents
         self.decisions = decisions
-        self.doubt = ""
-        self.restores: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.made: set[Grant] = set()  # grants that we made exclusive and have to share again
 
-    def count(self, status: str) -> None:
-        """One restore more of this kind."""
-        self.restores[status] += 1
+    @property
+    def saving(self) -> bool:
+        """Whether snapshots can be written here and now."""
+        return self.decisions.findings.saves and self.decisions.able and self.saver.pause.due
 
     # alone on the engine
 
     async def alone(self, grant: Grant, *, must: bool = False) -> bool:
-        """Have the engine alone; `must`: wait for it. Raises EngineUnavailable (503) where that takes too long."""
+        """Have the engine alone; `must`: wait for it. Raises EngineUnavailable (503) if that takes too long."""
         if grant.exclusive:
             return True
         if not grant.try_exclusive():
@@ -74,29 +74,29 @@ class Actions:
         return True
 
     def done(self, grant: Grant) -> None:
-        """Let others in again, where it was us who kept them out."""
+        """Let others in again, if it was us who kept them out."""
         if grant in self.made:
             self.made.discard(grant)
             grant.share()
 
     def doubted(self, reason: str) -> None:
-        """After a slot action: take down that nobody knows what the slots hold, where it is so."""
+        """After a slot action: if there is a `reason` for it, what the slots hold is not known any more."""
         if reason:
             log.warning("no slot action until a response has ended: %s", reason)
-            self.doubt = reason
+            self.decisions.doubt = reason
             self.forget("unknown")
 
     # what requests need
 
     async def carry_out(self, plan: Plan, grant: Grant, prepared: Prepared) -> None:
-        """Do what was planned; where the engine cannot be had alone, go without (unless an erase was promised).
+        """Do what was planned; if we cannot have the engine alone, go without (unless an erase was promised).
 
-        So it is with what nobody expected: it is logged, and the request goes on.
+        What goes wrong in a way that was not expected is logged, and the request goes on.
         """
         if not await self.alone(grant, must=plan.erase):
             self.displace(plan, "busy")
             if plan.match is not None:
-                self.restores["skipped"] += 1
+                self.restorer.restores["skipped"] += 1
                 prepared.status = prepared.status or "skipped"
                 prepared.reason = "other requests are running, or one that was cut off is not over yet"
             return
@@ -125,7 +125,7 @@ class Actions:
             await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
             plan.place.clear(empty=True)
             prepared.status, prepared.expected = "", 0
-        if plan.match is None or self.doubt:
+        if plan.match is None or self.decisions.doubt:
             return
         unsaved = self.decisions.unsaved(plan.place)
         slot = await self.slot_for(plan.place)
@@ -133,10 +133,10 @@ class Actions:
             self.residents.found(plan.place, slot)
         self.doubted(self.restorer.uncertain)
         if prepared.status == "failed":
-            self.restores["failed"] += 1
+            self.restorer.restores["failed"] += 1
 
     async def save(self, place: Resident, *, template: bool = False, limit: float = 0.0) -> bool:
-        """Save `place` from the slot that holds it, to its end; False where that did not work or cannot be told."""
+        """Save `place` from the slot that holds it, to its end; False if that did not work or the slot is not known."""
         return await aio.shielded(self.save_it(place, template=template, limit=limit))
 
     async def save_it(self, place: Resident, *, template: bool, limit: float) -> bool:
@@ -180,16 +180,16 @@ class Actions:
             self.residents.parked.remove(place)
 
     def forget(self, why: str) -> None:
-        """Nobody knows any more what the slots and the RAM cache hold: what was not saved is lost."""
+        """What the slots and the RAM cache hold is not known any more: what was not saved is lost."""
         for place in (*self.residents.slots, *self.residents.parked):
             if place.store and self.decisions.worth_saving(place, self.decisions.unsaved(place)):
                 self.lose(place, why)
         self.residents.clear(empty=False)
 
     async def unpark(self, place: Resident) -> Resident | None:
-        """Let the server take `place` out of its RAM cache into a slot, by asking its request again.
+        """Let the server take `place` out of its RAM cache into a slot, by asking its request again; None: it is lost.
 
-        None: it is lost. While this runs a user waits, so what would have to be evaluated anew is not asked for.
+        A user may wait meanwhile, so a request that would have to be evaluated anew is not asked.
         """
         slot, position = self.residents.choose(place.cuts, place.cuts[-1].offset)
         shared = place.cuts[position - 1].digest if position else b""
@@ -205,11 +205,11 @@ class Actions:
             limit = RECALL + self.decisions.bytes_of(place) / speeds.restore
             timings = await limited(self.engine.again(*again), seconds=limit, what="asking a request again")
         except BioproxyError as error:
-            slot.busy = False
+            slot.cut_off()
             self.lose(place, "forgotten")
             if isinstance(error, SlotActionTimeout):  # the engine may be at it still, and at nothing else
                 slot.clear(empty=False)
-                self.doubt = error.message
+                self.decisions.doubt = error.message
             elif not isinstance(error, EngineRefused):
                 self.doubted(error.message)
             return None
@@ -228,7 +228,6 @@ class Actions:
         known = timings.cached is not None and timings.evaluated is not None
         prompt = (timings.cached or 0) + (timings.evaluated or 0) if known else place.prompt
         since, place.again = place.since, None
-        slot.busy = False
         slot.fill(
             place.cuts, prompt=prompt, tokens=prompt, group=place.group, prefix=place.prefix, version=place.version
         )
@@ -253,8 +252,8 @@ class Actions:
     async def slot_for(self, place: Resident) -> int:
         """A slot to restore into: an empty one, else the one that holds `place`, else the first one.
 
-        After the last nobody knows which conversation was overwritten, so all are forgotten but `place`. The engine
-        is asked only where our own account names no empty slot: of a restored one it tells nothing until a task ran.
+        In the last case we do not know which conversation is overwritten, so all are forgotten but `place`. The engine
+        is asked only if our own account names no empty slot: it reports a restored one as empty until a task ran.
         """
         if len(self.residents.slots) == 1:
             return 0
@@ -273,7 +272,7 @@ class Actions:
         return slot or 0
 
     async def look(self) -> list[SlotView]:
-        """What `/slots` says now; [] where it does not tell in time."""
+        """What `/slots` says now; [] if it does not answer in time."""
         try:
             async with asyncio.timeout(LOOK):
                 return await slots_now(self.engine)

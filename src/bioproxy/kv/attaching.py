@@ -16,25 +16,22 @@ that the engine writes into it.
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path, PurePath
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
 from bioproxy.engines.facts import WANTS_KEY
-from bioproxy.engines.llama import EngineFacts, Llama
+from bioproxy.engines.llama import EngineFacts
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files
+from bioproxy.kv.actions import Actions
 from bioproxy.kv.builds import Builds
-from bioproxy.kv.decisions import Decisions, Findings
+from bioproxy.kv.decisions import Findings
 from bioproxy.kv.engine import AT_LEAST, limited, poke
 from bioproxy.kv.fingerprint import Fingerprint, Identify, Identities, fingerprint
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.resident import Residents
-from bioproxy.kv.restorer import Restorer
-from bioproxy.kv.saver import OF_CONTENT, Saver, discard
-from bioproxy.kv.shelves import Tenant
+from bioproxy.kv.saver import OF_CONTENT, discard
 from bioproxy.kv.snapshot import new_id, temporary_name
 
 log = logging.getLogger(__name__)
@@ -43,96 +40,59 @@ REFUSED = "engine"  # the kind of a pause because the engine does not write
 
 
 class Attaching:
-    """What is known of the engine; `facts` is None while there is none."""
+    """What the engine is, as far as it can be found out: the results stand in `decisions`."""
 
-    def __init__(
-        self,
-        *,
-        config: Kv,
-        engine: Llama,
-        tenant: Tenant,
-        saver: Saver,
-        restorer: Restorer,
-        decisions: Decisions,
-        residents: Residents,
-        identify: Identify = gguf.identity,
-        model: str = "",
-    ) -> None:
-        self.config = config
-        self.model = model  # stands before what is logged; "" if there is only one
-        self.engine = engine
-        self.tenant = tenant
-        self.saver = saver
-        self.restorer = restorer
-        self.decisions = decisions
-        self.residents = residents
+    def __init__(self, actions: Actions, *, identify: Identify = gguf.identity) -> None:
+        self.actions = actions
+        self.engine, self.saver, self.restorer = actions.engine, actions.saver, actions.restorer
+        self.residents, self.decisions = actions.residents, actions.decisions
+        self.config, self.tenant = actions.decisions.config, actions.decisions.tenant
         self.identities = Identities(identify)
         self.proved: set[tuple[object, ...]] = set()  # commands that were seen to write into the folder
-        self.builds = Builds(engine, tenant, saver)
-        self.facts: EngineFacts | None = None
-        self.fingerprint = Fingerprint()
-        self.sleeps_after = math.inf
-        self.fault = ""  # why there are no snapshots at present: the folder, or a fault of ours; tried again
-        self.elsewhere = ""  # the engine's slot files do not appear in the folder; tried again
+        self.builds = Builds(self.engine, self.tenant, self.saver)
         self.refusal = ""  # the engine could not write into its folder when it was met
-        self.said: set[str] = set()
 
     async def run(self, facts: EngineFacts, *, alone: bool = True) -> None:
         """Learn everything about this engine; never raises. `alone`: nobody can use it meanwhile through us."""
-        self.facts = facts
-        self.fault = self.elsewhere = self.refusal = ""
-        self.decisions.findings = Findings(restores=False, saves=False)
+        decisions = self.decisions
+        decisions.facts = facts
+        decisions.fault = decisions.elsewhere = self.refusal = ""
+        decisions.findings = Findings(restores=False, saves=False)
         self.tenant.use("", facts.build)
         self.tenant.denied.clear()  # another build may save what this one did not
         self.residents.meet(facts)
         await self.learn(facts)
-        if self.decisions.findings.restores and not self.fault:
+        if self.decisions.findings.restores and not self.decisions.fault:
             try:
                 await self.meet(facts, alone=alone)
             except BioproxyError as error:
                 log.info("the engine could not be tried out: %s", error.message)
-        self.say()
+        self.decisions.say()
 
     async def learn(self, facts: EngineFacts) -> None:
         """What the engine is, and whether its folder can be ours; the engine itself is not asked for anything."""
         try:
-            self.fingerprint, self.saver.watch = await away(
+            self.decisions.fingerprint, self.saver.watch = await away(
                 fingerprint, facts, extra=self.config.fingerprint, known=self.identities
             )
         except Stuck as error:
-            self.fault = error.message
+            self.decisions.fault = error.message
             return
-        arguments = self.fingerprint.arguments
-        self.sleeps_after = arguments.sleeps_after
+        arguments = self.decisions.fingerprint.arguments
+        self.residents.sleeps_after = arguments.sleeps_after
         self.restorer.pokes = arguments.ram_cache and self.config.isolate == "off"
         self.residents.memory = arguments.ram_bytes if self.restorer.pokes else 0.0
-        self.decisions.traits = self.fingerprint.traits
-        self.decisions.literal = self.config.policy == "always" and facts.slots == 1
-        self.decisions.several = facts.slots > 1
-        self.decisions.context = facts.context
-        self.decisions.room = (facts.context or math.inf) if arguments.unified else math.inf
+        self.decisions.meet(facts)
         self.residents.parks = facts.slots > 1 and bool(facts.command) and arguments.clears_idle_slots
-        findings = examine(facts, self.fingerprint, self.config)
-        self.fault = await self.occupy(facts) if findings.restores else ""
+        findings = examine(facts, self.decisions.fingerprint, self.config)
+        self.decisions.fault = await self.occupy(facts) if findings.restores else ""
         self.decisions.findings = findings
-
-    @property
-    def usable(self) -> bool:
-        """Whether there is an engine, and a folder into which it is not known not to write."""
-        return self.facts is not None and not self.fault and not self.elsewhere
 
     @property
     def troubles(self) -> tuple[str, ...]:
         """What is in the way at present and may pass."""
         refusal = self.refusal if self.saver.pause.reason == self.refusal else ""
-        return tuple(filter(None, (self.fault, self.elsewhere, refusal)))
-
-    def say(self) -> None:
-        """Log each note once, however often the engine comes back; a pause speaks for itself."""
-        for note in (*self.decisions.findings.notes, self.fault, self.elsewhere, *self.decisions.reasons()):
-            if note and note not in self.said:
-                self.said.add(note)
-                log.warning("%s%s", f"{self.model}: " if self.model else "", note)
+        return tuple(filter(None, (self.decisions.fault, self.decisions.elsewhere, refusal)))
 
     # the folder
 
@@ -149,23 +109,23 @@ class Attaching:
             await self.tenant.shelf.probe()
         except FolderError as error:  # what is in there can be restored all the same
             self.saver.pause.enter("folder", error.message)
-        self.tenant.use(self.fingerprint.value, facts.build)
+        self.tenant.use(self.decisions.fingerprint.value, facts.build)
         knowledge = self.tenant.knowledge
-        knowledge.guess = knowledge.guess or float(self.fingerprint.traits.token_bytes)
+        knowledge.guess = knowledge.guess or float(self.decisions.fingerprint.traits.token_bytes)
         return ""
 
     async def retry(self) -> None:
         """Look again at what was in the way and may be gone: a folder's holder, a disk, a file that was not there."""
-        facts = self.facts
-        if facts is None or not (self.fault or self.fingerprint.may_pass):
+        facts = self.decisions.facts
+        if facts is None or not (self.decisions.fault or self.decisions.fingerprint.may_pass):
             return
         try:
             await self.learn(facts)
         except Exception:
             log.exception("the engine is served without snapshots still")
             return
-        self.say()
-        if self.decisions.findings.restores and not self.fault:
+        self.decisions.say()
+        if self.decisions.findings.restores and not self.decisions.fault:
             log.info("the snapshot folder %s is in use now", self.tenant.path)
             self.saver.pause.resumed("folder")
 
@@ -188,14 +148,14 @@ class Attaching:
             return True
         if await self.same_folder():
             self.proved.add(proof)
-        return not (self.elsewhere or self.refusal)
+        return not (self.decisions.elsewhere or self.refusal)
 
     async def same_folder(self) -> bool:
         """Let the engine save an empty slot, and look whether the file appears where we look."""
         assert self.tenant.shelf.folder is not None
         folder = self.tenant.shelf.folder.path
         name = temporary_name(new_id())
-        self.elsewhere = self.refusal = ""
+        self.decisions.elsewhere = self.refusal = ""
         try:
             saved = await limited(self.engine.save(0, name), seconds=AT_LEAST, what="saving an empty slot")
             await self.tenant.shelf.on_disk(files.measured, folder / name, saved.bytes)
@@ -204,7 +164,7 @@ class Attaching:
             self.refused(error)
             return False
         except (files.Unverified, OSError):
-            self.elsewhere = (
+            self.decisions.elsewhere = (
                 f"the engine's slot files do not appear in {folder}; set kv.directory to the folder that the engine "
                 "calls --slot-save-path"
             )
@@ -227,20 +187,20 @@ class Attaching:
 
         Alone on the engine: before it is declared ready (`fresh`: its slot is empty), or under an exclusive grant.
         """
-        if self.facts is None or not self.to_try_out:
+        if self.decisions.facts is None or not self.to_try_out:
             return
         untried = self.untried
         if not fresh and not self.residents.slots[0].empty:
             await poke(self.engine, self.tenant.knowledge.speeds)
         self.residents.clear(empty=False)
-        if (self.elsewhere or self.refusal) and await self.appears(self.facts):
+        if (self.decisions.elsewhere or self.refusal) and await self.appears(self.decisions.facts):
             log.info("the engine writes its slot files into %s now", self.tenant.path)
             if self.saver.pause:
                 self.saver.pause.leave(proved=False)
             else:
                 self.saver.pause.resumed("folder")
-        if untried and not (self.elsewhere or self.refusal):
-            await self.try_builds(tokenizes=self.facts.capabilities.tokenize)
+        if untried and not (self.decisions.elsewhere or self.refusal):
+            await self.try_builds(tokenizes=self.decisions.facts.capabilities.tokenize)
         await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
         self.residents.clear(empty=True)
 
@@ -248,7 +208,7 @@ class Attaching:
         """Whether the engine's slot files appear in our folder by now, which may be another one under the same name."""
         fault = await self.occupy(facts)
         if fault:
-            self.fault, self.elsewhere = fault, ""
+            self.decisions.fault, self.decisions.elsewhere = fault, ""
         return not fault and await self.writes_there(facts)
 
     async def try_builds(self, *, tokenizes: bool) -> None:
@@ -261,7 +221,7 @@ class Attaching:
     @property
     def to_try_out(self) -> bool:
         """Whether something is still to be found out with the slot, and can be: nothing may be lost by it."""
-        due = self.elsewhere or (self.refusal and self.saver.pause.due)
+        due = self.decisions.elsewhere or (self.refusal and self.saver.pause.due)
         if due and self.residents.numbers() == [0]:
             return self.residents.slots[0].empty or self.restorer.pokes
         return self.untried and not self.saver.pause
@@ -270,7 +230,9 @@ class Attaching:
     def untried(self) -> bool:
         """Whether something about the build is still to be found out, and can be: nothing may be lost by it."""
         findings = self.decisions.findings
-        if self.residents.numbers() != [0] or not (findings.restores and self.facts and self.tenant.shelf.folder):
+        if self.residents.numbers() != [0] or not (
+            findings.restores and self.decisions.facts and self.tenant.shelf.folder
+        ):
             return False
         empty = self.residents.slots[0].empty
         if self.builds.to_try():

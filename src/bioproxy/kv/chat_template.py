@@ -80,7 +80,6 @@ class ChatTemplate:
         self.tenant = tenant
         self.residents = residents
         self.on_change: Callable[[], None] = lambda: None
-        self.awake: Callable[[], bool] = lambda: True  # asking wakes an engine that sleeps
         self.clock = time.monotonic
         self.renders = self.dated = False
         self.days: dict[str, str] = {}  # by shape: a digest of what is rendered today; {}: not known
@@ -248,7 +247,7 @@ class ChatTemplate:
             self.news.clear()
             if self.doubtful:
                 await self.look_again()
-            if self.awake():
+            if time.monotonic() - self.residents.last <= self.residents.sleeps_after:  # asking would wake the engine
                 await self.refresh()
             await self.ask_all()
 

@@ -7,6 +7,7 @@ mostly ends after two dictionary look-ups: the slot holds the conversation's beg
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -14,13 +15,16 @@ from itertools import islice
 import msgspec
 
 from bioproxy.config.schema import Kv
+from bioproxy.engines.llama import EngineFacts
 from bioproxy.kv import policy
-from bioproxy.kv.fingerprint import Traits
+from bioproxy.kv.fingerprint import Fingerprint, Traits
 from bioproxy.kv.index import Match, owner, usable
 from bioproxy.kv.policy import Answer, Question
 from bioproxy.kv.resident import SIMILAR, Resident, Want
 from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Cut
+
+log = logging.getLogger(__name__)
 
 RETRY = 86400.0  # seconds after which something worthless may be tried anew: a date in a chat template changes daily
 CANDIDATES = 8  # snapshots that are weighed for one request, the longest beginnings first
@@ -76,21 +80,70 @@ class Plan(msgspec.Struct):
 
 
 class Decisions:
-    """The rules for one engine. `findings` is what it cannot do; one-slot engines may be treated literally.
+    """The rules for one engine, and what was found out about it; one-slot engines may be treated literally.
 
-    `everyone`: the group of everybody who may ask at present; None if requests of several groups may come.
+    `facts`: what the engine told; None while there is none. `findings`: what it cannot do. `fault`: why there are no
+    snapshots at present (the folder, or a fault of ours); `elsewhere`: why its slot files are not in the folder. Both
+    are looked at again. `doubt`: why what the slots hold is not known; until a response has ended there is no slot
+    action then (kv-rule 4).
+    `everyone`: the group of all who may ask at present; None if requests of several groups may come.
+    `model` stands before what is logged; "" if there is only one.
     """
 
-    def __init__(self, config: Kv, tenant: Tenant, *, everyone: Callable[[], str | None] = lambda: "") -> None:
+    def __init__(
+        self, config: Kv, tenant: Tenant, *, everyone: Callable[[], str | None] = lambda: "", model: str = ""
+    ) -> None:
         self.config = config
         self.tenant = tenant
         self.everyone = everyone
+        self.model = model
+        self.facts: EngineFacts | None = None
+        self.fingerprint = Fingerprint()
         self.findings = Findings(restores=False, saves=False)
+        self.fault = self.elsewhere = self.doubt = ""
         self.traits = Traits()
         self.literal = False  # kv.policy: always, on one slot
         self.several = False  # the engine has several slots, and chooses one by itself
         self.context = 0  # tokens that a slot can hold (0: not known)
         self.room = math.inf  # tokens that all slots can hold together
+        self.said: set[str] = set()
+
+    def meet(self, facts: EngineFacts) -> None:
+        """An engine is there, whose `fingerprint` is known: what follows from it for the rules."""
+        self.traits = self.fingerprint.traits
+        self.literal = self.config.policy == "always" and facts.slots == 1
+        self.several = facts.slots > 1
+        self.context = facts.context
+        self.room = (facts.context or math.inf) if self.fingerprint.arguments.unified else math.inf
+
+    @property
+    def able(self) -> bool:
+        """Whether slot actions are possible: there is an engine, its folder is in reach, and nothing is in doubt."""
+        return self.facts is not None and not (self.fault or self.elsewhere or self.doubt)
+
+    @property
+    def restoring(self) -> bool:
+        """Whether snapshots can be restored here and now."""
+        return self.findings.restores and self.able
+
+    def say(self) -> None:
+        """Log each note once, however often the engine comes back; a pause speaks for itself."""
+        for note in (*self.findings.notes, self.fault, self.elsewhere, *self.reasons()):
+            if note and note not in self.said:
+                self.said.add(note)
+                log.warning("%s%s", f"{self.model}: " if self.model else "", note)
+
+    def nothing_to_do(self, want: Want, place: Resident, position: int) -> bool:
+        """Whether that is plain without weighing anything: `place` ends where `want` leaves it, no snapshot has more.
+
+        `plan` would come to the same; this is for the request whose conversation is resident, which is nearly each.
+        """
+        if self.literal or self.config.isolate == "strict" or not self.findings.diverging:
+            return False
+        if place.end != want.cuts[position - 1].digest:
+            return False
+        group = want.group or self.everyone()
+        return not self.tenant.shelf.index.has_more(want.cuts, position, self.tenant.scope.fingerprint, group)
 
     def plan(
         self,
@@ -117,7 +170,7 @@ class Decisions:
         if not erase and match is None and not others and place.end == shared:
             return None
         plan = Plan(place, shared, erase=erase, match=match, others=others)
-        if self.findings.saves and place.whole and place.store and not place.busy:
+        if self.findings.saves and place.whole and place.store:
             lost = place.tokens if erase or match is not None else place.tokens - place.tokens_at(shared)
             lost = min(self.unsaved(place), lost)
             plan.save = saving and place.savable and self.worth_saving(place, lost, displaced=True)

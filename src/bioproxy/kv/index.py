@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -75,6 +76,7 @@ class Table:
                     del table[cut.digest]
 
 
+DIGEST = attrgetter("digest")
 Owner = tuple[str, str | None]  # a fingerprint, and whose conversations; None: the templates
 
 
@@ -131,6 +133,14 @@ class Index:
                     snapshot = self.snapshots[identity]
                     if usable(snapshot, scope):
                         yield Match(snapshot, digest, snapshot.end == digest)
+
+    def has_more(self, cuts: Sequence[Cut], above: int, fingerprint: str, group: str | None) -> bool:
+        """Whether any snapshot that a request of `group` may use, good or not, shares more than `above` cuts."""
+        for key in ((fingerprint, None), (fingerprint, group)):
+            table = self.tables.get(key)
+            if table is not None and not table.cuts.keys().isdisjoint(map(DIGEST, cuts[above:])):
+                return True
+        return False
 
     def same(self, cuts: Sequence[Cut], *, fingerprint: str, template: bool, group: str = "") -> list[Snapshot]:
         """Every snapshot of this fingerprint, good or not, of whatever build, that holds exactly this prompt."""

@@ -1,27 +1,52 @@
-"""What the slots hold now, as far as we can know it without asking.
+"""What a request wants from the cache, what was done for it, and what the slots hold now.
+
+A request comes as a `Want` (the cuts of its prompt and who asks), `prepare` answers with a `Prepared`, and `served`
+gets both back with what the engine counted.
 
 llama-server does not tell what a slot holds, and asking how much (`/slots`) too often breaks its cancellation (facts,
 0.7). So we keep account: a request that was answered leaves its prompt and its answer in a slot; one that was cut off
-leaves at least what it had in common with what was there; a slot action of somebody else leaves nothing we could trust.
-Every doubt is settled downwards: a `Resident` never claims more than is surely there, for a wrong claim costs a
-prefill that a restore would have spared, while a missing one costs a restore of milliseconds.
+leaves at least what it had in common with what was there; after a client's own slot action nothing is sure. Every doubt
+is settled downwards: a `Resident` never claims more than is surely there, for a wrong claim costs a prefill that a
+restore would have spared, while a missing one costs a restore of milliseconds.
+
+A slot is in one of six states:
+
+    EMPTY         certainly nothing is in it
+    PART          it holds at least `cuts` (perhaps none); anything may follow, so it cannot be saved
+    WHOLE         it holds `cuts` and what was generated after them, and nothing else: it may be saved
+    CHANGING      a request is at work in it; `cuts` are what that request shares with what was there
+    PARKED        WHOLE, but in the server's RAM cache and in no slot
+    PARKED_PART   PART, in the same place
+
+                  take       served        cut off    driven out     clear(empty=True)  clear(empty=False)
+    EMPTY         CHANGING                            EMPTY          EMPTY              PART
+    PART          CHANGING   WHOLE (fill)             PARKED_PART    EMPTY              PART
+    WHOLE         CHANGING   WHOLE (fill)             PARKED         EMPTY              PART
+    CHANGING                 WHOLE (fill)  PART                      EMPTY              CHANGING
+    PARKED(_PART) CHANGING                            (stays)        EMPTY              PART
 
 With several slots the server chooses by itself (longest common beginning above a tenth of the prompt, else the least
-recently used); `Residents.take` follows the same rule. `Resident.slot` is a number only where it is certain.
+recently used); `Residents.choose` follows the same rule. `Resident.slot` is a number only if it is certain.
 
-Where slots share one buffer (llama-server's default of four), each request makes the server move the idle ones into its
-RAM cache. What is there is *parked*: the server brings it back by itself for the request that goes on from it, but no
-slot holds it any more, so it cannot be saved as it is, and it is lost with the process. The same becomes of what a slot
-held when a request takes it that shares less than half of that. `Residents.parked` are those that no slot stands for.
+If slots share one buffer (llama-server's default of four), each request makes the server move the idle ones into its
+RAM cache. The server brings such a conversation back by itself for the request that goes on from it, but no slot holds
+it any more, so it cannot be saved as it is, and it is lost with the process. The same happens to what a slot held when
+a request takes the slot that shares less than half of it. `Residents.parked` are those that no slot stands for.
 
-LoRA adapters are where the server's account cannot be trusted: it gives a request without `lora` what was computed with
-another one's scales, and takes no notice of them in its RAM cache (tried). So once such a request was seen, the scales
-are part of the account: what may have been computed with others is *mixed*, and stays so until nothing is reused of it.
+The server's own account cannot be trusted with LoRA adapters: it gives a request without `lora` what was computed with
+another one's scales, and ignores them in its RAM cache (tried). So after the first such request the scales are part of
+our account: what may have been computed with others is *mixed*, and stays so until nothing is reused of it.
+
+A prompt is found by its digests (`Residents.where`), not by trying all slots.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from enum import Enum
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -32,20 +57,24 @@ from bioproxy.kv.policy import Question
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut, Doubt
 
+KEPT = 0.5  # share of a slot's content below which the server puts a copy into its RAM cache (facts, 4)
+SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
+DIGEST, NUMBER = attrgetter("digest"), attrgetter("number")
+
 Status = Literal["", "resident", "restored", "failed", "skipped"]
 
 
 class Want(msgspec.Struct, frozen=True):
     """What a request would like to find in the slot: its cuts, `size` bytes in all, and whose conversation it is.
 
-    `prefix` and `version` name the template of its last user message (empty: none); `store` is False where the client
+    `prefix` and `version` name the template of its last user message (empty: none); `store` is False if the client
     said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one.
 
     `shape` (Head.shape; empty: it goes past the chat template) and `fields` say what else may shape the prompt.
     chat_template.py makes a reading of them, in which both are empty and `day` and `doubts` are as in Resident.
     `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why). `again`: path and body of the
     request as the engine got it, the only text in here. It is kept in memory until the conversation is on disk, for
-    what the engine moved into its RAM cache comes back for that request alone.
+    the engine brings back what it moved into its RAM cache for that request alone.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -76,11 +105,11 @@ class Prepared(msgspec.Struct):
     `failed` (the slot is empty now; the engine evaluates) or `skipped` (a snapshot would have helped and was not used;
     `reason` says why). `seconds`: restoring; `save_seconds`: saving what was displaced; `expected`: tokens that should
     come from the cache. `question`: what the request does with the snapshot; fewer cached tokens are the file's fault
-    only if it goes on from all of it (rule 6).
+    only if the request goes on from all of it (rule 6).
     `earlier`: seconds of a restore that was made before this request was let in (rule 21). `parked`: what was restored
     went through the server's RAM cache since, so fewer tokens say nothing about the snapshot. `reach`: bytes of the
-    prompt that what is resident may share with it, at most. `want`: the prompt as it was read then. `unsure`: that too
-    little came back may have another cause than the snapshot.
+    prompt that what is resident may share with it, at most. `want`: the prompt as it was read then. `unsure`: if too
+    little came back, that may have another cause than the snapshot.
     """
 
     status: Status = ""
@@ -103,24 +132,34 @@ class Prepared(msgspec.Struct):
         return self.question != "diverges"
 
 
-KEPT = 0.5  # share of a slot's content below which the server puts a copy into its RAM cache (facts, 4)
-SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
-
-
 class Brought(msgspec.Struct, frozen=True):
-    """A snapshot that was restored before anybody asked (kv-rule 21): judged by the first request that uses it."""
+    """A snapshot that was restored before any request asked (kv-rule 21): judged by the first request that uses it."""
 
     snapshot: Snapshot
     seconds: float
 
 
+class State(Enum):
+    """What we know of a slot's content; the table is in the head of this module."""
+
+    EMPTY = "empty"
+    PART = "part"
+    WHOLE = "whole"
+    CHANGING = "changing"
+    PARKED = "parked"
+    PARKED_PART = "parked part"
+
+
+STANDING = (State.EMPTY, State.PART, State.WHOLE)  # in a slot, and no request is at work there
+DRIVEN_OUT = {State.WHOLE: State.PARKED, State.PART: State.PARKED_PART}  # what stands in the table; others stay
+
+
 class Resident:
     """One slot's content.
 
-    `cuts` describe its beginning, `prompt` tokens; `tokens` are in the slot in all (with what was generated); both 0
-    where not known. `whole`: nothing is in it that we do not know, so that it may be saved. `empty`: certainly nothing.
-    `shared`: only a template's static text, no user's. `busy`: a request is changing it. `saved`: its snapshot's id.
-    `parked`: it is in the server's RAM cache and in no slot. `brought`: a restore that no request has used yet.
+    `cuts` describe its beginning, `prompt` tokens; `tokens` are in the slot in all (with what was generated); both are
+    0 if that is not known. `end`: the digest of the last cut; empty if there is none. `shared`: it is only a template's
+    static text, no user's. `saved`: its snapshot's id. `brought`: a restore that no request has used yet.
     `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
     `lora`: the scales of the last request there; None: not known. `mixed`: some of it was computed with others.
@@ -129,86 +168,132 @@ class Resident:
     """
 
     __slots__ = (
-        "again", "brought", "busy", "cuts", "day", "digests", "doubts", "empty", "group", "live", "lora", "mixed",
-        "moved", "parked", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "store", "tokens",
-        "turn", "version", "whole",
+        "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "live", "lora", "mixed", "moved",
+        "number", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state", "store", "tokens", "turn",
+        "version", "where",
     )  # fmt: skip
 
-    def __init__(self, slot: int | None = None) -> None:
+    def __init__(
+        self, slot: int | None = None, *, number: int = 0, where: dict[bytes, list[Resident]] | None = None
+    ) -> None:
         self.slot = slot
+        self.number = number
+        self.where: dict[bytes, list[Resident]] = {} if where is None else where
         self.lora: bytes | None = b""
-        self.busy = False
         self.turn = 0
+        self.state = State.PART
+        self.cuts: tuple[Cut, ...] = ()
+        self.digests: frozenset[bytes] = frozenset()
         self.clear(empty=False)
 
     def clear(self, *, empty: bool) -> None:
         """Forget the content. `empty`: the slot surely holds nothing; else it may hold anything."""
-        self.cuts: tuple[Cut, ...] = ()
-        self.digests: frozenset[bytes] = frozenset()
+        if self.cuts:
+            self.hold(())
+        self.end = b""
         self.tokens = self.prompt = 0
         self.group = self.prefix = self.version = self.saved = self.day = ""
         self.doubts: frozenset[Doubt] = frozenset()
-        self.shared = self.whole = self.mixed = False
+        self.shared = self.mixed = False
         self.store = True
-        self.empty = self.live = empty
-        self.parked = False
+        self.live = empty
         self.again: tuple[str, bytes] | None = None
         self.moved = 0
         self.brought: Brought | None = None
         self.source = ("", 0)
         self.since = 0.0
+        if empty:
+            self.state = State.EMPTY
+        elif self.state is not State.CHANGING:
+            self.state = State.PART
 
     def copy(self) -> Resident:
         """The same content, in no slot that we know."""
         other = Resident()
         for name in Resident.__slots__:
             setattr(other, name, getattr(self, name))
-        other.slot = None
+        other.slot, other.where = None, {digest: [other] for digest in self.digests}
         return other
+
+    def hold(self, cuts: tuple[Cut, ...]) -> None:
+        """Be found by these cuts, and by no others."""
+        digests = frozenset(map(DIGEST, cuts))
+        for digest in self.digests - digests:
+            holders = self.where[digest]
+            holders.remove(self)
+            if not holders:
+                del self.where[digest]
+        for digest in digests - self.digests:
+            holders = self.where.setdefault(digest, [])
+            holders.append(self)
+            if len(holders) > 1:
+                holders.sort(key=NUMBER)
+        self.cuts, self.digests = cuts, digests
+        self.end = cuts[-1].digest if cuts else b""
 
     def fill(self, cuts: tuple[Cut, ...], *, prompt: int, tokens: int, group: str, prefix: str, version: str) -> None:
         """The slot now holds a prompt that was evaluated to its end, and `tokens` in all."""
-        live = self.live
-        self.clear(empty=False)
-        self.live = live
-        self.cuts = cuts
-        self.digests = frozenset([cut.digest for cut in cuts])
+        self.hold(cuts)
         self.prompt, self.tokens = prompt, max(prompt, tokens)
         self.group, self.prefix, self.version = group, prefix, version
-        self.whole = bool(cuts) and prompt > 0
+        self.state = State.WHOLE if cuts and prompt > 0 else State.PART
+        self.saved = self.day = ""
+        self.doubts = frozenset()
+        self.shared = self.mixed = False
+        self.store = True
+        self.again = self.brought = None
+        self.moved = 0
+        self.source = ("", 0)
+        self.since = 0.0
 
     def clip(self, digest: bytes) -> None:
         """From now on only what stands before the cut `digest` is sure: a request that shares it is under way."""
         if self.end != digest:
             self.prompt = self.tokens_at(digest)
             position = next((n for n, cut in enumerate(self.cuts, 1) if cut.digest == digest), 0)
-            self.cuts = self.cuts[:position]
-            self.digests = frozenset([cut.digest for cut in self.cuts])
+            self.hold(self.cuts[:position])
         self.tokens = self.prompt
-        self.whole = self.parked = False
-        self.empty = False
+        self.state = State.CHANGING
         self.saved = ""
-        self.again = None
-        self.brought = None
+        self.again = self.brought = None
+
+    def cut_off(self) -> None:
+        """The request that was changing it ended early."""
+        if self.state is State.CHANGING:
+            self.state = State.PART
+
+    @property
+    def empty(self) -> bool:
+        """Whether certainly nothing is in it."""
+        return self.state is State.EMPTY
+
+    @property
+    def parked(self) -> bool:
+        """Whether it is in the server's RAM cache and in no slot."""
+        return self.state is State.PARKED or self.state is State.PARKED_PART
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything in it is known, in a slot or in the RAM cache."""
+        return self.state is State.WHOLE or self.state is State.PARKED
 
     @property
     def savable(self) -> bool:
         """Whether a slot holds it, all of it is known, and it may be kept."""
-        return self.whole and self.store and not (self.busy or self.parked or self.doubts)
+        return self.state is State.WHOLE and self.store and not self.doubts
 
     @property
     def recallable(self) -> bool:
         """Whether it may be kept, and would be in a slot again if its request were asked again."""
-        return self.whole and self.store and not (self.busy or self.doubts) and self.parked and self.again is not None
-
-    @property
-    def end(self) -> bytes:
-        """The digest of the whole prompt that it holds; empty where nothing is known."""
-        return self.cuts[-1].digest if self.cuts else b""
+        return self.state is State.PARKED and self.store and not self.doubts and self.again is not None
 
     def tokens_at(self, digest: bytes) -> int:
-        """About how many tokens stand before the cut `digest`; 0 for a strange one."""
+        """About how many tokens stand before the cut `digest`; 0 for one that it does not have."""
         return tokens_at(self.cuts, self.prompt, digest)
+
+    def __repr__(self) -> str:
+        where = "" if self.slot is None else f" {self.slot}"
+        return f"<Resident{where} {self.state.value}, {self.tokens} tokens{', saved' if self.saved else ''}>"
 
 
 class Scale(msgspec.Struct):
@@ -230,6 +315,7 @@ def canonical(lora: bytes, adapters: Sequence[tuple[int, float]]) -> bytes:
 class Residents:
     """All slots of one engine. `parks`: each request moves idle slots into the server's RAM cache.
 
+    `where`: the slots that have a cut, by its digest. `order`: all slots, the one that was used least recently first.
     `parked`: what slots held before and the RAM cache should have. `moved`: tokens that went there in all. With its
     limit (`memory`, bytes; 0: there is none) that tells what was thrown out since: the least recently used goes first.
     """
@@ -238,15 +324,20 @@ class Residents:
         self.turns = self.moved = 0
         self.process: tuple[object, ...] = ()
         self.adapters: tuple[tuple[int, float], ...] = ()  # the LoRA adapters of the engine, with their scales
-        self.adapted = False  # requests asked for scales of their own, or somebody changed the engine's
+        self.adapted = False  # a request asked for scales of its own, or the engine's were changed
         self.memory = 0.0
         self.parks = False
+        self.last = time.monotonic()  # when a request ended
+        self.sleeps_after = math.inf  # seconds without one after which the engine drops everything
         self.parked: list[Resident] = []
         self.resize(slots)
 
     def resize(self, slots: int) -> None:
         """Start anew with `slots` slots of unknown content."""
-        self.slots = [Resident(number if slots == 1 else None) for number in range(max(1, slots))]
+        self.where: dict[bytes, list[Resident]] = {}
+        count = max(1, slots)
+        self.slots = [Resident(0 if count == 1 else None, number=n, where=self.where) for n in range(count)]
+        self.order = dict.fromkeys(self.slots)
         self.parked.clear()
 
     def meet(self, facts: EngineFacts) -> None:
@@ -260,11 +351,11 @@ class Residents:
             slot.lora = None
 
     def numbers(self) -> list[int | None]:
-        """The slots' numbers, where they are certain."""
+        """The slots' numbers; None for one that is not certain."""
         return [slot.slot for slot in self.slots]
 
     def clear(self, *, empty: bool) -> None:
-        """Forget everything, in place of which nothing (`empty`) or anything may be there."""
+        """Forget all content. `empty`: the slots surely hold nothing; else they may hold anything."""
         self.parked.clear()
         for number, slot in enumerate(self.slots):
             slot.clear(empty=empty)
@@ -272,30 +363,32 @@ class Residents:
             if len(self.slots) > 1:
                 slot.slot = number if empty else None  # which of the empty ones is which does not matter
 
-    def best(self, cuts: Sequence[Cut]) -> tuple[Resident, int]:
-        """The slot that shares the longest beginning with `cuts`, and how many cuts that is."""
-        if len(self.slots) == 1:
-            return self.slots[0], common(cuts, self.slots[0].digests)
-        found = [(common(cuts, slot.digests), slot) for slot in self.slots]
-        position, resident = max(found, key=lambda pair: (pair[0], -pair[1].turn))
-        return resident, position
-
     def choose(self, cuts: Sequence[Cut], size: int) -> tuple[Resident, int]:
         """The slot that the server will take for a prompt of `size` bytes, and how many cuts it shares."""
         if len(self.slots) == 1:
-            return self.slots[0], common(cuts, self.slots[0].digests)
-        free = [slot for slot in self.slots if not slot.busy] or self.slots
-        found = [(common(cuts, slot.digests), slot) for slot in free]
-        position, resident = max(found, key=lambda pair: pair[0])
-        if position and cuts[position - 1].offset > SIMILAR * size:
+            return self.slots[0], common(cuts, self.where)
+        resident, position = self.sharing(cuts)
+        if resident is not None and cuts[position - 1].offset > SIMILAR * size:
             return resident, position
-        oldest = min(free, key=lambda slot: slot.turn)
+        oldest = next((slot for slot in self.order if slot.state is not State.CHANGING), None) or next(iter(self.order))
         return oldest, common(cuts, oldest.digests)
 
-    def somewhere(self, resident: Resident) -> None:
-        """A request that shares nothing goes where the server likes: `resident` is a slot of unknown number now.
+    def sharing(self, cuts: Sequence[Cut]) -> tuple[Resident | None, int]:
+        """The slot that shares the longest beginning, and how many cuts that is; a busy one only if all are busy."""
+        busy: tuple[Resident | None, int] = None, 0
+        for position in range(len(cuts), 0, -1):
+            for slot in self.where.get(cuts[position - 1].digest, ()):
+                if slot.state is not State.CHANGING:
+                    return slot, position
+                if busy[0] is None:
+                    busy = slot, position
+        everything = busy[0] is not None and all(slot.state is State.CHANGING for slot in self.slots)
+        return busy if everything else (None, 0)
 
-        So are the empty ones, for it is one of them as likely as not.
+    def somewhere(self, resident: Resident) -> None:
+        """A request that shares nothing goes where the server likes: its slot's number is not known any more.
+
+        Neither are those of the empty slots, for the server may have taken any of them.
         """
         if len(self.slots) > 1:
             resident.slot = None
@@ -317,8 +410,8 @@ class Residents:
     def park(self, place: Resident) -> None:
         """The server moves what `place` holds into its RAM cache, for it needs the slot."""
         gone = place.copy()
-        if not gone.parked:
-            gone.parked, gone.moved = True, self.moved + gone.tokens
+        if gone.state in DRIVEN_OUT:
+            gone.state, gone.moved = DRIVEN_OUT[gone.state], self.moved + gone.tokens
         self.parked.append(gone)
 
     def goes_on(self, digests: frozenset[bytes]) -> None:
@@ -330,7 +423,7 @@ class Residents:
         """What a request that changes `resident` would drive out of the other slots."""
         if not self.parks:
             return []
-        return [other for other in self.slots if other is not resident and not (other.busy or other.parked)]
+        return [other for other in self.slots if other is not resident and other.state in STANDING]
 
     def taken(self) -> set[int]:
         """The slots of which we know whose content they hold."""
@@ -341,13 +434,19 @@ class Residents:
         return [one for one in self.slots if one.slot is None and one.tokens and not one.parked]
 
     def settle(self, resident: Resident, slot: int) -> None:
-        """`resident` was put into `slot` by us, as the last one that was used."""
+        """We put `resident` into `slot`, as the last one that was used."""
         self.found(resident, slot)
+        self.used(resident)
+
+    def used(self, resident: Resident) -> None:
+        """`resident` is the last one that was used."""
         self.turns += 1
         resident.turn = self.turns
+        del self.order[resident]
+        self.order[resident] = None
 
     def found(self, resident: Resident, slot: int) -> None:
-        """`resident` turned out to be in `slot`; whoever was thought to be there is not."""
+        """`resident` turned out to be in `slot`; what was thought to be there is not."""
         if len(self.slots) > 1:
             for other in self.slots:
                 if other is not resident and other.slot == slot:
@@ -357,18 +456,17 @@ class Residents:
 
     def take(self, resident: Resident, shared: bytes) -> None:
         """A request that shares what stands before the cut `shared` (empty: nothing) is about to change `resident`."""
-        for other in self.endangered(resident):
+        for other in self.endangered(resident) if self.parks else ():
             other.slot = None
-            other.parked = not other.empty
+            other.state = DRIVEN_OUT.get(other.state, other.state)
             self.moved += other.tokens
             other.moved = self.moved
-        if not resident.parked and resident.tokens_at(shared) < KEPT * resident.tokens:
+        kept = resident.prompt if shared and resident.end == shared else resident.tokens_at(shared)
+        if kept < KEPT * resident.tokens and not resident.parked:
             self.moved += resident.tokens
-        self.turns += 1
-        resident.turn = self.turns
-        resident.busy = True
+        self.used(resident)
         resident.clip(shared)
 
     def extends(self, cuts: Sequence[Cut]) -> bool:
-        """Whether a prompt goes on from what some slot holds."""
-        return any(slot.cuts and common(cuts, slot.digests) == len(slot.cuts) for slot in self.slots)
+        """Whether a prompt goes on from all that some slot holds."""
+        return any(slot.end == cut.digest for cut in cuts for slot in self.where.get(cut.digest, ()))

@@ -1,15 +1,20 @@
-"""Bringing a snapshot back: checked, poked, restored, judged later by what the engine used of it.
+"""Bringing a snapshot back: checked, poked, restored, and judged later by what the engine used of it.
 
 What can go wrong here empties the slot at worst (facts, 1: a failed restore clears it), and then the engine evaluates
 as if there were no snapshot: a request is never refused for the cache's sake. A snapshot that the engine refuses, or
 dies of, is quarantined before anything else happens.
+
+What a restore was worth only the engine can tell: `cache_n` of the next response is the proof (kv-rule 6). It is judged
+once, counted, and remembered for the snapshot and for the model. A restore that was made before any request asked (rule
+21) is judged by the first request that goes on from it; if none does, it is counted as `unused`. If it went through the
+server's RAM cache in between, little coming back says nothing about the file: that is `displaced`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
 
 from bioproxy.engines.llama import Llama, Restored, Timings
 from bioproxy.errors import BioproxyError, EngineRefused
@@ -27,11 +32,16 @@ log = logging.getLogger(__name__)
 
 
 class Restorer:
-    """Restores snapshots of one engine. `pokes`: what a restore discards can be moved into the server's RAM cache."""
+    """Restores snapshots of one engine. `pokes`: what a restore discards can be moved into the server's RAM cache.
 
-    def __init__(self, engine: Llama, tenant: Tenant) -> None:
+    `restores` counts by status: `ok`, `failed`, `worthless`, `displaced`, `skipped`, `unused`.
+    """
+
+    def __init__(self, engine: Llama, tenant: Tenant, decisions: Decisions) -> None:
         self.engine = engine
         self.tenant = tenant
+        self.decisions = decisions
+        self.restores: Counter[str] = Counter()
         self.pokes = True
         self.uncertain = ""  # why what the slots hold is unknown after the last restore; empty: it is not
 
@@ -138,26 +148,10 @@ class Restorer:
         place.source = snapshot.id, restored.tokens
         place.live = False
 
-
-class Foreign(BioproxyError):
-    """A slot file that the engine took and that is not the one we wrote."""
-
-    code = "snapshot_foreign"
-
-
-class Verdicts:
-    """Judges the restores of one engine. `count` hears each status, `say` logs what is new for the operator."""
-
-    def __init__(
-        self, tenant: Tenant, decisions: Decisions, count: Callable[[str], None], say: Callable[[], None]
-    ) -> None:
-        self.tenant = tenant
-        self.decisions = decisions
-        self.count = count
-        self.say = say
+    # what it was worth
 
     def expect(self, place: Resident, shared: bytes, prepared: Prepared, *, end: bytes) -> None:
-        """A request goes on from `place`, of which it shares what stands before the cut `shared` (empty: nothing).
+        """A request goes on from what was brought to `place` before, up to the cut `shared` (empty: it shares nothing).
 
         `end`: the digest of its whole prompt.
         """
@@ -165,7 +159,7 @@ class Verdicts:
         if brought is None:
             return
         if not shared:
-            self.count("unused")
+            self.restores["unused"] += 1
             return
         snapshot = brought.snapshot
         prepared.status, prepared.snapshot, prepared.expected = "restored", snapshot, snapshot.tokens_at(shared)
@@ -178,7 +172,7 @@ class Verdicts:
         if snapshot is None:
             return
         status = "ok" if timings.cached is None else self.verdict(snapshot, prepared, timings.cached)
-        self.count(status)
+        self.restores[status] += 1
         tokens, seconds = snapshot.tokens, prepared.seconds + prepared.earlier
         self.tenant.bus.publish(SnapshotRestored(prefix=snapshot.prefix, status=status, tokens=tokens, seconds=seconds))
 
@@ -193,8 +187,14 @@ class Verdicts:
             knowledge.tried(question, good=good, now=self.tenant.shelf.wall())
             if faulty:
                 self.tenant.shelf.mark(snapshot, f"the engine used {cached} of {prepared.expected} restored tokens")
-            self.say()
+            self.decisions.say()
         if good:
             spent = prepared.seconds + prepared.earlier
             self.tenant.shelf.used(snapshot, gained=cached * knowledge.speeds.prefill - spent)
         return "ok" if good else "worthless"
+
+
+class Foreign(BioproxyError):
+    """A slot file that the engine took and that is not the one we wrote."""
+
+    code = "snapshot_foreign"

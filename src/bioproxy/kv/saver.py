@@ -5,7 +5,13 @@ sidecar, rename) runs in a task of its own once the grant can go back; `commits`
 for them before the program ends. What ends a save half-way leaves a temporary file, which the next start removes.
 
 Nothing is written that is not known for sure: the count of tokens that the engine saved must be the count that its last
-answer left in the slot, else somebody else was there.
+answer left in the slot; if it is not, a request that is not ours was there.
+
+If the disk, the model's file or the engine is in the way, saving stops, says so once, and goes on by itself (`Pause`);
+requests are served all the while. A pause has a kind (the metric's label) and a sentence with what would mend it; it is
+logged once as a warning, however often it is tried again, until a save has really worked. A disk that has room again is
+noticed within a minute: looking costs a small file. Only a save that hung is tried again later and later, because each
+try may hold a user up until its time is out.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +29,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.engines.llama import Llama, Saved
 from bioproxy.errors import BioproxyError, EngineRefused
-from bioproxy.events import Bus, SavingPaused
+from bioproxy.events import SavingPaused
 from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
 from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, time_limit
@@ -43,23 +50,23 @@ LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
 
 
 class Pause:
-    """Whether saving is paused. `clock` is monotonic, in seconds; `model` and `folder` say whose snapshots, and where.
+    """Whether saving is paused. `tenant` and `model` say whose snapshots, and where; `clock` is monotonic, in seconds.
 
     `watchers` are called when saving goes on.
     """
 
     def __init__(
         self,
-        bus: Bus,
-        clock: Callable[[], float],
+        tenant: Tenant,
+        clock: Callable[[], float] = time.monotonic,
         *,
         model: str = "",
-        folder: Callable[[], object] = lambda: "",
         first_retry: float = FIRST_RETRY,
     ) -> None:
-        self.bus = bus
+        self.tenant = tenant
         self.clock = clock
-        self.model, self.folder = model, folder
+        self.whose = f"{model}: " if model else ""  # what begins a line of the log
+        self.model = model
         self.watchers: set[Callable[[], None]] = set()
         self.first_retry = first_retry
         self.kind = self.reason = ""
@@ -88,15 +95,11 @@ class Pause:
         if before != kind:
             self.tell(kind, reason, paused=True)
 
-    @property
-    def whose(self) -> str:
-        """What begins a line of the log."""
-        return f"{self.model}: " if self.model else ""
-
     def tell(self, kind: str, reason: str, *, paused: bool) -> None:
-        """Publish it."""
-        folder = str(self.folder() or "")
-        self.bus.publish(SavingPaused(paused=paused, kind=kind, reason=reason, model=self.model, folder=folder))
+        """Publish that saving is paused, or goes on."""
+        folder = str(self.tenant.path or "")
+        event = SavingPaused(paused=paused, kind=kind, reason=reason, model=self.model, folder=folder)
+        self.tenant.bus.publish(event)
 
     def resumed(self, kind: str) -> None:
         """Saving goes on: what is warm and could not be saved can be saved now."""
@@ -134,7 +137,7 @@ OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last 
 
 
 class Saver:
-    """Writes snapshots of one engine into its store."""
+    """Writes snapshots of one engine into its folder."""
 
     def __init__(self, engine: Llama, tenant: Tenant, pause: Pause) -> None:
         self.engine = engine
@@ -150,8 +153,8 @@ class Saver:
         """Let the engine write `resident` from `slot`; False where that failed or must not be (logged, counted).
 
         Under an exclusive grant. `limit`: seconds that it may take (0: by measure). True: the file has the right size
-        and its commit is under way. Raises nothing of the engine's; `uncertain` is set where nobody knows any more
-        what the slots hold.
+        and its commit is under way. Raises nothing of the engine's; `uncertain` is set if what the slots hold is not
+        known any more.
         """
         self.uncertain = ""
         snapshot = self.describe(resident, template=template)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
-from bioproxy.kv.index import unusable
+from bioproxy.kv.index import Scope, unusable
 from bioproxy.kv.policy import Speeds
-from bioproxy.kv.resident import Resident
+from bioproxy.kv.resident import Resident, State
 from bioproxy.kv.saver import counted
 from bioproxy.kv.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from bioproxy.kv.keeper import Keeper
 
 
 class ResidentStatistics(msgspec.Struct, frozen=True):
@@ -55,7 +50,7 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     `lost`: conversations that were worth a save and did not get one, by reason (actions.py).
 
-    In a folder that several engines share, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
+    If several engines share a folder, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
     and `written_today` are the folder's.
 
     `snapshots` and `bytes` leave out what each build leaves behind to try upgrades on (builds.py): nobody's prompt.
@@ -93,42 +88,9 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
         return counted([self.paused])
 
 
-def statistics(keeper: Keeper) -> KvStatistics:
-    """The keeper at this moment."""
-    tenant, attaching, findings = keeper.tenant, keeper.attaching, keeper.decisions.findings
-    snapshots = keeper.list()
-    return KvStatistics(
-        policy=keeper.config.policy,
-        directory=str(tenant.shelf.folder.path) if tenant.shelf.folder else "",
-        restoring=keeper.restoring,
-        saving=keeper.saving,
-        paused=keeper.pause.kind,
-        reason=keeper.pause.reason or keeper.actions.doubt,
-        notes=(*findings.notes, *attaching.troubles, *keeper.decisions.reasons()),
-        fingerprint=attaching.fingerprint.value,
-        visible=attaching.fingerprint.visible,
-        hidden=attaching.fingerprint.hidden,
-        build=attaching.fingerprint.build,
-        build_check=attaching.builds.outcome,
-        repeating=keeper.decisions.answer("repeats") if findings.diverging else "worthless",
-        diverging=keeper.decisions.answer("diverges") if findings.diverging else "worthless",
-        snapshots=len(snapshots),
-        bytes=sum(one.size for one in snapshots),
-        budget=tenant.budget,
-        free=tenant.shelf.free,
-        written_today=tenant.shelf.today(),
-        slots=tuple(of_slot(slot, tenant.unsavable(slot.cuts)) for slot in keeper.residents.slots),
-        speeds=keeper.speeds,
-        restores=dict(keeper.actions.restores),
-        dropped=tenant.dropped,
-        refused=dict(keeper.saver.refused),
-        lost=dict(keeper.actions.lost),
-    )
-
-
 def of_slot(slot: Resident, unsavable: str = "") -> ResidentStatistics:
     """One slot."""
-    if slot.busy:
+    if slot.state is State.CHANGING:
         state = "changing"
     elif slot.empty:
         state = "empty"
@@ -139,14 +101,8 @@ def of_slot(slot: Resident, unsavable: str = "") -> ResidentStatistics:
     return ResidentStatistics(state, slot.tokens, slot.prefix, slot.group, bool(slot.saved), unsavable)
 
 
-def of_snapshots(keeper: Keeper) -> tuple[SnapshotStatistics, ...]:
-    """Every snapshot, the last used first."""
-    return tuple(of_snapshot(one, keeper) for one in keeper.list())
-
-
-def of_snapshot(one: Snapshot, keeper: Keeper) -> SnapshotStatistics:
-    """One snapshot, with the reason why it is not used, if there is one."""
-    scope = keeper.tenant.scope
+def of_snapshot(one: Snapshot, scope: Scope, useless: str) -> SnapshotStatistics:
+    """One snapshot. `useless`: why none of its kind is used at present; empty if they are."""
     other = "" if one.fingerprint == scope.fingerprint else "another model, or other launch arguments"
     return SnapshotStatistics(
         id=one.id,
@@ -163,5 +119,5 @@ def of_snapshot(one: Snapshot, keeper: Keeper) -> SnapshotStatistics:
         uses=one.uses,
         gained=one.gained,
         build=one.build,
-        unused=unusable(one, scope) or other or keeper.decisions.useless(template=one.template),
+        unused=unusable(one, scope) or other or useless,
     )

@@ -223,7 +223,7 @@ class Evaluation:
         """The slot holds a conversation that begins with our prompt prefix: its end is about to be cut off."""
         alone = grant.exclusive
         if alone or grant.try_exclusive():
-            await self.shop.keeper.save_idle(grant)
+            await self.shop.keeper.moments.save_idle(grant)
             if not alone:
                 grant.share()
 

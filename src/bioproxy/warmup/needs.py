@@ -49,6 +49,13 @@ class Gate(Protocol):
         """Wait for a background grant."""
 
 
+class Moments(Protocol):
+    """Saves what is resident (kv/moments.py)."""
+
+    async def save_idle(self, grant: Any) -> int:
+        """Save the conversation in the slot if it grew and that pays."""
+
+
 class Keeper(Protocol):
     """Knows what is resident and what is on disk (kv/keeper.py)."""
 
@@ -83,8 +90,9 @@ class Keeper(Protocol):
     def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
         """What was prepared came to its end; `complete`: the slot holds `want` now."""
 
-    async def save_idle(self, grant: Any) -> int:
-        """Save the conversation in the slot if it grew and that pays."""
+    @property
+    def moments(self) -> Moments:
+        """What saves the conversation in the slot."""
 
     async def keep(self, want: Want, tokens: int, grant: Any, *, seconds: float) -> bool:
         """Save the prompt prefix in the slot."""

@@ -19,7 +19,7 @@ from bioproxy.kv import actions
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.chain import chain
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.resident import Prepared, Resident, Residents
+from bioproxy.kv.resident import Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Pause, Saver
 from bioproxy.kv.shelves import Tenant
@@ -70,8 +70,8 @@ class Engine:
 def made(engine: Any, *, slots: int = 1) -> Actions:
     config, bus = Kv(), Bus()
     tenant = Tenant(config=config, bus=bus)
-    saver = Saver(engine, tenant, Pause(bus, asyncio.get_running_loop().time))
-    return Actions(engine, saver, Restorer(engine, tenant), Residents(slots), Decisions(config, tenant))
+    saver, decisions = Saver(engine, tenant, Pause(tenant)), Decisions(config, tenant)
+    return Actions(engine, saver, Restorer(engine, tenant, decisions), Residents(slots), decisions)
 
 
 NOBODYS: Any = {"group": "", "prefix": "", "version": ""}
@@ -113,7 +113,7 @@ async def test_what_no_slot_holds_is_not_looked_for() -> None:
     """It is in the server's RAM cache."""
     found = made(Engine(700, None), slots=2)
     place = filled(found.residents.slots[0], "a", 700)
-    place.parked = True
+    place.state = State.PARKED
     assert await found.holding(place) is None
 
 
@@ -211,7 +211,7 @@ async def test_a_request_that_cannot_be_asked_again_is_lost(error: Exception, *,
     """Refused: the next one may work. Gone in the middle: nobody knows what the slot holds (rule 4)."""
     found = made(Engine(700, error=error))
     assert await found.unpark(parked(found, "a")) is None
-    assert (found.lost, bool(found.doubt), found.residents.parked) == ({"forgotten": 1}, doubt, [])
+    assert (found.lost, bool(found.decisions.doubt), found.residents.parked) == ({"forgotten": 1}, doubt, [])
 
 
 async def test_no_more_than_some_requests_are_kept() -> None:
@@ -234,7 +234,7 @@ async def test_a_request_that_is_asked_again_in_vain_is_cut_off(monkeypatch: pyt
     other = filled(found.residents.slots[1], "b", 600)
     other.turn = 1
     assert await found.unpark(parked(found, "a")) is None
-    assert (found.lost, bool(found.doubt), other.whole) == ({"forgotten": 1}, True, True)
+    assert (found.lost, bool(found.decisions.doubt), other.whole) == ({"forgotten": 1}, True, True)
 
 
 async def test_what_was_exclusive_before_stays_so() -> None:
@@ -298,7 +298,7 @@ async def test_doubt_forgets_what_is_resident() -> None:
     known = []
     for reason in ("", "a restore did not end within 5 s"):
         found.doubted(reason)
-        known.append((found.residents.slots[0].whole, bool(found.doubt)))
+        known.append((found.residents.slots[0].whole, bool(found.decisions.doubt)))
     assert known == [(True, False), (False, True)]
 
 

@@ -14,7 +14,7 @@ from bioproxy.kv.chain import chain, common
 from bioproxy.kv.decisions import CANDIDATES, Decisions, Findings, foreign
 from bioproxy.kv.fingerprint import Traits
 from bioproxy.kv.policy import Question, Speeds
-from bioproxy.kv.resident import Resident, Want
+from bioproxy.kv.resident import Resident, State, Want
 from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import DAMAGED, Snapshot, new_id
 from bioproxy.prompt import Cut, Piece
@@ -446,7 +446,7 @@ def test_what_a_request_drives_out_of_other_slots_is_saved() -> None:
     """Rule 17: on slots that share one buffer; what is in memory only, or on disk already, is not."""
     made = decisions()
     other, parked, known = resident("a", "b"), resident("c", "d"), resident("e")
-    parked.parked = True
+    parked.state = State.PARKED
     stored(made, "e")
     at_risk = [other, parked, known]
     plan = made.plan(want("x"), resident(), 0, restoring=True, saving=True, endangered=at_risk)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Probe
 from bioproxy.events import Bus, SavingPaused
 from bioproxy.kv.builds import same_answer
 from bioproxy.kv.policy import Knowledge, Question
 from bioproxy.kv.saver import Pause
+from bioproxy.kv.shelves import Tenant
 
 
 def test_speeds_follow_what_is_measured() -> None:
@@ -104,7 +106,9 @@ def test_a_pause_is_told_once_and_ends_by_itself(caplog: pytest.LogCaptureFixtur
     bus, clock = Bus(), Clock()
     heard: list[SavingPaused] = []
     bus.subscribe(SavingPaused, heard.append)
-    pause = Pause(bus, clock, model="qwen", folder=lambda: Path("/slots"), first_retry=10.0)
+    tenant = Tenant(config=Kv(), bus=bus)
+    tenant.path = Path("/slots")
+    pause = Pause(tenant, clock, model="qwen", first_retry=10.0)
     due = [pause.due]
     with caplog.at_level(logging.WARNING):
         for now in (0.0, 10.0):
@@ -124,7 +128,7 @@ def test_a_pause_is_told_once_and_ends_by_itself(caplog: pytest.LogCaptureFixtur
 def test_only_those_who_wait_for_this_disk_hear_that_it_is_well() -> None:
     """Two models share a bus and not their disks: when one saves again, the warm-up of the other is left alone."""
     bus, told = Bus(), list[str]()
-    first, second = (Pause(bus, Clock(), model=name) for name in ("a", "b"))
+    first, second = (Pause(Tenant(config=Kv(), bus=bus), Clock(), model=name) for name in ("a", "b"))
     first.watchers.add(lambda: told.append(f"a {bool(first)}"))
     second.watchers.add(lambda: told.append("b"))
     first.enter("disk", "full")
@@ -135,7 +139,7 @@ def test_only_those_who_wait_for_this_disk_hear_that_it_is_well() -> None:
 
 def test_trouble_is_news_again_after_a_save_that_worked(caplog: pytest.LogCaptureFixture) -> None:
     """A pause that was only hoped to be over does not repeat its warning; one after a real success does."""
-    pause = Pause(Bus(), Clock())
+    pause = Pause(Tenant(config=Kv(), bus=Bus()), Clock())
     with caplog.at_level(logging.WARNING):
         pause.enter("engine", "500")
         pause.leave(proved=False)
@@ -167,7 +171,7 @@ def test_a_build_must_say_what_a_cold_start_says(restored: Probe, cold: Probe, *
 
 def test_another_process_is_not_paused_for_the_one_before() -> None:
     """A time-out or an overwritten model file was that process's; a full disk is still full."""
-    pause = Pause(Bus(), Clock())
+    pause = Pause(Tenant(config=Kv(), bus=Bus()), Clock())
     left = []
     for kind in ("timeout", "model", "min_free"):
         pause.enter(kind, "why")

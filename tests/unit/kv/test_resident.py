@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.resident import Resident, Residents, State
 from bioproxy.prompt import Cut, Piece
 
 
@@ -120,7 +120,7 @@ def test_a_slot_never_claims_what_a_request_may_have_overwritten(stored: list[li
         assert place.digests <= before
         assert place.digests <= {cut.digest for cut in cuts}
         place.fill(cuts, prompt=1, tokens=1, group="", prefix="", version="")
-    assert residents.best(cuts_of(*asked))[1] == len(asked)
+    assert residents.choose(cuts_of(*asked), 1)[1] == len(asked)
 
 
 def test_several_slots_follow_the_servers_choice() -> None:
@@ -129,7 +129,6 @@ def test_several_slots_follow_the_servers_choice() -> None:
     first, _ = residents.choose(cuts_of("a" * 100), 100)
     residents.take(first, b"")
     first.fill(cuts_of("a" * 100), prompt=1, tokens=1, group="", prefix="", version="")
-    first.busy = False
     other, position = residents.choose(cuts_of("b" * 100), 100)
     assert (other is first, position) == (False, 0)
     again, position = residents.choose(cuts_of("a" * 100, "more"), 104)
@@ -169,7 +168,6 @@ def fill(residents: Residents, number: int, text: str) -> Resident:
     """A request that was answered."""
     place = residents.slots[number]
     residents.take(place, b"")
-    place.busy = False
     place.fill(cuts_of(text), prompt=10, tokens=12, group="", prefix="", version="")
     return place
 
@@ -219,7 +217,7 @@ def test_what_runs_stays_in_its_slot() -> None:
     """Only idle slots are cleared."""
     residents = parking()
     first = fill(residents, 0, "a")
-    first.busy = True
+    first.state = State.CHANGING
     fill(residents, 1, "b")
     assert not first.parked
 

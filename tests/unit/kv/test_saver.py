@@ -47,7 +47,7 @@ class Bench:
         bus = Bus()
         self.engine = Engine(folder)
         self.tenant = Tenant(config=Kv(min_free=0), bus=bus)
-        self.pause = Pause(bus, asyncio.get_running_loop().time)
+        self.pause = Pause(self.tenant, asyncio.get_running_loop().time)
         self.saver = Saver(self.engine, self.tenant, self.pause)  # type: ignore[arg-type]
 
     async def open(self, folder: Path) -> None:
@@ -76,7 +76,7 @@ class Clock:
 def test_what_may_pass_is_looked_at_within_a_minute(kind: str) -> None:
     """However often it was in vain; with the pause between two looks at the folder."""
     clock = Clock()
-    pause = Pause(Bus(), clock)
+    pause = Pause(Tenant(config=Kv(), bus=Bus()), clock)
     for _ in range(20):
         pause.enter(kind, "the disk is full")
         assert not pause.due
@@ -89,7 +89,7 @@ def test_what_may_pass_is_looked_at_within_a_minute(kind: str) -> None:
 def test_a_save_that_hung_is_tried_later_and_later() -> None:
     """Somebody waits each time until it is given up."""
     clock = Clock()
-    pause = Pause(Bus(), clock)
+    pause = Pause(Tenant(config=Kv(), bus=Bus()), clock)
     delays = []
     for _ in range(8):
         pause.enter("timeout", "it hung")

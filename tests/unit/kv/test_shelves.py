@@ -304,7 +304,7 @@ async def test_the_table_is_touched_on_the_loops_thread_only(tmp_path: Path) -> 
     tenant = await opened(shelves, tmp_path, ONE, disk_budget=2 * SIZE)
     first = await save(tenant, "a")
     tenant.shelf.index = OnTheLoop(tenant.shelf.index)
-    saver = Saver(cast("Any", None), tenant, Pause(shelves.bus, time.monotonic))
+    saver = Saver(cast("Any", None), tenant, Pause(tenant))
     assert await saver.may_save(first)
     second = await save(tenant, "b", seconds=5.0)
     await save(tenant, "c", seconds=9.0)

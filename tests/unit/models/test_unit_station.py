@@ -96,7 +96,7 @@ async def test_a_load_that_nobody_waits_for_brings_back_what_anybody_may_have(
         await rig.begin()
         await rig.ask(LONG, group="one of them" if keys else "")
         await rig.restart_alone()
-        await rig.keeper.swap.fill(rig.gate)
+        await rig.keeper.moments.fill()
         assert rig.keeper.statistics().slots[0].state == state
 
 

@@ -6,46 +6,57 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 from bioproxy import aio
+from bioproxy.config.schema import Kv
 from bioproxy.errors import BioproxyError
+from bioproxy.events import Bus
 from bioproxy.gate.gate import Gate, Grant
-from bioproxy.kv.moments import IdleSaver
-from bioproxy.kv.resident import Resident
+from bioproxy.kv.actions import Actions
+from bioproxy.kv.attaching import Attaching
+from bioproxy.kv.chat_template import ChatTemplate
+from bioproxy.kv.decisions import Decisions
+from bioproxy.kv.moments import Moments
+from bioproxy.kv.resident import Resident, Residents
+from bioproxy.kv.restorer import Restorer
+from bioproxy.kv.saver import Pause, Saver
+from bioproxy.kv.shelves import Tenant
 from support.settings import settings
 
 NEVER = 1000.0
 
 
-class Bench:
-    """An idle saver on a real gate, with one slot that is worth a save until it was saved."""
+class Bench(Moments):
+    """The loops on a real gate, with one slot that is worth a save until it was saved."""
 
     def __init__(self, *, save_after: float = 0.0, save_every: float = NEVER, tick: float = NEVER) -> None:
-        self.gate = Gate(settings())
         self.place = Resident(0)
         self.place.since = time.monotonic()
         self.unsaved = True
         self.saved, self.looked = asyncio.Event(), asyncio.Event()
         self.exclusive = False
         self.filled = 0
-        self.saver = IdleSaver(
-            save_after=save_after,
-            save_every=save_every,
-            growing=lambda: [self.place] if self.unsaved else [],
-            save=self.save,
-            fill=self.fill,
-            look_after=self.look_after,
-            tick=tick,
-        )
-        self.saver.gate = self.gate
+        config, residents = Kv(save_after=save_after, save_every=save_every), Residents()
+        tenant = Tenant(config=config, bus=Bus())
+        decisions, engine = Decisions(config, tenant), cast("Any", None)
+        saver, restorer = Saver(engine, tenant, Pause(tenant)), Restorer(engine, tenant, decisions)
+        actions = Actions(engine, saver, restorer, residents, decisions)
+        template = ChatTemplate(engine, tenant, residents)
+        super().__init__(Gate(settings()), actions, Attaching(actions), template, tick=tick)
 
-    async def save(self, grant: Grant) -> int:
+    def growing(self) -> list[Resident]:
+        return [self.place] if self.unsaved else []
+
+    async def save_idle(self, grant: Grant) -> int:
+        if not self.growing():
+            return 0
         self.exclusive = grant.exclusive
         self.unsaved = False
         self.saved.set()
         return 1
 
-    async def fill(self, _gate: Gate) -> int:
+    async def fill(self) -> int:
         self.filled += 1
         return 0
 
@@ -56,7 +67,7 @@ class Bench:
         self.looked.set()
 
     def start(self) -> asyncio.Task[None]:
-        return aio.spawn(self.saver.run(), name="idle saver")
+        return aio.spawn(self.run(), name="idle saves")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -70,7 +81,7 @@ async def test_what_grew_is_saved_alone_on_the_engine() -> None:
     """Under an exclusive grant, which is given back afterwards."""
     bench = Bench()
     task = bench.start()
-    bench.saver.grown.set()
+    bench.grown.set()
     await bench.saved.wait()
     await until(lambda: bench.gate.idle)
     assert bench.exclusive
@@ -82,7 +93,7 @@ async def test_a_running_request_is_waited_for() -> None:
     bench = Bench(save_every=0.0)
     grant = await bench.gate.acquire()
     task = bench.start()
-    bench.saver.grown.set()
+    bench.grown.set()
     await until(lambda: bool(bench.gate.queue.waiting["background"]))
     assert not bench.saved.is_set()
     grant.release()
@@ -94,8 +105,8 @@ async def test_what_is_not_worth_it_any_more_is_not_saved() -> None:
     """While it waited for the moment, the conversation was saved by somebody else."""
     bench = Bench(save_after=0.05)
     task = bench.start()
-    bench.saver.grown.set()
-    await until(lambda: not bench.saver.grown.is_set())
+    bench.grown.set()
+    await until(lambda: not bench.grown.is_set())
     bench.unsaved = False
     await bench.gate.wait_idle(0.1)
     assert not bench.saved.is_set()
@@ -107,7 +118,7 @@ async def test_slots_are_filled_when_they_may_be_empty() -> None:
     bench = Bench()
     task = bench.start()
     for times in (1, 2):
-        bench.saver.emptied.set()
+        bench.emptied.set()
         await until(partial(bench.has_filled, times))
     await aio.finish([task])
 
@@ -117,32 +128,19 @@ async def test_ending_it_leaves_no_ticket() -> None:
     bench = Bench(save_every=0.0)
     grant = await bench.gate.acquire()
     task = bench.start()
-    bench.saver.grown.set()
+    bench.grown.set()
     await until(lambda: bool(bench.gate.queue.waiting["background"]))
     await aio.finish([task])
     grant.release()
     assert bench.gate.idle
 
 
-async def test_without_a_gate_nothing_is_saved() -> None:
-    """A keeper that nobody gave a gate keeps order in the folder and no more."""
-    bench = Bench(tick=0.001)
-    bench.saver.gate = None
-    task = bench.start()
-    bench.saver.grown.set()
-    await bench.looked.wait()
-    await until(lambda: not bench.saver.grown.is_set())
-    assert not bench.saved.is_set()
-    await aio.finish([task])
-
-
 async def test_a_refused_grant_is_no_fault_of_the_service() -> None:
     """At the shutdown the gate refuses who waits; the shutdown saves by itself."""
-    bench = Bench()
+    bench = Bench(save_every=0.0)
     grant = await bench.gate.acquire()
-    bench.saver.save_every = 0
     running = bench.start()
-    bench.saver.grown.set()
+    bench.grown.set()
     await until(lambda: bool(bench.gate.queue.waiting["background"]))
     bench.gate.refuse(BioproxyError("bioproxy is shutting down"))
     await until(lambda: not bench.gate.queue.anyone and not bench.gate.waiters)
