@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
 
 
-async def run(home: Path, *words: str, **more: str) -> Ended:
+async def run(home: Path, *words: str, command: Sequence[str] = COMMAND, **more: str) -> Ended:
     """Run `bioproxy words` in `home` to its end; `more` are environment variables."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
+        *command, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
     )
     out, err = await process.communicate()
     assert process.returncode is not None
@@ -94,11 +94,11 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(home: Path, *words: str, **more: str) -> AsyncIterator[Serving]:
+async def serving(home: Path, *words: str, command: Sequence[str] = COMMAND, **more: str) -> AsyncIterator[Serving]:
     """`bioproxy words` (a verb that goes on running) in the background, killed at the end if it still runs."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
+        *command, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
     )
     made = Serving(process)
     async with asyncio.TaskGroup() as group:
