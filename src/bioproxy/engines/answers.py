@@ -379,14 +379,3 @@ def seconds(milliseconds: Json) -> float | None:
     """Milliseconds as seconds."""
     found = number(milliseconds)
     return None if found is None else found / 1000
-
-
-def read_timings(endpoint: str, stream: bool, tail: bytes, *, head: bytes = b"") -> Timings:
-    """Until front reads an answer once."""
-    return read_answer(tail, path=endpoint, events=stream, head=head).timings
-
-
-def read_usage(*, content_type: str, path: str, head: bytes, tail: bytes, encoding: str = "") -> Usage:
-    """Until front reads an answer once."""
-    events = "text/event-stream" in content_type.lower()
-    return usage_of(read_answer(tail, path=path, events=events, head=head, encoding=encoding).timings)

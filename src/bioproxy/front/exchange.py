@@ -14,7 +14,7 @@ import msgspec
 
 from bioproxy.activity import Capture, Outcome, Record
 from bioproxy.engines import answers
-from bioproxy.engines.answers import Ending, read_usage
+from bioproxy.engines.answers import Answer, Ending, read_answer, usage_of
 from bioproxy.engines.refused import error_message, error_words
 from bioproxy.errors import BioproxyError
 from bioproxy.front import swap_errors
@@ -52,7 +52,7 @@ class Exchange:
 
     __slots__ = (
         "body", "dialect", "envelope", "fields", "id", "json", "opened", "principal", "record", "reply", "request",
-        "responder", "route", "streaming", "tail", "target", "task",
+        "responder", "route", "said", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -68,6 +68,7 @@ class Exchange:
         self.json: Body | None = None  # the same, opened, if it is JSON for one of many models
         self.envelope = False  # errors look as llama-swap's do
         self.tail = Tail()
+        self.said: Answer | None = None  # what the answer says about itself; see `answer`
         self.reply: Headers = []  # the headers of the engine's answer
         self.fields: dict[bytes, bytes] = {}  # the same: lower-case name to first value
         self.opened = False  # the stream's head is ours, not the engine's
@@ -152,10 +153,9 @@ class Exchange:
         record.total = self.since_arrival()
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
-        if record.outcome == "ok" and self.tail.events and self.ending() == "failed":
-            said = answers.read_answer(self.tail.last(), path="", events=True).said
+        if record.outcome == "ok" and self.tail.events and self.answer().ending == "failed":
             record.outcome = "engine_error"
-            record.error = error_words(said) or "the engine's stream ended with an error"
+            record.error = error_words(self.answer().said) or "the engine's stream ended with an error"
         if record.metered:
             self.meter(record)
         if record.outcome == "ok" and record.status >= 400:
@@ -168,17 +168,24 @@ class Exchange:
     def meter(self, record: Record) -> None:
         """What the activity table wants to know besides."""
         record.content_type = self.replied(b"content-type") or "application/json"
-        tail = self.tail.last() if self.tail.total else b""
         if record.status == 200:
-            record.usage = read_usage(
-                content_type=record.content_type,
-                path=record.req_path or record.path,
-                head=self.tail.opening,
-                tail=tail,
-                encoding=self.unread,
-            )
+            record.usage = usage_of(self.answer().timings)
         elif not record.error:
             record.error = self.refused()
+
+    def answer(self) -> Answer:
+        """What the engine's answer says about itself; read once, after its last byte."""
+        if self.said is None:
+            tail = self.tail
+            self.said = read_answer(
+                tail.last(),
+                path=self.asked_path,
+                events=tail.events,
+                head=tail.opening,
+                begun=tail.begun if tail.forgotten else None,
+                encoding=self.unread,
+            )
+        return self.said
 
     @property
     def unread(self) -> str:

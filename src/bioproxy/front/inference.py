@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from bioproxy.engines.answers import Timings, read_timings
+from bioproxy.engines.answers import Timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.dialects import streamed
@@ -317,11 +317,10 @@ class Inference:
         exchange = self.exchange
         timings: Timings | None = None
         if exchange.tail.total:
-            tail = exchange.tail
-            timings = read_timings(exchange.route.endpoint, exchange.streaming, tail.last(), head=tail.opening)
+            timings = exchange.answer().timings
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
-        good = complete and exchange.record.status == 200 and not (exchange.streaming and exchange.ending() == "failed")
+        good = complete and exchange.record.status == 200 and not (exchange.streaming and exchange.answer().ending == "failed")
         self.engine.keeper.served(self.want, prepared, timings, complete=good)
 
     def remember(self, recent: Recent) -> None:
