@@ -34,7 +34,7 @@ def held(app: App) -> Held:
         tasks=names,
         grants=sum(gate.running.values()),
         waiting=sum(gate.waiting.values()),
-        running=app.front.running,
+        running=app.proxy_server.statistics().running,
     )
 
 
@@ -79,7 +79,7 @@ def owned(app: App) -> dict[str, int]:
     return {
         "grants": sum(gate.running.values()),
         "waiters": sum(gate.waiting.values()),
-        "handlers": app.front.running,
+        "handlers": app.proxy_server.statistics().running,
         "requests": sum(server.running for server in servers),
         "connections of clients": sum(server.connections for server in servers),
         "connections to the engine": pool.active,

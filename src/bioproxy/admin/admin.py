@@ -20,6 +20,7 @@ from bioproxy.admin.stream import Hub
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, ConfigError, ForeignPage, NotFound, RequestError, Unauthorized
 from bioproxy.events import Bus
+from bioproxy.explain import explained
 from bioproxy.front.cors import Refusals
 from bioproxy.metrics import Metrics
 from bioproxy.wire.http1.message import Headers, Request, Responder
@@ -186,7 +187,7 @@ class Admin:
             if len(records) == wanted.limit:
                 break
             if wanted.outcome is None or record.outcome == wanted.outcome:
-                records.append(record)
+                records.append(explained(record))
         answer(question.responder, {"requests": records})
 
     async def events(self, question: Question) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy.events import Bus, Event, InflightChanged, RequestEnded
+from bioproxy.explain import explained
 from bioproxy.wire.http1.message import Headers, Responder
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ HEADERS: Headers = [
 
 def encode(event: Event) -> bytes:
     """One event as a block of the stream: its class's name, and its fields as JSON."""
-    if isinstance(event, RequestEnded) and (event.record.miss or event.capture is not None):
-        event = RequestEnded(record=replace(event.record, miss=""))
+    if isinstance(event, RequestEnded):
+        event = RequestEnded(record=replace(explained(event.record), miss=""))
     return b"event: %b\ndata: %b\n\n" % (type(event).__name__.encode(), msgspec.json.encode(event))
 
 

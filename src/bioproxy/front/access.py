@@ -27,6 +27,7 @@ class Access:
     """The rule of one configuration. `local`: the port is bound so that only this machine reaches it."""
 
     def __init__(self, config: Config, *, local: bool) -> None:
+        self.config = config
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)
@@ -41,7 +42,7 @@ class Access:
 
     def is_admin(self, request: Request) -> bool:
         """Whether the request shows the admin key."""
-        return self.admin_keyring.find(presented(request.header)) is not None
+        return bool(len(self.admin_keyring)) and self.admin_keyring.find(presented(request.header)) is not None
 
     def admit(self, exchange: Exchange) -> None:
         """Find out who asks: the key's owner, or an address; Unauthorized where a key is wanted and none fits."""
@@ -52,7 +53,7 @@ class Access:
             self.admit_operator(exchange)
             return
         if not self.keys:
-            exchange.record.client = self.address(request)
+            exchange.record.client = self.address(request) if self.trusted else request.peer
             return
         principal = self.keyring.find(presented(request.header))
         if principal is None and route.admin:
@@ -77,7 +78,7 @@ class Access:
         and a rebound page has no key. Without a `Host` (HTTP/1.0) no browser asks. A websocket is judged as a change
         is, because any page may read what it says.
         """
-        host = request.header(b"host")
+        host = request.fields.get(b"host")
         if self.local and not self.keys and host is not None and host not in self.known:
             check_name(request, names=self.named, addresses=True, port="proxy")
             if len(self.known) < MOST_NAMES:

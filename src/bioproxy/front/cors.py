@@ -43,6 +43,7 @@ SIMPLE_CONTENT = frozenset({  # forms, and what browsers send by themselves: pin
     b"text/ping", b"application/csp-report", b"application/reports+json",
 })  # fmt: skip
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+SAID = frozenset({b"sec-fetch-site", b"origin", b"referer"})  # by browsers, about the page that asks
 BROWSERS = (b"Mozilla/", b"Opera/")
 PROGRAMS = (b"PowerShell/", b"CFNetwork/")  # they send what browsers do; a page cannot write a browser's User-Agent
 
@@ -128,6 +129,9 @@ def check_page(request: Request, *, allows: Callable[[str], bool], key: str) -> 
 
     `allows` says of an origin whether its pages may; `key` is where an operator would name one.
     """
+    fields = request.fields
+    if SAID.isdisjoint(fields) and fields.get(b"content-type") == b"application/json":
+        return  # as programs ask; a browser would have asked for permission first
     site = request.header(b"sec-fetch-site")
     if site in {b"same-origin", b"none"}:
         return

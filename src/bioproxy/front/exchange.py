@@ -7,7 +7,7 @@ outcomes; none of them ever sees it, or the queue would know about HTTP and the 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 
 import msgspec
@@ -36,15 +36,19 @@ from bioproxy.wire.relay import EVENTS, Tail
 
 MAX_ID = 128
 LONGEST_JSON = 1 << 20  # bytes of a JSON answer that are kept: to tell whether one in chunks is whole, and of errors
+FRESH: list[str] = []  # ids that no request has yet
 MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thousand records are kept
 
 
 def identify(request: Request) -> str:
     """The client's `x-request-id` where it is a plain word, else a new one (16 hex digits)."""
-    given = request.header(b"x-request-id")
+    given = request.fields.get(b"x-request-id")
     if given is not None and 0 < len(given) <= MAX_ID and given.isascii() and given.decode("ascii").isprintable():
         return given.decode("ascii")
-    return secrets.token_hex(8)
+    if not FRESH:  # many at once: one call to the system for each would cost a request more than all else here
+        text = os.urandom(8 * 256).hex()
+        FRESH.extend(text[at : at + 16] for at in range(0, len(text), 16))
+    return FRESH.pop()
 
 
 class Exchange:

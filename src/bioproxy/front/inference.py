@@ -116,8 +116,10 @@ class Inference:
         A good snapshot would be thrown out if it were judged by a request with `cache_prompt: false`, which takes
         nothing from the cache (kv-rule 6): such a request has no pieces.
         """
-        fields = (value.lower() for name, value in self.exchange.request.headers if name.lower() == b"cache-control")
-        store = not any(b"no-store" in value for value in fields)
+        request = self.exchange.request
+        store = b"cache-control" not in request.fields or not any(
+            name.lower() == b"cache-control" and b"no-store" in value.lower() for name, value in request.headers
+        )
         principal = self.exchange.principal
         return self.engine.keeper.want(
             self.expanded.pieces,
@@ -309,8 +311,9 @@ class Inference:
         first = self.exchange.since_arrival()
         prefill = asyncio.get_running_loop().time() - self.sent_at
         other = first - record.swap - record.queue - record.save - record.restore - prefill
-        parts = (record.queue, record.restore, first, prefill, record.save, max(0.0, other))
-        return [(b"Server-Timing", TIMING % tuple(part * 1e3 for part in parts) + self.seat.timing())]
+        save, other = record.save * 1e3, max(0.0, other) * 1e3
+        value = TIMING % (record.queue * 1e3, record.restore * 1e3, first * 1e3, prefill * 1e3, save, other)
+        return [(b"Server-Timing", value + self.seat.timing() if record.swap else value)]
 
     def settle(self, prepared: Prepared, *, complete: bool) -> None:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
@@ -320,7 +323,8 @@ class Inference:
             timings = exchange.answer().timings
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
-        good = complete and exchange.record.status == 200 and not (exchange.streaming and exchange.answer().ending == "failed")
+        failed = exchange.streaming and exchange.answer().ending == "failed"
+        good = complete and exchange.record.status == 200 and not failed
         self.engine.keeper.served(self.want, prepared, timings, complete=good)
 
     def remember(self, recent: Recent) -> None:

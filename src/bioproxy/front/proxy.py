@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
 from bioproxy.config.addresses import is_loopback
-from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.errors import (
     BioproxyError,
@@ -32,7 +31,6 @@ from bioproxy.front.access import Access
 from bioproxy.front.cors import Refusals
 from bioproxy.front.dispatch import Dispatch
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.explain import explain
 from bioproxy.front.ways import unpack
 from bioproxy.wire.coding import CODINGS
 from bioproxy.wire.http1.message import Request, Responder
@@ -49,38 +47,39 @@ class Front:
         self.settings = settings
         self.dispatch = dispatch
         self.bus = bus
-        self.running = 0
         self.refusals = Refusals()
         self.local = is_loopback(settings.config.proxy_host)
+        self.rule = Access(settings.config, local=self.local)
         self.unpacking = asyncio.Semaphore(UNPACKED)
 
     @property
     def access(self) -> Access:
         """The rule about keys and origins; a request keeps the one that it began with."""
-        return self.settings.made(self.make_access)
-
-    def make_access(self, config: Config) -> Access:
-        """The rule of one configuration."""
-        return Access(config, local=self.local)
+        if self.rule.config is not self.settings.config:
+            self.rule = Access(self.settings.config, local=self.local)
+        return self.rule
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request; never raises but for a cancellation."""
         exchange, access = Exchange(request, responder, routes.OTHER_FREE), self.access
         exchange.envelope = self.dispatch.envelope
         logs.request_id.set(exchange.id)
-        responder.extra = [(b"X-Request-Id", exchange.id.encode()), *access.cors.headers(request)]
+        responder.extra = [(b"X-Request-Id", exchange.id.encode())]
+        page = b"origin" in request.fields
+        if page:
+            responder.extra += access.cors.headers(request)
         if exchange.dialect == "anthropic":
             responder.extra.append((b"Request-Id", exchange.id.encode()))
-        self.running += 1
         try:
             exchange.turn_to(self.dispatch.find(request))
-            if access.cors.is_preflight(request):
+            if request.method == "OPTIONS" and access.cors.is_preflight(request):
                 self.note_unread(exchange, access)
                 exchange.record.status = 204
                 responder.send(204, self.dispatch.preflight(access, request), b"")
                 return
             access.admit(exchange)
-            self.note_unread(exchange, access)
+            if page:
+                self.note_unread(exchange, access)
             if b"content-encoding" in request.fields:
                 await self.unpack(exchange)
             await self.dispatch.serve(exchange, access)
@@ -99,12 +98,11 @@ class Front:
                 BioproxyError(f"bioproxy failed on this request; its log has the trace of {exchange.id}"), "error"
             )
         finally:
-            self.running -= 1
-            self.end(exchange)
+            self.end(exchange, access)
 
     def note_unread(self, exchange: Exchange, access: Access) -> None:
         """A page that is served and may not read the answer tells its user nothing of use, so the log says it."""
-        if exchange.request.header(b"origin") is not None and (page := access.cors.unread(exchange.request)):
+        if page := access.cors.unread(exchange.request):
             self.note(exchange, page, f"a page of {page!r} may not read answers; if it should, add it to cors_origins")
 
     def note(self, exchange: Exchange, page: str, sentence: str) -> None:
@@ -114,7 +112,8 @@ class Front:
 
     def listens_on(self, hosts: Iterable[str]) -> None:
         """The port is open: whether others can reach it is told by its addresses better than by its name."""
-        self.local = self.access.local = all(map(is_loopback, hosts))
+        self.local = all(map(is_loopback, hosts))
+        self.access.local = self.local
 
     async def unpack(self, exchange: Exchange) -> None:
         """A compressed body goes on as if it had come plain."""
@@ -126,12 +125,10 @@ class Front:
             raise
         exchange.body = exchange.request.body
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: Exchange, access: Access) -> None:
         """Publish the record, once."""
-        record = exchange.close()
-        record.why = explain(record)
-        self.bus.publish(RequestEnded(record=record, capture=exchange.capture()))
-        self.dispatch.ended(exchange, self.access.address(exchange.request))
+        self.bus.publish(RequestEnded(record=exchange.close(), capture=exchange.capture()))
+        self.dispatch.ended(exchange, access.address(exchange.request))
 
 
 def outcome_of(error: BioproxyError) -> Outcome:

@@ -38,17 +38,20 @@ class Recent:
 
     def __init__(self) -> None:
         self.conversations: OrderedDict[tuple[str, bytes], tuple[Piece, ...]] = OrderedDict()
+        self.sizes: dict[tuple[str, bytes], int] = {}
         self.bytes = 0
 
     def add(self, group: str, pieces: tuple[Piece, ...]) -> None:
         """Keep a conversation; a later turn of it takes the place of an earlier one."""
-        key = (group, b"\0".join(piece.data[:256] for piece in pieces[:2]))
-        old = self.conversations.pop(key, ())
+        key = (group, b"\0".join([piece.data[:256] for piece in pieces[:2]]))
         self.conversations[key] = pieces
-        self.bytes += size(pieces) - size(old)
+        self.conversations.move_to_end(key)
+        self.bytes -= self.sizes.get(key, 0)
+        self.sizes[key] = size(pieces)
+        self.bytes += self.sizes[key]
         while len(self.conversations) > KEPT or (self.bytes > BYTES and self.conversations):
-            _, gone = self.conversations.popitem(last=False)
-            self.bytes -= size(gone)
+            gone, _ = self.conversations.popitem(last=False)
+            self.bytes -= self.sizes.pop(gone)
 
     def difference(self, group: str, pieces: tuple[Piece, ...]) -> str:
         """One sentence about the nearest conversation of the same group; empty where there is none."""
@@ -65,4 +68,4 @@ class Recent:
 
 def size(pieces: Sequence[Piece]) -> int:
     """Bytes of all pieces."""
-    return sum(len(piece.data) for piece in pieces)
+    return sum([len(piece.data) for piece in pieces])

@@ -8,7 +8,7 @@ import pytest
 
 from bioproxy.activity import Record
 from bioproxy.engines.answers import Timings
-from bioproxy.front.explain import WAITS, explain, seconds
+from bioproxy.explain import WAITS, explain, seconds
 from bioproxy.front.inference import cache_word
 from bioproxy.models.waits import Part
 

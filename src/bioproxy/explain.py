@@ -1,4 +1,7 @@
-"""One sentence for why a request took as long as it did, from its record alone."""
+"""One sentence for why a request took as long as it did, from its record alone.
+
+Nothing here is computed for a request as such: only when `/requests` or a listener of events asks for it.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +62,10 @@ def explain(record: Record) -> str:
     if record.error:
         parts.append(record.error)
     return "; ".join(parts) or f"nothing to speak of: {seconds(record.total)}"
+
+
+def explained(record: Record) -> Record:
+    """The record with its sentence, which it keeps."""
+    if not record.why:
+        record.why = explain(record)
+    return record
