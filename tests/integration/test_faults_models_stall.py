@@ -99,7 +99,7 @@ async def test_an_engine_that_stops_in_a_stream(tmp_path: Path) -> None:
         assert "error" in events[-1]
         assert (await asyncio.wait_for(waits, 10)).status == 200
         assert (await ask(app, "a")).status == 200
-        assert not fleet(app).supervisor.holds
+        assert not fleet(app).supervisor.claims
         assert running(app) == 0
 
 

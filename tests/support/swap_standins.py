@@ -1,6 +1,6 @@
 """Units for tests of the supervisor: processes that are nothing but counters, and do what the test says.
 
-Everything above them is the real thing: schedule, lives, holds. A unit that lives twice at once, or that is stopped
+Everything above them is the real thing: schedule, lives, claims. A unit that lives twice at once, or that is stopped
 without living, is a fault that `Process` notes down.
 """
 
@@ -18,6 +18,7 @@ from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import Launch, Started, Stopped, Unit
+from bioproxy.models.wish import Wish
 from bioproxy.station import Price
 from support.settings import settings
 
@@ -113,10 +114,17 @@ class Machine:
             clock=loop.time,
         )
 
+    async def hold(self, model: str, *, timeout: float = 5.0) -> Wish:  # noqa: ASYNC109 - the supervisor's
+        """A request that was let through to a model; `supervisor.release` is its end."""
+        wish = Wish(model)
+        self.supervisor.enter(wish)
+        await self.supervisor.wait(wish, timeout=timeout)
+        return wish
+
     def sound(self) -> None:
         """Nothing is left of any request, and no process was ever beside itself."""
         statistics = self.supervisor.statistics()
-        assert not self.supervisor.holds
+        assert not self.supervisor.claims
         assert (statistics.waiting, statistics.running) == (0, 0)
         assert not [fault for unit in self.units.values() for fault in unit.faults]
 

@@ -13,8 +13,8 @@ from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules, together
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Place, Ticket
 from bioproxy.models.waits import Part, between
+from bioproxy.models.wish import Place, Wish
 from support.settings import settings
 
 LOAD, STOP = 3.0, 1.0  # seconds
@@ -23,8 +23,8 @@ LOAD, STOP = 3.0, 1.0  # seconds
 class Asked:
     """A request (or load) and what became of it."""
 
-    def __init__(self, ticket: Ticket, *, at: float, seconds: float, tool_calls: bool) -> None:
-        self.ticket = ticket
+    def __init__(self, wish: Wish, *, at: float, seconds: float, tool_calls: bool) -> None:
+        self.wish = wish
         self.at = at
         self.seconds = seconds
         self.tool_calls = tool_calls
@@ -65,6 +65,7 @@ class World:
         self.serial = 0
         self.log: list[Effect] = []
         self.asked: list[Asked] = []
+        self.by_wish: dict[Wish, Asked] = {}
         self.starts: Counter[str] = Counter()
         self.swaps: list[tuple[float, str, str]] = []  # when, who went, who came
         self.dead: set[tuple[str, int]] = set()
@@ -98,8 +99,8 @@ class World:
     ) -> Asked:  # fmt: skip
         """A request for `model` that runs for `seconds`; its client leaves after `patience` if it still waits."""
         when = self.now if at is None else at
-        asked = Asked(Ticket(model, load=load), at=when, seconds=seconds, tool_calls=tool_calls)
-        asked.ticket.context = asked
+        asked = Asked(Wish(model, load=load), at=when, seconds=seconds, tool_calls=tool_calls)
+        self.by_wish[asked.wish] = asked
         asked.then = then
         self.asked.append(asked)
         if at is None:
@@ -112,20 +113,20 @@ class World:
 
     def arrive(self, asked: Asked) -> None:
         """It is asked for."""
-        effects = self.schedule.request(asked.ticket, self.now)
-        asked.before = self.schedule.waited(asked.ticket.model, self.now)
+        effects = self.schedule.request(asked.wish, self.now)
+        asked.before = self.schedule.waited(asked.wish.model, self.now)
         self.do(effects)
 
     def give_up(self, asked: Asked) -> None:
         """Its client leaves, if it still waits."""
-        if asked.ticket.place is Place.WAITING:
+        if asked.wish.place is Place.WAITING:
             self.finish(asked)
 
     def finish(self, asked: Asked) -> None:
         """The request is over."""
         if asked.over is None:
             asked.over = self.now
-            self.do(self.schedule.end(asked.ticket, self.now, tool_calls=asked.tool_calls))
+            self.do(self.schedule.end(asked.wish, self.now, tool_calls=asked.tool_calls))
             if asked.then is not None:
                 asked.then()
 
@@ -139,14 +140,14 @@ class World:
     def act(self, effect: Effect) -> None:
         """Carry out one effect."""
         match effect:
-            case Serve(ticket):
-                self.serve(ticket)
-            case Loaded(ticket):
-                asked = ticket.context
+            case Serve(wish):
+                self.serve(wish)
+            case Loaded(wish):
+                asked = self.by_wish.get(wish)
                 assert isinstance(asked, Asked)
                 asked.served = asked.over = self.now
-            case Fail(ticket):
-                asked = ticket.context
+            case Fail(wish):
+                asked = self.by_wish.get(wish)
                 assert isinstance(asked, Asked)
                 assert asked.over is None
                 asked.failed, asked.over = effect, self.now
@@ -159,15 +160,15 @@ class World:
             case Recall() | Changed():
                 pass
 
-    def serve(self, ticket: Ticket) -> None:
+    def serve(self, wish: Wish) -> None:
         """A request runs."""
-        asked = ticket.context
+        asked = self.by_wish.get(wish)
         assert isinstance(asked, Asked)
         assert asked.over is None
-        assert self.schedule.state(ticket.model) is State.READY
+        assert self.schedule.state(wish.model) is State.READY
         if asked.served is None:
             asked.served = self.now
-            asked.parts = between(asked.before, self.schedule.waited(ticket.model, self.now))
+            asked.parts = between(asked.before, self.schedule.waited(wish.model, self.now))
             assert abs(sum(asked.parts.values()) - asked.waited) < 1e-6, (asked.parts, asked.waited)
             assert "" not in asked.parts
         self.at(self.now + asked.seconds, lambda: self.finish(asked))
@@ -203,8 +204,8 @@ class World:
         live = [record.name for record in records if record.state.live]
         assert self.compatible(live), f"{live} run at once"
         for record in records:
-            assert all(ticket.place is Place.RUNNING for ticket in record.running)
-            assert all(ticket.place is Place.WAITING for ticket in record.waiting.values())
+            assert all(wish.place is Place.RUNNING for wish in record.running)
+            assert all(wish.place is Place.WAITING for wish in record.waiting.values())
 
     def compatible(self, live: list[str]) -> bool:
         """Whether the rule allows `live` at once (of groups: each pair, whichever of the two came last)."""
@@ -233,10 +234,10 @@ def acts(effects: list[Effect]) -> list[str]:
                 found.append(f"start {model}")
             case Stop(model, _life, reason):
                 found.append(f"stop {model} {reason}")
-            case Serve(ticket) | Loaded(ticket):
-                found.append(f"{type(effect).__name__.lower()} {ticket.model}")
-            case Fail(ticket, why):
-                found.append(f"fail {ticket.model} {why}")
+            case Serve(wish) | Loaded(wish):
+                found.append(f"{type(effect).__name__.lower()} {wish.model}")
+            case Fail(wish, why):
+                found.append(f"fail {wish.model} {why}")
             case Recall(model, newer_than):
                 found.append(f"recall {model} {newer_than}")
             case Changed():

@@ -17,7 +17,7 @@ from bioproxy.gate.queue import Queue, Ticket
 from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
-from bioproxy.models.ticket import Ticket as Wish
+from bioproxy.models.wish import Wish
 from support.settings import settings
 from support.steps import calls
 

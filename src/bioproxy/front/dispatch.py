@@ -1,6 +1,6 @@
 """The road of a request from its route to an engine, and its shortest form: one engine.
 
-    route ─► who is meant ─► body: filters, prefix, templates ─► a seat at the engine ─► its gate ─► cache ─► the engine
+    route ─► who is meant ─► body: filters, prefix, templates ─► a claim on it ─► its gate ─► cache ─► the engine
 
 `Dispatch` is that road. Who is meant is asked of one of two: `OneEngine`, here, for which every name means its engine,
 and `ManyModels` (many.py). They differ in policies, not in the way: one engine gets what we do not know, and its errors
@@ -27,7 +27,7 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.inference import LARGE, Inference, expand_into
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
-from bioproxy.front.seat import Life, Only, Seat
+from bioproxy.models.claim import Claim, EngineClaim, Life
 from bioproxy.models.names import Target
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body
@@ -77,8 +77,8 @@ class Dispatch(ABC):
         """Serve it, or raise what the client shall be told."""
 
     @abstractmethod
-    def seat(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Seat:
-        """The request's place at a model; its `stream` may tell that the model is being loaded."""
+    def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:
+        """The request's claim on a model; its `stream` may tell that the model is being loaded."""
 
     async def to_model(
         self, exchange: Exchange, access: Access, served: Served, *, asked: Asked, target: Target | None = None
@@ -90,21 +90,21 @@ class Dispatch(ABC):
             rename(exchange, served.filters, target, asked)
         headers = self.headers(exchange, access, station.key, untyped=asked.untyped)
         if dialect is None or body is None:
-            seat = self.seat(exchange, served, stream=asked.stream)
+            claim = self.claim(exchange, served, stream=asked.stream)
             plain = exchange.engine_body()
             if route.gate == "grant":
                 plain = ways.without_slot(plain, known=route is not routes.OTHER_GRANT)
-            await ways.seated(exchange, route.gate, seat, headers=headers, body=plain)
+            await ways.claimed(exchange, route.gate, claim, headers=headers, body=plain)
             return
         if target is not None and target.prefix:
             filters.add_prefix(body, target.prefix, dialect)
-        seat = self.seat(exchange, served, stream=asked.stream)
+        claim = self.claim(exchange, served, stream=asked.stream)
         expanded = await expand_into(exchange, station, body)
         if route.gate == "free":
-            await ways.seated(exchange, "free", seat, headers=headers, body=expanded.body)
+            await ways.claimed(exchange, "free", claim, headers=headers, body=expanded.body)
             return
         period = self.settings.config.stream_keepalive
-        inference = Inference(exchange, station, seat, body=body, expanded=expanded, headers=headers, period=period)
+        inference = Inference(exchange, station, claim, body=body, expanded=expanded, headers=headers, period=period)
         await inference.run()
         inference.remember(self.recent)
 
@@ -143,8 +143,8 @@ class OneEngine(Dispatch):
     def ended(self, exchange: Exchange, client: str) -> None:
         """The record says it all."""
 
-    def seat(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Seat:  # noqa: ARG002 - it is there
-        return Only(served.station, self.life)
+    def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:  # noqa: ARG002 - it is there
+        return EngineClaim(served.station, self.life)
 
     async def serve(self, exchange: Exchange, access: Access) -> None:
         request, route, served = exchange.request, exchange.route, self.served
@@ -167,7 +167,7 @@ class OneEngine(Dispatch):
         station = self.served.station
         headers = self.headers(exchange, access, station.key)
         await ways.by_gate(
-            exchange, exchange.route.gate, station, self.seat(exchange, self.served),
+            exchange, exchange.route.gate, station, self.claim(exchange, self.served),
             headers=headers, body=exchange.request.body,
         )  # fmt: skip
 

@@ -24,11 +24,11 @@ from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailabl
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.recent import Recent
-from bioproxy.front.seat import Recalled, Seat
 from bioproxy.front.waiting import Keepalive
-from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, end_to_end
+from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, end_to_end, leave, swap_timing
 from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
+from bioproxy.models.claim import Claim, Recalled
 from bioproxy.prompt import Piece
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body
@@ -78,7 +78,7 @@ class Inference:
     """One computing request on one engine."""
 
     __slots__ = (
-        "body", "engine", "exchange", "expanded", "headers", "keepalive", "response", "seat", "sent_at", "stalled",
+        "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "response", "sent_at", "stalled",
         "task", "texts", "want",
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ class Inference:
         self,
         exchange: Exchange,
         engine: Station,
-        seat: Seat,
+        claim: Claim,
         *,
         body: Body,
         expanded: Expanded,
@@ -95,7 +95,7 @@ class Inference:
     ) -> None:
         self.exchange = exchange
         self.engine = engine
-        self.seat = seat
+        self.claim = claim
         self.body = body
         self.expanded = expanded
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
@@ -154,8 +154,8 @@ class Inference:
         try:
             while loading < LOADING:
                 try:
-                    await self.seat.take(self.want)
-                    self.engine = self.seat.engine
+                    await self.claim.take(self.want)
+                    self.engine = self.claim.station
                     if await self.attempt():
                         return
                     loading += 1
@@ -163,16 +163,16 @@ class Inference:
                     continue
                 except EngineUnavailable as error:
                     lost += 1
-                    if self.exchange.tail.first is not None or not self.seat.lost(error, lost):
+                    if self.exchange.tail.first is not None or not self.claim.lost(error, lost):
                         raise
             raise QueueTimeout("the engine kept loading; try again later", retry_after=10)
         finally:
             self.keepalive.stop()
-            self.seat.leave()
+            leave(self.exchange, self.claim)
 
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""
-        grant = await acquire(self.exchange, self.engine, self.seat, key=self.want)
+        grant = await acquire(self.exchange, self.engine, self.claim, key=self.want)
         prepared = Prepared()
         sent = whole = False
         unwatch: Callable[[], None] = nothing
@@ -188,7 +188,7 @@ class Inference:
             self.settle(prepared, complete=True)
             self.exchange.record.save += await self.engine.keeper.conclude(self.want, grant)
         except (EngineUnavailable, EngineProtocolError) as error:
-            await self.seat.broke_off(error)
+            await self.claim.broke_off(error)
             raise
         except asyncio.CancelledError:
             self.raise_stalled()
@@ -222,7 +222,7 @@ class Inference:
     async def send(self) -> bool:
         """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
         self.response = None
-        self.seat.sending()
+        self.claim.sending()
         self.sent_at = asyncio.get_running_loop().time()
         self.response = response = await self.engine.pool.request(
             "POST", self.exchange.target, self.headers, self.expanded.body
@@ -313,7 +313,7 @@ class Inference:
         other = first - record.swap - record.queue - record.save - record.restore - prefill
         save, other = record.save * 1e3, max(0.0, other) * 1e3
         value = TIMING % (record.queue * 1e3, record.restore * 1e3, first * 1e3, prefill * 1e3, save, other)
-        return [(b"Server-Timing", value + self.seat.timing() if record.swap else value)]
+        return [(b"Server-Timing", value + swap_timing(record) if record.swap else value)]
 
     def settle(self, prepared: Prepared, *, complete: bool) -> None:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""

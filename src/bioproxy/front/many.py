@@ -2,7 +2,7 @@
 
     the name ─► profile, selector, alias, peer, `model+template` (models/names.py)
         ├─ a peer's ─► its server, with its key
-        └─ ours ─► the road (dispatch.py); its seat has the model started and swapped as needed
+        └─ ours ─► the road (dispatch.py); its claim has the model started and swapped as needed
 
 What only looks (`/props`, `/slots`) starts nothing. `/upstream/<model>/…` and `/comfyui/…` name an engine by their
 path, and pass by filters and templates. Never past the gate: a slot action in the middle of another answer corrupts it,
@@ -32,15 +32,15 @@ from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.inference import LARGE
 from bioproxy.front.inflight import Busy, Counted, Inflight
 from bioproxy.front.routes import Route
-from bioproxy.front.seat import OfModel, Seat
 from bioproxy.front.waiting import Loading, Standing
 from bioproxy.log import access_line
+from bioproxy.models.claim import Claim, ModelClaim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Registry, Target
 from bioproxy.models.plan import ModelPlan
 from bioproxy.models.selectors import Candidate, Selector, choose
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Ticket
+from bioproxy.models.wish import Wish
 from bioproxy.station import Station
 from bioproxy.wire.http1.message import Headers, Request
 from bioproxy.wire.http1.target import hides_slash
@@ -143,26 +143,26 @@ class ManyModels(Dispatch):
         if line:
             self.write_line(line)
 
-    def seat(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Seat:
+    def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:
         loading = partial(self.begin_loading, exchange, served.id) if self.tells(exchange, served, stream) else None
         timeout = self.settings.config.queue_timeout
-        return OfModel(self.supervisor, served.id, exchange, timeout=timeout, loading=loading)
+        return ModelClaim(self.supervisor, served.id, exchange.record, timeout=timeout, loading=loading)
 
     def tells(self, exchange: Exchange, served: Served, stream: bool) -> bool:
         """Whether the request's stream tells that its model is being loaded."""
         return served.loading and stream and exchange.route.loading
 
-    def begin_loading(self, exchange: Exchange, model: str, ticket: Ticket) -> Callable[[bool], None]:
+    def begin_loading(self, exchange: Exchange, model: str, wish: Wish) -> Callable[[bool], None]:
         """Let the stream begin with what this request waits for."""
-        loading = Loading(exchange, model=model, look=partial(self.standing, ticket))
+        loading = Loading(exchange, model=model, look=partial(self.standing, wish))
         loading.start()
         return lambda ready: loading.stop(ready=ready)
 
-    def standing(self, ticket: Ticket) -> Standing:
+    def standing(self, wish: Wish) -> Standing:
         """What one request waits for. Asked by each of them every second, so it looks at no other."""
         schedule = self.supervisor.schedule
-        part = schedule.waits_for(ticket.model)
-        return Standing(part, max(0, schedule.position(ticket) - 1) if part == "in_use" else 0)
+        part = schedule.waits_for(wish.model)
+        return Standing(part, max(0, schedule.position(wish) - 1) if part == "in_use" else 0)
 
     # the road
 
@@ -260,12 +260,12 @@ class ManyModels(Dispatch):
         if not self.is_ready(target.model):
             raise routes.not_loaded(target.model, request.path)
         headers = self.headers(exchange, access, served.station.key)
-        seat = self.seat(exchange, served)
+        claim = self.claim(exchange, served)
         if gate == "slot_action":
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
-            await ways.seated(exchange, gate, seat, headers=headers, body=request.body)
+            await ways.claimed(exchange, gate, claim, headers=headers, body=request.body)
         else:
-            await ways.by_gate(exchange, gate, served.station, seat, headers=headers, body=request.body)
+            await ways.by_gate(exchange, gate, served.station, claim, headers=headers, body=request.body)
 
     async def to_peer(self, exchange: Exchange, target: Target, asked: Asked, access: Access) -> None:
         """Another server's model: pass it on, filtered, with its key."""
@@ -337,11 +337,11 @@ class ManyModels(Dispatch):
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
         elif gate == "grant":
             body = ways.without_slot(body, known=found is not None)
-        seat = self.seat(exchange, served)
+        claim = self.claim(exchange, served)
         if ready and gate != "slot_action" and routes.only_looks(request.method, rest):  # polling keeps none loaded
-            await ways.by_gate(exchange, gate, station, seat, headers=headers, body=body, path=rest)
+            await ways.by_gate(exchange, gate, station, claim, headers=headers, body=body, path=rest)
         else:
-            await ways.seated(exchange, gate, seat, headers=headers, body=body, path=rest)
+            await ways.claimed(exchange, gate, claim, headers=headers, body=body, path=rest)
 
 
 def served(one: ModelPlan, station: Station) -> Served:

@@ -23,11 +23,12 @@ from itertools import islice
 
 import msgspec
 
+from bioproxy.activity import Record
 from bioproxy.errors import EngineProtocolError, EngineUnavailable, Forbidden, RequestError
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.routes import OTHER_GRANT, Gate
-from bioproxy.front.seat import Recalled, Seat
 from bioproxy.gate.gate import Grant
+from bioproxy.models.claim import Claim, Recalled
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body
 from bioproxy.wire import coding
@@ -35,6 +36,9 @@ from bioproxy.wire.engine_connection import Response
 from bioproxy.wire.http1.message import Headers, Request
 from bioproxy.wire.relay import relay, tunnel
 
+ALWAYS_TOLD = ("stop", "save", "start", "restore")  # parts of a swap, told even if they took no time
+SWAP_NAMES = {"restore": "swap_restore"}  # a restore under the request's own grant is another one
+TOOL_CALLS = (b'"finish_reason":"tool_calls"', b'"finish_reason": "tool_calls"', b'"tool_use"')
 SLOT_FIELD = frozenset({"id_slot"})
 ADAPTERS = "/lora-adapters"
 OURS = "bp-"  # how the names of our snapshots begin (kv/files.py)
@@ -118,14 +122,14 @@ def without_slot(body: bytes, *, known: bool) -> bytes:
 
 
 async def acquire(
-    exchange: Exchange, engine: Station, seat: Seat, *, key: object = None, exclusive: bool = False
+    exchange: Exchange, engine: Station, claim: Claim, *, key: object = None, exclusive: bool = False
 ) -> Grant:
     """A grant for this exchange's client; `exclusive`: once nothing else runs. The one place where a client waits.
 
     An engine that was absent is looked at first: if it is back, it must not get requests before it is attached, for
     they would not find their cache. A wait that was in vain is noted, too: a client that gave up after a minute belongs
     into the histogram of waits. Raises what the gate raises (QueueFull, QueueTimeout, the shutdown's error), and
-    Recalled if the place at the model was taken back meanwhile.
+    Recalled if the model was taken back meanwhile.
     """
     record, principal = exchange.record, exchange.principal
     record.gated = True
@@ -133,7 +137,7 @@ async def acquire(
     try:
         if engine.looked_after and engine.attachment.state == "absent":
             await engine.attachment.look_now()
-        seat.gated(exchange.task)
+        claim.in_gate = exchange.task
         return await engine.gate.acquire(
             work=record.work,
             client=record.client,
@@ -144,16 +148,16 @@ async def acquire(
             exclusive=exclusive,
         )
     except asyncio.CancelledError:
-        if seat.taken_back():
+        if claim.taken_back():
             raise Recalled from None
         raise
     finally:
-        seat.gated(None)
+        claim.in_gate = None
         record.queue += time.monotonic() - started
 
 
 async def by_gate(
-    exchange: Exchange, gate: Gate, engine: Station, seat: Seat, *, headers: Headers, body: bytes, path: str = ""
+    exchange: Exchange, gate: Gate, engine: Station, claim: Claim, *, headers: Headers, body: bytes, path: str = ""
 ) -> None:
     """One request the way of its gate. `path` is the engine's, if the client's is another one."""
     if gate == "shared":
@@ -161,29 +165,46 @@ async def by_gate(
     elif gate == "free":
         await free(exchange, engine, headers, body)
     else:
-        await granted(exchange, engine, seat, headers=headers, body=body, alone=gate == "slot_action")
+        await granted(exchange, engine, claim, headers=headers, body=body, alone=gate == "slot_action")
 
 
-async def seated(exchange: Exchange, gate: Gate, seat: Seat, *, headers: Headers, body: bytes, path: str = "") -> None:
-    """The same on a seat, whose engine may have to be started; once more if the engine was lost before it answered."""
+async def claimed(
+    exchange: Exchange, gate: Gate, claim: Claim, *, headers: Headers, body: bytes, path: str = ""
+) -> None:
+    """The same with a claim on a model that may have to be started; once more if it was lost before an answer."""
     lost = 0
     try:
         while True:
             try:
-                await seat.take(None)
-                seat.sending()
-                await by_gate(exchange, gate, seat.engine, seat, headers=headers, body=body, path=path)
+                await claim.take(None)
+                claim.sending()
+                await by_gate(exchange, gate, claim.station, claim, headers=headers, body=body, path=path)
             except Recalled:
                 continue
             except EngineUnavailable as error:
                 lost += 1
-                await seat.broke_off(error)
-                if exchange.responder.started or not seat.lost(error, lost):
+                await claim.broke_off(error)
+                if exchange.responder.started or not claim.lost(error, lost):
                     raise
             else:
                 return
     finally:
-        seat.leave()
+        leave(exchange, claim)
+
+
+def leave(exchange: Exchange, claim: Claim) -> None:
+    """The request is over, or its client left."""
+    tail = exchange.tail.last() if exchange.tail.total else b""
+    claim.leave(tool_calls=any(mark in tail for mark in TOOL_CALLS))
+
+
+def swap_timing(record: Record) -> bytes:
+    """The part of `Server-Timing` about the wait for a swap, in milliseconds; begins with a comma, "" if none was."""
+    if not record.swap:
+        return b""
+    parts = {"swap": record.swap, **dict.fromkeys(ALWAYS_TOLD, 0.0), **(record.waits or {})}
+    told = ((SWAP_NAMES.get(name, name).encode(), seconds * 1e3) for name, seconds in parts.items())
+    return b"".join(b", %b;dur=%.1f" % part for part in told)
 
 
 async def free(exchange: Exchange, engine: Station, headers: Headers, body: bytes) -> bool:
@@ -215,7 +236,7 @@ async def answer(exchange: Exchange, response: Response) -> bool:
 
 
 async def granted(
-    exchange: Exchange, engine: Station, seat: Seat, *, headers: Headers, body: bytes, alone: bool
+    exchange: Exchange, engine: Station, claim: Claim, *, headers: Headers, body: bytes, alone: bool
 ) -> None:
     """The same with a user's grant; what the engine did for it is not what the slot held before.
 
@@ -224,13 +245,13 @@ async def granted(
     request = exchange.request
     path = exchange.record.req_path or request.path
     adapters = request.method == "POST" and path == ADAPTERS
-    grant = await acquire(exchange, engine, seat, exclusive=alone or adapters)
+    grant = await acquire(exchange, engine, claim, exclusive=alone or adapters)
     whole = False
     try:
-        seat.sending()
+        claim.sending()
         whole = await free(exchange, engine, headers, body)
     except (EngineUnavailable, EngineProtocolError) as error:
-        await seat.broke_off(error)
+        await claim.broke_off(error)
         raise
     finally:
         engine.keeper.unknown(

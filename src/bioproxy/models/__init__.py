@@ -11,7 +11,7 @@ How it fits together
 `rules.py`      what a rule is: "these run; which must stop so that this one may?"; the two that there are:
                 `groups.py` and `matrix.py`; `expression.py` reads the matrix's language
 `costs.py`      what it would cost to bring an engine back: where a rule has a choice, the cheapest goes
-`schedule.py`   requests, loads and unloads in; effects out. `ticket.py`, `record.py` and `effects.py` are its values
+`schedule.py`   requests, loads and unloads in; effects out. `wish.py`, `record.py` and `effects.py` are its values
 
 The contract of the schedule
 ----------------------------

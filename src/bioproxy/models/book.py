@@ -1,4 +1,4 @@
-"""The schedule's book: every model and ticket, and the single steps that change them.
+"""The schedule's book: every model and wish, and the single steps that change them.
 
 A step changes the book and writes down the effect, in one go: nothing is ever decided that is not also said, and the
 other way round. Which steps are taken is decided in `round.py` and `schedule.py`.
@@ -14,17 +14,17 @@ from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start,
 from bioproxy.models.record import EARLY, SOUND, Record
 from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State, step
-from bioproxy.models.ticket import Place, Ticket
+from bioproxy.models.wish import Place, Wish
 
 
 class Book:
-    """Models, tickets, and the effects since they were last taken."""
+    """Models, wishes, and the effects since they were last taken."""
 
     def __init__(self, rules: Rules, settings: Settings) -> None:
         self.rules = rules
         self.settings = settings
         self.records: dict[str, Record] = {}
-        self.waiting: dict[int, Ticket] = {}
+        self.waiting: dict[int, Wish] = {}
         self.numbers: list[int] = []  # of those that wait, in order of arrival
         self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind somebody who is overdue
         self.effects: list[Effect] = []
@@ -51,61 +51,67 @@ class Book:
             record.since = now
             self.effects.append(Changed(record.name, old, record.state, reason))
 
-    def push(self, ticket: Ticket, record: Record, now: float) -> None:
-        """Let a new ticket wait."""
-        self.number(ticket, now)
-        self.wait(ticket, record)
+    def push(self, wish: Wish, record: Record, now: float) -> None:
+        """Let a new wish wait."""
+        self.number(wish, now)
+        self.wait(wish, record)
 
-    def number(self, ticket: Ticket, now: float) -> None:
-        """Say when a new ticket arrived."""
+    def number(self, wish: Wish, now: float) -> None:
+        """Say when a new wish arrived."""
         self.arrivals += 1
-        ticket.number = self.arrivals
-        ticket.arrived = now
+        wish.number = self.arrivals
+        wish.arrived = now
 
-    def wait(self, ticket: Ticket, record: Record) -> None:
-        """Put a ticket among those that wait; one that was recalled goes back to where it stood."""
-        ticket.place = Place.WAITING
-        back = bool(record.waiting) and next(reversed(record.waiting)) > ticket.number
-        record.waiting[ticket.number] = ticket
+    def wait(self, wish: Wish, record: Record) -> None:
+        """Put a wish among those that wait; one that was recalled goes back to where it stood."""
+        wish.place = Place.WAITING
+        back = bool(record.waiting) and next(reversed(record.waiting)) > wish.number
+        record.waiting[wish.number] = wish
         if back:
             record.waiting = dict(sorted(record.waiting.items()))
-        self.waiting[ticket.number] = ticket
-        insort(self.numbers, ticket.number)
+        self.waiting[wish.number] = wish
+        insort(self.numbers, wish.number)
 
-    def leave(self, ticket: Ticket) -> None:
-        """Take a ticket out of those that wait."""
-        del self.waiting[ticket.number]
-        del self.numbers[bisect_left(self.numbers, ticket.number)]
-        del self.records[ticket.model].waiting[ticket.number]
+    def leave(self, wish: Wish) -> None:
+        """Take a wish out of those that wait."""
+        del self.waiting[wish.number]
+        del self.numbers[bisect_left(self.numbers, wish.number)]
+        del self.records[wish.model].waiting[wish.number]
 
-    def ahead(self, ticket: Ticket) -> int:
-        """How many tickets arrived before `ticket` and wait."""
-        return bisect_left(self.numbers, ticket.number)
+    def ahead(self, wish: Wish) -> int:
+        """How many wishes arrived before `wish` and wait."""
+        return bisect_left(self.numbers, wish.number)
 
-    def grant(self, ticket: Ticket, record: Record, now: float) -> None:
-        """Let a ticket go that does not wait (any more)."""
+    def grant(self, wish: Wish, record: Record, now: float) -> None:
+        """Let a wish go that does not wait (any more)."""
+        if wish.load:
+            wish.place = Place.DONE
+            record.used = True
+            record.last_used = now
+            self.effects.append(Loaded(wish))
+        else:
+            self.run(wish, record, now)
+            self.effects.append(Serve(wish))
+
+    def run(self, wish: Wish, record: Record, now: float) -> None:
+        """Let a request run on a model that is ready."""
+        wish.place = Place.RUNNING
+        record.running.add(wish)
         record.used = True
         record.last_used = now
-        if ticket.load:
-            ticket.place = Place.DONE
-            self.effects.append(Loaded(ticket))
-        else:
-            ticket.place = Place.RUNNING
-            record.running.add(ticket)
-            self.effects.append(Serve(ticket))
 
-    def fail(self, ticket: Ticket, why: Why, reason: str, retry_after: float | None = None) -> None:
-        """Answer a ticket with an error, whether it waited or not."""
-        if ticket.place is Place.WAITING:
-            self.leave(ticket)
-        ticket.place = Place.DONE
+    def fail(self, wish: Wish, why: Why, reason: str, retry_after: float | None = None) -> None:
+        """Answer a wish with an error, whether it waited or not."""
+        if wish.place is Place.WAITING:
+            self.leave(wish)
+        wish.place = Place.DONE
         seconds = None if retry_after is None else max(1, math.ceil(retry_after))
-        self.effects.append(Fail(ticket, why, reason, seconds))
+        self.effects.append(Fail(wish, why, reason, seconds))
 
     def fail_waiting(self, record: Record, why: Why, reason: str, retry_after: float | None = None) -> None:
         """Answer all who wait for a model with an error."""
-        for ticket in list(record.waiting.values()):
-            self.fail(ticket, why, reason, retry_after)
+        for wish in list(record.waiting.values()):
+            self.fail(wish, why, reason, retry_after)
 
     def start(self, record: Record, now: float) -> None:
         """Start a process whose place is free."""
@@ -133,8 +139,8 @@ class Book:
         early = record.state is State.READY and now - record.since < SOUND
         record.early_ends = record.early_ends + 1 if early else 0
         unsound = record.early_ends >= EARLY
-        for ticket in record.running:
-            ticket.place = Place.DONE
+        for wish in record.running:
+            wish.place = Place.DONE
         record.running.clear()
         record.leaving = None
         record.tools_at = -math.inf

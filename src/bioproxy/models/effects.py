@@ -10,32 +10,34 @@ from typing import Literal
 
 import msgspec
 
+from bioproxy.errors import BioproxyError, ModelBusy, ModelFailed, NotFound, QueueFull, QueueTimeout
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Ticket
+from bioproxy.models.wish import Wish
 
 Why = Literal["failed", "full", "limit", "removed", "shutdown", "unknown", "unloaded"]
+UNSPECIFIC = "unspecific error: "  # how llama-swap's sentences on a model that cannot be had begin
 StopReason = Literal["swap", "ttl", "unload", "reload", "removed", "shutdown"]
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """The model is ready and stays until `Schedule.end(ticket)`: let the request go to its engine's gate."""
+    """The model is ready and stays until `Schedule.end(wish)`: let the request go to its engine's gate."""
 
-    ticket: Ticket
+    wish: Wish
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a load asked for is there; its ticket is done."""
+    """What a load asked for is there; its wish is done."""
 
-    ticket: Ticket
+    wish: Wish
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """Answer the request with an error; its ticket is done. `retry_after` is in whole seconds.
+    """Answer the request with an error; its wish is done. `retry_after` is in whole seconds.
 
     `failed` carries the engine's last words; `limit` is the model's own concurrencyLimit, `full` the queue's.
     """
 
-    ticket: Ticket
+    wish: Wish
     why: Why
     reason: str
     retry_after: int | None = None
@@ -70,7 +72,7 @@ class Stop(msgspec.Struct, frozen=True):
 class Recall(msgspec.Struct, frozen=True):
     """Somebody has waited too long for `model` to go: take back who is still in its engine's gate.
 
-    `Schedule.recall` for those whose ticket came after number `newer_than`. Those that the engine works on finish.
+    `Schedule.recall` for those whose wish came after number `newer_than`. Those that the engine works on finish.
     """
 
     model: str
@@ -84,6 +86,20 @@ class Changed(msgspec.Struct, frozen=True):
     old: State
     new: State
     reason: str = ""
+
+
+def error_of(effect: Fail) -> BioproxyError:
+    """What a client is told."""
+    why, reason, retry = effect.why, effect.reason, effect.retry_after
+    if why == "limit":
+        return ModelBusy(reason, retry_after=retry)
+    if why == "full":
+        return QueueFull(reason, retry_after=retry)
+    if why in {"unknown", "removed"}:
+        return NotFound(reason)
+    if why == "shutdown":
+        return QueueTimeout(f"{UNSPECIFIC}{reason}", retry_after=10)
+    return ModelFailed(f"{UNSPECIFIC}{reason}", retry_after=retry)
 
 
 Effect = Serve | Loaded | Fail | Start | Stop | Recall | Changed

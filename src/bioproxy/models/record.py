@@ -10,8 +10,8 @@ import msgspec
 from bioproxy.models.costs import likelihood, seconds_back
 from bioproxy.models.effects import StopReason
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Ticket
 from bioproxy.models.waits import COMING, GOING, Part, Waits
+from bioproxy.models.wish import Wish
 from bioproxy.station import Price
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
@@ -66,8 +66,8 @@ class Record:
         self.since = now
         self.life = 0  # number of the newest process, unique in the whole schedule
         self.starts = 0
-        self.running: set[Ticket] = set()
-        self.waiting: dict[int, Ticket] = {}  # by number, so in order of arrival
+        self.running: set[Wish] = set()
+        self.waiting: dict[int, Wish] = {}  # by number, so in order of arrival
         # A swap to it was decided and it starts when these are gone; None: no such thing.
         self.displaces: frozenset[str] | None = None
         self.start_at = -math.inf  # not before, for a second try
@@ -100,7 +100,7 @@ class Record:
         """Whether anybody waits for it."""
         return bool(self.waiting)
 
-    def first(self) -> Ticket:
+    def first(self) -> Wish:
         """Of those that wait, the one that arrived first; somebody does."""
         return next(iter(self.waiting.values()))
 

@@ -1,19 +1,19 @@
 """One look at everybody who waits: who may go, who must stop for whom, and when to look again.
 
-Called after each event that may change the answer. Tickets are looked at in this order: the overdue (they have waited
-for `max_wait`) by arrival, then the others by their model's priority, then by arrival. For a ticket of model M:
+Called after each event that may change the answer. Wishs are looked at in this order: the overdue (they have waited
+for `max_wait`) by arrival, then the others by their model's priority, then by arrival. For a wish of model M:
 
 1. M is ready: it goes, unless M is *closed* to newcomers by somebody overdue before it.
 2. M is being started, or was decided on before: it waits for that.
 3. Else the rule says which models must stop for M. If all of them can, they are stopped and M starts when they are
-   gone; the place is M's from now on. If one of them cannot, none is stopped, and the ticket waits:
+   gone; the place is M's from now on. If one of them cannot, none is stopped, and the wish waits:
    - a model with requests that run is never stopped for another: they finish;
    - a model that is being started, and waited for, first serves those who wait;
    - a model that is *held* (in the middle of tool calls, or just loaded again because it and M take turns) stays
      until then, or until M is overdue.
-   An overdue ticket that has to wait closes what it waits for, and nobody behind it starts what it would have to stop.
+   An overdue wish that has to wait closes what it waits for, and nobody behind it starts what it would have to stop.
 
-In-flight requests are not interrupted, so an overdue ticket waits as long as the longest of them, no matter how many
+In-flight requests are not interrupted, so an overdue wish waits as long as the longest of them, no matter how many
 come after.
 """
 
@@ -26,8 +26,8 @@ from bioproxy.models.book import Book
 from bioproxy.models.effects import Recall
 from bioproxy.models.record import Record
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Ticket
 from bioproxy.models.waits import Part
+from bioproxy.models.wish import Wish
 
 
 class Round:
@@ -38,9 +38,9 @@ class Round:
         self.now = now
         self.wake = math.inf
         self.seconds: dict[str, float] | None = None
-        self.settled: set[str] = set()  # models whose tickets all wait
+        self.settled: set[str] = set()  # models whose wishes all wait
         self.reasons: dict[str, Part] = {}  # why nothing was decided for them
-        self.claims: list[str] = []  # models of overdue tickets that have to wait
+        self.claims: list[str] = []  # models of overdue wishes that have to wait
         self.closed: set[str] = set()
         self.present: set[str] = set()  # models that have memory or are about to
         self.promised: set[str] = set()  # models whose place somebody is just taking
@@ -62,12 +62,12 @@ class Round:
         """Look again at `when`."""
         self.wake = min(self.wake, when)
 
-    def overdue(self, ticket: Ticket) -> bool:
-        """Whether `ticket` has waited as long as it has to."""
-        return self.now >= ticket.arrived + self.book.max_wait
+    def overdue(self, wish: Wish) -> bool:
+        """Whether `wish` has waited as long as it has to."""
+        return self.now >= wish.arrived + self.book.max_wait
 
     def look_at_all(self) -> None:
-        """Look at tickets in order; at a model's next one only if the one before it went.
+        """Look at wishes in order; at a model's next one only if the one before it went.
 
         So a thousand that wait for a model that cannot come yet are one step.
         """
@@ -82,10 +82,10 @@ class Round:
                 heapreplace(heap, (self.rank(record), record.name))
 
     def rank(self, record: Record) -> tuple[int, int, int]:
-        """The turn of a model's first ticket; smaller goes first."""
-        ticket = record.first()
-        late = self.overdue(ticket)
-        return (not late, 0 if late else -record.settings.priority, ticket.number)
+        """The turn of a model's first wish; smaller goes first."""
+        wish = record.first()
+        late = self.overdue(wish)
+        return (not late, 0 if late else -record.settings.priority, wish.number)
 
     def end_leaving(self) -> None:
         """Stop what shall go and has nothing to finish, or had its grace."""
@@ -104,18 +104,18 @@ class Round:
                 record.displaces = None
                 record.again = False
 
-    def look(self, ticket: Ticket, record: Record) -> None:
-        """Let one ticket go, or decide what happens for it."""
+    def look(self, wish: Wish, record: Record) -> None:
+        """Let one wish go, or decide what happens for it."""
         if record.serves() and record.name not in self.closed:
-            self.book.leave(ticket)
-            self.book.grant(ticket, record, self.now)
+            self.book.leave(wish)
+            self.book.grant(wish, record, self.now)
             return
         self.settled.add(record.name)
         if record.state in (State.STARTING, State.READY) or record.displaces is not None:
             return  # joined, closed, or about to stop for a reload
         if not self.may_come(record):
             return
-        self.choose(ticket, record)
+        self.choose(wish, record)
 
     def may_come(self, record: Record) -> bool:
         """Whether nobody before it has to have its place, or is just taking it."""
@@ -125,15 +125,15 @@ class Round:
         beside = self.present | {name}
         return not any(name in self.evicted(claim, beside - {claim}) for claim in self.claims)
 
-    def choose(self, ticket: Ticket, record: Record) -> None:
+    def choose(self, wish: Wish, record: Record) -> None:
         """Make room for `record`'s model if it can be made now; else note what it waits for."""
-        overdue = self.overdue(ticket)
+        overdue = self.overdue(wish)
         models = [self.book.records[name] for name in sorted(self.evicted(record.name, self.present - {record.name}))]
         busy = (self.busy_until(other, record, overdue=overdue) for other in models)
         until, self.reasons[record.name] = max(busy, default=(-math.inf, "in_use"))
         if until > self.now:
             self.at(until)
-            self.block(ticket, models, overdue=overdue)
+            self.block(wish, models, overdue=overdue)
             return
         for other in models:
             self.displace(other, record)
@@ -173,17 +173,17 @@ class Round:
             return -math.inf, "in_use"
         return other.held_until(record, since=self.now - self.book.max_wait)
 
-    def block(self, ticket: Ticket, models: list[Record], *, overdue: bool) -> None:
-        """Let a ticket wait; if it is overdue, newcomers to what it waits for stay behind it."""
+    def block(self, wish: Wish, models: list[Record], *, overdue: bool) -> None:
+        """Let a wish wait; if it is overdue, newcomers to what it waits for stay behind it."""
         if not overdue:
-            self.at(ticket.arrived + self.book.max_wait)
+            self.at(wish.arrived + self.book.max_wait)
             return
-        self.claims.append(ticket.model)
+        self.claims.append(wish.model)
         for other in models:
             if other.state is not State.READY:
                 continue
             if other.name not in self.book.closed | self.closed and other.running:
-                self.book.effects.append(Recall(other.name, ticket.number))
+                self.book.effects.append(Recall(other.name, wish.number))
             self.closed.add(other.name)
 
     def displace(self, other: Record, record: Record) -> None:

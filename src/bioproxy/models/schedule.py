@@ -23,8 +23,8 @@ from bioproxy.models.record import ModelSettings, ModelStatistics, Record
 from bioproxy.models.round import Round
 from bioproxy.models.rules import Rules
 from bioproxy.models.state import Event, State
-from bioproxy.models.ticket import Place, Ticket
 from bioproxy.models.waits import GOING, Part
+from bioproxy.models.wish import Place, Wish
 from bioproxy.station import Price
 
 LATE = 10.0  # seconds after a stop in which a start may die for lack of memory, of a name or of a port
@@ -57,50 +57,57 @@ class Schedule:
         self.wake = math.inf
         self.is_closed = False
 
-    def request(self, ticket: Ticket, now: float) -> list[Effect]:
+    def let_in(self, wish: Wish, now: float) -> bool:
+        """Serve a request whose model is ready, which is nearly all of them: nothing has to be decided for it."""
+        record = self.book.records.get(wish.model)
+        if record is None or wish.load or not record.serves() or record.name in self.book.closed or self.is_closed:
+            return False
+        if 0 < record.settings.limit <= len(record.waiting) + len(record.running):
+            return False
+        self.book.number(wish, now)
+        self.book.run(wish, record, now)
+        return True
+
+    def request(self, wish: Wish, now: float) -> list[Effect]:
         """A request or a load arrives: it goes, waits, or fails."""
-        record = self.book.records.get(ticket.model)
-        if not self.admit(ticket, record, now) or record is None:
+        record = self.book.records.get(wish.model)
+        if not self.admit(wish, record, now) or record is None:
             return self.book.taken()
-        if record.serves() and record.name not in self.book.closed:
-            self.book.number(ticket, now)
-            self.book.grant(ticket, record, now)
-            return self.book.taken()
-        self.book.push(ticket, record, now)
+        self.book.push(wish, record, now)
         return self.look(now)
 
-    def admit(self, ticket: Ticket, record: Record | None, now: float) -> bool:
-        """Whether the ticket may wait at all; if not, it has failed."""
+    def admit(self, wish: Wish, record: Record | None, now: float) -> bool:
+        """Whether the wish may wait at all; if not, it has failed."""
         book = self.book
         if self.is_closed:
-            book.fail(ticket, "shutdown", f"[{ticket.model}] shutdown")
+            book.fail(wish, "shutdown", f"[{wish.model}] shutdown")
         elif record is None or record.removed:
-            book.fail(ticket, "unknown", "no local server found for requested model")
-        elif ticket.load:
+            book.fail(wish, "unknown", "no local server found for requested model")
+        elif wish.load:
             self.forgive(record, now)
             return True
         elif 0 < record.settings.limit <= len(record.waiting) + len(record.running):
-            book.fail(ticket, "limit", "Too many requests", 1)
+            book.fail(wish, "limit", "Too many requests", 1)
         elif record.backing_off(now):
-            book.fail(ticket, "failed", record.reason, record.retry_at - now)
+            book.fail(wish, "failed", record.reason, record.retry_at - now)
         elif 0 < self.settings.config.queue_limit <= len(book.waiting) and not record.serves():
-            book.fail(ticket, "full", f"{len(book.waiting)} requests wait already (queue_limit)", 1)
+            book.fail(wish, "full", f"{len(book.waiting)} requests wait already (queue_limit)", 1)
         else:
             return True
         return False
 
-    def end(self, ticket: Ticket, now: float, *, tool_calls: bool = False) -> list[Effect]:
+    def end(self, wish: Wish, now: float, *, tool_calls: bool = False) -> list[Effect]:
         """A request is over, or its client left while it waited; `tool_calls`: its answer ended in tool calls."""
-        record = self.book.records.get(ticket.model)
-        if ticket.place in (Place.NEW, Place.DONE) or record is None:
-            ticket.place = Place.DONE
+        record = self.book.records.get(wish.model)
+        if wish.place in (Place.NEW, Place.DONE) or record is None:
+            wish.place = Place.DONE
             return []
-        waited = ticket.place is Place.WAITING
-        ticket.place = Place.DONE
+        waited = wish.place is Place.WAITING
+        wish.place = Place.DONE
         if waited:
-            self.book.leave(ticket)
+            self.book.leave(wish)
             return self.look(now)
-        record.running.discard(ticket)
+        record.running.discard(wish)
         record.last_used = now
         if tool_calls:
             record.tools_at = now
@@ -109,18 +116,18 @@ class Schedule:
             return []
         return self.look(now)
 
-    def recall(self, ticket: Ticket, now: float) -> list[Effect]:
+    def recall(self, wish: Wish, now: float) -> list[Effect]:
         """A request that only waited in its engine's gate is given back; it keeps its place in the order."""
-        record = self.book.records.get(ticket.model)
-        if ticket.place is not Place.RUNNING or record is None:
+        record = self.book.records.get(wish.model)
+        if wish.place is not Place.RUNNING or record is None:
             return []
-        record.running.discard(ticket)
+        record.running.discard(wish)
         if self.is_closed:
-            self.book.fail(ticket, "shutdown", f"[{ticket.model}] shutdown")
+            self.book.fail(wish, "shutdown", f"[{wish.model}] shutdown")
         elif record.removed:
-            self.book.fail(ticket, "removed", no_longer(record))
+            self.book.fail(wish, "removed", no_longer(record))
         else:
-            self.book.wait(ticket, record)
+            self.book.wait(wish, record)
         return self.look(now)
 
     def ready(self, model: str, life: int, now: float) -> list[Effect]:
@@ -139,9 +146,9 @@ class Schedule:
 
     def serve_waiting(self, record: Record, now: float) -> None:
         """Serve all who waited while a model was loaded."""
-        for ticket in list(record.waiting.values()):
-            self.book.leave(ticket)
-            self.book.grant(ticket, record, now)
+        for wish in list(record.waiting.values()):
+            self.book.leave(wish)
+            self.book.grant(wish, record, now)
 
     def ended(self, model: str, life: int, now: float, *, reason: str = "", died: bool = True) -> list[Effect]:
         """No process of this life is left. `reason` is the engine's own (its last words), for those who are told.
@@ -275,16 +282,16 @@ class Schedule:
             self.book.change(record, Event.CLOSE, now)
         return self.book.taken()
 
-    def waiting_for(self, model: str) -> tuple[Ticket, ...]:
+    def waiting_for(self, model: str) -> tuple[Wish, ...]:
         """Who waits for `model`, in order of arrival; what the first needs is restored before `ready` is reported."""
         record = self.book.records.get(model)
         return tuple(record.waiting.values()) if record else ()
 
-    def position(self, ticket: Ticket) -> int:
-        """Where a waiting ticket stands, 1 is next; 0 if it does not wait."""
-        if ticket.place is not Place.WAITING:
+    def position(self, wish: Wish) -> int:
+        """Where a waiting wish stands, 1 is next; 0 if it does not wait."""
+        if wish.place is not Place.WAITING:
             return 0
-        return 1 + self.book.ahead(ticket)
+        return 1 + self.book.ahead(wish)
 
     def stage(self, model: str, part: Part, now: float) -> None:
         """A life says how far it is: its start concerns those who wait for it, its stop those it makes room for."""

@@ -18,22 +18,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from bioproxy import aio
-from bioproxy.errors import BioproxyError, QueueTimeout
+from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
 from bioproxy.events import Bus, ModelChanged, ModelStopped, SwapEnded
-from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
-from bioproxy.models.holds import Hold, error_of, unloaded
+from bioproxy.models.effects import UNSPECIFIC, Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop, error_of
 from bioproxy.models.life import Life, SwapTimes
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule, ScheduleStatistics
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Place, Ticket
 from bioproxy.models.unit import Started, Stopped, Unit
 from bioproxy.models.waits import Part
+from bioproxy.models.wish import Place, Wish
 
 log = logging.getLogger(__name__)
 
@@ -57,106 +57,89 @@ class Supervisor:
         self.save_swap, self.save_else = save_swap, save_else
         self.clock = clock
         self.lives: dict[str, Life] = {}
-        self.holds: dict[Ticket, Hold] = {}
+        self.claims: set[Wish] = set()  # of requests and loads that were not released
         self.swaps: dict[str, SwapTimes] = {}
         self.timer: asyncio.TimerHandle | None = None
+        self.armed = math.inf  # when it goes off
         self.news = asyncio.Event()  # some state changed; replaced each time
         self.refusal: BioproxyError | None = None
         self.swapped: dict[str, SwapEnded] = {}  # each model's newest swap
 
     # what requests ask
 
-    def enter(self, model: str, *, key: object = None, load: bool = False) -> Hold:
-        """Ask for `model`; `key` is what its cache should hold (for the restore), `load`: only to have it loaded.
+    def enter(self, wish: Wish) -> None:
+        """Ask for a model. Afterwards `future` is None if the model is ready; else `wait` for it, or `release` it.
 
-        Raises at once what is refused at once (ModelBusy, QueueFull, ModelFailed, NotFound). Where the hold's `future`
-        is None the model is ready; else `wait` for it, or `release` it.
+        Raises at once what is refused at once (ModelBusy, QueueFull, ModelFailed, NotFound).
         """
-        hold = Hold(Ticket(model, load=load), key, release_to=self.let_go)
-        self.ask(hold)
-        return hold
-
-    def ask(self, hold: Hold) -> None:
-        """Let the schedule decide about a hold's ticket."""
         if self.refusal is not None:
             raise self.refusal
-        ticket = hold.ticket
-        if self.schedule.state(ticket.model) is not State.READY:
+        now = self.clock()
+        if self.schedule.let_in(wish, now):
+            self.claims.add(wish)
+            self.grant(wish)
+            return
+        if self.schedule.state(wish.model) is not State.READY:
             self.note_prices()
-        self.holds[ticket] = hold
-        effects = self.schedule.request(ticket, self.clock())
-        if len(effects) == 1 and isinstance(effects[0], Serve) and effects[0].ticket is ticket:
-            self.grant(hold)
-            return  # the fast path: it is ready
-        hold.future = future = asyncio.get_running_loop().create_future()
-        self.carry_out(effects)
+        self.claims.add(wish)
+        wish.future = future = asyncio.get_running_loop().create_future()
+        self.carry_out(self.schedule.request(wish, now))
         if future.done():
-            hold.future = None
+            wish.future = None
             future.result()
 
-    async def hold(self, model: str, *, key: object = None, timeout: float) -> Hold:  # noqa: ASYNC109 - told to the client
-        """Wait until `model` is ready for a request. Raises as `enter` and `wait` do."""
-        hold = self.enter(model, key=key)
-        await self.wait(hold, timeout)
-        return hold
-
-    async def again(self, hold: Hold, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        """Wait anew with a hold that was recalled, or whose engine died before it got anything."""
-        hold.recalled = False
-        if self.refusal is not None:  # it waited nowhere when everybody was told
-            self.release(hold)
+    async def again(self, wish: Wish, *, timeout: float) -> None:  # noqa: ASYNC109 - told to the client
+        """Wait anew with a wish that was recalled, or whose engine died before it got anything."""
+        wish.recalled = False
+        if self.refusal is not None:  # it waited nowhere when all were told
+            self.release(wish)
             raise self.refusal
-        if hold.cut == "unload":
-            self.release(hold)
-            raise unloaded(self.schedule.book.rules.name)
-        if hold.ticket.place is not Place.RUNNING:  # its process is gone
-            self.holds.pop(hold.ticket, None)
-            hold.ticket, hold.cut = Ticket(hold.ticket.model), ""
-            self.ask(hold)
+        if wish.cut == "unload":
+            self.release(wish)
+            raise ModelFailed(f"{UNSPECIFIC}{self.schedule.book.rules.name}: model unloaded")
+        if wish.place is not Place.RUNNING:  # its process is gone
+            self.claims.discard(wish)
+            wish.renew()
+            self.enter(wish)
         else:
-            hold.future = asyncio.get_running_loop().create_future()
-            self.carry_out(self.schedule.recall(hold.ticket, self.clock()))
-        await self.wait(hold, timeout)
+            wish.future = asyncio.get_running_loop().create_future()
+            self.carry_out(self.schedule.recall(wish, self.clock()))
+        await self.wait(wish, timeout=timeout)
 
-    async def wait(self, hold: Hold, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        """Sleep until `hold` is served or has failed; whatever ends that otherwise gives its place back.
+    async def wait(self, wish: Wish, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
+        """Sleep until `wish` is served or has failed; if the wait ends in any other way, its place is given back.
 
         Raises what it fails with, QueueTimeout after `timeout` seconds (0: none). Cancelling it leaves the queue.
         """
-        if hold.future is None:
+        if wish.future is None:
             return
-        started = self.clock()
-        model = hold.ticket.model
         try:
             async with asyncio.timeout(timeout or None):
-                await hold.future
+                await wish.future
         except TimeoutError:
-            self.release(hold)
-            state = self.schedule.state(model)
+            self.release(wish)
+            state = self.schedule.state(wish.model)
             now = state.value if state else "gone"
-            message = f"waited {timeout:.0f} s (queue_timeout) for the model {model}, which is {now}"
+            message = f"waited {timeout:.0f} s (queue_timeout) for the model {wish.model}, which is {now}"
             raise QueueTimeout(message, retry_after=10) from None
         except BaseException:
-            self.release(hold)
+            self.release(wish)
             raise
         finally:
-            hold.waited += self.clock() - started
-            hold.future = None
+            wish.future = None
 
-    def let_go(self, hold: Hold, tool_calls: bool) -> None:
-        """What a hold calls at its end."""
-        self.release(hold, tool_calls=tool_calls)
-
-    def release(self, hold: Hold, *, tool_calls: bool = False) -> None:
-        """A request is over, or its client left."""
-        if self.holds.pop(hold.ticket, None) is not None:
-            self.carry_out(self.schedule.end(hold.ticket, self.clock(), tool_calls=tool_calls))
+    def release(self, wish: Wish, *, tool_calls: bool = False) -> None:
+        """A request is over, or its client left; `tool_calls`: its answer ended in some, so the next one will come."""
+        if wish in self.claims:
+            self.claims.discard(wish)
+            self.carry_out(self.schedule.end(wish, self.clock(), tool_calls=tool_calls))
 
     async def load(self, model: str, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        """Have `model` loaded, whatever its back-off says; raises as `hold` does."""
-        hold = self.enter(model, load=True)
-        await self.wait(hold, timeout)
-        self.holds.pop(hold.ticket, None)
+        """Have `model` loaded, whatever its back-off says; raises as `enter` and `wait` do."""
+        wish = Wish(model, load=True)
+        self.enter(wish)
+        await self.wait(wish, timeout=timeout)
+        self.claims.discard(wish)
 
     async def unload(self, model: str, *, grace: float | None = None) -> None:
         """Stop `model` after what runs on it, or after `grace` seconds; returns when it is stopped.
@@ -195,16 +178,16 @@ class Supervisor:
     def refuse(self, error: BioproxyError) -> None:
         """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""
         self.refusal = error
-        for hold in list(self.holds.values()):
-            if hold.future is not None and not hold.future.done():
-                hold.future.set_exception(error)
+        for wish in self.claims:
+            if wish.future is not None and not wish.future.done():
+                wish.future.set_exception(error)
 
     async def close(self, deadline: float) -> None:
         """Stop every model; `deadline` seconds in all, then what is left is killed."""
         self.carry_out(self.schedule.close(self.clock()))
         if self.timer is not None:
             self.timer.cancel()
-            self.timer = None
+            self.timer, self.armed = None, math.inf
         tasks = [life.task for life in self.lives.values() if life.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=deadline)
@@ -216,10 +199,10 @@ class Supervisor:
         """Do what was decided, in order, and set the timer for the next look."""
         for effect in effects:
             match effect:
-                case Serve(ticket) | Loaded(ticket):
-                    self.settle(ticket, None)
-                case Fail(ticket):
-                    self.settle(ticket, error_of(effect))
+                case Serve(wish) | Loaded(wish):
+                    self.settle(wish, None)
+                case Fail(wish):
+                    self.settle(wish, error_of(effect))
                 case Start():
                     self.begin(effect)
                 case Stop():
@@ -228,27 +211,29 @@ class Supervisor:
                     self.recall(effect)
                 case Changed():
                     self.changed(effect)
-        for model in [model for model in self.swaps if not self.schedule.is_coming(model)]:
-            del self.swaps[model]  # given up, or failed: the next one's time begins anew
-        self.set_timer()
+        if self.swaps:
+            for model in [model for model in self.swaps if not self.schedule.is_coming(model)]:
+                del self.swaps[model]  # given up, or failed: the next one's time begins anew
+        if self.schedule.wake != self.armed:
+            self.set_timer()
 
-    def settle(self, ticket: Ticket, error: BioproxyError | None) -> None:
-        """Wake whoever waits with `ticket`."""
-        hold = self.holds.get(ticket)
+    def settle(self, wish: Wish, error: BioproxyError | None) -> None:
+        """Wake the task that waits with `wish`."""
+        known = wish in self.claims
         if error is not None:
-            self.holds.pop(ticket, None)
-        if hold is None or hold.future is None or hold.future.done():
+            self.claims.discard(wish)
+        if not known or wish.future is None or wish.future.done():
             return
         if error is None:
-            self.grant(hold)
-            hold.future.set_result(None)
+            self.grant(wish)
+            wish.future.set_result(None)
         else:
-            hold.future.set_exception(error)
+            wish.future.set_exception(error)
 
-    def grant(self, hold: Hold) -> None:
-        """Tell a hold whose process it has: by the time it wakes, a reload may have put another unit in its place."""
-        life = self.lives.get(hold.ticket.model)
-        hold.unit = life.unit if life is not None else None
+    def grant(self, wish: Wish) -> None:
+        """Note whose process it has: by the time it wakes, a reload may have put another unit in its place."""
+        life = self.lives.get(wish.model)
+        wish.unit = life.unit if life is not None else None
 
     def begin(self, effect: Start) -> None:
         """Start a life."""
@@ -266,21 +251,21 @@ class Supervisor:
             times.displaced = (*times.displaced, effect.model)
         if life is not None and life.number == effect.life:
             life.stop_for(effect)
-            for ticket, hold in self.holds.items():
-                if ticket.model == effect.model and ticket.place is Place.RUNNING:
-                    hold.cut = effect.reason
+            for wish in self.claims:
+                if wish.model == effect.model and wish.place is Place.RUNNING:
+                    wish.cut = effect.reason
 
     def recall(self, effect: Recall) -> None:
-        """Take back who only waits in the model's gate and came after the one who has waited too long."""
-        for ticket, hold in list(self.holds.items()):
-            if ticket.model == effect.model and ticket.number > effect.newer_than:
-                self.take_back(hold)
+        """Take back the requests that only wait in the model's gate and came after the one that waited too long."""
+        for wish in self.claims:
+            if wish.model == effect.model and wish.number > effect.newer_than:
+                self.take_back(wish)
 
-    def take_back(self, hold: Hold) -> None:
-        """Let a hold that waits in a gate wait here again."""
-        if hold.in_gate is not None and not hold.recalled:
-            hold.recalled = True
-            hold.in_gate.cancel()
+    def take_back(self, wish: Wish) -> None:
+        """Let a request that waits in a gate wait here again."""
+        if wish.in_gate is not None and not wish.recalled:
+            wish.recalled = True
+            wish.in_gate.cancel()
 
     def changed(self, effect: Changed) -> None:
         """Tell the program, and whoever waits for a state."""
@@ -294,14 +279,13 @@ class Supervisor:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        wake = self.schedule.wake
-        if wake != float("inf"):
-            delay = max(0.0, wake - self.clock())
-            self.timer = asyncio.get_running_loop().call_later(delay, self.tick)
+        self.armed = wake = self.schedule.wake
+        if wake != math.inf:
+            self.timer = asyncio.get_running_loop().call_later(max(0.0, wake - self.clock()), self.tick)
 
     def tick(self) -> None:
         """The time has come."""
-        self.timer = None
+        self.timer, self.armed = None, math.inf
         self.carry_out(self.schedule.tick(self.clock()))
 
     def note_prices(self) -> None:
@@ -364,18 +348,14 @@ class Supervisor:
         """No process is left: who waited in its gate waits here again."""
         if self.lives.get(life.model) is life:
             del self.lives[life.model]
-        for hold in [hold for ticket, hold in self.holds.items() if ticket.model == life.model]:
-            self.take_back(hold)
+        for wish in self.claims:
+            if wish.model == life.model:
+                self.take_back(wish)
         self.carry_out(self.schedule.ended(life.model, life.number, self.clock(), reason=reason, died=died))
 
     def wants(self, model: str) -> list[object]:
         """What those who wait for `model` would like to find in its cache, in order of arrival."""
-        found = []
-        for ticket in self.schedule.waiting_for(model):
-            hold = self.holds.get(ticket)
-            if hold is not None and hold.key is not None:
-                found.append(hold.key)
-        return found
+        return [wish.key for wish in self.schedule.waiting_for(model) if wish.key is not None]
 
     def statistics(self) -> ScheduleStatistics:
         """The schedule at this moment."""

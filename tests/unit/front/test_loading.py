@@ -15,6 +15,7 @@ from bioproxy.front.many import ManyModels
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.front.waiting import Chunk, Loading, Said, Standing, closing, opening, proceed
 from bioproxy.models.waits import Part
+from bioproxy.models.wish import Wish
 from bioproxy.wire.http1.message import Request, Responder, Source
 from support.swap_standins import Machine
 
@@ -206,13 +207,14 @@ async def test_each_request_is_told_its_own_place() -> None:
     """And nobody else is looked at for it: thousands may ask, every second."""
     machine = Machine("a b")
     schedule = machine.supervisor.schedule
-    running = machine.supervisor.enter("a")
-    await machine.supervisor.wait(running, 5.0)
-    waiting = [machine.supervisor.enter("b") for _ in range(3)]
+    running = await machine.hold("a")
+    waiting = [Wish("b") for _ in range(3)]
+    for wish in waiting:
+        machine.supervisor.enter(wish)
     many = cast("ManyModels", SimpleNamespace(supervisor=SimpleNamespace(schedule=schedule)))
-    assert [ManyModels.standing(many, hold.ticket) for hold in waiting] == [Standing("in_use", n) for n in range(3)]
-    running.release()
-    assert {ManyModels.standing(many, hold.ticket).part for hold in waiting} == {"stop"}
-    for hold in waiting:
-        hold.release()
+    assert [ManyModels.standing(many, wish) for wish in waiting] == [Standing("in_use", n) for n in range(3)]
+    machine.supervisor.release(running)
+    assert {ManyModels.standing(many, wish).part for wish in waiting} == {"stop"}
+    for wish in waiting:
+        machine.supervisor.release(wish)
     await machine.end()

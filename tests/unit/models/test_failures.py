@@ -297,11 +297,11 @@ def test_who_is_called_back_after_its_model_was_taken_away_is_told() -> None:
     first, second = world.ask("a", seconds=100.0), world.ask("a", seconds=100.0)
     world.run(until=10.0)
     world.do(world.schedule.configure(plain("b"), rules=world.rules, now=world.now))
-    world.do(world.schedule.recall(first.ticket, world.now))
+    world.do(world.schedule.recall(first.wish, world.now))
     assert first.failed is not None
     assert first.failed.why == "removed"
     world.do(world.schedule.close(world.now))
-    world.do(world.schedule.recall(second.ticket, world.now))
+    world.do(world.schedule.recall(second.wish, world.now))
     assert second.failed is not None
     assert second.failed.why == "shutdown"
 

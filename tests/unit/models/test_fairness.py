@@ -53,7 +53,7 @@ def test_until_then_the_busy_model_serves_its_newcomers_at_once() -> None:
     keep_busy(world, "a", every=1.0, seconds=4.0, until=40.0)
     world.ask("b", at=10.0)
     world.run()
-    early = [one for one in world.asked if one.ticket.model == "a" and LOAD < one.at < 10.0 + MAX_WAIT]
+    early = [one for one in world.asked if one.wish.model == "a" and LOAD < one.at < 10.0 + MAX_WAIT]
     assert len(early) > 30
     assert all(one.waited == 0.0 for one in early)
 
@@ -97,22 +97,22 @@ def test_who_waits_in_the_busy_engines_gate_can_be_called_back() -> None:
     late = world.ask("a", at=20.0, seconds=500.0)
     world.run(until=10.0 + MAX_WAIT)
     (recall,) = [effect for effect in world.log if isinstance(effect, Recall)]
-    assert recall == Recall("a", asked.ticket.number)
-    assert late.ticket.number > recall.newer_than
-    world.do(world.schedule.recall(late.ticket, world.now))
+    assert recall == Recall("a", asked.wish.number)
+    assert late.wish.number > recall.newer_than
+    world.do(world.schedule.recall(late.wish, world.now))
     world.run(until=100.0)
     assert asked.served == pytest.approx(LOAD + 50.0 + STOP + LOAD)
-    served = [effect.ticket for effect in world.log if isinstance(effect, Serve)]
-    assert served[-2:] == [asked.ticket, late.ticket]
+    served = [effect.wish for effect in world.log if isinstance(effect, Serve)]
+    assert served[-2:] == [asked.wish, late.wish]
 
 
 def test_calling_back_who_does_not_run_changes_nothing() -> None:
     """Its answer ended meanwhile, or it never ran."""
     world = World(plain("a"))
     asked = world.ask("a")
-    assert world.schedule.recall(asked.ticket, 0.0) == []
+    assert world.schedule.recall(asked.wish, 0.0) == []
     world.run()
-    assert world.schedule.recall(asked.ticket, world.now) == []
+    assert world.schedule.recall(asked.wish, world.now) == []
 
 
 def test_an_answer_that_ended_in_tool_calls_holds_the_model() -> None:

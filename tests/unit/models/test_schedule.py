@@ -8,7 +8,7 @@ from bioproxy.models.effects import Serve, Start, Stop
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.matrix import Matrix, MatrixSettings
 from bioproxy.models.state import State
-from bioproxy.models.ticket import Place
+from bioproxy.models.wish import Place
 from bioproxy.station import Price
 from support.swap_world import LOAD, STOP, World, acts, plain
 
@@ -76,7 +76,7 @@ def test_requests_for_two_models_are_collated() -> None:
     world = World(plain("a", "b"))
     for at, model in enumerate("ababab"):
         world.ask(model, at=at * MS)
-    served = [effect.ticket.model for effect in world.run().log if isinstance(effect, Serve)]
+    served = [effect.wish.model for effect in world.run().log if isinstance(effect, Serve)]
     assert served == list("aaabbb")
     assert len(world.swaps) == 1
 
@@ -188,7 +188,7 @@ def test_the_queue_has_a_limit_for_those_who_have_to_wait() -> None:
     world.ask("a", at=0.0, seconds=100.0)
     world.run(until=10.0)
     waits, refused, ready = world.ask("b"), world.ask("b"), world.ask("a")
-    assert waits.ticket.place is Place.WAITING
+    assert waits.wish.place is Place.WAITING
     assert refused.failed is not None
     assert refused.failed.why == "full"
     assert ready.served is not None
@@ -216,7 +216,7 @@ def test_a_start_names_who_waits() -> None:
     """What the first of them needs is restored before the model is ready."""
     world = World(["a"])
     first, second = world.ask("a"), world.ask("a")
-    assert world.schedule.waiting_for("a") == (first.ticket, second.ticket)
+    assert world.schedule.waiting_for("a") == (first.wish, second.wish)
     assert world.schedule.waiting_for("z") == ()
 
 
@@ -226,7 +226,7 @@ def test_the_position_in_the_queue() -> None:
     served = world.ask("a", at=0.0, seconds=100.0)
     world.run(until=10.0)
     waiting = [world.ask("b"), world.ask("c"), world.ask("b")]
-    assert [world.schedule.position(one.ticket) for one in [*waiting, served]] == [1, 2, 3, 0]
+    assert [world.schedule.position(one.wish) for one in [*waiting, served]] == [1, 2, 3, 0]
 
 
 def test_late_and_doubled_reports_change_nothing() -> None:
@@ -240,7 +240,7 @@ def test_late_and_doubled_reports_change_nothing() -> None:
     assert schedule.ended("a", 0, world.now) == []
     assert schedule.ended("z", 1, world.now) == []
     assert schedule.state("a") is State.READY
-    assert schedule.end(world.asked[0].ticket, world.now) == []
+    assert schedule.end(world.asked[0].wish, world.now) == []
 
 
 def test_a_stop_wins_over_a_start_that_is_just_ready() -> None:

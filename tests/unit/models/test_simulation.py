@@ -21,7 +21,7 @@ from bioproxy.models.groups import Group, Groups
 from bioproxy.models.matrix import Matrix, MatrixSettings
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
-from bioproxy.models.ticket import Place
+from bioproxy.models.wish import Place
 from support.swap_world import LOAD, World
 
 NAMES = "abcde"
@@ -175,8 +175,8 @@ class Machine(RuleBasedStateMachine):
     def recall(self) -> None:
         """Whoever runs is called back out of its engine's gate."""
         for asked in self.world.asked:
-            if asked.ticket.place is Place.RUNNING and asked.over is None:
-                self.world.do(self.world.schedule.recall(asked.ticket, self.world.now))
+            if asked.wish.place is Place.RUNNING and asked.over is None:
+                self.world.do(self.world.schedule.recall(asked.wish, self.world.now))
                 return
 
     @rule(model=st.sampled_from(NAMES))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import cast
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from bioproxy import aio
+from bioproxy.activity import Record
 from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
-from bioproxy.front.exchange import Exchange
-from bioproxy.front.seat import OfModel, Recalled
-from bioproxy.models.holds import Hold
+from bioproxy.models.claim import ModelClaim, Recalled
 from bioproxy.models.state import State
-from bioproxy.models.supervisor import Supervisor
-from bioproxy.models.ticket import Ticket
+from bioproxy.models.wish import Wish
 from support.cancelling import cut, each_await
 from support.swap_standins import Machine, turns
 
@@ -28,20 +25,20 @@ async def machine() -> AsyncIterator[Machine]:
     await made.end()
 
 
-async def use(supervisor: Supervisor, model: str) -> None:
+async def use(machine: Machine, model: str) -> None:
     """One request from its beginning to its end."""
-    hold = await supervisor.hold(model, timeout=5.0)
+    hold = await machine.hold(model)
     try:
         await asyncio.sleep(0)
     finally:
-        hold.release()
+        machine.supervisor.release(hold)
 
 
 async def test_a_request(machine: Machine) -> None:
     """Cancelled wherever it waits, it leaves the queue; whoever comes next is served."""
-    async for at in each_await(lambda: use(machine.supervisor, "ab"[at_of(machine)])):
+    async for at in each_await(lambda: use(machine, "ab"[at_of(machine)])):
         machine.sound()
-        await use(machine.supervisor, "ab"[at % 2])
+        await use(machine, "ab"[at % 2])
         machine.sound()
 
 
@@ -55,12 +52,12 @@ async def test_a_request_whose_model_became_ready_in_the_same_moment(
 ) -> None:
     """It was served, and its cancellation arrives before it knows: the model is free for others."""
     machine.units["a"].go.clear()
-    task = aio.spawn(machine.supervisor.hold("a", timeout=5.0), name="request")
+    task = aio.spawn(machine.hold("a"), name="request")
     await turns()
     settle = machine.supervisor.settle
 
-    def settle_and_cancel(ticket: Ticket, error: BioproxyError | None) -> None:
-        settle(ticket, error)
+    def settle_and_cancel(wish: Wish, error: BioproxyError | None) -> None:
+        settle(wish, error)
         task.cancel()
 
     monkeypatch.setattr(machine.supervisor, "settle", settle_and_cancel)
@@ -69,25 +66,25 @@ async def test_a_request_whose_model_became_ready_in_the_same_moment(
     monkeypatch.undo()
     assert task.cancelled()
     machine.sound()
-    await use(machine.supervisor, "b")
+    await use(machine, "b")
 
 
 async def test_a_time_out_in_the_same_moment_as_the_model(machine: Machine) -> None:
     """Whichever of the two counts, the place is given back."""
     machine.units["a"].go.clear()
-    task = aio.spawn(machine.supervisor.hold("a", timeout=0.01), name="request")
+    task = aio.spawn(machine.hold("a", timeout=0.01), name="request")
     await turns()
     with pytest.raises(QueueTimeout, match="starting"):
         await task
     machine.units["a"].go.set()
     await turns()
     machine.sound()
-    await use(machine.supervisor, "b")
+    await use(machine, "b")
 
 
-async def recalled(machine: Machine) -> Hold:
+async def recalled(machine: Machine) -> Wish:
     """A hold of `a` that waits in its gate and is taken back, for somebody waits for `b`."""
-    hold = await machine.supervisor.hold("a", timeout=5.0)
+    hold = await machine.hold("a")
 
     async def in_gate() -> None:
         hold.in_gate = asyncio.current_task()
@@ -111,12 +108,12 @@ async def test_a_request_that_was_taken_back(machine: Machine) -> None:
         try:
             await cut(machine.supervisor.again(hold, timeout=5.0), 0)
         finally:
-            hold.release()
+            machine.supervisor.release(hold)
 
     await again()
     machine.sound()
-    other = aio.spawn(machine.supervisor.hold("b", timeout=5.0), name="other")
-    (await other).release()
+    other = aio.spawn(machine.hold("b"), name="other")
+    machine.supervisor.release(await other)
     machine.sound()
 
 
@@ -125,10 +122,10 @@ async def test_again_at_each_await(busy: bool, machine: Machine) -> None:
     """With and without another model's request in between, for which it has to wait."""
     for at in range(5):
         hold = await recalled(machine)
-        others = [aio.spawn(use(machine.supervisor, "b"), name="other") for _ in range(busy)]
+        others = [aio.spawn(use(machine, "b"), name="other") for _ in range(busy)]
         was_cut = await cut(machine.supervisor.again(hold, timeout=5.0), at)
         if not was_cut:
-            hold.release()
+            machine.supervisor.release(hold)
         await asyncio.gather(*others)
         machine.sound()
         if not was_cut:
@@ -147,7 +144,7 @@ async def test_an_unload(machine: Machine) -> None:
     """It goes on where its caller has left."""
 
     async def once() -> None:
-        await use(machine.supervisor, "a")
+        await use(machine, "a")
         await machine.supervisor.unload("a")
 
     async for _ in each_await(once):
@@ -155,7 +152,7 @@ async def test_an_unload(machine: Machine) -> None:
     await machine.supervisor.unload("a")
     assert machine.supervisor.schedule.state("a") is State.STOPPED
     machine.units["a"].may_stop.clear()
-    await use(machine.supervisor, "a")
+    await use(machine, "a")
     assert await cut(machine.supervisor.unload("a"), 0)
     machine.units["a"].may_stop.set()
     await turns(20)
@@ -165,7 +162,7 @@ async def test_an_unload(machine: Machine) -> None:
 async def test_who_waits_is_told_when_its_model_is_unloaded(machine: Machine) -> None:
     """Also who waits to be told of a start."""
     machine.units["a"].go.clear()
-    task = aio.spawn(machine.supervisor.hold("a", timeout=5.0), name="request")
+    task = aio.spawn(machine.hold("a"), name="request")
     await turns()
     await machine.supervisor.unload("a")
     with pytest.raises(ModelFailed, match="unloaded"):
@@ -173,38 +170,23 @@ async def test_who_waits_is_told_when_its_model_is_unloaded(machine: Machine) ->
     assert not machine.alive()
 
 
-class Placeless:
-    """As much of an exchange as a seat looks at."""
+def claim(machine: Machine, model: str, told: list[str]) -> ModelClaim:
+    """A claim on a model; what is told of its loading goes to `told`."""
 
-    class record:  # noqa: N801 - an attribute's name
-        """The record."""
-
-        swap = 0.0
-        waits = None
-
-    class tail:  # noqa: N801 - the same
-        """The answer so far."""
-
-        total = 0
-
-
-def seat(machine: Machine, model: str, told: list[str]) -> OfModel:
-    """A place at a model; what is told of its loading goes to `told`."""
-
-    def loading(_ticket: Ticket) -> object:
+    def loading(_wish: Wish) -> Callable[[bool], None]:
         told.append("begins")
         return lambda ready: told.append(f"ready: {ready}")
 
-    exchange = cast("Exchange", Placeless())
-    return OfModel(machine.supervisor, model, exchange, timeout=5.0, loading=loading)  # type: ignore[arg-type]
+    record = Record(id="r", started=0.0, method="POST", path="/x", endpoint="x")
+    return ModelClaim(machine.supervisor, model, record, timeout=5.0, loading=loading)
 
 
-async def test_a_seat(machine: Machine) -> None:
+async def test_a_claim(machine: Machine) -> None:
     """What was told of the loading comes to its end, and the place is given back."""
     told: list[str] = []
 
     async def sit() -> None:
-        place = seat(machine, "ab"[at_of(machine)], told)
+        place = claim(machine, "ab"[at_of(machine)], told)
         try:
             await place.take(None)
         finally:
@@ -220,11 +202,11 @@ async def test_a_seat(machine: Machine) -> None:
 
 async def test_a_client_that_leaves_while_its_place_is_taken_back(machine: Machine) -> None:
     """Both cancel the task; that it left is what counts."""
-    place = seat(machine, "a", [])
+    place = claim(machine, "a", [])
 
     async def in_gate() -> None:
         await place.take(None)
-        place.gated(asyncio.current_task())
+        place.in_gate = asyncio.current_task()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -232,12 +214,12 @@ async def test_a_client_that_leaves_while_its_place_is_taken_back(machine: Machi
                 raise Recalled from None
             raise
         finally:
-            place.gated(None)
+            place.in_gate = None
             place.leave()
 
     task = aio.spawn(in_gate(), name="in the gate")
     await turns(20)
-    (hold,) = machine.supervisor.holds.values()
+    (hold,) = machine.supervisor.claims
     machine.supervisor.take_back(hold)
     task.cancel()
     await asyncio.wait([task])

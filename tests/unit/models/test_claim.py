@@ -9,8 +9,8 @@ import pytest
 
 from bioproxy.engines.process import Exit
 from bioproxy.errors import EngineDied, EngineUnavailable
-from bioproxy.front import seat
-from bioproxy.front.seat import Life, Only
+from bioproxy.models import claim
+from bioproxy.models.claim import EngineClaim, Life
 from bioproxy.station import Station
 
 
@@ -42,18 +42,18 @@ def broken(*, sent: bool, status: int | None = None) -> EngineUnavailable:
 @pytest.fixture
 async def life(monkeypatch: pytest.MonkeyPatch) -> Life:
     """The process that is there; its news come at once or never."""
-    monkeypatch.setattr(seat, "NEWS", 0)
+    monkeypatch.setattr(claim, "NEWS", 0)
     return asyncio.get_running_loop().create_future()
 
 
-def place(life: Life | None, engine: Any = None) -> Only:
+def place(life: Life | None, engine: Any = None) -> EngineClaim:
     """A request's place; it is about to be sent."""
-    only = Only(cast("Station", engine or Owned()), lambda: life)
+    only = EngineClaim(cast("Station", engine or Owned()), lambda: life)
     only.sending()
     return only
 
 
-async def again(only: Only, error: EngineUnavailable, attempt: int = 1) -> bool:
+async def again(only: EngineClaim, error: EngineUnavailable, attempt: int = 1) -> bool:
     """A try has failed; whether it is tried again."""
     await only.broke_off(error)
     return only.lost(error, attempt)

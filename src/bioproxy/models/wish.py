@@ -1,0 +1,57 @@
+"""A wish for a model, of a request or only to have it loaded, as the schedule and the supervisor know it.
+
+It waits for its model, then runs on it, then is done. It goes back from RUNNING to WAITING in one case only: it was let
+through to a model whose gate it still waits in, and another model's turn came (`Recall` in effects.py). A load is done
+when the model is ready: nothing runs for it.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future, Task
+from enum import Enum
+
+from bioproxy.models.unit import Unit
+
+
+class Place(Enum):
+    """Where a wish is."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Wish:
+    """One request for `model`, or with `load` the wish to have it loaded; the process of `unit` serves it.
+
+    The schedule's: `place`, `arrived` in seconds of the caller's clock, and `number`, which counts arrivals and is what
+    order means if two arrived at once. The supervisor's: `future`, None if nothing is waited for; `in_gate`, the task
+    that waits in the engine's gate, which is cancelled once if the wish is `recalled`; `cut`, why we stopped its
+    process while it ran. `key` is what its cache should hold, for the restore.
+    """
+
+    __slots__ = (
+        "arrived", "cut", "future", "in_gate", "key", "load", "model", "number", "place", "recalled", "unit",
+    )  # fmt: skip
+
+    def __init__(self, model: str, *, key: object = None, load: bool = False) -> None:
+        self.model = model
+        self.key = key
+        self.load = load
+        self.arrived = 0.0
+        self.number = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: what it had before is given back."""
+        self.place = Place.NEW
+        self.future: Future[None] | None = None
+        self.in_gate: Task[object] | None = None
+        self.recalled = False
+        self.cut = ""
+        self.unit: Unit | None = None
+
+    def __repr__(self) -> str:
+        kind = "load of" if self.load else "request for"
+        return f"<{kind} {self.model}, number {self.number}, {self.place.value}>"
