@@ -25,6 +25,7 @@ from support.certificates import certificate, needs_openssl
 from support.ports import free_port
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
+from support.told import told
 
 Json = Any
 
@@ -45,10 +46,10 @@ async def found_for(rig: Rig, *, admin_port: int) -> Client:
     return await asyncio.to_thread(find, loaded(rig, admin_port=admin_port))
 
 
-async def printed(verb: Any, *arguments: Any, **more: Any) -> str:
+async def printed(verb: Any, **given: Any) -> str:
     """What a verb prints."""
     stream = io.StringIO()
-    await asyncio.to_thread(verb, Output(stream=stream), *arguments, **more)
+    await asyncio.to_thread(verb, told(Output(stream=stream), **given))
     return stream.getvalue()
 
 
@@ -65,9 +66,9 @@ async def test_the_proxy_port_is_asked_where_there_is_no_other(tmp_path: Path) -
         client = await found_for(rig, admin_port=free_port())
         assert (client.url, client.key) == (f"http://127.0.0.1:{rig.port}", "s3cret")
         await rig.chat("a", headers={"Authorization": "Bearer s3cret"})
-        assert "ready" in await printed(models, client)
-        assert "hello-from-a" in await printed(logs, client, "a", follow=False)
-        assert await printed(unload, client, "") == "stopped: a\n"
+        assert "ready" in await printed(models, client=client)
+        assert "hello-from-a" in await printed(logs, client=client, model="a", follow=False)
+        assert await printed(unload, client=client, model="") == "stopped: a\n"
 
 
 async def test_another_programs_models_are_left_alone(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ async def test_another_programs_models_are_left_alone(tmp_path: Path) -> None:
         await other.chat("a")
         await own.chat("a")
         client = await found_for(own, admin_port=other.ports.admin)
-        assert await printed(unload, client, "") == "stopped: a\n"
+        assert await printed(unload, client=client, model="") == "stopped: a\n"
         assert (await own.running(), await other.running()) == ({}, {"a": "ready"})
 
 
@@ -88,7 +89,7 @@ async def test_what_needs_the_admin_port_says_so(tmp_path: Path) -> None:
         with pytest.raises(
             BioproxyError, match=r"nothing is served at /status.*; only the admin port has that.*admin_port"
         ):
-            await printed(status, loaded(rig, admin_port=free_port()))
+            await printed(status, loaded=loaded(rig, admin_port=free_port()))
 
 
 @needs_openssl
@@ -103,7 +104,7 @@ async def test_tls_is_spoken_with_the_certificate_of_the_configuration(tmp_path:
         pid = await asyncio.to_thread(program, client)
         assert rig.program.process is not None
         assert pid == rig.program.process.pid
-        assert "listening" in await printed(logs, client, "proxy", follow=False)
+        assert "listening" in await printed(logs, client=client, model="proxy", follow=False)
         wrong = proxy_client(msgspec.structs.replace(config, tls_cert_file=strange.cert))
         with pytest.raises(BioproxyError, match="CERTIFICATE_VERIFY_FAILED"):
             await asyncio.to_thread(wrong.get, "/api/models")

@@ -22,6 +22,7 @@ from bioproxy.logbook import Logbook
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 from support.ports import free_port
+from support.told import told
 
 LOG = b"\x1b[32mloaded\x1b[0m\n\xff\xfe\n"
 COMMAND = "from bioproxy.cli.main import main; raise SystemExit(main({words}))"
@@ -73,7 +74,9 @@ class Running:
     async def read(self, model: str = "org/qwen", *, key: str = "") -> tuple[int, str]:
         """Run the command beside the server: its exit code, and what it printed."""
         stream = io.StringIO()
-        code = await asyncio.to_thread(logs, Output(stream=stream), self.client(key=key), model, follow=False)
+        code = await asyncio.to_thread(
+            logs, told(Output(stream=stream), client=self.client(key=key), model=model, follow=False)
+        )
         return code, stream.getvalue()
 
     async def start(self, *, follow: bool) -> asyncio.subprocess.Process:
@@ -167,7 +170,7 @@ async def test_nobody_there_is_a_sentence() -> None:
     """What was tried, and what to do."""
     client = Client(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(BioproxyError, match="no bioproxy answers on"):
-        await asyncio.to_thread(logs, Output(stream=io.StringIO()), client, "", follow=False)
+        await asyncio.to_thread(logs, told(Output(stream=io.StringIO()), client=client, model="", follow=False))
 
 
 async def test_a_stream_that_is_cut_is_a_sentence(running: Running) -> None:
@@ -175,7 +178,8 @@ async def test_a_stream_that_is_cut_is_a_sentence(running: Running) -> None:
     running.model(b"line\n")
     stream = Seen()
     reading = aio.spawn(
-        asyncio.to_thread(logs, Output(stream=stream), running.client(), "org/qwen", follow=True), name="reading"
+        asyncio.to_thread(logs, told(Output(stream=stream), client=running.client(), model="org/qwen", follow=True)),
+        name="reading",
     )
     await stream.seen.wait()
     await running.server.close(deadline=0.0)

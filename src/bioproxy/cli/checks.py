@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.cli import outlook
+from bioproxy.cli.command import Command
 from bioproxy.cli.outlook import Outlook
-from bioproxy.cli.output import Colour, Output, count, size
+from bioproxy.cli.output import Colour, count, size
 from bioproxy.config.describe import Described, describe, describe_dialect
 from bioproxy.config.dialect.per_model import kv_of
 from bioproxy.config.dialect.schema import Model
@@ -117,9 +118,9 @@ def examine(load: Callable[[], Loaded]) -> Checked:
     )
 
 
-def check(output: Output, load: Callable[[], Loaded]) -> int:
+def check(command: Command) -> int:
     """Validate; 0 if a start would succeed, 1 with every problem otherwise."""
-    found = examine(load)
+    output, found = command.output, examine(command.load)
     if output.json:
         output.document(found)
         return 0 if found.ok else 1
@@ -147,9 +148,13 @@ def template_row(template: TemplateStatistics) -> tuple[str, ...]:
     return (template.prefix, size(template.bytes), tokens, files, template.path)
 
 
-def config(output: Output, load: Callable[[], Loaded]) -> int:
-    """Print every effective value, secrets masked, and where it came from."""
-    loaded = load()
+def config(command: Command) -> int:
+    """Print every effective value, secrets masked, and where it came from; or the JSON Schema of one dialect."""
+    output = command.output
+    if command.arguments.schema:
+        output.document(schemas()[command.arguments.schema])
+        return 0
+    loaded = command.load()
     rows = everything(loaded)
     if output.json:
         values = [{"key": row.key, "value": row.value, "origin": row.origin} for row in rows]
@@ -172,9 +177,3 @@ def everything(loaded: Loaded) -> list[Described]:
 def origin_colour(row: Sequence[str]) -> Colour:
     """Defaults are dimmed: what somebody set is what one looks for."""
     return "dim" if row[-1] == "default" else ""
-
-
-def schema(output: Output, dialect: str) -> int:
-    """Print the JSON Schema of the configuration file in one of its two dialects."""
-    output.document(schemas()[dialect])
-    return 0

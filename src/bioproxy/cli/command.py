@@ -1,37 +1,31 @@
-"""A command line, taken apart, and what a verb is; main.py makes both."""
+"""A command line, taken apart (main.py does that): what a verb's function gets."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bioproxy.cli.output import Output
 from bioproxy.config.flags import Flags
 
-
-class Verb(msgspec.Struct, frozen=True):
-    """One verb: `run` gets the whole command and returns the exit code; `flags` adds arguments to its parser."""
-
-    name: str
-    about: str
-    run: Callable[[Command], int]
-    flags: Callable[[argparse.ArgumentParser], object] = lambda _parser: None
-    engine: bool = False  # takes llama-server's arguments behind `--`
+if TYPE_CHECKING:
+    from bioproxy.cli.client import Client
+    from bioproxy.config.load import Loaded
 
 
 class Command(msgspec.Struct, frozen=True):
-    """A command line, taken apart. `engine`: the words behind `--`."""
+    """`arguments` are the verb's own, `flags` those of config keys, `engine` the words after `--`."""
 
     arguments: argparse.Namespace
     flags: Flags
     engine: tuple[str, ...]
     output: Output
 
-    def load(self, ports: Mapping[str, int] | None = None) -> Any:
+    def load(self, ports: Mapping[str, int] | None = None) -> Loaded:
         """The configuration as file, environment and flags say now. Raises ConfigError with all problems.
 
         `ports`: those that models have now, for a reload.
@@ -47,3 +41,9 @@ class Command(msgspec.Struct, frozen=True):
             values, path=flags.path, directory=flags.directory, environment=os.environ, names=names, ports=ports
         )
         return msgspec.structs.replace(found, warnings=(*flags.warnings, *found.warnings))
+
+    def client(self) -> Client:
+        """A client for the program that the configuration describes."""
+        from bioproxy.cli.find import find
+
+        return find(self.load())

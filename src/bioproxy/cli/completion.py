@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bioproxy.cli.command import Command
 from bioproxy.config.flags import parse_flags, spelled
 from bioproxy.config.keys import CONFIG_FLAG, FLAGS, FOLDER_FLAG, LISTEN_FLAG, WATCH_FLAG, Kind
 from bioproxy.errors import BioproxyError
@@ -56,6 +57,11 @@ end
 complete -c bioproxy -f -a '(__bioproxy)'
 """,
 }
+
+
+def script(command: Command) -> int:
+    command.output.line(SCRIPTS[command.arguments.shell].rstrip())
+    return 0
 
 
 def ask(words: Sequence[str], parser: argparse.ArgumentParser) -> int:

@@ -34,6 +34,7 @@ from bioproxy import aio
 from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import demo_swap, serve
+from bioproxy.cli.command import Command
 from bioproxy.cli.demo_ask import PATIENCE, ask, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.config.load import Loaded, load
@@ -61,8 +62,9 @@ class Measured(msgspec.Struct, frozen=True):
     evaluated: int
 
 
-def run(output: Output, *, once: bool) -> int:
-    """Run the demo; 0 where each ratio was reached, 1 with a sentence otherwise."""
+def run(command: Command) -> int:
+    """Run the demo; 0 if each ratio was reached, else 1 with a sentence."""
+    output = command.output
     folder = cache_folder(os.environ)
     with Progress(output, "models") as progress:
         progress.say("looking")
@@ -75,7 +77,7 @@ def run(output: Output, *, once: bool) -> int:
         serve.raise_file_limit()
         models = {demo_swap.FIRST: model, demo_swap.OTHER: other}
         demo = partial(Demo, loaded, output, folder=Path(state) / "two-models", models=models)
-        return serve.run(lambda: demo().run(once=once))
+        return serve.run(lambda: demo().run(once=command.arguments.once))
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from bioproxy import files
+from bioproxy.cli.command import Command
 from bioproxy.cli.output import Output
 from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import SIZE_LIMIT, Source
@@ -17,14 +18,15 @@ from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes.preset import Translated, translate
 
 
-def run(output: Output, source: str, *, target: str = "") -> int:
-    """Translate `source` and print it, or write it to `target`. ConfigError if it cannot be read or written."""
+def run(command: Command) -> int:
+    """Translate the preset, and print the config or write it. ConfigError if it cannot be read or written."""
+    source, target = command.arguments.file, command.arguments.target
     translated = translate(read(source), path=Path(source).name)
     found = read_dialect([Source(target or "the config", translated.text)], environment=os.environ)
     notes = (*translated.notes, *(str(warning) for warning in found.warnings))
     if target:
         create(target, translated.text)
-    show(output, translated, notes=notes, target=target)
+    show(command.output, translated, notes=notes, target=target)
     return 0
 
 

@@ -13,20 +13,21 @@ from typing import TextIO
 from urllib.parse import quote
 
 from bioproxy.cli.client import Client
-from bioproxy.cli.output import Output
+from bioproxy.cli.command import Command
 from bioproxy.config.nearest import close
 from bioproxy.errors import BioproxyError
 
 NOT_OF_MODELS = ("proxy", "upstream")
 
 
-def logs(output: Output, client: Client, model: str, *, follow: bool) -> int:
-    """Print the log of `model` (an ID, an alias, `proxy`, `upstream`; "" is the combined one), and go on with `follow`.
+def logs(command: Command) -> int:
+    """Print the log of a model (an ID, an alias, `proxy`, `upstream`; without one the combined log), and follow it.
 
     0; BioproxyError if there is no such log, nobody to ask, or the program was lost.
     """
-    path = "/logs/stream" + (f"/{quote(model)}" if model else "") + ("" if follow else "?no-follow")
-    write = writer(output.stream)
+    client, model = command.client(), command.arguments.model
+    path = "/logs/stream" + (f"/{quote(model)}" if model else "") + ("" if command.arguments.follow else "?no-follow")
+    write = writer(command.output.stream)
     try:
         for piece in client.stream(path, accept="text/plain", what="the log"):
             write(piece)

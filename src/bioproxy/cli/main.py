@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -22,14 +23,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from bioproxy import __version__
-from bioproxy.cli.command import Command, Verb
-from bioproxy.cli.model_verbs import MODEL_VERBS
+from bioproxy.cli.command import Command
 from bioproxy.cli.output import Output
+from bioproxy.cli.verbs import BY_NAME, VERBS, common_flags
 from bioproxy.config.flags import parse_flags
 from bioproxy.config.keys import CONFIG_FLAG, FOLDER_FLAG, KEYS, LISTEN_FLAG, WATCH_FLAG
 from bioproxy.config.nearest import close
 from bioproxy.config.sources import read_flags
-from bioproxy.errors import BioproxyError, ConfigError, Problem
+from bioproxy.errors import BioproxyError, ConfigError
 
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 FILE_FLAGS = {
@@ -53,101 +54,11 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
 WIDTH = 100  # columns that a help text fits into
 
 
-def serve(command: Command) -> int:
-    """Serve until a signal comes."""
-    from bioproxy.cli import serve as module
-
-    loaded = command.load()
-    return module.run(lambda: module.serve(loaded, command.load, watch=command.flags.watch))
-
-
-def demo(command: Command) -> int:
-    """Show on a real engine what a warm cache is worth."""
-    from bioproxy.cli import demo as module
-
-    return module.run(command.output, once=command.arguments.once)
-
-
 def engine(_command: Command) -> int:
-    """The embedded engine; `command` sends its words there before anything else is looked at."""
+    """The embedded engine's help; `main` sends every other word after `engine` to it before anything is parsed."""
     from bioproxy.embedded import program  # loads llama.cpp
 
     return program.main(["--help"])
-
-
-def check(command: Command) -> int:
-    """Validate configuration and templates."""
-    from bioproxy.cli import checks
-
-    return checks.check(command.output, command.load)
-
-
-def config(command: Command) -> int:
-    """Print every effective value and where it came from."""
-    from bioproxy.cli import checks
-
-    wanted = command.arguments.schema
-    return checks.schema(command.output, wanted) if wanted else checks.config(command.output, command.load)
-
-
-def status(command: Command) -> int:
-    """What the running program does, and why."""
-    from bioproxy.cli import remote
-
-    return remote.status(command.output, command.load())
-
-
-def warm(command: Command) -> int:
-    """Warm one template up now."""
-    from bioproxy.cli import remote
-
-    arguments = command.arguments
-    return remote.warm(command.output, command.load(), prefix=arguments.prefix, wait=not arguments.no_wait)
-
-
-def snapshots(command: Command) -> int:
-    """The snapshots on disk: list them, or compare each with what was written."""
-    from bioproxy.cli import snapshots as module
-
-    return module.run(command.output, command.load(), verify=command.arguments.action == "verify")
-
-
-def recipes(command: Command) -> int:
-    """Entries for `models:` that one need not write oneself."""
-    from bioproxy.cli import recipes as module
-
-    arguments, output = command.arguments, command.output
-    if arguments.action == "list":
-        return module.show_all(output)
-    if arguments.action == "show":
-        return module.show(output, arguments.name)
-    path = arguments.file or config_path(command)
-    return module.add(output, arguments.name, path=path, model=arguments.model, given=arguments.given)
-
-
-def config_path(command: Command) -> str:
-    """The configuration file that every verb would read; ConfigError if there is none to write into."""
-    from bioproxy.config.files import find
-
-    path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path
-    if path is None:
-        raise ConfigError([Problem("there is no configuration file at the default places; name the file to write to")])
-    return path
-
-
-def translate(command: Command) -> int:
-    """A llama.cpp router preset as a configuration."""
-    from bioproxy.cli import import_preset
-
-    return import_preset.run(command.output, command.arguments.file, target=command.arguments.target)
-
-
-def completion(command: Command) -> int:
-    """What a shell offers after Tab."""
-    from bioproxy.cli.completion import SCRIPTS
-
-    command.output.line(SCRIPTS[command.arguments.shell].rstrip())
-    return 0
 
 
 def show_help(command: Command) -> int:
@@ -163,82 +74,6 @@ def version(command: Command) -> int:
     else:
         command.output.line(f"bioproxy {__version__}")
     return 0
-
-
-def demo_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of `demo`."""
-    parser.add_argument("--once", action="store_true", help="end after the tables instead of serving on")
-
-
-def config_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of `config`."""
-    parser.add_argument(
-        "--schema",
-        nargs="?",
-        const="bioproxy",
-        choices=("bioproxy", "llama-swap"),
-        help="print the JSON Schema of the file, for editors, in its own or in llama-swap's dialect",
-    )
-
-
-def warm_flags(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `warm`."""
-    parser.add_argument("prefix", help="the template's prefix, such as @code")
-    parser.add_argument("--no-wait", action="store_true", help="ask for it and return at once")
-
-
-def snapshots_flags(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `snapshots`."""
-    parser.add_argument("action", choices=("list", "verify"), help="show them, or read them and compare")
-
-
-def recipes_flags(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `recipes`."""
-    actions = parser.add_subparsers(dest="action", metavar="list|show|add", required=True)
-    common = common_flags()
-    actions.add_parser("list", help="every recipe in a line", parents=[common])
-    show = actions.add_parser("show", help="what a recipe needs, and the entry that it makes", parents=[common])
-    show.add_argument("name", metavar="RECIPE")
-    add = actions.add_parser("add", help="write the entry into a configuration file", parents=[common])
-    add.add_argument("name", metavar="RECIPE")
-    add.add_argument("file", metavar="FILE", nargs="?", default="", help="the file; without it, the one that counts")
-    add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting of it")
-    add.add_argument("--as", dest="model", metavar="MODEL", default="", help="what the model is called")
-
-
-def import_flags(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `import`."""
-    parser.add_argument("file", metavar="FILE.ini", help="the preset")
-    parser.add_argument("-o", dest="target", metavar="FILE", default="", help="a new file for it; without, to stdout")
-
-
-def completion_flags(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `completion`."""
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
-
-
-def help_flags(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `help`."""
-    parser.add_argument("about", metavar="VERB", nargs="?", choices=tuple(BY_NAME), help="what this verb takes")
-
-
-VERBS = (
-    Verb("serve", "run the proxy (the default); -model FILE serves a model of its own", serve, engine=True),
-    Verb("demo", "a real engine on a generated model: cold, warm, after kill -9; then it serves on", demo, demo_flags),
-    Verb("engine", "the embedded llama.cpp alone, with llama-server's own flags", engine),
-    Verb("check", "validate configuration and templates; exit 0 or 1", check),
-    Verb("config", "print every effective value and where it came from", config, config_flags),
-    Verb("status", "what the running program does, and why", status),
-    *MODEL_VERBS,
-    Verb("warm", "warm one template up now", warm, warm_flags),
-    Verb("snapshots", "list or verify the snapshots on disk", snapshots, snapshots_flags),
-    Verb("recipes", "entries for models: list them, show one, or add it to a configuration", recipes, recipes_flags),
-    Verb("import", "turn a llama.cpp router preset into a configuration", translate, import_flags),
-    Verb("completion", "print what makes a shell complete this command", completion, completion_flags),
-    Verb("version", "print the version", version),
-    Verb("help", "show this, or what a verb takes", show_help, help_flags),
-)
-BY_NAME = {verb.name: verb for verb in VERBS}
 
 
 def flag_lines() -> str:
@@ -291,17 +126,10 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def common_flags() -> Parser:
-    """The flags that every verb takes."""
-    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--json", action="store_true", help="print the result as JSON")
-    common.add_argument("--colour", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
-    return common
-
-
 def build_parser() -> Parser:
     """The parser of what config flags leave over."""
-    common = common_flags()
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common_flags(common)
     epilog = EPILOG.format(flags=flag_lines())
     parser = Parser(
         prog="bioproxy",
@@ -322,8 +150,9 @@ def build_parser() -> Parser:
 
 
 def with_two_dashes(word: str) -> str:
-    """`-json` is `--json`, as the flags of config keys allow; `-h` stays."""
-    return f"-{word}" if word.startswith("-") and not word.startswith("--") and len(word) > 2 else word
+    """`-json` is `--json`, as the flags of config keys allow; `-h` and `-n5` stay."""
+    long = re.match(r"-[a-z][^\d]", word)
+    return f"-{word}" if long else word
 
 
 def understand(words: Sequence[str]) -> Command:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from bioproxy.cli.client import Client
+from bioproxy.cli.command import Command
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
 from bioproxy.config.nearest import close
 from bioproxy.errors import BioproxyError
@@ -41,9 +42,10 @@ LIVE = {"starting", "ready", "stopping"}
 COLOURS: dict[str, Colour] = {"ready": "green", "starting": "cyan", "stopping": "yellow", "failed": "red"}
 
 
-def models(output: Output, client: Client) -> int:
+def models(command: Command) -> int:
     """Print every model in a row."""
-    rows = overview(output, client)["models"]
+    output = command.output
+    rows = overview(output, command.client())["models"]
     if output.json:
         output.document(rows)
         return 0
@@ -94,12 +96,13 @@ def short(text: str) -> str:
     return text.strip().partition("\n")[0].removesuffix(LOG_FOLLOWS).removeprefix(EXITED)
 
 
-def load(output: Output, client: Client, model: str) -> int:
+def load(command: Command) -> int:
     """Have a model loaded; returns when it is ready, and says how long that took. BioproxyError if it cannot be."""
+    output, client, model = command.output, command.client(), command.arguments.model
     overview(output, client, changes=True)
     before = state_of(client, model)
     started = time.monotonic()
-    follow(output, client, model, lambda: client.patient().order(f"/api/models/load/{quote(model)}"))
+    follow(output, client, model, lambda: client.patient().send("POST", f"/api/models/load/{quote(model)}"))
     after = state_of(client, model)
     if output.json:
         output.document({"model": after["model"], "state": after["state"], "seconds": time.monotonic() - started})
@@ -110,12 +113,13 @@ def load(output: Output, client: Client, model: str) -> int:
     return 0
 
 
-def unload(output: Output, client: Client, model: str) -> int:
-    """Stop one model, or all where `model` is empty; returns when they are stopped, and says which."""
+def unload(command: Command) -> int:
+    """Stop one model, or all if none is named; returns when they are stopped, and says which."""
+    output, client, model = command.output, command.client(), command.arguments.model
     rows = overview(output, client, changes=True)["models"]
     before = [state_of(client, model)] if model else rows
     path = f"/api/models/unload/{quote(model)}" if model else "/api/models/unload"
-    follow(output, client, model, lambda: client.patient().order(path))
+    follow(output, client, model, lambda: client.patient().send("POST", path))
     stopped = [one["model"] for one in before if one["state"] in LIVE]
     if output.json:
         output.document({"stopped": stopped})
@@ -138,7 +142,7 @@ def state_of(client: Client, model: str) -> Row:
     raise BioproxyError(f"there is no model {model}; {meant}", status=404)
 
 
-def follow(output: Output, client: Client, model: str, work: Callable[[], None]) -> None:
+def follow(output: Output, client: Client, model: str, work: Callable[[], object]) -> None:
     """Do `work` (a request) and show meanwhile how it stands; raises what it raised."""
     raised: list[BioproxyError] = []
     done = threading.Event()

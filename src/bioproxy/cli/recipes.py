@@ -11,12 +11,31 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bioproxy.cli.command import Command
 from bioproxy.cli.output import Output
 from bioproxy.config.dialect.read import read_dialect
-from bioproxy.config.files import Source
+from bioproxy.config.files import Source, find
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes import insert, yaml_text
 from bioproxy.recipes.recipe import Recipe, entry_of, recipe_named, recipes
+
+
+def run(command: Command) -> int:
+    arguments, output = command.arguments, command.output
+    if arguments.action == "list":
+        return show_all(output)
+    if arguments.action == "show":
+        return show(output, arguments.name)
+    path = arguments.file or configuration(command)
+    return add(output, arguments.name, path=path, model=arguments.model, given=arguments.given)
+
+
+def configuration(command: Command) -> str:
+    """The configuration file that every verb would read; ConfigError if there is none to write into."""
+    path = find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd()).path
+    if path is None:
+        raise ConfigError([Problem("there is no configuration file at the default places; name the file to write to")])
+    return path
 
 
 def show_all(output: Output) -> int:

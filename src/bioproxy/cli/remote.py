@@ -8,14 +8,13 @@ many models and not of one engine stands in remote_fleet.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from bioproxy.cli import remote_fleet
 from bioproxy.cli.client import Client
-from bioproxy.cli.find import find
+from bioproxy.cli.command import Command
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
-from bioproxy.config.load import Loaded
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
@@ -26,9 +25,9 @@ GOOD = {"saved", "warm", "ready", "ok"}
 COLOURS: dict[str, Colour] = {"saved": "green", "warm": "green", "failed": "red", "too long": "red", "warming": "cyan"}
 
 
-def status(output: Output, loaded: Loaded) -> int:
-    """Print what the running program does; 0 where requests are served, 1 where they would not be."""
-    answer = find(loaded).get("/status")
+def status(command: Command) -> int:
+    """Print what the running program does; 0 if requests are served, 1 if they would not be."""
+    output, answer = command.output, command.client().get("/status")
     many = "models" in answer
     ready = many or answer["engine"]["state"] == "ready"  # models are started when they are asked for
     if output.json:
@@ -123,15 +122,14 @@ def notes(answer: Json) -> list[str]:
     return list(dict.fromkeys(str(one) for one in found))
 
 
-def warm(
-    output: Output, loaded: Loaded, *, prefix: str, wait: bool, sleep: Callable[[float], None] = time.sleep
-) -> int:
-    """Ask for a warm-up of `prefix`, and wait for its end unless told not to; 1 where it failed."""
-    client = find(loaded)
+def warm(command: Command) -> int:
+    """Ask for a warm-up, and wait for its end unless told not to; 1 if it failed."""
+    output, client = command.output, command.client()
+    prefix, wait = command.arguments.prefix, not command.arguments.no_wait
     answer = client.warm(prefix)["warmup"]
     targets: Sequence[Mapping[str, Json]] = remote_fleet.by_model(answer) if isinstance(answer, dict) else answer
     if wait and targets:
-        targets = follow(output, client, prefix, sleep)
+        targets = follow(output, client, prefix)
     if output.json:
         output.document(targets)
     elif not targets:
@@ -150,7 +148,7 @@ def figures(target: Json) -> str:
     return f", {count(target['evaluated'])} of {count(target['total'])} tokens in {duration(target['seconds'])}"
 
 
-def follow(output: Output, client: Client, prefix: str, sleep: Callable[[float], None]) -> list[Mapping[str, Json]]:
+def follow(output: Output, client: Client, prefix: str) -> list[Mapping[str, Json]]:
     """Show how far the warm-up of `prefix` is until nothing of it is under way; its targets then."""
     with Progress(output, f"warming {prefix}") as progress:
         while True:
@@ -166,7 +164,7 @@ def follow(output: Output, client: Client, prefix: str, sleep: Callable[[float],
                 progress.update(*done(targets))
             else:
                 progress.say(f"waiting for the engine, which is {answer['engine']['state']}")
-            sleep(PERIOD)
+            time.sleep(PERIOD)
 
 
 def done(targets: Sequence[Mapping[str, Json]]) -> tuple[int, int, str]:

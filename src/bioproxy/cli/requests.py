@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from bioproxy.cli.client import Client
+from bioproxy.cli.command import Command
 from bioproxy.cli.output import Colour, Output, aligned, count, duration
 from bioproxy.errors import BioproxyError
 
@@ -28,13 +29,11 @@ COLOURS: dict[str, Colour] = {"ok": "", "client_left": "dim", "rejected": "yello
 ENDED = "RequestEnded"
 
 
-def requests(output: Output, client: Client, *, number: int, outcome: str, follow: bool) -> int:
-    """Print the newest `number` requests, only those of an `outcome` if one is given; with `follow` all that come.
-
-    0, and Ctrl-C ends it otherwise.
-    """
-    path = "/requests?" + urlencode({"limit": number} | ({"outcome": outcome} if outcome else {}))
-    if not follow:
+def requests(command: Command) -> int:
+    """Print the newest requests, of one outcome if it is given; with `-f` also those that come, until Ctrl-C."""
+    output, client, outcome = command.output, command.client(), command.arguments.outcome
+    path = "/requests?" + urlencode({"limit": command.arguments.number} | ({"outcome": outcome} if outcome else {}))
+    if not command.arguments.follow:
         found = list(reversed(client.get(path)["requests"]))
         show(output, found)
         return 0

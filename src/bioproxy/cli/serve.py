@@ -23,6 +23,7 @@ from bioproxy import __version__, aio, files
 from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import reload as reloading
+from bioproxy.cli.command import Command
 from bioproxy.cli.notify import READY, STOPPING, notify
 from bioproxy.config.addresses import address_of, authority, is_loopback
 from bioproxy.config.keys import KEYS, Option, value_of
@@ -69,6 +70,11 @@ def raise_file_limit() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, max(soft, OPEN_FILES))
     if soft not in (resource.RLIM_INFINITY, wanted):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def verb(command: Command) -> int:
+    loaded = command.load()
+    return run(lambda: serve(loaded, command.load, watch=command.flags.watch))
 
 
 async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = False) -> int:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.cli.command import Command
 from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, count, duration, size
 from bioproxy.config.load import Loaded
@@ -26,10 +27,11 @@ Json: TypeAlias = Any
 COLUMNS = ("snapshot", "of", "tokens", "size", "spares", "age", "last use", "uses", "spared", "not used because")
 
 
-def run(output: Output, loaded: Loaded, *, verify: bool) -> int:
+def run(command: Command) -> int:
     """List or verify; 1 if a file is damaged. BioproxyError if there is neither a program nor a folder."""
+    output, loaded = command.output, command.load()
     status = ask(loaded)
-    if verify:
+    if command.arguments.action == "verify":
         return check(output, read_all(folders_of(loaded, status), whole=True))
     if status is None:
         rows = [row_of_file(one) for one in read_all(folders_of(loaded, status), whole=False)]

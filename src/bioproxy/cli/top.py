@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from bioproxy.cli.client import Client
+from bioproxy.cli.command import Command
 from bioproxy.cli.models import COLOURS, overview, short
 from bioproxy.cli.output import Output, count, duration, size
 from bioproxy.errors import BioproxyError
@@ -46,8 +47,9 @@ STAGES = {
 }
 
 
-def top(output: Output, client: Client) -> int:
-    """Show until `q`; 0, and Ctrl-C ends it otherwise. BioproxyError if nobody answers at the beginning."""
+def top(command: Command) -> int:
+    """Show until `q` or Ctrl-C. BioproxyError if nobody answers at the beginning."""
+    output, client = command.output, command.client()
     answer = overview(output, client)
     if output.json:
         output.document(answer)

@@ -3,7 +3,8 @@
 Every key of the table has a flag, and the seed's -host, -port, -backend stand for three of them. Four flags are no
 keys: -config and -config-dir name the files, -watch-config says that they are looked at, and -listen is llama-swap's
 word for host and port. What is no config flag (verbs, --json, what follows after --) is handed back untouched and in
-order, for the command line's own parser: argparse knows neither single dashes nor eighty flags made from a schema.
+order, for the command line's own parser. That argparse could take these flags as well; it would say less about a value
+that is missing, would not know `--kv.max_age` for `-kv-max-age`, and wants each flag told to the parser of each verb.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ EXAMPLES = {"seconds": "30s", "bytes": "20GiB"}
 OTHERS = {
     CONFIG_FLAG: "~/bioproxy.yaml", FOLDER_FLAG: "~/bioproxy.d", LISTEN_FLAG: "localhost:8080", WATCH_FLAG: "true",
 }  # fmt: skip
+NUMBERED = re.compile(r"(?<=^-[a-z])\d+$")
 VERB = re.compile(r"[a-z-]+")
 KNOWN = frozenset({*FLAGS, *OTHERS})
 BOOLEANS = {  # as Go's flag package reads them
@@ -146,8 +148,8 @@ class _Parser:
             self.values[path], self.names[path] = value, written
 
     def leave(self, word: str, flag: str, written: str) -> None:
-        """A word for somebody else, or a flag that nobody knows."""
-        if flag and self.others is not None and flag not in self.foreign:
+        """A word for the command line's own parser, or an unknown flag; `-n5` is its `-n`."""
+        if flag and self.others is not None and NUMBERED.sub("", flag) not in self.foreign:
             self.complain(written, unknown_flag(written, [*self.others, *OTHERS]))
         else:
             self.rest.append(word)

@@ -13,7 +13,6 @@ days, so it is said loudly.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import importlib.util
 import logging
 import mmap
@@ -201,9 +200,11 @@ def card_hint(path: str) -> str:
 
 def wheel_knows_cards() -> bool:
     """Whether the installed wheel was built for graphics cards: their drivers and backends are named in its library."""
+    from importlib import metadata  # 40 ms
+
     try:
-        files = importlib.metadata.files(WHEEL) or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.files(WHEEL) or []
+    except metadata.PackageNotFoundError:
         return True  # not a wheel: built here, for this machine
     libraries = [Path(str(file.locate())) for file in files if file.suffix in {".so", ".dylib", ".pyd"}]
     return any(mentions(library, CARD_CODE) for library in libraries if library.exists())

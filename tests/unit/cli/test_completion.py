@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bioproxy.cli.completion import SCRIPTS, ask, split
-from bioproxy.cli.main import OWN_FLAGS, VERBS, build_parser
+from bioproxy.cli.main import OWN_FLAGS, build_parser
+from bioproxy.cli.verbs import VERBS
 from bioproxy.config.keys import KEYS
 
 ASK = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.cli import main
+from bioproxy.cli import main, verbs
 from bioproxy.config.schema import Config
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -25,7 +25,7 @@ def rows(heading: str) -> list[str]:
 def test_every_verb_is_described() -> None:
     """The table of verbs is the table in the code."""
     named = {re.split(r"[ `]", cell.strip("`"))[0] for cell in rows("bioproxy config` shows the values")}
-    assert named == {verb.name for verb in main.VERBS}
+    assert named == {verb.name for verb in verbs.VERBS}
 
 
 def test_every_flag_is_described() -> None:
@@ -46,7 +46,7 @@ def test_getting_started_uses_what_there_is() -> None:
     page = (DOCS / "getting-started.md").read_text("utf-8")
     config = Config()
     for verb in re.findall(r"bioproxy (\w+) ?(?:-|#|`|\n)", page):
-        assert verb in main.BY_NAME
+        assert verb in verbs.BY_NAME
     assert f"localhost:{config.proxy_port}" in page
     assert config.backend_url in page
     for link in re.findall(r"\]\(([a-z-]+\.md)", page + PAGE):

@@ -16,6 +16,7 @@ from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.recipes.recipe import recipe_named
+from support.told import told
 
 FILE = ["file=/models/Qwen3-8B.gguf"]
 
@@ -148,6 +149,10 @@ def test_a_model_is_named_after_its_file(values: dict[str, str], name: str) -> N
 # import
 
 
+def translated(output: Output, source: Path, *, target: str = "") -> int:
+    return import_preset.run(told(output, file=str(source), target=target))
+
+
 @pytest.fixture
 def preset(tmp_path: Path) -> Path:
     path = tmp_path / "models.ini"
@@ -158,7 +163,7 @@ def preset(tmp_path: Path) -> Path:
 def test_import_prints_a_config_that_loads(preset: Path) -> None:
     """Nothing else on stdout; what could not be translated on stderr."""
     output = Shown()
-    assert import_preset.run(output, str(preset)) == 0
+    assert translated(output, preset) == 0
     assert "-c 4096" in read_dialect([Source("c.yaml", output.text)], environment={}).models["m"].cmd
     assert "note: port: bioproxy decides" in output.err.getvalue()
 
@@ -167,17 +172,17 @@ def test_import_writes_a_new_file_only(preset: Path, tmp_path: Path) -> None:
     """It starts something; it never overwrites."""
     target = tmp_path / "new.yaml"
     output = Shown()
-    assert import_preset.run(output, str(preset), target=str(target)) == 0
+    assert translated(output, preset, target=str(target)) == 0
     assert output.text == f"1 models stand in {target} now\n"
     assert target.read_text().startswith("# Translated from models.ini")
     with pytest.raises(ConfigError, match="such a file already"):
-        import_preset.run(Shown(), str(preset), target=str(target))
+        translated(Shown(), preset, target=str(target))
 
 
 def test_import_as_json_tells_notes_and_config(preset: Path) -> None:
     """For scripts."""
     output = Shown(as_json=True)
-    import_preset.run(output, str(preset))
+    translated(output, preset)
     assert output.document_shown["models"] == ["m"]
     assert output.document_shown["notes"]
     assert output.document_shown["config"].endswith("\n")
@@ -188,9 +193,9 @@ def test_import_says_what_it_cannot_read_or_write(tmp_path: Path, preset: Path) 
     (tmp_path / "latin.ini").write_bytes(b"[m]\nmodel=\xe9\n")
     for source in (tmp_path / "absent.ini", tmp_path, tmp_path / "latin.ini"):
         with pytest.raises(ConfigError):
-            import_preset.run(Shown(), str(source))
+            translated(Shown(), source)
     with pytest.raises(ConfigError, match="cannot be written"):
-        import_preset.run(Shown(), str(preset), target=str(tmp_path / "no" / "c.yaml"))
+        translated(Shown(), preset, target=str(tmp_path / "no" / "c.yaml"))
 
 
 def test_import_of_models_that_cannot_live_together_is_refused(tmp_path: Path) -> None:
@@ -198,4 +203,4 @@ def test_import_of_models_that_cannot_live_together_is_refused(tmp_path: Path) -
     path = tmp_path / "twice.ini"
     path.write_text("[m]\nmodel = x\nalias = a\n[n]\nmodel = y\nalias = a\n")
     with pytest.raises(ConfigError, match="duplicate alias"):
-        import_preset.run(Shown(), str(path))
+        translated(Shown(), path)

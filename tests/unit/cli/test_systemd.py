@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.cli import main
+from bioproxy.cli import verbs
 from bioproxy.cli.notify import READY, STOPPING, notify
 from bioproxy.config.keys import KEYS
 from bioproxy.config.schema import Config
@@ -31,7 +31,7 @@ def test_it_runs_the_checkouts_own_build(service: configparser.SectionProxy) -> 
     """The command of the environment that `make` builds, with a verb and flags that exist."""
     program, verb, flag, _ = service["ExecStart"].split()
     assert program == f"{service['WorkingDirectory']}/.venv/bin/bioproxy"
-    assert (verb in main.BY_NAME, flag) == (True, "-config")
+    assert (verb in verbs.BY_NAME, flag) == (True, "-config")
     assert "make -C /opt/bioproxy .venv/.installed" in UNIT.read_text("utf-8")
     assert "STAMP  := $(VENV)/.installed" in (UNIT.parents[2] / "Makefile").read_text("utf-8")
 

@@ -1,0 +1,142 @@
+"""Every verb of the command line: what it is for, what it takes, and which function does it.
+
+A verb's function stands in a module of this package and takes the whole command. It is named here as a text and
+imported when it is called, because `bioproxy version` should not wait until an HTTP server is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+
+import msgspec
+
+from bioproxy.cli.command import Command
+
+OUTCOMES = ("ok", "client_error", "engine_error", "client_left", "rejected", "timeout", "error")
+NEWEST = 20  # requests that are shown if no number is given
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One verb. `function` is `module:name` in this package; `flags` adds the verb's arguments to its parser."""
+
+    name: str
+    about: str
+    function: str
+    flags: Callable[[argparse.ArgumentParser], object] = lambda _parser: None
+    engine: bool = False  # takes llama-server's arguments after `--`
+
+    def run(self, command: Command) -> int:
+        """Do it; the exit code."""
+        module, _, name = self.function.partition(":")
+        return int(getattr(import_module(f"bioproxy.cli.{module}"), name)(command))
+
+
+def common_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that every verb takes."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--colour", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
+
+
+def demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="end after the tables instead of serving on")
+
+
+def config_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        const="bioproxy",
+        choices=("bioproxy", "llama-swap"),
+        help="print the JSON Schema of the file, for editors, in its own or in llama-swap's dialect",
+    )
+
+
+def load_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="the model, by any of its names")
+
+
+def unload_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default="", help="the model; without it, all of them")
+
+
+def logs_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", default="", help="a model, `proxy` (our own) or `upstream` (all engines'); without it, both"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written")
+
+
+def at_least_one(text: str) -> int:
+    """A number of requests."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def requests_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", dest="number", metavar="N", type=at_least_one, default=NEWEST, help="how many")
+    parser.add_argument("--outcome", choices=OUTCOMES, default="", help="only those that ended like this")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with those that end from now on")
+
+
+def warm_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prefix", help="the template's prefix, such as @code")
+    parser.add_argument("--no-wait", action="store_true", help="ask for it and return at once")
+
+
+def snapshots_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "verify"), help="show them, or read them and compare")
+
+
+def recipes_flags(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="list|show|add", required=True)
+    every = actions.add_parser("list", help="every recipe in a line")
+    show = actions.add_parser("show", help="what a recipe needs, and the entry that it makes")
+    show.add_argument("name", metavar="RECIPE")
+    add = actions.add_parser("add", help="write the entry into a configuration file")
+    add.add_argument("name", metavar="RECIPE")
+    add.add_argument("file", metavar="FILE", nargs="?", default="", help="the file; without it, the one that counts")
+    add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting of it")
+    add.add_argument("--as", dest="model", metavar="MODEL", default="", help="what the model is called")
+    for action in (every, show, add):
+        action.argument_default = argparse.SUPPRESS
+        common_flags(action)
+
+
+def import_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.ini", help="the preset")
+    parser.add_argument("-o", dest="target", metavar="FILE", default="", help="a new file for it; without, to stdout")
+
+
+def completion_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
+
+
+def help_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("about", metavar="VERB", nargs="?", choices=tuple(BY_NAME), help="what this verb takes")
+
+
+VERBS = (
+    Verb("serve", "run the proxy (the default); -model FILE serves a model of its own", "serve:verb", engine=True),
+    Verb("demo", "a real engine on a generated model: cold, warm, after kill -9", "demo:run", demo_flags),
+    Verb("engine", "the embedded llama.cpp alone, with llama-server's own flags", "main:engine"),
+    Verb("check", "validate configuration and templates; exit 0 or 1", "checks:check"),
+    Verb("config", "print every effective value and where it came from", "checks:config", config_flags),
+    Verb("status", "what the running program does, and why", "remote:status"),
+    Verb("models", "every model: state, memory, requests, what its cache holds", "models:models"),
+    Verb("load", "have a model loaded", "models:load", load_flags),
+    Verb("unload", "stop a model, or all", "models:unload", unload_flags),
+    Verb("logs", "a model's log, or another one; -f goes on", "logs:logs", logs_flags),
+    Verb("requests", "the newest requests, and where their time went; -f goes on", "requests:requests", requests_flags),
+    Verb("top", "models and requests under way, live", "top:top"),
+    Verb("warm", "warm one template up now", "remote:warm", warm_flags),
+    Verb("snapshots", "list or verify the snapshots on disk", "snapshots:run", snapshots_flags),
+    Verb("recipes", "entries for models: list them, show one, or add it to a config", "recipes:run", recipes_flags),
+    Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),
+    Verb("completion", "print what makes a shell complete this command", "completion:script", completion_flags),
+    Verb("version", "print the version", "main:version"),
+    Verb("help", "show this, or what a verb takes", "main:show_help", help_flags),
+)  # fmt: skip
+BY_NAME = {verb.name: verb for verb in VERBS}
