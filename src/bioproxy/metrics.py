@@ -30,7 +30,7 @@ from bioproxy.kv.statistics import KvStatistics
 from bioproxy.models.schedule import ScheduleStatistics
 from bioproxy.samples import Look
 from bioproxy.templates.catalogue import TemplateStatistics
-from bioproxy.wire.server import ServerStatistics
+from bioproxy.wire.connection import ServerStatistics
 
 Labels: TypeAlias = tuple[str | int, ...]
 

@@ -37,7 +37,7 @@ from bioproxy.models.schedule import ScheduleStatistics
 from bioproxy.models.state import State
 from bioproxy.samples import MEGABYTE, GpuSample, Look, SystemSample
 from bioproxy.templates.catalogue import TemplateStatistics
-from bioproxy.wire.server import ServerStatistics
+from bioproxy.wire.connection import ServerStatistics
 
 SEED_COUNTERS = ("bioproxy_requests_count", "bioproxy_warmup_duration_seconds_count")
 PROCESS = ProcessCollector(registry=None)

@@ -239,7 +239,8 @@ async def late_refusal(line: Line, client: openai.AsyncOpenAI, call: Coroutine[A
     first = loop.create_task(say(client))
     await until(lambda: line.app.gate.running == 1)
     late = loop.create_task(call)
-    await until(lambda: any(one.responder and one.responder.started for one in line.app.proxy_server.connections))
+    clients = line.app.proxy_server.shared.connections
+    await until(lambda: any(one.responder and one.responder.started for one in clients))
     await line.engine.faults(stuck=False)
     with pytest.raises(openai.APIError) as caught:
         await late

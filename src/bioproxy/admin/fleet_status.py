@@ -42,7 +42,7 @@ from bioproxy.station import Price
 from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.templates.pins import PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
-from bioproxy.wire.server import ServerStatistics
+from bioproxy.wire.connection import ServerStatistics
 from bioproxy.wire.upstream import PoolStatistics
 
 NOT_MET = "of no model that ran since the start"

@@ -29,7 +29,8 @@ from bioproxy.station import Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
-from bioproxy.wire.server import Server, ServerStatistics
+from bioproxy.wire.connection import ServerStatistics
+from bioproxy.wire.server import Server
 
 SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
 

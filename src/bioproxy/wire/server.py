@@ -1,14 +1,14 @@
-"""The listeners of one port, and all connections that came through them.
+"""The listeners of one port, the sweep over its connections, and their end.
 
-One class serves the proxy and the admin port. It owns every connection and every request's task, so that a stop can
-wait for them and a test can count them. A task per request is all the concurrency there is: no task per connection, no
-timer per request. Time-outs are numbers on the connections, and one sweep over all of them per second finds those that
-are overdue; ten thousand silent connections cost a millisecond of it.
+One class serves the proxy and the admin port. Its `shared` Port (connection.py) holds every connection and every
+request's task, so that a stop can wait for them and a test can count them. A task per request is all the concurrency
+there is: no task per connection, no timer per request. Time-outs are numbers on the connections, and one sweep over all
+of them per second finds those that are overdue; ten thousand silent connections cost a millisecond of it.
 
-Each open connection is an open file, and of these the system allows a process only so many. Whoever may connect could
-use them all up by saying nothing, and then we could not even ask the engine how it is. So a port has no more
-connections than leave files for everything else, and at that bound the connection that has waited longest for a request
-makes way for the new one.
+Each open connection is an open file, and of these the system allows a process only so many. Clients could use them all
+up by saying nothing, and then we could not even ask the engine how it is. So a port has no more connections than leave
+files for everything else, and at that bound the connection that has waited longest for a request makes way for the new
+one.
 """
 
 from __future__ import annotations
@@ -19,24 +19,18 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
-from itertools import islice
-from typing import Any, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import msgspec
 
 from bioproxy import aio
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, ConfigError, Problem
-from bioproxy.wire.connection import ServerConnection
+from bioproxy.wire.connection import ErrorBody, Handler, Port, ServerConnection, ServerStatistics
 from bioproxy.wire.http1.heads import Headers
-from bioproxy.wire.http1.message import Request, Responder
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Request, Responder], Awaitable[None]]
-ErrorBody = Callable[[BioproxyError, str], tuple[Headers, bytes]]
 BACKLOG = 4096  # connections that the system may hold for us; its own limit applies too
 RESERVED_FILES = 192  # for engines (a pipe and two sockets each), listeners, snapshots, templates, logs, the admin port
 FEWEST = 32  # connections, however few files there may be
@@ -47,23 +41,6 @@ TLS_GOODBYE = 2.0  # seconds that a client gets to answer the end of TLS; most s
 
 class PortTaken(ConfigError):
     """Another program listens there; who knows more (its name, our flag) may say so."""
-
-
-class ServerStatistics(msgspec.Struct, frozen=True):
-    """What a server has and had: `connections` open and `running` requests now; the others since the start.
-
-    `most`: connections that it may have. `made_way`: idle ones that were closed at that bound; `turned_away`: new ones,
-    because no other was idle.
-    """
-
-    most: int
-    connections: int
-    running: int
-    accepted: int
-    made_way: int
-    turned_away: int
-    requests: int
-    refused: int  # requests answered by wire itself: not valid, too large, too slow
 
 
 def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # noqa: ARG001 - the shape of an ErrorBody
@@ -102,27 +79,15 @@ class Server:
         error_body: ErrorBody | None = None,
         files: int = 1 << 20,
     ) -> None:
-        self.handler = cast("Callable[[Request, Responder], Coroutine[Any, Any, None]]", handler)
+        self.shared = Port(handler, limits=limits, name=name, error_body=error_body or plain_error, files=files)
         self.limits = limits
-        self.name = name
-        self.error_body = error_body or plain_error
-        self.files = files
-        self.most = min(limits.connections, files)
-        self.connections: set[ServerConnection] = set()
-        self.waiting: dict[ServerConnection, None] = {}  # for a request; who waits longest stands first
-        # TLS handshakes under way, and when they began; weak, because of one that fails nobody tells us
-        self.greeting: WeakKeyDictionary[ServerConnection, float] = WeakKeyDictionary()
-        self.tasks: set[asyncio.Task[None]] = set()
         self.sockets: list[socket.socket] = []
         self.listeners: list[asyncio.Server] = []
         self.tls: ssl.SSLContext | None = None
         self.addresses: list[tuple[str, int]] = []
         self.sweeper: asyncio.TimerHandle | None = None
-        self.empty = asyncio.Event()
-        self.closing = False
-        self.resting = False  # nobody is taken, because there are too many
+        self.resting = False  # no client is taken, because there are too many
         self.resuming: asyncio.Task[None] | None = None
-        self.accepted = self.made_way = self.turned_away = self.requests = self.refused = 0
         times = (limits.head_timeout, limits.body_timeout, limits.idle_timeout, limits.write_timeout)
         self.interval = min(1.0, max(0.01, min(times) / 4))  # seconds between two sweeps
 
@@ -137,8 +102,7 @@ class Server:
         With `tls` (tls.py makes one) clients must speak TLS; their handshake has the time of a head. ConfigError
         where the port cannot be had, with a sentence that says why.
         """
-        self.loop = asyncio.get_running_loop()
-        self.time = self.loop.time
+        self.loop = self.shared.loop = asyncio.get_running_loop()
         self.sockets = await bind(self.loop, host, port)
         self.addresses = [listener.getsockname()[:2] for listener in self.sockets]
         self.tls = tls
@@ -163,9 +127,9 @@ class Server:
         """One listener; its socket is closed if it cannot be had."""
         try:
             return await self.loop.create_server(
-                self.accept if tls else lambda: ServerConnection(self),
+                self.accept if tls else lambda: ServerConnection(self.shared),
                 sock=copy,
-                backlog=min(BACKLOG, self.most),  # so many at most are taken at once
+                backlog=min(BACKLOG, self.shared.counts.most),  # so many at most are taken at once
                 ssl=tls,
                 ssl_handshake_timeout=self.limits.head_timeout if tls else None,
                 ssl_shutdown_timeout=TLS_GOODBYE if tls else None,
@@ -191,52 +155,31 @@ class Server:
     def sweep(self) -> None:
         """Find the connections whose deadline has passed."""
         self.sweeper = self.loop.call_later(self.interval, self.sweep)
-        now = self.time()
-        for connection in [connection for connection in self.connections if connection.deadline <= now]:
+        now = self.loop.time()
+        shared = self.shared
+        for connection in [connection for connection in shared.connections if connection.deadline <= now]:
             connection.overdue(now)
         overdue = now - self.limits.head_timeout - TLS_GOODBYE
-        for connection in [one for one, begun in self.greeting.items() if begun < overdue]:
-            del self.greeting[connection]
-        if self.resting and not self.crowded() and (self.resuming is None or self.resuming.done()):
-            self.resuming = aio.spawn(self.resume(), name=f"{self.name} accepts again")
-
-    # at the bound
-
-    def crowded(self) -> bool:
-        """Whether there are as many connections as there may be."""
-        return len(self.connections) + len(self.greeting) >= self.most or self.needs_files()
-
-    def needs_files(self) -> bool:
-        """Whether one file more would be one of those that everything else needs."""
-        return len(self.connections) + len(self.greeting) + len(self.tasks) >= self.files
-
-    def make_way(self) -> bool:
-        """Close the connection that waits longest for a request; False if each of them is being served.
-
-        One whose client still reads its answer is spared, if not too many of these stand before the others.
-        """
-        oldest = next((one for one in islice(self.waiting, FEWEST) if not one.transport.get_write_buffer_size()), None)
-        if oldest is None:
-            return False
-        self.made_way += 1
-        self.closed(oldest)  # its place is free now, not when the loop tells
-        oldest.cut()
-        return True
+        for one in [one for one, begun in shared.greeting.items() if begun < overdue]:
+            del shared.greeting[one]
+        if self.resting and not shared.crowded() and (self.resuming is None or self.resuming.done()):
+            self.resuming = aio.spawn(self.resume(), name=f"{shared.name} accepts again")
 
     def accept(self) -> ServerConnection:
-        """A client that is to speak TLS has connected; we hear of it again after its handshake.
+        """A client that is to speak TLS has connected.
 
-        Until then it cannot be closed, so at the bound nobody is taken any more, and the system holds who comes.
+        Until its handshake is over it cannot be closed, so at the bound no more are taken, and the system holds those
+        that come.
         """
-        if self.crowded() and not self.make_way():
+        if self.shared.crowded() and not self.shared.make_way():
             self.loop.call_soon(self.rest)
-        connection = ServerConnection(self)
-        self.greeting[connection] = self.time()
+        connection = ServerConnection(self.shared)
+        self.shared.greets(connection)
         return connection
 
     def rest(self) -> None:
         """Take no connections for now; the sockets stay, and the next sweep looks whether there is room again."""
-        if not self.closing and self.listeners:
+        if not self.shared.closing and self.listeners:
             self.resting = True
             for listener in self.listeners:
                 listener.close()
@@ -245,49 +188,11 @@ class Server:
     async def resume(self) -> None:
         """Take connections again."""
         listeners = await self.accepting(self.tls)
-        if self.closing or not self.resting:
+        if self.shared.closing or not self.resting:
             for listener in listeners:
                 listener.close()
         else:
             self.resting, self.listeners = False, listeners
-
-    # what connections tell
-
-    def opened(self, connection: ServerConnection) -> None:
-        """A client connected; it is turned away where there are too many, or where we are about to stop."""
-        self.accepted += 1
-        self.greeting.pop(connection, None)
-        full = self.closing or (self.crowded() and not self.make_way())
-        self.connections.add(connection)
-        self.waiting[connection] = None
-        if full:
-            self.turned_away += 1
-            connection.cut()
-
-    def closed(self, connection: ServerConnection) -> None:
-        """A connection is gone, or nobody counts on it any more."""
-        self.connections.discard(connection)
-        self.waiting.pop(connection, None)
-        if not self.tasks and not self.connections:
-            self.empty.set()
-
-    def start(self, connection: ServerConnection, request: Request, responder: Responder) -> asyncio.Task[None]:
-        """Run the handler for one request."""
-        self.waiting.pop(connection, None)
-        if self.needs_files():
-            self.make_way()
-        self.requests += 1
-        task = aio.spawn(self.handler(request, responder), name="request")
-        self.tasks.add(task)
-        return task
-
-    def ended(self, connection: ServerConnection, task: asyncio.Task[None]) -> None:
-        """A request's task has ended."""
-        self.tasks.discard(task)
-        if connection in self.connections:
-            self.waiting[connection] = None
-        if not self.tasks and not self.connections:
-            self.empty.set()
 
     # the end
 
@@ -304,13 +209,14 @@ class Server:
     async def close(self, *, deadline: float) -> None:
         """End: idle connections at once, running requests within `deadline` seconds, then whatever is left is cut."""
         self.stop_accepting()
-        self.closing = True
+        shared = self.shared
+        shared.closing = True
         self.end_idle()
         await self.emptied(deadline)
-        for connection in list(self.connections):
+        for connection in list(shared.connections):
             connection.cut()
         await self.emptied(CLEAN_UP)
-        await aio.finish({*self.tasks, *([self.resuming] if self.resuming else [])}, deadline=CLEAN_UP)
+        await aio.finish({*shared.tasks, *([self.resuming] if self.resuming else [])}, deadline=CLEAN_UP)
         if self.sweeper is not None:
             self.sweeper.cancel()
             self.sweeper = None
@@ -318,29 +224,20 @@ class Server:
     def end_idle(self) -> None:
         """Close the connections that wait for a request, and each of the others after its answer."""
         now = asyncio.get_running_loop().time()
-        for connection in list(self.connections):
-            connection.keep = False
-            if connection.task is None and connection.reader.idle:
-                connection.stop_idle(now)
+        for connection in list(self.shared.connections):
+            connection.end_if_idle(now)
 
     async def emptied(self, seconds: float) -> None:
         """Wait until no connection and no request is left, `seconds` at most."""
-        if (self.connections or self.tasks) and seconds > 0:
-            self.empty.clear()
-            await aio.wait_first(self.empty, timeout=seconds)
+        shared = self.shared
+        if (shared.connections or shared.tasks) and seconds > 0:
+            shared.empty.clear()
+            await aio.wait_first(shared.empty, timeout=seconds)
 
     def statistics(self) -> ServerStatistics:
         """The counts of now and since the start."""
-        return ServerStatistics(
-            most=self.most,
-            connections=len(self.connections),
-            running=len(self.tasks),
-            accepted=self.accepted,
-            made_way=self.made_way,
-            turned_away=self.turned_away,
-            requests=self.requests,
-            refused=self.refused,
-        )
+        shared = self.shared
+        return msgspec.structs.replace(shared.counts, connections=len(shared.connections), running=len(shared.tasks))
 
 
 async def bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:

@@ -120,7 +120,7 @@ async def test_handshakes_that_never_come_do_not_hold_the_port(tmp_path: Path) -
             for _ in range(8):
                 await stack.enter_async_context(client(server.port))
             await until(lambda: server.resting)
-            assert server.statistics().connections + len(server.greeting) <= 8
+            assert server.statistics().connections + len(server.shared.greeting) <= 8
             trusted = ssl.create_default_context(cafile=made.cert)
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusted)
             assert await asked(Wire(reader, writer))

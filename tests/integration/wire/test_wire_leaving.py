@@ -114,7 +114,7 @@ async def test_while_an_answer_waits_unread() -> None:
 
     async with proxying(floods) as proxy, client(proxy.port) as wire:
         await wire.send(get())
-        await until(lambda: any(connection.paused for connection in proxy.server.connections))
+        await until(lambda: any(connection.paused for connection in proxy.server.shared.connections))
         wire.reset()
         await told.wait()
         await until(lambda: not proxy.server.statistics().connections)
@@ -172,7 +172,7 @@ async def test_drain_returns_when_the_client_left() -> None:
 
     async with serving(floods) as server, client(server.port) as wire:
         await wire.send(get())
-        await until(lambda: any(connection.paused for connection in server.connections))
+        await until(lambda: any(connection.paused for connection in server.shared.connections))
         wire.reset()
         await ended.wait()
 
@@ -341,7 +341,7 @@ async def test_a_client_that_was_slow_when_it_left(monkeypatch: pytest.MonkeyPat
     async with proxying(script) as proxy, client(proxy.port) as wire:
         proxy.ended = lambda _tail: True
         await wire.send(get())
-        await until(lambda: any(connection.paused for connection in proxy.server.connections))
+        await until(lambda: any(connection.paused for connection in proxy.server.shared.connections))
         wire.reset()
         await until(lambda: not proxy.server.statistics().running)
         assert (proxy.faults, proxy.pool.statistics().idle) == ([], 1)

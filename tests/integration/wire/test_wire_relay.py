@@ -183,10 +183,10 @@ async def test_slow_client_holds_the_engine_back() -> None:
         wire.reader._limit = 1 << 16  # type: ignore[attr-defined]
         await wire.send(get())
         await wire.head()
-        await until(lambda: any(connection.paused for connection in proxy.server.connections))
+        await until(lambda: any(connection.paused for connection in proxy.server.shared.connections))
         stalled = sent
         assert stalled < size / 2
-        held = max(connection.transport.get_write_buffer_size() for connection in proxy.server.connections)
+        held = max(connection.transport.get_write_buffer_size() for connection in proxy.server.shared.connections)
         assert held < 2 << 20
         for number in range(size >> 16):
             assert await wire.exactly(1 << 16) == bytes([number & 255]) * (1 << 16)

@@ -60,7 +60,7 @@ async def test_a_long_next_request_right_after_an_answer() -> None:
         await wire.send(post(b"a"))
         assert await wire.answer() == (200, b"1")
         sending = aio.spawn(wire.send(post(b"b" * 3_000_000)), name="test")
-        await until(lambda: any(len(connection.reader.kept) > 64 << 10 for connection in server.connections))
+        await until(lambda: any(len(connection.reader.kept) > 64 << 10 for connection in server.shared.connections))
         tidy.set()
         assert await wire.answer() == (200, b"3000000")
         await sending

@@ -54,7 +54,7 @@ async def test_running_requests_finish() -> None:
         await waiting.send(get())
         await until(lambda: server.statistics().running == 2)
         closing = aio.spawn(server.close(deadline=10), name="test")
-        await until(lambda: server.closing)
+        await until(lambda: server.shared.closing)
         assert await refused(server.port)
         held.go.set()
         assert await begun.chunks() == b"begunended"
@@ -95,7 +95,7 @@ async def test_half_a_request_is_cut_at_the_deadline() -> None:
     held = Held()
     async with serving(held.handle) as server, client(server.port) as wire:
         await wire.send(post(b"body")[:-1])
-        await until(lambda: any(not connection.reader.idle for connection in server.connections))
+        await until(lambda: any(not connection.reader.idle for connection in server.shared.connections))
         await server.close(deadline=0.02)
         await wire.gone()
 
@@ -114,7 +114,7 @@ async def test_tidying_up_is_waited_for() -> None:
         await wire.send(get(b"/", b"Connection: close"))
         await wire.answer()
         closing = aio.spawn(server.close(deadline=10), name="test")
-        await until(lambda: server.closing)
+        await until(lambda: server.shared.closing)
         tidy.set()
         await closing
         assert done.is_set()

@@ -128,12 +128,12 @@ async def test_slow_side_holds_the_other_back(slow: str) -> None:
         await wire.send(ASKED)
         await wire.head()
         if slow == "client":
-            await until(lambda: any(connection.paused for connection in proxy.server.connections))
+            await until(lambda: any(connection.paused for connection in proxy.server.shared.connections))
             assert sent < size
             assert len(await wire.exactly(size)) == size
         else:
             pumping = aio.spawn(pump(wire), name="test")
-            await until(lambda: any(connection.deaf for connection in proxy.server.connections))
+            await until(lambda: any(connection.deaf for connection in proxy.server.shared.connections))
             assert sent < size
             go.set()
             assert await wire.exactly(3) == b"all"

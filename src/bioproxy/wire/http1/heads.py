@@ -41,7 +41,9 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
 
 def block(headers: Headers) -> bytes:
     """Header lines, each with its line end; ValueError if a name or value has a line end in it."""
-    lines = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+    if not headers:
+        return b""
+    lines = b"\r\n".join([b": ".join(pair) for pair in headers]) + b"\r\n"
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
         raise ValueError(f"a header has a line end in it: {headers!r}")
     return lines
@@ -52,14 +54,20 @@ def tokens(value: bytes) -> list[bytes]:
     return [word.strip() for word in value.lower().split(b",")]
 
 
-def end_to_end(headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
-    """The headers that travel on: without `dropped` (lower-case names) and without those that a Connection names."""
+def end_to_end(
+    headers: Headers, dropped: frozenset[bytes] = HOP_BY_HOP, *, beginning: tuple[bytes, ...] = ()
+) -> Headers:
+    """The headers that travel on, without those that a Connection header names.
+
+    `dropped` are the lower-case names that stay here, `beginning` what the names of others begin with.
+    """
     kept: Headers = []
     named: set[bytes] = set()
     for pair in headers:
         key = pair[0].lower()
         if key not in dropped:
-            kept.append(pair)
+            if not key.startswith(beginning):
+                kept.append(pair)
         elif key == b"connection" and pair[1] not in ONLY_ITSELF:
             named.update(tokens(pair[1]))
     return [pair for pair in kept if pair[0].lower() not in named] if named else kept

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from bioproxy.errors import RequestError
-from bioproxy.wire.http1.heads import tokens
+from bioproxy.wire.http1.heads import Headers, tokens
 from bioproxy.wire.http1.target import shown, valid_host
 
 Fields = dict[bytes, bytes]
@@ -56,10 +56,16 @@ def broken_head(error: Exception, fields: Fields, *, http_10: bool) -> RequestEr
     return RequestError(f"the request's head is not valid HTTP: {error}")
 
 
-def check_host(fields: Fields, repeated: list[bytes], *, http_10: bool) -> None:
-    """One Host, and one that names a host; no other header twice that may be there once."""
-    if repeated and (twice := ONCE.intersection(repeated)):
-        raise RequestError(f"the header {min(twice).decode('ascii')} stands there more than once")
+def check_repeated(headers: Headers) -> None:
+    """RequestError if a header that may be there only once is there again."""
+    names = [name.lower() for name, _ in headers]
+    twice = [name for name in sorted(ONCE) if names.count(name) > 1]
+    if twice:
+        raise RequestError(f"the header {twice[0].decode('ascii')} stands there more than once")
+
+
+def check_host(fields: Fields, *, http_10: bool) -> None:
+    """RequestError unless there is a Host that names a host; only HTTP/1.0 may do without."""
     host = fields.get(b"host")
     if host is None:
         if not http_10:

@@ -13,60 +13,45 @@ connection.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Protocol
+
+import msgspec
 
 from bioproxy.wire.http1.heads import FRAMING, Headers, block, status_line
 from bioproxy.wire.http1.target import query_of
 
 __all__ = ["Carrier", "Headers", "Request", "Responder", "Source"]
 
-NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)  # how an answer's end is told
 JOINED = 64 << 10  # bytes up to which head and body go out in one piece
 
 
-class Request:
+class Framing(Enum):
+    """How a client learns where an answer ends."""
+
+    NO_BODY = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    UNTIL_CLOSE = auto()
+
+
+NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = Framing
+
+
+class Request(msgspec.Struct, eq=False):
     """One request. `headers` are as they came; `header` looks names up in lower case."""
 
-    __slots__ = (
-        "arrived",
-        "body",
-        "fields",
-        "headers",
-        "http_10",
-        "keep_alive",
-        "method",
-        "path",
-        "peer",
-        "target",
-        "upgrade",
-    )
-
-    def __init__(
-        self,
-        method: str,
-        target: bytes,
-        *,
-        path: str,
-        headers: Headers,
-        fields: dict[bytes, bytes],
-        http_10: bool = False,
-        keep_alive: bool = True,
-        peer: str = "",
-        arrived: float = 0.0,
-        upgrade: bool = False,
-        body: bytes = b"",
-    ) -> None:
-        self.method = method
-        self.target = target  # origin form, as received
-        self.path = path  # decoded; what could be read in two ways was refused
-        self.headers = headers
-        self.fields = fields  # lower-case name to first value
-        self.http_10 = http_10
-        self.keep_alive = keep_alive  # the client wants to use the connection again
-        self.peer = peer  # the client's address
-        self.arrived = arrived  # loop.time() of the head's first byte
-        self.upgrade = upgrade  # wants to become a websocket
-        self.body = body
+    method: str
+    target: bytes  # origin form, as received
+    path: str  # decoded; what could be read in two ways was refused
+    headers: Headers
+    fields: dict[bytes, bytes]  # lower-case name to first value
+    http_10: bool = False
+    keep_alive: bool = True  # the client wants to use the connection again
+    peer: str = ""  # the client's address
+    arrived: float = 0.0  # loop.time() of the head's first byte
+    upgrade: bool = False  # wants to become a websocket
+    body: bytes = b""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case)."""
@@ -123,27 +108,21 @@ def never() -> bool:
     return False
 
 
-class Responder:
+class Responder(msgspec.Struct, eq=False):
     """The answer to one request. Either `send`, or `start`, `write`…, `finish`; `abort` at any time.
 
     `let_go` is asked when the client leaves before the end: True if it had the whole answer all the same.
     """
 
-    __slots__ = (
-        "bytes_out", "carrier", "extra", "finished", "framing", "head_only", "http_10", "left", "let_go", "status",
-    )  # fmt: skip
-
-    def __init__(self, carrier: Carrier, request: Request) -> None:
-        self.carrier = carrier
-        self.extra: Headers = []  # goes with whatever head is sent
-        self.status = 0
-        self.bytes_out = 0  # of the body, before framing
-        self.finished = False
-        self.framing = NO_BODY
-        self.left = 0  # bytes of the body still owed, where it has a length
-        self.head_only = request.method == "HEAD"
-        self.http_10 = request.http_10
-        self.let_go: Callable[[], bool] = never
+    carrier: Carrier
+    request: Request
+    extra: Headers = []  # goes with whatever head is sent
+    status: int = 0
+    bytes_out: int = 0  # of the body, before framing
+    finished: bool = False  # nothing more is sent: the answer is whole, was cut, or the client left
+    framing: Framing = NO_BODY
+    left: int = 0  # bytes of the body still owed, if it has a length
+    let_go: Callable[[], bool] = never
 
     @property
     def started(self) -> bool:
@@ -153,7 +132,7 @@ class Responder:
     @property
     def bounded(self) -> bool:
         """Whether the head that is out tells how much follows, so that nothing can be added."""
-        return self.framing in {LENGTH, NO_BODY}
+        return self.framing is LENGTH or self.framing is NO_BODY
 
     def send(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a whole answer with its Content-Length."""
@@ -185,11 +164,11 @@ class Responder:
         if self.extra:
             line += block(self.extra)
         self.status = status
-        if self.head_only or status < 200 or status in {204, 304}:
+        if self.request.method == "HEAD" or status < 200 or status in {204, 304}:
             self.framing = NO_BODY
         elif length is not None:
             self.framing, self.left = LENGTH, length
-        elif self.http_10:
+        elif self.request.http_10:
             self.framing, self.carrier.keep = UNTIL_CLOSE, False
         else:
             self.framing = CHUNKED
@@ -198,19 +177,19 @@ class Responder:
             return line + b"\r\n"
         if not self.carrier.keep:
             return line + b"Connection: close\r\n\r\n"
-        return line + b"Connection: keep-alive\r\n\r\n" if self.http_10 else line + b"\r\n"
+        return line + b"Connection: keep-alive\r\n\r\n" if self.request.http_10 else line + b"\r\n"
 
     def frame(self, data: bytes, *, last: bool = False) -> bytes:
         """`data` as it goes over the wire; `last` ends the answer. ValueError for more than was announced."""
         framing = self.framing
-        if framing == CHUNKED:
+        if framing is CHUNKED:
             self.bytes_out += len(data)
             if not data:
                 return b"0\r\n\r\n" if last else b""
             return (b"%x\r\n%b\r\n0\r\n\r\n" if last else b"%x\r\n%b\r\n") % (len(data), data)
-        if framing == NO_BODY:
+        if framing is NO_BODY:
             return b""
-        if framing == LENGTH:
+        if framing is LENGTH:
             self.left -= len(data)
             if self.left < 0:
                 raise ValueError(f"an answer is {-self.left} bytes longer than announced")
@@ -230,22 +209,22 @@ class Responder:
         """End the answer; an answer with bytes still owed is cut instead."""
         if self.finished:
             return
-        if self.framing == LENGTH and self.left:
+        if self.framing is LENGTH and self.left:
             self.abort()
             return
         self.finished = True
-        if self.framing == CHUNKED:
+        if self.framing is CHUNKED:
             self.carrier.write(b"0\r\n\r\n")
 
     def abandoned(self) -> bool:
-        """The client has left: whether its answer was whole by then, and needs nobody any more to finish it."""
-        if not self.finished:
-            self.finished = self.let_go()
-        return self.finished
+        """The client has left, and nothing more is sent; whether its answer was whole by then."""
+        whole = self.finished or self.let_go()
+        self.finished = True
+        return whole
 
     def abort(self) -> None:
         """Cut the connection; does nothing after the end."""
         if not self.finished:
             self.finished = True
             self.carrier.keep = False
-            self.carrier.cut(reset=self.framing == UNTIL_CLOSE)
+            self.carrier.cut(reset=self.framing is UNTIL_CLOSE)

@@ -1,21 +1,24 @@
-"""From bytes to requests: what a client sent, judged before anybody acts on it.
+"""From bytes to requests: what a client sent, judged before anything acts on it.
 
 httptools (Node's llhttp) knows the grammar, and judge.py what the grammar leaves open. This module decides which bytes
 belong together, and why that takes more than a call of `feed_data`:
 
-- **We cut, llhttp judges.** A head is fed only when it is whole, in one piece; a body with a length exactly to its last
-  byte; a chunked body up to each place where it could end. So we always know which byte belongs to which message, the
-  same bytes give the same requests however they were split on the way, and limits count raw bytes. Callbacks cannot
+- **We cut, llhttp judges.** A head is fed only when it is whole, in one piece; a chunked body up to each place where it
+  could end; a body with a length is counted and not fed at all. So we always know which byte belongs to which message,
+  the same bytes give the same requests however they were split on the way, and limits count raw bytes. Callbacks cannot
   count: one header value can arrive in ten thousand pieces before the first of them (131 MB of it took 73 s of CPU).
+- **Each request has a parser of its own** (a quarter of a microsecond), so nothing of one can leak into the next.
 - **A request is handed over after its feed returned**, because llhttp finds some faults only after it said that the
   headers are complete.
-- **After an error nothing more is read**: nobody knows where the next message would begin.
+- **After an error nothing more is read**: there is no telling where the next message would begin.
 
-What comes in behind a complete request is kept unread (`keep`), 64 KiB at most, until the answer is out. No sockets
-here: connection.py feeds, and answers what is raised.
+What comes after a complete request is kept unread (`keep`), 64 KiB at most, until the answer is out. No sockets here:
+connection.py feeds, and answers what is raised.
 """
 
 from __future__ import annotations
+
+from enum import Enum, auto
 
 import httptools
 
@@ -23,72 +26,60 @@ from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
 from bioproxy.wire.http1 import judge
 from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.http1.judge import Fields
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.target import read_target, shown
 
-HEAD, SIZED, CHUNKED, WHOLE = range(4)  # what the next byte belongs to; WHOLE: to a later request
-PIPELINED = 64 << 10  # bytes kept behind a request that is being served
+PIPELINED = 64 << 10  # bytes kept after a request that is being served
 EMPTY_LINE = b"\r\n\r\n"
+
+
+class Part(Enum):
+    """What the next byte belongs to."""
+
+    HEAD = auto()
+    SIZED = auto()  # a body with a length
+    CHUNKED = auto()
+    LATER = auto()  # a request after this one, which is complete
+
+
+HEAD, SIZED, CHUNKED, LATER = Part
 
 
 class RequestReader:
     """One connection's reader. `feed` until it returns a request, `keep` while that is served, then `restart`."""
 
-    __slots__ = (
-        "arrived",
-        "blank",
-        "carry",
-        "complete",
-        "expects",
-        "fields",
-        "headers",
-        "kept",
-        "limits",
-        "needed",
-        "overrun",
-        "parser",
-        "peer",
-        "pieces",
-        "quiet",
-        "received",
-        "repeated",
-        "request",
-        "searched",
-        "state",
-        "url",
-    )
+    parser: httptools.HttpRequestParser  # of a chunked body
+    received: int  # raw bytes of a chunked body
+    quiet: int  # of those, the last ones without content
+    carry: bytes  # the last three, in which an empty line may have begun
 
     def __init__(self, limits: Limits, peer: str = "") -> None:
         self.limits = limits
         self.peer = peer
-        self.parser: httptools.HttpRequestParser | None = None
-        self.kept = bytearray()  # an unfinished head, or what came behind a request
+        self.kept = bytearray()  # an unfinished head, or what came after a request
         self.arrived = 0.0  # when the first byte of the head came
         self.restart()
 
     def restart(self) -> None:
         """Get ready for the next request; what was kept is its beginning."""
-        self.state = HEAD
+        self.part = HEAD
         self.searched = 0  # how much of what is kept has no end of a head in it
         self.blank = False  # one empty line before the request was skipped
         self.request: Request | None = None
         self.headers: Headers = []
-        self.fields: dict[bytes, bytes] = {}
-        self.repeated: list[bytes] = []  # names that came again
-        self.pieces: list[bytes] = []
         self.url = b""
         self.complete = False  # llhttp has seen the message's end
         self.overrun = False  # and the beginning of another one, which we must never feed
         self.expects = False  # the client waits for a 100
         self.needed = 0  # bytes of a sized body still to come
-        self.received = 0  # raw bytes of a chunked body
-        self.quiet = 0  # of those, the last ones without content
-        self.carry = b""  # the last three, in which an empty line may have begun
+        self.pieces: list[bytes] = []
+        self.on_body = self.pieces.append  # llhttp's callback, without a frame of ours
 
     # what llhttp calls
 
     def on_message_begin(self) -> None:
-        """A message begins; behind a complete one that means that we cut in the wrong place."""
+        """A message begins; if one is complete, we cut in the wrong place."""
         self.overrun = self.complete
 
     def on_url(self, url: bytes) -> None:
@@ -96,24 +87,10 @@ class RequestReader:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of the head; those behind a chunked body (trailers) are dropped."""
-        if self.state != HEAD:
-            return
-        if value[-1:] in {b" ", b"\t"}:  # blanks behind a value do not belong to it; llhttp leaves them
-            value = value.rstrip(b" \t")
+        """One header of the head, or of a chunked body's trailers, which are dropped: the request has its own list."""
         self.headers.append((name, value))
-        key = name.lower()
-        if key in self.fields:
-            self.repeated.append(key)
-        else:
-            self.fields[key] = value
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body, without its framing."""
-        self.pieces.append(data)
 
     def on_message_complete(self) -> None:
-        """The last byte of the message was fed."""
         self.complete = True
 
     # what the connection calls
@@ -121,33 +98,35 @@ class RequestReader:
     @property
     def idle(self) -> bool:
         """Whether nothing of a request has arrived yet."""
-        return self.state == HEAD and not self.kept and not self.blank
+        return self.part is HEAD and not self.kept and not self.blank
 
     def feed(self, data: bytes, now: float) -> Request | None:
         """Take bytes that came at `now`; the request that they complete, else None. RequestError: answer and close."""
-        rest: bytes | None = data
-        if self.state == HEAD:
-            rest = self.take_head(data, now)
-        if rest is None:
-            return None
-        if self.state == SIZED:
+        rest = data
+        if self.part is HEAD:
+            after = self.take_head(data, now)
+            if after is None:
+                return None
+            rest = after
+        if self.part is SIZED:
             rest = self.take_sized(rest)
-        elif self.state == CHUNKED:
+        elif self.part is CHUNKED:
             rest = self.take_chunked(rest)
-        if self.state != WHOLE:
+        if self.part is not LATER:
             return None
-        self.kept += rest
+        if rest:
+            self.kept += rest
         return self.request
 
     def keep(self, data: bytes) -> bool:
-        """Keep bytes behind the request that is being served; False when they are too many."""
+        """Keep bytes that came after the request that is being served; False if they are too many."""
         self.kept += data
         return len(self.kept) <= PIPELINED
 
     # heads
 
     def take_head(self, data: bytes, now: float) -> bytes | None:
-        """Look for the end of the head and read it; what came behind it, or None while it is unfinished."""
+        """Look for the end of the head and read it; what came after it, or None while it is unfinished."""
         kept = self.kept
         if not kept or not self.searched:
             self.arrived = now
@@ -155,7 +134,7 @@ class RequestReader:
             kept += data
             return self.search(kept)
         end = head_end(data, 0)
-        if end < 0 or end > self.limits.head:
+        if not 0 < end <= self.limits.head:
             kept += data
             return self.search(kept)
         if end == len(data):
@@ -183,115 +162,107 @@ class RequestReader:
         return rest
 
     def read_head(self, head: bytes) -> None:
-        """Parse and judge a whole head; afterwards `request` is there and `state` says what its body is."""
+        """Parse and judge a whole head; afterwards `request` is there and `part` says what its body is."""
         line = head[: head.find(b"\r\n")]
         http_10 = judge.is_http_10(line)
-        upgrade = self.parse_head(head, line, http_10=http_10)
-        assert self.parser is not None
-        method = self.parser.get_method()
+        parser, upgrade = self.parse_head(head, line, http_10=http_10)
+        method = parser.get_method()
         if method == b"CONNECT":
             raise RequestError("CONNECT is not served here: this is no forward proxy", status=405)
+        headers = self.headers
+        if b" \r\n" in head or b"\t\r\n" in head:  # blanks after a value do not belong to it; llhttp leaves them
+            headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
+        fields = fields_of(headers)
         target, path, authority = read_target(self.url, method)
-        judge.check_host(self.fields, self.repeated, http_10=http_10)
+        if len(fields) != len(headers):
+            judge.check_repeated(headers)
+        judge.check_host(fields, http_10=http_10)
         if authority is not None:
-            self.replace(b"host", (b"Host", authority))
-        self.request = Request(
+            replace(headers, fields, b"host", (b"Host", authority))
+        self.request = request = Request(
             method.decode("ascii"),
             target,
             path=path,
-            headers=self.headers,
-            fields=self.fields,
+            headers=headers,
+            fields=fields,
             http_10=http_10,
-            keep_alive=self.keeps_alive(http_10=http_10),
+            keep_alive=keeps_alive(headers, fields, http_10=http_10),
             peer=self.peer,
             arrived=self.arrived,
         )
-        if upgrade or b"upgrade" in self.fields:
-            self.settle_upgrade(head, self.request, offered=upgrade)
-        self.open_body(http_10=http_10)
+        if upgrade or b"upgrade" in fields:
+            parser = self.settle_upgrade(head, request, parser, offered=upgrade)
+        self.open_body(fields, parser, http_10=http_10)
 
-    def parse_head(self, head: bytes, line: bytes, *, http_10: bool) -> bool:
-        """Let llhttp read the head; True where it asks to change the protocol."""
-        if self.parser is None:
-            self.parser = httptools.HttpRequestParser(self)
+    def parse_head(self, head: bytes, line: bytes, *, http_10: bool) -> tuple[httptools.HttpRequestParser, bool]:
+        """The parser that has read the head, and whether it asks to change the protocol."""
+        parser = httptools.HttpRequestParser(self)
         try:
-            self.parser.feed_data(head)
+            parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            return True
+            return parser, True
         except httptools.HttpParserInvalidMethodError as error:
             raise judge.unknown_method(line) from error
         except httptools.HttpParserError as error:
-            raise judge.broken_head(error, self.fields, http_10=http_10) from error
-        return False
+            raise judge.broken_head(error, fields_of(self.headers), http_10=http_10) from error
+        return parser, False
 
-    def keeps_alive(self, *, http_10: bool) -> bool:
-        """Whether the client will use the connection again."""
-        if b"connection" not in self.fields:
-            return not http_10
-        values = [value for name, value in self.headers if name.lower() == b"connection"]
-        return judge.keeps_alive(values, http_10=http_10)
-
-    def replace(self, key: bytes, *lines: tuple[bytes, bytes]) -> None:
-        """Take the header `key` out, in place; `lines` come first instead."""
-        self.headers[:] = [*lines, *(pair for pair in self.headers if pair[0].lower() != key)]
-        self.fields.pop(key, None)
-        self.fields.update((name.lower(), value) for name, value in lines)
-
-    def settle_upgrade(self, head: bytes, request: Request, *, offered: bool) -> None:
+    def settle_upgrade(
+        self, head: bytes, request: Request, parser: httptools.HttpRequestParser, *, offered: bool
+    ) -> httptools.HttpRequestParser:
         """Grant a websocket's upgrade; any other is ignored, as a server may, and the request is an ordinary one.
 
         llhttp stops at every upgrade and takes a body for the new protocol's bytes (curl offers h2c with a POST), so
         that body is read by a parser that saw the head without the offer.
         """
-        if offered and judge.wants_websocket(self.fields, request.method.encode(), http_10=request.http_10):
+        if offered and judge.wants_websocket(request.fields, request.method.encode(), http_10=request.http_10):
             request.upgrade = True
-            self.parser = None
-            return
-        self.replace(b"upgrade")
-        if offered:
-            lines = head.split(b"\r\n")
-            kept = [line for line in lines if not line.lower().startswith(b"upgrade:")]
-            self.parse_again(b"\r\n".join(kept))
-
-    def parse_again(self, head: bytes) -> None:
-        """Feed a head to a new parser, only for where its body ends."""
-        noted = self.headers, self.fields, self.url
-        self.headers, self.fields, self.complete = [], {}, False
-        self.parser = None
-        if self.parse_head(head, b"", http_10=False):
+            return parser
+        replace(request.headers, request.fields, b"upgrade")
+        if not offered:
+            return parser
+        kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"upgrade:")]
+        self.headers, self.url, self.complete = [], b"", False
+        parser, again = self.parse_head(b"\r\n".join(kept), b"", http_10=False)
+        if again:
             raise RequestError("the request asks for an upgrade in a way that cannot be read")
-        self.headers, self.fields, self.url = noted
+        return parser
 
-    def open_body(self, *, http_10: bool) -> None:
+    def open_body(self, fields: Fields, parser: httptools.HttpRequestParser, *, http_10: bool) -> None:
         """Find out how the body ends; llhttp must be of the same opinion about whether there is one."""
-        length = judge.body_length(self.fields, http_10=http_10, limit=self.limits.body)
-        expects = judge.expects_continue(self.fields, http_10=http_10)
-        if length:
-            self.state = SIZED if length > 0 else CHUNKED
-            self.needed = length
-            self.expects = expects
+        length = judge.body_length(fields, http_10=http_10, limit=self.limits.body)
+        expects = judge.expects_continue(fields, http_10=http_10)
+        if not length:
+            self.part = LATER
+        elif length > 0:
+            self.part, self.needed, self.expects = SIZED, length, expects
         else:
-            self.state = WHOLE
+            self.part, self.expects, self.parser = CHUNKED, expects, parser
+            self.received = self.quiet = 0
+            self.carry = b""
+            self.headers = []  # what comes to it from here on are trailers
         if self.complete != (not length):
             raise RequestError("the end of the request's head cannot be told")
 
     # bodies
 
     def take_sized(self, data: bytes) -> bytes:
-        """Take what belongs to a body with a length; returns what came behind it."""
-        if not data:
+        """Take what belongs to a body with a length; returns what came after it."""
+        size = len(data)
+        if size < self.needed:
+            if size:
+                self.pieces.append(data)
+                self.needed -= size
             return b""
-        piece = data if len(data) <= self.needed else data[: self.needed]
-        self.parse_body(piece)
-        self.needed -= len(piece)
-        if not self.needed:
-            self.close_body()
-        return data[len(piece) :]
+        self.pieces.append(data[: self.needed])
+        rest = data[self.needed :]
+        self.close_body()
+        return rest
 
     def take_chunked(self, data: bytes) -> bytes:
-        """Take what belongs to a chunked body; returns what came behind it.
+        """Take what belongs to a chunked body; returns what came after it.
 
-        It ends with an empty line, behind its last chunk or its trailers: so llhttp is fed up to each empty line, and
+        It ends with an empty line, after its last chunk or its trailers: so llhttp is fed up to each empty line, and
         says whether that was the end.
         """
         start = position = len(self.carry)
@@ -299,19 +270,21 @@ class RequestReader:
         while position < len(text) and not self.complete:
             found = text.find(EMPTY_LINE, max(0, position - 3))
             end = len(text) if found < 0 else found + 4
-            self.parse_body(text[position:end])
+            self.parse_chunks(text[position:end])
             position = end
         self.received += position - start
         if self.received > self.limits.body:
             raise judge.too_large(self.limits.body)
         self.carry = text[-3:]
         if self.complete:
+            if self.overrun:
+                raise RequestError("the end of the request's body cannot be told")
+            del self.parser  # it holds our callbacks, and with them us
             self.close_body()
         return text[position:]
 
-    def parse_body(self, piece: bytes) -> None:
-        """Feed bytes of a body; a long run without any content (extensions, trailers) is an attack on our time."""
-        assert self.parser is not None
+    def parse_chunks(self, piece: bytes) -> None:
+        """Feed bytes of a chunked body; a long run without content (extensions, trailers) is an attack on our time."""
         pieces = len(self.pieces)
         try:
             self.parser.feed_data(piece)
@@ -323,16 +296,33 @@ class RequestReader:
 
     def close_body(self) -> None:
         """The body is whole: put it together."""
-        if not self.complete or self.overrun:
-            raise RequestError("the end of the request's body cannot be told")
         assert self.request is not None
         self.request.body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        self.pieces = []
-        self.state = WHOLE
+        self.pieces.clear()
+        self.part = LATER
+
+
+def fields_of(headers: Headers) -> Fields:
+    """Lower-case name to value; the first of several counts."""
+    return {name.lower(): value for name, value in reversed(headers)}
+
+
+def replace(headers: Headers, fields: Fields, key: bytes, *lines: tuple[bytes, bytes]) -> None:
+    """Take the header `key` out, in place; `lines` come first instead."""
+    headers[:] = [*lines, *(pair for pair in headers if pair[0].lower() != key)]
+    fields.pop(key, None)
+    fields.update((name.lower(), value) for name, value in lines)
+
+
+def keeps_alive(headers: Headers, fields: Fields, *, http_10: bool) -> bool:
+    """Whether the client will use the connection again."""
+    if b"connection" not in fields:
+        return not http_10
+    return judge.keeps_alive([value for name, value in headers if name.lower() == b"connection"], http_10=http_10)
 
 
 def head_end(data: bytes | bytearray, start: int) -> int:
-    """The index behind the empty line that ends a head, or -1. Bare line feeds end it too: llhttp then refuses it."""
+    """The index after the empty line that ends a head, or -1. Bare line feeds end it too: llhttp then refuses it."""
     found = data.find(b"\n\r\n", start)
     bare = data.find(b"\n\n", start, found + 1 if found >= 0 else len(data))
     if bare >= 0:
