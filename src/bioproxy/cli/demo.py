@@ -1,7 +1,7 @@
 """`bioproxy demo` (`make demo`): what a warm cache is worth, measured on this machine, on a real engine.
 
 Everything is real but the model's words: llama.cpp, a model with random weights (written once into the user's cache
-folder, no download), a template that includes some of bioproxy's own sources, requests over HTTP as any client sends
+folder, no download), a template that includes parts of bioproxy's own sources, requests over HTTP as any client sends
 them. Three of them are measured, each with another question behind the same template:
 
     cold        the engine has just started; the whole template is evaluated
@@ -35,7 +35,7 @@ from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import demo_swap, serve
 from bioproxy.cli.command import Command
-from bioproxy.cli.demo_ask import PATIENCE, ask, sooner
+from bioproxy.cli.demo_ask import PATIENCE, SOURCES, ask, excerpts, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.config.load import Loaded, load
 from bioproxy.embedded.model import ensure_model
@@ -45,7 +45,6 @@ from bioproxy.warmup.table import TargetStatistics
 
 Json: TypeAlias = Any
 PREFIX = "@demo"
-SOURCES = ("prompt.py", "errors.py", "aio.py", "events.py")  # of this package; 3000 tokens at least
 ENOUGH_TOKENS = 3000
 RATIO = 10  # how many times sooner than cold the first token must come
 CONTEXT = 8192
@@ -94,8 +93,9 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 def configure(folder: Path, model: Path) -> Loaded:
     """A configuration for the demo alone: no file and no environment counts, all state is in `folder`."""
     template = folder / "demo.txt"
-    package = Path(__file__).parents[1]
-    files = "\n".join(f"File {name}:\n<{{{package / name}}}>" for name in SOURCES)
+    for name, text in excerpts().items():
+        (folder / name).write_text(text, "utf-8")
+    files = "\n".join(f"File {name}:\n<{{{folder / name}}}>" for name in SOURCES)
     template.write_text(f"You know this program well.\n{files}\nAnswer in one sentence: <{{message}}>", "utf-8")
     values: dict[str, Json] = {
         "proxy_port": free(8088),

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,6 +20,17 @@ from bioproxy.errors import BioproxyError
 Json: TypeAlias = Any
 PATIENCE = 120.0  # seconds for anything in the demo
 TOKENS = 4  # of each answer: random words are read back as other tokens, which no real model's answer is
+
+
+SOURCES = ("errors.py", "aio.py", "events.py", "logbook.py")  # of this package: what the demo's prompts are about
+PART = 4000  # characters of each, which are about 1100 tokens
+
+
+def excerpts() -> dict[str, str]:
+    """The beginning of each source by its name, in whole lines: as long as it is today, whatever the files grow to."""
+    package = Path(__file__).parents[1]
+    texts = {name: (package / name).read_text("utf-8") for name in SOURCES}
+    return {name: text[: text.rindex("\n", 0, PART) + 1] for name, text in texts.items()}
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy import aio
-from bioproxy.cli.demo_ask import PATIENCE, Asked, ask, sooner
+from bioproxy.cli.demo_ask import PATIENCE, Asked, ask, excerpts, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.engines.launch import find_program
 from bioproxy.engines.ports import free_port
@@ -37,8 +37,7 @@ from bioproxy.errors import BioproxyError
 Json: TypeAlias = Any
 FIRST, OTHER = "first", "other"  # the models' names
 BETWEEN = "other model"  # the row of the request between two of the conversation
-SOURCES = ("models/schedule.py",)  # what the conversation is about
-LENGTH = 11_800  # characters of it: about 3700 tokens
+PARTS_OF_TALK = 3  # sources that the conversation is about: some 3400 tokens
 ENOUGH_TOKENS = 3000
 LITTLE = 64  # tokens that are evaluated at most where the rest came back
 RATIO = 10  # how many times sooner than cold the first token must come ...
@@ -198,8 +197,7 @@ class Talk:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        package = Path(__file__).parents[1]
-        text = "\n".join((package / name).read_text("utf-8") for name in SOURCES)[:LENGTH]
+        text = "\n".join([*excerpts().values()][:PARTS_OF_TALK])
         self.messages: list[Json] = [{"role": "system", "content": f"You know this program well.\n{text}"}]
 
     async def go_on(self, state: str, question: str) -> Swapped:

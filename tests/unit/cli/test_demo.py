@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from bioproxy.cli import demo, demo_swap
-from bioproxy.cli.demo_ask import read_timing
+from bioproxy.cli.demo_ask import PART, SOURCES, excerpts, read_timing
 from bioproxy.cli.output import Output
 
 COLD = demo_swap.Swapped("cold", 6.0, 0, 3700, stop=0.01, save=0.0, start=0.25, restore=0.0)
@@ -66,3 +66,10 @@ def test_the_first_table_is_judged_by_its_ratios() -> None:
 def test_server_timing_is_read() -> None:
     """Names with milliseconds; what is none of that is passed over."""
     assert read_timing("queue;dur=1.5, swap;dur=300,nonsense, x;dur=y") == {"queue": 0.0015, "swap": 0.3}
+
+
+def test_what_the_prompts_are_about_does_not_grow() -> None:
+    """A cold prompt must cost the same when a source is twice as long: its beginning is taken, in whole lines."""
+    found = excerpts()
+    assert list(found) == list(SOURCES)
+    assert all(PART - 120 < len(text) <= PART and text.endswith("\n") for text in found.values())
