@@ -75,7 +75,8 @@ async def test_another_programs_models_are_left_alone(tmp_path: Path) -> None:
     """The admin port is the other one's: what is unloaded is ours."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    async with swap_rig(tmp_path / "one", fakes("a")) as other, swap_rig(tmp_path / "two", fakes("a")) as own:
+    one, two = tmp_path / "one", tmp_path / "two"
+    async with swap_rig(one, fakes("a")) as other, swap_rig(two, fakes("a"), child=True) as own:
         await other.chat("a")
         await own.chat("a")
         client = await found_for(own, admin_port=other.ports.admin)
@@ -102,8 +103,7 @@ async def test_tls_is_spoken_with_the_certificate_of_the_configuration(tmp_path:
         client = proxy_client(config)
         assert client.url == f"https://127.0.0.1:{rig.port}"
         pid = await asyncio.to_thread(program, client)
-        assert rig.program.process is not None
-        assert pid == rig.program.process.pid
+        assert pid == rig.program.pid
         assert "listening" in await printed(logs, client=client, model="proxy", follow=False)
         wrong = proxy_client(msgspec.structs.replace(config, tls_cert_file=strange.cert))
         with pytest.raises(BioproxyError, match="CERTIFICATE_VERIFY_FAILED"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ async def test_commands_that_are_none(tmp_path: Path) -> None:
 
         for times, command in enumerate(commands, 1):
             rig.configure({"b": fake(), "a": {"cmd": command, "proxy": "http://127.0.0.1:9"}})
-            rig.program.signal(signal.SIGHUP)
+            rig.program.reload()
             await reloaded(times)
             answer = await rig.chat("a")
             assert answer.status in (404, 500), answer.text

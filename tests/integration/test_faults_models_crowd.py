@@ -155,7 +155,7 @@ async def test_as_many_models_as_a_file_may_have(tmp_path: Path) -> None:
     async with answering() as port:
         model = {"cmd": "sleep 1000", "proxy": f"http://127.0.0.1:{port}", "checkEndpoint": "none"}
         models = dict.fromkeys(names, model)
-        async with swap_rig(tmp_path, models, groups=apart(" ".join(names))) as rig:
+        async with swap_rig(tmp_path, models, groups=apart(" ".join(names)), child=True) as rig:
             answers = await asyncio.gather(*(rig.chat(name) for name in names))
             assert {answer.status for answer in answers} == {200}
             assert set((await rig.running()).values()) == {"ready"}

@@ -31,7 +31,7 @@ def parent(pid: int) -> int:
 
 def shims(rig: Rig) -> list[int]:
     """The programs between ours and the engines."""
-    return [pid for pid in rig.children() if parent(pid) == rig.program.pid]
+    return [pid for pid in rig.children() if parent(pid) == rig.child.pid]
 
 
 def behind_a_shell(folder: Path, words: str = "") -> Json:
@@ -62,7 +62,7 @@ async def kill_all_of_ours(rig: Rig) -> None:
     watchers = shims(rig)
     for pid in watchers:
         os.kill(pid, signal.SIGSTOP)
-    await rig.program.kill()
+    await rig.child.kill()
     for pid in watchers:
         os.kill(pid, signal.SIGKILL)
 
@@ -71,7 +71,7 @@ async def kill_all_of_ours(rig: Rig) -> None:
 async def test_a_start_after_a_kill(state: str, tmp_path: Path) -> None:
     """Whatever it was doing: no engine outlives it, and at the next start every model can be had."""
     slow = " --health-503-for 60" if state == "starting" else " --slow-stop 0.2"
-    async with swap_rig(tmp_path, {"a": fake("--fork-child --setsid" + slow), "b": fake()}) as rig:
+    async with swap_rig(tmp_path, {"a": fake("--fork-child --setsid" + slow), "b": fake()}, child=True) as rig:
         rig.ask("a", **({"hold": 0} if state == "held" else {}))
         await rig.until_event({"starting": "listening", "held": "held"}.get(state, "end"), "a")
         if state == "stopping":
@@ -80,11 +80,11 @@ async def test_a_start_after_a_kill(state: str, tmp_path: Path) -> None:
             rig.ask("b")
         if state in {"stopping", "mid-swap"}:
             await rig.until_running(a="stopping")
-        await rig.program.kill()
+        await rig.child.kill()
         await rig.leave()
         rig.asked.clear()
         rig.configure(fakes("a b"))
-        await rig.program.start()
+        await rig.child.start()
         assert server(await rig.chat("b")) == "b"
         assert server(await rig.chat("a")) == "a"
         await rig.until(lambda: len(rig.children()) == 2)  # the shim and the engine
@@ -94,12 +94,12 @@ async def test_a_start_after_a_kill(state: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", ["", "--slow-stop 0.7 --fork-child --setsid"])
 async def test_the_next_start_ends_an_engine_that_nobody_watches(words: str, tmp_path: Path) -> None:
     """Killed with its shim, behind a shell; it holds the port, and a request that comes at once waits for that."""
-    async with swap_rig(tmp_path, {"a": behind_a_shell(tmp_path, words)}) as rig:
+    async with swap_rig(tmp_path, {"a": behind_a_shell(tmp_path, words)}, child=True) as rig:
         await rig.chat("a")
         left = engine(rig)
         await kill_all_of_ours(rig)
         assert left in rig.children()
-        await rig.program.start()
+        await rig.child.start()
         assert server(await rig.chat("a")) == "a"
         assert engine(rig) != left
         assert left not in rig.children()
@@ -125,11 +125,11 @@ async def stranger(token: str) -> AsyncIterator[asyncio.subprocess.Process]:
 @pytest.mark.parametrize("token", ["", "0123456789abcdef/a"])
 async def test_the_next_start_ends_nothing_else(token: str, tmp_path: Path) -> None:
     """Neither a program that looks the same, nor one that another bioproxy started."""
-    async with swap_rig(tmp_path, {"a": behind_a_shell(tmp_path)}) as rig, stranger(token) as other:
+    async with swap_rig(tmp_path, {"a": behind_a_shell(tmp_path)}, child=True) as rig, stranger(token) as other:
         await rig.chat("a")
         left = engine(rig)
         await kill_all_of_ours(rig)
-        await rig.program.start()
+        await rig.child.start()
         await rig.until(lambda: left not in rig.children())
         assert other.returncode is None
         assert server(await rig.chat("a")) == "a"
@@ -137,24 +137,24 @@ async def test_the_next_start_ends_nothing_else(token: str, tmp_path: Path) -> N
 
 async def test_a_register_that_names_strangers(tmp_path: Path) -> None:
     """A file that is broken or made up: the number of a process of somebody else with another start time."""
-    async with swap_rig(tmp_path, fakes("a")) as rig, stranger("") as other:
+    async with swap_rig(tmp_path, fakes("a"), child=True) as rig, stranger("") as other:
         await rig.chat("a")
         register = await noted(rig)
         made_up = register.read_text().replace(f'"pid":{engine(rig)}', f'"pid":{other.pid}')
         assert str(other.pid) in made_up
-        await rig.program.kill()
+        await rig.child.kill()
         await rig.until(lambda: not rig.children())
         register.write_text(made_up)
-        await rig.program.start()
+        await rig.child.start()
         assert server(await rig.chat("a")) == "a"
         assert other.returncode is None
 
 
 async def test_nothing_is_noted_after_an_orderly_end(tmp_path: Path) -> None:
     """The next start has nothing to look for."""
-    async with swap_rig(tmp_path, fakes("a")) as rig:
+    async with swap_rig(tmp_path, fakes("a"), child=True) as rig:
         await rig.chat("a")
-        assert await rig.program.stop() == 0
+        assert await rig.child.stop() == 0
         (register,) = (tmp_path / "state").rglob("engines.json")
         assert register.read_text() == "[]"
 
@@ -162,7 +162,7 @@ async def test_nothing_is_noted_after_an_orderly_end(tmp_path: Path) -> None:
 async def test_the_register_tells_no_secrets(tmp_path: Path) -> None:
     """A key in a command does not stand in one file more."""
     words = engine_words(tmp_path / "events.jsonl")
-    async with swap_rig(tmp_path, {"a": {"cmd": f"{words}", "env": ["HF_TOKEN=s3cret"]}}) as rig:
+    async with swap_rig(tmp_path, {"a": {"cmd": f"{words}", "env": ["HF_TOKEN=s3cret"]}}, child=True) as rig:
         await rig.chat("a")
         register = await noted(rig)
         assert "s3cret" not in register.read_text()
@@ -170,10 +170,10 @@ async def test_the_register_tells_no_secrets(tmp_path: Path) -> None:
 
 async def test_a_program_that_starts_beside_another_one_ends_nothing_of_it(tmp_path: Path) -> None:
     """A second one on the same port cannot listen, and must not touch the engines of the first on its way out."""
-    async with swap_rig(tmp_path, fakes("a")) as rig:
+    async with swap_rig(tmp_path, fakes("a"), child=True) as rig:
         await rig.chat("a")
         second = await asyncio.create_subprocess_exec(
-            *rig.program.command(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *rig.child.command(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         out, _ = await second.communicate()
         assert second.returncode == 1

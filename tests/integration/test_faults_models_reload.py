@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import ssl
 import sys
 from pathlib import Path
@@ -135,7 +134,7 @@ async def test_a_start_whose_model_is_taken_out(tmp_path: Path) -> None:
 async def reload_refused(rig: Rig, models: Json, said: str, **config: Json) -> None:
     """A configuration that is refused, with `said` in the log."""
     rig.configure(models, **config)
-    rig.program.signal(signal.SIGHUP)
+    rig.program.reload()
     await rig.until(lambda: rig.said(said))
 
 

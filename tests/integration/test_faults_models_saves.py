@@ -89,7 +89,7 @@ async def test_an_unload_of_an_engine_that_hangs_in_a_save(tmp_path: Path) -> No
 
 async def test_the_end_of_the_program_while_a_save_hangs(tmp_path: Path) -> None:
     """It ends all the same, with 0."""
-    async with swap_rig(tmp_path, {"a": llama(tmp_path), **fakes("b")}, kv=KV) as rig:
+    async with swap_rig(tmp_path, {"a": llama(tmp_path), **fakes("b")}, kv=KV, child=True) as rig:
         assert (await rig.chat("a", **LONG)).status == 200
         await faults(rig, save_seconds=60)
         rig.ask("b")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from support.swap_client import message, server
@@ -85,7 +84,7 @@ async def test_a_broken_configuration_changes_nothing(tmp_path: Path) -> None:
     async with swap_rig(tmp_path, fakes("a")) as rig:
         await rig.chat("a")
         rig.configure({"a": fake(ttl=-7)})
-        rig.program.signal(signal.SIGHUP)
+        rig.program.reload()
         await rig.until(lambda: rig.said("invalid TTL value -7"))
         assert server(await rig.chat("a")) == "a"
     assert rig.log.starts() == ["a"]

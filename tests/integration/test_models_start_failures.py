@@ -153,10 +153,10 @@ async def test_a_failure_leaves_the_way_free_for_other_models(tmp_path: Path) ->
 
 async def test_the_end_of_the_program_ends_a_start(tmp_path: Path) -> None:
     """Who waits is told in JSON, and nothing of the engine is left."""
-    async with swap_rig(tmp_path, {"a": fake("--health-503-for 60")}) as rig:
+    async with swap_rig(tmp_path, {"a": fake("--health-503-for 60")}, child=True) as rig:
         task = rig.ask("a")
         await rig.until_event("listening", "a")
-        rig.program.signal(signal.SIGTERM)
+        rig.child.signal(signal.SIGTERM)
         answer = await task
     assert answer.status in (500, 503)
     assert "shutdown" in message(answer) or "shutting down" in message(answer)

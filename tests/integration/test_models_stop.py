@@ -12,7 +12,7 @@ import pytest
 
 from bioproxy import aio
 from support.swap_client import message, server
-from support.swap_models import fake, fakes
+from support.swap_models import apart, fake, fakes
 from support.swap_rig import swap_rig
 
 
@@ -145,37 +145,37 @@ async def test_a_stop_ends_a_start(tmp_path: Path) -> None:
 
 async def test_the_end_of_the_program_stops_its_engines(tmp_path: Path) -> None:
     """Politely, all of them, and its exit code is 0."""
-    async with swap_rig(tmp_path, fakes("a b"), groups={"g": {"swap": False, "members": ["a", "b"]}}) as rig:
+    async with swap_rig(tmp_path, fakes("a b"), groups=apart("a b"), child=True) as rig:
         await rig.chat("a")
         await rig.chat("b")
-        assert await rig.program.stop() == 0
+        assert await rig.child.stop() == 0
         assert rig.children() == []
     assert {told.model for told in rig.log.of("sigterm")} == {"a", "b"}
 
 
 async def test_streams_finish_before_the_program_ends(tmp_path: Path) -> None:
     """Who is being served is served to the end; who waits for a model is told at once."""
-    async with swap_rig(tmp_path, fakes("a b")) as rig, rig.stream("a", events=4, hold=2) as stream:
+    async with swap_rig(tmp_path, fakes("a b"), child=True) as rig, rig.stream("a", events=4, hold=2) as stream:
         await stream.head()
         await rig.until_event("held", "a")
         queued = await rig.ask_queued("b")
-        rig.program.signal(signal.SIGTERM)
+        rig.child.signal(signal.SIGTERM)
         answer = await queued
         await rig.release("a")
         assert (await stream.rest())[-1] == "[DONE]"
-        assert await rig.program.wait() == 0
+        assert await rig.child.wait() == 0
     assert answer.status == 503
     assert "shutting down" in message(answer)
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     """And the engines go all the same."""
-    async with swap_rig(tmp_path, fakes("a", "--slow-stop 0.3")) as rig:
+    async with swap_rig(tmp_path, fakes("a", "--slow-stop 0.3"), child=True) as rig:
         await rig.ask_held("a")
-        rig.program.signal(signal.SIGTERM)
+        rig.child.signal(signal.SIGTERM)
         await rig.until(lambda: rig.said("stopping"))
-        rig.program.signal(signal.SIGTERM)
-        assert await rig.program.wait() == 128 + signal.SIGTERM
+        rig.child.signal(signal.SIGTERM)
+        assert await rig.child.wait() == 128 + signal.SIGTERM
         await rig.until(lambda: not rig.children())
     assert rig.log.of("exit", "a")[0].why == "sigterm"
 
@@ -185,7 +185,7 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 async def test_no_engine_outlives_a_program_that_is_killed(state: str, tmp_path: Path) -> None:
     """In whatever state it was, children of the engine included."""
     words = "--fork-child --slow-stop 0.5" + " --health-503-for 60" * (state == "starting")
-    async with swap_rig(tmp_path, {"a": fake(words)}) as rig:
+    async with swap_rig(tmp_path, {"a": fake(words)}, child=True) as rig:
         rig.ask("a")
         await rig.until_event("child", "a")
         if state != "starting":
@@ -194,22 +194,22 @@ async def test_no_engine_outlives_a_program_that_is_killed(state: str, tmp_path:
             unload = aio.spawn(rig.post("/api/models/unload/a"), name="unload")
             await rig.until_running(a="stopping")
             rig.asked.append(unload)
-        await rig.program.kill()
+        await rig.child.kill()
         await rig.until(lambda: not rig.children())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_the_next_start_ends_what_an_earlier_one_left(tmp_path: Path) -> None:
     """The watcher of the engine was frozen when the program was killed, so the engine lived on."""
-    async with swap_rig(tmp_path, {"a": fake()}) as rig:
+    async with swap_rig(tmp_path, {"a": fake()}, child=True) as rig:
         await rig.chat("a")
         engine = rig.log.of("start")[0].pid
         shim = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(shim, signal.SIGSTOP)
         try:
-            await rig.program.kill()
+            await rig.child.kill()
             assert engine in rig.children()
-            await rig.program.start()
+            await rig.child.start()
             await rig.until(lambda: engine not in rig.children())
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -220,6 +220,6 @@ async def test_a_reload_tells_all_anew_and_ends_nothing(tmp_path: Path) -> None:
 
 async def test_the_end_of_the_program_ends_it(tmp_path: Path) -> None:
     """At once; nobody waits for a stream that has no end."""
-    async with swap_rig(tmp_path, fakes("a")) as rig, informed(rig) as listener:
+    async with swap_rig(tmp_path, fakes("a"), child=True) as rig, informed(rig) as listener:
         assert await asyncio.wait_for(rig.program.stop(), 5) == 0
         await asyncio.wait_for(listener.reader.read(), 5)

@@ -33,7 +33,7 @@ rig = program(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest_asyncio.fixture(loop_scope="module", autouse=True)
 async def nothing_runs(rig: Rig) -> None:
     """Each test begins with no model loaded."""
     await rig.get("/unload")

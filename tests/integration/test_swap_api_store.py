@@ -75,7 +75,7 @@ async def test_a_folder_is_no_file(tmp_path: Path) -> None:
     """A start that fails, in llama-swap's words."""
     said = ""
     try:
-        async with swap_rig(tmp_path, fakes("a"), store={"path": str(tmp_path)}):
+        async with swap_rig(tmp_path, fakes("a"), store={"path": str(tmp_path)}, child=True):
             pass
     except RuntimeError as error:
         said = str(error)

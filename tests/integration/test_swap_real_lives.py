@@ -111,14 +111,14 @@ async def test_over_our_own_restart(tmp_path: Path) -> None:
 
 async def test_over_a_kill_of_ours(tmp_path: Path) -> None:
     """What had been idle for kv.save_after is there after kill -9, and no engine of before."""
-    async with swap_rig(tmp_path, two(), kv=WHEN_IDLE) as rig:
+    async with swap_rig(tmp_path, two(), kv=WHEN_IDLE, child=True) as rig:
         a, b = Talk(rig, "a"), Talk(rig, "b")
         await a.cold()
         await b.cold()
         await saved(rig, "a")
         await saved(rig, "b")
         before = set(rig.children())
-        await rig.program.kill()
+        await rig.child.kill()
         await rig.program.start()
         await a.warm()
         await b.warm()

@@ -78,10 +78,10 @@ async def test_each_model_has_its_own(tmp_path: Path) -> None:
 
 async def test_a_request_that_starts_its_model_finds_the_template(tmp_path: Path) -> None:
     """After kill -9 of ours the first request of the first life computes its question only."""
-    async with swap_rig(tmp_path, models(tmp_path), kv=WHEN_IDLE, warmup=QUICK) as rig:
+    async with swap_rig(tmp_path, models(tmp_path), kv=WHEN_IDLE, warmup=QUICK, child=True) as rig:
         await rig.post("/api/models/load/a")
         await saved(rig, "a")
-        await rig.program.kill()
+        await rig.child.kill()
         await rig.program.start()
         cached, computed = await ask(rig, "a", "what is this?")
         assert cached > 1000

@@ -1,5 +1,10 @@
 """bioproxy in the place of llama-swap: the real program on a configuration of fake models, and what a test asks of it.
 
+The program runs in this process, on the test's own loop: its start costs milliseconds, where one of its own costs half
+a second of processor time. It is put together from its command line as `bioproxy` does it, and its engines are child
+processes as they always are. With `child=True` it is a process of its own, for tests of what only a process has:
+signals, `kill -9`, an exit code, what is left behind, its command line.
+
 Everything goes over the ports that users have. What the engines did is read from their event log; what is left of them
 when the program has gone is found by a mark in their environment, whatever group or session they moved to. A rig that
 leaves a process behind fails its test.
@@ -13,13 +18,18 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bioproxy import aio
+from bioproxy.app import App
+from bioproxy.cli.main import understand
+from bioproxy.cli.reload import Reloader
+from bioproxy.cli.serve import say_hello
 from fakes.engine_process import EngineProcess
+from support.apps import log_put_back
 from support.http import Answer, call
 from support.swap_client import Client
 from support.swap_events import EventLog, Told
@@ -28,47 +38,144 @@ from support.swap_models import Ports, config_text
 Json = Any
 MARK = "SWAP_RIG"
 LONG = 10.0  # seconds for what must come
+LOG = 1 << 24  # bytes of the log that are kept for the test
 
 
-class Program(EngineProcess):
-    """`bioproxy -config FILE -listen ADDRESS`, in an environment in which nothing else is set."""
+class Setting:
+    """Where the program runs: its folder, its port, its flags, and an environment in which nothing else is set."""
 
     def __init__(self, folder: Path, *, port: int, flags: tuple[str, ...]) -> None:
+        self.folder, self.port = folder, port
+        self.mark = uuid.uuid4().hex  # stands in the environment of all that it starts
+        self.variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONUNBUFFERED": "1", MARK: self.mark}
+        self.words = ["-config", str(folder / "config.yaml"), "-listen", f"127.0.0.1:{port}", *flags]
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """In the block, the environment of this process."""
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(self.variables)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def marked(self) -> list[int]:
+        """The pids of every process that carries our mark."""
+        found, mark = [], f"{MARK}={self.mark}".encode()
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if folder.name.isdecimal() and mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+
+class Child(EngineProcess):
+    """`bioproxy -config FILE -listen ADDRESS`, a process of its own."""
+
+    def __init__(self, setting: Setting) -> None:
         super().__init__()
-        self.folder, self.listen, self.flags = folder, port, flags
-        self.mark = f"{MARK}={uuid.uuid4().hex}"  # stands in the environment of all that it starts
+        self.setting = setting
 
     def command(self) -> list[str]:
         """The command line of llama-swap's users."""
-        variables = [f"PATH={os.environ['PATH']}", f"HOME={self.folder}", "PYTHONUNBUFFERED=1", self.mark]
-        config = str(self.folder / "config.yaml")
-        flags = ["-config", config, "-listen", f"127.0.0.1:{self.listen}", *self.flags]
-        return ["env", "-i", *variables, sys.executable, "-m", "bioproxy", *flags]
+        variables = [f"{name}={value}" for name, value in self.setting.variables.items()]
+        return ["env", "-i", *variables, sys.executable, "-m", "bioproxy", *self.setting.words]
 
     def ready(self, line: str) -> int:
         """It says where it listens."""
-        return self.listen if f":{self.listen}" in line else 0
+        return self.setting.port if f":{self.setting.port}" in line else 0
 
     def children(self) -> list[int]:
-        """The pids of every process that carries our mark, the program itself left out."""
-        own = self.process.pid if self.process is not None and self.running else 0
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdecimal() and self.mark.encode() in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return [pid for pid in found if pid != own]
+        """The pids of all that it started, the program itself left out."""
+        return [pid for pid in self.setting.marked() if not self.running or pid != self.pid]
+
+    def reload(self) -> None:
+        """Have the configuration read again."""
+        self.signal(signal.SIGHUP)
+
+
+class Inside:
+    """The same program in this process: what `cli/serve.py` does, without signals."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.app: App | None = None
+        self.written = b""  # the log of the lives so far
+        self.undo = ExitStack()
+
+    @property
+    def pid(self) -> int:
+        """The process in which it runs."""
+        return os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self.app is not None
+
+    @property
+    def lines(self) -> list[str]:
+        """Its log, as its standard error shows it."""
+        if self.app is not None:
+            self.written += self.log.take()
+        return self.written.decode(errors="replace").splitlines()
+
+    async def start(self) -> None:
+        """Start; it serves when this returns."""
+        self.undo.enter_context(log_put_back())
+        self.undo.enter_context(self.setting.here())
+        command = understand(self.setting.words)
+        loaded = command.load()
+        app = App(loaded, reload=command.load)
+        app.logbook.console = None  # the test's own standard error is not its log
+        self.log = app.logbook.mux.subscribe(history=True, limit=LOG)
+        self.app, self.reloader = app, Reloader(app.reload)
+        self.reloading = aio.spawn(self.reloader.run(), name="reload")
+        await app.start()
+        say_hello(loaded, app)
+
+    async def stop(self) -> int:
+        """Stop in order, as after SIGTERM; the exit code."""
+        app = self.app
+        assert app is not None
+        try:
+            await aio.finish([self.reloading])
+            await app.stop(app.config.shutdown_timeout)
+            await app.close_log()
+        finally:
+            self.written += self.log.take()
+            self.app = None
+            self.undo.close()
+        return 0
+
+    def children(self) -> list[int]:
+        """The pids of all that it started."""
+        return self.setting.marked()
+
+    def reload(self) -> None:
+        """Have the configuration read again."""
+        self.reloader.ask()
 
 
 class Rig(Client):
     """A program with its fake models, a client of it, and the engines' event log."""
 
-    def __init__(self, folder: Path, *, flags: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, flags: tuple[str, ...] = (), child: bool = False) -> None:
         self.ports = Ports()
         super().__init__(self.ports.proxy)
         self.folder = folder
-        self.program = Program(folder, port=self.ports.proxy, flags=flags)
+        setting = Setting(folder, port=self.ports.proxy, flags=flags)
+        self.program: Inside | Child = Child(setting) if child else Inside(setting)
         self.log = EventLog(folder / "events.jsonl")
+
+    @property
+    def child(self) -> Child:
+        """The program, where it is a process of its own."""
+        assert isinstance(self.program, Child), "this test needs swap_rig(..., child=True)"
+        return self.program
 
     def configure(self, models: Json, **config: Json) -> None:
         """Write the configuration file."""
@@ -79,7 +186,7 @@ class Rig(Client):
         """Change the configuration and have it read again."""
         before = len(self.said("configuration reloaded"))
         self.configure(models, **config)
-        self.program.signal(signal.SIGHUP)
+        self.program.reload()
         await self.until(lambda: len(self.said("configuration reloaded")) > before)
 
     def said(self, text: str) -> list[str]:
@@ -188,15 +295,17 @@ class Rig(Client):
         for pid in self.children():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        if self.program.running:
+        if isinstance(self.program, Child) and self.program.running:
             await self.program.kill()
         self.ports.close()
 
 
 @asynccontextmanager
-async def swap_rig(folder: Path, models: Json, *, flags: tuple[str, ...] = (), **config: Json) -> AsyncIterator[Rig]:
+async def swap_rig(
+    folder: Path, models: Json, *, flags: tuple[str, ...] = (), child: bool = False, **config: Json
+) -> AsyncIterator[Rig]:
     """The program, running on `models` (swap_models.py) and further top-level keys; nothing of it is left after."""
-    rig = Rig(folder, flags=flags)
+    rig = Rig(folder, flags=flags, child=child)
     try:
         rig.configure(models, **config)
         await rig.program.start()
