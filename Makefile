@@ -23,6 +23,8 @@ $(STAMP): $(DEMO)
 demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -9; then it serves
 	$(BIN)/bioproxy demo $(ARGS)
 
+unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
+
 test: $(STAMP)   ## every test, on fake and real engines
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
