@@ -41,7 +41,7 @@ from bioproxy.config.load import Loaded, load
 from bioproxy.embedded.model import ensure_model
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Event
-from bioproxy.warmup.table import TargetStatistics
+from bioproxy.warmup.runner import TargetStatistics
 
 Json: TypeAlias = Any
 PREFIX = "@demo"

@@ -87,6 +87,12 @@ class Grant:
         if self.gate.queue.share(self.ticket):
             self.gate.dispatch()
 
+    def renew(self) -> bool:
+        """Give the engine back and have it again, for work in chunks; False, and nothing happened, if others wait."""
+        ticket = self.gate.renewed(self.ticket)
+        self.ticket = ticket or self.ticket
+        return ticket is not None
+
     def release(self, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
         """Give the engine back; a second call does nothing.
 
@@ -229,6 +235,16 @@ class Gate:
             if self.queue.draining:
                 wake(self.drainers)
             self.moved_on()
+
+    def renewed(self, ticket: Ticket) -> Ticket | None:
+        """A new ticket that runs in place of `ticket`; None if it would have to wait, or another request would."""
+        queue, now = self.queue, self.clock()
+        if self.error is not None or queue.anyone or not queue.open or len(queue.running) > queue.capacity:
+            return None
+        new = Ticket(work=ticket.work, client=ticket.client, priority=ticket.priority, key=ticket.key, arrived=now)
+        queue.release(ticket, now)
+        queue.admit(new, now)
+        return new
 
     def moved_on(self) -> None:
         """Something left the queue or the engine: grant what can be granted, notice when all is quiet."""

@@ -21,6 +21,9 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from bioproxy.kv.resident import Want
+from bioproxy.prompt import Head
+
 Phase = Literal["waiting", "warming", "warm", "saved", "too long", "failed", "off"]
 
 SHORTEST_CHUNK = 64  # tokens; below that the calls cost more than the work
@@ -36,11 +39,18 @@ Key = tuple[str, str]  # (prefix, head's name)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt prefix to warm, and how far that is. Counts are tokens, `retry_at` is a loop's time."""
+    """One prompt prefix to warm, and how far that is. Counts are tokens, `retry_at` is a loop's time.
+
+    `head` is the name of what it stands `behind`. `want` names it for the keeper, once it was worked on. `older`: an
+    earlier text of the same template, and the tokens of its prompt prefix, that the engine evaluated last.
+    """
 
     prefix: str
     head: str
+    behind: Head = Head()
     version: str
+    want: Want | None = None
+    older: tuple[Want, tuple[int, ...]] | None = None
     phase: Phase = "waiting"
     done: int = 0
     total: int = 0
@@ -60,42 +70,40 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return (self.prefix, self.head)
 
 
-class Pace(msgspec.Struct, frozen=True):
-    """The measured prefill speed in tokens per second; None before the first measurement."""
+def measured(speed: float | None, *, tokens: int, seconds: float) -> float | None:
+    """The prefill speed after a chunk of `tokens` that took `seconds`; one too short to tell anything changes nothing.
 
-    speed: float | None = None
-
-    def measured(self, *, tokens: int, seconds: float) -> Pace:
-        """Count a chunk of `tokens` that took `seconds`; one too short to tell anything changes nothing."""
-        if tokens < SHORTEST_CHUNK // 2 or seconds <= 0:
-            return self
-        newest = tokens / seconds
-        return Pace(newest if self.speed is None else NEWEST * newest + (1 - NEWEST) * self.speed)
+    Tokens per second; None before the first measurement.
+    """
+    if tokens < SHORTEST_CHUNK // 2 or seconds <= 0:
+        return speed
+    newest = tokens / seconds
+    return newest if speed is None else NEWEST * newest + (1 - NEWEST) * speed
 
 
-def chunk(*, left: int, pace: Pace, seconds: float) -> int:
+def chunk(*, left: int, speed: float | None, seconds: float) -> int:
     """How many of the `left` tokens to evaluate at once, so that a user waits `seconds` at most.
 
     A rest shorter than the shortest chunk is taken along rather than left for a call of its own.
     """
-    wanted = FIRST_CHUNK if pace.speed is None else int(pace.speed * seconds * HEADROOM)
+    wanted = FIRST_CHUNK if speed is None else int(speed * seconds * HEADROOM)
     length = min(max(wanted, SHORTEST_CHUNK), LONGEST_CHUNK)
     return left if left < length + SHORTEST_CHUNK else length
 
 
-def reach(*, pace: Pace, seconds: float) -> int:
+def reach(*, speed: float | None, seconds: float) -> int:
     """How many tokens a first chunk may count on the engine's RAM cache for, although it may have lost them."""
-    return 0 if pace.speed is None else int(pace.speed * seconds * REACH)
+    return 0 if speed is None else int(speed * seconds * REACH)
 
 
-def resume_at(*, done: int, foreign: bool, remembers: bool) -> int:
-    """How many tokens to count on when a warm-up goes on after `done`.
+def resume_at(*, done: int, remembers: bool) -> int:
+    """How many tokens to count on when a warm-up goes on after `done`, another request having run in between.
 
-    `foreign`: another request ran in between. Then the slot holds something else, and only an engine that `remembers`
-    (llama-server's RAM cache) gives the tokens back. Where it does not, the next chunk must be short again, or it
-    would evaluate everything in one go while a user waits.
+    Then the slot holds something else, and only an engine that `remembers` (llama-server's RAM cache) gives the tokens
+    back. If it does not, the next chunk must be short again, or it would evaluate everything in one go while a user
+    waits.
     """
-    return 0 if foreign and not remembers else done
+    return done if remembers else 0
 
 
 def delay(failures: int) -> float:
@@ -103,17 +111,18 @@ def delay(failures: int) -> float:
     return min(FIRST_DELAY * 2.0 ** max(0, min(failures, 16) - 1), LONGEST_DELAY)
 
 
-def merge(targets: Mapping[Key, Target], wanted: Iterable[tuple[str, str, str]]) -> dict[Key, Target]:
-    """The targets for `wanted` (prefix, head, version), in that order.
+def merge(known: Mapping[Key, Target], wanted: Iterable[Target]) -> dict[Key, Target]:
+    """The targets that are `wanted`, in that order.
 
-    What is known and unchanged stays as it is; a new version waits anew; what nobody wants any more is gone.
+    What is known and unchanged stays as it is; a new version waits anew, and knows what the engine had of the old one.
     """
     merged: dict[Key, Target] = {}
-    for prefix, head, version in wanted:
-        known = targets.get((prefix, head))
-        if known is None or known.version != version:
-            known = Target(prefix=prefix, head=head, version=version, asked=known is not None and known.asked)
-        merged[known.key] = known
+    for new in wanted:
+        old = known.get(new.key)
+        if old is None or old.version == new.version:
+            merged[new.key] = old or new
+        else:
+            merged[new.key] = replace(new, asked=old.asked, older=old.older)
     return merged
 
 
@@ -123,10 +132,18 @@ def forgotten(targets: Mapping[Key, Target]) -> dict[Key, Target]:
     But what engines died of, one after the other, keeps its back-off, or each new process would die of it.
     """
     return {
-        key: t if t.deaths >= DEADLY and t.phase == "failed"
-        else Target(prefix=t.prefix, head=t.head, version=t.version, asked=t.asked, deaths=t.deaths)
-        for key, t in targets.items()
-    }  # fmt: skip
+        key: replace(target, want=None, older=None)
+        if target.deaths >= DEADLY and target.phase == "failed"
+        else Target(
+            prefix=target.prefix,
+            head=target.head,
+            behind=target.behind,
+            version=target.version,
+            asked=target.asked,
+            deaths=target.deaths,
+        )
+        for key, target in targets.items()
+    }
 
 
 def pick(targets: Iterable[Target], *, now: float, enabled: bool = True) -> Target | None:

@@ -12,54 +12,23 @@ What an engine cannot do shapes what it gets instead: without `/tokenize` the co
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from bioproxy import files
 from bioproxy.engines import gguf
-from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.facts import Capabilities, EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError
 from bioproxy.prompt import Head, common
+from bioproxy.templates.catalogue import Filled
 
 Json: TypeAlias = Any
 
 FIRST_MESSAGE, SECOND_MESSAGE = "Compare this.", "7 questions"  # differ in the first character, and in its kind
 LETTERS_PER_TOKEN = 4  # a guess, where the engine cannot count
 MARGIN = 8  # tokens less on models whose cache cannot be cut at any place
-
-
-class Filled(Protocol):
-    """A template's text with room for a message (templates/catalogue.py)."""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The texts between the places for the message; the first is the static beginning."""
-
-    def fill(self, message: str) -> str:
-        """The whole text with `message` in every place."""
-
-
-class Renderer(Protocol):
-    """The two routes of an engine that tell what a chat becomes."""
-
-    async def apply_template(self, body: bytes) -> str:
-        """The prompt that a chat request's body becomes."""
-
-    async def tokenize(self, text: str) -> list[int]:
-        """The token ids of `text`, special tokens parsed."""
-
-
-class Can(Protocol):
-    """What of this an engine has (engines/llama.py, Capabilities)."""
-
-    @property
-    def tokenize(self) -> bool:
-        """Whether `/tokenize` works."""
-
-    @property
-    def apply_template(self) -> bool:
-        """Whether `/apply-template` works."""
 
 
 class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +78,7 @@ def margin_of(facts: EngineFacts) -> int:
     return MARGIN if header.window or header.recurrent else 0
 
 
-async def find(engine: Renderer, can: Can, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:
+async def find(engine: Llama, can: Capabilities, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:
     """The prompt prefix of a template behind `head`, as exactly as the engine lets us see it.
 
     `margin`: tokens to leave off at the end. Raises what the engine's client raises.

@@ -1,9 +1,13 @@
 """The warm-up's loop: looks for templates that changed, and warms one prompt prefix after another.
 
-Two tasks share the table of targets. One *looks*: every `warmup_check_interval`, or when woken (the catalogue does so
-when a text changed), it brings the table up to date. The other *works*: it takes what `plan.pick` says, finds the
-prompt prefix, and hands it to the evaluator. So a change is seen while a long warm-up runs, and the evaluator, which
-asks between two chunks whether its text is still wanted, begins anew with the right one.
+Two tasks share the table of targets (plan.py). One *looks*: every `warmup_check_interval`, or when woken (the catalogue
+does so when a text changed), it makes the table anew from the templates' current texts and the heads that count. The
+other *works*: it takes what `plan.pick` says, finds the prompt prefix, and hands it to the evaluator. So a change is
+seen while a long warm-up runs, and the evaluator, which asks between two chunks whether its text is still wanted,
+begins anew with the right one.
+
+A head that falls out of the newest few is *parked* with its state: when its clients come back, nothing is evaluated
+again only because they were away.
 
 Nothing is evaluated twice: a target whose snapshot the keeper has is `saved` without a token, and one that is `warm`
 stays so until its text or the engine changes. An engine's fault is the target's fault only for a while: it is tried
@@ -22,25 +26,41 @@ from msgspec.structs import replace
 
 from bioproxy import aio, files
 from bioproxy.config.settings import Settings
-from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.gate.gate import Gate
 from bioproxy.kv import arguments
-from bioproxy.kv.resident import Want
-from bioproxy.prompt import Head
-from bioproxy.templates.catalogue import Estimate, Filled
+from bioproxy.kv.keeper import Keeper
+from bioproxy.templates.catalogue import Catalogue, Estimate, Filled
 from bioproxy.templates.expand import template_pieces
-from bioproxy.warmup import evaluate, plan
-from bioproxy.warmup.heads import Heads, HeadsStatistics
-from bioproxy.warmup.needs import Catalogue, Engine, Gate, Keeper
+from bioproxy.warmup import plan
+from bioproxy.warmup.evaluate import End, Evaluator, Job
+from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
+from bioproxy.warmup.plan import Key, Phase, Target
 from bioproxy.warmup.prefix import PromptPrefix, chat_prefix, find, margin_of
-from bioproxy.warmup.table import Table, TargetStatistics
 
 log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30.0  # a snapshot that was just written may take as long to be in the index
 FOREVER = 3600.0  # seconds to sleep where nothing is due; any news ends it
 TOO_LONG = "exceed_context_size"  # llama-server's own words for a prompt that does not fit
+
+
+class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt prefix: `state` is one word, `text` the same with figures; counts are tokens."""
+
+    prefix: str
+    head: str
+    version: str
+    state: Phase
+    text: str
+    done: int
+    total: int
+    evaluated: int
+    seconds: float
+    failures: int
 
 
 class RunnerStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +88,7 @@ class Runner:
         gate: Gate,
         keeper: Keeper,
         catalogue: Catalogue,
-        engine: Engine,
+        engine: Llama,
         heads: Heads,
         bus: Bus,
         margin: Callable[[EngineFacts], int] = margin_of,
@@ -82,10 +102,9 @@ class Runner:
         self.bus = bus
         self.margin = margin
         self.clock = clock
-        self.evaluator = evaluate.Evaluator(
-            gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings, clock=clock
-        )
-        self.table = Table(catalogue, heads)
+        self.evaluator = Evaluator(gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings, clock=clock)
+        self.targets: dict[Key, Target] = {}
+        self.parked: dict[Key, Target] = {}
         self.facts: EngineFacts | None = None
         self.generation = 0
         self.checks = 0
@@ -102,27 +121,30 @@ class Runner:
     def attached(self, facts: EngineFacts) -> None:
         """The engine is ready, and may be another one: everything is looked at again."""
         self.facts = facts
-        self.generation += 1
+        self.forget()
         ram_cache = arguments.parse(facts.command, environment=facts.environment).ram_cache
         self.evaluator.attached(remembers=ram_cache or facts.slots > 1)
-        self.table.forget()
         self.news.set()
 
     def gone(self) -> None:
         """The engine is away: nothing is begun until `attached`."""
         self.facts = None
-        self.generation += 1
-        self.table.forget()
+        self.forget()
 
     def renewed(self) -> None:
         """The chat template renders other prompts now: what is under way is dropped, and each is looked at again."""
-        self.generation += 1
-        self.table.forget()
+        self.forget()
         self.news.set()
+
+    def forget(self) -> None:
+        """Nothing is known of any target any more."""
+        self.generation += 1
+        self.targets = plan.forgotten(self.targets)
+        self.parked.clear()
 
     def saving_goes_on(self) -> None:
         """The disk takes snapshots again: what is warm and was not saved gets another chance."""
-        self.table.again(lambda target: target.phase == "warm")
+        self.again(lambda target: target.phase == "warm")
         self.news.set()
 
     async def warm(self, prefix: str) -> tuple[TargetStatistics, ...]:
@@ -132,9 +154,11 @@ class Runner:
             raise NotFound(f"there is no prefix {prefix}; known prefixes: {known}")
         await self.catalogue.check()
         await self.look()
-        self.table.ask(prefix)
+        for target in self.of(prefix):
+            phase: Phase = "warming" if target.phase == "warming" else "waiting"
+            self.targets[target.key] = replace(target, phase=phase, asked=True, failures=0, deaths=0, reason="")
         self.news.set()
-        return self.table.statistics(enabled=self.enabled, prefix=prefix)
+        return tuple(self.described(target) for target in self.of(prefix))
 
     # What others ask
 
@@ -145,16 +169,16 @@ class Runner:
 
     def too_long(self, prefix: str) -> str:
         """Why the template of `prefix` cannot be used (`too long: 61,233 of 32,768 tokens`), or empty."""
-        targets = self.table.of(prefix)
+        targets = self.of(prefix)
         if targets and all(target.phase == "too long" for target in targets):
             return plan.describe(targets[0])
         return ""
 
     def estimate(self, prefix: str) -> Estimate:
         """What the engine taught about the template of `prefix`: how many tokens its bytes are, how long they take."""
-        lengths = [target.total for target in self.table.of(prefix) if target.total]
+        lengths = [target.total for target in self.of(prefix) if target.total]
         size = len(self.catalogue.current(prefix).parts[0].encode())
-        speed = self.evaluator.pace.speed
+        speed = self.evaluator.speed
         return Estimate(
             tokens_per_byte=lengths[0] / size if lengths and size else None,
             seconds_per_token=1 / speed if speed else None,
@@ -165,11 +189,18 @@ class Runner:
         return RunnerStatistics(
             enabled=self.enabled,
             ready=self.facts is not None,
-            speed=self.evaluator.pace.speed,
+            speed=self.evaluator.speed,
             checks=self.checks,
-            targets=self.table.statistics(enabled=self.enabled),
+            targets=tuple(self.described(target) for target in self.targets.values()),
             heads=self.heads.statistics(),
         )
+
+    def described(self, target: Target) -> TargetStatistics:
+        """One target as others see it; while warm-up is off, what waits is `off`."""
+        off = not self.enabled and not target.asked and target.phase == "waiting"
+        shown = replace(target, phase="off") if off else target
+        same = {name: getattr(shown, name) for name in TargetStatistics.__struct_fields__ if hasattr(shown, name)}
+        return TargetStatistics(state=shown.phase, text=plan.describe(shown), **same)
 
     # The two tasks
 
@@ -200,21 +231,57 @@ class Runner:
         await self.heads.save()
         self.checks += 1
         self.bus.publish(WarmupChecked())
-        self.table.refresh()
-        self.table.again(self.lost)
+        self.refresh()
+        self.again(self.lost)
         self.news.set()
 
-    def lost(self, target: plan.Target) -> bool:
+    def lost(self, target: Target) -> bool:
         """Whether a snapshot that was there is not there any more (aged, quarantined, its commit failed)."""
-        want = self.table.wants.get(target.key)
-        fresh = self.clock() - target.ended < COMMIT_SECONDS
+        want, fresh = target.want, self.clock() - target.ended < COMMIT_SECONDS
         return target.phase == "saved" and not fresh and want is not None and self.keeper.has_snapshot(want) is None
+
+    # The table of targets
+
+    def refresh(self) -> None:
+        """Every prefix with each head that counts; what did not change keeps its state."""
+        versions = {prefix: self.catalogue.current(prefix).version for prefix in self.catalogue.prefixes}
+        known = self.parked | self.targets
+        self.targets = plan.merge(
+            known,
+            [
+                Target(prefix=prefix, head=name_of(head), behind=head, version=version)
+                for prefix, version in versions.items()
+                for head in self.heads.top(prefix)
+            ],
+        )
+        left = (target for key, target in known.items() if key not in self.targets)
+        self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix)}
+
+    def of(self, prefix: str) -> list[Target]:
+        """The targets of one prefix."""
+        return [target for target in self.targets.values() if target.prefix == prefix]
+
+    def put(self, target: Target) -> None:
+        """Note a target's new state, unless it is not wanted any more."""
+        if self.wanted(target):
+            self.targets[target.key] = target
+
+    def wanted(self, target: Target) -> bool:
+        """Whether `target` is still in the table, with the text it had."""
+        known = self.targets.get(target.key)
+        return known is not None and known.version == target.version
+
+    def again(self, which: Callable[[Target], bool]) -> None:
+        """Look at these targets again."""
+        self.targets = {
+            key: replace(target, phase="waiting") if which(target) else target for key, target in self.targets.items()
+        }
 
     async def keep_working(self) -> None:
         """Take the next target, or sleep until there may be one."""
         while True:
             self.news.clear()
-            targets, now = self.table.targets.values(), self.clock()
+            targets, now = self.targets.values(), self.clock()
             target = plan.pick(targets, now=now, enabled=self.enabled) if self.facts else None
             if target is None:
                 await aio.wait_first(self.news, timeout=plan.pause(targets, now=now, longest=FOREVER))
@@ -223,15 +290,15 @@ class Runner:
 
     # One target
 
-    async def attempt(self, target: plan.Target) -> None:
+    async def attempt(self, target: Target) -> None:
         """Work on `target`, and turn a fault into a state and a back-off: others must not wait for it."""
         generation = self.generation
         try:
             await self.work(target, generation)
         except BioproxyError as error:
-            known = self.table.targets.get(target.key, target)
             if isinstance(error, EngineUnavailable) and error.sent:
-                self.table.put(plan.lost(known, reason=error.message, now=self.clock()))
+                known = self.targets.get(target.key, target)
+                self.put(plan.lost(known, reason=error.message, now=self.clock()))
                 log.warning("the engine was lost while %s was warmed up: %s", target.prefix, error.message)
                 self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=error.message))
             elif generation == self.generation:  # else the engine went away, and its fault with it
@@ -240,85 +307,79 @@ class Runner:
             log.exception("the warm-up of %s broke", target.prefix)
             self.fault(target, error, f"a fault in bioproxy: {error!r}")
 
-    def fault(self, target: plan.Target, error: Exception, reason: str) -> None:
+    def fault(self, target: Target, error: Exception, reason: str) -> None:
         """Note and tell why `target` is not warm."""
         if isinstance(error, EngineRefused) and TOO_LONG in reason:
-            known, limit = self.table.targets.get(target.key, target), self.facts.context if self.facts else 0
-            self.table.put(replace(known, phase="too long", limit=limit, asked=False))
+            known, limit = self.targets.get(target.key, target), self.facts.context if self.facts else 0
+            self.put(replace(known, phase="too long", limit=limit, asked=False))
             return
-        self.table.put(plan.failed(target, reason=reason, now=self.clock()))
+        self.put(plan.failed(target, reason=reason, now=self.clock()))
         if isinstance(error, BioproxyError) and kind(error) == "internal":
             log.info("the warm-up of %s has to wait: %s", target.prefix, reason)  # the gate refuses: a shutdown
             return
         log.warning("the warm-up of %s failed: %s", target.prefix, reason)
         self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=reason))
 
-    async def work(self, target: plan.Target, generation: int) -> None:
+    async def work(self, target: Target, generation: int) -> None:
         """Evaluate `target` unless there is a snapshot of it, or it does not fit."""
         assert self.facts is not None
         context = self.facts.context
-        head, filled = self.table.head_of[target.key], self.catalogue.current(target.prefix)
+        head, filled = target.behind, self.catalogue.current(target.prefix)
         want = self.keeper.want(
             template_pieces(head, filled), prefix=target.prefix, version=filled.version, head=head, lora=head.lora
         )
         want = replace(want, background=True)
-        self.table.wants[target.key] = want
+        target = replace(target, want=want)
         if self.keeper.has_snapshot(want) is not None:
-            self.table.put(replace(target, phase="saved", asked=False))
+            self.put(replace(target, phase="saved", asked=False))
             return
-        prompt = await self.prompt(head, filled, self.facts)
+        prompt = await self.prompt(target, filled, self.facts)
         target = replace(target, phase="warming", done=0, total=prompt.length)
         if prompt.length == 0:  # nothing stands before the message
-            self.table.put(replace(target, phase="warm", asked=False))
+            self.put(replace(target, phase="warm", asked=False))
         elif 0 < context <= prompt.length:
-            self.table.put(replace(target, phase="too long", limit=context, asked=False))
+            self.put(replace(target, phase="too long", limit=context, asked=False))
         else:
-            self.table.put(target)
-            job = self.job(target, want, prompt, generation)
+            self.put(target)
+            job = self.job(target, prompt, generation)
             self.ended(target, job, await self.evaluator.run(job))
 
-    async def prompt(self, head: Head, filled: Filled, facts: EngineFacts) -> PromptPrefix:
+    async def prompt(self, target: Target, filled: Filled, facts: EngineFacts) -> PromptPrefix:
         """The prompt prefix, as exactly as this engine can tell it."""
         can = facts.capabilities
         if not can.apply_template:
-            return chat_prefix(head, filled, model=facts.alias)
+            return chat_prefix(target.behind, filled, model=facts.alias)
         margin = await files.away(self.margin, facts) if can.tokenize else 0
-        return await find(self.engine, can, head, filled, margin=margin)
+        return await find(self.engine, can, target.behind, filled, margin=margin)
 
-    def job(self, target: plan.Target, want: Want, prompt: PromptPrefix, generation: int) -> evaluate.Job:
+    def job(self, target: Target, prompt: PromptPrefix, generation: int) -> Job:
         """The evaluator's order; it is current as long as engine and text are the same."""
-
-        def progress(done: int, evaluated: int) -> None:
-            self.table.put(replace(target, done=done, evaluated=evaluated))
-
-        def current() -> bool:
-            return generation == self.generation and self.table.wanted(target)
-
-        older, before = self.table.evaluated.get(target.key, (None, ()))
-        return evaluate.Job(
+        assert target.want is not None
+        older, before = target.older or (None, ())
+        return Job(
             prefix=target.prefix,
-            want=want,
+            want=target.want,
             prompt=prompt,
             older=older,
             before=before,
-            progress=progress,
-            current=current,
+            progress=lambda done, evaluated: self.put(replace(target, done=done, evaluated=evaluated)),
+            current=lambda: generation == self.generation and self.wanted(target),
         )
 
-    def ended(self, target: plan.Target, job: evaluate.Job, outcome: evaluate.Outcome) -> None:
+    def ended(self, target: Target, job: Job, end: End) -> None:
         """Note how an evaluation ended, and tell."""
-        if outcome.status == "dropped":
+        if end == "dropped":
             return
-        prompt = job.prompt
-        self.table.evaluated[target.key] = job.want, prompt.tokens
-        evaluated, seconds = outcome.evaluated, outcome.seconds
-        done = replace(target, phase=outcome.status, done=prompt.length, evaluated=evaluated, seconds=seconds)
-        self.table.put(replace(done, ended=self.clock(), asked=False, failures=0, deaths=0))
+        length, older = job.prompt.length, (job.want, job.prompt.tokens)
+        if (known := self.targets.get(target.key)) is not None:  # the engine has it, whatever the text is by now
+            self.targets[target.key] = replace(known, older=older)
+        done = replace(target, phase=end, done=length, evaluated=job.evaluated, seconds=job.seconds, older=older)
+        self.put(replace(done, ended=self.clock(), asked=False, failures=0, deaths=0))
         log.info(
             "%s is %s: %d tokens, %d of them evaluated in %.1f s",
-            target.prefix, outcome.status, prompt.length, evaluated, seconds,
+            target.prefix, end, length, job.evaluated, job.seconds,
         )  # fmt: skip
-        self.bus.publish(WarmupEnded(prefix=target.prefix, tokens=prompt.length, evaluated=evaluated, seconds=seconds))
+        self.bus.publish(WarmupEnded(prefix=target.prefix, tokens=length, evaluated=job.evaluated, seconds=job.seconds))
 
 
 def kind(error: Exception) -> str:

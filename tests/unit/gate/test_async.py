@@ -359,6 +359,40 @@ async def test_user_waiting_tells_a_warm_up_to_give_way() -> None:
     assert [*seen, gate.user_waiting] == [False, True, False]
 
 
+async def test_work_in_chunks_gets_a_new_grant_for_each_while_nobody_waits() -> None:
+    """Each chunk counts as a grant of its own: an hour of them is not taken for the time that one grant takes."""
+    gate = make()
+    grant = await gate.acquire(work="background")
+    first = grant.ticket
+    assert grant.renew()
+    assert (gate.running, gate.statistics().granted) == (1, 2)
+    assert grant.ticket.granted >= first.granted
+    waiter = await queued(gate)
+    assert not grant.renew()
+    assert gate.running == 1
+    grant.release()
+    (await waiter).release()
+    assert_clean(gate)
+
+
+async def test_work_in_chunks_ends_while_the_engine_is_not_ready() -> None:
+    """And at a shutdown: the next chunk has to ask like everyone else."""
+    gate = make(capacity=2)
+    grants = [await gate.acquire(work="background") for _ in range(2)]
+    gate.close("loading")
+    assert not grants[0].renew()
+    gate.open()
+    assert grants[0].renew()
+    gate.resize(1)
+    assert not grants[0].renew()
+    grants[1].release()
+    assert grants[0].renew()
+    gate.refuse(BioproxyError("shutting down", status=503))
+    assert not grants[0].renew()
+    grants[0].release()
+    assert_clean(gate)
+
+
 async def test_idle_begins_when_the_last_grant_ends() -> None:
     """`wait_idle` outlasts what runs, and a request in between starts the count again."""
     gate = make()

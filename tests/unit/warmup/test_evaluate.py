@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from bioproxy import aio
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import EngineUnavailable
 from bioproxy.events import Bus, Event, WarmupStarted, WarmupYielded
 from bioproxy.gate.gate import Gate
+from bioproxy.kv.keeper import Keeper
 from bioproxy.kv.resident import Want
 from bioproxy.prompt import Head
 from bioproxy.templates.expand import template_pieces
-from bioproxy.warmup.evaluate import Evaluator, Job, Outcome
-from bioproxy.warmup.plan import Pace
+from bioproxy.warmup.evaluate import Evaluator, Job
 from bioproxy.warmup.prefix import PromptPrefix
 from support.settings import settings
 from support.warmup_standins import Memory, Slot, Texts, open_gate, until
@@ -22,6 +24,13 @@ from support.warmup_standins import Memory, Slot, Texts, open_gate, until
 LENGTH = 3000
 TOKENS = tuple(range(LENGTH))
 FOREIGN = [-1] * 50  # somebody else's prompt
+
+
+class Outcome(NamedTuple):
+    """How a job ended, and what it cost in tokens."""
+
+    status: str
+    evaluated: int
 
 
 class Shop:
@@ -35,7 +44,12 @@ class Shop:
         self.events: list[Event] = []
         self.bus.subscribe(Event, self.events.append)
         self.evaluator = Evaluator(
-            gate=self.gate, keeper=self.keeper, engine=slot, bus=self.bus, settings=settings(), clock=slot.clock
+            gate=self.gate,
+            keeper=cast("Keeper", self.keeper),
+            engine=cast("Llama", slot),
+            bus=self.bus,
+            settings=settings(),
+            clock=slot.clock,
         )
         self.evaluator.attached(remembers=remembers)
         self.done: list[int] = []
@@ -59,7 +73,8 @@ class Shop:
         )
 
     async def run(self, job: Job | None = None) -> Outcome:
-        return await self.evaluator.run(job or self.job())
+        job = job or self.job()
+        return Outcome(await self.evaluator.run(job), job.evaluated)
 
     def user_now(self) -> None:
         """A user's request arrives."""
@@ -122,6 +137,22 @@ async def test_a_user_goes_first_and_the_warm_up_resumes() -> None:
     assert [type(event) for event in shop.events] == [WarmupStarted, WarmupYielded, WarmupStarted]
 
 
+async def test_what_the_slot_holds_is_noted_before_a_user_gets_the_engine() -> None:
+    """Between two turns no slot counts as being changed by the warm-up."""
+    shop = Shop(Slot())
+    shop.user(after=5)
+    noted: list[tuple[int, bool]] = []
+    served = shop.keeper.served
+
+    def note(*arguments: Any, **more: Any) -> None:
+        noted.append((shop.gate.running, shop.gate.user_waiting))
+        served(*arguments, **more)
+
+    shop.keeper.served = note  # type: ignore[method-assign]
+    await shop.run()
+    assert noted == [(1, True), (1, False)]
+
+
 async def test_an_engine_that_forgets_is_warmed_in_short_chunks_again() -> None:
     """Without a RAM cache what was done is lost, but no user ever waits for more than one chunk."""
     shop = Shop(Slot(ram=False), remembers=False)
@@ -177,7 +208,7 @@ async def test_an_older_text_in_the_slot_gives_back_what_it_shares() -> None:
 async def test_an_older_text_in_the_ram_cache_gives_back_what_it_shares() -> None:
     """A user displaced it: the engine returns no more of it than the first chunk asks for, so that asks for all."""
     shop = Shop(Slot(speed=1000.0))
-    shop.evaluator.pace = Pace(1000.0)
+    shop.evaluator.speed = 1000.0
     older = older_text(300)
     shop.slot.tokens, shop.slot.kept = [-1] * LENGTH, [list(older)]
     assert (await shop.run(shop.job(before=older))).evaluated == LENGTH - 300
@@ -187,7 +218,7 @@ async def test_a_chunk_that_counts_on_the_ram_cache_in_vain_takes_two_at_most() 
     """The RAM cache may have dropped the older text long ago, and a user may come; the engine is not blamed for it."""
     for shared in (300, 1800):
         shop = Shop(Slot(speed=1000.0))
-        shop.evaluator.pace = Pace(1000.0)
+        shop.evaluator.speed = 1000.0
         assert (await shop.run(shop.job(before=older_text(shared)))).evaluated == LENGTH
         assert max(sizes_of(shop)) <= 500
         assert shop.evaluator.remembers

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bioproxy.prompt import common
 from bioproxy.warmup import plan
-from bioproxy.warmup.plan import Pace, Target
+from bioproxy.warmup.plan import Target
 
 PHASES: tuple[plan.Phase, ...] = ("waiting", "warming", "warm", "saved", "too long", "failed", "off")
 
@@ -19,22 +19,22 @@ def target(prefix: str = "@code", **fields: object) -> Target:
 
 def test_the_first_chunk_is_modest_until_a_speed_is_known() -> None:
     """An unknown engine may be slow: the first chunk is a small one."""
-    assert plan.chunk(left=5000, pace=Pace(), seconds=0.25) == plan.FIRST_CHUNK
+    assert plan.chunk(left=5000, speed=None, seconds=0.25) == plan.FIRST_CHUNK
 
 
 def test_a_chunk_fits_into_its_seconds() -> None:
     """At 1000 tokens a second and a quarter of a second, fewer than 250 tokens go at once."""
-    assert 64 <= plan.chunk(left=5000, pace=Pace(1000.0), seconds=0.25) <= 250
+    assert 64 <= plan.chunk(left=5000, speed=1000.0, seconds=0.25) <= 250
 
 
 def test_a_slow_engine_still_gets_64_tokens() -> None:
     """Below 64 tokens the calls cost more than the work."""
-    assert plan.chunk(left=5000, pace=Pace(10.0), seconds=0.25) == plan.SHORTEST_CHUNK
+    assert plan.chunk(left=5000, speed=10.0, seconds=0.25) == plan.SHORTEST_CHUNK
 
 
 def test_a_short_rest_is_taken_along() -> None:
     """No call of its own for a few tokens at the end."""
-    assert plan.chunk(left=plan.FIRST_CHUNK + 20, pace=Pace(), seconds=0.25) == plan.FIRST_CHUNK + 20
+    assert plan.chunk(left=plan.FIRST_CHUNK + 20, speed=None, seconds=0.25) == plan.FIRST_CHUNK + 20
 
 
 @given(st.integers(0, 200_000), st.floats(0.1, 1e6), st.floats(0.0, 2.0))
@@ -42,7 +42,7 @@ def test_chunks_end_and_never_overlap(total: int, speed: float, seconds: float) 
     """Whatever the speed, chunks add up to the whole, each at least 64 tokens or all that is left."""
     done = 0
     while done < total:
-        length = plan.chunk(left=total - done, pace=Pace(speed), seconds=seconds)
+        length = plan.chunk(left=total - done, speed=speed, seconds=seconds)
         assert length >= min(plan.SHORTEST_CHUNK, total - done)
         assert length <= max(plan.SHORTEST_CHUNK, speed * seconds) + plan.SHORTEST_CHUNK
         done += length
@@ -51,25 +51,24 @@ def test_chunks_end_and_never_overlap(total: int, speed: float, seconds: float) 
 
 def test_speed_follows_the_newest_chunks() -> None:
     """Prefill slows down as the context grows, and the chunk with it."""
-    pace = Pace().measured(tokens=500, seconds=0.5)
-    assert pace.speed == 1000
-    assert pace.measured(tokens=500, seconds=1.0).speed == 750
+    speed = plan.measured(None, tokens=500, seconds=0.5)
+    assert speed == 1000
+    assert plan.measured(speed, tokens=500, seconds=1.0) == 750
 
 
 def test_a_chunk_that_was_cached_says_nothing_about_speed() -> None:
     """One evaluated token in a millisecond is no measurement."""
-    assert Pace(400.0).measured(tokens=1, seconds=0.001) == Pace(400.0)
+    assert plan.measured(400.0, tokens=1, seconds=0.001) == 400.0
 
 
 def test_a_foreign_request_costs_nothing_where_the_engine_remembers() -> None:
     """With the RAM cache on, a warm-up that yielded goes on where it stopped."""
-    assert plan.resume_at(done=1500, foreign=True, remembers=True) == 1500
-    assert plan.resume_at(done=1500, foreign=False, remembers=False) == 1500
+    assert plan.resume_at(done=1500, remembers=True) == 1500
 
 
 def test_an_engine_that_forgets_is_warmed_from_the_start() -> None:
     """Without a RAM cache the first chunk must be short again, or a user would wait for all of it."""
-    assert plan.resume_at(done=1500, foreign=True, remembers=False) == 0
+    assert plan.resume_at(done=1500, remembers=False) == 0
 
 
 def test_back_off_doubles_up_to_a_minute() -> None:
@@ -108,7 +107,7 @@ def test_a_failed_target_is_tried_again_when_its_time_comes() -> None:
 def test_a_new_version_waits_anew_and_an_old_state_stays() -> None:
     """A changed text is warmed again; what did not change keeps its state; what is not wanted is gone."""
     known = {t.key: t for t in (target("@a", phase="saved"), target("@b", phase="warm"), target("@c"))}
-    merged = plan.merge(known, [("@b", "bare", "2"), ("@a", "bare", "1")])
+    merged = plan.merge(known, [target("@b", version="2"), target("@a")])
     assert [(t.prefix, t.version, t.phase) for t in merged.values()] == [("@b", "2", "waiting"), ("@a", "1", "saved")]
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import msgspec
 import pytest
 
+from bioproxy.engines.facts import Capabilities
+from bioproxy.engines.llama import Llama
 from bioproxy.prompt import Head
+from bioproxy.templates.parse import Filled
 from bioproxy.warmup import prefix as module
 from bioproxy.warmup.prefix import chat, chat_prefix, find
 
-
-class Text(msgspec.Struct, frozen=True):
-    parts: tuple[str, ...]
-
-    def fill(self, message: str) -> str:
-        return message.join(self.parts)
+CAN = Capabilities(tokenize=True, apply_template=True)
 
 
-class Can(msgspec.Struct, frozen=True):
-    tokenize: bool = True
-    apply_template: bool = True
+def text(*parts: str) -> Filled:
+    """A template whose message stands between `parts`."""
+    return Filled("@code", "1", parts)
 
 
 class Toy:
@@ -40,8 +39,8 @@ class Toy:
 
 async def test_the_prompt_prefix_begins_every_request() -> None:
     """Whatever the message, a request's tokens begin with the prompt prefix, and it could not be longer."""
-    toy, filled = Toy(), Text(("You know this code: x y z. ", " Be short."))
-    found = await find(toy, Can(), Head(), filled)
+    toy, filled = Toy(), text("You know this code: x y z. ", " Be short.")
+    found = await find(cast("Llama", toy), CAN, Head(), filled)
     rests = set()
     for message in ("how does it work?", "9 lives", "Zebra"):
         tokens = await toy.tokenize(await toy.apply_template(chat(Head(), filled.fill(message))))
@@ -52,8 +51,8 @@ async def test_the_prompt_prefix_begins_every_request() -> None:
 
 async def test_a_token_that_merges_with_the_message_does_not_belong_to_it() -> None:
     """The blank before the message becomes a part of the message's first token."""
-    toy, filled = Toy(), Text(("Code: ", ""))
-    found = await find(toy, Can(), Head(), filled)
+    toy, filled = Toy(), text("Code: ", "")
+    found = await find(cast("Llama", toy), CAN, Head(), filled)
     assert found.tokens == tuple(await toy.tokenize("<user>Code:"))
 
 
@@ -66,7 +65,7 @@ async def test_the_head_is_rendered_as_clients_send_it() -> None:
         "tools": [{"type": "function"}],
         "chat_template_kwargs": {"a": 1},
     }
-    found = await find(Toy(), Can(), head, Text(("Code: ", "")))
+    found = await find(cast("Llama", Toy()), CAN, head, text("Code: ", ""))
     assert found.length == len(await Toy().tokenize("<system>Rules.<user>Code:"))
 
 
@@ -78,15 +77,15 @@ async def test_further_fields_of_a_head_are_sent() -> None:
 
 async def test_a_margin_is_cut_off() -> None:
     """On models whose cache cannot be cut anywhere the prompt prefix ends a little earlier."""
-    toy, filled = Toy(), Text(("a b c d e f g h i j k l ", ""))
-    whole = await find(toy, Can(), Head(), filled)
-    cut = await find(toy, Can(), Head(), filled, margin=module.MARGIN)
+    toy, filled = Toy(), text("a b c d e f g h i j k l ", "")
+    whole = await find(cast("Llama", toy), CAN, Head(), filled)
+    cut = await find(cast("Llama", toy), CAN, Head(), filled, margin=module.MARGIN)
     assert cut.tokens == whole.tokens[: -module.MARGIN]
 
 
 async def test_without_tokenize_the_common_text_is_found() -> None:
     """A server that cannot tokenize for us gets the text up to where the message begins."""
-    found = await find(Toy(), Can(tokenize=False), Head(), Text(("Code: ", " end")))
+    found = await find(cast("Llama", Toy()), Capabilities(apply_template=True), Head(), text("Code: ", " end"))
     assert (found.kind, found.text) == ("text", "<user>Code: ")
     assert found.first(found.length) == found.text
     assert found.text.startswith(str(found.first(1)))
@@ -94,7 +93,7 @@ async def test_without_tokenize_the_common_text_is_found() -> None:
 
 async def test_without_apply_template_a_chat_request_carries_the_beginning() -> None:
     """An engine that cannot render gets an ordinary chat request of one token."""
-    found = await find(Toy(), Can(apply_template=False), Head(), Text(("Code: ", " end")))
+    found = await find(cast("Llama", Toy()), Capabilities(tokenize=True), Head(), text("Code: ", " end"))
     body = msgspec.json.decode(found.body)
     assert found.kind == "chat"
     assert (body["messages"][0]["content"], body["max_tokens"]) == ("Code: ", 1)
@@ -102,11 +101,11 @@ async def test_without_apply_template_a_chat_request_carries_the_beginning() -> 
 
 def test_a_chat_request_names_the_model() -> None:
     """Servers of many models need to be told which."""
-    assert msgspec.json.decode(chat_prefix(Head(), Text(("Code: ",)), model="m").body)["model"] == "m"
+    assert msgspec.json.decode(chat_prefix(Head(), text("Code: "), model="m").body)["model"] == "m"
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
 async def test_the_beginning_of_a_prompt_prefix(length: int) -> None:
     """Chunks are beginnings of the same tokens."""
-    found = await find(Toy(), Can(), Head(), Text(("a b c d e ", "")))
+    found = await find(cast("Llama", Toy()), CAN, Head(), text("a b c d e ", ""))
     assert found.first(length) == found.tokens[:length]

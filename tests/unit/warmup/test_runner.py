@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
 
 from bioproxy import aio
 from bioproxy.engines.facts import Capabilities, EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, Event, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.kv.keeper import Keeper
 from bioproxy.prompt import Head
+from bioproxy.templates.catalogue import Catalogue
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.runner import Runner
 from support.settings import settings
@@ -40,9 +44,9 @@ class World:
         self.runner = Runner(
             settings=self.settings,
             gate=open_gate(),
-            keeper=self.keeper,
-            catalogue=self.texts,
-            engine=self.slot,
+            keeper=cast("Keeper", self.keeper),
+            catalogue=cast("Catalogue", self.texts),
+            engine=cast("Llama", self.slot),
             heads=self.heads,
             bus=self.bus,
             margin=lambda _facts: 0,
@@ -163,8 +167,8 @@ async def test_a_lost_snapshot_is_made_again(tmp_path: Path) -> None:
     async with world.running() as runner:
         await world.until(WarmupEnded)
         world.keeper.snapshots.clear()
-        target = runner.table.of("@code")[0]
-        runner.table.put(replace(target, ended=target.ended - 1000))
+        target = runner.of("@code")[0]
+        runner.put(replace(target, ended=target.ended - 1000))
         runner.wake()
         await world.until(WarmupEnded, times=2)
     assert world.states() == {"@code": "saved"}
