@@ -28,8 +28,8 @@ from bioproxy.cli.output import Output
 from bioproxy.cli.verbs import BY_NAME, VERBS, common_flags
 from bioproxy.config.flags import parse_flags
 from bioproxy.config.keys import CONFIG_FLAG, FOLDER_FLAG, KEYS, LISTEN_FLAG, WATCH_FLAG
+from bioproxy.config.layers import read_flags
 from bioproxy.config.nearest import close
-from bioproxy.config.sources import read_flags
 from bioproxy.errors import BioproxyError, ConfigError
 
 FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141

@@ -1,8 +1,11 @@
 """From the tree to values of the schema's types, with a sentence for everything that does not fit.
 
-msgspec can convert too, but stops at the first error, knows no lines, and tells types where people need examples. A
-`Converter` goes on after an error, so that one run shows all of them; what could not be read is UNSET and the
-caller leaves it out. Where a problem was noted there will be no Config: what is left serves further checks only.
+msgspec can convert too, but it stops at the first error, knows no lines, and tells types where people need examples. A
+`Converter` goes on after an error, so that one run shows all of them. What could not be read is UNSET, and the caller
+leaves it out: there will be no Config then, and what is left serves further checks only.
+
+This is the one converter. It reads as strictly as bioproxy's own keys want it; `dialect/decode.py` is the same walk
+with llama-swap's leniency about each kind of value.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ import msgspec
 from msgspec import UNSET, inspect
 
 from bioproxy.config import units
-from bioproxy.config.keys import Kind, fields
-from bioproxy.config.nearest import unknown_key
-from bioproxy.config.tree import Node, Origin, describe_kind, describe_value, join
-from bioproxy.errors import Problem
+from bioproxy.config.keys import KEYS, SCHEMA_KEY, SECTIONS, Kind, members
+from bioproxy.config.nearest import top_names, unknown_key
+from bioproxy.config.notes import Notes
+from bioproxy.config.tree import Node, Path, describe_kind, describe_value, dotted
 
 Resolve: TypeAlias = Callable[[str, int], str]  # a path of ours and its line, made absolute
 
@@ -28,59 +31,44 @@ NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # NUL, and what the system makes of
 
 
 class Converter:
-    """Converts the nodes of one source. `origin` names a line of it; `resolve` makes a path of ours absolute.
+    """Converts the nodes of one source; what is wrong goes into its notes.
 
-    It gets the path's line as well, for a tree may be merged of several files in different folders.
-    `problems` gets what is wrong, `origins` the place of every value by its path (`prefixes.@code`, `api_keys[0]`).
+    `resolve` makes a path of ours absolute. It gets the path's line as well, because a tree may be merged from several
+    files in different folders.
     """
 
-    def __init__(self, *, origin: Callable[[int], Origin], resolve: Resolve) -> None:
-        self.origin = origin
+    def __init__(self, notes: Notes, *, resolve: Resolve) -> None:
+        self.notes = notes
         self.resolve = resolve
-        self.problems: list[Problem] = []
-        self.origins: dict[str, Origin] = {}
-        self.unknown = 0
+        self.unnamed = 0  # unknown keys beyond those that were named
+        self.named = 0
 
-    def note_unknown(self, node: Node, section: str, name: str, known: Iterable[str]) -> None:
-        """Note a key that nobody knows; of very many only the first, for each is compared with all that there are."""
-        self.unknown += 1
-        if self.unknown <= MOST_UNKNOWN:
-            self.complain(node, join(section, name), unknown_key(section, name, known))
-
-    def count_unknown(self, node: Node) -> None:
-        """Say how many unknown keys were not named; for the end."""
-        if self.unknown > MOST_UNKNOWN:
-            self.complain(node, "", f"and {self.unknown - MOST_UNKNOWN:,} more unknown keys")
-
-    def complain(self, node: Node, path: str, message: str) -> Any:
+    def complain(self, node: Node, path: Path, message: str) -> Any:
         """Note a problem; UNSET, so that a caller can return it."""
-        self.problems.append(Problem(message, where=self.origin(node.line).where, key=path))
+        self.notes.complain_line(node.line, message, dotted(path))
         return UNSET
 
-    def expected(self, node: Node, kind: Kind, path: str, words: str = "") -> Any:
+    def expected(self, node: Node, kind: Kind, path: Path, words: str = "") -> Any:
         """Note that something else was expected; a secret value is not told."""
         got = describe_kind(node) if kind.secret else describe_value(node)
-        hint = ""
-        if isinstance(kind.type, inspect.StrType) and isinstance(node.value, int | float | bool):
-            hint = "; a text like this must stand in quotes"
-        elif isinstance(node.value, str) and isinstance(
-            kind.type, inspect.IntType | inspect.FloatType | inspect.BoolType
-        ):
-            hint = "; without quotes it would do" if self.fits(node.value, kind) else ""
-        return self.complain(node, path, f"expected {words or wanted(kind)}, got {got}{hint}")
+        return self.complain(node, path, f"expected {words or wanted(kind)}, got {got}{quotes_hint(node, kind)}")
 
-    def fits(self, text: str, kind: Kind) -> bool:
-        """Whether a quoted text would be right without its quotes."""
-        if isinstance(kind.type, inspect.BoolType):
-            return text in {"true", "false"}
-        return text.strip().lstrip("+-").isdecimal() and not kind.unit
+    def unknown(self, node: Node, path: Path, known: Iterable[str]) -> None:
+        """Note a key that is not known; of very many only the first, because each is compared with all that are."""
+        if self.named >= MOST_UNKNOWN:
+            self.unnamed += 1
+            return
+        self.named += 1
+        self.note_unknown(node, path, known)
 
-    def convert(self, node: Node, kind: Kind, path: str) -> Any:
+    def note_unknown(self, node: Node, path: Path, known: Iterable[str]) -> None:
+        self.complain(node, path, unknown_key(dotted(path[:-1]), str(path[-1]), known))
+
+    def value(self, node: Node, kind: Kind, path: Path) -> Any:
         """The value of a node as `kind` wants it, or UNSET after its problems were noted."""
-        self.origins[path] = self.origin(node.line)
         match kind.type:
             case inspect.BoolType():
-                return node.value if isinstance(node.value, bool) else self.expected(node, kind, path)
+                return self.boolean(node, kind, path)
             case inspect.IntType() | inspect.FloatType():
                 return self.number(node, kind, path)
             case inspect.StrType():
@@ -88,34 +76,20 @@ class Converter:
             case inspect.LiteralType(values=values):
                 word = node.raw or node.value
                 return word if word in values else self.expected(node, kind, path)
-            case inspect.VarTupleType():
-                return self.sequence(node, kind, path)
-            case inspect.DictType():
-                return self.mapping(node, kind, path)
+            case inspect.VarTupleType(item_type=item):
+                return self.sequence(node, kind, path, kind.of(item))
+            case inspect.DictType(value_type=inner):
+                return self.mapping(node, kind, path, kind.of(inner))
             case inspect.StructType(cls=cls):
                 return self.struct(node, kind, path, cls)
             case inspect.UnionType():
                 return self.union(node, kind, path)
-        raise TypeError(f"the schema has a type at {path} that the converter does not know: {kind.type}")
+        raise TypeError(f"the converter does not know the type of {dotted(path)}: {kind.type}")
 
-    def union(self, node: Node, kind: Kind, path: str) -> Any:
-        """A value of the kind that it is meant to be; a sentence about another one names the words as well."""
-        value = self.convert(node, chosen(node, kind), path)
-        if value is UNSET and (known := words(kind)):
-            problem = self.problems[-1]
-            said = problem.message.replace("expected ", f"expected {', '.join(known)} or ", 1)
-            self.problems[-1] = msgspec.structs.replace(problem, message=said)
-        return value
+    def boolean(self, node: Node, kind: Kind, path: Path) -> Any:
+        return node.value if isinstance(node.value, bool) else self.expected(node, kind, path)
 
-    def text(self, node: Node, kind: Kind, path: str) -> Any:
-        """A text, or a path of ours made absolute."""
-        if not isinstance(node.value, str):
-            return self.expected(node, kind, path)
-        if NO_TEXT.search(node.value):  # shown nowhere: it could not even be printed
-            return self.complain(node, path, "expected a text, got bytes that are none (a NUL, or not UTF-8)")
-        return self.resolve(node.value, node.line) if kind.path else node.value
-
-    def number(self, node: Node, kind: Kind, path: str) -> Any:
+    def number(self, node: Node, kind: Kind, path: Path) -> Any:
         """A number inside its bounds; with a unit, texts such as "30s" and "20GiB" too."""
         value = node.value
         if isinstance(value, str) and kind.unit:
@@ -123,56 +97,113 @@ class Converter:
                 value = units.read_seconds(value) if kind.unit == "seconds" else units.read_bytes(value)
             except ValueError as error:
                 return self.complain(node, path, f"{error}, got {describe_value(node)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return self.expected(node, kind, path)
-        if isinstance(value, float) and not math.isfinite(value):
+        whole = isinstance(kind.type, inspect.IntType)
+        if (whole and value != int(value)) or not within(value, kind):
             return self.expected(node, kind, path)
-        if isinstance(kind.type, inspect.IntType):
-            if value != int(value):
-                return self.expected(node, kind, path)
-            value = int(value)
-        if not within(value, kind):
-            return self.expected(node, kind, path)
-        return float(value) if isinstance(kind.type, inspect.FloatType) else value
+        return int(value) if whole else float(value)
 
-    def sequence(self, node: Node, kind: Kind, path: str) -> Any:
+    def text(self, node: Node, kind: Kind, path: Path) -> Any:
+        """A text, or a path of ours made absolute."""
+        if not isinstance(node.value, str):
+            return self.expected(node, kind, path)
+        if NO_TEXT.search(node.value):  # its value is not told: it could not even be printed
+            return self.complain(node, path, "expected a text, got bytes that are none (a NUL, or not UTF-8)")
+        return self.resolve(node.value, node.line) if kind.path else node.value
+
+    def union(self, node: Node, kind: Kind, path: Path) -> Any:
+        """A value of the kind that it is meant to be; a sentence about another one names the words as well."""
+        value = self.value(node, chosen(node, kind), path)
+        if value is UNSET and (known := words(kind)):
+            problem = self.notes.problems[-1]
+            said = problem.message.replace("expected ", f"expected {', '.join(known)} or ", 1)
+            self.notes.problems[-1] = msgspec.structs.replace(problem, message=said)
+        return value
+
+    def sequence(self, node: Node, kind: Kind, path: Path, item: Kind) -> Any:
         """A tuple of what the items convert to, "" for a broken one; nothing (an empty YAML value) is the empty one."""
-        assert isinstance(kind.type, inspect.VarTupleType)
         if node.value is None:
             return ()
         if not isinstance(node.value, tuple):
             return self.expected(node, kind, path)
-        item = kind.of(kind.type.item_type)
-        values = [self.convert(child, item, f"{path}[{index}]") for index, child in enumerate(node.value)]
+        values = [self.value(child, item, (*path, index)) for index, child in enumerate(node.value)]
         return tuple("" if value is UNSET else value for value in values)  # later checks must find the others' index
 
-    def mapping(self, node: Node, kind: Kind, path: str) -> Any:
+    def mapping(self, node: Node, kind: Kind, path: Path, inner: Kind) -> Any:
         """A dict of what the values convert to, without broken ones; nothing (an empty YAML value) is the empty one."""
-        assert isinstance(kind.type, inspect.DictType)
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
             return self.expected(node, kind, path)
-        inner = kind.of(kind.type.value_type)
-        values = {name: self.convert(child, inner, join(path, name)) for name, child in node.value.items()}
+        values = {name: self.value(child, inner, (*path, name)) for name, child in node.value.items()}
         return {name: value for name, value in values.items() if value is not UNSET}
 
-    def struct(self, node: Node, kind: Kind, path: str, cls: type[msgspec.Struct]) -> Any:
+    def struct(self, node: Node, kind: Kind, path: Path, cls: type[msgspec.Struct]) -> Any:
         """A Struct with only known keys, and all the keys that it cannot be without."""
         if not isinstance(node.value, dict):
             return self.expected(node, kind, path)
-        known = {field.name: field for field in fields(cls)}
-        before = len(self.problems)
+        known = members(cls)
+        before = len(self.notes.problems)
         values: dict[str, Any] = {}
         for name, child in node.value.items():
             if name in known:
-                values[name] = self.convert(child, kind.of(known[name].type), join(path, name))
+                values[name] = self.value(child, kind.of(known[name].kind), (*path, name))
             else:
-                self.note_unknown(child, path, name, known)
-        for name, field in known.items():
-            if field.required and name not in values:
+                self.unknown(child, (*path, name), known)
+        for name, member in known.items():
+            if member.required and name not in values:
                 self.complain(node, path, f"the key {name} is missing")
-        return UNSET if len(self.problems) > before else cls(**values)
+        return UNSET if len(self.notes.problems) > before else cls(**values)
+
+    def keys_of(self, node: Node, section: str, path: Path) -> dict[str, Any]:
+        """The values of a section's keys, by dotted key; `path` is where the section stands."""
+        known = [option.name for option in KEYS.values() if option.section == section]
+        if node.value is None:
+            return {}
+        if not isinstance(node.value, dict):
+            self.complain(node, path, f"expected a mapping with some of the keys {', '.join(known)}")
+            return {}
+        values: dict[str, Any] = {}
+        for name, child in node.value.items():
+            if name in known:
+                key = f"{section}.{name}"
+                values[key] = self.value(child, KEYS[key].kind, (*path, name))
+            else:
+                self.unknown(child, (*path, name), known)
+        return {key: value for key, value in values.items() if value is not UNSET}
+
+    def all_keys(self, root: Node) -> dict[str, Any]:
+        """The values of bioproxy's own keys in a file's root and its sections, by dotted key."""
+        if not isinstance(root.value, dict):
+            self.complain(root, (), "the file must be a mapping of keys to values, such as proxy_port: 8088")
+            return {}
+        values: dict[str, Any] = {}
+        for name, node in root.value.items():
+            if name in SECTIONS:
+                values |= self.keys_of(node, name, (name,))
+            elif name in KEYS:
+                values[name] = self.value(node, KEYS[name].kind, (name,))
+            elif name != SCHEMA_KEY:
+                self.unknown(node, (name,), top_names())
+        if self.unnamed:
+            self.complain(root, (), f"and {self.unnamed:,} more unknown keys")
+        return {key: value for key, value in values.items() if value is not UNSET}
+
+
+def quotes_hint(node: Node, kind: Kind) -> str:
+    """A hint for a text that needs quotes, or for a number or boolean that must not have them."""
+    if isinstance(kind.type, inspect.StrType):
+        return "; a text like this must stand in quotes" if isinstance(node.value, int | float | bool) else ""
+    if not isinstance(node.value, str) or not isinstance(
+        kind.type, inspect.IntType | inspect.FloatType | inspect.BoolType
+    ):
+        return ""
+    if isinstance(kind.type, inspect.BoolType):
+        fits = node.value in {"true", "false"}
+    else:
+        fits = node.value.strip().lstrip("+-").isdecimal() and not kind.unit
+    return "; without quotes it would do" if fits else ""
 
 
 def chosen(node: Node, kind: Kind) -> Kind:
@@ -218,7 +249,7 @@ def wanted(kind: Kind) -> str:
         case inspect.DictType():
             return "a mapping of prefixes to template files"
         case inspect.StructType(cls=cls):
-            return "a mapping with the keys " + ", ".join(field.name for field in fields(cls))
+            return "a mapping with the keys " + ", ".join(name for name in members(cls))
         case _:
             return "a path" if kind.path else "a text"
 

@@ -10,13 +10,15 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from bioproxy import files
+from bioproxy.config.json_tree import parse_json
 from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
 from bioproxy.config.tree import Parsed
+from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError, Problem
 
 SIZE_LIMIT = 4 << 20  # of a config file: naming a model file by mistake gets a sentence, not a full memory
@@ -193,3 +195,20 @@ def read_sources(path: str = "", folder: str = "") -> tuple[Source, ...]:
     if problems:
         raise ConfigError(problems)
     return tuple(sources)
+
+
+def folder_of(path: str) -> str:
+    return os.path.dirname(os.path.abspath(path))
+
+
+def relative_to(folder: str, environment: Mapping[str, str]) -> Callable[[str, int], str]:
+    """What makes a path of ours absolute, seen from `folder`."""
+    return lambda path, _line: resolve(path, folder=folder, environment=environment)
+
+
+def parse(text: str, path: str) -> Parsed:
+    """Read by the name's ending; if that says nothing, a text that begins with a brace is JSON."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending == ".json" or (ending not in {".yaml", ".yml"} and text.lstrip().startswith("{")):
+        return parse_json(text)
+    return parse_yaml(text)

@@ -17,9 +17,8 @@ from msgspec import inspect
 
 from bioproxy.config.dialect.scalars import write_duration
 from bioproxy.config.dialect.schema import File
-from bioproxy.config.keys import SECTIONS, default, description, fields, unfold
+from bioproxy.config.keys import SCHEMA_KEY, SECTIONS, default, description, fields, unfold
 from bioproxy.config.schema import Config
-from bioproxy.config.sources import SCHEMA_KEY
 
 Json: TypeAlias = Any
 

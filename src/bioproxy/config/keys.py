@@ -18,6 +18,7 @@ from bioproxy.config.schema import Config
 from bioproxy.config.tree import join
 
 ENVIRONMENT = "BIOPROXY_"
+SCHEMA_KEY = "$schema"  # editors look for it; it says nothing to us
 CONFIG_VARIABLE = "BIOPROXY_CONFIG"
 CONFIG_FLAG = "-config"
 FOLDER_VARIABLE = "BIOPROXY_CONFIG_DIR"
@@ -39,15 +40,18 @@ class Kind(msgspec.Struct, frozen=True):
     secret: bool = False
     live: bool = False
     process: bool = False
+    own: bool = False
 
     @property
     def choices(self) -> tuple[Kind, ...]:
         """What a value may be: the kinds of a union, else this one alone."""
         return tuple(self.of(each) for each in self.type.types) if isinstance(self.type, inspect.UnionType) else (self,)
 
-    def of(self, inner: inspect.Type) -> Kind:
+    def of(self, inner: inspect.Type | Kind) -> Kind:
         """The kind of an item, member or field of this value: what is secret or a path here is so inside, too."""
-        kind = unfold(inner)
+        kind = inner if isinstance(inner, Kind) else unfold(inner)
+        if not (self.path or self.secret):
+            return kind
         return Kind(kind.type, kind.unit, self.path or kind.path, self.secret or kind.secret)
 
 
@@ -82,7 +86,7 @@ def unfold(type_: inspect.Type) -> Kind:
     if not isinstance(type_, inspect.Metadata):
         return Kind(type_)
     extra = type_.extra or {}
-    marks = {name: extra.get(name, False) for name in ("path", "secret", "live", "process")}
+    marks = {name: extra.get(name, False) for name in ("path", "secret", "live", "process", "own")}
     return Kind(type_.type, extra.get("unit", ""), **marks)
 
 
@@ -107,6 +111,20 @@ def fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
     info = inspect.type_info(struct)
     assert isinstance(info, inspect.StructType)
     return info.fields
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A key of a Struct: the attribute, its kind, and whether it must be given."""
+
+    attribute: str
+    kind: Kind
+    required: bool
+
+
+@cache
+def members(struct: type[msgspec.Struct]) -> dict[str, Member]:
+    """The keys of a Struct as a file has them."""
+    return {field.encode_name: Member(field.name, unfold(field.type), field.required) for field in fields(struct)}
 
 
 def environment_name(path: str) -> str:

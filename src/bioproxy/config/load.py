@@ -19,12 +19,11 @@ from bioproxy import files
 from bioproxy.config.check import find_problems, find_warnings
 from bioproxy.config.dialect.per_model import find_model_problems
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.file_layer import FileLayer, read_files
 from bioproxy.config.files import find, own_folder, state_folder
 from bioproxy.config.keys import KEYS, build
+from bioproxy.config.layers import FileLayer, Layer, merge, read_environment, read_files, read_flags, top_key
 from bioproxy.config.resolve import resolve_keys, resolve_model, resolve_prefixes, resolve_source
 from bioproxy.config.schema import Config
-from bioproxy.config.sources import Layer, read_environment, read_flags
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
@@ -99,12 +98,12 @@ def load_now(
     folder = os.getcwd()
     found = find(path, directory, environment, folder=folder)
     file = read_files(found, environment, ports)
-    layers = [
-        file.layer,
+    layers: list[Layer] = [
+        file,
         read_environment(environment, folder=folder),
         read_flags(arguments, names=names, folder=folder, environment=environment),
     ]
-    merged = _merge(layers)
+    merged = merge(layers)
     dialect = resolve_source(merged, file.dialect, models=file.models)
     key_files = resolve_keys(merged)
     resolve_prefixes(merged)
@@ -123,7 +122,7 @@ def load_now(
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
         dialect=dialect,
-        dialect_origins=file.origins if dialect is not None else {},
+        dialect_origins=file.dialect_origins if dialect is not None else {},
         state=own_folder(
             config.state_directory,
             paths=[path for path in (found.path, found.directory) if path],
@@ -138,7 +137,7 @@ def _problems(config: Config, merged: Layer, dialect: DialectConfig | None, file
     if not merged.unread:  # else most of what a check would say were consequences
         found += find_problems(config, merged.origins, broken=_broken(found), models=dialect is not None)
     if dialect is not None:
-        found += find_model_problems(config, dialect.models, file.origins)
+        found += find_model_problems(config, dialect.models, file.dialect_origins)
     return found
 
 
@@ -158,30 +157,7 @@ def in_order(problems: Sequence[Problem]) -> list[Problem]:
     return found
 
 
-def _merge(layers: list[Layer]) -> Layer:
-    """Later layers win, key by key. A list or mapping that wins replaces the whole one, its items' origins too."""
-    merged = Layer()
-    for layer in layers:
-        for path in layer.values:
-            stale = [key for key in merged.origins if key == path or key.startswith((f"{path}.", f"{path}["))]
-            for key in stale:
-                del merged.origins[key]
-        merged.values |= layer.values
-        merged.origins |= {key: origin for key, origin in layer.origins.items() if _top(key) in layer.values}
-        merged.unread |= layer.unread
-        merged.problems += layer.problems
-        merged.warnings += layer.warnings
-    return merged
-
-
 def _broken(problems: list[Problem]) -> set[str]:
     """The keys and list items whose values could not be read: "kv", "prefixes", "api_keys[0]"."""
     keys = [problem.key for problem in problems]
-    return {_top(key) for key in keys} | {key.partition("]")[0] + "]" for key in keys if "]" in key}
-
-
-def _top(key: str) -> str:
-    """The key of the table that a value belongs to: "prefixes" for "prefixes.@code", "kv.policy" for itself."""
-    if key in KEYS:
-        return key
-    return key.partition("[")[0].partition(".")[0]
+    return {top_key(key) for key in keys} | {key.partition("]")[0] + "]" for key in keys if "]" in key}

@@ -13,8 +13,8 @@ import msgspec
 
 from bioproxy import files
 from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.layers import Layer
 from bioproxy.config.schema import Key, Prefix
-from bioproxy.config.sources import Layer
 from bioproxy.config.tree import DEFAULT
 from bioproxy.errors import Problem
 

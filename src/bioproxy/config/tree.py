@@ -7,7 +7,7 @@ silence: a prefix that stands twice would take one of its templates, and nobody 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -18,7 +18,11 @@ NODE_LIMIT = 100_000  # keys and values, each alias with all that it stands for;
 TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
 TOO_MANY = f"more than {NODE_LIMIT:,} keys and values; this cannot be a configuration"
 
+STRIDE = 10_000_000  # lines per file, in the tree that several files make; a file of that many is refused
 LONGEST_SHOWN = 60  # characters of a value in a message
+
+
+Path: TypeAlias = tuple[str | int, ...]  # keys and indexes; a tuple, because model IDs have dots in them
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -78,6 +82,43 @@ class BrokenSyntax(Exception):
 def join(path: str, key: str) -> str:
     """The dotted path of a member: "kv" and "policy" give "kv.policy"; the root's path is empty."""
     return f"{path}.{key}" if path else key
+
+
+def dotted(path: Path) -> str:
+    """A path for people: ("apiKeys", 0) is "apiKeys[0]"."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def locate(root: Node, path: Path) -> int:
+    """The line of the deepest part of a path that stands in the tree; 0 if nothing of it does."""
+    line = 0
+    node = root
+    for part in path:
+        inside: Node | None = None
+        if isinstance(node.value, dict):
+            inside = node.value.get(str(part))
+        elif isinstance(node.value, tuple) and isinstance(part, int):
+            inside = node.value[part] if part < len(node.value) else None
+        if inside is None:
+            break
+        node = inside
+        line = node.line
+    return line
+
+
+def shift(node: Node, file: int) -> Node:
+    """The same tree with the file's number in its lines."""
+    line = node.line + file * STRIDE
+    match node.value:
+        case dict():
+            return Node({key: shift(child, file) for key, child in node.value.items()}, line, node.raw)
+        case tuple():
+            return Node(tuple(shift(child, file) for child in node.value), line, node.raw)
+        case _:
+            return Node(node.value, line, node.raw)
 
 
 def twice(path: str, *, line: int, first: int) -> Fault:

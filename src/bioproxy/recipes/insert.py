@@ -25,8 +25,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from bioproxy import files
-from bioproxy.config.files import SIZE_LIMIT
-from bioproxy.config.sources import parse
+from bioproxy.config.files import SIZE_LIMIT, parse
 from bioproxy.config.tree import Node as Value
 from bioproxy.config.yaml_tree import LOADER
 from bioproxy.errors import ConfigError, Problem

@@ -16,14 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.convert import Converter
 from bioproxy.config.dialect.read import read
 from bioproxy.config.dialect.scalars import builtins
-from bioproxy.config.files import Source
+from bioproxy.config.files import Source, parse
 from bioproxy.config.json_schema import dialect_schema, own_schema
 from bioproxy.config.keys import KEYS
-from bioproxy.config.sources import own_layer, parse, walk
-from bioproxy.config.tree import Node
+from bioproxy.config.layers import own_layer
 from bioproxy.errors import ConfigError, Problem
 from support.json_schema import fits
 from support.swap_files import every_key
@@ -69,9 +67,7 @@ def wrong_in_swap(values: Json) -> list[str]:
         found = read([Source("a.json", json.dumps(values))], environment={"SECOND_KEY": "sk"})
     except ConfigError as error:
         return of_kind([*error.problems])
-    converter = Converter(origin=found.notes.origin, resolve=lambda path, _line: path)
-    walk(Node(found.own), converter)
-    return of_kind([*found.notes.problems, *converter.problems])
+    return of_kind(found.notes.problems)
 
 
 def wrong_in_ours(values: Json) -> list[str]:

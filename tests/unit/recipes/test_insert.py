@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.dialect.read import read_dialect
-from bioproxy.config.files import Source
-from bioproxy.config.sources import parse
+from bioproxy.config.files import Source, parse
 from bioproxy.errors import ConfigError
 from bioproxy.recipes import yaml_text
 from bioproxy.recipes.insert import insert, plain, read, write

@@ -1,103 +1,64 @@
-"""The tree becomes Structs: types checked, defaults filled in, unknown keys listed.
+"""llama-swap's leniency: the converter's walk, with another rule for each kind of value.
 
-llama-swap ignores unknown keys without a word, typing errors too. They are accepted here as well, for files with
-blocks of anchors rely on it, and each is listed with the key that was probably meant. A number where a text is wanted
-is the text; nothing (`key:`) is the default.
+A number where a text is wanted is the text, `yes` is true, a decimal point is cut off, nothing (`key:`) is the default.
+llama-swap ignores unknown keys without a word, typing errors too. They are accepted here as well, because files with
+blocks of anchors rely on it, and each is listed with the key that was probably meant.
+
+bioproxy's own keys inside of a model, `kv` and `prefixes`, are read by the strict converter: they are written for us,
+so a mistake in them is a problem, not a key without effect.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, inspect
 
-from bioproxy.config.dialect.notes import Notes, Path, dotted
+from bioproxy.config.check import MOST_PREFIXES, prefix_fault
+from bioproxy.config.convert import Converter, Resolve
 from bioproxy.config.dialect.scalars import builtins, read_duration, scalar, write_scalar
 from bioproxy.config.dialect.schema import File, Model
-from bioproxy.config.keys import Kind, fields, unfold
+from bioproxy.config.keys import KEYS, Kind, members
 from bioproxy.config.nearest import close, top_names
-from bioproxy.config.tree import Node, describe_kind, describe_value
+from bioproxy.config.notes import Notes
+from bioproxy.config.schema import Prefix
+from bioproxy.config.tree import Node, Path, describe_kind, describe_value, dotted
 
 TRUE, FALSE = {"y", "yes", "on"}, {"n", "no", "off"}
 ANCHORS = ("x-", ".")  # names of helper blocks, as other programs' files have them
 INT64 = 1 << 63
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """A key of a Struct: the attribute, its type, and whether another module fills it in (macros, kv, prefixes)."""
+class Decoder(Converter):
+    """Converts llama-swap's keys, and with a strict converter those of ours that stand in a model."""
 
-    attribute: str
-    kind: Kind
-    own: bool
+    def __init__(self, notes: Notes, *, resolve: Resolve) -> None:
+        super().__init__(notes, resolve=resolve)
+        self.strict = Converter(notes, resolve=resolve)
 
-
-@cache
-def table(cls: type[msgspec.Struct]) -> dict[str, Entry]:
-    """The keys of a Struct as a file has them; looked at once, for msgspec takes half a millisecond to tell them."""
-    return {field.encode_name: Entry(field.name, unfold(field.type), _own(field)) for field in fields(cls)}
-
-
-def _own(field: inspect.Field) -> bool:
-    return isinstance(field.type, inspect.Metadata) and bool((field.type.extra or {}).get("own"))
-
-
-class Decoder:
-    """Decodes nodes by the type that a Struct declares; problems and unknown keys go into the notes."""
-
-    def __init__(self, notes: Notes) -> None:
-        self.notes = notes
-
-    def expected(self, node: Node, kind: Kind, path: Path, words: str) -> Any:
-        """Note that something else was expected, unless a text still has a macro or variable in it: that was said."""
-        if not (isinstance(node.value, str) and "${" in node.value):
-            got = describe_kind(node) if kind.secret else describe_value(node)
-            self.notes.complain(path, f"expected {words}, got {got}")
+    def complain(self, _node: Node, path: Path, message: str) -> Any:
+        """Note a problem, unless it is the consequence of another."""
+        self.notes.complain(path, message)
         return UNSET
 
-    def struct(self, node: Node, cls: type[msgspec.Struct], path: Path) -> Any:
-        """A Struct; keys that are broken keep their default."""
-        if node.value is None:
-            return cls()
-        known = table(cls)
-        if not isinstance(node.value, dict):
-            message = (
-                getattr(cls, "must_be_mapping", "") or f"expected a mapping with some of the keys {', '.join(known)}"
-            )
-            self.notes.complain(path, f"{message}, got {describe_kind(node)}" if message.startswith("exp") else message)
-            return UNSET
-        values = {}
-        for key, child in node.value.items():
-            if key not in known:
-                self.unknown(key, path, tuple(known))
-            elif not known[key].own and child.value is not None:
-                values[known[key].attribute] = self.value(child, known[key].kind, (*path, key))
-        return cls(**{name: value for name, value in values.items() if value is not UNSET})
+    def expected(self, node: Node, kind: Kind, path: Path, words: str = "") -> Any:
+        """Note that something else was expected, unless a text still has a macro or variable in it: that was told."""
+        if not (isinstance(node.value, str) and "${" in node.value):
+            got = describe_kind(node) if kind.secret else describe_value(node)
+            self.complain(node, path, f"expected {words}, got {got}")
+        return UNSET
+
+    def note_unknown(self, _node: Node, path: Path, known: Iterable[str]) -> None:
+        self.notes.unknown.append(self.notes.at(path, unknown_key(str(path[-1]), path[:-1], tuple(known))))
 
     def value(self, node: Node, kind: Kind, path: Path) -> Any:
-        """The value of a node as its type wants it; UNSET after a problem was noted."""
-        match kind.type:
-            case inspect.BoolType():
-                return self.boolean(node, kind, path)
-            case inspect.IntType():
-                return self.integer(node, kind, path)
-            case inspect.FloatType():
-                return self.duration(node, kind, path)
-            case inspect.StrType():
-                return self.text(node, kind, path)
-            case inspect.AnyType():
-                return builtins(node)
-            case inspect.VarTupleType(item_type=item):
-                return self.sequence(node, kind.of(item), path)
-            case inspect.DictType(value_type=inner):
-                return self.mapping(node, kind.of(inner), path)
-            case inspect.StructType(cls=cls):
-                return self.struct(node, cls, path)
-            case inspect.UnionType(types=types):  # all of them are "or not given"
-                return self.value(node, kind.of(next(t for t in types if not isinstance(t, inspect.NoneType))), path)
-        raise TypeError(f"the decoder does not know the type at {dotted(path)}: {kind.type}")
+        if isinstance(kind.type, inspect.AnyType):
+            return builtins(node)
+        return super().value(node, kind, path)
 
     def boolean(self, node: Node, kind: Kind, path: Path) -> Any:
         """True or false, also as yes, no, on, off, y and n."""
@@ -105,19 +66,17 @@ class Decoder:
             return node.value.lower() in TRUE
         return node.value if isinstance(node.value, bool) else self.expected(node, kind, path, "true or false")
 
-    def integer(self, node: Node, kind: Kind, path: Path) -> Any:
-        """A whole number; what stands behind a decimal point is cut off."""
+    def number(self, node: Node, kind: Kind, path: Path) -> Any:
+        """A whole number, cut off at the decimal point; a float is a duration, in seconds from a text with a unit."""
         value = node.value
+        if isinstance(kind.type, inspect.FloatType):
+            try:
+                return read_duration(write_scalar(scalar(node)) if not isinstance(value, dict | tuple) else "")
+            except ValueError:
+                return self.expected(node, kind, path, "a duration such as 5s or 1m30s")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return self.expected(node, kind, path, "a whole number")
         return int(value) if -INT64 <= value < INT64 else self.expected(node, kind, path, "a whole number of 64 bits")
-
-    def duration(self, node: Node, kind: Kind, path: Path) -> Any:
-        """Seconds from a text with a unit."""
-        try:
-            return read_duration(write_scalar(scalar(node)) if not isinstance(node.value, dict | tuple) else "")
-        except ValueError:
-            return self.expected(node, kind, path, "a duration such as 5s or 1m30s")
 
     def text(self, node: Node, kind: Kind, path: Path) -> Any:
         """A text, or what a number or boolean looks like as one."""
@@ -125,34 +84,90 @@ class Decoder:
             return self.expected(node, kind, path, "a text")
         return write_scalar(scalar(node))
 
-    def sequence(self, node: Node, kind: Kind, path: Path) -> Any:
+    def union(self, node: Node, kind: Kind, path: Path) -> Any:
+        """A value that may also be missing."""
+        return self.value(node, given(kind), path)
+
+    def sequence(self, node: Node, kind: Kind, path: Path, item: Kind) -> Any:
         """A list; broken items are left out after they were noted."""
         if not isinstance(node.value, tuple):
             return self.expected(node, kind, path, "a list")
-        values = [self.value(child, kind, (*path, index)) for index, child in enumerate(node.value)]
+        values = [self.value(child, item, (*path, index)) for index, child in enumerate(node.value)]
         return tuple(value for value in values if value is not UNSET)
 
-    def mapping(self, node: Node, kind: Kind, path: Path) -> Any:
+    def mapping(self, node: Node, kind: Kind, path: Path, inner: Kind) -> Any:
         """A mapping with names of the user's own."""
         if not isinstance(node.value, dict):
             return self.expected(node, kind, path, "a mapping")
         values: dict[str, Any] = {}
         for key, child in node.value.items():
-            if child.value is None and isinstance(kind.type, inspect.DictType):
-                values[key] = {}
-            elif child.value is None and isinstance(kind.type, inspect.IntType):
-                values[key] = 0
+            if child.value is None and isinstance(inner.type, inspect.DictType | inspect.IntType):
+                values[key] = {} if isinstance(inner.type, inspect.DictType) else 0
             else:
-                values[key] = self.value(child, kind, (*path, key))
-            if values[key] is UNSET and isinstance(kind.type, inspect.StructType) and kind.type.cls is Model:
-                values[key] = Model()  # so that whoever names it is not told that there is none
+                values[key] = self.value(child, inner, (*path, key))
+            if values[key] is UNSET and isinstance(inner.type, inspect.StructType) and inner.type.cls is Model:
+                values[key] = Model()  # so that no reference to it is called unknown
         return {key: value for key, value in values.items() if value is not UNSET}
 
-    def unknown(self, key: str, path: Path, known: tuple[str, ...]) -> None:
-        """List a key that has no effect."""
-        if not path and key.startswith(ANCHORS):
-            return
-        self.notes.note_unknown((*path, key), lambda: unknown_key(key, path, known))
+    def struct(self, node: Node, _kind: Kind, path: Path, cls: type[msgspec.Struct]) -> Any:
+        """A Struct; keys that are broken keep their default."""
+        if node.value is None:
+            return cls()
+        known = members(cls)
+        if not isinstance(node.value, dict):
+            said = getattr(cls, "must_be_mapping", "")
+            wrong = f"expected a mapping with some of the keys {', '.join(known)}, got {describe_kind(node)}"
+            return self.complain(node, path, said or wrong)
+        values = {}
+        for key, child in node.value.items():
+            member = known.get(key)
+            if member is None:
+                if path or not key.startswith(ANCHORS):
+                    self.unknown(child, (*path, key), known)
+            elif child.value is not None:
+                read = self.own if member.kind.own else self.value
+                values[member.attribute] = read(child, member.kind, (*path, key))
+        return cls(**{name: value for name, value in values.items() if value is not UNSET})
+
+    def own(self, node: Node, _kind: Kind, path: Path) -> Any:
+        """A model's `kv` or `prefixes`; the blocks of macros are filled in already, and nothing is left of them."""
+        match path[-1]:
+            case "kv":
+                return self.kv(node, path)
+            case "prefixes":
+                found = self.strict.value(node, KEYS["prefixes"].kind, path)
+                return UNSET if found is UNSET else self.prefixes(found, path)
+        return UNSET
+
+    def kv(self, node: Node, path: Path) -> Any:
+        """The keys of `kv` that a model has of its own; a single word is its policy."""
+        if isinstance(node.value, tuple):
+            said = f"expected auto, always, off or a mapping of kv keys, got {describe_value(node)}"
+            return self.strict.complain(node, path, said)
+        if not isinstance(node.value, dict):
+            policy = self.strict.value(node, KEYS["kv.policy"].kind, path)
+            return UNSET if policy is UNSET else {"policy": policy}
+        return {key.partition(".")[2]: value for key, value in self.strict.keys_of(node, "kv", path).items()}
+
+    def prefixes(self, given: Mapping[str, str | Prefix], path: Path) -> dict[str, Prefix]:
+        """Prefixes as Structs, whichever way they are written."""
+        found: dict[str, Prefix] = {}
+        if len(given) > MOST_PREFIXES:
+            self.notes.complain(path, f"{len(given):,} prefixes are too many to look for in each message")
+            return found
+        for name, value in given.items():
+            prefix = value if isinstance(value, Prefix) else Prefix(template=value)
+            fault = prefix_fault(name) or ("" if prefix.template else "the path of its template is empty")
+            if fault:
+                self.notes.complain((*path, name), fault)
+            else:
+                found[name] = prefix
+        return found
+
+
+def given(kind: Kind) -> Kind:
+    """The kind of a value that is there, of a union that says "or not given"."""
+    return next(each for each in kind.choices if not isinstance(each.type, inspect.NoneType))
 
 
 def unknown_key(key: str, path: Path, known: tuple[str, ...]) -> str:
@@ -170,18 +185,17 @@ def unknown_key(key: str, path: Path, known: tuple[str, ...]) -> str:
 @cache
 def places() -> dict[str, list[str]]:
     """Where each name of the format stands: "ttl" in "models.<id>.ttl"."""
-    return _places(File, "", {})
+    found: dict[str, list[str]] = {}
+    _places(File, "", found)
+    return found
 
 
-def _places(cls: type[msgspec.Struct], path: str, found: dict[str, list[str]]) -> dict[str, list[str]]:
-    for name, entry in table(cls).items():
+def _places(cls: type[msgspec.Struct], path: str, found: dict[str, list[str]]) -> None:
+    for name, member in members(cls).items():
         place = f"{path}.{name}" if path else name
         found.setdefault(name, []).append(place)
-        type_: Any = entry.kind.type
-        if isinstance(type_, inspect.UnionType):
-            type_ = next(t for t in type_.types if not isinstance(t, inspect.NoneType))
+        type_ = given(member.kind).type
         if isinstance(type_, inspect.StructType):
             _places(type_.cls, place, found)
         elif isinstance(type_, inspect.DictType) and isinstance(type_.value_type, inspect.StructType):
             _places(type_.value_type.cls, f"{place}.<id>", found)
-    return found

@@ -24,10 +24,10 @@ from typing import Any
 
 import msgspec
 
-from bioproxy.config.dialect.notes import Notes, Path, dotted
 from bioproxy.config.dialect.scalars import Scalar, scalar, write_scalar
 from bioproxy.config.dialect.schema import DEFAULT_PROXY, File, Model
-from bioproxy.config.tree import Node
+from bioproxy.config.notes import Notes
+from bioproxy.config.tree import Node, Path, dotted
 
 NAME = re.compile(r"[a-zA-Z0-9_-]+")
 USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from bioproxy.config.dialect.notes import Notes
 from bioproxy.config.dialect.schema import DialectConfig, File, Model, Peer
+from bioproxy.config.notes import Notes
 
 MOST_LISTED = 5  # peers that have a model of one name
 

@@ -15,21 +15,18 @@ all that follows would be consequences. Everything else is collected to the end.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 from msgspec.structs import replace
 
-from bioproxy.config.convert import Resolve
 from bioproxy.config.dialect.decode import Decoder
-from bioproxy.config.dialect.macros import NOTHING, Expanded, expand
+from bioproxy.config.dialect.macros import NOTHING, expand
 from bioproxy.config.dialect.names import build_names, with_aliases
-from bioproxy.config.dialect.notes import STRIDE, VARIABLE, Notes, Path, dotted, shift
-from bioproxy.config.dialect.overrides import own_keys
 from bioproxy.config.dialect.schema import DialectConfig, File
 from bioproxy.config.dialect.settle import settle_model, settle_settings
 from bioproxy.config.dialect.targets import (
@@ -39,10 +36,11 @@ from bioproxy.config.dialect.targets import (
     settle_selectors,
     without_tunnels,
 )
-from bioproxy.config.files import Source
+from bioproxy.config.files import Source, folder_of, parse, relative_to
+from bioproxy.config.keys import SCHEMA_KEY, Kind
 from bioproxy.config.nearest import top_names
-from bioproxy.config.sources import SCHEMA_KEY, parse, relative_to
-from bioproxy.config.tree import NODE_LIMIT, TOO_MANY, Node, Parsed
+from bioproxy.config.notes import VARIABLE, Notes
+from bioproxy.config.tree import NODE_LIMIT, STRIDE, TOO_MANY, Node, Parsed, Path, dotted, shift
 from bioproxy.errors import ConfigError, Problem
 
 MARK = "${env."
@@ -54,6 +52,7 @@ NAMED: frozenset[Path] = frozenset({
     (*SETTINGS, "matrix"),
 })  # fmt: skip
 OWN = frozenset({*top_names(), SCHEMA_KEY})
+FILE = Kind(inspect.type_info(File))
 
 
 def fill_text(text: str, *, path: str, file: int, environment: Mapping[str, str], notes: Notes, shown: str) -> str:
@@ -195,15 +194,16 @@ def _members(first: dict[str, Node], second: dict[str, Node], path: Path, notes:
 
 
 class Read(msgspec.Struct, frozen=True):
-    """A DialectConfig, and for the loader of bioproxy's own keys their nodes; `notes.where` tells where a line is.
+    """What files in llama-swap's dialect say.
 
-    `resolve` makes a path in those absolute, seen from the folder of the file that it stands in.
+    `values` are those of bioproxy's own keys at the top, by dotted key, and `own` the nodes that they were made of;
+    `notes` have what is wrong, and tell where a line is.
     """
 
     config: DialectConfig
     own: dict[str, Node]
+    values: dict[str, Any]
     notes: Notes
-    resolve: Resolve
 
 
 def is_dialect(parsed: Parsed) -> bool:
@@ -222,7 +222,7 @@ def read_dialect(sources: Sequence[Source], *, environment: Mapping[str, str]) -
 def read(
     sources: Sequence[Source], *, environment: Mapping[str, str] = NOTHING, ports: Mapping[str, int] = NOTHING
 ) -> Read:
-    """The config, and what the loader of bioproxy's own keys needs; problems stay in the notes.
+    """What the files say together, in their order; problems stay in the notes.
 
     `ports` are those that models have now, if this is a reload. Raises ConfigError only for texts that are no config at
     all.
@@ -230,42 +230,23 @@ def read(
     if not sources:
         raise ConfigError([Problem("no configuration sources found")])
     notes = Notes([source.path for source in sources])
-    root = _merged(sources, environment, notes)
-    notes.root = root
-    assert isinstance(root.value, dict)
-    expanded = expand(root.value, notes, ports=ports)
+    notes.root = _merged(sources, environment, notes)
+    assert isinstance(notes.root.value, dict)
+    expanded = expand(notes.root.value, notes, ports=ports)
     notes.root = expanded.root
     members = expanded.root.value
     assert isinstance(members, dict)
     own = {key: node for key, node in members.items() if key in OWN}
-    file = _decode(Node({key: node for key, node in members.items() if key not in OWN}), expanded, notes)
-    resolve = _resolver(sources, environment)
-    models = members.get("models", Node({})).value
-    if isinstance(models, dict):
-        filled = {
-            name: own_keys(name, models[name], model, resolve=resolve, notes=notes)
-            for name, model in file.models.items()
-        }
-        file = replace(file, models=filled)
-    if notes.unnamed:
-        notes.unknown.append(Problem(f"{notes.unnamed:,} more keys are not known and have no effect"))
-    config = replace(
-        settle(file, notes),
-        ports=expanded.ports,
-        unknown=tuple(notes.unknown),
-        warnings=tuple(notes.warnings),
-    )
-    return Read(config, own, notes, resolve)
-
-
-def _resolver(sources: Sequence[Source], environment: Mapping[str, str]) -> Resolve:
-    """What makes a path absolute by the file that its line is in."""
-    each = [relative_to(_folder(source.path), environment) for source in sources]
-    return lambda path, line: each[line // STRIDE](path, line)
-
-
-def _folder(path: str) -> str:
-    return os.path.dirname(os.path.abspath(path))
+    each = [relative_to(folder_of(source.path), environment) for source in sources]
+    decoder = Decoder(notes, resolve=lambda path, line: each[line // STRIDE](path, line))
+    file: Any = decoder.value(Node({key: node for key, node in members.items() if key not in OWN}), FILE, ())
+    if decoder.unnamed:
+        notes.unknown.append(Problem(f"{decoder.unnamed:,} more keys are not known and have no effect"))
+    values = decoder.strict.all_keys(Node(own))
+    models = {name: replace(model, macros=expanded.model_macros.get(name, {})) for name, model in file.models.items()}
+    config = settle(replace(file, models=models, macros=expanded.macros), notes)
+    config = replace(config, ports=expanded.ports, unknown=tuple(notes.unknown), warnings=tuple(notes.warnings))
+    return Read(config, own, values, notes)
 
 
 def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:
@@ -294,14 +275,6 @@ def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: No
     if broken or len(notes.problems) > before:
         notes.stop_at_problems()
     return fill_again(root, environment=environment, notes=notes)
-
-
-def _decode(root: Node, expanded: Expanded, notes: Notes) -> File:
-    """The typed file, with the macros that the tree has no more."""
-    file: Any = Decoder(notes).struct(root, File, ())
-    assert isinstance(file, File)
-    models = {name: replace(model, macros=expanded.model_macros.get(name, {})) for name, model in file.models.items()}
-    return replace(file, models=models, macros=expanded.macros)
 
 
 def settle(file: File, notes: Notes) -> DialectConfig:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy.config.dialect.notes import Notes, Path
 from bioproxy.config.dialect.patterns import compile_pattern
 from bioproxy.config.dialect.scalars import write_duration
 from bioproxy.config.dialect.schema import (
@@ -24,6 +23,8 @@ from bioproxy.config.dialect.schema import (
     Upstream,
 )
 from bioproxy.config.dialect.urls import engine_fault, url_doubt, url_fault
+from bioproxy.config.notes import Notes
+from bioproxy.config.tree import Path
 
 LEVELS = ("debug", "info", "warn", "error")
 OUTPUTS = ("proxy", "upstream", "both", "none")

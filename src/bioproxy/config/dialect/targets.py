@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from bioproxy.config.dialect.names import Local, Names, Remote
-from bioproxy.config.dialect.notes import Notes, Path
 from bioproxy.config.dialect.scalars import natural
 from bioproxy.config.dialect.schema import (
     File,
@@ -29,6 +28,8 @@ from bioproxy.config.dialect.schema import (
 )
 from bioproxy.config.dialect.settle import settle_filters, settle_timeouts
 from bioproxy.config.dialect.urls import engine_fault, url_doubt, url_fault
+from bioproxy.config.notes import Notes
+from bioproxy.config.tree import Path
 
 STRATEGIES = ("warm", "pin", "spillover")
 TUNNEL = "tailcat://"

@@ -22,9 +22,8 @@ from bioproxy.config.dialect.schema import (
     Model,
     Selector,
 )
-from bioproxy.config.files import Source
+from bioproxy.config.files import Source, parse
 from bioproxy.config.keys import fields, unfold
-from bioproxy.config.sources import parse
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
 from support.config_files import loaded

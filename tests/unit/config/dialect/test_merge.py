@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.notes import Notes, shift
 from bioproxy.config.dialect.read import merge
 from bioproxy.config.dialect.scalars import builtins
-from bioproxy.config.tree import Node
+from bioproxy.config.notes import Notes
+from bioproxy.config.tree import Node, shift
 from bioproxy.config.yaml_tree import parse_yaml
 from support.swap_files import messages, problems, swap
 from support.yaml_text import yaml_text
