@@ -1,26 +1,24 @@
 """An entry written into a config file, with every other byte as it was.
 
 A parser that writes YAML back loses comments, quotes, anchors and blank lines, so nothing is written back: the parser
-only says *where* things stand, and the entry is put in as text. There are a few places where it may stand (behind the
-last model, before the first one, behind the last key of the file), and YAML has corners in which each of them is
-wrong: a block that ends without a line end, a block whose blank lines count, an alias that stands for the whole
-mapping. So each place is tried, and the result is read again: it is taken only if the file then says what it said
-before and the entry, nothing else. Where no place will do, the file is left alone, and the user is told to write the
-entry in themselves.
+only says *where* things stand, and the entry is put in as text. There are a few places for it (after the last model,
+before the first one, at the file's end), and YAML has corners in which each of them is wrong: a block that ends without
+a line end, a block whose blank lines count, an alias that stands for the whole mapping. So each place is tried, and the
+result is read again: it is taken only if the file then says what it said before and the entry, nothing else. If no
+place will do, the file is left alone, and the user is told to write the entry in by hand.
 
 Pure: texts in, text out. `write` is the one function that touches a file.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
@@ -36,24 +34,10 @@ Json: TypeAlias = Any
 MODELS = "models"
 BYTE_ORDER_MARK = "\ufeff"
 STEP = 2
-BLANK_OR_COMMENT = re.compile(r"[ \t]*(#.*)?")
-BREAK = re.compile(r"\r\n|\n|\r")
 NO_PLACE = (
     "the entry of {model} could not be put into the file without changing what else it says; "
     "`bioproxy recipes show` prints it, to be written in by hand"
 )
-
-
-class Edit(msgspec.Struct, frozen=True):
-    """`text` in place of what stands between two positions; mostly there is nothing between them."""
-
-    start: int
-    end: int
-    text: str
-
-    def apply(self, whole: str) -> str:
-        """The text with the edit made."""
-        return whole[: self.start] + self.text + whole[self.end :]
 
 
 def insert(text: str, *, path: str, model: str, entry: dict[str, Json]) -> str:
@@ -73,8 +57,7 @@ def insert(text: str, *, path: str, model: str, entry: dict[str, Json]) -> str:
     if model in (models or {}):
         raise ConfigError([Problem(f"{MODELS}.{model} stands there already; give another name with --as", path)])
     wanted = {**old, MODELS: {**(models or {}), model: entry}}
-    for edit in places(text, model, entry):
-        after = edit.apply(text)
+    for after in candidates(text, model, entry):
         found = parse(after, path)
         if found.root is not None and not found.faults and plain(found.root) == wanted:
             return after
@@ -92,98 +75,74 @@ def plain(node: Value) -> Json:
             return node.value
 
 
-def places(text: str, model: str, entry: dict[str, Json]) -> Iterator[Edit]:
-    """Edits that may do, the one that people would make first."""
+def candidates(text: str, model: str, entry: dict[str, Json]) -> Iterator[str]:
+    """Texts that may do, first the one that people would write."""
     try:
         root = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError:  # JSON that is no YAML: a surrogate in it, a tab at a wrong place
         return
     if root is None:
-        yield at_the_end(text, MODELS, {model: entry}, column=0)
-        return
-    if not isinstance(root, MappingNode):
-        return
-    pairs = {key.value: (key, value) for key, value in root.value if isinstance(key, ScalarNode)}
-    if MODELS in pairs:
-        key, value = pairs[MODELS]
-        yield from beside_models(text, root, key, value, model, entry)
-    elif root.flow_style:
-        yield in_braces(text, root, MODELS, {model: entry})
-    else:
-        column = root.value[0][0].start_mark.column
-        yield at_the_end(text, MODELS, {model: entry}, column=column)
-        yield Edit(*line_of(text, root.value[0][0]), block(text, MODELS, {model: entry}, column))
+        yield put(text, len(text), block(text, MODELS, {model: entry}, column=0))
+    elif isinstance(root, MappingNode):
+        places = {key.value: (key, value) for key, value in root.value if isinstance(key, ScalarNode)}
+        if MODELS in places:
+            yield from with_models(text, root, *places[MODELS], model, entry)
+        elif root.flow_style:
+            yield in_braces(text, root, flow(MODELS, {model: entry}))
+        else:
+            first: Node = root.value[0][0]
+            written = block(text, MODELS, {model: entry}, first.start_mark.column)
+            yield put(text, len(text), written)
+            yield put(text, line_start(text, first), written)
 
 
-def beside_models(
+def with_models(
     text: str, root: MappingNode, key: Node, value: Node, model: str, entry: dict[str, Json]
-) -> Iterator[Edit]:
-    """Edits of a file that has `models`, with or without anything in it."""
+) -> Iterator[str]:
+    """Texts of a file that has `models`, with or without anything in it."""
     if isinstance(value, MappingNode) and not value.flow_style:
         yield from in_block(text, root, value, model, entry)
     elif isinstance(value, MappingNode):
         if value.start_mark.index >= key.end_mark.index:  # else it is an alias for what stands elsewhere
-            yield in_braces(text, value, model, entry)
-    elif isinstance(value, ScalarNode) and not root.flow_style:
-        column = key.start_mark.column + STEP
-        line_end = end_of_line(text, value.end_mark.index if value.value else key.end_mark.index)
-        rest = text[value.end_mark.index if value.value else key.end_mark.index + 1 : line_end]
-        head = text[key.start_mark.index : key.end_mark.index] + ":"
-        spaced = rest.rstrip() if not rest.strip() else rest
-        yield Edit(
-            key.start_mark.index,
-            next_line(text, line_end),
-            head + spaced + newline(text) + block(text, model, entry, column),
-        )
-    elif isinstance(value, ScalarNode):
+            yield in_braces(text, value, flow(model, entry))
+    elif root.flow_style:
         written = f"{json.dumps(MODELS)}: {{{flow(model, entry)}}}"
-        end = value.end_mark.index if value.value else end_of_flow_key(text, key)
-        yield Edit(key.start_mark.index, end, written)
+        yield text[: key.start_mark.index] + written + text[value.end_mark.index :]
+    else:
+        line, *following = lines_of(text[value.end_mark.index :]) or [""]
+        comment = line.rstrip("\r\n") if line.strip() else ""
+        head = text[: key.end_mark.index] + ":" + comment + newline(text)
+        yield head + block(text, model, entry, key.start_mark.column + STEP) + "".join(following)
 
 
-def in_block(text: str, root: MappingNode, models: MappingNode, model: str, entry: dict[str, Json]) -> Iterator[Edit]:
-    """Behind the last model, else before the first one."""
+def in_block(text: str, root: MappingNode, models: MappingNode, model: str, entry: dict[str, Json]) -> Iterator[str]:
+    """After the last model, else before the first one.
+
+    Blank lines at the end of `models`, and comments that stand further left, belong to what follows.
+    """
     first, last = models.value[0][0], models.value[-1][0]
     column = first.start_mark.column
-    following = [key.start_mark.index for key, _ in root.value if key.start_mark.index > last.start_mark.index]
-    stop = line_start(text, min(following)) if following else len(text)
-    end = last_content(text, last.start_mark.index, stop, column)
+    following = [line_start(text, key) for key, _ in root.value if key.start_mark.index > last.start_mark.index]
+    before = lines_of(text[: min(following, default=len(text))])
+    while not (line := before[-1].strip()) or (line.startswith("#") and indent(before[-1]) < column):
+        before.pop()
     written = block(text, model, entry, column)
-    above = text[: line_start(text, last.start_mark.index)].splitlines()
-    spaced = len(models.value) > 1 and above and not above[-1].strip()
-    gap = newline(text) if spaced else ""
-    yield Edit(end, end, ended(text, end) + gap + written)
-    start, _ = line_of(text, first)
-    yield Edit(start, start, written + gap)
+    above = lines_of(text[: line_start(text, last)])
+    gap = newline(text) if len(models.value) > 1 and above and not above[-1].strip() else ""
+    yield put(text, len("".join(before)), gap + written)
+    yield put(text, line_start(text, first), written + gap)
 
 
-def last_content(text: str, start: int, stop: int, column: int) -> int:
-    """The end of the last line before `stop` that belongs to a mapping whose keys stand in `column`.
-
-    Blank lines at its end, and comments that stand further left, belong to what follows.
-    """
-    end = position = start
-    while position < stop:
-        following = min(next_line(text, end_of_line(text, position)), stop)
-        line = BREAK.sub("", text[position:following])
-        blank = BLANK_OR_COMMENT.fullmatch(line) is not None
-        indent = len(line) - len(line.lstrip(" "))
-        if not blank or (line.strip() and indent >= column):
-            end = following
-        position = following
-    return end
-
-
-def at_the_end(text: str, name: str, value: Json, *, column: int) -> Edit:
-    """Behind everything, comments too."""
-    return Edit(len(text), len(text), ended(text, len(text)) + block(text, name, value, column))
-
-
-def in_braces(text: str, mapping: Node, name: str, value: Json) -> Edit:
-    """The first member of a mapping in braces, written as JSON, which is YAML."""
+def in_braces(text: str, mapping: MappingNode, member: str) -> str:
+    """With another first member in a mapping in braces, written as JSON, which is YAML."""
     brace = text.index("{", mapping.start_mark.index) + 1
-    written = flow(name, value)
-    return Edit(brace, brace, f"{written}, " if isinstance(mapping, MappingNode) and mapping.value else written)
+    return text[:brace] + (f"{member}, " if mapping.value else member) + text[brace:]
+
+
+def put(text: str, position: int, written: str) -> str:
+    """With lines at `position`, which begins a line: if the one before it has no end, it gets one."""
+    gap = newline(text) if position and text[position - 1] not in "\r\n" else ""
+    return text[:position] + gap + written + text[position:]
 
 
 def flow(name: str, value: Json) -> str:
@@ -196,44 +155,24 @@ def block(text: str, name: str, value: Json, column: int) -> str:
     return "".join(f"{' ' * column}{line}{newline(text)}" for line in yaml_text.member(yaml_text.key(name), value))
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines with their ends, which are those of any system."""
+    return list(io.StringIO(text, newline=""))
+
+
 def newline(text: str) -> str:
     """The line end of a file: that of its first line."""
-    found = BREAK.search(text)
-    return found[0] if found else "\n"
+    first = next(iter(lines_of(text)), "")
+    return first[len(first.rstrip("\r\n")) :] or "\n"
 
 
-def ended(text: str, position: int) -> str:
-    """What is missing so that a line begins at `position`."""
-    return newline(text) if position and text[position - 1] not in "\r\n" else ""
+def indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
-def end_of_line(text: str, position: int) -> int:
-    """Where the line of `position` ends, before its line end."""
-    found = BREAK.search(text, position)
-    return found.start() if found else len(text)
-
-
-def next_line(text: str, line_end: int) -> int:
-    """Where the line after the one that ends at `line_end` begins."""
-    found = BREAK.match(text, line_end)
-    return found.end() if found else line_end
-
-
-def line_start(text: str, position: int) -> int:
-    """Where the line of `position` begins."""
-    return max(text.rfind("\n", 0, position), text.rfind("\r", 0, position)) + 1
-
-
-def line_of(text: str, node: Node) -> tuple[int, int]:
-    """The beginning of a node's line, as an edit that replaces nothing."""
-    start = line_start(text, node.start_mark.index)
-    return start, start
-
-
-def end_of_flow_key(text: str, key: Node) -> int:
-    """The end of a key in braces that has no value: its colon, if it has one."""
-    found = re.compile(r"\s*:").match(text, key.end_mark.index)
-    return found.end() if found else key.end_mark.index
+def line_start(text: str, node: Node) -> int:
+    """Where the line of a node begins."""
+    return max(text.rfind("\n", 0, node.start_mark.index), text.rfind("\r", 0, node.start_mark.index)) + 1
 
 
 def read(path: Path) -> str:

@@ -13,147 +13,57 @@ import re
 
 import msgspec
 
-# One option to a line: its names, the first one counts as its name here; behind the slash what switches it off.
+# Between two blanks stand the names of one option; the first one counts as its name here. After a slash: what switches
+# it off.
 SWITCHES = """
---perf / --no-perf
---escape -e / --no-escape
---kv-offload -kvo / --no-kv-offload -nkvo
---repack / --no-repack -nr
---op-offload / --no-op-offload
---log-jsonl / --no-log-jsonl
---log-prefix / --no-log-prefix
---log-timestamps / --no-log-timestamps
---mmap / --no-mmap
---direct-io -dio / --no-direct-io -ndio
---kv-unified -kvu / --no-kv-unified -no-kvu
---cache-idle-slots / --no-cache-idle-slots
---context-shift / --no-context-shift
---warmup / --no-warmup
---cont-batching -cb / --no-cont-batching -nocb
---mmproj-auto / --no-mmproj --no-mmproj-auto
---mmproj-offload / --no-mmproj-offload
---cors-credentials / --no-cors-credentials
---ui-mcp-proxy --webui-mcp-proxy / --no-ui-mcp-proxy --no-webui-mcp-proxy
---agent -ag / --no-agent -no-ag
---ui --webui / --no-ui --no-webui
---cache-prompt / --no-cache-prompt
---slots / --no-slots
---models-autoload / --no-models-autoload
---jinja / --no-jinja
---reasoning-preserve / --no-reasoning-preserve
---skip-chat-parsing / --no-skip-chat-parsing
---prefill-assistant / --no-prefill-assistant
---spec-draft-backend-sampling / --no-spec-draft-backend-sampling
---swa-full
---no-host
---cpu-moe -cmoe
---spec-draft-cpu-moe -cmoed --cpu-moe-draft
---check-tensors
---mlock
---log-disable
---verbose -v --log-verbose
---offline
---ignore-eos
---backend-sampling -bs
---special -sp
---spm-infill
---reuse-port
---embeddings --embedding
---reranking --rerank
---metrics
---props
---lora-init-without-apply
---spec-default
+--perf/--no-perf --escape|-e/--no-escape --kv-offload|-kvo/--no-kv-offload|-nkvo --repack/--no-repack|-nr
+--op-offload/--no-op-offload --log-jsonl/--no-log-jsonl --log-prefix/--no-log-prefix
+--log-timestamps/--no-log-timestamps --mmap/--no-mmap --direct-io|-dio/--no-direct-io|-ndio
+--kv-unified|-kvu/--no-kv-unified|-no-kvu --cache-idle-slots/--no-cache-idle-slots
+--context-shift/--no-context-shift --warmup/--no-warmup --cont-batching|-cb/--no-cont-batching|-nocb
+--mmproj-auto/--no-mmproj|--no-mmproj-auto --mmproj-offload/--no-mmproj-offload
+--cors-credentials/--no-cors-credentials --ui-mcp-proxy|--webui-mcp-proxy/--no-ui-mcp-proxy|--no-webui-mcp-proxy
+--agent|-ag/--no-agent|-no-ag --ui|--webui/--no-ui|--no-webui --cache-prompt/--no-cache-prompt --slots/--no-slots
+--models-autoload/--no-models-autoload --jinja/--no-jinja --reasoning-preserve/--no-reasoning-preserve
+--skip-chat-parsing/--no-skip-chat-parsing --prefill-assistant/--no-prefill-assistant
+--spec-draft-backend-sampling/--no-spec-draft-backend-sampling --swa-full --no-host --cpu-moe|-cmoe
+--spec-draft-cpu-moe|-cmoed|--cpu-moe-draft --check-tensors --mlock --log-disable --verbose|-v|--log-verbose
+--offline --ignore-eos --backend-sampling|-bs --special|-sp --spm-infill --reuse-port --embeddings|--embedding
+--reranking|--rerank --metrics --props --lora-init-without-apply --spec-default
 """
 VALUED = """
---threads -t
---threads-batch -tb
---cpu-mask -C
---cpu-range -Cr
---cpu-mask-batch -Cb
---cpu-range-batch -Crb
---ctx-size -c
---predict -n --n-predict
---batch-size -b
---ubatch-size -ub
---flash-attn -fa
---cache-type-k -ctk
---cache-type-v -ctv
---defrag-thold -dt
---load-mode -lm
---lazy-mode -lzm
---device -dev
---override-tensor -ot
---n-cpu-moe -ncmoe
---n-cpu-ffn -ncffn
---gpu-layers -ngl --n-gpu-layers
---split-mode -sm
---tensor-split -ts
---main-gpu -mg
---fit -fit
---fit-target -fitt
---fit-ctx -fitc
---model -m
---model-url -mu
---docker-repo -dr
---hf-repo -hf -hfr
---hf-file -hff
---hf-token -hft
---verbosity -lv --log-verbosity
---spec-draft-type-k -ctkd --cache-type-k-draft
---spec-draft-type-v -ctvd --cache-type-v-draft
---seed -s
---sampler-seq --sampling-seq
---temp --temperature
---top-n-sigma --top-nsigma
---typical --typical-p
---logit-bias -l
---json-schema -j
---json-schema-file -jf
---lookup-cache-static -lcs
---lookup-cache-dynamic -lcd
---ctx-checkpoints -ctxcp --swa-checkpoints
---checkpoint-min-step -cms
---cache-ram -cram
---reverse-prompt -r
---parallel -np
---mmproj -mm
---mmproj-url -mmu
---mmproj-device -mmdev
---alias -a
---ui-config --webui-config
---ui-config-file --webui-config-file
---timeout -to
---reasoning -rea
---slot-prompt-similarity -sps
---spec-draft-hf -hfd -hfrd --hf-repo-draft
---spec-draft-threads -td --threads-draft
---spec-draft-threads-batch -tbd --threads-batch-draft
---spec-draft-cpu-mask -Cd --cpu-mask-draft
---spec-draft-cpu-range -Crd --cpu-range-draft
---spec-draft-override-tensor -otd --override-tensor-draft
---spec-draft-n-cpu-moe --spec-draft-ncmoe -ncmoed --n-cpu-moe-draft
---spec-draft-device -devd --device-draft
---spec-draft-ngl -ngld --gpu-layers-draft --n-gpu-layers-draft
---spec-draft-model -md --model-draft
---spec-draft-p-split --draft-p-split
---spec-draft-p-min --draft-p-min
-"""
-ONE_NAME = """
---cpu-strict --prio --poll --cpu-strict-batch --prio-batch --poll-batch --keep --rope-scaling --rope-scale
---rope-freq-base --rope-freq-scale --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow
---yarn-beta-fast --rpc --numa --moe-cache-mib --override-kv --lora --lora-scaled --control-vector
---control-vector-scaled --log-file --log-colors --samplers --top-k --top-p --min-p --xtc-probability --xtc-threshold
---repeat-last-n --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base
---dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --adaptive-target --adaptive-decay --dynatemp-range
---dynatemp-exp --mirostat --mirostat-lr --mirostat-ent --grammar --grammar-file --kv-unified-per-slot --pooling
---image-min-tokens --image-max-tokens --mtmd-batch-max-tokens --video-fps --video-timestamp-interval
---video-ffmpeg-dir --tags --embd-normalize --host --port --path --cors-origins --cors-methods --cors-headers
---api-prefix --tools --tools-runtime --mcp-servers-config --mcp-servers-json --api-key --api-key-file --ssl-key-file
---ssl-cert-file --chat-template-kwargs --sse-ping-interval --threads-http --cache-reuse --slot-save-path
---media-path --models-dir --models-preset --models-max --reasoning-format --reasoning-effort --reasoning-budget
---reasoning-budget-message --chat-template --chat-template-file --sleep-idle-seconds --log-prompts-dir
---spec-draft-n-max --spec-draft-n-min --spec-draft-sampling --spec-type --draft-max --draft-min
+--threads|-t --threads-batch|-tb --cpu-mask|-C --cpu-range|-Cr --cpu-mask-batch|-Cb --cpu-range-batch|-Crb
+--ctx-size|-c --predict|-n|--n-predict --batch-size|-b --ubatch-size|-ub --flash-attn|-fa --cache-type-k|-ctk
+--cache-type-v|-ctv --defrag-thold|-dt --load-mode|-lm --lazy-mode|-lzm --device|-dev --override-tensor|-ot
+--n-cpu-moe|-ncmoe --n-cpu-ffn|-ncffn --gpu-layers|-ngl|--n-gpu-layers --split-mode|-sm --tensor-split|-ts
+--main-gpu|-mg --fit|-fit --fit-target|-fitt --fit-ctx|-fitc --model|-m --model-url|-mu --docker-repo|-dr
+--hf-repo|-hf|-hfr --hf-file|-hff --hf-token|-hft --verbosity|-lv|--log-verbosity
+--spec-draft-type-k|-ctkd|--cache-type-k-draft --spec-draft-type-v|-ctvd|--cache-type-v-draft --seed|-s
+--sampler-seq|--sampling-seq --temp|--temperature --top-n-sigma|--top-nsigma --typical|--typical-p --logit-bias|-l
+--json-schema|-j --json-schema-file|-jf --lookup-cache-static|-lcs --lookup-cache-dynamic|-lcd
+--ctx-checkpoints|-ctxcp|--swa-checkpoints --checkpoint-min-step|-cms --cache-ram|-cram --reverse-prompt|-r
+--parallel|-np --mmproj|-mm --mmproj-url|-mmu --mmproj-device|-mmdev --alias|-a --ui-config|--webui-config
+--ui-config-file|--webui-config-file --timeout|-to --reasoning|-rea --slot-prompt-similarity|-sps
+--spec-draft-hf|-hfd|-hfrd|--hf-repo-draft --spec-draft-threads|-td|--threads-draft
+--spec-draft-threads-batch|-tbd|--threads-batch-draft --spec-draft-cpu-mask|-Cd|--cpu-mask-draft
+--spec-draft-cpu-range|-Crd|--cpu-range-draft --spec-draft-override-tensor|-otd|--override-tensor-draft
+--spec-draft-n-cpu-moe|--spec-draft-ncmoe|-ncmoed|--n-cpu-moe-draft --spec-draft-device|-devd|--device-draft
+--spec-draft-ngl|-ngld|--gpu-layers-draft|--n-gpu-layers-draft --spec-draft-model|-md|--model-draft
+--spec-draft-p-split|--draft-p-split --spec-draft-p-min|--draft-p-min --cpu-strict --prio --poll --cpu-strict-batch
+--prio-batch --poll-batch --keep --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale --yarn-orig-ctx
+--yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast --rpc --numa --moe-cache-mib --override-kv
+--lora --lora-scaled --control-vector --control-vector-scaled --log-file --log-colors --samplers --top-k --top-p
+--min-p --xtc-probability --xtc-threshold --repeat-last-n --repeat-penalty --presence-penalty --frequency-penalty
+--dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --adaptive-target
+--adaptive-decay --dynatemp-range --dynatemp-exp --mirostat --mirostat-lr --mirostat-ent --grammar --grammar-file
+--kv-unified-per-slot --pooling --image-min-tokens --image-max-tokens --mtmd-batch-max-tokens --video-fps
+--video-timestamp-interval --video-ffmpeg-dir --tags --embd-normalize --host --port --path --cors-origins
+--cors-methods --cors-headers --api-prefix --tools --tools-runtime --mcp-servers-config --mcp-servers-json --api-key
+--api-key-file --ssl-key-file --ssl-cert-file --chat-template-kwargs --sse-ping-interval --threads-http
+--cache-reuse --slot-save-path --media-path --models-dir --models-preset --models-max --reasoning-format
+--reasoning-effort --reasoning-budget --reasoning-budget-message --chat-template --chat-template-file
+--sleep-idle-seconds --log-prompts-dir --spec-draft-n-max --spec-draft-n-min --spec-draft-sampling --spec-type
+--draft-max --draft-min
 """
 PREFIX = "LLAMA_ARG_"
 VARIABLES = {  # those that do not follow the rule
@@ -192,17 +102,18 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 def table() -> dict[str, Option]:
     """Every name of every known option, without dashes."""
     found: dict[str, Option] = {}
-    for row in SWITCHES.strip().splitlines():
-        names, _, opposites = row.partition(" / ")
-        off = (opposites.split() or [""])[0]
-        name = bare(names.split()[0])
-        for flag in names.split():
-            found[bare(flag)] = Option(name=name, flag=flag, switch=True, off=off)
-        for flag in opposites.split():
-            found[bare(flag)] = Option(name=name, flag=flag, switch=True, off=names.split()[0])
-    for row in [*VALUED.strip().splitlines(), *ONE_NAME.split()]:
-        for flag in row.split():
-            found[bare(flag)] = Option(name=bare(row.split()[0]), flag=flag)
+    for row in SWITCHES.split():
+        on, _, opposites = row.partition("/")
+        first, *_ = names = on.split("|")
+        off, *_ = others = opposites.split("|")
+        for flag in names:
+            found[bare(flag)] = Option(name=bare(first), flag=flag, switch=True, off=off)
+        for flag in others if off else ():
+            found[bare(flag)] = Option(name=bare(first), flag=flag, switch=True, off=first)
+    for row in VALUED.split():
+        names = row.split("|")
+        for flag in names:
+            found[bare(flag)] = Option(name=bare(names[0]), flag=flag)
     return found
 
 
