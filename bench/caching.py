@@ -24,7 +24,7 @@ import msgspec
 from bench import peers
 from bench.report import Row
 from bioproxy.embedded.model import ensure_model
-from bioproxy.engines.ports import free_port
+from bioproxy.engines.launch import free_port
 
 ROUNDS = 3
 WORDS = [word for word in Path(__file__).with_name("caching.py").read_text().split() if "<{" not in word]

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from bioproxy.engines.ports import free_port
+from bioproxy.engines.launch import free_port
 
 TICK = os.sysconf("SC_CLK_TCK")
 

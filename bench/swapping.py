@@ -31,7 +31,7 @@ from bench.caching import text
 from bench.report import Row
 from bioproxy.cli.demo_ask import Asked, ask
 from bioproxy.embedded.model import ensure_model
-from bioproxy.engines.ports import free_port
+from bioproxy.engines.launch import free_port
 
 ROUNDS = 5
 SWAPS = 3  # there and back, of each conversation

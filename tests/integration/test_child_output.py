@@ -12,8 +12,7 @@ from contextlib import suppress
 import pytest
 
 from bioproxy.engines import child
-from bioproxy.engines.child import PIPE, Output
-from bioproxy.engines.log_tail import LogTail
+from bioproxy.engines.child import PIPE, LogTail, Output
 from bioproxy.engines.process import Process
 from bioproxy.logbook import CAPACITY, Logbook
 from support.beacons import Beacons, beacons

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from bioproxy.engines.memory import resident
+from bioproxy.engines.listener import resident
 from support.swap_command import running, verb
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import swap_rig

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bioproxy.engines.ports import free_port
+from bioproxy.engines.launch import free_port
 
 __all__ = ["free_port"]

@@ -16,7 +16,7 @@ from bioproxy.admin.admin import Mounted, Question, answer
 from bioproxy.admin.logs import Logs
 from bioproxy.admin.overview import ModelRow, Overview, SpeedBook, Speeds
 from bioproxy.config.masking import masked_words
-from bioproxy.engines.memory import resident
+from bioproxy.engines.listener import resident
 from bioproxy.errors import EngineUnavailable, NotFound
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.logbook import Logbook

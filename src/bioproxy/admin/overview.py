@@ -17,7 +17,7 @@ import msgspec
 from bioproxy.activity import Record
 from bioproxy.admin.underway import Underway, Waiting, under_way
 from bioproxy.config.masking import masked_words
-from bioproxy.engines.memory import resident
+from bioproxy.engines.listener import resident
 from bioproxy.front.inflight import Inflight
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.record import ModelStatistics

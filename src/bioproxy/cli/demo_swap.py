@@ -30,8 +30,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.cli.demo_ask import PATIENCE, Asked, ask, excerpts, sooner
 from bioproxy.cli.output import Output, Progress, count, duration
-from bioproxy.engines.launch import find_program
-from bioproxy.engines.ports import free_port
+from bioproxy.engines.launch import find_program, free_port
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any

@@ -20,13 +20,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
 from bioproxy.engines import shim
-from bioproxy.engines.log_tail import LogTail
 from bioproxy.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 LAST_WORDS = 0.5  # seconds for the output's end where the shim was killed and cannot tell that all are gone
 PIPE = 256 << 10  # bytes that the pipe holds (four times Linux's default) and that one read takes at most
 PAUSE = 0.004  # seconds between two reads
+LINES, LONGEST = 200, 4096
 
 
 class Channel(asyncio.Protocol):
@@ -80,6 +81,56 @@ class Channel(asyncio.Protocol):
         """End of file for the shim, which takes it as our death."""
         if self.transport is not None:
             self.transport.close()
+
+
+class LogTail:
+    """The end of an engine's output, for error messages: the newest `lines` lines, of `longest` bytes each at most.
+
+    An engine may write 100 MB, without a newline, in any encoding. So the cost of a piece does not depend on how many
+    lines are in it, and what is kept is decoded only when it is asked for, as text that no terminal acts upon. The
+    bytes as they came are in the model's log (logbook.py). `bytes_in` counts everything that was ever fed.
+    """
+
+    def __init__(self, *, lines: int = LINES, longest: int = LONGEST) -> None:
+        self.kept: deque[bytes] = deque(maxlen=lines)
+        self.longest = longest
+        self.open = b""  # the line that has not ended yet, its beginning
+        self.bytes_in = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of output."""
+        self.bytes_in += len(data)
+        first, *others = data.rsplit(b"\n", self.kept.maxlen or 0)
+        if b"\n" in first:  # more lines than are kept: the first ones are lost anyway
+            self.open = b""
+            first = first[first.rindex(b"\n") + 1 :]
+        lines = [self.open + first, *others]
+        if b"\r" in data or b"\r" in self.open:
+            lines = [self.shortened(line) for line in lines]
+        elif len(data) > self.longest - len(self.open):  # less than that holds no line that is too long
+            lines = [line[: self.longest] for line in lines]
+        self.open = lines.pop()
+        self.kept.extend(lines)
+
+    def shortened(self, line: bytes) -> bytes:
+        """The beginning of what a line shows: a carriage return inside it hides what stood before."""
+        shown = line.rstrip(b"\r").rfind(b"\r") + 1
+        return line[shown : shown + self.longest]
+
+    def lines(self) -> tuple[str, ...]:
+        """What is kept, oldest first, as printable text; of a progress line that overwrote itself the last state."""
+        pieces = [*self.kept, self.open] if self.open else [*self.kept]
+        return tuple(readable(piece) for piece in pieces)
+
+    def last(self) -> str:
+        """The last line that says anything, or nothing."""
+        return next((line for line in reversed(self.lines()) if line.strip()), "")
+
+
+def readable(line: bytes) -> str:
+    """`line` as text that no terminal acts upon."""
+    text = line.rstrip(b"\r").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() or character == "\t" else "\ufffd" for character in text)
 
 
 class Output:

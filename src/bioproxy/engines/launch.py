@@ -13,11 +13,14 @@ days, so it is said loudly.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.util
 import logging
 import mmap
 import os
+import random
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +32,6 @@ from bioproxy.config.addresses import authority, host_of, is_any
 from bioproxy.config.schema import Config
 from bioproxy.embedded import flags
 from bioproxy.engines import gguf
-from bioproxy.engines.ports import free_port
 from bioproxy.engines.process import Exit, Process, ProcessStatistics
 from bioproxy.errors import ConfigError, Problem
 
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 SERVER = "llama-server"
 WHEEL = "xllamacpp"
 LOOPBACK = "127.0.0.1"
+LOWEST, HIGHEST = 10_000, 20_000  # ports: no privileged ones, and few that a well-known service has
+ATTEMPTS = 100
 CARDS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 CARD_CODE = (
     b"libcuda",
@@ -181,6 +185,41 @@ def url_of(host: str, port: str, given: Mapping[str, str]) -> str:
     scheme = "https" if "--ssl-cert-file" in given else "http"
     prefix = given.get("--api-prefix", "").rstrip("/")
     return f"{scheme}://{authority(host, port)}{prefix}"
+
+
+def free_port(host: str = "127.0.0.1", *, run: int = 1) -> int:
+    """The first of `run` ports in a row that nobody has on `host` now, for a program that will listen there later.
+
+    The kernel chooses the ports for port 0 from the range that it also takes the local ends of connections from. Such a
+    port may be taken when the engine is started, or started again: "Address already in use", once in a few hundred
+    starts of a busy machine. So one below that range is chosen (Linux: `net.ipv4.ip_local_port_range`, 32768 and up;
+    elsewhere from 49152), at random, for two programs may choose at the same time.
+
+    ConfigError if `host` is no address of this machine, or where no attempt found one.
+    """
+    for _ in range(ATTEMPTS):
+        first = random.randrange(LOWEST, HIGHEST)  # noqa: S311 - no secret
+        try:
+            if all(is_free(host, port) for port in range(first, first + run)):
+                return first
+        except OSError as error:
+            problem = Problem(f"--host {host} cannot be listened on: {error.strerror}", key="engine_arguments")
+            raise ConfigError([problem]) from error
+    sought = f"{ATTEMPTS} attempts between {LOWEST} and {HIGHEST} found no free port on {host}"
+    raise ConfigError([Problem(f"{sought}; name one with --port", key="engine_arguments")])
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether one could listen there now; OSError if that has nothing to do with the port."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True
 
 
 def make_private(folder: str) -> None:

@@ -326,6 +326,27 @@ def cpu_seconds(pid: int, *, proc: Path = PROC) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if len(fields) > 12 else None
 
 
+def resident(pid: int, *, proc: Path = PROC) -> int | None:
+    """Bytes of memory of `pid` and its descendants; None if the system does not tell, or the process is gone.
+
+    Weights that are mapped from a file count as far as they are in memory. Processes of one engine that share memory
+    count it once each; what a card holds is not in here.
+    """
+    if not LINUX:
+        return None
+    page = os.sysconf("SC_PAGE_SIZE")
+    pages = [found for one in set(family(pid, proc=proc)) if (found := resident_pages(one, proc=proc)) is not None]
+    return sum(pages) * page if pages else None
+
+
+def resident_pages(pid: int, *, proc: Path = PROC) -> int | None:
+    """Pages in memory of one process (proc(5), statm: the second number)."""
+    try:
+        return int((proc / str(pid) / "statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def boot_time(*, proc: Path = PROC) -> float | None:
     """When the machine was booted, unix time."""
     try:

@@ -26,7 +26,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.config.masking import MaskedOutput, masked_text, secrets_in
 from bioproxy.engines import child
-from bioproxy.engines.log_tail import LogTail
+from bioproxy.engines.child import LogTail
 from bioproxy.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.engines.memory import resident
+from bioproxy.engines.listener import resident
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.engines.ports import HIGHEST, LOWEST, free_port
+from bioproxy.engines.launch import HIGHEST, LOWEST, free_port
 from bioproxy.errors import ConfigError
 
 
