@@ -49,6 +49,16 @@ async def ready(served: Serving) -> None:
     await served.line("@code is saved")
 
 
+async def listed(admin: int, *, key: str) -> None:
+    """Wait until a snapshot is listed: it is whole a moment after the template is warm."""
+
+    async def look() -> bool | None:
+        answer = await call(admin, "GET", "/status", headers={"Authorization": f"Bearer {key}"})
+        return True if answer.json()["snapshots"] else None
+
+    assert await aio.poll(look, interval=0.01, deadline=10)
+
+
 async def asked(engine: FakeEngine) -> None:
     """Wait until a chat request has reached the engine."""
 
@@ -184,8 +194,8 @@ async def test_status_warm_and_snapshots(tmp_path: Path, engine: FakeEngine) -> 
         assert warm.code == 0, warm.err
         assert warm.out.startswith("@code (bare): saved")
         assert "there is no prefix @x" in (await run(tmp_path, "warm", "@x", *words)).err
-        listed = await run(tmp_path, "snapshots", "list", *words)
-        assert "template @code" in listed.out
+        await listed(admin, key="secret")
+        assert "template @code" in (await run(tmp_path, "snapshots", "list", *words)).out
         assert (await run(tmp_path, "snapshots", "list", "--json", *words)).json()[0]["template"] is True
         assert (await run(tmp_path, "snapshots", "verify", *words)).code == 0
         refused = await run(tmp_path, "status", "-config", str(path), "-admin-port", str(admin), "-admin-key", "wrong")
@@ -199,8 +209,8 @@ async def test_a_damaged_snapshot_is_found(tmp_path: Path, engine: FakeEngine) -
         await ready(served)
         await served.end()
     file = max((tmp_path / "slots").glob("bp-*.kv"), key=lambda one: one.stat().st_size)
-    listed = await run(tmp_path, "snapshots", "list", "-config", str(path), "-admin-port", "1")
-    assert "template @code" in listed.out
+    told = await run(tmp_path, "snapshots", "list", "-config", str(path), "-admin-port", "1")
+    assert "template @code" in told.out
     file.write_bytes(file.read_bytes()[:-1])
     ended = await run(tmp_path, "snapshots", "verify", "-config", str(path), "-admin-port", "1")
     assert ended.code == 1

@@ -1,20 +1,35 @@
-"""The `bioproxy` command as users run it: a process of its own, with an environment of its own."""
+"""The `bioproxy` command as users run it.
+
+A verb that looks at something, says it and ends is run in this process, by a thread: what it does with its words, its
+environment, its folder and its output is the same there, and it costs a tenth of a process. The program that serves, a
+command line that names no such verb, and whatever is to get a signal are processes of their own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from bioproxy.cli.main import main
+from support.apps import log_put_back
+
 COMMAND = (sys.executable, "-m", "bioproxy")
+MARK = "SWAP_RIG"  # swap_rig.py marks its program and all that it starts with this variable
+VERBS = frozenset({
+    "check", "completion", "config", "help", "import", "load", "logs", "models", "recipes", "requests", "snapshots",
+    "status", "unload", "version", "warm",
+})  # fmt: skip
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -37,6 +52,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 async def run(home: Path, *words: str, command: Sequence[str] = COMMAND, **more: str) -> Ended:
     """Run `bioproxy words` in `home` to its end; `more` are environment variables."""
+    if words[:1] and words[0] in VERBS and command is COMMAND:
+        return await asyncio.to_thread(run_here, home, words, more)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *command, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
@@ -44,6 +61,35 @@ async def run(home: Path, *words: str, command: Sequence[str] = COMMAND, **more:
     out, err = await process.communicate()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
+
+
+def run_here(home: Path, words: Sequence[str], more: Mapping[str, str]) -> Ended:
+    """The same in this process; blocks. A program beside it in this process still marks what it starts."""
+    marked = {name: os.environ[name] for name in (MARK,) if name in os.environ}
+    before, folder, out, err = dict(os.environ), Path.cwd(), io.StringIO(), io.StringIO()
+    set_environment({**environment(home, **more), **marked})
+    os.chdir(home)
+    try:
+        with log_put_back(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = ended_by(words)
+    finally:
+        os.chdir(folder)
+        set_environment(before)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def ended_by(words: Sequence[str]) -> int:
+    """The exit code of a command line."""
+    try:
+        return main(words)
+    except SystemExit as error:  # argparse, after a help text
+        return error.code if isinstance(error.code, int) else 0
+
+
+def set_environment(variables: Mapping[str, str]) -> None:
+    """Exactly these variables from now on."""
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 class Serving:

@@ -20,26 +20,38 @@ import msgspec
 
 PLAIN = (str, bytes, int, float, bool, type(None), enum.Enum, PurePath)
 SEQUENCES = (list, tuple, deque)
+LONGEST = 40  # characters of a way that `leave` may be about
+FIRST = itemgetter(0)
 
 
 def held(root: object, *, leave: re.Pattern[str]) -> dict[str, object]:
-    """Way to value, from `root`; ways in which `leave` is found are not followed, and each object is seen once."""
+    """Way to value, from `root`; ways in which `leave` is found are not followed, and each object is seen once.
+
+    Hundreds of thousands of ways are made for a test file, so a plain value takes no turn in the queue, and `leave` is
+    looked for at the end of a way only: further in front it was not found before.
+    """
     found: dict[str, object] = {}
     seen: set[int] = set()
     todo: deque[tuple[str, object]] = deque([("", root)])
     while todo:  # the shortest way to each thing, whatever was put where first
         way, value = todo.popleft()
-        if leave.search(way):
-            continue
-        if isinstance(value, PLAIN):
-            found[way] = value
-        elif isinstance(value, re.Pattern):
+        if isinstance(value, re.Pattern):
             found[way] = value.pattern
         elif isinstance(value, set | frozenset):
             found[way] = sorted(map(repr, value)) if all(isinstance(one, PLAIN) for one in value) else len(value)
         elif isinstance(value, tuple | msgspec.Struct) or id(value) not in seen:
             seen.add(id(value))
-            todo += sorted(((f"{way}{step}", inner) for step, inner in parts(value)), key=itemgetter(0))
+            end = max(0, len(way) - LONGEST)
+            further = []
+            for step, inner in parts(value):
+                to = way + step
+                if leave.search(to, end):
+                    continue
+                if isinstance(inner, PLAIN):
+                    found[to] = inner
+                else:
+                    further.append((to, inner))
+            todo += sorted(further, key=FIRST)
     return found
 
 

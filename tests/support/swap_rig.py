@@ -30,13 +30,13 @@ from bioproxy.cli.reload import Reloader
 from bioproxy.cli.serve import say_hello
 from fakes.engine_process import EngineProcess
 from support.apps import log_put_back
+from support.command import MARK, set_environment
 from support.http import Answer, call
 from support.swap_client import Client
 from support.swap_events import EventLog, Told
 from support.swap_models import Ports, config_text
 
 Json = Any
-MARK = "SWAP_RIG"
 LONG = 10.0  # seconds for what must come
 LOG = 1 << 24  # bytes of the log that are kept for the test
 
@@ -54,13 +54,11 @@ class Setting:
     def here(self) -> Iterator[None]:
         """In the block, the environment of this process."""
         before = dict(os.environ)
-        os.environ.clear()
-        os.environ.update(self.variables)
+        set_environment(self.variables)
         try:
             yield
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            set_environment(before)
 
     def marked(self) -> list[int]:
         """The pids of every process that carries our mark."""
