@@ -37,7 +37,7 @@ class Account:
 
     def charge(self, seconds: float, now: float) -> None:
         """Add `seconds` of engine time that ended at `now`."""
-        total = self.used(now) + seconds
+        total = 2.0 ** (self.level - now / HALF_LIFE) + seconds
         if total > 0.0:
             self.level = math.log2(total) + now / HALF_LIFE
 

@@ -41,37 +41,37 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     waiting: int
 
 
-class GateStatistics(msgspec.Struct, frozen=True, kw_only=True):
+class GateStatistics(msgspec.Struct, kw_only=True):
     """The gate at one moment. Times are seconds; `waiting` and `running` are counts by class; totals since start."""
 
-    capacity: int
-    limit: int
-    open: bool
-    reason: str  # why it is closed, else ""
-    exclusive: bool
-    draining: bool
-    running: dict[Work, int]
-    waiting: dict[Work, int]
-    oldest_wait: float
-    estimate: float  # until a newcomer of class user would be granted
-    measured: float | None  # how long a grant takes
-    idle: float
-    granted: int
-    refused: int
-    timed_out: int
-    left: int
-    clients: tuple[ClientStatistics, ...]  # who runs, waits or used something that still counts
+    capacity: int = 1
+    limit: int = 0
+    open: bool = True
+    reason: str = ""  # why it is closed
+    exclusive: bool = False
+    draining: bool = False
+    running: dict[Work, int] = {}
+    waiting: dict[Work, int] = {}
+    oldest_wait: float = 0.0
+    estimate: float = 0.0  # until a newcomer of class user would be granted
+    measured: float | None = None  # how long a grant takes
+    idle: float = 0.0
+    granted: int = 0
+    refused: int = 0
+    timed_out: int = 0
+    left: int = 0
+    clients: tuple[ClientStatistics, ...] = ()  # who runs, waits or used something that still counts
 
 
-class Grant:
-    """The right to use the engine, until `release`. As a context manager an exception means that the answer was cut."""
+class Grant(msgspec.Struct, eq=False):
+    """The right to use the engine, until `release`. As a context manager an exception means that the answer was cut.
 
-    __slots__ = ("gate", "ticket", "waited")
+    `waited`: seconds in the queue.
+    """
 
-    def __init__(self, gate: Gate, ticket: Ticket, waited: float) -> None:
-        self.gate = gate
-        self.ticket = ticket
-        self.waited = waited  # seconds in the queue
+    gate: Gate
+    ticket: Ticket
+    waited: float = 0.0
 
     @property
     def exclusive(self) -> bool:
@@ -89,17 +89,49 @@ class Grant:
 
     def renew(self) -> bool:
         """Give the engine back and have it again, for work in chunks; False, and nothing happened, if others wait."""
-        ticket = self.gate.renewed(self.ticket)
-        self.ticket = ticket or self.ticket
-        return ticket is not None
+        queue, ticket, now = self.gate.queue, self.ticket, self.gate.clock()
+        full = len(queue.running) > queue.capacity
+        if self.gate.error is not None or queue.anyone or not queue.open or full:
+            return False
+        new = Ticket(work=ticket.work, client=ticket.client, priority=ticket.priority, key=ticket.key, arrived=now)
+        queue.release(ticket, now)
+        queue.admit(new, now)
+        self.ticket = new
+        return True
+
+    async def wait_exclusive(self, seconds: float) -> bool:
+        """Have the engine alone as soon as it can be; False if that is not within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.try_exclusive():
+                    self.gate.returned.clear()
+                    await self.gate.returned.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def release(self, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
-        """Give the engine back; a second call does nothing.
+        """Give the engine back and let the gate decide who is next; a second call does nothing.
 
         `cut`: the response did not come to its end, so the engine may still be at it. `unsent`: nothing was ever sent.
         `computed` False: the answer did not come out of a slot, so earlier work may still be in there.
         """
-        self.gate.give_back(self.ticket, cut=cut, unsent=unsent, computed=computed)
+        gate, queue = self.gate, self.gate.queue
+        if not queue.release(self.ticket, gate.clock(), cut=cut, unsent=unsent, computed=computed):
+            return
+        if cut:
+            gate.cuts += 1
+            if queue.draining:
+                gate.drains.set()
+        gate.returned.set()
+        if queue.anyone:
+            gate.dispatch()
+        if not queue.running and not queue.anyone:
+            gate.idle_since = gate.clock()
+            gate.quiet.set()
+
+    def __repr__(self) -> str:
+        return f"<Grant of {self.ticket}{', alone' if self.exclusive else ''}>"
 
     def __enter__(self) -> Self:
         return self
@@ -125,9 +157,11 @@ class Gate:
         self.error: BioproxyError | None = None
         self.waiters: dict[Ticket, asyncio.Future[BioproxyError | None]] = {}
         self.idle_since = clock()
-        self.idlers: list[asyncio.Future[None]] = []
-        self.drainers: list[asyncio.Future[None]] = []
-        self.refused = self.timed_out = self.left = self.cuts = 0
+        self.returned = asyncio.Event()  # a grant came back, or the engine was seen idle
+        self.quiet = asyncio.Event()  # nothing runs and no ticket waits
+        self.drains = asyncio.Event()  # an answer was cut off
+        self.cuts = 0
+        self.counts = GateStatistics()
 
     async def acquire(
         self,
@@ -153,13 +187,13 @@ class Gate:
             max_running=max_running, exclusive=exclusive, arrived=now,
         )  # fmt: skip
         if self.error is not None and not last:
-            self.refused += 1
+            self.counts.refused += 1
             raise self.error
         if self.queue.admit(ticket, now):
-            return Grant(self, ticket, 0.0)
+            return Grant(self, ticket)
         self.enqueue(ticket, now)
         if ticket.state is State.RUNNING:
-            return Grant(self, ticket, 0.0)
+            return Grant(self, ticket)
         return await self.wait(ticket)
 
     def enqueue(self, ticket: Ticket, now: float) -> None:
@@ -169,7 +203,7 @@ class Gate:
         clients = self.queue.anyone - len(self.queue.waiting["background"])
         limit = self.settings.config.queue_limit
         if ticket.work != "background" and clients > limit and self.queue.remove(ticket):
-            self.refused += 1
+            self.counts.refused += 1
             retry = self.retry_after(limit, now)
             waiting = counted(limit, "request waits", "requests wait")
             message = f"{waiting} for the engine already (queue_limit); try again in {retry} s"
@@ -197,11 +231,11 @@ class Gate:
 
     def withdraw(self, ticket: Ticket) -> None:
         """The one who waited is gone: out of the queue, or the grant back that it never saw."""
-        self.left += 1
+        self.counts.left += 1
         if self.queue.remove(ticket):
             self.moved_on()
         else:
-            self.give_back(ticket, unsent=True)
+            Grant(self, ticket).release(unsent=True)
 
     def expire(self, ticket: Ticket, timeout: float) -> None:
         """Time is up for `ticket`, if it still waits."""
@@ -213,7 +247,7 @@ class Gate:
             if not self.queue.open:
                 cause = f"it is not ready: {self.reason}"
             message = f"waited {timeout:.0f} s (queue_timeout) for the engine; {cause}; try again in {retry} s"
-            self.timed_out += 1
+            self.counts.timed_out += 1
             self.turn_away(ticket, QueueTimeout(message, retry_after=retry))
             self.moved_on()
 
@@ -228,31 +262,12 @@ class Gate:
         """Whole seconds after which trying again makes sense, from how long grants took."""
         return max(1, math.ceil(min(self.queue.estimate(ahead, now), LONGEST_RETRY)))
 
-    def give_back(self, ticket: Ticket, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
-        """Take a grant back and decide who is next; does nothing the second time."""
-        if self.queue.release(ticket, self.clock(), cut=cut, unsent=unsent, computed=computed):
-            self.cuts += cut
-            if self.queue.draining:
-                wake(self.drainers)
-            self.moved_on()
-
-    def renewed(self, ticket: Ticket) -> Ticket | None:
-        """A new ticket that runs in place of `ticket`; None if it would have to wait, or another request would."""
-        queue, now = self.queue, self.clock()
-        if self.error is not None or queue.anyone or not queue.open or len(queue.running) > queue.capacity:
-            return None
-        new = Ticket(work=ticket.work, client=ticket.client, priority=ticket.priority, key=ticket.key, arrived=now)
-        queue.release(ticket, now)
-        queue.admit(new, now)
-        return new
-
     def moved_on(self) -> None:
-        """Something left the queue or the engine: grant what can be granted, notice when all is quiet."""
-        if self.queue.anyone:
-            self.dispatch()
+        """A ticket left the queue: grant what can be granted, notice when all is quiet."""
+        self.dispatch()
         if self.idle:
             self.idle_since = self.clock()
-            wake(self.idlers)
+            self.quiet.set()
 
     def dispatch(self) -> None:
         """Grant tickets as long as anyone may go. A waiter that was cancelled meanwhile gives its grant back itself."""
@@ -289,7 +304,7 @@ class Gate:
         """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""
         self.error = error
         for ticket in self.queue.tickets():
-            self.refused += 1
+            self.counts.refused += 1
             self.turn_away(ticket, error)
         self.moved_on()
 
@@ -320,13 +335,15 @@ class Gate:
     def settled(self) -> None:
         """Somebody saw every slot of the engine idle, or the engine is a new one: not draining."""
         self.queue.draining = False
+        self.returned.set()
         self.dispatch()
 
     async def wait_idle(self, seconds: float) -> None:
         """Return as soon as nothing has run or waited for `seconds`."""
         while True:
             if not self.idle:
-                await asleep(self.idlers)
+                self.quiet.clear()
+                await self.quiet.wait()
             elif (left := seconds - self.idle_seconds()) > 0:
                 await asyncio.sleep(left)  # a grant in between moves `idle_since`, and the rest is waited for again
             else:
@@ -335,13 +352,15 @@ class Gate:
     async def wait_draining(self) -> None:
         """Return as soon as the engine drains: the time to look at its slots now and then and call `settled`."""
         if not self.queue.draining:
-            await asleep(self.drainers)
+            self.drains.clear()
+            await self.drains.wait()
 
     def statistics(self) -> GateStatistics:
         """The gate at this moment."""
         queue, now = self.queue, self.clock()
         oldest = queue.oldest()
-        return GateStatistics(
+        return msgspec.structs.replace(
+            self.counts,
             capacity=queue.capacity,
             limit=self.settings.config.queue_limit,
             open=queue.open,
@@ -355,9 +374,6 @@ class Gate:
             measured=queue.measured,
             idle=self.idle_seconds(),
             granted=queue.grants,
-            refused=self.refused,
-            timed_out=self.timed_out,
-            left=self.left,
             clients=self.clients(now),
         )
 
@@ -379,22 +395,3 @@ class Gate:
 def counted(number: int, one: str, many: str) -> str:
     """`1 request waits`, `2 requests wait`."""
     return f"{number} {one if number == 1 else many}"
-
-
-async def asleep(sleepers: list[asyncio.Future[None]]) -> None:
-    """Wait until `wake` is called for `sleepers`."""
-    sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    sleepers.append(sleeper)
-    try:
-        await sleeper
-    finally:
-        if sleeper in sleepers:
-            sleepers.remove(sleeper)
-
-
-def wake(sleepers: list[asyncio.Future[None]]) -> None:
-    """Wake all who sleep; cheap when nobody does."""
-    while sleepers:
-        sleeper = sleepers.pop()
-        if not sleeper.done():
-            sleeper.set_result(None)

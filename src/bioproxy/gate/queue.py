@@ -33,6 +33,8 @@ from collections.abc import Callable
 from enum import Enum
 from itertools import chain, islice
 
+import msgspec
+
 from bioproxy.activity import Work
 from bioproxy.gate.fairness import Account, Shares
 
@@ -45,6 +47,7 @@ OVERTAKES = 3  # in a row, by tickets that extend what is resident
 LOOK = 64  # tickets of one client that are asked whether they extend it
 
 Extends = Callable[[object], bool]
+OURS = Account("", -math.inf)  # of background work, which is charged to no client
 
 
 class State(Enum):
@@ -55,44 +58,30 @@ class State(Enum):
     DONE = "done"
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False, kw_only=True):
     """One request's place in the gate.
 
-    `owner` is whose `max_running` counts (0: no bound); `key` is what `extends` is asked about; `arrived` and
-    `granted` are seconds of the gate's clock.
+    `owner` is whose `max_running` counts (empty: the client's own; 0: no bound); `key` is what `extends` is asked
+    about; `arrived` and `granted` are seconds of the gate's clock. `number`: order of arrival among those that had to
+    wait; `serial`: order of granting.
     """
 
-    __slots__ = (
-        "account", "arrived", "client", "exclusive", "granted", "key",
-        "max_running", "number", "owner", "priority", "serial", "state", "work",
-    )  # fmt: skip
+    work: Work = "user"
+    client: str = ""
+    owner: str = ""
+    priority: int = 0
+    key: object = None
+    max_running: int = 0
+    exclusive: bool = False
+    arrived: float = 0.0
+    granted: float = 0.0
+    number: int = 0
+    serial: int = 0
+    state: State = State.WAITING
+    account: Account = OURS
 
-    account: Account
-
-    def __init__(
-        self,
-        *,
-        work: Work = "user",
-        client: str = "",
-        owner: str = "",
-        priority: int = 0,
-        key: object = None,
-        max_running: int = 0,
-        exclusive: bool = False,
-        arrived: float = 0.0,
-    ) -> None:
-        self.work = work
-        self.client = client
-        self.owner = owner or client
-        self.priority = priority
-        self.key = key
-        self.max_running = max_running
-        self.exclusive = exclusive
-        self.arrived = arrived
-        self.granted = 0.0
-        self.number = 0  # order of arrival among those that had to wait
-        self.serial = 0  # order of granting
-        self.state = State.WAITING
+    def __repr__(self) -> str:
+        return f"<Ticket {self.work} {self.state.value}, client {self.client!r}>"  # without `key`: it may hold a prompt
 
 
 class Lane:
@@ -102,7 +91,7 @@ class Lane:
 
     def __init__(self, ticket: Ticket) -> None:
         self.account = ticket.account
-        self.owner = ticket.owner
+        self.owner = ticket.owner or ticket.client
         self.priority = ticket.priority
         self.max_running = ticket.max_running
         self.exclusive = ticket.exclusive
@@ -114,13 +103,18 @@ class Lane:
         return next(iter(self.tickets.values()))
 
     def rank(self, now: float) -> tuple[int, float, int, int]:
-        """Smaller goes first: aged priority, fairness, less running, order of arrival."""
+        """Smaller goes first."""
         oldest = self.oldest()
         steps = int((now - oldest.arrived) / AGEING)
-        return (-self.priority - steps, self.account.level, self.account.running, oldest.number)
+        return (
+            -self.priority - steps,  # rule 3
+            self.account.level,  # rule 4, and what follows
+            self.account.running,
+            oldest.number,
+        )
 
     def choose(self, extends: Extends) -> Ticket:
-        """The oldest ticket, or a younger one that extends what is resident, three times in a row at most."""
+        """Rule 5: the oldest ticket, or a younger one that extends what is resident."""
         oldest = self.oldest()
         if len(self.tickets) > 1 and self.overtakes < OVERTAKES:
             for ticket in islice(self.tickets.values(), LOOK):
@@ -136,7 +130,7 @@ LaneKey = tuple[str, str, int, int, bool]
 
 def lane_key(ticket: Ticket) -> LaneKey:
     """What tickets of one lane have in common, within their class."""
-    return (ticket.client, ticket.owner, ticket.priority, ticket.max_running, ticket.exclusive)
+    return (ticket.client, ticket.owner or ticket.client, ticket.priority, ticket.max_running, ticket.exclusive)
 
 
 class Queue:
@@ -146,7 +140,6 @@ class Queue:
         self.capacity = capacity
         self.open = True
         self.shares = Shares()
-        self.ours = Account("", -math.inf)  # background work belongs to no client
         self.lanes: dict[Work, dict[LaneKey, Lane]] = {"user": {}, "side": {}, "background": {}}
         self.waiting: dict[Work, list[int]] = {"user": [], "side": [], "background": []}  # numbers, by rule 2
         self.anyone = 0  # tickets that wait, of all classes
@@ -166,22 +159,23 @@ class Queue:
         return bool(self.waiting["user"] or self.waiting["side"])
 
     def admit(self, ticket: Ticket, now: float) -> bool:
-        """Grant a newcomer at once where nothing has to be decided: nobody waits and there is room."""
+        """Grant a newcomer at once if nothing has to be decided: no ticket waits and there is room."""
         if self.anyone or ticket.exclusive or ticket.max_running or not self.free():
             return False
-        ticket.account = self.account(ticket)
+        self.open_account(ticket)
         self.take(ticket, now)
         return True
 
-    def account(self, ticket: Ticket) -> Account:
-        """Whom `ticket` is charged to."""
-        return self.ours if ticket.work == "background" else self.shares.account(ticket.client)
+    def open_account(self, ticket: Ticket) -> None:
+        """Find out whom `ticket` is charged to."""
+        if ticket.work != "background":
+            ticket.account = self.shares.account(ticket.client)
 
     def push(self, ticket: Ticket) -> None:
         """Let `ticket` wait."""
         self.arrivals += 1
         ticket.number = self.arrivals
-        ticket.account = self.account(ticket)
+        self.open_account(ticket)
         ticket.account.waiting += 1
         lanes = self.lanes[ticket.work]
         key = lane_key(ticket)
@@ -213,12 +207,12 @@ class Queue:
         self.anyone -= 1
 
     def free(self) -> bool:
-        """Whether one more grant is possible at all."""
+        """Rule 1: whether one more grant is possible at all."""
         return self.open and self.alone is None and len(self.running) < self.capacity
 
     def pick(self, now: float, extends: Extends) -> Ticket | None:
         """Grant the next ticket, which is RUNNING when this returns; None when nobody may go now."""
-        if not self.free():
+        if not self.free():  # rule 1
             return None
         works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)  # rule 2
         for work in works:
@@ -240,7 +234,7 @@ class Queue:
             for lane in self.lanes[work].values()
             if not self.bounded(lane) and (self.fits(lane) or lane.oldest().arrived <= impatient)
         ]
-        return min(lanes, key=lambda lane: lane.rank(now), default=None)  # rules 3 and 4
+        return min(lanes, key=lambda lane: lane.rank(now), default=None)  # rules 3 and 4: `rank`
 
     def fits(self, lane: Lane) -> bool:
         """Whether this lane's tickets may go beside what runs: exclusive ones go alone."""
@@ -259,7 +253,8 @@ class Queue:
         ticket.account.running += 1
         self.running.add(ticket)
         if ticket.max_running:
-            self.owners[ticket.owner] = self.owners.get(ticket.owner, 0) + 1
+            owner = ticket.owner or ticket.client
+            self.owners[owner] = self.owners.get(owner, 0) + 1
         if ticket.exclusive:
             self.alone = ticket
 
@@ -277,28 +272,26 @@ class Queue:
         ticket.state = State.DONE
         ticket.account.running -= 1
         self.running.discard(ticket)
-        self.disown(ticket)
-        self.share(ticket)
-        if not unsent:
-            self.account_for(ticket, now)
+        if ticket.max_running:
+            self.disown(ticket.owner or ticket.client)
+        if self.alone is ticket:
+            self.alone = None
+        if unsent:
+            return True
+        if ticket.work != "background":  # ours is charged to no client and typical of nothing
+            seconds = now - ticket.granted
+            ticket.account.charge(seconds, now)
+            before = seconds if self.measured is None else self.measured
+            self.measured = before + SMOOTHING * (seconds - before)
+        if cut or self.draining:
             self.note_end(ticket, now, cut=cut, computed=computed)
         return True
 
-    def disown(self, ticket: Ticket) -> None:
-        """Its owner runs one less."""
-        if ticket.max_running:
-            self.owners[ticket.owner] -= 1
-            if not self.owners[ticket.owner]:
-                del self.owners[ticket.owner]
-
-    def account_for(self, ticket: Ticket, now: float) -> None:
-        """Charge the client and learn how long a grant takes; background work is nobody's and typical of nothing."""
-        if ticket.work == "background":
-            return
-        seconds = now - ticket.granted
-        ticket.account.charge(seconds, now)
-        before = seconds if self.measured is None else self.measured
-        self.measured = before + SMOOTHING * (seconds - before)
+    def disown(self, owner: str) -> None:
+        """`owner` runs one less."""
+        self.owners[owner] -= 1
+        if not self.owners[owner]:
+            del self.owners[owner]
 
     def note_end(self, ticket: Ticket, now: float, *, cut: bool, computed: bool) -> None:
         """Begin or end draining.
@@ -310,7 +303,7 @@ class Queue:
             self.draining = True
             self.cut_serial = self.grants
             self.cut_at = now
-        elif computed and self.draining and ticket.serial > self.cut_serial:
+        elif computed and ticket.serial > self.cut_serial:
             self.draining = self.capacity > 1 and now - self.cut_at < NOTICE
 
     def try_exclusive(self, ticket: Ticket) -> bool:
@@ -356,3 +349,8 @@ class Queue:
         elapsed = min((now - ticket.granted for ticket in self.running), default=0.0)
         seconds = max(GUESS if self.measured is None else self.measured, elapsed)
         return (ahead + 1) * seconds / self.capacity
+
+    def __repr__(self) -> str:
+        waiting = ", ".join(f"{len(numbers)} {work}" for work, numbers in self.waiting.items() if numbers)
+        alone = ", one alone" if self.alone is not None else ""
+        return f"<Queue {len(self.running)} of {self.capacity} run{alone}, waiting: {waiting or 'none'}>"

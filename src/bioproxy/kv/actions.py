@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 STRICT_WAIT = 30.0  # seconds that a request waits for an erased slot
 LOOK = 0.5  # seconds that a user may wait for `/slots`
 RECALL = 1.0  # seconds for a request that is asked again, beside what moving its state takes
+ERASE_FIRST = "the slot has to be erased before this request, and an earlier one is not over yet; try again"
 PARKED = 32  # requests that are kept in memory, to be asked again
 ROOM = 0.5  # share of the RAM cache that is counted on: checkpoints lie there, too, and what we did not see
 
@@ -69,7 +70,8 @@ class Actions:
         if not grant.try_exclusive():
             if not must:
                 return False
-            await wait_alone(grant)
+            if not await grant.wait_exclusive(STRICT_WAIT):
+                raise EngineUnavailable(ERASE_FIRST, status=503, retry_after=5)
         self.made.add(grant)
         return True
 
@@ -299,17 +301,3 @@ def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[Slot
         if found:
             return None
     return None
-
-
-async def wait_alone(grant: Grant) -> None:
-    """Wait until the slot can be erased. Raises EngineUnavailable (503) when that takes too long."""
-
-    async def look() -> bool | None:
-        return grant.try_exclusive() or None
-
-    if await aio.poll(look, interval=0.1, deadline=STRICT_WAIT) is None:
-        raise EngineUnavailable(
-            "the slot has to be erased before this request, and an earlier one is not over yet; try again",
-            status=503,
-            retry_after=5,
-        )
