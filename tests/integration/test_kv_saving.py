@@ -303,7 +303,8 @@ async def test_a_tool_loop_of_an_old_conversation_leaves_the_current_template_in
         for version in ("1", "2"):
             await one.warm(text(300, version), version=version)
         await one.ask(text(300, "1"), " and the tool says", template=True, prefix="@code", version="1", store=False)
-        ranks = {one.id: one.rank for one in one.keeper.tenant.shelf.values()}
+        shelf = one.keeper.tenant.shelf
+        ranks = {one.id: one.rank for one in shelf.index.values(shelf.outlook())}
         found = {snapshot.version: ranks[snapshot.id] for snapshot in one.keeper.list()}
         assert found == {"1": 1, "2": 2}
 

@@ -160,22 +160,19 @@ class Queue:
 
     def admit(self, ticket: Ticket, now: float) -> bool:
         """Grant a newcomer at once if nothing has to be decided: no ticket waits and there is room."""
-        if self.anyone or ticket.exclusive or ticket.max_running or not self.free():
+        if self.anyone or ticket.max_running or not self.free():
             return False
-        self.open_account(ticket)
+        if ticket.exclusive and (self.running or self.draining):
+            return False
+        ticket.account = OURS if ticket.work == "background" else self.shares.account(ticket.client)
         self.take(ticket, now)
         return True
-
-    def open_account(self, ticket: Ticket) -> None:
-        """Find out whom `ticket` is charged to."""
-        if ticket.work != "background":
-            ticket.account = self.shares.account(ticket.client)
 
     def push(self, ticket: Ticket) -> None:
         """Let `ticket` wait."""
         self.arrivals += 1
         ticket.number = self.arrivals
-        self.open_account(ticket)
+        ticket.account = OURS if ticket.work == "background" else self.shares.account(ticket.client)
         ticket.account.waiting += 1
         lanes = self.lanes[ticket.work]
         key = lane_key(ticket)

@@ -144,13 +144,10 @@ class Actions:
     async def save_it(self, place: Resident, *, template: bool, limit: float) -> bool:
         """The save itself."""
         found = await self.unpark(place) if place.parked else place
-        if found is None:
+        slot = await self.holding(found) if found is not None else None
+        if found is None or slot is None:
             return False
-        place = found
-        slot = await self.holding(place)
-        if slot is None:
-            return False
-        saved = await self.saver.save(place, slot, template=template, limit=limit)
+        saved = await self.saver.save(found, slot, template=template, limit=limit)
         self.doubted(self.saver.uncertain)
         return saved
 

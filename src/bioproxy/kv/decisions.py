@@ -20,7 +20,7 @@ from bioproxy.kv import policy
 from bioproxy.kv.fingerprint import Fingerprint, Traits
 from bioproxy.kv.index import Match, owner, usable
 from bioproxy.kv.policy import Answer, Question
-from bioproxy.kv.resident import SIMILAR, Resident, Want
+from bioproxy.kv.resident import SIMILAR, Resident, State, Want
 from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Cut
 
@@ -181,7 +181,10 @@ class Decisions:
 
     def answer(self, question: Question) -> Answer:
         """What was seen of such restores, failures in the last day only."""
-        return self.tenant.knowledge.answer(question, self.tenant.shelf.wall() - RETRY, cuttable=self.traits.full)
+        knowledge = self.tenant.knowledge
+        if question not in knowledge.trials:
+            return "unknown"
+        return knowledge.answer(question, self.tenant.shelf.wall() - RETRY, cuttable=self.traits.full)
 
     def tells(self, question: Question, expected: int, *, good: bool) -> bool:
         """Whether the outcome of such a restore says something about file and model.
@@ -191,14 +194,9 @@ class Decisions:
         """
         return expected > 2 * policy.SLACK and (good or question != "extends" or not self.traits.recurrent)
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether restores are worth nothing on this model."""
-        return self.answer("templates") == "worthless"
-
     def useless(self, *, template: bool) -> str:
         """Why no snapshot of this kind is used or written; empty if they are."""
-        if self.hopeless:
+        if self.answer("templates") == "worthless":
             return HOPELESS
         if template:
             return ""
@@ -307,10 +305,14 @@ class Decisions:
     # saving
 
     def unsaved(self, place: Resident) -> int:
-        """Tokens in a slot that no snapshot on disk has; -1 where its content is not known."""
-        if place.empty or self.tenant.shelf.has(place.saved):
+        """Tokens in a slot that no snapshot on disk has; -1 if its content is not known."""
+        if place.state is State.EMPTY or (place.saved and self.tenant.shelf.has(place.saved)):
             return 0
-        return place.tokens - self.covered(place) if place.whole else -1
+        if place.state is not State.WHOLE and place.state is not State.PARKED:
+            return -1
+        if not self.tenant.shelf.index.has_more(place.cuts, 0, self.tenant.scope.fingerprint, place.group):
+            return place.tokens - (self.from_source(place) if place.source[0] else 0)
+        return place.tokens - self.covered(place)
 
     def covered(self, place: Resident) -> int:
         """Tokens of a slot's content that its conversation could restore from disk."""
@@ -336,7 +338,7 @@ class Decisions:
         knowledge = self.tenant.knowledge
         token_bytes = self.token_bytes() if displaced else knowledge.speeds.token_bytes
         if self.useless(template=place.shared) or (displaced and not token_bytes) or self.tenant.unsavable(place.cuts):
-            return False  # worthless, or nobody can say how long it would take, or the engine does not
+            return False  # worthless, or it may take any time, or the engine does not save such a content
         return policy.worth_saving(
             unsaved,
             place.tokens,
@@ -361,7 +363,7 @@ class Decisions:
     def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
         """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""
         scope, speeds = self.tenant.scope, self.tenant.knowledge.speeds
-        if self.hopeless or seconds < self.config.min_seconds:
+        if self.useless(template=True) or seconds < self.config.min_seconds:
             return False
         earlier = self.tenant.shelf.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
         lately = self.tenant.shelf.wall() - RETRY

@@ -1,18 +1,18 @@
 """All snapshots of one folder, in memory, found by any cut of their chain.
 
-A look-up costs a dictionary access or two per cut of the request, no file and no engine, for there is a table of its
-own for each who may use what is in there: a model's templates, and each group's conversations with it. A cut takes some
+A look-up costs a dictionary access or two per cut of the request, no file and no engine. There is a table for each
+owner: a model's templates, and each group's conversations with that model. A cut takes some
 300 bytes of memory, and stands for some 200 tokens, which take ten thousand times that on disk.
 
 What stands here was verified when it was written; whether the file is still the same is looked at again before a
-restore (files.py). The disk is folder.py's business: this is only the table, so that its rules can be tested by the
-thousand.
+restore (files.py). No disk in here: this is only the table, and what is decided over it (what matches, what must go,
+whether one more fits), so that its rules can be tested by the thousand. A thread never sees it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -31,6 +31,18 @@ class Scope(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     build: str = ""
     days: frozenset[str] = frozenset()
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What the eviction is decided by: unix time, the known engines by fingerprint, what is in use and being read.
+
+    `current`: of each engine the version of each template, by prefix; `spare`: snapshots that are being read.
+    """
+
+    now: float
+    scopes: Mapping[str, Scope]
+    current: Mapping[str, Mapping[str, str]]
+    spare: frozenset[str] = frozenset()
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -117,9 +129,9 @@ class Index:
     ) -> Iterator[Match]:
         """Good snapshots that share more than `above` cuts with a request of `group`, the longest beginning first.
 
-        Another group's conversations are never among them (rule 22); templates are everyone's, and all that there is
-        for nobody's request (`group` None). Each comes once, at the deepest cut that it shares. `exact`: only those
-        that the request extends.
+        Another group's conversations are never among them (rule 22); templates are for all groups, and if the request
+        is of none (`group` None), there is nothing else. Each comes once, at the deepest cut that it shares. `exact`:
+        only those that the request extends.
         """
         owners = dict.fromkeys([(scope.fingerprint, None), (scope.fingerprint, group)])
         tables = [self.tables[one] for one in owners if one in self.tables]
@@ -152,8 +164,8 @@ class Index:
     def ancestors(self, snapshot: Snapshot) -> list[Snapshot]:
         """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
 
-        Templates are nobody's ancestor: every conversation begins with one. A template's own successor is one that
-        holds exactly the same.
+        A template is never an ancestor, for every conversation begins with one. A template's own successor is one
+        that holds exactly the same.
         """
         table = self.tables.get(owner(snapshot))
         if table is None:
@@ -162,42 +174,38 @@ class Index:
         found = {identity for cut in cuts for identity in table.ends.get(cut.digest, ())}
         return [self.snapshots[identity] for identity in sorted(found) if identity != snapshot.id]
 
-    def values(
-        self,
-        *,
-        now: float,
-        scopes: Mapping[str, Scope],
-        current: Mapping[str, Mapping[str, str]],
-        spare: frozenset[str] = frozenset(),
-    ) -> list[policy.Value]:
-        """What the eviction chooses from; ids in `spare` are in use and not offered.
+    # the budget (rule 18): decided here, done by the shelf
 
-        `scopes`: the engines that are known, by fingerprint; `current`: version by prefix, of each of them.
-        """
-        everything = self.snapshots.values()
-        needed = self.needed(scopes, current)
-        return [
-            policy.Value(
-                id=one.id,
-                size=one.size,
-                seconds=one.seconds,
-                age=now - one.used,
-                rank=0 if worthless(one, scopes) else 2 if one.id in needed else 1,
-            )
-            for one in everything
-            if one.id not in spare
-        ]
+    def values(self, outlook: Outlook, fingerprint: str = "") -> list[policy.Value]:
+        """What the eviction chooses from; only what belongs to `fingerprint` if one is given."""
+        return values_of([one for one in self.snapshots.values() if fingerprint in ("", one.fingerprint)], outlook)
 
-    def needed(self, scopes: Mapping[str, Scope], current: Mapping[str, Mapping[str, str]]) -> set[str]:
-        """The template snapshots that go last: one for each prefix of each known engine, running or not."""
-        templates: defaultdict[str, list[policy.Template]] = defaultdict(list)
-        for one in self.snapshots.values():
-            if one.template and one.fingerprint in scopes and usable(one, scopes[one.fingerprint]):
-                templates[one.fingerprint].append(policy.Template(one.id, one.prefix, one.version, one.used))
-        found: set[str] = set()
-        for fingerprint, theirs in templates.items():
-            found |= policy.needed(theirs, current.get(fingerprint, {}))
-        return found
+    def surplus(self, outlook: Outlook, budget: int, limits: Mapping[str, int]) -> list[Snapshot]:
+        """The least valuable snapshots, without which every budget holds. `limits`: bytes of single fingerprints."""
+        left = dict(self.snapshots)
+        for fingerprint, limit in limits.items():
+            if limit < budget and (excess := self.size_of(fingerprint) - limit) > 0:
+                for identity in policy.evict(self.values(outlook, fingerprint), excess):
+                    del left[identity]
+        excess = sum(one.size for one in left.values()) - budget
+        for identity in policy.evict(values_of(left.values(), outlook), excess) if excess > 0 else ():
+            del left[identity]
+        return [one for one in self.snapshots.values() if one.id not in left]
+
+    def fits(self, snapshot: Snapshot, outlook: Outlook, budget: int, limit: int) -> bool:
+        """Whether room can be made for `snapshot` without throwing out what is worth more. `limit`: of its model."""
+        grows = snapshot.size - sum(one.size for one in self.ancestors(snapshot))
+        mine = values_of([snapshot], outlook)
+        own = self.size_of(snapshot.fingerprint) + grows - limit
+        excess = self.size + grows - budget
+        return snapshot.id not in {
+            *(policy.evict([*self.values(outlook, snapshot.fingerprint), *mine], own) if own > 0 else ()),
+            *(policy.evict([*self.values(outlook), *mine], excess) if excess > 0 else ()),
+        }
+
+    def size_of(self, fingerprint: str) -> int:
+        """Bytes that one model's snapshots take."""
+        return sum(one.size for one in self.snapshots.values() if one.fingerprint == fingerprint)
 
     def foreign_builds(self, scope: Scope) -> dict[str, list[Snapshot]]:
         """Good snapshots of this fingerprint that another build wrote, by build."""
@@ -232,3 +240,31 @@ def worthless(snapshot: Snapshot, scopes: Mapping[str, Scope]) -> bool:
 def usable(snapshot: Snapshot, scope: Scope) -> bool:
     """Whether it belongs to this engine and nothing speaks against it."""
     return snapshot.fingerprint == scope.fingerprint and not unusable(snapshot, scope)
+
+
+def values_of(snapshots: Collection[Snapshot], outlook: Outlook) -> list[policy.Value]:
+    """What the eviction needs to know of these snapshots, without those that are being read."""
+    needed = needed_of(snapshots, outlook)
+    return [
+        policy.Value(
+            id=one.id,
+            size=one.size,
+            seconds=one.seconds,
+            age=outlook.now - one.used,
+            rank=0 if worthless(one, outlook.scopes) else 2 if one.id in needed else 1,
+        )
+        for one in snapshots
+        if one.id not in outlook.spare
+    ]
+
+
+def needed_of(snapshots: Iterable[Snapshot], outlook: Outlook) -> set[str]:
+    """The template snapshots that go last: one for each prefix of each known engine, running or not."""
+    templates: defaultdict[str, list[policy.Template]] = defaultdict(list)
+    for one in snapshots:
+        if one.template and one.fingerprint in outlook.scopes and usable(one, outlook.scopes[one.fingerprint]):
+            templates[one.fingerprint].append(policy.Template(one.id, one.prefix, one.version, one.used))
+    found: set[str] = set()
+    for fingerprint, theirs in templates.items():
+        found |= policy.needed(theirs, outlook.current.get(fingerprint, {}))
+    return found

@@ -269,14 +269,15 @@ class Keeper:
         """
         self.residents.last = self.clock()
         place = prepared.place or self.residents.choose(want.cuts, want.size)[0]
-        place.cut_off()
+        if place.state is State.CHANGING:
+            place.state = State.PART
         timings = timings if complete and timings is not None else Timings()
         read = self.template.read(want)
         if prepared.snapshot is not None:
             self.template.settle(prepared, timings.cached, lambda: self.restorer.judge(prepared, timings))
         if not complete:
             return
-        if prepared.want is not None and read.end != prepared.want.end:
+        if prepared.want is not None and prepared.want is not read and prepared.want.end != read.end:
             place.clear(empty=False)  # it was rendered on another day, or is another prompt than we thought
             return
         self.decisions.doubt = ""
@@ -289,7 +290,7 @@ class Keeper:
     def note(self, place: Resident, want: Want, prepared: Prepared, timings: Timings) -> None:
         """A whole answer leaves its prompt and itself in the slot, without the last sampled token."""
         residents = self.residents
-        since = place.since if place.since and common(want.cuts, place.digests) else residents.last
+        since = place.since if place.since and place.cuts else residents.last
         cached = timings.cached or 0
         prompt = cached + timings.evaluated if timings.cached is not None and timings.evaluated is not None else 0
         tokens = prompt + max(0, (timings.generated or 1) - 1)
@@ -306,7 +307,8 @@ class Keeper:
             place.again = want.again if residents.memory else None
         elif mixed and timings.cached != 0:
             place.mixed, place.state = True, State.PART
-        residents.goes_on(place.digests)
+        if residents.parked:
+            residents.goes_on(place.digests)
         if timings.slot is not None:
             residents.found(place, timings.slot)
         if place.state is State.WHOLE and place.store:

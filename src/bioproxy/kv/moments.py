@@ -26,6 +26,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Container, Sequence
+from operator import attrgetter
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 TICK = 30.0  # seconds between looks at the folder
 COMMITS = 3.0  # seconds that a start may wait for what was saved before the stop
 FREE = 2.0  # seconds in which an engine that has no requests has a grant for us
+PARKED = attrgetter("parked")
 LONGEST = 3.0  # seconds of a restore that no request asked for: a user who comes meanwhile waits for it
 
 
@@ -76,10 +78,12 @@ class Moments:
         """What is worth a save, in slots first, then in the engine's RAM cache, from where it can be brought back."""
         if not self.actions.saving:
             return []
-        everything = [one for one in self.residents.slots if one.savable]
-        if self.residents.memory:
-            everything += [one for one in (*self.residents.slots, *self.residents.parked) if one.recallable]
-        return [one for one in everything if self.decisions.worth_saving(one, self.decisions.unsaved(one))]
+        residents, found = self.residents, list[Resident]()
+        for one in (*residents.slots, *residents.parked):
+            kept = one.savable or (one.again is not None and one.recallable and residents.memory)
+            if kept and self.decisions.worth_saving(one, self.decisions.unsaved(one)):
+                found.append(one)
+        return sorted(found, key=PARKED) if len(found) > 1 else found
 
     # while the engine is idle (rule 17)
 
@@ -114,17 +118,19 @@ class Moments:
 
     async def save_idle(self, grant: Grant) -> int:
         """Save what grew and pays, under an exclusive grant, until a user waits; how many were saved."""
-        await self.template.refresh()
+        if self.template.dated:
+            await self.template.refresh()
         places, count = self.growing(), 0
         if not places or not grant.try_exclusive():
             return 0
-        for place in places:
+        for number, place in enumerate(places):
             if count and self.gate.user_waiting:
                 self.grown.set()
                 break
-            if self.actions.saving:
-                count += await self.actions.save(place, limit=self.config.save_timeout)
-                place.since = time.monotonic()
+            if number and not self.actions.saving:  # what the last save ran into is in the way of all
+                break
+            count += await self.actions.save(place, limit=self.config.save_timeout)
+            place.since = time.monotonic()
         return count
 
     # before a stop (rule 20)

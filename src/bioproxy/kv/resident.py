@@ -416,8 +416,7 @@ class Residents:
 
     def goes_on(self, digests: frozenset[bytes]) -> None:
         """A slot holds `digests` now: what ends within that was taken out of the RAM cache, or is of no use there."""
-        if self.parked:
-            self.parked = [one for one in self.parked if one.end not in digests]
+        self.parked = [one for one in self.parked if one.end not in digests]
 
     def endangered(self, resident: Resident) -> list[Resident]:
         """What a request that changes `resident` would drive out of the other slots."""

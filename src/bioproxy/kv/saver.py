@@ -158,15 +158,18 @@ class Saver:
         """
         self.uncertain = ""
         snapshot = self.describe(resident, template=template)
-        if self.tenant.unsavable(snapshot.cuts) or not await self.may_save(snapshot):
+        shelf, folder = self.tenant.shelf, self.tenant.shelf.folder  # this engine may have another one when it ends
+        if folder is None or not self.pause.due or self.tenant.unsavable(snapshot.cuts):
+            return False
+        if (refusal := await self.check(snapshot)) is not None:
+            self.refuse(refusal)
             return False
         temporary = temporary_name(snapshot.id)
-        shelf, folder = self.tenant.shelf, self.tenant.shelf.folder  # this engine may have another one when it ends
-        if folder is None:
-            return False
+        rate = self.tenant.knowledge.speeds.save
+        seconds = limit or (time_limit(snapshot.size, rate) if snapshot.size else UNKNOWN)
         shelf.pending.add(temporary)
         try:
-            saved = await self.write(slot, temporary, snapshot, limit)
+            saved = await limited(self.engine.save(slot, temporary), seconds=seconds, what=f"saving slot {slot}")
             await shelf.on_disk(files.measured, folder.path / temporary, saved.bytes)
             snapshot = self.accept(saved, snapshot, resident)
         except BaseException as error:
@@ -211,30 +214,19 @@ class Saver:
 
     # may it be
 
-    async def may_save(self, snapshot: Snapshot) -> bool:
-        """Whether disk, budget and model file allow it; what forbids it is said once and counted."""
-        if not self.pause.due or self.tenant.shelf.folder is None:
-            return False
-        refusal = await self.check(snapshot)
-        if refusal is not None:
-            self.refuse(refusal)
-        return refusal is None
-
     async def check(self, snapshot: Snapshot) -> Refusal | None:
         """The reason against it, from the outside world. A file system that does not answer is one, too."""
         try:
             async with asyncio.timeout(AT_LEAST):
-                if changed := await away(self.watch.changed):
-                    return Refusal("model", changed)
-                await self.tenant.shelf.measure()
+                changed = await self.tenant.shelf.measure(self.watch.changed)
         except (FolderError, Stuck) as error:
             return Refusal("folder", error.message)
         except TimeoutError:
             return Refusal("folder", f"the disk of the model or of the snapshots did not answer in {AT_LEAST:.0f} s")
-        return self.tenant.shelf.refusal(snapshot)
+        return Refusal("model", changed) if changed else self.tenant.shelf.refusal(snapshot)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Count a save that is not made; pause all of them where the reason is not in this one."""
+        """Count a save that is not made; pause all saves if the reason is not in this one."""
         self.refused[refusal.kind] += 1
         if refusal.pauses:
             self.pause.enter(refusal.kind, refusal.reason)
@@ -256,11 +248,6 @@ class Saver:
             self.pause.leave(proved=False)
 
     # under the grant
-
-    async def write(self, slot: int, temporary: str, snapshot: Snapshot, limit: float) -> Saved:
-        """The slot action. Raises what the engine's client raises, SlotActionTimeout."""
-        seconds = limit or (time_limit(snapshot.size, self.tenant.knowledge.speeds.save) if snapshot.size else UNKNOWN)
-        return await limited(self.engine.save(slot, temporary), seconds=seconds, what=f"saving slot {slot}")
 
     def accept(self, saved: Saved, snapshot: Snapshot, resident: Resident) -> Snapshot:
         """Compare what was written with what must be in it; Mistaken, TooLarge if it is something else."""

@@ -40,8 +40,8 @@ from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
 from bioproxy.kv.folder import Folder, FolderError
-from bioproxy.kv.index import Index, Scope
-from bioproxy.kv.policy import Ledger, Refusal, Use, Value
+from bioproxy.kv.index import Index, Outlook, Scope
+from bioproxy.kv.policy import Ledger, Refusal, Use
 from bioproxy.kv.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ class Shelf:
         try:
             return await away(work, *args, **kwargs)
         except Stuck as error:
-            raise FolderError(f"the snapshot folder cannot be used: {error.message}") from error
+            raise unusable(error) from error
 
     async def leave(self, user: object) -> None:
         """`user` needs the folder no more; the last one gives it back."""
@@ -182,12 +182,22 @@ class Shelf:
             self.ledger.day, self.ledger.written = day, 0
         return self.ledger.written
 
-    async def measure(self) -> None:
-        """Look how much is free, and how much of it is ours. Raises FolderError."""
-        if self.folder is None:
+    async def measure(self, also: Callable[[], str] = str) -> str:
+        """Look how much is free, and how much of it is ours; what `also` says, which looks in the same thread.
+
+        Raises FolderError; Stuck if `also` hangs at another file.
+        """
+        folder = self.folder
+        if folder is None:
             raise FolderError(f"the snapshot folder {self.path} cannot be used")
-        self.free = await self.on_disk(self.folder.free)
+        try:
+            said, self.free = await away(lambda: (also(), folder.free()))
+        except Stuck as error:
+            if error.path != str(folder.path):
+                raise
+            raise unusable(error) from error
         self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
+        return said
 
     def allowed(self, fingerprint: str) -> int:
         """Bytes that one snapshot of this model may have at most."""
@@ -210,34 +220,18 @@ class Shelf:
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Whether room can be made for `snapshot` without throwing out what is worth more."""
-        grows = snapshot.size - sum(one.size for one in self.index.ancestors(snapshot))
-        added = Index()
-        added.add(snapshot)
-        mine = added.values(now=self.wall(), scopes=self.scopes, current=self.current())
-        own = self.size_of(snapshot.fingerprint) + grows - self.limits.get(snapshot.fingerprint, self.budget)
-        excess = self.index.size + grows - self.budget
-        return snapshot.id not in {
-            *(policy.evict([*self.values(snapshot.fingerprint), *mine], own) if own > 0 else ()),
-            *(policy.evict([*self.values(), *mine], excess) if excess > 0 else ()),
-        }
+        limit = self.limits.get(snapshot.fingerprint, self.budget)
+        if limit == self.budget and self.index.size + snapshot.size <= limit:
+            return True
+        return self.index.fits(snapshot, self.outlook(), self.budget, limit)
 
-    def size_of(self, fingerprint: str) -> int:
-        """Bytes that one model's snapshots take."""
-        return sum(one.size for one in self.index.snapshots.values() if one.fingerprint == fingerprint)
-
-    def current(self) -> dict[str, dict[str, str]]:
-        """The version of each template that is in use, by fingerprint and prefix."""
-        return {
+    def outlook(self) -> Outlook:
+        """What the eviction is decided by at this moment."""
+        current = {
             fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
             for fingerprint, users in self.versions.items()
         }
-
-    def values(self, fingerprint: str = "") -> list[Value]:
-        """What the eviction chooses from; only what belongs to `fingerprint` where one is given."""
-        spare = set(self.pinned)
-        if fingerprint:
-            spare |= {one.id for one in self.index.snapshots.values() if one.fingerprint != fingerprint}
-        return self.index.values(now=self.wall(), scopes=self.scopes, current=self.current(), spare=frozenset(spare))
+        return Outlook(now=self.wall(), scopes=self.scopes, current=current, spare=frozenset(self.pinned))
 
     # using
 
@@ -291,18 +285,10 @@ class Shelf:
 
     def surplus(self) -> list[Snapshot]:
         """Take the least valuable out of the table until every budget holds; what was taken."""
-        gone: list[Snapshot] = []
-        for fingerprint, limit in self.limits.items():
-            if limit < self.budget:
-                gone += self.evict(self.values(fingerprint), self.size_of(fingerprint) - limit)
-        return gone + self.evict(self.values(), self.index.size - self.budget)
-
-    def evict(self, values: list[Value], excess: int) -> list[Snapshot]:
-        """Take the least valuable of `values` out of the table until `excess` bytes are gone; what was taken."""
-        found = [self.index.snapshots[identity] for identity in policy.evict(values, excess)]
-        for one in found:
+        gone = self.index.surplus(self.outlook(), self.budget, self.limits)
+        for one in gone:
             self.forget(one, "budget")
-        return found
+        return gone
 
     async def drop(self, snapshots: Iterable[Snapshot], reason: str) -> None:
         """Remove snapshots from table and disk; `reason` as in events.SnapshotDropped."""
@@ -419,3 +405,8 @@ def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
     if use is None:
         return snapshot
     return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
+
+
+def unusable(error: Stuck) -> FolderError:
+    """The error for a folder that does not answer."""
+    return FolderError(f"the snapshot folder cannot be used: {error.message}")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.index import Index, Scope, unusable
+from bioproxy.kv.index import Index, Outlook, Scope, unusable
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut, Piece
 
@@ -117,12 +117,13 @@ def test_the_eviction_is_offered_ranks() -> None:
     needed = snapshot(b"d", template=True, prefix="@code", version="2")
     for one in (bad, plain, read, needed):
         index.add(one)
-    values = index.values(
+    outlook = Outlook(
         now=2.0,
         scopes={SCOPE.fingerprint: SCOPE},
         current={SCOPE.fingerprint: {"@code": "2"}},
         spare=frozenset([read.id]),
     )
+    values = index.values(outlook)
     assert {value.id: value.rank for value in values} == {bad.id: 0, plain.id: 1, needed.id: 2}
 
 

@@ -158,8 +158,9 @@ async def test_a_disk_that_does_not_answer_pauses_saving(tmp_path: Path, monkeyp
     made = await bench(tmp_path)
     never = asyncio.Event()
 
-    async def measure() -> None:
+    async def measure(_also: object) -> str:
         await never.wait()
+        return ""
 
     monkeypatch.setattr(made.tenant.shelf, "measure", measure)
     monkeypatch.setattr("bioproxy.kv.saver.AT_LEAST", 0.0)
