@@ -1,7 +1,7 @@
 """Fair shares: engine seconds per client, forgotten by half every ten minutes.
 
-The client that used the engine least goes first. What it used is charged when the grant comes back, for nobody knows
-before how long an answer will be. A sum that fades would have to be recomputed for every client at every decision;
+The client that used the engine least goes first. What it used is charged when the grant comes back, for only then is
+it known how long the answer was. A sum that fades would have to be recomputed for every client at every decision;
 instead each account keeps its *level*,
 
     level = log2(seconds used) + now / half-life        measured when it was last charged
@@ -9,7 +9,7 @@ instead each account keeps its *level*,
 and because all accounts fade at the same pace, comparing levels compares what is left of the sums, at any later time,
 without a clock. An account that never used anything has level minus infinity.
 
-A newcomer starts at the lowest level in use: else whoever makes up a new name would overtake everyone.
+A newcomer starts at the lowest level in use: else a client with a made-up name would overtake all others.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Shares:
         return account
 
     def lowest(self) -> float:
-        """The lowest level among clients that run or wait; minus infinity when there are none."""
+        """The lowest level among clients that run or wait; minus infinity if there are none."""
         active = (account.level for account in self.accounts.values() if account.running or account.waiting)
         return min(active, default=-math.inf)
 
     def forget(self) -> None:
-        """Drop the idle half that used least; who is active stays."""
+        """Drop the idle half that used least; clients that run or wait stay."""
         idle = [account for account in self.accounts.values() if not account.running and not account.waiting]
         idle.sort(key=lambda account: account.level)
         for account in idle[: MOST_ACCOUNTS // 2]:

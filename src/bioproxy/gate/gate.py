@@ -1,9 +1,9 @@
 """The async front of the gate: turns the queue's decisions into woken tasks, timers and errors.
 
 `acquire` on a free engine does no more than count: no future, no timer, no task switch, for it stands in the way of
-every request. Only who really waits gets a future. A waiter is woken by a *decision that is already made*: its ticket
-runs before its task does. So a cancellation finds the ticket either waiting (it is taken out) or running (it is given
-back), and there is no third case; that is what `wait` has one `except BaseException` for.
+every request. Only a request that really waits gets a future. A waiter is woken by a *decision that is already made*:
+its ticket runs before its task does. So a cancellation finds the ticket either waiting (it is taken out) or running (it
+is given back), and there is no third case; that is what `wait` has one `except BaseException` for.
 
 What does not live here: who goes first (queue.py), what a client is told in which dialect (front/), and what is done
 under a grant.
@@ -33,7 +33,7 @@ STILL_COUNTS = 0.01  # engine seconds below which an idle client is not worth a 
 
 
 class ClientStatistics(msgspec.Struct, frozen=True):
-    """One client's share: engine seconds that still count, and its tickets."""
+    """One client's share: engine seconds that still count, and how many of its tickets run and wait."""
 
     client: str
     used: float
@@ -60,7 +60,7 @@ class GateStatistics(msgspec.Struct, kw_only=True):
     refused: int = 0
     timed_out: int = 0
     left: int = 0
-    clients: tuple[ClientStatistics, ...] = ()  # who runs, waits or used something that still counts
+    clients: tuple[ClientStatistics, ...] = ()  # those that run, wait or used something that still counts
 
 
 class Grant(msgspec.Struct, eq=False):
@@ -75,11 +75,10 @@ class Grant(msgspec.Struct, eq=False):
 
     @property
     def exclusive(self) -> bool:
-        """Whether this grant has the engine alone now."""
         return self.gate.queue.alone is self.ticket
 
     def try_exclusive(self) -> bool:
-        """Have the engine alone from now on; False when something else runs or may still run inside it."""
+        """Have the engine alone from now on; False if something else runs or may still run inside it."""
         return self.gate.queue.try_exclusive(self.ticket)
 
     def share(self) -> None:
@@ -145,7 +144,7 @@ class Grant(msgspec.Struct, eq=False):
 class Gate:
     """Hands out grants, `capacity` at once; `queue_limit` and `queue_timeout` are read when they count.
 
-    It begins open. `extends` is set by app: whether a ticket's key extends what the engine holds.
+    It begins open. `extends` is set by the station: whether a ticket's key extends what the engine holds.
     """
 
     def __init__(self, settings: Settings, *, capacity: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
@@ -214,7 +213,7 @@ class Gate:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[BioproxyError | None] = loop.create_future()
         self.waiters[ticket] = waiter
-        timeout = self.settings.config.queue_timeout  # who waits already keeps the time it began with
+        timeout = self.settings.config.queue_timeout  # a reload changes it only for those that come later
         timer = None if ticket.work == "background" else loop.call_later(timeout, self.expire, ticket, timeout)
         try:
             error = await waiter
@@ -230,7 +229,7 @@ class Gate:
         return Grant(self, ticket, ticket.granted - ticket.arrived)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """The one who waited is gone: out of the queue, or the grant back that it never saw."""
+        """Its task was cancelled: out of the queue, or back with the grant that the task never saw."""
         self.counts.left += 1
         if self.queue.remove(ticket):
             self.moved_on()
@@ -270,14 +269,14 @@ class Gate:
             self.quiet.set()
 
     def dispatch(self) -> None:
-        """Grant tickets as long as anyone may go. A waiter that was cancelled meanwhile gives its grant back itself."""
+        """Grant tickets as long as any may go. A waiter that was cancelled meanwhile gives its grant back itself."""
         while (ticket := self.queue.pick(self.clock(), self.asks)) is not None:
             waiter = self.waiters.get(ticket)
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
 
     def asks(self, key: object) -> bool:
-        """`extends`, guarded: a fault in a question of taste must not break the grant of an innocent request."""
+        """`extends`, guarded: a fault in it must not break the grant of another request."""
         try:
             return self.extends(key)
         except Exception:
@@ -296,12 +295,12 @@ class Gate:
         self.dispatch()
 
     def close(self, reason: str) -> None:
-        """The engine is not ready: everyone waits; `reason` is what those hear whose time runs out."""
+        """The engine is not ready: all requests wait; those whose time runs out are told `reason`."""
         self.queue.open = False
         self.reason = reason
 
     def refuse(self, error: BioproxyError) -> None:
-        """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""
+        """From now on all requests that wait or come get `error`; what runs runs on. For the shutdown."""
         self.error = error
         for ticket in self.queue.tickets():
             self.counts.refused += 1
@@ -320,20 +319,19 @@ class Gate:
 
     @property
     def running(self) -> int:
-        """How many grants are out."""
         return len(self.queue.running)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs and nobody waits."""
+        """Whether nothing runs and no ticket waits."""
         return not self.queue.running and not self.queue.anyone
 
     def idle_seconds(self) -> float:
-        """For how long it has been idle; 0 when it is not."""
+        """For how long it has been idle; 0 if it is not."""
         return self.clock() - self.idle_since if self.idle else 0.0
 
     def settled(self) -> None:
-        """Somebody saw every slot of the engine idle, or the engine is a new one: not draining."""
+        """All slots of the engine were seen idle, or the engine is a new one: it is not draining."""
         self.queue.draining = False
         self.returned.set()
         self.dispatch()
@@ -356,7 +354,6 @@ class Gate:
             await self.drains.wait()
 
     def statistics(self) -> GateStatistics:
-        """The gate at this moment."""
         queue, now = self.queue, self.clock()
         oldest = queue.oldest()
         return msgspec.structs.replace(
@@ -378,7 +375,7 @@ class Gate:
         )
 
     def clients(self, now: float) -> tuple[ClientStatistics, ...]:
-        """Who runs, waits or used something that still counts; most used first."""
+        """Clients that run, wait or used something that still counts; the one that used most first."""
         accounts = sorted(self.queue.shares.accounts.values(), key=lambda account: account.level, reverse=True)
         return tuple(
             ClientStatistics(account.client, round(account.used(now), 3), account.running, account.waiting)

@@ -6,23 +6,23 @@ is in two places, and a cancellation can only land before or after.
 
 The rules, in the order in which they decide:
 
-1. Nobody is granted while the engine is not ready, while one grant has the engine alone, or beyond the capacity.
+1. Nothing is granted while the engine is not ready, while one grant has the engine alone, or beyond the capacity.
 2. User before side before background; background only when no user and no side ticket waits at all, not even one that
-   may not run yet: what we do for ourselves never takes the place that somebody is about to need.
-3. Within a class the higher priority; every 60 s of waiting are one step, so that nobody starves.
-4. Then the client that used the engine least (fairness.py), then the one with less running, then who came first.
+   may not run yet: what we do for ourselves never takes a place that a client is about to need.
+3. Within a class the higher priority; every 60 s of waiting are one step, so that no request starves.
+4. Then the client that used the engine least (fairness.py), then the one with less running, then the first to come.
 5. Of one client's tickets, one that extends what the engine holds may overtake, three times in a row at most.
 
 *Exclusive* means alone: slot actions next to a running request lose or corrupt it (kv-rules 3 and 4). A grant may ask
-to become exclusive and is told no; a ticket may ask to be granted exclusively and waits until it is its turn and the
-engine is free. A client's must not starve, so after `PATIENCE` seconds its turn holds the others back; our own saves
-can wait for a quiet moment and hold nobody.
+to become exclusive, and is refused or not; a ticket may ask to be granted exclusively and waits until it is its turn
+and the engine is free. A client's must not starve, so after `PATIENCE` seconds its turn holds the others back; our own
+saves can wait for a quiet moment and hold nothing back.
 
 A *lane* is what a decision looks at: the waiting tickets that differ in nothing but their turn. A thousand requests of
 one client are one lane, whose oldest ticket speaks for all, and taking any of them out (a client left) is one step.
 
 *Draining*: a request whose client left is not over inside the engine at once. Completions may go (they wait there in
-order), slot actions may not, until an answer that began later has ended or somebody saw the engine's slots idle.
+order), slot actions may not, until an answer that began later has ended or all slots were seen idle.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Ticket(msgspec.Struct, eq=False, kw_only=True):
 
 
 class Lane:
-    """The waiting tickets that differ in nothing but their turn: same class, client, owner, priority and bounds."""
+    """The waiting tickets that differ in nothing but their turn: of one class, client, owner, priority and bound."""
 
     __slots__ = ("account", "exclusive", "max_running", "overtakes", "owner", "priority", "tickets")
 
@@ -145,7 +145,7 @@ class Queue:
         self.anyone = 0  # tickets that wait, of all classes
         self.running: set[Ticket] = set()
         self.owners: dict[str, int] = {}  # running tickets of owners with a bound
-        self.alone: Ticket | None = None  # has the engine for itself
+        self.alone: Ticket | None = None  # the ticket that has the engine for itself
         self.draining = False
         self.cut_serial = 0  # the newest grant when the last response was cut
         self.cut_at = 0.0
@@ -155,7 +155,6 @@ class Queue:
 
     @property
     def user_waiting(self) -> bool:
-        """Whether a ticket of a client waits: user or side."""
         return bool(self.waiting["user"] or self.waiting["side"])
 
     def admit(self, ticket: Ticket, now: float) -> bool:
@@ -169,7 +168,6 @@ class Queue:
         return True
 
     def push(self, ticket: Ticket) -> None:
-        """Let `ticket` wait."""
         self.arrivals += 1
         ticket.number = self.arrivals
         ticket.account = OURS if ticket.work == "background" else self.shares.account(ticket.client)
@@ -184,7 +182,7 @@ class Queue:
         self.anyone += 1
 
     def remove(self, ticket: Ticket) -> bool:
-        """Take a waiting ticket out for good; False when it does not wait (any more)."""
+        """Take a waiting ticket out for good; False if it does not wait (any more)."""
         if ticket.state is not State.WAITING or ticket.number == 0:
             return False
         self.leave(ticket)
@@ -192,7 +190,6 @@ class Queue:
         return True
 
     def leave(self, ticket: Ticket) -> None:
-        """Take `ticket` out of its lane."""
         lanes = self.lanes[ticket.work]
         key = lane_key(ticket)
         del lanes[key].tickets[ticket.number]
@@ -208,7 +205,7 @@ class Queue:
         return self.open and self.alone is None and len(self.running) < self.capacity
 
     def pick(self, now: float, extends: Extends) -> Ticket | None:
-        """Grant the next ticket, which is RUNNING when this returns; None when nobody may go now."""
+        """Grant the next ticket, which is RUNNING when this returns; None if none may go now."""
         if not self.free():  # rule 1
             return None
         works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)  # rule 2
@@ -225,7 +222,7 @@ class Queue:
 
     def next_lane(self, work: Work, now: float) -> Lane | None:
         """The lane whose turn it is; one that does not fit only if its oldest ticket has lost its patience."""
-        impatient = -math.inf if self.draining else now - PATIENCE[work]  # nobody is held back while the engine drains
+        impatient = -math.inf if self.draining else now - PATIENCE[work]  # while the engine drains
         lanes = [
             lane
             for lane in self.lanes[work].values()
@@ -242,7 +239,6 @@ class Queue:
         return bool(lane.max_running) and self.owners.get(lane.owner, 0) >= lane.max_running
 
     def take(self, ticket: Ticket, now: float) -> None:
-        """Make `ticket` RUNNING."""
         self.grants += 1
         ticket.serial = self.grants
         ticket.state = State.RUNNING
@@ -258,7 +254,7 @@ class Queue:
     def release(
         self, ticket: Ticket, now: float, *, cut: bool = False, unsent: bool = False, computed: bool = True
     ) -> bool:
-        """Take a grant back; False when it was given back before.
+        """Take a grant back; False if it was given back before.
 
         `cut`: the engine's answer did not come to its end. `unsent`: the engine was never asked, so nothing is charged
         or measured, and nothing is known about whether it drained. `computed` False: it answered without a slot (an
@@ -285,7 +281,6 @@ class Queue:
         return True
 
     def disown(self, owner: str) -> None:
-        """`owner` runs one less."""
         self.owners[owner] -= 1
         if not self.owners[owner]:
             del self.owners[owner]
@@ -311,7 +306,7 @@ class Queue:
         return True
 
     def share(self, ticket: Ticket) -> bool:
-        """End `ticket`'s being alone; False when it was not."""
+        """Let others run beside `ticket` again; False if it was not alone."""
         if self.alone is not ticket:
             return False
         self.alone = None
@@ -341,7 +336,7 @@ class Queue:
     def estimate(self, ahead: int, now: float) -> float:
         """Seconds until a ticket with `ahead` others before it is granted, from how long grants took.
 
-        What runs longer than measured corrects the measure: nobody should be told "1 s" while an hour's work runs.
+        What runs longer than that counts instead: no client should be told "1 s" while an hour's work runs.
         """
         elapsed = min((now - ticket.granted for ticket in self.running), default=0.0)
         seconds = max(GUESS if self.measured is None else self.measured, elapsed)

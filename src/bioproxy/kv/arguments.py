@@ -6,7 +6,7 @@ cost wrong answers. Which of them name files, whose content counts and not their
 other whose value looks like a path. And what do they make impossible (a draft model, sliding windows with `--swa-full`,
 idle slots that are cleared)? Names and defaults: llama-server README; behaviour: facts, 0.8 to 0.10 and 4.
 
-Where the command line cannot be read, the operator may write the missing flags into `kv.fingerprint`; they count as if
+If the command line cannot be read, the operator may write the missing flags into `kv.fingerprint`; they count as if
 they stood on the command line.
 """
 
@@ -146,8 +146,8 @@ class Arguments(msgspec.Struct, frozen=True):
     def unified(self) -> bool:
         """Slots share one KV buffer (facts, 4).
 
-        llama-server does that where it chooses the number of slots itself, whatever else it was told, and otherwise
-        only when it was asked to; the embedded engine never chooses.
+        llama-server does that if it chooses the number of slots itself, whatever else it was told, and otherwise only
+        if it was asked to; the embedded engine never chooses.
         """
         chosen = not self.embedded and self.last("--parallel", "-1").startswith("-")
         return chosen or (self.has("--kv-unified") and not self.has("--no-kv-unified"))
@@ -205,7 +205,7 @@ def parse(command: Sequence[str], extra: str = "", environment: Sequence[str] = 
 
 
 def arguments_of(command: Sequence[str]) -> Iterable[str]:
-    """What follows the program, which is several words where Python runs the embedded engine."""
+    """What follows the program, which is several words if Python runs the embedded engine."""
     return list(command)[behind_embedded(command) or 1 :]
 
 
@@ -218,7 +218,7 @@ def behind_embedded(command: Sequence[str]) -> int:
 
 
 def split(text: str) -> list[str]:
-    """Words as a shell would see them; where quotes do not match, at blanks."""
+    """Words as a shell would see them; if quotes do not match, at blanks."""
     try:
         return shlex.split(text)
     except ValueError:

@@ -1,8 +1,8 @@
 """Meeting an engine: what it is, where its slot files lie, and whether all of that works.
 
-Runs once for each engine process, before a request of ours reaches it. Whatever is missing becomes a note for `/status`
-and one line in the log; nothing here may fail the attach, for an engine without snapshots still serves. The engine is
-asked to save its (empty) slot into the folder: only that shows that its folder is the one we look into.
+Runs once for each engine process, before a request of ours reaches it. What is missing is written down as a note for
+`/status` and one line in the log; nothing here may fail the attach, for an engine without snapshots still serves. The
+engine is asked to save its (empty) slot into the folder: only that shows that its folder is the one we look into.
 
 What was in the way then may be gone later: a disk was full, a folder not mounted yet or in another process's hands, a
 model file not readable. So all that may pass is looked at again with each housekeeping (`retry`, `try_out`), and what a
@@ -53,7 +53,7 @@ class Attaching:
         self.refusal = ""  # the engine could not write into its folder when it was met
 
     async def run(self, facts: EngineFacts, *, alone: bool = True) -> None:
-        """Learn everything about this engine; never raises. `alone`: nobody can use it meanwhile through us."""
+        """Learn everything about this engine; never raises. `alone`: no request can reach it through us meanwhile."""
         decisions = self.decisions
         decisions.facts = facts
         decisions.fault = decisions.elsewhere = self.refusal = ""
@@ -130,7 +130,7 @@ class Attaching:
             self.saver.pause.resumed("folder")
 
     async def meet(self, facts: EngineFacts, *, alone: bool) -> None:
-        """Ask the engine itself, as long as nobody else is using it. Raises what its client raises."""
+        """Ask the engine itself, as long as no other client is using it. Raises what `Llama` raises."""
         views = await self.engine.slots() if facts.capabilities.slots_route else []
         if any(view.speculative for view in views):
             self.decisions.findings.deny(DRAFT)
@@ -139,7 +139,7 @@ class Attaching:
         self.residents.clear(empty=fresh)
         if fresh and await self.writes_there(facts):
             await self.try_out(fresh=True)
-        # else somebody may be using it past us: a slot action would queue up behind that (facts, 0.4)
+        # else a client may be using it past us, and a slot action would wait for that inside the server (facts, 0.4)
 
     async def writes_there(self, facts: EngineFacts) -> bool:
         """Whether the engine's slot files appear in our folder: seen once for each command and folder."""
@@ -151,7 +151,7 @@ class Attaching:
         return not (self.decisions.elsewhere or self.refusal)
 
     async def same_folder(self) -> bool:
-        """Let the engine save an empty slot, and look whether the file appears where we look."""
+        """Let the engine save an empty slot, and look whether the file appears in our folder."""
         assert self.tenant.shelf.folder is not None
         folder = self.tenant.shelf.folder.path
         name = temporary_name(new_id())

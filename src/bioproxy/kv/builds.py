@@ -1,7 +1,7 @@
 """After an upgrade of the engine: whether the new build reads what the old one wrote.
 
 A fingerprint says that the model is the same; whether the slot file's format and the meaning of its cells still are,
-only a try can tell. So each build leaves a *reference* behind: a snapshot of one short sentence. After an upgrade it is
+only a try can tell. So each build leaves a *reference*: a snapshot of one short sentence. After an upgrade it is
 restored, continued by a few tokens, and compared with the same tokens evaluated from nothing. The same next token and
 the same log-probabilities (to what rounding does) mean that all snapshots of that build are good, and they are adopted.
 Otherwise they stay where they are as long as there is room, unused, and templates are warmed again.
@@ -69,7 +69,7 @@ class Builds:
         return next((one for one in same if one.build == build and not one.quarantined), None)
 
     def to_try(self) -> dict[str, list[Snapshot]]:
-        """Snapshots of other builds that nobody tried yet with this one."""
+        """Snapshots of other builds that were not tried yet with this one, by build."""
         foreign = self.tenant.shelf.index.foreign_builds(self.tenant.scope)
         return {build: found for build, found in foreign.items() if build not in self.tenant.knowledge.refused}
 
@@ -83,7 +83,7 @@ class Builds:
         return both[:common], both[common:] or both[-TAIL:]
 
     async def leave_reference(self, slot: int, *, tokenizes: bool) -> bool:
-        """Evaluate the sentence and save it; False where that did not work (it is tried again at the next attach)."""
+        """Evaluate the sentence and save it; False if that did not work (it is tried again at the next attach)."""
         try:
             sentence, _ = await self.tokens(tokenizes=tokenizes)
             await limited(self.engine.prefill(sentence), seconds=LIMIT, what="the reference's prefill")
@@ -110,7 +110,7 @@ class Builds:
             log.info("the engine's build is %s now; %s", self.tenant.scope.build or "unknown", self.outcome)
 
     async def try_one(self, build: str, slot: int, *, tokenizes: bool) -> tuple[bool, str]:
-        """Whether this build reads what `build` wrote, and why not. EngineUnavailable where the engine goes away."""
+        """Whether this build reads what `build` wrote, and why not. Raises EngineUnavailable if the engine goes."""
         reference = self.reference(build)
         if reference is None or self.tenant.shelf.folder is None:
             return False, "that build left no reference to try"

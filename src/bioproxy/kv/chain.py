@@ -20,7 +20,7 @@ or with lines too short to be looked at one by one, or beyond the first MiB of a
 Looking at lines costs several times what hashing does, so a piece is looked at once: a message that is sent again with
 every turn is known by its digest.
 
-The engine's fingerprint is the root where a caller gives one. The keeper gives none: it keeps snapshots apart by the
+The engine's fingerprint is the root if a caller gives one. The keeper gives none: it keeps snapshots apart by the
 fingerprint in their description, so that a request that waits while its engine comes back with another model does not
 carry hashes of the old one. The text itself is never kept, only 16 bytes per cut.
 """

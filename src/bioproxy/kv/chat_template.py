@@ -70,7 +70,7 @@ def conversation(shape: str) -> dict[str, Json]:
 
 
 class ChatTemplate:
-    """The chat template of one engine, and what was found out about it. `wall` is the store's: unix time.
+    """The chat template of one engine, and what was found out about it. `wall` is the shelf's: unix time.
 
     `on_change` is called when what is resident turned out to be another prompt than it was taken for.
     """
@@ -89,7 +89,7 @@ class ChatTemplate:
         self.quarter = -1
         self.retry_at = 0.0
         self.doubtful: list[tuple[Prepared, Callable[[], None]]] = []
-        self.questions: dict[Doubt, bytes] = {}  # fields that nobody asked about yet, and their values
+        self.questions: dict[Doubt, bytes] = {}  # fields that were not asked about yet, and their values
         self.asked, self.began, self.rested_at = 0, self.clock(), 0.0
         self.news = asyncio.Event()
 
@@ -196,7 +196,7 @@ class ChatTemplate:
         self.news.set()
 
     async def look_again(self) -> None:
-        """Judge what waits for that; what was rendered on another day than it was taken for is nobody's fault."""
+        """Judge what waits for that; if the day is another one, too few tokens are no fault of file or model."""
         waiting, self.doubtful = self.doubtful, []
         before = self.days
         await self.look()

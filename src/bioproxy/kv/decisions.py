@@ -61,7 +61,7 @@ class Findings(msgspec.Struct):
 class Plan(msgspec.Struct):
     """What a request needs before it is sent: slot actions on `place`, and saves of what it drives out elsewhere.
 
-    `displaces`: what `place` holds would be worth a save once nobody waits, and the request, which shares `shared` of
+    `displaces`: what `place` holds would be worth a save if no user waited, and the request, which shares `shared` of
     it, takes its slot.
     """
 
@@ -291,7 +291,7 @@ class Decisions:
     def likely(self) -> Iterator[Match]:
         """Without a request: what may be wanted next and pays, the last used first (rule 21).
 
-        A conversation only if whoever asks next must be of its group; else it would be in the slot of another one.
+        A conversation only if the next request must be of its group; else it would lie in a slot that another uses.
         """
         group, scope = self.everyone(), self.tenant.scope
         good = [one for one in self.tenant.shelf.index.snapshots.values() if usable(one, scope) and not one.reference]
@@ -349,11 +349,11 @@ class Decisions:
         )
 
     def seconds_to_save(self, place: Resident) -> float:
-        """About how long a save of this slot takes; 0 where nothing was measured yet."""
+        """About how long a save of this slot takes; 0 if nothing was measured yet."""
         return self.bytes_of(place) / self.tenant.knowledge.speeds.save
 
     def bytes_of(self, place: Resident) -> float:
-        """About what a slot's content takes; 0 where nothing was measured yet."""
+        """About how many bytes a slot's content takes; 0 if nothing was measured yet."""
         return place.tokens * self.token_bytes()
 
     def token_bytes(self) -> float:

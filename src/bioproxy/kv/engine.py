@@ -1,8 +1,8 @@
-"""What the KV cache needs of an engine's client, as a Protocol, and its slot actions with a time limit.
+"""An engine's slot actions with a time limit.
 
 Every slot action here runs under an exclusive grant (kv-rule 4); that is the caller's promise. A time limit is needed
-all the same: a hung engine must not hold a user's request for ever. After one that was hit nobody knows what the slot
-holds, so it is an error of its own.
+all the same: a hung engine must not hold a user's request for ever. After an action that hit it, what the slot holds is
+not known, so that is an error of its own.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def poke(engine: Llama, speeds: Speeds) -> float:
 
 
 async def slots_now(engine: Llama) -> list[SlotView]:
-    """What `/slots` says at this moment; [] where it does not say.
+    """What `/slots` says at this moment; [] if it does not say.
 
     Under an exclusive grant, so the engine may be asked at once: kv-rule 5 is there for the cancellation of running
     requests, and none runs. An answer of the usual pace may be older than the request that just ended.

@@ -6,8 +6,8 @@ be whole gets a final one. The order of the steps is the point, and each has a n
 right after it:
 
     verified    the temporary file has exactly the bytes that the engine says it wrote
-    private     its mode is 0600, where it is ours (an engine of another user must be able to read it)
-    read        its checksum is known, and nobody has written to it meanwhile
+    private     its mode is 0600, if it is ours (an engine of another user must be able to read it)
+    read        its checksum is known, and nothing was written to it meanwhile
     synced      its bytes are on the disk
     described   the sidecar is on the disk: size, mtime, inode, checksum, the chain
     renamed     the slot file has its final name: from here on the snapshot exists
@@ -15,11 +15,11 @@ right after it:
 
 A crash before `renamed` leaves a temporary file or a sidecar without its file; both are removed at the next start.
 
-Size and times say that nobody wrote to a file, not that its bytes are the ones that were written: a disk or its cable
-may flip one, and the server restores that without a word and answers something else, or nothing but NaN. So there is a
-CRC-32C over the whole file. It is compared before a file's first use in this run, and whenever its times look otherwise
-than then (`proved`). With the processor's own instruction, and several parts at a time, it
-costs a fraction of the engine's reading of the same file.
+Size and times say that a file was not written to, not that its bytes are the ones that were written: a disk or its
+cable may flip one, and the server restores that without a word and answers something else, or nothing but NaN. So there
+is a CRC-32C over the whole file. It is compared before a file's first use in this run, and whenever its times look
+otherwise than then (`proved`). With the processor's own instruction, and several parts at a time, it costs a fraction
+of the engine's reading of the same file.
 
 All of this blocks and belongs in a thread.
 """
@@ -66,7 +66,7 @@ class Damaged(Unverified):
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What the file system tells about a file: enough to see that somebody touched it.
+    """What the file system tells about a file: enough to see that it was touched.
 
     `ctime_ns` changes with every write and cannot be set; it changes with a rename and a backup's return, too, so that
     it is no property of a snapshot.
@@ -79,11 +79,11 @@ class Stamp(msgspec.Struct, frozen=True):
 
 
 def quiet(_step: str) -> None:
-    """Nobody wants to know about the steps."""
+    """Hears the steps of a commit, and does nothing."""
 
 
 def look(path: Path) -> Stamp:
-    """The stamp of a regular file. Raises Unverified where there is none."""
+    """The stamp of a regular file. Raises Unverified if there is none."""
     try:
         with touching(path.parent):
             status = path.stat(follow_symlinks=False)
@@ -97,7 +97,7 @@ def look(path: Path) -> Stamp:
 
 
 def measured(path: Path, size: int) -> Stamp:
-    """The stamp of a file that must have exactly `size` bytes; Unverified where it has not, or is not there."""
+    """The stamp of a file that must have exactly `size` bytes; Raises Unverified if it has not, or is not there."""
     stamp = look(path)
     if stamp.size != size:
         raise Unverified(f"{path.name} has {stamp.size} bytes, {size} were written")
@@ -153,7 +153,7 @@ def zeros(length: int) -> int:
 def sample(path: Path, size: int) -> str:
     """A digest of the head, the tail and blocks in between: at most 2 MiB are read, whatever the size. OSError.
 
-    For a look at a whole folder, where reading everything would take too long.
+    For a look at a whole folder: reading everything would take too long.
     """
     digest = hashlib.sha256(size.to_bytes(8, "little"))
     steps = max(1, BLOCKS - 1)
@@ -167,7 +167,7 @@ def sample(path: Path, size: int) -> str:
 
 
 def untouched(path: Path, stamp: Stamp) -> None:
-    """Raise Unverified if somebody wrote to a file while it was read."""
+    """Raise Unverified if a file was written to while it was read."""
     if look(path) != stamp:
         raise Unverified(f"{path.name} was written to while it was read")
 
@@ -188,7 +188,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Mode 0600, where the file is ours; an engine that runs as another user keeps what it needs to read it."""
+    """Mode 0600, if the file is ours; an engine that runs as another user keeps what it needs to read it."""
     if sys.platform == "win32":
         return
     status = path.stat()
@@ -197,7 +197,7 @@ def make_private(path: Path) -> None:
 
 
 def make_folder_private(folder: Path, written: Path) -> None:
-    """Mode 0700, where the folder is ours, holds nothing else, and so is what the engine has `written` into it.
+    """Mode 0700, if the folder and what the engine has `written` into it are ours and it holds nothing else.
 
     An engine of another user would be locked out, and so would be others from a folder that is not for snapshots only.
     """
@@ -255,7 +255,7 @@ def unchanged(folder: Path, snapshot: Snapshot) -> Stamp:
 
 
 def sampled(folder: Path, snapshot: Snapshot) -> None:
-    """The same, and the content's samples too: Unverified (Damaged) where they differ. Reads up to 2 MiB."""
+    """The same, and the content's samples too: Unverified (Damaged) if they differ. Reads up to 2 MiB."""
     unchanged(folder, snapshot)
     try:
         found = sample(folder / snapshot.name, snapshot.size)

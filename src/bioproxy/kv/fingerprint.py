@@ -11,7 +11,7 @@ reason says what would mend that. The operator may vouch for it: `kv.fingerprint
 such a file changes. Of an engine whose command line is not visible at all we take what it tells (model path, figures
 of the weights, chat template), and `kv.fingerprint` for the rest; adapters that it tells of must be vouched for.
 
-A file can be overwritten while the engine still runs the old one. Then its digest would describe a model that nobody
+A file can be overwritten while the engine still runs the old one. Then its digest would describe a model that no engine
 runs. So a file that is younger than the engine's process gives no fingerprint, and before each save the files are
 compared again.
 """
@@ -47,7 +47,7 @@ Stamp = tuple[tuple[int, ...], ...]
 class Traits(msgspec.Struct, frozen=True):
     """What a model's header says. `window`: sliding-window layers (None: not known); `recurrent`: layers with a state.
 
-    `token_bytes`: about what a token takes in a slot file, 0 where that cannot be told; a guess until one was written.
+    `token_bytes`: about what a token takes in a slot file, 0 if that cannot be told; a guess until one was written.
     `long_rope`: the size of the context decides how positions are turned.
     """
 
@@ -75,7 +75,7 @@ class Identities:
         return recall(self.identities, path, self.identify)
 
     def traits(self, path: str) -> Traits:
-        """What the header of the model at `path` says; nothing where it cannot be read."""
+        """What the header of the model at `path` says; nothing if it cannot be read."""
         try:
             return recall(self.read, path, traits_of)
         except (BioproxyError, OSError):
@@ -132,7 +132,7 @@ CLOCK_SLACK = 1.0  # seconds: process start times are only known to some hundred
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine is. `value`: 16 hex digits, empty where it must have no snapshots; `reason` says why.
+    """What an engine is. `value`: 16 hex digits, empty if it must have no snapshots; `reason` says why.
 
     `may_pass`: it is worth looking again while the same process runs. `visible` and `hidden`: what is in it and what we
     could not see, for `/status`.
@@ -273,7 +273,7 @@ class Parts:
         self.hidden.append(f"{flag} {path} (cannot be read here; kv.fingerprint stands for it)")
 
     def likely_files(self) -> Iterator[object]:
-        """Arguments of which nobody knows whether they name files: what is one counts with its content."""
+        """Arguments that may name files or not: what is a file counts with its content."""
         for flag, value, looks in self.arguments.likely_files:
             if seen(value, self.facts):
                 yield self.file(flag, value, "")
@@ -364,7 +364,7 @@ def youngest(path: str) -> float:
 
 
 def turned(place: str) -> float:
-    """When a link was made, or a folder put in place of another one (unix time); 0.0 where nothing tells of it.
+    """When a link was made, or a folder put in place of another one (unix time); 0.0 if nothing tells of it.
 
     What comes into a folder and leaves it sets both of its times, a rename of the folder itself sets its ctime only.
     """

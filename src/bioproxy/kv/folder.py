@@ -1,9 +1,9 @@
 """The snapshot folder: one owner, a table that can always be rebuilt, and nothing left over.
 
-The folder is the engine's `--slot-save-path`, so files of others may lie in it; only names of ours are touched. Whoever
-holds the lock (`bp-lock`, an advisory lock that the kernel drops with its process) owns the snapshots; a second
-bioproxy runs without any and says who holds them. What stands beside each slot file is the truth; `bp-index.json` only
-adds how often each was used and what was learnt, and a broken one is replaced.
+The folder is the engine's `--slot-save-path`, so files of others may lie in it; only names of ours are touched. The
+process that holds the lock (`bp-lock`, an advisory lock that the kernel drops with its process) owns the snapshots; a
+second bioproxy runs without any and says who holds them. What stands beside each slot file is the truth;
+`bp-index.json` only adds how often each was used and what was learnt, and a broken one is replaced.
 
 Everything here blocks and is called in threads.
 """
@@ -88,7 +88,7 @@ class Folder:
             return False
 
     def leave(self) -> None:
-        """Give the lock back; does nothing where it is not held."""
+        """Give the lock back; does nothing if it is not held."""
         if self.descriptor >= 0:
             with touching(self.path):
                 os.close(self.descriptor)
@@ -184,7 +184,7 @@ class Folder:
         write_whole(self.path / snapshot.sidecar, encode(snapshot), durable=durable, unfinished=TEMPORARY)
 
     def sweep(self, spare: frozenset[str], age: float) -> None:
-        """Remove temporary files that nobody has written to for `age` seconds: of saves that did not end."""
+        """Remove temporary files that were not written to for `age` seconds: of saves that did not end."""
         now = time.time()
         with contextlib.suppress(OSError):
             for entry in listed(self.path):

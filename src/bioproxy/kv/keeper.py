@@ -114,7 +114,7 @@ class Keeper:
 
     @property
     def watchers(self) -> set[Callable[[], None]]:
-        """Who is called when saving goes on that was paused."""
+        """Called when saving goes on that was paused."""
         return self.pause.watchers
 
     @property

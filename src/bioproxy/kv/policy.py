@@ -15,7 +15,7 @@ import msgspec
 
 GIB = 1 << 30
 SLACK = 8  # tokens that may be missing after a restore (kv-rule 6): the server evaluates the last ones again
-SHORT = 0.5  # share of a conversation that must come back, where the last answer may be rendered differently
+SHORT = 0.5  # share of a conversation that must come back: its last answer may be rendered differently
 DISPLACED = 0.1  # a save in the way of a user may cost this share of the prefill that it preserves (kv-rule 17)
 HALF_LIFE = 7 * 86400.0  # seconds in which an unused snapshot loses half its value
 LARGEST_BUDGET = 20 * GIB
@@ -132,7 +132,7 @@ class Template(msgspec.Struct, frozen=True):
 
 
 def needed(templates: Iterable[Template], current: Mapping[str, str]) -> frozenset[str]:
-    """Of each prefix the snapshot that goes last: of its `current` version where there is one, the latest used."""
+    """Of each prefix the snapshot that goes last: of its `current` version if there is one, the latest used."""
     last: dict[str, tuple[tuple[bool, float], str]] = {}
     for one in templates:
         key = (one.version == current.get(one.prefix), one.used)
@@ -210,7 +210,7 @@ class FieldKnowledge(msgspec.Struct):
     prints: list[bytes] = []
 
     def answer(self, value: bytes) -> bool | None:
-        """Whether the value with this digest shapes prompts; None: nobody knows."""
+        """Whether the value with this digest shapes prompts; None: not known."""
         if value in self.same or value in self.prints:
             return value in self.prints
         if len(self.prints) >= ENOUGH_VALUES or len(self.same) + len(self.prints) >= MOST_VALUES:
@@ -225,7 +225,7 @@ class Knowledge(msgspec.Struct, kw_only=True):
     answer: a recurrent model can go on from a snapshot, and neither repeat it nor diverge from it.
     `fields`: what fields of a request do to a prompt, by name.
     `refused`: builds whose files this one misreads.
-    `guess`: bytes per token as the build's reference had them: too many where a file has a large head or a checkpoint.
+    `guess`: bytes per token as the build's reference had them: too many if a file has a large head or a checkpoint.
     """
 
     build: str = ""
@@ -322,7 +322,7 @@ class Ledger(msgspec.Struct, kw_only=True):
 
 
 def read_ledger(data: bytes) -> Ledger:
-    """The ledger from its bytes; a fresh one where they are empty, broken or of another version (never fatal)."""
+    """The ledger from its bytes; a fresh one if they are empty, broken or of another version (never fatal)."""
     try:
         ledger = msgspec.json.decode(data, type=Ledger)
     except (msgspec.DecodeError, UnicodeDecodeError):

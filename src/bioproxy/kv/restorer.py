@@ -48,7 +48,7 @@ class Restorer:
     async def verified(self, snapshot: Snapshot) -> str:
         """Why the file is not what was written, or cannot be told to be; empty for a good one (kv-rule 1).
 
-        One that was touched leaves the index. One whose bytes are wrong although nobody touched it is quarantined, so
+        One that was touched leaves the index. One whose bytes are wrong although it was not touched is quarantined, so
         that the list shows what happened. One that takes too long to read is left alone.
         """
         limit = time_limit(snapshot.size, self.tenant.knowledge.speeds.restore)
@@ -69,8 +69,8 @@ class Restorer:
     async def restore(self, match: Match, place: Resident, slot: int, prepared: Prepared, *, unsaved: int) -> bool:
         """Restore `match` into `slot`, under an exclusive grant, and note it in `place` and `prepared`.
 
-        `unsaved`: tokens in the slot that are on no disk (-1: not known). False: nothing was restored, and where the
-        engine was asked the slot is empty or unknown.
+        `unsaved`: tokens in the slot that are on no disk (-1: not known). False: nothing was restored, and if the
+        engine was asked, the slot is empty or unknown.
         """
         snapshot = match.snapshot
         clock = asyncio.get_running_loop().time
@@ -97,7 +97,7 @@ class Restorer:
         return True
 
     async def make_way(self, place: Resident, unsaved: int) -> None:
-        """Move what the restore would discard into the server's RAM cache, where that is worth a token (kv-rule 16)."""
+        """Move what the restore would discard into the server's RAM cache, if that is worth a token (kv-rule 16)."""
         speeds = self.tenant.knowledge.speeds
         if not self.pokes or place.empty or place.lora or not (unsaved < 0 or policy.worth_poking(unsaved, speeds)):
             return
@@ -108,7 +108,7 @@ class Restorer:
             self.pokes = False
 
     async def read(self, snapshot: Snapshot, slot: int) -> Restored:
-        """The slot action. Raises what the client raises; Foreign where the file holds another count of tokens."""
+        """The slot action. Raises what the client raises; Foreign if the file holds another count of tokens."""
         knowledge = self.tenant.knowledge
         limit = time_limit(snapshot.size, knowledge.speeds.restore)
         restored = await limited(self.engine.restore(slot, snapshot.name), seconds=limit, what=f"restoring slot {slot}")

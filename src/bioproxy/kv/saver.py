@@ -131,7 +131,7 @@ def counted(kinds: Iterable[str]) -> dict[str, int]:
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = 60.0  # seconds for a save of which nobody can say how large it will be
+UNKNOWN = 60.0  # seconds for a save of unknown size
 OF_CONTENT = (400, 413, 422, 501)  # how an engine refuses what is in the slot (older builds: images), and no other
 OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 
@@ -150,7 +150,7 @@ class Saver:
         self.uncertain = ""  # why what the slots hold is unknown after the last save; empty: it is not
 
     async def save(self, resident: Resident, slot: int, *, template: bool = False, limit: float = 0.0) -> bool:
-        """Let the engine write `resident` from `slot`; False where that failed or must not be (logged, counted).
+        """Let the engine write `resident` from `slot`; False if that failed or must not be (logged, counted).
 
         Under an exclusive grant. `limit`: seconds that it may take (0: by measure). True: the file has the right size
         and its commit is under way. Raises nothing of the engine's; `uncertain` is set if what the slots hold is not
@@ -284,7 +284,7 @@ class Saver:
         elif isinstance(error, BioproxyError):
             self.uncertain = f"the engine went away in a save: {error.message}"
         elif isinstance(error, Exception):
-            log.error("a save failed in a way that nobody expected", exc_info=error)
+            log.error("a save failed in an unexpected way", exc_info=error)
             self.uncertain = f"a save failed unexpectedly: {error}"
 
     # after the grant

@@ -12,8 +12,8 @@ snapshot comes in when it is whole on the disk.
 
 Two locks are left. `lock` is held by who opens the folder or gives it back. `writing` is held by who brings something
 to the disk and waits for it (commits, one after the other, so that a newer snapshot of a conversation is never
-overtaken by the one it replaces; the ledger). A disk may take its time for gigabytes. So no user waits for `writing`,
-whoever's file it is: a failed restore is noted at once and brought to the disk later. Nothing here talks to an engine.
+overtaken by the one it replaces; the ledger). A disk may take its time for gigabytes, so no user ever waits for
+`writing`: a failed restore is noted at once and brought to the disk later. Nothing here talks to an engine.
 
 The budget is the folder's: whose snapshot goes is decided over all of them. `limits` is for a model that was given a
 budget of its own: its snapshots take no more than that, whatever the folder has left; there is no share that is kept
@@ -90,7 +90,7 @@ class Shelf:
     async def open(self) -> None:
         """Own the folder and know what is in it; does nothing while it is ours. FolderError: the table is empty then.
 
-        What was learnt in this run goes on, also where the folder was replaced by another one.
+        What was learnt in this run goes on, also if the folder was replaced by another one.
         """
         assert self.path is not None
         if await self.ours():  # asked without the lock: a start must not wait for another engine's fsync
@@ -142,13 +142,13 @@ class Shelf:
             raise unusable(error) from error
 
     async def leave(self, user: object) -> None:
-        """`user` needs the folder no more; the last one gives it back."""
+        """`user` does not need the folder any more; the last one gives it back."""
         self.users.discard(user)
         if not self.users:
             await self.close()
 
     async def close(self) -> None:
-        """Write the ledger and give the folder back, whoever uses it. A disk that hangs is not waited for."""
+        """Write the ledger and give the folder back, also if it is used. A disk that hangs is not waited for."""
         async with self.lock:
             try:
                 async with asyncio.timeout(LAST_WORDS), self.writing:
@@ -257,9 +257,9 @@ class Shelf:
     async def commit(
         self, temporary: str, snapshot: Snapshot, *, seconds: float, step: Callable[[str], None] = files.quiet
     ) -> Snapshot | None:
-        """Make the engine's temporary file a snapshot, and room for it. None (and a log line) where that failed.
+        """Make the engine's temporary file a snapshot, and room for it. None (and a log line) if that failed.
 
-        `seconds`: what the engine took to write it; `step` hears the steps. Raises OSError where the disk refuses,
+        `seconds`: what the engine took to write it; `step` hears the steps. Raises OSError if the disk refuses,
         Unverified for a bad file.
         """
         try:
@@ -270,7 +270,7 @@ class Shelf:
                 kept = await asyncio.to_thread(files.commit, folder.path, temporary, snapshot, step=step)
         finally:
             self.pending.discard(temporary)
-        if folder is not self.folder:  # it was given back meanwhile: whoever opens it again finds the file
+        if folder is not self.folder:  # it was given back meanwhile: the next to open it finds the file
             return None
         self.index.add(kept)
         self.today()
@@ -374,7 +374,7 @@ class Shelf:
             await self.write_down()
 
     async def write_down(self) -> None:
-        """Bring marks and ledger to the disk, where they changed; `writing` is held."""
+        """Bring marks and ledger to the disk, if they changed; `writing` is held."""
         while self.dirty:
             snapshot = self.index.snapshots.get(self.dirty.pop())
             if snapshot is not None:

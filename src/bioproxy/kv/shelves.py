@@ -2,8 +2,8 @@
 
 Two models with the same folder (the default one, or the same `--slot-save-path`) must have one table, one lock and one
 budget: with two tables each would throw out what it does not know, and the second lock would fail against the first.
-Folders are the same where their resolved paths are, or where the system says so (a bind mount, a file system that does
-not tell A from a). Made once by app and given to every keeper; closed last.
+Folders are the same if their resolved paths are, or if the system says so (a bind mount, a file system that does not
+tell A from a). Made once by app and given to every keeper; closed last.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Shelves:
             await shelf.close()
 
     def list(self) -> tuple[Snapshot, ...]:
-        """All snapshots in all folders, whoever's, the last used first."""
+        """All snapshots of all models in all folders, the last used first."""
         found = [one for shelf in self.known.values() for one in shelf.index.snapshots.values() if not one.reference]
         return tuple(sorted(found, key=lambda one: -one.used))
 
@@ -159,7 +159,7 @@ class Tenant:
     # the folder
 
     async def open(self, path: Path) -> None:
-        """Have the folder at `path`; at once where it is ours already. Raises FolderError; there is no folder then."""
+        """Have the folder at `path`; at once if it is ours already. Raises FolderError; there is no folder then."""
         self.path = path
         shelf = await self.shelves.at(path)
         before, self.shelf = self.shelf, shelf
@@ -169,13 +169,13 @@ class Tenant:
         await shelf.open()
 
     async def close(self) -> None:
-        """The engine needs its folder no more, nor its templates."""
+        """The model needs neither the folder any more nor its templates in there."""
         for users in self.shelf.versions.values():
             users.pop(self, None)
         await self.shelf.leave(self)
 
     def use(self, fingerprint: str, build: str) -> None:
-        """From now on the engine is this one; what was learnt about it before counts. Empty: it is no one yet."""
+        """From now on the engine is this one, with what was learnt about it before (empty: it has no fingerprint)."""
         self.scope = Scope(fingerprint, build, self.days)
         if not fingerprint:
             self.knowledge = self.nameless = self.nameless.upgraded(build)
@@ -214,7 +214,7 @@ class Tenant:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Snapshots that left the folder, by reason: this engine's, or all where the folder is ours alone."""
+        """Snapshots that left the folder, by reason: this engine's, or all if the folder is ours alone."""
         found: dict[str, int] = {}
         for (fingerprint, reason), count in self.shelf.dropped.items():
             if self.sole or fingerprint == self.scope.fingerprint:
@@ -222,7 +222,7 @@ class Tenant:
         return found
 
     def listed(self) -> tuple[Snapshot, ...]:
-        """The snapshots that this engine shows, the last used first: its own, or all where the folder is ours alone."""
+        """The snapshots that this engine shows, the last used first: its own, or all if the folder is ours alone."""
         own = self.scope.fingerprint
         found = [one for one in self.shelf.index.snapshots.values() if self.sole or (own and one.fingerprint == own)]
         return tuple(sorted([one for one in found if not one.reference], key=lambda one: -one.used))

@@ -75,7 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reference(self) -> bool:
-        """Whether it is a build's reference (builds.py) and nobody's prompt."""
+        """Whether it is a build's reference (builds.py), which is no request's prompt."""
         return self.template and not self.prefix
 
     @property

@@ -53,7 +53,7 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     If several engines share a folder, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
     and `written_today` are the folder's.
 
-    `snapshots` and `bytes` leave out what each build leaves behind to try upgrades on (builds.py): nobody's prompt.
+    `snapshots` and `bytes` leave out each build's reference, on which upgrades are tried (builds.py).
     """
 
     policy: str
