@@ -4,7 +4,8 @@ Only SHA-256 digests are kept. A key that comes in is hashed and the digest is l
 takes learns about a digest that he cannot choose, never how many letters of a key were right. The final word is
 `hmac.compare_digest` all the same, so that no property of dictionaries has to be trusted.
 
-Used by the proxy port and by the admin port. What a key allows is judged there; which keys exist stands in the config.
+Used by the proxy port and by the admin port, which judge what a key allows. Which keys exist stands in the config, and
+what may be one in config/check.py.
 """
 
 from __future__ import annotations
@@ -12,57 +13,16 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from bioproxy.config.check import digest, key_faults
+from bioproxy.config.schema import Key
 from bioproxy.errors import ConfigError, Problem
 
-SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 KEY_HEADERS = (b"x-api-key", b"api-key")  # a key alone, without a scheme
 GROUP_DIGITS = 16  # of a key's digest, enough to tell keys apart
-
-
-class KeyLike(Protocol):
-    """What one entry of `api_keys` says (config.schema.Key)."""
-
-    @property
-    def key(self) -> str:
-        """The key itself."""
-
-    @property
-    def key_file(self) -> str:
-        """The file that holds it; the loader reads it, and gives the key itself."""
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of the key."""
-
-    @property
-    def name(self) -> str:
-        """For logs, fairness and metrics."""
-
-    @property
-    def group(self) -> str:
-        """Who shares cached conversations."""
-
-    @property
-    def priority(self) -> int:
-        """Higher goes first."""
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """What it may ask for; empty: anything."""
-
-    @property
-    def max_running(self) -> int:
-        """Requests on the engine at once; 0: no bound."""
-
-    @property
-    def forwards_users(self) -> bool:
-        """Whether a header tells the user behind it."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,23 +94,18 @@ def digest_of(key: str) -> bytes:
 class Keyring:
     """The keys of a configuration, by digest. Raises ConfigError with every entry that cannot be used."""
 
-    def __init__(self, keys: Iterable[str | KeyLike], *, where: str = "api_keys") -> None:
-        self.principals: dict[bytes, tuple[bytes, Principal]] = {}
-        problems: list[Problem] = []
+    def __init__(self, keys: Sequence[str | Key], *, where: str = "api_keys") -> None:
+        faults = dict(key_faults(keys))
         for number, entry in enumerate(keys):
-            place = f"{where}[{number}]"
-            key, stated = (entry, "") if isinstance(entry, str) else (entry.key, entry.sha256)
-            fault = entry_fault(entry) or ("" if key or stated else "the file of the key was not read")
-            if fault:
-                problems.append(Problem(fault, key=place))
-                continue
-            digest = bytes.fromhex(stated) if stated else digest_of(key)
-            if digest in self.principals:
-                problems.append(Problem(f"is the same key as that of {self.principals[digest][1].name!r}", key=place))
-                continue
-            self.principals[digest] = (digest, principal_of(entry, number, digest))
-        if problems:
-            raise ConfigError(problems)
+            if isinstance(entry, Key) and entry.key_file and not entry.key:
+                faults.setdefault(number, "the file of the key was not read")
+        if faults:
+            raise ConfigError([Problem(fault, key=f"{where}[{number}]") for number, fault in sorted(faults.items())])
+        digests = [bytes.fromhex(digest(entry)) for entry in keys]
+        self.principals = {
+            known: (known, principal_of(entry, number, known))
+            for number, (entry, known) in enumerate(zip(keys, digests, strict=True))
+        }
 
     def __len__(self) -> int:
         return len(self.principals)
@@ -164,7 +119,7 @@ class Keyring:
         return known[1] if known is not None and hmac.compare_digest(known[0], digest) else None
 
 
-def everyone(keys: Sequence[str | KeyLike]) -> str | None:
+def everyone(keys: Sequence[str | Key]) -> str | None:
     """The group of everybody who may ask: "" without keys; None if requests of several groups may come."""
     if not keys:
         return ""
@@ -175,29 +130,7 @@ def everyone(keys: Sequence[str | KeyLike]) -> str | None:
     return groups.pop()
 
 
-def entry_fault(entry: str | KeyLike) -> str:
-    """Why an entry of `api_keys` is no key; "" where it is one (or a file that is to be read)."""
-    if isinstance(entry, str):
-        return key_fault(entry) if entry else "a key must not be empty"
-    given = [name for name in ("key", "key_file", "sha256") if getattr(entry, name)]
-    if len(given) != 1:
-        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
-        return f"exactly one of key, key_file and sha256 belongs here: {found}"
-    if entry.sha256 and not SHA256.fullmatch(entry.sha256):
-        return "sha256 must be the 64 hex digits that `printf %s KEY | sha256sum` prints"
-    return key_fault(entry.key)
-
-
-def key_fault(text: str) -> str:
-    """Why a text cannot be a key that comes in a header; "" where it can. The text itself is never told."""
-    if any(character.isspace() for character in text):
-        return "a key must not contain blanks or line ends"
-    if not text.isascii() or not text.isprintable():
-        return "a key must be made of ASCII letters, digits and signs, for it travels in a header"
-    return ""
-
-
-def principal_of(entry: str | KeyLike, number: int, digest: bytes) -> Principal:
+def principal_of(entry: str | Key, number: int, digest: bytes) -> Principal:
     """Who an entry stands for. Without a group each key is its own, known by its digest: order and name may change."""
     alone = f"key:{digest.hex()[:GROUP_DIGITS]}"
     if isinstance(entry, str):

@@ -7,7 +7,8 @@ probably not meant is a warning.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -23,9 +24,9 @@ from bioproxy.config.addresses import (
 from bioproxy.config.schema import Config, Key, Prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
-from bioproxy.keys import entry_fault, key_fault
 
 MOST_PREFIXES = 1000
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 LISTS: dict[str, Callable[[str], str]] = {
     "admin_hosts": host_fault,
     "trusted_proxies": network_fault,
@@ -132,13 +133,40 @@ def _keys(config: Config) -> Iterator[Complaint]:
     for name in ("admin_key", "metrics_key", "backend_key"):
         if fault := key_fault(getattr(config, name)):
             yield Complaint(name, fault)
+    for index, fault in key_faults(config.api_keys):
+        yield Complaint(f"api_keys[{index}]", fault)
+
+
+def key_faults(keys: Sequence[str | Key]) -> Iterator[tuple[int, str]]:
+    """What is wrong with entries of `api_keys`, by their place. The keys themselves are never told."""
     first: dict[str, int] = {}
-    for index, value in enumerate(config.api_keys):
-        place = f"api_keys[{index}]"
-        if fault := entry_fault(value):
-            yield Complaint(place, fault)
-        elif not getattr(value, "key_file", "") and (known := first.setdefault(digest(value), index)) != index:
-            yield Complaint(place, f"is the same key as api_keys[{known}]; each key must be another")
+    for index, entry in enumerate(keys):
+        if fault := entry_fault(entry):
+            yield index, fault
+        elif not getattr(entry, "key_file", "") and (known := first.setdefault(digest(entry), index)) != index:
+            yield index, f"is the same key as api_keys[{known}]; each key must be another"
+
+
+def entry_fault(entry: str | Key) -> str:
+    """Why an entry of `api_keys` is no key; "" if it is one (or a file that is to be read)."""
+    if isinstance(entry, str):
+        return key_fault(entry) if entry else "a key must not be empty"
+    given = [name for name in ("key", "key_file", "sha256") if getattr(entry, name)]
+    if len(given) != 1:
+        found = " and ".join(given) + " are given" if given else "none is given, or it is empty"
+        return f"exactly one of key, key_file and sha256 belongs here: {found}"
+    if entry.sha256 and not SHA256.fullmatch(entry.sha256):
+        return "sha256 must be the 64 hex digits that `printf %s KEY | sha256sum` prints"
+    return key_fault(entry.key)
+
+
+def key_fault(text: str) -> str:
+    """Why a text cannot be a key that comes in a header; "" if it can. The text itself is never told."""
+    if any(character.isspace() for character in text):
+        return "a key must not contain blanks or line ends"
+    if not text.isascii() or not text.isprintable():
+        return "a key must be made of ASCII letters, digits and signs, for it travels in a header"
+    return ""
 
 
 def digest(key: str | Key) -> str:

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.addresses import arrives, is_any, is_loopback, overlap, url_fault
-from bioproxy.config.check import digest, find_problems, find_warnings
+from bioproxy.config.check import digest, entry_fault, find_problems, find_warnings, key_fault
 from bioproxy.config.schema import Config, Key, Kv, Prefix
 from bioproxy.config.tree import Origin
 from bioproxy.errors import ConfigError
-from bioproxy.keys import entry_fault, key_fault
 
 
 def check(config: Config) -> None:
