@@ -85,6 +85,15 @@ def test_the_readmes_config_is_ten_lines(config_of_the_readme: Path) -> None:
     assert len(config_of_the_readme.read_text("utf-8").splitlines()) == 10
 
 
+def test_the_readmes_first_screen_shows_picture_and_figures() -> None:
+    """A picture that fits into a terminal of 80 columns, and both tables of the demo, before anything else to read."""
+    first, _, starts = README.partition("\n## Start\n")
+    picture, *tables = fences(first, "text")
+    assert max(map(len, picture.splitlines())) <= 80
+    assert [re.sub(r"\s+", " ", table).partition(" first token")[0].strip() for table in tables] == ["", "two models"]
+    assert all(len(lines.splitlines()) <= 5 for lines in fences(starts, "sh")[:4])
+
+
 def test_the_readme_names_real_verbs_and_targets() -> None:
     """Commands work as they are written; the rest of them is run by other tests and by CI."""
     commands = "\n".join(fences(README, "sh"))
