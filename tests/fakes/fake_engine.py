@@ -60,7 +60,7 @@ class FakeEngine(EngineProcess):
 
     def command(self) -> list[str]:
         """The command line of the next start."""
-        return [sys.executable, str(PROGRAM), *flags_of({**self.flags, "port": self.port})]
+        return [sys.executable, "-I", "-S", str(PROGRAM), *flags_of({**self.flags, "port": self.port})]
 
     def ready(self, line: str) -> int:
         """It prints its port first."""

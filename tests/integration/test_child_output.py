@@ -77,7 +77,7 @@ async def test_output_reaches_the_logs_as_it_is() -> None:
 
 @pytest.mark.parametrize("text", [r"b'x' * 99 + b'\n'", "b'x'", r"bytes(range(256)).replace(b'\n', b'')"])
 async def test_a_flood_costs_no_memory_and_blocks_nothing(text: str) -> None:
-    """100 MiB of lines, of no line at all, of every byte there is: logs and tail are bounded, and so is each turn."""
+    """32 MiB of lines, of no line at all, of every byte there is: logs and tail are bounded, and so is each turn."""
     book = Logbook(to_stdout="upstream")
     relay, longest = book.model("qwen"), [0]
 
@@ -85,14 +85,14 @@ async def test_a_flood_costs_no_memory_and_blocks_nothing(text: str) -> None:
         longest[0] = max(longest[0], len(data))
         relay(data)
 
-    program = f"import os\ntext = {text}\nblock = (text * {MIB})[:{MIB}]\nfor _ in range(100): os.write(1, block)"
+    program = f"import os\ntext = {text}\nblock = (text * {MIB})[:{MIB}]\nfor _ in range(32): os.write(1, block)"
     with book.upstream.subscribe() as sleeper:
         process = await run(program, sink)
         assert len(sleeper.backlog.waiting) == sleeper.backlog.limit
     for ring in (book.models["qwen"], book.upstream, book.mux):
-        assert ring.bytes_in == 100 * MIB
+        assert ring.bytes_in == 32 * MIB
         assert len(ring.history()) == CAPACITY
-    assert process.tail.bytes_in == 100 * MIB
+    assert process.tail.bytes_in == 32 * MIB
     assert len(process.tail.kept) <= 200
     assert all(len(kept) <= process.tail.longest for kept in (*process.tail.kept, process.tail.open))
     assert longest[0] <= PIPE

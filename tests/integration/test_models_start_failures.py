@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy.config.dialect import settle
 from support.http import Answer
 from support.swap_client import message, server
 from support.swap_models import apart, fake
@@ -81,15 +82,15 @@ async def test_a_port_that_somebody_else_has(tmp_path: Path) -> None:
     assert f"port {rig.ports.models} is taken" in sentence
 
 
-@pytest.mark.timeout(40)
-async def test_a_health_check_that_never_succeeds(tmp_path: Path) -> None:
-    """No answer, 503, a redirect and 204 are no health; 15 s is the shortest time-out that can be configured."""
+async def test_a_health_check_that_never_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer, 503, a redirect and 204 are no health; a user's shortest time-out is 15 s."""
+    monkeypatch.setattr(settle, "LEAST_HEALTH_SECONDS", 2)
     models = {name: fake(words) for name, words in DEAF.items()}
-    async with swap_rig(tmp_path, models, groups=apart(" ".join(models)), healthCheckTimeout=15) as rig:
+    async with swap_rig(tmp_path, models, groups=apart(" ".join(models)), healthCheckTimeout=2) as rig:
         answers = await asyncio.gather(*(rig.chat(name) for name in models))
         assert rig.children() == []
     for answer in answers:
-        assert failed(answer).startswith("health check timed out after 15s")
+        assert failed(answer).startswith("health check timed out after 2s")
 
 
 async def test_all_who_wait_for_a_start_that_fails_are_told(tmp_path: Path) -> None:
