@@ -34,6 +34,8 @@ class Client(asyncio.Protocol):
     def __init__(self, payload: bytes, count: int, done: asyncio.Future[None]) -> None:
         self.payload, self.left, self.done = payload, count, done
         self.latencies: list[float] = []
+        self.heard = 0.0
+        self.gap = 0.0  # the longest time in which the answer did not go on
         self.events = self.lost = 0
         self.next = 0
         self.rest = b""
@@ -58,6 +60,9 @@ class Client(asyncio.Protocol):
         """Count events and see that their numbers rise by one."""
         if b'"content":"' not in body and not self.rest:
             return
+        now = time.perf_counter()
+        self.gap = max(self.gap, now - self.heard if self.next else 0.0)
+        self.heard = now
         *whole, self.rest = (self.rest + body).split(b"\n\n")
         for event in whole:
             if found := NUMBER.search(event):
@@ -107,13 +112,14 @@ async def run(port: int, payload: bytes, *, clients: int, each: int) -> dict[str
         "events": sum(protocol.events for protocol in protocols),
         "lost": sum(protocol.lost for protocol in protocols),
         "seconds": time.perf_counter() - started,
+        "gap": max(protocol.gap for protocol in protocols),
     }
 
 
 def main() -> None:
-    """`PORT PATH CLIENTS EACH BODY_BYTES EVENTS RATE`; EVENTS 0 asks for a plain answer."""
-    port, path, clients, each, size, events, rate = sys.argv[1:]
-    fields = {"model": "bench", "stream": int(events) > 0, "max_tokens": int(events)}
+    """`PORT PATH CLIENTS EACH BODY_BYTES EVENTS RATE MODEL`; EVENTS 0 asks for a plain answer."""
+    port, path, clients, each, size, events, rate, model = sys.argv[1:]
+    fields = {"model": model, "stream": int(events) > 0, "max_tokens": int(events)}
     message = {"role": "user", "content": "x" * int(size)}
     body = json.dumps({**fields, "messages": [message]}, separators=(",", ":")).encode()
     payload = request(path, body, rate=float(rate))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bioproxy.engines.launch import free_port
@@ -50,19 +50,10 @@ def wait_for(port: int, path: str = "/health", *, seconds: float = 20.0) -> floa
     raise TimeoutError(f"nothing answered {path} on port {port} within {seconds} s")
 
 
-def family(pid: int) -> list[int]:
-    """A process and its children (nginx's worker does the work)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(int(child) for child in children)]
-
-
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its children so far."""
-    ticks = 0
-    for member in family(pid):
-        fields = Path(f"/proc/{member}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICK
+    """User and system time of one process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def resident_bytes(pid: int) -> int:
@@ -101,7 +92,7 @@ def upstream(slots: int = 64) -> Iterator[int]:
 
 @contextlib.contextmanager
 def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
-    """Run nginx as a reverse proxy: (port, pid); FileNotFoundError where it is not installed."""
+    """Run nginx as a reverse proxy: (port, pid of its one worker); FileNotFoundError where it is not installed."""
     binary = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else None)
     if binary is None:
         raise FileNotFoundError("nginx is not installed (apt install nginx)")
@@ -111,7 +102,8 @@ def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
         conf.write_text(NGINX.format(folder=folder, upstream=upstream_port, port=port))
         with running([binary, "-c", str(conf), "-p", folder, "-e", "/dev/null"]) as child:
             wait_for(port)
-            yield port, child.pid
+            workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            yield port, int(workers[0])
 
 
 @contextlib.contextmanager
@@ -126,7 +118,6 @@ def bioproxy(upstream_port: int, **options: object) -> Iterator[tuple[int, int]]
             "admin_port": admin,
             "backend_url": f"http://127.0.0.1:{upstream_port}",
             "state_directory": folder,
-            "log": {"level": "warning"},
             "queue_limit": 100_000,
             **options,
         }
@@ -136,14 +127,48 @@ def bioproxy(upstream_port: int, **options: object) -> Iterator[tuple[int, int]]
             yield port, child.pid
 
 
+@contextlib.contextmanager
+def models(*names: str, slots: int = 16, **options: object) -> Iterator[tuple[int, int]]:
+    """Run bioproxy with models whose engines compute nothing, all loaded: (port, pid). With our defaults."""
+    port = free_port()
+    command = f"{sys.executable} -m bench.upstream ${{PORT}} {slots}"
+    with tempfile.TemporaryDirectory() as folder:
+        conf = Path(folder) / "config.yaml"
+        values = {
+            "models": {name: {"cmd": command} for name in names},
+            "groups": {"all": {"swap": False, "members": names}},
+            "hooks": {"on_startup": {"preload": names}},
+            "admin_port": 0,
+            "startPort": free_port(run=len(names)),
+            "state_directory": folder,
+            "queue_limit": 100_000,
+            **options,
+        }
+        conf.write_text(json.dumps(values))  # JSON is YAML, too
+        words = ["serve", "--config", str(conf), "--listen", f"127.0.0.1:{port}"]
+        with running([sys.executable, "-m", "bioproxy", *words]) as child:
+            wait_for(port)
+            for name in names:
+                wait_for(port, f"/upstream/{name}/health")
+            yield port, child.pid
+
+
 def load(
-    port: int, *, path: str, clients: int, each: int, size: int = 20, events: int = 0, rate: float = 0
+    port: int, *, path: str, clients: int, each: int, size: int = 20, events: int = 0, rate: float = 0, model: str = "a"
 ) -> dict[str, float]:
     """Run the load generator and return what it counted."""
-    words = [port, path, clients, each, size, events, rate]
-    command = [sys.executable, "-m", "bench.load", *map(str, words)]
-    answer = subprocess.run(command, capture_output=True, check=True, timeout=600)
-    return dict(json.loads(answer.stdout))
+    return loading(port, path, clients, each, size, events, rate, model)()
+
+
+def loading(*words: object) -> Callable[[], dict[str, float]]:
+    """Start the load generator; what is returned waits for its end and tells what it counted."""
+    child = subprocess.Popen([sys.executable, "-m", "bench.load", *map(str, words)], stdout=subprocess.PIPE)
+
+    def counted() -> dict[str, float]:
+        out, _ = child.communicate(timeout=600)
+        return dict(json.loads(out))
+
+    return counted
 
 
 def metered(pid: int, port: int, **options: object) -> tuple[float, dict[str, float]]:

@@ -31,6 +31,7 @@ class Access:
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)
+        self.admin = bool(config.admin_key)
         self.among_strangers = among_strangers(config)
         self.cors = Cors(config.cors_origins, keys=self.keys)
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
@@ -42,7 +43,7 @@ class Access:
 
     def is_admin(self, request: Request) -> bool:
         """Whether the request shows the admin key."""
-        return bool(len(self.admin_keyring)) and self.admin_keyring.find(presented(request.header)) is not None
+        return self.admin and self.admin_keyring.find(presented(request.header)) is not None
 
     def admit(self, exchange: Exchange) -> None:
         """Find out who asks: the key's owner, or an address; Unauthorized where a key is wanted and none fits."""
@@ -98,7 +99,7 @@ class Access:
         if admin is not None:
             exchange.record.client = "admin"
             return
-        if len(self.admin_keyring):
+        if self.admin:
             raise Unauthorized("this wants admin_key: send it as `Authorization: Bearer <key>`, or as a Basic password")
         if not self.keys:
             return

@@ -87,6 +87,9 @@ class Cors:
 
     def check(self, request: Request) -> None:
         """ForeignPage if a page asks that may not: it could not read the answer, but what it asks for would be done."""
+        fields = request.fields
+        if SAID.isdisjoint(fields) and fields.get(b"content-type") == b"application/json":
+            return  # as programs ask; a browser would have asked for permission first
         itself = sent_by_itself(request.header)
         check_page(request, allows=lambda origin: self.allows(origin, itself=itself), key="cors_origins")
 
@@ -129,9 +132,6 @@ def check_page(request: Request, *, allows: Callable[[str], bool], key: str) -> 
 
     `allows` says of an origin whether its pages may; `key` is where an operator would name one.
     """
-    fields = request.fields
-    if SAID.isdisjoint(fields) and fields.get(b"content-type") == b"application/json":
-        return  # as programs ask; a browser would have asked for permission first
     site = request.header(b"sec-fetch-site")
     if site in {b"same-origin", b"none"}:
         return

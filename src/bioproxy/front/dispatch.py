@@ -24,7 +24,7 @@ from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
 from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.inference import LARGE, Inference, expand_into
+from bioproxy.front.inference import LARGE, Inference, expand_body
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
 from bioproxy.models.claim import Claim, EngineClaim, Life
@@ -86,7 +86,7 @@ class Dispatch(ABC):
         """Change the body as the configuration says, wait for the model, and go the way of the route."""
         route, station = exchange.route, served.station
         body, dialect = asked.body, route.dialect
-        if target is not None:
+        if target is not None and (served.filters is not None or target.body):
             rename(exchange, served.filters, target, asked)
         headers = self.headers(exchange, access, station.key, untyped=asked.untyped)
         if dialect is None or body is None:
@@ -99,7 +99,10 @@ class Dispatch(ABC):
         if target is not None and target.prefix:
             filters.add_prefix(body, target.prefix, dialect)
         claim = self.claim(exchange, served, stream=asked.stream)
-        expanded = await expand_into(exchange, station, body)
+        if len(body.raw) > LARGE:
+            expanded = await asyncio.to_thread(expand_body, exchange, station, body)
+        else:
+            expanded = expand_body(exchange, station, body)
         if route.gate == "free":
             await ways.claimed(exchange, "free", claim, headers=headers, body=expanded.body)
             return
@@ -111,7 +114,7 @@ class Dispatch(ABC):
     def headers(self, exchange: Exchange, access: Access, key: str, *, untyped: bool = False) -> Headers:
         """The client's headers for an engine; its key stays here. `untyped`: it did not say that it sends JSON."""
         request = exchange.request
-        drop = access.keys or access.is_admin(request)
+        drop = access.keys or (access.admin and access.is_admin(request))
         found = ways.request_headers(request, request_id=exchange.id, drop_keys=drop, engine_key=key)
         if exchange.record.metered and b"accept-encoding" in request.fields:
             found = [(name, readable(value) if name.lower() == b"accept-encoding" else value) for name, value in found]
@@ -198,8 +201,7 @@ async def opened(request: Request) -> Body:
 def rename(exchange: Exchange, compiled: filters.Compiled | None, target: Target, asked: Asked) -> None:
     """Apply filters, and write the model's name if something changed it."""
     if asked.body is not None:
-        if compiled is not None or target.body:
-            filters.apply(asked.body, compiled, requested=target.name, model_name=target.body)
+        filters.apply(asked.body, compiled, requested=target.name, model_name=target.body)
         return
     wanted = (compiled.name if compiled is not None else "") or target.body
     if wanted:

@@ -149,7 +149,7 @@ class Exchange:
 
     def engine_body(self) -> bytes:
         """What the engine gets, before templates are filled in."""
-        return self.body if self.json is None else self.json.written()
+        return self.json.written() if self.json is not None and self.json.changed else self.body
 
     def close(self) -> Record:
         """Fill in what is known only at the end."""
@@ -157,25 +157,22 @@ class Exchange:
         record.total = self.since_arrival()
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
-        if record.outcome == "ok" and self.tail.events and self.answer().ending == "failed":
+        if record.outcome == "ok" and self.tail.events and (answer := self.answer()).ending == "failed":
             record.outcome = "engine_error"
-            record.error = error_words(self.answer().said) or "the engine's stream ended with an error"
+            record.error = error_words(answer.said) or "the engine's stream ended with an error"
         if record.metered:
-            self.meter(record)
+            kind = self.fields.get(b"content-type")
+            record.content_type = kind.decode("latin-1") if kind else "application/json"
+            if record.status == 200:
+                record.usage = usage_of(self.answer().timings)
+            elif not record.error:
+                record.error = self.refused()
         if record.outcome == "ok" and record.status >= 400:
             record.outcome = "engine_error" if record.status >= 500 else "client_error"
             record.error = record.error or self.refused()
         if self.tail.first is not None and record.first_byte is None:
             record.first_byte = self.tail.first - self.request.arrived
         return record
-
-    def meter(self, record: Record) -> None:
-        """What the activity table wants to know besides."""
-        record.content_type = self.replied(b"content-type") or "application/json"
-        if record.status == 200:
-            record.usage = usage_of(self.answer().timings)
-        elif not record.error:
-            record.error = self.refused()
 
     def answer(self) -> Answer:
         """What the engine's answer says about itself; read once, after its last byte."""
@@ -194,7 +191,7 @@ class Exchange:
     @property
     def unread(self) -> str:
         """The coding of the answer's last bytes; "" if they are plain."""
-        return "" if self.tail.unpack else self.replied(b"content-encoding")
+        return "" if self.tail.unpack or b"content-encoding" not in self.fields else self.replied(b"content-encoding")
 
     def refused(self) -> str:
         """What went wrong, in the engine's own words: in a long answer they come first."""

@@ -26,7 +26,6 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.recent import Recent
 from bioproxy.front.waiting import Keepalive
 from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, end_to_end, leave, swap_timing
-from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.models.claim import Claim, Recalled
 from bioproxy.prompt import Piece
@@ -67,13 +66,6 @@ def expand_body(exchange: Exchange, engine: Station, body: Body) -> Expanded:
     return expanded
 
 
-async def expand_into(exchange: Exchange, engine: Station, body: Body) -> Expanded:
-    """The same; a large body in a thread."""
-    if len(body.raw) > LARGE:
-        return await asyncio.to_thread(expand_body, exchange, engine, body)
-    return expand_body(exchange, engine, body)
-
-
 class Inference:
     """One computing request on one engine."""
 
@@ -99,7 +91,8 @@ class Inference:
         self.body = body
         self.expanded = expanded
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
-        self.headers = plain(headers) if expanded.stream else headers
+        coded = expanded.stream and b"accept-encoding" in exchange.request.fields
+        self.headers = plain(headers) if coded else headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
         self.response: Response | None = None
@@ -120,7 +113,7 @@ class Inference:
         store = b"cache-control" not in request.fields or not any(
             name.lower() == b"cache-control" and b"no-store" in value.lower() for name, value in request.headers
         )
-        principal = self.exchange.principal
+        principal, body = self.exchange.principal, self.expanded.body
         return self.engine.keeper.want(
             self.expanded.pieces,
             group=principal.group if principal else "",
@@ -129,21 +122,14 @@ class Inference:
             store=store,
             head=self.expanded.head,
             lora=self.expanded.lora,
-            again=self.again(),
+            again=(self.exchange.target.decode("latin-1"), body) if len(body) <= LARGEST_AGAIN else None,
         )
 
-    def again(self) -> tuple[str, bytes] | None:
-        """The request as the engine gets it; a large one is not kept for later."""
-        body = self.expanded.body
-        return (self.exchange.target.decode("latin-1"), body) if len(body) <= LARGEST_AGAIN else None
-
     def accepted(self) -> None:
-        """The request was granted: what it taught us about the conversation is kept from here on."""
-        if not self.want.store:
-            return
+        """The request was granted: what it taught us about its templates is kept from here on."""
         for key, filled in self.expanded.pins:
             self.engine.pins.put(key, filled)
-        if self.expanded.head is not None and self.expanded.prefix:
+        if self.expanded.head is not None:
             head = self.engine.keeper.template.relevant(self.expanded.head)
             self.engine.heads.note(self.expanded.prefix, head, opening(self.expanded.pieces))
 
@@ -173,20 +159,23 @@ class Inference:
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""
         grant = await acquire(self.exchange, self.engine, self.claim, key=self.want)
-        prepared = Prepared()
+        record, prepared = self.exchange.record, Prepared()
         sent = whole = False
         unwatch: Callable[[], None] = nothing
         try:
             if self.expanded.prefix:
-                await self.fill_in(waited=grant.waited > 0 or self.exchange.record.swap > 0)
-            self.accepted()
-            prepared = await self.prepare(grant)
+                await self.fill_in(waited=grant.waited > 0 or record.swap > 0)
+                if self.want.store:
+                    self.accepted()
+            prepared = await self.engine.keeper.prepare(self.want, grant)
+            record.restore += prepared.seconds
+            record.save += prepared.save_seconds
             unwatch = self.engine.attachment.watch(lambda: self.exchange.tail.total, self.stall)
             sent = True
             done = await self.send()
             whole = True
             self.settle(prepared, complete=True)
-            self.exchange.record.save += await self.engine.keeper.conclude(self.want, grant)
+            record.save += await self.engine.keeper.conclude(self.want, grant)
         except (EngineUnavailable, EngineProtocolError) as error:
             await self.claim.broke_off(error)
             raise
@@ -200,7 +189,7 @@ class Inference:
             if not whole:
                 self.settle(prepared, complete=False)
             cut = sent and not (whole and self.response is not None and self.response.complete)
-            grant.release(cut=cut, unsent=not sent, computed=self.exchange.record.status == 200)
+            grant.release(cut=cut, unsent=not sent, computed=record.status == 200)
 
     async def fill_in(self, *, waited: bool) -> None:
         """Fill the templates in anew if one changed since the request came; if it `waited`, that is looked for."""
@@ -209,15 +198,8 @@ class Inference:
             await catalogue.freshen(self.exchange.since_arrival())
         if self.texts != (catalogue, catalogue.changes):
             self.texts = catalogue, catalogue.changes
-            self.expanded = await expand_into(self.exchange, self.engine, self.body)
+            self.expanded = expand_body(self.exchange, self.engine, self.body)
             self.want = self.wish()
-
-    async def prepare(self, grant: Grant) -> Prepared:
-        """Let the keeper bring back what pays."""
-        prepared = await self.engine.keeper.prepare(self.want, grant)
-        self.exchange.record.restore += prepared.seconds
-        self.exchange.record.save += prepared.save_seconds
-        return prepared
 
     async def send(self) -> bool:
         """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
@@ -254,14 +236,15 @@ class Inference:
     async def answer(self, response: Response) -> bool:
         """Relay the engine's answer; False when it says that it is still loading."""
         exchange, started = self.exchange, self.exchange.responder.started
-        events = (response.header(b"content-type") or b"").lower().startswith(EVENTS)
+        events = response.fields.get(b"content-type", b"").lower().startswith(EVENTS)
         if response.status == 503 or (started and not (events and response.status == 200)):
             return self.whole(response, await response.read())
         exchange.answered(response.status, response.headers, response.fields)
         exchange.streaming = events
-        if started and exchange.coded:
+        coded = b"content-encoding" in response.fields and exchange.coded
+        if started and coded:
             raise EngineProtocolError("the engine compresses its stream, though it was asked not to")
-        if not events or exchange.coded or response.length is not None:
+        if not events or coded or b"content-length" in response.fields:
             self.keepalive.stop()  # a comment cannot stand in there
         await relay(
             response,
@@ -319,11 +302,12 @@ class Inference:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
         exchange = self.exchange
         timings: Timings | None = None
-        if exchange.tail.total:
-            timings = exchange.answer().timings
+        failed = False
+        if exchange.tail.first is not None:
+            answer = exchange.answer()
+            timings, failed = answer.timings, exchange.streaming and answer.ending == "failed"
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
-        failed = exchange.streaming and exchange.answer().ending == "failed"
         good = complete and exchange.record.status == 200 and not failed
         self.engine.keeper.served(self.want, prepared, timings, complete=good)
 
@@ -340,7 +324,7 @@ class Inference:
 def plain(headers: Headers) -> Headers:
     """The headers of a request for a stream: not compressed, for what we say meanwhile goes into the same stream."""
     kept = [pair for pair in headers if pair[0].lower() != b"accept-encoding"]
-    return [*kept, (b"Accept-Encoding", b"identity")] if len(kept) < len(headers) else headers
+    return [*kept, (b"Accept-Encoding", b"identity")]
 
 
 def no_answer(body: bytes, status: int) -> BioproxyError:

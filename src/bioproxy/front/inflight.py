@@ -145,7 +145,7 @@ class Inflight:
             cancel=cancel if cancel is not None else canceller(),
         )
         self.entries[entry.id] = entry
-        if self.heard:
+        if self.bus.subscribers.get(InflightChanged):
             self.tell(entry)
         if self.timer is None:
             self.timer = asyncio.get_running_loop().call_later(INTERVAL, self.look)
@@ -153,7 +153,7 @@ class Inflight:
 
     def remove(self, entry: Entry) -> None:
         """The request has ended, whatever way."""
-        if self.entries.pop(entry.id, None) is not None and self.heard:
+        if self.entries.pop(entry.id, None) is not None and self.bus.subscribers.get(InflightChanged):
             self.bus.publish(InflightChanged(operation="remove", id=entry.id))
 
     def cancel(self, identity: str) -> bool:
@@ -176,7 +176,7 @@ class Inflight:
 
         `header` gives the first value of a header by its lower-case name.
         """
-        for name in self.sessions:
+        for name in self.settings.dialect.ui.activity.session_id:
             if value := header(name.lower().encode("latin-1", "replace")):
                 return value.decode("utf-8", "replace")
         return ""

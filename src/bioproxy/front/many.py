@@ -144,13 +144,10 @@ class ManyModels(Dispatch):
             self.write_line(line)
 
     def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:
-        loading = partial(self.begin_loading, exchange, served.id) if self.tells(exchange, served, stream) else None
+        tells = served.loading and stream and exchange.route.loading
+        loading = partial(self.begin_loading, exchange, served.id) if tells else None
         timeout = self.settings.config.queue_timeout
         return ModelClaim(self.supervisor, served.id, exchange.record, timeout=timeout, loading=loading)
-
-    def tells(self, exchange: Exchange, served: Served, stream: bool) -> bool:
-        """Whether the request's stream tells that its model is being loaded."""
-        return served.loading and stream and exchange.route.loading
 
     def begin_loading(self, exchange: Exchange, model: str, wish: Wish) -> Callable[[bool], None]:
         """Let the stream begin with what this request waits for."""
@@ -167,25 +164,10 @@ class ManyModels(Dispatch):
     # the road
 
     async def serve(self, exchange: Exchange, access: Access) -> None:
-        request, route = exchange.request, exchange.route
-        if route.by == "engine" and not route.guard:
-            await self.by_model(exchange, access)
-        elif route.by == "options":
-            exchange.responder.send(204, options_headers(access.cors, request), b"")
-        elif route.by == "health":
-            exchange.responder.send(200, TEXT, b"OK")
-        elif route.by == "list":
-            exchange.responder.send(200, [JSON_TYPE], self.listing(request.path == "/models", ""))
-        elif route.by == "listed":
-            exchange.responder.send(200, [JSON_TYPE], self.listing(False, request.path.removeprefix(routes.MODELS)))
-        elif route.by == "engine":
-            await self.management.serve(exchange)
-        else:
-            await self.by_path(exchange, access)
-
-    async def by_model(self, exchange: Exchange, access: Access) -> None:
-        """A request that names its model in body or query."""
         request, route, record = exchange.request, exchange.route, exchange.record
+        if route.by != "engine" or route.guard:
+            await self.answer(exchange, access)
+            return
         if route is routes.OTHER_FREE:
             raise routes.unserved(request)
         large = len(request.body) > LARGE
@@ -214,6 +196,22 @@ class ManyModels(Dispatch):
                 await self.to_model(exchange, access, self.models[target.model], asked=asked, target=target)
             else:
                 await self.look(exchange, target, access)
+
+    async def answer(self, exchange: Exchange, access: Access) -> None:
+        """What is no request to a model by its name."""
+        request, route = exchange.request, exchange.route
+        if route.by == "options":
+            exchange.responder.send(204, options_headers(access.cors, request), b"")
+        elif route.by == "health":
+            exchange.responder.send(200, TEXT, b"OK")
+        elif route.by == "list":
+            exchange.responder.send(200, [JSON_TYPE], self.listing(request.path == "/models", ""))
+        elif route.by == "listed":
+            exchange.responder.send(200, [JSON_TYPE], self.listing(False, request.path.removeprefix(routes.MODELS)))
+        elif route.by == "engine":
+            await self.management.serve(exchange)
+        else:
+            await self.by_path(exchange, access)
 
     def target(self, name: str) -> Target:
         """What a name means now; NotFound if it means nothing."""

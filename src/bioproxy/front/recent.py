@@ -43,12 +43,16 @@ class Recent:
 
     def add(self, group: str, pieces: tuple[Piece, ...]) -> None:
         """Keep a conversation; a later turn of it takes the place of an earlier one."""
-        key = (group, b"\0".join([piece.data[:256] for piece in pieces[:2]]))
+        second = pieces[1].data[:256] if len(pieces) > 1 else b""
+        key = (group, b"%b\0%b" % (pieces[0].data[:256], second))
         self.conversations[key] = pieces
         self.conversations.move_to_end(key)
         self.bytes -= self.sizes.get(key, 0)
-        self.sizes[key] = size(pieces)
-        self.bytes += self.sizes[key]
+        size = 0
+        for piece in pieces:
+            size += len(piece.data)
+        self.sizes[key] = size
+        self.bytes += size
         while len(self.conversations) > KEPT or (self.bytes > BYTES and self.conversations):
             gone, _ = self.conversations.popitem(last=False)
             self.bytes -= self.sizes.pop(gone)
@@ -64,8 +68,3 @@ class Recent:
         before, now = excerpt(nearest[index].data, at), excerpt(pieces[index].data, at)
         name, byte = part_of(pieces[index], at)
         return f"{name[:SHOWN]} differs at byte {byte}: `{before}` → `{now}`"
-
-
-def size(pieces: Sequence[Piece]) -> int:
-    """Bytes of all pieces."""
-    return sum([len(piece.data) for piece in pieces])

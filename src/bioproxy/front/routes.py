@@ -235,7 +235,8 @@ def answered_by_us(path: str) -> Route | None:
 
 def find_hot(request: Request) -> Route | None:
     """The route of what computes, at once."""
-    check_slashes(request.target)
+    if b"%" in request.target:
+        check_slashes(request.target)
     return HOT.get((request.method, request.path))
 
 

@@ -194,8 +194,9 @@ async def claimed(
 
 def leave(exchange: Exchange, claim: Claim) -> None:
     """The request is over, or its client left."""
-    tail = exchange.tail.last() if exchange.tail.total else b""
-    claim.leave(tool_calls=any(mark in tail for mark in TOOL_CALLS))
+    tail = exchange.tail.last() if exchange.tail.first is not None else b""
+    one, other, third = TOOL_CALLS
+    claim.leave(tool_calls=one in tail or other in tail or third in tail)
 
 
 def swap_timing(record: Record) -> bytes:

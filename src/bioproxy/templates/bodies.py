@@ -63,7 +63,11 @@ class Body:
         self.stream = False
         text = raw[3:] if raw.startswith(BOM) else raw
         try:
-            fields = few(FIELDS.decode(countable(text, b":")))
+            if len(text) > MOST_VALUES:
+                countable(text, b":")
+            fields = FIELDS.decode(text)
+            if len(fields) > MOST_PLACES:
+                few(fields)
             self.model = string(fields["model"]) if "model" in fields else ""
             self.stream = "stream" in fields and bytes(fields["stream"]) == b"true"
             self.fields = fields

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -140,7 +141,9 @@ def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins
     turns = turns_of(dialect, fields)
     if turns is None:
         return Result()
-    first = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    first = 0
+    while first < len(turns) and turns[first].role != "user":
+        first += 1
     head = head_of(dialect, fields, turns[:first])
     work = Conversation(turns, first=first, head=head, catalogue=catalogue)
     work.run(pins, scope)
@@ -148,7 +151,7 @@ def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins
         changes=rewritten(dialect, fields, work.changes) if work.changes else {},
         pieces=tuple(work.pieces),
         head=head,
-        named=work.named(),
+        named=work.named() if work.used else None,
         pins=tuple(work.pins),
     )
 
@@ -165,12 +168,11 @@ class Conversation:
         self.used: dict[int, Filled] = {}
         self.pins: list[tuple[bytes, Filled]] = []
         self.sent: list[bytes] = [self.pieces[0].data]  # the conversation as the client sent it
-        self.room = Room()
-        self.answered = max((place for place, turn in enumerate(turns) if turn.role in ANSWERS), default=-1)
+        self.room: Room | None = None
 
     def run(self, pins: Pins | None, scope: bytes) -> None:
-        """Go through the messages behind the head."""
-        digest = Running(scope, self.sent) if pins is not None else None
+        """Go through the messages after the head."""
+        digest: Running | None = None
         for place in range(self.first, len(self.turns)):
             turn = self.turns[place]
             data = turn.normal()
@@ -181,13 +183,13 @@ class Conversation:
                 self.pieces.append(Piece(label, data))
             else:
                 at, prefix, message = found
+                if digest is None and pins is not None:
+                    digest = Running(scope, self.sent)
                 filled = self.choose(place, prefix, pins=pins, key=digest.key() if digest else b"")
                 self.fill(place, at, filled=filled, message=message, label=label)
 
-    def named(self) -> Filled | None:
+    def named(self) -> Filled:
         """The template of the last user message, else of the first message that has one."""
-        if not self.used:
-            return None
         last = max(place for place, turn in enumerate(self.turns) if turn.role == "user")
         return self.used.get(last) or next(iter(self.used.values()))
 
@@ -209,8 +211,14 @@ class Conversation:
             self.pins.append((key, filled))
         return filled
 
+    @cached_property
+    def answered(self) -> int:
+        """The place of the last answer; -1 if there is none."""
+        return max((place for place, turn in enumerate(self.turns) if turn.role in ANSWERS), default=-1)
+
     def fill(self, place: int, at: int, *, filled: Filled, message: str, label: str) -> None:
         """Put the filled text into the message, and note the piece that it becomes."""
+        self.room = self.room or Room()
         self.room.take(filled, message)
         text = filled.fill(message)
         data, offset = self.turns[place].filled(at, text)

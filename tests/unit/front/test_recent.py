@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.front.recent import BYTES, KEPT, SHOWN, Recent, size
+from bioproxy.front.recent import BYTES, KEPT, SHOWN, Recent
 from bioproxy.prompt import Head, Piece, common
 from bioproxy.templates.dialect_heads import head_piece
 
@@ -73,7 +73,7 @@ def test_memory_stays_within_its_bounds(lengths: list[int]) -> None:
         recent.add("", (Piece("system", str(index).encode() + bytes(min(length, 1 << 20))),))
     assert len(recent.conversations) <= KEPT
     assert recent.bytes <= BYTES
-    assert recent.bytes == sum(size(kept) for kept in recent.conversations.values())
+    assert recent.bytes == sum(len(piece.data) for kept in recent.conversations.values() for piece in kept)
 
 
 def test_a_difference_in_the_head_is_named_by_its_part() -> None:
