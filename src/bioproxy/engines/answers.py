@@ -3,13 +3,15 @@
 Only the last 16 KiB of an answer are at hand, and its first piece (wire.relay.Tail). Both are read once, after the last
 byte, into one `Answer`. The KV cache, the record of a request and the activity table all use it.
 
-**Streams.** The last event is decoded once. It usually says everything: that it is the last one, and `timings` or
-`usage`. If it does not say what the answer cost, the objects after the keys `"timings":`, `"usage":` and `"metrics":`
-are searched for in all bytes at hand. In JSON, neither key can stand inside a string, where its quotes would be
-escaped; so an event that is cut, because it repeats the whole prompt, does no harm.
+**The usual answer** is llama-server's, streamed or whole: one decode of its last event (or of the whole) into typed
+Structs says everything, and everything else is tried only if that fails.
 
-**Whole answers.** They are decoded as the JSON that they are, top members only: a tool's own `usage` is no figure. Of
-an answer that is larger than the bytes at hand, the same keys are searched for.
+**Streams.** If the last event does not say what the answer cost, the objects after the keys `"timings":`, `"usage":`
+and `"metrics":` are searched for in all bytes at hand. In JSON, neither key can stand inside a string, where its quotes
+would be escaped; so an event that is cut, because it repeats the whole prompt, does no harm.
+
+**Whole answers** are decoded as the JSON that they are, top members only: a tool's own `usage` is no figure. Of an
+answer that is larger than the bytes at hand, the same keys are searched for.
 
 Where the figures stand differs by route (llama-server, facts section 2): `timings` end /completion, /v1/completions and
 /v1/chat/completions, streamed or not, and streamed /v1/responses. /v1/messages has none, and its `usage.input_tokens`
@@ -26,7 +28,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -60,6 +62,8 @@ LONGEST = 4096  # bytes of one `timings`, `usage` or `metrics` object
 LONGEST_DECODED = 4 << 20  # bytes that 16 KiB may become
 LARGEST = 1 << 53  # a count above that is nonsense, and would not fit into a database's integer
 DECODER = json.JSONDecoder()
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -94,8 +98,30 @@ class Answer(msgspec.Struct, frozen=True):
     timings: Timings = Timings()
 
 
+class Figures(msgspec.Struct):
+    """llama-server's `timings`, of the types that they should have."""
+
+    cache_n: Count
+    prompt_n: Count | None = None
+    predicted_n: Count | None = None
+    prompt_ms: Amount | None = None
+    predicted_ms: Amount | None = None
+    prompt_per_second: Amount | None = None
+    predicted_per_second: Amount | None = None
+    draft_n: Count | None = None
+    draft_n_accepted: Count | None = None
+
+
+class Usual(msgspec.Struct):
+    """The last event of a chat, or a whole answer, as llama-server writes it."""
+
+    timings: Figures
+    type: None = None
+    error: None = None
+
+
 class Said(msgspec.Struct):
-    """The members of an event, or of a whole answer, that matter here."""
+    """The members of an event, or of a whole answer, that matter here, whatever their types."""
 
     type: Json = None
     object: Json = None
@@ -106,6 +132,8 @@ class Said(msgspec.Struct):
     metrics: Json = None
 
 
+USUAL = msgspec.json.Decoder(Usual)
+LAST = b"\n\ndata: [DONE]\n\n"  # after the event that says what a chat cost
 UNKNOWN = Timings()
 NOTHING = Usage()
 
@@ -121,6 +149,8 @@ def read_answer(
     """
     if encoding:
         head, last = b"", decoded(last, encoding, limit=LONGEST_DECODED) or b""
+    if (usual := usual_answer(last, events=events)) is not None:
+        return usual
     if events:
         found, event, said = end_of(last, begun)
     else:
@@ -131,6 +161,38 @@ def read_answer(
     else:
         timings = combined([said.usage], said.timings, said.metrics, path=path)
     return Answer(found, sse.field(event, b"data") or sse.field(event, b"error") or b"", timings)
+
+
+def usual_answer(last: bytes, *, events: bool) -> Answer | None:
+    """llama-server's answer to a chat or a completion, read in one decode; None for any other."""
+    data = last
+    if events:
+        if not last.endswith(LAST):
+            return None
+        end = len(last) - len(LAST)
+        start = last.rfind(b"\n\ndata: ", 0, end) + 8
+        data = last[start:end]
+        if start < 8 or b"\n" in data or b"\r" in data:
+            return None
+    try:
+        told = USUAL.decode(data).timings
+    except UNREADABLE:
+        return None
+    drafted, accepted = told.draft_n, told.draft_n_accepted
+    if drafted is None or accepted is None:
+        drafted = accepted = None
+    timings = Timings(
+        cached=told.cache_n,
+        evaluated=told.prompt_n,
+        generated=told.predicted_n,
+        prefill=None if told.prompt_ms is None else told.prompt_ms / 1000,
+        decode=None if told.predicted_ms is None else told.predicted_ms / 1000,
+        drafted=drafted,
+        accepted=accepted,
+        prefill_speed=told.prompt_per_second,
+        decode_speed=told.predicted_per_second,
+    )
+    return Answer("whole", data if events else b"", timings)
 
 
 def ending(last: bytes, begun: bytes | None = None) -> Ending:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -88,7 +89,6 @@ class Stall:
         self.llama, self.timeout, self.facts = llama, timeout, facts
         self.on_stuck, self.on_poked = on_stuck, on_poked
         self.period, self.recovery = min(period, max(timeout, 0.04) / 4), recovery
-        self.watched: set[int] = set()
         self.entries: dict[int, Watched] = {}
         self.last_sign = self.last_progress = 0.0
         self.before: Signs | None = None
@@ -105,14 +105,13 @@ class Stall:
         if not self.entries:
             self.touch()
         self.numbers += 1
-        number = self.numbers
-        self.entries[number] = Watched(received, cancel, received())
-        return lambda: self.release(number)
+        self.entries[self.numbers] = Watched(received, cancel)
+        return partial(self.release, self.numbers)
 
     def release(self, number: int) -> None:
-        """A request ended; the bytes that it got since the last look are a sign of life."""
+        """A request ended; the bytes that it got since the last look are a sign of life, if others are watched."""
         entry = self.entries.pop(number, None)
-        if entry is not None and entry.received() != entry.seen:
+        if entry is not None and self.entries and entry.received() != entry.seen:
             self.touch()
 
     def touch(self) -> None:

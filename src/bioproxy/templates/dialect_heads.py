@@ -38,6 +38,8 @@ response_fields user user_id safety_identifier prompt_cache_key prompt_cache_ret
 service_tier background previous_response_id include truncation prediction modalities audio speed
 """
 ASIDE = frozenset(NAMES.split())
+PLAIN = ASIDE - {"system", "instructions", "tools", "lora", "chat_template_kwargs"}  # none of which is in a head
+BARE = Head()
 MOST_FIELDS = 32  # further fields that are told apart; the others count as one,
 REST = (
     "further fields, of which there are more than anybody would want to know each by its own name"  # never asked about
@@ -49,6 +51,8 @@ CHOICES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"
 
 def head_of(dialect: Dialect, fields: Fields, leading: Sequence[Turn]) -> Head:
     """The head of a conversation; `leading` are the turns before the first user message."""
+    if PLAIN.issuperset(fields):  # as in most requests
+        return Head(msgspec.json.encode([turn.json() for turn in leading])) if leading else BARE
     system, tools, choice = TRANSLATIONS[dialect](fields)
     messages: list[Json] = [*system, *(turn.json() for turn in leading)]
     extra = further(fields)

@@ -16,7 +16,7 @@ stands in no UTF-8, so no text can look like the end of another one. Pure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -44,18 +44,17 @@ class Turn(msgspec.Struct, forbid_unknown_fields=True):
     role: str = ""
     content: str | Parts | None = None
 
-    def texts(self) -> Iterator[tuple[int, str]]:
+    def texts(self) -> list[tuple[int, str]]:
         """The text parts with their places; a string is one part at place 0."""
         if isinstance(self.content, str):
-            yield 0, self.content
-        for place, part in enumerate(self.content if isinstance(self.content, list) else ()):
-            if (text := part_text(part)) is not None:
-                yield place, text
+            return [(0, self.content)]
+        found = ((place, part_text(part)) for place, part in enumerate(self.content or ()))
+        return [(place, text) for place, text in found if text is not None]
 
     def normal(self) -> bytes:
         """The normal form of the message as it came."""
-        if isinstance(self.content, str):
-            return b"%b\xff%b\xff%b\xff" % (self.role.encode(), self.content.encode(), self.others())
+        if type(self) is Turn and isinstance(self.content, str):  # as most are
+            return b"%b\xff%b\xff\xff" % (self.role.encode(), self.content.encode())
         return self.filled(-1, "")[0]
 
     def filled(self, place: int, text: str) -> tuple[bytes, int]:
@@ -174,7 +173,7 @@ def turns_of(dialect: Dialect, fields: Fields) -> Sequence[Turn] | None:
             return [Turn("user", found)] if dialect == "responses" else None
         unseen = UNSEEN_ITEM if dialect == "responses" else UNSEEN
         turns = [full_turn(item, unseen=unseen) for item in few(found)]
-    return bounded(turns)
+    return turns if len(raw) <= MOST_PLACES else bounded(turns)  # no more places than bytes
 
 
 def bounded(turns: Sequence[Turn]) -> Sequence[Turn]:
