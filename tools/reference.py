@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from bioproxy.config.convert import wanted, write
 from bioproxy.config.describe import write as write_value
-from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.go import write_duration
 from bioproxy.config.dialect.schema import File, Group, Matrix, Model, Peer, Profile, Selector
 from bioproxy.config.json_schema import schemas
 from bioproxy.config.keys import KEYS, SECTIONS, Kind, Option, default, description, fields, unfold

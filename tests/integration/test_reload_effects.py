@@ -21,7 +21,7 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.app import App
-from bioproxy.config.dialect.scalars import builtins
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, load
 from bioproxy.config.yaml_tree import parse_yaml

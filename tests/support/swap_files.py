@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import read_dialect
-from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.files import Source
 from bioproxy.config.yaml_tree import parse_yaml

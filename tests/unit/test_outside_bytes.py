@@ -19,7 +19,7 @@ import pytest
 
 import bioproxy
 from bioproxy.admin import activity_api
-from bioproxy.config.dialect.patterns import compile_pattern
+from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
 from bioproxy.engines import answers

@@ -21,7 +21,7 @@ from bioproxy.config.addresses import (
     overlap,
     url_fault,
 )
-from bioproxy.config.schema import Config, Key, Prefix
+from bioproxy.config.schema import Config, Key, as_prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 
@@ -125,7 +125,7 @@ def _prefixes(config: Config) -> Iterator[Complaint]:
             yield Complaint("prefixes", "a prefix must not be empty: it would stand before every message")
         elif fault := prefix_fault(name):
             yield Complaint(key, fault)
-        if not (prefix.template if isinstance(prefix, Prefix) else prefix):
+        if not as_prefix(prefix).template:
             yield Complaint(key, "the path of its template is empty")
 
 

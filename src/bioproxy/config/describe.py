@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy.config import units
-from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.go import write_duration
 from bioproxy.config.dialect.schema import DialectConfig, Model, Peer
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded

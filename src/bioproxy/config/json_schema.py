@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.go import write_duration
 from bioproxy.config.dialect.schema import File
 from bioproxy.config.keys import SCHEMA_KEY, SECTIONS, default, description, fields, unfold
 from bioproxy.config.schema import Config

@@ -1,16 +1,23 @@
 """How a Config comes about: defaults < file < environment < flags, and every problem of all of them at once.
 
-`load` is the only thing here that looks at the outside: it reads the config files, the key files that the config names,
-and the environment that it is given. A reload calls it
-again with the same arguments; what it raises changes nothing.
+    files, environment, flags ──> a layer each ──merge──> values ──resolve──> Config ──check──> Loaded
+                                  layers.py               here                schema.py  check.py
 
-Files come in two dialects, told apart by what stands in them (`file_layer.py`). Either way bioproxy's own keys become a
-Config; what llama-swap's dialect says beyond those is `Loaded.dialect`.
+`load` is the only thing here that asks the outside: it reads the config files, the key files that the config names, and
+the environment that it is given. A reload calls it again with the same arguments; if it raises, nothing has changed.
+
+Resolving gives prefixes and keys one form, reads key files, and chooses one engine. Each step works on the merged
+values, so that a message can still say where a value was written. A value that cannot be resolved is left out after its
+problem was noted: the load fails, and no Config with a hole is ever used.
+
+Files come in two dialects (`layers.py`). Either way bioproxy's own keys become a Config; what llama-swap's dialect says
+beyond those is `Loaded.dialect`.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -22,12 +29,13 @@ from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.files import find, own_folder, state_folder
 from bioproxy.config.keys import KEYS, build
 from bioproxy.config.layers import FileLayer, Layer, merge, read_environment, read_files, read_flags, top_key
-from bioproxy.config.resolve import resolve_keys, resolve_model, resolve_prefixes, resolve_source
-from bioproxy.config.schema import Config
+from bioproxy.config.schema import Config, Key, as_prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
 
 MOST_PROBLEMS = 500  # that are told one by one
+KEY_FILE_LIMIT = 4096  # bytes; a key is some dozens
+RANK = {"default": 0, "file": 1, "environment": 2, "flag": 3}  # as layers win
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +44,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     `path` is the first file that was used (None: none), `paths` are all of them, `key_files` those of API keys, and
     `directory` is the folder of -config-dir; `folder` is where relative paths start (the working folder if there is no
     file). `origins` has the place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`);
-    `warnings` are for the log and `/status`. `dialect` is there where requests go to `models` and `peers`: then neither
-    `backend_url` nor `model` is set. `dialect_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
+    `warnings` are for the log and `/status`. `dialect` is set if requests go to `models` and `peers`: then neither
+    `backend_url` nor `model` is. `dialect_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
     configuration's folder below `state_directory`; nothing is made.
     """
 
@@ -60,7 +68,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def admin_port_asked(loaded: Loaded) -> bool:
-    """Whether somebody asked for the admin port: one that nobody asked for may be missing where `models` are served."""
+    """Whether an admin port was configured: if not, it may be missing when `models` are served."""
     return any(loaded.origins[key].source != "default" for key in ("admin_host", "admin_port"))
 
 
@@ -94,7 +102,7 @@ def load_now(
     names: Mapping[str, str],
     ports: Mapping[str, int],
 ) -> Loaded:
-    """The same, and if a file hangs it hangs."""
+    """As `load`, without its bound: it hangs if a file does."""
     folder = os.getcwd()
     found = find(path, directory, environment, folder=folder)
     file = read_files(found, environment, ports)
@@ -132,9 +140,9 @@ def load_now(
 
 
 def _problems(config: Config, merged: Layer, dialect: DialectConfig | None, file: FileLayer) -> list[Problem]:
-    """Those of the sources, and those that only the whole shows."""
+    """The problems of the layers, and those that only the whole shows."""
     found = list(merged.problems)
-    if not merged.unread:  # else most of what a check would say were consequences
+    if not merged.unread:  # else most of what a check says would be consequences
         found += find_problems(config, merged.origins, broken=_broken(found), models=dialect is not None)
     if dialect is not None:
         found += find_model_problems(config, dialect.models, file.dialect_origins)
@@ -142,7 +150,7 @@ def _problems(config: Config, merged: Layer, dialect: DialectConfig | None, file
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """Problems of each file by line, as one mends them; then those of environment and flags. Of very many the first."""
+    """Problems of each file by line, then those of environment and flags; of very many the first."""
     files: dict[str, int] = {}
 
     def place(problem: Problem) -> tuple[bool, int, int]:
@@ -161,3 +169,114 @@ def _broken(problems: list[Problem]) -> set[str]:
     """The keys and list items whose values could not be read: "kv", "prefixes", "api_keys[0]"."""
     keys = [problem.key for problem in problems]
     return {top_key(key) for key in keys} | {key.partition("]")[0] + "]" for key in keys if "]" in key}
+
+
+def note(layer: Layer, key: str, message: str) -> None:
+    """Note a problem of a key at the place where it was written."""
+    layer.problems.append(Problem(message, where=layer.origins.get(key, DEFAULT).where, key=key))
+
+
+def resolve_source(layer: Layer, dialect: DialectConfig | None = None, *, models: str = "") -> DialectConfig | None:
+    """One of `models`, `backend_url` and `model` decides where requests go; the DialectConfig if it is `models`.
+
+    `models` is the place where models or peers stand ("": there are none); beside them nothing else may be set. A file
+    in llama-swap's dialect without any counts only if nothing else is set.
+    """
+    given = [key for key in ("backend_url", "model") if layer.values.get(key)]
+    if dialect is None or (given and not models):
+        _one_engine(layer)
+        return None
+    for key in given:
+        said = f"is set, and so are models ({models}): only one of the two decides where requests go; remove the other"
+        note(layer, key, said)
+    layer.values["backend_url"] = layer.values["model"] = ""
+    return dialect
+
+
+def _one_engine(layer: Layer) -> None:
+    """One of `backend_url` and `model` decides: both set in one place, or none, is a problem.
+
+    If they come from different places the later one wins, as it does for every key: `--model` on the command line beats
+    a `backend_url` in the file.
+    """
+    model, url = layer.values.get("model", ""), layer.values.get("backend_url")
+    if not model:
+        if url == "":
+            said = "is empty, and no model is set: there is no engine to send requests to; set one of the two"
+            note(layer, "backend_url", said)
+        return
+    ahead = RANK[layer.origins["model"].source] - RANK[layer.origins["backend_url"].source] if url else 1
+    if not ahead:
+        other = layer.origins["backend_url"].where
+        said = f"is set, and so is backend_url ({other}): a request can go to one engine only; remove one of the two"
+        note(layer, "model", said)
+    else:
+        layer.values["backend_url" if ahead > 0 else "model"] = ""
+
+
+def resolve_prefixes(layer: Layer) -> None:
+    """Every prefix becomes a `Prefix`, whichever way it is written."""
+    prefixes = layer.values.get("prefixes", {})
+    layer.values["prefixes"] = {name: as_prefix(value) for name, value in prefixes.items()}
+
+
+def resolve_model(layer: Layer) -> None:
+    """A model must be a file that is there."""
+    model = layer.values.get("model", "")
+    if not model:
+        return
+    try:
+        mode = files.stat(model).st_mode
+    except OSError as error:
+        note(layer, "model", f"{model} cannot be used: {error.strerror or error}")
+    else:
+        if not stat.S_ISREG(mode):
+            note(layer, "model", f"{model} is no file")
+
+
+def resolve_keys(layer: Layer) -> tuple[str, ...]:
+    """Every API key becomes a `Key`, and the key files are read, here and nowhere else; their paths.
+
+    Whatever else is wrong with an entry is for `check.py`; an entry whose file cannot be read stays as it is.
+    """
+    keys = [Key(key=value) if isinstance(value, str) else value for value in layer.values.get("api_keys", ())]
+    layer.values["api_keys"] = tuple(_with_file(layer, key, f"api_keys[{index}]") for index, key in enumerate(keys))
+    return tuple(key.key_file for key in keys if key.key_file)
+
+
+def _with_file(layer: Layer, key: Key, place: str) -> Key:
+    if not key.key_file or key.key or key.sha256:
+        return key
+    layer.origins.setdefault(f"{place}.key_file", layer.origins.get(place, DEFAULT))
+    try:
+        text = read_key_file(key.key_file)
+    except ValueError as error:
+        note(layer, f"{place}.key_file", str(error))
+        return key
+    if mode := _open_to_others(key.key_file):
+        sentence = f"{key.key_file} can be read by other users (mode {mode}); chmod 600 it"
+        where = layer.origins[f"{place}.key_file"].where
+        layer.warnings.append(Problem(sentence, where=where, key=f"{place}.key_file"))
+    return msgspec.structs.replace(key, key=text, key_file="")
+
+
+def read_key_file(path: str) -> str:
+    """The key that a file holds, without blanks and newlines around it; ValueError says why there is none."""
+    try:
+        data = files.read(path, most=KEY_FILE_LIMIT)
+        text = data.decode("ascii").strip()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} holds bytes that no key has") from error
+    if not text or len(data) > KEY_FILE_LIMIT:
+        raise ValueError(f"{path} is empty" if not text else f"{path} is too long for a key")
+    if len(text.split()) > 1:
+        raise ValueError(f"{path} holds more than one word; it must hold the key and nothing else")
+    return text
+
+
+def _open_to_others(path: str) -> str:
+    """The mode of a file that other users may read, as text; "" if they may not, or the system has no modes."""
+    mode = stat.S_IMODE(files.stat(path).st_mode)
+    return f"{mode:04o}" if os.name == "posix" and mode & stat.S_IROTH else ""

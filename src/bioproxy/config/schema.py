@@ -65,6 +65,11 @@ class Prefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = False
 
 
+def as_prefix(value: str | Prefix) -> Prefix:
+    """A prefix, whichever way it is written."""
+    return Prefix(template=value) if isinstance(value, str) else value
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The log on standard error."""
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from bioproxy.config.dialect.patterns import compile_pattern
+from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.front import routes
 from bioproxy.models.names import Choose, NoTarget, Registry, Target

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import read
-from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.files import Source, parse
 from bioproxy.config.json_schema import dialect_schema, own_schema
 from bioproxy.config.keys import KEYS

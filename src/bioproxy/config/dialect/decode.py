@@ -20,12 +20,12 @@ from msgspec import UNSET, inspect
 
 from bioproxy.config.check import MOST_PREFIXES, prefix_fault
 from bioproxy.config.convert import Converter, Resolve
-from bioproxy.config.dialect.scalars import builtins, read_duration, scalar, write_scalar
+from bioproxy.config.dialect.go import builtins, read_duration, scalar, write_scalar
 from bioproxy.config.dialect.schema import File, Model
 from bioproxy.config.keys import KEYS, Kind, members
 from bioproxy.config.nearest import close, top_names
 from bioproxy.config.notes import Notes
-from bioproxy.config.schema import Prefix
+from bioproxy.config.schema import Prefix, as_prefix
 from bioproxy.config.tree import Node, Path, describe_kind, describe_value, dotted
 
 TRUE, FALSE = {"y", "yes", "on"}, {"n", "no", "off"}
@@ -156,7 +156,7 @@ class Decoder(Converter):
             self.notes.complain(path, f"{len(given):,} prefixes are too many to look for in each message")
             return found
         for name, value in given.items():
-            prefix = value if isinstance(value, Prefix) else Prefix(template=value)
+            prefix = as_prefix(value)
             fault = prefix_fault(name) or ("" if prefix.template else "the path of its template is empty")
             if fault:
                 self.notes.complain((*path, name), fault)

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from bioproxy.config.dialect.scalars import Scalar, scalar, write_scalar
+from bioproxy.config.dialect.go import Scalar, scalar, write_scalar
 from bioproxy.config.dialect.schema import DEFAULT_PROXY, File, Model
 from bioproxy.config.notes import Notes
 from bioproxy.config.tree import Node, Path, dotted

@@ -1,6 +1,6 @@
-"""What counts for one model: bioproxy's own keys at the top, with the model's own ones over them.
+"""What counts for one model: bioproxy's own keys at the top, replaced by those that the model has.
 
-Pure values: `models.<id>.kv` and `models.<id>.prefixes` were read and checked already (`overrides.py`).
+Pure values: `models.<id>.kv` and `models.<id>.prefixes` were read and checked already (`decode.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bioproxy.config.dialect.schema import Model
-from bioproxy.config.schema import Config, Kv, Prefix
+from bioproxy.config.schema import Config, Kv, Prefix, as_prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 
@@ -56,8 +56,4 @@ def find_model_problems(config: Config, models: Mapping[str, Model], origins: Ma
 
 
 def _prefixes(config: Config, model: Model) -> dict[str, Prefix]:
-    common = {
-        name: prefix if isinstance(prefix, Prefix) else Prefix(template=prefix)
-        for name, prefix in config.prefixes.items()
-    }
-    return {**common, **model.prefixes}
+    return {**{name: as_prefix(prefix) for name, prefix in config.prefixes.items()}, **model.prefixes}

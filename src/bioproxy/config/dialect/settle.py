@@ -8,8 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec.structs import replace
 
-from bioproxy.config.dialect.patterns import compile_pattern
-from bioproxy.config.dialect.scalars import write_duration
+from bioproxy.config.dialect.go import compile_pattern, engine_fault, url_doubt, url_fault, write_duration
 from bioproxy.config.dialect.schema import (
     IGNORED_PATHS,
     Activity,
@@ -22,7 +21,6 @@ from bioproxy.config.dialect.schema import (
     Ui,
     Upstream,
 )
-from bioproxy.config.dialect.urls import engine_fault, url_doubt, url_fault
 from bioproxy.config.notes import Notes
 from bioproxy.config.tree import Path
 
@@ -155,6 +153,14 @@ def _comfyui(model: Model) -> Model:
     return replace(model, concurrency_limit=limit, compat=Compat(ignore_websockets=True))
 
 
+def check_url(url: str, path: Path, notes: Notes) -> str:
+    """Why a URL cannot be used, "" if it can; what is doubtful about it is noted."""
+    fault = url_fault(url) or engine_fault(url)
+    if not fault and (doubt := url_doubt(url)):
+        notes.warn(path, doubt)
+    return fault
+
+
 def settle_filters(filters: Filters) -> Filters:
     """Filters whose older spelling was moved to where it belongs."""
     return replace(filters, strip_params=filters.strip_params or filters.legacy_strip_params, legacy_strip_params="")
@@ -173,10 +179,8 @@ def settle_timeouts(timeouts: Timeouts, path: Path, notes: Notes) -> Timeouts:
 
 def _check(name: str, model: Model, notes: Notes) -> None:
     place = ("models", name)
-    if fault := url_fault(model.proxy) or engine_fault(model.proxy):
+    if fault := check_url(model.proxy, (*place, "proxy"), notes):
         notes.complain((*place, "proxy"), f"model {name}: invalid proxy URL: {fault}")
-    elif doubt := url_doubt(model.proxy):
-        notes.warn((*place, "proxy"), doubt)
     if model.ttl < -1:
         notes.complain((*place, "ttl"), f"model {name}: invalid TTL value {model.ttl}")
     if model.unload_timeout < 0:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from bioproxy.config.dialect.go import natural
 from bioproxy.config.dialect.names import Local, Names, Remote
-from bioproxy.config.dialect.scalars import natural
 from bioproxy.config.dialect.schema import (
     File,
     Group,
@@ -26,8 +26,7 @@ from bioproxy.config.dialect.schema import (
     RouterSettings,
     Selector,
 )
-from bioproxy.config.dialect.settle import settle_filters, settle_timeouts
-from bioproxy.config.dialect.urls import engine_fault, url_doubt, url_fault
+from bioproxy.config.dialect.settle import check_url, settle_filters, settle_timeouts
 from bioproxy.config.notes import Notes
 from bioproxy.config.tree import Path
 
@@ -63,10 +62,8 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
         path = ("peers", name)
         if not peer.proxy:
             notes.complain((*path, "proxy"), "proxy is required")
-        elif fault := url_fault(peer.proxy) or engine_fault(peer.proxy):
+        elif fault := check_url(peer.proxy, (*path, "proxy"), notes):
             notes.complain((*path, "proxy"), f"invalid peer proxy URL ({fault})")
-        elif doubt := url_doubt(peer.proxy):
-            notes.warn((*path, "proxy"), doubt)
         if not peer.models:
             notes.complain((*path, "models"), "peer models can not be empty")
         timeouts = settle_timeouts(peer.timeouts, (*path, "timeouts"), notes)

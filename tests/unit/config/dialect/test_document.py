@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import read
-from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.dialect.schema import File
 from bioproxy.config.yaml_tree import parse_yaml
 from support.swap_files import sources

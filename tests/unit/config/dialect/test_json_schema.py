@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.dialect.scalars import builtins
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.json_schema import dialect_schema
 from bioproxy.config.yaml_tree import parse_yaml
 from support.json_schema import fits

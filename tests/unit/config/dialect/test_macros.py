@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bioproxy.config.dialect.go import Scalar, write_scalar
 from bioproxy.config.dialect.macros import USE, Macro, Macros, clean, fill_value
 from bioproxy.config.dialect.read import read
-from bioproxy.config.dialect.scalars import Scalar, write_scalar
 from bioproxy.config.notes import Notes
 from bioproxy.models.command import split
 from support.swap_files import messages, problems, sources, swap

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import merge
-from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.notes import Notes
 from bioproxy.config.tree import Node, shift
 from bioproxy.config.yaml_tree import parse_yaml

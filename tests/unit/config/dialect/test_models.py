@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bioproxy.config.dialect.go import engine_fault, url_fault
 from bioproxy.config.dialect.names import Local, Remote, names_of
-from bioproxy.config.dialect.urls import engine_fault, url_fault
 from support.swap_files import messages, problems, swap
 
 

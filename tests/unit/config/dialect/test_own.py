@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import read
-from bioproxy.config.dialect.scalars import builtins
 from bioproxy.config.files import Source
 from bioproxy.config.schema import Prefix
 from support.swap_files import problems, sources, swap

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.config.dialect.scalars import read_duration, write_duration, write_scalar
+from bioproxy.config.dialect.go import read_duration, write_duration, write_scalar
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.config.dialect.patterns import compile_pattern
+from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.config.dialect.settle import TIME_FORMATS
 from support.swap_files import messages, problems, swap
 
