@@ -44,6 +44,13 @@ async def test_a_prompt_that_is_resident_costs_few_calls(tmp_path: Path, flags: 
         assert len(calls) <= 36, calls
 
 
+async def test_a_conversation_that_cannot_be_worth_a_save_wakes_no_idle_saver(tmp_path: Path) -> None:
+    """However much of it is new: evaluating all of it again takes less than `kv.min_seconds`."""
+    async with FakeEngine(slot_folder=tmp_path) as engine, rig(engine, tmp_path, min_seconds=60.0) as one:
+        await ask(one, "short")
+        assert not one.keeper.moments.grown.is_set()
+
+
 async def test_a_grant_of_a_free_engine_costs_few_calls(tmp_path: Path) -> None:
     """Five to get it and three to give it back, alone or not."""
     async with FakeEngine(slot_folder=tmp_path) as engine, rig(engine, tmp_path) as one:

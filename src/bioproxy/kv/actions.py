@@ -58,7 +58,6 @@ class Actions:
 
     @property
     def saving(self) -> bool:
-        """Whether snapshots can be written here and now."""
         return self.decisions.findings.saves and self.decisions.able and self.saver.pause.due
 
     # alone on the engine
@@ -142,7 +141,6 @@ class Actions:
         return await aio.shielded(self.save_it(place, template=template, limit=limit))
 
     async def save_it(self, place: Resident, *, template: bool, limit: float) -> bool:
-        """The save itself."""
         found = await self.unpark(place) if place.parked else place
         slot = await self.holding(found) if found is not None else None
         if found is None or slot is None:
@@ -246,7 +244,8 @@ class Actions:
             return None
         taken = self.residents.taken()
         views = [view for view in await self.look() if view.id not in taken and view.n_prompt_tokens]
-        return told_apart(place, self.residents.lost(), views)
+        others = [one for one in self.residents.slots if one.slot is None and one.tokens and not one.parked]
+        return told_apart(place, others, views)
 
     async def slot_for(self, place: Resident) -> int:
         """A slot to restore into: an empty one, else the one that holds `place`, else the first one.

@@ -78,7 +78,6 @@ class Arguments(msgspec.Struct, frozen=True):
     embedded: bool = False
 
     def has(self, *names: str) -> bool:
-        """Whether one of these was given."""
         return any(name in self.flags for name in names)
 
     def last(self, name: str, default: str = "") -> str:

@@ -90,7 +90,6 @@ class Attaching:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What is in the way at present and may pass."""
         refusal = self.refusal if self.saver.pause.reason == self.refusal else ""
         return tuple(filter(None, (self.decisions.fault, self.decisions.elsewhere, refusal)))
 
@@ -212,7 +211,6 @@ class Attaching:
         return not fault and await self.writes_there(facts)
 
     async def try_builds(self, *, tokenizes: bool) -> None:
-        """Try what other builds wrote, and leave a reference of this one."""
         if self.builds.to_try():
             await self.builds.try_all(0, tokenizes=tokenizes)
         if self.builds.reference(self.tenant.scope.build) is None:
@@ -222,7 +220,7 @@ class Attaching:
     def to_try_out(self) -> bool:
         """Whether something is still to be found out with the slot, and can be: nothing may be lost by it."""
         due = self.decisions.elsewhere or (self.refusal and self.saver.pause.due)
-        if due and self.residents.numbers() == [0]:
+        if due and len(self.residents.slots) == 1:
             return self.residents.slots[0].empty or self.restorer.pokes
         return self.untried and not self.saver.pause
 
@@ -230,7 +228,7 @@ class Attaching:
     def untried(self) -> bool:
         """Whether something about the build is still to be found out, and can be: nothing may be lost by it."""
         findings = self.decisions.findings
-        if self.residents.numbers() != [0] or not (
+        if len(self.residents.slots) > 1 or not (
             findings.restores and self.decisions.facts and self.tenant.shelf.folder
         ):
             return False
@@ -241,7 +239,6 @@ class Attaching:
 
 
 def expanded(path: str) -> Path:
-    """A folder's path with `~` filled in."""
     return Path(path).expanduser()
 
 

@@ -62,7 +62,6 @@ class Builds:
         self.outcome = ""  # one sentence for log and /status
 
     def reference(self, build: str) -> Snapshot | None:
-        """The reference that `build` wrote, or is writing."""
         own = self.tenant.scope.fingerprint
         same = self.tenant.shelf.index.same(CUTS, fingerprint=own, template=True)
         same += [one for one in self.tenant.shelf.committing.values() if one.reference and one.fingerprint == own]
@@ -74,7 +73,6 @@ class Builds:
         return {build: found for build, found in foreign.items() if build not in self.tenant.knowledge.refused}
 
     async def tokens(self, *, tokenizes: bool) -> tuple[list[int], list[int]]:
-        """Token ids of the sentence and of what follows it."""
         if not tokenizes:
             return list(FALLBACK[:-TAIL]), list(FALLBACK[-TAIL:])
         sentence = await self.engine.tokenize(SENTENCE)
@@ -128,7 +126,6 @@ class Builds:
         return True, ""
 
     async def compare(self, reference: Snapshot, slot: int, tokens: Sequence[int]) -> tuple[Probe, Probe]:
-        """What the engine says after a restore, and from nothing."""
         restore = self.engine.restore(slot, reference.name)
         await limited(restore, seconds=LIMIT, what="restoring the reference")
         restored = await limited(self.engine.probe(tokens), seconds=LIMIT, what="a probe")

@@ -60,7 +60,6 @@ class Memory:
         return found
 
     def put(self, key: tuple[bytes, tuple[int, ...]], cuts: tuple[Cut, ...]) -> None:
-        """Remember a piece; what was not seen for longest is forgotten."""
         self.cuts[key] = cuts
         self.count += len(cuts)
         while self.count > REMEMBERED:

@@ -62,7 +62,6 @@ SHAPES = ("plain", "system", "tools", "system, tools")  # see Head.shape
 
 
 def conversation(shape: str) -> dict[str, Json]:
-    """The body of a chat of a few words."""
     system = [{"role": "system", "content": "Be brief."}] if "system" in shape else []
     talk = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]
     tools = {"tools": [{"type": "function", "function": TOOL}]} if "tools" in shape else {}
@@ -140,7 +139,6 @@ class ChatTemplate:
     # the day
 
     async def meet(self, facts: EngineFacts) -> None:
-        """An engine is there, perhaps another one."""
         self.renders, self.dated = facts.capabilities.apply_template, facts.dated
         self.days, self.seen, self.changed = {}, {}, {}
         self.quarter, self.retry_at = -1, 0.0
@@ -264,7 +262,6 @@ class ChatTemplate:
         return max(0.0, self.rested_at - now, (self.asked + 1 - BURST) * PACE - (now - self.began))
 
     async def ask_all(self) -> None:
-        """Ask about the fields that wait, as far as that is allowed now."""
         while self.questions and self.patience() == 0.0:
             doubt, value = next(iter(self.questions.items()))
             self.asked += 1
@@ -279,7 +276,6 @@ class ChatTemplate:
 
 
 def digest(text: str) -> str:
-    """A few letters that stand for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

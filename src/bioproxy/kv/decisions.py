@@ -75,7 +75,6 @@ class Plan(msgspec.Struct):
 
     @property
     def saves(self) -> tuple[Resident, ...]:
-        """What is saved first."""
         return (self.place, *self.others) if self.save else self.others
 
 
@@ -123,7 +122,6 @@ class Decisions:
 
     @property
     def restoring(self) -> bool:
-        """Whether snapshots can be restored here and now."""
         return self.findings.restores and self.able
 
     def say(self) -> None:
@@ -205,7 +203,6 @@ class Decisions:
         return NO_CONVERSATIONS if self.answer("extends") == "worthless" else ""
 
     def reasons(self) -> tuple[str, ...]:
-        """What was learnt about this engine that the operator should know, as long as it holds."""
         found = self.useless(template=True) or self.useless(template=False)
         return (found,) if found not in ("", ENDS_EXACTLY) and self.findings.restores else ()
 

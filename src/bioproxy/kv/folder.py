@@ -201,7 +201,6 @@ class Folder:
             found.removed.append((name, reason))
 
     def read_ledger(self) -> Ledger:
-        """The ledger, or a fresh one."""
         try:
             return read_ledger(read(self.path / LEDGER, most=LARGEST))
         except OSError:

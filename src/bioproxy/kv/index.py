@@ -74,13 +74,11 @@ class Table:
         self.ends: defaultdict[bytes, set[str]] = defaultdict(set)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Take a snapshot in."""
         for table, cuts in ((self.cuts, snapshot.cuts), (self.ends, snapshot.cuts[-1:])):
             for cut in cuts:
                 table[cut.digest].add(snapshot.id)
 
     def remove(self, snapshot: Snapshot) -> None:
-        """Take one out that is in there."""
         for table, cuts in ((self.cuts, snapshot.cuts), (self.ends, snapshot.cuts[-1:])):
             for cut in cuts:
                 table[cut.digest].discard(snapshot.id)
@@ -113,7 +111,6 @@ class Index:
         self.tables.setdefault(owner(snapshot), Table()).add(snapshot)
 
     def remove(self, identity: str) -> Snapshot | None:
-        """Take a snapshot out; None when it was not there."""
         snapshot = self.snapshots.pop(identity, None)
         if snapshot is None:
             return None

@@ -311,7 +311,8 @@ class Keeper:
             residents.goes_on(place.digests)
         if timings.slot is not None:
             residents.found(place, timings.slot)
-        if place.state is State.WHOLE and place.store:
+        worth = place.tokens * self.tenant.knowledge.speeds.prefill >= self.config.min_seconds  # more it cannot be
+        if worth and place.state is State.WHOLE and place.store and self.decisions.findings.saves:
             self.moments.grown.set()
 
     # saving

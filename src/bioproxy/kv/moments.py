@@ -68,7 +68,6 @@ class Moments:
         self.emptied = asyncio.Event()
 
     async def run(self) -> None:
-        """All loops, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.save_conversations(), name="idle saves")
             tasks.create_task(self.fill_slots(), name="empty slots")
@@ -88,7 +87,6 @@ class Moments:
     # while the engine is idle (rule 17)
 
     async def save_conversations(self) -> None:
-        """Save what grew, each time there is something, at the right moment."""
         while True:
             await self.grown.wait()
             self.grown.clear()
@@ -224,7 +222,6 @@ class Moments:
     # while no request comes (rule 21)
 
     async def fill_slots(self) -> None:
-        """Fill empty slots, each time there may be some."""
         while True:
             await self.emptied.wait()
             self.emptied.clear()
@@ -287,7 +284,6 @@ class Moments:
     # housekeeping
 
     async def keep_order(self) -> None:
-        """Look after the folder every `tick` seconds."""
         while True:
             await asyncio.sleep(self.tick)
             await self.look_after()

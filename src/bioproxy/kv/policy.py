@@ -171,7 +171,6 @@ def refuses(size: int, *, budget: int, free: int, min_free: int, written: int, w
 
 
 def mib(size: int) -> str:
-    """`12.3 MiB` or `4.5 GiB`."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
 
 
@@ -260,14 +259,12 @@ class Knowledge(msgspec.Struct, kw_only=True):
             trial.bad, trial.at = trial.bad + 1, now
 
     def know(self, field: str, value: bytes, *, prints: bool) -> None:
-        """The value of a field with this digest shapes prompts, or does not."""
         known = self.fields.setdefault(field, FieldKnowledge())
         (known.prints if prints else known.same).append(value)
         while len(self.fields) > MOST_FIELDS:
             del self.fields[next(name for name in self.fields if name != field)]
 
     def evaluated(self, tokens: int, seconds: float) -> None:
-        """A prefill of `tokens` took `seconds`."""
         if tokens >= ENOUGH and seconds > 0:
             self.learn(prefill=seconds / tokens)
 

@@ -94,7 +94,6 @@ class Want(msgspec.Struct, frozen=True):
 
     @property
     def end(self) -> bytes:
-        """The digest of the whole prompt; empty if nothing is known of it."""
         return self.cuts[-1].digest if self.cuts else b""
 
 
@@ -208,7 +207,6 @@ class Resident:
             self.state = State.PART
 
     def copy(self) -> Resident:
-        """The same content, in no slot that we know."""
         other = Resident()
         for name in Resident.__slots__:
             setattr(other, name, getattr(self, name))
@@ -258,13 +256,11 @@ class Resident:
         self.again = self.brought = None
 
     def cut_off(self) -> None:
-        """The request that was changing it ended early."""
         if self.state is State.CHANGING:
             self.state = State.PART
 
     @property
     def empty(self) -> bool:
-        """Whether certainly nothing is in it."""
         return self.state is State.EMPTY
 
     @property
@@ -350,10 +346,6 @@ class Residents:
         for slot in self.slots if same else ():
             slot.lora = None
 
-    def numbers(self) -> list[int | None]:
-        """The slots' numbers; None for one that is not certain."""
-        return [slot.slot for slot in self.slots]
-
     def clear(self, *, empty: bool) -> None:
         """Forget all content. `empty`: the slots surely hold nothing; else they may hold anything."""
         self.parked.clear()
@@ -428,21 +420,17 @@ class Residents:
         """The slots of which we know whose content they hold."""
         return {one.slot for one in self.slots if one.slot is not None and one.tokens}
 
-    def lost(self) -> list[Resident]:
-        """What is in some slot, and we do not know in which."""
-        return [one for one in self.slots if one.slot is None and one.tokens and not one.parked]
-
     def settle(self, resident: Resident, slot: int) -> None:
         """We put `resident` into `slot`, as the last one that was used."""
         self.found(resident, slot)
         self.used(resident)
 
     def used(self, resident: Resident) -> None:
-        """`resident` is the last one that was used."""
         self.turns += 1
         resident.turn = self.turns
-        del self.order[resident]
-        self.order[resident] = None
+        if resident in self.order:  # not if the engine came back since it was chosen
+            del self.order[resident]
+            self.order[resident] = None
 
     def found(self, resident: Resident, slot: int) -> None:
         """`resident` turned out to be in `slot`; what was thought to be there is not."""

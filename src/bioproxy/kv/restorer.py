@@ -132,7 +132,6 @@ class Restorer:
         await self.tenant.shelf.quarantine(snapshot, f"restoring it failed: {error.message}")
 
     def note(self, match: Match, place: Resident, restored: Restored) -> None:
-        """The slot holds the snapshot now."""
         snapshot = match.snapshot
         place.fill(
             snapshot.cuts,

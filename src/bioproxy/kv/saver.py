@@ -84,7 +84,6 @@ class Pause:
         return not self.kind or self.clock() >= self.retry_at
 
     def enter(self, kind: str, reason: str) -> None:
-        """Stop saving because of `reason`."""
         longest = LAST_RETRY if kind == "timeout" else FIRST_RETRY
         self.delay = min(longest, self.delay * 2) if self.kind == kind else self.first_retry
         self.retry_at = self.clock() + self.delay
@@ -96,7 +95,6 @@ class Pause:
             self.tell(kind, reason, paused=True)
 
     def tell(self, kind: str, reason: str, *, paused: bool) -> None:
-        """Publish that saving is paused, or goes on."""
         folder = str(self.tenant.path or "")
         event = SavingPaused(paused=paused, kind=kind, reason=reason, model=self.model, folder=folder)
         self.tenant.bus.publish(event)
@@ -312,7 +310,6 @@ class Saver:
 
 
 async def discard(path: Path) -> None:
-    """Remove a temporary file, as far as that is possible now."""
 
     def remove() -> None:
         with touching(path.parent):

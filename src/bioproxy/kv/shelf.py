@@ -139,7 +139,7 @@ class Shelf:
         try:
             return await away(work, *args, **kwargs)
         except Stuck as error:
-            raise unusable(error) from error
+            raise out_of_reach(error) from error
 
     async def leave(self, user: object) -> None:
         """`user` does not need the folder any more; the last one gives it back."""
@@ -166,11 +166,9 @@ class Shelf:
             log.warning("the lock is not given back: %s", error.message)
 
     def under_way(self) -> frozenset[str]:
-        """The files of saves that did not end yet."""
         return frozenset({*self.pending, *(one.sidecar for one in self.committing.values())})
 
     def has(self, identity: str) -> bool:
-        """Whether this snapshot is on disk, or about to be."""
         return identity in self.index.snapshots or identity in self.committing
 
     # what may be written
@@ -195,7 +193,7 @@ class Shelf:
         except Stuck as error:
             if error.path != str(folder.path):
                 raise
-            raise unusable(error) from error
+            raise out_of_reach(error) from error
         self.budget = policy.disk_budget(self.config.disk_budget, ours=self.index.size, free=self.free)
         return said
 
@@ -226,7 +224,6 @@ class Shelf:
         return self.index.fits(snapshot, self.outlook(), self.budget, limit)
 
     def outlook(self) -> Outlook:
-        """What the eviction is decided by at this moment."""
         current = {
             fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
             for fingerprint, users in self.versions.items()
@@ -400,13 +397,11 @@ class Shelf:
 
 
 def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
-    """Add what the ledger knows of its uses."""
     use = ledger.uses.get(snapshot.id)
     if use is None:
         return snapshot
     return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
 
 
-def unusable(error: Stuck) -> FolderError:
-    """The error for a folder that does not answer."""
+def out_of_reach(error: Stuck) -> FolderError:
     return FolderError(f"the snapshot folder cannot be used: {error.message}")

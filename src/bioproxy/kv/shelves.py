@@ -81,7 +81,6 @@ class Shelves:
         return tuple(sorted(found, key=lambda one: -one.used))
 
     def statistics(self) -> tuple[ShelfStatistics, ...]:
-        """Every folder."""
         return tuple(statistics_of(shelf) for shelf in self.known.values())
 
 
@@ -105,7 +104,6 @@ def is_at(folder: Path, place: Path) -> bool:
 
 
 def statistics_of(shelf: Shelf) -> ShelfStatistics:
-    """One folder."""
     found = [one for one in shelf.index.snapshots.values() if not one.reference]
     dropped: dict[str, int] = {}
     for (_, reason), count in shelf.dropped.items():

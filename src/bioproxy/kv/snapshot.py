@@ -70,7 +70,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sidecar(self) -> str:
-        """The name of the description beside it."""
         return f"{PREFIX}{self.fingerprint}-{self.id}{SIDECAR}"
 
     @property
@@ -122,7 +121,6 @@ def checksum(data: bytes) -> int:
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """The sidecar's bytes."""
     described = msgspec.json.encode(snapshot)
     return msgspec.json.encode(Sidecar(VERSION, msgspec.Raw(described), checksum(described)))
 

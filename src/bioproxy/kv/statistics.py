@@ -89,7 +89,6 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_slot(slot: Resident, unsavable: str = "") -> ResidentStatistics:
-    """One slot."""
     if slot.state is State.CHANGING:
         state = "changing"
     elif slot.empty:

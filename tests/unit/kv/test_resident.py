@@ -146,6 +146,42 @@ def test_a_busy_slot_is_not_chosen() -> None:
     assert residents.choose(cuts_of("a", "b"), 2)[0] is not first
 
 
+def test_a_slot_of_an_engine_that_came_back_meanwhile_is_none_of_its_slots() -> None:
+    """A request chose it, waited for a slot action, and another process was met in the meantime."""
+    residents = Residents(2)
+    place, _ = residents.choose(cuts_of("a"), 1)
+    residents.resize(2)
+    residents.take(place, b"")
+    place.fill(cuts_of("a"), prompt=1, tokens=1, group="", prefix="", version="")
+    assert residents.choose(cuts_of("a"), 1)[1] == 0
+    assert list(residents.order) == residents.slots
+
+
+def test_the_least_recently_used_slot_is_taken_for_a_new_prompt() -> None:
+    """Whatever was used since goes to the end of the order; a busy one is passed over."""
+    residents = Residents(3)
+    for number in (1, 0, 2):
+        residents.take(residents.slots[number], b"")
+        residents.slots[number].fill(cuts_of(str(number)), prompt=1, tokens=1, group="", prefix="", version="")
+    residents.take(residents.slots[1], residents.slots[1].end)
+    assert residents.choose(cuts_of("x"), 1) == (residents.slots[0], 0)
+
+
+def test_of_slots_that_share_as_much_the_first_idle_one_is_taken() -> None:
+    """Found by the digest, not by trying all slots; a busy one counts only if all are busy."""
+    residents = Residents(3)
+    for slot in residents.slots[:2]:
+        slot.fill(cuts_of("a"), prompt=1, tokens=1, group="", prefix="", version="")
+    assert residents.choose(cuts_of("a", "b"), 2) == (residents.slots[0], 1)
+    residents.take(residents.slots[0], residents.slots[0].end)
+    assert residents.choose(cuts_of("a", "b"), 2) == (residents.slots[1], 1)
+    for slot in residents.slots[1:]:
+        residents.take(slot, slot.end)
+    assert residents.choose(cuts_of("a", "b"), 2) == (residents.slots[0], 1)
+    residents.clear(empty=True)
+    assert residents.where == {}
+
+
 def test_extending_means_going_on_from_all_that_is_there() -> None:
     """For the gate's order: [a, b] extends [a], [b] does not, and nothing extends the unknown."""
     residents = Residents()
@@ -246,8 +282,8 @@ def test_empty_slots_are_known_until_the_server_takes_one() -> None:
     residents = Residents(3)
     residents.clear(empty=True)
     residents.settle(residents.slots[0], 0)
-    assert residents.numbers() == [0, 1, 2]
+    assert [slot.slot for slot in residents.slots] == [0, 1, 2]
     residents.somewhere(residents.slots[1])
     assert residents.slots[1].slot is residents.slots[2].slot is None
     residents.clear(empty=False)
-    assert residents.numbers() == [None] * 3
+    assert [slot.slot for slot in residents.slots] == [None] * 3
