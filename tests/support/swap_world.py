@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
 from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
-from bioproxy.models.rules import Rules, together
+from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.waits import Part, between
 from bioproxy.models.wish import Place, Wish
 from support.settings import settings
+from support.together import together
 
 LOAD, STOP = 3.0, 1.0  # seconds
 

@@ -25,7 +25,6 @@ from bioproxy.errors import BioproxyError
 if TYPE_CHECKING:
     from bioproxy.config.load import Loaded
 
-ASK = "__complete"  # the hidden verb
 BREAKS = ":="  # bash takes what follows one of these for a word of its own
 SCRIPTS = {
     "bash": """\

@@ -92,16 +92,19 @@ def snapshots_flags(parser: argparse.ArgumentParser) -> None:
 
 def recipes_flags(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|show|add", required=True)
-    every = actions.add_parser("list", help="every recipe in a line")
-    show = actions.add_parser("show", help="what a recipe needs, and the entry that it makes")
+    every = actions.add_parser("list", help="every recipe in a line", argument_default=argparse.SUPPRESS)
+    show = actions.add_parser(
+        "show", help="what a recipe needs, and the entry that it makes", argument_default=argparse.SUPPRESS
+    )
     show.add_argument("name", metavar="RECIPE")
-    add = actions.add_parser("add", help="write the entry into a configuration file")
+    add = actions.add_parser(
+        "add", help="write the entry into a configuration file", argument_default=argparse.SUPPRESS
+    )
     add.add_argument("name", metavar="RECIPE")
     add.add_argument("file", metavar="FILE", nargs="?", default="", help="the file; without it, the one that counts")
     add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting of it")
     add.add_argument("--as", dest="model", metavar="MODEL", default="", help="what the model is called")
     for action in (every, show, add):
-        action.argument_default = argparse.SUPPRESS
         common_flags(action)
 
 

@@ -24,12 +24,6 @@ class Rules(Protocol):
         ...
 
 
-def together(models: Iterable[str], rules: Rules) -> bool:
-    """Whether all `models` may run at once, whichever of them comes last."""
-    names = set(models)
-    return not any(rules.evict(name, names - {name}) for name in names)
-
-
 def fitting(models: Iterable[str], rules: Rules) -> tuple[list[str], list[str]]:
     """Split what is to be preloaded into what can be, in order, and what would only push out what came before it.
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bioproxy.errors import ConfigError
 from bioproxy.models.groups import Group, Groups
-from bioproxy.models.rules import fitting, together
+from bioproxy.models.rules import fitting
+from support.together import together
 
 
 def group(id_: str, *members: str, **flags: int) -> Group:

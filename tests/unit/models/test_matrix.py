@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bioproxy.errors import ConfigError
 from bioproxy.models.expression import Branch, ExpressionError, Leaf, Node, parse
 from bioproxy.models.matrix import Matrix, MatrixSettings
-from bioproxy.models.rules import together
+from support.together import together
 
 VARS = {"g": "gemma", "q": "qwen", "m": "mistral", "v": "voxtral", "e": "reranker", "L": "llama70B"}
 MODELS = [*VARS.values(), "org/big:7b"]
