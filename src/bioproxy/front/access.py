@@ -27,7 +27,6 @@ class Access:
     """The rule of one configuration. `local`: the port is bound so that only this machine reaches it."""
 
     def __init__(self, config: Config, *, local: bool) -> None:
-        self.config = config
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)

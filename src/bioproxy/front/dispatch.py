@@ -24,7 +24,7 @@ from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
 from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.inference import LARGE, Inference, expand_body
+from bioproxy.front.inference import LARGE, Inference
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
 from bioproxy.models.claim import Claim, EngineClaim, Life
@@ -99,15 +99,16 @@ class Dispatch(ABC):
         if target is not None and target.prefix:
             filters.add_prefix(body, target.prefix, dialect)
         claim = self.claim(exchange, served, stream=asked.stream)
-        if len(body.raw) > LARGE:
-            expanded = await asyncio.to_thread(expand_body, exchange, station, body)
-        else:
-            expanded = expand_body(exchange, station, body)
-        if route.gate == "free":
-            await ways.claimed(exchange, "free", claim, headers=headers, body=expanded.body)
-            return
         period = self.settings.config.stream_keepalive
-        inference = Inference(exchange, station, claim, body=body, expanded=expanded, headers=headers, period=period)
+        if len(body.raw) > LARGE:
+            inference = await asyncio.to_thread(
+                Inference, exchange, station, claim, body=body, headers=headers, period=period
+            )
+        else:
+            inference = Inference(exchange, station, claim, body=body, headers=headers, period=period)
+        if route.gate == "free":
+            await ways.claimed(exchange, "free", claim, headers=headers, body=inference.expanded.body)
+            return
         await inference.run()
         inference.remember(self.recent)
 

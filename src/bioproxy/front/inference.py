@@ -67,7 +67,11 @@ def expand_body(exchange: Exchange, engine: Station, body: Body) -> Expanded:
 
 
 class Inference:
-    """One computing request on one engine."""
+    """One computing request on one engine.
+
+    Its construction fills the templates in and hashes the prompt: with a large body that takes a while, and is done in
+    a thread.
+    """
 
     __slots__ = (
         "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "response", "sent_at", "stalled",
@@ -81,7 +85,6 @@ class Inference:
         claim: Claim,
         *,
         body: Body,
-        expanded: Expanded,
         headers: Headers,
         period: float,
     ) -> None:
@@ -89,7 +92,7 @@ class Inference:
         self.engine = engine
         self.claim = claim
         self.body = body
-        self.expanded = expanded
+        self.expanded = expanded = expand_body(exchange, engine, body)
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
         coded = expanded.stream and b"accept-encoding" in exchange.request.fields
         self.headers = plain(headers) if coded else headers

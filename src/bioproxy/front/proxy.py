@@ -49,15 +49,14 @@ class Front:
         self.bus = bus
         self.refusals = Refusals()
         self.local = is_loopback(settings.config.proxy_host)
-        self.rule = Access(settings.config, local=self.local)
+        self.make_access = lambda config: Access(config, local=self.local)
         self.unpacking = asyncio.Semaphore(UNPACKED)
 
     @property
     def access(self) -> Access:
         """The rule about keys and origins; a request keeps the one that it began with."""
-        if self.rule.config is not self.settings.config:
-            self.rule = Access(self.settings.config, local=self.local)
-        return self.rule
+        found = self.settings.known.get(self.make_access)
+        return found or self.settings.made(self.make_access)
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request; never raises but for a cancellation."""

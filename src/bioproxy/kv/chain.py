@@ -32,6 +32,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
+from threading import Lock
 
 from bioproxy.prompt import Cut, Piece
 
@@ -51,19 +52,22 @@ class Memory:
     def __init__(self) -> None:
         self.cuts: OrderedDict[tuple[bytes, tuple[int, ...]], tuple[Cut, ...]] = OrderedDict()
         self.count = 0
+        self.lock = Lock()  # large prompts are hashed in threads
 
     def get(self, key: tuple[bytes, tuple[int, ...]]) -> tuple[Cut, ...] | None:
         """The cuts inside a piece, its end included; None if it was not seen lately."""
-        found = self.cuts.get(key)
-        if found is not None:
-            self.cuts.move_to_end(key)
+        with self.lock:
+            found = self.cuts.get(key)
+            if found is not None:
+                self.cuts.move_to_end(key)
         return found
 
     def put(self, key: tuple[bytes, tuple[int, ...]], cuts: tuple[Cut, ...]) -> None:
-        self.cuts[key] = cuts
-        self.count += len(cuts)
-        while self.count > REMEMBERED:
-            self.count -= len(self.cuts.popitem(last=False)[1])
+        with self.lock:
+            self.count += len(cuts) - len(self.cuts.get(key, ()))
+            self.cuts[key] = cuts
+            while self.count > REMEMBERED:
+                self.count -= len(self.cuts.popitem(last=False)[1])
 
 
 memory = Memory()

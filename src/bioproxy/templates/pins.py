@@ -95,12 +95,14 @@ class Pins:
 
     def get(self, key: bytes) -> Filled | None:
         """The template and version that `key` is pinned to."""
-        pin = self.pins.get(key)
-        if pin is None:
+        try:
+            pin = self.pins[key]
+            self.pins.move_to_end(key)
+            parts = self.texts[pin.version]
+        except KeyError:  # there is none, or it went meanwhile: a large body is filled in by a thread
             return None
         pin.used = self.clock()
-        self.pins.move_to_end(key)
-        return Filled(prefix=pin.prefix, version=pin.version, parts=self.texts[pin.version])
+        return Filled(prefix=pin.prefix, version=pin.version, parts=parts)
 
     def put(self, key: bytes, filled: Filled) -> None:
         """Pin `key` to `filled`; the least recently used make room."""
