@@ -20,6 +20,7 @@ import msgspec
 from bench.report import Row, verdict
 from bioproxy import aio
 from bioproxy.admin.logs import Logs
+from bioproxy.admin.routes import Question
 from bioproxy.cli.serve import run
 from bioproxy.config.schema import Limits
 from bioproxy.engines.process import Process
@@ -91,7 +92,7 @@ async def followed(book: Logbook, *, follow: bool) -> AsyncIterator[None]:
     logs = Logs(book, resolve=lambda _name: None)
 
     async def handle(request: Request, responder: Responder) -> None:
-        await logs.stream(request, responder, "writer")
+        await logs.stream(Question(request, responder, {"id": "writer"}))
 
     server = Server(handle, limits=Limits(), name="logs")
     await server.listen("127.0.0.1", 0)

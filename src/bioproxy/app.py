@@ -24,12 +24,9 @@ from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import Ring
 from bioproxy.admin.admin import Admin
-from bioproxy.admin.commands import FleetModels
-from bioproxy.admin.fleet_status import FleetStatus, fleet_status_of
 from bioproxy.admin.listing import list_models
-from bioproxy.admin.management import Management
-from bioproxy.admin.one_model import ENGINE, OneModel
-from bioproxy.admin.status import Status, status_of
+from bioproxy.admin.management import Management, OneManagement
+from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, status_of
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
@@ -38,7 +35,7 @@ from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
-from bioproxy.events import Bus, ConfigReloaded, EngineChanged, RequestEnded, ServiceFailed
+from bioproxy.events import Bus, ConfigReloaded, RequestEnded, ServiceFailed
 from bioproxy.front import swap_errors
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.dispatch import OneEngine
@@ -49,7 +46,7 @@ from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.fleet import STOP_LIMIT, Fleet
-from bioproxy.models.single import Single
+from bioproxy.models.single import ENGINE, Single
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.http1.message import Headers
@@ -124,12 +121,21 @@ class App:
         self.catalogue.load()
         self.look_now = asyncio.Event()  # at the files of templates
         self.pins = Pins(self.state / "pins")
-        self.management = self.one_management(loaded)
+        self.open_log(loaded)
+        self.management: Management | OneManagement
         self.dispatch: OneEngine | ManyModels
-        self.side: Single | Fleet = self.one() if self.management is None else self.many(self.management)
+        self.fleet = self.one() if loaded.dialect is None else self.many()
         self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
         self.admin = Admin(
-            settings=self.settings, views=self, commands=self, metrics=self.metrics, ring=self.ring, bus=self.bus
+            settings=self.settings,
+            metrics=self.metrics,
+            ring=self.ring,
+            bus=self.bus,
+            status=self.status,
+            unready=self.fleet.unready,
+            warm=self.fleet.warm,
+            reload=self.reload,
+            more=self.management.entries,
         )
         files = files_for_clients(open_files())
         self.proxy_server = Server(
@@ -138,7 +144,6 @@ class App:
         self.admin_server = Server(
             self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
         )
-        self.admin.mount(self.management.mounted() if self.management is not None else self.one_model.mounted())
         self.watch()
         self.services: list[asyncio.Task[None]] = []
         self.tls: ssl.SSLContext | None = None
@@ -148,29 +153,43 @@ class App:
         return swap_errors.answer(error, path=path) if self.loaded.dialect is not None else error_answer(error, path)
 
     def one(self) -> Single:
-        """The side of one engine; its parts get names here, too."""
-        side = Single(
+        """One engine, and what shows it."""
+        single = Single(
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             output=self.logbook.model(ENGINE),
         )  # fmt: skip
-        self.bus.subscribe(EngineChanged, log_engine)
-        self.one_model = OneModel(side, logbook=self.logbook, bus=self.bus)
-        self.station = station = side.station
-        self.pool, self.llama, self.gate, self.keeper = station.pool, station.llama, station.gate, station.keeper
-        self.attachment, self.runner, self.heads = station.attachment, station.runner, station.heads
-        self.launched = side.launched
-        self.dispatch = OneEngine(self.settings, side.station, life=side.life)
-        return side
+        self.management = OneManagement(single, bus=self.bus, logbook=self.logbook)
+        self.dispatch = OneEngine(self.settings, single.station, life=single.life)
+        return single
 
-    def one_management(self, loaded: Loaded) -> Management | None:
-        """The routes that manage many models, where there are such."""
+    def many(self) -> Fleet:
+        """Many models, and what shows and manages them."""
+        fleet = Fleet(
+            self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
+            shelves=self.shelves, logbook=self.logbook,
+        )  # fmt: skip
+        self.management = management = Management(
+            self.settings, fleet, bus=self.bus, metrics=self.metrics, logbook=self.logbook
+        )
+        self.dispatch = ManyModels(
+            settings=self.settings,
+            fleet=fleet,
+            inflight=management.inflight,
+            management=management,
+            listing=partial(list_models, fleet),
+            captures=lambda: management.captures.limit,
+            write_line=self.access_line,
+        )
+        return fleet
+
+    def open_log(self, loaded: Loaded) -> None:
+        """The rings of the log. With many models all lines go through them."""
         if loaded.dialect is None:
             self.logbook = Logbook(to_stdout="both")
-            return None
+            return
         to_stdout = cast("Destination", loaded.dialect.log_to_stdout)  # checked when it was read
         self.logbook = Logbook(to_stdout=to_stdout, console=Console())
         self.set_up_log(loaded)
-        return Management(self.settings, bus=self.bus, metrics=self.metrics, logbook=self.logbook)
 
     def set_up_log(self, loaded: Loaded) -> None:
         """Level and form of the log; with many models it goes where llama-swap's goes: into its rings, and stdout."""
@@ -193,42 +212,17 @@ class App:
         """One line of the access log; past the logging machinery, which costs a request more than the line itself."""
         self.logbook.proxy_line(logs.info_line(text, times=self.access_times))
 
-    def many(self, management: Management) -> Fleet:
-        """The side of many models."""
-        fleet = Fleet(
-            self.settings,
-            bus=self.bus,
-            catalogue=self.catalogue,
-            pins=self.pins,
-            state=self.state,
-            shelves=self.shelves,
-            logbook=self.logbook,
-        )
-        self.dispatch = dispatch = ManyModels(
-            settings=self.settings,
-            fleet=fleet,
-            inflight=management.inflight,
-            management=management,
-            listing=partial(list_models, fleet),
-            captures=lambda: management.captures.limit,
-            write_line=self.access_line,
-        )
-        management.busy = dispatch.busy
-        models = FleetModels(fleet, management.inflight)
-        management.connect(models, status=models.status, profile=models.profile)
-        return fleet
-
     def watch(self) -> None:
         """Tell the metrics whose statistics to read."""
         self.metrics.templates = self.catalogue.statistics
         self.metrics.servers = {"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics}
-        if isinstance(self.side, Fleet):
-            self.metrics.watch_models(self.side.supervisor.statistics)
-            self.metrics.kv = partial(kept, self.side)
+        if isinstance(self.fleet, Fleet):
+            self.metrics.watch_models(self.fleet.supervisor.statistics)
+            self.metrics.kv = partial(kept, self.fleet)
         else:
-            self.metrics.gate = self.side.station.gate.statistics
-            self.metrics.kv = self.side.station.keeper.statistics
-            self.metrics.engine = self.side.station.attachment.statistics
+            self.metrics.gate = self.fleet.station.gate.statistics
+            self.metrics.kv = self.fleet.station.keeper.statistics
+            self.metrics.engine = self.fleet.station.attachment.statistics
 
     @property
     def config(self) -> Config:
@@ -260,8 +254,8 @@ class App:
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Callable[[], Awaitable[None]]] = {
-            **await self.side.start(),
-            **(await self.management.start() if self.management is not None else {}),
+            **await self.fleet.start(),
+            **await self.management.start(),
             "templates": self.watch_templates,
             "pins": self.pins.run,
             "ageing": self.forget_old,
@@ -308,16 +302,15 @@ class App:
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
             ("closing the proxy port", partial(self.proxy_server.close, deadline=deadline), deadline + MOMENT),
-            ("the last save", self.side.last_save, save + MOMENT),
+            ("the last save", self.fleet.last_save, save + MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),
-            ("stopping the engines", self.side.stop, STOP_LIMIT + 2 * save + MOMENT),
+            ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),
             ("closing the admin port", self.close_admin_port, MOMENT),
         ]
         if began:  # else what is on disk was not read, or belongs to the program that has the port
             steps.append(("keeping the pins", self.pins.flush, MOMENT))
-        if self.management is not None:
-            steps.append(("closing the activity table", self.management.close, MOMENT))
+        steps.append(("closing the activity table", self.management.close, MOMENT))
         for name, step, seconds in steps:
             await aio.end_step(step, name=name, seconds=seconds)
 
@@ -325,12 +318,9 @@ class App:
         """Take no connections any more, end streams that have no end, and refuse whoever waits."""
         self.proxy_server.stop_accepting()
         try:
-            if self.management is not None:
-                self.management.end_streams()
-            else:
-                self.one_model.logs.close()
+            self.management.end_streams()
         finally:
-            self.side.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
+            self.fleet.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
 
     async def close_admin_port(self) -> None:
         """End its event streams, then its connections."""
@@ -341,12 +331,12 @@ class App:
 
     async def close_log(self) -> None:
         """The last line was written: close the rings, and write out what standard error still owes."""
-        if self.management is not None:
+        if isinstance(self.fleet, Fleet):
             await asyncio.to_thread(self.logbook.close)
 
     async def watch_templates(self) -> None:
         """Look at the files of all templates, whatever engines there are at present."""
-        own = self.side.own if isinstance(self.side, Fleet) else {}
+        own = self.fleet.own if isinstance(self.fleet, Fleet) else {}
         await watch(lambda: (self.catalogue, *own.values()), settings=self.settings, awake=self.look_now)
 
     async def forget_old(self) -> None:
@@ -355,11 +345,7 @@ class App:
             await asyncio.sleep(3600)
             self.pins.forget(self.config.kv.max_age)
 
-    # commands of the admin port
-
-    async def warm(self, prefix: str) -> object:
-        """`POST /warmup/{prefix}`: look at a template now; its states. NotFound where there is none."""
-        return await self.side.warm(prefix)
+    # reload
 
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration again and take over what changed; ConfigError changes nothing and is remembered.
@@ -375,7 +361,7 @@ class App:
             known = () if self.loaded.dialect is None else (self.loaded.dialect.ports,)
             loaded = await asyncio.to_thread(self.read_again, *known)
             config = in_force(self.config, loaded.config)
-            take_side = await asyncio.to_thread(self.side.prepare_reload, loaded, config)
+            take_side = await asyncio.to_thread(self.fleet.prepare_reload, loaded, config)
             tls = await asyncio.to_thread(tls_of, config)
             if config.prefixes != self.config.prefixes:
                 await self.catalogue.replace(prefix_paths(config))
@@ -391,8 +377,7 @@ class App:
         self.set_up_log(loaded)
         await self.secure(tls)
         await take_side()
-        if self.management is not None:
-            await self.management.take_over()
+        await self.management.take_over()
         self.look_now.set()
         self.reload_error = ""
         self.bus.publish(ConfigReloaded(changed=found))
@@ -420,13 +405,20 @@ class App:
 
     def status(self) -> Status | FleetStatus:
         """Everything about now, for `/status`."""
-        if isinstance(self.side, Fleet):
-            return fleet_status_of(self, self.side, self.management)
-        return status_of(self, self.side.station)
-
-    def unready(self) -> str:
-        """Why a request would not be served now; empty when it would."""
-        return self.side.unready()
+        warnings = tuple(str(one) for one in self.loaded.warnings)
+        return status_of(
+            self.fleet,
+            config=self.config,
+            source=ConfigStatus(self.loaded.path, warnings, self.reload_error, self.loaded.paths),
+            started=self.started,
+            catalogue=self.catalogue,
+            pins=self.pins,
+            front=self.front,
+            admin=self.admin,
+            servers={"proxy": self.proxy_server, "admin": self.admin_server},
+            management=self.management if isinstance(self.management, Management) else None,
+            busy=self.dispatch.busy if isinstance(self.dispatch, ManyModels) else {},
+        )
 
 
 def kept(fleet: Fleet) -> Kept:
@@ -448,15 +440,3 @@ async def taken(error: PortTaken, host: str, port: int, *, flag: str) -> ConfigE
     who = "another bioproxy" if ours else Path(found.command[0]).name if found.command else "another program"
     said = f"port {port} on {host or 'all addresses'} is taken by {who} (pid {found.pid})"
     return ConfigError([Problem(f"{said}; stop it, or choose another port with {flag}")])
-
-
-def log_engine(event: EngineChanged) -> None:
-    """One line for each change of the engine's state."""
-    what = " ".join(part for part in (event.model, event.build) if part)
-    log.info(
-        "engine at %s is %s%s%s",
-        event.url,
-        event.state,
-        f" ({what})" if what else "",
-        f": {event.reason}" if event.reason else "",
-    )

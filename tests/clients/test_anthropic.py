@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from support.apps import MS
+from support.apps import MS, station
 from support.clients import fake_line
 from support.kv_rig import text
 from support.leaks import until
@@ -93,7 +93,7 @@ async def test_full_queue(tmp_path: Path) -> None:
         work = [
             asyncio.get_running_loop().create_task(create(model="m", messages=HELLO, max_tokens=1)) for _ in range(2)
         ]
-        await until(lambda: line.app.gate.statistics().waiting["user"] == 1)
+        await until(lambda: station(line.app).gate.statistics().waiting["user"] == 1)
         with pytest.raises(anthropic.RateLimitError) as caught:
             await client.messages.create(model="m", messages=HELLO, max_tokens=1)
         assert int(caught.value.response.headers["retry-after"]) >= 1
@@ -155,6 +155,6 @@ async def test_template_from_the_cache_of_a_real_engine(tmp_path: Path) -> None:
             answer = await client.messages.create(
                 model="m", messages=[{"role": "user", "content": "@code may I?"}], max_tokens=4
             )
-        (target,) = app.runner.statistics().targets
+        (target,) = station(app).runner.statistics().targets
         assert (answer.usage.cache_read_input_tokens or 0) >= target.total > 500
         assert answer.usage.input_tokens < 50

@@ -13,7 +13,7 @@ import pytest
 from bioproxy.errors import BioproxyError
 from bioproxy.events import RequestEnded
 from bioproxy.wire import relay
-from support.apps import MS
+from support.apps import MS, station
 from support.clients import Line, fake_line
 from support.conversation import openai_client
 from support.kv_rig import text
@@ -148,7 +148,7 @@ async def queue_up(line: Line, client: openai.AsyncOpenAI) -> list[asyncio.Task[
     """Fill the only slot of an engine that computes nothing now, and the one place in the queue."""
     await line.engine.faults(stuck=True)
     work = [asyncio.get_running_loop().create_task(say(client)) for _ in range(2)]
-    await until(lambda: line.app.gate.statistics().waiting["user"] == 1)
+    await until(lambda: station(line.app).gate.statistics().waiting["user"] == 1)
     return work
 
 
@@ -202,7 +202,7 @@ async def test_the_client_leaves_at_the_last_event(tmp_path: Path, monkeypatch: 
         await line.engine.faults(hold_end=False)
         await until(lambda: len(line.app.ring))
         assert [record.outcome for record in line.app.ring] == ["ok"]
-        assert line.app.keeper.statistics().slots[0].state == "conversation"
+        assert station(line.app).keeper.statistics().slots[0].state == "conversation"
 
 
 @real_engine
@@ -219,7 +219,7 @@ async def test_streams_of_the_real_engine(tmp_path: Path) -> None:
             assert [chunk async for chunk in stream]
         await until(lambda: len(app.ring) == 12)
         assert {record.outcome for record in app.ring} == {"ok"}
-        assert app.gate.cuts == 0
+        assert station(app).gate.cuts == 0
         await conversations_saved(app)
 
 
@@ -237,7 +237,7 @@ async def late_refusal(line: Line, client: openai.AsyncOpenAI, call: Coroutine[A
     loop = asyncio.get_running_loop()
     await line.engine.faults(stuck=True)
     first = loop.create_task(say(client))
-    await until(lambda: line.app.gate.running == 1)
+    await until(lambda: station(line.app).gate.running == 1)
     late = loop.create_task(call)
     clients = line.app.proxy_server.shared.connections
     await until(lambda: any(one.responder and one.responder.started for one in clients))
@@ -288,10 +288,10 @@ async def test_shutdown_is_told(tmp_path: Path) -> None:
     """Who waits when the program ends gets a 503 in the SDK's own shape."""
     async with fake_line(tmp_path) as line, openai_client(line.app.proxy_port) as client:
         work = await queue_up(line, client)
-        line.app.gate.refuse(BioproxyError("bioproxy is shutting down", status=503, retry_after=1))
+        station(line.app).gate.refuse(BioproxyError("bioproxy is shutting down", status=503, retry_after=1))
         done, running = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         with pytest.raises(openai.InternalServerError, match="shutting down"):
             done.pop().result()
-        line.app.gate.error = None
+        station(line.app).gate.error = None
         await line.engine.faults(stuck=False)
         assert await running.pop()

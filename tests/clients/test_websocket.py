@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.apps import station
 from support.clients import fake_line
 from support.leaks import assert_nothing_held
 from support.websocket import CLOSE, MAGIC, TEXT, Websocket
@@ -39,7 +40,7 @@ async def test_frames_go_both_ways(tmp_path: Path) -> None:
         for payload in (b"hello", b"x" * 60_000):
             socket.send(TEXT, payload)
             assert await socket.receive() == (TEXT, payload)
-        assert line.app.gate.idle
+        assert station(line.app).gate.idle
 
 
 async def test_close_is_handed_on(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from bioproxy.admin import stream
+from bioproxy.admin import events as stream
 from bioproxy.events import ConfigReloaded, RequestEnded, WarmupChecked
 from support.admin_port import AdminPort, admin_port, record
 from support.http import build

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from bioproxy import events
-from bioproxy.admin.admin import ROUTES
 from bioproxy.admin.management import Management
-from bioproxy.admin.swap_api import Models
 from bioproxy.config.load import load
 from bioproxy.config.settings import Settings
 from bioproxy.errors import Problem
 from bioproxy.events import Bus, Event
+from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics
-from support.admin_port import admin_port, record
+from bioproxy.models.fleet import Fleet
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.pins import Pins
+from support.admin_port import AdminPort, admin_port, record
 from support.settings import config
 
+ROUTES = AdminPort().admin.entries
 DOCS = (Path(__file__).parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")
 
 
@@ -46,13 +49,21 @@ def test_every_route_and_event_stands_in_the_docs() -> None:
 
 
 def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
-    """In a table of their own, and nothing else there; what this port has itself is not mounted a second time."""
+    """In a table of their own, and nothing else there."""
     (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}")
     loaded = load(path=str(tmp_path / "c.yaml"), environment={"HOME": str(tmp_path)})
-    bus = Bus()
-    management = Management(Settings(loaded.config, loaded.dialect), bus=bus, metrics=Metrics(bus), logbook=Logbook())
-    management.connect(cast("Models", None), status=list, profile=str)
-    mounted = [(route.method, route.path) for route in management.mounted()]
+    bus, settings = Bus(), Settings(loaded.config, loaded.dialect)
+    fleet = Fleet(
+        settings,
+        bus=bus,
+        catalogue=Catalogue({}, folder=str(tmp_path), settings=settings, bus=bus),
+        pins=Pins(None),
+        state=tmp_path,
+        shelves=Shelves(config=loaded.config.kv, bus=bus),
+        logbook=Logbook(),
+    )
+    management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook())
+    mounted = [(entry.method, entry.path) for entry in management.entries]
     _, _, rest = DOCS.partition("\n## Many models")
     assert sorted(documented(rest)) == sorted(mounted)
 

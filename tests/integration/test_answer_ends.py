@@ -19,7 +19,7 @@ from bioproxy.activity import Record
 from bioproxy.app import App
 from bioproxy.wire import relay
 from fakes.fake_engine import FakeEngine
-from support.apps import MS, running_app
+from support.apps import MS, running_app, station
 from support.faults import CHAT, MESSAGES, RESPONSES, SPEED, body_for, good, sent, tried
 from support.kv_rig import text
 from support.leaks import until
@@ -76,12 +76,14 @@ async def test_a_client_that_leaves_at_the_last_event_was_served(
     monkeypatch.setattr(relay, "ENDING", 60.0)
     async with held(tmp_path) as (fake, app):
         await leave(app, path, request(path, words, stream=True), LAST[path])
-        (connection,) = [one for one in app.pool.active if one.response is not None and one.response.sink is not None]
+        (connection,) = [
+            one for one in station(app).pool.active if one.response is not None and one.response.sink is not None
+        ]
         await fake.faults(hold_end=False)
         record = await ended(app, path)
         assert (record.outcome, record.status, record.tokens_generated) == ("ok", 200, 4)
-        assert app.keeper.statistics().slots[0].state == "conversation"
-        assert not app.gate.draining
+        assert station(app).keeper.statistics().slots[0].state == "conversation"
+        assert not station(app).gate.draining
         assert not connection.lost
         state = await fake.state()
         assert state["totals"]["cancelled"] == 0
@@ -100,7 +102,7 @@ async def test_the_next_turn_finds_its_conversation(tmp_path: Path, monkeypatch:
         first = {"role": "user", "content": LONG}
         await leave(app, CHAT, {"messages": [first], "max_tokens": 4, "stream": True}, LAST[CHAT])
         await fake.faults(hold_end=False)
-        await until(lambda: app.keeper.statistics().snapshots == 1)
+        await until(lambda: station(app).keeper.statistics().snapshots == 1)
 
 
 async def test_an_engine_that_never_ends_is_cut_off_and_the_answer_counts(
@@ -112,8 +114,8 @@ async def test_an_engine_that_never_ends_is_cut_off_and_the_answer_counts(
         await leave(app, CHAT, request(CHAT, stream=True), LAST[CHAT])
         record = await ended(app, CHAT)
         assert record.outcome == "ok"
-        assert app.keeper.statistics().slots[0].state == "conversation"
-        assert app.gate.cuts == 1
+        assert station(app).keeper.statistics().slots[0].state == "conversation"
+        assert station(app).gate.cuts == 1
 
 
 async def test_a_client_that_leaves_before_the_last_event_was_not_served(
@@ -140,7 +142,7 @@ async def test_a_whole_json_answer_without_its_last_chunk(tmp_path: Path, monkey
         await fake.faults(hold_end=False)
         record = await ended(app, "/completion")
         assert (record.outcome, record.tokens_generated) == ("ok", 4)
-        assert not app.gate.draining
+        assert not station(app).gate.draining
 
 
 async def test_a_compressed_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +160,7 @@ async def test_a_compressed_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         await fake.faults(hold_end=False)
         record = await ended(app, CHAT)
         assert (record.outcome, record.tokens_generated) == ("ok", 4)
-        assert app.keeper.statistics().slots[0].state == "conversation"
+        assert station(app).keeper.statistics().slots[0].state == "conversation"
 
 
 async def test_an_engine_that_breaks_off_after_the_last_event(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ async def test_an_error_event_is_no_good_answer(path: str, tmp_path: Path) -> No
         record = await ended(app, path)
         assert record.outcome == "engine_error"
         assert record.error == "Compute error."
-        assert app.keeper.statistics().slots[0].state != "conversation"
+        assert station(app).keeper.statistics().slots[0].state != "conversation"
         await fake.faults(error_event=0)
 
 

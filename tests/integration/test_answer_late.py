@@ -17,7 +17,7 @@ from bioproxy.app import App
 from bioproxy.front.inference import no_answer
 from bioproxy.front.waiting import Keepalive
 from fakes.fake_engine import FakeEngine
-from support.apps import MS
+from support.apps import MS, station
 from support.faults import CHAT, MESSAGES, RESPONSES, ask, body_for, sent, tried
 from support.http import Answer, parse
 from support.leaks import until
@@ -102,7 +102,7 @@ async def test_plain_json_becomes_a_chunk(tmp_path: Path) -> None:
         assert chunk["object"] == "chat.completion.chunk"
         assert chunk["usage"]["completion_tokens"] == 4
         assert (record.outcome, record.tokens_generated) == ("ok", 4)
-        assert app.keeper.statistics().slots[0].state == "conversation"
+        assert station(app).keeper.statistics().slots[0].state == "conversation"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_a_stream_by_another_name(tmp_path: Path) -> None:
         assert events[-1] == ("", "[DONE]")
         assert events[0][1]["object"] == "chat.completion.chunk"
         assert (record.outcome, record.tokens_generated) == ("ok", 4)
-        assert app.keeper.statistics().slots[0].state == "conversation"
+        assert station(app).keeper.statistics().slots[0].state == "conversation"
 
 
 def test_what_is_no_answer_is_an_error_of_the_engine() -> None:

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bioproxy import aio
-from bioproxy.admin.admin import refuse
 from bioproxy.admin.logs import Logs
+from bioproxy.admin.routes import Question, refuse
 from bioproxy.cli.client import Client
 from bioproxy.cli.logs import logs
 from bioproxy.cli.output import Output
@@ -58,7 +58,8 @@ class Running:
         self.asked.append(request.target)
         try:
             self.check(request)
-            await self.logs.stream(request, responder, request.path.removeprefix("/logs/stream").lstrip("/"))
+            name = request.path.removeprefix("/logs/stream").lstrip("/")
+            await self.logs.stream(Question(request, responder, {"id": name}))
         except (RequestError, Unauthorized) as error:
             refuse(responder, error)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fakes.fake_engine import FakeEngine
+from support.apps import station
 from support.faults import CHAT, MESSAGES, RESPONSES, SAVING, ask, authority, conversation, saved, sent, tried
 from support.http import Answer, call, exchange, parse
 
@@ -153,7 +154,7 @@ async def test_a_slot_action_of_a_client_runs_alone(tmp_path: Path) -> None:
             answer = await call(app.proxy_port, "POST", "/slots/0?action=erase", data={})
             assert b"[DONE]" in await reader.read()
         assert answer.status == 200
-        assert app.keeper.statistics().slots[0].state == "unknown"
+        assert station(app).keeper.statistics().slots[0].state == "unknown"
 
 
 @pytest.mark.parametrize("action", ["save", "restore"])

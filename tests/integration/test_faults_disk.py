@@ -13,7 +13,7 @@ from bioproxy.app import App
 from bioproxy.events import SavingPaused
 from bioproxy.kv.folder import examine_all
 from fakes.fake_engine import FakeEngine
-from support.apps import MS
+from support.apps import MS, station
 from support.faults import CHAT, SAVING, SPEED, conversation, go_on, good, heard, ready, saved, tried
 from support.http import call
 from support.leaks import until
@@ -42,7 +42,7 @@ async def test_a_full_disk_under_the_engine(how: str, tmp_path: Path, caplog: py
     """Requests go on, saving stops with one warning, a metric and a line in /status, and it resumes by itself."""
 
     def patient(app: App) -> None:
-        app.keeper.pause.first_retry = app.keeper.pause.delay = 60.0
+        station(app).keeper.pause.first_retry = station(app).keeper.pause.delay = 60.0
 
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING, adjust=patient) as app:
         paused = heard(app, SavingPaused)
@@ -53,10 +53,10 @@ async def test_a_full_disk_under_the_engine(how: str, tmp_path: Path, caplog: py
         turn = await conversation(app, "two")
         assert "bioproxy_saving_paused{" in (await call(app.admin_port, "GET", "/metrics")).text
         await fake.faults(save="")
-        app.keeper.pause.retry_at = 0.0  # the minute is over
+        station(app).keeper.pause.retry_at = 0.0  # the minute is over
         await saved(app)
         assert len([line for line in caplog.messages if "is paused" in line]) == 1
-        assert app.keeper.statistics().paused == ""
+        assert station(app).keeper.statistics().paused == ""
         assert {getattr(event, "folder", "") for event in paused} == {str(tmp_path / "slots")}
         assert (await go_on(app, turn))["cache_n"] > 400
         await until(lambda: not list((tmp_path / "slots").glob("bp-tmp-*")))
@@ -71,14 +71,14 @@ async def test_a_full_disk_under_us(step: str, tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     def fill(app: App) -> None:
-        app.keeper.tenant.step = full
+        station(app).keeper.tenant.step = full
 
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:
         fill(app)
         await conversation(app, "one")
-        await until(lambda: app.keeper.statistics().paused == "disk")
-        assert app.keeper.statistics().snapshots == 0
-        app.keeper.tenant.step = lambda _step: None
+        await until(lambda: station(app).keeper.statistics().paused == "disk")
+        assert station(app).keeper.statistics().snapshots == 0
+        station(app).keeper.tenant.step = lambda _step: None
         await saved(app)
 
 
@@ -86,8 +86,8 @@ async def test_what_must_stay_free_stays_free(tmp_path: Path) -> None:
     """`kv.min_free` above what there is: nothing is written, and it says so."""
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={**SAVING, "min_free": 1 << 59}) as app:
         await conversation(app, "one")
-        await until(lambda: app.keeper.statistics().paused)
-        assert app.keeper.statistics().snapshots == 0
+        await until(lambda: station(app).keeper.statistics().paused)
+        assert station(app).keeper.statistics().snapshots == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root may write to")
@@ -125,10 +125,12 @@ async def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         await saved(app)
         shutil.rmtree(tmp_path / "slots")
         await conversation(app, "two")
-        await until(lambda: app.keeper.statistics().paused == "folder")
-        await until(lambda: app.keeper.pause.delay >= 80 * MS)  # it has looked again, twice
+        await until(lambda: station(app).keeper.statistics().paused == "folder")
+        await until(lambda: station(app).keeper.pause.delay >= 80 * MS)  # it has looked again, twice
         (tmp_path / "slots").mkdir()
-        await until(lambda: app.keeper.statistics().snapshots == 1 and list((tmp_path / "slots").glob("bp-*.kv")))
+        await until(
+            lambda: station(app).keeper.statistics().snapshots == 1 and list((tmp_path / "slots").glob("bp-*.kv"))
+        )
 
 
 def truncate(path: Path) -> None:
@@ -161,7 +163,7 @@ async def test_a_spoiled_snapshot_never_reaches_the_engine(spoil: Any, tmp_path:
         await fake.forget()
         assert (await go_on(app, turn))["cache_n"] < COLD
         assert all("action=restore" not in request.target for request in await fake.requests())
-        assert app.attachment.generation == 2
+        assert station(app).attachment.generation == 2
 
 
 @pytest.mark.parametrize("spoil", [truncate, garble, replace, Path.unlink])
@@ -219,9 +221,9 @@ async def check_the_flipped(app: App, fake: FakeEngine, turn: Json, spoiled: Pat
     assert (await go_on(app, turn))["cache_n"] < COLD
     asked = [request.body for request in await fake.requests() if "action=restore" in request.target]
     assert not any(spoiled.name in body for body in asked)
-    listed = {one.name: one.unused for one in app.keeper.snapshots()}
+    listed = {one.name: one.unused for one in station(app).keeper.snapshots()}
     assert "not what was written" in listed[spoiled.name]
-    assert app.keeper.statistics().dropped["quarantined"] == 1
+    assert station(app).keeper.statistics().dropped["quarantined"] == 1
 
 
 async def test_a_foreign_snapshot_is_not_believed(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ async def test_a_foreign_snapshot_is_not_believed(tmp_path: Path) -> None:
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv=SAVING) as app:
         turn, _ = await conversation(app, "one"), await conversation(app, "six")
         await saved(app, 2)
-        by_age = sorted(app.keeper.list(), key=lambda one: one.created)
+        by_age = sorted(station(app).keeper.list(), key=lambda one: one.created)
         paths = [tmp_path / "slots" / one.name for one in by_age]
         status, content = paths[0].stat(), paths[1].read_bytes()
         assert status.st_size == len(content)
@@ -241,7 +243,7 @@ async def test_a_foreign_snapshot_is_not_believed(tmp_path: Path) -> None:
         async with FakeEngine() as other:
             cold = await other.post(CHAT, {"messages": turn, "max_tokens": 4})
         assert answer.json()["choices"] == cold.json()["choices"]
-        assert "quarantined" in app.keeper.statistics().dropped
+        assert "quarantined" in station(app).keeper.statistics().dropped
 
 
 async def test_two_of_us_on_one_folder(tmp_path: Path) -> None:

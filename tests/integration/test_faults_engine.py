@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fakes.fake_engine import PROGRAM, FakeEngine
-from support.apps import MS, running_app
+from support.apps import MS, running_app, single, station
 from support.faults import (
     CHAT,
     MESSAGES,
@@ -101,8 +101,9 @@ async def test_an_engine_of_ours_that_dies_of_a_request(tmp_path: Path, monkeypa
         answer = await good(app, text(1500))
         assert answer.status == 502
         assert "was ended by SIGKILL while it had this request; it is not sent again" in answer.text
-        assert app.launched is not None
-        assert app.launched.statistics().starts <= 2
+        launched = single(app).launched
+        assert launched is not None
+        assert launched.statistics().starts <= 2
 
 
 async def test_a_hang_after_the_answer_is_no_fault_of_it(tmp_path: Path) -> None:
@@ -114,8 +115,8 @@ async def test_a_hang_after_the_answer_is_no_fault_of_it(tmp_path: Path) -> None
         async with sent(app, data=ask("@rules may I?")) as reader:
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-            await until(lambda: app.attachment.stall.entries)
-            for entry in list(app.attachment.stall.entries.values()):
+            await until(lambda: station(app).attachment.stall.entries)
+            for entry in list(station(app).attachment.stall.entries.values()):
                 entry.cancel("the engine gave no sign of life")
             await fake.kill()
             await reader.read()
@@ -130,14 +131,14 @@ async def test_dies_in_a_save(tmp_path: Path) -> None:
         await fake.faults(die="save")
         await conversation(app, "first")
         await fake.wait()
-        await until(lambda: app.attachment.state == "absent")
-        assert app.keeper.list() == ()
+        await until(lambda: station(app).attachment.state == "absent")
+        assert station(app).keeper.list() == ()
         await fake.restart()
         await ready(app, generation=2)
         turn = await conversation(app, "second")
         await saved(app)
         await until(lambda: not list((tmp_path / "slots").glob("bp-tmp-*")))
-        assert len(list((tmp_path / "slots").glob("*.kv"))) == len(app.keeper.tenant.shelf.index.snapshots)
+        assert len(list((tmp_path / "slots").glob("*.kv"))) == len(station(app).keeper.tenant.shelf.index.snapshots)
         assert (await go_on(app, turn))["cache_n"] > 400
 
 
@@ -152,7 +153,7 @@ async def test_dies_in_a_restore(tmp_path: Path) -> None:
             await ready(app, generation=generation)
             answer = await call(app.proxy_port, "POST", CHAT, data={"messages": turn, "max_tokens": 4})
             assert answer.status == status, answer.text
-        assert "quarantined" in app.keeper.statistics().dropped
+        assert "quarantined" in station(app).keeper.statistics().dropped
 
 
 async def test_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

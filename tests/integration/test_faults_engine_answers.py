@@ -16,7 +16,7 @@ from bioproxy.app import App
 from bioproxy.embedded import model as demo_model
 from bioproxy.engines.facts import EngineFacts
 from fakes.fake_engine import PROGRAM, FakeEngine
-from support.apps import MS, running_app
+from support.apps import MS, running_app, station
 from support.faults import (
     CHAT,
     MESSAGES,
@@ -117,7 +117,7 @@ async def test_loading_is_waited_for(tmp_path: Path) -> None:
         running_app(tmp_path, adjust=quicken, backend_url=fake.url) as app,
         nothing_leaked(app),
     ):
-        assert app.attachment.state != "ready"
+        assert station(app).attachment.state != "ready"
         assert (await good(app)).status == 200
 
 
@@ -143,7 +143,7 @@ async def test_restarts_behind_our_back(tmp_path: Path) -> None:
         await fake.restart()
         await ready(app, generation=2)
         assert (await go_on(app, turn))["cache_n"] > 400
-        assert app.keeper.statistics().restores["ok"] == 1
+        assert station(app).keeper.statistics().restores["ok"] == 1
 
 
 async def test_comes_back_with_another_model(tmp_path: Path) -> None:
@@ -178,9 +178,9 @@ def hide_flags(app: App) -> None:
     """Keep the fake's own flags out of the fingerprint: a real engine's build is none."""
 
     async def engine_ready(facts: EngineFacts) -> None:
-        await app.station.engine_ready(msgspec.structs.replace(facts, command=("llama-server",)))
+        await station(app).engine_ready(msgspec.structs.replace(facts, command=("llama-server",)))
 
-    app.attachment.on_ready = engine_ready
+    station(app).attachment.on_ready = engine_ready
 
 
 async def test_a_model_file_that_is_overwritten_under_a_running_engine(tmp_path: Path) -> None:
@@ -192,6 +192,6 @@ async def test_a_model_file_that_is_overwritten_under_a_running_engine(tmp_path:
         await saved(app)
         demo_model.write_model(model, shape="tiny", seed=1)
         await conversation(app, "two")
-        await until(lambda: app.keeper.statistics().refused.get("model"))
-        assert app.keeper.statistics().snapshots == 1
-        assert "model" in app.keeper.statistics().reason
+        await until(lambda: station(app).keeper.statistics().refused.get("model"))
+        assert station(app).keeper.statistics().snapshots == 1
+        assert "model" in station(app).keeper.statistics().reason

@@ -28,8 +28,8 @@ LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
 
 def fleet(app: App) -> Fleet:
     """The side of many models."""
-    assert isinstance(app.side, Fleet)
-    return app.side
+    assert isinstance(app.fleet, Fleet)
+    return app.fleet
 
 
 def quicken(app: App) -> None:

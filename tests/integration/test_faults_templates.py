@@ -10,7 +10,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.models.fleet import Fleet
 from fakes.fake_engine import FakeEngine
-from support.apps import MS, running_app
+from support.apps import MS, running_app, station
 from support.faults import CHAT, MESSAGES, RESPONSES, good, tried
 from support.http import call
 from support.kv_rig import text
@@ -25,7 +25,7 @@ async def test_longer_than_the_context(path: str, tmp_path: Path) -> None:
     (tmp_path / "code.txt").write_text(text(700) + "<{message}>")
     prefixes = {"@code": str(tmp_path / "code.txt")}
     async with FakeEngine(ctx_size=256) as fake, tried(fake, tmp_path, prefixes=prefixes) as app:
-        await until(lambda: app.runner.too_long("@code"))
+        await until(lambda: station(app).runner.too_long("@code"))
         answer = await good(app, "@code what?", path=path)
         assert answer.status == 400
         message = answer.json()["error"]["message"]
@@ -61,8 +61,8 @@ async def test_files_are_looked_at_whatever_engines_there_are(tmp_path: Path) ->
     models = {"a": {"cmd": "nothing --port ${PORT}", "prefixes": {"@own": "own.txt"}}}
     prefixes = {"@code": "code.txt"}
     async with running_app(tmp_path, models=models, prefixes=prefixes, warmup_check_interval=10 * MS) as app:
-        assert isinstance(app.side, Fleet)
-        own = app.side.own["a"]
+        assert isinstance(app.fleet, Fleet)
+        own = app.fleet.own["a"]
         for path in files.values():
             path.write_text("new <{message}>")
         await until(lambda: {own.current(prefix).parts[0] for prefix in files} == {"new "})
@@ -74,9 +74,9 @@ async def test_a_request_that_waited_is_filled_in_with_the_text_of_now(tmp_path:
     (tmp_path / "code.txt").write_text("old <{message}>")
     prefixes = {"@code": str(tmp_path / "code.txt")}
     async with FakeEngine() as fake, tried(fake, tmp_path, prefixes=prefixes) as app:
-        with await app.gate.acquire():
+        with await station(app).gate.acquire():
             waiting = aio.spawn(good(app, "@code what?"), name="request")
-            await until(lambda: app.gate.statistics().waiting["user"])
+            await until(lambda: station(app).gate.statistics().waiting["user"])
             (tmp_path / "code.txt").write_text("new <{message}>")
         await waiting
         turns = [{"role": "user", "content": "@code what?"}, {"role": "assistant", "content": "that"}]

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bioproxy.admin.fleet_status import FleetStatus
 from bioproxy.admin.overview import Overview
+from bioproxy.admin.status import FleetStatus
 from support.http import call
 from support.swap_client import server
 from support.swap_command import verb

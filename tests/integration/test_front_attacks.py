@@ -14,7 +14,7 @@ from bioproxy.activity import Record
 from bioproxy.events import ServiceFailed
 from bioproxy.kv.resident import Want
 from fakes.fake_engine import FakeEngine
-from support.apps import engine_ready, running_app
+from support.apps import engine_ready, running_app, station
 from support.clients import Line, fake_line
 from support.http import Answer, build, call, exchange
 from support.leaks import until
@@ -28,13 +28,13 @@ KEY = {"Authorization": "Bearer k1"}
 def wants(line: Line) -> list[Want]:
     """What the keeper is asked for from now on."""
     found: list[Want] = []
-    ask = line.app.keeper.want
+    ask = station(line.app).keeper.want
 
     def noted(*given: Any, **named: Any) -> Want:
         found.append(ask(*given, **named))
         return found[-1]
 
-    line.app.keeper.want = noted  # type: ignore[method-assign] # listens, changes nothing
+    station(line.app).keeper.want = noted  # type: ignore[method-assign] # listens, changes nothing
     return found
 
 
@@ -51,8 +51,8 @@ def last(line: Line) -> Record:
 
 async def drained(line: Line) -> None:
     """Let the engine count as possibly busy with a request whose client left."""
-    (await line.app.gate.acquire()).release(cut=True)
-    assert line.app.gate.draining
+    (await station(line.app).gate.acquire()).release(cut=True)
+    assert station(line.app).gate.draining
 
 
 @pytest.mark.parametrize("path", ["/slots/0", "/slots/0/", "/%73lots/0/", "/slots/-1/"])
@@ -131,15 +131,15 @@ async def test_what_was_cut_during_a_look_keeps_the_engine_draining(tmp_path: Pa
 
         async def all_idle() -> bool:
             if not looked.is_set():
-                (await line.app.gate.acquire()).release(cut=True)
+                (await station(line.app).gate.acquire()).release(cut=True)
             looked.set()
             return True
 
-        line.app.station.all_idle = all_idle  # type: ignore[method-assign] # the engine's answer, and what happens meanwhile
+        station(line.app).all_idle = all_idle  # type: ignore[method-assign] # the engine's answer, and what happens meanwhile
         await drained(line)
         await looked.wait()
-        assert line.app.gate.draining
-        await until(lambda: not line.app.gate.draining)
+        assert station(line.app).gate.draining
+        await until(lambda: not station(line.app).gate.draining)
 
 
 @pytest.mark.parametrize("name", ["bp-1.kv", "BP-1.kv", "Bp-1.kv"])
@@ -159,9 +159,9 @@ async def test_an_answer_that_no_slot_gave_does_not_prove_the_engine_idle(
     async with fake_line(tmp_path) as line:
         await drained(line)
         await post(line, path, body)
-        assert line.app.gate.draining
+        assert station(line.app).gate.draining
         assert (await post(line, CHAT, BODY)).status == 200
-        assert not line.app.gate.draining
+        assert not station(line.app).gate.draining
 
 
 async def test_users_behind_one_key_have_cache_groups_of_their_own(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ async def test_one_loading_answer_does_not_keep_the_gate_closed(tmp_path: Path) 
         await line.engine.faults(answer="status", status=503, message="Loading model", paths=[CHAT], times=1)
         async with asyncio.timeout(10):
             assert (await post(line, CHAT, BODY)).status == 200
-        assert line.app.gate.statistics().open
+        assert station(line.app).gate.statistics().open
 
 
 async def test_a_record_keeps_no_megabytes_of_a_client(tmp_path: Path) -> None:
@@ -281,9 +281,9 @@ async def test_no_slot_action_while_an_earlier_grant_is_out(tmp_path: Path) -> N
     ):
         await engine_ready(app)
         await engine.forget()
-        with await app.gate.acquire():
-            app.attachment.lose("loading", "as if it had been away")
-            app.attachment.suspect("look now")
+        with await station(app).gate.acquire():
+            station(app).attachment.lose("loading", "as if it had been away")
+            station(app).attachment.suspect("look now")
             await engine_ready(app)
             actions = [one for one in await engine.requests("/slots/0") if one.query.get("action") != "none"]
             assert actions == []
@@ -293,7 +293,7 @@ async def test_changed_lora_scales_make_another_engine_of_it(tmp_path: Path) -> 
     """What was saved under other scales must not come back: the engine would take it and write nonsense (rule 2)."""
     faults = {"adapters": [{"id": 0, "path": __file__, "scale": 1.0}]}
     async with fake_line(tmp_path, engine={"slot_folder": tmp_path / "slots", "faults": faults}) as line:
-        keeper, attachment = line.app.keeper, line.app.attachment
+        keeper, attachment = station(line.app).keeper, station(line.app).attachment
         first = keeper.tenant.scope.fingerprint
         assert (await post(line, "/lora-adapters", [{"id": 0, "scale": 0.5}])).status == 200
         assert attachment.state == "loading"
@@ -311,12 +311,12 @@ async def test_a_stop_does_not_wait_for_a_save_that_it_refused(tmp_path: Path) -
         await engine_ready(app)
         faults: list[ServiceFailed] = []
         app.bus.subscribe(ServiceFailed, faults.append)
-        grant = await app.gate.acquire()
-        moments = app.keeper.moments
+        grant = await station(app).gate.acquire()
+        moments = station(app).keeper.moments
         moments.config = msgspec.structs.replace(moments.config, save_every=0.0)
-        moments.growing = lambda: app.keeper.residents.slots  # type: ignore[method-assign]
+        moments.growing = lambda: station(app).keeper.residents.slots  # type: ignore[method-assign]
         moments.grown.set()
-        await until(lambda: app.gate.statistics().waiting["background"] == 1)
+        await until(lambda: station(app).gate.statistics().waiting["background"] == 1)
         await app.stop(1.0)
         grant.release()
         assert faults == []

@@ -32,7 +32,7 @@ KINDS = ["one", "ours", "many"]
 # Each step of `App.start`: a part of the app, and what is called of it.
 STEPS = [
     ("proxy_server", "listen"), ("front", "listens_on"), ("admin_server", "listen"), ("pins", "load"),
-    ("pins", "forget"), ("side", "start"), ("management", "start"),
+    ("pins", "forget"), ("fleet", "start"), ("management", "start"),
 ]  # fmt: skip
 
 
@@ -183,7 +183,7 @@ async def test_a_signal_in_the_middle_of_a_start_ends_it(
 @pytest.mark.parametrize(
     ("part", "step"),
     [
-        ("side", "refuse"), ("proxy_server", "close"), ("side", "last_save"), ("side", "stop"), ("shelves", "close"),
+        ("fleet", "refuse"), ("proxy_server", "close"), ("fleet", "last_save"), ("fleet", "stop"), ("shelves", "close"),
         ("pins", "flush"), ("admin", "close"), ("admin_server", "close"), ("management", "close"),
     ],
 )  # fmt: skip

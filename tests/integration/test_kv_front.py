@@ -16,7 +16,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.app import App
 from fakes.fake_engine import PROGRAM, FakeEngine
-from support.apps import engine_ready, running_app
+from support.apps import engine_ready, running_app, station
 from support.http import call
 from support.kv_rig import text
 
@@ -76,7 +76,7 @@ async def test_a_clients_slot_action_waits_until_nothing_runs(tmp_path: Path) ->
         assert running.done()
         await running
         assert await engine.violations() == []
-        assert app.keeper.statistics().slots[0].state == "unknown"
+        assert station(app).keeper.statistics().slots[0].state == "unknown"
 
 
 async def test_our_own_files_are_refused(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ async def test_a_disguised_slot_action_is_one(tmp_path: Path, target: str) -> No
     """Rule 4: the server decodes, so do we: it runs alone, and what is resident is unknown after it."""
     async with FakeEngine(slot_folder=tmp_path / "slots") as engine, before(engine, tmp_path) as app:
         await post(app, CHAT, BODY)
-        assert app.keeper.statistics().slots[0].state == "conversation"
+        assert station(app).keeper.statistics().slots[0].state == "conversation"
         await post(app, target)
-        assert app.keeper.statistics().slots[0].state == "unknown"
+        assert station(app).keeper.statistics().slots[0].state == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ async def test_a_request_without_reuse_costs_no_snapshot(tmp_path: Path) -> None
         await post(app, CHAT, words)
 
         async def saved() -> bool | None:
-            return bool(app.keeper.list()) or None
+            return bool(station(app).keeper.list()) or None
 
         assert await aio.poll(saved, interval=0.01, deadline=10)
         await post(app, CHAT, {"messages": [{"role": "user", "content": "another"}], "max_tokens": 1})
         assert (await post(app, CHAT, {**words, "cache_prompt": False})).status == 200
-        assert not any(one.quarantined for one in app.keeper.list())
+        assert not any(one.quarantined for one in station(app).keeper.list())
         again = await post(app, CHAT, words)
         assert again.json()["timings"]["cache_n"] > 300
 

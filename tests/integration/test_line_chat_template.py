@@ -11,6 +11,7 @@ from bioproxy.app import App
 from bioproxy.embedded.vocabulary import CHAT_TEMPLATE
 from bioproxy.kv.chat_template import QUARTER
 from fakes.fake_engine import FakeEngine
+from support.apps import station
 from support.http import call
 from support.kv_rig import text
 from support.leaks import until
@@ -52,7 +53,7 @@ async def ask(app: App, *words: str, **more: Json) -> Json:
 
 def restores(app: App) -> set[str]:
     """The kinds of restores that there were."""
-    return set(app.keeper.statistics().restores)
+    return set(station(app).keeper.statistics().restores)
 
 
 def template(tmp_path: Path, first: str) -> Path:
@@ -65,8 +66,8 @@ def template(tmp_path: Path, first: str) -> Path:
 async def next_day(engine: FakeEngine, app: App, today: str) -> None:
     """It is another day for the engine, and some time has passed for us."""
     await engine.faults(today=today)
-    before = app.keeper.tenant.shelf.wall
-    app.keeper.tenant.shelf.wall = lambda: before() + QUARTER
+    before = station(app).keeper.tenant.shelf.wall
+    station(app).keeper.tenant.shelf.wall = lambda: before() + QUARTER
 
 
 async def test_at_midnight_a_template_is_warmed_anew(tmp_path: Path) -> None:
@@ -74,19 +75,23 @@ async def test_at_midnight_a_template_is_warmed_anew(tmp_path: Path) -> None:
     engine = FakeEngine(slot_folder=tmp_path / "slots", faults={"today": "the 14th"})
     async with engine, line(engine, tmp_path, CODE) as app:
         await warmed(app)
-        whole = app.runner.statistics().targets[0].total
+        whole = station(app).runner.statistics().targets[0].total
         assert (await post(app, "@code what is it?"))["cache_n"] >= whole
         await next_day(engine, app, "the 15th")
-        app.keeper.template.news.set()
-        await until(lambda: app.keeper.template.seen != {} and app.runner.statistics().targets[0].state != "saved")
+        station(app).keeper.template.news.set()
+        await until(
+            lambda: (
+                station(app).keeper.template.seen != {} and station(app).runner.statistics().targets[0].state != "saved"
+            )
+        )
         await warmed(app)
         assert (await post(app, "@code what else is it?"))["cache_n"] >= whole
-        assert len({one.day for one in app.keeper.list() if one.template}) == 2
-        assert [one.unused for one in app.keeper.snapshots() if one.unused and one.template] == [
+        assert len({one.day for one in station(app).keeper.list() if one.template}) == 2
+        assert [one.unused for one in station(app).keeper.snapshots() if one.unused and one.template] == [
             "written on another day: the chat template prints the date"
         ]
         assert restores(app) <= {"ok", "unused", "displaced"}
-        assert not app.keeper.statistics().notes
+        assert not station(app).keeper.statistics().notes
 
 
 async def test_yesterdays_conversation_is_no_verdict(tmp_path: Path) -> None:
@@ -103,11 +108,11 @@ async def test_yesterdays_conversation_is_no_verdict(tmp_path: Path) -> None:
                 await next_day(engine, app, f"the {15 + number}th, {number}")
             found = await post(app, STORY, "so", "go on")
             assert found["prompt_n"] > 300
-            await app.keeper.template.look_again()
+            await station(app).keeper.template.look_again()
         assert {"displaced"} <= restores(app) <= {"displaced", "unused"}
-        assert not any(one.quarantined for one in app.keeper.list())
-        assert app.keeper.decisions.restoring
-        assert not app.keeper.statistics().notes
+        assert not any(one.quarantined for one in station(app).keeper.list())
+        assert station(app).keeper.decisions.restoring
+        assert not station(app).keeper.statistics().notes
 
 
 @real_engine
@@ -119,7 +124,7 @@ async def test_a_date_in_the_chat_template_belongs_to_the_prompt(
     monkeypatch.setenv("TZ", EARLIER)
     async with engine, line(engine, tmp_path, CODE) as app:
         await warmed(app)
-        whole = app.runner.statistics().targets[0].total
+        whole = station(app).runner.statistics().targets[0].total
         await crash(engine, app)
         assert (await post(app, "@code what is it?"))["cache_n"] >= whole
         monkeypatch.setenv("TZ", LATER)
@@ -128,7 +133,7 @@ async def test_a_date_in_the_chat_template_belongs_to_the_prompt(
         assert await evaluated(engine) >= whole
         assert (await post(app, "@code what is it?"))["cache_n"] >= whole
         assert "worthless" not in restores(app)
-        assert not any(one.quarantined for one in app.keeper.list())
+        assert not any(one.quarantined for one in station(app).keeper.list())
 
 
 async def test_a_field_that_changes_no_prompt_brings_nothing_old_back(tmp_path: Path) -> None:
@@ -150,7 +155,7 @@ async def test_a_field_that_the_chat_template_prints_makes_another_prompt(tmp_pa
     """On llama.cpp: the effort stands at the beginning, and what was thought with another one is no use."""
     engine = llama_server(tmp_path, chat_template_file=str(template(tmp_path, EFFORT)))
     async with engine, line(engine, tmp_path) as app:
-        known = app.keeper.tenant.knowledge.fields
+        known = station(app).keeper.tenant.knowledge.fields
         await post(app, STORY, reasoning_effort="high", tool_choice="auto", reasoning={"effort": "low"})
         await until(lambda: len(known) == 3)
         assert {name for name, field in known.items() if field.prints} == {"reasoning_effort"}
@@ -181,7 +186,7 @@ async def test_what_was_computed_with_other_lora_scales_is_never_saved(tmp_path:
         await post(app, text(300, "Another story."))
         await post(app, STORY, "so", text(200, "go on and on"))
         await idle_saved(app)
-        assert [one.lora for one in app.keeper.list()] == [b"[[0,0.0]]"]
+        assert [one.lora for one in station(app).keeper.list()] == [b"[[0,0.0]]"]
         await crash(engine, app)
         again = await ask(app, STORY)
         assert (again["timings"]["cache_n"], again["choices"]) == (0, cold)
@@ -200,9 +205,9 @@ async def test_lora_scales_of_requests_are_no_verdict_on_snapshots(tmp_path: Pat
             assert (await post(app, STORY, "so", "go on", lora=scales))["cache_n"] == 0
             assert (await post(app, STORY, "so", "go on", "so", "and?", lora=scales))["prompt_n"] < 50
         assert restores(app) <= {"unused", "displaced"}
-        assert app.keeper.decisions.restoring
-        assert not any(one.quarantined for one in app.keeper.list())
-        assert not app.keeper.statistics().notes
+        assert station(app).keeper.decisions.restoring
+        assert not any(one.quarantined for one in station(app).keeper.list())
+        assert not station(app).keeper.statistics().notes
         await crash(engine, app)
         await post(app, STORY, lora=[{"id": 0, "scale": 1.0}])  # what the engine has anyway
         await conversations_saved(app)

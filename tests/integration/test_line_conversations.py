@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bioproxy.app import App
-from support.apps import MS
+from support.apps import MS, station
 from support.conversation import Conversation, openai_client
 from support.http import call
 from support.kv_rig import text
@@ -48,7 +48,7 @@ async def test_a_restart_is_noticed_at_once(tmp_path: Path) -> None:
     """With the looks at the engine seconds apart: its end is seen, and who asks first after it does not go in cold."""
 
     def leisurely(app: App) -> None:
-        app.attachment.interval = 60
+        station(app).attachment.interval = 60
 
     engine = llama_server(tmp_path)
     async with engine, line(engine, tmp_path, adjust=leisurely) as app, openai_client(app.proxy_port) as client:
@@ -92,7 +92,7 @@ async def test_more_conversations_than_slots_survive_the_engine(tmp_path: Path) 
         stories = [text(150 + 20 * number, f"Story {number}.") for number in range(4)]
         await asyncio.gather(*(talk.say(story) for talk, story in zip(talks, stories, strict=True)))
         await idle_saved(app)
-        assert app.keeper.statistics().lost == {}
+        assert station(app).keeper.statistics().lost == {}
         await crash(engine, app)
         turns = [await talk.say("go on") for talk in talks]
         assert sum(turn.evaluated for turn in turns) < 100
@@ -124,7 +124,7 @@ async def test_another_model_of_the_same_shape_gets_nothing(tmp_path: Path) -> N
         await crash(engine, app)
         turn = await Conversation(client).say(words, tokens=12)
         await idle_saved(app)
-        assert (turn.cached, app.keeper.statistics().restores) == (0, {})
+        assert (turn.cached, station(app).keeper.statistics().restores) == (0, {})
     async with llama_server(tmp_path / "cold", seed=1) as engine:
         body: Json = {"messages": [{"role": "user", "content": words}], "max_tokens": 12, "temperature": 0}
         cold = (await engine.post("/v1/chat/completions", body)).json()["choices"][0]["message"]["content"]
@@ -141,7 +141,7 @@ async def test_a_model_that_came_back_gets_its_own(tmp_path: Path) -> None:
             engine.model = other
             await crash(engine, app)
         assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
-        await until(lambda: app.gate.idle)
+        await until(lambda: station(app).gate.idle)
 
 
 RULES = "".join(f"Rule {number}: nobody leaves before {number % 24} without a {text(3)}.\n" for number in range(90))
@@ -186,7 +186,7 @@ async def test_what_changes_at_the_end_of_a_long_text_is_all_that_is_evaluated(c
             await crash(engine, app)
             assert (await post(app.proxy_port, second))["timings"]["prompt_n"] <= 1.05 * differs
             await idle_saved(app)
-            assert len(app.keeper.list()) == 1
+            assert len(station(app).keeper.list()) == 1
 
 
 async def post(port: int, body: Json) -> Json:

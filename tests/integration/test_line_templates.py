@@ -15,6 +15,7 @@ from bioproxy.events import (
     WarmupStarted,
     WarmupYielded,
 )
+from support.apps import station
 from support.conversation import Conversation, openai_client
 from support.http import call
 from support.kv_rig import text
@@ -30,7 +31,7 @@ SLACK = 16  # tokens at a prompt's end that the engine may evaluate again
 
 def target(app: App, head: str = "") -> Json:
     """The warm-up of @code with the head that is not `bare`, or with the one that is called `head`."""
-    found = app.runner.statistics().targets
+    found = station(app).runner.statistics().targets
     return next(one for one in found if (one.head == head if head else one.head != "bare"))
 
 
@@ -77,7 +78,9 @@ async def test_heads_that_two_conversations_used_are_warmed(tmp_path: Path) -> N
             for words in ("@code what is it?", "@code who calls it?"):
                 await Conversation(client, system=SYSTEM).say(words)
             await until(
-                lambda: [one.state for one in app.runner.statistics().targets if one.head != "bare"] == ["saved"]
+                lambda: (
+                    [one.state for one in station(app).runner.statistics().targets if one.head != "bare"] == ["saved"]
+                )
             )
             await crash(engine, app)
             await warmed(app)
@@ -92,10 +95,10 @@ class Watched:
     def __init__(self, app: App) -> None:
         self.app = app
         self.log: list[str] = []
-        self.prefill = app.llama.prefill
+        self.prefill = station(app).llama.prefill
         self.chunks = 0
         self.second_chunk = asyncio.Event()
-        app.llama.prefill = self.chunk  # type: ignore[method-assign] # looked at, then handed on
+        station(app).llama.prefill = self.chunk  # type: ignore[method-assign] # looked at, then handed on
         app.bus.subscribe(Event, self.hear)
 
     def hear(self, event: Event) -> None:
@@ -111,7 +114,7 @@ class Watched:
         self.chunks += 1
         if self.chunks == 2:
             self.second_chunk.set()
-            await until(lambda: self.app.gate.user_waiting)
+            await until(lambda: station(self.app).gate.user_waiting)
         return await self.prefill(tokens, **more)
 
 
@@ -149,7 +152,7 @@ async def test_policy_off_leaves_the_engine_alone(tmp_path: Path) -> None:
         assert target(app, "bare").state == "warm"
         async with openai_client(app.proxy_port) as client:
             assert (await Conversation(client).say("@code what is it?")).cached >= target(app, "bare").total
-        assert app.keeper.statistics().policy == "off"
+        assert station(app).keeper.statistics().policy == "off"
         assert list((tmp_path / "slots").iterdir()) == []
 
 
@@ -165,7 +168,7 @@ async def test_policy_always_restores_and_saves_around_each_request(tmp_path: Pa
                 turn = await Conversation(client).say(words)
                 assert turn.cached >= target(app, "bare").total
         assert [event.status for event in restored] == ["ok", "ok"]
-        await until(lambda: len(app.keeper.list()) > 1)
+        await until(lambda: len(station(app).keeper.list()) > 1)
 
 
 async def test_without_a_slot_folder_the_status_names_the_flag(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bioproxy.admin.logs import UNKNOWN, Logs
+from bioproxy.admin.routes import Question
 from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
 from bioproxy.logbook import Logbook, Ring, Subscription
@@ -41,10 +42,8 @@ class Port:
         found = self.router.find(request.method, request.path)
         assert found is not None
         try:
-            if found[0] == "history":
-                await self.logs.history(request, responder)
-            else:
-                await self.logs.stream(request, responder, found[1].get("id", ""))
+            serve = self.logs.history if found[0] == "history" else self.logs.stream
+            await serve(Question(request, responder, found[1]))
         except RequestError as error:
             responder.send(error.status, [], error.message.encode())
         finally:

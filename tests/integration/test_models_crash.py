@@ -67,8 +67,8 @@ async def test_who_only_waited_is_served_by_the_next_process(tmp_path: Path) -> 
     command = shlex.join([sys.executable, str(PROGRAM), "--decode-rate", "100"])
     async with running_app(tmp_path, models={"m": {"cmd": f"{command} --port ${{PORT}}"}}) as app:
         first = aio.spawn(good(app, tokens=4000), name="first")
-        await until(lambda: cast("Fleet", app.side).supervisor.statistics().running == 1)
-        engine = cast("Fleet", app.side).supervisor.lives["m"].unit
+        await until(lambda: cast("Fleet", app.fleet).supervisor.statistics().running == 1)
+        engine = cast("Fleet", app.fleet).supervisor.lives["m"].unit
         gate = engine.station.gate
         await until(lambda: gate.running == 1)
         second = aio.spawn(good(app, tokens=2), name="second")

@@ -31,7 +31,7 @@ from bioproxy.models.fleet import Fleet
 from bioproxy.models.plan import Plan, make_plan
 from bioproxy.station import Station
 from fakes.fake_engine import FakeEngine
-from support.apps import log_put_back, running_app
+from support.apps import log_put_back, running_app, station
 from support.certificates import certificate, needs_openssl
 from support.faults import good, ready
 from support.http import Answer, build, call
@@ -87,8 +87,8 @@ class Site:
 async def alone(folder: Path, **values: Json) -> AsyncIterator[Site]:
     """A program whose engine is not there; whoever wants it waits."""
     async with running_app(folder, backend_url=NOBODY, **values) as app:
-        await until(lambda: app.attachment.statistics().looks)
-        app.gate.close("the test wants it so")
+        await until(lambda: station(app).attachment.statistics().looks)
+        station(app).gate.close("the test wants it so")
         yield Site(app, folder / "conf.json")
 
 
@@ -112,7 +112,7 @@ def chat(site: Site, **more: Json) -> asyncio.Task[Answer]:
 
 def waiting(site: Site, count: int) -> Callable[[], bool]:
     """Whether so many wait in the gate."""
-    return lambda: sum(site.app.gate.statistics().waiting.values()) == count
+    return lambda: sum(station(site.app).gate.statistics().waiting.values()) == count
 
 
 # bioproxy's own keys, one engine
@@ -218,20 +218,20 @@ async def prefixes(folder: Path) -> None:
 
 async def warmup_check_interval(folder: Path) -> None:
     async with attached(folder, warmup_check_interval=3600) as (site, _):
-        await until(lambda: site.app.runner.statistics().checks)
+        await until(lambda: station(site.app).runner.statistics().checks)
         await site.reload(warmup_check_interval=0.01)
-        checks = site.app.runner.statistics().checks
-        await until(lambda: site.app.runner.statistics().checks > checks + 3)
+        checks = station(site.app).runner.statistics().checks
+        await until(lambda: station(site.app).runner.statistics().checks > checks + 3)
 
 
 def state(site: Site, prefix: str = "@code") -> str:
     """What is said of the warm-up of a template."""
-    return next(one.state for one in site.app.runner.statistics().targets if one.prefix == prefix)
+    return next(one.state for one in station(site.app).runner.statistics().targets if one.prefix == prefix)
 
 
 async def warmup__enabled(folder: Path) -> None:
     async with attached(folder, prefixes={"@code": "code.txt"}, warmup={"enabled": False}) as (site, _):
-        await until(lambda: site.app.runner.statistics().checks)
+        await until(lambda: station(site.app).runner.statistics().checks)
         assert state(site) == "off"
         await site.reload(warmup={"enabled": True})
         await until(lambda: state(site) in {"warm", "saved"})
@@ -254,7 +254,7 @@ async def warmup__chunk_seconds(folder: Path) -> None:
         await engine.forget()
         await site.reload(warmup={"chunk_seconds": 0.001})
         (folder / "code.txt").write_text("other things " * 400 + "<{message}>")
-        await site.app.runner.warm("@code")
+        await station(site.app).runner.warm("@code")
         await until(lambda: site.app.catalogue.current("@code").parts[0].startswith("other"))
         await until(lambda: state(site) in {"warm", "saved"})
         assert len(await engine.requests("/completion")) > 2 * before
@@ -265,9 +265,9 @@ async def warmup__heads(folder: Path) -> None:
         for words in ("one", "two"):
             said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": f"@code {words}"}]
             assert (await chat(site, messages=said)).status == 200
-        await until(lambda: [one.head for one in site.app.runner.statistics().targets] not in ([], ["bare"]))
+        await until(lambda: [one.head for one in station(site.app).runner.statistics().targets] not in ([], ["bare"]))
         await site.reload(warmup={"heads": 0})
-        await until(lambda: [one.head for one in site.app.runner.statistics().targets] == ["bare"])
+        await until(lambda: [one.head for one in station(site.app).runner.statistics().targets] == ["bare"])
 
 
 # many models
@@ -304,8 +304,8 @@ def yaml_of(text: str) -> Json:
 
 def fleet(site: Site) -> Fleet:
     """The models of a program that has many."""
-    assert isinstance(site.app.side, Fleet)
-    return site.app.side
+    assert isinstance(site.app.fleet, Fleet)
+    return site.app.fleet
 
 
 async def held_back(folder: Path, before: Json, after: Json, **asked: Json) -> None:
@@ -464,7 +464,7 @@ async def test_a_broken_certificate_changes_nothing(tmp_path: Path) -> None:
         bad = str(tmp_path / "bad.pem")
         with pytest.raises(ConfigError, match="holds no certificate"):
             await site.reload(tls_cert_file=bad, tls_key_file=bad, queue_limit=1)
-        assert site.app.gate.statistics().limit == 1000
+        assert station(site.app).gate.statistics().limit == 1000
         assert await answered(site, None)
 
 
@@ -485,7 +485,7 @@ async def test_a_configuration_is_judged_beside_the_loop_and_to_its_end(tmp_path
         assert await answered(site, None)
         asking.cancel()
         go_on.set()
-        await until(lambda: site.app.gate.statistics().limit == 7)
+        await until(lambda: station(site.app).gate.statistics().limit == 7)
         await asyncio.wait([asking])
 
 

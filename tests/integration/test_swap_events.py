@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bioproxy.activity import InflightRequest
-from bioproxy.admin import swap_events
+from bioproxy.admin import events as swap_events
 from bioproxy.events import ConfigReloaded, Event, InflightChanged, ModelChanged, ProfileChanged
 from bioproxy.logbook import MOST_BEHIND
 from support.activity import metered
@@ -35,7 +35,8 @@ async def asleep(port: ActivityPort) -> tuple[socket.socket, swap_events.Mailbox
     sleeper.setblocking(False)
     await asyncio.get_running_loop().sock_sendall(sleeper, build("GET", "/api/events"))
     await port.events.count(1)
-    (mailbox,) = port.events.clients
+    (mailbox,) = port.events.listeners
+    assert isinstance(mailbox, swap_events.Mailbox)
     return sleeper, mailbox
 
 
@@ -163,7 +164,7 @@ async def test_a_head_request_ends_at_once() -> None:
     async with activity_port() as port:
         answer = await port.ask("/api/events", "HEAD")
         assert answer.headers["content-type"] == "text/event-stream"
-        assert not port.events.clients
+        assert not port.events.listeners
 
 
 async def test_a_client_that_slept_gets_the_state_anew(caplog: pytest.LogCaptureFixture) -> None:

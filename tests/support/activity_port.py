@@ -6,18 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from bioproxy.activity import InflightRequest, Record
 from bioproxy.admin.activity_api import ActivityApi
-from bioproxy.admin.activity_log import ActivityLog
 from bioproxy.admin.activity_store import ActivityStore
-from bioproxy.admin.admin import Question, refuse
 from bioproxy.admin.captures import Captures
-from bioproxy.admin.swap_events import Mailbox, SwapEvents
+from bioproxy.admin.events import Listener, SwapEvents
+from bioproxy.admin.routes import Question, refuse
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, RequestEnded
+from bioproxy.front.inflight import Inflight
 from bioproxy.logbook import Logbook
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.http1.router import NotAllowed, Router
@@ -40,10 +40,9 @@ class Views:
     def profile(self) -> str:
         return self.active
 
-    def sessions(self) -> list[str]:
-        return ["X-Session-ID"]
+    sessions = ("X-Session-ID",)
 
-    def inflight(self) -> list[InflightRequest]:
+    def snapshot(self) -> list[InflightRequest]:
         return self.running
 
 
@@ -52,17 +51,17 @@ class WatchedEvents(SwapEvents):
 
     moved: asyncio.Event
 
-    def join(self) -> Mailbox:
+    def join(self, listener: Listener) -> None:
         self.moved.set()
-        return super().join()
+        super().join(listener)
 
-    def leave(self, mailbox: Mailbox) -> None:
-        super().leave(mailbox)
+    def leave(self, listener: Listener) -> None:
+        super().leave(listener)
         self.moved.set()
 
     async def count(self, number: int) -> None:
         """Wait until exactly `number` clients are there."""
-        while len(self.clients) != number:
+        while len(self.listeners) != number:
             self.moved.clear()
             await self.moved.wait()
 
@@ -76,11 +75,16 @@ class ActivityPort:
         self.book = Logbook()
         self.store = ActivityStore(settings())
         self.captures = Captures(1)
-        self.log = ActivityLog(self.bus, store=self.store, captures=self.captures)
         self.cancelled: list[str] = []
-        api = ActivityApi(store=self.store, captures=self.captures, cancel=self.cancel)
+        api = ActivityApi(self.bus, store=self.store, captures=self.captures, cancel=self.cancel)
         logs = {"proxy": self.book.proxy, "upstream": self.book.upstream}
-        self.events = WatchedEvents(self.bus, views=self.views, logs=logs)
+        self.events = WatchedEvents(
+            self.bus,
+            models=self.views.models,
+            profile=self.views.profile,
+            inflight=cast("Inflight", self.views),
+            logs=logs,
+        )
         self.events.moved = asyncio.Event()
         self.router: Router[Any] = Router()
         self.router.add("GET", "/api/metrics/activity", api.activity)
@@ -162,7 +166,6 @@ async def activity_port() -> AsyncIterator[ActivityPort]:
         yield port
     finally:
         port.events.close()
-        port.log.close()
         await port.server.close(deadline=1.0)
         await port.captures.close()
         await port.store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 from bioproxy.activity import Outcome, Record, Ring
 from bioproxy.admin.admin import Admin
-from bioproxy.admin.stream import Hub, Listener
+from bioproxy.admin.events import Hub, Listener, event_blocks
 from bioproxy.config.schema import Limits
 from bioproxy.errors import ConfigError, NotFound, Problem
 from bioproxy.events import Bus, Event
@@ -28,7 +28,7 @@ class Status(msgspec.Struct):
 
 
 class Backstage:
-    """Views and commands: what a test wants shown, and what was asked."""
+    """What a test wants shown, and what was asked."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -63,13 +63,13 @@ class WatchedHub(Hub):
     """A hub that tells a test when listeners come and go."""
 
     def __init__(self, bus: Bus) -> None:
-        super().__init__(bus)
+        super().__init__(bus, event_blocks)
         self.moved = asyncio.Event()
 
-    def join(self, cut: Callable[[], None]) -> Listener:
+    def join(self, listener: Listener) -> None:
         """One more."""
         self.moved.set()
-        return super().join(cut)
+        super().join(listener)
 
     def leave(self, listener: Listener) -> None:
         """One less."""
@@ -92,15 +92,18 @@ class AdminPort:
         self.backstage = Backstage()
         self.bus = Bus()
         self.ring = Ring()
+        self.hub = WatchedHub(self.bus)
         self.admin = Admin(
             settings=self.settings,
-            views=self.backstage,
-            commands=self.backstage,
             metrics=Metrics(self.bus),
             ring=self.ring,
             bus=self.bus,
+            status=self.backstage.status,
+            unready=self.backstage.unready,
+            warm=self.backstage.warm,
+            reload=self.backstage.reload,
+            stream=self.hub,
         )
-        self.hub = self.admin.hub = WatchedHub(self.bus)
         self.server = Server(self.admin.handle, limits=Limits(), name="admin")
 
     async def ask(self, method: str, target: str, **headers: str) -> Answer:

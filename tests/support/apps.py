@@ -12,6 +12,8 @@ from typing import Any
 
 from bioproxy.app import App
 from bioproxy.config.load import Loaded, load
+from bioproxy.models.single import Single
+from bioproxy.station import Station
 
 MS = 0.001
 
@@ -65,7 +67,18 @@ def log_put_back() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def single(app: App) -> Single:
+    """The one engine of a program that serves one."""
+    assert isinstance(app.fleet, Single)
+    return app.fleet
+
+
+def station(app: App) -> Station:
+    """The parts of the one engine."""
+    return single(app).station
+
+
 async def engine_ready(app: App) -> None:
     """Wait until the engine is attached and the gate is open."""
     async with asyncio.timeout(15):
-        await app.attachment.wait_ready()
+        await station(app).attachment.wait_ready()

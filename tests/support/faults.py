@@ -17,7 +17,7 @@ from bioproxy.app import App
 from bioproxy.config.schema import Key
 from bioproxy.events import Event
 from fakes.fake_engine import FakeEngine
-from support.apps import MS, running_app
+from support.apps import MS, running_app, station
 from support.http import Answer, build, call
 from support.kv_rig import text
 from support.leaks import nothing_leaked, until
@@ -43,10 +43,10 @@ def body_for(path: str, words: str = "hello", *, tokens: int = 4, **more: Json) 
 
 def quicken(app: App) -> None:
     """Looks at the engine, at the folder and back at a disk that refused follow within milliseconds."""
-    app.attachment.interval = 20 * MS
-    app.attachment.stall.recovery = 200 * MS
-    app.keeper.moments.tick = 20 * MS
-    app.keeper.pause.first_retry = app.keeper.pause.delay = 20 * MS
+    station(app).attachment.interval = 20 * MS
+    station(app).attachment.stall.recovery = 200 * MS
+    station(app).keeper.moments.tick = 20 * MS
+    station(app).keeper.pause.first_retry = station(app).keeper.pause.delay = 20 * MS
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ def authority(app: App) -> dict[str, str]:
 
 async def ready(app: App, *, generation: int = 0) -> None:
     """Wait until the engine is ready, in its `generation`-th process or a later one."""
-    await until(lambda: app.attachment.state == "ready" and app.attachment.generation >= generation)
+    await until(lambda: station(app).attachment.state == "ready" and station(app).attachment.generation >= generation)
 
 
 async def good(app: App, words: str = "hello", *, path: str = CHAT, headers: Json = None, **more: Json) -> Answer:
@@ -88,7 +88,7 @@ async def good(app: App, words: str = "hello", *, path: str = CHAT, headers: Jso
 
 async def saved(app: App, count: int = 1) -> None:
     """Wait until `count` snapshots are on disk."""
-    await until(lambda: app.keeper.statistics().snapshots >= count)
+    await until(lambda: station(app).keeper.statistics().snapshots >= count)
 
 
 async def conversation(app: App, name: str, *, words: int = 400) -> Json:

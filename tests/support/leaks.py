@@ -13,6 +13,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.app import App
+from support.apps import station
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class Held(msgspec.Struct, frozen=True):
 
 def held(app: App) -> Held:
     """Everything that must be back to where it was after a fault."""
-    gate = app.gate.statistics()
+    gate = station(app).gate.statistics()
     names = frozenset(
         task.get_name() for task in asyncio.all_tasks() if not task.done() and task is not asyncio.current_task()
     )
@@ -74,7 +75,7 @@ def tasks() -> Counter[str]:
 
 def owned(app: App) -> dict[str, int]:
     """What requests own while they are under way, by kind: all of it is 0 when none is."""
-    gate, pool = app.gate.statistics(), app.pool.statistics()
+    gate, pool = station(app).gate.statistics(), station(app).pool.statistics()
     servers = (app.proxy_server.statistics(), app.admin_server.statistics())
     return {
         "grants": sum(gate.running.values()),
@@ -83,14 +84,14 @@ def owned(app: App) -> dict[str, int]:
         "requests": sum(server.running for server in servers),
         "connections of clients": sum(server.connections for server in servers),
         "connections to the engine": pool.active,
-        "watched requests": app.attachment.statistics().stall.watched,
+        "watched requests": station(app).attachment.statistics().stall.watched,
     }
 
 
 def quiet(app: App) -> bool:
     """Whether no request owns anything and no connection to the engine is open; closes those that are idle."""
-    was_open = app.pool.statistics().open
-    app.pool.drop_idle()
+    was_open = station(app).pool.statistics().open
+    station(app).pool.drop_idle()
     return not was_open and not any(owned(app).values())
 
 
@@ -100,7 +101,9 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
 
     Idle connections to the engine are closed before each count; only those that nobody uses any more are idle.
     """
-    await until(lambda: app.attachment.looks and "warm-up works" in tasks())  # the services' own tasks are there
+    await until(
+        lambda: station(app).attachment.looks and "warm-up works" in tasks()
+    )  # the services' own tasks are there
     await until(lambda: quiet(app))
     before, files = tasks(), open_files()
     yield

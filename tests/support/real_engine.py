@@ -20,7 +20,7 @@ from bioproxy.app import App
 from bioproxy.embedded.model import SHAPES
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine, needs_real_engine
-from support.apps import MS, running_app
+from support.apps import MS, running_app, station
 from support.leaks import until
 
 Json = Any
@@ -44,8 +44,8 @@ async def evaluated(engine: RealEngine) -> int:
 
 def quicken(app: App) -> None:
     """Look at the engine and at the folder every few milliseconds, so that a test does not wait for what it did."""
-    app.attachment.interval = 20 * MS
-    app.keeper.moments.tick = 50 * MS
+    station(app).attachment.interval = 20 * MS
+    station(app).keeper.moments.tick = 50 * MS
 
 
 @asynccontextmanager
@@ -69,12 +69,12 @@ async def line(
 
 async def ready(app: App, *, generation: int = 1) -> None:
     """Wait until the engine's `generation`-th process is ready."""
-    await until(lambda: app.attachment.state == "ready" and app.attachment.generation >= generation)
+    await until(lambda: station(app).attachment.state == "ready" and station(app).attachment.generation >= generation)
 
 
 async def crash(engine: RealEngine | FakeEngine, app: App, **flags: Json) -> None:
     """Kill the engine with SIGKILL and start it again on the same port, as another model if `flags` say so."""
-    generation = app.attachment.generation + 1
+    generation = station(app).attachment.generation + 1
     engine.flags.update(flags)
     await engine.restart()
     await ready(app, generation=generation)
@@ -83,23 +83,23 @@ async def crash(engine: RealEngine | FakeEngine, app: App, **flags: Json) -> Non
 async def warmed(app: App) -> None:
     """Wait until nothing is left to warm, and what was saved is on disk."""
     await until(lambda: (states := phases(app)) and not {"waiting", "warming"} & set(states))
-    await app.keeper.saver.settle(10)
+    await station(app).keeper.saver.settle(10)
 
 
 def phases(app: App) -> list[str]:
     """The states of all warm-ups."""
-    return [target.state for target in app.runner.statistics().targets]
+    return [target.state for target in station(app).runner.statistics().targets]
 
 
 async def conversations_saved(app: App, count: int = 1) -> None:
     """Wait until so many conversations are on disk."""
-    await until(lambda: sum(not one.template for one in app.keeper.list()) >= count)
+    await until(lambda: sum(not one.template for one in station(app).keeper.list()) >= count)
 
 
 async def idle_saved(app: App) -> None:
     """Wait until nothing that is resident is worth a save any more."""
-    await until(lambda: app.gate.idle and not app.keeper.moments.growing())
-    await app.keeper.saver.settle(10)
+    await until(lambda: station(app).gate.idle and not station(app).keeper.moments.growing())
+    await station(app).keeper.saver.settle(10)
 
 
 def lora_adapter(path: Path) -> str:

@@ -19,7 +19,7 @@ from bioproxy.errors import BioproxyError
 from bioproxy.prompt import Head
 from bioproxy.recipes import insert
 from bioproxy.templates.parse import Filled
-from support.apps import running_app
+from support.apps import running_app, station
 from support.hung import hung
 from support.leaks import until
 from support.templates import Site, write
@@ -126,7 +126,7 @@ async def test_the_program_ends_although_its_folders_hang(tmp_path: Path, monkey
         async with running_app(tmp_path, backend_url="http://127.0.0.1:9", **keys) as app:
             app.pins.put(b"conversation", filled)
             for conversation in (b"1", b"2"):
-                app.heads.note("@a", Head(), conversation)
+                station(app).heads.note("@a", Head(), conversation)
             late.enter_context(hung(tmp_path / "net", monkeypatch))
             app.look_now.set()
             await until(lambda: app.catalogue.statistics()[0].state == "fault")

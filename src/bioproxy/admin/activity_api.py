@@ -20,9 +20,10 @@ from msgspec.structs import replace
 from bioproxy.admin.activity_row import Filters
 from bioproxy.admin.activity_sql import SORTS
 from bioproxy.admin.activity_store import ActivityStore
-from bioproxy.admin.admin import ALWAYS, Question, answer
 from bioproxy.admin.captures import Captures
+from bioproxy.admin.routes import ALWAYS, Entry, Question, answer
 from bioproxy.errors import NotFound, RequestError
+from bioproxy.events import ActivityAdded, Bus, RequestEnded
 
 INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 LARGEST = (1 << 63) - 1
@@ -31,12 +32,35 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:\
 
 
 class ActivityApi:
-    """The handlers. `cancel` ends a request by its id and says whether there was one."""
+    """The handlers, and what keeps the rows. `cancel` ends a request by its id and says whether there was one."""
 
-    def __init__(self, *, store: ActivityStore, captures: Captures, cancel: Callable[[str], bool]) -> None:
+    def __init__(self, bus: Bus, *, store: ActivityStore, captures: Captures, cancel: Callable[[str], bool]) -> None:
+        self.bus = bus
         self.store = store
         self.captures = captures
         self.end_request = cancel
+        bus.subscribe(RequestEnded, self.ended)
+
+    def entries(self) -> tuple[Entry, ...]:
+        return (
+            Entry("GET", "/api/metrics/activity", "The activity table.", self.activity, guard="private"),
+            Entry("GET", "/api/metrics/stats", "Its sums and distributions.", self.stats, guard="private"),
+            Entry("GET", "/api/captures/{id}", "One request and its answer.", self.capture, guard="private"),
+            Entry("POST", "/api/inflight/{id}/cancel", "End a request.", self.cancel, guard="private"),
+        )
+
+    def ended(self, event: RequestEnded) -> None:
+        """A request has ended: keep its row, and what was captured of it.
+
+        Requests that are no POST on a route of models are not metered and leave no row. The id is known at once, so
+        `ActivityAdded` goes out in the same breath; a client that then asks for the row is answered after it was
+        written, because the store's worker keeps the order.
+        """
+        if event.record.metered:
+            identity = self.store.add(event.record)
+            if event.capture is not None:
+                self.captures.add(identity, event.record, event.capture)
+            self.bus.publish(ActivityAdded(id=identity))
 
     async def activity(self, question: Question) -> None:
         """One page of the table."""

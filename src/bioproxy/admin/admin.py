@@ -1,110 +1,76 @@
-"""The admin port's routes and the handler that serves them.
-
-Everything is JSON but the metrics and the event stream; nothing may be cached, for all of it is about now. What the
-routes answer comes from two protocols that app fills: `Views` (what is) and `Commands` (what to do), so this package
-knows no engine, no gate and no cache.
-"""
+"""The admin port: its own routes, the guard before all of its routes, and the handler that serves them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from bioproxy import __version__
 from bioproxy.activity import Outcome, Record, Ring
-from bioproxy.admin.guard import Access, Guard
-from bioproxy.admin.stream import Hub
+from bioproxy.admin.events import Hub, event_blocks
+from bioproxy.admin.guard import Guard
+from bioproxy.admin.routes import ACCEPTED, ALWAYS, UNREADY, Entry, Json, Question, answer, refuse, wrong_method
 from bioproxy.config.settings import Settings
-from bioproxy.errors import BioproxyError, ConfigError, ForeignPage, NotFound, RequestError, Unauthorized
+from bioproxy.errors import BioproxyError, ForeignPage, NotFound, RequestError
 from bioproxy.events import Bus
-from bioproxy.explain import explained
 from bioproxy.front.cors import Refusals
 from bioproxy.metrics import Metrics
-from bioproxy.wire.http1.message import Headers, Request, Responder
-from bioproxy.wire.http1.router import NotAllowed, Parameters, Router
+from bioproxy.wire.http1.message import Request, Responder
+from bioproxy.wire.http1.router import Router
 from bioproxy.wire.http1.target import check_slashes
 
 log = logging.getLogger(__name__)
-Json: TypeAlias = Any
-NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG = 405, 503, 202, 422
-ALWAYS: Headers = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
-
-
-class Views(Protocol):
-    """What the admin port shows of the others; given by app."""
-
-    def status(self) -> msgspec.Struct:
-        """Everything about now, for `/status`."""
-
-    def unready(self) -> str:
-        """Why a request would not be served now, in words that anyone may read; empty when it would."""
-
-
-class Commands(Protocol):
-    """What the admin port may ask for; given by app."""
-
-    async def warm(self, prefix: str) -> Json:
-        """Warm a template up now; its states. NotFound where there is no such prefix."""
-
-    async def reload(self) -> tuple[str, ...]:
-        """Read the configuration again; the keys that changed. ConfigError if it is broken, nothing changed then."""
-
-
-class Question(msgspec.Struct, frozen=True):
-    """One request, and where its answer goes. `own`: it shows nothing of what others ask."""
-
-    request: Request
-    responder: Responder
-    parameters: Parameters
-    own: bool = False
-
-
-class Route(msgspec.Struct, frozen=True):
-    """One route: `access` is what guard.py checks, `about` a sentence for `GET /` and the docs."""
-
-    method: str
-    path: str
-    access: Access
-    about: str
-    serve: Callable[[Admin, Question], Awaitable[None]]
-
-
-class Mounted(msgspec.Struct, frozen=True):
-    """A route that another part serves on this port, under what the port always asks for."""
-
-    method: str
-    path: str
-    about: str
-    serve: Callable[[Question], Awaitable[None]]
-    changes: bool = False  # its GET changes something
 
 
 class Admin:
-    """Serves the admin port. `close` is called at the shutdown."""
+    """Serves the admin port. `close` is called at the shutdown.
+
+    `status` is everything about now. `unready` says why a request would not be served now, in words that anyone may
+    read; "" if it would. `warm` looks at a template now and returns its states (NotFound); `reload` reads the
+    configuration again and returns the keys that changed (ConfigError, nothing changed then).
+    """
 
     def __init__(
-        self, *, settings: Settings, views: Views, commands: Commands, metrics: Metrics, ring: Ring, bus: Bus
+        self,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        ring: Ring,
+        bus: Bus,
+        status: Callable[[], msgspec.Struct],
+        unready: Callable[[], str],
+        warm: Callable[[str], Awaitable[Json]],
+        reload: Callable[[], Awaitable[tuple[str, ...]]],
+        more: Iterable[Entry] = (),
+        stream: Hub | None = None,
     ) -> None:
         self.settings = settings
-        self.views = views
-        self.commands = commands
         self.metrics = metrics
         self.ring = ring
-        self.hub = Hub(bus)
+        self.of_now, self.unready, self.warm_up, self.read_again = status, unready, warm, reload
+        self.stream = stream or Hub(bus, event_blocks)
         self.refusals = Refusals()
-        self.mounted: Router[Mounted] = Router()
-        self.listed: list[Mounted] = []
+        self.table: Router[Entry] = Router()
+        self.entries = [*self.own(), *(entry for entry in more if entry.access is not None)]
+        for entry in self.entries:
+            self.table.add(entry.method, entry.path, entry)
 
-    def mount(self, routes: Iterable[Mounted]) -> None:
-        """Serve further routes; what this port has itself stays."""
-        for route in routes:
-            found = ROUTER.match(route.method, route.path)
-            if found is None or isinstance(found, NotAllowed):
-                self.mounted.add(route.method, route.path, route)
-                self.listed.append(route)
+    def own(self) -> tuple[Entry, ...]:
+        """The routes that only this port has."""
+        return (
+            Entry("GET", "/", "This list.", self.index),
+            Entry("GET", "/health", "The program is well; `ready` says whether the engine is.", self.health, "open"),
+            Entry("GET", "/livez", "200 as long as the program answers.", self.live, "open"),
+            Entry("GET", "/readyz", "200 when requests are served, 503 with the reason otherwise.", self.ready, "open"),
+            Entry("GET", "/metrics", "Metrics for Prometheus; wants metrics_key if set.", self.show_metrics, "metrics"),
+            Entry("GET", "/status", "Engine, gate, templates, snapshots, warm-ups, warnings.", self.status),
+            Entry("GET", "/requests", "The last 1000 requests; ?limit= and ?outcome= narrow it.", self.requests),
+            Entry("GET", "/events", "What happens, as server-sent events.", self.stream.serve),
+            Entry("POST", "/warmup/{prefix}", "Warm a template up now.", self.warm),
+            Entry("POST", "/reload", "Read the configuration again.", self.reload),
+        )
 
     @property
     def guard(self) -> Guard:
@@ -113,7 +79,7 @@ class Admin:
 
     def close(self) -> None:
         """End the event streams, so that the server need not cut them."""
-        self.hub.close()
+        self.stream.close()
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request of the admin port."""
@@ -127,57 +93,43 @@ class Admin:
             refuse(responder, error)
 
     async def serve(self, request: Request, responder: Responder) -> None:
-        """Find the route, ask the guard, answer. Who may not ask learns nothing about which routes exist."""
+        """Find the route, ask the guard, answer. A client that may not ask does not learn which routes exist."""
         check_slashes(request.target)
-        found = ROUTER.match(request.method, request.path)
-        if found is None or isinstance(found, NotAllowed):
-            other = self.mounted.find(request.method, request.path)
-            if other is not None:
-                self.guard.check(request, "admin", changes=other[0].changes)
-                await other[0].serve(Question(request, responder, other[1]))
-                return
-            self.guard.check(request, "admin")
-            if found is None:
-                raise NotFound(f"the admin port has no {request.path}; GET / lists what it has")
-            refuse(responder, wrong_method(request, found.allow), (b"Allow", found.allow.encode()))
+        found = self.table.match(request.method, request.path)
+        if isinstance(found, tuple):
+            entry, parameters = found
+            assert entry.access is not None
+            self.guard.check(request, entry.access, changes=entry.changes)
+            await entry.serve(Question(request, responder, parameters))
             return
-        route, parameters = found
-        self.guard.check(request, route.access)
-        await route.serve(self, Question(request, responder, parameters))
+        self.guard.check(request, "admin")
+        if found is None:
+            raise NotFound(f"the admin port has no {request.path}; GET / lists what it has")
+        refuse(responder, wrong_method(request, found.allow), (b"Allow", found.allow.encode()))
 
     async def index(self, question: Question) -> None:
-        """The list of routes."""
-        shown: tuple[Route | Mounted, ...] = (*ROUTES, *self.listed)
-        routes = [{"method": route.method, "path": route.path, "about": route.about} for route in shown]
+        routes = [{"method": one.method, "path": one.path, "about": one.about} for one in self.entries]
         answer(question.responder, {"name": "bioproxy", "version": __version__, "routes": routes}, pretty=True)
 
     async def health(self, question: Question) -> None:
-        """Whether the program is well, and in a word whether the engine is."""
-        reason = self.views.unready()
+        reason = self.unready()
         answer(question.responder, {"status": "ok", "ready": not reason, "reason": reason})
 
     async def live(self, question: Question) -> None:
-        """That it answers is the proof."""
         answer(question.responder, {"status": "ok"})
 
     async def ready(self, question: Question) -> None:
-        """Whether requests are served: 200, or 503 with the reason."""
-        reason = self.views.unready()
+        reason = self.unready()
         if reason:
             answer(question.responder, {"status": "unready", "reason": reason}, status=UNREADY)
         else:
             answer(question.responder, {"status": "ready"})
 
     async def show_metrics(self, question: Question) -> None:
-        """The metrics in Prometheus' text format."""
-        from bioproxy.metrics_page import render  # loads Prometheus' library, which many never need
-
-        kind, page = render(self.metrics)
-        question.responder.send(200, [(b"Content-Type", kind.encode()), *ALWAYS], page)
+        send_metrics(self.metrics, question)
 
     async def status(self, question: Question) -> None:
-        """Everything about now."""
-        answer(question.responder, self.views.status(), pretty=True)
+        answer(question.responder, self.of_now(), pretty=True)
 
     async def requests(self, question: Question) -> None:
         """The newest requests, newest first; `limit` and `outcome` narrow it."""
@@ -187,24 +139,16 @@ class Admin:
             if len(records) == wanted.limit:
                 break
             if wanted.outcome is None or record.outcome == wanted.outcome:
-                records.append(explained(record))
+                records.append(record)
         answer(question.responder, {"requests": records})
-
-    async def events(self, question: Question) -> None:
-        """The event stream; HEAD gets its head only."""
-        if question.request.method == "HEAD":
-            question.responder.send(200, [(b"Content-Type", b"text/event-stream"), *ALWAYS])
-        else:
-            await self.hub.serve(question.responder, ALWAYS)
 
     async def warm(self, question: Question) -> None:
         """Ask for a warm-up; it runs when no user waits."""
         prefix = question.parameters["prefix"]
-        answer(question.responder, {"prefix": prefix, "warmup": await self.commands.warm(prefix)}, status=ACCEPTED)
+        answer(question.responder, {"prefix": prefix, "warmup": await self.warm_up(prefix)}, status=ACCEPTED)
 
     async def reload(self, question: Question) -> None:
-        """Read the configuration again."""
-        answer(question.responder, {"changed": await self.commands.reload()})
+        answer(question.responder, {"changed": await self.read_again()})
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -225,53 +169,9 @@ class Wanted(msgspec.Struct, frozen=True):
         return wanted
 
 
-ROUTES = (
-    Route("GET", "/", "admin", "This list.", Admin.index),
-    Route("GET", "/health", "open", "The program is well; `ready` says whether the engine is.", Admin.health),
-    Route("GET", "/livez", "open", "200 as long as the program answers.", Admin.live),
-    Route("GET", "/readyz", "open", "200 when requests are served, 503 with the reason otherwise.", Admin.ready),
-    Route("GET", "/metrics", "metrics", "Metrics for Prometheus; wants metrics_key if set.", Admin.show_metrics),
-    Route("GET", "/status", "admin", "Engine, gate, templates, snapshots, warm-ups, warnings.", Admin.status),
-    Route("GET", "/requests", "admin", "The last 1000 requests; ?limit= and ?outcome= narrow it.", Admin.requests),
-    Route("GET", "/events", "admin", "What happens, as server-sent events.", Admin.events),
-    Route("POST", "/warmup/{prefix}", "admin", "Warm a template up now.", Admin.warm),
-    Route("POST", "/reload", "admin", "Read the configuration again.", Admin.reload),
-)
+def send_metrics(metrics: Metrics, question: Question) -> None:
+    """Send the metrics in Prometheus' text format."""
+    from bioproxy.metrics_page import render
 
-
-def table() -> Router[Route]:
-    """The routes as a router."""
-    router: Router[Route] = Router()
-    for route in ROUTES:
-        router.add(route.method, route.path, route)
-    return router
-
-
-ROUTER = table()
-
-
-def wrong_method(request: Request, allow: str) -> RequestError:
-    """The path is known, with another method."""
-    return RequestError(f"{request.path} takes {allow}, not {request.method}", status=NOT_ALLOWED)
-
-
-def answer(responder: Responder, value: Json, *, status: int = 200, pretty: bool = False) -> None:
-    """Send `value` as JSON; `pretty` for what people read with curl."""
-    body = msgspec.json.encode(value)
-    body = msgspec.json.format(body, indent=2) + b"\n" if pretty else body
-    responder.send(status, [(b"Content-Type", b"application/json"), *ALWAYS], body)
-
-
-def refuse(responder: Responder, error: BioproxyError, *more: tuple[bytes, bytes]) -> None:
-    """Send an error as JSON, with what HTTP wants beside it."""
-    told: dict[str, Json] = {"message": error.message, "type": error.code, "code": error.status}
-    status = error.status
-    if isinstance(error, ConfigError):
-        told["problems"] = error.problems
-        status = told["code"] = BROKEN_CONFIG
-    headers: Headers = [(b"Content-Type", b"application/json"), *ALWAYS, *more]
-    if isinstance(error, Unauthorized):
-        headers.append((b"WWW-Authenticate", b'Basic realm="bioproxy"'))
-    if error.retry_after is not None:
-        headers.append((b"Retry-After", str(error.retry_after).encode()))
-    responder.send(status, headers, msgspec.json.encode({"error": told}))
+    kind, page = render(metrics)
+    question.responder.send(200, [(b"Content-Type", kind.encode()), *ALWAYS], page)

@@ -5,17 +5,17 @@ text pass as they are, so the answer says that it is plain text and that nobody 
 at once, also where nothing was logged yet. Each client has a bounded backlog (logbook.py): while it does not read,
 lines are dropped and marked, and neither the engine nor anybody else waits for it.
 
-The handlers take a request and a responder and nothing of a port, so both ports can mount them. Who may read a log is
-decided before they are called.
+Who may read a log is decided before the handlers are called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from bioproxy.admin.routes import Entry, Question
 from bioproxy.errors import RequestError
 from bioproxy.logbook import Logbook, Ring, Subscription
-from bioproxy.wire.http1.message import Headers, Request, Responder
+from bioproxy.wire.http1.message import Headers
 
 HEADERS: Headers = [
     (b"Content-Type", b"text/plain; charset=utf-8"),
@@ -35,20 +35,29 @@ class Logs:
         self.streams: set[Subscription] = set()
         self.closed = False
 
-    async def history(self, request: Request, responder: Responder) -> None:
+    def entries(self) -> tuple[Entry, ...]:
+        return (
+            Entry("GET", "/logs", "The combined log.", self.history, guard="private"),
+            Entry("GET", "/logs/stream", "The combined log, live.", self.stream, guard="private"),
+            Entry("GET", "/logs/stream/{id...}", "One log, live.", self.stream, guard="private"),
+        )
+
+    async def history(self, question: Question) -> None:
         """`GET /logs`: the combined log so far. A browser is sent to the page that shows it."""
+        request, responder = question.request, question.responder
         if b"text/html" in (request.header(b"accept") or b""):
             responder.send(302, [(b"Location", PAGE), (b"Vary", b"Accept")])
         else:
             responder.send(200, [*HEADERS, (b"Vary", b"Accept")], self.book.mux.history())
 
-    async def stream(self, request: Request, responder: Responder, name: str = "") -> None:
+    async def stream(self, question: Question) -> None:
         """`GET /logs/stream` and `/logs/stream/{name...}`: a log's history, then what is written, until it ends.
 
         `?no-history` leaves the history out; `?no-follow`, an addition of ours, ends after it. RequestError for a name
         that is none.
         """
-        ring = self.find(name)
+        request, responder = question.request, question.responder
+        ring = self.find(question.parameters.get("id", ""))
         headers: Headers = [*HEADERS, (b"X-Accel-Buffering", b"no")]
         if request.method == "HEAD":
             responder.send(200, headers)

@@ -21,6 +21,7 @@ from bioproxy.engines.listener import resident
 from bioproxy.front.inflight import Inflight
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.record import ModelStatistics
+from bioproxy.models.single import ENGINE, Single
 
 
 class Speeds(msgspec.Struct, frozen=True):
@@ -77,20 +78,28 @@ class SpeedBook:
 
     def __init__(self) -> None:
         self.known: dict[str, Speeds] = {}
+        self.last_used = 0.0  # of the one engine, unix time
+
+    def note_one(self, engine: str, record: Record) -> None:
+        """A request to the one engine has ended, whose speeds follow from its times."""
+        prompt = (record.tokens_evaluated or 0) / record.prefill if record.prefill else 0.0
+        tokens = (record.tokens_generated or 0) / record.decode if record.decode else 0.0
+        self.last_used = record.started + record.total
+        self.keep(engine, prompt, tokens)
 
     def note(self, record: Record) -> None:
         """A request has ended."""
         if record.usage is None or not record.model:
             return
-        old, usage = self.known.get(record.model, Speeds()), record.usage
-        prompt, tokens = usage.prompt_per_second, usage.tokens_per_second
+        self.keep(record.model, record.usage.prompt_per_second, record.usage.tokens_per_second)
+
+    def keep(self, model: str, prompt: float, tokens: float) -> None:
+        """Keep speeds; those that are not positive were not told."""
+        old = self.known.get(model, Speeds())
         if prompt > 0 or tokens > 0:
-            self.known[record.model] = Speeds(
-                prompt if prompt > 0 else old.prompt, tokens if tokens > 0 else old.tokens
-            )
+            self.known[model] = Speeds(prompt if prompt > 0 else old.prompt, tokens if tokens > 0 else old.tokens)
 
     def of(self, model: str) -> Speeds:
-        """One model's."""
         return self.known.get(model, Speeds())
 
 
@@ -135,6 +144,45 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
         prompt_per_second=speeds.prompt,
         tokens_per_second=speeds.tokens,
         command=shlex.join(masked_words(unit.launch.words)) if unit is not None else "",
+    )
+
+
+async def overview_of_one(single: Single, speeds: SpeedBook) -> Overview:
+    """The one engine in one row; a list of requests under way only many models have."""
+    pid = single.launched.pid if single.launched is not None else None
+    memory = await asyncio.to_thread(resident, pid) if pid is not None else None
+    row = row_of_one(single, speeds, pid, memory)
+    return Overview(pid=os.getpid(), configuration=single.state.name, profile="", models=(row,), requests=())
+
+
+def row_of_one(single: Single, speeds: SpeedBook, pid: int | None, memory: int | None) -> ModelRow:
+    """What is known of the one engine."""
+    station, launched, newest = single.station, single.launched, speeds.of(ENGINE)
+    engine, gate, kv = station.attachment.statistics(), station.gate.statistics(), station.keeper.statistics()
+    process = launched.process.statistics() if launched is not None else None
+    name, *aliases = single.names
+    ready = engine.state == "ready"
+    return ModelRow(
+        model=name,
+        aliases=tuple(aliases),
+        state="stopped" if single.unloaded else engine.state,
+        since=engine.since,
+        pid=pid if launched is not None else (engine.facts.pid if engine.facts is not None else None),
+        memory=memory,
+        running=sum(count for work, count in gate.running.items() if work != "background"),
+        waiting=sum(count for work, count in gate.waiting.items() if work != "background"),
+        starts=process.starts if process is not None else engine.generation,
+        load_seconds=None,
+        last_used=speeds.last_used or engine.since,
+        unload_in=None,
+        retry_in=None,
+        reason="" if ready or single.unloaded else engine.reason,
+        tokens=sum(slot.tokens for slot in kv.slots) if ready else 0,
+        snapshots=kv.snapshots,
+        snapshot_bytes=kv.bytes,
+        prompt_per_second=newest.prompt,
+        tokens_per_second=newest.tokens,
+        command=shlex.join(masked_words(launched.plan.command)) if launched is not None else "",
     )
 
 

@@ -1,56 +1,51 @@
-"""`/status`: what every part says of itself, in one value.
+"""`/status`: what every part says of itself, side by side in one value, for one engine and for many models.
 
-Nothing is computed here. Each part has `statistics()`, a frozen Struct without private text, and this module puts
-them side by side. So what an operator sees is what the tests assert on.
-
-This is the status of one engine. With many models it is another value, `admin/fleet_status.py`, which shares what is
-the same of any program.
+Each part has `statistics()`, a frozen Struct without private text, so what an operator sees is what the tests assert
+on. Three things are shown in another form than their owners keep them: times of the schedule's clock become unix time,
+command lines, environments and URLs lose their secrets, and snapshots of a shared folder stand in one list, each once.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from bioproxy import __version__
+from bioproxy.admin.activity_store import StoreStatistics
 from bioproxy.admin.admin import Admin
-from bioproxy.config.load import Loaded
-from bioproxy.config.masking import masked_environment, masked_words
+from bioproxy.admin.captures import CaptureStatistics
+from bioproxy.admin.management import Management
+from bioproxy.admin.performance import PerformanceStatistics
+from bioproxy.config.masking import masked_environment, masked_url_password, masked_words
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
+from bioproxy.events import SwapEnded
+from bioproxy.front.inflight import InflightStatistics
 from bioproxy.front.proxy import Front
 from bioproxy.gate import GateStatistics
-from bioproxy.kv.keeper import KvStatistics
-from bioproxy.kv.statistics import SnapshotStatistics
-from bioproxy.station import Station
+from bioproxy.kv.shelves import ShelfStatistics
+from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics
+from bioproxy.logbook import LogbookStatistics
+from bioproxy.models.fleet import Fleet
+from bioproxy.models.record import ModelStatistics
+from bioproxy.models.single import Single
+from bioproxy.station import Price, Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
 from bioproxy.wire.connection import ServerStatistics
 from bioproxy.wire.server import Server
+from bioproxy.wire.upstream import PoolStatistics
 
 SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
-
-
-class Program(Protocol):
-    """What of the app is the same, whatever it serves."""
-
-    started: float  # unix time
-    loaded: Loaded
-    reload_error: str
-    catalogue: Catalogue
-    pins: Pins
-    front: Front
-    admin: Admin
-    proxy_server: Server
-    admin_server: Server
-
-    @property
-    def config(self) -> Config:
-        """The keys of bioproxy's own, as they are in force."""
+NOT_MET = "of no model that ran since the start"
+NO_ADMIN_PORT = "there is no admin port: another program has it; this one answers on the proxy port"
+NO_CAPTURES = "captures are off: several keys may use the models, and nobody is the admin (admin_key)"
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
@@ -65,34 +60,175 @@ class ConfigStatus(msgspec.Struct, frozen=True):
     paths: tuple[str, ...] = ()
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole program at one moment."""
+class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same, whatever the program serves."""
 
     version: str
     pid: int
     started: float  # unix time
     uptime: float  # seconds
     config: ConfigStatus
-    engine: AttachmentStatistics
-    gate: GateStatistics
     templates: tuple[TemplateStatistics, ...]
-    warmup: RunnerStatistics
-    kv: KvStatistics
-    snapshots: tuple[SnapshotStatistics, ...]
     pins: PinStatistics
     servers: dict[str, ServerStatistics]
     refused_pages: dict[str, dict[str, int]]
     notes: tuple[str, ...]
 
 
-def notes(program: Program) -> tuple[str, ...]:
-    """What an operator should know and nobody else says."""
+class Status(ProgramStatus, frozen=True, kw_only=True):
+    """The program with one engine at one moment."""
+
+    engine: AttachmentStatistics
+    gate: GateStatistics
+    warmup: RunnerStatistics
+    kv: KvStatistics
+    snapshots: tuple[SnapshotStatistics, ...]
+
+
+class ScheduleStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's place in the schedule: unix time and seconds; None: does not apply, or was not measured."""
+
+    running: int
+    waiting: int
+    starts: int
+    load_seconds: float | None
+    last_used: float
+    unload_at: float | None
+    failures: int
+    retry_at: float | None
+    reason: str
+
+
+class SwapStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's newest swap, in seconds; `ours` is what was neither an engine's nor a save or restore."""
+
+    displaced: tuple[str, ...]
+    stop: float
+    save: float
+    start: float
+    restore: float
+    ours: float
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One model. `engine` is None if nothing is asked of it, for it is no llama-server.
+
+    `closed`: newcomers wait behind somebody who has waited for another model for too long. `templates` are its own.
+    """
+
+    model: str
+    state: str
+    since: float
+    pid: int | None
+    command: str
+    url: str
+    closed: bool
+    schedule: ScheduleStatus
+    swap: SwapStatus | None
+    price: Price
+    engine: AttachmentStatistics | None
+    gate: GateStatistics
+    kv: KvStatistics
+    warmup: RunnerStatistics
+    templates: tuple[TemplateStatistics, ...]
+
+
+class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Another server whose models are passed on."""
+
+    peer: str
+    url: str
+    models: tuple[str, ...]
+    connections: PoolStatistics
+
+
+class ProfilesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The active profile ("": none), and all there are."""
+
+    active: str
+    names: tuple[str, ...]
+
+
+class SelectorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A selector; `busy`: its requests under way, by target."""
+
+    selector: str
+    strategy: str
+    targets: tuple[str, ...]
+    busy: dict[str, int]
+
+
+class CommonKv(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts for every model that says nothing else: the policy, and the folder for its snapshots."""
+
+    policy: str
+    directory: str
+
+
+class FleetStatus(ProgramStatus, frozen=True, kw_only=True):
+    """The program with many models at one moment."""
+
+    waiting: int
+    running: int
+    models: tuple[ModelStatus, ...]
+    kv: CommonKv
+    shelves: tuple[ShelfStatistics, ...]
+    snapshots: tuple[SnapshotStatistics, ...]
+    peers: tuple[PeerStatus, ...]
+    profiles: ProfilesStatus
+    selectors: tuple[SelectorStatus, ...]
+    performance: PerformanceStatistics
+    captures: CaptureStatistics
+    store: StoreStatistics
+    logbook: LogbookStatistics
+    inflight: InflightStatistics
+
+
+def status_of(
+    fleet: Single | Fleet,
+    *,
+    config: Config,
+    source: ConfigStatus,
+    started: float,
+    catalogue: Catalogue,
+    pins: Pins,
+    front: Front,
+    admin: Admin,
+    servers: Mapping[str, Server],
+    management: Management | None,
+    busy: Mapping[tuple[str, str], int],
+) -> Status | FleetStatus:
+    """Ask every part; `busy` counts requests under way by selector and target."""
+    shared: dict[str, Any] = {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started": started,
+        "uptime": time.time() - started,
+        "config": source,
+        "templates": catalogue.statistics(),
+        "pins": pins.statistics(),
+        "servers": {name: server.statistics() for name, server in servers.items()},
+        "refused_pages": {"proxy": front.refusals.statistics(), "admin": admin.refusals.statistics()},
+        "notes": notes(config, front),
+    }
+    if isinstance(fleet, Single):
+        return Status(**shared, **of_station(fleet.station))
+    assert management is not None
+    if not servers["admin"].addresses:
+        shared["notes"] += (NO_ADMIN_PORT,)
+    if management.settings.dialect.capture_buffer > 0 and management.captures.limit == 0:
+        shared["notes"] += (NO_CAPTURES,)
+    return FleetStatus(**shared, **of_fleet(fleet, management, busy))
+
+
+def notes(config: Config, front: Front) -> tuple[str, ...]:
+    """What an operator should know and nothing else says."""
     found = []
-    if len(program.config.api_keys) > 1 and program.config.kv.isolate == "off":
+    if len(config.api_keys) > 1 and config.kv.isolate == "off":
         found.append(
             "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
         )
-    if pages := sorted(program.front.refusals.statistics().items(), key=lambda one: -one[1]):
+    if pages := sorted(front.refusals.statistics().items(), key=lambda one: -one[1]):
         shown = ", ".join(f"{page} ({count})" for page, count in pages[:SHOWN_PAGES])
         found.append(
             f"pages were refused: {shown}; cors_origins names pages that may, admin_hosts names of this machine"
@@ -100,20 +236,41 @@ def notes(program: Program) -> tuple[str, ...]:
     return tuple(found)
 
 
-def config_status(program: Program) -> ConfigStatus:
-    """The configuration that is in use."""
-    warnings = tuple(str(one) for one in program.loaded.warnings)
-    return ConfigStatus(program.loaded.path, warnings, program.reload_error, program.loaded.paths)
+def of_station(station: Station) -> dict[str, Any]:
+    """The one engine."""
+    return {
+        "engine": presentable(station.attachment.statistics()),
+        "gate": station.gate.statistics(),
+        "warmup": station.runner.statistics(),
+        "kv": station.keeper.statistics(),
+        "snapshots": station.keeper.snapshots(),
+    }
 
 
-def server_statistics(program: Program) -> dict[str, ServerStatistics]:
-    """Both ports."""
-    return {"proxy": program.proxy_server.statistics(), "admin": program.admin_server.statistics()}
-
-
-def refused_pages(program: Program) -> dict[str, dict[str, int]]:
-    """For each port the pages that may not use it, by their origin or the name by which they asked, and how often."""
-    return {"proxy": program.front.refusals.statistics(), "admin": program.admin.refusals.statistics()}
+def of_fleet(fleet: Fleet, management: Management, busy: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """All models, and what is there for them."""
+    schedule = fleet.supervisor.statistics()
+    closed = frozenset(schedule.closed)
+    return {
+        "waiting": schedule.waiting,
+        "running": schedule.running,
+        "models": tuple(
+            model_status(fleet, one, closed=one.model in closed)
+            for one in schedule.models
+            if one.model in fleet.stations
+        ),
+        "kv": CommonKv(policy=fleet.config.kv.policy, directory=fleet.folder),
+        "shelves": fleet.shelves.statistics(),
+        "snapshots": snapshots_of(fleet),
+        "peers": peers_of(fleet),
+        "profiles": ProfilesStatus(active=fleet.plan.registry.profile, names=tuple(fleet.dialect.profiles)),
+        "selectors": selectors_of(fleet, busy),
+        "performance": management.monitor.statistics(),
+        "captures": management.captures.statistics(),
+        "store": management.store.statistics(),
+        "logbook": management.logbook.statistics(),
+        "inflight": management.inflight.statistics(),
+    }
 
 
 def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
@@ -128,22 +285,96 @@ def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
     return msgspec.structs.replace(engine, facts=facts)
 
 
-def status_of(program: Program, station: Station) -> Status:
-    """Ask every part."""
-    return Status(
-        version=__version__,
-        pid=os.getpid(),
-        started=program.started,
-        uptime=time.time() - program.started,
-        config=config_status(program),
-        engine=presentable(station.attachment.statistics()),
+def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelStatus:
+    """One model."""
+    station, unit = fleet.stations[one.model], fleet.units[one.model]
+    engine = station.attachment.statistics()
+    own = fleet.own.get(one.model)
+    return ModelStatus(
+        model=one.model,
+        state=one.state.value,
+        since=wall(fleet, one.since),
+        pid=unit.pid,
+        command=shlex.join(masked_words(unit.launch.words)),
+        url=masked_url_password(unit.launch.url),
+        closed=closed,
+        schedule=schedule_status(fleet, one),
+        swap=swap_status(fleet.supervisor.swapped.get(one.model)),
+        price=station.price() if engine.state == "ready" else Price(),
+        engine=presentable(engine) if station.asks and engine.looks else None,
         gate=station.gate.statistics(),
-        templates=program.catalogue.statistics(),
-        warmup=station.runner.statistics(),
         kv=station.keeper.statistics(),
-        snapshots=station.keeper.snapshots(),
-        pins=program.pins.statistics(),
-        servers=server_statistics(program),
-        refused_pages=refused_pages(program),
-        notes=notes(program),
+        warmup=station.runner.statistics(),
+        templates=own.statistics() if own is not None else (),
+    )
+
+
+def swap_status(swap: SwapEnded | None) -> SwapStatus | None:
+    """A model's newest swap."""
+    if swap is None:
+        return None
+    return SwapStatus(**{name: getattr(swap, name) for name in SwapStatus.__struct_fields__})
+
+
+def schedule_status(fleet: Fleet, one: ModelStatistics) -> ScheduleStatus:
+    """A model's place in the schedule, in unix time."""
+    return ScheduleStatus(
+        running=one.running,
+        waiting=one.waiting,
+        starts=one.starts,
+        load_seconds=one.load_seconds,
+        last_used=wall(fleet, one.last_used),
+        unload_at=wall(fleet, one.unload_at) if one.unload_at else None,
+        failures=one.failures,
+        retry_at=wall(fleet, one.retry_at) if one.retry_at > fleet.supervisor.clock() else None,
+        reason=one.reason,
+    )
+
+
+def wall(fleet: Fleet, moment: float) -> float:
+    """A moment of the schedule's clock as unix time."""
+    return time.time() - (fleet.supervisor.clock() - moment)
+
+
+def snapshots_of(fleet: Fleet) -> tuple[SnapshotStatistics, ...]:
+    """Every snapshot once, the last used first, with the reason of the model that may use it, if any."""
+    found: dict[str, SnapshotStatistics] = {}
+    for station in fleet.stations.values():
+        for one in station.keeper.snapshots():
+            if one.name not in found or found[one.name].unused:
+                found[one.name] = one
+    for snapshot in fleet.shelves.list():
+        if snapshot.name not in found:
+            fields = msgspec.structs.asdict(snapshot)
+            known = {name: fields[name] for name in SnapshotStatistics.__struct_fields__ if name in fields}
+            found[snapshot.name] = SnapshotStatistics(
+                name=snapshot.name, bytes=snapshot.size, unused=snapshot.quarantined or NOT_MET, **known
+            )
+    return tuple(sorted(found.values(), key=lambda one: -one.used))
+
+
+def peers_of(fleet: Fleet) -> tuple[PeerStatus, ...]:
+    """The other servers."""
+    return tuple(
+        PeerStatus(
+            peer=name,
+            url=masked_url_password(settings.proxy),
+            models=settings.models,
+            connections=fleet.peers[name].pool.statistics(),
+        )
+        for name, settings in fleet.dialect.peers.items()
+        if name in fleet.peers
+    )
+
+
+def selectors_of(fleet: Fleet, busy: Mapping[tuple[str, str], int]) -> tuple[SelectorStatus, ...]:
+    """The selectors, and how busy their targets are by them."""
+    return tuple(
+        SelectorStatus(
+            selector=name,
+            strategy=selector.strategy,
+            targets=selector.targets,
+            busy={target: busy[name, target] for target in selector.targets if busy[name, target]},
+        )
+        for name, selector in fleet.dialect.selectors.items()
     )

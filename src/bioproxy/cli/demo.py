@@ -41,6 +41,7 @@ from bioproxy.config.load import Loaded, load
 from bioproxy.embedded.model import ensure_model
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Event
+from bioproxy.models.single import Single
 from bioproxy.warmup.runner import TargetStatistics
 
 Json: TypeAlias = Any
@@ -153,6 +154,8 @@ class Demo:
 
     def __init__(self, loaded: Loaded, output: Output, *, folder: Path, models: Mapping[str, Path]) -> None:
         self.app = app = App(loaded, reload=lambda: loaded)
+        assert isinstance(app.fleet, Single)
+        self.single = app.fleet
         self.output = output
         self.folder, self.models = folder, models  # of the second table
         self.stop = asyncio.Event()
@@ -222,37 +225,36 @@ class Demo:
 
     async def ready(self, generation: int) -> None:
         """Wait for an engine later than `generation`."""
-        attachment = self.app.attachment
+        attachment = self.single.station.attachment
         await self.until(lambda: attachment.state == "ready" and attachment.generation > generation)
 
     async def warm_up(self) -> None:
         """Let the warm-up run, and wait until its snapshot is on disk."""
         with Progress(self.output, "warm-up") as progress:
-            await self.app.runner.warm(PREFIX)
+            await self.single.station.runner.warm(PREFIX)
             await self.until(lambda: self.target().state not in {"waiting", "warming"})
             await self.until(
-                lambda: any(one.template for one in self.app.keeper.list()) or self.target().state != "saved"
+                lambda: any(one.template for one in self.single.station.keeper.list()) or self.target().state != "saved"
             )
             progress.say(f"{self.target().text}, {count(self.target().total)} tokens")
         if self.target().state != "saved":
-            raise BioproxyError(
-                f"the demo's template is {self.target().text}; {'; '.join(self.app.keeper.statistics().notes)}"
-            )
+            notes = "; ".join(self.single.station.keeper.statistics().notes)
+            raise BioproxyError(f"the demo's template is {self.target().text}; {notes}")
         warmup = msgspec.structs.replace(self.app.config.warmup, enabled=True)
         self.app.settings.take(msgspec.structs.replace(self.app.config, warmup=warmup))
-        self.app.runner.wake()
+        self.single.station.runner.wake()
 
     def on_disk(self) -> bool:
         """Whether the template's snapshot is whole."""
-        return any(one.template for one in self.app.keeper.list())
+        return any(one.template for one in self.single.station.keeper.list())
 
     def target(self) -> TargetStatistics:
         """The warm-up of the demo's template."""
-        return self.app.runner.statistics().targets[0]
+        return self.single.station.runner.statistics().targets[0]
 
     async def kill(self) -> None:
         """Kill the engine as an out-of-memory killer would, and wait until it is back."""
-        launched, generation = self.app.launched, self.app.attachment.generation
+        launched, generation = self.single.launched, self.single.station.attachment.generation
         assert launched is not None
         assert launched.pid is not None
         with Progress(self.output, "restart") as progress:
@@ -260,7 +262,7 @@ class Demo:
             started = time.monotonic()
             with quiet("bioproxy.engines.process"):  # who is killed on purpose need not make it sound like an accident
                 os.kill(launched.pid, signal.SIGKILL)
-                self.app.attachment.suspect("the demo killed it")
+                self.single.station.attachment.suspect("the demo killed it")
                 await self.ready(generation)
             progress.say(f"the engine is back after {duration(time.monotonic() - started)}")
 

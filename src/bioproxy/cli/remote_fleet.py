@@ -1,4 +1,4 @@
-"""What `bioproxy status` and `warm` make of a program with many models (admin/fleet_status.py, as JSON)."""
+"""What `bioproxy status` and `warm` make of a program with many models (admin/status.py, as JSON)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings, among_strangers
 from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
-from bioproxy.events import Bus
+from bioproxy.events import Bus, ProfileChanged
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.models.containers import Container, clean_up, containers_of
@@ -92,6 +92,7 @@ class Fleet:
         own = self.read_own(self.plan)
         self.equip(self.plan, {name: self.build(one, own.get(name)) for name, one in self.plan.models.items()})
         self.supervisor = self.one_supervisor()
+        self.loads: dict[str, asyncio.Task[None]] = {}  # under way, by model
         self.peers: dict[str, Peer] = {}
         self.on_change: Callable[[], None] = lambda: None  # names, models or peers are others
         self.connect()
@@ -304,6 +305,47 @@ class Fleet:
         await self.retired.bury(lives, deadline=self.config.kv.save_timeout, present=plan.models)
 
     # what others ask
+
+    def known(self, name: str) -> str | None:
+        """A local model's ID by any of its names."""
+        direct = self.plan.registry.direct(name)
+        return direct[1] if direct is not None and not direct[0] else None
+
+    def resolve(self, name: str) -> str:
+        """A local model's ID by any of its names; NotFound."""
+        found = self.known(name)
+        if found is None:
+            raise NotFound("model not found")
+        return found
+
+    async def load(self, name: str) -> None:
+        """Have a model loaded. It goes on if its caller leaves: that it was asked for counts.
+
+        Once, however many ask: nothing bounds how many may wait for that.
+        """
+        model = self.resolve(name)
+        task = self.loads.get(model)
+        if task is None:
+            work = self.supervisor.load(model, timeout=self.config.queue_timeout)
+            self.loads[model] = task = aio.spawn(work, name=f"load of {model}")
+            task.add_done_callback(partial(self.loaded, model))
+        await asyncio.shield(task)
+
+    def loaded(self, model: str, task: asyncio.Task[None]) -> None:
+        """A load has ended; if its caller has left, the model's state says how."""
+        del self.loads[model]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("%s failed: %s", task.get_name(), error)
+
+    async def unload(self, name: str) -> None:
+        await self.supervisor.unload(self.resolve(name))
+
+    def activate(self, profile: str) -> None:
+        """Let a profile be active, "" for none; NotFound."""
+        if profile and profile not in self.dialect.profiles:
+            raise NotFound(f"profile not found: {profile}")
+        self.plan.registry.profile = profile
+        self.bus.publish(ProfileChanged(active=profile))
 
     async def warm(self, prefix: str) -> object:
         """Look at a template now on every model that runs; the states by model. NotFound where nobody has it."""

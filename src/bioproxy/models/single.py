@@ -7,6 +7,7 @@ ready requests wait for an engine of ours, while one that is not ours answers fo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.engines.launch import Launched, launch
 from bioproxy.engines.process import Exit
-from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, Problem
+from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, NotFound, Problem
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.station import Service, Station
 from bioproxy.templates.catalogue import Catalogue
@@ -24,6 +25,9 @@ from bioproxy.templates.pins import Pins
 from bioproxy.warmup.heads import Heads
 from bioproxy.wire.upstream import Pool, parse_origin
 
+log = logging.getLogger(__name__)
+
+ENGINE = "engine"  # a name that it always has
 UNLOADED = "it was unloaded, and starts again for the next request"
 
 
@@ -65,6 +69,7 @@ class Single:
         self.station.wake = self.wake
         catalogue.estimate = self.station.runner.estimate
         bus.subscribe(EngineChanged, self.follow_engine)
+        bus.subscribe(EngineChanged, log_engine)
 
     def life(self) -> asyncio.Future[Exit] | None:
         """The engine's present process, if it is ours: done once it has ended."""
@@ -78,9 +83,34 @@ class Single:
             await self.launched.start()
         return {**self.station.services(), "warm-up": self.station.runner.run}
 
-    async def unload(self) -> None:
-        """Save what pays and end the engine of ours; who runs on it gets `kv.save_timeout` to finish."""
-        assert self.launched is not None
+    @property
+    def names(self) -> list[str]:
+        """What it is called: by its own alias, its file, and always `engine`; the first is shown."""
+        facts = self.station.attachment.facts
+        path = self.settings.config.model or (facts.model_path if facts is not None else "")
+        found = [facts.alias if facts is not None else "", Path(path).stem, Path(path).name, ENGINE]
+        return list(dict.fromkeys(name for name in found if name))
+
+    def known(self, name: str) -> str | None:
+        """The name of its log, by any of its names."""
+        return ENGINE if name in self.names else None
+
+    def check(self, name: str) -> None:
+        """NotFound for a name that it does not have."""
+        if name and name not in self.names:
+            raise NotFound(f"there is no model {name}; this bioproxy serves one engine: {', '.join(self.names)}")
+
+    async def unload(self, name: str = "") -> None:
+        """Save what pays and end the engine; requests that run on it get `kv.save_timeout` to finish.
+
+        EngineUnavailable (409) if it is not ours.
+        """
+        self.check(name)
+        if self.launched is None:
+            sentence = f"the engine at {self.station.pool.origin} was not started by this bioproxy"
+            raise EngineUnavailable(
+                f"{sentence}, so it cannot stop it either: stop it where it was started", status=409
+            )
         async with self.turn:
             if self.unloaded:
                 return
@@ -92,8 +122,9 @@ class Single:
             await self.launched.stop()
             self.station.pool.reopen()
 
-    async def load(self) -> None:
+    async def load(self, name: str = "") -> None:
         """Have the engine ready: start it if it was unloaded. EngineUnavailable after `queue_timeout`."""
+        self.check(name)
         await self.start_again()
         timeout = self.settings.config.queue_timeout
         try:
@@ -169,3 +200,15 @@ class Single:
     async def warm(self, prefix: str) -> object:
         """Look at a template now; its states. NotFound where there is none."""
         return await self.station.runner.warm(prefix)
+
+
+def log_engine(event: EngineChanged) -> None:
+    """One line for each change of the engine's state."""
+    what = " ".join(part for part in (event.model, event.build) if part)
+    log.info(
+        "engine at %s is %s%s%s",
+        event.url,
+        event.state,
+        f" ({what})" if what else "",
+        f": {event.reason}" if event.reason else "",
+    )

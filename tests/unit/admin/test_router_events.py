@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.admin.swap_events import router_event
+from bioproxy.admin.events import router_event
 from bioproxy.events import ConfigReloaded, ModelChanged, ProfileChanged
 
 Json = Any

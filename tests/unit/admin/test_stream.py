@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from bioproxy.activity import Record
-from bioproxy.admin import stream
-from bioproxy.admin.stream import Hub, encode
+from bioproxy.admin import events as stream
+from bioproxy.admin.events import Hub, Listener, event_blocks
 from bioproxy.events import Bus, ConfigReloaded, Event, RequestEnded, WarmupChecked
 
 
@@ -16,13 +17,21 @@ def ended(miss: str) -> RequestEnded:
     )
 
 
-def nothing() -> None:
-    """Cut nobody."""
+def encoded(event: Event) -> bytes:
+    (block,) = event_blocks(event)
+    return block
+
+
+def joined(hub: Hub, cut: Callable[[], None] = lambda: None) -> Listener:
+    """One more listener."""
+    listener = Listener(cut)
+    hub.join(listener)
+    return listener
 
 
 def test_an_event_is_a_block_with_its_name_and_json() -> None:
     """Clients can listen by name, and find the name in the JSON too."""
-    block = encode(ConfigReloaded(changed=("prefixes",))).decode()
+    block = encoded(ConfigReloaded(changed=("prefixes",))).decode()
     first, second, *rest = block.split("\n")
     assert first == "event: ConfigReloaded"
     assert json.loads(second.removeprefix("data: ")) == {
@@ -36,17 +45,17 @@ def test_an_event_is_a_block_with_its_name_and_json() -> None:
 def test_words_of_a_prompt_are_left_out() -> None:
     """`miss` quotes a prompt; it stands in /requests only, and the record itself is untouched."""
     event = ended("system message differs")
-    assert b"differs" not in encode(event)
-    assert b"cold" in encode(event)
+    assert b"differs" not in encoded(event)
+    assert b"cold" in encoded(event)
     assert event.record.miss
 
 
 def test_nothing_is_encoded_while_nobody_listens() -> None:
     """The hub hangs on the bus from its first listener to its last."""
     bus = Bus()
-    hub = Hub(bus)
+    hub = Hub(bus, event_blocks)
     assert not bus.subscribers[Event]
-    listeners = [hub.join(nothing), hub.join(nothing)]
+    listeners = [joined(hub), joined(hub)]
     assert len(bus.subscribers[Event]) == 1
     for listener in listeners:
         hub.leave(listener)
@@ -56,10 +65,10 @@ def test_nothing_is_encoded_while_nobody_listens() -> None:
 async def test_each_listener_hears_all_from_its_coming_on() -> None:
     """One who comes later has missed what was before, and one who leaves hears no more."""
     bus = Bus()
-    hub = Hub(bus)
-    early = hub.join(nothing)
+    hub = Hub(bus, event_blocks)
+    early = joined(hub)
     bus.publish(WarmupChecked())
-    late = hub.join(nothing)
+    late = joined(hub)
     bus.publish(ConfigReloaded())
     hub.leave(early)
     bus.publish(WarmupChecked())
@@ -70,9 +79,9 @@ async def test_each_listener_hears_all_from_its_coming_on() -> None:
 async def test_a_listener_that_lags_is_cut_off_and_the_others_are_not() -> None:
     """A thousand events behind, a client is cut; what was kept for it is let go."""
     bus = Bus()
-    hub = Hub(bus)
+    hub = Hub(bus, event_blocks)
     cut: list[str] = []
-    slow, quick = hub.join(lambda: cut.append("slow")), hub.join(lambda: cut.append("quick"))
+    slow, quick = joined(hub, lambda: cut.append("slow")), joined(hub, lambda: cut.append("quick"))
     for _ in range(stream.MOST_WAITING + 1):
         bus.publish(WarmupChecked())
         await quick.take()
@@ -85,8 +94,8 @@ async def test_a_listener_that_lags_is_cut_off_and_the_others_are_not() -> None:
 
 async def test_closing_ends_every_stream() -> None:
     """At the shutdown listeners come to their end by themselves."""
-    hub = Hub(Bus())
-    listener = hub.join(nothing)
+    hub = Hub(Bus(), event_blocks)
+    listener = joined(hub)
     hub.close()
     assert await listener.take() == b""
     assert listener.over

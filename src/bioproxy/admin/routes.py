@@ -1,0 +1,82 @@
+"""What a route of ours is, on the admin port and, for many models, on the proxy port; and what all handlers share.
+
+There is one table for both ports: `Admin` lists what only its port has (admin.py), `Management` what shows and manages
+models (management.py). Everything is JSON but the metrics, the logs and the event streams. Nothing may be cached,
+because all of it is about now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from bioproxy.admin.guard import Access
+from bioproxy.errors import BioproxyError, ConfigError, RequestError, Unauthorized
+from bioproxy.wire.http1.message import Headers, Request, Responder
+from bioproxy.wire.http1.router import Parameters
+
+Json: TypeAlias = Any
+NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG = 405, 503, 202, 422
+ALWAYS: Headers = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
+TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One request, and where its answer goes. `own`: it shows nothing of what others ask."""
+
+    request: Request
+    responder: Responder
+    parameters: Parameters
+    own: bool = False
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One route; `about` is a sentence for `GET /` and the docs, `changes`: its GET changes something.
+
+    `access` is what the admin port asks for (guard.py), None: it has no such route. `guard` is what the proxy port asks
+    for, where llama-swap's users look (front/access.py), None: it has no such route. `manage` is for each key that may
+    use the models, or for the admin if there is one; `private` shows what others asked and got, and is refused to one
+    of several keys; `client` is for every key, as the list of models is; `public` wants no key.
+    """
+
+    method: str
+    path: str
+    about: str
+    serve: Callable[[Question], Awaitable[None]]
+    access: Access | None = "admin"
+    guard: Literal["manage", "private", "client", "public"] | None = None
+    changes: bool = False
+
+
+def answer(responder: Responder, value: Json, *, status: int = 200, pretty: bool = False) -> None:
+    """Send `value` as JSON; `pretty` for what people read with curl."""
+    body = msgspec.json.encode(value)
+    body = msgspec.json.format(body, indent=2) + b"\n" if pretty else body
+    responder.send(status, [(b"Content-Type", b"application/json"), *ALWAYS], body)
+
+
+def ok(responder: Responder) -> None:
+    """Send the plain `OK` of llama-swap."""
+    responder.send(200, [TEXT, *ALWAYS], b"OK")
+
+
+def wrong_method(request: Request, allow: str) -> RequestError:
+    """The path is known, with another method."""
+    return RequestError(f"{request.path} takes {allow}, not {request.method}", status=NOT_ALLOWED)
+
+
+def refuse(responder: Responder, error: BioproxyError, *more: tuple[bytes, bytes]) -> None:
+    """Send an error as JSON, with what HTTP wants beside it."""
+    told: dict[str, Json] = {"message": error.message, "type": error.code, "code": error.status}
+    status = error.status
+    if isinstance(error, ConfigError):
+        told["problems"] = error.problems
+        status = told["code"] = BROKEN_CONFIG
+    headers: Headers = [(b"Content-Type", b"application/json"), *ALWAYS, *more]
+    if isinstance(error, Unauthorized):
+        headers.append((b"WWW-Authenticate", b'Basic realm="bioproxy"'))
+    if error.retry_after is not None:
+        headers.append((b"Retry-After", str(error.retry_after).encode()))
+    responder.send(status, headers, msgspec.json.encode({"error": told}))
