@@ -12,7 +12,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.engines import child
 from bioproxy.engines import process as process_module
-from bioproxy.engines.process import Exit, Process
+from bioproxy.engines.process import Exit, Process, State
 from bioproxy.errors import EngineUnavailable
 from support.beacons import Beacons, beacons
 
@@ -82,9 +82,9 @@ async def test_a_stop_does_not_wait_for_a_start_that_hangs(watched: Beacons) -> 
     """The shim is killed, whoever waits for the start hears why it failed, and nothing is left."""
     process = Process(watched.command(SERVES), name="engine")
     starting = aio.spawn(process.start(), name="start")
-    while process.beginning is None:  # noqa: ASYNC110 - one turn of the loop
+    while process.life is None:  # noqa: ASYNC110 - one turn of the loop
         await asyncio.sleep(0)
-    shim = process.beginning.popen
+    shim = process.life.popen
     assert await process.stop(grace=3600.0) is None
     with pytest.raises(EngineUnavailable, match="ended at once"):
         await starting
@@ -99,9 +99,9 @@ async def test_a_stop_does_not_wait_for_what_cannot_be_killed(
     monkeypatch.setattr(child.Life, "kill", lambda _life: None)
     process = Process(watched.command(SERVES), name="engine")
     starting = aio.spawn(process.start(), name="start")
-    while process.beginning is None:  # noqa: ASYNC110 - one turn of the loop
+    while process.life is None:  # noqa: ASYNC110 - one turn of the loop
         await asyncio.sleep(0)
-    life = process.beginning
+    life = process.life
     assert await process.stop(grace=3600.0) is None
     assert "engine hangs in its start" in caplog.text
     await aio.finish([starting])
@@ -141,6 +141,25 @@ async def test_a_stop_during_a_start_wins(watched: Beacons) -> None:
     await process.stop()
     await attempt
     assert process.pid is None
+
+
+async def test_a_state_follows_only_by_the_table(watched: Beacons) -> None:
+    """A life is started, runs, and is stopped; nothing runs that was not started."""
+    process = Process(watched.command(SERVES), name="engine")
+    with pytest.raises(RuntimeError, match="engine cannot be running after it was stopped"):
+        process.become(State.RUNNING)
+    starting = aio.spawn(process.start(), name="start")
+    while process.life is None:  # noqa: ASYNC110 - one turn of the loop
+        await asyncio.sleep(0)
+    states = [process.state]
+    await starting
+    states.append(process.state)
+    stopping = aio.spawn(process.stop(), name="stop")
+    while process.state is State.RUNNING:  # noqa: ASYNC110 - one turn of the loop
+        await asyncio.sleep(0)
+    states.append(process.state)
+    await stopping
+    assert [*states, process.state] == [State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED]
 
 
 async def test_two_starts_are_one_child(watched: Beacons) -> None:

@@ -58,8 +58,6 @@ class Channel(asyncio.Protocol):
             word, _, rest = line.decode("utf-8", "replace").partition(" ")
             if word == "exit":
                 self.ended.set_result(int(rest))
-            elif self.pid.done():  # cancelled: nobody waits for it any more
-                continue
             elif word == "pid":
                 self.pid.set_result(int(rest))
             else:
@@ -212,15 +210,19 @@ def enlarge(descriptor: int) -> None:
 
 
 class Life:
-    """One child, from `begin` to `bury`. `pid` is the command's (0 until the shim has told it), not the shim's."""
+    """One child, from `begin` to `bury`."""
 
     def __init__(self, popen: subprocess.Popen[bytes], channel: Channel, output: Output, *, started: float) -> None:
         self.popen = popen
         self.channel = channel
         self.output = output
         self.started = started  # unix time just before
-        self.pid = 0
-        self.expected = False  # we asked for its end
+
+    @property
+    def pid(self) -> int:
+        """The command's, not the shim's; 0 until the shim has told it, and if the command cannot be run."""
+        told = self.channel.pid
+        return told.result() if told.done() and told.exception() is None else 0
 
     def kill(self) -> None:
         """What is left to do when the shim does not do its work: both groups, at once."""

@@ -7,6 +7,14 @@ system about a pid that may belong to somebody else by now, and no event loop's 
 `Process.run` is the owner: it starts the child, waits for its end, and starts it again with back-off until `stop`.
 An end has a reason in one sentence, with the last thing that the child said; its last 200 lines are kept.
 
+    stopped ──► starting ──► running ──► stopping ──► stopped
+       ▲           │  │         └── it died ──► stopped
+       │           │  └── `stop` came first ──► stopping
+    waiting ◄── it could not be run, or died: the next life begins after a pause
+
+A stop is polite, then hard, then gives up, each after its time: SIGTERM, SIGKILL, and what the system itself holds is
+left behind. It is the same for a child that runs and for one whose shim has not said a word yet.
+
 What does not live here: how one life is begun and buried (child.py), whether the engine answers (attach.py), and what
 its command line must be (launch.py).
 """
@@ -19,7 +27,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from enum import StrEnum
 
 import msgspec
 
@@ -35,7 +43,24 @@ GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 SLACK = 3.0  # seconds that the shim gets beyond that, before it is killed itself
 FIRST_DELAY, LONGEST_DELAY, HEALTHY = 0.5, 30.0, 60.0  # back-off in seconds; who lived longer than HEALTHY begins anew
 
-State = Literal["stopped", "running", "stopping", "waiting"]
+
+class State(StrEnum):
+    """Where a child is between two lives, or in one."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    WAITING = "waiting"  # it died, and starts again after a pause
+
+
+NEXT: dict[State, frozenset[State]] = {
+    State.STOPPED: frozenset({State.STARTING, State.WAITING}),
+    State.STARTING: frozenset({State.RUNNING, State.STOPPING, State.STOPPED}),
+    State.RUNNING: frozenset({State.STOPPING, State.STOPPED}),
+    State.STOPPING: frozenset({State.STOPPED}),
+    State.WAITING: frozenset({State.STARTING, State.STOPPED}),
+}
 HINTS = {
     "SIGKILL": " (if nobody did that by hand, the system ran out of memory)",
     "SIGILL": " (this build needs another processor)",
@@ -57,7 +82,7 @@ class ProcessStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """`started` is unix time; `starts` counts lives; `output` is bytes of all lives; `last_exit` a sentence."""
 
     name: str
-    state: State  # waiting: it died, and starts again after a pause
+    state: State
     pid: int | None
     started: float | None
     starts: int
@@ -91,14 +116,13 @@ class Process:
         self.first_delay = first_delay
         self.tail = LogTail()
         self.shown = MaskedOutput(())
+        self.state = State.STOPPED
         self.life: child.Life | None = None
-        self.beginning: child.Life | None = None  # its shim has not told a pid yet
         self.watcher: asyncio.Task[Exit] | None = None  # its result is how the newest life ended
         self.last_exit: Exit | None = None
         self.starts = 0
-        self.waiting = False
-        self.stopping = asyncio.Event()
-        self.turn = asyncio.Lock()  # held while a life begins, so that none can begin behind the back of `stop`
+        self.stopping = asyncio.Event()  # nobody wants a life to begin
+        self.turn = asyncio.Lock()  # held while a process is made, so that `stop` misses none
 
     def said(self) -> tuple[str, ...]:
         """The newest lines of its output, without the keys that it was given: engines like to print them."""
@@ -121,19 +145,18 @@ class Process:
     @property
     def pid(self) -> int | None:
         """The engine's pid (not the shim's); None while none runs."""
-        return self.life.pid if self.life else None
+        return (self.life.pid or None) if self.life else None
 
     @property
     def started(self) -> float | None:
         """Unix time just before the engine was started; None while none runs."""
         return self.life.started if self.life else None
 
-    @property
-    def state(self) -> State:
-        """One word."""
-        if self.life is None:
-            return "waiting" if self.waiting else "stopped"
-        return "stopping" if self.life.expected else "running"
+    def become(self, state: State) -> None:
+        """Take over another state; RuntimeError for one that cannot follow."""
+        if state not in NEXT[self.state]:
+            raise RuntimeError(f"{self.name} cannot be {state} after it was {self.state}")
+        self.state = state
 
     def statistics(self) -> ProcessStatistics:
         """What is known now."""
@@ -178,15 +201,16 @@ class Process:
         return await self.wait()
 
     async def pause(self, seconds: float) -> None:
-        """Wait before the next life, unless `stop` comes first."""
-        if self.stopping.is_set():
+        """Wait before the next life, unless `stop` or `start` comes first."""
+        if self.stopping.is_set() or self.life is not None:
             return
         log.warning("%s starts again in %.1f s", self.name, seconds)
-        self.waiting = True
+        self.become(State.WAITING)
         try:
             await aio.wait_first(self.stopping, timeout=seconds)
         finally:
-            self.waiting = False
+            if self.state is State.WAITING:
+                self.become(State.STOPPED)
 
     async def wait(self) -> Exit:
         """How the current life (or else the last one) ended, once it has. EngineUnavailable where there was none."""
@@ -207,48 +231,62 @@ class Process:
         return await aio.shielded(self.end(grace))
 
     async def end(self, grace: float) -> Exit | None:
-        """End the current life, if there is one; a shim that does not bring it about in time is killed as well.
-
-        Every wait has a bound: what not even SIGKILL ends (the system waits for its disk or card) is left behind.
-        """
-        hanging = asyncio.get_running_loop().call_later(SLACK, self.kill_beginning)
-        try:
-            async with asyncio.timeout(2 * SLACK):
-                await self.turn.acquire()
-        except TimeoutError:
-            log.error("%s hangs in its start (is its disk there?) and is left behind", self.name)  # noqa: TRY400 - ours
-            return None
-        finally:
-            hanging.cancel()
-        life, watcher = self.life, self.watcher
-        self.turn.release()
+        """End the current life, if there is one. Every wait has a bound: what not even SIGKILL ends is left behind."""
+        async with self.turn:
+            life, watcher = self.life, self.watcher
         if life is None or watcher is None:
             return None
-        life.expected = True
+        if self.state is not State.STOPPING:
+            self.become(State.STOPPING)
         life.channel.ask_to_stop(grace)
-        done, _ = await asyncio.wait([watcher], timeout=grace + SLACK)
+        await asyncio.wait([life.channel.pid], timeout=SLACK)
+        hangs = not life.channel.pid.done()  # in its start: there is nobody to be patient with
+        done, _ = await asyncio.wait([watcher], timeout=0.0 if hangs else grace + SLACK)
         if not done:
-            log.warning("%s did not end in %.0f s and is killed", self.name, grace + SLACK)
+            log.warning("%s did not end in %.0f s and is killed", self.name, SLACK if hangs else grace + SLACK)
             life.kill()
             done, _ = await asyncio.wait([watcher], timeout=SLACK)
         if not done:
-            log.error("%s (pid %d) cannot be killed, the system holds it: it is left behind", self.name, life.pid)
+            self.leave_behind(life)
             return None
-        return watcher.result()
+        return watcher.result() if life.pid else None
 
-    def kill_beginning(self) -> None:
-        """A shim that has not said a word for so long, with a stop waiting for it, hangs in its start."""
-        if self.beginning is not None:
-            self.beginning.kill()
+    def leave_behind(self, life: child.Life) -> None:
+        """The system holds it, in a call to a disk or a card: not even SIGKILL ends that."""
+        if life.pid:
+            log.error("%s (pid %d) cannot be killed, the system holds it: it is left behind", self.name, life.pid)
+            return
+        sentence = "%s hangs in its start (is its disk there?) and cannot be killed: process %d is left behind"
+        log.error(sentence, self.name, life.popen.pid)
+        self.life = None
+        self.become(State.STOPPED)
 
     async def begin(self) -> int:
-        """Start the child, if none runs and nobody wants it stopped."""
+        """Start the child, if none runs and nobody wants it stopped; its pid."""
         async with self.turn:
-            if self.life is not None:
-                return self.life.pid
-            if self.stopping.is_set():
-                raise EngineUnavailable(f"{self.name} was stopped")
-            shown = self.shown = MaskedOutput(self.secrets())
+            made = self.life is None
+            life = await self.make() if self.life is None else self.life
+        try:
+            pid = await asyncio.shield(life.channel.pid)
+        except BaseException as error:
+            if made:
+                await aio.shielded(self.end(0.0))
+            if isinstance(error, EngineUnavailable):
+                sentence = f"cannot start {self.name}: {error.message}: {self.command[0]}"
+                raise EngineUnavailable(sentence) from error
+            raise
+        if self.state is State.STARTING:
+            self.become(State.RUNNING)
+            log.info("%s started, pid %d", self.name, pid)
+        return pid
+
+    async def make(self) -> child.Life:
+        """Make the process, and what watches it from then on; whether the command runs is not known yet."""
+        if self.stopping.is_set():
+            raise EngineUnavailable(f"{self.name} was stopped")
+        shown = self.shown = MaskedOutput(self.secrets())
+        self.become(State.STARTING)
+        try:
             life = await child.begin(
                 self.command,
                 tail=self.tail,
@@ -256,38 +294,34 @@ class Process:
                 environment=self.environment,
                 folder=self.folder,
             )
-            self.starts += 1
-            self.beginning = life
-            try:
-                life.pid = await life.channel.pid
-            except BaseException as error:
-                await aio.shielded(abandon(life))
-                if isinstance(error, EngineUnavailable):
-                    sentence = f"cannot start {self.name}: {error.message}: {self.command[0]}"
-                    raise EngineUnavailable(sentence) from error
-                raise
-            finally:
-                self.beginning = None
-            self.life = life
-            self.watcher = aio.spawn(self.watch(life), name=f"{self.name} {life.pid}")
-            log.info("%s started, pid %d", self.name, life.pid)
-            return life.pid
+        except BaseException:
+            self.become(State.STOPPED)
+            raise
+        self.starts += 1
+        self.life = life
+        self.watcher = aio.spawn(self.watch(life), name=f"{self.name} {life.popen.pid}")
+        return life
 
     async def watch(self, life: child.Life) -> Exit:
-        """See one life to its end, and tell how it ended."""
+        """See one life to its end, and tell how it ended, if it ever began."""
         code = await life.bury()
         self.tell(self.shown.rest())
-        lived = time.time() - life.started
+        expected, lived = self.state is State.STOPPING, time.time() - life.started
+        said = "" if expected else last_words(self.masked(self.tail.last()))
         ended = Exit(
             pid=life.pid,
             code=code,
-            reason=f"{self.name} (pid {life.pid}) {'' if life.expected else last_words(self.masked(self.tail.last()))}"
-            f"{how(code, expected=life.expected)} after {lived:.1f} s",
-            expected=life.expected,
+            reason=f"{self.name} (pid {life.pid}) {said}{how(code, expected=expected)} after {lived:.1f} s",
+            expected=expected,
             lived=lived,
             log=self.said(),
         )
-        self.life, self.last_exit = None, ended
+        if self.life is life:
+            self.life = None
+            self.become(State.STOPPED)
+        if not life.pid:
+            return ended
+        self.last_exit = ended
         log.log(logging.INFO if ended.expected else logging.ERROR, "%s", ended.reason)
         try:
             if self.on_exit is not None:
@@ -295,18 +329,6 @@ class Process:
         except Exception:
             log.exception("what hears of the end of %s failed", self.name)
         return ended
-
-
-async def abandon(life: child.Life) -> None:
-    """End a life that nobody will own; a shim that hangs in a start (on a disk that is away) is killed."""
-    life.channel.ask_to_stop(0.0)
-    burying = aio.spawn(life.bury(), name="burial")
-    done, _ = await asyncio.wait([burying], timeout=SLACK)
-    if not done:
-        life.kill()
-        done, _ = await asyncio.wait([burying], timeout=SLACK)
-    if not done:
-        log.error("a start that hangs cannot be killed, the system holds it: process %d is left behind", life.popen.pid)
 
 
 def how(code: int | None, *, expected: bool) -> str:
