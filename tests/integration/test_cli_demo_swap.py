@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from bioproxy import aio
 from bioproxy.cli import demo_swap
 from bioproxy.cli.output import Output
 from fakes.real_engine import needs_real_engine
@@ -44,7 +45,7 @@ def of(folder: Path) -> list[str]:
 async def test_the_conversation_comes_back_each_time(tmp_path: Path) -> None:
     """After a swap, and after bioproxy was killed; each row has the start that it waited for."""
     told = io.StringIO()
-    rows = await demo_swap.measure(Output(stream=told, notes=told), tmp_path / "two", models())
+    rows = await asyncio.to_thread(demo_swap.measure, Output(stream=told, notes=told), tmp_path / "two", models())
     assert [row.state for row in rows] == ["cold", demo_swap.BETWEEN, "swapped back", "restarted"]
     cold, other, back, restarted = rows
     assert cold.cached == 0
@@ -59,12 +60,25 @@ async def test_the_conversation_comes_back_each_time(tmp_path: Path) -> None:
     assert not of(tmp_path)
 
 
-async def test_broken_off_it_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Neither bioproxy nor an engine."""
-    told = io.StringIO()
-    task = aio.spawn(demo_swap.measure(Output(stream=told, notes=told), tmp_path / "two", models()), name="demo")
-    await until(lambda: any("embedded" in words for words in of(tmp_path)))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await until(lambda: not of(tmp_path))
+PROGRAM = """
+import sys
+from pathlib import Path
+from bioproxy.cli import demo, demo_swap
+from bioproxy.cli.output import Output
+folder, *files = map(Path, sys.argv[1:])
+with demo.signals_as_interrupts():
+    demo_swap.measure(Output(), folder, dict(zip((demo_swap.FIRST, demo_swap.OTHER), files)))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_broken_off_it_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
+    """Neither bioproxy nor an engine, whether by Ctrl-C, by another program or because its terminal was closed."""
+    folder = tmp_path / "two"
+    words = [sys.executable, "-c", PROGRAM, str(folder), *map(str, models().values())]
+    devnull = asyncio.subprocess.DEVNULL
+    demo = await asyncio.create_subprocess_exec(*words, stdout=devnull, stderr=devnull)
+    await until(lambda: any("embedded" in one for one in of(folder)))
+    demo.send_signal(number)
+    await demo.wait()
+    await until(lambda: not of(folder))

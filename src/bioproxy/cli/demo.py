@@ -1,8 +1,9 @@
 """`bioproxy demo` (`make demo`): what a warm cache is worth, measured on this machine, on a real engine.
 
 Everything is real but the model's words: llama.cpp, a model with random weights (written once into the user's cache
-folder, no download), a template that includes parts of bioproxy's own sources, requests over HTTP as any client sends
-them. Three of them are measured, each with another question behind the same template:
+folder, no download), a template that includes parts of bioproxy's own sources, `bioproxy serve` (demo_program.py), and
+requests over HTTP as any client sends them (demo_ask.py). Three of them are measured, each with another question after
+the same template:
 
     cold        the engine has just started; the whole template is evaluated
     warm        the warm-up has run; only the question is evaluated
@@ -14,43 +15,34 @@ so that the next run begins cold as well.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy import aio
-from bioproxy import log as logs
-from bioproxy.app import App
-from bioproxy.cli import demo_swap, serve
+from bioproxy.cli import demo_swap
 from bioproxy.cli.command import Command
-from bioproxy.cli.demo_ask import PATIENCE, SOURCES, ask, excerpts, sooner
+from bioproxy.cli.demo_ask import SOURCES, ask, excerpts, sooner
+from bioproxy.cli.demo_program import Program, until
 from bioproxy.cli.output import Output, Progress, count, duration
-from bioproxy.config.load import Loaded, load
+from bioproxy.cli.remote import follow
 from bioproxy.embedded.model import ensure_model
 from bioproxy.errors import BioproxyError
-from bioproxy.events import Event
-from bioproxy.models.single import Single
-from bioproxy.warmup.runner import TargetStatistics
 
 Json: TypeAlias = Any
 PREFIX = "@demo"
 ENOUGH_TOKENS = 3000
 RATIO = 10  # how many times sooner than cold the first token must come
 CONTEXT = 8192
+PORT, ADMIN_PORT = 8088, 8089  # or others, if these are taken
 QUESTIONS = ("What does this code do?", "Which errors can it raise?", "How does a task end?")
-INTERRUPTED = 130
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -63,21 +55,30 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def run(command: Command) -> int:
-    """Run the demo; 0 if each ratio was reached, else 1 with a sentence."""
-    output = command.output
-    folder = cache_folder(os.environ)
+    """Both tables, then serve on until a signal comes; with `--once` end, with 1 if a table disappoints.
+
+    Ending a demo that went on serving is a good end: its notes have been read.
+    """
+    output, folder = command.output, cache_folder(os.environ)
     with Progress(output, "models") as progress:
         progress.say("looking")
         started = time.monotonic()
         model, other = (ensure_model(folder, seed=seed) for seed in (0, 1))
         progress.say(f"2 of {model.stat().st_size / 1e6:.0f} MB in {folder}, {duration(time.monotonic() - started)}")
-    with own_terminal(), tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state:
-        loaded = configure(Path(state), model)
-        logs.setup(level="warning")
-        serve.raise_file_limit()
+    with (
+        own_terminal(),
+        signals_as_interrupts(),
+        tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state,
+        Program(Path(state), configuration(Path(state), model), port=PORT, admin_port=ADMIN_PORT) as program,
+    ):
         models = {demo_swap.FIRST: model, demo_swap.OTHER: other}
-        demo = partial(Demo, loaded, output, folder=Path(state) / "two-models", models=models)
-        return serve.run(lambda: demo().run(once=command.arguments.once))
+        code = tables(output, program, folder=Path(state) / "two-models", models=models)
+        if command.arguments.once:
+            return code
+        invite(output, program)
+        with contextlib.suppress(KeyboardInterrupt):
+            program.serve_on()
+        return 0
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
@@ -91,34 +92,33 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return folder
 
 
-def configure(folder: Path, model: Path) -> Loaded:
-    """A configuration for the demo alone: no file and no environment counts, all state is in `folder`."""
-    template = folder / "demo.txt"
+def configuration(folder: Path, model: Path) -> Json:
+    """One engine with a template; all state is in `folder`."""
     for name, text in excerpts().items():
         (folder / name).write_text(text, "utf-8")
     files = "\n".join(f"File {name}:\n<{{{folder / name}}}>" for name in SOURCES)
+    template = folder / "demo.txt"
     template.write_text(f"You know this program well.\n{files}\nAnswer in one sentence: <{{message}}>", "utf-8")
-    values: dict[str, Json] = {
-        "proxy_port": free(8088),
-        "admin_port": free(8089),
+    return {
         "model": str(model),
         "engine_arguments": ["--ctx-size", str(CONTEXT)],
         "prefixes": {PREFIX: str(template)},
         "state_directory": str(folder),
-        "warmup.enabled": False,  # until the cold request was measured
-        "kv.disk_budget": "1GiB",
-        "kv.min_free": "64MiB",
+        "warmup": {"enabled": False},  # until the cold request was measured
+        "kv": {"disk_budget": "1GiB", "min_free": "64MiB"},
     }
-    texts = {key: one if isinstance(one, str) else msgspec.json.encode(one).decode() for key, one in values.items()}
-    path = folder / "config.json"
-    path.write_text("{}", "utf-8")
-    return load(texts, path=str(path), environment={"HOME": str(folder)})
 
 
-def free(port: int) -> int:
-    """`port` if nobody listens there, else 0: the system chooses."""
-    with contextlib.closing(socket.socket()) as probe:
-        return 0 if probe.connect_ex(("127.0.0.1", port)) == 0 else port
+@contextlib.contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the demo as Ctrl-C does, with what it started."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -138,146 +138,64 @@ def own_terminal() -> Iterator[None]:
         signal.signal(signal.SIGTTOU, ignored)
 
 
-@contextlib.contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Keep one logger silent within the block."""
-    logger = logging.getLogger(name)
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(logging.NOTSET)
+def tables(output: Output, program: Program, *, folder: Path, models: Mapping[str, Path]) -> int:
+    """Both tables, each printed as soon as it is there; 0 if they show what they should, else 1."""
+    rows = measure(output, program)
+    if not output.json:
+        show(output, rows)
+    swaps = demo_swap.measure(output, folder, models)
+    if output.json:
+        output.document({"one engine": rows, "two models": swaps})
+    else:
+        demo_swap.show(output, swaps)
+    found = [*complaints(rows), *demo_swap.complaints(swaps)]
+    for one in [*found, *program.errors()]:
+        output.note(one)
+    return 1 if found else 0
 
 
-class Demo:
-    """One run before a started program."""
+def measure(output: Output, program: Program) -> list[Measured]:
+    """The three rows of the first table."""
+    with Progress(output, "engine") as progress:
+        progress.say("starting")
+        program.start()
+        until(program.is_ready, "the engine did not start")
+        progress.say("ready")
+    with Progress(output, "cold") as progress:
+        progress.say("the whole template is evaluated")
+        cold = asked(program, "cold", QUESTIONS[0])
+        progress.say(f"first token after {duration(cold.first)}")
+    warm_up(output, program)
+    warm = asked(program, "warm", QUESTIONS[1])
+    with Progress(output, "restart") as progress:
+        progress.say("kill -9 of the engine")
+        started = time.monotonic()
+        program.kill_engine()
+        progress.say(f"the engine is back after {duration(time.monotonic() - started)}")
+    return [cold, warm, asked(program, "restarted", QUESTIONS[2])]
 
-    def __init__(self, loaded: Loaded, output: Output, *, folder: Path, models: Mapping[str, Path]) -> None:
-        self.app = app = App(loaded, reload=lambda: loaded)
-        assert isinstance(app.fleet, Single)
-        self.single = app.fleet
-        self.output = output
-        self.folder, self.models = folder, models  # of the second table
-        self.stop = asyncio.Event()
-        self.changes = asyncio.Event()
-        app.bus.subscribe(Event, lambda _event: self.changes.set())
 
-    async def run(self, *, once: bool) -> int:
-        """Measure, print, and go on serving until a signal comes; with `once` end, with 1 for a table that disappoints.
+def asked(program: Program, state: str, question: str) -> Measured:
+    """One streamed chat request through the proxy, as any client sends it."""
+    found = ask(program.port, [{"role": "user", "content": f"{PREFIX} {question}"}])
+    return Measured(state, found.first, found.cached, found.evaluated)
 
-        Whoever ends a demo that went on serving has read what its notes say: that is a good end.
-        """
-        async with serve.Signals(self.stop, self.app.reload):
-            try:
-                await self.app.start()
-                work = aio.spawn(self.tables(), name="demo")
-                ending = aio.spawn(self.stop.wait(), name="demo waits for a signal")
-                await asyncio.wait([work, ending], return_when=asyncio.FIRST_COMPLETED)
-                interrupted = not work.done()
-                await aio.finish([work, ending])
-                if interrupted:
-                    return INTERRUPTED
-                if once:
-                    return work.result()
-                work.result()
-                self.invite()
-                await self.app.run_until(self.stop)
-                return 0
-            finally:
-                await self.app.stop(2.0)
 
-    async def tables(self) -> int:
-        """Both tables, each printed as soon as it is there; 0 where they show what they should, else 1."""
-        rows = await self.measure()
-        if not self.output.json:
-            show(self.output, rows)
-        swaps = await demo_swap.measure(self.output, self.folder, self.models)
-        if self.output.json:
-            self.output.document({"one engine": rows, "two models": swaps})
-        else:
-            demo_swap.show(self.output, swaps)
-        found = [*complaints(rows), *demo_swap.complaints(swaps)]
-        for one in found:
-            self.output.note(one)
-        return 1 if found else 0
+def warm_up(output: Output, program: Program) -> None:
+    """Warm the template up until its snapshot is on disk; from then on the program does so by itself."""
+    program.client.warm(PREFIX)
+    [target] = follow(output, program.client, PREFIX)
+    if target["state"] != "saved":
+        raise BioproxyError(f"the demo's template is {target['text']}")
+    program.reload(warmup={"enabled": True})
 
-    async def measure(self) -> list[Measured]:
-        """The three rows of the first table."""
-        with Progress(self.output, "engine") as progress:
-            progress.say("starting")
-            await self.ready(0)
-            progress.say("ready")
-        with Progress(self.output, "cold") as progress:
-            progress.say("the whole template is evaluated")
-            cold = await self.ask("cold", QUESTIONS[0])
-            progress.say(f"first token after {duration(cold.first)}")
-        await self.warm_up()
-        warm = await self.ask("warm", QUESTIONS[1])
-        await self.kill()
-        return [cold, warm, await self.ask("restarted", QUESTIONS[2])]
 
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Wait until `done()` holds, looking whenever something happens."""
-        async with asyncio.timeout(PATIENCE):
-            while not done():
-                self.changes.clear()
-                await aio.wait_first(self.changes, timeout=0.25)
-
-    async def ready(self, generation: int) -> None:
-        """Wait for an engine later than `generation`."""
-        attachment = self.single.station.attachment
-        await self.until(lambda: attachment.state == "ready" and attachment.generation > generation)
-
-    async def warm_up(self) -> None:
-        """Let the warm-up run, and wait until its snapshot is on disk."""
-        with Progress(self.output, "warm-up") as progress:
-            await self.single.station.runner.warm(PREFIX)
-            await self.until(lambda: self.target().state not in {"waiting", "warming"})
-            await self.until(
-                lambda: any(one.template for one in self.single.station.keeper.list()) or self.target().state != "saved"
-            )
-            progress.say(f"{self.target().text}, {count(self.target().total)} tokens")
-        if self.target().state != "saved":
-            notes = "; ".join(self.single.station.keeper.statistics().notes)
-            raise BioproxyError(f"the demo's template is {self.target().text}; {notes}")
-        warmup = msgspec.structs.replace(self.app.config.warmup, enabled=True)
-        self.app.settings.take(msgspec.structs.replace(self.app.config, warmup=warmup))
-        self.single.station.runner.wake()
-
-    def on_disk(self) -> bool:
-        """Whether the template's snapshot is whole."""
-        return any(one.template for one in self.single.station.keeper.list())
-
-    def target(self) -> TargetStatistics:
-        """The warm-up of the demo's template."""
-        return self.single.station.runner.statistics().targets[0]
-
-    async def kill(self) -> None:
-        """Kill the engine as an out-of-memory killer would, and wait until it is back."""
-        launched, generation = self.single.launched, self.single.station.attachment.generation
-        assert launched is not None
-        assert launched.pid is not None
-        with Progress(self.output, "restart") as progress:
-            progress.say(f"kill -9 {launched.pid}")
-            started = time.monotonic()
-            with quiet("bioproxy.engines.process"):  # who is killed on purpose need not make it sound like an accident
-                os.kill(launched.pid, signal.SIGKILL)
-                self.single.station.attachment.suspect("the demo killed it")
-                await self.ready(generation)
-            progress.say(f"the engine is back after {duration(time.monotonic() - started)}")
-
-    async def ask(self, state: str, question: str) -> Measured:
-        """One streamed chat request through the proxy, as any client sends it."""
-        messages = [{"role": "user", "content": f"{PREFIX} {question}"}]
-        asked = await asyncio.to_thread(ask, self.app.proxy_port, messages)
-        return Measured(state, asked.first, asked.cached, asked.evaluated)
-
-    def invite(self) -> None:
-        """Say how to go on."""
-        url = f"http://localhost:{self.app.proxy_port}/v1/chat/completions"
-        body = f'{{"messages":[{{"role":"user","content":"{PREFIX} What is a grant?"}}],"max_tokens":40}}'
-        self.output.line(f"Serving on (the model's words are random). Try:\n\n  curl -s {url} -d '{body}'\n")
-        self.output.line(f"  curl -s http://localhost:{self.app.admin_port}/status\n\nCtrl-C ends it.")
+def invite(output: Output, program: Program) -> None:
+    """Say how to go on."""
+    url = f"http://localhost:{program.port}/v1/chat/completions"
+    body = f'{{"messages":[{{"role":"user","content":"{PREFIX} What is a grant?"}}],"max_tokens":40}}'
+    output.line(f"Serving on (the model's words are random). Try:\n\n  curl -s {url} -d '{body}'\n")
+    output.line(f"  curl -s http://localhost:{program.admin_port}/status\n\nCtrl-C ends it.")
 
 
 def show(output: Output, rows: list[Measured]) -> None:

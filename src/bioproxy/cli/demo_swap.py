@@ -13,25 +13,19 @@ Where the time went is what bioproxy says itself: `Server-Timing` of each answer
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import shlex
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy import aio
-from bioproxy.cli.demo_ask import PATIENCE, Asked, ask, excerpts, sooner
+from bioproxy.cli.demo_ask import Asked, ask, excerpts, sooner
+from bioproxy.cli.demo_program import Program, until
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.engines.launch import find_program, free_port
-from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
 FIRST, OTHER = "first", "other"  # the models' names
@@ -44,9 +38,6 @@ OURS = 0.3  # ... or so many seconds after the engine's start at most, where tha
 CONTEXT = 8192
 QUESTIONS = ("What is it for?", "And why?", "Who says so?")
 PARTS = {"stop": "stop", "save": "save", "start": "start", "restore": "swap_restore"}  # ours: Server-Timing's
-LOOK = 0.02  # seconds between looks whether it listens
-GRACE = 10.0  # seconds for its orderly end
-LAST_LINES = 5  # of its log, where it did not start
 
 
 class Swapped(msgspec.Struct, frozen=True):
@@ -62,60 +53,6 @@ class Swapped(msgspec.Struct, frozen=True):
     restore: float
 
 
-class Program:
-    """`bioproxy serve` on two models; `port` is where its clients connect."""
-
-    def __init__(self, folder: Path, models: Mapping[str, Path]) -> None:
-        folder.mkdir(exist_ok=True)
-        self.port = free_port()
-        self.log = folder / "log.txt"
-        self.file = folder / "two-models.yaml"
-        self.file.write_bytes(msgspec.json.encode(configuration(folder, models)))  # JSON is YAML, too
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it; returns when it takes requests."""
-        own = [] if getattr(sys, "frozen", False) else ["-m", "bioproxy"]
-        words = [*own, "serve", "--config", str(self.file), "--listen", f"127.0.0.1:{self.port}"]
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=log, stderr=log)
-        if await aio.poll(self.listens, interval=LOOK, deadline=PATIENCE) is None:
-            raise BioproxyError(f"bioproxy did not start within {PATIENCE:.0f} s")
-
-    async def listens(self) -> bool | None:
-        """Whether it takes connections; BioproxyError with its last words where it has ended."""
-        assert self.process is not None
-        if self.process.returncode is not None:
-            lines = self.log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
-            raise BioproxyError("bioproxy did not start:\n" + "\n".join(lines))
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return None
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        return True
-
-    async def kill(self) -> None:
-        """End it as an out-of-memory killer would."""
-        assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
-
-    async def stop(self) -> None:
-        """End it in order, or at once where that takes too long."""
-        if self.process is None or self.process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
-        try:
-            await asyncio.wait_for(self.process.wait(), GRACE)
-        except TimeoutError:
-            await self.kill()
-
-
 def configuration(folder: Path, models: Mapping[str, Path]) -> Json:
     """Two models that the same engine program runs; all state is in `folder`."""
     program, _ = find_program(os.environ.get("PATH", ""))
@@ -126,7 +63,6 @@ def configuration(folder: Path, models: Mapping[str, Path]) -> Json:
             for name, path in models.items()
         },
         "startPort": free_port(run=len(models)),
-        "admin_port": 0,
         "state_directory": str(folder / "state"),
         "kv": {
             "disk_budget": "1GiB",
@@ -135,7 +71,6 @@ def configuration(folder: Path, models: Mapping[str, Path]) -> Json:
             "min_seconds": "10ms",
         },  # turns are short
         "swap": {"min_resident": 0},  # the swap is measured, not how long a model may stay
-        "log": {"level": "warning"},
     }
 
 
@@ -144,51 +79,33 @@ def on_disk(folder: Path) -> frozenset[str]:
     return frozenset(path.name for path in folder.rglob("bp-*-*.json"))
 
 
-async def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> list[Swapped]:
-    """The three rows. `models`: the files of FIRST and OTHER."""
-    talk = Talk(Program(folder, models))
-    async with running(talk.program):
+def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> list[Swapped]:
+    """The four rows. `models`: the files of FIRST and OTHER."""
+    folder.mkdir(exist_ok=True)
+    with Program(folder, configuration(folder, models)) as program:
+        talk = Talk(program)
         with Progress(output, "two models") as progress:
             progress.say("the other one is started")
-            await talk.about_something_else()
+            program.start()
+            talk.about_something_else()
             progress.say("cold: the whole conversation is evaluated")
-            cold = await talk.go_on("cold", QUESTIONS[0])
+            cold = talk.go_on("cold", QUESTIONS[0])
             progress.say(f"first token after {duration(cold.first)}")
         with Progress(output, "swap") as progress:
             progress.say("to the other one and back")
-            other = await talk.about_something_else()
+            other = talk.about_something_else()
             before = on_disk(folder)
-            back = await talk.go_on("swapped back", QUESTIONS[1])
+            back = talk.go_on("swapped back", QUESTIONS[1])
             progress.say(f"first token after {duration(back.first)}")
         with Progress(output, "restart") as progress:
             progress.say("what was said is saved when nobody asks any more")
-            await new_snapshot(folder, before)
+            until(lambda: bool(on_disk(folder) - before), "the conversation was not saved")
             progress.say("kill -9 of bioproxy itself")
-            await talk.program.kill()
+            program.kill()
             started = time.monotonic()
-            await talk.program.start()
+            program.start()
             progress.say(f"bioproxy is back after {duration(time.monotonic() - started)}")
-        return [cold, other, back, await talk.go_on("restarted", QUESTIONS[2])]
-
-
-async def new_snapshot(folder: Path, before: frozenset[str]) -> None:
-    """Wait until there is a snapshot that is not one of `before`. BioproxyError if none comes."""
-
-    async def look() -> bool | None:
-        return bool(on_disk(folder) - before) or None
-
-    if await aio.poll(look, interval=LOOK, deadline=PATIENCE) is None:
-        raise BioproxyError(f"the conversation was not saved within {PATIENCE:.0f} s")
-
-
-@asynccontextmanager
-async def running(program: Program) -> AsyncIterator[None]:
-    """The program runs within the block."""
-    try:
-        await program.start()
-        yield
-    finally:
-        await aio.shielded(program.stop())
+        return [cold, other, back, talk.go_on("restarted", QUESTIONS[2])]
 
 
 class Talk:
@@ -199,21 +116,17 @@ class Talk:
         text = "\n".join([*excerpts().values()][:PARTS_OF_TALK])
         self.messages: list[Json] = [{"role": "system", "content": f"You know this program well.\n{text}"}]
 
-    async def go_on(self, state: str, question: str) -> Swapped:
+    def go_on(self, state: str, question: str) -> Swapped:
         """The next question."""
         self.messages.append({"role": "user", "content": question})
-        asked = await self.ask(FIRST, self.messages)
+        asked = ask(self.program.port, self.messages, model=FIRST)
         self.messages.append({"role": "assistant", "content": asked.text})
         return swapped(state, asked)
 
-    async def about_something_else(self) -> Swapped:
+    def about_something_else(self) -> Swapped:
         """The other model is asked something short."""
-        asked = await self.ask(OTHER, [{"role": "user", "content": "What time is it?"}])
-        return swapped(BETWEEN, asked)
-
-    async def ask(self, model: str, messages: list[Json]) -> Asked:
-        """One request."""
-        return await asyncio.to_thread(ask, self.program.port, messages, model=model)
+        messages = [{"role": "user", "content": "What time is it?"}]
+        return swapped(BETWEEN, ask(self.program.port, messages, model=OTHER))
 
 
 def swapped(state: str, asked: Asked) -> Swapped:

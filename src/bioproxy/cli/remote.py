@@ -159,6 +159,7 @@ def follow(output: Output, client: Client, prefix: str) -> list[Mapping[str, Jso
             if not targets and not many:
                 raise BioproxyError(f"the prefix {prefix} is not configured any more")
             if not any(each["state"] in UNDER_WAY for each in targets):
+                progress.update(*done(targets))
                 return targets
             if many or answer["engine"]["state"] == "ready":
                 progress.update(*done(targets))
