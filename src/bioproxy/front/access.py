@@ -10,7 +10,7 @@ from bioproxy.config.addresses import host_of, is_address
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
-from bioproxy.front.cors import Cors, check_name
+from bioproxy.front.cors import SAID, Cors, check_name
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.routes import Route
 from bioproxy.keys import Keyring, presented
@@ -83,6 +83,8 @@ class Access:
             check_name(request, names=self.named, addresses=True, port="proxy")
             if len(self.known) < MOST_NAMES:
                 self.known.add(host)
+        if SAID.isdisjoint(request.fields) and request.fields.get(b"content-type") == b"application/json":
+            return  # as programs ask; a browser would have asked for permission first
         if route.changed_by(request) or request.upgrade:
             self.cors.check(request)
 

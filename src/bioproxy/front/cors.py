@@ -87,9 +87,6 @@ class Cors:
 
     def check(self, request: Request) -> None:
         """ForeignPage if a page asks that may not: it could not read the answer, but what it asks for would be done."""
-        fields = request.fields
-        if SAID.isdisjoint(fields) and fields.get(b"content-type") == b"application/json":
-            return  # as programs ask; a browser would have asked for permission first
         itself = sent_by_itself(request.header)
         check_page(request, allows=lambda origin: self.allows(origin, itself=itself), key="cors_origins")
 

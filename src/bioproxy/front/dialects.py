@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -59,6 +60,7 @@ LLAMA = {
 }
 
 
+@lru_cache(maxsize=64)
 def dialect_of(path: str) -> Dialect:
     """Which API a path belongs to: `/v1/messages…` is Anthropic's, other `/v1/…` OpenAI's, the rest llama.cpp's.
 

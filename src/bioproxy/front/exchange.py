@@ -154,17 +154,17 @@ class Exchange:
     def close(self) -> Record:
         """Fill in what is known only at the end."""
         record = self.record
-        record.total = self.since_arrival()
+        record.total = asyncio.get_running_loop().time() - self.request.arrived
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
-        if record.outcome == "ok" and self.tail.events and (answer := self.answer()).ending == "failed":
+        if record.outcome == "ok" and self.tail.events and (answer := self.said or self.answer()).ending == "failed":
             record.outcome = "engine_error"
             record.error = error_words(answer.said) or "the engine's stream ended with an error"
         if record.metered:
             kind = self.fields.get(b"content-type")
             record.content_type = kind.decode("latin-1") if kind else "application/json"
             if record.status == 200:
-                record.usage = usage_of(self.answer().timings)
+                record.usage = usage_of((self.said or self.answer()).timings)
             elif not record.error:
                 record.error = self.refused()
         if record.outcome == "ok" and record.status >= 400:
@@ -180,18 +180,18 @@ class Exchange:
             tail = self.tail
             self.said = read_answer(
                 tail.last(),
-                path=self.asked_path,
+                path=self.record.req_path or self.request.path,
                 events=tail.events,
                 head=tail.opening,
                 begun=tail.begun if tail.forgotten else None,
-                encoding=self.unread,
+                encoding=self.unread if b"content-encoding" in self.fields else "",
             )
         return self.said
 
     @property
     def unread(self) -> str:
         """The coding of the answer's last bytes; "" if they are plain."""
-        return "" if self.tail.unpack or b"content-encoding" not in self.fields else self.replied(b"content-encoding")
+        return "" if self.tail.unpack else self.replied(b"content-encoding")
 
     def refused(self) -> str:
         """What went wrong, in the engine's own words: in a long answer they come first."""

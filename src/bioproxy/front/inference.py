@@ -173,9 +173,19 @@ class Inference:
             prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds
             record.save += prepared.save_seconds
-            unwatch = self.engine.attachment.watch(lambda: self.exchange.tail.total, self.stall)
+            unwatch = self.engine.attachment.stall.watch(lambda: self.exchange.tail.total, self.stall)
             sent = True
-            done = await self.send()
+            self.response = None
+            self.claim.sending()
+            self.sent_at = asyncio.get_running_loop().time()
+            self.response = response = await self.engine.pool.request(
+                "POST", self.exchange.target, self.headers, self.expanded.body
+            )
+            try:
+                done = await self.answer(response)
+            except BaseException:
+                response.abort()  # which ends the engine's work, too
+                raise
             whole = True
             self.settle(prepared, complete=True)
             record.save += await self.engine.keeper.conclude(self.want, grant)
@@ -203,20 +213,6 @@ class Inference:
             self.texts = catalogue, catalogue.changes
             self.expanded = expand_body(self.exchange, self.engine, self.body)
             self.want = self.wish()
-
-    async def send(self) -> bool:
-        """Send the request and relay the answer; whatever cuts that short ends the engine's work too."""
-        self.response = None
-        self.claim.sending()
-        self.sent_at = asyncio.get_running_loop().time()
-        self.response = response = await self.engine.pool.request(
-            "POST", self.exchange.target, self.headers, self.expanded.body
-        )
-        try:
-            return await self.answer(response)
-        except BaseException:
-            response.abort()
-            raise
 
     def raise_stalled(self) -> None:
         """Turn a cancellation that was ours into what the client shall be told; one from outside stays what it is."""

@@ -43,7 +43,7 @@ class InflightStatistics(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, kw_only=True, eq=False):
-    """One request under way. `update` may be called for every chunk; `watch` spares that."""
+    """One request under way. `update` may be called for every chunk; a `source` spares that."""
 
     id: str
     model: str
@@ -65,11 +65,6 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
         self.received = received
         if headers is not None:
             self.replied = headers
-
-    def watch(self, source: Callable[[], int], headers: Headers) -> None:
-        """The answer has begun with these headers; `source` tells how many bytes of it there were."""
-        self.source = source
-        self.replied = headers
 
     def moved(self) -> bool:
         """Whether there is news since the last time this was asked."""
@@ -245,7 +240,7 @@ class Counted:
             started=record.started,
             cancel=exchange.task.cancel if exchange.task is not None else None,
         )
-        self.entry.watch(lambda: exchange.responder.bytes_out, exchange.reply)
+        self.entry.source, self.entry.replied = lambda: exchange.responder.bytes_out, exchange.reply
 
     def __enter__(self) -> None:
         if self.selected is not None:

@@ -43,7 +43,7 @@ from bioproxy.models.state import State
 from bioproxy.models.wish import Wish
 from bioproxy.station import Station
 from bioproxy.wire.http1.message import Headers, Request
-from bioproxy.wire.http1.target import hides_slash
+from bioproxy.wire.http1.target import check_slashes, hides_slash
 from bioproxy.wire.upstream import Pool
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,10 @@ class ManyModels(Dispatch):
     # policies
 
     def find(self, request: Request) -> Route:
-        return routes.find_hot(request) or routes.find_for_many(request, self.management.find(request))
+        if b"%" in request.target:
+            check_slashes(request.target)
+        hot = routes.HOT.get((request.method, request.path))
+        return hot or routes.find_for_many(request, self.management.find(request))
 
     def preflight(self, access: Access, request: Request) -> Headers:
         """As llama-swap's users know it, for origins that are allowed."""
@@ -187,7 +190,8 @@ class ManyModels(Dispatch):
             record.metered = False
             raise
         access.allow_model(exchange, name, target.name, target.model)
-        exchange.target = routes.engine_target(route, request.target)
+        if route.path:
+            exchange.target = routes.engine_target(route, request.target)
         record.model = target.model
         with self.counted(exchange, target):
             if target.peer:

@@ -97,7 +97,8 @@ class Front:
                 BioproxyError(f"bioproxy failed on this request; its log has the trace of {exchange.id}"), "error"
             )
         finally:
-            self.end(exchange, access)
+            self.bus.publish(RequestEnded(record=exchange.close(), capture=exchange.capture()))
+            self.dispatch.ended(exchange, access.address(request) if access.trusted else request.peer)
 
     def note_unread(self, exchange: Exchange, access: Access) -> None:
         """A page that is served and may not read the answer tells its user nothing of use, so the log says it."""
@@ -123,11 +124,6 @@ class Front:
                 exchange.responder.extra.append((b"Accept-Encoding", ", ".join(CODINGS).encode()))
             raise
         exchange.body = exchange.request.body
-
-    def end(self, exchange: Exchange, access: Access) -> None:
-        """Publish the record, once."""
-        self.bus.publish(RequestEnded(record=exchange.close(), capture=exchange.capture()))
-        self.dispatch.ended(exchange, access.address(exchange.request))
 
 
 def outcome_of(error: BioproxyError) -> Outcome:

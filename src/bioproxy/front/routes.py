@@ -32,7 +32,7 @@ from bioproxy.front.swap_errors import Unserved
 from bioproxy.templates.bodies import Dialect
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.router import NotAllowed, Router
-from bioproxy.wire.http1.target import check_slashes, hidden_slash, hides_slash
+from bioproxy.wire.http1.target import hidden_slash, hides_slash
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Gate = Literal["grant", "free", "slot_action", "shared"]
@@ -231,13 +231,6 @@ def answered_by_us(path: str) -> Route | None:
     if path.startswith(MODELS) and path != MODELS:
         return LISTED
     return OURS.get(path)
-
-
-def find_hot(request: Request) -> Route | None:
-    """The route of what computes, at once."""
-    if b"%" in request.target:
-        check_slashes(request.target)
-    return HOT.get((request.method, request.path))
 
 
 def find_model_path(method: str, path: str, query: bytes = b"") -> Route | NotAllowed | None:

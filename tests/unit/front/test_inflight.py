@@ -127,7 +127,7 @@ async def test_bytes_that_nobody_reports_are_looked_up(quick: None) -> None:
     table, ears = Inflight(bus, settings()), Ears(bus)
     entry = enter(table)
     sent = [5]
-    entry.watch(lambda: sent[0], [(b"content-type", b"text/event-stream")])
+    entry.source, entry.replied = lambda: sent[0], [(b"content-type", b"text/event-stream")]
     await ears.until(2)
     assert (ears.last["resp_bytes"], ears.last["resp_headers"]) == (5, {"Content-Type": "text/event-stream"})
     sent[0] = 9
