@@ -231,10 +231,10 @@ class ManyModels(Dispatch):
         turn, self.turns[selector.id] = self.turns[selector.id], self.turns[selector.id] + 1
 
         def view(name: str) -> Candidate:
-            direct = self.registry.direct(name)
-            local = direct is not None and not direct[0]
-            state = self.supervisor.schedule.state(direct[1]) if direct is not None and local else None
-            return Candidate(name, state, self.busy[selector.id, name])
+            local = self.registry.known.real(name)
+            return Candidate(
+                name, self.supervisor.schedule.state(local) if local else None, self.busy[selector.id, name]
+            )
 
         return choose(selector, view, turn=turn)
 

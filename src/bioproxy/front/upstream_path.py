@@ -95,7 +95,7 @@ def split_comfyui(method: str, target: bytes, *, path: str, registry: Registry) 
     """Read `/comfyui…`, which always means the local model `comfyui_auto`; NotFound where there is none."""
     if path == routes.COMFYUI_PATH:
         return redirect(method, target)
-    if COMFYUI_MODEL not in registry.models:
+    if COMFYUI_MODEL not in registry.known.ids:
         raise NotFound(f"local model {COMFYUI_MODEL} not found")
     asked = Target(model=COMFYUI_MODEL, requested=COMFYUI_MODEL, name=COMFYUI_MODEL)
     rest = path.removeprefix(routes.COMFYUI_PATH)

@@ -308,8 +308,7 @@ class Fleet:
 
     def known(self, name: str) -> str | None:
         """A local model's ID by any of its names."""
-        direct = self.plan.registry.direct(name)
-        return direct[1] if direct is not None and not direct[0] else None
+        return self.plan.registry.known.real(name) or None
 
     def resolve(self, name: str) -> str:
         """A local model's ID by any of its names; NotFound."""

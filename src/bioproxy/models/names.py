@@ -5,7 +5,8 @@
                                                    user message, for clients in which nobody can type a prefix
 
 Each step on top happens at most once: a pin may lead to a selector, never to another pin. A local name beats a peer's
-bare name, a bare name that two peers have means nothing, and `peer/model` always works.
+bare name, a bare name that two peers have means nothing, and `peer/model` always works: `config/dialect/names.py` knows
+these, and checks the configuration by them.
 
 The body keeps the name as the client wrote it (engines echo it, and clients compare) unless something above changed
 what is meant; then `Target.body` says what to write. Filters by ID look at `Target.name`: the name after profile and
@@ -14,11 +15,12 @@ selector, before aliases.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from bioproxy.config.dialect.names import Meaning
+from bioproxy.config.dialect.names import Names as KnownNames
 from bioproxy.models.selectors import Selector
 
 Choose = Callable[[Selector], str | None]
@@ -69,21 +71,12 @@ class Registry:
     def __init__(self, names: Names, *, profile: str = "") -> None:
         self.names = names
         self.profile = profile
-        self.models = frozenset(names.models)
         self.selectors = {selector.id: selector for selector in names.selectors}
-        self.peers = {f"{peer}/{model}": (peer, model) for peer, models in names.peers.items() for model in models}
-        bare = Counter(model for models in names.peers.values() for model in set(models))
-        self.bare = {model: (peer, model) for peer, model in self.peers.values() if bare[model] == 1}
+        self.known = KnownNames(ids=names.models, aliases=names.aliases, peers=names.peers)
         self.prefixes = {
             model: {prefix.lstrip("@"): prefix for prefix in found} for model, found in names.prefixes.items()
         }
-        every = [
-            *names.models,
-            *names.aliases,
-            *self.peers,
-            *self.bare,
-            *(pin for pins in names.profiles.values() for pin in pins),
-        ]
+        every = [*self.known.meanings, *(pin for pins in names.profiles.values() for pin in pins)]
         self.depth = max((name.count("/") for name in every), default=0)
 
     @property
@@ -106,30 +99,23 @@ class Registry:
         found = self.find(name or "")
         if found is None:
             return NoTarget("unknown", requested)
-        peer, model, plain, prefix = found
-        rewritten = model if peer else plain
+        meaning, plain, prefix = found
+        rewritten = meaning.model if meaning.peer else plain
         return Target(
-            model=model, peer=peer, requested=requested, name=plain, prefix=prefix,
+            model=meaning.model, peer=meaning.peer, requested=requested, name=plain, prefix=prefix,
             body="" if rewritten == requested else rewritten, selector=selector.id if selector else "",
         )  # fmt: skip
 
-    def find(self, name: str) -> tuple[str, str, str, str] | None:
-        """Peer ("" for local), model, the name without a template's, and the template's prefix."""
-        direct = self.direct(name)
+    def find(self, name: str) -> tuple[Meaning, str, str] | None:
+        """What a name means, the name without a template's, and the template's prefix."""
+        direct = self.known.find(name)
         if direct is not None:
-            return *direct, name, ""
+            return direct, name, ""
         plain, plus, prefix = name.rpartition("+")
-        direct = self.direct(plain) if plus else None
-        if direct is not None and not direct[0] and prefix in self.prefixes.get(direct[1], ()):
-            return *direct, plain, self.prefixes[direct[1]][prefix]
+        direct = self.known.find(plain) if plus else None
+        if direct is not None and not direct.peer and prefix in self.prefixes.get(direct.model, ()):
+            return direct, plain, self.prefixes[direct.model][prefix]
         return None
-
-    def direct(self, name: str) -> tuple[str, str] | None:
-        """Peer and model that `name` itself stands for."""
-        if name in self.models:
-            return "", name
-        alias = self.names.aliases.get(name)
-        return ("", alias) if alias is not None else self.peers.get(name) or self.bare.get(name)
 
     def in_path(self, path: str, choose: Choose) -> tuple[Target | NoTarget, str] | None:
         """The target that the longest beginning of `path` (no leading slash) names, and the rest; None if nothing does.
@@ -139,7 +125,7 @@ class Registry:
         """
         for end in path_ends(path, self.depth):
             name = path[:end]
-            if name in self.pins or self.direct(name) is not None:
+            if name in self.pins or self.known.find(name) is not None:
                 target = self.resolve(name, choose)
                 selected = isinstance(target, Target) and target.selector
                 return None if selected else (target, path[end + 1 :])

@@ -1,89 +1,70 @@
 """What a name of a model means: an ID, an alias of one, or a model of a peer.
 
 The order is llama-swap's: ID, alias, fully qualified peer name (`peer/model`), bare peer name if only one peer has it.
-Whoever routes a request asks `Names.find`, and so do the checks here, so that a target that passes them is found later.
+Requests are routed by `Names.find` (`models/names.py` asks it), and the checks here ask it too, so that a target that
+passes them is found later.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from bioproxy.config.dialect.schema import DialectConfig, File, Model, Peer
+from bioproxy.config.dialect.schema import File, Model
 from bioproxy.config.notes import Notes
 
 MOST_LISTED = 5  # peers that have a model of one name
 
 
-class Local(msgspec.Struct, frozen=True):
-    """A model of ours, by its ID."""
+class Meaning(msgspec.Struct, frozen=True):
+    """A model of ours by its ID, or one of a peer by the name that the peer knows."""
 
     model: str
-
-
-class Remote(msgspec.Struct, frozen=True):
-    """A model of a peer, by the name that the peer knows."""
-
-    peer: str
-    model: str
+    peer: str = ""
 
     @property
     def qualified(self) -> str:
-        """Its fully qualified name, by which it is always reachable."""
+        """The name by which a peer's model is always reachable."""
         return f"{self.peer}/{self.model}"
 
 
-class Names(msgspec.Struct, frozen=True):
-    """Every name there is. `bare` has the peers' own names with all who have them."""
+class Names:
+    """Every name that means a model; `peers` are the models that each of them has."""
 
-    ids: frozenset[str]
-    aliases: Mapping[str, str]
-    qualified: Mapping[str, Remote]
-    bare: Mapping[str, tuple[Remote, ...]]
+    def __init__(self, *, ids: Iterable[str], aliases: Mapping[str, str], peers: Mapping[str, Iterable[str]]) -> None:
+        self.ids = frozenset(ids)
+        self.aliases = aliases
+        self.qualified: dict[str, Meaning] = {}
+        self.bare: dict[str, list[Meaning]] = defaultdict(list)  # a peer's own name, with all peers that have it
+        for peer, models in peers.items():
+            for model in dict.fromkeys(models):
+                meaning = Meaning(model, peer)
+                self.qualified.setdefault(meaning.qualified, meaning)
+                self.bare[model].append(meaning)
+        self.meanings = {  # the later ones win
+            **{name: found[0] for name, found in self.bare.items() if len(found) == 1},
+            **self.qualified,
+            **{alias: Meaning(model) for alias, model in aliases.items()},
+            **{name: Meaning(name) for name in self.ids},
+        }
 
-    def find(self, name: str) -> Local | Remote | None:
+    def find(self, name: str) -> Meaning | None:
         """What a name means; None if it means nothing, or more than one thing."""
-        if name in self.ids:
-            return Local(name)
-        if name in self.aliases:
-            return Local(self.aliases[name])
-        if name in self.qualified:
-            return self.qualified[name]
-        remotes = self.bare.get(name, ())
-        return remotes[0] if len(remotes) == 1 else None
+        return self.meanings.get(name)
 
     def real(self, name: str) -> str:
-        """The ID of a local model, by any of its names; "" where there is none."""
+        """The ID of a local model, by any of its names; "" if there is none."""
         return name if name in self.ids else self.aliases.get(name, "")
 
     def ambiguous(self, name: str) -> str:
-        """Why a name is ambiguous; "" where it is not."""
-        if self.find(name) is not None or len(self.bare.get(name, ())) < 2:
+        """Why a name is ambiguous; "" if it is not."""
+        if name in self.meanings or len(peers := self.bare.get(name, ())) < 2:
             return ""
-        return f'peer model name "{name}" is ambiguous between {_listed(self.bare[name])}'
-
-
-def _listed(remotes: tuple[Remote, ...]) -> str:
-    shown = [remote.qualified for remote in remotes[:MOST_LISTED]]
-    return " and ".join(shown + [f"{len(remotes) - MOST_LISTED:,} more"] * (len(remotes) > MOST_LISTED))
-
-
-def names_of(config: DialectConfig) -> Names:
-    """The names of a loaded config, for routing."""
-    return Names(frozenset(config.models), config.aliases, *_peer_names(config.peers))
-
-
-def _peer_names(peers: Mapping[str, Peer]) -> tuple[dict[str, Remote], dict[str, tuple[Remote, ...]]]:
-    qualified: dict[str, Remote] = {}
-    bare: dict[str, list[Remote]] = defaultdict(list)
-    for peer, settings in peers.items():
-        for model in dict.fromkeys(settings.models):
-            remote = Remote(peer, model)
-            qualified.setdefault(remote.qualified, remote)
-            bare[model].append(remote)
-    return qualified, {model: tuple(remotes) for model, remotes in bare.items()}
+        shown = [meaning.qualified for meaning in peers[:MOST_LISTED]]
+        shown += [f"{len(peers) - MOST_LISTED:,} more"] * (len(peers) > MOST_LISTED)
+        return f'peer model name "{name}" is ambiguous between {" and ".join(shown)}'
 
 
 def build_names(file: File, notes: Notes) -> Names:
@@ -93,7 +74,8 @@ def build_names(file: File, notes: Notes) -> Names:
         _aliases(name, model, aliases, notes)
     for name, model in file.models.items():
         _ids_with_parameters(name, model, file.models, aliases, notes)
-    names = Names(frozenset(file.models), aliases, *_peer_names(file.peers))
+    peers = {name: peer.models for name, peer in file.peers.items()}
+    names = Names(ids=file.models, aliases=aliases, peers=peers)
     _reserved(file, names, notes)
     return names
 
@@ -146,13 +128,7 @@ def _reserved(file: File, names: Names, notes: Notes) -> None:
     for path, name, shown in claims:
         if name in names.qualified:
             notes.complain(path, f"{shown} conflicts with fully qualified peer model name")
-    for first, second in _twice_qualified(names):
-        said = f'peer model name "{first.qualified}" is ambiguous between peers {first.peer} and {second.peer}'
-        notes.complain(("peers", second.peer, "models"), said)
-
-
-def _twice_qualified(names: Names) -> Iterator[tuple[Remote, Remote]]:
-    for remotes in names.bare.values():
-        for remote in remotes:
-            if (first := names.qualified[remote.qualified]) != remote:
-                yield first, remote
+    for meaning in (meaning for found in names.bare.values() for meaning in found):
+        if (first := names.qualified[meaning.qualified]) != meaning:
+            said = f'peer model name "{meaning.qualified}" is ambiguous between peers {first.peer} and {meaning.peer}'
+            notes.complain(("peers", meaning.peer, "models"), said)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from bioproxy.config.dialect.go import natural
-from bioproxy.config.dialect.names import Local, Names, Remote
+from bioproxy.config.dialect.names import Meaning, Names
 from bioproxy.config.dialect.schema import (
     File,
     Group,
@@ -108,9 +108,9 @@ def _is_absent(name: str, names: Names, notes: Notes) -> bool:
     return name in notes.absent and names.find(name) is None
 
 
-def _targets(name: str, selector: Selector, file: File, names: Names, notes: Notes) -> list[Local | Remote]:
+def _targets(name: str, selector: Selector, file: File, names: Names, notes: Notes) -> list[Meaning]:
     """What the targets of a selector resolve to."""
-    found: dict[Local | Remote, None] = {}
+    found: dict[Meaning, None] = {}
     for index, target in enumerate(selector.targets):
         shown, path = f"selectors.{name}.targets[{index}]", ("selectors", name, "targets", index)
         meant = names.find(target)
@@ -120,7 +120,7 @@ def _targets(name: str, selector: Selector, file: File, names: Names, notes: Not
             notes.complain(path, ambiguous)
         elif meant is None and not _is_absent(target, names, notes):
             notes.complain(path, f'{shown} references unknown model "{target}"')
-        elif selector.strategy == "warm" and isinstance(meant, Remote):
+        elif selector.strategy == "warm" and meant is not None and meant.peer:
             notes.complain(path, f'{shown} must resolve to a local model for strategy "warm"')
         elif selector.strategy == "spillover" and meant in found:
             notes.complain(path, f'{shown} contains duplicate resolved model "{target}"')
@@ -129,10 +129,10 @@ def _targets(name: str, selector: Selector, file: File, names: Names, notes: Not
     return [*found]
 
 
-def _spillover(name: str, targets: list[Local | Remote], file: File, group_of: Mapping[str, str], notes: Notes) -> None:
+def _spillover(name: str, targets: list[Meaning], file: File, group_of: Mapping[str, str], notes: Notes) -> None:
     """Local targets must be able to run together. With a matrix its sets decide, which `models/matrix.py` knows."""
     router = file.routing.router
-    models = [target.model for target in targets if isinstance(target, Local)]
+    models = [target.model for target in targets if not target.peer]
     if router.use != "group" or len(models) < 2:
         return
     groups = router.settings.groups

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 
 from bioproxy.config.dialect.go import engine_fault, url_fault
-from bioproxy.config.dialect.names import Local, Remote, names_of
+from bioproxy.config.dialect.names import Meaning, Names
+from bioproxy.config.dialect.schema import DialectConfig
 from support.swap_files import messages, problems, swap
+
+
+def names_of(config: DialectConfig) -> Names:
+    """The names of a loaded config."""
+    peers = {name: peer.models for name, peer in config.peers.items()}
+    return Names(ids=config.models, aliases=config.aliases, peers=peers)
 
 
 def model(text: str, *, top: str = "") -> Any:
@@ -156,7 +163,7 @@ def test_the_id_wins_over_another_models_alias() -> None:
     """Such an alias is accepted, and never found."""
     config = swap(TWO.format("aliases: [b, c]", ""))
     names = names_of(config)
-    assert (names.find("b"), names.find("c"), names.find("B")) == (Local("b"), Local("a"), None)
+    assert (names.find("b"), names.find("c"), names.find("B")) == (Meaning("b"), Meaning("a"), None)
 
 
 def test_ids_with_parameters_are_aliases() -> None:
@@ -173,18 +180,18 @@ PEERS = "peers: {p: {proxy: 'http://p', models: [one, both, b]}, q: {proxy: 'htt
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
-        ("one", Remote("p", "one")),
-        ("q/both", Remote("q", "both")),
-        ("p/one", Remote("p", "one")),
-        ("q/p/one", Remote("q", "p/one")),
+        ("one", Meaning("one", "p")),
+        ("q/both", Meaning("both", "q")),
+        ("p/one", Meaning("one", "p")),
+        ("q/p/one", Meaning("p/one", "q")),
         ("both", None),
-        ("b", Local("b")),
-        ("p/b", Remote("p", "b")),
+        ("b", Meaning("b")),
+        ("p/b", Meaning("b", "p")),
         ("none", None),
         ("", None),
     ],
 )
-def test_models_of_peers_are_found(name: str, meaning: Remote | Local | None) -> None:
+def test_models_of_peers_are_found(name: str, meaning: Meaning | None) -> None:
     """By their full name always, by the bare one if only one peer has it and no model of ours."""
     names = names_of(swap(f"{TWO.format('', '')}\n{PEERS}"))
     assert names.find(name) == meaning
