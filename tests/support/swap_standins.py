@@ -103,7 +103,7 @@ class Machine:
     def __init__(self, names: str, *, swap: bool = True, min_resident: float = 0.0) -> None:
         self.settings = [ModelSettings(id=name, min_resident=min_resident) for name in names.split()]
         members = tuple(one.id for one in self.settings)
-        self.rules = Groups([Group(id="all", members=members, swap=swap, exclusive=True)], members)
+        self.rules = Groups([Group(id="all", members=members, swap=swap, exclusive=True)])
         self.units = {name: Standin(name) for name in members}
         self.bus = Bus()
         loop = asyncio.get_running_loop()

@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from bioproxy.errors import ConfigError, Problem
 from bioproxy.models.rules import UNKNOWN
 
 DEFAULT = "(default)"
@@ -36,33 +35,13 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Groups:
-    """The rule `group`. Raises ConfigError with every member that is wrong; `models` are all model IDs."""
+    """The rule `group`; whether the members exist, each in one group, was checked with the configuration."""
 
     name = "group"
 
-    def __init__(self, groups: Iterable[Group], models: Iterable[str] = ()) -> None:
+    def __init__(self, groups: Iterable[Group]) -> None:
         self.default = Group(id=DEFAULT)
-        self.by_model: dict[str, Group] = {}
-        known = frozenset(models)
-        problems: list[Problem] = []
-        for group in groups:
-            problems += self.add(group, known)
-        if problems:
-            raise ConfigError(problems)
-
-    def add(self, group: Group, known: frozenset[str]) -> list[Problem]:
-        """Take `group` in; the problems with its members, in llama-swap's words."""
-        found = []
-        for member in group.members:
-            other = self.by_model.get(member)
-            if other is group:
-                found.append(f"duplicate model member {member} found in group: {group.id}")
-            elif other is not None:
-                found.append(f"model member {member} is used in multiple groups: {other.id} and {group.id}")
-            elif known and member not in known:
-                found.append(f'no model config for "{member}"')
-            self.by_model.setdefault(member, group)
-        return [Problem(message, key=f"groups.{group.id}.members") for message in found]
+        self.by_model = {member: group for group in groups for member in group.members}
 
     def group(self, model: str) -> Group:
         """The group that `model` belongs to."""

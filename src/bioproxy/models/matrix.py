@@ -22,16 +22,13 @@ models run are a handful of masks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-import msgspec
-
+from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.models.expression import Branch, ExpressionError, Leaf, Node, leaves, parse
 from bioproxy.models.rules import UNKNOWN
 
-VAR = re.compile(r"[a-zA-Z0-9.-]{1,32}")
 SOMETHING = 1e-6  # seconds; a model of which nothing was measured still costs more than none
 MOST_SETS, LONGEST = 1000, 64 << 10  # characters of all sets: some thousand names
 MOST = 256  # alternatives that are followed at once, the cheapest; more take at least sixteen models that all run
@@ -39,16 +36,11 @@ MOST = 256  # alternatives that are followed at once, the cheapest; more take at
 Cost = tuple[float, float]  # configured, then seconds
 
 
-class MatrixSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A matrix as configured: short names, expressions in order, and costs by short name or model ID."""
-
-    sets: Mapping[str, str]
-    vars: Mapping[str, str] = {}
-    evict_costs: Mapping[str, int] = {}
-
-
 class Matrix:
-    """The rule `matrix`. `models` are all model IDs; raises ConfigError with every problem, in llama-swap's words."""
+    """The rule `matrix`. `models` are all model IDs; raises ConfigError with every wrong set, in llama-swap's words.
+
+    That short names and costs are right was checked with the configuration.
+    """
 
     name = "matrix"
 
@@ -56,10 +48,7 @@ class Matrix:
         self.settings = settings
         self.models = frozenset(models)
         self.problems: list[Problem] = []
-        if not settings.sets:
-            self.problem("matrix must define at least one set", "sets")
-        self.check_vars()
-        self.costs = self.resolve_costs()
+        self.costs = {settings.vars.get(key, key): cost for key, cost in settings.evict_costs.items()}
         self.check_size()
         self.sets = in_order({name: self.compile(name, text) for name, text in settings.sets.items()}, self.circular)
         if self.problems:
@@ -83,28 +72,6 @@ class Matrix:
     def circular(self, name: str) -> None:
         """Note that a set refers to itself, directly or through others."""
         self.problem(f'circular reference detected involving set "{name}"', f"sets.{name}")
-
-    def check_vars(self) -> None:
-        """Short names must be writable in an expression and stand for models that exist."""
-        for key, model in self.settings.vars.items():
-            if not VAR.fullmatch(key):
-                rule = "must contain only alphanumeric, '-' or '.' characters and be 1-32 characters long"
-                self.problem(f'var key "{key}" {rule}', f"vars.{key}")
-            if model not in self.models:
-                self.problem(f'var key "{key}" references unknown model "{model}"', f"vars.{key}")
-
-    def resolve_costs(self) -> dict[str, int]:
-        """What stopping each model costs, as far as configured."""
-        costs: dict[str, int] = {}
-        for key, cost in self.settings.evict_costs.items():
-            model = self.resolve(key)
-            if cost < 1:
-                self.problem(f'evict_cost for "{key}" must be a positive integer, got {cost}', f"evict_costs.{key}")
-            elif model is None:
-                self.problem(f'evict_costs: unknown var or model "{key}"', f"evict_costs.{key}")
-            else:
-                costs[model] = cost
-        return costs
 
     def resolve(self, name: str) -> str | None:
         """The model that `name` stands for; a short name wins over a model of the same name."""

@@ -18,7 +18,7 @@ from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.schema import Config, Kv
 from bioproxy.models import command
 from bioproxy.models.groups import Group, Groups
-from bioproxy.models.matrix import Matrix, MatrixSettings
+from bioproxy.models.matrix import Matrix
 from bioproxy.models.names import Names, Registry
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(config: Config, dialect: DialectConfig, *, slot_folder: str) -> Plan:
-    """The plan; ConfigError with every problem of groups or matrix. `slot_folder`: what a llama-server gets."""
+    """The plan; ConfigError with every wrong set of a matrix. `slot_folder`: what a llama-server gets."""
     models = {
         name: plan_model(name, model, config, dialect, slot_folder=slot_folder)
         for name, model in dialect.models.items()
@@ -133,14 +133,12 @@ def rules_of(dialect: DialectConfig) -> Rules:
     """Groups, or the matrix."""
     router = dialect.routing.router
     if router.use == "matrix" and router.settings.matrix is not None:
-        matrix = router.settings.matrix
-        settings = MatrixSettings(sets=matrix.sets, vars=matrix.vars, evict_costs=matrix.evict_costs)
-        return Matrix(settings, dialect.models)
+        return Matrix(router.settings.matrix, dialect.models)
     groups = [
         Group(id=name, members=group.members, swap=group.swap, exclusive=group.exclusive, persistent=group.persistent)
         for name, group in router.settings.groups.items()
     ]
-    return Groups(groups, dialect.models)
+    return Groups(groups)
 
 
 def names_of(dialect: DialectConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names:

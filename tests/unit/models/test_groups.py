@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.errors import ConfigError
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.rules import fitting
 from support.together import together
@@ -55,29 +54,6 @@ def test_a_group_with_room_lets_the_cheapest_go() -> None:
     rules = Groups([group("G", "a", "b", "c", "d", limit=3)])
     assert rules.evict("c", {"a", "b"}) == frozenset()
     assert rules.evict("d", {"a", "b", "c"}, {"a": 60.0, "b": 2.0, "c": 9.0}) == {"b"}
-
-
-@pytest.mark.parametrize(
-    ("groups", "message"),
-    [
-        ([group("G", "a", "a")], "duplicate model member a found in group: G"),
-        ([group("A", "a"), group("B", "a")], "model member a is used in multiple groups: A and B"),
-        ([group("G", "nobody")], 'no model config for "nobody"'),
-    ],
-)
-def test_wrong_members(groups: list[Group], message: str) -> None:
-    """The messages that scripts match on, and where the mistake stands."""
-    with pytest.raises(ConfigError) as caught:
-        Groups(groups, ["a", "b"])
-    assert [problem.message for problem in caught.value.problems] == [message]
-    assert caught.value.problems[0].key == f"groups.{groups[-1].id}.members"
-
-
-def test_all_wrong_members_are_told_at_once() -> None:
-    """Not only the first."""
-    with pytest.raises(ConfigError) as caught:
-        Groups([group("A", "a", "a"), group("B", "a", "x")], ["a"])
-    assert len(caught.value.problems) == 3
 
 
 def test_preload_takes_what_fits() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.models.effects import Serve, Start, Stop
 from bioproxy.models.groups import Group, Groups
-from bioproxy.models.matrix import Matrix, MatrixSettings
+from bioproxy.models.matrix import Matrix
 from bioproxy.models.state import State
 from bioproxy.models.wish import Place
 from bioproxy.station import Price

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.models.effects import Stop
 from bioproxy.models.groups import Group, Groups
-from bioproxy.models.matrix import Matrix, MatrixSettings
+from bioproxy.models.matrix import Matrix
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.wish import Place
