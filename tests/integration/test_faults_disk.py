@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.events import SavingPaused
 from bioproxy.kv.folder import examine_all
@@ -27,9 +28,14 @@ def engine(tmp_path: Path, **flags: Json) -> FakeEngine:
     return FakeEngine(slot_folder=tmp_path / "slots", **{"tokens_per_second": SPEED, **flags})
 
 
-async def notes(app: App) -> str:
-    """What `/status` says about the cache."""
-    return " ".join((await call(app.admin_port, "GET", "/status")).json()["kv"]["notes"])
+async def noted(app: App, text: str) -> None:
+    """Wait until `/status` says `text` about the cache: a request does not wait for what we find out."""
+
+    async def look() -> bool | None:
+        notes = (await call(app.admin_port, "GET", "/status")).json()["kv"]["notes"]
+        return True if text in " ".join(notes) else None
+
+    assert await aio.poll(look, interval=0.01, deadline=10), text
 
 
 def the_snapshot(tmp_path: Path) -> Path:
@@ -95,7 +101,7 @@ async def test_a_read_only_folder(tmp_path: Path) -> None:
     """The folder cannot be written: served without snapshots, and /status names the folder."""
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={**SAVING, "directory": "/proc/self"}) as app:
         await conversation(app, "one")
-        assert "cannot write to the snapshot folder /proc/self" in await notes(app)
+        await noted(app, "cannot write to the snapshot folder /proc/self")
 
 
 async def test_a_folder_that_is_not_the_engines(tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ async def test_a_folder_that_is_not_the_engines(tmp_path: Path) -> None:
     other.mkdir()
     async with engine(tmp_path) as fake, tried(fake, tmp_path, kv={**SAVING, "directory": str(other)}) as app:
         await conversation(app, "one")
-        assert "kv.directory" in await notes(app)
+        await noted(app, "kv.directory")
         assert list(other.glob("*.kv")) == []
 
 
@@ -112,7 +118,7 @@ async def test_a_folder_that_the_engine_cannot_write(tmp_path: Path) -> None:
     """Found out when we attach, told in /status, never an error to a user."""
     async with engine(tmp_path, faults={"save": "full"}) as fake, tried(fake, tmp_path, kv=SAVING) as app:
         await conversation(app, "one")
-        assert "the engine cannot write into its slot folder" in await notes(app)
+        await noted(app, "the engine cannot write into its slot folder")
 
 
 async def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path) -> None:
@@ -257,7 +263,7 @@ async def test_two_of_us_on_one_folder(tmp_path: Path) -> None:
             await saved(first)
             async with tried(other, tmp_path / "b", kv=SAVING) as second:
                 await conversation(second, "two")
-                assert f"in use by bioproxy, process {os.getpid()}" in await notes(second)
+                await noted(second, f"in use by bioproxy, process {os.getpid()}")
                 assert (await go_on(first, turn))["cache_n"] > 400
         async with tried(other, tmp_path / "b", kv=SAVING) as second:
             await conversation(second, "three")

@@ -37,6 +37,16 @@ async def status(rig: Rig) -> FleetStatus:
     return msgspec.json.decode((await call(rig.ports.admin, "GET", "/status")).body, type=FleetStatus)
 
 
+async def counted(rig: Rig) -> None:
+    """Wait until the answer's tokens count as resident: its client has it a moment before that."""
+
+    async def as_wanted() -> bool:
+        [found] = (await status(rig)).models
+        return found.price.tokens > 0 and found.engine is not None and found.engine.facts is not None
+
+    await rig.look(as_wanted, "the tokens of an answer are resident")
+
+
 async def test_a_program_without_any_use_has_a_status(tmp_path: Path) -> None:
     """Every model is there, stopped; every file of the configuration, and both ports."""
     async with swap_rig(tmp_path, fakes("a b")) as rig:
@@ -78,6 +88,7 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     async with swap_rig(tmp_path, {"q": model}) as rig:
         answer = await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
         assert answer.status == 200, answer.text
+        await counted(rig)
         raw = await call(rig.ports.admin, "GET", "/status")
         overview = msgspec.json.decode((await rig.get("/api/models")).body, type=Overview)
         shown = await verb(rig, "status")

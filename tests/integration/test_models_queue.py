@@ -156,9 +156,10 @@ async def test_a_full_queue_refuses_newcomers(tmp_path: Path) -> None:
 
 
 async def test_waiting_for_a_model_has_an_end(tmp_path: Path) -> None:
-    """`queue_timeout`: 503 in JSON, and the queue is empty again."""
-    async with swap_rig(tmp_path, fakes("a b"), queue_timeout=0.3) as rig:
+    """`queue_timeout`: 503 in JSON, and the queue is empty again. A start counts, so it is set when one runs."""
+    async with swap_rig(tmp_path, fakes("a b")) as rig:
         held = await rig.ask_held("a")
+        await rig.reload(fakes("a b"), queue_timeout=0.3)
         answer = await rig.chat("b")
         assert await rig.waiting() == 0
         await rig.release("a")
