@@ -85,7 +85,7 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     """Its build, what its cache holds and what having that back would cost; a token of its is told nowhere."""
     model = llama(tmp_path, kv={"fingerprint": "weights of May"})
     model["cmd"] += " --model /gone.gguf"
-    async with swap_rig(tmp_path, {"q": model}) as rig:
+    async with swap_rig(tmp_path, {"q": model}, kv={"save_after": "1h"}) as rig:
         answer = await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
         assert answer.status == 200, answer.text
         await counted(rig)
