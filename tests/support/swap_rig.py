@@ -22,14 +22,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.cli.main import understand
 from bioproxy.cli.reload import Reloader
 from bioproxy.cli.serve import say_hello
+from bioproxy.models import schedule
 from fakes.engine_process import EngineProcess
-from support.apps import log_put_back
+from support.apps import MS, log_put_back
 from support.command import MARK, set_environment
 from support.http import Answer, call
 from support.swap_client import Client
@@ -96,7 +98,10 @@ class Child(EngineProcess):
 
 
 class Inside:
-    """The same program in this process: what `cli/serve.py` does, without signals."""
+    """The same program in this process: what `cli/serve.py` does, without signals.
+
+    The pause before a start that failed is tried once more is a tenth of what users have.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -123,6 +128,7 @@ class Inside:
 
     async def start(self) -> None:
         """Start; it serves when this returns."""
+        self.undo.enter_context(patch.object(schedule, "PAUSE", 200 * MS))
         self.undo.enter_context(log_put_back())
         self.undo.enter_context(self.setting.here())
         command = understand(self.setting.words)
