@@ -12,7 +12,7 @@ import pytest_asyncio
 from bioproxy.config.schema import Limits
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
-from support.chromium import Browser, browser, needs_chromium
+from support.clients import Browser, browser, needs_chromium
 from support.http import call
 from support.swap_models import apart, fakes
 from support.swap_rig import Rig, swap_rig

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from support.apps import station
 from support.clients import fake_line
+from support.http import CLOSE, MAGIC, TEXT, Websocket
 from support.leaks import assert_nothing_held
-from support.websocket import CLOSE, MAGIC, TEXT, Websocket
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import pytest
 
 from bioproxy.embedded.model import Name, ensure_model
 from fakes.engine_process import EngineProcess, flags_of
-from support.ports import free_port
+from support.http import free_port
 
 Json = Any
 MODELS = Path(tempfile.gettempdir()) / "bioproxy-test-models"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fakes.real_engine import RealEngine
+from support.apps import Bioproxy
 from support.conversation import Conversation, openai_client
 from support.kv_rig import text
-from support.programs import Bioproxy
 from support.real_engine import evaluated, llama_server, real_engine
 
 Json = Any

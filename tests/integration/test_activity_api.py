@@ -6,8 +6,7 @@ import pytest
 
 from bioproxy.activity import Capture, Usage
 from bioproxy.events import ActivityAdded
-from support.activity import metered
-from support.activity_port import activity_port
+from support.admin import activity_port, metered
 
 CAPTURE = Capture(request_body=b"asked", response_body=b"answered")
 

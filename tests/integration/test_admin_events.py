@@ -7,7 +7,7 @@ import socket
 
 from bioproxy.admin import events as stream
 from bioproxy.events import ConfigReloaded, RequestEnded, WarmupChecked
-from support.admin_port import AdminPort, admin_port, record
+from support.admin import AdminPort, admin_port, record
 from support.http import build
 
 

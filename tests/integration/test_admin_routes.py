@@ -20,8 +20,8 @@ from bioproxy.metrics import Metrics
 from bioproxy.models.fleet import Fleet
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
-from support.admin_port import AdminPort, admin_port, record
-from support.settings import config
+from support.admin import AdminPort, admin_port, record
+from support.config_files import config
 
 ROUTES = AdminPort().admin.entries
 DOCS = (Path(__file__).parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")

@@ -15,10 +15,9 @@ from bioproxy.engines.facts import WANTS_KEY, EngineFacts
 from bioproxy.errors import EngineUnavailable
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine
-from support.attachments import QUICK, Told, make, running, state
-from support.files import no_files_left
-from support.leaks import until
-from support.ports import free_port
+from support.http import free_port
+from support.leaks import no_files_left, until
+from support.station_rig import QUICK, Told, make, running, state
 
 pytestmark = pytest.mark.usefixtures("no_eager_looks")
 

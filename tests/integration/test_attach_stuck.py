@@ -12,7 +12,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.engines.attach import Attachment
 from fakes.fake_engine import FakeEngine
-from support.attachments import QUICK, Told, make, running
+from support.station_rig import QUICK, Told, make, running
 
 pytestmark = pytest.mark.usefixtures("no_eager_looks")
 

@@ -15,7 +15,7 @@ from bioproxy.engines import child
 from bioproxy.engines.child import PIPE, LogTail, Output
 from bioproxy.engines.process import Process
 from bioproxy.logbook import CAPACITY, Logbook
-from support.beacons import Beacons, beacons
+from support.unit_rig import Beacons, beacons
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ import pytest
 from bioproxy import __version__
 from bioproxy.config.files import own_folder
 from support.command import run
-from support.ports import free_port
+from support.http import free_port
 
 
 def write(folder: Path, **config: object) -> str:

@@ -11,7 +11,7 @@ import pytest
 from bioproxy.cli.client import Client, admin_url
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError
-from support.ports import free_port
+from support.http import free_port
 
 
 class Admin(BaseHTTPRequestHandler):

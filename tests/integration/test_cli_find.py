@@ -21,11 +21,10 @@ from bioproxy.config.load import Loaded, load
 from bioproxy.config.schema import Config, Key
 from bioproxy.config.tree import DEFAULT
 from bioproxy.errors import BioproxyError
-from support.certificates import certificate, needs_openssl
-from support.ports import free_port
+from support.command import told
+from support.http import certificate, free_port, needs_openssl
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
-from support.told import told
 
 Json = Any
 

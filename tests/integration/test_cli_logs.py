@@ -21,8 +21,8 @@ from bioproxy.errors import BioproxyError, RequestError, Unauthorized
 from bioproxy.logbook import Logbook
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
-from support.ports import free_port
-from support.told import told
+from support.command import told
+from support.http import free_port
 
 LOG = b"\x1b[32mloaded\x1b[0m\n\xff\xfe\n"
 COMMAND = "from bioproxy.cli.main import main; raise SystemExit(main({words}))"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bioproxy.engines.listener import resident
-from support.swap_command import running, verb
+from support.swap_api import running, verb
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import swap_rig
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.command import COMMAND, environment, run
-from support.swap_command import found_by, running, verb
+from support.swap_api import found_by, running, verb
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
 

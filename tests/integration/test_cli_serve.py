@@ -14,9 +14,8 @@ import pytest
 
 from bioproxy import aio
 from fakes.fake_engine import FakeEngine
-from support.certificates import certificate, needs_openssl
 from support.command import Serving, run, serving
-from support.http import build, call, parse
+from support.http import build, call, certificate, needs_openssl, parse
 from support.kv_rig import text
 
 

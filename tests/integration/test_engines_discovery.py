@@ -17,7 +17,7 @@ from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.llama import Llama
 from bioproxy.wire.upstream import Pool, parse_origin
 from fakes.fake_engine import FakeEngine
-from support.ports import free_port
+from support.http import free_port
 
 PROBES = {"/slots/0?action=none", "/tokenize", "/apply-template", "/v1/models", "/lora-adapters"}
 

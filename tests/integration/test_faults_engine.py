@@ -30,10 +30,9 @@ from support.faults import (
     sent,
     tried,
 )
-from support.http import call
+from support.http import call, free_port
 from support.kv_rig import text
 from support.leaks import nothing_leaked, until
-from support.ports import free_port
 
 Json = Any
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from bioproxy import aio
-from support.certificates import Certificate, certificate, needs_openssl
-from support.http import call
+from support.http import Certificate, call, certificate, needs_openssl
 from support.swap_client import message, server
 from support.swap_models import apart, engine_words, fake, fakes
 from support.swap_rig import Rig, swap_rig

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fakes.fake_engine import FakeEngine
+from support.apps import Bioproxy
 from support.faults import CHAT, SPEED
 from support.http import call
 from support.kv_rig import text
 from support.leaks import until
-from support.programs import Bioproxy
 
 Json = Any
 

@@ -13,8 +13,8 @@ import pytest
 from bioproxy.admin.overview import Overview
 from bioproxy.admin.status import FleetStatus
 from support.http import call
+from support.swap_api import verb
 from support.swap_client import server
-from support.swap_command import verb
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig, swap_rig
 

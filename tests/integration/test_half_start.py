@@ -24,8 +24,7 @@ from bioproxy.config.load import Loaded, load
 from bioproxy.errors import ConfigError
 from bioproxy.templates.parse import Filled
 from support.apps import log_put_back, write_config
-from support.cancelling import cut
-from support.leaks import open_files, tasks, until
+from support.leaks import cut, open_files, tasks, until
 
 Json = Any
 KINDS = ["one", "ours", "many"]

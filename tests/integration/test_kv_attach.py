@@ -17,9 +17,9 @@ from bioproxy.errors import EngineUnavailable
 from bioproxy.kv.folder import examine_all
 from bioproxy.kv.policy import Speeds
 from fakes.fake_engine import FakeEngine
-from support.hung import hung
+from support.faults import hung
 from support.kv_rig import Rig, rig, text
-from support.limits import full_disk
+from support.leaks import full_disk
 
 SPEED = 5000
 LONG = text(500, "a")

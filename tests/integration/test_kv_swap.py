@@ -19,8 +19,8 @@ from bioproxy.kv import moments
 from bioproxy.kv.shelves import Shelves
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine, reason_to_skip
+from support.http import free_port
 from support.kv_rig import Rig, rig, text
-from support.ports import free_port
 
 SPEED = 5000  # prompt tokens per second
 LONG, OTHER = text(500, "a"), text(480, "b")

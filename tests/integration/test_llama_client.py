@@ -15,7 +15,7 @@ from bioproxy.wire.upstream import Pool, parse_origin
 from fakes.engine_process import EngineProcess
 from fakes.fake_engine import FakeEngine
 from fakes.side_by_side import KINDS, make
-from support.ports import free_port
+from support.http import free_port
 
 IDS = list(range(100, 600))
 

@@ -13,8 +13,7 @@ import pytest
 from fakes.engine_process import EngineProcess
 from support.http import call, events
 from support.leaks import until
-from support.swap_events import EventLog
-from support.swap_models import ENGINE
+from support.swap_models import ENGINE, EventLog
 
 FORM = (
     b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nw\r\n'

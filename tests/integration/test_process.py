@@ -18,7 +18,7 @@ from bioproxy import aio
 from bioproxy.engines import shim
 from bioproxy.engines.process import Exit, Process
 from bioproxy.errors import EngineUnavailable
-from support.beacons import Beacons, beacons
+from support.unit_rig import Beacons, beacons
 
 MS = 0.001
 SERVES = 'held = beacon("engine"); for_ever()'

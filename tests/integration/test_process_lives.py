@@ -14,7 +14,7 @@ from bioproxy.engines import child
 from bioproxy.engines import process as process_module
 from bioproxy.engines.process import Exit, Process, State
 from bioproxy.errors import EngineUnavailable
-from support.beacons import Beacons, beacons
+from support.unit_rig import Beacons, beacons
 
 MS = 0.001
 SERVES = 'held = beacon("engine"); for_ever()'

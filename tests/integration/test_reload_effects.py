@@ -32,9 +32,8 @@ from bioproxy.models.plan import Plan, make_plan
 from bioproxy.station import Station
 from fakes.fake_engine import FakeEngine
 from support.apps import log_put_back, running_app, station
-from support.certificates import certificate, needs_openssl
 from support.faults import good, ready
-from support.http import Answer, build, call
+from support.http import Answer, build, call, certificate, needs_openssl
 from support.leaks import until
 from support.swap_client import Client, server
 from support.swap_models import Ports, config_text, fakes

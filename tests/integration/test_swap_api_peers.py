@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from support.http import call
-from support.ports import free_port
+from support.http import call, free_port
 from support.swap_api import CHAT, Server, header
 from support.swap_client import message
 from support.swap_models import apart, fake

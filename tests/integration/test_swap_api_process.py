@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 
 from bioproxy import aio
-from support.certificates import certificate, needs_openssl
 from support.command import Serving, run, serving
-from support.http import call
-from support.ports import free_port
+from support.config_files import yaml_text
+from support.http import call, certificate, free_port, needs_openssl
 from support.swap_client import Client, server
 from support.swap_models import Ports, config_text, engine_words, fake, fakes
-from support.yaml_text import yaml_text
 
 Json = Any
 BROKEN = {"models": {"a": {"cmd": "x --port ${PORT}", "ttl": -5}, "b": {"cmd": "x"}}}

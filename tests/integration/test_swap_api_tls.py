@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from support.certificates import Certificate, certificate, needs_openssl
-from support.http import Answer, build, call, events, exchange, parse
+from support.http import Answer, Certificate, build, call, certificate, events, exchange, needs_openssl, parse
 from support.swap_api import CHAT, HELLO
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig

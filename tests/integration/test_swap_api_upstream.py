@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from support.http import call
+from support.http import CLOSE, TEXT, call, connected, upgrade
 from support.swap_api import header, program
 from support.swap_client import message
 from support.swap_models import apart, fake
 from support.swap_rig import Rig
-from support.websocket import CLOSE, TEXT, connected, upgrade
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")

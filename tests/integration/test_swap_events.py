@@ -13,8 +13,7 @@ from bioproxy.activity import InflightRequest
 from bioproxy.admin import events as swap_events
 from bioproxy.events import ConfigReloaded, Event, InflightChanged, ModelChanged, ProfileChanged
 from bioproxy.logbook import MOST_BEHIND
-from support.activity import metered
-from support.activity_port import ActivityPort, Client, activity_port
+from support.admin import ActivityPort, Client, activity_port, metered
 from support.http import build
 
 RUNNING = InflightRequest(

@@ -13,8 +13,7 @@ import pytest
 from bioproxy.app import App
 from bioproxy.config.load import Loaded, load
 from support.http import Answer, call
-from support.swap_files import EVERY_KEY
-from support.swap_models import ENGINE, Ports
+from support.swap_models import ENGINE, EVERY_KEY, Ports
 
 Json = Any
 KEY = {"Authorization": "Bearer sk-two"}

@@ -1,15 +1,26 @@
-"""What tests with foreign clients share: an App before a fake engine, and templates to try."""
+"""What tests with foreign clients share: an App before a fake engine, templates to try, and a browser without a window.
+
+The browser is a real one, driven over its DevTools websocket.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bioproxy.app import App
 from fakes.fake_engine import FakeEngine
 from support.apps import engine_ready, running_app
+from support.http import TEXT, Websocket, connected
 
 Json = Any
 RULES = "These are the house rules.\n<{message}>"
@@ -43,3 +54,87 @@ async def fake_line(folder: Path, *, engine: Json = None, **values: Json) -> Asy
     ):
         await engine_ready(app)
         yield Line(fake, app)
+
+
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
+needs_chromium = pytest.mark.skipif(not PROGRAM, reason="chromium is not installed; the real browser is not tried")
+# Names that mean this machine, as a LAN's or an attacker's name server would have it.
+NAMES = "MAP box.lan 127.0.0.1, MAP evil.example 127.0.0.1"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-popup-blocking",
+    "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+    "--disable-features=LocalNetworkAccessChecks", f"--host-resolver-rules={NAMES}",
+)  # fmt: skip
+
+
+class Browser:
+    """One tab."""
+
+    def __init__(self, socket: Websocket) -> None:
+        self.socket = socket
+        self.number = 0
+        self.session: Json = {}
+
+    async def attach(self) -> None:
+        """Take the first tab; what follows is for it."""
+        tabs = (await self.ask("Target.getTargets"))["targetInfos"]
+        tab = next(one["targetId"] for one in tabs if one["type"] == "page")
+        self.session = await self.ask("Target.attachToTarget", targetId=tab, flatten=True)
+
+    async def ask(self, method: str, **parameters: Json) -> Json:
+        """One command of the DevTools protocol, and its result."""
+        self.number += 1
+        self.socket.send(
+            TEXT, json.dumps({"id": self.number, "method": method, "params": parameters, **self.session}).encode()
+        )
+        while True:
+            _, payload = await self.socket.receive()
+            if (answer := json.loads(payload)).get("id") == self.number:
+                return answer["result"]
+
+    async def event(self, method: str) -> None:
+        """Wait until the browser tells of this."""
+        while json.loads((await self.socket.receive())[1]).get("method") != method:
+            pass
+
+    async def go(self, url: str) -> None:
+        """Open an address, as if it had been typed; returns when the page is loaded."""
+        await self.ask("Page.enable")
+        await self.ask("Page.navigate", url=url)
+        await self.event("Page.loadEventFired")
+
+    async def text(self) -> str:
+        """What stands on the page."""
+        return str((await self.ask("Runtime.evaluate", expression="document.body.innerText"))["result"]["value"])
+
+    async def click(self, selector: str) -> None:
+        """Click, and wait for the page that this leads to."""
+        await self.ask("Runtime.evaluate", expression=f"document.querySelector({selector!r}).click()")
+        await self.event("Page.loadEventFired")
+
+
+async def devtools(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    """The port and path where the browser takes commands; it says so when it is up."""
+    assert process.stderr is not None
+    while line := (await process.stderr.readline()).decode():
+        if "DevTools listening on" in line:
+            place, _, path = line.strip().partition("ws://")[2].partition("/")
+            return int(place.rpartition(":")[2]), f"/{path}"
+    raise RuntimeError("the browser ended at once")
+
+
+@asynccontextmanager
+async def browser(folder: Path) -> AsyncIterator[Browser]:
+    """A browser with a profile of its own in `folder`; nothing of it is left after."""
+    process = await asyncio.create_subprocess_exec(
+        PROGRAM, *FLAGS, f"--user-data-dir={folder}", "about:blank",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with connected(*await devtools(process)) as socket:
+            tab = Browser(socket)
+            await tab.attach()
+            yield tab
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

@@ -7,6 +7,7 @@ command line that names no such verb, and whatever is to get a signal are proces
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import io
@@ -17,11 +18,17 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 
+from bioproxy.cli.client import Client
+from bioproxy.cli.command import Command
+from bioproxy.cli.find import find
 from bioproxy.cli.main import main
+from bioproxy.cli.output import Output
+from bioproxy.config.load import Loaded
 from support.apps import log_put_back
 
 COMMAND = (sys.executable, "-m", "bioproxy")
@@ -156,3 +163,16 @@ async def serving(home: Path, *words: str, command: Sequence[str] = COMMAND, **m
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+
+def told(output: Output, *, client: Client | None = None, loaded: Loaded | None = None, **arguments: Any) -> Command:
+    """A command with these `arguments`, which asks `client`, else the program that `loaded` describes."""
+
+    def asked() -> Client:
+        if client is not None:
+            return client
+        assert loaded is not None
+        return find(loaded)
+
+    given = argparse.Namespace(**arguments)
+    return cast("Command", SimpleNamespace(output=output, arguments=given, load=lambda: loaded, client=asked))

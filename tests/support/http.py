@@ -1,17 +1,30 @@
-"""A small blocking-free HTTP client for tests: one request per connection, every byte visible.
+"""Clients that see every byte, of HTTP and of websockets; ports and certificates for servers.
 
-The standard library alone, so that nothing of bioproxy's own parser judges bioproxy's answers.
+Nothing of bioproxy's own parser judges bioproxy's answers: Python's standard library reads them, and the websocket
+client is a few lines after RFC 6455. Certificates are made on the spot with the `openssl` command. `free_port` is for
+programs that cannot be given port 0; the rigs of many models have blocks of ports of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import http.client
 import io
 import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
+
+from bioproxy.engines.launch import free_port
 
 
 class Answer(msgspec.Struct):
@@ -81,3 +94,80 @@ def events(answer: Answer) -> list[Any]:
     """The JSON payloads of a stream's `data:` events, `[DONE]` left out."""
     lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
     return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+TEXT, CLOSE = 1, 8
+FIELDS = {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+
+
+class Websocket:
+    """The client's side after the handshake."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, code: int, payload: bytes) -> None:
+        """One masked frame, as clients must send them (RFC 6455, 5.2)."""
+        mask = os.urandom(4)
+        size = len(payload)
+        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+        masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+        self.writer.write(bytes([0x80 | code]) + length + mask + masked)
+
+    async def receive(self) -> tuple[int, bytes]:
+        """One frame: its code and its payload."""
+        first, size = await self.reader.readexactly(2)
+        if size == 126:
+            size = int.from_bytes(await self.reader.readexactly(2), "big")
+        return first & 0x0F, await self.reader.readexactly(size)
+
+
+@asynccontextmanager
+async def connected(port: int, path: str, **headers: str) -> AsyncIterator[Websocket]:
+    """A websocket after its handshake, which is checked as a browser does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        key = base64.b64encode(os.urandom(16))
+        writer.write(build("GET", path, headers={**FIELDS, "Sec-WebSocket-Key": key.decode(), **headers}))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        assert base64.b64encode(hashlib.sha1(key + MAGIC).digest()) in head
+        yield Websocket(reader, writer)
+    finally:
+        writer.close()
+
+
+async def upgrade(port: int, path: str) -> Answer:
+    """The answer to a handshake that is refused; the connection ends with it."""
+    fields = {**FIELDS, "Connection": "close, Upgrade", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    return parse(await exchange(port, build("GET", path, headers=fields)), "GET")
+
+
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="the openssl command is missing; it makes the certificate"
+)
+EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """Two PEM files: a certificate for localhost and 127.0.0.1 that signed itself, and its key."""
+
+    cert: str
+    key: str
+
+
+def certificate(folder: Path, name: str = "tls", *, pass_phrase: str = "", kind: tuple[str, ...] = EC) -> Certificate:
+    """Make one in `folder`."""
+    made = Certificate(f"{folder}/{name}.pem", f"{folder}/{name}.key")
+    secret = ("-passout", f"pass:{pass_phrase}") if pass_phrase else ("-nodes",)
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    files = ("-keyout", made.key, "-out", made.cert)
+    subprocess.run(
+        ["openssl", "req", "-x509", *kind, *secret, "-days", "2", *names, *files], check=True, capture_output=True
+    )
+    return made
+
+
+__all__ = ["free_port"]

@@ -24,7 +24,7 @@ from bioproxy.kv.keeper import Keeper, Prepared, Want
 from bioproxy.prompt import Piece
 from bioproxy.wire.upstream import Pool, parse_origin
 from fakes.engine_process import EngineProcess
-from support.settings import settings
+from support.config_files import settings
 
 E = TypeVar("E", bound=Event)
 WORDS = ["stone", "river", "cloud", "amber", "silent", "copper", "meadow", "winter", "lantern", "harbour", "violet"]

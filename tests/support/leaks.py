@@ -1,13 +1,20 @@
-"""Counts what a fault may leave behind: tasks, file handles, grants, connections."""
+"""What must not happen unseen: something left behind, a cancellation in the wrong place, a system that gives no more.
+
+`tasks`, `held` and `assert_nothing_held` count what a fault may leave behind. A cancellation can land wherever a
+coroutine gives the loop a turn: `cut` counts those places and cancels the task in the one that is asked for, and
+`each_await` goes through all of them. The last functions take away what the system allows a process, for a while.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import resource
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -117,3 +124,79 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
         raise AssertionError(
             f"left over: {owned(app)}, tasks {tasks() - before}, files {files} → {open_files()}"
         ) from None
+
+
+class CancelAt:
+    """Awaits `work`; the running task is cancelled when `work` gives up control for the `at`-th time (0 is first)."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], at: int) -> None:
+        self.work = work
+        self.at = at
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """The coroutine's own steps, and the cancellation between two of them."""
+        steps = self.work.__await__()
+        count = 0
+        answer: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                waits_for = steps.throw(error) if error is not None else steps.send(answer)
+            except StopIteration as done:
+                return done.value
+            if count == self.at:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            count += 1
+            answer, error = None, None
+            try:
+                answer = yield waits_for
+            except BaseException as caught:
+                error = caught
+
+
+async def cut(work: Coroutine[Any, Any, Any], at: int) -> bool:
+    """Run `work`, cancelled at its `at`-th await; False where it came to its end before. Its own errors are raised."""
+
+    async def run() -> None:
+        await CancelAt(work, at)
+
+    task = aio.spawn(run(), name=f"cut at {at}")
+    await asyncio.wait([task])
+    if task.cancelled():
+        return True
+    task.result()
+    return False
+
+
+async def each_await(make: Callable[[], Coroutine[Any, Any, Any]], *, most: int = 60) -> AsyncIterator[int]:
+    """Yields after each time that a new `make()` was cancelled one await later, until one came to its end."""
+    for at in range(most):
+        was_cut = await cut(make(), at)
+        yield at
+        if not was_cut:
+            return
+    raise AssertionError(f"it does not come to its end within {most} awaits")
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing of this process gets a byte onto any disk, as if all were full; names can be made."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def no_files_left() -> Iterator[None]:
+    """Nothing can be opened inside the block; what is open stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 import pytest_asyncio
 
 from fakes.engine_process import EngineProcess
+from support.command import Ended, Serving, run, serving
 from support.http import Answer, build, call, exchange, parse
-from support.swap_events import EventLog
-from support.swap_models import ENGINE
+from support.swap_models import ENGINE, EventLog
 from support.swap_rig import Rig, swap_rig
 
 Json = Any
@@ -82,3 +82,18 @@ async def raw(port: int, method: str, target: str, *, body: bytes = b"", headers
     """One request; the answer as Python reads it, and its head as it came (a header may stand there twice)."""
     got = await exchange(port, build(method, target, body=body, headers=headers))
     return parse(got, method), got.partition(b"\r\n\r\n")[0]
+
+
+def found_by(rig: Rig) -> list[str]:
+    """The flags by which a command finds the program of `rig`."""
+    return ["-config", str(rig.folder / "config.yaml"), "-listen", f"127.0.0.1:{rig.port}"]
+
+
+async def verb(rig: Rig, *words: str) -> Ended:
+    """Run `bioproxy words` to its end."""
+    return await run(rig.folder, *words, *found_by(rig))
+
+
+def running(rig: Rig, *words: str) -> AbstractAsyncContextManager[Serving]:
+    """Run `bioproxy words` in the background."""
+    return serving(rig.folder, *words, *found_by(rig))

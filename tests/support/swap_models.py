@@ -1,20 +1,33 @@
-"""Configurations in llama-swap's dialect for tests: models that the fake engine serves, on ports of the test's own.
+"""Configurations in llama-swap's dialect for tests, with models that the fake engine serves, and what these tell.
 
 The ports come in blocks below those that the system gives to outgoing connections, and the first port of a block stays
 bound while it is used. So tests that run at once never meet, and no client's connection can take an engine's port
-while that engine is being restarted.
+while that engine is being restarted. What the engines of a test did is read from the file that they all write
+(fakes/swap_journal.py). `every_key` is the configuration with every key of the dialect.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
 import sys
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from support.yaml_text import yaml_text
+import msgspec
+import pytest
+
+from bioproxy.config.dialect.go import builtins
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.files import Source
+from bioproxy.config.yaml_tree import parse_yaml
+from bioproxy.errors import ConfigError, Problem
+from support.config_files import yaml_text
 
 Json = Any
 ENGINE = Path(__file__).parents[1] / "fakes" / "swap_engine.py"
@@ -85,3 +98,100 @@ def config_text(models: Json, *, ports: Ports, folder: Path, events: Path, **con
         "startPort": ports.models,
     }
     return yaml_text({**before, **QUICK, **config, "models": entries})
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: what happened to which process when. The other members belong to some events only."""
+
+    t: float
+    pid: int
+    model: str
+    event: str
+    others: tuple[str, ...] = ()
+    port: int = 0
+    number: int = 0
+    path: str = ""
+    method: str = ""
+    how: str = ""
+    why: str = ""
+    code: int = 0
+    group: int = 0
+
+
+class EventLog:
+    """The file, read anew each time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def all(self) -> list[Told]:
+        """Every event so far, in the order in which they were written."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines()
+        return [msgspec.convert(json.loads(line), Told) for line in lines]
+
+    def of(self, event: str, model: str = "") -> list[Told]:
+        """The events of one kind, of one model or of all."""
+        return [told for told in self.all() if told.event == event and model in ("", told.model)]
+
+    def starts(self) -> list[str]:
+        """The models in the order in which their processes started."""
+        return [told.model for told in self.of("start")]
+
+    def served(self) -> list[str]:
+        """The models in the order in which their requests began."""
+        return [told.model for told in self.of("begin")]
+
+    def together(self) -> list[set[str]]:
+        """Sets of models of which a process lived at once; a model that lived beside itself is named twice: `a a`."""
+        found = []
+        for told in self.of("beside"):
+            names = {told.model, *told.others}
+            found.append(names | {f"{told.model} {told.model}"} if told.model in told.others else names)
+        return found
+
+    def overlap(self, one: str, other: str) -> bool:
+        """Whether processes of both models ever lived at once."""
+        return any({one, other} <= names for names in self.together())
+
+    def port(self, model: str) -> int:
+        """Where the newest process of `model` listens."""
+        return self.of("listening", model)[-1].port
+
+    def unended(self) -> set[tuple[int, int]]:
+        """Requests that began in a process and did not end there: pid and number."""
+        began = {(told.pid, told.number) for told in self.of("begin")}
+        return began - {(told.pid, told.number) for told in self.of("end")}
+
+
+EVERY_KEY = Path(__file__).parents[1] / "data" / "swap_every_key.yaml"
+
+
+def every_key() -> Any:
+    """The configuration with every key, as plain values."""
+    root = parse_yaml(EVERY_KEY.read_text()).root
+    assert root is not None
+    return builtins(root)
+
+
+def sources(*texts: str) -> list[Source]:
+    """The texts as files a.yaml, b.yaml, ..."""
+    return [Source(f"{chr(ord('a') + index)}.yaml", textwrap.dedent(text)) for index, text in enumerate(texts)]
+
+
+def swap(*texts: str, environment: Mapping[str, str] | None = None) -> DialectConfig:
+    """What the texts say together."""
+    return read_dialect(sources(*texts), environment=environment or {})
+
+
+def problems(*texts: str, environment: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
+    """Everything wrong with the texts; fails where nothing is."""
+    with pytest.raises(ConfigError) as caught:
+        swap(*texts, environment=environment)
+    return caught.value.problems
+
+
+def messages(*texts: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """The sentences of everything wrong with the texts."""
+    return [problem.message for problem in problems(*texts, environment=environment)]

@@ -35,8 +35,7 @@ from support.apps import MS, log_put_back
 from support.command import MARK, set_environment
 from support.http import Answer, call
 from support.swap_client import Client
-from support.swap_events import EventLog, Told
-from support.swap_models import Ports, config_text
+from support.swap_models import EventLog, Ports, Told, config_text
 
 Json = Any
 LONG = 10.0  # seconds for what must come

@@ -20,7 +20,7 @@ from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import Launch, Started, Stopped, Unit
 from bioproxy.models.wish import Wish
 from bioproxy.station import Price
-from support.settings import settings
+from support.config_files import settings
 
 
 class Stationary:

@@ -15,10 +15,15 @@ from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State
 from bioproxy.models.waits import Part, between
 from bioproxy.models.wish import Place, Wish
-from support.settings import settings
-from support.together import together
+from support.config_files import settings
 
 LOAD, STOP = 3.0, 1.0  # seconds
+
+
+def together(models: Iterable[str], rules: Rules) -> bool:
+    """Whether all `models` may run at once, whichever of them comes last."""
+    names = set(models)
+    return not any(rules.evict(name, names - {name}) for name in names)
 
 
 class Asked:

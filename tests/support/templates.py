@@ -8,7 +8,7 @@ from pathlib import Path
 from bioproxy.events import Bus, Event
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.parse import Filled, version_of
-from support.settings import settings
+from support.config_files import settings
 
 
 def filled(text: str, *, prefix: str = "@code") -> Filled:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bioproxy import aio, files
-from support.hung import hung
+from support.faults import hung
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it has no FIFOs")
 

@@ -20,7 +20,7 @@ from bioproxy.prompt import Head
 from bioproxy.recipes import insert
 from bioproxy.templates.parse import Filled
 from support.apps import running_app, station
-from support.hung import hung
+from support.faults import hung
 from support.leaks import until
 from support.templates import Site, write
 

@@ -18,7 +18,7 @@ from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.wish import Wish
-from support.settings import settings
+from support.config_files import settings
 from support.steps import calls
 
 MANY = 2000

@@ -23,7 +23,7 @@ from bioproxy.metrics import Kept, Metrics
 from bioproxy.metrics_page import SEED_COUNTERS, of_host, render
 from bioproxy.models.state import State
 from bioproxy.samples import GpuSample, Interface, Look, SystemSample
-from support.settings import settings
+from support.config_files import settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 PROMTOOL = shutil.which("promtool")

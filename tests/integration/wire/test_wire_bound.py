@@ -14,9 +14,8 @@ from bioproxy.config.schema import Limits
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import ADMIN_SHARE, FEWEST, RESERVED_FILES, Server, files_for_clients
 from bioproxy.wire.tls import tls_context
-from support.certificates import certificate, needs_openssl
-from support.files import no_files_left
-from support.leaks import until
+from support.http import certificate, needs_openssl
+from support.leaks import no_files_left, until
 from support.wire_rig import MS, Wire, client, get, serving
 
 

@@ -14,7 +14,7 @@ from bioproxy.config.schema import Limits
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
 from bioproxy.wire.tls import tls_context
-from support.certificates import Certificate, certificate, needs_openssl
+from support.http import Certificate, certificate, needs_openssl
 from support.leaks import until
 from support.wire_rig import Handler, Wire, client, get, post
 

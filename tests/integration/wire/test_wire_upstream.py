@@ -12,8 +12,8 @@ from bioproxy import aio
 from bioproxy.errors import EngineProtocolError, EngineUnavailable
 from bioproxy.wire.engine_connection import Response
 from bioproxy.wire.upstream import Pool, parse_origin
+from support.http import free_port
 from support.leaks import until
-from support.ports import free_port
 from support.wire_rig import MS, Engine, Wire, chunk, engine, ok
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

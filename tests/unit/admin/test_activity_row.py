@@ -9,7 +9,7 @@ import msgspec
 
 from bioproxy.activity import Usage
 from bioproxy.admin.activity_row import CLIENT_LEFT, Tokens, row_of
-from support.activity import metered
+from support.admin import metered
 
 USAGE = Usage(input_tokens=5, output_tokens=8, cache_tokens=40, prompt_per_second=100.0, seconds=0.25)
 

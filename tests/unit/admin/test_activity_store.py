@@ -17,8 +17,8 @@ from bioproxy.admin.activity_sql import SCHEMA, SORTS
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.errors import BioproxyError
-from support.activity import row, table
-from support.settings import settings
+from support.admin import row, table
+from support.config_files import settings
 
 
 async def ids(store: ActivityStore, **filters: Any) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 
 from bioproxy.activity import Capture
 from bioproxy.admin.captures import INLINE, Captures
-from support.activity import metered
+from support.admin import metered
 
 HEADERS = ((b"content-type", b"application/json"), (b"authorization", b"Bearer secret"))
 

@@ -8,7 +8,7 @@ import pytest
 
 from bioproxy.cli.outlook import Outlook, examine
 from bioproxy.config.load import Loaded, load
-from support.yaml_text import yaml_text
+from support.config_files import yaml_text
 
 THERE = {"llama-server", "vllm", "docker", "podman", "ssh", "env", "sh", "nice", "/opt/llama-server", "wrapper"}
 

@@ -16,7 +16,7 @@ from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, NotFound
 from bioproxy.recipes.recipe import recipe_named
-from support.told import told
+from support.command import told
 
 FILE = ["file=/models/Qwen3-8B.gguf"]
 

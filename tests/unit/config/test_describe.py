@@ -21,8 +21,7 @@ from bioproxy.config.load import load
 from bioproxy.config.masking import MASK
 from bioproxy.config.schema import Config, Key, Kv, Prefix
 from bioproxy.config.settings import difference
-from support.config_files import loaded, write
-from support.yaml_text import yaml_text
+from support.config_files import loaded, write, yaml_text
 
 WORD = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="-_@"), min_size=1, max_size=12)
 PATHS = WORD.map(lambda word: f"/srv/{word}")

@@ -20,7 +20,7 @@ from bioproxy.config.keys import KEYS, Option
 from bioproxy.config.load import Loaded, load
 from support.apps import log_put_back
 from support.graph import held
-from support.swap_files import every_key
+from support.swap_models import every_key
 
 Json = Any
 # The file as it is, what is made when needed, what a line of the log moves, when and how often a template was read.

@@ -23,8 +23,8 @@ from bioproxy.config.json_schema import dialect_schema, own_schema
 from bioproxy.config.keys import KEYS
 from bioproxy.config.layers import own_layer
 from bioproxy.errors import ConfigError, Problem
-from support.json_schema import fits
-from support.swap_files import every_key
+from support.config_files import fits
+from support.swap_models import every_key
 
 Json = Any
 OWN, SWAP = own_schema(), dialect_schema()

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
-from support.config_files import JSON, builtins
-from support.yaml_text import yaml_text
+from support.config_files import JSON, builtins, yaml_text
 
 
 def members(text: str) -> dict[str, Node]:

@@ -13,7 +13,7 @@ from bioproxy.config.dialect.schema import Activity, DialectConfig, Ui
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.front import inflight
 from bioproxy.front.inflight import Entry, Inflight
-from support.settings import settings
+from support.config_files import settings
 
 HEADERS = [(b"user-agent", b"curl"), (b"Authorization", b"Bearer secret"), (b"x-session-id", b"s1")]
 

@@ -10,7 +10,7 @@ import pytest
 from bioproxy.aio import finish, spawn
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
 from bioproxy.gate import Gate, Grant
-from support.settings import config, settings
+from support.config_files import config, settings
 
 MS = 0.001
 

@@ -24,7 +24,7 @@ from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Pause, Saver
 from bioproxy.kv.shelves import Tenant
 from bioproxy.prompt import Piece
-from support.settings import settings
+from support.config_files import settings
 
 REFUSED = EngineRefused("no slots here", status=501)
 

@@ -13,7 +13,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.kv.attaching import DRAFT, examine
 from bioproxy.kv.fingerprint import CLOCK_SLACK, Identities, Watch, fingerprint
-from support.gguf_header import header
+from support.real_engine import header
 
 STARTED = time.time() + 86400  # after every file of these tests was written, however late they run
 

@@ -18,7 +18,7 @@ from bioproxy.kv.policy import Knowledge, Ledger, Trial, Use, read_ledger
 from bioproxy.kv.shelf import with_use
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.prompt import Piece
-from support.limits import full_disk
+from support.leaks import full_disk
 
 
 def committed(folder: Path, text: bytes = b"x", *, size: int = 1000) -> Snapshot:

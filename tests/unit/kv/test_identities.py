@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from bioproxy.kv.fingerprint import MOST, Identities, Traits
-from support.gguf_header import header
+from support.real_engine import header
 
 
 class Reader:

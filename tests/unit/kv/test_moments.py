@@ -22,7 +22,7 @@ from bioproxy.kv.resident import Resident, Residents
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Pause, Saver
 from bioproxy.kv.shelves import Tenant
-from support.settings import settings
+from support.config_files import settings
 
 NEVER = 1000.0
 

@@ -9,7 +9,7 @@ import pytest
 from bioproxy.models.effects import Recall, Serve
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.record import ModelSettings
-from support.settings import config
+from support.config_files import config
 from support.swap_world import LOAD, STOP, World
 
 MAX_WAIT = 30.0

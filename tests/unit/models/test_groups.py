@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bioproxy.models.groups import Group, Groups
 from bioproxy.models.rules import fitting
-from support.together import together
+from support.swap_world import together
 
 
 def group(id_: str, *members: str, **flags: int) -> Group:

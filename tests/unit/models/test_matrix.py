@@ -13,7 +13,7 @@ from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.errors import ConfigError
 from bioproxy.models.expression import Branch, ExpressionError, Leaf, Node, parse
 from bioproxy.models.matrix import Matrix
-from support.together import together
+from support.swap_world import together
 
 VARS = {"g": "gemma", "q": "qwen", "m": "mistral", "v": "voxtral", "e": "reranker", "L": "llama70B"}
 MODELS = [*VARS.values(), "org/big:7b"]

@@ -13,7 +13,7 @@ from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
 from bioproxy.models.claim import ModelClaim, Recalled
 from bioproxy.models.state import State
 from bioproxy.models.wish import Wish
-from support.cancelling import cut, each_await
+from support.leaks import cut, each_await
 from support.swap_standins import Machine, turns
 
 

@@ -13,7 +13,7 @@ from bioproxy.models.effects import Stop
 from bioproxy.models.life import Life, SwapTimes
 from bioproxy.models.unit import Started, Stopped
 from bioproxy.models.waits import Part
-from support.cancelling import cut
+from support.leaks import cut
 from support.unit_rig import UnitRig, unit_rig
 
 

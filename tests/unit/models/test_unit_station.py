@@ -10,8 +10,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.config.schema import Config
 from support.apps import MS
-from support.cancelling import cut
-from support.leaks import until
+from support.leaks import cut, until
 from support.station_rig import LONG, StationRig, station_rig
 
 

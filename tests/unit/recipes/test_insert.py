@@ -15,7 +15,7 @@ from bioproxy.config.files import Source, parse
 from bioproxy.errors import ConfigError
 from bioproxy.recipes import yaml_text
 from bioproxy.recipes.insert import insert, plain, read, write
-from support.yaml_text import yaml_text as dumped
+from support.config_files import yaml_text as dumped
 
 ENTRY = {"macros": {"size": 5}, "cmd": "server --port ${PORT}\n--size ${size}\n", "env": ["A=b"], "ttl": 60}
 SHOWN = """\

@@ -13,8 +13,8 @@ from bioproxy.aio import spawn
 from bioproxy.errors import ConfigError
 from bioproxy.events import TemplateChanged, TemplateFault
 from bioproxy.templates.catalogue import Estimate, watch
-from support.hung import hung
-from support.settings import settings
+from support.config_files import settings
+from support.faults import hung
 from support.templates import Site, site, write
 
 GOOD = {"t.md": "<{a.txt}> <{message}>", "a.txt": "one"}

@@ -18,8 +18,9 @@ from bioproxy.prompt import Head
 from bioproxy.templates.expand import template_pieces
 from bioproxy.warmup.evaluate import Evaluator, Job
 from bioproxy.warmup.prefix import PromptPrefix
-from support.settings import settings
-from support.warmup_standins import Memory, Slot, Texts, open_gate, until
+from support.config_files import settings
+from support.leaks import until
+from support.warm_rig import Memory, Slot, Texts, open_gate
 
 LENGTH = 3000
 TOKENS = tuple(range(LENGTH))

@@ -11,7 +11,7 @@ from bioproxy import files
 from bioproxy.prompt import Head
 from bioproxy.warmup import heads as module
 from bioproxy.warmup.heads import BARE, Heads, name_of
-from support.settings import settings
+from support.config_files import settings
 
 
 class Clock:

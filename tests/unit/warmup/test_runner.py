@@ -21,8 +21,9 @@ from bioproxy.prompt import Head
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.runner import Runner
-from support.settings import settings
-from support.warmup_standins import FACTS, Memory, Slot, Texts, open_gate, until
+from support.config_files import settings
+from support.leaks import until
+from support.warm_rig import FACTS, Memory, Slot, Texts, open_gate
 
 WORDS = "a template's words " * 60
 SYSTEM = Head(messages=b'[{"role":"system","content":"You are kind."}]')

@@ -9,7 +9,7 @@ import pytest
 
 from bioproxy.errors import ConfigError
 from bioproxy.wire.tls import tls_context
-from support.certificates import EC, certificate, needs_openssl
+from support.http import EC, certificate, needs_openssl
 
 pytestmark = needs_openssl
 DAMAGED = "-----BEGIN {0}-----\nxx\n-----END {0}-----\n"

@@ -11,7 +11,7 @@ from bioproxy.config.describe import Commands, Described, as_configured, describ
 from bioproxy.config.dialect.schema import Model
 from bioproxy.config.masking import MASK
 from support.config_files import loaded
-from support.swap_files import EVERY_KEY
+from support.swap_models import EVERY_KEY
 
 TEXT = """\
 macros: {size: 4096, token: s3cret}

@@ -9,7 +9,7 @@ from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import read
 from bioproxy.config.dialect.schema import File
 from bioproxy.config.yaml_tree import parse_yaml
-from support.swap_files import sources
+from support.swap_models import sources
 from tools.reference import DIALECT, MARKS, fill
 
 PAGE = (Path(__file__).parents[4] / "docs" / "llama-swap.md").read_text("utf-8")

@@ -27,7 +27,7 @@ from bioproxy.config.keys import fields, unfold
 from bioproxy.config.tree import Node
 from bioproxy.config.yaml_tree import parse_yaml
 from support.config_files import loaded
-from support.swap_files import EVERY_KEY, swap
+from support.swap_models import EVERY_KEY, swap
 
 OLDER = {"groups", "matrix"}  # the older places of routing.router; a test of their own
 

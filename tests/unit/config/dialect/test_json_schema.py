@@ -9,8 +9,8 @@ import pytest
 from bioproxy.config.dialect.go import builtins
 from bioproxy.config.json_schema import dialect_schema
 from bioproxy.config.yaml_tree import parse_yaml
-from support.json_schema import fits
-from support.swap_files import EVERY_KEY
+from support.config_files import fits
+from support.swap_models import EVERY_KEY
 
 SCHEMA = dialect_schema()
 

@@ -11,7 +11,7 @@ from bioproxy.config.dialect.macros import USE, Macro, Macros, clean, fill_value
 from bioproxy.config.dialect.read import read
 from bioproxy.config.notes import Notes
 from bioproxy.models.command import split
-from support.swap_files import messages, problems, sources, swap
+from support.swap_models import messages, problems, sources, swap
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 TEXTS = st.lists(st.one_of(st.sampled_from(["x", " ", "$", "{", "}"]), NAMES.map(lambda n: f"${{{n}}}"))).map("".join)

@@ -13,8 +13,8 @@ from bioproxy.config.dialect.read import merge
 from bioproxy.config.notes import Notes
 from bioproxy.config.tree import Node, shift
 from bioproxy.config.yaml_tree import parse_yaml
-from support.swap_files import messages, problems, swap
-from support.yaml_text import yaml_text
+from support.config_files import yaml_text
+from support.swap_models import messages, problems, swap
 
 
 def merged(*values: Any) -> tuple[Any, Notes]:

@@ -9,7 +9,7 @@ import pytest
 from bioproxy.config.dialect.go import engine_fault, url_fault
 from bioproxy.config.dialect.names import Meaning, Names
 from bioproxy.config.dialect.schema import DialectConfig
-from support.swap_files import messages, problems, swap
+from support.swap_models import messages, problems, swap
 
 
 def names_of(config: DialectConfig) -> Names:

@@ -10,7 +10,7 @@ from bioproxy.config.dialect.go import builtins
 from bioproxy.config.dialect.read import read
 from bioproxy.config.files import Source
 from bioproxy.config.schema import Prefix
-from support.swap_files import problems, sources, swap
+from support.swap_models import problems, sources, swap
 
 
 def test_own_keys_are_split_off() -> None:

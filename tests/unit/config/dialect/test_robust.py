@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source
 from bioproxy.errors import ConfigError, Problem
-from support.swap_files import every_key
+from support.swap_models import every_key
 
 SCALARS = st.one_of(
     st.none(),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.dialect.go import natural
-from support.swap_files import messages, problems, swap
+from support.swap_models import messages, problems, swap
 
 MODELS = "models: {a: {cmd: 'x ${PORT}', aliases: [alias]}, b: {cmd: 'x ${PORT}'}, org/c: {cmd: 'x ${PORT}'}}\n"
 MIGRATE = (

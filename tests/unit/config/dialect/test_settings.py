@@ -9,7 +9,7 @@ import pytest
 
 from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.config.dialect.settle import TIME_FORMATS
-from support.swap_files import messages, problems, swap
+from support.swap_models import messages, problems, swap
 
 TOO_MUCH = "it takes more than 2,000 steps, its repetitions written out"
 NO_MORE = "this is RE2's language, as in Go: it has no look-ahead, look-behind or back-references"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.swap_files import messages, problems, swap
+from support.swap_models import messages, problems, swap
 
 MODELS = """\
 models:

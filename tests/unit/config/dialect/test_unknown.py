@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.swap_files import swap
+from support.swap_models import swap
 
 MODEL = "models: {m: {cmd: 'x ${PORT}'}}\n"
 
