@@ -69,7 +69,7 @@ async def test_another_question_gets_the_common_beginning_back(tmp_path: Path) -
         await one.save_idle()
         await restart(one)
         other = await one.ask(LONG, text(60, " second question"), predict=8)
-        assert (other.prepared.status, other.prepared.exact) == ("restored", False)
+        assert (other.prepared.status, other.prepared.question) == ("restored", "diverges")
         assert other.cached > 0.7 * total(other)
         assert other.answer == await cold(one, LONG, text(60, " second question"))
 

@@ -93,7 +93,7 @@ async def test_another_question_gets_the_common_beginning_back(tmp_path: Path) -
         await one.save_idle()
         await restart(one)
         other = await one.ask(LONG, text(40, "second question"))
-        assert (other.prepared.status, other.prepared.exact) == ("restored", False)
+        assert (other.prepared.status, other.prepared.question) == ("restored", "diverges")
         assert other.cached >= 490
         assert one.keeper.statistics().diverging == "good"
 
@@ -300,7 +300,7 @@ async def test_a_templates_end_is_restored_in_mid_message(tmp_path: Path) -> Non
         await one.warm(LONG)
         await restart(one)
         asked = await one.ask(LONG + " what does it do?", marks=(len(LONG),))
-        assert (asked.prepared.status, asked.prepared.exact) == ("restored", True)
+        assert (asked.prepared.status, asked.prepared.question) == ("restored", "templates")
 
 
 async def test_what_a_restore_discards_survives_in_the_engines_memory(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
 from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, slots_now
-from bioproxy.kv.resident import KEPT, Prepared, Resident, Residents
+from bioproxy.kv.resident import KEPT, Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
 
@@ -202,7 +202,8 @@ class Actions:
             limit = RECALL + self.decisions.bytes_of(place) / speeds.restore
             timings = await limited(self.engine.again(*again), seconds=limit, what="asking a request again")
         except BioproxyError as error:
-            slot.cut_off()
+            if slot.state is State.CHANGING:
+                slot.state = State.PART
             self.lose(place, "forgotten")
             if isinstance(error, SlotActionTimeout):  # the engine may be at it still, and at nothing else
                 slot.clear(empty=False)

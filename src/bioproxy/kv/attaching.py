@@ -37,6 +37,7 @@ from bioproxy.kv.snapshot import new_id, temporary_name
 log = logging.getLogger(__name__)
 
 REFUSED = "engine"  # the kind of a pause because the engine does not write
+DRAFT = "a draft model is active, and llama-server does not restore its context; run without one to keep snapshots"
 
 
 class Attaching:
@@ -199,7 +200,7 @@ class Attaching:
             else:
                 self.saver.pause.resumed("folder")
         if untried and not (self.decisions.elsewhere or self.refusal):
-            await self.try_builds(tokenizes=self.decisions.facts.capabilities.tokenize)
+            await self.builds.run(0, tokenizes=self.decisions.facts.capabilities.tokenize)
         await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
         self.residents.clear(empty=True)
 
@@ -209,12 +210,6 @@ class Attaching:
         if fault:
             self.decisions.fault, self.decisions.elsewhere = fault, ""
         return not fault and await self.writes_there(facts)
-
-    async def try_builds(self, *, tokenizes: bool) -> None:
-        if self.builds.to_try():
-            await self.builds.try_all(0, tokenizes=tokenizes)
-        if self.builds.reference(self.tenant.scope.build) is None:
-            await self.builds.leave_reference(0, tokenizes=tokenizes)
 
     @property
     def to_try_out(self) -> bool:
@@ -240,9 +235,6 @@ class Attaching:
 
 def expanded(path: str) -> Path:
     return Path(path).expanduser()
-
-
-DRAFT = "a draft model is active, and llama-server does not restore its context; run without one to keep snapshots"
 
 
 def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
@@ -285,7 +277,8 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
         findings.remark(
             "idle slots are cleared by other requests; start the engine with -np 1 or --no-cache-idle-slots"
         )
-    if config.engine_directory and facts.slot_folder and not same_path(config.engine_directory, facts.slot_folder):
+    ours, theirs = PurePath(config.engine_directory), PurePath(facts.slot_folder)  # one may be in a container
+    if config.engine_directory and facts.slot_folder and ours != theirs:
         findings.remark(
             f"kv.engine_directory is {config.engine_directory}, the engine's --slot-save-path is {facts.slot_folder}"
         )
@@ -299,8 +292,3 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
         findings.remark(
             "kv.policy: always saves what was generated too; on sliding-window models such a file may be worth nothing"
         )
-
-
-def same_path(one: str, other: str) -> bool:
-    """Whether two texts name the same folder; nothing is looked up, for one of them may be in a container."""
-    return PurePath(one) == PurePath(other)

@@ -92,8 +92,8 @@ class Builds:
         resident.fill(CUTS, prompt=len(sentence), tokens=len(sentence), group="", prefix="", version="reference")
         return await self.saver.save(resident, slot, template=True)
 
-    async def try_all(self, slot: int, *, tokenizes: bool) -> None:
-        """Try each other build's reference; adopt its snapshots or note that they are no good."""
+    async def run(self, slot: int, *, tokenizes: bool) -> None:
+        """Try each other build's reference; adopt its snapshots or note that they are no good. Leave one of this."""
         for build, snapshots in self.to_try().items():
             good, why = await self.try_one(build, slot, tokenizes=tokenizes)
             size = policy.mib(sum(one.size for one in snapshots))
@@ -106,6 +106,8 @@ class Builds:
                 verdict = f"are not used any more: {why}"
             self.outcome = f"{len(snapshots)} snapshots ({size}) of build {build or 'unknown'} {verdict}"
             log.info("the engine's build is %s now; %s", self.tenant.scope.build or "unknown", self.outcome)
+        if self.reference(self.tenant.scope.build) is None:
+            await self.leave_reference(slot, tokenizes=tokenizes)
 
     async def try_one(self, build: str, slot: int, *, tokenizes: bool) -> tuple[bool, str]:
         """Whether this build reads what `build` wrote, and why not. Raises EngineUnavailable if the engine goes."""

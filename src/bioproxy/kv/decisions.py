@@ -155,7 +155,7 @@ class Decisions:
     ) -> Plan | None:
         """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing.
 
-        `endangered`: other slots that the server will clear for it. Where a request must not leave a snapshot early
+        `endangered`: other slots that the server will clear for it. If a request must not leave a snapshot early
         (`--swa-full`), it must not leave a restored slot early either, nor may the server keep a copy of that slot.
         """
         shared = want.cuts[position - 1].digest if position else b""
@@ -164,7 +164,11 @@ class Decisions:
         erase = erase or (fragile and (not shared or place.end != shared))
         match = self.best(want, 0 if erase else position) if restoring else None
         erase = erase or (fragile and match is not None)
-        others = tuple(other for other in endangered if self.worth_rescuing(other)) if saving else ()
+        others = tuple(
+            other
+            for other in (endangered if saving else ())  # they would be lost with the engine
+            if other.savable and self.worth_saving(other, self.unsaved(other), displaced=True)
+        )
         if not erase and match is None and not others and place.end == shared:
             return None
         plan = Plan(place, shared, erase=erase, match=match, others=others)
@@ -220,7 +224,7 @@ class Decisions:
         held = want.cuts[position - 1].offset if position else 0
         best, gain = None, 0.0
         least = 0.0 if want.background else self.config.min_seconds
-        group = want.group or self.everyone()  # a warm-up is nobody's request
+        group = want.group or self.everyone()  # a warm-up has none of its own
         found = self.candidates(want.cuts, group=group, above=position)
         whole = {match.digest for match in found if match.exact}
         for match in found:
@@ -325,10 +329,6 @@ class Decisions:
             return 0
         match = Match(snapshot, snapshot.end, exact=held >= snapshot.tokens - policy.SLACK)
         return held if self.trust(match, match.question(b"")) else 0
-
-    def worth_rescuing(self, place: Resident) -> bool:
-        """Whether what a request drives out of another slot shall be saved before: it would be lost with the engine."""
-        return place.savable and self.worth_saving(place, self.unsaved(place), displaced=True)
 
     def worth_saving(self, place: Resident, unsaved: int, *, displaced: bool = False) -> bool:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""

@@ -14,6 +14,10 @@ of the weights, chat template), and `kv.fingerprint` for the rest; adapters that
 A file can be overwritten while the engine still runs the old one. Then its digest would describe a model that no engine
 runs. So a file that is younger than the engine's process gives no fingerprint, and before each save the files are
 compared again.
+
+An identity (gguf.py) costs some megabytes of reading and, with a large vocabulary, a tenth of a second of parsing. So
+it is remembered (`Identities`) as long as the file is the same one and was not written to: device, inode, size, and
+both of its times. That `mtime` can be set back does not matter, for `ctime` cannot.
 """
 
 from __future__ import annotations
@@ -40,6 +44,9 @@ from bioproxy.kv.arguments import FETCHED, Arguments, parse
 MOST = 64  # files that are remembered; models are few, but a container shows each under a new name
 BYTES = 2  # of a cached value; another type only makes the first guess a bad one
 
+CLOCK_SLACK = 1.0  # seconds: process start times are only known to some hundredths, file times may be coarse
+
+Identify = Callable[[str], str]
 T = TypeVar("T")
 Stamp = tuple[tuple[int, ...], ...]
 
@@ -125,10 +132,6 @@ def header_of(part: Path) -> gguf.Header:
     """The header of one part. BioproxyError, OSError."""
     with opened(part) as file:
         return gguf.read_header(file)
-
-
-Identify = Callable[[str], str]
-CLOCK_SLACK = 1.0  # seconds: process start times are only known to some hundredths, file times may be coarse
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ from bioproxy.kv.fingerprint import Identify
 from bioproxy.kv.index import usable
 from bioproxy.kv.moments import TICK, Moments
 from bioproxy.kv.policy import SLACK, Speeds
-from bioproxy.kv.resident import Prepared, Resident, Residents, State, Want
+from bioproxy.kv.resident import AWAY, Prepared, Resident, Residents, State, Want
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import FIRST_RETRY, Pause, Saver
 from bioproxy.kv.shelf import Versions
@@ -231,7 +231,7 @@ class Keeper:
             prepared.reach = want.cuts[position].offset if position < len(want.cuts) else want.size
         if place.brought is not None:
             self.restorer.expect(place, shared, prepared, end=want.end)
-        if not position or place.parked:
+        if not position or place.state in AWAY:
             residents.somewhere(place)
         residents.take(place, shared)
         place.lora, place.mixed = lora, place.mixed or crossing

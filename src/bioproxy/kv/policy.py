@@ -3,6 +3,11 @@
 No clock, no file, no loop in here; the keeper brings the figures and does what is decided. Seconds are the common
 currency: a token in the cache is worth the prefill that it spares (measured, seconds per token), a byte on disk costs
 what reading or writing it takes (measured, bytes per second).
+
+What was measured of an engine is its `Knowledge`: speeds, whether a restore is worth anything on this model, which
+builds' files the present build misreads; none of it holds for good. It stands in the folder's `bp-index.json` (the
+`Ledger`) beside the counts of use, and is the only thing in there that cannot be rebuilt from the sidecars; losing it
+costs a few measurements.
 """
 
 from __future__ import annotations
@@ -21,6 +26,15 @@ HALF_LIFE = 7 * 86400.0  # seconds in which an unused snapshot loses half its va
 LARGEST_BUDGET = 20 * GIB
 FREE_SHARE = 10  # the default budget is this part of what is free
 POKE_PAYS = 4.0  # what is kept must be worth this many times the poke
+NEWEST = 0.3  # what the newest figure counts in a mean
+VERSION = 1
+MOST_ENGINES = 256  # fingerprints that are remembered: each change of a model's arguments makes a new one
+ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
+TYPICAL = 128  # tokens below which a slot file is mostly its head, or a checkpoint
+SIZEABLE = 1 << 20  # bytes below which a slot action's time is mostly overhead
+# Of the values of one field, as many as settle what the field does whatever its value, and as many as are asked about.
+ENOUGH_VALUES, MOST_VALUES = 4, 16
+MOST_FIELDS = 64  # names that are remembered
 
 
 class Speeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +49,6 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True):
     save: float = 5e8
     poke: float = 0.02
     token_bytes: float = 0.0
-
-
-def smoothed(old: float, new: float, *, weight: float = 0.3) -> float:
-    """The exponential mean: `new` counts by `weight`."""
-    return old + weight * (new - old)
 
 
 def restore_gain(tokens: int, size: int, speeds: Speeds) -> float:
@@ -74,6 +83,14 @@ def worth_poking(unsaved: int, speeds: Speeds) -> bool:
 # again; leaves it before its end.
 Question = Literal["templates", "extends", "repeats", "diverges"]
 Verdict = Literal["good", "short", "worthless"]
+Answer = Literal["unknown", "good", "worthless"]
+# Failures that settle a question: before any success, and in a row after one.
+ENOUGH_BAD: dict[Question, tuple[float, float]] = {
+    "templates": (2, math.inf),
+    "extends": (2, math.inf),
+    "repeats": (1, 3),
+    "diverges": (1, 3),
+}
 
 
 def judge(expected: int, cached: int, *, question: Question) -> Verdict:
@@ -174,26 +191,6 @@ def mib(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
 
 
-VERSION = 1
-MOST_ENGINES = 256  # fingerprints that are remembered: each change of a model's arguments makes a new one
-ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
-TYPICAL = 128  # tokens below which a slot file is mostly its head, or a checkpoint
-SIZEABLE = 1 << 20  # bytes below which a slot action's time is mostly overhead
-# Failures that settle a question: before any success, and in a row after one.
-ENOUGH_BAD: dict[Question, tuple[float, float]] = {
-    "templates": (2, math.inf),
-    "extends": (2, math.inf),
-    "repeats": (1, 3),
-    "diverges": (1, 3),
-}
-
-# Of the values of one field, as many as settle what the field does whatever its value, and as many as are asked about.
-ENOUGH_VALUES, MOST_VALUES = 4, 16
-MOST_FIELDS = 64  # names that are remembered
-
-Answer = Literal["unknown", "good", "worthless"]
-
-
 class Trial(msgspec.Struct):
     """How restores went: good ones, bad ones since the last good one, and when the last bad one was (unix time)."""
 
@@ -279,9 +276,11 @@ class Knowledge(msgspec.Struct, kw_only=True):
             self.learn(**({"save": rate} if save else {"restore": rate}))
 
     def learn(self, **measured: float) -> None:
-        """Move the means towards what was measured; a first figure replaces a guess of 0."""
+        """Move the exponential means towards what was measured; a first figure replaces a guess of 0."""
         old = {name: float(getattr(self.speeds, name)) for name in measured}
-        new = {name: smoothed(old[name], value) if old[name] else value for name, value in measured.items()}
+        new = {
+            name: old[name] + NEWEST * (value - old[name]) if old[name] else value for name, value in measured.items()
+        }
         self.speeds = msgspec.structs.replace(self.speeds, **new)
 
 

@@ -125,11 +125,6 @@ class Prepared(msgspec.Struct):
     unsure: bool = False
     place: Resident | None = None  # the slot that this request will change, as far as we can tell
 
-    @property
-    def exact(self) -> bool:
-        """Whether the request shares all of the snapshot."""
-        return self.question != "diverges"
-
 
 class Brought(msgspec.Struct, frozen=True):
     """A snapshot that was restored before any request asked (kv-rule 21): judged by the first request that uses it."""
@@ -150,6 +145,7 @@ class State(Enum):
 
 
 STANDING = (State.EMPTY, State.PART, State.WHOLE)  # in a slot, and no request is at work there
+AWAY = (State.PARKED, State.PARKED_PART)
 DRIVEN_OUT = {State.WHOLE: State.PARKED, State.PART: State.PARKED_PART}  # what stands in the table; others stay
 
 
@@ -255,10 +251,6 @@ class Resident:
         self.saved = ""
         self.again = self.brought = None
 
-    def cut_off(self) -> None:
-        if self.state is State.CHANGING:
-            self.state = State.PART
-
     @property
     def empty(self) -> bool:
         return self.state is State.EMPTY
@@ -266,7 +258,7 @@ class Resident:
     @property
     def parked(self) -> bool:
         """Whether it is in the server's RAM cache and in no slot."""
-        return self.state is State.PARKED or self.state is State.PARKED_PART
+        return self.state in AWAY
 
     @property
     def whole(self) -> bool:
@@ -449,7 +441,7 @@ class Residents:
             self.moved += other.tokens
             other.moved = self.moved
         kept = resident.prompt if shared and resident.end == shared else resident.tokens_at(shared)
-        if kept < KEPT * resident.tokens and not resident.parked:
+        if kept < KEPT * resident.tokens and resident.state not in AWAY:
             self.moved += resident.tokens
         self.used(resident)
         resident.clip(shared)

@@ -47,6 +47,9 @@ KINDS = ("disk", "engine", "folder", "min_free", "model", "short", "timeout", "w
 OF_PROCESS = ("timeout", "model")  # kinds that are a process's fault and not the disk's
 FIRST_RETRY = 20.0  # seconds until a paused save is tried again, and at most from then on
 LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
+UNKNOWN = 60.0  # seconds for a save of unknown size
+OF_CONTENT = (400, 413, 422, 501)  # how an engine refuses what is in the slot (older builds: images), and no other
+OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 
 
 class Pause:
@@ -128,10 +131,6 @@ def counted(kinds: Iterable[str]) -> dict[str, int]:
 
 
 log = logging.getLogger(__name__)
-
-UNKNOWN = 60.0  # seconds for a save of unknown size
-OF_CONTENT = (400, 413, 422, 501)  # how an engine refuses what is in the slot (older builds: images), and no other
-OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 
 
 class Saver:

@@ -26,6 +26,8 @@ from bioproxy.kv.shelf import Shelf, Versions
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
 
+MOST_DENIED = 256  # contents of which it is remembered that the engine does not save them
+
 
 class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One folder at this moment, all models together. Bytes; `open`: it is ours."""
@@ -52,10 +54,6 @@ class Shelves:
         self.wall = wall
         self.known: dict[Path, Shelf] = {}
         self.filling = asyncio.Lock()  # of the model whose empty slots are being filled
-
-    def nowhere(self) -> Shelf:
-        """What stands for a folder as long as none is known: it is empty and stays so."""
-        return Shelf(None, config=self.config, bus=self.bus, wall=self.wall)
 
     async def at(self, path: Path) -> Shelf:
         """The folder at `path`, not opened. Raises FolderError for a path that leads nowhere."""
@@ -120,9 +118,6 @@ def statistics_of(shelf: Shelf) -> ShelfStatistics:
     )
 
 
-MOST_DENIED = 256  # contents of which it is remembered that the engine does not save them
-
-
 class Tenant:
     """One model's share of a snapshot folder (`shelf`): its own snapshots, and what was learnt about its engine.
 
@@ -146,7 +141,7 @@ class Tenant:
         self.step = step
         self.sole = shelves is None
         self.shelves = shelves or Shelves(config, bus=bus)
-        self.shelf = self.shelves.nowhere()
+        self.shelf = Shelf(None, config=self.shelves.config, bus=bus, wall=self.shelves.wall)  # until one is known
         self.path: Path | None = None  # the folder that we want, whether or not it can be had
         self.scope = Scope()
         self.days: frozenset[str] = frozenset()  # what the chat template prints today; empty: nothing that changes
