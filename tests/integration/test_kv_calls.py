@@ -41,7 +41,7 @@ async def test_a_prompt_that_is_resident_costs_few_calls(tmp_path: Path, flags: 
             await ask(one, question)
         with entered() as calls:
             await ask(one, questions[0])
-        assert len(calls) <= 36, calls
+        assert len(calls) <= 32, calls
 
 
 async def test_a_conversation_that_cannot_be_worth_a_save_wakes_no_idle_saver(tmp_path: Path) -> None:

@@ -214,7 +214,8 @@ class Keeper:
             self.actions.forget("ended")  # the engine slept, and dropped everything
         if self.template.dated:
             await self.template.refresh()
-        want = self.template.read(want)
+        if want.fields or self.template.dated:  # else it is read as it is
+            want = self.template.read(want)
         place, position = residents.choose(want.cuts, want.size)
         lora, crossing = residents.scales(want.lora) if want.lora or residents.adapted else (b"", False)
         prepared = Prepared(place=place, want=want, unsure=crossing or bool(want.doubts))
@@ -272,7 +273,7 @@ class Keeper:
         if place.state is State.CHANGING:
             place.state = State.PART
         timings = timings if complete and timings is not None else Timings()
-        read = self.template.read(want)
+        read = self.template.read(want) if want.fields or self.template.dated else want
         if prepared.snapshot is not None:
             self.template.settle(prepared, timings.cached, lambda: self.restorer.judge(prepared, timings))
         if not complete:
