@@ -74,8 +74,8 @@ def overview(output: Output, client: Client, *, changes: bool = False) -> Json:
     return answer
 
 
-def row(one: Row, now: float) -> tuple[str, ...]:
-    """One model in the table; what says nothing is a dash."""
+def beginning(one: Row, now: float) -> tuple[str, ...]:
+    """The first seven columns, which `top` has as well; what says nothing is a dash."""
     return (
         one["model"],
         one["state"],
@@ -84,11 +84,23 @@ def row(one: Row, now: float) -> tuple[str, ...]:
         str(one["running"]),
         str(one["waiting"]),
         count(one["tokens"] or None),
+    )
+
+
+def row(one: Row, now: float) -> tuple[str, ...]:
+    """One model in the table."""
+    return (
+        *beginning(one, now),
         count(one["snapshots"] or None),
         size(one["snapshot_bytes"] or None),
         duration(one["unload_in"]),
         short(one["reason"]),
     )
+
+
+def model_colour(cells: Sequence[str]) -> Colour:
+    """What is not loaded is dimmed."""
+    return COLOURS.get(cells[1], "dim")
 
 
 def short(text: str) -> str:

@@ -1,51 +1,57 @@
 """`bioproxy status` and `bioproxy warm`: ask the program that runs, through its admin port.
 
 `status` says in a screenful what `/status` says in two hundred lines; `--json` prints those. `warm` asks for a warm-up
-and shows how far it is until it is done: the program goes on by itself if the command is interrupted. What is said of
-many models and not of one engine stands in remote_fleet.py.
+and shows how far it is until it is done: the program goes on by itself if the command is interrupted.
+
+One engine and many models answer alike but for the lines at the top: a model says of itself what a program with one
+engine says of that (`parts`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from bioproxy.cli import remote_fleet
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
+from bioproxy.cli.models import LOG_FOLLOWS, model_colour
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
+Target: TypeAlias = Mapping[str, Json]
+
 PERIOD = 0.25  # seconds between looks at a warm-up
 UNDER_WAY = {"waiting", "warming"}
 NO_ENGINE = "there is no engine"
 GOOD = {"saved", "warm", "ready", "ok"}
 COLOURS: dict[str, Colour] = {"saved": "green", "warm": "green", "failed": "red", "too long": "red", "warming": "cyan"}
+MODELS = ("model", "state", "since", "running", "waiting", "resident", "snapshots", "load", "cache back in")
+WARMUPS = ("prefix", "head", "tokens", "evaluated", "took", "state")
 
 
 def status(command: Command) -> int:
     """Print what the running program does; 0 if requests are served, 1 if they would not be."""
     output, answer = command.output, command.client().get("/status")
     many = "models" in answer
-    ready = many or answer["engine"]["state"] == "ready"  # models are started when they are asked for
+    code = 0 if many or answer["engine"]["state"] == "ready" else 1  # a model is started when it is asked for
     if output.json:
         output.document(answer)
-        return 0 if ready else 1
-    for name, text in remote_fleet.summary(answer) if many else summary(answer):
+        return code
+    for name, text in summary_of_models(answer) if many else summary(answer):
         output.line(f"{output.paint(name.ljust(10), 'bold')} {text}")
-    if many:
-        remote_fleet.tables(output, answer)
-    targets = remote_fleet.targets(answer) if many else answer["warmup"]["targets"]
-    if targets:
+    if many and answer["models"]:
         output.line()
-        columns = (*(("model",) if many else ()), "prefix", "head", "tokens", "evaluated", "took", "state")
-        right = tuple(number + many for number in (2, 3, 4))
-        output.table(columns, [target_row(each) for each in targets], right=right, colours=state_colour)
-    for note in remote_fleet.notes(answer) if many else notes(answer):
+        rows = [model_row(one, time.time()) for one in answer["models"]]
+        output.table(MODELS, rows, right=(2, 3, 4, 6, 7, 8), colours=model_colour)
+    if found := targets(answer):
+        output.line()
+        columns, right = (("model", *WARMUPS), (3, 4, 5)) if many else (WARMUPS, (2, 3, 4))
+        output.table(columns, [target_row(each) for each in found], right=right, colours=state_colour)
+    for note in notes(answer):
         output.note(output.paint(f"note: {note}", "yellow"))
-    return 0 if ready else 1
+    return code
 
 
 def summary(answer: Json) -> list[tuple[str, str]]:
@@ -59,6 +65,34 @@ def summary(answer: Json) -> list[tuple[str, str]]:
         ("snapshots", snapshots_text(kv, engine["state"])),
         ("resident", ", ".join(slot_text(slot) for slot in kv["slots"]) or "nothing"),
     ]
+
+
+def summary_of_models(answer: Json) -> list[tuple[str, str]]:
+    """The lines of `status` before the table of models: a name, and a sentence or a few figures."""
+    ready = sum(one["state"] == "ready" for one in answer["models"])
+    lines = [
+        ("bioproxy", f"{answer['version']}, up {duration(answer['uptime'])}, process {answer['pid']}"),
+        ("config", ", ".join(answer["config"]["paths"]) or "none"),
+        ("models", f"{ready} of {len(answer['models'])} ready"),
+        ("requests", f"{answer['running']} hold a model, {answer['waiting']} wait for one"),
+        *(("snapshots", shelf_text(shelf)) for shelf in answer["shelves"]),
+    ]
+    if answer["profiles"]["names"]:
+        lines.append(("profile", answer["profiles"]["active"] or "none is active"))
+    lines += [("peer", f"{one['peer']} at {one['url']}: {', '.join(one['models'])}") for one in answer["peers"]]
+    lines += [("selector", selector_text(one)) for one in answer["selectors"]]
+    return lines
+
+
+def shelf_text(shelf: Json) -> str:
+    """One snapshot folder."""
+    return f"{count(shelf['snapshots'])} with {size(shelf['bytes'])} of {size(shelf['budget'])} in {shelf['directory']}"
+
+
+def selector_text(one: Json) -> str:
+    """A selector, its targets, and how busy they are by it."""
+    targets = ", ".join(f"{name} ({one['busy'][name]})" if name in one["busy"] else name for name in one["targets"])
+    return f"{one['selector']} ({one['strategy']}): {targets}"
 
 
 def engine_text(engine: Json) -> str:
@@ -91,6 +125,29 @@ def slot_text(slot: Json) -> str:
     return f"{what}, {count(slot['tokens'])} tokens, {'saved' if slot['saved'] else 'not saved'}"
 
 
+def model_row(one: Json, now: float) -> tuple[str, ...]:
+    """One model."""
+    schedule, price = one["schedule"], one["price"]
+    return (
+        one["model"],
+        one["state"] + (", closed" if one["closed"] else ""),
+        duration(max(0.0, now - one["since"])) if schedule["starts"] else "-",
+        str(schedule["running"]),
+        str(schedule["waiting"]),
+        resident(one["kv"]["slots"]) if price["tokens"] else "-",
+        count(one["kv"]["snapshots"] or None),
+        duration(schedule["load_seconds"]),
+        duration(price["restore"]) if price["tokens"] else "-",
+    )
+
+
+def resident(slots: Sequence[Json]) -> str:
+    """What the slots of a model hold."""
+    held = [slot for slot in slots if slot["tokens"]]
+    unsaved = sum(not slot["saved"] for slot in held)
+    return f"{count(sum(slot['tokens'] for slot in held))} tokens" + (f", {unsaved} not saved" if unsaved else "")
+
+
 def target_row(target: Json) -> tuple[str, ...]:
     """One prompt prefix in the table; among many models with its model before it."""
     took = duration(target["seconds"]) if target["seconds"] else "-"
@@ -111,15 +168,52 @@ def state_colour(row: Sequence[str]) -> Colour:
     return COLOURS.get(state, COLOURS.get(state.split()[0], ""))
 
 
+def parts(answer: Json) -> list[Json]:
+    """Every model, or the program itself, which says of its one engine what a model says."""
+    found: list[Json] = answer.get("models", [answer])
+    return found
+
+
+def targets(answer: Json, *, ready: bool = False) -> list[Target]:
+    """The warm-ups; of many models each with its model, of those that ever ran or only of those that are `ready`."""
+    if "models" not in answer:
+        return list(answer["warmup"]["targets"])
+    models = [one for one in answer["models"] if (one["state"] == "ready" if ready else one["schedule"]["starts"])]
+    return by_model({one["model"]: one["warmup"]["targets"] for one in models})
+
+
+def by_model(found: Mapping[str, Iterable[Target]]) -> list[Target]:
+    """Warm-ups by model as a list, each with its model."""
+    return [{"model": model, **target} for model, each in found.items() for target in each]
+
+
 def notes(answer: Json) -> list[str]:
-    """What an operator should know: of configuration, cache, engine and templates."""
-    config, facts = answer["config"], answer["engine"].get("facts") or {}
-    found = [*answer["notes"], *config["warnings"], *answer["kv"]["notes"]]
-    found += facts.get("capabilities", {}).get("notes", [])
-    found += [f"{each['prefix']}: {each['last_error']}" for each in answer["templates"] if each["state"] == "fault"]
+    """What an operator should know: of the program and its configuration, of each engine, of templates."""
+    config = answer["config"]
+    found = [*answer["notes"], *config["warnings"]]
+    for part in parts(answer):
+        facts = (part["engine"] or {}).get("facts") or {}
+        said = [*part["kv"]["notes"], *facts.get("capabilities", {}).get("notes", [])]
+        found += [f"{part['model']}: {text}" for text in (*said, *troubles(part))] if "model" in part else said
+    found += faults(answer["templates"])
     if config["reload_error"]:
         found.append(f"the last reload failed: {config['reload_error']}")
     return list(dict.fromkeys(str(one) for one in found))
+
+
+def troubles(model: Json) -> list[str]:
+    """What keeps one of many models from doing its work."""
+    schedule, found = model["schedule"], []
+    if model["kv"]["paused"]:
+        found.append(f"saving is paused: {model['kv']['reason']}")
+    if schedule["reason"] and model["state"] == "failed":
+        found.append(schedule["reason"].strip().partition("\n")[0].removesuffix(LOG_FOLLOWS))
+    return found + faults(model["templates"])
+
+
+def faults(templates: Iterable[Json]) -> list[str]:
+    """Templates that cannot be read."""
+    return [f"{each['prefix']}: {each['last_error']}" for each in templates if each["state"] == "fault"]
 
 
 def warm(command: Command) -> int:
@@ -127,18 +221,18 @@ def warm(command: Command) -> int:
     output, client = command.output, command.client()
     prefix, wait = command.arguments.prefix, not command.arguments.no_wait
     answer = client.warm(prefix)["warmup"]
-    targets: Sequence[Mapping[str, Json]] = remote_fleet.by_model(answer) if isinstance(answer, dict) else answer
-    if wait and targets:
-        targets = follow(output, client, prefix)
+    found: Sequence[Target] = by_model(answer) if isinstance(answer, dict) else answer
+    if wait and found:
+        found = follow(output, client, prefix)
     if output.json:
-        output.document(targets)
-    elif not targets:
+        output.document(found)
+    elif not found:
         output.line(f"no model that has {prefix} is loaded; it is warmed up when one is")
     else:
-        for target in targets:
+        for target in found:
             model = f"{target['model']}: " if "model" in target else ""
             output.line(f"{model}{prefix} ({target['head']}): {target['text']}{figures(target)}")
-    return 0 if all(target["state"] in GOOD | (set() if wait else UNDER_WAY) for target in targets) else 1
+    return 0 if all(target["state"] in GOOD | (set() if wait else UNDER_WAY) for target in found) else 1
 
 
 def figures(target: Json) -> str:
@@ -148,27 +242,26 @@ def figures(target: Json) -> str:
     return f", {count(target['evaluated'])} of {count(target['total'])} tokens in {duration(target['seconds'])}"
 
 
-def follow(output: Output, client: Client, prefix: str) -> list[Mapping[str, Json]]:
+def follow(output: Output, client: Client, prefix: str) -> list[Target]:
     """Show how far the warm-up of `prefix` is until nothing of it is under way; its targets then."""
     with Progress(output, f"warming {prefix}") as progress:
         while True:
             answer = client.get("/status")
             many = "models" in answer
-            known = remote_fleet.targets(answer, ready=True) if many else answer["warmup"]["targets"]
-            targets: list[Mapping[str, Json]] = [each for each in known if each["prefix"] == prefix]
-            if not targets and not many:
+            found = [each for each in targets(answer, ready=True) if each["prefix"] == prefix]
+            if not found and not many:
                 raise BioproxyError(f"the prefix {prefix} is not configured any more")
-            if not any(each["state"] in UNDER_WAY for each in targets):
-                progress.update(*done(targets))
-                return targets
+            if not any(each["state"] in UNDER_WAY for each in found):
+                progress.update(*done(found))
+                return found
             if many or answer["engine"]["state"] == "ready":
-                progress.update(*done(targets))
+                progress.update(*done(found))
             else:
                 progress.say(f"waiting for the engine, which is {answer['engine']['state']}")
             time.sleep(PERIOD)
 
 
-def done(targets: Sequence[Mapping[str, Json]]) -> tuple[int, int, str]:
+def done(found: Sequence[Target]) -> tuple[int, int, str]:
     """Tokens done, tokens in all, and both in words."""
-    so_far, total = sum(each["done"] for each in targets), sum(each["total"] for each in targets)
+    so_far, total = sum(each["done"] for each in found), sum(each["total"] for each in found)
     return so_far, total, f"{count(so_far)} of {count(total)} tokens" if total else "waiting for its turn"

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.models import COLOURS, overview, short
+from bioproxy.cli.models import beginning, model_colour, overview, short
 from bioproxy.cli.output import Output, count, duration, size
 from bioproxy.errors import BioproxyError
 
@@ -122,7 +122,7 @@ def write(output: Output, page: Output, answer: Json, *, rates: Rates) -> None:
         MODELS,
         [model_row(one, now) for one in ordered],
         right=range(2, 9),
-        colours=lambda cells: COLOURS.get(cells[1], "dim"),
+        colours=model_colour,
     )
     if requests:
         page.line()
@@ -132,13 +132,7 @@ def write(output: Output, page: Output, answer: Json, *, rates: Rates) -> None:
 def model_row(one: Row, now: float) -> tuple[str, ...]:
     """One model."""
     return (
-        one["model"],
-        one["state"],
-        duration(max(0.0, now - one["since"])) if one["starts"] else "-",
-        size(one["memory"]),
-        str(one["running"]),
-        str(one["waiting"]),
-        count(one["tokens"] or None),
+        *beginning(one, now),
         speed(one["prompt_per_second"]),
         speed(one["tokens_per_second"]),
         short(one["reason"]),
