@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from bioproxy.config.dialect.schema import Group
 from bioproxy.engines.process import Exit
 from bioproxy.errors import ModelFailed
 from bioproxy.events import Bus
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.supervisor import Supervisor
@@ -103,7 +104,7 @@ class Machine:
     def __init__(self, names: str, *, swap: bool = True, min_resident: float = 0.0) -> None:
         self.settings = [ModelSettings(id=name, min_resident=min_resident) for name in names.split()]
         members = tuple(one.id for one in self.settings)
-        self.rules = Groups([Group(id="all", members=members, swap=swap, exclusive=True)])
+        self.rules = Groups({"all": Group(members=members, swap=swap, exclusive=True)})
         self.units = {name: Standin(name) for name in members}
         self.bus = Bus()
         loop = asyncio.get_running_loop()

@@ -69,7 +69,7 @@ async def test_requests_that_time_out_together_cost_the_same_each() -> None:
 def crowd(waiting: int) -> Schedule:
     """Two models that cannot run together; `a` is in use, and many wait for `b`."""
     models = [ModelSettings(id=name) for name in "ab"]
-    schedule = Schedule(models, rules=Groups([]), now=0.0, settings=settings(queue_limit=0))
+    schedule = Schedule(models, rules=Groups({}), now=0.0, settings=settings(queue_limit=0))
     schedule.request(Wish("a"), 0.0)
     schedule.ready("a", 1, 1.0)
     for _ in range(waiting):

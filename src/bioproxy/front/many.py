@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from bioproxy.config.dialect.schema import Selector
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, NotFound, RequestError
 from bioproxy.front import routes, upstream_path, ways
@@ -38,7 +39,7 @@ from bioproxy.models.claim import Claim, ModelClaim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Registry, Target
 from bioproxy.models.plan import ModelPlan
-from bioproxy.models.selectors import Candidate, Selector, choose
+from bioproxy.models.selectors import Candidate, choose
 from bioproxy.models.state import State
 from bioproxy.models.wish import Wish
 from bioproxy.station import Station
@@ -226,15 +227,13 @@ class ManyModels(Dispatch):
             raise BioproxyError(f'selector "{found.name}" has no available spillover targets', status=503)
         raise NotFound("no router for requested model")
 
-    def choose(self, selector: Selector) -> str | None:
+    def choose(self, identity: str, selector: Selector) -> str | None:
         """The target that takes the next request of a selector."""
-        turn, self.turns[selector.id] = self.turns[selector.id], self.turns[selector.id] + 1
+        turn, self.turns[identity] = self.turns[identity], self.turns[identity] + 1
 
         def view(name: str) -> Candidate:
             local = self.registry.known.real(name)
-            return Candidate(
-                name, self.supervisor.schedule.state(local) if local else None, self.busy[selector.id, name]
-            )
+            return Candidate(name, self.supervisor.schedule.state(local) if local else None, self.busy[identity, name])
 
         return choose(selector, view, turn=turn)
 

@@ -16,30 +16,16 @@ selector, before aliases.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
-from bioproxy.config.dialect.names import Meaning
-from bioproxy.config.dialect.names import Names as KnownNames
-from bioproxy.models.selectors import Selector
+from bioproxy.config.dialect.names import Meaning, Names
+from bioproxy.config.dialect.schema import DialectConfig, Selector
 
-Choose = Callable[[Selector], str | None]
-NOTHING: Mapping[str, str | None] = {}
-
-
-class Names(msgspec.Struct, frozen=True, kw_only=True):
-    """Every name as configured.
-
-    `aliases` (setParamsByID's keys among them) lead to IDs; `peers`: ID → its models; `profiles`: name → pins, where an
-    empty or missing target switches that name off; `prefixes`: those with `as_model`, by model.
-    """
-
-    models: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = {}
-    peers: Mapping[str, tuple[str, ...]] = {}
-    selectors: tuple[Selector, ...] = ()
-    profiles: Mapping[str, Mapping[str, str | None]] = {}
-    prefixes: Mapping[str, tuple[str, ...]] = {}
+Choose = Callable[[str, Selector], str | None]  # by the ID of a selector
+NO_PINS: Mapping[str, str] = MappingProxyType({})
+NO_PREFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,44 +52,48 @@ class NoTarget(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """Resolves names; immutable but for `profile`, the active one ("": none)."""
+    """Resolves names. It does not change but for `profile`, the active one ("": none).
 
-    def __init__(self, names: Names, *, profile: str = "") -> None:
-        self.names = names
+    `prefixes` are those of templates that make names, by model. An empty pin of a profile switches a name off.
+    """
+
+    def __init__(
+        self, config: DialectConfig, *, prefixes: Mapping[str, tuple[str, ...]] = NO_PREFIXES, profile: str = ""
+    ) -> None:
+        self.profiles = {name: one.pins for name, one in config.profiles.items()}
         self.profile = profile
-        self.selectors = {selector.id: selector for selector in names.selectors}
-        self.known = KnownNames(ids=names.models, aliases=names.aliases, peers=names.peers)
-        self.prefixes = {
-            model: {prefix.lstrip("@"): prefix for prefix in found} for model, found in names.prefixes.items()
-        }
-        every = [*self.known.meanings, *(pin for pins in names.profiles.values() for pin in pins)]
+        self.selectors = config.selectors
+        peers = {name: peer.models for name, peer in config.peers.items()}
+        self.known = Names(ids=config.models, aliases=config.aliases, peers=peers)
+        self.prefixes = {model: {prefix.lstrip("@"): prefix for prefix in found} for model, found in prefixes.items()}
+        every = [*self.known.meanings, *(pin for pins in self.profiles.values() for pin in pins)]
         self.depth = max((name.count("/") for name in every), default=0)
 
     @property
-    def pins(self) -> Mapping[str, str | None]:
+    def pins(self) -> Mapping[str, str]:
         """The pins of the active profile."""
-        return self.names.profiles.get(self.profile, NOTHING)
+        return self.profiles.get(self.profile, NO_PINS)
 
     def resolve(self, requested: str, choose: Choose) -> Target | NoTarget:
         """What `requested` means now; `choose` picks a selector's target (selectors.choose with the present view)."""
-        name: str | None = requested
+        name = requested
         if requested in self.pins:
             name = self.pins[requested]
             if not name:
                 return NoTarget("disabled", requested)
-        selector = self.selectors.get(name or "")
-        if selector is not None:
-            name = choose(selector)
+        selector = name if name in self.selectors else ""
+        if selector:
+            name = choose(selector, self.selectors[selector]) or ""
             if not name:
-                return NoTarget("unavailable", selector.id)
-        found = self.find(name or "")
+                return NoTarget("unavailable", selector)
+        found = self.find(name)
         if found is None:
             return NoTarget("unknown", requested)
         meaning, plain, prefix = found
         rewritten = meaning.model if meaning.peer else plain
         return Target(
             model=meaning.model, peer=meaning.peer, requested=requested, name=plain, prefix=prefix,
-            body="" if rewritten == requested else rewritten, selector=selector.id if selector else "",
+            body="" if rewritten == requested else rewritten, selector=selector,
         )  # fmt: skip
 
     def find(self, name: str) -> tuple[Meaning, str, str] | None:

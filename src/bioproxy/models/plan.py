@@ -6,9 +6,7 @@ Everything that a start would refuse is refused here, so that `check` can ask wi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from hashlib import blake2b
-from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,12 +15,11 @@ from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
 from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.schema import Config, Kv
 from bioproxy.models import command
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.matrix import Matrix
-from bioproxy.models.names import Names, Registry
+from bioproxy.models.names import Registry
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
-from bioproxy.models.selectors import Selector, Strategy
 from bioproxy.models.unit import Launch
 from bioproxy.wire.upstream import parse_origin
 
@@ -63,7 +60,7 @@ def make_plan(config: Config, dialect: DialectConfig, *, slot_folder: str) -> Pl
     return Plan(
         models=models,
         rules=rules_of(dialect),
-        registry=Registry(names_of(dialect, as_models), profile=dialect.hooks.on_startup.profile),
+        registry=Registry(dialect, prefixes=as_models, profile=dialect.hooks.on_startup.profile),
         as_models=as_models,
     )
 
@@ -134,32 +131,7 @@ def rules_of(dialect: DialectConfig) -> Rules:
     router = dialect.routing.router
     if router.use == "matrix" and router.settings.matrix is not None:
         return Matrix(router.settings.matrix, dialect.models)
-    groups = [
-        Group(id=name, members=group.members, swap=group.swap, exclusive=group.exclusive, persistent=group.persistent)
-        for name, group in router.settings.groups.items()
-    ]
-    return Groups(groups)
-
-
-def names_of(dialect: DialectConfig, prefixes: Mapping[str, tuple[str, ...]]) -> Names:
-    """Every name that a request may have."""
-    selectors = tuple(
-        Selector(
-            id=name,
-            strategy=cast("Strategy", selector.strategy),  # checked when it was read
-            targets=selector.targets,
-            spillover=selector.settings.spillover,
-        )
-        for name, selector in dialect.selectors.items()
-    )
-    return Names(
-        models=tuple(dialect.models),
-        aliases=dialect.aliases,
-        peers={name: peer.models for name, peer in dialect.peers.items()},
-        selectors=selectors,
-        profiles={name: dict(profile.pins) for name, profile in dialect.profiles.items()},
-        prefixes=prefixes,
-    )
+    return Groups(router.settings.groups)
 
 
 def slug(name: str) -> str:

@@ -11,22 +11,11 @@ A target elsewhere (a peer's model) counts as running while it has requests of o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import msgspec
 
+from bioproxy.config.dialect.schema import Selector
 from bioproxy.models.state import State
-
-Strategy = Literal["pin", "warm", "spillover"]
-
-
-class Selector(msgspec.Struct, frozen=True, kw_only=True):
-    """One selector as configured; `targets` are names that a request could have."""
-
-    id: str
-    strategy: Strategy
-    targets: tuple[str, ...]
-    spillover: int = 1
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -52,7 +41,7 @@ def choose(selector: Selector, view: View, *, turn: int = 0) -> str | None:
         return candidates[0].name
     if selector.strategy == "warm":
         return warm(candidates)
-    return spill(candidates, most=selector.spillover, turn=turn)
+    return spill(candidates, most=selector.settings.spillover, turn=turn)
 
 
 def warm(candidates: Sequence[Candidate]) -> str:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.config.dialect.schema import IGNORED_PATHS
+from bioproxy.config.dialect.schema import IGNORED_PATHS, DialectConfig, Model, Peer, Profile, Selector
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.front.upstream_path import Ignored, Redirect, Split, behind, split_comfyui, split_upstream
-from bioproxy.models.names import Names, Registry
-from bioproxy.models.selectors import Selector
+from bioproxy.models.names import Registry
 
-NAMES = Names(
-    models=("m", "org/m", "org", "comfyui_auto"),
+NAMES = DialectConfig(
+    models=dict.fromkeys(("m", "org/m", "org", "comfyui_auto"), Model()),
     aliases={"a": "m"},
-    peers={"p": ("big",)},
-    selectors=(Selector(id="s", strategy="pin", targets=("m",)),),
-    profiles={"day": {"m": "org/m", "a": "", "m/deep": "org"}},
+    peers={"p": Peer(models=("big",))},
+    selectors={"s": Selector(strategy="pin", targets=("m",))},
+    profiles={"day": Profile(pins={"m": "org/m", "a": "", "m/deep": "org"})},
 )
 
 
-def first(selector: Selector) -> str:
+def first(_identity: str, selector: Selector) -> str:
     return selector.targets[0]
 
 
@@ -161,4 +160,4 @@ def test_comfyui_without_its_slash_is_sent_there() -> None:
 def test_comfyui_without_its_model() -> None:
     """The message says which one."""
     with pytest.raises(NotFound, match=r"^local model comfyui_auto not found$"):
-        split_comfyui("GET", b"/comfyui/", path="/comfyui/", registry=Registry(Names()))
+        split_comfyui("GET", b"/comfyui/", path="/comfyui/", registry=Registry(DialectConfig()))

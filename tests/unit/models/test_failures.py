@@ -279,7 +279,7 @@ def test_a_reload_takes_away_what_is_gone() -> None:
     world.ask("a", at=0.0, seconds=100.0)
     waits = world.ask("b", at=5.0)
     world.run(until=10.0)
-    world.do(world.schedule.configure(plain("c"), rules=Groups([]), now=world.now))
+    world.do(world.schedule.configure(plain("c"), rules=Groups({}), now=world.now))
     assert waits.failed is not None
     assert waits.failed.why == "removed"
     refused = world.ask("a")
@@ -293,7 +293,7 @@ def test_a_reload_takes_away_what_is_gone() -> None:
 
 def test_who_is_called_back_after_its_model_was_taken_away_is_told() -> None:
     """It still waited in the gate of an engine that has no name any more; the same after a shutdown."""
-    world = World(plain("a", "b"), Groups([]))
+    world = World(plain("a", "b"), Groups({}))
     first, second = world.ask("a", seconds=100.0), world.ask("a", seconds=100.0)
     world.run(until=10.0)
     world.do(world.schedule.configure(plain("b"), rules=world.rules, now=world.now))

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
+from bioproxy.config.dialect.schema import Group
 from bioproxy.models.effects import Recall, Serve
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.record import ModelSettings
 from support.config_files import config
 from support.swap_world import LOAD, STOP, World
@@ -80,7 +81,7 @@ def test_priority_starves_nobody() -> None:
 
 def test_a_third_model_does_not_prolong_the_wait() -> None:
     """A model that would run beside the busy one, but not beside who waits, is not started any more."""
-    groups = Groups([Group(id="X", members=("x",)), Group(id="L", members=("a", "b"), swap=False, exclusive=False)])
+    groups = Groups({"X": Group(members=("x",)), "L": Group(members=("a", "b"), swap=False, exclusive=False)})
     world = World(plain("a", "b", "x"), groups)
     keep_busy(world, "a", every=1.0, seconds=4.0, until=100.0)
     asked = world.ask("x", at=10.0)

@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.models.groups import Group, Groups
+from bioproxy.config.dialect.schema import Group
+from bioproxy.models.groups import Groups
 from bioproxy.models.rules import fitting
 from support.swap_world import together
 
+Named = tuple[str, Group]
 
-def group(id_: str, *members: str, **flags: int) -> Group:
-    return Group(id=id_, members=members, **flags)  # type: ignore[arg-type]
+
+def group(name: str, *members: str, **flags: bool) -> Named:
+    return name, Group(members=members, **flags)
 
 
 LOOSE = [group("G1", "a", exclusive=False), group("G2", "b", exclusive=False)]
@@ -44,42 +47,37 @@ GOTCHA = [group("X", "x"), group("N", "n", exclusive=False)]
         "no groups: one at a time", "the default group is exclusive", "not exclusive beside the default group",
     ],
 )  # fmt: skip
-def test_who_must_stop(groups: list[Group], model: str, running: str, evicted: str) -> None:
+def test_who_must_stop(groups: list[Named], model: str, running: str, evicted: str) -> None:
     """The worked examples of llama-swap's documentation, and the cells between them."""
-    assert Groups(groups).evict(model, set(running)) == frozenset(evicted)
-
-
-def test_a_group_with_room_lets_the_cheapest_go() -> None:
-    """With a limit of three, the third newcomer displaces whoever is back soonest."""
-    rules = Groups([group("G", "a", "b", "c", "d", limit=3)])
-    assert rules.evict("c", {"a", "b"}) == frozenset()
-    assert rules.evict("d", {"a", "b", "c"}, {"a": 60.0, "b": 2.0, "c": 9.0}) == {"b"}
+    assert Groups(dict(groups)).evict(model, set(running)) == frozenset(evicted)
 
 
 def test_preload_takes_what_fits() -> None:
     """What would stop something that was preloaded before it is left out."""
-    rules = Groups([group("P", "p", persistent=True), group("G", "a", "b")])
+    rules = Groups(dict([group("P", "p", persistent=True), group("G", "a", "b")]))
     assert fitting(["p", "a", "b", "a"], rules) == (["p", "a"], ["b"])
 
 
 def test_together() -> None:
     """Whether some models may run at once, whoever comes last."""
-    assert together("ab", Groups(LOOSE))
-    assert not together("ab", Groups([group("G", "a", "b")]))
-    assert not together("xn", Groups(GOTCHA))
+    assert together("ab", Groups(dict(LOOSE)))
+    assert not together("ab", Groups(dict([group("G", "a", "b")])))
+    assert not together("xn", Groups(dict(GOTCHA)))
 
 
 flags = st.fixed_dictionaries({
-    "swap": st.booleans(), "exclusive": st.booleans(), "persistent": st.booleans(), "limit": st.integers(1, 2),
+    "swap": st.booleans(), "exclusive": st.booleans(), "persistent": st.booleans(),
 })  # fmt: skip
 
 
 @given(st.tuples(flags, flags, flags), st.sets(st.sampled_from("abcdefgh")), st.sampled_from("abcdefgh"))
-def test_what_is_left_lets_the_model_in(kinds: tuple[dict[str, int], ...], running: set[str], model: str) -> None:
+def test_what_is_left_lets_the_model_in(kinds: tuple[dict[str, bool], ...], running: set[str], model: str) -> None:
     """Only what runs is stopped, a persistent one never for another group's, and then nothing more has to stop."""
     groups = [group(str(at), *members, **kinds[at]) for at, members in enumerate(["ab", "cd", "ef"])]
-    rules = Groups(groups)
+    rules = Groups(dict(groups))
     gone = rules.evict(model, running)
     assert gone <= running
     assert not rules.evict(model, running - gone)
-    assert not any(rules.group(one).persistent and rules.group(one) is not rules.group(model) for one in gone)
+    of = {member: named for named in groups for member in named[1].members}
+    kept = {member for member, named in of.items() if named[1].persistent and named != of.get(model)}
+    assert not gone & kept

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.models.names import Names, NoTarget, Registry, Target
-from bioproxy.models.selectors import Selector
+from bioproxy.config.dialect.schema import DialectConfig, Model, Peer, Profile, Selector
+from bioproxy.models.names import NoTarget, Registry, Target
 
-NAMES = Names(
-    models=("org/qwen", "gemma", "gemma/deep", "a+b"),
+NAMES = DialectConfig(
+    models=dict.fromkeys(("org/qwen", "gemma", "gemma/deep", "a+b"), Model()),
     aliases={"small": "gemma", "gemma:fast": "gemma", "org/qwen": "gemma"},
-    peers={"p": ("big", "gemma", "both"), "q": ("both", "org/x")},
-    selectors=(Selector(id="best", strategy="pin", targets=("small", "p/big")),),
-    profiles={"night": {"gemma": "org/qwen", "small": "best", "big": "", "best": None, "new": "p/big"}},
-    prefixes=dict.fromkeys(("org/qwen", "gemma", "gemma/deep", "a+b"), ("@code",)),
+    peers={"p": Peer(models=("big", "gemma", "both")), "q": Peer(models=("both", "org/x"))},
+    selectors={"best": Selector(strategy="pin", targets=("small", "p/big"))},
+    profiles={"night": Profile(pins={"gemma": "org/qwen", "small": "best", "big": "", "best": "", "new": "p/big"})},
 )
+PREFIXES = dict.fromkeys(NAMES.models, ("@code",))
 
 
-def first(selector: Selector) -> str | None:
+def first(_identity: str, selector: Selector) -> str | None:
     return selector.targets[0]
 
 
 def resolve(name: str, profile: str = "") -> Target | NoTarget:
-    registry = Registry(NAMES)
+    registry = Registry(NAMES, prefixes=PREFIXES)
     registry.profile = profile
     return registry.resolve(name, first)
 
@@ -63,7 +63,9 @@ def test_a_selector_chooses_and_writes_the_name() -> None:
 
 def test_a_selector_without_a_target() -> None:
     """All targets are stopping: the answer names the selector."""
-    assert Registry(NAMES).resolve("best", lambda _selector: None) == NoTarget("unavailable", "best")
+    assert Registry(NAMES, prefixes=PREFIXES).resolve("best", lambda _name, _selector: None) == NoTarget(
+        "unavailable", "best"
+    )
 
 
 def test_no_profile_is_active_at_first() -> None:
@@ -120,7 +122,7 @@ def test_a_plus_may_belong_to_an_id() -> None:
 )
 def test_the_longest_name_in_a_path(path: str, model: str, rest: str) -> None:
     """IDs have slashes: the longest beginning that is a name counts."""
-    found = Registry(NAMES).in_path(path, first)
+    found = Registry(NAMES, prefixes=PREFIXES).in_path(path, first)
     assert found is not None
     target, left = found
     assert isinstance(target, Target)
@@ -130,12 +132,12 @@ def test_the_longest_name_in_a_path(path: str, model: str, rest: str) -> None:
 @pytest.mark.parametrize("path", ["", "/", "nobody/x", "org", "best/x"])
 def test_a_path_without_a_name(path: str) -> None:
     """Nothing there, or a selector, which a path cannot mean."""
-    assert Registry(NAMES).in_path(path, first) is None
+    assert Registry(NAMES, prefixes=PREFIXES).in_path(path, first) is None
 
 
 def test_a_pin_counts_in_a_path() -> None:
     """An active profile changes what a path means, and switches names off."""
-    registry = Registry(NAMES)
+    registry = Registry(NAMES, prefixes=PREFIXES)
     registry.profile = "night"
     found = registry.in_path("gemma/x", first)
     assert found is not None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bioproxy.config.dialect.schema import Group
 from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.models.effects import Serve, Start, Stop
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.matrix import Matrix
 from bioproxy.models.state import State
 from bioproxy.models.wish import Place
@@ -18,7 +19,7 @@ MS = 0.001
 
 def free(*members: str) -> Groups:
     """Models that run side by side."""
-    return Groups([Group(id="g", members=members, swap=False)])
+    return Groups({"g": Group(members=members, swap=False)})
 
 
 def test_a_request_starts_its_model_and_is_served_when_it_is_ready() -> None:
@@ -93,9 +94,7 @@ def test_models_that_may_run_together_start_in_parallel() -> None:
 
 def test_a_request_for_a_running_model_stops_nobody() -> None:
     """An exclusive model and a loose one came to run side by side: neither's next request stops the other."""
-    world = World(
-        plain("x", "n"), Groups([Group(id="X", members=("x",)), Group(id="N", members=("n",), exclusive=False)])
-    )
+    world = World(plain("x", "n"), Groups({"X": Group(members=("x",)), "N": Group(members=("n",), exclusive=False)}))
     world.ask("x", at=0.0), world.ask("n", at=10.0), world.ask("x", at=20.0)
     world.run()
     assert world.running() == ["x", "n"]
@@ -104,7 +103,7 @@ def test_a_request_for_a_running_model_stops_nobody() -> None:
 
 def test_who_is_being_displaced_does_not_come_back_under_it() -> None:
     """A loose model that an exclusive one waits to replace starts again only behind it."""
-    groups = Groups([Group(id="X", members=("x", "y")), Group(id="N", members=("n",), exclusive=False)])
+    groups = Groups({"X": Group(members=("x", "y")), "N": Group(members=("n",), exclusive=False)})
     world = World(plain("x", "y", "n"), groups, stop=lambda model: 5.0 if model == "y" else 1.0)
     world.ask("y", at=0.0), world.ask("n", at=0.0), world.ask("x", at=10.0), world.ask("n", at=12.0)
     world.run()
@@ -269,7 +268,7 @@ def test_statistics_tell_everything() -> None:
 
 def test_what_is_cheapest_to_bring_back_goes() -> None:
     """Of two idle models the one with less to restore makes room, where the rule has a choice."""
-    rules = Groups([Group(id="g", members=("a", "b", "c"), limit=2)])
+    rules = Matrix(MatrixSettings(sets={"two": "(a & b) | (a & c) | (b & c)"}), "abc")
     world = World(plain("a", "b", "c"), rules)
     world.ask("a", at=0.0), world.ask("b", at=0.0)
     world.run()
@@ -282,7 +281,7 @@ def test_what_is_cheapest_to_bring_back_goes() -> None:
 
 def test_an_idle_model_goes_before_one_in_use() -> None:
     """Nobody waits for a busy model to end where an idle one can go."""
-    rules = Groups([Group(id="g", members=("a", "b", "c"), limit=2)])
+    rules = Matrix(MatrixSettings(sets={"two": "(a & b) | (a & c) | (b & c)"}), "abc")
     world = World(plain("a", "b", "c"), rules, load=lambda model: 20.0 if model == "b" else 1.0)
     world.ask("a", at=0.0, seconds=1000.0), world.ask("b", at=0.0)
     world.run(until=30.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.models.selectors import Candidate, Selector, Strategy, View, choose
+from bioproxy.config.dialect.schema import Selector, SelectorSettings
+from bioproxy.models.selectors import Candidate, View, choose
 from bioproxy.models.state import State
 
 STATES = {"-": State.STOPPED, "s": State.STARTING, "r": State.READY, "x": State.STOPPING, "f": State.FAILED}
@@ -16,9 +17,13 @@ def view(now: str) -> View:
     return lambda name: Candidate(name, STATES.get(targets[name][0]), int(targets[name][1:] or 0))
 
 
-def chosen(strategy: Strategy, now: str, *, spillover: int = 1, turn: int = 0) -> str | None:
+def chosen(strategy: str, now: str, *, spillover: int = 1, turn: int = 0) -> str | None:
     targets = tuple("abc"[: len(now.split())])
-    return choose(Selector(id="s", strategy=strategy, targets=targets, spillover=spillover), view(now), turn=turn)
+    return choose(
+        Selector(strategy=strategy, targets=targets, settings=SelectorSettings(spillover=spillover)),
+        view(now),
+        turn=turn,
+    )
 
 
 @pytest.mark.parametrize("now", ["- r", "x r", "f r"])

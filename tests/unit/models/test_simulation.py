@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import msgspec
@@ -16,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bioproxy.config.dialect.schema import Group
 from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.models.effects import Stop
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.matrix import Matrix
 from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
@@ -26,16 +28,15 @@ from bioproxy.models.wish import Place
 from support.swap_world import LOAD, World
 
 NAMES = "abcde"
+PAIRS = " | ".join(f"({one} & {other})" for one, other in combinations(NAMES, 2))
 MAX_WAIT = 30.0
 LONGEST_LOAD, LONGEST_STOP, LONGEST_ANSWER = 20.0, 5.0, 15.0
 RULES: dict[str, Callable[[], Rules]] = {
-    "one at a time": lambda: Groups([]),
-    "two groups": lambda: Groups(
-        [Group(id="1", members=("a", "b")), Group(id="2", members=("c", "d"), exclusive=False)]
-    ),
-    "side by side": lambda: Groups([Group(id="1", members=("a", "b", "c"), swap=False), Group(id="2", members=("d",))]),
-    "persistent": lambda: Groups([Group(id="1", members=("a",), persistent=True), Group(id="2", members=("b", "c"))]),
-    "room for two": lambda: Groups([Group(id="1", members=tuple(NAMES), limit=2)]),
+    "one at a time": lambda: Groups({}),
+    "two groups": lambda: Groups({"1": Group(members=("a", "b")), "2": Group(members=("c", "d"), exclusive=False)}),
+    "side by side": lambda: Groups({"1": Group(members=("a", "b", "c"), swap=False), "2": Group(members=("d",))}),
+    "persistent": lambda: Groups({"1": Group(members=("a",), persistent=True), "2": Group(members=("b", "c"))}),
+    "room for two": lambda: Matrix(MatrixSettings(sets={"s": PAIRS}), NAMES),
     "matrix": lambda: Matrix(MatrixSettings(sets={"x": "(a | b) & c", "y": "d & (b | e)", "z": "a & b & e"}), NAMES),
 }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bioproxy.config.dialect.schema import Group
 from bioproxy.config.dialect.schema import Matrix as MatrixSettings
 from bioproxy.models.effects import Stop
-from bioproxy.models.groups import Group, Groups
+from bioproxy.models.groups import Groups
 from bioproxy.models.matrix import Matrix
 from bioproxy.models.state import State
 from support.swap_world import LOAD, STOP, World, acts, plain
@@ -14,7 +15,7 @@ from support.swap_world import LOAD, STOP, World, acts, plain
 
 def free(*members: str) -> Groups:
     """Models that run side by side."""
-    return Groups([Group(id="g", members=members, swap=False)])
+    return Groups({"g": Group(members=members, swap=False)})
 
 
 def test_time_to_live() -> None:
