@@ -282,7 +282,7 @@ class Station:
         await self.pool.close()
         await aio.finish([*self.warming, *self.tasks])
         self.tasks, self.warming = [], []
-        self.attachment.lose("absent", reason)
+        self.attachment.ended(reason)
         self.gate.settled()
 
     def price(self) -> Price:

@@ -282,8 +282,7 @@ async def test_no_slot_action_while_an_earlier_grant_is_out(tmp_path: Path) -> N
         await engine_ready(app)
         await engine.forget()
         with await station(app).gate.acquire():
-            station(app).attachment.lose("loading", "as if it had been away")
-            station(app).attachment.suspect("look now")
+            station(app).attachment.meet_again("as if it had been away")
             await engine_ready(app)
             actions = [one for one in await engine.requests("/slots/0") if one.query.get("action") != "none"]
             assert actions == []

@@ -2,20 +2,21 @@
 
     absent ──answers──► loading ──on_ready returned──► ready
       ▲                   │  ▲                          │ │
-      └──── refused ──────┘  └── 503, other process, ───┘ └─ no sign of life ─► stuck ──a token came──► loading
+      └──── refused ──────┘  └── 503, other process, ───┘ └─ no sign of life ─► stuck ──a token came──► ready
                                  other model
 
 `absent`: nothing listens, or what listens is no HTTP. `loading`: it answers 503, or it was just found and `on_ready`
-(fingerprint, locks, probe file: the app's business) has not returned. Only `ready` opens the gate. `stuck`: it takes
-connections and computes nothing; it must produce one token before it is ready again.
+(fingerprint, locks, probe file: the station's business) has not returned. Only `ready` opens the gate. `stuck`: it
+takes connections and computes nothing; it must produce one token before it is ready again. `NEXT` says which state may
+follow which.
 
 One task looks, every two seconds while all is well, with `GET /props`: it is answered beside the work, does not wake a
 sleeping server, is 503 while a model loads, and tells which model it is. Requests that fail say `suspect`, and the look
-is taken at once. That it is another process than before is seen in /proc where we may look, else in `media_marker`,
-which llama-server draws anew at each start. `generation` counts processes and models: what was resident in an earlier
-one is gone.
+is taken at once; one that saw the engine load or change says `meet_again`. That it is another process than before is
+seen in /proc if we may look there, else in `media_marker`, which llama-server draws anew at each start. `generation`
+counts processes and models: what was resident in an earlier one is gone.
 
-Nobody else decides about the engine; `state` may be read to inform, and `wait_ready` to wait.
+Nothing else decides about the engine; others report, read `state` to inform, and wait with `wait_ready`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -35,13 +37,12 @@ from bioproxy.engines.discover import Discovery, discover, process_of
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
-from bioproxy.engines.stall import POKE, Stall, StallStatistics
+from bioproxy.engines.stall import Stall, StallStatistics
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, OutOfFiles
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.wire.upstream import NO_FILES, Pool
 
 Json = Any
-State = Literal["absent", "loading", "ready", "stuck"]
 log = logging.getLogger(__name__)
 
 EAGER = 0.5  # seconds between looks at an engine that is not ready
@@ -49,6 +50,23 @@ PATIENCE = 3  # looks without an answer, one after another, before an engine cou
 SLEPT = 10.0  # seconds that boot time may run ahead of monotonic time before the machine must have slept
 FIRST_TOKEN = 30.0  # seconds for the token that an engine owes us after it was stuck
 TELLING = ("build_info", "model_path", "model_alias", "total_slots", "chat_template", "media_marker", "modalities")
+
+
+class State(StrEnum):
+    """What an engine is to those who wait for it."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    READY = "ready"
+    STUCK = "stuck"
+
+
+NEXT: dict[State, frozenset[State]] = {
+    State.ABSENT: frozenset({State.LOADING}),
+    State.LOADING: frozenset({State.ABSENT, State.READY}),
+    State.READY: frozenset({State.ABSENT, State.LOADING, State.STUCK}),
+    State.STUCK: frozenset({State.ABSENT, State.LOADING, State.READY}),
+}
 
 
 class AttachmentStatistics(msgspec.Struct, frozen=True):
@@ -122,11 +140,11 @@ class Attachment:
         self.stall = Stall(
             self.llama,
             timeout=stall_timeout,
-            facts=lambda: self.facts if self.state == "ready" else None,
+            facts=lambda: self.facts if self.state is State.READY else None,
             on_stuck=self.stalled,
             on_poked=self.emptied,
         )
-        self.state: State = "absent"
+        self.state = State.ABSENT
         self.reason = "not looked at yet"
         self.blind = False  # nothing can be seen of the engine, for lack of files
         self.told = False  # the first state is news, too
@@ -152,6 +170,15 @@ class Attachment:
         """Something went wrong with a request: look now."""
         log.debug("looking at the engine now: %s", reason)
         self.now.set()
+
+    def meet_again(self, reason: str) -> None:
+        """A request saw that it is loading, or is not what it was: nothing reaches it until it has been met anew."""
+        self.lose(State.LOADING, reason)
+        self.suspect(reason)
+
+    def ended(self, reason: str) -> None:
+        """Its process was stopped."""
+        self.lose(State.ABSENT, reason)
 
     async def look_now(self, *, patience: float = EAGER) -> None:
         """Have it looked at, and wait for what came of it, `patience` seconds at most."""
@@ -190,7 +217,8 @@ class Attachment:
 
     def pause(self) -> float:
         """Seconds until the next look: a stuck engine is not asked for tokens in a hurry."""
-        return {"ready": self.interval, "stuck": 5 * self.interval}.get(self.state, min(EAGER, self.interval))
+        slow = {State.READY: self.interval, State.STUCK: 5 * self.interval}
+        return slow.get(self.state, min(EAGER, self.interval))
 
     # looking
 
@@ -204,9 +232,9 @@ class Attachment:
         except EngineUnavailable as error:
             await self.missing(error)
         except EngineProtocolError as error:
-            self.lose("absent", f"what listens there speaks no HTTP: {error.message}")
+            self.lose(State.ABSENT, f"what listens there speaks no HTTP: {error.message}")
         except EngineRefused as error:
-            self.lose("loading" if error.status == 503 else "absent", error.message)
+            self.lose(State.LOADING if error.status == 503 else State.ABSENT, error.message)
         else:
             self.unanswered, self.blind = 0, False
             await self.answered(props)
@@ -228,21 +256,21 @@ class Attachment:
 
     async def missing(self, error: EngineUnavailable) -> None:
         """Nothing answered: gone at once if nobody listens; stuck if it listens, stays silent, and no byte flows."""
-        if error.status != 504 or self.state in ("absent", "loading"):
-            self.lose("absent", error.message)
+        if error.status != 504 or self.state in {State.ABSENT, State.LOADING}:
+            self.lose(State.ABSENT, error.message)
             return
         self.unanswered = 0 if self.stall.silent_for() < self.interval and self.stall.entries else self.unanswered + 1
-        if self.unanswered >= PATIENCE and self.state == "ready":
+        if self.unanswered >= PATIENCE and self.state is State.READY:
             await self.stalled(f"{error.message}, {self.unanswered} times in a row")
 
     async def answered(self, props: dict[str, Json]) -> None:
         """It answers: the same as before, another one, or one that we do not have yet."""
         identity = await self.identify(props)
-        if self.state == "ready":
+        if self.state is State.READY:
             if identity == self.identity:
                 self.notice_idle_sleep(props)
                 return
-            self.lose("loading", difference(self.identity, identity))
+            self.lose(State.LOADING, difference(self.identity, identity))
         await self.attach(props, identity)
 
     async def identify(self, props: dict[str, Json]) -> Identity:
@@ -251,10 +279,10 @@ class Attachment:
         known = self.identity
         if known is not None and known.pid is not None and listener.start_ticks(known.pid) == known.ticks:
             return Identity(known.pid, known.ticks, told)
-        if known is not None and known.pid is None and known.told == told and self.state == "ready":
+        if known is not None and known.pid is None and known.told == told and self.state is State.READY:
             return known
         process = await process_of(self.pool.origin, self.expect_pid())
-        if process is None and known is not None and self.state == "ready" and no_files_left():
+        if process is None and known is not None and self.state is State.READY and no_files_left():
             return known  # what is not found now may be there
         self.process = process
         return Identity(process.pid if process else None, process.ticks if process else None, told)
@@ -263,10 +291,10 @@ class Attachment:
         """Find out what it is, let the app prepare, and declare it ready, if it still is the same by then."""
         changes = self.changes
         try:
-            if self.state == "stuck":
-                await self.first_token()
+            if self.state is State.STUCK:
+                await self.llama.one_token(FIRST_TOKEN)
             else:
-                self.become("loading", "it answers; finding out what it is")
+                self.become(State.LOADING, "it answers; finding out what it is")
             if self.another_process(identity):
                 self.llama.pace.renew()
             facts = await discover(self.llama, props, process=self.process, known=self.discovery)
@@ -275,14 +303,14 @@ class Attachment:
             self.identity, self.facts = identity, facts
             await self.on_ready(facts)
         except BioproxyError as error:
-            self.become("stuck" if self.state == "stuck" else "loading", error.message)
+            self.become(State.STUCK if self.state is State.STUCK else State.LOADING, error.message)
             return
         except Exception as error:
             log.exception("preparing for the engine failed")
-            self.become("loading", f"preparing for it failed: {error}")
+            self.become(State.LOADING, f"preparing for it failed: {error}")
             return
         if changes == self.changes:
-            self.become("ready", f"{facts.alias or facts.url} is ready")
+            self.become(State.READY, f"{facts.alias or facts.url} is ready")
 
     def another_process(self, identity: Identity) -> bool:
         """Whether it is surely another process than the one that we knew."""
@@ -297,28 +325,22 @@ class Attachment:
         """Hand on, to whoever is set by then, that a slot's content may have changed."""
         self.on_emptied(reason)
 
-    async def first_token(self) -> None:
-        """An engine that was stuck must compute again; EngineUnavailable if it does not."""
-        try:
-            async with asyncio.timeout(FIRST_TOKEN):
-                await self.llama.prefill(POKE)
-        except TimeoutError:
-            raise EngineUnavailable(f"it answers, but computed no token within {FIRST_TOKEN:.0f} s") from None
-
     # changes of state
 
     def become(self, state: State, reason: str) -> None:
-        """Take over a state; the bus hears it where it is another one."""
-        changed, self.reason = state != self.state or not self.told, reason
+        """Take over a state, and publish it if it is another one; RuntimeError for one that cannot follow."""
+        if state is not self.state and state not in NEXT[self.state]:
+            raise RuntimeError(f"an engine cannot be {state} after it was {self.state}")
+        changed, self.reason = state is not self.state or not self.told, reason
         self.state, self.told = state, True
-        if state == "ready":
+        if state is State.READY:
             self.is_ready.set()
         else:
             self.is_ready.clear()
         if not changed:
             return
         self.since = time.time()
-        facts = self.facts if state == "ready" else None
+        facts = self.facts if state is State.READY else None
         self.bus.publish(
             EngineChanged(
                 url=str(self.pool.origin),
@@ -331,9 +353,9 @@ class Attachment:
 
     def lose(self, state: State, reason: str) -> None:
         """It is not ready (any more): the app is told once, connections that nobody uses are dropped."""
-        was_ready = self.state == "ready"
-        if self.state == "stuck" and state == "loading":
-            state = "stuck"
+        was_ready = self.state is State.READY
+        if self.state is State.STUCK and state is State.LOADING:
+            state = State.STUCK  # until it has computed a token
         self.changes += 1
         self.become(state, reason)
         if was_ready:
@@ -342,9 +364,11 @@ class Attachment:
             self.on_gone(reason)
 
     async def stalled(self, reason: str) -> None:
-        """It computes nothing: not ready, and the app may restart it."""
+        """It computes nothing: not ready, and its owner may restart it. The silence of one that was lost is no news."""
         self.unanswered = 0
-        self.lose("stuck", reason)
+        if self.state is not State.READY:
+            return
+        self.lose(State.STUCK, reason)
         await self.on_stuck(reason)
 
     # sleep
@@ -368,10 +392,10 @@ class Attachment:
         self.pool.drop_idle()
         self.llama.pace.forget()
         self.stall.touch()
-        if self.state != "ready" or self.expect_pid() is None or self.stall.entries:
+        if self.state is not State.READY or self.expect_pid() is None or self.stall.entries:
             return
         try:
-            await self.first_token()
+            await self.llama.one_token(FIRST_TOKEN)
             self.on_emptied("the engine was asked for a token after the machine slept")
         except BioproxyError as error:
             await self.stalled(f"after the machine slept: {error.message}")

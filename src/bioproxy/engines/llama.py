@@ -35,6 +35,7 @@ Json = Any
 T = TypeVar("T")
 QUICK = 6.0  # seconds for a question that the engine answers beside its work
 PROMPT = 60.0  # seconds for rendering or tokenizing a prompt of any size
+POKE = [1]  # one token, the beginning of most texts
 TOP = 10  # log-probabilities that a probe compares
 
 
@@ -123,6 +124,14 @@ class Llama:
         found = read_answer(answer, path="/completion").timings
         slot = decode("POST /completion", answer, dict[str, Json]).get("id_slot")
         return msgspec.structs.replace(found, slot=slot if isinstance(slot, int) and slot >= 0 else None)
+
+    async def one_token(self, seconds: float) -> None:
+        """Have it compute one token, to see whether it computes at all; EngineUnavailable if it does not in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.prefill(POKE)
+        except TimeoutError:
+            raise EngineUnavailable(f"it answers, but computed no token within {seconds:.0f} s") from None
 
     async def chat(self, body: bytes) -> Timings:
         """One chat request as it stands; only what it cost is returned."""

@@ -37,7 +37,6 @@ Json = Any
 log = logging.getLogger(__name__)
 BUSY = 0.05  # of one processor: less is no work
 CPU_ALONE = 10  # time-outs for which processor time alone counts as life
-POKE = [1]  # one token, the beginning of most texts
 
 
 class Watched(msgspec.Struct):
@@ -181,10 +180,9 @@ class Stall:
         self.pokes += 1
         log.warning("the engine's slots are idle, yet a request waits for %.0f s: waking its queue", self.silent_for())
         try:
-            async with asyncio.timeout(self.recovery):
-                await self.llama.prefill(POKE)
-        except (BioproxyError, TimeoutError) as error:
-            log.warning("the engine did not answer a one-token request: %s", error or "no answer")
+            await self.llama.one_token(self.recovery)
+        except BioproxyError as error:
+            log.warning("the engine did not answer a one-token request: %s", error)
         self.on_poked("the engine's queue was woken with a one-token request")
 
     async def give_up(self, then: Signs) -> None:

@@ -262,8 +262,7 @@ class Inference:
         if response.status == 503 and b"oading" in body:
             # its owner closes the gate, and opens it when it has met the engine anew: a gate that we close ourselves
             # would stay closed where the engine is ready again at the very next look
-            self.engine.attachment.lose("loading", "it answered a request with 503, loading its model")
-            self.engine.attachment.suspect("it answered 503, loading")
+            self.engine.attachment.meet_again("it answered a request with 503, loading its model")
             return False
         exchange.answered(response.status, response.headers, response.fields)
         if not exchange.responder.started:

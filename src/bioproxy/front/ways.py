@@ -259,8 +259,7 @@ async def granted(
             "a client's own slot action" if alone else f"{request.method} {path} may have used a slot"
         )
         if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
-            engine.attachment.lose("loading", "a client changed its LoRA adapters")
-            engine.attachment.suspect("its LoRA adapters were changed")
+            engine.attachment.meet_again("a client changed its LoRA adapters")
         # of an unknown route nobody knows whether its answer came out of a slot
         known = not alone and exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
         grant.release(cut=not whole, computed=known)

@@ -118,7 +118,7 @@ class Single:
             self.unloaded = True
             self.station.gate.close(UNLOADED)
             await self.station.pool.close()
-            self.station.attachment.lose("absent", UNLOADED)
+            self.station.attachment.ended(UNLOADED)
             await self.launched.stop()
             self.station.pool.reopen()
 

@@ -27,7 +27,7 @@ from bioproxy.config.masking import (
     masked_words,
     secrets_in,
 )
-from bioproxy.engines.attach import AttachmentStatistics
+from bioproxy.engines import attach
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.process import Process
 from bioproxy.engines.stall import StallStatistics
@@ -250,7 +250,9 @@ def test_status_shows_no_key_of_an_engine(place: str) -> None:
     """Neither of its command line, nor of what was started in its stead, nor of its environment."""
     words = tuple(split(place.format(KEY)))
     facts = EngineFacts(url="http://x", command=words, launched=words, environment=(f"LLAMA_API_KEY={KEY}",))
-    statistics = AttachmentStatistics("http://x", "ready", "", 0.0, 1, 1, StallStatistics(0, 0.0, 0, 0, 0), facts)
+    statistics = attach.AttachmentStatistics(
+        "http://x", attach.State.READY, "", 0.0, 1, 1, StallStatistics(0, 0.0, 0, 0, 0), facts
+    )
     assert KEY not in msgspec.json.encode(presentable(statistics)).decode()
 
 
