@@ -45,7 +45,7 @@ class Running:
     def __init__(self, attachment: Attachment) -> None:
         self.bytes = 0
         self.cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.done = attachment.watch(lambda: self.bytes, self.cancel)
+        self.done = attachment.stall.watch(lambda: self.bytes, self.cancel)
 
     def cancel(self, reason: str) -> None:
         """The stall detection ends it."""

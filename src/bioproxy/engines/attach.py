@@ -185,10 +185,6 @@ class Attachment:
         self.now.set()
         await aio.wait_first(self.looked, timeout=patience)
 
-    def watch(self, received: Callable[[], int], cancel: Callable[[str], None]) -> Callable[[], None]:
-        """Watch a running request for silence; see Stall.watch."""
-        return self.stall.watch(received, cancel)
-
     async def wait_ready(self) -> EngineFacts:
         """Wait until the engine is ready; what it is."""
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bioproxy.engines.attach import Attachment, State
-from support.attachments import Told, make
+from support.station_rig import Told, make
 
 NOWHERE = "http://127.0.0.1:9"
 
