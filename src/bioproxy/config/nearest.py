@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -20,10 +19,12 @@ def normal(name: str) -> str:
 
 def close(name: str, known: Iterable[str]) -> str:
     """The known name that is nearest, or "" where none is near."""
+    from difflib import get_close_matches
+
     if len(name) > LONGEST:
         return ""
     table = {normal(candidate): candidate for candidate in known}
-    found = difflib.get_close_matches(normal(name), table, n=1, cutoff=0.6)
+    found = get_close_matches(normal(name), table, n=1, cutoff=0.6)
     return table[found[0]] if found else ""
 
 

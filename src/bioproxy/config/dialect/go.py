@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 from bioproxy.config.addresses import engine_parts
 from bioproxy.config.masking import masked_url_password
 from bioproxy.config.tree import Node
+from bioproxy.log import go_duration
 
 Json: TypeAlias = Any
 Scalar: TypeAlias = str | int | float | bool
@@ -107,21 +108,8 @@ def read_duration(text: str) -> float:
 
 
 def write_duration(seconds: float) -> str:
-    """A duration as Go prints it: 0s, 500ms, 4.9s, 1m30s, 1h0m0s."""
-    if abs(seconds) < 1:
-        value = next(((seconds / UNITS[unit], unit) for unit in ("ms", "µs") if abs(seconds) >= UNITS[unit]), None)
-        return (
-            f"{write_scalar(round(value[0], 6))}{value[1]}"
-            if value
-            else f"{write_scalar(round(seconds * 1e9))}ns"
-            if seconds
-            else "0s"
-        )
-    sign, rest = ("-" if seconds < 0 else ""), round(abs(seconds), 9)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    head = f"{int(hours)}h{int(minutes)}m" if hours else f"{int(minutes)}m" if minutes else ""
-    return f"{sign}{head}{write_scalar(round(rest, 9))}s"
+    """A duration as Go prints it: -5s, 0s, 500ms, 4.9s, 1m30s, 1h0m0s."""
+    return ("-" if seconds < 0 else "") + go_duration(abs(seconds))
 
 
 def url_fault(url: str) -> str:

@@ -42,8 +42,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 NAMED_FIELDS: tuple[Path, ...] = (
     ("cmd",), ("cmdStop",), ("proxy",), ("checkEndpoint",), ("filters", "stripParams"), ("name",), ("description",),
 )  # fmt: skip
-TOP = frozenset(field.encode_name for field in msgspec.structs.fields(File))
-MODEL = frozenset(field.encode_name for field in msgspec.structs.fields(Model))
+TOP = frozenset(File.__struct_encode_fields__)
+MODEL = frozenset(Model.__struct_encode_fields__)
 
 
 class Macro(msgspec.Struct, frozen=True):

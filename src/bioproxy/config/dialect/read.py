@@ -52,7 +52,6 @@ NAMED: frozenset[Path] = frozenset({
     (*SETTINGS, "matrix"),
 })  # fmt: skip
 OWN = frozenset({*top_names(), SCHEMA_KEY})
-FILE = Kind(inspect.type_info(File))
 
 
 def fill_text(text: str, *, path: str, file: int, environment: Mapping[str, str], notes: Notes, shown: str) -> str:
@@ -239,7 +238,8 @@ def read(
     own = {key: node for key, node in members.items() if key in OWN}
     each = [relative_to(folder_of(source.path), environment) for source in sources]
     decoder = Decoder(notes, resolve=lambda path, line: each[line // STRIDE](path, line))
-    file: Any = decoder.value(Node({key: node for key, node in members.items() if key not in OWN}), FILE, ())
+    theirs = Node({key: node for key, node in members.items() if key not in OWN})
+    file: Any = decoder.struct(theirs, Kind(inspect.AnyType()), (), File)
     if decoder.unnamed:
         notes.unknown.append(Problem(f"{decoder.unnamed:,} more keys are not known and have no effect"))
     values = decoder.strict.all_keys(Node(own))
