@@ -2,8 +2,8 @@
 
 One reader, `host_of`, for every place in which a host is written: a key of the configuration, `Host`, `Origin`,
 a URL, an engine's argument. It sees through brackets, ports, zones, case and the forms in which one address can be
-written, so `[::1]:8088`, `::1` and `http://[::1]/` are one host, and `::ffff:127.0.0.1` is 127.0.0.1. Whoever compared
-texts instead would lock out the operator whose address is IPv6, or let somebody in who writes it in another way.
+written, so `[::1]:8088`, `::1` and `http://[::1]/` are one host, and `::ffff:127.0.0.1` is 127.0.0.1. A
+comparison of texts would lock out the operator whose address is IPv6, or let in a page that writes it in another way.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _address(name: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text names an IP address: no resolver ever sees it, so nobody can point it somewhere else."""
+    """Whether a text names an IP address: no resolver ever sees it, so it cannot be pointed somewhere else."""
     return bool(_address(host_of(text)))
 
 
@@ -102,7 +102,7 @@ def address_of(host: str, port: int) -> str:
 
 
 def host_fault(host: str) -> str:
-    """Why a text is nothing to listen on or to be called; "" if it can be."""
+    """Why a text cannot be a host to listen on, or the name of one; "" if it can."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if host in EVERYWHERE or _address(bare.partition("%")[0].lower()) or HOST_NAME.fullmatch(host):
         return ""
@@ -110,7 +110,7 @@ def host_fault(host: str) -> str:
 
 
 def network_fault(network: str) -> str:
-    """Why a text is no network; "" where it is one."""
+    """Why a text is no network; "" if it is one."""
     try:
         ipaddress.ip_network(network, strict=False)
     except ValueError:
@@ -143,7 +143,7 @@ def engine_parts(url: str) -> tuple[str, str, int | None, str]:
 
 
 def url_fault(url: str) -> str:
-    """Why a text is no URL of an engine; "" where it is one."""
+    """Why a text is no URL of an engine; "" if it is one."""
     shown, example = masked_url_password(url), "write it as http://localhost:8081"
     try:
         parts = urlsplit(url)

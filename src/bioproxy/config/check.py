@@ -49,10 +49,10 @@ def find_problems(
     broken: Collection[str] = frozenset(),
     models: bool = False,
 ) -> list[Problem]:
-    """Everything in a Config that cannot work or opens a door, each at the place where it was written.
+    """Everything in a Config that cannot work or opens a door, each at the place it was written at.
 
     `broken` are keys whose values could not be read: what rests on their defaults would be wrong to say. With `models`
-    an admin port that nobody asked for may be the proxy's: then there is none, and the log says so.
+    an admin port that was not configured may be the proxy's: then there is none, and the log says so.
     """
     found = [*_addresses(config), *_backend(config), *_prefixes(config), *_keys(config), *_lists(config)]
     if models and origins.get("admin_port", DEFAULT) is DEFAULT:
@@ -165,7 +165,7 @@ def key_fault(text: str) -> str:
     if any(character.isspace() for character in text):
         return "a key must not contain blanks or line ends"
     if not text.isascii() or not text.isprintable():
-        return "a key must be made of ASCII letters, digits and signs, for it travels in a header"
+        return "a key must be made of ASCII letters, digits and signs, because it travels in a header"
     return ""
 
 
@@ -186,12 +186,13 @@ def _lists(config: Config) -> Iterator[Complaint]:
 
 def _doubts(config: Config) -> Iterator[Complaint]:
     if not is_loopback(config.proxy_host) and not config.api_keys:
-        said = f'whoever reaches "{config.proxy_host or "all addresses"}" may use the engine, for there are no api_keys'
+        place = config.proxy_host or "all addresses"
+        said = f'any client that reaches "{place}" may use the engine: there are no api_keys'
         yield Complaint("proxy_host", said)
     if config.engine_arguments and not config.model:
-        said = "have no effect without model: the engine at backend_url was started by somebody else"
+        said = "have no effect without model: bioproxy did not start the engine at backend_url"
         if not config.backend_url:
             said = "have no effect without model; the arguments of one of the models stand in its cmd"
         yield Complaint("engine_arguments", said)
     if config.admin_key and digest(config.admin_key) in {digest(key) for key in config.api_keys}:
-        yield Complaint("admin_key", "is one of the api_keys, too: who has that key is an operator")
+        yield Complaint("admin_key", "is one of the api_keys, too: its holder is an operator")

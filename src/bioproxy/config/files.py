@@ -147,7 +147,7 @@ def looked_for(path: str, shown: str) -> str:
 
 
 def find_files(path: str, folder: str) -> tuple[str, ...]:
-    """Paths of `-config` and of the YAML files of `-config-dir` ("" where not given); raises ConfigError."""
+    """Paths of `-config` and of the YAML files of `-config-dir` ("": not given); raises ConfigError."""
     inside = _listed(folder) if folder else []
     if path and any(_same(path, other) for other in inside):
         said = f"-config path {path} is also present in -config-dir {folder}; remove it from one"

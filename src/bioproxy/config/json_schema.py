@@ -1,8 +1,8 @@
 """The JSON Schemas of the config file, for editors that complete and check it while it is written.
 
-One for each dialect, both made from the Structs. In llama-swap's dialect a key with nothing behind it is its default, a
-number where a text is wanted is the text, and a macro or variable may stand for any number or boolean; bioproxy's own
-keys stand beside llama-swap's, and unknown keys are no mistake, because they load.
+One for each dialect, both made from the Structs. In llama-swap's dialect a key without a value is its default, a
+number stands for a text if a text is wanted, and a macro or variable may stand for any number or boolean; bioproxy's
+own keys stand beside llama-swap's, and unknown keys are no mistake, because they load.
 
 `bioproxy config --schema` prints them. They are also files of the package, so that an editor or a schema store can
 point at them without running anything; `tools/reference.py` writes those.
@@ -36,7 +36,7 @@ MACRO = {"type": ["string", "number", "boolean"]}
 def own_schema() -> dict[str, Json]:
     """The schema of a file in our own dialect: as msgspec makes it, with what the converter takes besides.
 
-    Texts that stand for numbers with a unit ("30s", "20GiB"), and nothing behind the key of a section, list or mapping.
+    Texts that stand for numbers with a unit ("30s", "20GiB"), and no value for the key of a section, list or mapping.
     """
     schema = msgspec.json.schema(Config)
     definitions = schema["$defs"]

@@ -25,7 +25,7 @@ FOLDER_VARIABLE = "BIOPROXY_CONFIG_DIR"
 FOLDER_FLAG = "-config-dir"
 LISTEN_FLAG = "-listen"  # proxy_host and proxy_port in one word, as Go programs have it
 WATCH_FLAG = "-watch-config"
-TUNNEL_FLAG = "-listen-tailcat"  # llama-swap's, for a tunnel that we do not have
+TUNNEL_FLAG = "-listen-tailcat"  # llama-swap's, for a tunnel that bioproxy does not have
 
 # The flags of the seed that are not made from a key's path.
 ALIASES = {"proxy_host": ("-host",), "proxy_port": ("-port",), "backend_url": ("-backend",)}
@@ -97,7 +97,7 @@ def description(type_: inspect.Type) -> str:
 
 
 def default(field: inspect.Field) -> Any:
-    """A field's default as a value; NODEFAULT where a value must be given."""
+    """A field's default as a value; NODEFAULT if a value must be given."""
     return (
         field.default_factory()
         if field.default is msgspec.NODEFAULT and callable(field.default_factory)
@@ -107,7 +107,7 @@ def default(field: inspect.Field) -> Any:
 
 @cache
 def fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
-    """The fields of a Struct as msgspec sees them; asked once, for it takes half a millisecond to tell them."""
+    """The fields of a Struct as msgspec sees them; asked once, because it takes half a millisecond."""
     info = inspect.type_info(struct)
     assert isinstance(info, inspect.StructType)
     return info.fields

@@ -172,7 +172,7 @@ def _broken(problems: list[Problem]) -> set[str]:
 
 
 def note(layer: Layer, key: str, message: str) -> None:
-    """Note a problem of a key at the place where it was written."""
+    """Note a problem of a key at its place."""
     layer.problems.append(Problem(message, where=layer.origins.get(key, DEFAULT).where, key=key))
 
 

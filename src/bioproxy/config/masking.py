@@ -1,16 +1,16 @@
-"""Keys, tokens and passwords, replaced before anybody sees them: the one place that knows what a secret looks like.
+"""Keys, tokens and passwords, replaced before they are shown: the one place that knows what a secret looks like.
 
 Everything that is shown goes through here: `bioproxy config`, `/status`, `/running`, lists of models, errors, lines of
 the log, files that name commands, and the last words of a process. What is secret is told by the *name* that stands
 before it, because nothing else is known about a value: a flag (`--api-key x`, `-hft x`), a variable (`HF_TOKEN=x`), a
 field of JSON (`"api_key": "x"`), a header (`Authorization: Bearer x`); and there is the password of a URL. A name that
-ends in `file` or `path` names a file only. Too much is better than too little: nobody misses the value of
+ends in `file` or `path` names a file only. Too much is better than too little: no reader misses the value of
 `TOKENIZERS_PARALLELISM`.
 
-A command is masked as the text that it is, not as words, so that what is shown is otherwise what stands in the file,
+A command is masked as the text that it is, not as words, so that everything else is shown as it stands in the file,
 quotes and line ends included; `masked_words` does the same for arguments that were split already. Each text is gone
 through once, whatever stands in it: names and values are matched without going back (possessively), and a name inside a
-value is not looked at again.
+value is not considered again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ VARIABLE = re.compile(r"[A-Za-z_][\w-]*+")
 
 @lru_cache(maxsize=2048)
 def is_secret(name: str) -> bool:
-    """Whether what has this name (of a flag, a variable, a field, a header) lets somebody in."""
+    """Whether a flag, variable, field or header of this name holds credentials."""
     bare = name.lstrip("-")
     lower = bare.lower()
     parts = lower.replace("-", "_").split("_")

@@ -18,7 +18,7 @@ def normal(name: str) -> str:
 
 
 def close(name: str, known: Iterable[str]) -> str:
-    """The known name that is nearest, or "" where none is near."""
+    """The known name that is nearest, or "" if none is near."""
     from difflib import get_close_matches
 
     if len(name) > LONGEST:
@@ -65,7 +65,7 @@ def unknown_variable(name: str) -> str:
 
 
 def unknown_flag(name: str, others: Iterable[str] = ()) -> str:
-    """The sentence for a flag that nobody knows; `others` are flags of the command line that are no config keys."""
+    """The sentence for an unknown flag; `others` are flags of the command line that are no config keys."""
     near = close(name, [*FLAGS, *others])
     return f"unknown flag; did you mean {near}?" if near else "unknown flag; -help lists the flags there are"
 

@@ -8,7 +8,7 @@ A key is declared once, here: its type, bounds, default and the sentence that sa
 (`keys.py`: environment and flag names), the error messages, the JSON Schema and docs/configuration.md are made from it.
 What `extra` may say of a key: `unit` ("seconds", "bytes"); `path`: a file or folder of ours, so `~` and paths relative
 to the config file are resolved at load; `secret`: masked wherever a Config is shown; `live`: a reload changes it in the
-running program, so it is read where it is used (`settings.py`). A key that is not live says "after a restart".
+running program, so it is read at the moment of its use (`settings.py`). A key that is not live says "after a restart".
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One API key. Exactly one of `key`, `key_file`, `sha256` is given; after loading, `key` or `sha256`."""
 
     key: Annotated[str, about("The key itself.", secret=True)] = ""
-    key_file: Annotated[str, about("A file that holds the key and nothing else.", path=True)] = ""
-    sha256: Annotated[str, about("The key's SHA-256 in hex: the config then holds no secret.", secret=True)] = ""
-    name: Annotated[str, about("Stands in logs, fairness and metrics, where the key itself never does.")] = ""
+    key_file: Annotated[str, about("A file that contains the key and nothing else.", path=True)] = ""
+    sha256: Annotated[str, about("The key's SHA-256 in hex; the config then contains no secret.", secret=True)] = ""
+    name: Annotated[str, about("The name in logs, fairness and metrics; the key itself is never shown.")] = ""
     group: Annotated[str, about("Keys of one group may share cached conversations; empty: this key has its own.")] = ""
     priority: Annotated[
-        int, Meta(ge=-1000, le=1000), about("The higher goes first; counts before fairness within a class.")
+        int, Meta(ge=-1000, le=1000), about("The higher goes first; within a class it comes before fairness.")
     ] = 0
-    models: Annotated[tuple[str, ...], about("The models it may ask for; empty: all.")] = ()
+    models: Annotated[tuple[str, ...], about("The models that it may use; empty: all.")] = ()
     max_running: Annotated[
-        int, Meta(ge=0, le=1_000_000), about("How many of its requests may run at once; 0: no bound.")
+        int, Meta(ge=0, le=1_000_000), about("How many of its requests may run at once; 0: any number.")
     ] = 0
     forwards_users: Annotated[
-        bool, about("Tell its users apart by `X-OpenWebUI-User-Id`, for fairness, pins and cache group.")
+        bool, about("Tell the key's users apart by `X-OpenWebUI-User-Id`, for fairness, pins and cache group.")
     ] = False
 
 
@@ -82,16 +82,19 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one client may cost."""
+    """How much one client may send, and how long it may take."""
 
     body: Annotated[Bytes, about("The longest request body; a longer one is answered 413.")] = 128 * MIB
     head: Annotated[HeadBytes, about("The longest request head; a longer one is answered 431.")] = 64 * KIB
-    head_timeout: Annotated[Positive, about("From the first byte of a request to the end of its head.")] = 30.0
-    body_timeout: Annotated[Positive, about("Without a byte while a request body is being received.")] = 60.0
-    idle_timeout: Annotated[Positive, about("Between two requests on a kept connection.")] = 75.0
-    write_timeout: Annotated[Positive, about("For a client that reads nothing of its answer at all.")] = 300.0
+    head_timeout: Annotated[
+        Positive, about("The longest time from the first byte of a request to the end of its head.")
+    ] = 30.0
+    body_timeout: Annotated[Positive, about("The longest time without a byte while a request body arrives.")] = 60.0
+    idle_timeout: Annotated[Positive, about("The longest time between two requests on a kept connection.")] = 75.0
+    write_timeout: Annotated[Positive, about("The longest time that a client may read nothing of its answer.")] = 300.0
     connections: Annotated[
-        Count, about("Connections at once, if open files are left for them; one more closes the longest idle one.")
+        Count,
+        about("The most connections at once, as far as open files allow; one more closes the longest idle one."),
     ] = 20_000
 
 
@@ -107,20 +110,24 @@ class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         about("The engine's slot folder as bioproxy sees it; empty: found from the engine's command line.", path=True),
     ] = ""
     engine_directory: Annotated[
-        str, about("The same folder as the engine sees it, where the two differ (containers).")
+        str, about("The same folder as the engine sees it, if that differs (in a container).")
     ] = ""
     fingerprint: Annotated[
-        str, about("Any text; change it when what cannot be seen of an attached engine changes (LoRA, cache type).")
+        str,
+        about(
+            "Any text; change it when something changes that cannot be seen of an attached engine (LoRA, cache type)."
+        ),
     ] = ""
     disk_budget: Annotated[
-        Bytes, about("All snapshots together; 0: the smaller of 20 GiB and a tenth of what is free.")
+        Bytes,
+        about("The size of all snapshots together; 0: 20 GiB or a tenth of the free space, whichever is smaller."),
     ] = 0
-    min_free: Annotated[Bytes, about("What stays free on the disk in any case.")] = 5 * GIB
-    write_budget: Annotated[Bytes, about("Bytes written per day at most, to spare the disk.")] = 100 * GIB
-    min_seconds: Annotated[Seconds, about("Prefill time that a save or a restore must spare at least.")] = 0.5
+    min_free: Annotated[Bytes, about("The space on the disk that is always left free.")] = 5 * GIB
+    write_budget: Annotated[Bytes, about("The most bytes that may be written per day, to spare the disk.")] = 100 * GIB
+    min_seconds: Annotated[Seconds, about("The least prefill time that a save or a restore must spare.")] = 0.5
     save_after: Annotated[Seconds, about("A conversation that grew is saved after this time without a request.")] = 10.0
     save_every: Annotated[
-        Seconds, about("And at the latest after this time, at the next moment the engine is free.")
+        Seconds, about("A conversation that goes on is saved after this time, as soon as the engine is free.")
     ] = 300.0
     save_timeout: Annotated[Seconds, about("The longest a save may take before an engine is stopped.")] = 10.0
     max_age: Annotated[Seconds, about("Snapshots, pins and heads that are older are deleted.")] = 30 * 86400.0
@@ -133,7 +140,9 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Warm-up of templates."""
 
     enabled: Annotated[bool, about("Whether templates are warmed at all.", live=True)] = True
-    settle: Annotated[Seconds, about("Time without a change before a changed template is taken.", live=True)] = 5.0
+    settle: Annotated[
+        Seconds, about("How long a changed template must stay unchanged before it is used.", live=True)
+    ] = 5.0
     chunk_seconds: Annotated[
         Positive, about("The longest a user may wait because of a warm-up in progress.", live=True)
     ] = 0.25
@@ -143,18 +152,18 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When one model makes way for another; counts where there are `models`."""
+    """When one model makes way for another; has an effect only with `models`."""
 
     max_wait: Annotated[
-        Seconds, about("A queued swap waits at most this long behind newcomers of a busy model.", live=True)
+        Seconds, about("The longest that new requests for a busy model may go before a swap that waits.", live=True)
     ] = 30.0
     linger: Annotated[
-        Seconds, about("A model keeps its place for this time after an answer that ended in tool calls.", live=True)
+        Seconds, about("A model stays loaded for this time after an answer that ended in tool calls.", live=True)
     ] = 5.0
     min_resident: Annotated[
         Literal["auto"] | Seconds,
         about(
-            "A model that was loaded keeps its place for at least this time; `auto`: for as long as its load took, once"
+            "A model stays loaded for at least this time; `auto`: for as long as its load took, once"
             " two models take turns.",
             live=True,
         ),
@@ -170,10 +179,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str, about("The address that operators connect to; one that other machines reach needs `admin_key`.")
     ] = "localhost"
     admin_port: Annotated[Port, about("The port that operators connect to; 0: any that is free.")] = 8089
-    backend_url: Annotated[str, about("The engine: a llama-server that runs already. Either this or `model`.")] = (
+    backend_url: Annotated[str, about("The engine: a llama-server that already runs. Set either this or `model`.")] = (
         "http://localhost:8081"
     )
-    warmup_check_interval: Annotated[Positive, about("Time between two looks at the template files.", live=True)] = 30.0
+    warmup_check_interval: Annotated[
+        Positive, about("The time between two checks of the template files.", live=True)
+    ] = 30.0
     prefixes: Annotated[
         dict[str, str | Prefix],
         about(
@@ -187,15 +198,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
     engine_arguments: Annotated[tuple[str, ...], about("Further arguments for the engine that serves `model`.")] = ()
     backend_key: Annotated[str, about("The API key that the engine itself wants.", secret=True)] = ""
-    queue_limit: Annotated[Count, about("Requests that may wait; one more is answered 429.", live=True)] = 1000
-    queue_timeout: Annotated[Seconds, about("How long a request may wait; then it is answered 503.", live=True)] = 600.0
+    queue_limit: Annotated[Count, about("How many requests may wait; one more is answered 429.", live=True)] = 1000
+    queue_timeout: Annotated[
+        Seconds, about("The longest a request may wait; after that it is answered 503.", live=True)
+    ] = 600.0
     stream_keepalive: Annotated[
         Seconds, about("Time without a byte after which a waiting stream gets a comment line; 0: never.", live=True)
     ] = 15.0
     stall_timeout: Annotated[
         Seconds, about("Time without any sign of life after which an engine counts as stuck; 0: never.")
     ] = 120.0
-    shutdown_timeout: Annotated[Seconds, about("Time that running answers get to finish at SIGTERM.")] = 30.0
+    shutdown_timeout: Annotated[Seconds, about("The time that running answers have to finish after SIGTERM.")] = 30.0
     api_keys: Annotated[
         tuple[str | Key, ...],
         about(
@@ -205,12 +218,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ] = ()
     admin_key: Annotated[
-        str, about("What the admin port, and slot actions on the proxy port, ask for.", secret=True, live=True)
+        str, about("The key for the admin port, and for slot actions on the proxy port.", secret=True, live=True)
     ] = ""
-    metrics_key: Annotated[str, about("What `/metrics` asks for; empty: nothing.", secret=True, live=True)] = ""
+    metrics_key: Annotated[str, about("The key for `/metrics`; empty: none is needed.", secret=True, live=True)] = ""
     admin_hosts: Annotated[
         tuple[str, ...],
-        about("Further host names that this machine is asked by (`gpu-box.lan`), on both ports.", live=True),
+        about("Further host names by which clients reach this machine (`gpu-box.lan`), on both ports.", live=True),
     ] = ()
     trusted_proxies: Annotated[
         tuple[str, ...], about("Networks whose `X-Forwarded-*` headers are believed (`10.0.0.0/8`).", live=True)
@@ -224,11 +237,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ] = ()
     state_directory: Annotated[
-        str, about("Where pins, heads and the lock live; empty: `$XDG_STATE_HOME/bioproxy`.", path=True)
+        str, about("The folder of pins, heads and the lock; empty: `$XDG_STATE_HOME/bioproxy`.", path=True)
     ] = ""
     tls_cert_file: Annotated[
         str,
-        about("The proxy port speaks TLS with this certificate (PEM, intermediates behind it).", path=True, live=True),
+        about(
+            "The proxy port speaks TLS with this certificate (PEM, followed by its intermediates).",
+            path=True,
+            live=True,
+        ),
     ] = ""
     tls_key_file: Annotated[
         str, about("The private key of `tls_cert_file` (PEM, no pass phrase).", path=True, live=True)

@@ -1,8 +1,8 @@
-"""What a config file says, before anybody knows what it means: values that remember their line.
+"""What a config file says, before it is known what it means: values that remember their line.
 
 JSON and YAML are both read into this tree, so that everything after it (unknown keys, wrong types) is written once and
 every message can say `conf.yaml:12`. The standard parsers lose the lines, and let the last of two equal keys win in
-silence: a prefix that stands twice would take one of its templates, and nobody would know which.
+silence: a prefix that stands twice would take one of its templates, and no message would say which.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Path: TypeAlias = tuple[str | int, ...]  # keys and indexes; a tuple, because mo
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One value. `line` counts from 1; inside a mapping it is the key's line, for that is what people look for.
+    """One value. `line` counts from 1; inside a mapping it is the line of the key, because people look for that.
 
-    `raw` is a plain YAML scalar as it is written: `policy: off` is the word "off" where a word is wanted, not False.
+    `raw` is a plain YAML scalar as it is written: for a key that wants a word, `policy: off` is "off", not False.
     """
 
     value: str | int | float | bool | tuple[Node, ...] | dict[str, Node] | None

@@ -2,7 +2,7 @@
 
 Reading and writing belong together: what `write_seconds` and `write_bytes` print, `read_seconds` and `read_bytes` take
 back as the same value, so that the output of `bioproxy config` can be pasted into a file. A text that is no duration or
-size raises ValueError with a sentence that says what would be one; `convert.py` adds where it stands.
+size raises ValueError with a sentence that says what would be one; `convert.py` adds its place.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 PyYAML reads YAML 1.1, where `off` is False, `1:30` is ninety and `010` is eight. Here a plain scalar keeps its text
 (`Node.raw`) for keys that want a word, numbers are decimal or say so (0x1F), and anything else is text. Anchors,
 aliases and merge keys (`<<`) work. An alias counts as all that it stands for: a tree that aliases blow up is refused
-where the limit is passed, and nothing is made of it; so is one that contains itself.
+as soon as it passes the limit, and so is one that contains itself.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class _Reader:
             return None
         root = self.value(next(self.events), "", 0)
         next(self.events)
-        if not isinstance(behind := next(self.events), StreamEndEvent):
-            line = behind.start_mark.line + 1
+        if not isinstance(further := next(self.events), StreamEndEvent):
+            line = further.start_mark.line + 1
             raise BrokenSyntax(
                 line, "not valid YAML: another document begins here, and a configuration is one document"
             )

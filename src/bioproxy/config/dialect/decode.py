@@ -1,8 +1,8 @@
 """llama-swap's leniency: the converter's walk, with another rule for each kind of value.
 
-A number where a text is wanted is the text, `yes` is true, a decimal point is cut off, nothing (`key:`) is the default.
-llama-swap ignores unknown keys without a word, typing errors too. They are accepted here as well, because files with
-blocks of anchors rely on it, and each is listed with the key that was probably meant.
+A number stands for a text if a text is wanted, `yes` is true, a decimal point is cut off, nothing (`key:`) is the
+default. llama-swap ignores unknown keys without a word, typing errors too. They are accepted here as well, because
+files with blocks of anchors rely on it, and each is listed with the key that was probably meant.
 
 bioproxy's own keys inside of a model, `kv` and `prefixes`, are read by the strict converter: they are written for us,
 so a mistake in them is a problem, not a key without effect.

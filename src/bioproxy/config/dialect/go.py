@@ -76,7 +76,7 @@ def write_scalar(value: Scalar | None) -> str:
 
 
 def _write_float(value: float) -> str:
-    """Shortest digits; an exponent where it is less than -4 or more than 5."""
+    """The shortest digits; with an exponent if that is less than -4 or more than 5."""
     exact = Decimal(repr(value)).normalize()
     if not exact:
         return "0"

@@ -54,7 +54,7 @@ class Macro(msgspec.Struct, frozen=True):
 
     @property
     def use(self) -> str:
-        """How it is written where it is used."""
+        """How it is written in a text."""
         return f"${{{self.name}}}"
 
 
@@ -77,7 +77,7 @@ def declared(node: Node | None, path: Path, notes: Notes, *, shown: str = "") ->
 
 
 def macro_fault(name: str, node: Node) -> str:
-    """Why a declaration is none; "" where it is one."""
+    """What is wrong with a declaration; "" if nothing is."""
     if len(name) > NAME_LIMIT:
         return f"macro name '{name}' exceeds maximum length of {NAME_LIMIT} characters"
     if not NAME.fullmatch(name):
@@ -198,8 +198,8 @@ def _table(macros: tuple[Macro, ...]) -> dict[str, Scalar]:
 def clean(command: str) -> str:
     """A command as it will be split: without comment lines, and without the backslash that ends a line.
 
-    Once more after macros were filled in, for they may hold both. A blank may stand after the backslash, which nobody
-    sees in an editor.
+    Once more after macros were filled in, because they may contain both. A blank may stand after the backslash: no
+    editor shows it.
     """
     lines = [line for line in command.split("\n") if not line.lstrip().startswith("#")]
     return "\n".join(CONTINUED.sub(r"\1 ", line) for line in lines)
@@ -255,7 +255,7 @@ def _fill_ids(name: str, node: Node, macros: Macros, notes: Notes) -> Node:
 
 
 def _text(node: Node, path: Path) -> str:
-    """The text at a path of a model; "" where there is none."""
+    """The text at a path of a model; "" if there is none."""
     for part in path:
         if not isinstance(node.value, dict) or part not in node.value:
             return ""
@@ -339,7 +339,7 @@ def _model_leftovers(model: str, node: Node, notes: Notes) -> None:
 
 
 def leftover_message(model: str, path: Path, macro: str) -> str:
-    """What is said about `${macro}` in a field of a model; "" where it may stay, or was said already."""
+    """The sentence about `${macro}` in a field of a model; "" if it may stay, or was told already."""
     field, use = dotted(path), f"${{{macro}}}"
     if path == ("cmdStop",) and macro == "PID":
         return ""

@@ -71,7 +71,7 @@ def fill_text(text: str, *, path: str, file: int, environment: Mapping[str, str]
 
 
 def variable_fault(name: str, environment: Mapping[str, str]) -> str:
-    """Why a variable cannot be filled in; "" where it can."""
+    """Why a variable cannot be filled in; "" if it can."""
     if name not in environment:
         return f"environment variable '{name}' is not set"
     if UNSAFE.search(environment[name]):
@@ -148,7 +148,7 @@ def merge(roots: Sequence[Node], notes: Notes) -> Node:
 
 
 def _empty(node: Node) -> bool:
-    """`key:` with nothing behind it; a `null` that is written out is a value like others."""
+    """Whether a key has no value; a `null` that is written out is a value like others."""
     return node.value is None and not node.raw
 
 

@@ -30,7 +30,7 @@ IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is changed in a request's JSON body before it is passed on."""
+    """Changes to a request's JSON body before it is passed on."""
 
     strip_params: Annotated[str, about("Parameters that are removed, separated by commas.")] = ""
     legacy_strip_params: Annotated[str, about("Older spelling of `stripParams`.")] = field(
@@ -44,28 +44,26 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Times in whole seconds for connections to the server behind; 0: no limit."""
+    """Times in whole seconds for connections to the server; 0: no limit."""
 
-    connect: Annotated[int, about("Until a connection stands.")] = 30
+    connect: Annotated[int, about("Until a connection is made.")] = 30
     keepalive: Annotated[int, about("Between two TCP keep-alive probes.")] = 30
     response_header: Annotated[int, about("From the request to the head of the answer.")] = 0
     tls_handshake: Annotated[int, about("For the TLS handshake.")] = 10
     expect_continue: Annotated[int, about("For the answer to `Expect: 100-continue`.")] = 1
-    idle_conn: Annotated[int, about("An unused connection is kept for this time.")] = 90
+    idle_conn: Annotated[int, about("How long an unused connection is kept.")] = 90
 
 
 class PeerTimeouts(Timeouts, frozen=True, kw_only=True):
-    """The same for a peer, whose answers may be waited for in vain."""
+    """The same for a peer, whose answers may never come."""
 
     response_header: Annotated[int, about("From the request to the head of the answer.")] = 60
 
 
 class Compat(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Peculiarities."""
+    """Exceptions for clients of one kind."""
 
-    ignore_websockets: Annotated[bool, about("Websockets neither start the model nor keep it from being stopped.")] = (
-        False
-    )
+    ignore_websockets: Annotated[bool, about("Websockets neither start the model nor keep it loaded.")] = False
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -96,17 +94,20 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ttl: Annotated[int, about("Seconds without a request until it is unloaded; -1: `globalTTL`, 0: never.")] = -1
     unload_timeout: Annotated[int, about("Seconds it gets to stop when it is unloaded; 0: the global one.")] = 0
     unlisted: Annotated[bool, about("Not in `/v1/models`, but callable.")] = False
-    use_model_name: Annotated[str, about("The name that its requests carry when they are passed on.")] = ""
+    use_model_name: Annotated[str, about("The model name that its requests are passed on with.")] = ""
     name: Annotated[str, about("For lists of models.")] = ""
     description: Annotated[str, about("For lists of models.")] = ""
     concurrency_limit: Annotated[
-        int, about("Requests at once, one more is answered 429; 0: none is, they wait (llama-swap: 10).")
+        int,
+        about(
+            "How many requests may run at once, one more is answered 429; 0: any number, they wait (llama-swap: 10)."
+        ),
     ] = 0
     filters: Filters = Filters()
     macros: Annotated[dict[str, Scalar], about("Macros of this model; they win over global ones.", own=True)] = {}
     metadata: Annotated[dict[str, Json], about("Any tree, shown in `/v1/models` under `meta.llamaswap`.")] = {}
     send_loading_state: Annotated[
-        bool | None, about("Streams tell that the model is being loaded; not given: the global one.")
+        bool | None, about("Streams say that the model is being loaded; not given: the global one.")
     ] = None
     timeouts: Timeouts = Timeouts()
     compat: Compat = Compat()
@@ -115,7 +116,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     kv: Annotated[
         dict[str, Json],
         about(
-            "bioproxy's own: keys of `kv` that are otherwise for this model; `off` alone is its policy.",
+            "bioproxy's own: keys of `kv` that differ for this model; `off` alone is its policy.",
             own=True,
             process=True,
         ),
@@ -127,7 +128,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Where activity is kept."""
+    """The file in which activity is kept."""
 
     path: Annotated[
         str | None,
@@ -198,7 +199,7 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Router(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who decides which models must stop."""
+    """What decides which models must stop."""
 
     use: Annotated[str, about("`group` or `matrix`; not given: `group`.")] = ""
     settings: RouterSettings = RouterSettings()
@@ -217,7 +218,7 @@ class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who decides whose turn it is."""
+    """What decides whose turn it is."""
 
     use: Annotated[str, about("`fifo`.")] = "fifo"
     settings: SchedulerSettings = SchedulerSettings()
@@ -260,7 +261,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class SelectorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Settings of a selector."""
 
-    spillover: Annotated[int, about("Requests that a target serves before the next one is taken; at least 1.")] = 1
+    spillover: Annotated[int, about("How many requests a target serves before the next one is used; at least 1.")] = 1
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -301,7 +302,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         default=0, name="globalTTL"
     )
     unload_timeout: Annotated[int, about("Seconds a model gets to stop when it is unloaded; 0: 10.")] = 10
-    send_loading_state: Annotated[bool, about("Streams tell that the model is being loaded.")] = False
+    send_loading_state: Annotated[bool, about("Streams say that the model is being loaded.")] = False
     include_aliases_in_list: Annotated[bool, about("Aliases stand in `/v1/models`.")] = False
     metrics_max_in_memory: Annotated[int, about("Activity entries kept in memory; less than 1 counts as 1000.")] = 1000
     capture_buffer: Annotated[int, about("MB of requests and answers kept for inspection; 0 or less: none.")] = 5
@@ -328,7 +329,7 @@ class DialectConfig(File, frozen=True, kw_only=True):
     Settled: clamps are applied; `groups` and `matrix` moved into `routing.router`, whose `use` is `group` or `matrix`;
     each model has its effective ttl, time-outs and sendLoadingState; preload names IDs. `aliases` maps every other name
     of a local model to its ID.
-    `unknown` are keys that have no effect; `warnings` are values that are taken otherwise than they look. `ports` are
+    `unknown` are keys that have no effect; `warnings` are values that do not mean what they seem to. `ports` are
     the numbers that were given out for `${PORT}`, by model.
     """
 

@@ -117,7 +117,7 @@ def _store(path: str | None, notes: Notes) -> None:
 
 
 def store_fault(path: str) -> str:
-    """Why a path cannot be the activity file; "" where it can. Looks at the disk."""
+    """Why a path cannot be the activity file, by what the disk says now; "" if it can."""
     if not path.strip():
         return "store.path must not be empty"
     if "\0" in path:
@@ -162,7 +162,7 @@ def check_url(url: str, path: Path, notes: Notes) -> str:
 
 
 def settle_filters(filters: Filters) -> Filters:
-    """Filters whose older spelling was moved to where it belongs."""
+    """Filters with the older spelling of a key moved to the newer one."""
     return replace(filters, strip_params=filters.strip_params or filters.legacy_strip_params, legacy_strip_params="")
 
 

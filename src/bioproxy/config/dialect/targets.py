@@ -40,7 +40,7 @@ PRIORITY: Path = ("routing", "scheduler", "settings", "fifo", "priority")
 
 
 def without_tunnels(file: File, notes: Notes) -> File:
-    """The file without the peers that are behind a private tunnel of llama-swap's, and what is said about these."""
+    """The file without the peers that are reached by a private tunnel of llama-swap's; each is noted."""
     if file.tailcat is not None:
         notes.warn(("tailcat",), f"has no effect: {NO_TUNNEL}")
     there = {}
@@ -192,7 +192,7 @@ def settle_routing(file: File, names: Names, notes: Notes) -> File:
     else:
         _check_groups(router.settings.groups, (*place, "groups"), names, notes)
         if matrix is not None:
-            notes.warn((*place, "matrix"), "is not used, for routing.router.use is not matrix")
+            notes.warn((*place, "matrix"), "is not used, because routing.router.use is not matrix")
     _scheduler(file, names, notes)
     settings = replace(router.settings, matrix=matrix and in_order(matrix))
     routing = replace(file.routing, router=Router(use=use, settings=settings))
@@ -200,7 +200,7 @@ def settle_routing(file: File, names: Names, notes: Notes) -> File:
 
 
 def _older(file: File, notes: Notes) -> Router:
-    """The router that the older top-level keys describe; noted where they stand beside others."""
+    """The router that the older top-level keys describe; a problem if there are newer ones too."""
     if file.groups and file.matrix is not None:
         notes.complain(("matrix",), "config cannot use both 'groups' and 'matrix'")
     newer = file.routing.router
@@ -234,7 +234,7 @@ def _check_groups(groups: dict[str, Group], place: Path, names: Names, notes: No
 
 
 def _meant(name: str, names: Names) -> str:
-    """A hint for an alias where only an ID counts."""
+    """A hint for an alias used instead of an ID."""
     return f"; it is an alias, write {names.aliases[name]}" if name in names.aliases else ""
 
 

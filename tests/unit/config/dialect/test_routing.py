@@ -81,7 +81,7 @@ def test_only_the_router_in_use_is_checked() -> None:
     assert swap(MODELS + both.format("matrix", "x")).routing.router.use == "matrix"
     config = swap(MODELS + both.format("group", "a"))
     assert config.routing.router.settings.matrix is not None
-    assert [warning.message for warning in config.warnings] == ["is not used, for routing.router.use is not matrix"]
+    assert [warning.message for warning in config.warnings] == ["is not used, because routing.router.use is not matrix"]
 
 
 def test_an_empty_section_is_none() -> None:
