@@ -14,7 +14,7 @@ from bioproxy.activity import Record
 from bioproxy.events import ServiceFailed
 from bioproxy.kv.resident import Want
 from fakes.fake_engine import FakeEngine
-from support.apps import engine_ready, running_app, station
+from support.apps import MS, engine_ready, running_app, station
 from support.clients import Line, fake_line
 from support.http import Answer, build, call, exchange
 from support.leaks import until
@@ -306,7 +306,8 @@ async def test_changed_lora_scales_make_another_engine_of_it(tmp_path: Path) -> 
 
 async def test_a_stop_does_not_wait_for_a_save_that_it_refused(tmp_path: Path) -> None:
     """The idle saver stands in the queue when the gate closes for good: it ends, without a fault."""
-    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
+    quick = {"save_timeout": 100 * MS}  # of the last save, which finds the engine in use
+    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url, kv=quick) as app:
         await engine_ready(app)
         faults: list[ServiceFailed] = []
         app.bus.subscribe(ServiceFailed, faults.append)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bioproxy import aio
 from bioproxy.app import App
@@ -51,15 +52,19 @@ def loader(path: Path) -> Callable[[], Loaded]:
 async def running_app(
     folder: Path, *, adjust: Callable[[App], object] = lambda _app: None, **values: Any
 ) -> AsyncIterator[App]:
-    """Run an App, stopped with the block; `adjust` may change what no configuration reaches before it starts."""
+    """Run an App, stopped with the block; `adjust` may change what no configuration reaches before it starts.
+
+    Whether an engine has settled after a client left is looked at every 100 ms, not every two seconds.
+    """
     read = loader(write_config(folder, **values))
-    app = App(read(), reload=read)
-    adjust(app)
-    await app.start()
-    try:
-        yield app
-    finally:
-        await app.stop(2.0)
+    with patch("bioproxy.station.SETTLE_SECONDS", 100 * MS):
+        app = App(read(), reload=read)
+        adjust(app)
+        await app.start()
+        try:
+            yield app
+        finally:
+            await app.stop(2.0)
 
 
 @contextmanager
