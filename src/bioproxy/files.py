@@ -16,7 +16,6 @@ These threads are daemons, so the program's end does not wait for them. That not
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import io
 import os
@@ -105,6 +104,8 @@ def patiently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 async def away(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The same without holding up the loop. If the caller is cancelled, `work` goes on in its thread."""
+    import asyncio  # 20 ms, which a command line need not wait for
+
     return await asyncio.to_thread(lambda: patiently(work, *args, **kwargs))
 
 

@@ -199,36 +199,30 @@ def access_line(
     """
     if path.startswith(UNLOGGED):
         return ""
-    asked = f"{harmless(method)} {harmless(path)} {protocol}"
-    return f'Request {harmless(client)} "{asked}" {status} {size} "{harmless(agent)}" {go_duration(seconds)}'
+    given = f"{client}{method}{path}{agent}"
+    if not given.isprintable() or '"' in given or "\\" in given:
+        client, method, path, agent = map(escaped, (client, method, path, agent))
+    return f'Request {client} "{method} {path} {protocol}" {status} {size} "{agent}" {go_duration(seconds)}'
 
 
-def harmless(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` with quotes, backslashes and what is not printable escaped."""
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in escaped)
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in quoted)
 
 
 def go_duration(seconds: float) -> str:
     """Seconds as Go prints a duration: `850ns`, `12.5µs`, `3.25ms`, `1.5s`, `2m0.5s`, `1h0m3s`."""
     nanoseconds = max(0, round(seconds * 1e9))
     if nanoseconds < 10**9:
-        for unit, length in (("ms", 10**6), ("µs", 10**3), ("ns", 1)):
-            if nanoseconds >= length:
-                return decimal(nanoseconds, length) + unit
-        return "0s"
+        if nanoseconds >= 10**6:
+            return f"{nanoseconds / 10**6:.6f}".rstrip("0").rstrip(".") + "ms"
+        if nanoseconds >= 10**3:
+            return f"{nanoseconds / 10**3:.3f}".rstrip("0").rstrip(".") + "µs"
+        return f"{nanoseconds}ns" if nanoseconds else "0s"
     minutes, rest = divmod(nanoseconds, 60 * 10**9)
-    text = decimal(rest, 10**9) + "s"
+    text = f"{rest // 10**9}.{rest % 10**9:09d}".rstrip("0").rstrip(".") + "s"
     hours, minutes_left = divmod(minutes, 60)
     if hours:
         return f"{hours}h{minutes_left}m{text}"
     return f"{minutes}m{text}" if minutes else text
-
-
-def decimal(value: int, unit: int) -> str:
-    """`value` in `unit`s (a power of ten), exactly, without noughts at the end."""
-    whole, rest = divmod(value, unit)
-    fraction = str(unit + rest)[1:].rstrip("0") if rest else ""
-    return f"{whole}.{fraction}" if fraction else str(whole)

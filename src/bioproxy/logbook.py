@@ -158,27 +158,23 @@ class Ring:
         self.lock = threading.RLock()  # not Lock: a finalizer that logs may run in the middle of a write
 
     def write(self, data: bytes) -> None:
-        """Add `data` to the history, and to what its readers have to take."""
+        """Add `data` to the history, over its oldest bytes, and to what its readers have to take."""
         with self.lock:
-            self.keep(data)
+            kept = self.kept
+            if kept is None:
+                kept = self.kept = memoryview(bytearray(self.capacity))
+            self.bytes_in += len(data)
+            newest = data[-self.capacity :]
+            end = self.place + len(newest)
+            if end <= self.capacity:
+                kept[self.place : end] = newest
+            else:
+                split = self.capacity - self.place
+                kept[self.place :] = newest[:split]
+                kept[: end - self.capacity] = newest[split:]
+            self.place = end % self.capacity
             for subscription in self.subscriptions:
                 self.dropped += subscription.push(data)
-
-    def keep(self, data: bytes) -> None:
-        """Write over the oldest bytes."""
-        if self.kept is None:
-            self.kept = memoryview(bytearray(self.capacity))
-        self.bytes_in += len(data)
-        if len(data) > self.capacity:
-            data = data[-self.capacity :]
-        end = self.place + len(data)
-        if end <= self.capacity:
-            self.kept[self.place : end] = data
-        else:
-            split = self.capacity - self.place
-            self.kept[self.place :] = data[:split]
-            self.kept[: end - self.capacity] = data[split:]
-        self.place = end % self.capacity
 
     def history(self) -> bytes:
         """What is kept, oldest first."""
