@@ -130,9 +130,6 @@ def counted(kinds: Iterable[str]) -> dict[str, int]:
     return {**dict.fromkeys(KINDS, 0), **found}
 
 
-log = logging.getLogger(__name__)
-
-
 class Saver:
     """Writes snapshots of one engine into its folder."""
 
