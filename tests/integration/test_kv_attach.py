@@ -388,3 +388,15 @@ async def test_verify_tells_the_good_from_the_bad(tmp_path: Path) -> None:
         assert "bytes" in found.pop(bad.id)
         assert list(found.values()) == [""]
         assert len(one.keeper.list()) == 2
+
+
+async def test_a_keeper_says_what_it_can_and_what_its_slots_hold(tmp_path: Path) -> None:
+    """For a debugger and a log; nothing of a prompt is in it."""
+    async with started(tmp_path) as one:
+        assert repr(one.keeper) == "<Keeper restores and saves, [<Resident 0 empty, 0 tokens>]>"
+        asked = await one.ask(LONG)
+        await one.save_idle()
+        tokens = asked.cached + asked.evaluated + 3
+        assert repr(one.keeper) == f"<Keeper restores and saves, [<Resident 0 whole, {tokens} tokens, saved>]>"
+        one.keeper.gone("killed")
+        assert repr(one.keeper) == "<Keeper off, [<Resident 0 part, 0 tokens>]>"

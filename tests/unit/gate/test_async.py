@@ -519,3 +519,44 @@ async def test_after_a_refusal_only_the_last_save_gets_the_engine() -> None:
     grant = await gate.acquire(work="background", exclusive=True, last=True)
     assert grant.exclusive
     grant.release()
+
+
+async def test_gate_queue_and_grant_say_what_they_are() -> None:
+    """For a debugger and a log: who runs, who waits, and never what a request asked for."""
+    gate = make()
+    grant = await gate.acquire(work="side", client="key", key="a prompt", exclusive=True)
+    task = await queued(gate)
+    assert repr(gate) == "<Gate open, 1 of 1 run, 1 wait>"
+    assert repr(gate.queue) == "<Queue 1 of 1 run, one alone, waiting: 1 user>"
+    assert repr(grant) == "<Grant of <Ticket side running, client 'key'>, alone>"
+    grant.release()
+    (await task).release()
+    assert repr(gate.queue) == "<Queue 0 of 1 run, waiting: none>"
+
+
+async def test_the_engine_is_had_alone_as_soon_as_it_can_be() -> None:
+    """Not by looking again and again: the grant that comes back says so; and not for ever."""
+    gate = make(capacity=2)
+    mine, other = await gate.acquire(), await gate.acquire()
+    assert not await mine.wait_exclusive(MS)
+    waiting = spawn(mine.wait_exclusive(60.0), name="alone")
+    await settle()
+    other.release()
+    assert await waiting
+    assert mine.exclusive
+    mine.release()
+    assert_clean(gate)
+
+
+async def test_an_engine_that_drains_is_had_alone_when_it_was_seen_idle() -> None:
+    """A request whose client left may still be at work inside."""
+    gate = make()
+    (await gate.acquire()).release(cut=True)
+    grant = await gate.acquire()
+    waiting = spawn(grant.wait_exclusive(60.0), name="alone")
+    await settle()
+    assert not waiting.done()
+    gate.settled()
+    assert await waiting
+    grant.release()
+    assert_clean(gate)
