@@ -5,7 +5,8 @@ once as `events.RequestEnded` and is not changed afterwards. `Ring` keeps the ne
 knows HTTP, the gate or the cache: seconds and token counts come in as plain numbers.
 
 A `Capture` (bodies as they went over the wire) is no part of the record: a thousand records are kept and anyone on the
-bus may hold on to one, while a capture is large and private. It travels beside the record, once, to whoever keeps it.
+bus may hold on to one, while a capture is large and private. It travels beside the record, once, to the subscriber that
+keeps it.
 """
 
 from __future__ import annotations
@@ -98,10 +99,10 @@ class Record(msgspec.Struct, kw_only=True):
     why: str = ""  # one sentence: why it took as long as it did
     miss: str = ""  # where the prompt first differs from the nearest conversation (admin only)
     error: str = ""
-    model: str = ""  # the real ID or the peer's name; what was asked for where nobody knows it
+    model: str = ""  # the real ID or the peer's name; what was asked for if there is no such model
     metered: bool = False  # a POST on a route of models: it becomes a row of the activity table
     content_type: str = ""  # of the answer
-    req_path: str = ""  # as the activity table shows it, where that is not `path`
+    req_path: str = ""  # as the activity table shows it, if that is not `path`
     usage: Usage | None = None
     swap: float = 0.0  # waited for a model to be loaded; a part of `total`
     waits: dict[str, float] | None = None  # the same by what it was for (models/waits.py); they add up to `swap`

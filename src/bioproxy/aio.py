@@ -1,7 +1,7 @@
 """Task helpers: every background task has a name, an owner and an end.
 
 `asyncio.create_task` alone loses tasks to the garbage collector and swallows their exceptions; the linter bans it
-(TID251). Here are the few shapes that replace it: `spawn` for a task that somebody holds, `guarded` for a service
+(TID251). Here are the few shapes that replace it: `spawn` for a task that its caller holds, `guarded` for a service
 that must outlive its own faults, `finish` to end tasks for good, `end_step` for one of the steps in which a program
 ends, `poll` to look at the outside world.
 """
@@ -31,7 +31,7 @@ async def finish(tasks: Iterable[asyncio.Task[Any]], *, deadline: float = 5.0) -
     """Cancel `tasks` and wait until each has really ended, `deadline` seconds at most.
 
     Shielded against a cancellation of the caller: a clean-up that is cut short would leak what it cleans up.
-    Exceptions of the tasks are logged, for nobody else will see them.
+    Exceptions of the tasks are logged, because no one awaits their results.
     """
     pending = [task for task in tasks if not task.done()]
     for task in pending:
@@ -47,7 +47,7 @@ async def finish(tasks: Iterable[asyncio.Task[Any]], *, deadline: float = 5.0) -
 
 
 class Threads(ThreadPoolExecutor):
-    """An event loop's threads for calls that block, without the one thing that the library's do: nobody waits for them.
+    """An event loop's threads for calls that block. Unlike the library's, they are not waited for at the end.
 
     A thread that hangs in a call to a dead network folder cannot be ended. The library's own threads are joined when
     the loop is closed, and once more when the interpreter ends, so one of them would keep the program for ever.
@@ -94,7 +94,7 @@ class Threads(ThreadPoolExecutor):
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end even when the caller is cancelled, and only then let the cancellation go on.
 
-    However often that happens: a client that leaves is told of twice, when its connection is cut and when it is lost.
+    However often that happens: a client that leaves cancels twice, when its connection is cut and when it is lost.
     """
     task = spawn(work, name="shielded clean-up")
     cancelled: asyncio.CancelledError | None = None
@@ -118,7 +118,7 @@ async def guarded(
     first_delay: float = 0.5,
     longest_delay: float = 30.0,
 ) -> None:
-    """Run `service` until it returns; a fault is logged, told to `on_fault`, and it starts again with back-off.
+    """Run `service` until it returns; a fault is logged and given to `on_fault`, and it starts again with back-off.
 
     A fault in a warm-up must not cut streams: in a plain TaskGroup one exception would cancel every neighbour.
     """

@@ -1,7 +1,7 @@
 """Which build this is: for `-version`, llama-swap's line that scripts read, and for `/api/version`.
 
 A Python package has no linker that stamps it. What there is: the commit stands in the metadata of a package that was
-installed from a repository (PEP 610); of a package that is used where its source lies (`pip install -e`) it is the one
+installed from a repository (PEP 610); of a package that is used from its source folder (`pip install -e`) it is the one
 that is checked out there; and the time of a build is the time at which its metadata was written. If one of them is not
 known the line says so, as llama-swap's does.
 """
@@ -50,7 +50,7 @@ def version_line(build: Build) -> str:
 
 
 def commit(distribution: metadata.Distribution) -> str:
-    """The commit that was installed, or that is checked out where the source lies."""
+    """The commit that was installed, or that is checked out in the source folder."""
     try:
         origin: Any = msgspec.json.decode(distribution.read_text("direct_url.json") or "{}")
         if origin.get("dir_info", {}).get("editable"):

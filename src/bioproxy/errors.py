@@ -19,7 +19,7 @@
     └── EngineProtocolError       502 engine_protocol_error   it answered something that is no HTTP
 
 A class is a decision about what the client sees (`status`, `code`); the message says what, where and what to do.
-A library's exceptions are mapped in the module that calls the library, so that nobody above catches `OSError`.
+A library's exceptions are mapped in the module that calls the library, so that no module above catches `OSError`.
 How an error looks in the dialect of a call (OpenAI, Anthropic, llama.cpp) is `front/dialects.py`'s business.
 """
 
@@ -38,7 +38,7 @@ LONGEST = 4000  # characters of one part of a problem
 class BioproxyError(Exception):
     """The root: a message for people, a status and a code for programs.
 
-    `status` is an HTTP status; `retry_after` is in whole seconds, where the client may try again.
+    `status` is an HTTP status; `retry_after` is in whole seconds, if the client may try again.
     """
 
     default_status: ClassVar[int] = 500
@@ -62,7 +62,7 @@ class Problem(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Read as one line: `conf.yaml:12: kv.policy: must be one of auto, always, off`.
 
-        A message that names the key itself, or what the key is part of, as llama-swap's do, is not told it twice. Long
+        A message that names the key itself, or what the key is part of, as llama-swap's do, does not get it twice. Long
         parts lose their middle: a file may have a key of megabytes, and a message says at its end what is wrong.
         """
         first = self.message.partition(" ")[0].rstrip(":")
@@ -107,7 +107,8 @@ class Forbidden(BioproxyError):
 class ForeignPage(Forbidden):
     """A browser asks on behalf of a page that may not, or by a name that is none of ours.
 
-    `page` is whom the log and `/status` count. `confirmed_by` is the target of a link that a person may follow instead.
+    `page` is the page that the log and `/status` count. `confirmed_by` is the target of a link that a person may
+    follow.
     """
 
     def __init__(self, message: str, *, page: str, confirmed_by: bytes = b"") -> None:
@@ -173,7 +174,7 @@ class EngineDied(EngineUnavailable):
 
 
 class OutOfFiles(EngineUnavailable):
-    """No further file may be opened, so nobody can say how the engine is."""
+    """No further file may be opened, so it is not known how the engine is."""
 
     default_status = 503
 

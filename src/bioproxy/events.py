@@ -42,7 +42,7 @@ class EngineChanged(Event, frozen=True, kw_only=True):
 
 
 class ModelChanged(Event, frozen=True, kw_only=True):
-    """A model's process changed its state (models/state.py's words); `reason` is one sentence, empty where plain."""
+    """A model's process changed its state (models/state.py's words); `reason` is one sentence, or empty."""
 
     model: str
     old: str
@@ -51,7 +51,7 @@ class ModelChanged(Event, frozen=True, kw_only=True):
 
 
 class SwapEnded(Event, frozen=True, kw_only=True):
-    """A model became ready for somebody who waited; seconds.
+    """A model became ready for a request that waited; seconds.
 
     `save` and `stop` of the models that made room, `start` from the process to its health, `restore` of its KV cache;
     `ours` is the rest.
@@ -117,7 +117,7 @@ class SnapshotDropped(Event, frozen=True, kw_only=True):
 class SavingPaused(Event, frozen=True, kw_only=True):
     """Saving stopped (`paused`) or resumed; `reason` is for people, `kind` for the metrics label.
 
-    `model` is whose snapshots are meant ("" where one engine is served), `folder` where they are written.
+    `model` is whose snapshots are meant ("" if one engine is served), `folder` where they are written.
     """
 
     paused: bool
@@ -148,7 +148,7 @@ class WarmupYielded(Event, frozen=True, kw_only=True):
 
 
 class WarmupEnded(Event, frozen=True, kw_only=True):
-    """A warm-up's prompt prefix is resident (and saved, where that is possible)."""
+    """A warm-up's prompt prefix is resident (and saved, if that is possible)."""
 
     prefix: str
     tokens: int
@@ -194,7 +194,7 @@ class ServiceFailed(Event, frozen=True, kw_only=True):
 
 
 class InflightChanged(Event, frozen=True, kw_only=True):
-    """A request came or moved on (`upsert`, with its `request`), or ended (`remove`). Told while somebody listens."""
+    """A request came or moved on (`upsert`, with its `request`), or ended (`remove`). Only sent while it is heard."""
 
     operation: Literal["upsert", "remove"]
     id: str
@@ -230,7 +230,7 @@ class Bus:
         self.subscribers[kind] = tuple(callbacks)  # a new one: `publish` may be going through the old one
 
     def publish(self, event: Event) -> None:
-        """Tell everyone who subscribed; returns when all have heard it."""
+        """Call every subscriber; returns when all have returned."""
         for kind in (type(event), Event):
             for callback in self.subscribers.get(kind, ()):
                 try:

@@ -45,7 +45,7 @@ def waits_of(record: Record) -> dict[str, float]:
 
 
 def explain(record: Record) -> str:
-    """Queue, save, restore, prompt and generation, each where it counted; the error, where there was one."""
+    """Queue, save, restore, prompt and generation, each if it counted; the error, if there was one."""
     parts = [WAITS[name] % seconds(value) for name, value in waits_of(record).items() if value >= NOTABLE]
     if record.queue >= NOTABLE:
         parts.append(f"waited {seconds(record.queue)} in the queue")

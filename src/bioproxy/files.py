@@ -1,15 +1,15 @@
-"""Files that somebody names: read without waiting for one that never answers, written whole or not at all.
+"""Files that a configuration or a client names: read without waiting for ever, written whole or not at all.
 
-A path in a configuration may lead anywhere: to a FIFO that nobody writes to, to `/dev/zero`, into a network folder
-whose server is gone. So whoever reads or looks at such a path does it through here:
+A path in a configuration may lead anywhere: to a FIFO without a writer, to `/dev/zero`, into a network folder whose
+server is gone. So every read of such a path, and every look at it, goes through here:
 
-- `read` takes regular files only, opened without blocking and looked at once more after that, up to a size.
+- `read` takes regular files only, opened without blocking and checked once more after that, up to a size.
 - Each call to the system is one of a *touch* (`touching`). A call that hangs cannot be ended from outside, and neither
   can the thread that made it. So such work is given to `patiently` (or `away`, on an event loop), which does it in a
   thread of its own and leaves that behind when one touch takes longer than `PATIENCE`: `Stuck` names the path. What is
   slow but goes on, a thousand files or a large one, is waited for.
-- As long as a thread hangs at a path nobody else touches that path: it is `Stuck` at once. So looks that are repeated
-  leave one thread behind and not one each.
+- As long as a thread hangs at a path, no other touches it: it is `Stuck` at once. So repeated looks leave one thread
+  behind and not one each.
 
 These threads are daemons, so the program's end does not wait for them. That nothing else waits is `aio.Threads`' part.
 """
@@ -67,7 +67,7 @@ class Irregular(OSError):
 
 @contextmanager
 def touching(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Around one call to the file system, so that whoever waits can tell where it hangs. Stuck if another one does."""
+    """Around one call to the file system, so that `patiently` knows where it hangs. Stuck if another thread does."""
     name, me, now = os.fspath(path), threading.get_ident(), time.monotonic()
     if any(other == name and now - since >= PATIENCE for other, since in list(calls.values())):
         raise Stuck(name)
@@ -166,7 +166,7 @@ def refuse(path: Path, status: os.stat_result, *, pipes: bool) -> None:
 def opened(path: str | os.PathLike[str], *, pipes: bool = False) -> io.BufferedReader:
     """A regular file to read from.
 
-    `pipes`: one that somebody writes to will do, too, as shells make them (`-config <(...)`). OSError (Irregular for
+    `pipes`: a pipe with a writer will do, too, as shells make them (`-config <(...)`). OSError (Irregular for
     what is no file), Stuck.
     """
     return io.BufferedReader(Regular(Path(path), pipes=pipes))

@@ -1,8 +1,8 @@
 """API keys: which one a request shows, and whose it is.
 
-Only SHA-256 digests are kept. A key that comes in is hashed and the digest is looked up; whoever measures how long that
-takes learns about a digest that he cannot choose, never how many letters of a key were right. The final word is
-`hmac.compare_digest` all the same, so that no property of dictionaries has to be trusted.
+Only SHA-256 digests are kept. A key that comes in is hashed and the digest is looked up; an attacker who measures how
+long that takes learns about a digest that he cannot choose, never how many letters of a key were right. The final word
+is `hmac.compare_digest` all the same, so that no property of dictionaries has to be trusted.
 
 Used by the proxy port and by the admin port, which judge what a key allows. Which keys exist stands in the config, and
 what may be one in config/check.py.
@@ -42,7 +42,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.group}\0{self.name}\0{self.user}".encode()
 
     def of_user(self, user: bytes) -> Principal:
-        """The same for one of the users whom the key's holder tells apart: with a cache group of its own."""
+        """One of the users behind this key, whom its holder tells apart: with a cache group of its own."""
         digits = hashlib.sha256(user).hexdigest()[:GROUP_DIGITS]
         return msgspec.structs.replace(self, user=digits, group=f"{self.group} user:{digits}")
 
@@ -63,7 +63,7 @@ def presented(header: Callable[[bytes], bytes | None]) -> str | None:
 
 
 def sent_by_itself(header: Callable[[bytes], bytes | None]) -> bool:
-    """Whether a browser may have added the credentials by itself, because somebody typed them once.
+    """Whether a browser may have added the credentials by itself, because its user typed them once.
 
     Then they prove nothing about the page that asks: a page anywhere has them sent along.
     """

@@ -1,11 +1,11 @@
 """Logging: standard library records, plain or JSON lines, the request's id in each.
 
 `setup` is called once by the command line (and again by a reload that changes level or format). The request id travels
-in a context variable, so that a line logged five calls down still says for whom. Bodies, prompts and keys are never
-logged at any level: a log file is copied into bug reports.
+in a context variable, so that a line logged five calls down still says for which request. Bodies, prompts and keys are
+never logged at any level: a log file is copied into bug reports.
 
 Where models are configured, the same records also go to the logbook (logbook.py), as lines that users of llama-swap and
-their scripts know: `[INFO] sentence`, behind the time in one of Go's formats if they chose one (`logTimeFormat`), and a
+their scripts know: `[INFO] sentence`, after the time in one of Go's formats if they chose one (`logTimeFormat`), and a
 line for each request (`access_line`).
 """
 
@@ -47,7 +47,7 @@ class PlainFormatter(logging.Formatter):
         self.colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as one line (and the lines of its trace, where a fault of ours left one)."""
+        """One record as one line (and the lines of its trace, if a fault of ours left one)."""
         name = record.name.removeprefix("bioproxy.")
         current = request_id.get()
         line = f"{stamp(record.created)} {record.levelname:<7} {name}: {record.getMessage()}"
@@ -116,7 +116,7 @@ def go_time(created: float, name: str) -> str:
 
 
 class SwapFormatter(logging.Formatter):
-    """`[INFO] sentence`, behind the time in the Go format `times` where it names one."""
+    """`[INFO] sentence`, after the time in the Go format `times` if it names one."""
 
     def __init__(self, *, times: str = "") -> None:
         super().__init__()

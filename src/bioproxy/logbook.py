@@ -6,8 +6,8 @@ waits: a reader that is too slow loses what does not fit, and finds a line in it
 may write; each reader is woken on its own loop.
 
 The `Logbook` owns the rings and decides which of them a line goes to. What `logToStdout` routes is the combined log,
-and what our standard error shows (README of llama-swap, logging). Standard error may be a pipe that nobody reads, so
-a thread of its own writes there, behind the same kind of backlog.
+and what our standard error shows (README of llama-swap, logging). Standard error may be a pipe that no program reads,
+so a thread of its own writes there, from the same kind of backlog.
 
 What a line of ours looks like lives in log.py, how a child is read in engines/child.py, HTTP in admin/logs.py.
 """
@@ -78,7 +78,7 @@ class Backlog:
         return len(data) - room
 
     def take(self) -> bytes:
-        """Everything that waits, and a line for what was lost behind it."""
+        """Everything that waits, and a line for what was lost after it."""
         data = bytes(self.waiting)
         self.waiting = bytearray()
         if self.missing:
@@ -186,18 +186,18 @@ class Ring:
             return bytes(self.kept[self.place :]) + bytes(self.kept[: self.place])
 
     def subscribe(self, *, history: bool = False, limit: int = MOST_BEHIND) -> Subscription:
-        """A reader of what is written from now on, with the `history` in front of it: no byte is lost or told twice."""
+        """A reader of what is written from now on, with the `history` before it: no byte is lost or comes twice."""
         subscription = Subscription(self, limit)
         with self.lock:
             if history:
-                subscription.backlog.waiting += self.history()  # whole, also where the limit is less
+                subscription.backlog.waiting += self.history()  # whole, even if the limit is less
             subscription.over = self.over
             if not self.over:
                 self.subscriptions.add(subscription)
         return subscription
 
     def close(self) -> None:
-        """End every reader, and whoever comes later once it has the history."""
+        """End every reader; one that comes later ends once it has the history."""
         with self.lock:
             self.over = True
             for subscription in tuple(self.subscriptions):
@@ -216,7 +216,7 @@ class Ring:
 
 
 class Console:
-    """Our standard error, written by a thread of its own, so that nobody waits for who reads it."""
+    """Our standard error, written by a thread of its own, so that the program never waits for its reader."""
 
     def __init__(self, descriptor: int = 2, *, limit: int = MOST_BEHIND) -> None:
         self.descriptor = descriptor
@@ -240,7 +240,7 @@ class Console:
             self.changed.notify()  # wakes the thread only if it sleeps in `next`
 
     def run(self) -> None:
-        """The thread: write what comes until `close`, or until nobody can read it any more."""
+        """The thread: write what comes until `close`, or until standard error is closed."""
         while data := self.next():
             try:
                 write_all(self.descriptor, data)
@@ -274,7 +274,7 @@ class Console:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write `data` and wait as long as it takes, also where somebody made the descriptor non-blocking."""
+    """Write `data` and wait as long as it takes, also if another program made the descriptor non-blocking."""
     left = memoryview(data)
     while left:
         try:

@@ -1,4 +1,4 @@
-"""What is counted, and who is asked for the rest when somebody reads `/metrics`.
+"""What is counted, and which parts are asked for the rest when `/metrics` is read.
 
 Counters and histograms are fed by the event bus: `Metrics(bus)` subscribes, and no other part of the program knows that
 it is measured. They are plain numbers in dictionaries, so a request costs a few additions: the counters of Prometheus'
@@ -229,7 +229,7 @@ class OfModels:
     def ended(self, event: events.RequestEnded) -> None:
         record = event.record
         if not record.model or record.status == 404:
-            return  # a name that nobody knows is no model, or any client could fill the memory with series
+            return  # an unknown name is no model: else any client could fill the memory with series
         self.requests.values[record.model, record.status or CLIENT_LEFT] += 1
         if record.swap:
             self.waited.of(record.model).observe(record.swap)
@@ -238,10 +238,10 @@ class OfModels:
 
 
 class Metrics:
-    """Counts what the bus tells, and knows whom to ask for the rest. `started` is unix time.
+    """Counts what happens, and knows which parts to ask for the rest. `started` is unix time.
 
     `gate`, `kv`, `engine`, `templates`, `servers` (by name), `host` and, by `watch_models`, `models` are the methods
-    that the page calls. A part that nobody set is not on the page.
+    that the page calls. A part that was not set is not on the page.
     """
 
     gate: Callable[[], GateStatistics] | None = None

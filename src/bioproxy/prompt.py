@@ -17,7 +17,7 @@ class Piece(msgspec.Struct, frozen=True):
     """One stretch of a prompt: its name for people ("message 3 (user)") and its normalised bytes.
 
     `marks` are offsets in `data` at which a further cut is wanted: where a template's static beginning ends. `seams`
-    finds more of them, if somebody has to know: where the system messages and tools of a head end.
+    finds more of them, if they are needed: where the system messages and tools of a head end.
     """
 
     label: str
@@ -37,7 +37,7 @@ Doubt = tuple[str, bytes]  # a field of a request whose meaning is not known: it
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What stands before the first user message, in the chat dialect, as raw JSON; empty where the client sent none.
+    """What stands before the first user message, in the chat dialect, as raw JSON; empty if the client sent none.
 
     `messages`: the system (and developer) messages, a JSON array; `tools`: a JSON array; `kwargs`:
     `chat_template_kwargs`, a JSON object; `lora`: a JSON array; `extra`: further fields that may shape the prompt, a

@@ -1,7 +1,8 @@
 """`bioproxy check` and `bioproxy config`: look at a configuration without running anything.
 
 `check` is what a deployment runs before it restarts the service: it reads every file that a start would read, templates
-and includes too, and tells all that is wrong at once. `config` answers "which value does it use, and who said so".
+and includes too, and reports everything that is wrong at once. `config` answers "which value is in force, and where
+does it come from".
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def read_models(loaded: Loaded) -> None:
 
 
 def examine(load: Callable[[], Loaded]) -> Checked:
-    """Everything that can be told without starting."""
+    """Everything that can be found out without starting."""
     try:
         loaded = load()
     except ConfigError as error:
@@ -142,7 +143,6 @@ def check(command: Command) -> int:
 
 
 def template_row(template: TemplateStatistics) -> tuple[str, ...]:
-    """One template in the table."""
     tokens = count(template.bytes // BYTES_PER_TOKEN)
     files = count(len({source.name for source in template.includes} | {Path(template.path).name}))
     return (template.prefix, size(template.bytes), tokens, files, template.path)
@@ -175,5 +175,5 @@ def everything(loaded: Loaded) -> list[Described]:
 
 
 def origin_colour(row: Sequence[str]) -> Colour:
-    """Defaults are dimmed: what somebody set is what one looks for."""
+    """Defaults are dimmed, because the operator looks for what was set."""
     return "dim" if row[-1] == "default" else ""

@@ -1,4 +1,4 @@
-"""The command line's way to a running bioproxy: its API over plain HTTP, or TLS where the proxy port speaks that.
+"""The command line's way to a running bioproxy: its API over plain HTTP, or TLS if the proxy port speaks it.
 
 Standard library only, and blocking: a command asks one question and ends. Proxies from the environment are not used,
 because the port is on this machine or on a trusted network. Every fault becomes one sentence that says what was tried
@@ -34,9 +34,9 @@ def admin_url(config: Config) -> str:
 class Client:
     """Asks the API at `url`, with `key` if it wants one. Raises BioproxyError with a sentence.
 
-    `trust`: whom to believe if the URL is one of TLS. `timeout`: seconds, None for as long as it takes. `lacking`: why
-    a route may not be there, and what to do. `configuration` is set by find.py: what should answer there, "" if nobody
-    named one.
+    `trust`: the certificates to accept if the URL is one of TLS. `timeout`: seconds, None for as long as it takes.
+    `lacking`: why a route may be missing, and what to do. `configuration` is set by find.py: the configuration that
+    should answer there, "" if the command line names none.
     """
 
     configuration = ""
@@ -57,7 +57,7 @@ class Client:
         self.lacking = lacking
 
     def patient(self) -> Client:
-        """The same without a time-out, for what may take long."""
+        """The same without a time-out, for requests that may take long."""
         return Client(self.url, key=self.key, timeout=None, trust=self.trust, lacking=self.lacking)
 
     def get(self, path: str) -> Json:

@@ -88,7 +88,7 @@ def split(line: str) -> tuple[list[str], str]:
 
 
 def offers(typed: Sequence[str], current: str, parser: argparse.ArgumentParser) -> Iterable[str]:
-    """What may stand at the cursor behind the words `typed`; none: a file's name, or nobody knows."""
+    """What may stand at the cursor after the words `typed`; none: a file's name, or anything."""
     if "--" in typed:
         return ()
     verb, place = parser, 0

@@ -82,7 +82,7 @@ def run(command: Command) -> int:
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Where the model is kept: `$XDG_CACHE_HOME/bioproxy`, else `~/.cache/bioproxy`; made where it is missing."""
+    """Where the model is kept: `$XDG_CACHE_HOME/bioproxy`, else `~/.cache/bioproxy`; made if it is missing."""
     base = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "bioproxy"
     try:
@@ -128,7 +128,7 @@ def own_terminal() -> Iterator[None]:
         yield
         return
     before, terminal = os.getpgrp(), sys.stdin.fileno()
-    ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else who is in the background could not come forward
+    ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else a process in the background could not come forward
     os.setpgid(0, 0)
     os.tcsetpgrp(terminal, os.getpgrp())
     try:

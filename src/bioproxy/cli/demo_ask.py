@@ -36,7 +36,7 @@ def excerpts() -> dict[str, str]:
 class Asked(msgspec.Struct, frozen=True):
     """One answer: seconds to its first token, prompt tokens from the cache and evaluated, its text.
 
-    `parts` are the seconds that `Server-Timing` told, by name.
+    `parts` are the seconds in `Server-Timing`, by name.
     """
 
     first: float

@@ -36,7 +36,7 @@ def until(done: Callable[[], bool], what: str) -> None:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a program listens there."""
     with contextlib.closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

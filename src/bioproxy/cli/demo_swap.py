@@ -6,7 +6,7 @@ to be killed. A conversation with the first of them is asked three times, each t
     cold          the other model ran; nothing of the conversation was ever evaluated
     swapped back  the other model was asked in between, and the first one's process ended for it (the save of the
                   conversation is in the other one's row)
-    restarted     bioproxy itself was killed (kill -9) once nobody had asked for `kv.save_after`; so was its engine
+    restarted     bioproxy itself was killed (kill -9), and its engine with it, after `kv.save_after` without a request
 
 Where the time went is what bioproxy says itself: `Server-Timing` of each answer.
 """
@@ -32,9 +32,9 @@ FIRST, OTHER = "first", "other"  # the models' names
 BETWEEN = "other model"  # the row of the request between two of the conversation
 PARTS_OF_TALK = 3  # sources that the conversation is about: some 3400 tokens
 ENOUGH_TOKENS = 3000
-LITTLE = 64  # tokens that are evaluated at most where the rest came back
+LITTLE = 64  # tokens that are evaluated at most if the rest came back
 RATIO = 10  # how many times sooner than cold the first token must come ...
-OURS = 0.3  # ... or so many seconds after the engine's start at most, where that start is most of it
+OURS = 0.3  # ... or at most so many seconds after the engine's start, if that start is most of it
 CONTEXT = 8192
 QUESTIONS = ("What is it for?", "And why?", "Who says so?")
 PARTS = {"stop": "stop", "save": "save", "start": "start", "restore": "swap_restore"}  # ours: Server-Timing's
@@ -98,7 +98,7 @@ def measure(output: Output, folder: Path, models: Mapping[str, Path]) -> list[Sw
             back = talk.go_on("swapped back", QUESTIONS[1])
             progress.say(f"first token after {duration(back.first)}")
         with Progress(output, "restart") as progress:
-            progress.say("what was said is saved when nobody asks any more")
+            progress.say("the conversation is saved when no requests come")
             until(lambda: bool(on_disk(folder) - before), "the conversation was not saved")
             progress.say("kill -9 of bioproxy itself")
             program.kill()

@@ -1,8 +1,9 @@
 """Which port of a running bioproxy a command asks.
 
-The admin port, in general. Where `models` are served, one that nobody asked for may belong to another bioproxy: people
-run two, and the second does without. Then the proxy port has the routes that manage models, too. Which of the two
-programs answers where is told by their pids, because `bioproxy unload` must not unload the other one's models.
+The admin port, in general. If `models` are served and the configuration does not name an admin port, the default one
+may belong to another bioproxy: people run two, and the second does without. Its proxy port then has the routes that
+manage models. Which of the two programs answers on a port is known by its pid, because `bioproxy unload` must not
+unload the other program's models.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ QUICK = 3.0  # seconds to find out who answers
 
 
 def find(loaded: Loaded) -> Client:
-    """A client for the program that this configuration describes; nobody need be there."""
+    """A client for the program that this configuration describes, whether it runs or not."""
     client = port_of(loaded)
     client.configuration = Path(loaded.state).name if loaded.paths else ""
     return client
@@ -54,9 +55,9 @@ def a_key(config: Config) -> str:
 
 
 def trust(certificate: str) -> ssl.SSLContext | None:
-    """Believe exactly who has this certificate, whoever signed it and whatever name it is for; it is our own.
+    """Accept exactly this certificate, whatever authority signed it and whatever name it is for: it is our own.
 
-    None if it cannot be read: then a command finds nobody, as the program could not have started with it either.
+    None if it cannot be read. The command then finds no program, because that could not have started with it either.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

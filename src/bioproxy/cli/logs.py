@@ -23,7 +23,7 @@ NOT_OF_MODELS = ("proxy", "upstream")
 def logs(command: Command) -> int:
     """Print the log of a model (an ID, an alias, `proxy`, `upstream`; without one the combined log), and follow it.
 
-    0; BioproxyError if there is no such log, nobody to ask, or the program was lost.
+    0; BioproxyError if there is no such log, no program to ask, or the program went away.
     """
     client, model = command.client(), command.arguments.model
     path = "/logs/stream" + (f"/{quote(model)}" if model else "") + ("" if command.arguments.follow else "?no-follow")
@@ -50,7 +50,7 @@ def names_of(client: Client) -> list[str]:
 
 
 def writer(stream: TextIO) -> Callable[[bytes], None]:
-    """How bytes are written to `stream`: as they are, or as text where it has no bytes beneath."""
+    """How bytes are written to `stream`: as they are, or as text if it takes no bytes."""
     binary = getattr(stream, "buffer", None)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
 

@@ -8,7 +8,7 @@ verb is called, because `bioproxy version` should not wait for an HTTP server to
 
 Exit codes: 0 all is well; 1 it failed, and the last line on stderr says why (a configuration with problems, nothing
 answers, a damaged snapshot, a demo that was not fast enough); 2 the command line itself is wrong; 130 interrupted
-(Ctrl-C), and 143 where a second SIGTERM cut the orderly end short.
+(Ctrl-C), and 143 if a second SIGTERM cut the orderly end short.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def show_help(command: Command) -> int:
 
 
 def version(command: Command) -> int:
-    """The version."""
     if command.output.json:
         command.output.document({"version": __version__, "python": sys.version.split()[0]})
     else:
@@ -100,13 +99,12 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse's, with the nearest word for a wrong one, and an exception where that one ends the program."""
+    """Argparse's, which names the nearest word for a wrong one, and raises instead of ending the program."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError."""
         raise UsageError(message, self.format_usage())
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:  # argparse asks nobody else
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # the only place that argparse offers
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
@@ -119,7 +117,6 @@ class ShowVersion(argparse.Action):
     """`-version`: print one line and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Where argparse meets the flag."""
         from bioproxy.build import this_build, version_line
 
         sys.stdout.write(version_line(this_build()) + "\n")
@@ -170,7 +167,7 @@ def understand(words: Sequence[str]) -> Command:
     arguments = parser.parse_args([with_two_dashes(word) for word in flags.rest[:cut]])
     arguments.verb = arguments.verb or "serve"
     if engine_words and not BY_NAME[arguments.verb].engine:
-        parser.error(f"`{arguments.verb}` takes no arguments for an engine behind --")
+        parser.error(f"`{arguments.verb}` takes no arguments for an engine after --")
     colour = {"always": True, "never": False}.get(getattr(arguments, "colour", "auto"))
     return Command(arguments, flags, engine_words, Output(json=getattr(arguments, "json", False), colour=colour))
 
@@ -204,7 +201,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def complain(words: Sequence[str], sentences: Sequence[str], code: int) -> int:
-    """Say what is wrong, a line each on stderr; for who asked for JSON also as the document that it waits for."""
+    """Say what is wrong, a line each on stderr; with `--json` also as the document that a script waits for."""
     for sentence in sentences:
         sys.stderr.write(f"bioproxy: {sentence}\n")
     ours = words[: words.index("--")] if "--" in words else words

@@ -1,7 +1,7 @@
 """`bioproxy models`, `load` and `unload`: what there is, and have it loaded or stopped.
 
-All three ask the running program (find.py). Loading takes as long as it takes, so a line says what happens meanwhile;
-who interrupts the command stops looking, and the program goes on with what it was asked for.
+All three ask the running program (find.py). Loading takes as long as it takes, so a line says what happens meanwhile.
+If the command is interrupted, the program goes on with what it was asked for.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def follow(output: Output, client: Client, model: str, work: Callable[[], object
         finally:
             done.set()
 
-    threading.Thread(target=ask, daemon=True).start()  # at Ctrl-C nobody waits for it: the program goes on by itself
+    threading.Thread(target=ask, daemon=True).start()  # Ctrl-C does not wait for it: the program goes on by itself
     if not done.wait(PERIOD):  # else it is over before there is anything to tell
         with Progress(output, model or "all models") as progress:
             while not done.wait(PERIOD):
@@ -177,14 +177,14 @@ def follow(output: Output, client: Client, model: str, work: Callable[[], object
 
 
 def standing(client: Client, model: str) -> str:
-    """How it stands, in a few words; empty where the program does not say."""
+    """How it stands, in a few words; empty if the program does not say."""
     try:
         rows = client.get("/api/models")["models"]
     except BioproxyError:
         return ""
     now = time.time()
-    told = [one for one in rows if one["model"] == model or model in one["aliases"] or not model]
-    busy = [one for one in told if one["state"] in LIVE] or told
+    asked = [one for one in rows if one["model"] == model or model in one["aliases"] or not model]
+    busy = [one for one in asked if one["state"] in LIVE] or asked
     return ", ".join(
         f"{'' if model else one['model'] + ' '}{one['state']} for {duration(max(0.0, now - one['since']))}"
         + (f", {one['running']} requests to finish" if one["running"] else "")

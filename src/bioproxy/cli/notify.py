@@ -1,6 +1,6 @@
 """Telling systemd how far we are: one datagram to the socket that it names in NOTIFY_SOCKET (sd_notify(3)).
 
-With `Type=notify` in the unit, `systemctl start` returns when the ports are open, and fails where the configuration is
+With `Type=notify` in the unit, `systemctl start` returns when the ports are open, and fails if the configuration is
 broken. Without systemd the variable is not set, and nothing happens. What cannot be sent is no reason to stop serving.
 """
 
@@ -18,7 +18,7 @@ READY, STOPPING = "READY=1", "STOPPING=1"
 
 
 def notify(state: str, environment: Mapping[str, str] | None = None) -> bool:
-    """Send `state`; whether there was somebody to tell."""
+    """Send `state`; False if systemd does not wait for it."""
     address = (os.environ if environment is None else environment).get(VARIABLE, "")
     if not address.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
         return False

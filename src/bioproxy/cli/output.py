@@ -35,7 +35,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def count(number: int | None) -> str:
-    """`61,233`; a dash where it is not known."""
+    """`61,233`; a dash if it is not known."""
     return "-" if number is None else f"{number:,}"
 
 
@@ -83,7 +83,7 @@ class Output:
         self.colour = self.stream.isatty() and wanted if colour is None else colour
 
     def paint(self, text: str, colour: Colour) -> str:
-        """`text` in `colour`, where colours are shown."""
+        """`text` in `colour`, if colours are shown."""
         return f"{CODES[colour]}{text}{RESET}" if self.colour and colour else text
 
     def line(self, text: str = "", colour: Colour = "") -> None:
@@ -158,7 +158,7 @@ class Progress:
             self.output.note(f"{self.title}: {self.text}")
 
     def update(self, done: float, total: float, text: str = "") -> None:
-        """Show `done` of `total`, and `text` behind the bar."""
+        """Show `done` of `total`, and `text` after the bar."""
         share = min(1.0, done / total) if total > 0 else 0.0
         filled = round(share * BAR)
         self.text = text or f"{share:.0%}"

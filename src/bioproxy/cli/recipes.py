@@ -2,7 +2,8 @@
 
 `add` changes the user's own file, so it is careful: the entry is put in as text, the result must say what the file said
 before and the entry, and it must load no worse than before. Only then the file is replaced, in one step. What else the
-recipe needs (a program, an image, a longer time-out) is told on stderr, because nobody reads documentation afterwards.
+recipe needs (a program, an image, a longer time-out) is said on stderr, because few people read documentation
+afterwards.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def settings(given: Sequence[str]) -> dict[str, str]:
 
 
 def model_name(recipe: Recipe, values: Mapping[str, str]) -> str:
-    """A name for a model that was given none: its file's without the ending, or what stands behind the owner's."""
+    """A name for a model that was given none: its file's without the ending, or the repository's without its owner."""
     source = values.get("model") or values.get("file") or ""
     name = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return name.removesuffix(".gguf") or recipe.name

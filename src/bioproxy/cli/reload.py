@@ -1,10 +1,10 @@
 """Why the configuration is read again while the program runs: SIGHUP, and with -watch-config a file that changed.
 
-Files are looked at every two seconds, for bind mounts, config maps and editors that replace a file defeat every kind of
-notification. What counts is the content of what a path leads to: a link that is turned to another file is a change
-though size and time are the same, and a file that is only touched is none. A file that is missing says nothing, because
-it is about to come back; once it is back, that is a change. A folder is looked at the same way: its YAML files together
-are one thing. Key files and the certificate's two files belong to the configuration that names them.
+Files are looked at every two seconds, because bind mounts, config maps and editors that replace a file defeat every
+kind of notification. What counts is the content of what a path leads to: a link that is turned to another file is a
+change though size and time are the same, and a file that is only touched is none. A file that is missing says nothing,
+because it is about to come back; once it is back, that is a change. A folder is looked at the same way: its YAML files
+together are one thing. Key files and the certificate's two files belong to the configuration that names them.
 
 One reload runs at a time. What comes meanwhile is not lost (the file may have been read before it changed): it makes
 the reload run once more.
@@ -44,7 +44,7 @@ class Reloader:
         self.wanted.set()
 
     async def run(self) -> None:
-        """Reload whenever somebody asks; a broken configuration changes nothing."""
+        """Reload whenever it is asked for; a broken configuration changes nothing."""
         while True:
             await self.wanted.wait()
             self.wanted.clear()
@@ -83,7 +83,7 @@ def marks(path: str) -> Marks:
 
 
 def mark_of(path: str) -> bytes:
-    """A digest of what a path leads to; nothing where no file is, or none that can be read."""
+    """A digest of what a path leads to; nothing if there is no file, or none that can be read."""
     try:
         data = files.read(path, most=SIZE_LIMIT)
     except OSError:

@@ -107,7 +107,7 @@ def engine_text(engine: Json) -> str:
 
 
 def snapshots_text(kv: Json, engine: str) -> str:
-    """How much is on disk, and whether it is used; `engine` is its state, for the folder is known once it was met."""
+    """How much is on disk, and whether it is used; `engine` is its state: the folder is known once it answered."""
     if not kv["directory"]:
         why = kv["reason"] or "; ".join(kv["notes"])
         if not why and kv["policy"] != "off" and engine != "ready":

@@ -23,7 +23,7 @@ Json: TypeAlias = Any
 Record: TypeAlias = Mapping[str, Json]
 
 COLUMNS = ("time", "status", "outcome", "model", "client", "route", "queued", "first", "total", "cached", "new", "why")
-WIDTHS = (8, 6, 12, 20, 12, 24, 7, 7, 7, 7, 7, 0)  # of a table that goes on, whose widest row nobody knows
+WIDTHS = (8, 6, 12, 20, 12, 24, 7, 7, 7, 7, 7, 0)  # of a table that goes on, whose widest row is not known
 RIGHT = (1, 6, 7, 8, 9, 10)
 COLOURS: dict[str, Colour] = {"ok": "", "client_left": "dim", "rejected": "yellow", "timeout": "yellow"}
 ENDED = "RequestEnded"
@@ -102,7 +102,7 @@ def cells(record: Record) -> tuple[str, ...]:
 
 
 def spent(seconds: float) -> str:
-    """Time that passed, a dash where none did."""
+    """Time that passed, a dash if none did."""
     return duration(seconds) if seconds >= 0.0005 else "-"
 
 
@@ -123,8 +123,8 @@ def events(pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
                 yield fields.get(b"event", b"message").decode(), fields[b"data"]
 
 
-def ended(told: Iterable[tuple[str, bytes]]) -> Iterator[Record]:
+def ended(heard: Iterable[tuple[str, bytes]]) -> Iterator[Record]:
     """The records of requests that ended."""
-    for name, data in told:
+    for name, data in heard:
         if name == ENDED:
             yield msgspec.json.decode(data)["record"]

@@ -2,9 +2,9 @@
 
 What belongs to a process and to no part of it lives here: signals, the event loop, the limit of open files, the log,
 the banner. The first SIGTERM or SIGINT begins the orderly end (no new connections, streams finish up to
-`shutdown_timeout`, what pays is saved, exit 0); the second one ends at once, for who presses Ctrl-C twice means it. An
-engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration again, and
-so does a change of its files where that is wanted (reload.py).
+`shutdown_timeout`, what pays is saved, exit 0); the second one ends at once, because whoever presses Ctrl-C twice means
+it. An engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration
+again, and so does a change of its files with `-watch-config` (reload.py).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from bioproxy.wire.server import files_for_clients, open_files
 log = logging.getLogger("bioproxy")
 
 OPEN_FILES = 65_536  # enough for `limits.connections`, both sides of each
-PLENTY = 4096  # connections; to have no room for more is worth no word unless somebody asked for them
+PLENTY = 4096  # connections; no room for more is only worth a warning if the configuration asks for more
 NAMED = 10  # models that the banner names
 
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
-    """Run a program on uvloop where it is installed, else on asyncio's own loop; returns its exit code."""
+    """Run a program on uvloop if it is installed, else on asyncio's own loop; returns its exit code."""
 
     async def program() -> int:
         return await main()
@@ -230,7 +230,7 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
 
 
 def is_changed(option: Option, loaded: Loaded) -> bool:
-    """Whether somebody gave a key another value than it has by default; a default that is written out is none."""
+    """Whether a key has another value than by default; writing the default out is no change."""
     return loaded.origins[option.path] is not DEFAULT and value_of(loaded.config, option.path) != option.default
 
 

@@ -72,7 +72,7 @@ def read_all(folders: Sequence[Path], *, whole: bool) -> list[Verified]:
 
 
 def row_of_file(one: Verified) -> SnapshotStatistics:
-    """What a file's description says, where nobody runs who knows more."""
+    """What a file's description says, if no program runs that knows more."""
     fields = msgspec.structs.asdict(one.snapshot)
     names = [name for name in SnapshotStatistics.__struct_fields__ if name in fields]
     known = {name: fields[name] for name in names}

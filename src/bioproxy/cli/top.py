@@ -48,7 +48,7 @@ STAGES = {
 
 
 def top(command: Command) -> int:
-    """Show until `q` or Ctrl-C. BioproxyError if nobody answers at the beginning."""
+    """Show until `q` or Ctrl-C. BioproxyError if no program answers at the beginning."""
     output, client = command.output, command.client()
     answer = overview(output, client)
     if output.json:
@@ -103,7 +103,6 @@ def cut(line: str, width: int) -> str:
 
 
 def write(output: Output, page: Output, answer: Json, *, rates: Rates) -> None:
-    """Both tables on `page`."""
     if "error" in answer:
         page.line(output.paint(answer["error"], "red"))
         return
@@ -153,14 +152,14 @@ def request_row(one: Row, rate: float | None) -> tuple[str, ...]:
 
 
 def speed(per_second: float | None) -> str:
-    """Tokens per second of the newest answer that told."""
+    """Tokens per second of the newest answer that says."""
     if per_second is None:
         return "-"
     return f"{per_second:.1f}" if per_second < 100 else count(round(per_second))
 
 
 def identity(one: Row) -> Identity:
-    """What tells a request from others; ids are not told to everybody who may look."""
+    """What tells a request from others; not every client that may look is shown ids."""
     return one["model"], one["path"], one["started"]
 
 
@@ -193,7 +192,7 @@ def interrupt(*_: object) -> None:
 
 
 def raw_keys() -> Callable[[], None]:
-    """Let single keys come in at once; what undoes that. Nothing happens where no terminal gives keys."""
+    """Let single keys come in at once; what undoes that. Without a terminal nothing happens."""
     if termios is None or not sys.stdin.isatty():
         return lambda: None
     keys = sys.stdin.fileno()

@@ -176,7 +176,7 @@ def line_start(text: str, node: Node) -> int:
 
 
 def read(path: Path) -> str:
-    """The text of a config file, byte for byte; "" where there is none yet. ConfigError if it is no text."""
+    """The text of a config file, byte for byte; "" if there is none yet. ConfigError if it is no text."""
     try:
         data = files.patiently(files.read, path, most=SIZE_LIMIT)
         if len(data) > SIZE_LIMIT:
@@ -191,7 +191,7 @@ def read(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file in one step, with the rights that it had; behind a link, the file that it leads to."""
+    """Replace a file in one step, with the rights that it had; of a link, the file that it leads to."""
     target = Path(os.path.realpath(path))
     try:
         mode = target.stat().st_mode & 0o7777 if target.exists() else 0o644

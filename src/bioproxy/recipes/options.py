@@ -4,7 +4,7 @@ In a preset every option has a value, also a switch (`jinja = true`); on a comma
 opposite is another flag (`--no-jinja`). So to turn one into the other one must know which options are switches. Names,
 short forms and opposites: llama-server README, "Usage"; environment variables: the same, by the rule that `LLAMA_ARG_`
 and the long name in capitals make one, and the exceptions below. An option that is not here is passed on with its
-value, and the reader is told.
+value, with a note.
 """
 
 from __future__ import annotations

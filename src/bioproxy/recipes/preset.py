@@ -4,7 +4,7 @@ A preset is an INI file (llama.cpp: docs/preset.md and its reader): `[*]` holds 
 model, each key an option of llama-server. A model's key wins over the common one of the same option, whatever the two
 are called. From that come a `cmd` for each model and the keys that llama-swap's dialect has in place of options of the
 router: `load-on-startup`, `stop-timeout`, `alias`, `tags`. What has no counterpart is named, in the config and beside
-it, for what is dropped in silence is missed in production. Pure.
+it, because what is dropped in silence is missed in production. Pure.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(?:[^\s\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff][^\x00-\x1f\x7f
 
 
 def key(name: str) -> str:
-    """A key: bare where nobody can misread it."""
+    """A key: bare if no reader can misread it."""
     return name if PLAIN_KEY.fullmatch(name) and name.lower() not in WORDS else scalar(name)
 
 
