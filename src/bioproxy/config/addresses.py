@@ -63,7 +63,7 @@ def is_address(text: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine only: localhost, 127.x.x.x, ::1.
 
-    Names below `.localhost` count, because RFC 6761 (6.3) has them mean nothing else, and browsers ask no DNS for them.
+    Names below `.localhost` count, because RFC 6761 (6.3) reserves them for it, and browsers ask no DNS for them.
     """
     name = host_of(host)
     if name == "localhost" or name.endswith(".localhost"):
@@ -80,7 +80,7 @@ def is_any(host: str) -> bool:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two listeners on one port would be in each other's way, as far as the texts tell."""
+    """Whether two listeners on one port would collide, as far as the texts tell."""
     same = host_of(one) == host_of(other) or (is_loopback(one) and is_loopback(other))
     return same or is_any(one) or is_any(other)
 

@@ -35,7 +35,7 @@ LISTS: dict[str, Callable[[str], str]] = {
 
 
 class Complaint(NamedTuple):
-    """A key, what is wrong with it, and the other key that the sentence rests on."""
+    """A key, what is wrong with it, and the other key that this depends on."""
 
     key: str
     sentence: str
@@ -51,8 +51,8 @@ def find_problems(
 ) -> list[Problem]:
     """Everything in a Config that cannot work or opens a door, each at the place it was written at.
 
-    `broken` are keys whose values could not be read: what rests on their defaults would be wrong to say. With `models`
-    an admin port that was not configured may be the proxy's: then there is none, and the log says so.
+    `broken` are keys whose values could not be read: a complaint that rests on their defaults would be wrong. With
+    `models` an admin port that was not configured may be the proxy's: then there is none, and the log says so.
     """
     found = [*_addresses(config), *_backend(config), *_prefixes(config), *_keys(config), *_lists(config)]
     if models and origins.get("admin_port", DEFAULT) is DEFAULT:

@@ -1,7 +1,7 @@
 """The JSON Schemas of the config file, for editors that complete and check it while it is written.
 
-One for each dialect, both made from the Structs. In llama-swap's dialect a key without a value is its default, a
-number stands for a text if a text is wanted, and a macro or variable may stand for any number or boolean; bioproxy's
+One for each dialect, both made from the Structs. In llama-swap's dialect a key without a value has its default, a
+number may stand for a text, and a macro or variable may stand for any number or boolean; bioproxy's
 own keys stand beside llama-swap's, and unknown keys are no mistake, because they load.
 
 `bioproxy config --schema` prints them. They are also files of the package, so that an editor or a schema store can

@@ -1,8 +1,8 @@
 """The table of keys, made from the schema: path, default, unit, environment variable, flags.
 
-Everything that lists keys reads this table: environment and flags (`sources.py`, `flags.py`), unknown keys and their
-nearest known one (`nearest.py`), `bioproxy config` (`describe.py`) and docs/configuration.md (`document.py`). So a key
-that is added to the schema is in all of them at once. Tests see that no two names collide.
+Everything that lists keys reads this table: environment and flags (`layers.py`, `flags.py`), unknown keys and their
+nearest known one (`nearest.py`), `bioproxy config` (`describe.py`) and docs/configuration.md (`tools/reference.py`). So
+a key that is added to the schema is in all of them at once. Tests make sure that no two names collide.
 """
 
 from __future__ import annotations

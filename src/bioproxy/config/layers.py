@@ -1,4 +1,4 @@
-"""The sources of values (files, environment, flags), each read into a `Layer` of its own, and how one comes of them.
+"""The sources of values (files, environment, flags), each read into a `Layer` of its own, and how they become one.
 
 A layer knows its values by dotted key, where each came from, and everything that is wrong with it. Layers do not know
 each other: a key that is wrong in the file is reported even if a flag overrides it, because the flag may be gone

@@ -3,13 +3,13 @@
 Everything that is shown goes through here: `bioproxy config`, `/status`, `/running`, lists of models, errors, lines of
 the log, files that name commands, and the last words of a process. What is secret is told by the *name* that stands
 before it, because nothing else is known about a value: a flag (`--api-key x`, `-hft x`), a variable (`HF_TOKEN=x`), a
-field of JSON (`"api_key": "x"`), a header (`Authorization: Bearer x`); and there is the password of a URL. A name that
-ends in `file` or `path` names a file only. Too much is better than too little: no reader misses the value of
-`TOKENIZERS_PARALLELISM`.
+field of JSON (`"api_key": "x"`), a header (`Authorization: Bearer x`); and the password of a URL has a place of its
+own. A name that ends in `file` or `path` names a file only. Too much is better than too little: no reader misses the
+value of `TOKENIZERS_PARALLELISM`.
 
 A command is masked as the text that it is, not as words, so that everything else is shown as it stands in the file,
-quotes and line ends included; `masked_words` does the same for arguments that were split already. Each text is gone
-through once, whatever stands in it: names and values are matched without going back (possessively), and a name inside a
+quotes and line ends included; `masked_words` does the same for arguments that were split already. Each text is read
+once, whatever stands in it: names and values are matched without going back (possessively), and a name inside a
 value is not considered again.
 """
 

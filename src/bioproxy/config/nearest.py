@@ -1,4 +1,4 @@
-"""Which known name did they mean? For keys, environment variables and flags that are unknown."""
+"""The known name that an unknown key, environment variable or flag probably means."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The one Config: every option, its default, its unit and what it does.
 
 Frozen Structs, so that a running part can never change what another reads; a reload makes a new Config and `app.py`
-compares. Durations are seconds (float) and sizes bytes (int) here; "30s" and "20GiB" are read in `units.py`. How files,
-environment and flags become a Config lives in `load.py`; nothing else may read a file or the environment.
+compares. Durations are seconds (float) and sizes bytes (int) here; "30s" and "20GiB" are read in `units.py`. `load.py`
+makes a Config of files, environment and flags.
 
 A key is declared once, here: its type, bounds, default and the sentence that says what it does. The table of keys
 (`keys.py`: environment and flag names), the error messages, the JSON Schema and docs/configuration.md are made from it.

@@ -2,7 +2,7 @@
 
 JSON and YAML are both read into this tree, so that everything after it (unknown keys, wrong types) is written once and
 every message can say `conf.yaml:12`. The standard parsers lose the lines, and let the last of two equal keys win in
-silence: a prefix that stands twice would take one of its templates, and no message would say which.
+silence: a prefix that stands twice would get one of its templates, and no message would say which.
 """
 
 from __future__ import annotations

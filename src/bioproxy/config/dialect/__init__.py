@@ -7,9 +7,9 @@ steps is part of the format, because each step sees what the one before left:
     trees ──merge──> tree                          files in their order    read.py
     tree ──macros, ${PORT}──> tree                 per model               macros.py
     tree ──decode──> File                          types and defaults      decode.py, schema.py
-    File ──checks, names, routing──> DialectConfig    what refers to what     settle.py, names.py, targets.py
+    File ──checks, names──> DialectConfig          what refers to what     settle.py, names.py, targets.py
 
-`read` in `read.py` runs them. Everything wrong is collected in `notes.py`; llama-swap stops at the first
-mistake, bioproxy reports all of them, in the same words and with file and line. Nothing here starts a process or opens
+`read` in `read.py` runs them. Everything wrong is collected in notes: llama-swap stops at the first mistake, bioproxy
+reports all of them, in the same words and with file and line. Nothing here starts a process or opens
 a connection; the disk is asked for one thing only, whether the activity file of `store` can be written.
 """

@@ -1,6 +1,6 @@
 """llama-swap's leniency: the converter's walk, with another rule for each kind of value.
 
-A number stands for a text if a text is wanted, `yes` is true, a decimal point is cut off, nothing (`key:`) is the
+A number may stand for a text, `yes` is true, what follows a decimal point is cut off, a key without a value has its
 default. llama-swap ignores unknown keys without a word, typing errors too. They are accepted here as well, because
 files with blocks of anchors rely on it, and each is listed with the key that was probably meant.
 
@@ -79,7 +79,7 @@ class Decoder(Converter):
         return int(value) if -INT64 <= value < INT64 else self.expected(node, kind, path, "a whole number of 64 bits")
 
     def text(self, node: Node, kind: Kind, path: Path) -> Any:
-        """A text, or what a number or boolean looks like as one."""
+        """A text; a number or boolean is written as one."""
         if isinstance(node.value, dict | tuple):
             return self.expected(node, kind, path, "a text")
         return write_scalar(scalar(node))
@@ -130,7 +130,7 @@ class Decoder(Converter):
         return cls(**{name: value for name, value in values.items() if value is not UNSET})
 
     def own(self, node: Node, _kind: Kind, path: Path) -> Any:
-        """A model's `kv` or `prefixes`; the blocks of macros are filled in already, and nothing is left of them."""
+        """A model's `kv` or `prefixes`. Blocks of macros are no part of the result: they are filled in already."""
         match path[-1]:
             case "kv":
                 return self.kv(node, path)

@@ -134,7 +134,9 @@ def fill_value(text: str, macros: Macros, path: Path, notes: Notes) -> Scalar:
             text = macro.value
             continue
         piece = write_scalar(macro.value)
-        if path[2:] in COMMANDS and "\n" in piece.strip("\n"):  # or a comment at its beginning ends in mid-line
+        if path[2:] in COMMANDS and "\n" in piece.strip(
+            "\n"
+        ):  # or a comment at its beginning would end in the middle of a line
             piece = strip_comments(piece)
         notes.grow(text.count(macro.use) * (len(piece) - len(macro.use)), path)
         text = text.replace(macro.use, piece)
@@ -198,8 +200,8 @@ def _table(macros: tuple[Macro, ...]) -> dict[str, Scalar]:
 def clean(command: str) -> str:
     """A command as it will be split: without comment lines, and without the backslash that ends a line.
 
-    Once more after macros were filled in, because they may contain both. A blank may stand after the backslash: no
-    editor shows it.
+    This is done again after macros were filled in, because they may contain both. A blank may stand after the
+    backslash: no editor shows it.
     """
     lines = [line for line in command.split("\n") if not line.lstrip().startswith("#")]
     return "\n".join(CONTINUED.sub(r"\1 ", line) for line in lines)
@@ -267,7 +269,7 @@ def first_port(start: Node | None, notes: Notes) -> int:
     """The first number for `${PORT}`."""
     value = start.value if start is not None else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return FIRST_PORT  # what it is instead was noted, or will be
+        return FIRST_PORT  # what is wrong with it was noted, or will be
     if value < 1:
         notes.complain(("startPort",), "startPort must be greater than 1")
     elif value > HIGHEST_PORT:
