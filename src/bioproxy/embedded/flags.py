@@ -276,13 +276,13 @@ def parse(arguments: Sequence[str]) -> Values:
 
 
 def spelling(argument: str) -> tuple[str, bool, str]:
-    """The flag's name, whether a value was written behind `=`, and that value; `--ctx_size` is `--ctx-size`."""
+    """The flag's name, whether a value was written after `=`, and that value; `--ctx_size` is `--ctx-size`."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") if name.startswith("--") else name, bool(equals), value
 
 
 def take(argument: str, rest: Iterable[str], values: Values) -> None:
-    """Read one flag, and its value from `rest` where it has one, into `values`; ValueError says what is wrong."""
+    """Read one flag, and its value from `rest` if it has one, into `values`; ValueError says what is wrong."""
     name, equals, value = spelling(argument)
     flag = BY_NAME.get(name)
     if flag is None:

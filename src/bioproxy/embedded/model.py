@@ -56,7 +56,7 @@ SHAPES: dict[Name, Shape] = {
 def write_model(path: str | Path, *, shape: Name = "demo", seed: int = 0) -> None:
     """Write the model `shape` with the weights of `seed` to `path`; whole or not at all.
 
-    `tiny` is about 3 MB, `demo` 50 MB. Raises BioproxyError where the `[llama]` extra is missing.
+    `tiny` is about 3 MB, `demo` 50 MB. Raises BioproxyError if the `[llama]` extra is missing.
     """
     try:
         import gguf  # an extra
@@ -78,7 +78,7 @@ def write_model(path: str | Path, *, shape: Name = "demo", seed: int = 0) -> Non
 
 
 def ensure_model(folder: str | Path, *, shape: Name = "demo", seed: int = 0) -> Path:
-    """The path of the model in `folder` (made where it is missing), written only if it is not there yet."""
+    """The path of the model in `folder` (made if it is missing), written only if it is not there yet."""
     path = Path(folder) / f"bioproxy-{shape}-{seed}.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():

@@ -6,11 +6,11 @@ only with its process; a proxy that shared its process would share its fate. Its
 
 How it ends. There is no Python signal handler: the interpreter would run one only between byte codes, and the main
 thread may sit in llama.cpp for minutes while a model loads. SIGTERM and SIGINT keep the kernel's own action, and the
-process is gone at once, whatever it is doing and whoever is still connected (llama-server itself waits for its clients
-there). Nothing is lost by that: snapshots are written by request, under a temporary name, and counted only when whole.
-A parent that ignores SIGTERM would hand that down, therefore the actions are set here and not assumed.
+process is gone at once, whatever it is doing and whichever client is connected (llama-server itself waits for its
+clients there). Nothing is lost by that: snapshots are written by request, under a temporary name, and counted only when
+whole. A parent that ignores SIGTERM would hand that down, therefore the actions are set here and not assumed.
 
-Exit codes: 0 after --help and --version, 1 where it cannot start; the last line says why in a sentence.
+Exit codes: 0 after --help and --version, 1 if it cannot start; the last line says why in a sentence.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GGUF_MAGIC = b"GGUF"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the engine until a signal ends the process; returns the exit code where it does not get that far."""
+    """Run the engine until a signal ends the process; returns the exit code if it does not get that far."""
     let_signals_end_us()
     try:
         values = DEFAULTS | flags.parse(sys.argv[1:] if arguments is None else arguments)
@@ -71,7 +71,7 @@ def let_signals_end_us() -> None:
 
 
 def say(line: str, stream: Any) -> None:
-    """Print a line, even where nobody reads: a closed stream is no reason to fail."""
+    """Print a line, even if nothing reads it: a closed stream is no reason to fail."""
     with suppress(OSError, ValueError, AttributeError):
         stream.write(line + "\n")
         stream.flush()
@@ -85,7 +85,7 @@ def version() -> str:
 
 
 def library() -> Any:
-    """The `xllamacpp` module; a BioproxyError that says what to install where it is missing."""
+    """The `xllamacpp` module; a BioproxyError that says what to install if it is missing."""
     try:
         import xllamacpp  # an extra, and 100 MB
     except ImportError as error:
@@ -180,9 +180,9 @@ def member(field: str, value: Any, llama: Any) -> Any:
 def derived(values: flags.Values, llama: Any) -> dict[str, Any]:
     """The fields that are made from flags rather than copied: what llama-server's parser does after reading.
 
-    One core is left to whoever talks to the engine. llama.cpp's threads wait for each other at every layer, so one that
-    loses its core for a moment holds up all: with both of two cores taken and another program busy, single chunks of a
-    warm-up took five times as long as the others, and a user who came then waited for more than a second.
+    One core is left to the programs that talk to the engine. llama.cpp's threads wait for each other at every layer, so
+    one that loses its core for a moment holds up all: with both of two cores taken and another program busy, single
+    chunks of a warm-up took five times as long as the others, and a user who came then waited for more than a second.
     """
     given: dict[str, Any] = dict(values)
     threads = given.get("cpuparams.n_threads", -1)
@@ -199,7 +199,7 @@ def derived(values: flags.Values, llama: Any) -> dict[str, Any]:
     if "@alias" in given:
         fields["model_alias"] = set(given["@alias"])
     if "slot_save_path" in given:
-        fields["slot_save_path"] = given["slot_save_path"].rstrip("/") + "/"  # llama.cpp only puts the name behind it
+        fields["slot_save_path"] = given["slot_save_path"].rstrip("/") + "/"  # llama.cpp only appends the name
     if "@chat_template_file" in given:
         fields["chat_template"] = "\n".join(lines_of(given["@chat_template_file"], "--chat-template-file"))
     if "@rope_scale" in given:

@@ -91,7 +91,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 async def nothing(*_: Any) -> None:
-    """What is called where the app did not set a callback."""
+    """What is called if the station did not set a callback."""
 
 
 def no_files_left() -> bool:
@@ -104,7 +104,7 @@ def no_files_left() -> bool:
 
 
 def suspended() -> float:
-    """Seconds that this machine has slept since it was booted; 0 where the system does not tell."""
+    """Seconds that this machine has slept since it was booted; 0 if the system does not tell."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return 0.0 if clock is None else time.clock_gettime(clock) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
@@ -251,7 +251,7 @@ class Attachment:
             return {"refused": error.message, "status": error.status}
 
     async def missing(self, error: EngineUnavailable) -> None:
-        """Nothing answered: gone at once if nobody listens; stuck if it listens, stays silent, and no byte flows."""
+        """Nothing answered: gone at once if the port is closed; stuck if it accepts and no byte flows."""
         if error.status != 504 or self.state in {State.ABSENT, State.LOADING}:
             self.lose(State.ABSENT, error.message)
             return
@@ -260,7 +260,7 @@ class Attachment:
             await self.stalled(f"{error.message}, {self.unanswered} times in a row")
 
     async def answered(self, props: dict[str, Json]) -> None:
-        """It answers: the same as before, another one, or one that we do not have yet."""
+        """It answers: the same engine as before, another one, or the first one."""
         identity = await self.identify(props)
         if self.state is State.READY:
             if identity == self.identity:
@@ -318,7 +318,7 @@ class Attachment:
         )
 
     def emptied(self, reason: str) -> None:
-        """Hand on, to whoever is set by then, that a slot's content may have changed."""
+        """Report that a slot's content may have changed, to the callback that is set by then."""
         self.on_emptied(reason)
 
     # changes of state
@@ -348,7 +348,7 @@ class Attachment:
         )
 
     def lose(self, state: State, reason: str) -> None:
-        """It is not ready (any more): the app is told once, connections that nobody uses are dropped."""
+        """It is not ready (any more): report that once, and drop idle connections."""
         was_ready = self.state is State.READY
         if self.state is State.STUCK and state is State.LOADING:
             state = State.STUCK  # until it has computed a token

@@ -31,7 +31,7 @@ from bioproxy.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS = 0.5  # seconds for the output's end where the shim was killed and cannot tell that all are gone
+LAST_WORDS = 0.5  # seconds for the output's end if the shim was killed and cannot tell that all are gone
 PIPE = 256 << 10  # bytes that the pipe holds (four times Linux's default) and that one read takes at most
 PAUSE = 0.004  # seconds between two reads
 LINES, LONGEST = 200, 4096
@@ -43,7 +43,7 @@ class Channel(asyncio.Protocol):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.pid: asyncio.Future[int] = loop.create_future()
-        self.ended: asyncio.Future[int | None] = loop.create_future()  # None: the shim was killed, nobody knows
+        self.ended: asyncio.Future[int | None] = loop.create_future()  # None: the shim was killed
         self.received = b""
         self.transport: asyncio.WriteTransport | None = None
 
@@ -175,7 +175,7 @@ class Output:
         return len(data)
 
     def tell(self, data: bytes) -> None:
-        """Pass a piece on. A fault of who listens is not the child's: it hears no more, and reading goes on."""
+        """Pass a piece on. If the sink fails, it gets no more, and reading goes on: that is not the child's fault."""
         self.tail.feed(data)
         if self.sink is not None:
             try:
@@ -202,7 +202,7 @@ class Output:
 
 
 def enlarge(descriptor: int) -> None:
-    """Let a pipe hold PIPE bytes, where the system can (Linux) and lets us (one user's pipes are limited together)."""
+    """Let a pipe hold PIPE bytes, if the system can (Linux) and lets us (one user's pipes are limited together)."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl  # POSIX only
 
@@ -257,9 +257,9 @@ async def begin(
     environment: Mapping[str, str] | None = None,
     folder: str | None = None,
 ) -> Life:
-    """Start `command` under the shim; whether it runs is told by `channel.pid`. Its output goes to `tail` and `sink`.
+    """Start `command` under the shim; `channel.pid` tells whether it runs. Its output goes to `tail` and `sink`.
 
-    `environment` None is ours. EngineUnavailable where not even the shim can be started: no such folder, no descriptor
+    `environment` None is ours. EngineUnavailable if not even the shim can be started: no such folder, no descriptor
     or process left, a command that no system could run.
     """
     try:

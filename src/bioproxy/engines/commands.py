@@ -2,8 +2,9 @@
 
 Two readers need this. Before a start, models/command.py asks where a slot folder may be added. After it, discover.py
 asks whether the process that listens is the engine itself: only a command line that is llama-server's own says what
-shapes its cache, and whatever else may hold a port (a forwarder, a container's client, a proxy of somebody's) says
-nothing about the process behind it. So a program counts by what it is known to be, and never by not being on a list.
+shapes its cache, and any other program that holds a port (a forwarder, a container's client, another proxy) says
+nothing about the engine that it leads to. So a program counts by what it is known to be, and never by not being on a
+list.
 
 The words after a container's image are the engine's own arguments, and its volumes say which of our files it calls
 `/models/x.gguf`. Pure.
@@ -50,7 +51,7 @@ class ContainerRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def server_at(words: Sequence[str], place: int) -> int:
-    """The index behind a llama-server's name that begins at `place`; 0 where none does."""
+    """The index after a llama-server's name that begins at `place`; 0 if none does."""
     if place >= len(words):
         return 0
     name, following = basename(words[place]), words[place + 1] if place + 1 < len(words) else ""
@@ -64,7 +65,7 @@ def server_at(words: Sequence[str], place: int) -> int:
 def is_server(words: Sequence[str], program: str = "") -> bool:
     """Whether a process with this command line is a llama-server; `program` is the file that it runs, if known.
 
-    Only its own name counts, or that of the script or module that Python runs. What stands further behind is an
+    Only its own name counts, or that of the script or module that Python runs. What follows after that is an
     argument: `forward llama-server 8080` is a forwarder.
     """
     place = 0
@@ -100,7 +101,7 @@ def is_container(words: Sequence[str]) -> bool:
 
 
 def run_at(words: Sequence[str]) -> int:
-    """The index behind `run` of a command that runs a container; 0 for any other."""
+    """The index after `run` of a command that runs a container; 0 for any other."""
     at = next((index for index, word in enumerate(words) if basename(word) in CONTAINERS), None)
     if at is None or "run" not in words[at + 1 : at + 4]:
         return 0
@@ -108,7 +109,7 @@ def run_at(words: Sequence[str]) -> int:
 
 
 def container_run(words: Sequence[str]) -> ContainerRun | None:
-    """Read a command that runs a container; None for any other, and where no image can be found."""
+    """Read a command that runs a container; None for any other, and if no image can be found."""
     rest = list(words[run_at(words) :]) if is_container(words) else []
     given: list[tuple[str, str]] = []
     while rest and rest[0].startswith("-"):
@@ -162,7 +163,7 @@ def volumes(words: Sequence[str], *, writable: bool = True) -> list[tuple[str, s
 
 
 def volume(given: str, *, writable: bool) -> tuple[str, str]:
-    """The value of `-v`: `here:there`, with options behind it, or `there` alone."""
+    """The value of `-v`: `here:there`, with options after it, or `there` alone."""
     source, colon, rest = given.partition(":")
     target, *options = rest.split(":")
     readable = not writable or "ro" not in ",".join(options).split(",")
@@ -179,7 +180,7 @@ def mount(given: str, *, writable: bool) -> list[tuple[str, str]]:
 
 
 def here(path: str, shared: Sequence[tuple[str, str]]) -> str:
-    """What we call the file that a container with these volumes calls `path`; empty where no volume shows it to us."""
+    """What we call the file that a container with these volumes calls `path`; empty if no volume shows it to us."""
     inside = normpath(path)
     for source, target in sorted(shared, key=lambda pair: -len(normpath(pair[1]))):
         root = normpath(target)

@@ -1,7 +1,7 @@
-"""What an engine is: asked of itself, and of the kernel where it runs on this machine.
+"""What an engine is: asked of itself, and of the kernel if it runs on this machine.
 
 An engine counts as llama-server by what it answers, whatever its program is called: `/props` with `build_info`. Each
-capability is tried without effect: a slot action that does not exist is 400 where slot actions are on, 501 where
+capability is tried without effect: a slot action that does not exist is 400 if slot actions are on, 501 if
 `--slot-save-path` is missing; an empty text is tokenized; one word is rendered. What is missing becomes a sentence
 that says what would mend it, for `/status`.
 
@@ -61,7 +61,7 @@ class Discovery:
 
     It counts for another process of the same command, environment, build and model only: the one that was asked may
     have been told something else meanwhile (`POST /lora-adapters`). What is missing is asked for again each time, for
-    it may have been a moment's trouble; and where there are adapters, their scales are.
+    it may have been a moment's trouble; and if there are adapters, their scales are.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Discovery:
         return self.answers if same and self.told == telling(props) else None
 
     def keep(self, process: Listener | None, props: dict[str, Json], answers: Answers) -> None:
-        """Remember what `process` answered, where nothing was missing."""
+        """Remember what `process` answered, if nothing was missing."""
         whole = not answers.capabilities.notes
         self.asked, self.told, self.answers = process, telling(props), answers if whole else None
 
@@ -96,7 +96,7 @@ def telling(props: dict[str, Json]) -> tuple[Json, ...]:
 async def discover(
     llama: Llama, props: dict[str, Json], *, process: Listener | None, known: Discovery | None = None
 ) -> EngineFacts:
-    """Everything about the engine behind `llama`, whose `/props` were just read ({} where it gave none).
+    """Everything about the engine that `llama` talks to, whose `/props` were just read ({} if it gave none).
 
     `known`: what earlier processes of this engine answered; it is read and kept up.
     """
@@ -168,9 +168,9 @@ async def adapters_of(llama: Llama) -> tuple[Adapter, ...] | None:
 
 
 async def process_of(origin: Origin, pid: int | None) -> Listener | None:
-    """The engine's process: the one that listens, else what stands for it behind `pid`, a child of ours. None: unseen.
+    """The engine's process: the one that listens, else what stands for it below `pid`, a child of ours. None: unseen.
 
-    A child's own processes are looked at first, and no others where one of them listens.
+    A child's own processes are looked at first, and no others if one of them listens.
     """
     if pid is not None and (found := await asyncio.to_thread(listener.within, pid, origin.port)) is not None:
         return found
@@ -219,7 +219,7 @@ async def works(llama: Llama, path: str, body: Json) -> bool:
 async def card_of(llama: Llama, props: dict[str, Json]) -> tuple[str, tuple[tuple[str, Json], ...]]:
     """The name under which clients ask for the model (what /v1/models lists first, else the alias), and its figures.
 
-    Those are of the weights alone: how much context it was given is told elsewhere.
+    Those are of the weights alone: how much context it was given stands elsewhere.
     """
     try:
         cards = await llama.cards()
@@ -244,10 +244,10 @@ def build_of(props: dict[str, Json], command: tuple[str, ...]) -> str:
 
 
 def absolute(path: str, folder: str) -> str:
-    """`path` as the engine in `folder` means it; unchanged where that is not known."""
+    """`path` as the engine in `folder` means it; unchanged if that is not known."""
     return str(Path(folder) / path) if path and folder else path
 
 
 def number(value: Json) -> int:
-    """A count, 0 where there is none."""
+    """A count, 0 if there is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -38,7 +38,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     `started` (unix time), `command`, `environment` (`LLAMA_…` variables) and `folder` (its working folder) are known
     only for a process on this machine whose command line is known to be llama-server's; `command` is () otherwise.
     `hidden`: environment and folder cannot be read. `volumes` and `launched`: as listener.Listener has them.
-    `model_path` and `slot_folder` are absolute where `folder` is known. `media`: it takes images or sound. `adapters`:
+    `model_path` and `slot_folder` are absolute if `folder` is known. `media`: it takes images or sound. `adapters`:
     LoRA numbers and scales in use; `adapter_files` their paths (None: the engine does not tell). `described`: what it
     tells of its weights (parameters, bytes, vocabulary).
     """

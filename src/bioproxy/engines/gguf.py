@@ -54,7 +54,7 @@ class Header(msgspec.Struct, frozen=True):
 
     @property
     def architecture(self) -> str:
-        """`llama`, `gemma3`, `mamba` ...; empty where the file does not say."""
+        """`llama`, `gemma3`, `mamba` ...; empty if the file does not say."""
         return str(self.keys.get("general.architecture", ""))
 
     @property
@@ -121,7 +121,7 @@ def samples(file: BinaryIO) -> Iterator[bytes]:
 
 
 def header_size(file: BinaryIO, size: int) -> int:
-    """Bytes before the weights; a megabyte where the file is no GGUF that we understand."""
+    """Bytes before the weights; a megabyte if the file is no GGUF that we understand."""
     try:
         return read_header(file).size
     except BioproxyError:

@@ -1,13 +1,13 @@
 """`bioproxy serve --model FILE [-- arguments]`: which program, with which arguments, and where it will answer.
 
-`llama-server` from PATH comes first: whoever installed one chose a build for this machine. Else the embedded engine
-(embedded/). To what the user wrote we add what the KV cache on disk needs, each unless the user gave it: one slot
-(several share a buffer that empties idle ones), a batch of 512 (a cancelled prompt stops after one), a folder for slot
-files that nobody else can read, `--metrics`, and a loopback port that is free. llama-server's own page is turned off by
-an environment variable, because its flag has changed its name once, and an unknown flag would be fatal.
+`llama-server` from PATH comes first: an operator who installed one chose a build for this machine. Else the embedded
+engine (embedded/). To what the user wrote we add what the KV cache on disk needs, each unless the user gave it: one
+slot (several share a buffer that empties idle ones), a batch of 512 (a cancelled prompt stops after one), a folder for
+slot files that no other user can read, `--metrics`, and a loopback port that is free. llama-server's own page is turned
+off by an environment variable, because its flag has changed its name once, and an unknown flag would be fatal.
 
-The graphics card: the wheel on PyPI computes on processors only. Who has a card and does not know that would wonder for
-days, so it is said loudly.
+The graphics card: the wheel on PyPI computes on processors only. An operator with a card who does not know that would
+wonder for days, so it is said loudly.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     url: str
     embedded: bool
-    slot_folder: str  # empty where the user's own arguments name it
+    slot_folder: str  # empty if the user's own arguments name it
     hint: str = ""  # what the operator should know, loudly
 
 
@@ -162,7 +162,7 @@ def check_key(arguments: Sequence[str], key: str) -> None:
 
 
 def options(arguments: Sequence[str]) -> dict[str, str]:
-    """The long names of the flags that were given, with the word that follows (or stands behind `=`)."""
+    """The long names of the flags that were given, with the word that follows (or stands after `=`)."""
     found = {}
     following = (*arguments[1:], "")
     for argument, after in zip(arguments, following, strict=True) if arguments else ():
@@ -188,14 +188,14 @@ def url_of(host: str, port: str, given: Mapping[str, str]) -> str:
 
 
 def free_port(host: str = "127.0.0.1", *, run: int = 1) -> int:
-    """The first of `run` ports in a row that nobody has on `host` now, for a program that will listen there later.
+    """The first of `run` ports in a row that are free on `host` now, for a program that will listen there later.
 
     The kernel chooses the ports for port 0 from the range that it also takes the local ends of connections from. Such a
     port may be taken when the engine is started, or started again: "Address already in use", once in a few hundred
     starts of a busy machine. So one below that range is chosen (Linux: `net.ipv4.ip_local_port_range`, 32768 and up;
     elsewhere from 49152), at random, for two programs may choose at the same time.
 
-    ConfigError if `host` is no address of this machine, or where no attempt found one.
+    ConfigError if `host` is no address of this machine, or if no attempt found one.
     """
     for _ in range(ATTEMPTS):
         first = random.randrange(LOWEST, HIGHEST)  # noqa: S311 - no secret
@@ -232,7 +232,7 @@ def make_private(folder: str) -> None:
 
 
 def card_hint(path: str) -> str:
-    """What to say where there is a graphics card that the embedded engine does not use; empty where all is well."""
+    """What to say if there is a graphics card that the embedded engine does not use; empty if all is well."""
     card = next((name for name in CARDS if Path(name).exists()), None) or shutil.which("nvidia-smi", path=path)
     return HINT.format(card=card) if card and not wheel_knows_cards() else ""
 
@@ -282,12 +282,12 @@ class Launched:
         return self.process.statistics()
 
     def ended(self, exit_: Exit) -> None:
-        """Pass the news on to whoever wants it by now."""
+        """Pass the news on to the callback that is set by now."""
         if self.on_exit is not None:
             self.on_exit(exit_)
 
     async def start(self) -> None:
-        """Start the engine, and keep it running; EngineUnavailable where the program cannot be run at all."""
+        """Start the engine, and keep it running; EngineUnavailable if the program cannot be run at all."""
         await self.process.start()
         if all(task.done() for task in self.owner):
             self.owner = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]

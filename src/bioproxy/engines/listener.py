@@ -1,4 +1,4 @@
-"""The engine's own process behind a loopback URL: its number, start, command line and working folder, out of /proc.
+"""The engine's own process at a loopback URL: its number, start, command line and working folder, out of /proc.
 
 What an engine was started with decides what its KV cache looks like (LoRA, cache types, slot folder), and `/props` does
 not tell. On this machine the kernel does: /proc/net/tcp has the inode of the socket that listens on a port, and one
@@ -15,7 +15,7 @@ Going through the open files of every process costs milliseconds that grow with 
 is a child of ours, or a shell's below it: `within` looks at those few processes only.
 
 Nothing here is certain, and nothing here is an error. Another machine, a forwarded port, a hardened /proc: all mean
-None, and whoever asked goes on with what the engine itself tells. Everything here blocks: call it in a thread.
+None, and the caller goes on with what the engine itself tells. Everything here blocks: call it in a thread.
 Layouts: proc(5), proc_net_tcp.
 """
 
@@ -34,7 +34,7 @@ from bioproxy.engines.commands import ContainerRun, container_run, is_server, op
 
 PROC = Path("/proc")
 LISTEN = "0A"
-USUAL_PORT = "8080"  # llama-server's, where its command line names none
+USUAL_PORT = "8080"  # llama-server's, if its command line names none
 LINUX = sys.platform.startswith("linux")
 
 
@@ -94,7 +94,7 @@ def within(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
 
 
 def launched(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
-    """What stands for the engine behind our child `pid` if nobody is seen to listen: the words that started it.
+    """What stands for the engine of our child `pid` if no process is seen to listen: the words that started it.
 
     A llama-server in the child's family that was told this port; the client of a container, whose words after the image
     are the engine's; else the child, of whose words none is known to be the engine's.
@@ -191,7 +191,7 @@ def listening(port: int, *, proc: Path = PROC) -> list[Socket]:
 def owner(sockets: Sequence[Socket], pids: Iterable[int], *, proc: Path = PROC) -> int | None:
     """Which of `pids` holds one of `sockets` open; of a parent and a child that share it, the youngest.
 
-    None if strangers hold one each (one on IPv4, one on IPv6): then nobody knows which of them answers.
+    None if strangers hold one each (one on IPv4, one on IPv6): then it is not known which of them answers.
     """
     wanted = {f"socket:[{each.inode}]" for each in sockets}
     holders: dict[str, int] = {}
@@ -280,7 +280,7 @@ def processes(*, proc: Path = PROC) -> Iterator[int]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in `folder`; [] where we may not look, or where it is gone by now."""
+    """What is in `folder`; [] if we may not look, or if it is gone by now."""
     try:
         return list(folder.iterdir())
     except OSError:
@@ -288,7 +288,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def open_files(pid: int, *, proc: Path = PROC) -> Iterator[str]:
-    """What the file descriptors of `pid` point to; nothing where we may not look."""
+    """What the file descriptors of `pid` point to; nothing if we may not look."""
     for entry in entries(proc / str(pid) / "fd"):
         try:
             yield str(entry.readlink())
@@ -297,7 +297,7 @@ def open_files(pid: int, *, proc: Path = PROC) -> Iterator[str]:
 
 
 def words(pid: int, name: str, *, proc: Path = PROC) -> tuple[str, ...]:
-    """A NUL-separated file of a process; () where it is gone or hidden."""
+    """A NUL-separated file of a process; () if it is gone or hidden."""
     try:
         data = (proc / str(pid) / name).read_bytes()
     except OSError:
@@ -306,7 +306,7 @@ def words(pid: int, name: str, *, proc: Path = PROC) -> tuple[str, ...]:
 
 
 def stat_fields(pid: int, *, proc: Path = PROC) -> list[str]:
-    """The fields of /proc/PID/stat behind the name (which may hold blanks and brackets); [] when it is gone."""
+    """The fields of /proc/PID/stat after the name (which may hold blanks and brackets); [] when it is gone."""
     try:
         text = (proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:

@@ -6,7 +6,7 @@ sentence; what answers nothing becomes `EngineUnavailable`. Names and shapes of 
 
 Quick questions have a deadline of their own. Those that compute or move a slot (`prefill`, `chat`, `save`, `restore`)
 have none: how long they may take is known only to the caller, who cancels; cancelling closes the connection, and that
-is how an engine is told to stop.
+makes the engine stop.
 
 Two rules are kept here and nowhere else: `/slots` is asked at most once in two seconds (kv-rule 5, pace.py), and what
 we send carries neither `id_slot` nor `X-Conversation-Id` (kv-rules 3 and 8).

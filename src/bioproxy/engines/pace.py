@@ -30,13 +30,6 @@ class Look(msgspec.Struct, frozen=True):
     at: float
 
 
-class PaceStatistics(msgspec.Struct, frozen=True):
-    """How often an answer was wanted, and how often the engine was asked."""
-
-    wanted: int
-    asked: int
-
-
 class Pace:
     """Asks `ask(target)` at most once in `period` seconds, whatever the targets; an answer is good for as long.
 
@@ -48,15 +41,9 @@ class Pace:
         self.answers: dict[bytes, Look] = {}
         self.flying: dict[bytes, asyncio.Task[Look]] = {}
         self.next_at = float("-inf")
-        self.wanted = self.asked = 0
-
-    def statistics(self) -> PaceStatistics:
-        """How often it was asked, and how often that reached the engine."""
-        return PaceStatistics(wanted=self.wanted, asked=self.asked)
 
     async def get(self, target: bytes) -> Look:
         """The answer to `GET target`: the last one while it is good, else a new one as soon as the pace allows."""
-        self.wanted += 1
         kept = self.answers.get(target)
         if kept is not None and asyncio.get_running_loop().time() - kept.at < self.period:
             return kept
@@ -73,7 +60,6 @@ class Pace:
         self.next_at = turn + self.period
         if turn > loop.time():
             await asyncio.sleep(turn - loop.time())
-        self.asked += 1
         try:
             return await self.ask(target)
         finally:

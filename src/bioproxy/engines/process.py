@@ -1,8 +1,8 @@
 """An engine of ours: a child process that is started, watched, ended for certain, and started again.
 
 The child runs under the shim (shim.py), which ends it and everything it started when we are gone. What the two say to
-each other goes over a socket pair, and its end is the one sign that nothing of the child is left: nobody here asks the
-system about a pid that may belong to somebody else by now, and no event loop's way of watching children matters.
+each other goes over a socket pair, and its end is the one sign that nothing of the child is left: the system is never
+asked about a pid that may belong to another process by now, and no event loop's way of watching children matters.
 
 `Process.run` is the owner: it starts the child, waits for its end, and starts it again with back-off until `stop`.
 An end has a reason in one sentence, with the last thing that the child said; its last 200 lines are kept.
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 SLACK = 3.0  # seconds that the shim gets beyond that, before it is killed itself
-FIRST_DELAY, LONGEST_DELAY, HEALTHY = 0.5, 30.0, 60.0  # back-off in seconds; who lived longer than HEALTHY begins anew
+FIRST_DELAY, LONGEST_DELAY, HEALTHY = 0.5, 30.0, 60.0  # back-off in seconds; a life longer than HEALTHY begins anew
 
 
 class State(StrEnum):
@@ -68,7 +68,7 @@ HINTS = {
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How one life of the child ended. `code` is negative for a signal, None if nobody can tell any more."""
+    """How one life of the child ended. `code` is negative for a signal, None if it is not known."""
 
     pid: int
     code: int | None
@@ -121,7 +121,7 @@ class Process:
         self.watcher: asyncio.Task[Exit] | None = None  # its result is how the newest life ended
         self.last_exit: Exit | None = None
         self.starts = 0
-        self.stopping = asyncio.Event()  # nobody wants a life to begin
+        self.stopping = asyncio.Event()  # no life may begin
         self.turn = asyncio.Lock()  # held while a process is made, so that `stop` misses none
 
     def said(self) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ class Process:
                 self.become(State.STOPPED)
 
     async def wait(self) -> Exit:
-        """How the current life (or else the last one) ended, once it has. EngineUnavailable where there was none."""
+        """How the current life (or else the last one) ended, once it has. EngineUnavailable if there was none."""
         if self.watcher is None:
             raise EngineUnavailable(f"{self.name} was never started")
         return await asyncio.shield(self.watcher)
@@ -240,7 +240,7 @@ class Process:
             self.become(State.STOPPING)
         life.channel.ask_to_stop(grace)
         await asyncio.wait([life.channel.pid], timeout=SLACK)
-        hangs = not life.channel.pid.done()  # in its start: there is nobody to be patient with
+        hangs = not life.channel.pid.done()  # in its start: there is no engine to be patient with
         done, _ = await asyncio.wait([watcher], timeout=0.0 if hangs else grace + SLACK)
         if not done:
             log.warning("%s did not end in %.0f s and is killed", self.name, SLACK if hangs else grace + SLACK)
@@ -262,7 +262,7 @@ class Process:
         self.become(State.STOPPED)
 
     async def begin(self) -> int:
-        """Start the child, if none runs and nobody wants it stopped; its pid."""
+        """Start the child, unless one runs or it was stopped; its pid."""
         async with self.turn:
             made = self.life is None
             life = await self.make() if self.life is None else self.life

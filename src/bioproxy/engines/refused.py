@@ -5,7 +5,7 @@
     {"object": "error", "message": …}                   older vLLM
     {"error": "…"}, {"message": …}                      many
     {"detail": "…"}, {"detail": [{"loc", "msg"}, …]}    FastAPI
-    [{"error": {…}}], plain text                        others; a page for browsers is nobody's words
+    [{"error": {…}}], plain text                        others; a page for browsers says nothing
 
 Pure, and never raises: what an engine sends must not cost the client its answer.
 """
@@ -73,7 +73,7 @@ def shortened(text: str) -> str:
 
 
 def words_of(told: Json, names: tuple[str, ...] = ("error", "message", *OTHER_WORDS), *, depth: int = 4) -> str:
-    """The first text in what an engine says about an error; "" where there is none."""
+    """The first text in what an engine says about an error; "" if there is none."""
     if isinstance(told, str):
         return told.strip()
     if isinstance(told, list) and depth:

@@ -3,7 +3,7 @@
 The same path may be another file there. A relative one starts at the process's own working folder; in a container all
 of them start at its own root; a link inside a container leads to a place inside it. So a path is followed in the
 process's view: Linux shows it under /proc/PID/root and /proc/PID/cwd, and the volumes of a container that we started
-show it too. Another user's process hides both, but not its mounts: where the same file system is mounted at the same
+show it too. Another user's process hides both, but not its mounts: if the same file system is mounted at the same
 place for it and for us, the same path is the same file.
 
 Whoever asks wants to know *which* file it is. Where that is not certain the answer is none, however likely a file of
@@ -31,7 +31,7 @@ Place = Callable[[str], str]  # from a path in the engine's view to the same pla
 
 
 def seen(path: str, facts: EngineFacts, *, proc: Path = PROC) -> str:
-    """Where we can read what the engine calls `path`; empty where we cannot, or cannot be certain that it is the file.
+    """Where we can read what the engine calls `path`; empty if we cannot, or cannot be certain that it is the file.
 
     A name that is part of a split model keeps its form, so that the other parts are found beside it.
     """
@@ -82,7 +82,7 @@ def in_process(path: str, pid: int, proc: Path, passed: list[str]) -> str:
 
 
 def follow(path: str, place: Place, passed: list[str]) -> str:
-    """Follow the links of the absolute `path` in the view that `place` shows; empty where that leads out of it.
+    """Follow the links of the absolute `path` in the view that `place` shows; empty if that leads out of it.
 
     Each folder and link on the way is added to `passed`.
     """

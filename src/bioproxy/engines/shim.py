@@ -3,14 +3,14 @@
 A proxy that is killed with SIGKILL cannot clean up, and the engine it started would keep its port and its gigabytes.
 So each engine runs under this program, which holds one end of a socket to us. When that reads end of file, we are
 gone, however it happened, and the shim stops everything that it started: SIGTERM, and SIGKILL for what remains. A
-parent-death signal alone would not do: it reaches the direct child only, and behind `sh -c` that is a shell.
+parent-death signal alone would not do: it reaches the direct child only, and with `sh -c` that is a shell.
 
 The command gets a process group of its own, so that one signal reaches it and its children. On Linux the shim also
 adopts what leaves that group and loses its parent (PR_SET_CHILD_SUBREAPER), and the command gets a parent-death signal
 for the case that the shim itself is killed. The command's exit ends the rest of its group too.
 
 On the socket, lines of text. To us: `pid N`, then `exit STATUS` (negative: a signal's number) when all are gone; or
-`failed ERRNO text` where the command cannot be run. From us: `stop SECONDS` (again: the earlier deadline counts).
+`failed ERRNO text` if the command cannot be run. From us: `stop SECONDS` (again: the earlier deadline counts).
 
 It runs as `python -I -S shim.py`: only small modules of the standard library, ready in some 20 ms, 10 MB.
 """
@@ -28,13 +28,13 @@ from typing import NoReturn
 
 ORPHAN_GRACE = 5.0  # seconds between SIGTERM and SIGKILL when we are gone
 LEFTOVER_GRACE = 2.0  # the same for what a command leaves behind when it ends by itself
-AGAIN = 0.1  # seconds between looks and signals where the system does not tell us
+AGAIN = 0.1  # seconds between looks and signals if the system does not tell us
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 STOPPERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def main(arguments: list[str]) -> int:
-    """Run `arguments[2:]` and guard it; 0 when all that it started is gone, 127 where it could not be run."""
+    """Run `arguments[2:]` and guard it; 0 when all that it started is gone, 127 if it could not be run."""
     channel = socket.socket(fileno=int(arguments[0]))
     channel.set_inheritable(False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -68,7 +68,7 @@ def wake_on_signals() -> int:
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux's prctl; elsewhere, and where it is refused, nothing: it only adds to what groups do."""
+    """Linux's prctl; elsewhere, and if it is refused, nothing: it only adds to what groups do."""
     if not sys.platform.startswith("linux"):
         return
     with suppress(ImportError, OSError, AttributeError):
@@ -84,7 +84,7 @@ def spawn(command: list[str]) -> int:
     if child == 0:
         become(command, writer)
     os.close(writer)
-    with suppress(OSError):  # the child does the same; whoever is first
+    with suppress(OSError):  # the child does the same; either may be first
         os.setpgid(child, child)
     with os.fdopen(complaint, "rb") as pipe:
         number = pipe.read()
@@ -117,7 +117,7 @@ class Guard:
         self.wake = wake
         self.child = child
         self.status: int | None = None  # the child's, once it has ended
-        self.deadline: float | None = None  # when SIGTERM becomes SIGKILL; None: nobody wants it to end
+        self.deadline: float | None = None  # when SIGTERM becomes SIGKILL; None: it need not end
 
     def run(self) -> int:
         """Wait for the end of the child and of all that it leaves; its exit status, negative for a signal."""
@@ -182,7 +182,7 @@ class Guard:
         return left
 
     def obey(self) -> None:
-        """Read what we are told; the end of the socket means that nobody is left to tell us anything."""
+        """Read what we are told; the end of the socket means that bioproxy is gone."""
         assert self.channel is not None
         try:
             data = self.channel.recv(4096)
@@ -196,7 +196,7 @@ class Guard:
 
 
 def adopted() -> list[int]:
-    """Pids of our direct children, orphans that Linux gave us among them; none where the system does not list them."""
+    """Pids of our direct children, orphans that Linux gave us among them; none if the system does not list them."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:  # pathlib costs 10 ms
             return [int(pid) for pid in file.read().split()]

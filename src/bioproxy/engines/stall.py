@@ -1,7 +1,7 @@
 """Is a silent engine working or stuck? Looked at only while a request of ours waits for its next byte.
 
 Signs of life, from cheap to dear: a byte of any running request; progress in `/slots`; processor time of the process.
-Bytes are counted by whoever relays them, and only read here, so a stream pays nothing for being watched. `/slots` is
+The relay counts the bytes, and they are only read here, so a stream pays nothing for being watched. `/slots` is
 asked every five seconds, and only after a quarter of the time-out passed in silence: an honest ten-minute prefill shows
 progress there and is left alone.
 
@@ -10,8 +10,8 @@ What a stuck engine may be, in the order in which it is treated:
    ends wakes it: one token is asked for.
 2. A request that hangs: after the whole time-out without a sign those that run are cancelled, which closes their
    connections.
-3. Ten seconds later the slots are still taken, or nothing answers: the engine itself is stuck. That is told to the
-   Attachment, and what follows is not decided here.
+3. Ten seconds later the slots are still taken, or nothing answers: the engine itself is stuck. That is reported to
+   the Attachment, and what follows is not decided here.
 
 Processor time alone is believed for ten time-outs: a livelock (facts, 0.3) burns it for ever and gets nowhere. Where
 neither `/slots` nor the process can be seen, silence proves nothing and nothing is done.
@@ -119,7 +119,7 @@ class Stall:
         self.before, self.poked = None, False
 
     async def run(self) -> None:
-        """The service; ends at once where the detection is off."""
+        """The service; ends at once if the detection is off."""
         while self.timeout > 0:
             await asyncio.sleep(self.period)
             if self.entries and self.silent_for() >= self.timeout / 4 and self.facts() is not None:

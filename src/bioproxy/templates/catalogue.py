@@ -1,15 +1,15 @@
 """All templates of one configuration: their files, their texts, and which of them changed.
 
-At start every template must be good, or none is used and all that is wrong is told at once. From then on `check` looks
-at the files again, in a worker thread, and a template that was good once stays usable whatever happens to its files:
-the last good text is kept and the fault shows in `/status`.
+At start every template must be good, or none is used and all that is wrong is reported at once. From then on `check`
+looks at the files again, in a worker thread, and a template that was good once stays usable whatever happens to its
+files: the last good text is kept and the fault shows in `/status`.
 
 A change counts when nothing has changed for `settle` seconds: a checkout of a thousand files, or an editor that writes
 in two steps, would otherwise be warmed half-written. `due` tells when the next look is worth it.
 
 Files are looked at as long as the program runs (`watch`), whatever engines there are, or a text of last week would be
 sent and pinned after an unload. A request that had to wait has them looked at once more before it is filled in
-(`freshen`). Whoever works with the texts, as a warm-up does, is told of a change (`watchers`).
+(`freshen`). What works with the texts, as a warm-up does, hears of a change (`watchers`).
 
     ok ──files differ──► pending ──same text for `settle`──► ok, new version (TemplateChanged)
      ▲                      │ differs again: waits anew; back as it was: nothing happened
@@ -164,7 +164,7 @@ class Catalogue:
     def match(self, text: str) -> tuple[str, str] | None:
         """(prefix, message) where `text` begins with a prefix, before a blank, a newline or its end.
 
-        The longest prefix wins. One blank or newline behind it is taken away; all further ones belong to the message.
+        The longest prefix wins. One blank or newline after it is taken away; all further ones belong to the message.
         """
         found = self.pattern.match(text) if self.pattern is not None else None
         return (found.group(1), text[found.end() :]) if found is not None else None
@@ -358,7 +358,7 @@ def name_problems(prefixes: Mapping[str, Path]) -> list[Problem]:
 
 
 def pattern_of(prefixes: Mapping[str, Template]) -> re.Pattern[str] | None:
-    """One expression for all prefixes, longest first, with what must stand behind them; None without any."""
+    """One expression for all prefixes, longest first, with what must stand after them; None without any."""
     if not prefixes:
         return None
     names = "|".join(re.escape(prefix) for prefix in sorted(prefixes, key=len, reverse=True))

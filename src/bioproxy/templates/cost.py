@@ -1,12 +1,13 @@
-"""What a change of a template costs: everything behind the first byte that differs is evaluated again.
+"""What a change of a template costs: everything after the first byte that differs is evaluated again.
 
     src/app.py changed at 12 % of the template: 35,000 of 40,000 tokens again, about 50 s;
     further back it would cost less
 
 The sentence teaches the one thing that makes templates cheap: what changes often belongs to the end. How many tokens a
-byte is and how long a token takes is the caller's knowledge (the engine was measured); without it the share is told.
+byte is and how long a token takes is the caller's knowledge (the engine was measured); without it the sentence gives
+the share.
 
-Only the static beginning counts, the text in front of the first message: what stands behind a message is evaluated with
+Only the static beginning counts, the text in front of the first message: what stands after a message is evaluated with
 every request anyway. Pure.
 """
 
@@ -26,7 +27,7 @@ MINUTE = 60
 class Change(msgspec.Struct, frozen=True):
     """The first difference between two texts of a template: in which file, what happened to it, and where.
 
-    `at` and `total` are bytes of the new static beginning; `at` is -1 where only what stands behind a message differs.
+    `at` and `total` are bytes of the new static beginning; `at` is -1 if only what stands after a message differs.
     """
 
     name: str
@@ -75,7 +76,7 @@ def sentence(change: Change, *, tokens_per_byte: float | None = None, seconds_pe
 
 
 def again(change: Change, tokens_per_byte: float | None) -> str:
-    """How much is evaluated again, in tokens where they are known."""
+    """How much is evaluated again, in tokens if they are known."""
     if tokens_per_byte is None:
         return f"{100 * (1 - change.share):.0f} % of it again"
     total, left = round(change.total * tokens_per_byte), round((change.total - change.at) * tokens_per_byte)

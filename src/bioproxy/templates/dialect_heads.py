@@ -1,6 +1,6 @@
 """What stands before the first user message, in the chat dialect whatever the client speaks.
 
-A template is warmed behind the heads that clients really send (architecture decision 8), and the warm-up renders them
+A template is warmed after the heads that clients really send (architecture decision 8), and the warm-up renders them
 with `/apply-template`, which knows the chat dialect only. So heads of the other dialects are translated as llama-server
 itself translates them before it renders (its server-chat.cpp):
 
@@ -41,9 +41,7 @@ ASIDE = frozenset(NAMES.split())
 PLAIN = ASIDE - {"system", "instructions", "tools", "lora", "chat_template_kwargs"}  # none of which is in a head
 BARE = Head()
 MOST_FIELDS = 32  # further fields that are told apart; the others count as one,
-REST = (
-    "further fields, of which there are more than anybody would want to know each by its own name"  # never asked about
-)
+REST = "further fields, too many to tell each by its name"  # never asked about
 MOST_SEAMS = 512  # system messages, or tools, whose ends are told apart
 BILLING = re.compile(r"\A(x-anthropic-billing-header:[^\n]{0,500}?cch=)[^;\n]{5};")
 CHOICES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
@@ -126,7 +124,7 @@ def with_effort(extra: dict[str, Json]) -> dict[str, Json]:
 
 
 def value(fields: Fields, name: str) -> bytes:
-    """A field's JSON; empty where it is missing or null."""
+    """A field's JSON; empty if it is missing or null."""
     raw = bytes(fields.get(name, Raw()))
     return b"" if raw == b"null" else raw
 
@@ -147,7 +145,7 @@ def without_marks(data: Json) -> Json:
     return data
 
 
-Translated = tuple[list[Json], bytes, str | None]  # system messages, tools, tool_choice where it is another
+Translated = tuple[list[Json], bytes, str | None]  # system messages, tools, tool_choice if it is another
 
 
 def chat(fields: Fields) -> Translated:
@@ -190,7 +188,7 @@ def system_text(raw: Raw) -> str:
 
 
 def translated(fields: Fields, one: Callable[[Fields], Json]) -> bytes:
-    """The tools in the chat dialect; as they came where they are no list of objects."""
+    """The tools in the chat dialect; as they came if they are no list of objects."""
     raw = value(fields, "tools")
     if not raw:
         return b""

@@ -1,4 +1,4 @@
-"""Reading the files behind templates, and seeing cheaply that they did not change.
+"""Reading the files that templates include, and seeing cheaply that they did not change.
 
 Files are looked at with `stat` every few seconds, in a worker thread: bind mounts, network folders and config maps
 defeat inotify. A file whose time, size and inode are as before is not read again. One exception, as git makes it for
@@ -6,7 +6,7 @@ its index: a file that changed within two seconds of being read may change again
 clock, so it is read once more at the next look.
 
 A `Look` is one pass over all templates. It works on a cache of its own and returns it with the readings, so that a look
-that was given up (its caller was cancelled) disturbs nobody.
+that was given up (its caller was cancelled) disturbs no other one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BINARY = 8000  # bytes in which a NUL makes a file binary, as git has it
 class Entry(msgspec.Struct, frozen=True):
     """A file as it was read: its text (None: binary), a digest of it, and what `stat` said.
 
-    `sure` is false where it may have changed since without a trace in `stat`.
+    `sure` is false if it may have changed since without a trace in `stat`.
     """
 
     text: str | None
@@ -50,7 +50,7 @@ class Look:
         self.cache: Cache = {}
 
     def text(self, path: Path, *, shown: str) -> str:
-        """The text of a file, as it is; TemplateError (naming it as `shown`) where there is none to be had."""
+        """The text of a file, as it is; TemplateError (naming it as `shown`) if there is none to be had."""
         entry = self.entry(path, shown=shown)
         if entry.text is None:
             return utf8(self.bytes(path, shown=shown), shown=shown)  # asked for by name: NUL is a letter like others

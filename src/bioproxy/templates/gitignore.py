@@ -6,7 +6,7 @@ its file; a slash at the end means folders only; and what lies in an ignored fol
 begins at the nearest folder above that holds `.git`; if there is none, only files at and below the folder in which a
 pattern starts count. Like git we compare bytes, not letters.
 
-A repository is somebody else's text, so what it costs to read and to match is bounded. A line becomes an expression of
+A repository is text from outside, so what it costs to read and to match is bounded. A line becomes an expression of
 RE2, which matches in linear time however many stars it has (Python's `re` needs hours for a dozen of them). Lines in a
 row that say the same, named or taken back, become one expression: a thousand of them are as quick as one.
 
@@ -24,7 +24,6 @@ from itertools import groupby
 from pathlib import Path
 
 import msgspec
-import re2
 
 from bioproxy import files
 from bioproxy.errors import TemplateError
@@ -96,6 +95,8 @@ def runs(expressions: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def compiled(run: list[bytes]) -> Callable[[bytes], object]:
     """What says whether one of a run's expressions fits a path; what is too large for RE2 fits none."""
+    import re2  # 2.5 MB that only patterns need
+
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # bytes
     options.dot_nl = options.never_capture = True

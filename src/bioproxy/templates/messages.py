@@ -7,9 +7,9 @@
 | responses  | `input`: a string or items       | the same; parts are of type `input_text`, `output_text`   |
 | completion | `prompt`: a string or a list     | the string itself; token ids are left alone               |
 
-The normal form is what the chain of hashes sees (kv-rule 19), so it must not change where the prompt does not: clients
+The normal form is what the chain of hashes sees (kv-rule 19), so it must not change if the prompt does not: clients
 move `cache_control` marks from turn to turn and send the same text now as a string, now as one part. And it must change
-where the prompt does: role first, then the texts in order, then every other field as it came. Byte 0xFF ends a text; it
+if the prompt does: role first, then the texts in order, then every other field as it came. Byte 0xFF ends a text; it
 stands in no UTF-8, so no text can look like the end of another one. Pure.
 """
 
@@ -133,7 +133,7 @@ def part_text(part: Fields) -> str | None:
 def part_data(part: str | Fields) -> bytes:
     """A content part's normal form: a text as text, everything else as JSON with its values as they came.
 
-    An image's or a sound's bytes are named by their digest: they are no text of which another one could share a part,
+    An image's or a sound's bytes are named by their digest: another image never shares a part of them,
     and beside a million letters that stand for some hundred tokens all that is text would count for nothing.
     """
     text = part if isinstance(part, str) else part_text(part)
@@ -147,7 +147,7 @@ def part_data(part: str | Fields) -> bytes:
 
 
 def part_json(part: Fields) -> Json:
-    """A content part in the chat dialect, where the type of a text is `text`."""
+    """A content part in the chat dialect, in which the type of a text is `text`."""
     text = part_text(part)
     kept: dict[str, Json] = {key: value for key, value in part.items() if key not in MARKS}
     return kept if text is None else kept | {"type": "text", "text": text}

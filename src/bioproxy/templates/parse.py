@@ -9,7 +9,7 @@ a message, is never scanned, or a user could have any file of the operator read 
 module sees the template's own text and nothing else, and there is no way to write a literal `<{x}>`: text that needs
 one goes into a file of its own, which the template includes.
 
-Pure: no files here (includes.py reads them), no clock, no loop.
+Pure: no files here (reading.py reads them), no clock, no loop.
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import re2
-
 from bioproxy import files
 from bioproxy.errors import TemplateError
 from bioproxy.templates.gitignore import Levels, descend, enter, ignored
@@ -56,6 +54,8 @@ def matches(pattern: str, folder: Path) -> list[tuple[str, Path]]:
 @lru_cache(maxsize=512)
 def expression(name: str) -> Callable[[bytes], object]:
     """What says whether a file's name, in UTF-8, fits one name of a pattern; a leading dot must be written."""
+    import re2  # 2.5 MB that only patterns need
+
     while "**" in name:
         name = name.replace("**", "*")
     if len(name.replace("*", "")) > LONGEST_NAME:
@@ -118,7 +118,7 @@ class Walk:
         return sorted({place for at in found for place in self.places(at)})
 
     def entries(self, folder: Path, tests: int) -> list[os.DirEntry[str]]:
-        """What is in a folder; nothing where it cannot be listed. `tests`: what each name is compared with."""
+        """What is in a folder; nothing if it cannot be listed. `tests`: what each name is compared with."""
         try:
             found = files.listed(folder)
         except OSError:

@@ -1,6 +1,6 @@
 """How each message of a conversation was expanded the first time, so that later turns find the cache.
 
-A client that asks `@code What is this?` sends these words again with every turn. If a file behind the template changed
+A client that asks `@code What is this?` sends these words again with every turn. If a file of the template changed
 in between, the current text would change the conversation's beginning, and all of it would be evaluated again. So a
 message that has been answered is expanded with the version that the answer was given to: its pin.
 
@@ -246,7 +246,7 @@ def read_text(folder: Path, version: str) -> tuple[str, ...] | None:
 
 
 def write_state(folder: Path, index: Index, texts: dict[str, tuple[str, ...]], *, stored: set[str]) -> None:
-    """New texts first, then the index that names them, then what nobody needs goes: a crash between loses nothing.
+    """New texts first, then the index that names them, then what is not needed goes: a crash in between loses nothing.
 
     `stored` are the versions whose files are known to be good.
     """

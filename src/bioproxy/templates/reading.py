@@ -59,7 +59,7 @@ class Text(msgspec.Struct, frozen=True):
 
 
 def read_template(prefix: str, path: Path, *, folder: Path, look: Look, before: Reading | None = None) -> Reading:
-    """Read the template of `prefix` with all that it includes; `before` is returned itself where nothing changed.
+    """Read the template of `prefix` with all that it includes; `before` is returned itself if nothing changed.
 
     `folder` is the working folder. Never raises: what is wrong stands in `problems`.
     """

@@ -4,7 +4,7 @@ A template's prompt prefix depends on what stands before the user message: the s
 of an agent, `enable_thinking`. Warming the bare message would evaluate tokens that no request of theirs can use
 (architecture decision 8). So each accepted request with a prefix notes its head here, with a digest of its
 conversation; a head counts once two conversations used it, so that a system message with the time of day in it, which
-nobody will send again, costs nothing. Of those that count the newest few are warmed; without any, the bare message.
+will never be sent again, costs nothing. Of those that count the newest few are warmed; without any, the bare message.
 
 The file is written as a whole, and with the tools of agents in it that is megabytes. So it is written when other heads
 count than before, every ten minutes at most; that one was used again is only brought down once an hour. What a crash
@@ -125,7 +125,7 @@ class Heads:
             self.on_change()
 
     def top(self, prefix: str) -> tuple[Head, ...]:
-        """The heads to warm for `prefix`, newest first; the bare message where none counts yet."""
+        """The heads to warm for `prefix`, newest first; the bare message if none counts yet."""
         newest = reversed(self.seen.get(prefix, {}).values())
         counting = [entry.head for entry in newest if entry.counts]
         return tuple(counting[: self.settings.config.warmup.heads]) or (BARE,)

@@ -1,6 +1,6 @@
 """What to warm next, and how much of it at once: decisions over values, without a clock, a loop or a file.
 
-A *target* is one prompt prefix that should be resident or on disk: a template's text at one version, behind one head.
+A *target* is one prompt prefix that should be resident or on disk: a template's text at one version, after one head.
 The runner holds one Target per (prefix, head), asks `pick` which comes next, and replaces it as things happen; nothing
 here does anything, so that every order of events can be tried in a test without an engine.
 
@@ -41,20 +41,21 @@ Key = tuple[str, str]  # (prefix, head's name)
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt prefix to warm, and how far that is. Counts are tokens, `retry_at` is a loop's time.
 
-    `head` is the name of what it stands `behind`. `want` names it for the keeper, once it was worked on. `older`: an
-    earlier text of the same template, and the tokens of its prompt prefix, that the engine evaluated last.
+    `head` is the name of its `opening`, which stands before it in the prompt. `want` names it for the keeper,
+    once it was worked on. `older`: an earlier text of the same template, and the tokens of its prompt prefix, that the
+    engine evaluated last.
     """
 
     prefix: str
     head: str
-    behind: Head = Head()
+    opening: Head = Head()
     version: str
     want: Want | None = None
     older: tuple[Want, tuple[int, ...]] | None = None
     phase: Phase = "waiting"
     done: int = 0
     total: int = 0
-    limit: int = 0  # the context, where the prompt prefix is too long for it
+    limit: int = 0  # the context, if the prompt prefix is too long for it
     evaluated: int = 0
     seconds: float = 0.0
     failures: int = 0
@@ -62,7 +63,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     deaths: int = 0  # engines in a row that were lost in the middle of it
     ended: float = 0.0  # a loop's time
-    asked: bool = False  # an operator asked for it: goes first, also where warm-up is off
+    asked: bool = False  # an operator asked for it: goes first, even if warm-up is off
 
     @property
     def key(self) -> Key:
@@ -137,7 +138,7 @@ def forgotten(targets: Mapping[Key, Target]) -> dict[Key, Target]:
         else Target(
             prefix=target.prefix,
             head=target.head,
-            behind=target.behind,
+            opening=target.opening,
             version=target.version,
             asked=target.asked,
             deaths=target.deaths,

@@ -27,7 +27,7 @@ from bioproxy.templates.catalogue import Filled
 Json: TypeAlias = Any
 
 FIRST_MESSAGE, SECOND_MESSAGE = "Compare this.", "7 questions"  # differ in the first character, and in its kind
-LETTERS_PER_TOKEN = 4  # a guess, where the engine cannot count
+LETTERS_PER_TOKEN = 4  # a guess, if the engine cannot count
 MARGIN = 8  # tokens less on models whose cache cannot be cut at any place
 
 
@@ -65,7 +65,7 @@ def chat(head: Head, content: str, *, extra: dict[str, Json] | None = None) -> b
 
 
 def margin_of(facts: EngineFacts) -> int:
-    """How many tokens to leave off at the end, by what the model's file says; blocks. 8 where it cannot be read.
+    """How many tokens to leave off at the end, by what the model's file says; blocks. 8 if it cannot be read.
 
     A cache with a sliding window or a recurrent state can only be cut where there is a checkpoint (facts, section 1),
     so a prompt prefix that ends too exactly would be worth nothing; one that ends 8 tokens early costs 8 tokens.
@@ -79,7 +79,7 @@ def margin_of(facts: EngineFacts) -> int:
 
 
 async def find(engine: Llama, can: Capabilities, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:
-    """The prompt prefix of a template behind `head`, as exactly as the engine lets us see it.
+    """The prompt prefix of a template after `head`, as exactly as the engine lets us see it.
 
     `margin`: tokens to leave off at the end. Raises what the engine's client raises.
     """

@@ -44,7 +44,7 @@ from bioproxy.warmup.prefix import PromptPrefix, chat_prefix, find, margin_of
 log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30.0  # a snapshot that was just written may take as long to be in the index
-FOREVER = 3600.0  # seconds to sleep where nothing is due; any news ends it
+FOREVER = 3600.0  # seconds to sleep if nothing is due; any news ends it
 TOO_LONG = "exceed_context_size"  # llama-server's own words for a prompt that does not fit
 
 
@@ -148,7 +148,7 @@ class Runner:
         self.news.set()
 
     async def warm(self, prefix: str) -> tuple[TargetStatistics, ...]:
-        """Look at `prefix` now, also where warm-up is off or failed; its states. NotFound if there is none."""
+        """Look at `prefix` now, even if warm-up is off or failed; its states. NotFound if there is none."""
         if prefix not in self.catalogue.prefixes:
             known = ", ".join(self.catalogue.prefixes) or "none"
             raise NotFound(f"there is no prefix {prefix}; known prefixes: {known}")
@@ -249,7 +249,7 @@ class Runner:
         self.targets = plan.merge(
             known,
             [
-                Target(prefix=prefix, head=name_of(head), behind=head, version=version)
+                Target(prefix=prefix, head=name_of(head), opening=head, version=version)
                 for prefix, version in versions.items()
                 for head in self.heads.top(prefix)
             ],
@@ -324,7 +324,7 @@ class Runner:
         """Evaluate `target` unless there is a snapshot of it, or it does not fit."""
         assert self.facts is not None
         context = self.facts.context
-        head, filled = target.behind, self.catalogue.current(target.prefix)
+        head, filled = target.opening, self.catalogue.current(target.prefix)
         want = self.keeper.want(
             template_pieces(head, filled), prefix=target.prefix, version=filled.version, head=head, lora=head.lora
         )
@@ -348,9 +348,9 @@ class Runner:
         """The prompt prefix, as exactly as this engine can tell it."""
         can = facts.capabilities
         if not can.apply_template:
-            return chat_prefix(target.behind, filled, model=facts.alias)
+            return chat_prefix(target.opening, filled, model=facts.alias)
         margin = await files.away(self.margin, facts) if can.tokenize else 0
-        return await find(self.engine, can, target.behind, filled, margin=margin)
+        return await find(self.engine, can, target.opening, filled, margin=margin)
 
     def job(self, target: Target, prompt: PromptPrefix, generation: int) -> Job:
         """The evaluator's order; it is current as long as engine and text are the same."""

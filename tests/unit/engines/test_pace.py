@@ -42,7 +42,7 @@ async def test_answer_is_shared_for_the_period() -> None:
     pace = Pace(asked, period=LONG)
     answers = [(await pace.get(b"/slots")).body for _ in range(10)]
     assert answers == [b"1"] * 10
-    assert (pace.statistics().wanted, pace.statistics().asked) == (10, 1)
+    assert len(asked.targets) == 1
 
 
 async def test_question_under_way_is_shared() -> None:
