@@ -15,7 +15,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -97,6 +98,22 @@ class Grant(msgspec.Struct, eq=False):
         queue.admit(new, now)
         self.ticket = new
         return True
+
+    @asynccontextmanager
+    async def alone(self, *, wait: float = 0.0) -> AsyncIterator[bool]:
+        """Have the engine alone inside, if that is possible now or within `wait` seconds; then let others in again.
+
+        A grant that was exclusive before stays so.
+        """
+        if self.exclusive:
+            yield True
+            return
+        found = self.try_exclusive() or (wait > 0 and await self.wait_exclusive(wait))
+        try:
+            yield found
+        finally:
+            if found:
+                self.share()
 
     async def wait_exclusive(self, seconds: float) -> bool:
         """Have the engine alone as soon as it can be; False if that is not within `seconds`."""

@@ -54,31 +54,10 @@ class Actions:
         self.residents = residents
         self.decisions = decisions
         self.lost: Counter[str] = Counter()
-        self.made: set[Grant] = set()  # grants that we made exclusive and have to share again
 
     @property
     def saving(self) -> bool:
         return self.decisions.findings.saves and self.decisions.able and self.saver.pause.due
-
-    # alone on the engine
-
-    async def alone(self, grant: Grant, *, must: bool = False) -> bool:
-        """Have the engine alone; `must`: wait for it. Raises EngineUnavailable (503) if that takes too long."""
-        if grant.exclusive:
-            return True
-        if not grant.try_exclusive():
-            if not must:
-                return False
-            if not await grant.wait_exclusive(STRICT_WAIT):
-                raise EngineUnavailable(ERASE_FIRST, status=503, retry_after=5)
-        self.made.add(grant)
-        return True
-
-    def done(self, grant: Grant) -> None:
-        """Let others in again, if it was us who kept them out."""
-        if grant in self.made:
-            self.made.discard(grant)
-            grant.share()
 
     def doubted(self, reason: str) -> None:
         """After a slot action: if there is a `reason` for it, what the slots hold is not known any more."""
@@ -90,29 +69,35 @@ class Actions:
     # what requests need
 
     async def carry_out(self, plan: Plan, grant: Grant, prepared: Prepared) -> None:
-        """Do what was planned; if we cannot have the engine alone, go without (unless an erase was promised).
+        """Do what was planned. If we cannot have the engine alone, go without; an erase was promised, and waits for it.
 
-        What goes wrong in a way that was not expected is logged, and the request goes on.
+        Raises EngineUnavailable (503) if the slot cannot be erased. What goes wrong otherwise in a way that was not
+        expected is logged, and the request goes on.
         """
-        if not await self.alone(grant, must=plan.erase):
-            self.displace(plan, "busy")
-            if plan.match is not None:
-                self.restorer.restores["skipped"] += 1
-                prepared.status = prepared.status or "skipped"
-                prepared.reason = "other requests are running, or one that was cut off is not over yet"
-            return
-        try:
-            await aio.shielded(self.act(plan, prepared))
-        except BioproxyError:
-            raise
-        except Exception as error:
-            log.exception("a request is served without its snapshot")
-            self.forget("unknown")
-            prepared.status, prepared.expected, prepared.reason = "failed", 0, f"unexpected: {error}"
-            if plan.erase:
-                raise EngineUnavailable(f"the slot could not be erased: {error}", status=503) from error
-        finally:
-            self.done(grant)
+        async with grant.alone(wait=STRICT_WAIT if plan.erase else 0.0) as alone:
+            if not alone:
+                self.go_without(plan, prepared)
+                return
+            try:
+                await aio.shielded(self.act(plan, prepared))
+            except BioproxyError:
+                raise
+            except Exception as error:
+                log.exception("a request is served without its snapshot")
+                self.forget("unknown")
+                prepared.status, prepared.expected, prepared.reason = "failed", 0, f"unexpected: {error}"
+                if plan.erase:
+                    raise EngineUnavailable(f"the slot could not be erased: {error}", status=503) from error
+
+    def go_without(self, plan: Plan, prepared: Prepared) -> None:
+        """Other requests are at work, so there is no slot action."""
+        if plan.erase:
+            raise EngineUnavailable(ERASE_FIRST, status=503, retry_after=5)
+        self.displace(plan, "busy")
+        if plan.match is not None:
+            self.restorer.restores["skipped"] += 1
+            prepared.status = prepared.status or "skipped"
+            prepared.reason = "other requests are running, or one that was cut off is not over yet"
 
     async def act(self, plan: Plan, prepared: Prepared) -> None:
         """The slot actions, in the order that loses nothing: save, erase, restore."""

@@ -350,11 +350,9 @@ class Keeper:
         if not (place.savable and self.actions.saving):
             return 0.0
         started = self.clock()
-        if await self.actions.alone(grant):
-            try:
+        async with grant.alone() as alone:
+            if alone:
                 await self.actions.save(place)
-            finally:
-                self.actions.done(grant)
         return self.clock() - started
 
     # the service

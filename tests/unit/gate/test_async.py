@@ -560,3 +560,19 @@ async def test_an_engine_that_drains_is_had_alone_when_it_was_seen_idle() -> Non
     assert await waiting
     grant.release()
     assert_clean(gate)
+
+
+async def test_what_was_exclusive_before_stays_so() -> None:
+    """A warm-up that has the engine alone keeps it; a user's grant is shared again."""
+    gate = make(capacity=2)
+    user = await gate.acquire()
+    async with user.alone() as alone:
+        assert (alone, user.exclusive) == (True, True)
+    assert (alone, user.exclusive) == (True, False)
+    user.release()
+    background = await gate.acquire(work="background", exclusive=True)
+    async with background.alone() as alone:
+        assert alone
+    assert background.exclusive
+    background.release()
+    assert_clean(gate)

@@ -237,21 +237,6 @@ async def test_a_request_that_is_asked_again_in_vain_is_cut_off(monkeypatch: pyt
     assert (found.lost, bool(found.decisions.doubt), other.whole) == ({"forgotten": 1}, True, True)
 
 
-async def test_what_was_exclusive_before_stays_so() -> None:
-    """A warm-up that has the engine alone keeps it; a user's grant is shared again."""
-    found, gate = made(Engine()), Gate(settings(), capacity=2)
-    user = await gate.acquire()
-    assert await found.alone(user)
-    found.done(user)
-    assert not user.exclusive
-    user.release()
-    background = await gate.acquire(work="background", exclusive=True)
-    assert await found.alone(background)
-    found.done(background)
-    assert background.exclusive
-    background.release()
-
-
 async def test_strict_isolation_refuses_rather_than_mixes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 22: while another request runs the slot cannot be erased; after a while that is a 503."""
     monkeypatch.setattr(actions, "STRICT_WAIT", 0.05)
