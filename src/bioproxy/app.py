@@ -36,7 +36,7 @@ from bioproxy.config.settings import Settings, dialect_difference, difference, i
 from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, RequestEnded, ServiceFailed
-from bioproxy.front import swap_errors
+from bioproxy.front import llamaswap_errors
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.dispatch import OneEngine
 from bioproxy.front.many import ManyModels
@@ -150,7 +150,9 @@ class App:
 
     def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
         """An error that the server itself answers, in the form of the rest of the port."""
-        return swap_errors.answer(error, path=path) if self.loaded.dialect is not None else error_answer(error, path)
+        return (
+            llamaswap_errors.answer(error, path=path) if self.loaded.dialect is not None else error_answer(error, path)
+        )
 
     def one(self) -> Single:
         """One engine, and what shows it."""

@@ -45,7 +45,7 @@ class Access:
         return self.admin and self.admin_keyring.find(presented(request.header)) is not None
 
     def admit(self, exchange: Exchange) -> None:
-        """Find out who asks: the key's owner, or an address; Unauthorized where a key is wanted and none fits."""
+        """Find out who asks: the key's owner, or an address; Unauthorized if a key is wanted and none fits."""
         request, route = exchange.request, exchange.route
         if not route.public:
             self.check_browser(request, route)
@@ -74,7 +74,7 @@ class Access:
     def check_browser(self, request: Request, route: Route) -> None:
         """ForeignPage if a browser asks by a name that is none of ours, or for a page that may not.
 
-        The name counts where only this machine reaches the port and no key is wanted: elsewhere others may read anyway,
+        The name counts if only this machine reaches the port and no key is wanted: otherwise others may read anyway,
         and a rebound page has no key. Without a `Host` (HTTP/1.0) no browser asks. A websocket is judged as a change
         is, because any page may read what it says.
         """
@@ -89,7 +89,7 @@ class Access:
             self.cors.check(request)
 
     def admit_operator(self, exchange: Exchange) -> None:
-        """Who may manage: with an `admin_key` only who has it, else whoever may use the models.
+        """Who may manage: with an `admin_key` only its owner, else every client that may use the models.
 
         What others asked and got is no business of one of several keys.
         """
@@ -115,7 +115,7 @@ class Access:
             )
 
     def address(self, request: Request) -> str:
-        """The client's address: where a trusted proxy asks, the one that it got the request from.
+        """The client's address: if a trusted proxy asks, the one that it got the request from.
 
         Each proxy adds an address at the end of X-Forwarded-For, so it is read from there; what stands before the first
         one that is not trusted was written by the client, who may write anything.
@@ -143,7 +143,7 @@ class Access:
 
     @staticmethod
     def allow_model(exchange: Exchange, *names: str) -> None:
-        """Forbidden where the key is for other models only; any one of the model's `names` will do."""
+        """Forbidden if the key is for other models only; any one of the model's `names` will do."""
         principal = exchange.principal
         if principal is not None and principal.models and not set(names) & set(principal.models):
             asked = repr(names[0][:MOST_SHOWN]) if names and names[0] else "no model at all"

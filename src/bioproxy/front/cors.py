@@ -12,8 +12,8 @@ out.
 **Which pages may ask** for what changes something. What the browser itself says is believed, in this order, because no
 page can write these headers: `Sec-Fetch-Site`, `Origin`, `Referer`. Browsers send the first over HTTPS and to this
 machine only, the second not with images, links and frames, and a page can forbid the third. So if none of them says
-anything, whoever looks like a browser is refused, unless its request is one that browsers send for a foreign page only
-after a preflight, which we did not allow. Programs (curl, SDKs, scrapers) do not look like browsers.
+anything, a client that looks like a browser is refused, unless its request is one that browsers send for a foreign page
+only after a preflight, which we did not allow. Programs (curl, SDKs, scrapers) do not look like browsers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 EXPOSED = b"x-request-id, request-id, server-timing, retry-after"
 PREFLIGHT_SECONDS = b"600"
 LONGEST = 80  # characters of an origin that a message shows
-MOST_PAGES = 100  # pages that are told apart; whoever makes up more of them is counted in one heap
+MOST_PAGES = 100  # pages that are told apart; more of them are counted in one heap
 HEAP = "others"
 # Origins of desktop apps, editors and extensions; a web page's is http, https or "null".
 APPS = frozenset({

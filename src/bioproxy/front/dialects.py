@@ -175,7 +175,7 @@ def streamed(body: bytes, dialect: Dialect) -> bytes:
 
 
 def chunk_of(answer: dict[str, msgspec.Raw]) -> dict[str, Json]:
-    """A chat completion with what a chunk has besides; any other answer as it is."""
+    """A chat completion with the members that only a chunk has; any other answer as it is."""
     if "choices" not in answer:
         return answer
     choices = msgspec.json.decode(answer["choices"], type=list[dict[str, msgspec.Raw]])

@@ -1,6 +1,6 @@
 """One request from its first byte to its last: who asks, for what, and where the time went.
 
-An Exchange is owned by its connection's task and by nobody else. Lower packages get values out of it and return
+An Exchange is owned by its connection's task alone. Lower packages get values out of it and return
 outcomes; none of them ever sees it, or the queue would know about HTTP and the cache about clients.
 """
 
@@ -17,7 +17,7 @@ from bioproxy.engines import answers
 from bioproxy.engines.answers import Answer, Ending, read_answer, usage_of
 from bioproxy.engines.refused import error_message, error_words
 from bioproxy.errors import BioproxyError
-from bioproxy.front import swap_errors
+from bioproxy.front import llamaswap_errors
 from bioproxy.front.dialects import (
     STREAM_HEADERS,
     Dialect,
@@ -41,7 +41,7 @@ MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thou
 
 
 def identify(request: Request) -> str:
-    """The client's `x-request-id` where it is a plain word, else a new one (16 hex digits)."""
+    """The client's `x-request-id` if it is a plain word, else a new one (16 hex digits)."""
     given = request.fields.get(b"x-request-id")
     if given is not None and 0 < len(given) <= MAX_ID and given.isascii() and given.decode("ascii").isprintable():
         return given.decode("ascii")
@@ -76,7 +76,7 @@ class Exchange:
         self.reply: Headers = []  # the headers of the engine's answer
         self.fields: dict[bytes, bytes] = {}  # the same: lower-case name to first value
         self.opened = False  # the stream's head is ours, not the engine's
-        self.streaming = False  # the answer is, or will be, an event stream: faults become events
+        self.streaming = False  # the answer is, or will be, an event stream: errors become events
         self.record = Record(
             id=self.id,
             started=time.time() if started is None else started,
@@ -115,7 +115,7 @@ class Exchange:
             responder.abort()
 
     def plain(self) -> bool:
-        """Whether an event of ours can stand in the stream: not where the engine compressed it, or told its length."""
+        """Whether an event of ours can stand in the stream: not if the engine compressed it, or gave its length."""
         return not self.responder.bounded and (self.opened or not self.coded)
 
     @property
@@ -124,7 +124,7 @@ class Exchange:
         return self.replied(b"content-encoding").strip().lower() not in {"", "identity"}
 
     def open_stream(self) -> None:
-        """Begin an event stream before the engine does, if that has not happened yet; faults are events from here."""
+        """Begin an event stream before the engine does, if that has not happened yet; errors are events from here."""
         if not self.responder.started:
             self.responder.start(200, STREAM_HEADERS, length=None)
             self.opened = True
@@ -133,18 +133,18 @@ class Exchange:
         """Headers and body of an error before the first byte."""
         if self.envelope:
             accept = self.request.header(b"accept")
-            return swap_errors.answer(error, path=self.asked_path, accept=accept, request_id=self.id)
+            return llamaswap_errors.answer(error, path=self.asked_path, accept=accept, request_id=self.id)
         return error_headers(error), error_json(error, self.dialect, request_id=self.id)
 
     def error_event(self, error: BioproxyError, tail: bytes) -> bytes:
         """An error as the end of a stream whose last bytes are `tail`."""
         if self.envelope:
-            return swap_errors.event(error, path=self.asked_path, request_id=self.id, tail=tail)
+            return llamaswap_errors.event(error, path=self.asked_path, request_id=self.id, tail=tail)
         return error_event(error, self.dialect, request_id=self.id, tail=tail)
 
     @property
     def asked_path(self) -> str:
-        """The path that tells the dialect: the engine's, where the client names the engine by the path as well."""
+        """The path that tells the dialect: the engine's, if the client names the engine by the path as well."""
         return self.record.req_path or self.request.path
 
     def engine_body(self) -> bytes:
@@ -199,7 +199,7 @@ class Exchange:
         return error_message(said, self.record.status, encoding=self.unread)
 
     def replied(self, name: bytes) -> str:
-        """The value of a header of the engine's answer; "" where it has none."""
+        """The value of a header of the engine's answer; "" if it has none."""
         return self.fields.get(name, b"").decode("latin-1")
 
     def answered(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
@@ -235,7 +235,7 @@ class Exchange:
         return self.ending() != ""
 
     def capture(self) -> Capture | None:
-        """Request and answer in full, where that was asked for and they are not too large."""
+        """Request and answer in full, if that was asked for and they are not too large."""
         body = self.tail.whole()
         if body is None:
             return None

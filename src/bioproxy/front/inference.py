@@ -1,11 +1,11 @@
 """Requests that compute: expand, wait for a grant, bring the cache back, relay, remember.
 
 The order matters. The body is read and expanded before the queue, so that a slow sender holds no grant and a broken
-template costs nobody a wait. The grant is taken before the cache is touched, because a restore in mid-generation
+template costs no client a wait. The grant is taken before the cache is touched, because a restore in mid-generation
 corrupts (kv-rule 4). What the slot holds is noted after the last byte, from the engine's own count (`cache_n`), for
 only that tells whether the look-up was right.
 
-What can be cancelled where: a client that leaves cancels this task at any await; each `finally` gives back what it
+What can be cancelled: a client that leaves cancels this task at any await; each `finally` gives back what it
 took, and a grant whose answer did not end is given back as *cut*, which keeps slot actions away until the engine is
 idle.
 """
@@ -261,7 +261,7 @@ class Inference:
         exchange = self.exchange
         if response.status == 503 and b"oading" in body:
             # its owner closes the gate, and opens it when it has met the engine anew: a gate that we close ourselves
-            # would stay closed where the engine is ready again at the very next look
+            # would stay closed if the engine is ready again at the very next look
             self.engine.attachment.meet_again("it answered a request with 503, loading its model")
             return False
         exchange.answered(response.status, response.headers, response.fields)
@@ -345,7 +345,7 @@ def opening(pieces: tuple[Piece, ...]) -> bytes:
 
 
 def note_timings(exchange: Exchange, timings: Timings) -> None:
-    """Copy the engine's figures; where it gave no seconds, the first byte tells."""
+    """Copy the engine's figures; if it gave no seconds, the first byte tells."""
     record = exchange.record
     record.tokens_cached = timings.cached
     record.tokens_evaluated = timings.evaluated
@@ -358,7 +358,7 @@ def note_timings(exchange: Exchange, timings: Timings) -> None:
 
 
 def cache_word(status: str, timings: Timings | None) -> Literal["", "hit", "restored", "miss"]:
-    """`restored`, `hit` or `miss`, from what the engine counted; empty where it did not say."""
+    """`restored`, `hit` or `miss`, from what the engine counted; empty if it did not say."""
     if timings is None or timings.cached is None:
         return ""
     if status == "restored" and timings.cached:

@@ -1,9 +1,9 @@
 """The requests that are under way: who can be watched, and cancelled.
 
 An entry lives from the moment its model is known until its last byte. It costs a dictionary entry; nothing of it is put
-into words before somebody asks (`snapshot`) or listens (`InflightChanged` on the bus). The bytes of a stream run past
+into words before a client asks (`snapshot`) or listens (`InflightChanged` on the bus). The bytes of a stream run past
 this table: an entry gets a callable that tells how many there were, and one timer for all entries looks four times a
-second what moved. So a stream of a thousand tokens a second is told of four times, whatever it does.
+second what moved. So a stream of a thousand tokens a second is reported four times, whatever it does.
 
 A cancellation is asked for here and carried out by the request's own task, which finds its entry's `cancelled` set and
 can tell it from a client that left.
@@ -122,9 +122,9 @@ class Inflight:
         started: float | None = None,
         cancel: Callable[[], object] | None = None,
     ) -> Entry:
-        """Enter a request; `cancel` ends it when somebody asks for that (default: it cancels the task that calls this).
+        """Enter a request; `cancel` ends it if an operator asks for that (default: it cancels the calling task).
 
-        `identity` is kept where it is free and can stand in a path: clients may choose it, and send one twice.
+        `identity` is kept if it is free and can stand in a path: clients may choose it, and send one twice.
         """
         self.number += 1
         free = identity not in self.entries and PLAIN.fullmatch(identity) is not None
@@ -152,7 +152,7 @@ class Inflight:
             self.bus.publish(InflightChanged(operation="remove", id=entry.id))
 
     def cancel(self, identity: str) -> bool:
-        """End a request; False where there is none of that id. Its own clean-up takes it off the table."""
+        """End a request; False if there is none of that id. Its own clean-up takes it off the table."""
         entry = self.entries.get(identity)
         if entry is None:
             return False

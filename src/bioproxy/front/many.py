@@ -186,7 +186,7 @@ class ManyModels(Dispatch):
         try:
             target = self.target(name)
         except NotFound:
-            raise  # a row of the activity table: somebody asks for what there is not
+            raise  # a row of the activity table: a client asks for what there is not
         except BioproxyError:
             record.metered = False
             raise

@@ -111,7 +111,7 @@ class Front:
             log.warning("%s %s: %s", exchange.request.method, exchange.route.endpoint, sentence)
 
     def listens_on(self, hosts: Iterable[str]) -> None:
-        """The port is open: whether others can reach it is told by its addresses better than by its name."""
+        """The port is open: its addresses tell better than its name whether others can reach it."""
         self.local = all(map(is_loopback, hosts))
         self.access.local = self.local
 

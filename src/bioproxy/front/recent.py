@@ -1,6 +1,6 @@
 """Where a prompt that missed the cache first differs from the nearest one that was served.
 
-A cache miss has a cause that nobody sees: a date in a system message, a counter that a client adds, tools in another
+A cache miss has a cause that no log shows: a date in a system message, a counter that a client adds, tools in another
 order. So the texts of the newest conversations stay in memory (never on disk, never of `no-store` requests) and a miss
 is compared with the one that shares the longest beginning: "system message differs at byte 79: `fa690` → `9c1`".
 """
@@ -58,7 +58,7 @@ class Recent:
             self.bytes -= self.sizes.pop(gone)
 
     def difference(self, group: str, pieces: tuple[Piece, ...]) -> str:
-        """One sentence about the nearest conversation of the same group; empty where there is none."""
+        """One sentence about the nearest conversation of the same group; empty if there is none."""
         near = [kept for (owner, _), kept in self.conversations.items() if owner == group]
         if not near or not pieces:
             return ""

@@ -9,12 +9,12 @@ A route says what bioproxy must know about a request before it reads the body:
   of a Prometheus server.
 - **starts**: with many models, whether it may start one. What computes, and what a client asks right before it computes
   (counting, tokenizing, voices, LoRAs), does. What only looks (`/props`, `/slots`, `/metrics`, `/lora-adapters`) does
-  not: chat pages and monitors ask every few seconds, and would swap out what somebody uses. llama-swap starts a model
-  for `/props`; its users asked for what we do. Slot actions do not either: a stopped model has nothing to save.
+  not: chat pages and monitors ask every few seconds, and would swap out what a user works with. llama-swap starts a
+  model for `/props`; its users asked for what we do. Slot actions do not either: a stopped model has nothing to save.
 
 Two kinds of a fleet read this table. With **one engine** what is not in it goes to the engine unchanged; an unknown
 POST takes a grant and an unknown GET does not, because a new computing route of the engine would pass by the gate, and
-llama-server has no GET that computes (kv-rule 4). With **many models** nobody can say which engine an unknown path is
+llama-server has no GET that computes (kv-rule 4). With **many models** it is unknown which engine an unknown path is
 for: it is a 404 that names what was meant, and a known path with another method a 405. The paths of many models are
 llama-swap's, and beside them those of llama-server that its own router takes with a `model`. Pure.
 """
@@ -28,7 +28,7 @@ import msgspec
 
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.front.body.model import field
-from bioproxy.front.swap_errors import Unserved
+from bioproxy.front.llamaswap_errors import Unserved
 from bioproxy.templates.bodies import Dialect
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.router import NotAllowed, Router
@@ -100,7 +100,7 @@ COMPUTING = (  # by POST with JSON or a form
     *TEMPLATED,
     "/infill", "/embedding", "/embeddings", "/v1/embeddings", "/rerank", "/reranking", "/v1/rerank",
 )  # fmt: skip
-MORE_COMPUTING = (  # that many models have besides, as llama-swap does; `/v/…`: engines whose base path is not `/v1`
+MORE_COMPUTING = (  # only with many models, as in llama-swap; `/v/…`: engines whose base path is not `/v1`
     "/v1/reranking",
     "/v1/audio/speech", "/v1/audio/voices", "/v1/audio/transcriptions", "/v1/images/generations", "/v1/images/edits",
     "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/audioapi/v1/tasks/run",
@@ -151,7 +151,7 @@ def common() -> Router[Route]:
 
 
 def of_one() -> Router[Route]:
-    """What one engine has besides; the rest is unknown, and passes."""
+    """With what only one engine has; the rest is unknown, and passes."""
     router = common()
     for path in HEALTH:
         router.add("*", path, Route(path, public=True))
@@ -162,7 +162,7 @@ def of_one() -> Router[Route]:
 
 
 def of_many() -> Router[Route]:
-    """What many models have besides; the rest is not served."""
+    """With what only many models have; the rest is not served."""
     router = common()
     for path in MORE_COMPUTING:
         router.add("POST", path, posted(path, "grant", metered=True))

@@ -42,7 +42,7 @@ class Redirect(msgspec.Struct, frozen=True):
 class Split(msgspec.Struct, frozen=True, kw_only=True):
     """A path taken apart: who is asked, for what (`rest` decoded, `target` as it goes out), and whether it may start.
 
-    `reason` is why it may not; empty where it may.
+    `reason` is why it may not; empty if it may.
     """
 
     asked: Target
@@ -51,13 +51,13 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
     def refused(self) -> RequestError | None:
-        """The answer where the model is not ready and this path does not start it; None if it does."""
+        """The answer if the model is not ready and this path does not start it; None if it does."""
         said = f"model {self.asked.model} is not loaded; {self.reason}"
         return RequestError(said, status=409) if self.reason else None
 
 
 class Ignored:
-    """The expressions of `upstream.ignorePaths`, searched for anywhere in the path behind the model's name."""
+    """The expressions of `upstream.ignorePaths`, searched for anywhere in the path after the model's name."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.searches: tuple[Callable[[str], object], ...] = tuple(map(compile_pattern, patterns))
@@ -70,7 +70,7 @@ class Ignored:
 
 
 def redirect(method: str, target: bytes) -> Redirect:
-    """To the same path with a slash behind it, the query kept; 308 where the method has to be kept too."""
+    """To the same path with a slash at its end, the query kept; 308 if the method has to be kept too."""
     path, mark, query = target.partition(b"?")
     return Redirect(301 if method in {"GET", "HEAD"} else 308, path + b"/" + mark + query)
 
@@ -78,7 +78,7 @@ def redirect(method: str, target: bytes) -> Redirect:
 def split_upstream(
     method: str, target: bytes, *, path: str, registry: Registry, choose: Choose, ignored: Ignored
 ) -> Split | Redirect:
-    """Read `/upstream/…`; `path` is the decoded path. NotFound where it names no model, or a disabled one."""
+    """Read `/upstream/…`; `path` is the decoded path. NotFound if it names no model, or a disabled one."""
     named = path.removeprefix(routes.UPSTREAM_PATH)
     found = registry.in_path(named, choose)
     asked, rest = found or (None, "")
@@ -92,7 +92,7 @@ def split_upstream(
 
 
 def split_comfyui(method: str, target: bytes, *, path: str, registry: Registry) -> Split | Redirect:
-    """Read `/comfyui…`, which always means the local model `comfyui_auto`; NotFound where there is none."""
+    """Read `/comfyui…`, which always means the local model `comfyui_auto`; NotFound if there is none."""
     if path == routes.COMFYUI_PATH:
         return redirect(method, target)
     if COMFYUI_MODEL not in registry.known.ids:

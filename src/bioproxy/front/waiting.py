@@ -159,7 +159,7 @@ class Loading:
         self.timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Send the head and the first words, and go on until `stop`; from here on faults are events."""
+        """Send the head and the first words, and go on until `stop`; from here on errors are events."""
         self.started = asyncio.get_running_loop().time()
         self.exchange.open_stream()
         self.exchange.streaming = True
@@ -167,7 +167,7 @@ class Loading:
         self.tick()
 
     def stop(self, *, ready: bool) -> None:
-        """Say nothing more, after the last words where the model is `ready`; does nothing the second time."""
+        """Say nothing more, after the last words if the model is `ready`; does nothing the second time."""
         if self.timer is None:
             return
         self.timer.cancel()

@@ -9,7 +9,7 @@ Not every body can be read so. msgspec refuses NaN and lone surrogates (as the e
 filled in, nothing is taken out. If something would have to be taken out of it, the request is refused, for an engine
 may well read what we cannot. A leading byte-order mark is skipped, as the engine skips it.
 
-A body comes from outside, and while it is read nobody else is served. msgspec reads 100 MB in a moment; what works
+A body comes from outside, and while it is read no other client is served. msgspec reads 100 MB in a moment; what works
 through a body value by value in Python does not. So the standard library looks at small bodies only (`LONGEST_READ`),
 and a body with more values than any prompt has (`MOST_VALUES`, `MOST_PLACES`) counts as one that can't be read.
 
@@ -152,5 +152,5 @@ def key_search(key: str) -> Callable[[bytes], object]:
 
 
 def mentions(text: bytes, key: str) -> bool:
-    """Whether `key` may be a key of a body that nobody here can read; in doubt yes."""
+    """Whether `key` may be a key of a body that cannot be read here; in doubt yes."""
     return key_search(key)(text) is not None

@@ -2,7 +2,7 @@
 
 Every user message of a conversation is expanded, not only the last: the client sends `@code What is this?` again with
 each turn, and if only the newest message were filled in, the prompt would change at its beginning and no cache could
-help. A message that has an assistant's turn behind it is expanded as it was the first time (its *pin*), so that an
+help. A message that an assistant has answered is expanded as it was the first time (its *pin*), so that an
 edited file costs one evaluation at the next new conversation instead of one in the middle of each old one.
 
 What comes out beside the body are the prompt's pieces in prompt order. The same conversation with one more turn has the
@@ -46,7 +46,7 @@ class Catalogue(Protocol):
     """What expansion needs of the catalogue."""
 
     def match(self, text: str) -> tuple[str, str] | None:
-        """(prefix, message) where `text` begins with a prefix."""
+        """(prefix, message) if `text` begins with a prefix."""
 
     def current(self, prefix: str) -> Filled:
         """The newest good text of a prefix."""
@@ -201,7 +201,7 @@ class Conversation:
         return None
 
     def choose(self, place: int, prefix: str, *, pins: Pins | None, key: bytes) -> Filled:
-        """The text to use: the pinned one where an assistant has answered already, else the current one."""
+        """The text to use: the pinned one if an assistant has answered already, else the current one."""
         if pins is not None and place < self.answered:
             pinned = pins.get(key)
             if pinned is not None and pinned.prefix == prefix:
@@ -235,7 +235,7 @@ class Room:
         self.added = 0
 
     def take(self, filled: Filled, message: str) -> None:
-        """Count one filled template. RequestError (413) where it becomes too much."""
+        """Count one filled template. RequestError (413) if it becomes too much."""
         self.added += filled.growth(message)
         if self.added > MOST_ADDED:
             raise RequestError(
@@ -246,7 +246,7 @@ class Room:
 
 
 class Running:
-    """A digest of a growing row of byte strings, computed only as far as somebody asks for it."""
+    """A digest of a growing row of byte strings, computed only as far as it is asked for."""
 
     def __init__(self, scope: bytes, row: Sequence[bytes]) -> None:
         self.hash = hashlib.sha256(b"%d:%s" % (len(scope), scope))
@@ -311,6 +311,6 @@ def expand_one(fields: Fields, prompt: Raw, catalogue: Catalogue, room: Room) ->
 def template_pieces(head: Head, filled: Filled) -> tuple[Piece, ...]:
     """The pieces of the prompt prefix that a warm-up evaluates: they end where the template's static beginning ends.
 
-    A request whose first user message is this template behind this head has the same bytes up to its mark.
+    A request whose first user message is this template after this head has the same bytes up to its mark.
     """
     return head_piece(head), Piece("message 1 (user)", b"user" + END + filled.parts[0].encode())

@@ -11,7 +11,7 @@ body in which nothing changes is forwarded as the same object.
 
 A path that is none does not keep a config from loading, for llama-swap loads it; but what it should have changed must
 not reach the engine unchanged either, so the requests that it is meant for are refused (500), and `faults` says so at
-start. The same where a body cannot be read: 400. Forms have no filters; their model name is form.py's business. Pure.
+start. A body that cannot be read is refused as well: 400. Forms have no filters; model.py renames them. Pure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's filters. `name` replaces the model's name in every request, where it is not empty."""
+    """One model's filters. `name` replaces the model's name in every request, if it is not empty."""
 
     name: str = ""
     always: Changes = Changes()

@@ -53,7 +53,7 @@ PLAIN = re.compile(rb'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*|true|f
 
 
 class Top(msgspec.Struct):
-    """The two members of a JSON body that decide where it goes, as they came; empty where they are missing."""
+    """The two members of a JSON body that decide where it goes, as they came; empty if they are missing."""
 
     model: Raw = Raw()
     stream: Raw = Raw()
@@ -64,7 +64,7 @@ STRING = msgspec.json.Decoder(str)
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a request asks for; `model` is empty where it names none.
+    """What a request asks for; `model` is empty if it names none.
 
     `kind` says where a model's name has to be written if it changes (json: filters.apply, else `renamed`). `untyped`: a
     JSON body that does not say so; the engine should get `Content-Type: application/json`. `unreadable`: it is no JSON,
@@ -105,14 +105,14 @@ def from_query(request: Request) -> Asked:
 
 
 def or_query(asked: Asked, request: Request) -> Asked:
-    """A JSON body's own words, with the query's model where it names none."""
+    """A JSON body's own words, with the query's model if it names none."""
     if asked.model or b"?" not in request.target:
         return asked
     return msgspec.structs.replace(asked, model=from_query(request).model)
 
 
 def from_multipart(request: Request, content_type: str) -> Asked:
-    """By query and form; the kind is that of the form where it names the model."""
+    """By query and form; the kind is that of the form if it names the model."""
     query = from_query(request)
     boundary = multipart.boundary_of(content_type)
     if query.model or not boundary:
@@ -182,7 +182,7 @@ def from_malformed(body: bytes) -> Asked:
 
 
 def field(pairs: bytes, name: str) -> str:
-    """The first value of a field in `a=b&c=d`, decoded; empty where it is missing."""
+    """The first value of a field in `a=b&c=d`, decoded; empty if it is missing."""
     for pair in islice(PAIR.finditer(pairs), MOST_FIELDS):
         key, _, value = pair[0].partition(b"=")
         if is_named(key, name):
@@ -217,7 +217,7 @@ def rewrite_multipart(body: bytes, content_type: str, field: str, value: str) ->
 def renamed(request: Request, asked: Asked, model: str, *, target: bytes = b"") -> tuple[bytes, bytes]:
     """Target and body of a request that is no JSON, with another model's name, wherever it stands in them.
 
-    `target` is the engine's, where the client's is another one. Both places are written: the engine may look at the one
+    `target` is the engine's, if the client's is another one. Both places are written: the engine may look at the one
     that we did not read.
     """
     content_type = (request.header(b"content-type") or b"").decode("latin-1")
@@ -230,7 +230,7 @@ def renamed(request: Request, asked: Asked, model: str, *, target: bytes = b"") 
 
 
 def renamed_target(target: bytes, model: str) -> bytes:
-    """A target whose query names another model; the same object where it names none."""
+    """A target whose query names another model; the same object if it names none."""
     path, mark, query = target.partition(b"?")
     if not field(query, "model"):
         return target

@@ -22,7 +22,7 @@ DISPOSITION = re.compile(rb"(?:\A[ \t]*|\n)content-disposition[ \t]*:([^\n]*(?:\
 ESCAPE = re.compile(r'\\(["\\])')
 MOST_PARTS = 1000  # further ones are passed on unseen
 MOST_HEAD = 16 << 10  # bytes of a part's headers
-MOST_HEADS = 256 << 10  # bytes of all parts' headers; parts behind that are passed on unseen, too
+MOST_HEADS = 256 << 10  # bytes of all parts' headers; later parts are passed on unseen
 MOST_PARAMETERS = 20  # of a header
 LONGEST_BOUNDARY = 200  # RFC 2046 allows 70
 
@@ -46,7 +46,7 @@ def parameters(header: str) -> dict[str, str]:
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary that a Content-Type names; empty where it names none that can be used."""
+    """The boundary that a Content-Type names; empty if it names none that can be used."""
     boundary = parameters(content_type).get("boundary", "").encode("latin-1", "replace")
     return boundary if len(boundary) <= LONGEST_BOUNDARY else b""
 

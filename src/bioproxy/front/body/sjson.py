@@ -1,7 +1,7 @@
 r"""Setting and deleting one value of a JSON body by a path, as llama-swap's filters name them (sjson's syntax).
 
     temperature                  a key at the top
-    chat_template_kwargs.think   a key inside of an object, which is made where it is missing
+    chat_template_kwargs.think   a key inside of an object, which is made if it is missing
     stop.0   stop.-1             an element of a list by its number; -1 appends (and deletes the last one)
     logit_bias.:42               a number that is a key all the same
     a\.b                         a key with a dot in it
@@ -11,11 +11,11 @@ megabyte is not decoded because `chat_template_kwargs` gets one more key, and bi
 keys reach the engine as they were. So a document here is an object's members as `msgspec.Raw`, and only the containers
 on the path are written anew.
 
-What a path finds that is neither object nor list gives way to one: to a list where the path goes on with a number or
+What a path finds that is neither object nor list gives way to one: to a list if the path goes on with a number or
 -1, else to an object. Wildcards and queries (`*`, `?`, `#`, `@`, `|`), which sjson knows for values that exist, are
 refused: a filter that changes many places at once is more likely a key that should have been escaped.
 
-Paths come from the config, documents from clients; both faults are a ValueError with a sentence. Pure.
+Paths come from the config, documents from clients; an error in either is a ValueError with a sentence. Pure.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def parse(path: str) -> Path:
 
 
 def encoded(value: Json) -> Raw:
-    """A value as `put` wants it: encoded once, whoever gets it."""
+    """A value as `put` wants it: encoded once."""
     return Raw(msgspec.json.encode(value))
 
 
@@ -146,7 +146,7 @@ def placed(old: Raw | None, path: Path, value: Raw) -> Json:
         return container
     index = len(container) if step.last else step.index
     if index is None:
-        raise ValueError(f"there is a list where the path goes on with the key {step.key!r}")
+        raise ValueError(f"there is a list, and the path goes on with the key {step.key!r}")
     if index - len(container) > MOST_PADDED:
         raise ValueError(f"the list has {len(container)} elements, and the path names number {step.key}")
     container.extend([None] * (index + 1 - len(container)))

@@ -48,7 +48,7 @@ OTHER_OF_SERVER = ("server_error", "internal_error")
 
 
 class Unserved(BioproxyError):
-    """A path that nobody serves, or not by this method: then `allow` names those that are served.
+    """A path that is not served, or not by this method: then `allow` names those that are served.
 
     `managing`: it is one of llama-swap's management routes, whose clients are its own.
     """

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bioproxy.errors import BioproxyError, EngineRefused, ModelBusy, NotFound, QueueFull, RequestError, Unauthorized
-from bioproxy.front.swap_errors import Unserved, answer, event
+from bioproxy.front.llamaswap_errors import Unserved, answer, event
 
 CHAT = "/v1/chat/completions"
 
