@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.models.record import EARLY
+from bioproxy.models.book import EARLY
 from support.http import call
 from support.swap_client import message
 from support.swap_models import fake

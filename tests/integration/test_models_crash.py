@@ -68,7 +68,7 @@ async def test_who_only_waited_is_served_by_the_next_process(tmp_path: Path) -> 
     async with running_app(tmp_path, models={"m": {"cmd": f"{command} --port ${{PORT}}"}}) as app:
         first = aio.spawn(good(app, tokens=4000), name="first")
         await until(lambda: cast("Fleet", app.fleet).supervisor.statistics().running == 1)
-        engine = cast("Fleet", app.fleet).supervisor.lives["m"].unit
+        engine = cast("Fleet", app.fleet).supervisor.lives.present["m"].unit
         gate = engine.station.gate
         await until(lambda: gate.running == 1)
         second = aio.spawn(good(app, tokens=2), name="second")

@@ -14,8 +14,8 @@ from bioproxy.config.dialect.schema import Group
 from bioproxy.engines.process import Exit
 from bioproxy.errors import ModelFailed
 from bioproxy.events import Bus
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.groups import Groups
-from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.unit import Launch, Started, Stopped, Unit
@@ -138,7 +138,7 @@ class Machine:
         await self.supervisor.close(5.0)
         self.sound()
         assert not self.alive()
-        assert not self.supervisor.lives
+        assert not self.supervisor.lives.present
         assert self.supervisor.timer is None
 
 

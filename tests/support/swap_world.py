@@ -7,9 +7,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
 from bioproxy.models.groups import Groups
-from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.state import State

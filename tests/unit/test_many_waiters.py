@@ -14,8 +14,8 @@ from bioproxy.aio import spawn
 from bioproxy.errors import QueueTimeout
 from bioproxy.gate import Gate
 from bioproxy.gate.queue import Queue, Ticket
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.groups import Groups
-from bioproxy.models.record import ModelSettings
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.wish import Wish
 from support.config_files import settings

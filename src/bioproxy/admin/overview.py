@@ -19,8 +19,8 @@ from bioproxy.admin.underway import Underway, Waiting, under_way
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.listener import resident
 from bioproxy.front.inflight import Inflight
+from bioproxy.models.book import ModelStatistics
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.record import ModelStatistics
 from bioproxy.models.single import ENGINE, Single
 
 

@@ -31,8 +31,8 @@ from bioproxy.gate import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics
 from bioproxy.logbook import LogbookStatistics
+from bioproxy.models.book import ModelStatistics
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.record import ModelStatistics
 from bioproxy.models.single import Single
 from bioproxy.station import Price, Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
@@ -299,7 +299,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         url=masked_url_password(unit.launch.url),
         closed=closed,
         schedule=schedule_status(fleet, one),
-        swap=swap_status(fleet.supervisor.swapped.get(one.model)),
+        swap=swap_status(fleet.supervisor.lives.swapped.get(one.model)),
         price=station.price() if engine.state == "ready" else Price(),
         engine=presentable(engine) if station.asks and engine.looks else None,
         gate=station.gate.statistics(),

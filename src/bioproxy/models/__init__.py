@@ -5,13 +5,16 @@ around it owns the processes, carries out the effects that are named here, and r
 
 How it fits together
 --------------------
+`fleet.py`      all models of a configuration (`plan.py` says what of); `single.py`: one engine without any
+`claim.py`      a request's claim on a model, from asking for it until the last byte
 `names.py`      what a name in a request means: a model or a peer's, through alias, profile, selector, template
 `selectors.py`  which of a selector's targets takes a request now
 `state.py`      the states of one process and every step between them, as one table
 `rules.py`      what a rule is: "these run; which must stop so that this one may?"; the two that there are:
                 `groups.py` and `matrix.py`; `expression.py` reads the matrix's language
-`costs.py`      what it would cost to bring an engine back: where a rule has a choice, the cheapest goes
-`schedule.py`   requests, loads and unloads in; effects out. `wish.py`, `record.py` and `effects.py` are its values
+`schedule.py`   requests, loads and unloads in; effects out. `round.py` is one look at all that wait; `book.py` has all
+                that is known, `wish.py` and `effects.py` are values, `waits.py` names what a wait is for
+`supervisor.py` carries the effects out; `life.py` has one task for each process, which `unit.py` starts and stops
 
 The contract of the schedule
 ----------------------------

@@ -1,20 +1,220 @@
-"""The schedule's book: every model and wish, and the single steps that change them.
+"""The schedule's book: every model and every wish, and the single steps that change them.
 
-A step changes the book and writes down the effect, in one go: nothing is ever decided that is not also said, and the
-other way round. Which steps are taken is decided in `round.py` and `schedule.py`.
+A step changes the book and writes down the effect, in one go: nothing is decided that is not also said, and nothing is
+said that was not decided. Which steps are taken is decided in `round.py` and `schedule.py`.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
+from collections import deque
+
+import msgspec
 
 from bioproxy.config.settings import Settings
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Serve, Start, Stop, StopReason, Why
-from bioproxy.models.record import EARLY, SOUND, Record
-from bioproxy.models.rules import Rules
-from bioproxy.models.state import Event, State, step
+from bioproxy.models.rules import Rules, likelihood, seconds_back
+from bioproxy.models.state import AIMS, Aim, Event, State, step
+from bioproxy.models.waits import COMING, GOING, Part, Waits
 from bioproxy.models.wish import Place, Wish
+from bioproxy.station import Price
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds between starts that fail in a row
+SOUND = 10.0  # seconds that a process must have been ready, or it ended early
+EARLY = 3  # early ends in a row, the last of which counts as a start that failed
+PING_PONG = 3  # swaps between the same two models within `max_wait`, from which on a model that was loaded stays
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides when a model runs. Times are seconds.
+
+    `launch` is everything that shapes the process, as one text: if it changes, a reload has to restart it.
+    `min_resident` None: as long as its load took, but only once two models take turns. `limit`: requests at once
+    before 429, 0 for none. `ttl` 0: never.
+    """
+
+    id: str
+    launch: str = ""
+    ttl: float = 0.0
+    limit: int = 0
+    priority: int = 0
+    linger: float = 5.0
+    min_resident: float | None = None
+    unload_timeout: float = 10.0  # for requests that run when it is unloaded, and again for the process to end
+    swap_grace: float = 10.0  # for the process to end when another model waits
+
+
+class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as it is now. Times are the caller's clock; `unload_at` and `retry_at` 0: does not apply."""
+
+    model: str
+    state: State
+    since: float
+    running: int
+    waiting: int
+    starts: int
+    load_seconds: float | None
+    last_used: float
+    unload_at: float
+    failures: int
+    retry_at: float
+    reason: str
+
+
+class Record:
+    """One model: its settings, its process's state, what was decided for it, who runs on it and who waits for it."""
+
+    def __init__(self, settings: ModelSettings, *, now: float) -> None:
+        self.settings = settings
+        self.name = settings.id
+        self.state = State.STOPPED
+        self.since = now
+        self.life = 0  # number of the newest process, unique in the whole schedule
+        self.starts = 0
+        self.running: set[Wish] = set()
+        self.waiting: dict[int, Wish] = {}  # by number, so in order of arrival
+        self.aim = Aim.STAY
+        self.displaces: frozenset[str] = frozenset()  # COME: it starts when these are gone,
+        self.start_at = -math.inf  # and not before this, for a second try
+        self.again = False  # its load is the second try
+        self.why: StopReason = "swap"  # LEAVE: it stops for this reason,
+        self.leave_by = 0.0  # when nothing runs any more, or at this time
+        self.removed = False  # no longer configured, only its process is left
+        self.started_at = 0.0
+        self.load_seconds: float | None = None
+        self.used = False  # since it is ready, by a request or because a load asked for it
+        self.last_used = now
+        self.tools_at = -math.inf  # when an answer that ended in tool calls was out
+        self.freed_at = -math.inf  # the end of a process that had been ready, or was stopped
+        self.failures = 0  # in a row
+        self.early_ends = 0  # processes in a row that ended soon after they were ready
+        self.turns: dict[str, deque[float]] = {}  # the newest swaps with another model, in either direction
+        self.retry_at = 0.0
+        self.reason = ""  # the newest failure's
+        self.price = Price()
+        self.waits = Waits()
+        self.stage: Part = ""  # how far its start is, or the stop of those that make room for it
+
+    @property
+    def present(self) -> bool:
+        """Whether it has memory that others may need, or is about to."""
+        return self.state.live or self.aim is Aim.COME
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self.waiting)
+
+    def turn_to(self, aim: Aim) -> None:
+        """Have another aim, which its process's state must allow."""
+        assert self.state in AIMS[aim], (self.name, self.state, aim)
+        self.aim = aim
+
+    def come(self, displaces: frozenset[str], *, start_at: float = -math.inf, again: bool = False) -> None:
+        """Start it when `displaces` are gone."""
+        self.turn_to(Aim.COME)
+        self.displaces, self.start_at, self.again = displaces, start_at, again
+
+    def stay_away(self) -> None:
+        """Give a swap to it up, if one was decided."""
+        if self.aim is Aim.COME:
+            self.aim = Aim.STAY
+
+    def leave(self, why: StopReason, by: float) -> None:
+        """Stop it when nothing runs any more; of several such orders the earliest end counts.
+
+        Reloads, one after the other, put nothing off.
+        """
+        leaves = self.aim is Aim.LEAVE
+        self.leave_by = min(by, self.leave_by) if leaves else by
+        if not leaves or why != "removed":  # from which a model comes back; not from what was before
+            self.why = why
+        self.turn_to(Aim.LEAVE)
+
+    def first(self) -> Wish:
+        """Of those that wait, the one that arrived first; somebody does."""
+        return next(iter(self.waiting.values()))
+
+    def serves(self) -> bool:
+        """Whether requests may go to it."""
+        return self.state is State.READY and self.aim is Aim.STAY
+
+    def backing_off(self, now: float) -> bool:
+        """Whether requests are told at once that its start failed."""
+        return self.state is State.FAILED and self.aim is not Aim.COME and now < self.retry_at
+
+    def part(self, now: float, *, why: Part) -> Part:
+        """What those who wait for it wait for; `why` nothing was decided for it yet, if nothing was."""
+        if self.state is State.STARTING:
+            return self.stage if self.stage in COMING else "start"
+        if self.aim is Aim.COME and now < self.start_at:
+            return "pause"
+        if self.aim is Aim.COME or self.state is State.STOPPING:
+            return self.stage if self.stage in GOING else "stop"
+        return "in_use" if self.state is State.READY else why
+
+    def held_until(self, other: Record, *, since: float) -> tuple[float, Part]:
+        """Until when a swap to `other` is held back (no longer than that one's `max_wait`), and by what.
+
+        A model stays for `min_resident` seconds. If nobody set these, it stays as long as its load took, and only if
+        the two took turns too often after `since`, or if somebody waits for it: a machine that idles while one waits
+        for a first swap helps nobody.
+        """
+        stay = self.settings.min_resident
+        if stay is None:
+            turns = self.turns.get(other.name)
+            taking_turns = turns is not None and len(turns) == PING_PONG and turns[0] >= since
+            stay = self.load_seconds or 0.0 if taking_turns or self.wanted else -math.inf
+        linger = self.tools_at + self.settings.linger
+        resident = self.since + stay if self.used else -math.inf
+        return (linger, "linger") if linger >= resident else (resident, "min_resident")
+
+    def note_turn(self, other: Record, now: float) -> None:
+        """A swap between this model and `other` was decided."""
+        turns = self.turns.get(other.name) or deque(maxlen=PING_PONG)
+        turns.append(now)
+        self.turns[other.name] = other.turns[self.name] = turns
+
+    def unload_at(self) -> float:
+        """When its time to live is over; infinity where it has none or is in use."""
+        idle = self.serves() and not self.running and not self.waiting
+        return self.last_used + self.settings.ttl if idle and self.settings.ttl > 0 else math.inf
+
+    def fault(self, reason: str, now: float) -> None:
+        """Count a start that failed: the next one is tried after 1, 2, 4, … 60 s."""
+        self.failures += 1
+        self.reason = reason
+        self.retry_at = now + min(FIRST_DELAY * 2.0 ** (min(self.failures, 16) - 1), LONGEST_DELAY)
+
+    def forgive(self) -> None:
+        """Forget the failures: somebody asked explicitly, or the configuration changed."""
+        self.failures = 0
+        self.retry_at = 0.0
+        self.early_ends = 0
+
+    def cost(self, now: float) -> float:
+        """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""
+        needed = likelihood(waiting=len(self.waiting) + len(self.running), idle=now - self.last_used)
+        return seconds_back(self.price, self.load_seconds) * needed
+
+    def statistics(self) -> ModelStatistics:
+        """What there is to know, as a value."""
+        unload_at = self.unload_at()
+        return ModelStatistics(
+            model=self.name,
+            state=self.state,
+            since=self.since,
+            running=len(self.running),
+            waiting=len(self.waiting),
+            starts=self.starts,
+            load_seconds=self.load_seconds,
+            last_used=self.last_used,
+            unload_at=0.0 if math.isinf(unload_at) else unload_at,
+            failures=self.failures,
+            retry_at=self.retry_at,
+            reason=self.reason,
+        )
 
 
 class Book:
@@ -115,7 +315,7 @@ class Book:
 
     def start(self, record: Record, now: float) -> None:
         """Start a process whose place is free."""
-        record.displaces = None
+        record.aim = Aim.STAY
         self.lives += 1
         record.life = self.lives
         record.starts += 1
@@ -126,6 +326,7 @@ class Book:
 
     def stop(self, record: Record, reason: StopReason, now: float, *, displaced_by: str = "") -> None:
         """Stop a process that starts or is ready."""
+        record.aim = Aim.STAY
         grace = record.settings.swap_grace if reason == "swap" else record.settings.unload_timeout
         self.change(record, Event.STOP, now, reason)
         self.effects.append(Stop(record.name, record.life, reason, grace, displaced_by))
@@ -142,7 +343,8 @@ class Book:
         for wish in record.running:
             wish.place = Place.DONE
         record.running.clear()
-        record.leaving = None
+        if record.aim is Aim.LEAVE:
+            record.aim = Aim.STAY
         record.tools_at = -math.inf
         if record.state in (State.READY, State.STOPPING):
             record.freed_at = now

@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 
 IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts, section 3)
 FOREVER = 86400  # seconds: what "no limit" is for a connection
-SWAP_SAVE = 3.0  # seconds for the save, where a user waits for the other model
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
 
 
@@ -117,8 +116,7 @@ class Fleet:
             now=time.monotonic(),
             settings=self.settings,
         )
-        save = self.config.kv.save_timeout
-        return Supervisor(schedule, self.units, bus=self.bus, save_swap=min(SWAP_SAVE, save), save_else=save)
+        return Supervisor(schedule, self.units, bus=self.bus)
 
     def is_new(self, one: ModelPlan) -> bool:
         """Whether a model was not there, or its process would be another one than that of the plan in force."""
@@ -301,7 +299,7 @@ class Fleet:
         self.supervisor.configure([one.settings for one in plan.models.values()], self.units, rules=plan.rules)
         self.connect()
         self.reloaded.set()
-        lives = self.supervisor.lives.values()
+        lives = self.supervisor.lives.present.values()
         await self.retired.bury(lives, deadline=self.config.kv.save_timeout, present=plan.models)
 
     # what others ask

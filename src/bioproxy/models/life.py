@@ -1,28 +1,32 @@
-"""One life of a model's process, from its start to its end, and the one task that lives it.
+"""The lives of models' processes: each from its start to its end, with the one task that lives it.
 
-Nobody else touches the process: who wants it stopped leaves an `order`, and this task finds it at its next await, in a
-start as well as in the long wait for an end. What it reports goes to a `Host` (the supervisor), exactly once each:
-that the engine is ready, and that no process is left.
+No other task touches the process: to stop it, an `order` is left, and this task finds it at its next await, in a start
+as well as in the long wait for an end. It tells the schedule exactly once each that the engine is ready, and that no
+process is left; what the schedule decides then is carried out by the supervisor (`report`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from typing import Protocol
+from collections.abc import Callable
 
 import msgspec
 
 from bioproxy import aio
 from bioproxy.engines.process import Exit
 from bioproxy.errors import BioproxyError
-from bioproxy.models.effects import Stop
+from bioproxy.events import Bus, ModelStopped, SwapEnded
+from bioproxy.models.effects import Effect, Start, Stop
+from bioproxy.models.schedule import Schedule
 from bioproxy.models.unit import Died, Started, Stopped, Unit
 from bioproxy.models.waits import Part
 
 log = logging.getLogger(__name__)
 
 START_ENDS = 30.0  # seconds that a start gets to come to its end once its model has to go
+SWAP_SAVE = 3.0  # seconds at most for the save of a model that another one displaces: a user waits
 
 
 class SwapTimes(msgspec.Struct):
@@ -34,41 +38,124 @@ class SwapTimes(msgspec.Struct):
     save: float = 0.0
 
 
-class Host(Protocol):
-    """Who lets lives begin, and hears of them."""
+class Lives:
+    """All lives there are, by model, and the times of swaps. `gone` hears which model's process has ended."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        bus: Bus,
+        clock: Callable[[], float],
+        report: Callable[[list[Effect]], None],
+        gone: Callable[[str], None],
+    ) -> None:
+        self.schedule = schedule
+        self.bus = bus
+        self.clock = clock
+        self.report = report
+        self.gone = gone
+        self.present: dict[str, Life] = {}
+        self.swaps: dict[str, SwapTimes] = {}  # under way, by the model that comes
+        self.swapped: dict[str, SwapEnded] = {}  # each model's newest swap
+
+    def begin(self, effect: Start, unit: Unit) -> None:
+        """Start a life."""
+        times = self.swaps.setdefault(effect.model, SwapTimes(self.clock()))
+        life = self.present[effect.model] = Life(unit, effect.life, times=times, lives=self)
+        # in a context of its own: it is not the business of the request that happened to need it
+        life.task = contextvars.Context().run(aio.spawn, life.live(), name=f"model {effect.model}")
+
+    def order(self, effect: Stop) -> bool:
+        """Tell a life to end; False if that life is over."""
+        life = self.present.get(effect.model)
+        if effect.displaced_by:
+            times = self.swaps.setdefault(effect.displaced_by, SwapTimes(self.clock()))
+            times.displaced = (*times.displaced, effect.model)
+        if life is None or life.number != effect.life:
+            return False
+        life.stop_for(effect)
+        return True
+
+    def forget_given_up(self) -> None:
+        """A swap that was given up, or has failed, ends here: the next one's time begins anew."""
+        for model in [model for model in self.swaps if not self.schedule.is_coming(model)]:
+            del self.swaps[model]
+
+    # what a life reports
+
+    def save_limit(self, order: Stop) -> float:
+        """Seconds for a save: fewer if a user waits for the other model."""
+        seconds = self.schedule.settings.config.kv.save_timeout
+        return min(SWAP_SAVE, seconds) if order.displaced_by else seconds
+
+    def stage(self, life: Life, part: Part) -> None:
+        """How far a start or stop is: a part of the waits for it."""
+        if self.present.get(life.model) is life:
+            self.schedule.stage(life.model, part, self.clock())
+
+    def is_ready(self, life: Life, started: Started) -> None:
+        """The engine is healthy and its cache was looked after: serve those who wait, and tell how long it took."""
+        model, now, times = life.model, self.clock(), life.times
+        self.swaps.pop(model, None)
+        total = now - times.decided
+        known = times.stop + times.save + started.start + started.restore
+        event = SwapEnded(
+            model=model, displaced=times.displaced, stop=times.stop, save=times.save, start=started.start,
+            restore=started.restore, ours=max(0.0, total - known),
+        )  # fmt: skip
+        log.info(
+            "%s is ready after %.2f s (stop of %s %.2f s, save %.2f s, start %.2f s, restore %.2f s, ours %.0f ms)",
+            model, total, ", ".join(times.displaced) or "nothing", event.stop, event.save, event.start, event.restore,
+            event.ours * 1e3,
+        )  # fmt: skip
+        self.swapped[model] = event
+        self.bus.publish(event)
+        self.report(self.schedule.ready(model, life.number, now))
+
+    def is_stopped(self, order: Stop, stopped: Stopped) -> None:
+        """An order was carried out; if several models stop at once, the longest counts."""
+        times = self.swaps.get(order.displaced_by)
+        if times is not None:
+            times.save, times.stop = max(times.save, stopped.save), max(times.stop, stopped.end)
+        self.bus.publish(ModelStopped(model=order.model, reason=order.reason))
+
+    async def port_is_left(self, life: Life) -> None:
+        """Wait for processes that have to go and hold this one's port: a reload gives ports to others."""
+        port = life.unit.launch.port
+        leaving = [
+            other.task
+            for other in self.present.values()
+            if other is not life
+            and other.task is not None
+            and other.unit.launch.port == port
+            and self.schedule.is_leaving(other.model)
+        ]
+        if leaving:
+            await asyncio.wait(leaving)
+
+    def is_over(self, life: Life, reason: str, *, died: bool) -> None:
+        """No process is left; `reason` is "" if that was wanted, `died`: it ended by itself."""
+        if self.present.get(life.model) is life:
+            del self.present[life.model]
+        self.gone(life.model)
+        self.report(self.schedule.ended(life.model, life.number, self.clock(), reason=reason, died=died))
 
     def wants(self, model: str) -> list[object]:
         """What those who wait for `model` would like to find in its cache, in order of arrival."""
-
-    def save_limit(self, order: Stop) -> float:
-        """Seconds for the save before this stop."""
-
-    def stage(self, life: Life, part: Part) -> None:
-        """How far the start or stop is."""
-
-    def is_ready(self, life: Life, started: Started) -> None:
-        """The engine is healthy, and its cache was looked after."""
-
-    def is_stopped(self, order: Stop, stopped: Stopped) -> None:
-        """An order was carried out."""
-
-    async def port_is_left(self, life: Life) -> None:
-        """Return once no process that has to go holds the port that this one will get."""
-
-    def is_over(self, life: Life, reason: str, *, died: bool) -> None:
-        """No process is left; `reason` is "" where that was wanted, `died`: it ended by itself."""
+        return [wish.key for wish in self.schedule.waiting_for(model) if wish.key is not None]
 
 
 class Life:
     """One process of `unit`; `number` is the schedule's. `times` belong to the swap that it was started for."""
 
-    __slots__ = ("host", "number", "order", "ordered", "task", "times", "unit")
+    __slots__ = ("lives", "number", "order", "ordered", "task", "times", "unit")
 
-    def __init__(self, unit: Unit, number: int, *, times: SwapTimes, host: Host) -> None:
+    def __init__(self, unit: Unit, number: int, *, times: SwapTimes, lives: Lives) -> None:
         self.unit = unit
         self.number = number
         self.times = times
-        self.host = host
+        self.lives = lives
         self.unit.on_stage = self.stage
         self.order: Stop | None = None
         self.ordered = asyncio.Event()
@@ -81,7 +168,7 @@ class Life:
 
     def stage(self, part: Part) -> None:
         """Pass on how far the unit is."""
-        self.host.stage(self, part)
+        self.lives.stage(self, part)
 
     def stop_for(self, order: Stop) -> None:
         """Have it end; the first order counts."""
@@ -106,7 +193,7 @@ class Life:
             await aio.shielded(self.unit.end(0.0))
             raise
         finally:
-            self.host.is_over(self, reason, died=died)
+            self.lives.is_over(self, reason, died=died)
 
     async def run(self) -> str:
         """Start, serve, stop; the reason of an end that nobody asked for, else ""."""
@@ -120,7 +207,7 @@ class Life:
         if starting.cancelled() or not starting.done():
             await self.stop(save=False)
             return ""
-        self.host.is_ready(self, starting.result())
+        self.lives.is_ready(self, starting.result())
         ending = aio.spawn(unit.wait_ended(), name=f"end of {self.model}")
         try:
             await self.first_of(ending)
@@ -136,8 +223,8 @@ class Life:
 
     async def start(self) -> Started:
         """Start the process, on a port that is left."""
-        await self.host.port_is_left(self)
-        return await self.unit.start(lambda: self.host.wants(self.model))
+        await self.lives.port_is_left(self)
+        return await self.unit.start(lambda: self.lives.wants(self.model))
 
     async def first_of(self, task: asyncio.Task[Started] | asyncio.Task[Exit]) -> None:
         """Wait until `task` is done, or it is ordered to end."""
@@ -153,5 +240,5 @@ class Life:
         assert order is not None
         why = f"{order.reason} for {order.displaced_by}" if order.displaced_by else order.reason
         log.info("%s is being stopped: %s", order.model, why)
-        limit = self.host.save_limit(order) if save else 0.0
-        self.host.is_stopped(order, await aio.shielded(self.unit.stop(grace=order.grace, save=limit)))
+        limit = self.lives.save_limit(order) if save else 0.0
+        self.lives.is_stopped(order, await aio.shielded(self.unit.stop(grace=order.grace, save=limit)))

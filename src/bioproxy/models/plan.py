@@ -15,10 +15,10 @@ from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
 from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.schema import Config, Kv
 from bioproxy.models import command
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.groups import Groups
 from bioproxy.models.matrix import Matrix
 from bioproxy.models.names import Registry
-from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.unit import Launch
 from bioproxy.wire.upstream import parse_origin

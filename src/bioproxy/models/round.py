@@ -22,10 +22,9 @@ from __future__ import annotations
 import math
 from heapq import heapify, heappop, heapreplace
 
-from bioproxy.models.book import Book
+from bioproxy.models.book import Book, Record
 from bioproxy.models.effects import Recall
-from bioproxy.models.record import Record
-from bioproxy.models.state import State
+from bioproxy.models.state import Aim, State
 from bioproxy.models.waits import Part
 from bioproxy.models.wish import Wish
 
@@ -90,32 +89,33 @@ class Round:
     def end_leaving(self) -> None:
         """Stop what shall go and has nothing to finish, or had its grace."""
         for record in self.book.records.values():
-            if record.leaving is None:
+            if record.aim is not Aim.LEAVE:
                 continue
             if record.running and self.now < record.leave_by:
                 self.at(record.leave_by)
-            elif record.state in (State.STARTING, State.READY):
-                self.book.stop(record, record.leaving, self.now)
+            else:
+                self.book.stop(record, record.why, self.now)
 
     def drop_unwanted(self) -> None:
         """Forget swaps whose start has not begun and that nobody waits for any more."""
         for record in self.book.records.values():
-            if record.displaces is not None and not record.wanted:
-                record.displaces = None
+            if record.aim is Aim.COME and not record.wanted:
+                record.stay_away()
                 record.again = False
 
     def look(self, wish: Wish, record: Record) -> None:
         """Let one wish go, or decide what happens for it."""
+        # rule 1
         if record.serves() and record.name not in self.closed:
             self.book.leave(wish)
             self.book.grant(wish, record, self.now)
             return
         self.settled.add(record.name)
-        if record.state in (State.STARTING, State.READY) or record.displaces is not None:
-            return  # joined, closed, or about to stop for a reload
+        if record.state in (State.STARTING, State.READY) or record.aim is Aim.COME:
+            return  # rule 2; or it is closed, or about to stop for a reload
         if not self.may_come(record):
             return
-        self.choose(wish, record)
+        self.choose(wish, record)  # rule 3
 
     def may_come(self, record: Record) -> bool:
         """Whether nobody before it has to have its place, or is just taking it."""
@@ -137,9 +137,7 @@ class Round:
             return
         for other in models:
             self.displace(other, record)
-        record.again = False
-        record.start_at = -math.inf
-        record.displaces = frozenset(other.name for other in [*models, record] if other.state.live)
+        record.come(frozenset(other.name for other in [*models, record] if other.state.live))
         record.stage = "stop"
         self.survey()
 
@@ -147,7 +145,7 @@ class Round:
         """See who has memory, and who is about to."""
         records = [record for record in self.book.records.values() if record.present]
         self.present = {record.name for record in records}
-        self.promised = {name for record in records for name in record.displaces or ()}
+        self.promised = {name for record in records if record.aim is Aim.COME for name in record.displaces}
 
     def evicted(self, model: str, running: set[str]) -> frozenset[str]:
         """What the rule says must stop for `model`; costs are worked out once, and only if anything runs.
@@ -164,9 +162,9 @@ class Round:
 
     def busy_until(self, other: Record, record: Record, *, overdue: bool) -> tuple[float, Part]:
         """When `other` can be stopped for `record` as far as the clock says, and why then; infinity: after an event."""
-        if other.state is State.STOPPING and other.displaces is None:
+        if other.state is State.STOPPING and other.aim is not Aim.COME:
             return -math.inf, "stop"
-        coming = other.state is State.STARTING or other.displaces is not None
+        coming = other.state is State.STARTING or other.aim is Aim.COME
         if other.running or (coming and other.wanted):
             return math.inf, "in_use"
         if overdue or other.state is not State.READY:
@@ -188,7 +186,7 @@ class Round:
 
     def displace(self, other: Record, record: Record) -> None:
         """Stop `other`, or its coming, for `record`'s model."""
-        other.displaces = None
+        other.stay_away()
         if other.state in (State.STARTING, State.READY):
             self.book.stop(other, "swap", self.now, displaced_by=record.name)
             other.note_turn(record, self.now)
@@ -196,7 +194,7 @@ class Round:
     def begin(self) -> None:
         """Start what was decided on and whose place is free."""
         for record in self.book.records.values():
-            if record.displaces is None:
+            if record.aim is not Aim.COME:
                 continue
             if self.now < record.start_at:
                 self.at(record.start_at)

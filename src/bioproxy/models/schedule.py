@@ -17,12 +17,11 @@ from collections.abc import Iterable
 import msgspec
 
 from bioproxy.config.settings import Settings
-from bioproxy.models.book import Book
+from bioproxy.models.book import Book, ModelSettings, ModelStatistics, Record
 from bioproxy.models.effects import Effect, StopReason
-from bioproxy.models.record import ModelSettings, ModelStatistics, Record
 from bioproxy.models.round import Round
 from bioproxy.models.rules import Rules
-from bioproxy.models.state import Event, State
+from bioproxy.models.state import Aim, Event, State
 from bioproxy.models.waits import GOING, Part
 from bioproxy.models.wish import Place, Wish
 from bioproxy.station import Price
@@ -111,7 +110,7 @@ class Schedule:
         record.last_used = now
         if tool_calls:
             record.tools_at = now
-        if record.running or not (self.book.waiting or record.leaving):
+        if record.running or not (self.book.waiting or record.aim is Aim.LEAVE):
             self.wake = min(self.wake, record.unload_at())
             return []
         return self.look(now)
@@ -168,9 +167,7 @@ class Schedule:
     def failed(self, record: Record, now: float, reason: str, *, died: bool) -> None:
         """A start failed: try once more if memory may have been freed late, else tell all who wait."""
         if died and self.deserves_second_try(record, now):
-            record.displaces = frozenset()
-            record.start_at = now + PAUSE
-            record.again = True
+            record.come(frozenset(), start_at=now + PAUSE, again=True)
             record.reason = reason
             return
         record.again = False
@@ -208,15 +205,9 @@ class Schedule:
         return self.look(now)
 
     def send_away(self, record: Record, reason: StopReason, now: float, *, grace: float | None = None) -> None:
-        """Let a model stop as soon as it can; nothing where no process is, or is stopping.
-
-        Of several such orders the earliest end counts: reloads, one after the other, put nothing off.
-        """
+        """Let a model stop as soon as it can, if it has a process that is not stopping already."""
         if record.state in (State.STARTING, State.READY):
-            leave_by = now + (record.settings.unload_timeout if grace is None else grace)
-            record.leave_by = leave_by if record.leaving is None else min(leave_by, record.leave_by)
-            if record.leaving is None or reason != "removed":  # from which a model comes back; not from what was before
-                record.leaving = reason
+            record.leave(reason, now + (record.settings.unload_timeout if grace is None else grace))
 
     def tick(self, now: float) -> list[Effect]:
         """The time `wake` has come."""
@@ -252,19 +243,19 @@ class Schedule:
     def adapt(self, record: Record, settings: ModelSettings, now: float) -> None:
         """Give a model its new settings; restart it only if its process would be another one."""
         changed = record.settings.launch != settings.launch
-        back = record.removed and record.leaving == "removed"
+        back = record.removed and record.aim is Aim.LEAVE and record.why == "removed"
         record.settings = settings
         record.removed = False
         self.forgive(record, now)
         if changed:
             self.send_away(record, "reload", now)
         elif back:
-            record.leaving = None
+            record.aim = Aim.STAY
 
     def remove(self, record: Record, now: float) -> None:
         """Forget a model, its process first if there is one."""
         self.book.fail_waiting(record, "removed", no_longer(record))
-        record.displaces = None
+        record.stay_away()
         if record.state.live:
             record.removed = True
             self.send_away(record, "removed", now)
@@ -296,7 +287,7 @@ class Schedule:
     def stage(self, model: str, part: Part, now: float) -> None:
         """A life says how far it is: its start concerns those who wait for it, its stop those it makes room for."""
         for record in self.book.records.values():
-            if record.name == model or (part in GOING and model in (record.displaces or ())):
+            if record.name == model or (part in GOING and record.aim is Aim.COME and model in record.displaces):
                 record.stage = part
                 if record.waiting:
                     record.waits.turn(record.part(now, why="in_use"), now)
@@ -324,12 +315,12 @@ class Schedule:
     def is_leaving(self, model: str) -> bool:
         """Whether a model's process has to go, now or when nothing runs on it any more."""
         record = self.book.records.get(model)
-        return record is not None and (record.state is State.STOPPING or record.leaving is not None)
+        return record is not None and (record.state is State.STOPPING or record.aim is Aim.LEAVE)
 
     def is_coming(self, model: str) -> bool:
         """Whether a start of `model` was decided on, and has not come to its end."""
         record = self.book.records.get(model)
-        return record is not None and (record.displaces is not None or record.state is State.STARTING)
+        return record is not None and (record.aim is Aim.COME or record.state is State.STARTING)
 
     def note_price(self, model: str, price: Price) -> None:
         """What a model's cache holds, and what it takes to have it back from disk (None: not there)."""

@@ -1,4 +1,4 @@
-"""The life of one engine's process: six states, five events, one table.
+"""The life of one engine's process: six states, seven events, one table; and what was decided for it (`Aim`).
 
     STOPPED ──START──► STARTING ──HEALTHY──► READY ──STOP──► STOPPING ──ENDED──► STOPPED
        ▲                  │  └──────STOP───────────────────────▲  ▲
@@ -18,6 +18,8 @@
    the API it reads "stopped", as llama-swap's users expect.
 6. SHUTDOWN is the end; every late report is accepted there and changes nothing.
 7. HEALTHY may come too late, when the stop was already decided: STOPPING wins.
+8. What was decided and has not begun is an aim: COME for a model whose place is being made, also while its own last
+   process is STOPPING; LEAVE for one that finishes what it serves. A stop and a start end the aim that they fulfil.
 
 An event in a state that has no cell is a bug in the caller and raises.
 """
@@ -60,6 +62,22 @@ class Event(Enum):
     FORGIVE = "forgive"
     CLOSE = "close"
 
+
+class Aim(Enum):
+    """What was decided for a model beside the state of its process."""
+
+    STAY = "stay"  # nothing
+    COME = "come"  # a swap to it: it starts when the models that it displaces are gone
+    LEAVE = "leave"  # it stops when nothing runs on it any more, or its time is over
+
+
+AIMS = MappingProxyType(
+    {  # in which states of the process each can be
+        Aim.STAY: frozenset(State),
+        Aim.COME: frozenset({State.STOPPED, State.FAILED, State.STOPPING}),
+        Aim.LEAVE: frozenset({State.STARTING, State.READY}),
+    }
+)
 
 LIVE = frozenset({State.STARTING, State.READY, State.STOPPING})
 

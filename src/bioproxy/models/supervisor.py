@@ -16,7 +16,6 @@ What can be cancelled where: a request that waits for its model is cancelled at 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import math
 import time
@@ -24,22 +23,21 @@ from collections.abc import Callable, Iterable, Mapping
 
 from bioproxy import aio
 from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
-from bioproxy.events import Bus, ModelChanged, ModelStopped, SwapEnded
+from bioproxy.events import Bus, ModelChanged
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import UNSPECIFIC, Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop, error_of
-from bioproxy.models.life import Life, SwapTimes
-from bioproxy.models.record import ModelSettings
+from bioproxy.models.life import Lives
 from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule, ScheduleStatistics
 from bioproxy.models.state import State
-from bioproxy.models.unit import Started, Stopped, Unit
-from bioproxy.models.waits import Part
+from bioproxy.models.unit import Unit
 from bioproxy.models.wish import Place, Wish
 
 log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Starts, swaps and stops models. `save_swap` and `save_else`: seconds for a save before a stop."""
+    """Starts, swaps and stops models."""
 
     def __init__(
         self,
@@ -47,23 +45,18 @@ class Supervisor:
         units: Mapping[str, Unit],
         *,
         bus: Bus,
-        save_swap: float = 3.0,
-        save_else: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule = schedule
         self.units = dict(units)
         self.bus = bus
-        self.save_swap, self.save_else = save_swap, save_else
         self.clock = clock
-        self.lives: dict[str, Life] = {}
+        self.lives = Lives(schedule, bus=bus, clock=clock, report=self.carry_out, gone=self.left)
         self.claims: set[Wish] = set()  # of requests and loads that were not released
-        self.swaps: dict[str, SwapTimes] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.armed = math.inf  # when it goes off
         self.news = asyncio.Event()  # some state changed; replaced each time
         self.refusal: BioproxyError | None = None
-        self.swapped: dict[str, SwapEnded] = {}  # each model's newest swap
 
     # what requests ask
 
@@ -147,20 +140,20 @@ class Supervisor:
         Nobody else waits for that. A model that is not loaded is no error.
         """
         self.carry_out(self.schedule.unload(model, self.clock(), grace=grace))
-        life = self.lives.get(model)
+        life = self.lives.present.get(model)
         if life is not None and life.task is not None and life.task is not asyncio.current_task():
             await asyncio.wait([life.task])
 
     async def unload_all(self) -> None:
         """Stop every model, all at once."""
-        await asyncio.gather(*(self.unload(model) for model in list(self.lives)))
+        await asyncio.gather(*(self.unload(model) for model in list(self.lives.present)))
 
     async def confirm(self, model: str) -> None:
         """A request found the engine of `model` gone: let the news of its process's end arrive first.
 
         The shim tells within milliseconds; without this a second try would meet the same dead process.
         """
-        life = self.lives.get(model)
+        life = self.lives.present.get(model)
         ended = life.unit.ended if life is not None else None  # not `units`: a reload may have put another one there
         if ended is not None:
             news = self.news
@@ -188,7 +181,7 @@ class Supervisor:
         if self.timer is not None:
             self.timer.cancel()
             self.timer, self.armed = None, math.inf
-        tasks = [life.task for life in self.lives.values() if life.task is not None]
+        tasks = [life.task for life in self.lives.present.values() if life.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=deadline)
             await aio.finish(late, deadline=10.0)
@@ -204,16 +197,15 @@ class Supervisor:
                 case Fail(wish):
                     self.settle(wish, error_of(effect))
                 case Start():
-                    self.begin(effect)
+                    self.lives.begin(effect, self.units[effect.model])
                 case Stop():
                     self.order(effect)
                 case Recall():
                     self.recall(effect)
                 case Changed():
                     self.changed(effect)
-        if self.swaps:
-            for model in [model for model in self.swaps if not self.schedule.is_coming(model)]:
-                del self.swaps[model]  # given up, or failed: the next one's time begins anew
+        if self.lives.swaps:
+            self.lives.forget_given_up()
         if self.schedule.wake != self.armed:
             self.set_timer()
 
@@ -232,28 +224,21 @@ class Supervisor:
 
     def grant(self, wish: Wish) -> None:
         """Note whose process it has: by the time it wakes, a reload may have put another unit in its place."""
-        life = self.lives.get(wish.model)
+        life = self.lives.present.get(wish.model)
         wish.unit = life.unit if life is not None else None
 
-    def begin(self, effect: Start) -> None:
-        """Start a life."""
-        times = self.swaps.setdefault(effect.model, SwapTimes(self.clock()))
-        life = Life(self.units[effect.model], effect.life, times=times, host=self)
-        self.lives[effect.model] = life
-        # in a context of its own: it is not the business of the request that happened to need it
-        life.task = contextvars.Context().run(aio.spawn, life.live(), name=f"model {effect.model}")
-
     def order(self, effect: Stop) -> None:
-        """Tell a life to end."""
-        life = self.lives.get(effect.model)
-        if effect.displaced_by:
-            times = self.swaps.setdefault(effect.displaced_by, SwapTimes(self.clock()))
-            times.displaced = (*times.displaced, effect.model)
-        if life is not None and life.number == effect.life:
-            life.stop_for(effect)
+        """Tell a life to end, and those that run on it why they are cut."""
+        if self.lives.order(effect):
             for wish in self.claims:
                 if wish.model == effect.model and wish.place is Place.RUNNING:
                     wish.cut = effect.reason
+
+    def left(self, model: str) -> None:
+        """A model's process is gone: requests in its gate wait here again."""
+        for wish in self.claims:
+            if wish.model == model:
+                self.take_back(wish)
 
     def recall(self, effect: Recall) -> None:
         """Take back the requests that only wait in the model's gate and came after the one that waited too long."""
@@ -290,72 +275,8 @@ class Supervisor:
 
     def note_prices(self) -> None:
         """Tell the schedule what each running model's cache would cost to have back."""
-        for model, life in self.lives.items():
+        for model, life in self.lives.present.items():
             self.schedule.note_price(model, life.unit.station.price())
-
-    # what lives report (life.Host)
-
-    def save_limit(self, order: Stop) -> float:
-        """Seconds for a save: fewer where a user waits for the other model."""
-        return self.save_swap if order.displaced_by else self.save_else
-
-    def stage(self, life: Life, part: Part) -> None:
-        """How far a start or stop is: a part of the waits for it."""
-        if self.lives.get(life.model) is life:
-            self.schedule.stage(life.model, part, self.clock())
-
-    def is_ready(self, life: Life, started: Started) -> None:
-        """The engine may be used: whoever waits is served, and the time it took is told."""
-        model, now, times = life.model, self.clock(), life.times
-        self.swaps.pop(model, None)
-        total = now - times.decided
-        known = times.stop + times.save + started.start + started.restore
-        event = SwapEnded(
-            model=model, displaced=times.displaced, stop=times.stop, save=times.save, start=started.start,
-            restore=started.restore, ours=max(0.0, total - known),
-        )  # fmt: skip
-        log.info(
-            "%s is ready after %.2f s (stop of %s %.2f s, save %.2f s, start %.2f s, restore %.2f s, ours %.0f ms)",
-            model, total, ", ".join(times.displaced) or "nothing", event.stop, event.save, event.start, event.restore,
-            event.ours * 1e3,
-        )  # fmt: skip
-        self.swapped[model] = event
-        self.bus.publish(event)
-        self.carry_out(self.schedule.ready(model, life.number, now))
-
-    def is_stopped(self, order: Stop, stopped: Stopped) -> None:
-        """An order was carried out; where several models stop at once, the longest counts."""
-        times = self.swaps.get(order.displaced_by)
-        if times is not None:
-            times.save, times.stop = max(times.save, stopped.save), max(times.stop, stopped.end)
-        self.bus.publish(ModelStopped(model=order.model, reason=order.reason))
-
-    async def port_is_left(self, life: Life) -> None:
-        """Wait for processes that have to go and hold this one's port: a reload gives ports to others."""
-        port = life.unit.launch.port
-        leaving = [
-            other.task
-            for other in self.lives.values()
-            if other is not life
-            and other.task is not None
-            and other.unit.launch.port == port
-            and self.schedule.is_leaving(other.model)
-        ]
-        if leaving:
-            await asyncio.wait(leaving)
-
-    def is_over(self, life: Life, reason: str, *, died: bool) -> None:
-        """No process is left: who waited in its gate waits here again."""
-        if self.lives.get(life.model) is life:
-            del self.lives[life.model]
-        for wish in self.claims:
-            if wish.model == life.model:
-                self.take_back(wish)
-        self.carry_out(self.schedule.ended(life.model, life.number, self.clock(), reason=reason, died=died))
-
-    def wants(self, model: str) -> list[object]:
-        """What those who wait for `model` would like to find in its cache, in order of arrival."""
-        return [wish.key for wish in self.schedule.waiting_for(model) if wish.key is not None]
 
     def statistics(self) -> ScheduleStatistics:
         """The schedule at this moment."""

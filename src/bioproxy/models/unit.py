@@ -21,8 +21,8 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ from bioproxy.models.waits import Part
 from bioproxy.station import Station
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FAILED_GRACE = 5.0  # seconds for a process whose start failed
 LAST_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a process that its stop command did not end in time
@@ -178,7 +179,8 @@ class Unit:
         await self.wait_healthy()
         healthy = time.monotonic()
         self.on_stage("attach")
-        restore = await self.attach(wants())
+        attaching = self.station.attach(wants(), lambda: self.on_stage("restore"))
+        restore = await self.while_alive(attaching, name="attach")
         done = time.monotonic()
         return Started(healthy - begun, done - healthy - restore, restore)
 
@@ -205,41 +207,29 @@ class Unit:
 
     async def wait_healthy(self) -> None:
         """Until it is healthy; else end what is there, and say why."""
-        assert self.ended is not None
         if not self.launch.check:
             return
         limit = self.launch.health_timeout
-        healthy = aio.spawn(
-            wait_healthy(self.station.pool, self.launch.check, timeout=limit), name=f"{self.launch.model} health"
-        )
-        try:
-            await either(healthy, self.ended)
-        finally:
-            if not healthy.done():
-                await aio.finish([healthy])
-        if self.ended.done():
-            await self.station.detach("its process ended")
-            raise Died(f"upstream command exited prematurely: {self.farewell()}")
-        if seen := healthy.result():
+        looking = wait_healthy(self.station.pool, self.launch.check, timeout=limit)
+        if seen := await self.while_alive(looking, name="health"):
             await self.station.detach("its health check timed out")
             await self.process.stop(grace=FAILED_GRACE)
             raise ModelFailed(f"health check timed out after {go_duration(limit)}: {seen}{self.last_words()}")
 
-    async def attach(self, wants: Sequence[object]) -> float:
-        """Let the station attach, as long as the process lives."""
+    async def while_alive(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
+        """Do `work` as long as the process lives; Died once it has ended."""
         assert self.ended is not None
-        attaching = aio.spawn(
-            self.station.attach(wants, lambda: self.on_stage("restore")), name=f"{self.launch.model} attach"
-        )
+        task = aio.spawn(work, name=f"{self.launch.model} {name}")
         try:
-            await either(attaching, self.ended)
+            both: list[asyncio.Future[Any]] = [task, self.ended]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not attaching.done():
-                await aio.finish([attaching])
+            if not task.done():
+                await aio.finish([task])
         if self.ended.done():
             await self.station.detach("its process ended")
             raise Died(f"upstream command exited prematurely: {self.farewell()}")
-        return attaching.result()
+        return task.result()
 
     async def wait_ended(self) -> Exit:
         """How this life ended, once it has."""
@@ -316,11 +306,6 @@ class Unit:
         """The last lines of the engine's log, for the error that a client sees."""
         shown = [line[:LONGEST_LINE] for line in self.process.said() if line.strip()][-LAST_LINES:]
         return "; last lines of its log:\n" + "\n".join(shown) if shown else ""
-
-
-async def either(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:
-    """Wait until one of the two is done."""
-    await asyncio.wait([one, other], return_when=asyncio.FIRST_COMPLETED)
 
 
 def go_duration(seconds: float) -> str:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.models.costs import GUESS, HALF_LIFE, likelihood, seconds_back
-from bioproxy.models.record import ModelSettings, Record
+from bioproxy.models.book import ModelSettings, Record
+from bioproxy.models.rules import GUESS, HALF_LIFE, likelihood, seconds_back
 from bioproxy.station import Price
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import Start, Stop
 from bioproxy.models.groups import Groups
-from bioproxy.models.record import ModelSettings
 from bioproxy.models.state import State
 from support.swap_world import LOAD, STOP, World
 

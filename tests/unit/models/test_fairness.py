@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from bioproxy.config.dialect.schema import Group
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import Recall, Serve
 from bioproxy.models.groups import Groups
-from bioproxy.models.record import ModelSettings
 from support.config_files import config
 from support.swap_world import LOAD, STOP, World
 

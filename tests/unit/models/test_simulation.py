@@ -19,10 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bioproxy.config.dialect.schema import Group
 from bioproxy.config.dialect.schema import Matrix as MatrixSettings
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import Stop
 from bioproxy.models.groups import Groups
 from bioproxy.models.matrix import Matrix
-from bioproxy.models.record import ModelSettings
 from bioproxy.models.rules import Rules
 from bioproxy.models.wish import Place
 from support.swap_world import LOAD, World

@@ -77,7 +77,7 @@ async def test_a_start_that_failed_does_not_count_for_the_next_one() -> None:
     machine.supervisor.schedule.book.records["b"].again = True  # no second try
     with pytest.raises(ModelFailed, match="no memory"):
         await machine.hold("b")
-    assert not machine.supervisor.swaps
+    assert not machine.supervisor.lives.swaps
     await machine.end()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from bioproxy import aio
 from bioproxy.errors import ModelFailed
 from bioproxy.models.effects import Stop
-from bioproxy.models.life import Life, SwapTimes
+from bioproxy.models.life import Life, Lives, SwapTimes
 from bioproxy.models.unit import Started, Stopped
 from bioproxy.models.waits import Part
 from support.leaks import cut
@@ -82,7 +83,7 @@ async def test_a_fault_when_it_died_is_told(tmp_path: Path) -> None:
     """The reason of its end is not lost behind a fault of ours in letting go of it."""
     async with unit_rig(tmp_path, "--die-after-ready 0") as rig:
         host = Hears()
-        life = Life(rig.unit, 1, times=SwapTimes(0.0), host=host)
+        life = Life(rig.unit, 1, times=SwapTimes(0.0), lives=cast("Lives", host))
         rig.gear.faults.add("detach")
         await asyncio.wait_for(life.live(), 5.0)
         assert len(host.over) == 1
@@ -138,7 +139,7 @@ async def test_a_life(tmp_path: Path) -> None:
     for at in range(30):
         async with unit_rig(tmp_path) as rig:
             host = Hears()
-            life = Life(rig.unit, 1, times=SwapTimes(0.0), host=host)
+            life = Life(rig.unit, 1, times=SwapTimes(0.0), lives=cast("Lives", host))
             orders = aio.spawn(order_when_ready(host, life), name="orders")
             was_cut = await cut(life.live(), at)
             orders.cancel()
@@ -192,7 +193,7 @@ async def test_a_process_that_dies_while_it_is_attached_to(tmp_path: Path) -> No
 async def starting(rig: UnitRig) -> tuple[Hears, Life]:
     """A life that begins, in a task of its own, and whose process has been started."""
     host = Hears()
-    life = Life(rig.unit, 1, times=SwapTimes(0.0), host=host)
+    life = Life(rig.unit, 1, times=SwapTimes(0.0), lives=cast("Lives", host))
     life.task = aio.spawn(life.live(), name="life")
 
     async def look() -> bool | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bioproxy.models.record import ModelSettings
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.waits import Waits, between
 from support.swap_world import LOAD, STOP, World
 
