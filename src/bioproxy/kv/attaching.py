@@ -6,10 +6,10 @@ engine is asked to save its (empty) slot into the folder: only that shows that i
 
 What was in the way then may be gone later: a disk was full, a folder not mounted yet or in another process's hands, a
 model file not readable. So all that may pass is looked at again with each housekeeping (`retry`, `try_out`), and what a
-note claims holds while it stands there. An engine that cannot write is a pause of saving like a later one (pause.py).
+note claims holds while it stands there. An engine that cannot write is a pause of saving like a later one (saver.py).
 
 While a model is swapped in, a user waits for this. So what cannot have changed since the last process of the same
-command is not found out again: what the model's files are (identities.py), what lies in a folder that stayed ours, and
+command is not found out again: what the model's files are (fingerprint.py), what lies in a folder that stayed ours, and
 that the engine writes into it.
 """
 

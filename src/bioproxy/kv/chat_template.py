@@ -71,7 +71,7 @@ def conversation(shape: str) -> dict[str, Json]:
 class ChatTemplate:
     """The chat template of one engine, and what was found out about it. `wall` is the shelf's: unix time.
 
-    `on_change` is called when what is resident turned out to be another prompt than it was taken for.
+    `on_change` is called when the slots turned out to hold other prompts than we thought.
     """
 
     def __init__(self, engine: Llama, tenant: Tenant, residents: Residents) -> None:
@@ -153,7 +153,7 @@ class ChatTemplate:
         return self.dated and self.quarter != int(self.tenant.shelf.wall() // QUARTER) and self.clock() >= self.retry_at
 
     async def refresh(self) -> None:
-        """Look at the day if it may have changed; before anything hangs on it."""
+        """Look at the day if it may have changed; called before anything that depends on it."""
         if self.due:
             await self.look()
 
@@ -227,7 +227,7 @@ class ChatTemplate:
             return ""
 
     def learn(self, doubt: Doubt, *, prints: bool) -> None:
-        """Take in what a field does. If it shapes prompts, those in the slots are others than they were taken for."""
+        """Take in what a field does. If it shapes prompts, the slots hold other prompts than we thought."""
         name, value = doubt
         log.debug("the field %s %s prompts", name, "shapes" if prints else "does not shape")
         self.tenant.knowledge.know(name, value, prints=prints)

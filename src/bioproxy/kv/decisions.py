@@ -1,7 +1,7 @@
 """What to do about one request: the rules of policy.py applied to what is resident and what is on disk.
 
 Everything here reads and decides; nothing is changed, asked or awaited. `plan` is on the way of every request and
-mostly ends after two dictionary look-ups: the slot holds the conversation's beginning, and no snapshot holds more.
+mostly is not even asked (`nothing_to_do`): the slot holds the conversation's beginning, and no snapshot holds more.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ class Decisions:
                 log.warning("%s%s", f"{self.model}: " if self.model else "", note)
 
     def nothing_to_do(self, want: Want, place: Resident, position: int) -> bool:
-        """Whether that is plain without weighing anything: `place` ends where `want` leaves it, no snapshot has more.
+        """Whether `plan` is surely None: the request goes on from all of `place`, and no snapshot has more of it.
 
-        `plan` would come to the same; this is for the request whose conversation is resident, which is nearly each.
+        That is so for nearly each request. At least one cut must be resident.
         """
         if self.literal or self.config.isolate == "strict" or not self.findings.diverging:
             return False
@@ -258,7 +258,7 @@ class Decisions:
         return next((match for match in fit if match.snapshot.prefix == want.prefix), None)
 
     def trust(self, match: Match, question: Question) -> float:
-        """How much this engine can be expected to use of such a match: all (1), nothing (0), or that was never seen.
+        """How much this engine can be expected to use of such a match: all (1), nothing (0), or UNTRIED if never seen.
 
         With `--swa-full` a request that leaves the file before its end gets wrong logits (facts, 0.8), and a
         conversation's file ends in generated text, which the request may well leave.

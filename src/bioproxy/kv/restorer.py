@@ -46,7 +46,7 @@ class Restorer:
         self.uncertain = ""  # why what the slots hold is unknown after the last restore; empty: it is not
 
     async def verified(self, snapshot: Snapshot) -> str:
-        """Why the file is not what was written, or cannot be told to be; empty for a good one (kv-rule 1).
+        """Why the file is not what was written, or why that is not known; empty for a good one (kv-rule 1).
 
         One that was touched leaves the index. One whose bytes are wrong although it was not touched is quarantined, so
         that the list shows what happened. One that takes too long to read is left alone.

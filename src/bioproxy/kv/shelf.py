@@ -2,17 +2,17 @@
 
 The models of one program share a folder by default, or because the operator gave several engines the same
 `--slot-save-path`. So what belongs to the folder is here, once: the lock, the table, the ledger, the budget, what is
-being written or read. What belongs to one engine (its fingerprint, what was learnt about it) is store.py's. An engine
-that is stopped is still a user of its folder: its snapshots are what it will come back to.
+being written or read. What belongs to one engine (its fingerprint, what was learnt about it) is its `Tenant`'s
+(shelves.py). An engine that is stopped is still a user of its folder: its snapshots are what it will come back to.
 
 The table (index.py) is only touched on the loop's thread, and never across an await: what is decided over it (what must
 go, whether something fits) is decided and done in one go, and only then is the disk told. Threads get values. So
 reading needs no lock, and neither does taking something out: it leaves the table first and the disk afterwards. A
 snapshot comes in when it is whole on the disk.
 
-Two locks are left. `lock` is held by who opens the folder or gives it back. `writing` is held by who brings something
-to the disk and waits for it (commits, one after the other, so that a newer snapshot of a conversation is never
-overtaken by the one it replaces; the ledger). A disk may take its time for gigabytes, so no user ever waits for
+Two locks are left. `lock` is held by the task that opens the folder or gives it back, `writing` by the task that brings
+something to the disk and waits for it (commits, one after the other, so that a newer snapshot of a conversation is
+never overtaken by the one it replaces; the ledger). A disk may take its time for gigabytes, so no user ever waits for
 `writing`: a failed restore is noted at once and brought to the disk later. Nothing here talks to an engine.
 
 The budget is the folder's: whose snapshot goes is decided over all of them. `limits` is for a model that was given a

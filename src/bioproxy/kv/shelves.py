@@ -4,6 +4,8 @@ Two models with the same folder (the default one, or the same `--slot-save-path`
 budget: with two tables each would throw out what it does not know, and the second lock would fail against the first.
 Folders are the same if their resolved paths are, or if the system says so (a bind mount, a file system that does not
 tell A from a). Made once by app and given to every keeper; closed last.
+
+A keeper is a `Tenant` of one of them: that is where its model's share of the folder is known, whichever folder it is.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return self.cuts[-1].digest
 
     def tokens_at(self, digest: bytes) -> int:
-        """About how many tokens stand before the cut `digest`; exact at the end, 0 for a strange one."""
+        """About how many tokens stand before the cut `digest`; exact at the end, 0 for one that it does not have."""
         return tokens_at(self.cuts, self.prompt, digest)
 
 
