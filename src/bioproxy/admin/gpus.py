@@ -72,10 +72,18 @@ class Gpus:
         return [gpu for source in self.sources for gpu in source.read()]
 
 
-def these_gpus() -> Gpus:
-    """Whatever this machine may have."""
-    pynvml = optional("pynvml")
-    return Gpus(*([Nvidia(pynvml)] if pynvml is not None else []), Amd())
+class TheseGpus:
+    """Whatever this machine may have; the drivers' libraries are loaded at the first look, by the thread that looks."""
+
+    def __init__(self) -> None:
+        self.found: Gpus | None = None
+
+    def read(self) -> list[Gpu]:
+        """Every GPU, now."""
+        if self.found is None:
+            pynvml = optional("pynvml")
+            self.found = Gpus(*([Nvidia(pynvml)] if pynvml is not None else []), Amd())
+        return self.found.read()
 
 
 class Nvidia:

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from bioproxy import __version__
-from bioproxy.admin.gpus import Gpu, content, these_gpus
+from bioproxy.admin.gpus import Gpu, TheseGpus, content
 from bioproxy.admin.host import Host
 from bioproxy.admin.performance import GpuReader, utc_now
 from bioproxy.errors import BioproxyError
@@ -142,7 +142,7 @@ class Hardware:
     """The snapshot of this machine, taken once."""
 
     def __init__(self, *, gpus: GpuReader | None = None, take: Callable[[GpuReader], Snapshot] | None = None) -> None:
-        self.gpus = these_gpus() if gpus is None else gpus
+        self.gpus = TheseGpus() if gpus is None else gpus
         self.take = capture if take is None else take
         self.taken: Snapshot | None = None
 

@@ -64,7 +64,7 @@ class Monitor:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.read = Host().read if read is None else read
-        self.gpus = gpu_readers.these_gpus() if gpus is None else gpus
+        self.gpus = gpu_readers.TheseGpus() if gpus is None else gpus
         self.clock = clock
         self.looks: deque[Look] = deque()
         self.before: Reading | None = None

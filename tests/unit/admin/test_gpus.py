@@ -11,7 +11,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from bioproxy.admin.gpus import Amd, Gpu, Gpus, Nvidia, sample, these_gpus
+from bioproxy.admin.gpus import Amd, Gpu, Gpus, Nvidia, TheseGpus, sample
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -162,7 +162,7 @@ def test_the_real_library_has_what_is_called() -> None:
 
 def test_this_machine_can_be_asked(caplog: pytest.LogCaptureFixture) -> None:
     """With or without GPUs there is an answer; without, no word is said."""
-    found = these_gpus().read()
+    found = TheseGpus().read()
     assert all(gpu.name for gpu in found)
     assert found or not warnings(caplog)
 
