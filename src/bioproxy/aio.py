@@ -73,7 +73,6 @@ class Threads(ThreadPoolExecutor):
         return future
 
     def run(self) -> None:
-        """One thread's life."""
         while (work := self.work.get()) is not None:
             future, call = work
             if future.set_running_or_notify_cancel():

@@ -34,7 +34,6 @@ class Build(msgspec.Struct, frozen=True):
 
 
 def this_build(package: str = "bioproxy") -> Build:
-    """The build that runs."""
     from importlib import metadata  # 40 ms, for a question that is seldom asked
 
     try:

@@ -63,7 +63,6 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, logger, message, request_id, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as one JSON object."""
         entry = {
             "time": stamp(record.created),
             "level": record.levelname.lower(),
@@ -139,7 +138,6 @@ class LineHandler(logging.Handler):
         self.setFormatter(SwapFormatter(times=times))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on."""
         try:
             self.write(self.format(record))
         except Exception:

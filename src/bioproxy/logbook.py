@@ -204,7 +204,6 @@ class Ring:
                 subscription.close()
 
     def statistics(self) -> RingStatistics:
-        """What is known now."""
         with self.lock:
             return RingStatistics(
                 capacity=self.capacity,
@@ -267,7 +266,6 @@ class Console:
             self.thread.join(deadline)
 
     def statistics(self) -> ConsoleStatistics:
-        """What is known now."""
         with self.changed:
             waiting = len(self.backlog.waiting)
             return ConsoleStatistics(written=self.written, waiting=waiting, dropped=self.dropped, fault=self.fault)
@@ -347,7 +345,6 @@ class Logbook:
             self.console.close()
 
     def statistics(self) -> LogbookStatistics:
-        """What is known now."""
         rings = {"mux": self.mux, "proxy": self.proxy, "upstream": self.upstream, **self.models}
         return LogbookStatistics(
             to_stdout=self.to_stdout,

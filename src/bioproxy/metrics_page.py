@@ -201,7 +201,6 @@ def of_fleet(now: ScheduleStatistics) -> Iterator[Metric]:
 
 
 def of_servers(now: Mapping[str, ServerStatistics]) -> Iterator[Metric]:
-    """The listeners, by name."""
     open_now = {name: server.connections for name, server in now.items()}
     accepted = {name: server.accepted for name, server in now.items()}
     refused = {name: server.refused for name, server in now.items()}
@@ -241,7 +240,6 @@ def of_system(now: SystemSample) -> Iterable[Metric]:
 
 
 def of_gpus(gpus: Sequence[GpuSample]) -> Iterable[Metric]:
-    """Each figure of each GPU."""
     for name, text, read, scale in GPU_FIGURES:
         family = GaugeMetricFamily(name, text, labels=["id", "name", "uuid"])
         for gpu in gpus:

@@ -167,7 +167,6 @@ def config(command: Command) -> int:
 
 
 def everything(loaded: Loaded) -> list[Described]:
-    """The rows of both dialects."""
     rows = describe(loaded)
     if loaded.dialect is not None:
         rows += describe_dialect(loaded.dialect, loaded.dialect_origins, command=partial(describe_command, loaded))

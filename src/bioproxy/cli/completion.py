@@ -166,17 +166,14 @@ def models(typed: Sequence[str]) -> list[str]:
 
 
 def logs(typed: Sequence[str]) -> list[str]:
-    """What has a log."""
     return ["proxy", "upstream", *models(typed)]
 
 
 def prefixes(typed: Sequence[str]) -> list[str]:
-    """The templates that can be warmed."""
     return list(configuration(typed).config.prefixes)
 
 
 def recipes(_typed: Sequence[str]) -> list[str]:
-    """Every recipe."""
     from bioproxy.recipes.recipe import recipes as known
 
     return list(known())

@@ -191,7 +191,6 @@ def warm_up(output: Output, program: Program) -> None:
 
 
 def invite(output: Output, program: Program) -> None:
-    """Say how to go on."""
     url = f"http://localhost:{program.port}/v1/chat/completions"
     body = f'{{"messages":[{{"role":"user","content":"{PREFIX} What is a grant?"}}],"max_tokens":40}}'
     output.line(f"Serving on (the model's words are random). Try:\n\n  curl -s {url} -d '{body}'\n")

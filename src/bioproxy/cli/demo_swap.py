@@ -117,7 +117,6 @@ class Talk:
         self.messages: list[Json] = [{"role": "system", "content": f"You know this program well.\n{text}"}]
 
     def go_on(self, state: str, question: str) -> Swapped:
-        """The next question."""
         self.messages.append({"role": "user", "content": question})
         asked = ask(self.program.port, self.messages, model=FIRST)
         self.messages.append({"role": "assistant", "content": asked.text})
@@ -130,13 +129,11 @@ class Talk:
 
 
 def swapped(state: str, asked: Asked) -> Swapped:
-    """A row of the table."""
     parts = {ours: asked.parts.get(theirs, 0.0) for ours, theirs in PARTS.items()}
     return Swapped(state, asked.first, asked.cached, asked.evaluated, **parts)
 
 
 def show(output: Output, rows: list[Swapped]) -> None:
-    """Print the table."""
     cold = rows[0].first
     cells = [
         (

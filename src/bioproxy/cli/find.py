@@ -40,7 +40,6 @@ def port_of(loaded: Loaded) -> Client:
 
 
 def proxy_client(config: Config) -> Client:
-    """A client for the proxy port."""
     where = address_of(config.proxy_host, config.proxy_port)
     scheme, believed = ("https", trust(config.tls_cert_file)) if config.tls_cert_file else ("http", None)
     return Client(f"{scheme}://{where}", key=a_key(config), trust=believed, lacking=LACKING)

@@ -62,7 +62,6 @@ def engine(_command: Command) -> int:
 
 
 def show_help(command: Command) -> int:
-    """What `--help` shows."""
     build_parser().parse_args([*filter(None, [command.arguments.about]), "--help"])
     return 0
 

@@ -43,7 +43,6 @@ COLOURS: dict[str, Colour] = {"ready": "green", "starting": "cyan", "stopping": 
 
 
 def models(command: Command) -> int:
-    """Print every model in a row."""
     output = command.output
     rows = overview(output, command.client())["models"]
     if output.json:
@@ -88,7 +87,6 @@ def beginning(one: Row, now: float) -> tuple[str, ...]:
 
 
 def row(one: Row, now: float) -> tuple[str, ...]:
-    """One model in the table."""
     return (
         *beginning(one, now),
         count(one["snapshots"] or None),

@@ -87,7 +87,6 @@ class Output:
         return f"{CODES[colour]}{text}{RESET}" if self.colour and colour else text
 
     def line(self, text: str = "", colour: Colour = "") -> None:
-        """One line of the result."""
         self.stream.write(self.paint(text, colour) + "\n")
         self.stream.flush()
 

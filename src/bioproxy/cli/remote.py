@@ -85,7 +85,6 @@ def summary_of_models(answer: Json) -> list[tuple[str, str]]:
 
 
 def shelf_text(shelf: Json) -> str:
-    """One snapshot folder."""
     return f"{count(shelf['snapshots'])} with {size(shelf['bytes'])} of {size(shelf['budget'])} in {shelf['directory']}"
 
 
@@ -118,7 +117,6 @@ def snapshots_text(kv: Json, engine: str) -> str:
 
 
 def slot_text(slot: Json) -> str:
-    """What one slot holds."""
     if not slot["tokens"]:
         return str(slot["state"])
     what = f"{slot['state']} {slot['prefix']}".rstrip()
@@ -126,7 +124,6 @@ def slot_text(slot: Json) -> str:
 
 
 def model_row(one: Json, now: float) -> tuple[str, ...]:
-    """One model."""
     schedule, price = one["schedule"], one["price"]
     return (
         one["model"],
@@ -212,7 +209,6 @@ def troubles(model: Json) -> list[str]:
 
 
 def faults(templates: Iterable[Json]) -> list[str]:
-    """Templates that cannot be read."""
     return [f"{each['prefix']}: {each['last_error']}" for each in templates if each["state"] == "fault"]
 
 
@@ -236,7 +232,6 @@ def warm(command: Command) -> int:
 
 
 def figures(target: Json) -> str:
-    """What a warm-up cost."""
     if not target["evaluated"]:
         return ""
     return f", {count(target['evaluated'])} of {count(target['total'])} tokens in {duration(target['seconds'])}"

@@ -84,7 +84,6 @@ def print_one(output: Output, record: Record) -> None:
 
 
 def cells(record: Record) -> tuple[str, ...]:
-    """One request in the table."""
     return (
         time.strftime("%H:%M:%S", time.localtime(record["started"])),
         str(record["status"] or "-"),
@@ -124,7 +123,6 @@ def events(pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def ended(heard: Iterable[tuple[str, bytes]]) -> Iterator[Record]:
-    """The records of requests that ended."""
     for name, data in heard:
         if name == ENDED:
             yield msgspec.json.decode(data)["record"]

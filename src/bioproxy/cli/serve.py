@@ -235,7 +235,6 @@ def is_changed(option: Option, loaded: Loaded) -> bool:
 
 
 def engines_text(loaded: Loaded) -> str:
-    """Which engine, or which models, in words."""
     if loaded.dialect is None:
         return f"engine: {engine_text(loaded.config)}"
     models, peers = list(loaded.dialect.models), list(loaded.dialect.peers)
@@ -245,5 +244,4 @@ def engines_text(loaded: Loaded) -> str:
 
 
 def engine_text(config: Config) -> str:
-    """Which engine, in words."""
     return f"our own, {config.model}" if config.model else f"attached to {config.backend_url}"

@@ -80,7 +80,6 @@ def row_of_file(one: Verified) -> SnapshotStatistics:
 
 
 def show(output: Output, rows: Sequence[SnapshotStatistics]) -> int:
-    """The list."""
     if output.json:
         output.document(rows)
         return 0

@@ -129,7 +129,6 @@ def write(output: Output, page: Output, answer: Json, *, rates: Rates) -> None:
 
 
 def model_row(one: Row, now: float) -> tuple[str, ...]:
-    """One model."""
     return (
         *beginning(one, now),
         speed(one["prompt_per_second"]),
@@ -139,7 +138,6 @@ def model_row(one: Row, now: float) -> tuple[str, ...]:
 
 
 def request_row(one: Row, rate: float | None) -> tuple[str, ...]:
-    """One request."""
     place = f", {one['position']} in line" if one["position"] else ""
     return (
         one["model"],

@@ -28,7 +28,6 @@ class Verb(msgspec.Struct, frozen=True):
     engine: bool = False  # takes llama-server's arguments after `--`
 
     def run(self, command: Command) -> int:
-        """Do it; the exit code."""
         module, _, name = self.function.partition(":")
         return int(getattr(import_module(f"bioproxy.cli.{module}"), name)(command))
 

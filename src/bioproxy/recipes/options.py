@@ -118,7 +118,6 @@ def table() -> dict[str, Option]:
 
 
 def bare(flag: str) -> str:
-    """A flag without its dashes."""
     return flag.lstrip("-")
 
 

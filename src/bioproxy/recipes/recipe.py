@@ -54,7 +54,6 @@ def texts() -> Iterator[str]:
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every recipe by its name."""
     read = (msgspec.convert(yaml.safe_load(text), Recipe) for text in texts())
     return {recipe.name: recipe for recipe in read}
 
