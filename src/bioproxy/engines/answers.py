@@ -99,9 +99,9 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct):
-    """llama-server's `timings`, of the types that they should have."""
+    """llama-server's `timings`, of the types that they should have; a draft counts only with both of its figures."""
 
-    cache_n: Count
+    cache_n: Count | None = None
     prompt_n: Count | None = None
     predicted_n: Count | None = None
     prompt_ms: Amount | None = None
@@ -110,6 +110,22 @@ class Figures(msgspec.Struct):
     predicted_per_second: Amount | None = None
     draft_n: Count | None = None
     draft_n_accepted: Count | None = None
+
+    def timings(self) -> Timings:
+        """The same figures by our names."""
+        drafted, accepted = self.draft_n, self.draft_n_accepted
+        both = drafted is not None and accepted is not None
+        return Timings(
+            cached=self.cache_n,
+            evaluated=self.prompt_n,
+            generated=self.predicted_n,
+            prefill=None if self.prompt_ms is None else self.prompt_ms / 1000,
+            decode=None if self.predicted_ms is None else self.predicted_ms / 1000,
+            drafted=drafted if both else None,
+            accepted=accepted if both else None,
+            prefill_speed=self.prompt_per_second,
+            decode_speed=self.predicted_per_second,
+        )
 
 
 class Usual(msgspec.Struct):
@@ -178,21 +194,7 @@ def usual_answer(last: bytes, *, events: bool) -> Answer | None:
         told = USUAL.decode(data).timings
     except UNREADABLE:
         return None
-    drafted, accepted = told.draft_n, told.draft_n_accepted
-    if drafted is None or accepted is None:
-        drafted = accepted = None
-    timings = Timings(
-        cached=told.cache_n,
-        evaluated=told.prompt_n,
-        generated=told.predicted_n,
-        prefill=None if told.prompt_ms is None else told.prompt_ms / 1000,
-        decode=None if told.predicted_ms is None else told.predicted_ms / 1000,
-        drafted=drafted,
-        accepted=accepted,
-        prefill_speed=told.prompt_per_second,
-        decode_speed=told.predicted_per_second,
-    )
-    return Answer("whole", data if events else b"", timings)
+    return None if told.cache_n is None else Answer("whole", data if events else b"", told.timings())
 
 
 def ending(last: bytes, begun: bytes | None = None) -> Ending:
@@ -353,20 +355,12 @@ def is_complete(timings: Json) -> bool:
 
 
 def from_timings(timings: Members) -> Timings:
-    """llama-server's `timings`; a draft counts only with both of its figures."""
-    drafted, accepted = count(timings.get("draft_n")), count(timings.get("draft_n_accepted"))
-    both = drafted is not None and accepted is not None
-    return Timings(
-        cached=count(timings.get("cache_n")),
-        evaluated=count(timings.get("prompt_n")),
-        generated=count(timings.get("predicted_n")),
-        prefill=seconds(timings.get("prompt_ms")),
-        decode=seconds(timings.get("predicted_ms")),
-        drafted=drafted if both else None,
-        accepted=accepted if both else None,
-        prefill_speed=number(timings.get("prompt_per_second")),
-        decode_speed=number(timings.get("predicted_per_second")),
-    )
+    """llama-server's `timings`, without the members that are of a wrong type."""
+    right = {name: value for name, value in timings.items() if number(value) is not None}
+    try:
+        return msgspec.convert(right, Figures).timings()
+    except msgspec.ValidationError:
+        return UNKNOWN
 
 
 def from_usages(usages: Iterable[Members], *, fresh: bool) -> Timings:
@@ -435,9 +429,3 @@ def count(value: Json) -> int | None:
     """A number of tokens."""
     found = number(value)
     return None if found is None else int(found)
-
-
-def seconds(milliseconds: Json) -> float | None:
-    """Milliseconds as seconds."""
-    found = number(milliseconds)
-    return None if found is None else found / 1000
