@@ -33,7 +33,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.engines import listener
-from bioproxy.engines.discover import Discovery, discover, process_of
+from bioproxy.engines.discover import IDENTIFYING, Discovery, Identity, difference, discover, process_of
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
@@ -49,7 +49,6 @@ EAGER = 0.5  # seconds between looks at an engine that is not ready
 PATIENCE = 3  # looks without an answer, one after another, before an engine counts as stuck
 SLEPT = 10.0  # seconds that boot time may run ahead of monotonic time before the machine must have slept
 FIRST_TOKEN = 30.0  # seconds for the token that an engine owes us after it was stuck
-TELLING = ("build_info", "model_path", "model_alias", "total_slots", "chat_template", "media_marker", "modalities")
 
 
 class State(StrEnum):
@@ -80,14 +79,6 @@ class AttachmentStatistics(msgspec.Struct, frozen=True):
     looks: int
     stall: StallStatistics
     facts: EngineFacts | None
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """What must stay the same for an engine to be the same one: its process, and what it tells about itself."""
-
-    pid: int | None
-    ticks: int | None
-    told: tuple[str, ...]
 
 
 async def nothing(*_: Any) -> None:
@@ -271,7 +262,7 @@ class Attachment:
 
     async def identify(self, props: dict[str, Json]) -> Identity:
         """Which engine this is. The search for its process is spared while the one that we know lives."""
-        told = tuple(str(props.get(name)) for name in TELLING)
+        told = tuple(str(props.get(name)) for name in IDENTIFYING)
         known = self.identity
         if known is not None and known.pid is not None and listener.start_ticks(known.pid) == known.ticks:
             return Identity(known.pid, known.ticks, told)
@@ -395,15 +386,3 @@ class Attachment:
             self.on_emptied("the engine was asked for a token after the machine slept")
         except BioproxyError as error:
             await self.stalled(f"after the machine slept: {error.message}")
-
-
-def difference(before: Identity | None, now: Identity) -> str:
-    """What is different about the engine, as a sentence."""
-    told = before.told if before is not None else now.told
-    changed = {name: (old, new) for name, old, new in zip(TELLING, told, now.told, strict=True) if old != new}
-    changed.pop("media_marker", None)
-    for name in ("model_path", "model_alias", "build_info", "total_slots"):
-        if name in changed:
-            old, new = changed[name]
-            return f"another engine answers now: {name} is {new}, it was {old}"
-    return "the engine was restarted with other settings" if changed else "the engine was restarted behind our back"

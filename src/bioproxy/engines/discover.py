@@ -36,7 +36,16 @@ NO_SLOT_ACTIONS = "no slot files: start the engine with --slot-save-path FOLDER,
 NOT_LLAMA = "this is no llama-server ({reason}): templates are filled in, its KV cache is its own business"
 DATED = re.compile(r"strftime|date|today|\bnow\b|\btime", re.IGNORECASE)  # of a chat template that may print the day
 TELLING = ("build_info", "model_path", "model_alias", "total_slots", "endpoint_slots", "chat_template")
+IDENTIFYING = ("build_info", "model_path", "model_alias", "total_slots", "chat_template", "media_marker", "modalities")
 NO_KEY = (401, 403)  # how an engine refuses who has not its key
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What must stay the same for an engine to be the same one: its process, and what it tells about itself."""
+
+    pid: int | None
+    ticks: int | None
+    told: tuple[str, ...]
 
 
 class Adapter(msgspec.Struct, frozen=True):
@@ -251,3 +260,15 @@ def absolute(path: str, folder: str) -> str:
 def number(value: Json) -> int:
     """A count, 0 if there is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def difference(before: Identity | None, now: Identity) -> str:
+    """What is different about the engine, as a sentence."""
+    told = before.told if before is not None else now.told
+    changed = {name: (old, new) for name, old, new in zip(IDENTIFYING, told, now.told, strict=True) if old != new}
+    changed.pop("media_marker", None)
+    for name in ("model_path", "model_alias", "build_info", "total_slots"):
+        if name in changed:
+            old, new = changed[name]
+            return f"another engine answers now: {name} is {new}, it was {old}"
+    return "the engine was restarted with other settings" if changed else "the engine was restarted behind our back"
