@@ -21,7 +21,8 @@ from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.config.settings import Settings
 from bioproxy.engines.attach import Attachment
-from bioproxy.engines.llama import EngineFacts, Llama
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
 from bioproxy.gate.gate import Gate

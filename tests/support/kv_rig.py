@@ -16,7 +16,8 @@ import msgspec
 from bioproxy.config.schema import Kv
 from bioproxy.engines.answers import Timings, read_answer
 from bioproxy.engines.discover import Discovery, discover, process_of
-from bioproxy.engines.llama import EngineFacts, Llama
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.engines.pace import Pace
 from bioproxy.events import Bus, Event
 from bioproxy.gate.gate import Gate

@@ -24,8 +24,9 @@ from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Prepared, Want
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Head, Piece
-from bioproxy.templates.catalogue import Catalogue, Filled
+from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.expand import template_pieces
+from bioproxy.templates.parse import Filled
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.prefix import chat
 from bioproxy.warmup.runner import Runner

@@ -23,13 +23,11 @@ from urllib.parse import quote
 import msgspec
 
 from bioproxy.engines.answers import Timings, read_answer
-from bioproxy.engines.facts import Capabilities, EngineFacts, Probe, Restored, Saved, SlotView
+from bioproxy.engines.facts import Probe, Restored, Saved, SlotView
 from bioproxy.engines.pace import Look, Pace
 from bioproxy.engines.refused import error_words
 from bioproxy.errors import EngineProtocolError, EngineRefused, EngineUnavailable
 from bioproxy.wire.upstream import Pool
-
-__all__ = ["Capabilities", "EngineFacts", "Llama", "Probe", "Restored", "Saved", "SlotView", "Timings"]
 
 Json = Any
 T = TypeVar("T")

@@ -17,7 +17,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bioproxy import aio
-from bioproxy.engines.llama import Llama, SlotView, Timings
+from bioproxy.engines.answers import Timings
+from bioproxy.engines.facts import SlotView
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
 from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy

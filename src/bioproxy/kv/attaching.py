@@ -20,8 +20,7 @@ from pathlib import Path, PurePath
 
 from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
-from bioproxy.engines.facts import WANTS_KEY
-from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.facts import WANTS_KEY, EngineFacts
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files

@@ -15,7 +15,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from bioproxy.engines.llama import Llama, Probe
+from bioproxy.engines.facts import Probe
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.kv import files, policy
 from bioproxy.kv.chain import chain

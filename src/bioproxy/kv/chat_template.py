@@ -33,7 +33,8 @@ from typing import Any
 import msgspec
 
 from bioproxy import aio
-from bioproxy.engines.llama import EngineFacts, Llama
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.kv.engine import limited
 from bioproxy.kv.policy import SLACK, FieldKnowledge

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from bioproxy.config.schema import Kv
-from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.facts import EngineFacts
 from bioproxy.kv import policy
 from bioproxy.kv.fingerprint import Fingerprint, Traits
 from bioproxy.kv.index import Match, owner, usable

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from bioproxy.engines.llama import Llama, SlotView
+from bioproxy.engines.facts import SlotView
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import EngineUnavailable
 from bioproxy.kv.policy import Speeds
 

@@ -35,7 +35,7 @@ import msgspec
 from bioproxy import files
 from bioproxy.config.addresses import is_loopback
 from bioproxy.engines import gguf
-from bioproxy.engines.llama import EngineFacts
+from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.seen import seen, way
 from bioproxy.errors import BioproxyError
 from bioproxy.files import opened, touching

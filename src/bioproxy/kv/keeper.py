@@ -42,7 +42,9 @@ from collections.abc import Callable, Sequence
 from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.engines import gguf
-from bioproxy.engines.llama import EngineFacts, Llama, Timings
+from bioproxy.engines.answers import Timings
+from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.events import Bus, SnapshotMissing
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv import files

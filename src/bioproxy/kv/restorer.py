@@ -16,7 +16,9 @@ import asyncio
 import logging
 from collections import Counter
 
-from bioproxy.engines.llama import Llama, Restored, Timings
+from bioproxy.engines.answers import Timings
+from bioproxy.engines.facts import Restored
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.events import SnapshotMissing, SnapshotRestored
 from bioproxy.kv import files, policy

@@ -27,7 +27,8 @@ from pathlib import Path
 import msgspec
 
 from bioproxy import aio
-from bioproxy.engines.llama import Llama, Saved
+from bioproxy.engines.facts import Saved
+from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.events import SavingPaused
 from bioproxy.files import Stuck, away, touching

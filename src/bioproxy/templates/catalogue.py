@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 QUICK = 0.1  # seconds that a look for a request may take: it holds the engine meanwhile
 FRESH = 1.0  # seconds since the last look after which a request that waited for longer needs another one
 
-__all__ = ["Catalogue", "Estimate", "Filled", "TemplateStatistics", "watch"]
-
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine taught about a template; None if it was not measured yet."""

@@ -22,7 +22,7 @@ from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError
 from bioproxy.prompt import Head, common
-from bioproxy.templates.catalogue import Filled
+from bioproxy.templates.parse import Filled
 
 Json: TypeAlias = Any
 

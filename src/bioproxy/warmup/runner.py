@@ -33,8 +33,9 @@ from bioproxy.events import Bus, WarmupChecked, WarmupEnded, WarmupFailed
 from bioproxy.gate.gate import Gate
 from bioproxy.kv import arguments
 from bioproxy.kv.keeper import Keeper
-from bioproxy.templates.catalogue import Catalogue, Estimate, Filled
+from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.expand import template_pieces
+from bioproxy.templates.parse import Filled
 from bioproxy.warmup import plan
 from bioproxy.warmup.evaluate import End, Evaluator, Job
 from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
