@@ -64,7 +64,7 @@ def logs_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", default="", help="a model, `proxy` (our own) or `upstream` (all engines'); without it, both"
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing what is added to it")
 
 
 def at_least_one(text: str) -> int:
@@ -75,18 +75,20 @@ def at_least_one(text: str) -> int:
 
 
 def requests_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-n", dest="number", metavar="N", type=at_least_one, default=NEWEST, help="how many")
+    parser.add_argument(
+        "-n", dest="number", metavar="N", type=at_least_one, default=NEWEST, help="how many (%(default)s)"
+    )
     parser.add_argument("--outcome", choices=OUTCOMES, default="", help="only those that ended like this")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with those that end from now on")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing requests as they end")
 
 
 def warm_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prefix", help="the template's prefix, such as @code")
-    parser.add_argument("--no-wait", action="store_true", help="ask for it and return at once")
+    parser.add_argument("--no-wait", action="store_true", help="start it and return at once")
 
 
 def snapshots_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "verify"), help="show them, or read them and compare")
+    parser.add_argument("action", choices=("list", "verify"), help="list them, or compare every byte with its checksum")
 
 
 def recipes_flags(parser: argparse.ArgumentParser) -> None:
@@ -100,9 +102,9 @@ def recipes_flags(parser: argparse.ArgumentParser) -> None:
         "add", help="write the entry into a configuration file", argument_default=argparse.SUPPRESS
     )
     add.add_argument("name", metavar="RECIPE")
-    add.add_argument("file", metavar="FILE", nargs="?", default="", help="the file; without it, the one that counts")
-    add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting of it")
-    add.add_argument("--as", dest="model", metavar="MODEL", default="", help="what the model is called")
+    add.add_argument("file", metavar="FILE", nargs="?", default="", help="the config; without it, the one in use")
+    add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting")
+    add.add_argument("--as", dest="model", metavar="MODEL", default="", help="the model's name")
     for action in (every, show, add):
         common_flags(action)
 
@@ -113,32 +115,32 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def completion_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
 
 
 def help_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("about", metavar="VERB", nargs="?", choices=tuple(BY_NAME), help="what this verb takes")
+    parser.add_argument("about", metavar="VERB", nargs="?", choices=tuple(BY_NAME), help="the verb")
 
 
 VERBS = (
-    Verb("serve", "run the proxy (the default); -model FILE serves a model of its own", "serve:verb", engine=True),
-    Verb("demo", "a real engine on a generated model: cold, warm, after kill -9", "demo:run", demo_flags),
-    Verb("engine", "the embedded llama.cpp alone, with llama-server's own flags", "main:engine"),
+    Verb("serve", "run the proxy (the default); -model FILE gives it an engine of its own", "serve:verb", engine=True),
+    Verb("demo", "measure what a warm cache is worth, on a real engine and a generated model", "demo:run", demo_flags),
+    Verb("engine", "run the embedded llama.cpp alone, with llama-server's own flags", "main:engine"),
     Verb("check", "validate configuration and templates; exit 0 or 1", "checks:check"),
     Verb("config", "print every effective value and where it came from", "checks:config", config_flags),
-    Verb("status", "what the running program does, and why", "remote:status"),
-    Verb("models", "every model: state, memory, requests, what its cache holds", "models:models"),
-    Verb("load", "have a model loaded", "models:load", load_flags),
-    Verb("unload", "stop a model, or all", "models:unload", unload_flags),
-    Verb("logs", "a model's log, or another one; -f goes on", "logs:logs", logs_flags),
-    Verb("requests", "the newest requests, and where their time went; -f goes on", "requests:requests", requests_flags),
-    Verb("top", "models and requests under way, live", "top:top"),
-    Verb("warm", "warm one template up now", "remote:warm", warm_flags),
+    Verb("status", "show what the running program does, and why", "remote:status"),
+    Verb("models", "list every model: state, memory, requests, what its cache holds", "models:models"),
+    Verb("load", "load a model", "models:load", load_flags),
+    Verb("unload", "stop a model, or all of them", "models:unload", unload_flags),
+    Verb("logs", "print a model's log, or another one; -f follows", "logs:logs", logs_flags),
+    Verb("requests", "list the newest requests and where time went; -f follows", "requests:requests", requests_flags),
+    Verb("top", "watch models and requests under way", "top:top"),
+    Verb("warm", "warm up one template now", "remote:warm", warm_flags),
     Verb("snapshots", "list or verify the snapshots on disk", "snapshots:run", snapshots_flags),
-    Verb("recipes", "entries for models: list them, show one, or add it to a config", "recipes:run", recipes_flags),
+    Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),
-    Verb("completion", "print what makes a shell complete this command", "completion:script", completion_flags),
+    Verb("completion", "print the script that lets a shell complete commands", "completion:script", completion_flags),
     Verb("version", "print the version", "main:version"),
-    Verb("help", "show this, or what a verb takes", "main:show_help", help_flags),
+    Verb("help", "show this help, or that of a verb", "main:show_help", help_flags),
 )  # fmt: skip
 BY_NAME = {verb.name: verb for verb in VERBS}
