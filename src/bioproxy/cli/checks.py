@@ -169,7 +169,7 @@ def config(command: Command) -> int:
 def everything(loaded: Loaded) -> list[Described]:
     rows = describe(loaded)
     if loaded.dialect is not None:
-        rows += describe_dialect(loaded.dialect, loaded.dialect_origins, command=partial(describe_command, loaded))
+        rows += describe_dialect(loaded.dialect, loaded.origins, command=partial(describe_command, loaded))
     return rows
 
 

@@ -48,7 +48,7 @@ def examine(
     problems: list[Problem] = []
     for name, model in (loaded.dialect.models if loaded.dialect is not None else {}).items():
         words = command.split(model.cmd)
-        origin = loaded.dialect_origins.get(f"models.{name}.cmd")
+        origin = loaded.origins.get(f"models.{name}.cmd")
         where = origin.where if origin is not None else ""
         key = f"models.{name}.cmd"
         problems += [Problem(fault, where=where, key=key) for fault in faults(words, model, which=which)]

@@ -30,7 +30,7 @@ from bioproxy.config.json_tree import parse_json
 from bioproxy.config.keys import CONFIG_VARIABLE, ENVIRONMENT, FOLDER_VARIABLE, KEYS, VARIABLES, Option
 from bioproxy.config.nearest import unknown_variable
 from bioproxy.config.notes import Notes
-from bioproxy.config.tree import DEPTH_LIMIT, Node, Origin, Parsed, Path, dotted, locate
+from bioproxy.config.tree import Node, Origin, Parsed, Path, dotted, locate
 from bioproxy.config.yaml_tree import plain
 from bioproxy.errors import ConfigError, Problem
 
@@ -53,14 +53,12 @@ class Layer(msgspec.Struct):
 class FileLayer(Layer):
     """What the files say: bioproxy's own keys, and in llama-swap's dialect all the rest.
 
-    `models` is the place where models or peers stand ("": there are none), `dialect_origins` that of each of their
-    keys.
+    `origins` has the places of both. `models` is the place where models or peers stand ("": there are none).
     """
 
     paths: tuple[str, ...] = ()
     dialect: DialectConfig | None = None
     models: str = ""
-    dialect_origins: dict[str, Origin] = {}
 
 
 def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str, int] = NOTHING) -> FileLayer:
@@ -123,13 +121,12 @@ def dialect_layer(sources: Sequence[Source], environment: Mapping[str, str], por
     first = next((key for key in ("models", "peers") if getattr(config, key)), "")
     layer = FileLayer(
         values=found.values,
-        origins=origins(Node(found.own), notes),
+        origins=origins(notes.root, notes),
         problems=[*dict.fromkeys(notes.problems)],
         warnings=[*notes.unknown, *notes.warnings],
         paths=tuple(os.path.abspath(source.path) for source in sources),
         dialect=config,
         models=notes.where(locate(notes.root, (first,))) if first else "",
-        dialect_origins=origins(notes.root, notes, depth=3),  # of each entry's keys
     )
     _shared_keys(layer, config)
     return layer
@@ -141,24 +138,24 @@ def _shared_keys(layer: FileLayer, config: DialectConfig) -> None:
     known = {digest(key) for key in keys if isinstance(key, str) or not key.key_file}
     for index, key in enumerate(config.api_keys):
         if key and digest(key) not in known:
-            layer.origins[f"api_keys[{len(keys)}]"] = layer.dialect_origins[f"apiKeys[{index}]"]
+            layer.origins[f"api_keys[{len(keys)}]"] = layer.origins[f"apiKeys[{index}]"]
             known.add(digest(key))
             keys.append(key)
     if config.api_keys:
         layer.values["api_keys"] = tuple(keys)
-        layer.origins.setdefault("api_keys", layer.dialect_origins["apiKeys"])
-    if "logLevel" in layer.dialect_origins and "log.level" not in layer.values:
+        layer.origins.setdefault("api_keys", layer.origins["apiKeys"])
+    if "logLevel" in layer.origins and "log.level" not in layer.values:
         layer.values["log.level"] = LEVELS[config.log_level]
-        layer.origins["log.level"] = layer.dialect_origins["logLevel"]
+        layer.origins["log.level"] = layer.origins["logLevel"]
 
 
-def origins(root: Node, notes: Notes, *, depth: int = DEPTH_LIMIT) -> dict[str, Origin]:
-    """Where each key and item of a tree stands, down to a depth."""
-    return {dotted(path): notes.origin(line) for path, line in places(root, (), depth)}
+def origins(root: Node, notes: Notes) -> dict[str, Origin]:
+    """Where each key and item of a tree stands, three levels deep: a key of ours in a list, a key of a model."""
+    return {dotted(path): notes.origin(line) for path, line in places(root, (), 3)}
 
 
 def places(node: Node, path: Path, depth: int) -> Iterator[tuple[Path, int]]:
-    """The path and the line of everything inside of a node."""
+    """The path and the line of everything inside of a node, down to a depth."""
     inside: Iterable[tuple[str | int, Node]] = ()
     if depth and isinstance(node.value, dict):
         inside = node.value.items()
@@ -236,11 +233,16 @@ def merge(layers: Sequence[Layer]) -> Layer:
             for key in stale:
                 del merged.origins[key]
         merged.values |= layer.values
-        merged.origins |= {key: origin for key, origin in layer.origins.items() if top_key(key) in layer.values}
+        merged.origins |= {key: origin for key, origin in layer.origins.items() if counts(top_key(key), layer)}
         merged.unread |= layer.unread
         merged.problems += layer.problems
         merged.warnings += layer.warnings
     return merged
+
+
+def counts(key: str, layer: Layer) -> bool:
+    """Whether a layer has a value for a key; those of llama-swap's stand in its dialect, not among the values."""
+    return key in layer.values or key not in KEYS
 
 
 def top_key(key: str) -> str:

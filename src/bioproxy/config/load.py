@@ -28,7 +28,7 @@ from bioproxy.config.dialect.per_model import find_model_problems
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.files import find, own_folder, state_folder
 from bioproxy.config.keys import KEYS, build
-from bioproxy.config.layers import FileLayer, Layer, merge, read_environment, read_files, read_flags, top_key
+from bioproxy.config.layers import Layer, merge, read_environment, read_files, read_flags, top_key
 from bioproxy.config.schema import Config, Key, as_prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
@@ -43,10 +43,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     `path` is the first file that was used (None: none), `paths` are all of them, `key_files` those of API keys, and
     `directory` is the folder of -config-dir; `folder` is where relative paths start (the working folder if there is no
-    file). `origins` has the place of every key, and of each prefix and API key (`prefixes.@code`, `api_keys[0]`);
-    `warnings` are for the log and `/status`. `dialect` is set if requests go to `models` and `peers`: then neither
-    `backend_url` nor `model` is. `dialect_origins` has the places of its keys (`models.qwen.cmd`). `state` is this
-    configuration's folder below `state_directory`; nothing is made.
+    file). `origins` has the place of every key, of each prefix and API key (`prefixes.@code`, `api_keys[0]`), and of
+    the keys of models (`models.qwen.cmd`); `warnings` are for the log and `/status`. `dialect` is set if requests go to
+    `models` and `peers`: then neither `backend_url` nor `model` is. `state` is this configuration's folder below
+    `state_directory`; nothing is made.
     """
 
     config: Config
@@ -58,7 +58,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     key_files: tuple[str, ...] = ()
     directory: str | None = None
     dialect: DialectConfig | None = None
-    dialect_origins: dict[str, Origin] = {}
     state: str = ""
 
     @property
@@ -114,11 +113,11 @@ def load_now(
     merged = merge(layers)
     dialect = resolve_source(merged, file.dialect, models=file.models)
     key_files = resolve_keys(merged)
-    resolve_prefixes(merged)
+    merged.values["prefixes"] = {name: as_prefix(one) for name, one in merged.values.get("prefixes", {}).items()}
     resolve_model(merged)
     merged.values["state_directory"] = merged.values.get("state_directory") or state_folder(environment)
     config = build(merged.values)
-    if problems := _problems(config, merged, dialect, file):
+    if problems := _problems(config, merged, dialect):
         raise ConfigError(in_order(problems))
     return Loaded(
         config=config,
@@ -130,7 +129,6 @@ def load_now(
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},
         warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
         dialect=dialect,
-        dialect_origins=file.dialect_origins if dialect is not None else {},
         state=own_folder(
             config.state_directory,
             paths=[path for path in (found.path, found.directory) if path],
@@ -139,13 +137,13 @@ def load_now(
     )
 
 
-def _problems(config: Config, merged: Layer, dialect: DialectConfig | None, file: FileLayer) -> list[Problem]:
+def _problems(config: Config, merged: Layer, dialect: DialectConfig | None) -> list[Problem]:
     """The problems of the layers, and those that only the whole shows."""
     found = list(merged.problems)
     if not merged.unread:  # else most of what a check says would be consequences
         found += find_problems(config, merged.origins, broken=_broken(found), models=dialect is not None)
     if dialect is not None:
-        found += find_model_problems(config, dialect.models, file.dialect_origins)
+        found += find_model_problems(config, dialect.models, merged.origins)
     return found
 
 
@@ -212,12 +210,6 @@ def _one_engine(layer: Layer) -> None:
         note(layer, "model", said)
     else:
         layer.values["backend_url" if ahead > 0 else "model"] = ""
-
-
-def resolve_prefixes(layer: Layer) -> None:
-    """Every prefix becomes a `Prefix`, whichever way it is written."""
-    prefixes = layer.values.get("prefixes", {})
-    layer.values["prefixes"] = {name: as_prefix(value) for name, value in prefixes.items()}
 
 
 def resolve_model(layer: Layer) -> None:

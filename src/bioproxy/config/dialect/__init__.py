@@ -6,8 +6,8 @@ steps is part of the format, because each step sees what the one before left:
     text ──${env.X}──> text ──parse──> tree        one file each           read.py
     trees ──merge──> tree                          files in their order    read.py
     tree ──macros, ${PORT}──> tree                 per model               macros.py
-    tree ──decode──> File                          types and defaults      decode.py, schema.py
-    File ──checks, names──> DialectConfig          what refers to what     settle.py, names.py, targets.py
+    tree ──decode──> DialectConfig                 types and defaults      decode.py, schema.py
+    the same, settled                              what refers to what     settle.py, names.py, targets.py
 
 `read` in `read.py` runs them. Everything wrong is collected in notes: llama-swap stops at the first mistake, bioproxy
 reports all of them, in the same words and with file and line. Nothing here starts a process or opens

@@ -110,16 +110,19 @@ class Decoder(Converter):
         return {key: value for key, value in values.items() if value is not UNSET}
 
     def struct(self, node: Node, _kind: Kind, path: Path, cls: type[msgspec.Struct]) -> Any:
-        """A Struct; keys that are broken keep their default."""
         if node.value is None:
             return cls()
+        if isinstance(node.value, dict):
+            return cls(**self.attributes(node.value, cls, path))
+        said = getattr(cls, "must_be_mapping", "")
+        wrong = f"expected a mapping with some of the keys {', '.join(members(cls))}, got {describe_kind(node)}"
+        return self.complain(node, path, said or wrong)
+
+    def attributes(self, nodes: Mapping[str, Node], cls: type[msgspec.Struct], path: Path) -> dict[str, Any]:
+        """The attributes of a Struct; keys that are broken are left to their default."""
         known = members(cls)
-        if not isinstance(node.value, dict):
-            said = getattr(cls, "must_be_mapping", "")
-            wrong = f"expected a mapping with some of the keys {', '.join(known)}, got {describe_kind(node)}"
-            return self.complain(node, path, said or wrong)
         values = {}
-        for key, child in node.value.items():
+        for key, child in nodes.items():
             member = known.get(key)
             if member is None:
                 if path or not key.startswith(ANCHORS):
@@ -127,7 +130,7 @@ class Decoder(Converter):
             elif child.value is not None:
                 read = self.own if member.kind.own else self.value
                 values[member.attribute] = read(child, member.kind, (*path, key))
-        return cls(**{name: value for name, value in values.items() if value is not UNSET})
+        return {name: value for name, value in values.items() if value is not UNSET}
 
     def own(self, node: Node, _kind: Kind, path: Path) -> Any:
         """A model's `kv` or `prefixes`. Blocks of macros are no part of the result: they are filled in already."""

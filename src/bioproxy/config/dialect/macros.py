@@ -256,13 +256,10 @@ def _fill_ids(name: str, node: Node, macros: Macros, notes: Notes) -> Node:
     return Node({**node.value, "filters": changed}, node.line)
 
 
-def _text(node: Node, path: Path) -> str:
-    """The text at a path of a model; "" if there is none."""
-    for part in path:
-        if not isinstance(node.value, dict) or part not in node.value:
-            return ""
-        node = node.value[str(part)]
-    return node.value if isinstance(node.value, str) else ""
+def _text(model: Node, key: str) -> str:
+    """A key's text of a model; "" if there is none."""
+    node = model.value.get(key) if isinstance(model.value, dict) else None
+    return node.value if node is not None and isinstance(node.value, str) else ""
 
 
 def first_port(start: Node | None, notes: Notes) -> int:
@@ -281,7 +278,7 @@ def first_port(start: Node | None, notes: Notes) -> int:
 
 def _ports(models: dict[str, Node], first: int, notes: Notes, *, before: Mapping[str, int]) -> dict[str, int]:
     """Give each model whose cmd asks for one its port, and return them; `models` is changed in place."""
-    asking = [name for name in sorted(models) if PORT in _text(models[name], ("cmd",))]
+    asking = [name for name in sorted(models) if PORT in _text(models[name], "cmd")]
     given = {name: before[name] for name in asking if before.get(name, -1) >= first}
     taken, port = set(given.values()), first
     for name in asking:
@@ -298,7 +295,7 @@ def _ports(models: dict[str, Node], first: int, notes: Notes, *, before: Mapping
                 )
                 notes.judged.add(("models", name, "proxy"))
             models[name] = fill(models[name], Macros([Macro("PORT", given[name])]), ("models", name), notes)
-        elif PORT in _text(models[name], ("proxy",)):
+        elif PORT in _text(models[name], "proxy"):
             said = f"model {name}: proxy uses {PORT} but cmd does not - {PORT} is only available when used in cmd"
             notes.complain(("models", name, "proxy"), said)
     return given

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from bioproxy.config.dialect.schema import File, Model
+from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.notes import Notes
 
 MOST_LISTED = 5  # peers that have a model of one name
@@ -67,16 +67,16 @@ class Names:
         return f'peer model name "{name}" is ambiguous between {" and ".join(shown)}'
 
 
-def build_names(file: File, notes: Notes) -> Names:
+def build_names(config: DialectConfig, notes: Notes) -> Names:
     """All names of a file; every name that two things claim is noted."""
     aliases: dict[str, str] = {}
-    for name, model in file.models.items():
+    for name, model in config.models.items():
         _aliases(name, model, aliases, notes)
-    for name, model in file.models.items():
-        _ids_with_parameters(name, model, file.models, aliases, notes)
-    peers = {name: peer.models for name, peer in file.peers.items()}
-    names = Names(ids=file.models, aliases=aliases, peers=peers)
-    _reserved(file, names, notes)
+    for name, model in config.models.items():
+        _ids_with_parameters(name, model, config.models, aliases, notes)
+    peers = {name: peer.models for name, peer in config.peers.items()}
+    names = Names(ids=config.models, aliases=aliases, peers=peers)
+    _reserved(config, names, notes)
     return names
 
 
@@ -113,15 +113,15 @@ def with_aliases(model: Model, name: str) -> Model:
     return msgspec.structs.replace(model, aliases=tuple(dict.fromkeys((*model.aliases, *further))))
 
 
-def _reserved(file: File, names: Names, notes: Notes) -> None:
+def _reserved(config: DialectConfig, names: Names, notes: Notes) -> None:
     """Fully qualified names belong to the peers; and two peers must not make the same one."""
     claims: list[tuple[tuple[str | int, ...], str, str]] = [
-        *((("models", name), name, f'model ID "{name}"') for name in file.models),
+        *((("models", name), name, f'model ID "{name}"') for name in config.models),
         *((("models", owner), alias, f'model {owner} alias "{alias}"') for alias, owner in names.aliases.items()),
-        *((("selectors", name), name, f'selector ID "{name}"') for name in file.selectors),
+        *((("selectors", name), name, f'selector ID "{name}"') for name in config.selectors),
         *(
             (("profiles", profile, "pins", pin), pin, f'profile {profile} pin "{pin}"')
-            for profile, settings in file.profiles.items()
+            for profile, settings in config.profiles.items()
             for pin in settings.pins
         ),
     ]

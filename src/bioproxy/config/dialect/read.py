@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import inspect
 from msgspec.structs import replace
 
 from bioproxy.config.dialect.decode import Decoder
@@ -37,7 +36,7 @@ from bioproxy.config.dialect.targets import (
     without_tunnels,
 )
 from bioproxy.config.files import Source, folder_of, parse, relative_to
-from bioproxy.config.keys import SCHEMA_KEY, Kind
+from bioproxy.config.keys import SCHEMA_KEY
 from bioproxy.config.nearest import top_names
 from bioproxy.config.notes import VARIABLE, Notes
 from bioproxy.config.tree import NODE_LIMIT, STRIDE, TOO_MANY, Node, Parsed, Path, dotted, shift
@@ -238,14 +237,15 @@ def read(
     own = {key: node for key, node in members.items() if key in OWN}
     each = [relative_to(folder_of(source.path), environment) for source in sources]
     decoder = Decoder(notes, resolve=lambda path, line: each[line // STRIDE](path, line))
-    theirs = Node({key: node for key, node in members.items() if key not in OWN})
-    file: Any = decoder.struct(theirs, Kind(inspect.AnyType()), (), File)
+    theirs = {key: node for key, node in members.items() if key not in OWN}
+    config = DialectConfig(**decoder.attributes(theirs, File, ()), macros=expanded.macros, ports=expanded.ports)
     if decoder.unnamed:
         notes.unknown.append(Problem(f"{decoder.unnamed:,} more keys are not known and have no effect"))
     values = decoder.strict.all_keys(Node(own))
-    models = {name: replace(model, macros=expanded.model_macros.get(name, {})) for name, model in file.models.items()}
-    config = settle(replace(file, models=models, macros=expanded.macros), notes)
-    config = replace(config, ports=expanded.ports, unknown=tuple(notes.unknown), warnings=tuple(notes.warnings))
+    macros = expanded.model_macros
+    models = {name: replace(model, macros=macros.get(name, {})) for name, model in config.models.items()}
+    config = settle(replace(config, models=models), notes)
+    config = replace(config, unknown=tuple(notes.unknown), warnings=tuple(notes.warnings))
     return Read(config, own, values, notes)
 
 
@@ -277,14 +277,14 @@ def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: No
     return fill_again(root, environment=environment, notes=notes)
 
 
-def settle(file: File, notes: Notes) -> DialectConfig:
+def settle(config: DialectConfig, notes: Notes) -> DialectConfig:
     """Checks and clamps in llama-swap's order; problems are noted."""
-    file = without_tunnels(settle_settings(file, notes), notes)
-    models = {name: settle_model(name, model, file, notes) for name, model in file.models.items()}
-    names = build_names(file, notes)
-    file = replace(file, models={name: with_aliases(model, name) for name, model in models.items()})
-    file = settle_routing(file, names, notes)
-    file = replace(file, peers=settle_peers(file, notes))
-    file = replace(file, selectors=settle_selectors(file, names, notes))
-    file = replace(file, profiles=settle_profiles(file, names, notes))
-    return DialectConfig(**{name: getattr(file, name) for name in file.__struct_fields__}, aliases=dict(names.aliases))
+    config = without_tunnels(settle_settings(config, notes), notes)
+    models = {name: settle_model(name, model, config, notes) for name, model in config.models.items()}
+    names = build_names(config, notes)
+    config = replace(config, models={name: with_aliases(model, name) for name, model in models.items()})
+    config = settle_routing(config, names, notes)
+    config = replace(config, peers=settle_peers(config, notes))
+    config = replace(config, selectors=settle_selectors(config, names, notes))
+    config = replace(config, profiles=settle_profiles(config, names, notes))
+    return replace(config, aliases=dict(names.aliases))

@@ -14,7 +14,7 @@ from bioproxy.config.dialect.schema import (
     Activity,
     Capabilities,
     Compat,
-    File,
+    DialectConfig,
     Filters,
     Model,
     Timeouts,
@@ -38,39 +38,39 @@ COMFYUI = "comfyui_auto"  # an ID with a meaning: its page holds a websocket ope
 COMFYUI_LIMIT = 50
 
 
-def settle_settings(file: File, notes: Notes) -> File:
-    """The file with its top-level keys checked and clamped."""
-    _bounds(file, notes)
-    _store(file.store.path, notes)
-    for index, key in enumerate(file.api_keys):
+def settle_settings(config: DialectConfig, notes: Notes) -> DialectConfig:
+    """The config with its top-level keys checked and clamped."""
+    _bounds(config, notes)
+    _store(config.store.path, notes)
+    for index, key in enumerate(config.api_keys):
         if not key:
             notes.complain(("apiKeys", index), "empty api key found in apiKeys")
         elif any(character.isspace() for character in key):
             notes.complain(("apiKeys", index), f"apiKeys[{index}]: api key cannot contain spaces")
-    if file.health_check_timeout < LEAST_HEALTH_SECONDS:
+    if config.health_check_timeout < LEAST_HEALTH_SECONDS:
         notes.warn(("healthCheckTimeout",), f"is less than {LEAST_HEALTH_SECONDS}; {LEAST_HEALTH_SECONDS} is taken")
     return replace(
-        file,
-        health_check_timeout=max(LEAST_HEALTH_SECONDS, file.health_check_timeout),
-        log_level=_word(file.log_level, LEVELS, "info", "logLevel", notes),
-        log_time_format=_word(file.log_time_format, TIME_FORMATS, "", "logTimeFormat", notes),
-        unload_timeout=file.unload_timeout or 10,
-        metrics_max_in_memory=file.metrics_max_in_memory if file.metrics_max_in_memory > 0 else 1000,
-        capture_buffer=max(0, file.capture_buffer),
-        ui=Ui(activity=Activity(session_id=_headers(file.ui.activity.session_id))),
-        upstream=Upstream(ignore_paths=_patterns(file.upstream.ignore_paths, notes)),
+        config,
+        health_check_timeout=max(LEAST_HEALTH_SECONDS, config.health_check_timeout),
+        log_level=_word(config.log_level, LEVELS, "info", "logLevel", notes),
+        log_time_format=_word(config.log_time_format, TIME_FORMATS, "", "logTimeFormat", notes),
+        unload_timeout=config.unload_timeout or 10,
+        metrics_max_in_memory=config.metrics_max_in_memory if config.metrics_max_in_memory > 0 else 1000,
+        capture_buffer=max(0, config.capture_buffer),
+        ui=Ui(activity=Activity(session_id=_headers(config.ui.activity.session_id))),
+        upstream=Upstream(ignore_paths=_patterns(config.upstream.ignore_paths, notes)),
     )
 
 
-def _bounds(file: File, notes: Notes) -> None:
-    if file.log_to_stdout not in OUTPUTS:
+def _bounds(config: DialectConfig, notes: Notes) -> None:
+    if config.log_to_stdout not in OUTPUTS:
         notes.complain(("logToStdout",), f"logToStdout must be one of: {', '.join(OUTPUTS)}")
-    if file.global_ttl < 0:
+    if config.global_ttl < 0:
         notes.complain(("globalTTL",), "globalTTL must be >= 0")
-    if file.unload_timeout < 0:
+    if config.unload_timeout < 0:
         notes.complain(("unloadTimeout",), "unloadTimeout must be >= 0")
-    if file.performance.every < LEAST_FIGURES_SECONDS:
-        said = f"performance: every must be at least 5s, got {write_duration(file.performance.every)}"
+    if config.performance.every < LEAST_FIGURES_SECONDS:
+        said = f"performance: every must be at least 5s, got {write_duration(config.performance.every)}"
         notes.complain(("performance", "every"), said)
 
 
@@ -117,7 +117,7 @@ def _store(path: str | None, notes: Notes) -> None:
 
 
 def store_fault(path: str) -> str:
-    """Why a path cannot be the activity file, by what the disk says now; "" if it can."""
+    """Why a path cannot be the activity config, by what the disk says now; "" if it can."""
     if not path.strip():
         return "store.path must not be empty"
     if "\0" in path:
@@ -130,19 +130,19 @@ def store_fault(path: str) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"store.path: directory {folder} is not writable"
 
 
-def settle_model(name: str, model: Model, file: File, notes: Notes) -> Model:
-    """The model with its effective values; `file` was settled before."""
+def settle_model(name: str, model: Model, config: DialectConfig, notes: Notes) -> Model:
+    """The model with its effective values, once the top-level keys are settled."""
     _check(name, model, notes)
     model = replace(
         model,
         name=model.name.strip(),
         description=model.description.strip(),
-        ttl=file.global_ttl if model.ttl == -1 else model.ttl,
-        unload_timeout=model.unload_timeout or file.unload_timeout,
-        health_check_timeout=file.health_check_timeout,
+        ttl=config.global_ttl if model.ttl == -1 else model.ttl,
+        unload_timeout=model.unload_timeout or config.unload_timeout,
+        health_check_timeout=config.health_check_timeout,
         concurrency_limit=max(0, model.concurrency_limit),
         filters=settle_filters(model.filters),
-        send_loading_state=file.send_loading_state if model.send_loading_state is None else model.send_loading_state,
+        send_loading_state=config.send_loading_state if model.send_loading_state is None else model.send_loading_state,
         timeouts=settle_timeouts(model.timeouts, ("models", name, "timeouts"), notes),
     )
     return _comfyui(model) if name == COMFYUI else model

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from bioproxy.config.dialect.go import natural
 from bioproxy.config.dialect.names import Meaning, Names
 from bioproxy.config.dialect.schema import (
-    File,
+    DialectConfig,
     Group,
     Hooks,
     Matrix,
@@ -39,12 +39,12 @@ SETTINGS: Path = ("routing", "router", "settings")
 PRIORITY: Path = ("routing", "scheduler", "settings", "fifo", "priority")
 
 
-def without_tunnels(file: File, notes: Notes) -> File:
-    """The file without the peers that are reached by a private tunnel of llama-swap's; each is noted."""
-    if file.tailcat is not None:
+def without_tunnels(config: DialectConfig, notes: Notes) -> DialectConfig:
+    """The config without the peers that are reached by a private tunnel of llama-swap's; each is noted."""
+    if config.tailcat is not None:
         notes.warn(("tailcat",), f"has no effect: {NO_TUNNEL}")
     there = {}
-    for name, peer in file.peers.items():
+    for name, peer in config.peers.items():
         if peer.proxy.startswith(TUNNEL) or (peer.tailcat_key and not peer.proxy):
             notes.warn(("peers", name), f"{NO_TUNNEL}: the peer and its models are left out")
             notes.absent |= {f"{name}/{model}" for model in peer.models} | set(peer.models)
@@ -52,13 +52,13 @@ def without_tunnels(file: File, notes: Notes) -> File:
         if peer.tailcat_key:
             notes.warn(("peers", name, "tailcatKey"), f"has no effect: {NO_TUNNEL}")
         there[name] = replace(peer, tailcat_key="")
-    return replace(file, peers=there)
+    return replace(config, peers=there)
 
 
-def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
+def settle_peers(config: DialectConfig, notes: Notes) -> dict[str, Peer]:
     """The peers, checked."""
     peers = {}
-    for name, peer in file.peers.items():
+    for name, peer in config.peers.items():
         path = ("peers", name)
         if not peer.proxy:
             notes.complain((*path, "proxy"), "proxy is required")
@@ -71,12 +71,12 @@ def settle_peers(file: File, notes: Notes) -> dict[str, Peer]:
     return peers
 
 
-def settle_selectors(file: File, names: Names, notes: Notes) -> dict[str, Selector]:
-    """The selectors, checked, without targets that are left out; `file` has its router settled."""
+def settle_selectors(config: DialectConfig, names: Names, notes: Notes) -> dict[str, Selector]:
+    """The selectors, checked, without targets that are left out, once the router is settled."""
     selectors = {}
-    groups = file.routing.router.settings.groups
+    groups = config.routing.router.settings.groups
     group_of = {member: group for group, settings in reversed(groups.items()) for member in settings.members}
-    for name, selector in file.selectors.items():
+    for name, selector in config.selectors.items():
         shown, path = f"selectors.{name}", ("selectors", name)
         for known, what in ((names.ids, "model ID"), (names.aliases, "model alias")):
             if name in known:
@@ -97,9 +97,9 @@ def settle_selectors(file: File, names: Names, notes: Notes) -> dict[str, Select
             notes.absent.add(name)
             continue
         selectors[name] = replace(selector, targets=there)
-        found = _targets(name, selector, file, names, notes)
+        found = _targets(name, selector, config, names, notes)
         if selector.strategy == "spillover":
-            _spillover(name, found, file, group_of, notes)
+            _spillover(name, found, config, group_of, notes)
     return selectors
 
 
@@ -108,13 +108,13 @@ def _is_absent(name: str, names: Names, notes: Notes) -> bool:
     return name in notes.absent and names.find(name) is None
 
 
-def _targets(name: str, selector: Selector, file: File, names: Names, notes: Notes) -> list[Meaning]:
+def _targets(name: str, selector: Selector, config: DialectConfig, names: Names, notes: Notes) -> list[Meaning]:
     """What the targets of a selector resolve to."""
     found: dict[Meaning, None] = {}
     for index, target in enumerate(selector.targets):
         shown, path = f"selectors.{name}.targets[{index}]", ("selectors", name, "targets", index)
         meant = names.find(target)
-        if target in file.selectors and not names.real(target):
+        if target in config.selectors and not names.real(target):
             notes.complain(path, f'{shown} references selector "{target}"; selector chaining is not supported')
         elif ambiguous := names.ambiguous(target):
             notes.complain(path, ambiguous)
@@ -129,9 +129,11 @@ def _targets(name: str, selector: Selector, file: File, names: Names, notes: Not
     return [*found]
 
 
-def _spillover(name: str, targets: list[Meaning], file: File, group_of: Mapping[str, str], notes: Notes) -> None:
+def _spillover(
+    name: str, targets: list[Meaning], config: DialectConfig, group_of: Mapping[str, str], notes: Notes
+) -> None:
     """Local targets must be able to run together. With a matrix its sets decide, which `models/matrix.py` knows."""
-    router = file.routing.router
+    router = config.routing.router
     models = [target.model for target in targets if not target.peer]
     if router.use != "group" or len(models) < 2:
         return
@@ -144,10 +146,10 @@ def _spillover(name: str, targets: list[Meaning], file: File, group_of: Mapping[
         notes.complain(path, f"selectors.{name}: spillover targets must share a group with swap: false")
 
 
-def settle_profiles(file: File, names: Names, notes: Notes) -> dict[str, Profile]:
+def settle_profiles(config: DialectConfig, names: Names, notes: Notes) -> dict[str, Profile]:
     """The profiles, checked, with trimmed targets; an empty one disables its name."""
     profiles = {}
-    for name, profile in file.profiles.items():
+    for name, profile in config.profiles.items():
         path: Path = ("profiles", name)
         if not name.strip():
             notes.complain(path, "profiles: the name of a profile must not be empty")
@@ -158,26 +160,26 @@ def settle_profiles(file: File, names: Names, notes: Notes) -> dict[str, Profile
             notes.warn((*path, "pins", pin), f'"{pins[pin]}" is behind a tailcat tunnel: {pin} is switched off')
             pins[pin] = ""
         for pin, target in pins.items():
-            _pin(name, (pin, target), file, names, notes)
+            _pin(name, (pin, target), config, names, notes)
         profiles[name] = replace(profile, pins=pins)
     return profiles
 
 
-def _pin(profile: str, entry: tuple[str, str], file: File, names: Names, notes: Notes) -> None:
+def _pin(profile: str, entry: tuple[str, str], config: DialectConfig, names: Names, notes: Notes) -> None:
     pin, target = entry
     path: Path = ("profiles", profile, "pins", pin)
     if not pin.strip():
         notes.complain(path, f"profiles.{profile}.pins: the name of a pin must not be empty")
-    if not target or target in file.selectors or names.find(target) is not None:
+    if not target or target in config.selectors or names.find(target) is not None:
         return
     ambiguous = names.ambiguous(target)
     notes.complain(path, ambiguous or f'profiles.{profile}.pins.{pin} references unknown model "{target}"')
 
 
-def settle_routing(file: File, names: Names, notes: Notes) -> File:
-    """The file with one place for its router, checked; preload resolved to IDs."""
-    older = bool(file.groups) or file.matrix is not None
-    router = _older(file, notes) if older else file.routing.router
+def settle_routing(config: DialectConfig, names: Names, notes: Notes) -> DialectConfig:
+    """The config with one place for its router, checked; preload resolved to IDs."""
+    older = bool(config.groups) or config.matrix is not None
+    router = _older(config, notes) if older else config.routing.router
     use = router.use or "group"
     place: Path = () if older else SETTINGS
     matrix = router.settings.matrix
@@ -193,25 +195,25 @@ def settle_routing(file: File, names: Names, notes: Notes) -> File:
         _check_groups(router.settings.groups, (*place, "groups"), names, notes)
         if matrix is not None:
             notes.warn((*place, "matrix"), "is not used, because routing.router.use is not matrix")
-    _scheduler(file, names, notes)
+    _scheduler(config, names, notes)
     settings = replace(router.settings, matrix=matrix and in_order(matrix))
-    routing = replace(file.routing, router=Router(use=use, settings=settings))
-    return replace(file, groups={}, matrix=None, routing=routing, hooks=_on_startup(file, names, notes))
+    routing = replace(config.routing, router=Router(use=use, settings=settings))
+    return replace(config, groups={}, matrix=None, routing=routing, hooks=_on_startup(config, names, notes))
 
 
-def _older(file: File, notes: Notes) -> Router:
+def _older(config: DialectConfig, notes: Notes) -> Router:
     """The router that the older top-level keys describe; a problem if there are newer ones too."""
-    if file.groups and file.matrix is not None:
+    if config.groups and config.matrix is not None:
         notes.complain(("matrix",), "config cannot use both 'groups' and 'matrix'")
-    newer = file.routing.router
+    newer = config.routing.router
     if newer.use or newer.settings.groups or newer.settings.matrix is not None:
         said = (
             "config uses both the legacy top-level 'matrix'/'groups' keys and the new 'routing.router' block; "
             "please migrate the top-level keys to routing.router.settings"
         )
         notes.complain(("routing", "router"), said)
-    settings = RouterSettings(groups=file.groups, matrix=file.matrix)
-    return Router(use="matrix" if file.matrix is not None else "group", settings=settings)
+    settings = RouterSettings(groups=config.groups, matrix=config.matrix)
+    return Router(use="matrix" if config.matrix is not None else "group", settings=settings)
 
 
 def in_order(matrix: Matrix) -> Matrix:
@@ -259,8 +261,8 @@ def _check_matrix(matrix: Matrix, place: Path, names: Names, notes: Notes) -> No
             notes.complain(path, f'matrix: evict_costs: unknown var or model "{key}"')
 
 
-def _scheduler(file: File, names: Names, notes: Notes) -> None:
-    scheduler = file.routing.scheduler
+def _scheduler(config: DialectConfig, names: Names, notes: Notes) -> None:
+    scheduler = config.routing.scheduler
     if scheduler.use not in {"fifo", ""}:
         said = f'routing.scheduler.use: unknown scheduler "{scheduler.use}" (valid: fifo)'
         notes.complain(("routing", "scheduler", "use"), said)
@@ -272,15 +274,15 @@ def _scheduler(file: File, names: Names, notes: Notes) -> None:
             notes.warn((*PRIORITY, name), f"is an alias and has no effect here; write {names.real(name)}")
 
 
-def _on_startup(file: File, names: Names, notes: Notes) -> Hooks:
+def _on_startup(config: DialectConfig, names: Names, notes: Notes) -> Hooks:
     models = []
-    for index, name in enumerate(file.hooks.on_startup.preload):
+    for index, name in enumerate(config.hooks.on_startup.preload):
         if model := names.real(name.strip()):
             models.append(model)
         else:
             notes.warn(("hooks", "on_startup", "preload", index), f'"{name}" is no model; it is not preloaded')
-    profile = file.hooks.on_startup.profile.strip()
-    if profile and profile not in file.profiles:
+    profile = config.hooks.on_startup.profile.strip()
+    if profile and profile not in config.profiles:
         said = f'hooks.on_startup.profile references unknown profile "{profile}"'
         notes.complain(("hooks", "on_startup", "profile"), said)
-    return replace(file.hooks, on_startup=OnStartup(preload=tuple(models), profile=profile))
+    return replace(config.hooks, on_startup=OnStartup(preload=tuple(models), profile=profile))

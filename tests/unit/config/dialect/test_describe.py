@@ -38,7 +38,7 @@ def rows(folder: Path, text: str = TEXT, *, command: Commands = as_configured) -
     """The rows of a config by their keys."""
     found = loaded(folder, text, environment={"SECOND_KEY": "two"})
     assert found.dialect is not None
-    described = describe_dialect(found.dialect, found.dialect_origins, command=command)
+    described = describe_dialect(found.dialect, found.origins, command=command)
     assert len({row.key for row in described}) == len(described)
     return {row.key: row for row in described}
 
