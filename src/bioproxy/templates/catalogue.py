@@ -34,10 +34,9 @@ from bioproxy import aio, files
 from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus, TemplateChanged, TemplateFault
-from bioproxy.templates.cost import change_of, sentence
 from bioproxy.templates.files import Cache, Look
 from bioproxy.templates.parse import Filled
-from bioproxy.templates.reading import Reading, Source, read_template, unread
+from bioproxy.templates.reading import Reading, Source, change_of, read_template, sentence, unread
 
 log = logging.getLogger(__name__)
 

@@ -185,10 +185,6 @@ class Pins:
         except files.Stuck as error:
             self.fault(error)
 
-    def save(self) -> None:
-        """Write now; blocks: for the end of the program."""
-        self.write(*self.state())
-
     def state(self) -> tuple[int, Index, dict[str, tuple[str, ...]]]:
         """What is to be written, at this moment."""
         self.changed.clear()

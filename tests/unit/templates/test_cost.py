@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.prompt import common
-from bioproxy.templates.cost import Change, change_of, duration, sentence
-from bioproxy.templates.reading import Source
+from bioproxy.templates.reading import Change, Source, change_of, duration, sentence
 
 
 def laid(*files: tuple[str, str]) -> tuple[str, tuple[Source, ...]]:

@@ -25,6 +25,11 @@ def log_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("bioproxy"), "propagate", True)
 
 
+def save(pins: Pins) -> None:
+    """Write what is pinned now."""
+    pins.write(*pins.state())
+
+
 async def reopened(folder: Path) -> Pins:
     """What another process finds."""
     pins = Pins(folder)
@@ -99,7 +104,7 @@ async def test_pins_survive_a_restart_in_their_order(tmp_path: Path) -> None:
     for key, text in ((b"a", ONE), (b"b", TWO), (b"c", ONE)):
         pins.put(key, text)
     pins.get(b"a")
-    pins.save()
+    save(pins)
     again = await reopened(tmp_path / "pins")
     assert list(again.pins) == [b"b", b"c", b"a"]
     assert [again.get(key) for key in (b"a", b"b", b"c")] == [ONE, TWO, ONE]
@@ -109,7 +114,7 @@ def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
     """Templates are private text; so is their folder."""
     pins = Pins(tmp_path / "pins")
     pins.put(b"a", ONE)
-    pins.save()
+    save(pins)
     assert stat.S_IMODE((tmp_path / "pins").stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "pins").iterdir()} == {0o600}
 
@@ -118,10 +123,10 @@ def test_texts_that_nobody_needs_leave_the_disk(tmp_path: Path) -> None:
     """With what a crash left unfinished."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
-    pins.save()
+    save(pins)
     (tmp_path / ".new-left").write_text("half")
     pins.put(b"a", TWO)
-    pins.save()
+    save(pins)
     assert {path.name for path in tmp_path.iterdir()} == {INDEX, f"{TEXT}{TWO.version}"}
 
 
@@ -130,7 +135,7 @@ async def test_a_version_that_comes_back_is_written_again(tmp_path: Path) -> Non
     pins = Pins(tmp_path)
     for text in (ONE, TWO, ONE):
         pins.put(b"a", text)
-        pins.save()
+        save(pins)
     assert (await reopened(tmp_path)).get(b"a") == ONE
 
 
@@ -139,12 +144,12 @@ async def test_a_broken_index_is_as_good_as_none(tmp_path: Path, broken: bytes) 
     """Never fatal, and the next save mends it; another layout is not guessed at."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
-    pins.save()
+    save(pins)
     (tmp_path / INDEX).write_bytes(broken)
     again = await reopened(tmp_path)
     assert again.statistics().pins == 0
     again.put(b"b", TWO)
-    again.save()
+    save(again)
     assert (await reopened(tmp_path)).get(b"b") == TWO
 
 
@@ -154,7 +159,7 @@ async def test_a_broken_text_costs_its_own_pins_only(tmp_path: Path, broken: byt
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
     pins.put(b"b", TWO)
-    pins.save()
+    save(pins)
     path = tmp_path / f"{TEXT}{ONE.version}"
     path.unlink()
     if broken is not None:
@@ -162,7 +167,7 @@ async def test_a_broken_text_costs_its_own_pins_only(tmp_path: Path, broken: byt
     again = await reopened(tmp_path)
     assert [again.get(b"a"), again.get(b"b")] == [None, TWO]
     again.put(b"a", ONE)
-    again.save()
+    save(again)
     assert (await reopened(tmp_path)).get(b"a") == ONE
 
 
@@ -177,11 +182,11 @@ async def test_a_disk_that_refuses_is_told_once(tmp_path: Path, caplog: pytest.L
     (tmp_path / "file").write_text("in the way")
     pins = Pins(tmp_path / "file" / "pins")
     pins.put(b"a", ONE)
-    pins.save()
-    pins.save()
+    save(pins)
+    save(pins)
     assert len(caplog.records) == 1
     (tmp_path / "file").unlink()
-    pins.save()
+    save(pins)
     assert (await reopened(tmp_path / "file" / "pins")).get(b"a") == ONE
 
 
@@ -191,7 +196,7 @@ async def test_an_older_state_never_replaces_a_newer_one(tmp_path: Path) -> None
     pins.put(b"a", ONE)
     late = pins.state()
     pins.put(b"a", TWO)
-    pins.save()
+    save(pins)
     pins.write(*late)
     assert (await reopened(tmp_path)).get(b"a") == TWO
 
@@ -200,7 +205,7 @@ async def test_a_write_that_dies_leaves_the_old_state(tmp_path: Path, monkeypatc
     """At any step: the index is renamed into place last."""
     pins = Pins(tmp_path)
     pins.put(b"a", ONE)
-    pins.save()
+    save(pins)
     pins.put(b"a", TWO)
     real, calls = files.write_whole, []
 
@@ -211,7 +216,7 @@ async def test_a_write_that_dies_leaves_the_old_state(tmp_path: Path, monkeypatc
         real(path, data)
 
     monkeypatch.setattr(files, "write_whole", dying)
-    pins.save()
+    save(pins)
     assert calls == [f"{TEXT}{TWO.version}", INDEX]
     assert (await reopened(tmp_path)).get(b"a") == ONE
 
