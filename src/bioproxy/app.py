@@ -179,7 +179,7 @@ class App:
             inflight=management.inflight,
             management=management,
             listing=partial(list_models, fleet),
-            captures=lambda: management.captures.limit,
+            captures=partial(getattr, management.captures, "limit"),
             write_line=self.access_line,
         )
         return fleet

@@ -107,7 +107,7 @@ class ActivityStore:
                 self.lost += 1
                 return identity
             self.waiting.append((identity, row))
-            if not self.path and len(self.waiting) > self.limit:
+            if not self.path and len(self.waiting) > self.settings.dialect.metrics_max_in_memory:
                 self.waiting.popleft()
             start, self.scheduled = bool(self.path) and not self.scheduled, True
         if start:

@@ -5,8 +5,8 @@ compressed, up to `captureBuffer` MB; the oldest make room. What lets somebody i
 anything is kept, and so are bodies that nobody can read in a browser: sound and pictures (the list is llama-swap's). A
 request that failed has no answer here, its row of the activity table says why.
 
-Compressing takes a millisecond for each 50 kB or so: what is large is done in a thread, and counts as kept meanwhile.
-What is small is kept as it came, and put into words when somebody asks: most captures nobody ever looks at.
+What is large is compressed in a thread, and counts as kept meanwhile. What is small is kept as it came, and put into
+words when it is asked for: most captures never are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import zlib
 
 import msgspec
 
@@ -22,6 +21,11 @@ from bioproxy import aio
 from bioproxy.activity import Capture, Record
 from bioproxy.wire import shown
 from bioproxy.wire.coding import decoded
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +49,6 @@ class Light(msgspec.Struct, frozen=True, gc=False):
     request_body: bytes
     response_headers: bytes
     response_body: bytes
-
-    @property
-    def parts(self) -> tuple[str | bytes, ...]:
-        """The objects that it is made of."""
-        return (self.path, self.request_headers, self.request_body, self.response_headers, self.response_body)
 
     def capture(self) -> Capture:
         """The capture again."""
@@ -104,11 +103,19 @@ class Captures:
 
     def add(self, identity: int, record: Record, capture: Capture) -> None:
         """Keep one. Returns at once."""
-        if not self.wanted:
+        if not self.limit:
             return
         size = len(capture.request_body) + len(capture.response_body)
         if size <= INLINE and not encoding_of(capture):
-            self.keep(identity, light_of(record.req_path or record.path, record.status, capture))
+            light = Light(
+                record.req_path or record.path,
+                record.status,
+                shown.packed(capture.request_headers),
+                capture.request_body,
+                shown.packed(capture.response_headers),
+                capture.response_body,
+            )
+            self.keep(identity, light)
         elif self.waiting_bytes + size > MOST_PENDING * self.limit:
             self.skip(identity, size)
         else:
@@ -176,41 +183,32 @@ class Captures:
 
 
 def encoding_of(capture: Capture) -> str:
-    """The answer's Content-Encoding; "" where it has none."""
-    found = (value for name, value in capture.response_headers if name.lower() == b"content-encoding")
-    return next(found, b"").decode("latin-1")
+    """The answer's Content-Encoding; "" if it has none."""
+    for name, value in capture.response_headers:
+        if name.lower() == b"content-encoding":
+            return value.decode("latin-1")
+    return ""
 
 
 def pack(identity: int, record: Record, capture: Capture) -> bytes:
     """A capture as it is kept."""
-    return zlib.compress(
-        msgspec.msgpack.encode(kept(identity, record.req_path or record.path, record.status, capture)), 1
-    )
+    whole = kept(identity, record.req_path or record.path, record.status, capture)
+    return zstd.compress(msgspec.msgpack.encode(whole), 1)
 
 
 def size_of(packed: bytes | Light) -> int:
     """The bytes of memory that one takes, with its objects and its place in the table: small ones are mostly that."""
-    parts = packed.parts if isinstance(packed, Light) else ()
+    parts: tuple[str | bytes, ...] = ()
+    if isinstance(packed, Light):
+        parts = packed.path, packed.request_headers, packed.request_body, packed.response_headers, packed.response_body
     return PLACE + sum(map(sys.getsizeof, (packed, *parts))) + ROUNDED * len(parts)
-
-
-def light_of(path: str, status: int, capture: Capture) -> Light:
-    """A capture as it is kept where it is small."""
-    return Light(
-        path,
-        status,
-        shown.packed(capture.request_headers),
-        capture.request_body,
-        shown.packed(capture.response_headers),
-        capture.response_body,
-    )
 
 
 def unpacked(identity: int, packed: bytes | Light) -> bytes:
     """The JSON of one that is kept."""
     if isinstance(packed, Light):
         return msgspec.json.encode(kept(identity, packed.path, packed.status, packed.capture()))
-    return msgspec.json.encode(msgspec.msgpack.decode(zlib.decompress(packed), type=Kept))
+    return msgspec.json.encode(msgspec.msgpack.decode(zstd.decompress(packed), type=Kept))
 
 
 def kept(identity: int, path: str, status: int, capture: Capture) -> Kept:

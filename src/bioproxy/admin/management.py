@@ -94,7 +94,7 @@ class Management:
         for entry in self.entries:
             if entry.guard is not None:
                 self.table.add(entry.method, entry.path, (entry, front_route(entry)))
-        bus.subscribe(RequestEnded, lambda event: self.speeds.note(event.record))
+        bus.subscribe(RequestEnded, self.speeds.note)
 
     def own(self) -> tuple[Entry, ...]:
         """The routes that are of no other part; of the web page there is none yet."""

@@ -18,6 +18,7 @@ from bioproxy.activity import Record
 from bioproxy.admin.underway import Underway, Waiting, under_way
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.listener import resident
+from bioproxy.events import RequestEnded
 from bioproxy.front.inflight import Inflight
 from bioproxy.models.book import ModelStatistics
 from bioproxy.models.fleet import Fleet
@@ -87,11 +88,14 @@ class SpeedBook:
         self.last_used = record.started + record.total
         self.keep(engine, prompt, tokens)
 
-    def note(self, record: Record) -> None:
-        """A request has ended."""
+    def note(self, event: RequestEnded) -> None:
+        """A request to one of many models has ended."""
+        record = event.record
         if record.usage is None or not record.model:
             return
-        self.keep(record.model, record.usage.prompt_per_second, record.usage.tokens_per_second)
+        usage = record.usage
+        if usage.prompt_per_second > 0 or usage.tokens_per_second > 0:
+            self.keep(record.model, usage.prompt_per_second, usage.tokens_per_second)
 
     def keep(self, model: str, prompt: float, tokens: float) -> None:
         """Keep speeds; those that are not positive were not told."""

@@ -22,7 +22,7 @@ from bioproxy.engines.process import Exit, how
 from bioproxy.errors import BioproxyError, EngineDied, EngineUnavailable
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.waits import Part, between
-from bioproxy.models.wish import Wish
+from bioproxy.models.wish import Place, Wish
 from bioproxy.station import Station
 
 TIMED_OUT = 504  # the engine may be at it still, and the client has waited long enough
@@ -42,13 +42,9 @@ class Recalled(Exception):
 class Tries(Wish):
     """Which process has the request, and which one broke off while it had it."""
 
-    __slots__ = ("error", "life", "suspect")
-
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.life: Life | None = None
-        self.suspect: Life | None = None
-        self.error: BioproxyError | None = None
+    life: Life | None = None
+    suspect: Life | None = None
+    error: BioproxyError | None = None
 
     def check(self) -> None:
         """Raise EngineDied if the process that broke off has ended by itself."""
@@ -77,10 +73,8 @@ class Tries(Wish):
 class EngineClaim(Tries):
     """A claim on the one engine that there is; `process` is its present process, if that is ours."""
 
-    __slots__ = ("process", "station")
-
     def __init__(self, station: Station, process: Callable[[], Life | None] = lambda: None) -> None:
-        super().__init__("")
+        self.model = ""
         self.station = station
         self.process = process
 
@@ -119,41 +113,38 @@ class ModelClaim(Tries):
     `record` hears how long the wait was, and what it was for.
     """
 
-    __slots__ = ("loading", "record", "supervisor", "timeout")
-
     def __init__(
         self, supervisor: Supervisor, model: str, record: Record, *, timeout: float, loading: Loading | None = None
     ) -> None:
-        super().__init__(model)
+        self.model = model
         self.supervisor = supervisor
         self.record = record
         self.timeout = timeout
         self.loading = loading
-
-    @property
-    def station(self) -> Station:
-        """The station of the process that `take` waited for: a reload may have changed the model's meanwhile."""
-        assert self.unit is not None
-        return self.unit.station
+        self.station: Station  # of the process that `take` waited for: a reload may have changed the model's meanwhile
 
     async def take(self, want: object) -> None:
         """Wait until the process is there, with what `want` names in its cache if that pays; it counts as `swap`.
 
         What is refused at once is refused before anything is sent.
         """
-        self.check()
+        if self.suspect is not None:
+            self.check()
         if not self.recalled:
-            self.leave()
-            self.renew()
+            if self.place is not Place.NEW:
+                self.leave()
+                self.renew()
             self.key = want
             self.supervisor.enter(self)
             if self.future is None:
-                return  # it is ready
+                self.station = self.unit.station  # type: ignore[union-attr] # it is ready
+                return
         stop = self.loading(self) if self.loading is not None else None
         started, ready = self.supervisor.clock(), False
         before = self.supervisor.schedule.waited(self.model, started)
         try:
             await (self.supervisor.again if self.recalled else self.supervisor.wait)(self, timeout=self.timeout)
+            self.station = self.unit.station  # type: ignore[union-attr]
             ready = True
         finally:
             self.waited(started, before)
@@ -174,7 +165,8 @@ class ModelClaim(Tries):
 
     def sending(self) -> None:
         """The request is about to go out. EngineDied if a process that had it before has died by itself."""
-        self.check()
+        if self.suspect is not None:
+            self.check()
         if self.unit is not None:
             self.life = self.unit.ended
 

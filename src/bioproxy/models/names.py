@@ -77,8 +77,9 @@ class Registry:
     def resolve(self, requested: str, choose: Choose) -> Target | NoTarget:
         """What `requested` means now; `choose` picks a selector's target (selectors.choose with the present view)."""
         name = requested
-        if requested in self.pins:
-            name = self.pins[requested]
+        pins = self.profiles.get(self.profile, NO_PINS)
+        if requested in pins:
+            name = pins[requested]
             if not name:
                 return NoTarget("disabled", requested)
         selector = name if name in self.selectors else ""
@@ -98,7 +99,7 @@ class Registry:
 
     def find(self, name: str) -> tuple[Meaning, str, str] | None:
         """What a name means, the name without a template's, and the template's prefix."""
-        direct = self.known.find(name)
+        direct = self.known.meanings.get(name)
         if direct is not None:
             return direct, name, ""
         plain, plus, prefix = name.rpartition("+")

@@ -111,7 +111,8 @@ class Schedule:
         if tool_calls:
             record.tools_at = now
         if record.running or not (self.book.waiting or record.aim is Aim.LEAVE):
-            self.wake = min(self.wake, record.unload_at())
+            if record.settings.ttl:
+                self.wake = min(self.wake, record.unload_at())
             return []
         return self.look(now)
 

@@ -70,7 +70,7 @@ class Supervisor:
         now = self.clock()
         if self.schedule.let_in(wish, now):
             self.claims.add(wish)
-            self.grant(wish)
+            wish.unit = self.lives.present[wish.model].unit
             return
         if self.schedule.state(wish.model) is not State.READY:
             self.note_prices()
@@ -125,7 +125,9 @@ class Supervisor:
         """A request is over, or its client left; `tool_calls`: its answer ended in some, so the next one will come."""
         if wish in self.claims:
             self.claims.discard(wish)
-            self.carry_out(self.schedule.end(wish, self.clock(), tool_calls=tool_calls))
+            effects = self.schedule.end(wish, self.clock(), tool_calls=tool_calls)
+            if effects or self.schedule.wake != self.armed:
+                self.carry_out(effects)
 
     async def load(self, model: str, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
         """Have `model` loaded, whatever its back-off says; raises as `enter` and `wait` do."""

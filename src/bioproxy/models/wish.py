@@ -31,26 +31,28 @@ class Wish:
     process while it ran. `key` is what its cache should hold, for the restore.
     """
 
-    __slots__ = (
-        "arrived", "cut", "future", "in_gate", "key", "load", "model", "number", "place", "recalled", "unit",
-    )  # fmt: skip
+    model: str
+    key: object = None
+    load: bool = False
+    place: Place = Place.NEW
+    arrived: float = 0.0
+    number: int = 0
+    future: Future[None] | None = None
+    in_gate: Task[object] | None = None
+    recalled: bool = False
+    cut: str = ""
+    unit: Unit | None = None
 
-    def __init__(self, model: str, *, key: object = None, load: bool = False) -> None:
+    def __init__(self, model: str, *, load: bool = False) -> None:
         self.model = model
-        self.key = key
         self.load = load
-        self.arrived = 0.0
-        self.number = 0
-        self.renew()
 
     def renew(self) -> None:
         """Begin anew: what it had before is given back."""
         self.place = Place.NEW
-        self.future: Future[None] | None = None
-        self.in_gate: Task[object] | None = None
+        self.future = self.in_gate = self.unit = None
         self.recalled = False
         self.cut = ""
-        self.unit: Unit | None = None
 
     def __repr__(self) -> str:
         kind = "load of" if self.load else "request for"
