@@ -76,9 +76,8 @@ async def test_a_client_that_leaves_at_the_last_event_was_served(
     monkeypatch.setattr(relay, "ENDING", 60.0)
     async with held(tmp_path) as (fake, app):
         await leave(app, path, request(path, words, stream=True), LAST[path])
-        (connection,) = [
-            one for one in station(app).pool.active if one.response is not None and one.response.sink is not None
-        ]
+        open_now = station(app).pool.open
+        (connection,) = [one for one in open_now if one.response is not None and one.response.sink is not None]
         await fake.faults(hold_end=False)
         record = await ended(app, path)
         assert (record.outcome, record.status, record.tokens_generated) == ("ok", 200, 4)

@@ -23,8 +23,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from bioproxy.wire import sse
-from bioproxy.wire.engine_connection import Response
+from bioproxy.wire.engine_connection import BODY, Response
 from bioproxy.wire.http1.heads import Headers, end_to_end
 from bioproxy.wire.http1.message import CHUNKED, Responder, never
 
@@ -35,7 +37,7 @@ BEGINNING = 256  # bytes that it keeps of an event which began before them
 ENDING = 1.0  # seconds, see above
 
 
-class Tail:
+class Tail(msgspec.Struct, eq=False):
     """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time()).
 
     `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached. With
@@ -46,57 +48,62 @@ class Tail:
     before them: the last event of a Responses stream repeats the whole answer, and its name comes first.
     """
 
-    __slots__ = (
-        "begun", "copied", "copy", "events", "first", "forgotten", "held", "kept", "most", "opening", "pieces",
-        "unpack",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.held = 0
-        self.forgotten = 0
-        self.first: float | None = None
-        self.opening = b""
-        self.kept = KEPT
-        self.unpack: Callable[[bytes], bytes] | None = None
-        self.events = False
-        self.begun = b""
-        self.copy: list[bytes] | None = None
-        self.copied = 0
-        self.most = 0
+    pieces: list[bytes] = []
+    held: int = 0  # bytes in them
+    bound: int = 0  # more than so many are looked at (`settle`); at first that is one
+    forgotten: int = 0
+    first: float | None = None
+    opening: bytes = b""
+    kept: int = KEPT
+    unpack: Callable[[bytes], bytes] | None = None
+    events: bool = False
+    begun: bytes = b""
+    copy: list[bytes] | None = None
+    most: int = 0  # bytes of the copy
+    coded: int = 0  # bytes that `unpack` was given
 
     def collect(self, most: int) -> None:
         """Keep the whole body, unless it has more than `most` bytes."""
-        self.copy, self.copied, self.most = [], 0, most
+        self.copy, self.most = [], most
 
     def whole(self) -> bytes | None:
-        """The whole body, where it was collected and was not too large."""
-        return None if self.copy is None else b"".join(self.copy)
+        """The whole body, if it was collected and was not too large."""
+        return None if self.copy is None or self.size > self.most else b"".join(self.copy)
 
     def add(self, data: bytes) -> None:
         """Take note of a piece; constant time per piece, for the older ones are dropped many at a time."""
         if self.copy is not None:
-            self.put_by(data)
+            self.copy.append(data)
         if self.unpack is not None:
-            data = self.unpack(data)
+            data = self.unpacked(data)
+        self.pieces.append(data)
+        self.held += len(data)
+        if self.held > self.bound:
+            self.settle(data)
+
+    def unpacked(self, data: bytes) -> bytes:
+        """The same in plain; what was collected is bounded here, for it may be much longer than what comes of it."""
+        assert self.unpack is not None
+        self.coded += len(data)
+        if self.coded > self.most:
+            self.copy = None
+        return self.unpack(data)
+
+    def settle(self, data: bytes) -> None:
+        """`data` passed the bound: note the first byte, forget what is too much, set the next bound."""
         if self.first is None:
-            if not data:
-                return
             self.first = asyncio.get_running_loop().time()
             self.opening = data[:KEPT]
-        self.pieces.append(data)
-        self.held = held = self.held + len(data)
-        if held > 2 * self.kept:
-            self.trim()
-
-    def put_by(self, data: bytes) -> None:
-        """Collect a piece."""
-        assert self.copy is not None
-        self.copied += len(data)
-        if self.copied > self.most:
+        if self.copy is not None and self.size > self.most:
             self.copy = None
-        else:
-            self.copy.append(data)
+        if self.held > 2 * self.kept:
+            self.trim()
+        self.bound = 2 * self.kept if self.copy is None else min(2 * self.kept, self.most - self.forgotten)
+
+    @property
+    def size(self) -> int:
+        """How many bytes came, as they came."""
+        return self.total if self.unpack is None else self.coded
 
     @property
     def total(self) -> int:
@@ -127,11 +134,7 @@ class Tail:
 class Flow:
     """One answer on its way: the sink of its response. `ended` tells whether it has ended by its own last event."""
 
-    __slots__ = ("ended", "responder", "response", "tail", "timer", "write")
-
-    def __init__(
-        self, response: Response, responder: Responder, *, tail: Tail | None, ended: Callable[[], bool]
-    ) -> None:
+    def __init__(self, response: Response, responder: Responder, *, tail: Tail, ended: Callable[[], bool]) -> None:
         self.response = response
         self.responder = responder
         self.tail = tail
@@ -141,12 +144,11 @@ class Flow:
 
     def forward(self, data: bytes) -> None:
         """Send bytes on, framed for the client; chunks without a further call, for this runs once per event."""
-        if self.tail is not None:
-            self.tail.add(data)
+        self.tail.add(data)
         responder = self.responder
         if responder.finished:
             return
-        if responder.framing == CHUNKED:
+        if responder.framing is CHUNKED:
             responder.bytes_out += len(data)
             self.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
@@ -185,7 +187,7 @@ async def relay(
     responder: Responder,
     *,
     headers: Headers,
-    tail: Tail | None,
+    tail: Tail,
     started: bool = False,
     drop: tuple[bytes, ...] = (),
     ended: Callable[[], bool] = never,
@@ -200,19 +202,23 @@ async def relay(
     `ended` tells whether what went through so far is a whole answer, however it is framed. If the engine did not end it
     as well, this returns with `response.complete` False, and its connection is closed.
     """
+    head = b"" if started else opening(response, responder, headers, drop)
+    data = b"".join(response.pieces)
+    response.pieces.clear()
+    tail.add(data)
+    if not responder.finished:
+        responder.put(head, responder.frame(data, last=response.complete))  # a small answer is one packet
+    if response.complete:
+        responder.finished = True
+        return
     flow = Flow(response, responder, tail=tail, ended=ended)
+    response.sink = flow
     responder.let_go = flow.let_go
+    responder.carrier.take_from(response)
     try:
-        head = b"" if started else opening(response, responder, headers, drop)
-        data = b"".join(response.pieces)
-        response.pieces.clear()
         response.resume()
-        responder.carrier.take_from(response)
-        first(flow, head, data, last=response.complete)
-        if not response.complete:
-            response.sink = flow
-            while not response.complete and response.error is None:
-                await response.wait()
+        while response.stage is BODY:
+            await response.wait()
         flow.check()
     except BaseException:
         response.abort()
@@ -220,39 +226,20 @@ async def relay(
     finally:
         flow.close()
         responder.carrier.take_from(None)
-    if not responder.finished:
-        responder.finish()
-
-
-def first(flow: Flow, head: bytes, data: bytes, *, last: bool) -> None:
-    """Write the head together with what is there of the body: a small answer is one packet."""
-    responder = flow.responder
-    if flow.tail is not None:
-        flow.tail.add(data)
-    framed = head + responder.frame(data, last=last)
-    if framed and not responder.finished:
-        responder.carrier.write(framed)
-    if last:
-        responder.finished = True
+    responder.finish()
 
 
 def opening(response: Response, responder: Responder, headers: Headers, drop: tuple[bytes, ...]) -> bytes:
     """The head that the client gets. What is between us and it must not collect the events of a stream."""
-    kept = end_to_end(response.headers)
-    if (response.header(b"content-type") or b"").lower().startswith(EVENTS):
-        drop = (*drop, UNBUFFERED[0].lower())
-        headers = [*headers, UNBUFFERED]
-    if drop:
-        kept = [pair for pair in kept if not pair[0].lower().startswith(drop)]
-    if headers:
-        kept += headers
+    if response.fields.get(b"content-type", b"").lower().startswith(EVENTS):
+        drop, headers = (*drop, UNBUFFERED[0].lower()), [*headers, UNBUFFERED]
+    kept = end_to_end(response.headers, beginning=drop)
+    kept += headers
     return responder.relayed_head(response.status, kept, length=response.length, reason=response.reason)
 
 
 class Raw:
     """The sink of a tunnel: bytes as they are."""
-
-    __slots__ = ("responder",)
 
     def __init__(self, responder: Responder) -> None:
         self.responder = responder
@@ -275,7 +262,7 @@ async def tunnel(response: Response, responder: Responder) -> None:
         response.sink = Raw(responder)
         response.connection.client = carrier
         carrier.take_from(response)
-        carrier.tunnel_to(response.send)
+        carrier.tunnel_to(response.connection.send)
         while not response.complete:
             await response.wait()
     finally:

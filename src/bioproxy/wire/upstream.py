@@ -55,16 +55,16 @@ def parse_origin(url: str) -> Origin:
     return Origin(host, port or (443 if tls else 80), base=path.rstrip("/"), tls=tls)
 
 
-class PoolStatistics(msgspec.Struct, frozen=True):
+class PoolStatistics(msgspec.Struct):
     """Connections now (`open`, of which `idle` and `active` in use), and what happened since the start."""
 
-    open: int
-    idle: int
-    active: int
-    opened: int
-    requests: int
-    reused: int
-    retried: int
+    open: int = 0
+    idle: int = 0
+    active: int = 0
+    opened: int = 0
+    requests: int = 0
+    reused: int = 0
+    retried: int = 0
 
 
 class Pool:
@@ -85,13 +85,12 @@ class Pool:
         self.host = origin.authority.encode("ascii", "surrogateescape")
         self.base = origin.base.encode("utf-8", "surrogateescape")
         self.idle: list[EngineConnection] = []  # the newest last
-        self.active: set[EngineConnection] = set()  # in use
         self.open: set[EngineConnection] = set()  # all, until they are really gone
         self.gone = asyncio.Event()  # none is open
         self.on_lost: Callable[[], None] = lambda: None  # called when the engine closes what lies idle
         self.expiry: asyncio.TimerHandle | None = None
         self.closing = False
-        self.opened = self.requests = self.reused = self.retried = 0
+        self.counts = PoolStatistics()
 
     async def request(self, method: str, target: bytes, headers: Headers, body: bytes) -> Response:
         """Send a request; returns when the head of its answer is in.
@@ -99,39 +98,35 @@ class Pool:
         EngineUnavailable where nothing answers (`sent` tells whether any of the request went out), EngineProtocolError
         where no HTTP does.
         """
-        upgrade = upgrade_of(headers)
-        target = self.base + target
-        head = request_head(method, target, headers, host=self.host, length=len(body), upgrade=upgrade)
-        self.requests += 1
+        upgrade = upgrade_of(headers) if method == "GET" else None
+        head = request_head(method, self.base + target, headers, host=self.host, length=len(body), upgrade=upgrade)
+        head_only = method == "HEAD"
+        self.counts.requests += 1
         connection = self.take()
         sent = False
         if connection is not None:
-            self.reused += 1
-            response = await self.answer(connection, head, body, head_only=method == "HEAD")
-            if response.error is None or connection.fed:
+            self.counts.reused += 1
+            response = await self.answer(connection.exchange(head, body, head_only=head_only))
+            if response.error is None or response.fed:
                 return self.judged(response, upgrade=upgrade is not None)
-            self.retried += 1
+            self.counts.retried += 1
             sent = True
         try:
             connection = await self.connect()
         except EngineUnavailable as error:
             error.sent = sent
             raise
-        response = await self.answer(connection, head, body, head_only=method == "HEAD")
+        response = await self.answer(connection.exchange(head, body, head_only=head_only))
         return self.judged(response, upgrade=upgrade is not None)
 
-    async def answer(self, connection: EngineConnection, head: bytes, body: bytes, *, head_only: bool) -> Response:
-        """Send over this connection and wait for the answer's head, or for the failure that the response then holds."""
-        self.active.add(connection)
-        response = connection.exchange(head, body, head_only=head_only)
+    async def answer(self, response: Response) -> Response:
+        """Wait for an answer's head, or for the failure that the response then holds."""
         try:
-            if not self.head_timeout:
-                while not response.seen and response.error is None:
-                    await response.wait()
-                return response
-            async with asyncio.timeout(self.head_timeout):
-                while not response.seen and response.error is None:
-                    await response.wait()
+            if self.head_timeout:
+                async with asyncio.timeout(self.head_timeout):
+                    await response.begun()
+            else:
+                await response.begun()
         except TimeoutError:
             response.abort()
             message = f"no answer within {self.head_timeout:g} s (responseHeader) from {self.origin}"
@@ -163,7 +158,7 @@ class Pool:
         try:
             async with asyncio.timeout(self.connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: EngineConnection(self), self.origin.host, self.origin.port, ssl=self.origin.tls or None
+                    self.made, self.origin.host, self.origin.port, ssl=self.origin.tls or None
                 )
         except TimeoutError:
             raise self.unavailable(f"no connection within {self.connect_timeout:g} s") from None
@@ -174,13 +169,16 @@ class Pool:
             reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             raise self.unavailable(reason) from error
         # Only here is it ours: uvloop never calls connection_lost on one whose opening was cancelled.
-        self.opened += 1
+        self.counts.opened += 1
         if not connection.lost:
             self.open.add(connection)
         if self.closing:
             connection.abort()
         self.check_open()
         return connection
+
+    def made(self) -> EngineConnection:
+        return EngineConnection(idle=self.release, gone=self.closed)
 
     def check_open(self) -> None:
         """EngineUnavailable once `close` was called."""
@@ -208,7 +206,6 @@ class Pool:
 
     def release(self, connection: EngineConnection) -> None:
         """Keep a connection whose answer is whole."""
-        self.active.discard(connection)
         if self.closing:
             connection.abort()
             return
@@ -220,7 +217,6 @@ class Pool:
 
     def closed(self, connection: EngineConnection) -> None:
         """A connection is gone; what we closed ourselves was taken off the idle ones before."""
-        self.active.discard(connection)
         self.open.discard(connection)
         if not self.open:
             self.gone.set()
@@ -267,12 +263,5 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """The counts of now and since the start."""
-        return PoolStatistics(
-            open=len(self.open),
-            idle=len(self.idle),
-            active=len(self.active),
-            opened=self.opened,
-            requests=self.requests,
-            reused=self.reused,
-            retried=self.retried,
-        )
+        active = sum(connection.response is not None for connection in self.open)
+        return msgspec.structs.replace(self.counts, open=len(self.open), idle=len(self.idle), active=active)

@@ -229,7 +229,7 @@ async def test_added_dropped_and_begun() -> None:
             response = await pool.request("GET", b"/", [], b"")
             added = [(b"Server-Timing", b"x")]
             await relay(
-                response, responder, headers=added, tail=None, started=responder.started, drop=(b"access-control-",)
+                response, responder, headers=added, tail=Tail(), started=responder.started, drop=(b"access-control-",)
             )
 
         async with serving(handle) as server, client(server.port) as wire:

@@ -49,7 +49,7 @@ class Shelf(Pool):
 def receive(pieces: list[bytes], *, head_only: bool) -> Outcome:
     """Feed an answer in pieces, then the end: complete, broken, status, body, headers, used again."""
     pool = Shelf()
-    connection = EngineConnection(pool)
+    connection = pool.made()
     transport = Transport()
     connection.connection_made(cast("object", transport))  # type: ignore[arg-type]
     response = connection.exchange(b"", b"", head_only=head_only)

@@ -66,7 +66,7 @@ def end_to_end(
     for pair in headers:
         key = pair[0].lower()
         if key not in dropped:
-            if not key.startswith(beginning):
+            if not beginning or not key.startswith(beginning):
                 kept.append(pair)
         elif key == b"connection" and pair[1] not in ONLY_ITSELF:
             named.update(tokens(pair[1]))

@@ -17,29 +17,31 @@ from bioproxy.wire.http1.target import shown, valid_host
 Fields = dict[bytes, bytes]
 
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
+REQUEST_LINE = re.compile(rb"[^ \r\n]* [^ \r\n]* HTTP/1\.([01])\r\n")
 OTHER_VERSION = re.compile(rb"\S+ \S+ [A-Za-z][A-Za-z0-9+.-]*/\d+(\.\d+)?")
 METHOD = re.compile(rb"[A-Z][A-Z0-9_-]*")
 CHUNKED = -1  # a body length that only the body itself tells
 
 
-def is_http_10(line: bytes) -> bool:
+def is_http_10(head: bytes) -> bool:
     """Whether the request line ends in HTTP/1.0; RequestError for all but 1.0 and 1.1 (other protocols: 505).
 
     Its three words have one blank between them (RFC 9112, 3). llhttp takes several; a reader that takes each for the
     end of a word finds another target.
     """
+    if (good := REQUEST_LINE.match(head)) is not None:
+        return good[1] == b"0"
+    line = head.partition(b"\r\n")[0]
     if line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-        if line.count(b" ") == 2:
-            return line.endswith(b"0")
         raise RequestError(f"the request line {shown(line)} has more than one blank between its parts")
     if OTHER_VERSION.fullmatch(line):
         raise RequestError(f"only HTTP/1.1 and HTTP/1.0 are spoken here, not {shown(line.split()[-1])}", status=505)
     raise RequestError(f"the request line {shown(line)} is not valid")
 
 
-def unknown_method(line: bytes) -> RequestError:
+def unknown_method(head: bytes) -> RequestError:
     """The error for a method that llhttp does not know: 501 for a plausible word, 400 for anything else."""
-    word = line.split(b" ", 1)[0]
+    word = head.partition(b"\r\n")[0].partition(b" ")[0]
     return RequestError(f"the method {shown(word)} is not known", status=501 if METHOD.fullmatch(word) else 400)
 
 
@@ -87,9 +89,10 @@ def body_length(fields: Fields, *, http_10: bool, limit: int) -> int:
     if coding is None:
         if length is None:
             return 0
-        if int(length) > limit:
+        size = int(length)
+        if size > limit:
             raise too_large(limit)
-        return int(length)
+        return size
     if http_10:
         raise RequestError("HTTP/1.0 knows no Transfer-Encoding")
     if length is not None:

@@ -137,13 +137,16 @@ class Responder(msgspec.Struct, eq=False):
     def send(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a whole answer with its Content-Length."""
         head = self.head(status, headers, length=len(body))
-        framed = self.frame(body)
+        self.put(head, self.frame(body))
+        self.finished = True
+
+    def put(self, head: bytes, framed: bytes) -> None:
+        """Send both, in one piece unless they are long."""
         if len(framed) > JOINED:
             self.carrier.write(head)
             self.carrier.write(framed)
-        else:
+        elif head or framed:
             self.carrier.write(head + framed)
-        self.finished = True
 
     def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the head of an answer of `length` bytes, or of unknown length (None)."""

@@ -87,8 +87,11 @@ class RequestReader:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of the head, or of a chunked body's trailers, which are dropped: the request has its own list."""
-        self.headers.append((name, value))
+        """One header of the head, or of a chunked body's trailers, which are dropped: the request has its own list.
+
+        Blanks after a value do not belong to it; llhttp leaves them.
+        """
+        self.headers.append((name, value.rstrip(b" \t")))
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -163,15 +166,12 @@ class RequestReader:
 
     def read_head(self, head: bytes) -> None:
         """Parse and judge a whole head; afterwards `request` is there and `part` says what its body is."""
-        line = head[: head.find(b"\r\n")]
-        http_10 = judge.is_http_10(line)
-        parser, upgrade = self.parse_head(head, line, http_10=http_10)
+        http_10 = judge.is_http_10(head)
+        parser, upgrade = self.parse_head(head, http_10=http_10)
         method = parser.get_method()
         if method == b"CONNECT":
             raise RequestError("CONNECT is not served here: this is no forward proxy", status=405)
         headers = self.headers
-        if b" \r\n" in head or b"\t\r\n" in head:  # blanks after a value do not belong to it; llhttp leaves them
-            headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
         fields = fields_of(headers)
         target, path, authority = read_target(self.url, method)
         if len(fields) != len(headers):
@@ -194,7 +194,7 @@ class RequestReader:
             parser = self.settle_upgrade(head, request, parser, offered=upgrade)
         self.open_body(fields, parser, http_10=http_10)
 
-    def parse_head(self, head: bytes, line: bytes, *, http_10: bool) -> tuple[httptools.HttpRequestParser, bool]:
+    def parse_head(self, head: bytes, *, http_10: bool) -> tuple[httptools.HttpRequestParser, bool]:
         """The parser that has read the head, and whether it asks to change the protocol."""
         parser = httptools.HttpRequestParser(self)
         try:
@@ -202,7 +202,7 @@ class RequestReader:
         except httptools.HttpParserUpgrade:
             return parser, True
         except httptools.HttpParserInvalidMethodError as error:
-            raise judge.unknown_method(line) from error
+            raise judge.unknown_method(head) from error
         except httptools.HttpParserError as error:
             raise judge.broken_head(error, fields_of(self.headers), http_10=http_10) from error
         return parser, False
@@ -223,7 +223,7 @@ class RequestReader:
             return parser
         kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"upgrade:")]
         self.headers, self.url, self.complete = [], b"", False
-        parser, again = self.parse_head(b"\r\n".join(kept), b"", http_10=False)
+        parser, again = self.parse_head(b"\r\n".join(kept), http_10=False)
         if again:
             raise RequestError("the request asks for an upgrade in a way that cannot be read")
         return parser
@@ -231,7 +231,7 @@ class RequestReader:
     def open_body(self, fields: Fields, parser: httptools.HttpRequestParser, *, http_10: bool) -> None:
         """Find out how the body ends; llhttp must be of the same opinion about whether there is one."""
         length = judge.body_length(fields, http_10=http_10, limit=self.limits.body)
-        expects = judge.expects_continue(fields, http_10=http_10)
+        expects = b"expect" in fields and judge.expects_continue(fields, http_10=http_10)
         if not length:
             self.part = LATER
         elif length > 0:
@@ -324,7 +324,7 @@ def keeps_alive(headers: Headers, fields: Fields, *, http_10: bool) -> bool:
 def head_end(data: bytes | bytearray, start: int) -> int:
     """The index after the empty line that ends a head, or -1. Bare line feeds end it too: llhttp then refuses it."""
     found = data.find(b"\n\r\n", start)
-    bare = data.find(b"\n\n", start, found + 1 if found >= 0 else len(data))
-    if bare >= 0:
-        return bare + 2
-    return found + 3 if found >= 0 else -1
+    if found >= 0:
+        return found + 3  # llhttp refuses bare line feeds before it as well
+    bare = data.find(b"\n\n", start)
+    return bare + 2 if bare >= 0 else -1
