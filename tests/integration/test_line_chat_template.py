@@ -79,11 +79,7 @@ async def test_at_midnight_a_template_is_warmed_anew(tmp_path: Path) -> None:
         assert (await post(app, "@code what is it?"))["cache_n"] >= whole
         await next_day(engine, app, "the 15th")
         station(app).keeper.template.news.set()
-        await until(
-            lambda: (
-                station(app).keeper.template.seen != {} and station(app).runner.statistics().targets[0].state != "saved"
-            )
-        )
+        await until(lambda: len({one.day for one in station(app).keeper.list() if one.template}) == 2)
         await warmed(app)
         assert (await post(app, "@code what else is it?"))["cache_n"] >= whole
         assert len({one.day for one in station(app).keeper.list() if one.template}) == 2
