@@ -33,7 +33,6 @@ def text(given: str) -> str:
 
 
 def integer(given: str) -> int:
-    """A whole number."""
     try:
         return int(given)
     except ValueError as error:
@@ -41,7 +40,6 @@ def integer(given: str) -> int:
 
 
 def number(given: str) -> float:
-    """A number."""
     try:
         return float(given)
     except ValueError as error:
@@ -49,7 +47,6 @@ def number(given: str) -> float:
 
 
 def positive(given: str) -> float:
-    """A number above zero."""
     value = number(given)
     if value <= 0:
         raise ValueError(f"must be above 0, not {given}")
@@ -83,7 +80,6 @@ def slots(given: str) -> int:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A reader for one of `choices`."""
 
     def read(given: str) -> str:
         if given not in choices:

@@ -153,7 +153,6 @@ def check_port(values: flags.Values) -> list[str]:
 
 
 def apply(parameters: Any, values: flags.Values, llama: Any) -> None:
-    """Set every value on llama.cpp's parameters."""
     for field, value in {**values, **derived(values, llama)}.items():
         if field.startswith("@"):
             continue
@@ -214,7 +213,6 @@ def derived(values: flags.Values, llama: Any) -> dict[str, Any]:
 
 
 def adapters(given: dict[str, Any], llama: Any) -> list[Any]:
-    """LoRA adapters with their scales."""
     found = [llama.CommonAdapterLoraInfo(path, 1.0) for path in given.get("@lora", ())]
     for text in given.get("@lora_scaled", ()):
         path, _, scale = text.rpartition(":")

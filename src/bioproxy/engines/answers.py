@@ -112,7 +112,6 @@ class Figures(msgspec.Struct):
     draft_n_accepted: Count | None = None
 
     def timings(self) -> Timings:
-        """The same figures by our names."""
         drafted, accepted = self.draft_n, self.draft_n_accepted
         both = drafted is not None and accepted is not None
         return Timings(
@@ -426,6 +425,5 @@ def number(value: Json) -> float | None:
 
 
 def count(value: Json) -> int | None:
-    """A number of tokens."""
     found = number(value)
     return None if found is None else int(found)

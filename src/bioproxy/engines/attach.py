@@ -168,7 +168,6 @@ class Attachment:
         self.suspect(reason)
 
     def ended(self, reason: str) -> None:
-        """Its process was stopped."""
         self.lose(State.ABSENT, reason)
 
     async def look_now(self, *, patience: float = EAGER) -> None:
@@ -193,7 +192,6 @@ class Attachment:
             await self.llama.close()
 
     async def follow(self) -> None:
-        """One look after the other."""
         while True:
             self.now.clear()
             await self.notice_sleep()

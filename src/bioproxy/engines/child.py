@@ -96,7 +96,6 @@ class LogTail:
         self.bytes_in = 0
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece of output."""
         self.bytes_in += len(data)
         first, *others = data.rsplit(b"\n", self.kept.maxlen or 0)
         if b"\n" in first:  # more lines than are kept: the first ones are lost anyway
@@ -149,7 +148,6 @@ class Output:
         self.listen()
 
     def listen(self) -> None:
-        """Wait for output."""
         self.pausing = None
         self.loop.add_reader(self.descriptor, self.hear)
 
@@ -191,7 +189,6 @@ class Output:
             taken += length
 
     def close(self) -> None:
-        """Read no more."""
         if self.closed.done():
             return
         self.closed.set_result(None)

@@ -96,7 +96,6 @@ def option(command: Sequence[str], *names: str) -> str:
 
 
 def is_container(words: Sequence[str]) -> bool:
-    """Whether the command runs a container."""
     return run_at(words) > 0
 
 

@@ -278,7 +278,6 @@ class Launched:
         return self.process.pid
 
     def statistics(self) -> ProcessStatistics:
-        """What is known of the process."""
         return self.process.statistics()
 
     def ended(self, exit_: Exit) -> None:

@@ -275,7 +275,6 @@ def link(path: Path) -> str:
 
 
 def processes(*, proc: Path = PROC) -> Iterator[int]:
-    """The numbers of all processes."""
     yield from (int(entry.name) for entry in entries(proc) if entry.name.isdecimal())
 
 

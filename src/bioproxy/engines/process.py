@@ -133,12 +133,10 @@ class Process:
         return masked_text(text, self.secrets())
 
     def secrets(self) -> list[str]:
-        """The keys that it is given."""
         variables = [f"{name}={value}" for name, value in (self.environment or os.environ).items()]
         return secrets_in(self.command, variables)
 
     def tell(self, output: bytes) -> None:
-        """Hand on what it wrote."""
         if self.output is not None and output:
             self.output(output)
 
@@ -159,7 +157,6 @@ class Process:
         self.state = state
 
     def statistics(self) -> ProcessStatistics:
-        """What is known now."""
         return ProcessStatistics(
             name=self.name,
             state=self.state,

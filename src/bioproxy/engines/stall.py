@@ -159,7 +159,6 @@ class Stall:
         return True
 
     async def signs(self) -> Signs:
-        """Look at slots and process."""
         loop, facts = asyncio.get_running_loop(), self.facts()
         progress: tuple[Json, ...] | None = None
         idle = False

@@ -88,14 +88,12 @@ class Template:
         self.cost = ""
 
     def accept(self, reading: Reading, *, now: float) -> None:
-        """Use another text from here on."""
         assert reading.filled is not None
         self.reading, self.filled = reading, reading.filled
         self.changed_at = now
         self.pending = None
 
     def statistics(self) -> TemplateStatistics:
-        """The template as others see it."""
         sizes = [len(part.encode()) for part in self.filled.parts]
         return TemplateStatistics(
             prefix=self.prefix,

@@ -137,7 +137,6 @@ def unmarked(data: bytes) -> bytes:
 
 
 def without_marks(data: Json) -> Json:
-    """A JSON value without `cache_control` keys."""
     if isinstance(data, dict):
         return {key: without_marks(inner) for key, inner in data.items() if key != "cache_control"}
     if isinstance(data, list):

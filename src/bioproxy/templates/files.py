@@ -81,7 +81,6 @@ class Look:
         return Entry(text, hashlib.sha256(data).digest(), signature(status), sure)
 
     def bytes(self, path: Path, *, shown: str, most: int = LARGEST) -> bytes:
-        """A file's bytes."""
         try:
             data = files.read(path, most=most)
         except files.Irregular as error:

@@ -96,7 +96,6 @@ class FullTurn(Turn):
         return msgspec.json.encode(rest) if (rest := self.rest()) else b""
 
     def json(self) -> Json:
-        """The message with its other fields."""
         return super().json() | self.rest()
 
 
@@ -108,7 +107,6 @@ INPUT = msgspec.json.Decoder(str | Parts)
 
 
 def full_turn(fields: Fields, *, unseen: frozenset[str] = UNSEEN) -> FullTurn:
-    """One message of any shape."""
     role = fields.get("role") or fields.get("type")  # items of the Responses API may have a type only
     if unseen is UNSEEN_ITEM and "role" in fields:
         unseen |= {"type"}

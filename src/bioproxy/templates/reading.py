@@ -110,12 +110,10 @@ class Reader:
         self.problems: list[Problem] = []
 
     def fault(self, message: str, *, line: int = 0) -> None:
-        """Note something wrong, with its place."""
         where = f"{self.path}:{line}" if line else str(self.path)
         self.problems.append(Problem(message, where=where, key=f"prefixes.{self.prefix}"))
 
     def texts(self) -> list[Text]:
-        """The filled template in stretches."""
         try:
             own = self.look.text(self.path, shown=self.path.name)
             key = self.look.entry(self.path, shown=self.path.name).digest

@@ -82,7 +82,6 @@ def name_of(head: Head) -> str:
 
 
 def weight(head: Head) -> int:
-    """The bytes of text in `head`."""
     return sum(len(part) for part in (head.messages, head.tools, head.kwargs, head.lora, head.extra))
 
 

@@ -165,7 +165,6 @@ class Runner:
 
     @property
     def enabled(self) -> bool:
-        """Whether templates are warmed at all."""
         return self.settings.config.warmup.enabled
 
     def too_long(self, prefix: str) -> str:
@@ -259,7 +258,6 @@ class Runner:
         self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix)}
 
     def of(self, prefix: str) -> list[Target]:
-        """The targets of one prefix."""
         return [target for target in self.targets.values() if target.prefix == prefix]
 
     def put(self, target: Target) -> None:
@@ -273,7 +271,6 @@ class Runner:
         return known is not None and known.version == target.version
 
     def again(self, which: Callable[[Target], bool]) -> None:
-        """Look at these targets again."""
         self.targets = {
             key: replace(target, phase="waiting") if which(target) else target for key, target in self.targets.items()
         }
