@@ -1,8 +1,8 @@
 """One record per request: what metrics, `/requests`, `/events` and the log all read.
 
 The exchange (front/exchange.py) fills a `Record` in while the request lives; when it ends, the record is published
-once as `events.RequestEnded` and is not changed afterwards. `Ring` keeps the newest for `/requests`. Nothing here
-knows HTTP, the gate or the cache: seconds and token counts come in as plain numbers.
+once as `events.RequestEnded` and is not changed afterwards. Nothing here knows HTTP, the gate or the cache: seconds and
+token counts come in as plain numbers.
 
 A `Capture` (bodies as they went over the wire) is no part of the record: a thousand records are kept and anyone on the
 bus may hold on to one, while a capture is large and private. It travels beside the record, once, to the subscriber that
@@ -11,8 +11,6 @@ keeps it.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
@@ -108,20 +106,3 @@ class Record(msgspec.Struct, kw_only=True):
     waits: dict[str, float] | None = None  # the same by what it was for (models/waits.py); they add up to `swap`
     session: str = ""  # what the client says which of its conversations this is
     metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority
-
-
-class Ring:
-    """The newest `size` records, newest first when iterated."""
-
-    def __init__(self, size: int = 1000) -> None:
-        self.records: deque[Record] = deque(maxlen=size)
-
-    def add(self, record: Record) -> None:
-        """Keep `record`; the oldest goes when the ring is full."""
-        self.records.append(record)
-
-    def __iter__(self) -> Iterator[Record]:
-        return reversed(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, cast
 
 from bioproxy import aio, files
 from bioproxy import log as logs
-from bioproxy.activity import Ring
+from bioproxy.activity import Record
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.management import Management, OneManagement
@@ -112,8 +113,8 @@ class App:
         self.reload_error = ""
         self.reloading = asyncio.Lock()
         self.bus = Bus()
-        self.ring = Ring()
-        self.bus.subscribe(RequestEnded, lambda event: self.ring.add(event.record))
+        self.records: deque[Record] = deque(maxlen=1000)  # for `/requests`
+        self.bus.subscribe(RequestEnded, lambda event: self.records.append(event.record))
         self.metrics = Metrics(self.bus)
         self.state = state_folder(loaded)
         self.shelves = Shelves(config=config.kv, bus=self.bus)
@@ -129,7 +130,7 @@ class App:
         self.admin = Admin(
             settings=self.settings,
             metrics=self.metrics,
-            ring=self.ring,
+            records=self.records,
             bus=self.bus,
             status=self.status,
             unready=self.fleet.unready,
@@ -180,7 +181,7 @@ class App:
             management=management,
             listing=partial(list_models, fleet),
             captures=partial(getattr, management.captures, "limit"),
-            write_line=self.access_line,
+            write_line=self.logbook.proxy_line,
         )
         return fleet
 
@@ -208,11 +209,6 @@ class App:
             times=times,
             quiet=style == "plain",
         )
-        self.access_times = times
-
-    def access_line(self, text: str) -> None:
-        """One line of the access log; past the logging machinery, which costs a request more than the line itself."""
-        self.logbook.proxy_line(logs.info_line(text, times=self.access_times))
 
     def watch(self) -> None:
         """Tell the metrics whose statistics to read."""

@@ -144,11 +144,6 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
 
-def info_line(text: str, *, times: str = "") -> str:
-    """A line as SwapFormatter writes it, made without a record: the access log writes one for each request."""
-    return f"{go_time(time.time(), times)} [INFO] {text}".lstrip() if times else f"[INFO] {text}"
-
-
 def setup(
     *,
     level: str = "info",
@@ -189,18 +184,21 @@ def access_line(
     agent: str,
     seconds: float,
     protocol: str = "HTTP/1.1",
+    times: str = "",
 ) -> str:
     """The line for a finished request, as llama-swap writes it; empty for paths that would only fill the log.
 
-    `size` is bytes of the answer's body, `seconds` until its last one. What a client made up cannot end the line or
-    the quotes.
+    It is the same as SwapFormatter's, without a record, because every request pays for it. `size` is bytes of the
+    answer's body, `seconds` until its last one. What a client made up cannot end the line or the quotes.
     """
     if path.startswith(UNLOGGED):
         return ""
     given = f"{client}{method}{path}{agent}"
     if not given.isprintable() or '"' in given or "\\" in given:
         client, method, path, agent = map(escaped, (client, method, path, agent))
-    return f'Request {client} "{method} {path} {protocol}" {status} {size} "{agent}" {go_duration(seconds)}'
+    when = f"{go_time(time.time(), times)} ".lstrip() if times else ""
+    what = f'"{method} {path} {protocol}" {status} {size} "{agent}" {go_duration(seconds)}'
+    return f"{when}[INFO] Request {client} {what}"
 
 
 def escaped(text: str) -> str:

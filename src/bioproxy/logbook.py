@@ -304,7 +304,9 @@ class Logbook:
         data = text.encode("utf-8", "backslashreplace") + b"\n"
         self.proxy.write(data)
         if self.shows_proxy:
-            self.show(data)
+            self.mux.write(data)
+            if self.console is not None:
+                self.console.write(data)
 
     def model(self, model_id: str) -> Callable[[bytes], None]:
         """Where the output of `model_id` goes. Asking makes its log known, though it may never start."""
@@ -316,7 +318,9 @@ class Logbook:
             ring.write(data)
             self.upstream.write(data)
             if self.shows_upstream:
-                self.show(data)
+                self.mux.write(data)
+                if self.console is not None:
+                    self.console.write(data)
 
         return sink
 
@@ -325,12 +329,6 @@ class Logbook:
         ring = self.models.pop(model_id, None)
         if ring is not None:
             ring.close()
-
-    def show(self, data: bytes) -> None:
-        """Into the combined log, and onto our standard error."""
-        self.mux.write(data)
-        if self.console is not None:
-            self.console.write(data)
 
     def source(self, name: str) -> Ring | None:
         """The log of that name: "" is the combined one, then `proxy`, `upstream`, and models by their ID."""

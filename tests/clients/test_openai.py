@@ -200,8 +200,8 @@ async def test_the_client_leaves_at_the_last_event(tmp_path: Path, monkeypatch: 
         assert [chunk async for chunk in stream]
         await until(lambda: line.app.proxy_server.statistics().connections == 0)
         await line.engine.faults(hold_end=False)
-        await until(lambda: len(line.app.ring))
-        assert [record.outcome for record in line.app.ring] == ["ok"]
+        await until(lambda: len(line.app.records))
+        assert [record.outcome for record in line.app.records] == ["ok"]
         assert station(line.app).keeper.statistics().slots[0].state == "conversation"
 
 
@@ -217,8 +217,8 @@ async def test_streams_of_the_real_engine(tmp_path: Path) -> None:
             messages: Json = [{"role": "user", "content": text(60, f"talk {number}")}]
             stream = await client.chat.completions.create(model="m", messages=messages, max_tokens=2, stream=True)
             assert [chunk async for chunk in stream]
-        await until(lambda: len(app.ring) == 12)
-        assert {record.outcome for record in app.ring} == {"ok"}
+        await until(lambda: len(app.records) == 12)
+        assert {record.outcome for record in app.records} == {"ok"}
         assert station(app).gate.cuts == 0
         await conversations_saved(app)
 

@@ -107,8 +107,8 @@ async def test_status_is_what_the_app_says() -> None:
 async def test_requests_are_the_newest_first() -> None:
     """With where a prompt differed, which only the operator may see."""
     async with admin_port() as port:
-        port.ring.add(record(1))
-        port.ring.add(record(2, miss="system message differs at byte 79"))
+        port.records.append(record(1))
+        port.records.append(record(2, miss="system message differs at byte 79"))
         found = (await port.ask("GET", "/requests")).json()["requests"]
     assert [one["id"] for one in found] == ["r2", "r1"]
     assert found[0]["miss"] == "system message differs at byte 79"
@@ -127,9 +127,9 @@ async def test_requests_are_the_newest_first() -> None:
 async def test_requests_can_be_narrowed(query: str, ids: list[str]) -> None:
     """`limit` counts what is shown, not what is looked at."""
     async with admin_port() as port:
-        port.ring.add(record(1))
-        port.ring.add(record(2, outcome="timeout"))
-        port.ring.add(record(3))
+        port.records.append(record(1))
+        port.records.append(record(2, outcome="timeout"))
+        port.records.append(record(3))
         answer = await port.ask("GET", f"/requests?{query}")
     assert [one["id"] for one in answer.json()["requests"]] == ids
 

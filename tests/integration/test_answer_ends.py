@@ -63,8 +63,8 @@ async def leave(app: App, path: str, data: Json, last: bytes) -> bytes:
 
 async def ended(app: App, path: str) -> Record:
     """The newest record of a path, as soon as there is one."""
-    await until(lambda: any(record.path == path for record in app.ring))
-    return next(record for record in app.ring if record.path == path)
+    await until(lambda: any(record.path == path for record in app.records))
+    return next(record for record in app.records if record.path == path)
 
 
 @pytest.mark.parametrize("words", ["hello", LONG])

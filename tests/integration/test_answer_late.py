@@ -48,8 +48,8 @@ async def late(fake: FakeEngine, app: App, path: str, data: Json, **faults: Json
         await fake.faults(stuck=False, **faults)
         await first.read()
         raw += await second.read()
-    await until(lambda: any(record.stream for record in app.ring))
-    return parse(raw, "POST"), next(record for record in app.ring if record.stream)
+    await until(lambda: any(record.stream for record in app.records))
+    return parse(raw, "POST"), next(record for record in app.records if record.stream)
 
 
 def told(answer: Answer) -> list[tuple[str, Json]]:

@@ -64,7 +64,7 @@ async def test_leave_in_mid_answer(path: str, stream: bool, tmp_path: Path) -> N
                 await reader.readuntil(b"data: ")
         state = await fake.until(lambda state: state["totals"]["cancelled"] and not state["slots"][0]["busy"])
         assert state["totals"]["predicted"] < 1000
-        await until(lambda: any(record.outcome == "client_left" for record in app.ring))
+        await until(lambda: any(record.outcome == "client_left" for record in app.records))
 
 
 async def test_leave_in_the_middle_of_a_body(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ async def test_a_hang_after_the_answer_is_no_fault_of_it(tmp_path: Path) -> None
                 entry.cancel("the engine gave no sign of life")
             await fake.kill()
             await reader.read()
-        await until(lambda: len(app.ring))
-        assert [(record.outcome, record.error) for record in app.ring] == [("ok", "")]
+        await until(lambda: len(app.records))
+        assert [(record.outcome, record.error) for record in app.records] == [("ok", "")]
         await fake.restart()
 
 

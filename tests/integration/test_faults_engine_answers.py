@@ -63,7 +63,7 @@ async def test_a_row_has_the_engines_own_words(status: int, tmp_path: Path) -> N
         assert (answer.status, answer.json()["error"]["message"]) == (status, "out of memory")
         table = (await call(app.proxy_port, "GET", "/api/metrics/activity")).json()
         assert [row["error_msg"] for row in table["data"]] == ["out of memory"]
-        assert [record.error for record in app.ring if record.metered] == ["out of memory"]
+        assert [record.error for record in app.records if record.metered] == ["out of memory"]
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models"])

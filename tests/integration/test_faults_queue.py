@@ -58,7 +58,7 @@ async def test_a_full_queue_is_a_429(tmp_path: Path) -> None:
                     answer = await good(app, path=path, stream=stream, prompt="x")
                     assert answer.status == 429
                     check_shape(path, answer, kind=kind)
-        assert [record.outcome for record in app.ring].count("rejected") == 6
+        assert [record.outcome for record in app.records].count("rejected") == 6
 
 
 async def test_a_wait_too_long_is_a_503(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ async def test_a_wait_too_long_is_a_503(tmp_path: Path) -> None:
                 answer = await good(app, path=path, prompt="x")
                 assert answer.status == 503
                 check_shape(path, answer, kind=kind)
-        assert [record.outcome for record in app.ring].count("timeout") == 3
+        assert [record.outcome for record in app.records].count("timeout") == 3
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
-from bioproxy.activity import InflightRequest, Outcome, Record, Ring
+from bioproxy.activity import InflightRequest, Outcome, Record
 from bioproxy.admin.activity_api import ActivityApi
 from bioproxy.admin.activity_row import Row, Tokens
 from bioproxy.admin.activity_store import ActivityStore
@@ -107,12 +108,12 @@ class AdminPort:
         self.settings = settings(**config)
         self.backstage = Backstage()
         self.bus = Bus()
-        self.ring = Ring()
+        self.records: deque[Record] = deque()
         self.hub = WatchedHub(self.bus)
         self.admin = Admin(
             settings=self.settings,
             metrics=Metrics(self.bus),
-            ring=self.ring,
+            records=self.records,
             bus=self.bus,
             status=self.backstage.status,
             unready=self.backstage.unready,

@@ -113,7 +113,7 @@ def line(path: str = "/v1/models", agent: str = "curl/8") -> str:
 
 def test_the_line_for_a_request() -> None:
     """What scripts of llama-swap's users take apart."""
-    assert line() == 'Request 10.0.0.7 "GET /v1/models HTTP/1.1" 200 1234 "curl/8" 1.5ms'
+    assert line() == '[INFO] Request 10.0.0.7 "GET /v1/models HTTP/1.1" 200 1234 "curl/8" 1.5ms'
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_machines_ask_all_the_time_is_not_logged(path: str) -> None:
 def test_a_client_cannot_forge_a_line() -> None:
     """Quotes, line ends and terminal codes of its own are escaped; letters of any language are not."""
     made_up = line(path="/ü\n[INFO] fine", agent='x" 500 \\\x1b[2J')
-    assert made_up == 'Request 10.0.0.7 "GET /ü\\n[INFO] fine HTTP/1.1" 200 1234 "x\\" 500 \\\\\\x1b[2J" 1.5ms'
+    assert made_up == '[INFO] Request 10.0.0.7 "GET /ü\\n[INFO] fine HTTP/1.1" 200 1234 "x\\" 500 \\\\\\x1b[2J" 1.5ms'
 
 
 def test_lines_go_to_the_book_as_well(ours: None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
 from bioproxy import __version__
-from bioproxy.activity import Outcome, Record, Ring
+from bioproxy.activity import Outcome, Record
 from bioproxy.admin.events import Hub, event_blocks
 from bioproxy.admin.guard import Guard
 from bioproxy.admin.routes import ACCEPTED, ALWAYS, UNREADY, Entry, Json, Question, answer, refuse, wrong_method
@@ -37,7 +37,7 @@ class Admin:
         *,
         settings: Settings,
         metrics: Metrics,
-        ring: Ring,
+        records: Sequence[Record],
         bus: Bus,
         status: Callable[[], msgspec.Struct],
         unready: Callable[[], str],
@@ -48,7 +48,7 @@ class Admin:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.ring = ring
+        self.records = records
         self.of_now, self.unready, self.warm_up, self.read_again = status, unready, warm, reload
         self.stream = stream or Hub(bus, event_blocks)
         self.refusals = Refusals()
@@ -135,7 +135,7 @@ class Admin:
         """The newest requests, newest first; `limit` and `outcome` narrow it."""
         wanted = Wanted.of(question.request)
         records: list[Record] = []
-        for record in self.ring:
+        for record in reversed(self.records):
             if len(records) == wanted.limit:
                 break
             if wanted.outcome is None or record.outcome == wanted.outcome:

@@ -143,6 +143,7 @@ class ManyModels(Dispatch):
             agent=(request.header(b"user-agent") or b"").decode("latin-1"),
             seconds=record.total,
             protocol="HTTP/1.0" if request.http_10 else "HTTP/1.1",
+            times=self.settings.dialect.log_time_format,
         )
         if line:
             self.write_line(line)
