@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench tables clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: $(STAMP)   ## ruff, mypy, import contracts
 
 bench: $(STAMP)  ## figures beside nginx, written to bench/results.md
 	$(BIN)/python -m bench $(ARGS)
+
+tables: $(STAMP) ## what docs/ and the JSON Schemas have from the configuration's keys, after a key was changed
+	$(BIN)/python -m tools.reference
 
 clean:           ## remove what was made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

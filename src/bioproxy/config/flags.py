@@ -2,9 +2,9 @@
 
 Every key of the table has a flag, and the seed's -host, -port, -backend stand for three of them. Four flags are no
 keys: -config and -config-dir name the files, -watch-config says that they are watched, and -listen is llama-swap's
-word for host and port. What is no config flag (verbs, --json, what follows after --) is handed back untouched and in
-order, for the command line's own parser. That argparse could take these flags as well; it would say less about a value
-that is missing, would not know `--kv.max_age` for `-kv-max-age`, and wants each flag told to the parser of each verb.
+word for host and port. All other words (verbs, --json, what follows after --) are handed back untouched and in order,
+for the command line's own parser. argparse could take the flags of keys as well, but it would say less about a missing
+value, would not know `--kv.max_age` for `-kv-max-age`, and would need each flag in the parser of each verb.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ a key that is added to the schema is in all of them at once. Tests make sure tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -137,12 +137,12 @@ def flag_name(path: str) -> str:
     return "-" + path.replace(".", "-").replace("_", "-")
 
 
-def _options(struct: type[msgspec.Struct], section: str) -> Iterator[Option]:
-    for field in fields(struct):
+def _options(found: Sequence[inspect.Field], section: str) -> Iterator[Option]:
+    for field in found:
         path = join(section, field.name)
         kind = unfold(field.type)
         if isinstance(kind.type, inspect.StructType):
-            yield from _options(kind.type.cls, path)
+            yield from _options(kind.type.fields, path)
             continue
         yield Option(
             path=path,
@@ -154,7 +154,7 @@ def _options(struct: type[msgspec.Struct], section: str) -> Iterator[Option]:
         )
 
 
-KEYS: dict[str, Option] = {option.path: option for option in _options(Config, "")}
+KEYS: dict[str, Option] = {option.path: option for option in _options(fields(Config), "")}
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     field.name: kind.type.cls
     for field in fields(Config)
