@@ -234,7 +234,7 @@ class App:
 
     @property
     def admin_port(self) -> int:
-        """Where the admin port listens; 0 where there is none."""
+        """Where the admin port listens; 0 if there is none."""
         return self.admin_server.port if self.admin_server.addresses else 0
 
     # start and stop
@@ -262,7 +262,7 @@ class App:
             self.services.append(aio.spawn(aio.guarded(service, name=name, on_fault=self.fault), name=name))
 
     async def listen_as_admin(self) -> None:
-        """Open the admin port. ConfigError says who has it."""
+        """Open the admin port. ConfigError says which program has it."""
         host, port = self.config.admin_host, self.config.admin_port
         try:
             await self.admin_server.listen(host, port)
@@ -270,7 +270,7 @@ class App:
             raise await taken(error, host, port, flag="-admin-port") from error
 
     async def listen_to_admins(self) -> None:
-        """Open the admin port. Among many models, one that nobody asked for may be taken: people run two instances."""
+        """Open the admin port. With many models, one that was not asked for may be taken: people run two instances."""
         try:
             await self.listen_as_admin()
         except ConfigError as error:
@@ -313,7 +313,7 @@ class App:
             await aio.end_step(step, name=name, seconds=seconds)
 
     async def turn_away(self, deadline: float) -> None:
-        """Take no connections any more, end streams that have no end, and refuse whoever waits."""
+        """Take no connections any more, end streams that have no end, and refuse requests that wait."""
         self.proxy_server.stop_accepting()
         try:
             self.management.end_streams()
@@ -338,7 +338,7 @@ class App:
         await watch(lambda: (self.catalogue, *own.values()), settings=self.settings, awake=self.look_now)
 
     async def forget_old(self) -> None:
-        """Once an hour let pins go that nobody used for `kv.max_age` (heads and snapshots see to themselves)."""
+        """Once an hour let pins go that were not used for `kv.max_age` (heads and snapshots see to themselves)."""
         while True:
             await asyncio.sleep(3600)
             self.pins.forget(self.config.kv.max_age)
@@ -350,11 +350,12 @@ class App:
 
         One after the other: of two that overlap, the later one has read the newer files.
         """
-        async with self.reloading:  # whoever asked for it may leave: half a reload would be two configurations at once
+        async with self.reloading:
+            # the client that asked for it may leave: half a reload would be two configurations at once
             return await aio.shielded(self.reload_alone())
 
     async def reload_alone(self) -> tuple[str, ...]:
-        """The same, while nobody else does. Whatever takes time is done in a thread: streams go on meanwhile."""
+        """Read and take over. What takes time is done in a thread: streams go on meanwhile."""
         try:
             known = () if self.loaded.dialect is None else (self.loaded.dialect.ports,)
             loaded = await asyncio.to_thread(self.read_again, *known)

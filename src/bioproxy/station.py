@@ -199,7 +199,7 @@ class Station:
                     self.gate.settled()
 
     async def all_idle(self) -> bool:
-        """Whether the engine says that none of its slots works; False where it does not say."""
+        """Whether the engine says that none of its slots works; False if it does not say."""
         try:
             slots = await self.llama.slots()
         except BioproxyError as error:

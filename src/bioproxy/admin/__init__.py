@@ -1,5 +1,5 @@
 """The admin port: health, metrics, status, recent requests, events, and the two commands warm and reload.
 
-`guard.py` says who may ask, `stream.py` is the event stream, `admin.py` the routes. Nothing here keeps state of its
-own: answers are what others' `statistics()` say, and commands are asked of the app through a protocol.
+`routes.py` says what a route is, on either port; `admin.py` has those that only the admin port has, behind `guard.py`;
+`management.py` those that show and manage models, on both ports. What is shown is what the parts' `statistics()` say.
 """

@@ -5,8 +5,7 @@
     GET  /api/captures/{id}           one request and its answer in full
     POST /api/inflight/{id}/cancel    end a request that is under way
 
-The messages of refused queries keep llama-swap's wording, for scripts match on them; how an error looks as a whole is
-decided where the routes are mounted.
+The messages of refused queries keep llama-swap's wording, because scripts match on them.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class ActivityApi:
 
 
 def filters_of(query: list[tuple[str, str]]) -> Filters:
-    """What the query of `/api/metrics/activity` asks for; RequestError with llama-swap's words where it is wrong."""
+    """What the query of `/api/metrics/activity` asks for; RequestError with llama-swap's words if it is wrong."""
     filters = Filters(
         models=tuple(model for name, value in query if name == "model" and (model := value.strip())),
         limit=limit_of(first(query, "limit")),
@@ -113,7 +112,7 @@ def filters_of(query: list[tuple[str, str]]) -> Filters:
 
 
 def first(query: list[tuple[str, str]], name: str) -> str:
-    """The first value of `name`, without blanks around it; "" where there is none."""
+    """The first value of `name`, without blanks around it; "" if there is none."""
     return next((value.strip() for key, value in query if key == name), "")
 
 
@@ -137,7 +136,7 @@ def limit_of(text: str) -> int:
 
 
 def positive(query: list[tuple[str, str]], name: str) -> int:
-    """A number of 1 or more; 0 where none is given."""
+    """A number of 1 or more; 0 if none is given."""
     text = first(query, name)
     if not text:
         return 0

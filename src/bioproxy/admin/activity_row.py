@@ -108,5 +108,5 @@ def tokens_of(usage: Usage) -> Tokens:
 
 
 def reason(status: int) -> str:
-    """What a status says where nobody said more."""
+    """What a status says if no more was said."""
     return "the client left before there was an answer" if status == CLIENT_LEFT else error_message(b"", status)

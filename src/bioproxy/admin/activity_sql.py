@@ -82,7 +82,7 @@ def insert(database: sqlite3.Connection, rows: Iterable[Row]) -> None:
         database.executemany(INSERT, [values(row) for row in rows])
         database.execute("COMMIT")
     except BaseException:
-        if database.in_transaction:  # SQLite itself rolls back where the disk is full
+        if database.in_transaction:  # SQLite itself rolls back if the disk is full
             database.execute("ROLLBACK")
         raise
 

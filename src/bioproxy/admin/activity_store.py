@@ -3,8 +3,8 @@
 The table has llama-swap's columns, so a `store.path` of llama-swap's goes on where it was. SQLite blocks, so one worker
 thread owns the connection, and a question first has everything written that came before it. `add` only takes a number
 and puts the request's record into a queue; four times a second the worker makes rows of what waits and writes them in
-one transaction. A table in memory is not even written before somebody asks: most are never looked at, and what would be
-pruned by then was never made.
+one transaction. A table in memory is not even written before it is asked for: most never are, and what would be pruned
+by then was never made.
 
 Disks fail. A row that cannot be written is lost, counted, and said once; requests go on. A file that cannot be opened
 at all is said at the start, and memory is used instead.
@@ -80,7 +80,7 @@ class ActivityStore:
         return self.settings.dialect.metrics_max_in_memory
 
     async def start(self) -> None:
-        """Open the file of `store.path`, if there is one; never fails, for a table in memory is better than no program.
+        """Open the file of `store.path`, if there is one; never fails: a table in memory is better than no program.
 
         Called again by a reload: the table goes on where `store.path` says now.
         """
@@ -233,7 +233,7 @@ class ActivityStore:
 
 
 def opened(path: str) -> sqlite3.Connection:
-    """The file's connection; a new file can be read by its owner only, for it tells who asked for what."""
+    """The file's connection; a new file can be read by its owner only, because it tells who asked for what."""
     with files.touching(path):
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -255,7 +255,7 @@ def memory() -> sqlite3.Connection:
 
 
 def prepared(database: sqlite3.Connection) -> sqlite3.Connection:
-    """The connection, with the table in it; sqlite3.Error where a table of that name has other columns."""
+    """The connection, with the table in it; sqlite3.Error if a table of that name has other columns."""
     database.executescript(sql.SCHEMA)
     database.execute(f"{sql.SELECT} LIMIT 0")
     return database

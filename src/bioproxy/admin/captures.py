@@ -1,8 +1,8 @@
-"""Requests and answers in full, for whoever wants to see what really went over the wire.
+"""Requests and answers in full, to see what really went over the wire.
 
 They are private text, so they stay in memory, are never logged, and go with the program. The newest are kept,
-compressed, up to `captureBuffer` MB; the oldest make room. What lets somebody in is taken out of the headers before
-anything is kept, and so are bodies that nobody can read in a browser: sound and pictures (the list is llama-swap's). A
+compressed, up to `captureBuffer` MB; the oldest make room. Credentials are taken out of the headers before
+anything is kept, and so are bodies that cannot be read in a browser: sound and pictures (the list is llama-swap's). A
 request that failed has no answer here, its row of the activity table says why.
 
 What is large is compressed in a thread, and counts as kept meanwhile. What is small is kept as it came, and put into
@@ -61,7 +61,7 @@ class Light(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """One capture as the API shows it; bodies are base64 in JSON, and null where they are left out."""
+    """One capture as the API shows it; bodies are base64 in JSON, and null if they are left out."""
 
     id: int
     req_path: str
@@ -212,7 +212,7 @@ def unpacked(identity: int, packed: bytes | Light) -> bytes:
 
 
 def kept(identity: int, path: str, status: int, capture: Capture) -> Kept:
-    """What of a capture may be kept, readable where it can be made so."""
+    """What of a capture may be kept, readable if it can be made so."""
     body: bytes | None = None
     headers = shown.shown(capture.response_headers)
     if status == 200 and not path.endswith(NO_RESPONSE_BODY):

@@ -226,7 +226,7 @@ class Amd:
 
 
 def content(path: Path) -> str:
-    """The text of a file without blanks around it, or "" where there is none."""
+    """The text of a file without blanks around it, or "" if there is none."""
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:

@@ -10,7 +10,7 @@ ways in are shut here:
   of this port itself, or of a name in `admin_hosts`, may (front/cors.py has the rule).
 
 `/health`, `/livez`, `/readyz` and `/metrics` carry no private text and change nothing: they are exempt, so that a probe
-or scraper may use whatever name its network gives us. `/metrics` wants `metrics_key` where one is set.
+or scraper may use whatever name its network gives us. `/metrics` wants `metrics_key` if one is set.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Guard:
         self.check_key(request, access)
 
     def check_key(self, request: Request, access: Access) -> None:
-        """The key, where one is set. The admin's key opens everything."""
+        """The key, if one is set. The admin's key opens everything."""
         wanted = {"open": None, "metrics": self.metrics, "admin": self.admin}[access]
         if not wanted:
             return

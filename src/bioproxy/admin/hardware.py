@@ -1,9 +1,10 @@
 """What machine this is: `GET /api/hardware`, in llama-swap's shape (facts, 6.5).
 
-It is looked at once, when somebody first asks, and kept: none of it changes under a running program, and `captured_at`
-says how old it is. Everything is read from files and from what Python and the GPU readers know; no program is started.
-What cannot be seen is null. Only a machine whose memory cannot be told has no snapshot at all, for a reader takes that
-number for granted: 503. Blocking, but for `Hardware.snapshot`; `root` stands for `/` in tests.
+It is found out once, when it is first asked for, and kept: none of it changes under a running program, and
+`captured_at` says how old it is. Everything is read from files and from what Python and the GPU readers know; no
+program is started. What cannot be seen is null. Only a machine whose memory cannot be told has no snapshot at all
+(503), because readers take that number for granted. Blocking, but for `Hardware.snapshot`; `root` stands for `/` in
+tests.
 """
 
 from __future__ import annotations
@@ -147,14 +148,14 @@ class Hardware:
         self.taken: Snapshot | None = None
 
     async def snapshot(self) -> Snapshot:
-        """What machine this is. BioproxyError with status 503 where it cannot be told."""
+        """What machine this is. BioproxyError with status 503 if it cannot be told."""
         if self.taken is None:
             self.taken = await asyncio.to_thread(self.take, self.gpus)
         return self.taken
 
 
 def capture(gpus: GpuReader, *, root: str | Path = "/", memory: int | None = None) -> Snapshot:
-    """Look at the machine; `memory` (bytes) only where it is known already."""
+    """Look at the machine; `memory` (bytes) only if it is known already."""
     base = Path(root)
     bytes_there = memory_of_machine() if memory is None else memory
     if bytes_there is None:
@@ -227,7 +228,7 @@ def hypervisor(root: Path) -> Environment:
 
 
 def cpu(root: Path) -> Cpu:
-    """The processors, by `/proc/cpuinfo` where there is one."""
+    """The processors, by `/proc/cpuinfo` if there is one."""
     blocks = [fields(block) for block in re.split(r"\n\s*\n", content(root / "proc/cpuinfo")) if "processor" in block]
     first = blocks[0] if blocks else {}
     said = first.get("vendor_id") or first.get("CPU implementer")

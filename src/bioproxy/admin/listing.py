@@ -34,7 +34,7 @@ Record: TypeAlias = dict[str, Json]
 MOST_SHOWN = 200  # characters of a name in an error's sentence
 OWNER = "llama-swap"
 NAMESPACE = "llamaswap"
-# what a model's metadata may say only where the config's own `capabilities` do not
+# what a model's metadata may say only if the config's own `capabilities` do not
 DESCRIBED = frozenset({"architecture", "capabilities", "supported_parameters", "context_length"})
 ROUTER_WORDS = {State.STARTING: "loading", State.READY: "loaded"}  # everything else is unloaded
 PAIRS = {  # capability to what goes in and what comes out
@@ -46,7 +46,7 @@ PAIRS = {  # capability to what goes in and what comes out
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """One process now: its state, its command line, and the exit code of a start that failed, where it is known.
+    """One process now: its state, its command line, and the exit code of a start that failed, if it is known.
 
     `since`: unix time at which it came into this state.
     """
@@ -65,7 +65,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: Mapping[str, tuple[str, ...]] = {}
 
     def state(self, model: str) -> State:
-        """The state of a model's process; stopped where there is none, or no such model."""
+        """The state of a model's process; stopped if there is none, or no such model."""
         now = self.processes.get(model)
         return State.STOPPED if now is None else now.state
 
@@ -126,7 +126,7 @@ def records(config: DialectConfig, look: Look, *, every: bool = False) -> Iterat
 
 
 def finished(record: Record, look: Look, *, now: int, router: bool) -> Record:
-    """A record with what all have in common; `status` comes as the model's ID, or as a boolean where that is known."""
+    """A record with what all have in common; `status` comes as the model's ID, or as a boolean if that is known."""
     whose = record.pop("status")
     process = look.processes.get(whose, STOPPED) if isinstance(whose, str) else STOPPED
     loaded = process.state.live if isinstance(whose, str) else bool(whose)
@@ -152,7 +152,7 @@ def router_status(now: Now) -> Record:
 def records_of_model(
     name: str, model: Model, *, config: DialectConfig, look: Look, every: bool = False
 ) -> Iterator[Record]:
-    """The model itself, its aliases where the config wants them listed, and its names with a template."""
+    """The model itself, its aliases if the config wants them listed, and its names with a template."""
     aliases = [alias for alias, owner in config.aliases.items() if owner == name and alias not in config.models]
     yield record_of(name, model, own=name, meta={"type": "model", "aliases": aliases})
     if every or config.include_aliases_in_list:
@@ -209,7 +209,7 @@ def records_of_peers(config: DialectConfig, *, every: bool = False) -> Iterator[
 
 
 def record_of_selector(name: str, selector: Selector, *, config: DialectConfig, look: Look) -> Record:
-    """A selector: loaded where a target (of `pin`: the first one) takes requests without a start."""
+    """A selector: loaded if a target (of `pin`: the first one) takes requests without a start."""
     meta: Record = {**selector.metadata, "type": "selector", "strategy": selector.strategy}
     meta["targets"] = list(selector.targets)
     if selector.strategy == "spillover":
@@ -230,7 +230,7 @@ def selected(selector: Selector, config: DialectConfig, look: Look) -> bool:
 
 
 def real(name: str, config: DialectConfig) -> str:
-    """The ID of a local model by any of its names; empty where it is none."""
+    """The ID of a local model by any of its names; empty if it is none."""
     return name if name in config.models else config.aliases.get(name, "")
 
 

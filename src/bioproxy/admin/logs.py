@@ -1,9 +1,9 @@
 """`/logs` and `/logs/stream`: what a person or a web page reads of the logs, as plain text (llama-swap's routes).
 
 A stream begins with the history and goes on with what is written, byte for byte: terminal codes and bytes that are no
-text pass as they are, so the answer says that it is plain text and that nobody may guess otherwise. The head goes out
-at once, also where nothing was logged yet. Each client has a bounded backlog (logbook.py): while it does not read,
-lines are dropped and marked, and neither the engine nor anybody else waits for it.
+text pass as they are, so the answer says that it is plain text, and forbids to guess. The head goes out
+at once, also if nothing was logged yet. Each client has a bounded backlog (logbook.py): while it does not read,
+lines are dropped and marked, and neither the engine nor another client waits for it.
 
 Who may read a log is decided before the handlers are called.
 """

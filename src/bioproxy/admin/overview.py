@@ -1,7 +1,7 @@
 """`GET /api/models`: every model in a row, and the requests under way; what `bioproxy models` and `top` print.
 
-Whoever may use one model may see the models: nothing of what was asked or answered is in it, and no names of clients.
-One of several keys does not see the requests of the others.
+A client that may use one model may see the models: nothing of what was asked or answered is in it, and no names of
+clients. One of several keys does not see the requests of the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     """One model. Times are unix time, lengths of time seconds, sizes bytes.
 
     `memory`: what its processes have in memory (None: not known); `tokens`: what its KV cache holds; `unload_in` and
-    `retry_in`: None where it does not apply; `reason`: the newest failure; `snapshots` on disk that it can use.
+    `retry_in`: None if it does not apply; `reason`: the newest failure; `snapshots` on disk that it can use.
     """
 
     model: str
@@ -191,7 +191,7 @@ def row_of_one(single: Single, speeds: SpeedBook, pid: int | None, memory: int |
 
 
 def waiting_of(fleet: Fleet, statistics: Iterable[ModelStatistics]) -> dict[str, Waiting]:
-    """Who waits for each model; a load that was asked for is nobody's request."""
+    """Who waits for each model; a load that was asked for is no client's request."""
     schedule, found = fleet.supervisor.schedule, {}
     for one in statistics:
         station = fleet.stations.get(one.model)

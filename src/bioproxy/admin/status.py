@@ -111,9 +111,9 @@ class SwapStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. `engine` is None if nothing is asked of it, for it is no llama-server.
+    """One model. `engine` is None if nothing is asked of it, because it is no llama-server.
 
-    `closed`: newcomers wait behind somebody who has waited for another model for too long. `templates` are its own.
+    `closed`: newcomers wait behind a request that has waited for another model for too long. `templates` are its own.
     """
 
     model: str

@@ -3,7 +3,7 @@
 The table of requests under way (front/inflight.py) knows that an engine answered, and how much; the schedule and the
 gates know how many wait, and in which order. Who waits is worked out from the order of arrival: of a model's requests
 that got no answer yet, the newest are those that wait for the model, those before them wait at its gate, the oldest
-are being computed. A fair gate may let somebody go first all the same; for people who look this is near enough, and
+are being computed. A fair gate may let another one go first all the same; for people who look this is near enough, and
 it costs a request nothing.
 
 No ids, keys or addresses stand here.

@@ -1,4 +1,4 @@
-"""Many engines on one machine: which may run, which must stop, who waits for whom.
+"""Many engines on one machine: which may run, which must stop, which request waits for what.
 
 Everything in this package that *decides* is pure: no loop, clock, file or socket; `now` is always given. A supervisor
 around it owns the processes, carries out the effects that are named here, and reports back what happened.
@@ -23,18 +23,18 @@ are facts by then: the schedule has already counted them. The supervisor reports
 with the number of its life: `ready` (healthy, and its KV cache restored) and `ended` (no process of that life is left,
 whatever the reason). Between calls one timer calls `tick` at `wake`. So a report that is late, doubled or belongs to
 an earlier life changes nothing, and a wake-up cannot be lost between two tasks: there is only one place where anything
-is decided, and it looks at everybody each time.
+is decided, and it looks at all models each time.
 
 What is promised to those who wait
 ----------------------------------
 *Collation*: when a model becomes ready, all who wait for it are served, whatever came in between: swaps are few.
-*No starvation*: whoever has waited for `max_wait` is overdue. Overdue requests go first, in order of arrival, and what
-they must displace serves no newcomers any more: it finishes what it has, and goes.
+*No starvation*: a request that has waited for `max_wait` is overdue. Overdue requests go first, in order of arrival,
+and what they must displace serves no newcomers any more: it finishes what it has, and goes.
 *No ping-pong*: a model that takes turns with another stays for `min_resident` (the time that its load took), and one
-whose answer ended in tool calls for `linger`, for the next request of that conversation is certain. Both end where
-somebody is overdue. So of an agent and a voice assistant on two models of one group, the agent loses its
+whose answer ended in tool calls for `linger`, because the next request of that conversation is certain. Both end as
+soon as a request is overdue. So of an agent and a voice assistant on two models of one group, the agent loses its
 place at most once per `max_wait`.
-*No work for nobody*: a load that nobody waits for any more gives way. While a start fails, requests are told at once.
+*No needless work*: a load that no request waits for any more gives way. While a start fails, requests are told at once.
 
 What is running is never displaced by a request for another running model: memory that both have is no reason to stop
 one. (llama-swap stops a model of a non-exclusive group when an exclusive one that runs beside it gets a request.)

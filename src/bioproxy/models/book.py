@@ -63,7 +63,7 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record:
-    """One model: its settings, its process's state, what was decided for it, who runs on it and who waits for it."""
+    """One model: its settings, its process's state, what was decided for it, and which requests run on it or wait."""
 
     def __init__(self, settings: ModelSettings, *, now: float) -> None:
         self.settings = settings
@@ -133,7 +133,7 @@ class Record:
         self.turn_to(Aim.LEAVE)
 
     def first(self) -> Wish:
-        """Of those that wait, the one that arrived first; somebody does."""
+        """Of those that wait, the one that arrived first; there is one."""
         return next(iter(self.waiting.values()))
 
     def serves(self) -> bool:
@@ -157,9 +157,9 @@ class Record:
     def held_until(self, other: Record, *, since: float) -> tuple[float, Part]:
         """Until when a swap to `other` is held back (no longer than that one's `max_wait`), and by what.
 
-        A model stays for `min_resident` seconds. If nobody set these, it stays as long as its load took, and only if
-        the two took turns too often after `since`, or if somebody waits for it: a machine that idles while one waits
-        for a first swap helps nobody.
+        A model stays for `min_resident` seconds. If none are set, it stays as long as its load took, and only if
+        the two took turns too often after `since`, or if a request waits for it: a machine that idles while one waits
+        for a first swap is of no use.
         """
         stay = self.settings.min_resident
         if stay is None:
@@ -177,7 +177,7 @@ class Record:
         self.turns[other.name] = other.turns[self.name] = turns
 
     def unload_at(self) -> float:
-        """When its time to live is over; infinity where it has none or is in use."""
+        """When its time to live is over; infinity if it has none or is in use."""
         idle = self.serves() and not self.running and not self.waiting
         return self.last_used + self.settings.ttl if idle and self.settings.ttl > 0 else math.inf
 
@@ -188,13 +188,13 @@ class Record:
         self.retry_at = now + min(FIRST_DELAY * 2.0 ** (min(self.failures, 16) - 1), LONGEST_DELAY)
 
     def forgive(self) -> None:
-        """Forget the failures: somebody asked explicitly, or the configuration changed."""
+        """Forget the failures: it was asked for explicitly, or the configuration changed."""
         self.failures = 0
         self.retry_at = 0.0
         self.early_ends = 0
 
     def cost(self, now: float) -> float:
-        """What stopping it would cost, in seconds; who runs on it will come back as surely as who waits."""
+        """What stopping it would cost, in seconds; requests that run on it come back as surely as those that wait."""
         needed = likelihood(waiting=len(self.waiting) + len(self.running), idle=now - self.last_used)
         return seconds_back(self.price, self.load_seconds) * needed
 
@@ -226,7 +226,7 @@ class Book:
         self.records: dict[str, Record] = {}
         self.waiting: dict[int, Wish] = {}
         self.numbers: list[int] = []  # of those that wait, in order of arrival
-        self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind somebody who is overdue
+        self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind a request that is overdue
         self.effects: list[Effect] = []
         self.arrivals = 0
         self.lives = (
@@ -235,7 +235,7 @@ class Book:
 
     @property
     def max_wait(self) -> float:
-        """The longest that somebody waits behind newcomers of a busy model."""
+        """The longest that a request waits behind newcomers of a busy model."""
         return self.settings.config.swap.max_wait
 
     def taken(self) -> list[Effect]:
@@ -335,7 +335,7 @@ class Book:
         """No process is left: clear what belonged to it. Who ran on it sees its connection break.
 
         One that was ready and dies is started again for the next request. If one after the other dies soon after it
-        was ready, that counts as a failed start in the end: nobody shall wait for it again and again.
+        was ready, that counts as a failed start in the end: requests shall not wait for it again and again.
         """
         early = record.state is State.READY and now - record.since < SOUND
         record.early_ends = record.early_ends + 1 if early else 0

@@ -7,7 +7,7 @@ follows: in `sh -c "llama-server -m x.gguf | tee log"` the end of the words belo
 
 The name counts only where a program's name stands: as the command, or as the first argument of a command that we do not
 know (`my-wrapper llama-server`). In `vllm serve /models/llama-server` it is a folder, and a flag that vLLM does not
-know would keep it from starting; where it cannot be told, nothing is added.
+know would keep it from starting; if it cannot be told, nothing is added.
 
 A container sees other folders than we do. Nothing is added to such a command; where it names a slot folder itself and
 a volume shows that folder to us, the two names of it are known, and that is all that is needed.
@@ -49,7 +49,7 @@ ESCAPED = re.compile(r"""\\(["\\])""")  # in double quotes a backslash is one be
 
 
 class Folders(msgspec.Struct, frozen=True):
-    """One slot folder: as we see it, and as the engine calls it; both empty where none is known."""
+    """One slot folder: as we see it, and as the engine calls it; both empty if none is known."""
 
     ours: str = ""
     engine: str = ""

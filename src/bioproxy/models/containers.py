@@ -48,7 +48,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def container_name(model: str) -> str:
-    """A name for the container of a model; two IDs never share one, for what was replaced is told by a hash."""
+    """A name for the container of a model; two IDs never share one, because a hash tells what was replaced."""
     plain = UNNAMEABLE.sub("-", model)
     name = f"{LABEL}-{plain}"
     if plain == model and len(name) <= LONGEST_NAME:

@@ -46,7 +46,7 @@ class Fail(msgspec.Struct, frozen=True):
 class Start(msgspec.Struct, frozen=True):
     """Start the process, wait until it is healthy, restore what the first of `Schedule.waiting_for` needs.
 
-    Then report `ready`, or `ended` where that failed and no process is left; with this `life`. `again`: the second try
+    Then report `ready`, or `ended` if that failed and no process is left; with this `life`. `again`: the second try
     of a start that died right after another's stop.
     """
 
@@ -70,7 +70,7 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """Somebody has waited too long for `model` to go: take back who is still in its engine's gate.
+    """A request has waited too long for `model` to go: take back the requests that are still in its engine's gate.
 
     `Schedule.recall` for those whose wish came after number `newer_than`. Those that the engine works on finish.
     """
@@ -80,7 +80,7 @@ class Recall(msgspec.Struct, frozen=True):
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """A process's state changed; for events, metrics and whoever waits for a stop. `reason` says why, "" if plain."""
+    """A process's state changed; for events, metrics and those that wait for a stop. `reason` says why, "" if plain."""
 
     model: str
     old: State

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-DEPTH_LIMIT = 50  # parentheses in parentheses; nobody writes ten, and recursion has an end
+DEPTH_LIMIT = 50  # parentheses in parentheses; ten are more than people write, and recursion has an end
 MARKS = "_-."
 OPERATORS = "&|()"
 

@@ -237,7 +237,7 @@ class Fleet:
             log.error("failed to preload model %s: %s", name, error.message)  # noqa: TRY400 - the sentence says it
 
     def refuse(self, error: BioproxyError) -> None:
-        """The shutdown began: whoever waits gets `error`."""
+        """The shutdown began: requests that wait get `error`."""
         self.supervisor.refuse(error)
         for station in (*self.retired.stations, *self.stations.values()):
             station.gate.refuse(error)
@@ -255,7 +255,7 @@ class Fleet:
         await self.register.save()
 
     async def stuck(self, unit: Unit, reason: str) -> None:
-        """A model's engine computes nothing any more: end its process; whoever waits gets the next one."""
+        """A model's engine computes nothing any more: end its process; requests that wait get the next one."""
         log.error("%s is stuck and is stopped: %s", unit.launch.model, reason)
         await aio.shielded(unit.end(0.0))
 
@@ -345,7 +345,7 @@ class Fleet:
         self.bus.publish(ProfileChanged(active=profile))
 
     async def warm(self, prefix: str) -> object:
-        """Look at a template now on every model that runs; the states by model. NotFound where nobody has it."""
+        """Look at a template now on every model that runs; the states by model. NotFound if no model has it."""
         found = {}
         for name, station in self.stations.items():
             if self.supervisor.schedule.state(name) is State.READY and prefix in station.catalogue.prefixes:

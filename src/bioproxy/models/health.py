@@ -34,7 +34,7 @@ async def wait_healthy(pool: Pool, path: str, *, timeout: float) -> str:  # noqa
 
 
 async def look(pool: Pool, path: str) -> str:
-    """One look: "" where it is healthy, else what was seen."""
+    """One look: "" if it is healthy, else what was seen."""
     try:
         async with asyncio.timeout(PATIENCE):
             answer = await pool.request("GET", path.encode(), [], b"")

@@ -196,7 +196,7 @@ class Life:
             self.lives.is_over(self, reason, died=died)
 
     async def run(self) -> str:
-        """Start, serve, stop; the reason of an end that nobody asked for, else ""."""
+        """Start, serve, stop; the reason of an end that was not ordered, else ""."""
         unit = self.unit
         starting = aio.spawn(self.start(), name=f"start of {self.model}")
         try:

@@ -2,7 +2,7 @@
 
     requested ─► profile's pin ─► selector ─► local ID ─► alias ─► peer/model ─► a peer's model by its bare name
                                                 └─ else: `<name>+<prefix>`, a model with a template before the first
-                                                   user message, for clients in which nobody can type a prefix
+                                                   user message, for clients in which a user cannot type one
 
 Each step on top happens at most once: a pin may lead to a selector, never to another pin. A local name beats a peer's
 bare name, a bare name that two peers have means nothing, and `peer/model` always works: `config/dialect/names.py` knows

@@ -5,9 +5,9 @@ as well can something be left: a server behind `sh -c`, which no parent-death si
 its pid, start time and a token that stands in the environment of everything it starts; the next run looks through the
 processes of this machine for those, and stops what is left before it starts anything on the same ports.
 
-A number alone proves nothing, for it may belong to somebody else by now: a process counts as ours by its token, or by
-pid *and* start time in the same boot. What a program started that still runs is no orphan: two may share a folder. Only
-Linux tells these things; elsewhere nothing is looked for. Everything here blocks.
+A number alone proves nothing, because it may belong to another process by now: a process counts as ours by its token,
+or by pid *and* start time in the same boot. What a program started that still runs is no orphan: two may share a
+folder. Only Linux tells these things; elsewhere nothing is looked for. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Register:
             await self.save()
 
     async def save(self) -> None:
-        """Replace the file by what is known now; a fault is logged, for it stops no engine."""
+        """Replace the file by what is known now; a fault is logged: it stops no engine."""
         self.changed.clear()
         try:
             await files.away(self.write)
@@ -91,7 +91,7 @@ class Register:
         files.write_whole(self.path, msgspec.json.encode(list(self.running.values())))
 
     def left(self) -> list[Started]:
-        """What an earlier run noted and did not take back; nothing where the file is missing or broken."""
+        """What an earlier run noted and did not take back; nothing if the file is missing or broken."""
         try:
             return msgspec.json.decode(files.read(self.path, most=LARGEST), type=list[Started])
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -110,7 +110,7 @@ class Register:
         return found
 
     def is_orphan(self, one: Started) -> bool:
-        """Whether whoever started it is gone, and the machine was not booted since."""
+        """Whether the program that started it is gone, and the machine was not booted since."""
         known = one.program not in (0, os.getpid()) and one.program_ticks is not None
         runs = known and start_ticks(one.program) == one.program_ticks
         return not runs and one.boot in ("", self.boot)
@@ -155,7 +155,7 @@ def alive(lives: dict[int, int | None]) -> list[int]:
 
 
 def boot_id() -> str:
-    """What names the time since the machine was booted; empty where the system does not tell."""
+    """What names the time since the machine was booted; empty if the system does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -29,7 +29,7 @@ NAMELESS = re.compile(r"[^A-Za-z0-9._-]+")
 class ModelPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `asks`: a process that may be a llama-server is asked whether it is one.
 
-    `prefixes` are its templates where it has some of its own, those for every model among them; else empty.
+    `prefixes` are its templates if it has some of its own, those for every model among them; else empty.
     """
 
     id: str

@@ -1,9 +1,9 @@
-"""One look at everybody who waits: who may go, who must stop for whom, and when to look again.
+"""One look at all that wait: which request may go, which model must stop for which, and when to look again.
 
-Called after each event that may change the answer. Wishs are looked at in this order: the overdue (they have waited
+Called after each event that may change the answer. Wishes are looked at in this order: the overdue (they have waited
 for `max_wait`) by arrival, then the others by their model's priority, then by arrival. For a wish of model M:
 
-1. M is ready: it goes, unless M is *closed* to newcomers by somebody overdue before it.
+1. M is ready: it goes, unless M is *closed* to newcomers by an overdue request before it.
 2. M is being started, or was decided on before: it waits for that.
 3. Else the rule says which models must stop for M. If all of them can, they are stopped and M starts when they are
    gone; the place is M's from now on. If one of them cannot, none is stopped, and the wish waits:
@@ -11,7 +11,7 @@ for `max_wait`) by arrival, then the others by their model's priority, then by a
    - a model that is being started, and waited for, first serves those who wait;
    - a model that is *held* (in the middle of tool calls, or just loaded again because it and M take turns) stays
      until then, or until M is overdue.
-   An overdue wish that has to wait closes what it waits for, and nobody behind it starts what it would have to stop.
+   An overdue wish that has to wait closes what it waits for, and no later one starts what it would have to stop.
 
 In-flight requests are not interrupted, so an overdue wish waits as long as the longest of them, no matter how many
 come after.
@@ -42,10 +42,10 @@ class Round:
         self.claims: list[str] = []  # models of overdue wishes that have to wait
         self.closed: set[str] = set()
         self.present: set[str] = set()  # models that have memory or are about to
-        self.promised: set[str] = set()  # models whose place somebody is just taking
+        self.promised: set[str] = set()  # models whose place another one is just taking
 
     def run(self) -> float:
-        """Look at everybody and take every step that can be taken; returns `wake`."""
+        """Look at all and take every step that can be taken; returns `wake`."""
         self.end_leaving()
         self.drop_unwanted()
         if self.book.waiting:
@@ -97,7 +97,7 @@ class Round:
                 self.book.stop(record, record.why, self.now)
 
     def drop_unwanted(self) -> None:
-        """Forget swaps whose start has not begun and that nobody waits for any more."""
+        """Forget swaps whose start has not begun and that no request waits for any more."""
         for record in self.book.records.values():
             if record.aim is Aim.COME and not record.wanted:
                 record.stay_away()
@@ -118,7 +118,7 @@ class Round:
         self.choose(wish, record)  # rule 3
 
     def may_come(self, record: Record) -> bool:
-        """Whether nobody before it has to have its place, or is just taking it."""
+        """Whether no model before it has to have its place, or is just taking it."""
         name = record.name
         if name in self.promised:
             return False
@@ -142,7 +142,7 @@ class Round:
         self.survey()
 
     def survey(self) -> None:
-        """See who has memory, and who is about to."""
+        """See which models have memory, and which are about to."""
         records = [record for record in self.book.records.values() if record.present]
         self.present = {record.name for record in records}
         self.promised = {name for record in records if record.aim is Aim.COME for name in record.displaces}
@@ -214,7 +214,7 @@ class Round:
         return record is not None and record.state.live
 
     def expire(self) -> None:
-        """Unload what nobody has used for its time to live."""
+        """Unload what was not used for its time to live."""
         for record in self.book.records.values():
             when = record.unload_at()
             if when <= self.now:

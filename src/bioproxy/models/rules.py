@@ -22,8 +22,8 @@ from typing import Protocol
 from bioproxy.station import Price
 
 HALF_LIFE = 600.0  # seconds without a request after which a model is half as likely to be wanted
-GUESS = 10.0  # seconds that a start takes, where none was measured
-PREFILL = 0.002  # seconds per token, where none was measured
+GUESS = 10.0  # seconds that a start takes, if none was measured
+PREFILL = 0.002  # seconds per token, if none were measured
 UNKNOWN: Mapping[str, float] = MappingProxyType({})  # nothing was measured
 
 
@@ -33,7 +33,7 @@ class Rules(Protocol):
     name: str  # "group" or "matrix": stands in messages that scripts match on
 
     def evict(self, model: str, running: Collection[str], seconds: Mapping[str, float] = UNKNOWN) -> frozenset[str]:
-        """The models to stop, a subset of `running`; empty where `model` runs already."""
+        """The models to stop, a subset of `running`; empty if `model` runs already."""
         ...
 
 

@@ -3,10 +3,11 @@
 See the package's docstring for what it promises, `round.py` for how it decides. No clock in here: `now` only has to be
 monotonic. Every method returns the effects to carry out, in order; afterwards a timer for `wake` is due (`tick`).
 
-Failed starts. All who wait are told at once, with the engine's last words; who comes within the back-off (1, 2, 4, …
-60 s) is told the same without a start. A load that was asked for explicitly, or a change of the configuration, ends
-it. One case is tried again before anyone hears of it: the process died within 10 s of a stop, another model's or its
-own last one's. Drivers free memory late, and containers their name, so it gets 2 s and a second try.
+Failed starts. All requests that wait are told at once, with the engine's last words; one that comes within the back-off
+(1, 2, 4, … 60 s) is told the same without a start. A load that was asked for explicitly, or a change of the
+configuration, ends it. One case is tried again before a client hears of it: the process died within 10 s of a stop,
+another model's or its own last one's. Drivers free memory late, and containers their name, so it gets 2 s and a second
+try.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PAUSE = 2.0  # seconds until the second try
 
 
 class ScheduleStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The schedule as it is now; `closed` are models whose newcomers wait behind somebody overdue."""
+    """The schedule as it is now; `closed` are models whose newcomers wait behind an overdue request."""
 
     waiting: int
     running: int
@@ -131,7 +132,7 @@ class Schedule:
         return self.look(now)
 
     def ready(self, model: str, life: int, now: float) -> list[Effect]:
-        """A process is healthy and its cache is back: all who wait for it are served, whoever else waits."""
+        """A process is healthy and its cache is back: all that wait for it are served, whatever else waits."""
         record = self.living(model, life)
         if record is None or record.state is State.READY:
             return []
@@ -153,7 +154,7 @@ class Schedule:
     def ended(self, model: str, life: int, now: float, *, reason: str = "", died: bool = True) -> list[Effect]:
         """No process of this life is left. `reason` is the engine's own (its last words), for those who are told.
 
-        `died`: it ended by itself; False where it could not be run at all, or was ended because it did not get healthy.
+        `died`: it ended by itself; False if it could not be run at all, or was ended because it did not get healthy.
         """
         record = self.living(model, life)
         if record is None:
@@ -176,7 +177,7 @@ class Schedule:
         self.book.fail_waiting(record, "failed", reason, record.retry_at - now)
 
     def deserves_second_try(self, record: Record, now: float) -> bool:
-        """Whether somebody waits, it was the first try, and a process before it ended a moment ago.
+        """Whether a request waits, it was the first try, and a process before it ended a moment ago.
 
         Its own end, if it had been ready, is no process before it.
         """
@@ -194,7 +195,7 @@ class Schedule:
         return record if present else None
 
     def unload(self, model: str, now: float, *, grace: float | None = None) -> list[Effect]:
-        """Stop a model after what runs on it, or after `grace` seconds (its unload_timeout); who waits for it fails.
+        """Stop a model after what runs on it, or after `grace` seconds (its unload_timeout); what waits for it fails.
 
         It is unloaded when its state is no longer live (`Changed`). Nothing else waits for that.
         """
@@ -227,8 +228,8 @@ class Schedule:
     def configure(self, models: Iterable[ModelSettings], *, rules: Rules, now: float) -> list[Effect]:
         """Take over a new configuration: what is unchanged runs on, and its streams too.
 
-        A model whose `launch` changed stops after what runs on it (its unload_timeout at most); who waits for it is
-        served by its next process. One that is no longer configured goes the same way, and who waits for it fails.
+        A model whose `launch` changed stops after what runs on it (its unload_timeout at most); requests that wait
+        for it are served by its next process. One that is no longer configured goes the same way, and they fail.
         """
         self.book.rules = rules
         wanted = {settings.id: settings for settings in models}
@@ -264,7 +265,7 @@ class Schedule:
             del self.book.records[record.name]
 
     def close(self, now: float) -> list[Effect]:
-        """Shut down: who waits fails, every process is stopped; later requests fail, later reports are accepted."""
+        """Shut down: what waits fails, every process is stopped; later requests fail, later reports are accepted."""
         self.is_closed = True
         self.wake = math.inf
         for record in self.book.records.values():
@@ -275,7 +276,7 @@ class Schedule:
         return self.book.taken()
 
     def waiting_for(self, model: str) -> tuple[Wish, ...]:
-        """Who waits for `model`, in order of arrival; what the first needs is restored before `ready` is reported."""
+        """What waits for `model`, in order of arrival; what the first needs is restored before `ready` is reported."""
         record = self.book.records.get(model)
         return tuple(record.waiting.values()) if record else ()
 
@@ -341,5 +342,5 @@ class Schedule:
 
 
 def no_longer(record: Record) -> str:
-    """The sentence for those who wait for a model that a reload took away."""
+    """The sentence for requests that wait for a model that a reload took away."""
     return f'model "{record.name}" is no longer configured'

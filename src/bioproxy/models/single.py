@@ -47,7 +47,7 @@ class Single:
         self.settings, self.state, config = settings, state, settings.config
         slots = config.kv.directory or str(state / "slots")
         self.launched: Launched | None = launch(config, folder=slots, output=output) if config.model else None
-        self.unloaded = False  # it was stopped on purpose, and is started again when somebody asks
+        self.unloaded = False  # it was stopped on purpose, and is started again for the next request
         self.turn = asyncio.Lock()  # of starts and stops on purpose
         self.starting: asyncio.Task[None] | None = None
         launched = self.launched
@@ -149,7 +149,7 @@ class Single:
             self.starting = aio.spawn(self.start_again(), name="engine start")
 
     def refuse(self, error: BioproxyError) -> None:
-        """The shutdown began: whoever waits gets `error`."""
+        """The shutdown began: requests that wait get `error`."""
         self.station.gate.refuse(error)
 
     async def last_save(self) -> None:
@@ -166,7 +166,7 @@ class Single:
             await self.launched.stop()
 
     def follow_engine(self, event: EngineChanged) -> None:
-        """While it loads or is looked at, requests wait: sent at once, they would find an engine without its cache.
+        """While it loads or is being met, requests wait: sent at once, they would find an engine without its cache.
 
         An engine of ours that is absent will be back, and they wait for that too; another one answers for itself.
         """
@@ -198,7 +198,7 @@ class Single:
         self.station.runner.wake()
 
     async def warm(self, prefix: str) -> object:
-        """Look at a template now; its states. NotFound where there is none."""
+        """Look at a template now; its states. NotFound if there is none."""
         return await self.station.runner.warm(prefix)
 
 

@@ -6,8 +6,8 @@
     FORGIVE               ▼
        └─────────────── FAILED ──START──► STARTING (its back-off is over, or it was asked for explicitly)
 
-1. A process is started from STOPPED or FAILED only. While one is STOPPING nobody starts another: two processes of one
-   model would fight for its port and its memory. Who wants it waits for ENDED.
+1. A process is started from STOPPED or FAILED only. While one is STOPPING no other is started: two processes of one
+   model would fight for its port and its memory. Requests wait for ENDED.
 2. STARTING lasts until the engine is healthy *and* what it knew is back in its KV cache: READY means that a request may
    go. Saving what is resident belongs to STOPPING.
 3. ENDED says that no process is left. What it means depends on where it finds us: a start that failed, a crash, or a
@@ -118,7 +118,7 @@ class IllegalStep(Exception):
 
 
 def step(state: State, event: Event) -> State:
-    """The state after `event`; raises IllegalStep where the table has no cell."""
+    """The state after `event`; raises IllegalStep if the table has no cell."""
     try:
         return TABLE[state, event]
     except KeyError:

@@ -1,16 +1,16 @@
 """The supervisor: carries out what the schedule decides, and tells it what became of that.
 
 All decisions are in `schedule.py`; here are tasks, futures and one timer. Each *life* of a process has one task that
-starts it, waits for its end or for the order to stop it, and stops it; nobody else touches the process. So a stop that
-comes during a start is an order that this task finds, not a second task that fights it.
+starts it, waits for its end or for the order to stop it, and stops it (`life.py`); no other task touches the process.
+So a stop that comes during a start is an order that this task finds, not a second task that fights it.
 
-    request ─► Schedule.request ─► Serve / Fail ─► the future of whoever waits
+    request ─► Schedule.request ─► Serve / Fail ─► the future of the request that waits
                      │ Start ─► a task for one life ─► ready / ended ─► Schedule …
                      │ Stop ──► the order of that life
                      └ Recall ► those who still wait in that model's gate come back, and wait here
 
 What can be cancelled where: a request that waits for its model is cancelled at that future, and the schedule hears
-`end`. A life's task is cancelled by nobody but `close`, and then it still ends its process.
+`end`. Only `close` cancels a life's task, and then it still ends its process.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Supervisor:
     async def unload(self, model: str, *, grace: float | None = None) -> None:
         """Stop `model` after what runs on it, or after `grace` seconds; returns when it is stopped.
 
-        Nobody else waits for that. A model that is not loaded is no error.
+        No other model waits for that. A model that is not loaded is no error.
         """
         self.carry_out(self.schedule.unload(model, self.clock(), grace=grace))
         life = self.lives.present.get(model)
@@ -171,7 +171,7 @@ class Supervisor:
         self.carry_out(self.schedule.configure(settings, rules=rules, now=self.clock()))
 
     def refuse(self, error: BioproxyError) -> None:
-        """From now on everyone who waits or comes gets `error`; what runs runs on. For the shutdown."""
+        """For the shutdown: from now on requests that wait or come get `error`; what runs, runs on."""
         self.refusal = error
         for wish in self.claims:
             if wish.future is not None and not wish.future.done():
@@ -255,7 +255,7 @@ class Supervisor:
             wish.in_gate.cancel()
 
     def changed(self, effect: Changed) -> None:
-        """Tell the program, and whoever waits for a state."""
+        """Tell the program, and the tasks that wait for a state."""
         event = ModelChanged(model=effect.model, old=effect.old.value, new=effect.new.value, reason=effect.reason)
         self.bus.publish(event)
         news, self.news = self.news, asyncio.Event()

@@ -8,9 +8,9 @@ go of it, in that order:
     stop:   station.save (what pays, within a limit) ─► station.detach (our connections close, or llama-server
             would not exit: facts, 0.10) ─► cmdStop or SIGTERM to the group ─► SIGKILL after the grace
 
-A start that is cancelled (its model has to go before it was ready) leaves a process that `stop` ends. The port is
-looked at before the start: where our number for `${PORT}` stands in the command and somebody answers there already, the
-health of a stranger would be taken for ours.
+A start that is cancelled (its model has to go before it was ready) leaves a process that `stop` ends. Before
+the start the port must be free: if our number for `${PORT}` stands in the command and another program answers there
+already, its health would be taken for our engine's.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Unit:
         return self.process.statistics()
 
     def on_exit(self, exit_: Exit) -> None:
-        """The process is gone, whoever wanted that."""
+        """The process is gone, wanted or not."""
         self.on_pid(0)
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(exit_)
@@ -189,7 +189,7 @@ class Unit:
         return shlex.join(masked_words(self.launch.words))[:LONGEST_LINE]
 
     async def see_that_port_is_free(self) -> None:
-        """ModelFailed where another program answers on the port that this one was given."""
+        """ModelFailed if another program answers on the port that this one was given."""
         launch = self.launch
         if not command.names_port(launch.words, launch.port) or is_container(launch.words):
             return
@@ -254,7 +254,7 @@ class Unit:
                 saved = await self.station.save(save)
             self.on_stage("stop")
             await self.station.detach("it is being stopped")
-        finally:  # whatever failed there: a process that nobody knows of would be the second of its model
+        finally:  # whatever failed there: a process that is not known would be the second of its model
             begun = time.monotonic()
             await self.end(grace)
         return Stopped(saved, time.monotonic() - begun)

@@ -1,7 +1,7 @@
-"""What those who wait for a model wait for. Each moment has one name, so the parts of a wait add up to the whole.
+"""What requests that wait for a model wait for. Each moment has one name, so the parts of a wait add up to the whole.
 
-The schedule knows why nobody comes yet, the lives know how far a stop or a start is; both say it here, once for all who
-wait for one model. The seconds only grow, so a request's own wait is the difference of two looks, however late it
+The schedule knows why no model comes yet, the lives know how far a stop or a start is; both say it here, once for all
+that wait for one model. The seconds only grow, so a request's own wait is the difference of two looks, however late it
 joined. Pure.
 
     in_use        for requests of other models (or of this one's process, which has to go) to end
