@@ -86,11 +86,6 @@ class Exchange:
             bytes_in=len(request.body),
         )
 
-    def turn_to(self, route: Route) -> None:
-        """The route was found."""
-        self.route = route
-        self.record.endpoint = route.endpoint
-
     def since_arrival(self) -> float:
         """Seconds since the head's first byte came in."""
         return asyncio.get_running_loop().time() - self.request.arrived
@@ -241,7 +236,7 @@ class Exchange:
             return None
         return Capture(
             request_headers=tuple(self.request.headers),
-            request_body=self.engine_body(),
+            request_body=self.body if self.json is None or not self.json.changed else self.json.written(),
             response_headers=tuple(self.reply),
             response_body=body,
         )

@@ -289,8 +289,8 @@ class Inference:
     def timing_headers(self) -> Headers:
         """`Server-Timing` (W3C): where the time before the first byte went, in milliseconds; the parts add up to it."""
         record = self.exchange.record
-        first = self.exchange.since_arrival()
-        prefill = asyncio.get_running_loop().time() - self.sent_at
+        now = asyncio.get_running_loop().time()
+        first, prefill = now - self.exchange.request.arrived, now - self.sent_at
         other = first - record.swap - record.queue - record.save - record.restore - prefill
         save, other = record.save * 1e3, max(0.0, other) * 1e3
         value = TIMING % (record.queue * 1e3, record.restore * 1e3, first * 1e3, prefill * 1e3, save, other)

@@ -70,7 +70,8 @@ class Front:
         if exchange.dialect == "anthropic":
             responder.extra.append((b"Request-Id", exchange.id.encode()))
         try:
-            exchange.turn_to(self.dispatch.find(request))
+            exchange.route = route = self.dispatch.find(request)
+            exchange.record.endpoint = route.endpoint
             if request.method == "OPTIONS" and access.cors.is_preflight(request):
                 self.note_unread(exchange, access)
                 exchange.record.status = 204

@@ -142,7 +142,7 @@ class Decisions:
             return False
         if not self.findings.restores:
             return True
-        group = want.group or self.everyone()
+        group = want.group or (self.everyone() if want.prefix else "")  # only a warm-up has none of its own with keys
         return not self.tenant.shelf.index.has_more(want.cuts, position, self.tenant.scope.fingerprint, group)
 
     def plan(

@@ -68,6 +68,8 @@ class Registry:
         self.prefixes = {model: {prefix.lstrip("@"): prefix for prefix in found} for model, found in prefixes.items()}
         every = [*self.known.meanings, *(pin for pins in self.profiles.values() for pin in pins)]
         self.depth = max((name.count("/") for name in every), default=0)
+        plain = [name for name in config.models if name not in config.selectors]
+        self.plain = {name: Target(model=name, requested=name, name=name) for name in plain}  # most requests name these
 
     @property
     def pins(self) -> Mapping[str, str]:
@@ -76,6 +78,8 @@ class Registry:
 
     def resolve(self, requested: str, choose: Choose) -> Target | NoTarget:
         """What `requested` means now; `choose` picks a selector's target (selectors.choose with the present view)."""
+        if not self.profile and (target := self.plain.get(requested)) is not None:
+            return target
         name = requested
         pins = self.profiles.get(self.profile, NO_PINS)
         if requested in pins:

@@ -68,7 +68,8 @@ class Body:
             fields = FIELDS.decode(text)
             if len(fields) > MOST_PLACES:
                 few(fields)
-            self.model = string(fields["model"]) if "model" in fields else ""
+            model = bytes(fields.get("model", b""))
+            self.model = TEXT.decode(model) if model[:1] == b'"' else ""
             self.stream = "stream" in fields and bytes(fields["stream"]) == b"true"
             self.fields = fields
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

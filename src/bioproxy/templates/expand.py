@@ -104,8 +104,12 @@ def expand(
     """
     fields, result = body.fields or {}, Result()
     try:
-        if fields:
-            result = expand_fields(fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
+        if dialect == "completion":
+            result = expand_prompt(fields, catalogue)
+        elif fields:
+            result = expand_turns(fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
+        if dialect != "anthropic" and bytes(fields.get("cache_prompt", b"")) == b"false":
+            result.pieces = ()  # the engine was told to use nothing of what it has: a restore would be for nothing
         written = body.written(result.changes, drop)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a text inside cannot be read
         body.refuse(drop)
@@ -122,18 +126,6 @@ def expand(
         head=result.head,
         pins=result.pins,
     )
-
-
-def expand_fields(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins: Pins | None, scope: bytes) -> Result:
-    """Expand the prompt or the conversation in the opened body."""
-    result = (
-        expand_prompt(fields, catalogue)
-        if dialect == "completion"
-        else expand_turns(fields, dialect=dialect, catalogue=catalogue, pins=pins, scope=scope)
-    )
-    if dialect != "anthropic" and bytes(fields.get("cache_prompt", Raw())) == b"false":
-        result.pieces = ()  # the engine was told to use nothing of what it has: a restore would be for nothing
-    return result
 
 
 def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins: Pins | None, scope: bytes) -> Result:

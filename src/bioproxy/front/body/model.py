@@ -86,7 +86,8 @@ def read(request: Request) -> Asked:
     content_type = (request.header(b"content-type") or b"").decode("latin-1")
     kind = content_type.lower()
     if "application/json" in kind:
-        return or_query(from_json(request.body), request)
+        asked = from_json(request.body)
+        return asked if asked.model else or_query(asked, request)
     if "multipart/form-data" in kind:
         return from_multipart(request, content_type)
     if looks_like_json(request.body):
