@@ -87,8 +87,8 @@ def is_within(found: Entered, bound: Entered) -> bool:
 @pytest.mark.parametrize(
     ("content", "prefixes", "filters", "bound"),
     [
-        ("hello", {}, {}, Entered(53, 226, 300)),
-        ("@code hello", {"@code": "code.txt"}, {"setParams": {"seed": 1}}, Entered(66, 285, 360)),
+        ("hello", {}, {}, Entered(52, 220, 300)),
+        ("@code hello", {"@code": "code.txt"}, {"setParams": {"seed": 1}}, Entered(64, 270, 360)),
     ],
     ids=["plain", "a template and a filter"],
 )
