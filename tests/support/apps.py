@@ -57,7 +57,7 @@ async def running_app(
     Whether an engine has settled after a client left is looked at every 100 ms, not every two seconds.
     """
     read = loader(write_config(folder, **values))
-    with patch("bioproxy.station.SETTLE_SECONDS", 100 * MS):
+    with patch("bioproxy.station.SETTLE_SECONDS", 100 * MS), log_put_back():
         app = App(read(), reload=read)
         adjust(app)
         await app.start()
