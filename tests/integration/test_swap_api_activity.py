@@ -163,6 +163,7 @@ async def test_an_empty_page(rig: Rig) -> None:
 
 async def test_stats(rig: Rig) -> None:
     """Sums of all models, or of one."""
+    await rig.chat("a")
     await rig.chat("b")
     everything, one = (await rig.get("/api/metrics/stats")).json(), (await rig.get("/api/metrics/stats?model=b")).json()
     names = ["total_requests", "total_input_tokens", "total_output_tokens", "total_cache_tokens"]

@@ -33,6 +33,7 @@ def crowd() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.timeout(90)
 async def test_crowd_of_silent_connections(crowd: int) -> None:
     """They cost a connection each and nothing else: who speaks is served, and when they leave they are gone."""
 
@@ -42,11 +43,11 @@ async def test_crowd_of_silent_connections(crowd: int) -> None:
     async with serving(handle) as server:
         command = [sys.executable, "-c", CROWD, str(server.port), str(crowd)]
         child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-        await until(lambda: server.statistics().connections == crowd)
+        await until(lambda: server.statistics().connections == crowd, seconds=60)
         async with client(server.port) as wire:
             await wire.send(get())
             assert await wire.answer() == (200, b"hi")
         assert child.stdin is not None
         child.stdin.close()
         await child.wait()
-        await until(lambda: server.statistics().connections == 0)
+        await until(lambda: server.statistics().connections == 0, seconds=20)
