@@ -26,7 +26,7 @@ demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 
 test: $(STAMP)   ## every test, on fake and real engines
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(STAMP)   ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

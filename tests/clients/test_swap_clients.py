@@ -21,6 +21,7 @@ MODELS = {
     "a": fake(aliases=["gpt-4o"]),
     "slow": fake("--start-delay 0.2", sendLoadingState=True),
     "bad": fake("--exit 3", sendLoadingState=True),
+    "worse": fake("--exit 3"),
     "one": fake(concurrencyLimit=1),
     "cuts": fake("--crash-on-request 1 --crash-mid-stream"),
 }
@@ -154,7 +155,7 @@ async def test_anthropics_errors(claude: anthropic.AsyncAnthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="no router for requested model"):
         await claude.messages.create(model="zzz", messages=HELLO, max_tokens=4)
     with pytest.raises(anthropic.InternalServerError, match="upstream command exited prematurely"):
-        await claude.messages.create(model="bad", messages=HELLO, max_tokens=4)
+        await claude.messages.create(model="worse", messages=HELLO, max_tokens=4)
 
 
 async def test_keys(tmp_path_factory: pytest.TempPathFactory) -> None:

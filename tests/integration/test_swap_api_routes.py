@@ -112,6 +112,7 @@ async def test_options_are_answered_without_any_engine(path: str, rig: Rig) -> N
 
 async def test_options_that_are_no_preflight_are_answered_too(rig: Rig) -> None:
     """A plain OPTIONS, as monitors send it: 204, and nothing is started for it."""
+    await rig.post("/api/models/unload/b")
     answer = await call(rig.port, "OPTIONS", "/upstream/b/x")
     assert (answer.status, answer.body) == (204, b"")
     assert "b" not in await rig.running()

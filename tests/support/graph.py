@@ -22,7 +22,6 @@ PLAIN = (str, bytes, int, float, bool, type(None), enum.Enum, PurePath)
 SEQUENCES = (list, tuple, deque)
 LONGEST = 40  # characters of a way that `leave` may be about
 FIRST = itemgetter(0)
-MISSING = object()
 
 
 def held(root: object, *, leave: re.Pattern[str]) -> dict[str, object]:
@@ -71,19 +70,12 @@ def parts(value: object) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         yield from ((f".cell{place}", cell.cell_contents) for place, cell in enumerate(value.__closure__ or ()))
     elif type(value).__module__.startswith("bioproxy"):
-        yield from ((f".{name}", inner) for name, inner in attributes(value))
+        yield from ((f".{name}", inner) for name, inner in attributes(value).items())
 
 
-def attributes(value: object) -> Iterator[tuple[str, Any]]:
+def attributes(value: object) -> dict[str, Any]:
     """What stands in an object of ours, in its dictionary or its slots."""
-    yield from getattr(value, "__dict__", {}).items()
-    for name in declared(type(value)):
-        if (inner := getattr(value, name, MISSING)) is not MISSING:
-            yield name, inner
-
-
-@functools.cache
-def declared(cls: type) -> tuple[str, ...]:
-    """The names of a class's slots and of a Struct's fields."""
-    slots = [name for base in cls.__mro__ for name in vars(base).get("__slots__", ())]
-    return tuple(dict.fromkeys([*slots, *getattr(cls, "__struct_fields__", ())]))
+    slots = [name for cls in type(value).__mro__ for name in vars(cls).get("__slots__", ())]
+    struct = getattr(value, "__struct_fields__", ())
+    names = [*getattr(value, "__dict__", {}), *slots, *struct]
+    return {name: getattr(value, name) for name in dict.fromkeys(names) if hasattr(value, name)}
