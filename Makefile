@@ -25,6 +25,7 @@ demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -
 
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 
+# three workers keep two cores busy, because tests wait a third of their time
 test: $(STAMP)   ## every test, on fake and real engines
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
