@@ -19,7 +19,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.activity import Capture, Record
-from bioproxy.wire import shown
+from bioproxy.front import shown
 from bioproxy.wire.coding import decoded
 
 if sys.version_info >= (3, 14):

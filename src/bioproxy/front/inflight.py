@@ -25,9 +25,9 @@ from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.front.exchange import Exchange
+from bioproxy.front.shown import shown
 from bioproxy.models.names import Target
 from bioproxy.wire.http1.message import Headers
-from bioproxy.wire.shown import shown
 
 Busy = Counter[tuple[str, str]]  # requests by selector and target
 

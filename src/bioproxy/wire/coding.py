@@ -6,8 +6,8 @@ nothing (`Unpacker`, `decoded`): what cannot be read is empty.
 
 A request's body goes on in plain (`plain`), for templates are filled in and `id_slot` is taken out in plain text, and
 an engine must not read what we could not. So there every doubt is an error: a coding that we do not know, an end that
-is missing, bytes behind the end. And a body is a stranger's: a kilobyte may become a gigabyte, so it is opened block
-by block, and what grows past the bound is refused before it is there. Pure: no loop, no socket.
+is missing, bytes after the end. And a body may come from anywhere: a kilobyte may become a gigabyte, so it is opened
+block by block, and what grows past the bound is refused before it is there. Pure: no loop, no socket.
 """
 
 from __future__ import annotations
@@ -15,31 +15,38 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from itertools import chain
-from typing import Protocol
-
-import brotli
+from typing import Any, Protocol
 
 from bioproxy.errors import RequestError
 from bioproxy.wire.http1 import judge
 from bioproxy.wire.http1.target import shown
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 MOST = 4 << 20  # bytes that one piece may become; what becomes more is no text
-BROKEN = (zlib.error, brotli.error, zstd.ZstdError, EOFError, ValueError)
 
 Step = Callable[[bytes, int], tuple[bytes, bool]]  # a piece and a bound: what it becomes, and whether that is not all
 
 
+@cache
+def brotli() -> Any:
+    """Imported when the first body needs it, like zstd: together they are 1.5 MB that most programs never use."""
+    return import_module("brotli")
+
+
+@cache
+def zstd() -> Any:
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+
+def broken() -> tuple[type[Exception], ...]:
+    """What the libraries raise for a body that is not what its coding says."""
+    return zlib.error, brotli().error, zstd().ZstdError, EOFError, ValueError
+
+
 class Unpacker:
     """Takes a coding off piece by piece. From the first piece that cannot be read, or becomes too much, all is b""."""
-
-    __slots__ = ("broken", "step")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -51,7 +58,7 @@ class Unpacker:
             return b""
         try:
             plain, self.broken = self.step(data, limit)
-        except BROKEN:
+        except broken():
             self.broken = True
             return b""
         return plain
@@ -73,7 +80,6 @@ def unpacker(coding: str) -> Unpacker | None:
 
 
 def inflating(window: int) -> Step:
-    """A step of zlib."""
     opened = zlib.decompressobj(window)
 
     def step(data: bytes, limit: int) -> tuple[bytes, bool]:
@@ -106,8 +112,7 @@ def window_of(first: bytes) -> int:
 
 
 def brotli_step() -> Step:
-    """A step of brotli."""
-    opened = brotli.Decompressor()
+    opened = brotli().Decompressor()
 
     def step(data: bytes, limit: int) -> tuple[bytes, bool]:
         plain = opened.process(data, output_buffer_limit=limit)
@@ -117,8 +122,7 @@ def brotli_step() -> Step:
 
 
 def zstd_step() -> Step:
-    """A step of zstd."""
-    opened = zstd.ZstdDecompressor()
+    opened = zstd().ZstdDecompressor()
 
     def step(data: bytes, limit: int) -> tuple[bytes, bool]:
         plain = opened.decompress(data, limit)
@@ -158,7 +162,7 @@ class Decompressor(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What came behind the end."""
+        """What came after the end."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         """What these bytes become, `max_length` at most; the rest is still to be asked for."""
@@ -196,12 +200,12 @@ def bounded(blocks: Iterator[bytes], coding: str, *, limit: int) -> Iterator[byt
             if left < 0:
                 raise judge.too_large(limit)
             yield block
-    except BROKEN as error:
+    except broken() as error:
         raise RequestError(f"the body is not whole {coding}, as its Content-Encoding says: {error}") from error
 
 
 def opened(begin: Callable[[], Decompressor], most: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """What zlib or zstd make of the blocks: `most` parts, one behind the other, and nothing else."""
+    """What zlib or zstd make of the blocks: `most` parts, one after the other, and nothing else."""
     part, parts = begin(), 1
     for block in blocks:
         rest = block
@@ -237,7 +241,7 @@ def deflate_opened(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 def brotli_opened(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """What brotli makes of the blocks; what follows its end is an error of its own."""
-    part = brotli.Decompressor()
+    part = brotli().Decompressor()
     for block in blocks:
         piece = part.process(block, output_buffer_limit=BLOCK)
         while piece or not part.can_accept_more_data():
@@ -247,13 +251,15 @@ def brotli_opened(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("its end is missing")
 
 
+def zstd_opened(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same for zstd, with a bound on the memory that a frame may ask for."""
+    options = {zstd().DecompressionParameter.window_log_max: WINDOW}
+    return opened(partial(zstd().ZstdDecompressor, options=options), MOST_MEMBERS, blocks)
+
+
 OPENERS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
     "gzip": partial(opened, partial(zlib.decompressobj, zlib.MAX_WBITS | 16), MOST_MEMBERS),
     "deflate": deflate_opened,
     "br": brotli_opened,
-    "zstd": partial(
-        opened,
-        partial(zstd.ZstdDecompressor, options={zstd.DecompressionParameter.window_log_max: WINDOW}),
-        MOST_MEMBERS,
-    ),
+    "zstd": zstd_opened,
 }

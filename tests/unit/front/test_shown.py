@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.wire.shown import REDACTED, shown
+from bioproxy.front.shown import REDACTED, shown
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"Cookie", b"SET-COOKIE", b"x-api-key", b"Proxy-Authorization"])

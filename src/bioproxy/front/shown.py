@@ -1,8 +1,8 @@
 """Headers as people may see them: in the list of running requests, and in captures.
 
-Each name once, with its first value, written the way Go writes it (`X-Api-Key`), for that is what the pages and scripts
-that were made for llama-swap look for. What lets somebody in is never shown: who may read a list of requests must not
-be able to send one in another's name.
+Each name once, with its first value, written the way Go writes it (`X-Api-Key`), because the pages and scripts that
+were made for llama-swap look for that. Credentials are never shown: reading a list of requests must not enable anyone
+to send one in another client's name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HIDDEN = REDACTED.encode()
 
 
 def packed(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers in their order as one piece, with `[REDACTED]` for what lets somebody in: for whoever keeps thousands."""
+    """Headers in their order as one piece, credentials as `[REDACTED]`: a store of captures keeps thousands of them."""
     return b"\n".join(
         [name + b":" + (HIDDEN if is_secret(name.decode("latin-1")) else value) for name, value in headers]
     )
@@ -28,7 +28,7 @@ def unpacked(piece: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Name to first value; keys and cookies are replaced by `[REDACTED]`."""
+    """Name to first value; credentials are replaced by `[REDACTED]`."""
     found: dict[str, str] = {}
     for raw, value in headers:
         name = "-".join(word.capitalize() for word in raw.decode("latin-1").split("-"))
