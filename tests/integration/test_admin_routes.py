@@ -20,7 +20,7 @@ from bioproxy.metrics import Metrics
 from bioproxy.models.fleet import Fleet
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
-from support.admin import AdminPort, admin_port, record
+from support.admin import AdminPort, admin_port, metered, record
 from support.config_files import config
 
 ROUTES = AdminPort().admin.entries
@@ -112,6 +112,14 @@ async def test_requests_are_the_newest_first() -> None:
         found = (await port.ask("GET", "/requests")).json()["requests"]
     assert [one["id"] for one in found] == ["r2", "r1"]
     assert found[0]["miss"] == "system message differs at byte 79"
+
+
+async def test_requests_say_why_they_took_so_long() -> None:
+    """The sentence is made when it is asked for."""
+    async with admin_port() as port:
+        port.records.append(metered(queue=0.75, error="the engine is gone"))
+        [found] = (await port.ask("GET", "/requests")).json()["requests"]
+    assert found["why"] == "waited 0.75 s in the queue; the engine is gone"
 
 
 @pytest.mark.parametrize(

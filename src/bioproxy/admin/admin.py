@@ -15,6 +15,7 @@ from bioproxy.admin.routes import ACCEPTED, ALWAYS, UNREADY, Entry, Json, Questi
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, ForeignPage, NotFound, RequestError
 from bioproxy.events import Bus
+from bioproxy.explain import explained
 from bioproxy.front.cors import Refusals
 from bioproxy.metrics import Metrics
 from bioproxy.wire.http1.message import Request, Responder
@@ -139,7 +140,7 @@ class Admin:
             if len(records) == wanted.limit:
                 break
             if wanted.outcome is None or record.outcome == wanted.outcome:
-                records.append(record)
+                records.append(explained(record))
         answer(question.responder, {"requests": records})
 
     async def warm(self, question: Question) -> None:

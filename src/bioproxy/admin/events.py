@@ -42,6 +42,7 @@ from bioproxy.events import (
     ProfileChanged,
     RequestEnded,
 )
+from bioproxy.explain import explained
 from bioproxy.front.inflight import Inflight
 from bioproxy.logbook import Ring, Subscription
 from bioproxy.wire.http1.message import Headers, Responder
@@ -206,8 +207,8 @@ def event_blocks(event: Event) -> tuple[bytes, ...]:
     """
     if isinstance(event, InflightChanged):
         return ()
-    if isinstance(event, RequestEnded) and (event.record.miss or event.capture is not None):
-        event = RequestEnded(record=replace(event.record, miss=""))
+    if isinstance(event, RequestEnded):
+        event = RequestEnded(record=replace(explained(event.record), miss=""))
     return (b"event: %b\ndata: %b\n\n" % (type(event).__name__.encode(), msgspec.json.encode(event)),)
 
 

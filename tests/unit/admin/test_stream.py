@@ -50,6 +50,12 @@ def test_words_of_a_prompt_are_left_out() -> None:
     assert event.record.miss
 
 
+def test_a_listener_hears_why_a_request_took_so_long() -> None:
+    """The sentence is made for the first that listens."""
+    waited = Record(id="r", started=1.0, method="POST", path="/x", endpoint="other", queue=0.75)
+    assert b'"why":"waited 0.75 s in the queue"' in encoded(RequestEnded(record=waited))
+
+
 def test_nothing_is_encoded_while_nobody_listens() -> None:
     """The hub hangs on the bus from its first listener to its last."""
     bus = Bus()
