@@ -21,7 +21,7 @@ from bioproxy.config.addresses import (
     overlap,
     url_fault,
 )
-from bioproxy.config.schema import Config, Key, as_prefix
+from bioproxy.config.schema import Config, Key, Prefix, as_prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 
@@ -62,7 +62,7 @@ def find_problems(
         sentence = "both -tls-cert-file and -tls-key-file must be provided for TLS"
         found.append(Complaint(f"tls_{given}_file", sentence, f"tls_{missing}_file"))
     if config.kv.engine_directory and not config.kv.directory:
-        sentence = "is set, and kv.directory is not: where bioproxy itself sees the slot folder must be said, too"
+        sentence = "is set, and kv.directory is not: set that too, to the slot folder as bioproxy itself sees it"
         found.append(Complaint("kv.engine_directory", sentence, "kv.directory"))
     unread = frozenset(broken)
     return _placed((each for each in found if not {each.key, each.other} & unread), origins)
@@ -107,26 +107,25 @@ def _backend(config: Config) -> Iterator[Complaint]:
             yield Complaint("backend_url", said, f"{name}_port")
 
 
-def prefix_fault(name: str) -> str:
-    """Why a text is no prefix; empty for one that is. Blanks inside are letters like others."""
-    if not name or name != name.strip():
-        return f'"{name}" begins or ends with a blank; a prefix may have blanks inside only'
-    return "" if name.isprintable() else f'"{name}" has control characters in it; a prefix must not'
+def prefix_faults(prefixes: Mapping[str, str | Prefix]) -> Iterator[tuple[str, str]]:
+    """What is wrong with prefixes, each by its name; "" for all of them."""
+    if len(prefixes) > MOST_PREFIXES:
+        yield "", f"{len(prefixes):,} prefixes are too many to look for in each message; {MOST_PREFIXES:,} will do"
+        return
+    for name, prefix in prefixes.items():
+        if not name:
+            yield "", "a prefix must not be empty: it would stand before every message"
+        elif name != name.strip():
+            yield name, f'"{name}" begins or ends with a blank; a prefix may have blanks inside only'
+        elif not name.isprintable():
+            yield name, f'"{name}" has control characters in it; a prefix must not'
+        if not as_prefix(prefix).template:
+            yield name, "the path of its template is empty"
 
 
 def _prefixes(config: Config) -> Iterator[Complaint]:
-    if len(config.prefixes) > MOST_PREFIXES:
-        said = f"{len(config.prefixes):,} prefixes are too many to look for in each message; {MOST_PREFIXES:,} will do"
-        yield Complaint("prefixes", said)
-        return
-    for name, prefix in config.prefixes.items():
-        key = f"prefixes.{name}"
-        if not name:
-            yield Complaint("prefixes", "a prefix must not be empty: it would stand before every message")
-        elif fault := prefix_fault(name):
-            yield Complaint(key, fault)
-        if not as_prefix(prefix).template:
-            yield Complaint(key, "the path of its template is empty")
+    for name, fault in prefix_faults(config.prefixes):
+        yield Complaint(f"prefixes.{name}" if name else "prefixes", fault)
 
 
 def _keys(config: Config) -> Iterator[Complaint]:

@@ -209,6 +209,6 @@ def relative_to(folder: str, environment: Mapping[str, str]) -> Callable[[str, i
 def parse(text: str, path: str) -> Parsed:
     """Read by the name's ending; if that says nothing, a text that begins with a brace is JSON."""
     ending = os.path.splitext(path)[1].lower()
-    if ending == ".json" or (ending not in {".yaml", ".yml"} and text.lstrip().startswith("{")):
+    if ending == ".json" or (ending not in ENDINGS and text.lstrip().startswith("{")):
         return parse_json(text)
     return parse_yaml(text)

@@ -127,16 +127,6 @@ def members(struct: type[msgspec.Struct]) -> dict[str, Member]:
     return {field.encode_name: Member(field.name, unfold(field.type), field.required) for field in fields(struct)}
 
 
-def environment_name(path: str) -> str:
-    """The environment variable of a key: kv.policy gives BIOPROXY_KV_POLICY."""
-    return ENVIRONMENT + path.replace(".", "_").upper()
-
-
-def flag_name(path: str) -> str:
-    """The flag of a key: kv.policy gives -kv-policy."""
-    return "-" + path.replace(".", "-").replace("_", "-")
-
-
 def _options(found: Sequence[inspect.Field], section: str) -> Iterator[Option]:
     for field in found:
         path = join(section, field.name)
@@ -149,8 +139,8 @@ def _options(found: Sequence[inspect.Field], section: str) -> Iterator[Option]:
             kind=kind,
             default=default(field),
             description=description(field.type),
-            environment=environment_name(path),
-            flags=(*ALIASES.get(path, ()), flag_name(path)),
+            environment=ENVIRONMENT + path.replace(".", "_").upper(),  # BIOPROXY_KV_POLICY
+            flags=(*ALIASES.get(path, ()), "-" + path.replace(".", "-").replace("_", "-")),
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, inspect
 
-from bioproxy.config.check import MOST_PREFIXES, prefix_fault
+from bioproxy.config.check import prefix_faults
 from bioproxy.config.convert import Converter, Resolve
 from bioproxy.config.dialect.go import builtins, read_duration, scalar, write_scalar
 from bioproxy.config.dialect.schema import File, Model
@@ -153,19 +153,11 @@ class Decoder(Converter):
         return {key.partition(".")[2]: value for key, value in self.strict.keys_of(node, "kv", path).items()}
 
     def prefixes(self, given: Mapping[str, str | Prefix], path: Path) -> dict[str, Prefix]:
-        """Prefixes as Structs, whichever way they are written."""
-        found: dict[str, Prefix] = {}
-        if len(given) > MOST_PREFIXES:
-            self.notes.complain(path, f"{len(given):,} prefixes are too many to look for in each message")
-            return found
-        for name, value in given.items():
-            prefix = as_prefix(value)
-            fault = prefix_fault(name) or ("" if prefix.template else "the path of its template is empty")
-            if fault:
-                self.notes.complain((*path, name), fault)
-            else:
-                found[name] = prefix
-        return found
+        """Prefixes as Structs, whichever way they are written; none if one is wrong."""
+        faults = [*prefix_faults(given)]
+        for name, fault in faults:
+            self.notes.complain((*path, name) if name else path, fault)
+        return {} if faults else {name: as_prefix(value) for name, value in given.items()}
 
 
 def given(kind: Kind) -> Kind:

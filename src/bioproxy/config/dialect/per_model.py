@@ -44,7 +44,7 @@ def find_model_problems(config: Config, models: Mapping[str, Model], origins: Ma
         said = f"models and prefixes with as_model make {listed:,} names, too many for a list; {MOST_LISTED:,} will do"
         return [Problem(said, where=origins.get("prefixes", DEFAULT).where, key="prefixes")]
     said = (
-        "its engine_directory is set, and its directory is not: where bioproxy itself sees the slot folder must be said"
+        "its engine_directory is set, and its directory is not: set that too, to the folder as bioproxy itself sees it"
     )
     return [
         Problem(said, where=origins.get(f"models.{name}.kv", DEFAULT).where, key=f"models.{name}.kv")
