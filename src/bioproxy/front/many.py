@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
@@ -60,16 +59,6 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     filters: filters.Compiled | None
 
 
-class Management(Protocol):
-    """The routes that manage models (admin/), as far as they are served on this port."""
-
-    def find(self, request: Request) -> Route | None:
-        """The route of a request that manages something."""
-
-    async def serve(self, exchange: Exchange) -> None:
-        """Serve it."""
-
-
 class ManyModels(Dispatch):
     """Dispatch by model."""
 
@@ -81,7 +70,8 @@ class ManyModels(Dispatch):
         fleet: Fleet,
         *,
         inflight: Inflight,
-        management: Management,
+        managing: Callable[[Request], Route | None],
+        manage: Callable[[Exchange], Awaitable[None]],
         listing: Callable[[bool, str], bytes],
         captures: Callable[[], int] = lambda: 0,
         write_line: Callable[[str], None] | None = None,
@@ -90,7 +80,7 @@ class ManyModels(Dispatch):
         self.fleet = fleet
         self.supervisor = fleet.supervisor
         self.inflight = inflight
-        self.management = management
+        self.managing, self.manage = managing, manage  # the routes that manage models, as far as this port has them
         self.listing = listing
         self.captures = captures  # the most bytes of an answer that are kept for inspection; 0: none
         self.write_line = write_line  # takes lines of the access log
@@ -118,7 +108,7 @@ class ManyModels(Dispatch):
         if b"%" in request.target:
             check_slashes(request.target)
         hot = routes.HOT.get((request.method, request.path))
-        return hot or routes.find_for_many(request, self.management.find(request))
+        return hot or routes.find_for_many(request, self.managing(request))
 
     def preflight(self, access: Access, request: Request) -> Headers:
         """As llama-swap's users know it, for origins that are allowed."""
@@ -215,7 +205,7 @@ class ManyModels(Dispatch):
         elif route.by == "listed":
             exchange.responder.send(200, [JSON_TYPE], self.listing(False, request.path.removeprefix(routes.MODELS)))
         elif route.by == "engine":
-            await self.management.serve(exchange)
+            await self.manage(exchange)
         else:
             await self.by_path(exchange, access)
 
