@@ -151,9 +151,8 @@ class App:
 
     def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
         """An error that the server itself answers, in the form of the rest of the port."""
-        return (
-            llamaswap_errors.answer(error, path=path) if self.loaded.dialect is not None else error_answer(error, path)
-        )
+        one = self.loaded.dialect is None
+        return error_answer(error, path) if one else llamaswap_errors.answer(error, path=path)
 
     def one(self) -> Single:
         """One engine, and what shows it."""
@@ -249,7 +248,7 @@ class App:
         except PortTaken as error:
             raise await taken(error, config.proxy_host, config.proxy_port, flag="-port or -listen") from error
         self.front.listens_on(host for host, _ in self.proxy_server.addresses)
-        await self.listen_to_admins()
+        await self.listen_as_admin()
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Callable[[], Awaitable[None]]] = {
@@ -263,29 +262,22 @@ class App:
             self.services.append(aio.spawn(aio.guarded(service, name=name, on_fault=self.fault), name=name))
 
     async def listen_as_admin(self) -> None:
-        """Open the admin port. ConfigError says which program has it."""
+        """Open the admin port; ConfigError says which program has it.
+
+        With many models, one that was not asked for may be taken: people run two instances.
+        """
         host, port = self.config.admin_host, self.config.admin_port
         try:
             await self.admin_server.listen(host, port)
         except PortTaken as error:
-            raise await taken(error, host, port, flag="-admin-port") from error
-
-    async def listen_to_admins(self) -> None:
-        """Open the admin port. With many models, one that was not asked for may be taken: people run two instances."""
-        try:
-            await self.listen_as_admin()
-        except ConfigError as error:
+            told = await taken(error, host, port, flag="-admin-port")
             if self.loaded.dialect is None or admin_port_asked(self.loaded):
-                raise
-            log.warning("there is no admin port: %s", error.message)
+                raise told from error
+            log.warning("there is no admin port: %s", told.message)
 
     def fault(self, name: str, error: Exception) -> None:
         """Count a service's fault; it starts again by itself."""
         self.bus.publish(ServiceFailed(name=name, error=str(error)))
-
-    async def run_until(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set."""
-        await stop.wait()
 
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
@@ -335,8 +327,7 @@ class App:
 
     async def watch_templates(self) -> None:
         """Look at the files of all templates, whatever engines there are at present."""
-        own = self.fleet.own if isinstance(self.fleet, Fleet) else {}
-        await watch(lambda: (self.catalogue, *own.values()), settings=self.settings, awake=self.look_now)
+        await watch(lambda: (self.catalogue, *self.fleet.own.values()), settings=self.settings, awake=self.look_now)
 
     async def forget_old(self) -> None:
         """Once an hour let pins go that were not used for `kv.max_age` (heads and snapshots see to themselves)."""
@@ -361,7 +352,7 @@ class App:
             known = () if self.loaded.dialect is None else (self.loaded.dialect.ports,)
             loaded = await asyncio.to_thread(self.read_again, *known)
             config = in_force(self.config, loaded.config)
-            take_side = await asyncio.to_thread(self.fleet.prepare_reload, loaded, config)
+            take_fleet = await asyncio.to_thread(self.fleet.prepare_reload, loaded, config)
             tls = await asyncio.to_thread(tls_of, config)
             if config.prefixes != self.config.prefixes:
                 await self.catalogue.replace(prefix_paths(config))
@@ -376,7 +367,7 @@ class App:
         self.settings.take(config, loaded.dialect)
         self.set_up_log(loaded)
         await self.secure(tls)
-        await take_side()
+        await take_fleet()
         await self.management.take_over()
         self.look_now.set()
         self.reload_error = ""

@@ -169,7 +169,7 @@ async def test_a_signal_in_the_middle_of_a_start_ends_it(
         await asyncio.Event().wait()
 
     loaded, before = program("many"), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(App, "listen_to_admins", waits)
+    monkeypatch.setattr(App, "listen_as_admin", waits)
     async with nothing_left():
         served = aio.spawn(serve.serve(loaded, lambda: loaded), name="program")
         await starting.wait()

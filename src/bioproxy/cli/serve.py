@@ -105,7 +105,7 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
                     watching.append(aio.spawn(work, name="watch"))
                 elif watch:
                     log.warning("there is no configuration file to watch")
-                await app.run_until(stop)
+                await stop.wait()
         finally:
             notify(STOPPING)
             if is_up:

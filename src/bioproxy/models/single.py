@@ -47,6 +47,7 @@ class Single:
         self.settings, self.state, config = settings, state, settings.config
         slots = config.kv.directory or str(state / "slots")
         self.launched: Launched | None = launch(config, folder=slots, output=output) if config.model else None
+        self.own: dict[str, Catalogue] = {}  # there are no models that could have templates of their own
         self.unloaded = False  # it was stopped on purpose, and is started again for the next request
         self.turn = asyncio.Lock()  # of starts and stops on purpose
         self.starting: asyncio.Task[None] | None = None
