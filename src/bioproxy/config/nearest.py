@@ -19,7 +19,7 @@ def normal(name: str) -> str:
 
 def close(name: str, known: Iterable[str]) -> str:
     """The known name that is nearest, or "" if none is near."""
-    from difflib import get_close_matches
+    from difflib import get_close_matches  # 6 ms that a start without a mistake is spared
 
     if len(name) > LONGEST:
         return ""
