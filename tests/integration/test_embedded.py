@@ -314,18 +314,18 @@ async def test_serve_model_brings_a_killed_engine_back_on_its_url(tiny: Path, tm
     ends: asyncio.Queue[Exit] = asyncio.Queue()
     config = Config(model=str(tiny), backend_url="", state_directory=str(tmp_path), engine_arguments=("-t", "1"))
     launched = launch(config, folder=str(tmp_path / "slots"))
-    launched.on_exit = ends.put_nowait
+    launched.process.on_exit = ends.put_nowait
     await launched.start()
-    await answers(launched.url)
-    assert launched.pid is not None
-    os.kill(launched.pid, signal.SIGKILL)
+    await answers(launched.plan.url)
+    assert launched.process.pid is not None
+    os.kill(launched.process.pid, signal.SIGKILL)
     assert "was ended by SIGKILL" in (await ends.get()).reason
-    await answers(launched.url)
+    await answers(launched.plan.url)
     await launched.restart("a test wants it")
-    await answers(launched.url)
-    assert launched.statistics().starts == 3
+    await answers(launched.plan.url)
+    assert launched.process.statistics().starts == 3
     await launched.stop()
-    assert launched.pid is None
+    assert launched.process.pid is None
 
 
 async def answers(url: str) -> None:

@@ -102,7 +102,7 @@ async def test_an_engine_of_ours_that_dies_of_a_request(tmp_path: Path, monkeypa
         assert "was ended by SIGKILL while it had this request; it is not sent again" in answer.text
         launched = single(app).launched
         assert launched is not None
-        assert launched.statistics().starts <= 2
+        assert launched.process.statistics().starts <= 2
 
 
 async def test_a_hang_after_the_answer_is_no_fault_of_it(tmp_path: Path) -> None:

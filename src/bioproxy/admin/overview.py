@@ -153,7 +153,7 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
 
 async def overview_of_one(single: Single, speeds: SpeedBook) -> Overview:
     """The one engine in one row; a list of requests under way only many models have."""
-    pid = single.launched.pid if single.launched is not None else None
+    pid = single.launched.process.pid if single.launched is not None else None
     memory = await asyncio.to_thread(resident, pid) if pid is not None else None
     row = row_of_one(single, speeds, pid, memory)
     return Overview(pid=os.getpid(), configuration=single.state.name, profile="", models=(row,), requests=())

@@ -32,7 +32,7 @@ from bioproxy.config.addresses import authority, host_of, is_any
 from bioproxy.config.schema import Config
 from bioproxy.embedded import flags
 from bioproxy.engines import gguf
-from bioproxy.engines.process import Exit, Process, ProcessStatistics
+from bioproxy.engines.process import Process
 from bioproxy.errors import ConfigError, Problem
 
 log = logging.getLogger(__name__)
@@ -256,34 +256,17 @@ def mentions(path: Path, words: Sequence[bytes]) -> bool:
 
 
 class Launched:
-    """An engine of ours and its URL. `on_exit` hears of each end, with the reason, before it is started again."""
+    """An engine of ours, kept running from `start` to `stop`."""
 
     def __init__(self, plan: Plan, *, output: Callable[[bytes], None] | None = None) -> None:
         self.plan = plan
-        self.url = plan.url
-        self.hint = plan.hint
-        self.on_exit: Callable[[Exit], None] | None = None
         self.process = Process(
             plan.command,
             name="the embedded engine" if plan.embedded else SERVER,
             environment=plan.environment,
-            on_exit=self.ended,
             output=output,
         )
         self.owner: Sequence[asyncio.Task[None]] = ()
-
-    @property
-    def pid(self) -> int | None:
-        """The engine's pid; None while none runs."""
-        return self.process.pid
-
-    def statistics(self) -> ProcessStatistics:
-        return self.process.statistics()
-
-    def ended(self, exit_: Exit) -> None:
-        """Pass the news on to the callback that is set by now."""
-        if self.on_exit is not None:
-            self.on_exit(exit_)
 
     async def start(self) -> None:
         """Start the engine, and keep it running; EngineUnavailable if the program cannot be run at all."""

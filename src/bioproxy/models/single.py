@@ -54,7 +54,7 @@ class Single:
         launched = self.launched
         self.heads = Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age)
         self.station = Station(
-            Pool(parse_origin(launched.url if launched else config.backend_url)),
+            Pool(parse_origin(launched.plan.url if launched else config.backend_url)),
             settings=settings,
             kv=config.kv,
             key=config.backend_key,
@@ -64,7 +64,7 @@ class Single:
             heads=self.heads,
             shelves=None,
             owned=launched is not None,
-            expect_pid=(lambda: launched.pid) if launched else (lambda: None),
+            expect_pid=(lambda: launched.process.pid) if launched else (lambda: None),
         )
         self.station.on_stuck = self.engine_stuck
         self.station.wake = self.wake
@@ -80,7 +80,7 @@ class Single:
         """Start the engine if it is ours; the services to run."""
         self.station.gate.close("the engine was not looked at yet")
         if self.launched is not None:
-            self.launched.on_exit = lambda end: self.station.attachment.suspect(end.reason)
+            self.launched.process.on_exit = lambda end: self.station.attachment.suspect(end.reason)
             await self.launched.start()
         return {**self.station.services(), "warm-up": self.station.runner.run}
 
