@@ -24,7 +24,6 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
-import re2
 from msgspec import Raw
 
 from bioproxy.errors import RequestError
@@ -147,6 +146,8 @@ def string(raw: Raw) -> str:
 @lru_cache(maxsize=16)
 def key_search(key: str) -> Callable[[bytes], object]:
     """What searches a body for `key` as a JSON string, whichever of its letters are written as escapes."""
+    import re2  # 2.5 MB that only a body needs which cannot be read
+
     letters = (f"(?:{re2.escape(letter)}|\\\\u{ord(letter):04x})" for letter in key)
     search: Callable[[bytes], object] = re2.compile(f'(?i)"{"".join(letters)}"').search
     return search
