@@ -203,10 +203,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Seconds, about("The longest a request may wait; after that it is answered 503.", live=True)
     ] = 600.0
     stream_keepalive: Annotated[
-        Seconds, about("Time without a byte after which a waiting stream gets a comment line; 0: never.", live=True)
+        Seconds, about("A waiting stream gets a comment line after this time without a byte; 0: never.", live=True)
     ] = 15.0
     stall_timeout: Annotated[
-        Seconds, about("Time without any sign of life after which an engine counts as stuck; 0: never.")
+        Seconds, about("An engine counts as stuck after this time without a sign of life; 0: never.")
     ] = 120.0
     shutdown_timeout: Annotated[Seconds, about("The time that running answers have to finish after SIGTERM.")] = 30.0
     api_keys: Annotated[

@@ -92,7 +92,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         str, about("The path that answers 200 when it is ready; `none`: no check.", process=True)
     ] = "/health"
     ttl: Annotated[int, about("Seconds without a request until it is unloaded; -1: `globalTTL`, 0: never.")] = -1
-    unload_timeout: Annotated[int, about("Seconds it gets to stop when it is unloaded; 0: the global one.")] = 0
+    unload_timeout: Annotated[
+        int, about("The seconds that it has to stop when it is unloaded; 0: the global ones.")
+    ] = 0
     unlisted: Annotated[bool, about("Not in `/v1/models`, but callable.")] = False
     use_model_name: Annotated[str, about("The model name that its requests are passed on with.")] = ""
     name: Annotated[str, about("For lists of models.")] = ""
@@ -153,8 +155,8 @@ class Ui(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Performance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Hardware figures."""
 
-    disabled: Annotated[bool, about("No hardware figures.")] = False
-    every: Annotated[float, about("Time between two of them, as `5s` or `1m30s`; at least 5s.")] = 5.0
+    disabled: Annotated[bool, about("No hardware figures are collected.")] = False
+    every: Annotated[float, about("The time between two figures, as `5s` or `1m30s`; at least 5s.")] = 5.0
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -291,7 +293,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What one config, merged from all its files, says."""
 
     health_check_timeout: Annotated[
-        int, about("Seconds a model may take to get healthy; less than 15 counts as 15.")
+        int, about("The seconds that a model may take to become healthy; less than 15 counts as 15.")
     ] = 120
     log_level: Annotated[str, about("`debug`, `info`, `warn` or `error`; anything else counts as `info`.")] = "info"
     log_time_format: Annotated[str, about("Name of a time format such as `rfc3339`; unknown ones: no time.")] = ""
@@ -301,9 +303,9 @@ class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     global_ttl: Annotated[int, about("`ttl` of models that have none; 0: never unloaded.")] = field(
         default=0, name="globalTTL"
     )
-    unload_timeout: Annotated[int, about("Seconds a model gets to stop when it is unloaded; 0: 10.")] = 10
+    unload_timeout: Annotated[int, about("The seconds that a model has to stop when it is unloaded; 0: 10.")] = 10
     send_loading_state: Annotated[bool, about("Streams say that the model is being loaded.")] = False
-    include_aliases_in_list: Annotated[bool, about("Aliases stand in `/v1/models`.")] = False
+    include_aliases_in_list: Annotated[bool, about("Aliases are listed in `/v1/models`.")] = False
     metrics_max_in_memory: Annotated[int, about("Activity entries kept in memory; less than 1 counts as 1000.")] = 1000
     capture_buffer: Annotated[int, about("MB of requests and answers kept for inspection; 0 or less: none.")] = 5
     store: Store = Store()
