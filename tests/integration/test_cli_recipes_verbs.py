@@ -37,7 +37,7 @@ async def test_a_recipe_is_listed_shown_and_added(tmp_path: Path) -> None:
         "qwen",
     ]
     added = await run(tmp_path, *words)
-    assert (added.code, added.out) == (0, "models.qwen stands in c.yaml now\n"), added.err
+    assert (added.code, added.out) == (0, "wrote models.qwen to c.yaml\n"), added.err
     assert "# mine" in (tmp_path / "c.yaml").read_text()
     assert "qwen   warm" in (await check(tmp_path)).out
 

@@ -38,7 +38,8 @@ def show(output: Output, translated: Translated, *, notes: tuple[str, ...], targ
     for note in notes:
         output.note(f"note: {note}")
     if target:
-        output.line(f"{len(translated.models)} models stand in {target} now")
+        number = len(translated.models)
+        output.line(f"wrote {number} model{'s' if number > 1 else ''} to {target}")
     else:
         output.line(translated.text.removesuffix("\n"))
 

@@ -90,7 +90,7 @@ def add(output: Output, name: str, *, path: str, model: str, given: Sequence[str
     if output.json:
         output.document({"path": path, "model": model, "entry": entry, "needs": recipe.needs})
         return 0
-    output.line(f"models.{model} stands in {path} now")
+    output.line(f"wrote models.{model} to {path}")
     for need in recipe.needs:
         output.note(f"it needs {need}")
     return 0

@@ -53,9 +53,9 @@ def insert(text: str, *, path: str, model: str, entry: dict[str, Json]) -> str:
     old = {} if before.root is None or before.root.value is None else plain(before.root)
     models = old.get(MODELS) if isinstance(old, dict) else None
     if not isinstance(old, dict) or not isinstance(models, dict | None):
-        raise ConfigError([Problem(f"{MODELS} is no mapping there; nothing was changed", path)])
+        raise ConfigError([Problem(f"{MODELS} is no mapping in it; nothing was changed", path)])
     if model in (models or {}):
-        raise ConfigError([Problem(f"{MODELS}.{model} stands there already; give another name with --as", path)])
+        raise ConfigError([Problem(f"{MODELS}.{model} is there already; give another name with --as", path)])
     wanted = {**old, MODELS: {**(models or {}), model: entry}}
     for after in candidates(text, model, entry):
         found = parse(after, path)

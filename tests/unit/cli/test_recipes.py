@@ -70,7 +70,7 @@ def test_add_writes_an_entry_that_loads(path: Path) -> None:
     """Named after the model's file, into a config that need not exist yet."""
     output = Shown()
     assert add(path, output=output) == 0
-    assert "models.Qwen3-8B stands in" in output.text
+    assert "wrote models.Qwen3-8B to" in output.text
     assert "it needs llama-server on PATH" in output.err.getvalue()
     config = read_dialect([Source(str(path), path.read_text())], environment={})
     assert "/models/Qwen3-8B.gguf" in config.models["Qwen3-8B"].cmd
@@ -90,7 +90,7 @@ def test_add_twice_needs_another_name(path: Path) -> None:
     """What stands there is never replaced."""
     add(path)
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="stands there already; give another name with --as"):
+    with pytest.raises(ConfigError, match="is there already; give another name with --as"):
         add(path)
     assert path.read_bytes() == before
     assert add(path, model="other") == 0
@@ -173,7 +173,7 @@ def test_import_writes_a_new_file_only(preset: Path, tmp_path: Path) -> None:
     target = tmp_path / "new.yaml"
     output = Shown()
     assert translated(output, preset, target=str(target)) == 0
-    assert output.text == f"1 models stand in {target} now\n"
+    assert output.text == f"wrote 1 model to {target}\n"
     assert target.read_text().startswith("# Translated from models.ini")
     with pytest.raises(ConfigError, match="such a file already"):
         translated(Shown(), preset, target=str(target))

@@ -167,8 +167,8 @@ def test_tabs_between_words_do_not_matter() -> None:
         ("models: hello\n", "no mapping"),
         ("models: [a]\n", "no mapping"),
         ("just text\n", "no mapping"),
-        ("models:\n  new:\n    cmd: x\n", "models.new stands there already"),
-        ('{"models": {"new": {}}}', "models.new stands there already"),
+        ("models:\n  new:\n    cmd: x\n", "models.new is there already"),
+        ('{"models": {"new": {}}}', "models.new is there already"),
     ],
 )
 def test_what_cannot_be_extended_is_refused(text: str, said: str) -> None:
