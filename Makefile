@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench tables clean help
+.PHONY: venv demo test lint bench tables clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,8 +17,11 @@ $(DEMO): pyproject.toml constraints.txt
 	@touch $(DEMO)
 
 $(STAMP): $(DEMO)
-	$(PIP) -e '.[llama,dev]'
+	$(PIP) pip  # from constraints.txt: one that knows dependency groups (25.1 or newer)
+	$(PIP) -e '.[llama]' --group dev
 	@touch $(STAMP)
+
+venv: $(DEMO)    ## bioproxy in .venv, without the developers' tools
 
 demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -9; then it serves
 	$(BIN)/bioproxy demo $(ARGS)

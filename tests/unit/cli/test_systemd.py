@@ -32,8 +32,8 @@ def test_it_runs_the_checkouts_own_build(service: configparser.SectionProxy) -> 
     program, verb, flag, _ = service["ExecStart"].split()
     assert program == f"{service['WorkingDirectory']}/.venv/bin/bioproxy"
     assert (verb in verbs.BY_NAME, flag) == (True, "-config")
-    assert "make -C /opt/bioproxy .venv/.installed" in UNIT.read_text("utf-8")
-    assert "STAMP  := $(VENV)/.installed" in (UNIT.parents[2] / "Makefile").read_text("utf-8")
+    assert "make -C /opt/bioproxy venv\n" in UNIT.read_text("utf-8")
+    assert "\nvenv: $(DEMO)" in (UNIT.parents[2] / "Makefile").read_text("utf-8")
 
 
 def test_it_waits_for_streams_and_saves(service: configparser.SectionProxy) -> None:
