@@ -18,7 +18,6 @@ from bioproxy import files
 from bioproxy.config.json_tree import parse_json
 from bioproxy.config.keys import CONFIG_FLAG, CONFIG_VARIABLE, FOLDER_FLAG, FOLDER_VARIABLE
 from bioproxy.config.tree import Parsed
-from bioproxy.config.yaml_tree import parse_yaml
 from bioproxy.errors import ConfigError, Problem
 
 SIZE_LIMIT = 4 << 20  # of a config file: naming a model file by mistake gets a sentence, not a full memory
@@ -211,4 +210,6 @@ def parse(text: str, path: str) -> Parsed:
     ending = os.path.splitext(path)[1].lower()
     if ending == ".json" or (ending not in ENDINGS and text.lstrip().startswith("{")):
         return parse_json(text)
+    from bioproxy.config.yaml_tree import parse_yaml  # 15 ms that a start without YAML is spared
+
     return parse_yaml(text)

@@ -30,8 +30,7 @@ from bioproxy.config.json_tree import parse_json
 from bioproxy.config.keys import CONFIG_VARIABLE, ENVIRONMENT, FOLDER_VARIABLE, KEYS, VARIABLES, Option
 from bioproxy.config.nearest import unknown_variable
 from bioproxy.config.notes import Notes
-from bioproxy.config.tree import Node, Origin, Parsed, Path, dotted, locate
-from bioproxy.config.yaml_tree import plain
+from bioproxy.config.tree import Node, Origin, Parsed, Path, dotted, locate, plain
 from bioproxy.errors import ConfigError, Problem
 
 LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "error"}  # llama-swap's words, and ours

@@ -7,6 +7,7 @@ silence: a prefix that stands twice would get one of its templates, and no messa
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -20,6 +21,10 @@ TOO_MANY = f"more than {NODE_LIMIT:,} keys and values; this cannot be a configur
 
 STRIDE = 10_000_000  # lines per file, in the tree that several files make; a file of that many is refused
 LONGEST_SHOWN = 60  # characters of a value in a message
+
+TRUE, FALSE, NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"", "~", "null"}
+INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,300}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,100}|0x[0-9a-fA-F]{1,200})")
+FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 
 
 Path: TypeAlias = tuple[str | int, ...]  # keys and indexes; a tuple, because model IDs have dots in them
@@ -125,6 +130,18 @@ def twice(path: str, *, line: int, first: int) -> Fault:
     """The fault of a key that stands twice in one mapping."""
     name = path.rpartition(".")[2] if not path.startswith("prefixes.") else path.removeprefix("prefixes.")
     return Fault(line, f'"{name}" stands twice: here and in line {first}; remove one of the two', path)
+
+
+def plain(text: str) -> str | int | float | bool | None:
+    """What a scalar without quotes is: true, false, nothing, a number, else its text."""
+    word = text.lower()
+    if word in NULL:
+        return None
+    if word in TRUE or word in FALSE:
+        return word in TRUE
+    if INTEGER.fullmatch(text):
+        return int(text, 0)
+    return float(text) if FLOAT.fullmatch(text) else text
 
 
 def describe_value(node: Node) -> str:

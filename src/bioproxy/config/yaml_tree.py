@@ -34,6 +34,7 @@ from bioproxy.config.tree import (
     Node,
     Parsed,
     join,
+    plain,
     twice,
 )
 
@@ -41,9 +42,6 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TAG = "tag:yaml.org,2002:"
 TAGS = {TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")}
 QUOTED = {"'", '"', "|", ">"}
-TRUE, FALSE, NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"", "~", "null"}
-INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,300}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,100}|0x[0-9a-fA-F]{1,200})")
-FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 
 
 def parse_yaml(text: str) -> Parsed:
@@ -212,15 +210,3 @@ def is_merge(event: Any) -> bool:
     if not isinstance(event, ScalarEvent):
         return False
     return event.tag == f"{TAG}merge" or (event.value == "<<" and event.style not in QUOTED and not event.tag)
-
-
-def plain(text: str) -> str | int | float | bool | None:
-    """What a scalar without quotes is: true, false, nothing, a number, else its text."""
-    word = text.lower()
-    if word in NULL:
-        return None
-    if word in TRUE or word in FALSE:
-        return word in TRUE
-    if INTEGER.fullmatch(text):
-        return int(text, 0)
-    return float(text) if FLOAT.fullmatch(text) else text
