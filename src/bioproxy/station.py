@@ -14,11 +14,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
 from bioproxy import aio
-from bioproxy.config.schema import Kv
+from bioproxy.config.schema import Config, Kv
 from bioproxy.config.settings import Settings
 from bioproxy.engines.attach import Attachment
 from bioproxy.engines.facts import EngineFacts
@@ -55,6 +56,11 @@ class Price(msgspec.Struct, frozen=True):
     tokens: int = 0
     prefill: float | None = None
     restore: float | None = None
+
+
+def everyone_of(config: Config) -> str | None:
+    """The group of all that may ask; "" without keys, None if requests of several groups may come."""
+    return everyone(config.api_keys)
 
 
 class Station:
@@ -100,7 +106,7 @@ class Station:
             gate=self.gate,
             shelves=shelves,
             model=model,
-            everyone=lambda: everyone(settings.config.api_keys),
+            everyone=partial(settings.made, everyone_of),
             versions=catalogue.versions,
         )  # fmt: skip
         self.gate.extends = self.keeper.extends

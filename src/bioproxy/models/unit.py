@@ -1,12 +1,16 @@
 """One model's process, one life after the other: begun, waited for, given its KV cache back; saved, ended.
 
-A life belongs to one task (supervisor.py), which calls `start` and `stop` and waits for `ended`; nothing here is
+A life belongs to one task (life.py), which calls `start` and `stop` and waits for `ended`; nothing here is
 called twice at once. Cache, gate and warm-up are the station's: it is asked to attach to the healthy engine and to let
 go of it, in that order:
 
     start:  exec ─► healthy ─► station.attach (what it is; snapshots that waiting requests need are back) ─► ready
     stop:   station.save (what pays, within a limit) ─► station.detach (our connections close, or llama-server
             would not exit: facts, 0.10) ─► cmdStop or SIGTERM to the group ─► SIGKILL after the grace
+
+llama-swap asks for health once a second, so half a second of each swap is spent waiting for the next look. A connection
+that is refused costs some 50 µs here, so a look every 20 ms is cheap even for an engine that loads for minutes. Healthy
+is exactly 200, without following redirects: a redirect to a login page is no health, and 503 means "still loading".
 
 A start that is cancelled (its model has to go before it was ready) leaves a process that `stop` ends. Before
 the start the port must be free: if our number for `${PORT}` stands in the command and another program answers there
@@ -30,11 +34,11 @@ from bioproxy import aio
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container
 from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
-from bioproxy.errors import EngineUnavailable, ModelFailed
+from bioproxy.errors import BioproxyError, EngineUnavailable, ModelFailed
 from bioproxy.models import command
-from bioproxy.models.health import wait_healthy
 from bioproxy.models.waits import Part
 from bioproxy.station import Station
+from bioproxy.wire.upstream import Pool
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,6 +47,8 @@ FAILED_GRACE = 5.0  # seconds for a process whose start failed
 LAST_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for a process that its stop command did not end in time
 LAST_LINES = 8  # of the engine's log, in the error that a client sees
 LONGEST_LINE = 300
+INTERVAL = 0.02  # seconds between two looks at the health
+PATIENCE = 10.0  # seconds for one look: a server that is busy loading may answer late
 MARK = "ENGINE_OF_BIOPROXY"  # an environment variable by which a process is known as ours, should it be orphaned
 
 
@@ -306,6 +312,33 @@ class Unit:
         """The last lines of the engine's log, for the error that a client sees."""
         shown = [line[:LONGEST_LINE] for line in self.process.said() if line.strip()][-LAST_LINES:]
         return "; last lines of its log:\n" + "\n".join(shown) if shown else ""
+
+
+async def wait_healthy(pool: Pool, path: str, *, timeout: float) -> str:  # noqa: ASYNC109 - told in the sentence
+    """Return "" once `GET path` answers 200; else, after `timeout` seconds, what the last look saw."""
+    seen = "nothing answered"
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                seen = await look(pool, path)
+                if not seen:
+                    return ""
+                await asyncio.sleep(INTERVAL)
+    except TimeoutError:
+        return seen
+
+
+async def look(pool: Pool, path: str) -> str:
+    """One look: "" if it is healthy, else what was seen."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            answer = await pool.request("GET", path.encode(), [], b"")
+            await answer.read()
+    except TimeoutError:
+        return f"{path} did not answer within {PATIENCE:g} s"
+    except BioproxyError as error:
+        return error.message
+    return "" if answer.status == 200 else f"{path} answered {answer.status}"
 
 
 def go_duration(seconds: float) -> str:
