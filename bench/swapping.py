@@ -29,7 +29,7 @@ import msgspec
 from bench import peers
 from bench.caching import text
 from bench.report import Row
-from bioproxy.cli.demo_ask import Asked, ask
+from bioproxy.cli.demo_program import Asked, ask
 from bioproxy.embedded.model import ensure_model
 from bioproxy.engines.launch import free_port
 

@@ -1,9 +1,8 @@
 """`bioproxy demo` (`make demo`): what a warm cache is worth, measured on this machine, on a real engine.
 
 Everything is real but the model's words: llama.cpp, a model with random weights (written once into the user's cache
-folder, no download), a template that includes parts of bioproxy's own sources, `bioproxy serve` (demo_program.py), and
-requests over HTTP as any client sends them (demo_ask.py). Three of them are measured, each with another question after
-the same template:
+folder, no download), a template that includes parts of bioproxy's own sources, `bioproxy serve` and requests over HTTP
+as any client sends them (demo_program.py). Three of them are measured, each with another question after the template:
 
     cold        the engine has just started; the whole template is evaluated
     warm        the warm-up has run; only the question is evaluated
@@ -29,8 +28,7 @@ import msgspec
 
 from bioproxy.cli import demo_swap
 from bioproxy.cli.command import Command
-from bioproxy.cli.demo_ask import SOURCES, ask, excerpts, sooner
-from bioproxy.cli.demo_program import Program, until
+from bioproxy.cli.demo_program import SOURCES, Program, ask, excerpts, sooner, until
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.cli.remote import follow
 from bioproxy.embedded.model import ensure_model

@@ -22,8 +22,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy.cli.demo_ask import Asked, ask, excerpts, sooner
-from bioproxy.cli.demo_program import Program, until
+from bioproxy.cli.demo_program import Asked, Program, ask, excerpts, sooner, until
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.engines.launch import find_program, free_port
 

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from bioproxy.cli import demo, demo_swap
-from bioproxy.cli.demo_ask import PART, SOURCES, excerpts, read_timing
+from bioproxy.cli.demo_program import PART, SOURCES, excerpts, read_timing
 from bioproxy.cli.output import Output
 
 COLD = demo_swap.Swapped("cold", 6.0, 0, 3700, stop=0.01, save=0.0, start=0.25, restore=0.0)
