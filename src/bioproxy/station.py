@@ -124,7 +124,7 @@ class Station:
     def one_attachment(self, expect_pid: Callable[[], int | None]) -> Attachment:
         """The engine's owner, which tells us when it comes, goes, or hangs."""
         timeout = self.settings.config.stall_timeout
-        attachment = Attachment(self.pool, bus=self.bus, llama=self.llama, expect_pid=expect_pid, stall_timeout=timeout)
+        attachment = Attachment(self.llama, bus=self.bus, expect_pid=expect_pid, stall_timeout=timeout)
         self.pool.on_lost = lambda: attachment.suspect("it closed a connection that lay idle")
         attachment.on_ready = self.engine_ready
         attachment.on_gone = self.engine_gone

@@ -19,6 +19,7 @@ from bioproxy.config.schema import Config, Kv
 from bioproxy.config.settings import Settings
 from bioproxy.engines.attach import Attachment
 from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.llama import Llama
 from bioproxy.engines.pace import Pace
 from bioproxy.events import Bus, EngineChanged, Event
 from bioproxy.station import Station
@@ -150,7 +151,7 @@ def make(url: str, told: Told, **options: Any) -> Attachment:
     """An attachment to `url` that tells `told` everything."""
     bus = Bus()
     bus.subscribe(EngineChanged, lambda event: told.note(event.state, event.reason))
-    attachment = Attachment(Pool(parse_origin(url)), bus=bus, **{"interval": QUICK, **options})
+    attachment = Attachment(Llama(Pool(parse_origin(url))), bus=bus, **{"interval": QUICK, **options})
 
     async def on_ready(facts: EngineFacts) -> None:
         told.note("on_ready", facts)

@@ -40,7 +40,7 @@ from bioproxy.engines.llama import Llama
 from bioproxy.engines.stall import Stall, StallStatistics
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, OutOfFiles
 from bioproxy.events import Bus, EngineChanged
-from bioproxy.wire.upstream import NO_FILES, Pool
+from bioproxy.wire.upstream import NO_FILES
 
 Json = Any
 log = logging.getLogger(__name__)
@@ -111,18 +111,16 @@ class Attachment:
 
     def __init__(
         self,
-        pool: Pool,
+        llama: Llama,
         *,
         bus: Bus,
-        key: str = "",
-        llama: Llama | None = None,
         expect_pid: Callable[[], int | None] = lambda: None,
         interval: float = 2.0,
         stall_timeout: float = 120.0,
         slept: Callable[[], float] = suspended,
     ) -> None:
-        self.pool, self.bus, self.expect_pid, self.slept = pool, bus, expect_pid, slept
-        self.llama = llama or Llama(pool, key=key)
+        self.llama, self.pool = llama, llama.pool
+        self.bus, self.expect_pid, self.slept = bus, expect_pid, slept
         self.interval = interval
         self.on_ready: Callable[[EngineFacts], Awaitable[None]] = nothing
         self.on_stuck: Callable[[str], Awaitable[None]] = nothing
