@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bioproxy.engines.launch import free_port
-
-TICK = os.sysconf("SC_CLK_TCK")
 
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null crit;
@@ -51,9 +48,9 @@ def wait_for(port: int, path: str = "/health", *, seconds: float = 20.0) -> floa
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of one process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """CPU time of one process so far, of all its threads; counted by the scheduler, to the nanosecond."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def resident_bytes(pid: int) -> int:
@@ -107,7 +104,7 @@ def nginx(upstream_port: int) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def bioproxy(upstream_port: int, **options: object) -> Iterator[tuple[int, int]]:
+def bioproxy(upstream_port: int, *, python: str = sys.executable, **options: object) -> Iterator[tuple[int, int]]:
     """Run bioproxy in front of the same engine: (port, pid)."""
     port, admin = free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -122,13 +119,13 @@ def bioproxy(upstream_port: int, **options: object) -> Iterator[tuple[int, int]]
             **options,
         }
         conf.write_text(json.dumps(values))
-        with running([sys.executable, "-m", "bioproxy", "serve", "--config", str(conf)]) as child:
+        with running([python, "-m", "bioproxy", "serve", "--config", str(conf)]) as child:
             wait_for(admin, "/readyz")
             yield port, child.pid
 
 
 @contextlib.contextmanager
-def models(*names: str, slots: int = 16, **options: object) -> Iterator[tuple[int, int]]:
+def models(*names: str, slots: int = 16, python: str = sys.executable, **options: object) -> Iterator[tuple[int, int]]:
     """Run bioproxy with models whose engines compute nothing, all loaded: (port, pid). With our defaults."""
     port = free_port()
     command = f"{sys.executable} -m bench.upstream ${{PORT}} {slots}"
@@ -146,7 +143,7 @@ def models(*names: str, slots: int = 16, **options: object) -> Iterator[tuple[in
         }
         conf.write_text(json.dumps(values))  # JSON is YAML, too
         words = ["serve", "--config", str(conf), "--listen", f"127.0.0.1:{port}"]
-        with running([sys.executable, "-m", "bioproxy", *words]) as child:
+        with running([python, "-m", "bioproxy", *words]) as child:
             wait_for(port)
             for name in names:
                 wait_for(port, f"/upstream/{name}/health")

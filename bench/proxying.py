@@ -7,12 +7,16 @@ Three proxies stand in front of an engine that computes nothing and has 16 slots
 (`backend_url`), and bioproxy with three models, both with their defaults: the access log is written, each chat of
 the models is a row of the activity table and is captured. A client sends its next request after it has the answer to
 the last one, on a kept connection; how many clients there are is said with each figure, for nginx takes many requests
-of many clients at once, and a request alone costs it several times as much.
+of many clients at once, and a request alone costs it more.
+
+`BEFORE=/another/python make bench` measures another build of bioproxy in the same run: it names the Python of the
+environment in which that is installed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -28,6 +32,7 @@ LONG = {"path": CHAT, "clients": 4, "each": 60, "size": 200_000}
 EVENTS = {"path": CHAT, "clients": 16, "each": 2, "events": 200, "rate": 100.0}
 STREAMS = {"path": CHAT, "clients": 1000, "each": 1, "events": 200, "rate": 20.0}
 GREAT = 20_000_000  # bytes of a body that must not hold up the others
+BEFORE = os.environ.get("BEFORE", "")
 Proxies = dict[str, tuple[int, int]]
 
 
@@ -43,6 +48,9 @@ def all_three() -> Iterator[tuple[int, Proxies]]:
             print(f"{error}: going on without a peer")
         proxies["one engine"] = stack.enter_context(peers.bioproxy(engine))
         proxies["models"] = stack.enter_context(peers.models("a", "b", "c"))
+        if BEFORE:
+            proxies["one engine before"] = stack.enter_context(peers.bioproxy(engine, python=BEFORE))
+            proxies["models before"] = stack.enter_context(peers.models("a", "b", "c", python=BEFORE))
         yield engine, proxies
 
 
@@ -64,34 +72,39 @@ def beside(what: str, cpu: dict[str, float], *, models: float, one: float) -> li
     rows = []
     for name, bound in (("models", models), ("one engine", one)):
         times = cpu[name] / peer if peer else 0.0
-        shown = f"{cpu[name]:.1f} µs" if cpu[name] < 100 else f"{cpu[name]:.0f} µs"
-        rows.append(
-            Row(
-                f"{what}, {name}",
-                f"{shown} = {times:.1f} x nginx" if peer else shown,
-                f"nginx {peer:.1f} µs" if peer else "no nginx here",
-                f"≤ {bound:g} x",
-                times <= bound,
-            )
-        )
+        shown = f"{microseconds(cpu[name])} = {times:.1f} x nginx" if peer else microseconds(cpu[name])
+        before = f", before {microseconds(cpu[f'{name} before'])}" if BEFORE else ""
+        nginx = f"nginx {microseconds(peer)}" if peer else "no nginx here"
+        rows.append(Row(f"{what}, {name}", shown, nginx + before, f"≤ {bound:g} x", times <= bound))
     return rows
 
 
-def great_body(port: int) -> Row:
+def microseconds(value: float) -> str:
+    """A figure with as many digits as say something."""
+    return f"{value:.1f} µs" if value < 100 else f"{value:.0f} µs"
+
+
+def great_body(proxies: Proxies) -> Row:
     """The longest time in which a stream of one model does not go on, while another model gets a very long body."""
+    gap = longest_gap(proxies["models"][0])
+    before = f"before {longest_gap(proxies['models before'][0]):.0f} ms" if BEFORE else ""
+    return Row("20 MB body: longest time in which no stream moves", f"{gap:.0f} ms", before, "≤ 25 ms", gap <= 25)
+
+
+def longest_gap(port: int) -> float:
+    """Milliseconds; a median."""
     gaps = []
     for _ in range(ROUNDS):
         stream = peers.loading(port, CHAT, 1, 1, 20, 400, 200.0, "b")
         time.sleep(0.5)
         peers.load(port, path=CHAT, clients=1, each=1, size=GREAT, model="a")
         gaps.append(stream()["gap"] - 1 / 200)
-    gap = statistics.median(gaps) * 1e3
-    return Row("20 MB body: longest time in which no stream moves", f"{gap:.0f} ms", "", "≤ 25 ms", gap <= 25)
+    return statistics.median(gaps) * 1e3
 
 
 def latency(engine: int, proxies: Proxies) -> Row:
     """Median latency that a proxy adds to a request that comes alone."""
-    ports = {"direct": engine, **{name: port for name, (port, _) in proxies.items()}}
+    ports = {"direct": engine} | {name: proxies[name][0] for name in ("nginx", "one engine") if name in proxies}
     seen: dict[str, list[float]] = {name: [] for name in ports}
     for _ in range(ROUNDS):
         for name, port in ports.items():
@@ -119,7 +132,7 @@ def streams() -> list[Row]:
 
 
 def two_models() -> Row:
-    """What a program with two models needs before anybody asks for one."""
+    """What a program needs whose two models are loaded and not asked."""
     with peers.models("a", "b") as (_, pid):
         idle = peers.resident_bytes(pid) / 1e6
     return Row("memory idle, two models", f"{idle:.0f} MB", "", "≤ 55 MB", idle <= 55)
@@ -140,7 +153,7 @@ def measure() -> list[Row]:
         rows += beside("… 32 clients", per_unit(proxies, "requests", **MANY), models=6, one=5)
         rows += beside("… a body of 200 kB, 4 clients", per_unit(proxies, "requests", **LONG), models=6, one=6)
         rows += beside("CPU of an event, 16 streams", per_unit(proxies, "events", **EVENTS), models=1.2, one=1.2)
-        rows += [great_body(proxies["models"][0]), latency(engine, proxies)]
+        rows += [great_body(proxies), latency(engine, proxies)]
     return [*rows, *streams(), two_models(), start()]
 
 
