@@ -50,9 +50,9 @@ def body_for(path: str, words: str = "hello", *, tokens: int = 4, **more: Json) 
 
 def quicken(app: App) -> None:
     """Looks at the engine, at the folder and back at a disk that refused follow within milliseconds."""
-    station(app).attachment.interval = 20 * MS
+    station(app).attachment.interval = 50 * MS
     station(app).attachment.stall.recovery = 200 * MS
-    station(app).keeper.moments.tick = 20 * MS
+    station(app).keeper.moments.tick = 50 * MS
     station(app).keeper.pause.first_retry = station(app).keeper.pause.delay = 20 * MS
 
 

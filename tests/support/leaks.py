@@ -57,7 +57,7 @@ async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> No
     async def look() -> bool | None:
         return True if condition() else None
 
-    if await aio.poll(look, interval=0.005, deadline=seconds) is None:
+    if await aio.poll(look, interval=0.01, deadline=seconds) is None:
         raise TimeoutError(f"did not come true within {seconds} s")
 
 

@@ -45,7 +45,7 @@ async def evaluated(engine: RealEngine) -> int:
 
 def quicken(app: App) -> None:
     """Look at the engine and at the folder every few milliseconds, so that a test does not wait for what it did."""
-    station(app).attachment.interval = 20 * MS
+    station(app).attachment.interval = 50 * MS
     station(app).keeper.moments.tick = 50 * MS
 
 

@@ -265,7 +265,7 @@ class Rig(Client):
         async def look() -> bool | None:
             return await as_wanted() or None
 
-        if await aio.poll(look, interval=0.005, deadline=seconds) is None:
+        if await aio.poll(look, interval=0.01, deadline=seconds) is None:
             events = [f"{told.model} {told.event} {told.how}{told.why}" for told in self.log.all()[-30:]]
             log = "\n".join(self.program.lines[-30:])
             raise TimeoutError(f"did not come true: {what}; events: {events}; the log:\n{log}")
