@@ -36,9 +36,12 @@ def write_config(folder: Path, **values: Any) -> Path:
         "state_directory": str(folder / "state"),
         "warmup_check_interval": 60,
     }
+    path = folder / "conf.json"
+    if values.get("models"):  # the ports stay when the file is written again
+        known = json.loads(path.read_text()) if path.exists() else {}
+        values.setdefault("startPort", known.get("startPort") or free_port(run=10))
     values.setdefault("warmup", {}).setdefault("settle", 0)
     values.setdefault("kv", {}).setdefault("min_free", 0)
-    path = folder / "conf.json"
     path.write_text(json.dumps(defaults | values))
     return path
 

@@ -39,10 +39,11 @@ from bioproxy.prompt import Cut, Piece
 DIGEST = 16  # bytes of a digest that are kept
 NEAR = 400  # bytes within which one line end is chosen
 ODDS = (1 << 32) // 256  # times its length: what a line's checksum must be below; one line end in 256 bytes is
-FAR = 2048  # bytes without a chosen line end, in which cuts are made all the same
-STRIDE = 1024  # bytes between those; a piece that is not longer has no cut inside
+STRIDE = 1024  # bytes between the cuts that are made where no line end is chosen; a shorter piece has none inside
+FAR = 2 * STRIDE  # bytes without a chosen line end, in which they are made
 SHORTEST = 8  # bytes that a line has on average, or lines are not looked at
-PLENTY = 1 << 20  # bytes of a prompt whose lines are looked at
+PLENTY = 1 << 20  # bytes of a prompt whose lines are looked at, and in which cuts stand so close
+COARSE = 16 << 10  # bytes between the cuts after those: each is looked up when a slot is filled
 REMEMBERED = 1 << 16  # cuts of pieces that were seen before, about 10 MB
 
 
@@ -115,7 +116,7 @@ def places(piece: Piece, offset: int = 0) -> list[int]:
     wanted = {size, *piece.marks, *(piece.seams(data) if piece.seams is not None else ())}
     if size > STRIDE:
         mark = b"\n" if b"\n" in data else b"\\n"  # in JSON it is written with two letters
-        wanted.update(filled(data, mark, line_ends(data[: max(0, PLENTY - offset)], mark)))
+        wanted.update(filled(data, mark, line_ends(data[: max(0, PLENTY - offset)], mark), offset=offset))
     return sorted(place for place in wanted if 0 < place <= size) or [size]
 
 
@@ -143,13 +144,13 @@ def line_ends(data: bytes, mark: bytes) -> Iterator[int]:
         yield chosen
 
 
-def filled(data: bytes, mark: bytes, ends: Iterable[int]) -> Iterator[int]:
+def filled(data: bytes, mark: bytes, ends: Iterable[int], *, offset: int) -> Iterator[int]:
     """The chosen line `ends`, and what is cut in between if they lie more than `FAR` bytes apart: at a line end too."""
     before = 0
     for end in (*ends, len(data)):
-        while end - before > FAR:
-            found = data.rfind(mark, before + STRIDE // 2, before + STRIDE)
-            before = found + len(mark) if found >= 0 else before + STRIDE
+        while end - before > 2 * (step := STRIDE if offset + before < PLENTY else COARSE):
+            found = data.rfind(mark, before + step // 2, before + step)
+            before = found + len(mark) if found >= 0 else before + step
             yield before
         before = end
         yield end

@@ -13,7 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.kv.chain import DIGEST, FAR, NEAR, PLENTY, STRIDE, Memory, chain, common, line_ends, places, tokens_at
+from bioproxy.kv.chain import (
+    COARSE,
+    DIGEST,
+    FAR,
+    NEAR,
+    PLENTY,
+    STRIDE,
+    Memory,
+    chain,
+    common,
+    line_ends,
+    places,
+    tokens_at,
+)
 from bioproxy.prompt import Cut, Piece
 
 texts = st.lists(st.binary(max_size=40), max_size=6)
@@ -133,11 +146,12 @@ def test_texts_share_the_cuts_of_their_common_beginning(kind: str) -> None:
 
 
 def test_only_the_first_mib_of_a_prompt_is_looked_at_line_by_line() -> None:
-    """A body of any size holds nobody up; beyond there is a line end at each KiB."""
+    """A body of any size holds nobody up; further on there is a line end at each 16 KiB."""
     piece = Piece("", TEXTS["words"])
     assert places(piece, PLENTY - STRIDE)[2:] != places(piece)[2:]
-    gaps = [after - before for before, after in pairwise(places(piece, PLENTY))]
-    assert all(STRIDE / 2 < gap <= STRIDE for gap in gaps[:-2])
+    gaps = [after - before for before, after in pairwise(places(Piece("", piece.data * 20), PLENTY))]
+    assert all(COARSE / 2 < gap <= COARSE for gap in gaps[:-2])
+    assert len(places(Piece("", b"x" * (20 << 20)))) < 3000
 
 
 def test_a_piece_that_was_seen_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
