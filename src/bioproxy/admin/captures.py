@@ -96,11 +96,6 @@ class Captures:
         self.limit = max(0, megabytes) << 20
         self.evict()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether captures are kept at all: if not, nobody need collect bodies."""
-        return self.limit > 0
-
     def add(self, identity: int, record: Record, capture: Capture) -> None:
         """Keep one. Returns at once."""
         if not self.limit:

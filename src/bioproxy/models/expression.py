@@ -12,14 +12,15 @@ Names consist of letters, digits, `_`, `-` and `.`; a model whose ID has other c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
 DEPTH_LIMIT = 50  # parentheses in parentheses; ten are more than people write, and recursion has an end
-MARKS = "_-."
 OPERATORS = "&|()"
+TOKEN = re.compile(r"\s+|(?P<operator>[&|()])|(?P<plus>\+)(?P<name>[\w.-]*)|(?P<alone>[\w.-]+)")
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -60,34 +61,15 @@ def tokens(text: str) -> Iterator[Token]:
     """The tokens of `text`, the end last."""
     at = 0
     while at < len(text):
-        character = text[at]
-        if character.isspace():
-            at += 1
-        elif character in OPERATORS:
-            yield Token(character, at)
-            at += 1
-        else:
-            reference = character == "+"
-            end = name_end(text, at + reference)
-            if end == at + reference:
-                what = "expected set name after '+'" if reference else f"unexpected character '{character}'"
-                raise ExpressionError(f"{what} at position {end}")
-            yield Token(text[at + reference : end], at, reference)
-            at = end
+        found = TOKEN.match(text, at)
+        if found is None:
+            raise ExpressionError(f"unexpected character '{text[at]}' at position {at}")
+        if found["plus"] and not found["name"]:
+            raise ExpressionError(f"expected set name after '+' at position {found.end()}")
+        if word := found["operator"] or found["alone"] or found["name"]:
+            yield Token(word, at, bool(found["plus"]))
+        at = found.end()
     yield Token("", len(text))
-
-
-def name_end(text: str, start: int) -> int:
-    """Where the name that begins at `start` ends; `start` itself if there is none."""
-    end = start
-    while end < len(text) and is_name_character(text[end]):
-        end += 1
-    return end
-
-
-def is_name_character(character: str) -> bool:
-    """Whether a name may contain it."""
-    return character.isalpha() or character.isdigit() or character in MARKS
 
 
 def parse(text: str) -> Node:

@@ -154,7 +154,7 @@ async def test_without_a_buffer_nothing_is_kept() -> None:
     """And nobody need collect bodies."""
     captures = Captures(0)
     captures.add(1, metered(), capture())
-    assert not captures.wanted
+    assert not captures.limit
     assert not captures.has(1)
 
 
