@@ -288,7 +288,6 @@ class App:
         await aio.shielded(self.stop_in_order(deadline))
 
     async def stop_in_order(self, deadline: float) -> None:
-        """The steps."""
         save, began, services = self.config.kv.save_timeout, bool(self.services), [*self.services]
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
@@ -413,7 +412,6 @@ class App:
 
 
 def kept(fleet: Fleet) -> Kept:
-    """All snapshots of all models."""
     shelves = fleet.shelves.statistics()
     return Kept(
         snapshots=sum(one.snapshots for one in shelves),

@@ -62,7 +62,6 @@ class ActivityApi:
             self.bus.publish(ActivityAdded(id=identity))
 
     async def activity(self, question: Question) -> None:
-        """One page of the table."""
         page = await self.store.query(filters_of(question.request.query))
         rows = [replace(row, has_capture=self.captures.has(row.id)) for row in page.data]
         answer(question.responder, replace(page, data=rows))
@@ -72,7 +71,6 @@ class ActivityApi:
         answer(question.responder, await self.store.stats(first(question.request.query, "model")))
 
     async def capture(self, question: Question) -> None:
-        """One capture, by the id of its row."""
         identity = integer(question.parameters["id"])
         if identity is None:
             raise RequestError("invalid capture ID")
@@ -82,7 +80,6 @@ class ActivityApi:
         question.responder.send(200, [(b"Content-Type", b"application/json"), *ALWAYS], found)
 
     async def cancel(self, question: Question) -> None:
-        """End a request that is under way."""
         if not self.end_request(question.parameters["id"]):
             raise NotFound("inflight request not found")
         answer(question.responder, {"msg": "ok"})
@@ -124,7 +121,6 @@ def integer(text: str) -> int | None:
 
 
 def limit_of(text: str) -> int:
-    """How many rows a page has."""
     if not text:
         return Filters().limit
     limit = integer(text)

@@ -88,7 +88,6 @@ def insert(database: sqlite3.Connection, rows: Iterable[Row]) -> None:
 
 
 def prune(database: sqlite3.Connection, limit: int) -> None:
-    """Keep the newest `limit` rows."""
     database.execute("DELETE FROM activity WHERE id <= (SELECT max(id) FROM activity) - ?", (limit,))
 
 
@@ -110,7 +109,6 @@ def select(database: sqlite3.Connection, filters: Filters) -> Page:
 
 
 def condition(filters: Filters) -> Condition:
-    """The WHERE clause of `filters`."""
     found: list[str] = []
     parameters: list[Any] = []
     if filters.models:
@@ -183,7 +181,6 @@ def storable(text: str) -> str:
 
 
 def row_from(found: tuple[Any, ...]) -> Row:
-    """A row as it is shown."""
     identity, created, model, path, kind, status, *tokens, duration, error, metadata = found
     return Row(
         id=identity,

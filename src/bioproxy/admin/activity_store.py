@@ -115,12 +115,10 @@ class ActivityStore:
         return identity
 
     def flush(self) -> None:
-        """Have the worker write what waits."""
         if not self.closed:
             self.worker.submit(self.write)
 
     async def query(self, filters: Filters) -> Page:
-        """One page of the rows that fit."""
         return await self.run(lambda: self.after_rows(lambda: sql.select(self.database, filters)))
 
     async def stats(self, model: str = "") -> Stats:
@@ -250,7 +248,6 @@ def opened(path: str) -> sqlite3.Connection:
 
 
 def memory() -> sqlite3.Connection:
-    """A table in memory."""
     return prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
 
 

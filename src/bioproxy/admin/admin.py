@@ -75,7 +75,6 @@ class Admin:
 
     @property
     def guard(self) -> Guard:
-        """The rule about keys and hosts."""
         return self.settings.made(Guard)
 
     def close(self) -> None:

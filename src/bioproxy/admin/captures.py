@@ -51,7 +51,6 @@ class Light(msgspec.Struct, frozen=True, gc=False):
     response_body: bytes
 
     def capture(self) -> Capture:
-        """The capture again."""
         return Capture(
             request_headers=shown.unpacked(self.request_headers),
             request_body=self.request_body,
@@ -92,7 +91,6 @@ class Captures:
         self.configure(megabytes)
 
     def configure(self, megabytes: int) -> None:
-        """Keep at most so much."""
         self.limit = max(0, megabytes) << 20
         self.evict()
 
@@ -165,7 +163,6 @@ class Captures:
         return None if packed is None else await asyncio.to_thread(unpacked, identity, packed)
 
     async def close(self) -> None:
-        """Forget everything."""
         await aio.finish(self.waiting.values())
         self.waiting.clear()  # one that was cancelled before it began has not done so itself
         self.waiting_bytes = 0
@@ -186,7 +183,6 @@ def encoding_of(capture: Capture) -> str:
 
 
 def pack(identity: int, record: Record, capture: Capture) -> bytes:
-    """A capture as it is kept."""
     whole = kept(identity, record.req_path or record.path, record.status, capture)
     return zstd.compress(msgspec.msgpack.encode(whole), 1)
 
@@ -200,7 +196,6 @@ def size_of(packed: bytes | Light) -> int:
 
 
 def unpacked(identity: int, packed: bytes | Light) -> bytes:
-    """The JSON of one that is kept."""
     if isinstance(packed, Light):
         return msgspec.json.encode(kept(identity, packed.path, packed.status, packed.capture()))
     return msgspec.json.encode(msgspec.msgpack.decode(zstd.decompress(packed), type=Kept))

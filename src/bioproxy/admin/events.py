@@ -80,7 +80,6 @@ class Listener:
             self.awake.set()
 
     def end(self) -> None:
-        """Let the stream come to its end."""
         self.over = True
         self.awake.set()
 
@@ -164,7 +163,6 @@ class Hub:
             self.subscriptions = []
 
     def hear(self, event: Event) -> None:
-        """Pass one event on to all."""
         for block in self.blocks_of(event):
             for listener in tuple(self.listeners):
                 listener.push(block)
@@ -213,7 +211,6 @@ def event_blocks(event: Event) -> tuple[bytes, ...]:
 
 
 def router_blocks(event: Event) -> tuple[bytes, ...]:
-    """An event for `/models/sse`."""
     told = router_event(event)
     return () if told is None else (b"data: %b\n\n" % msgspec.json.encode(told),)
 
@@ -239,7 +236,6 @@ def router_event(event: Event) -> Json | None:
 
 
 def message(kind: str, data: Json) -> bytes:
-    """One message of `/api/events`."""
     inner = msgspec.json.encode(data).decode()
     return b"event:message\ndata:%b\n\n" % msgspec.json.encode({"type": kind, "data": inner})
 

@@ -79,7 +79,6 @@ class TheseGpus:
         self.found: Gpus | None = None
 
     def read(self) -> list[Gpu]:
-        """Every GPU, now."""
         if self.found is None:
             pynvml = optional("pynvml")
             self.found = Gpus(*([Nvidia(pynvml)] if pynvml is not None else []), Amd())
@@ -128,7 +127,6 @@ class Nvidia:
             return None
 
     def one(self, index: int, driver: str) -> Gpu:
-        """One card, figure by figure."""
         library, maybe = self.library, self.maybe
         card = library.nvmlDeviceGetHandleByIndex(index)
         memory = maybe(library.nvmlDeviceGetMemoryInfo, card)
@@ -189,7 +187,6 @@ class Amd:
         return [self.one(device) for device in devices if content(device / "vendor") == AMD]
 
     def one(self, device: Path) -> Gpu:
-        """One card, file by file."""
         sensors = next(iter(sorted((device / "hwmon").glob("hwmon*"))), device / "hwmon")
         power = number(sensors / "power1_average")
         power = number(sensors / "power1_input") if power is None else power
@@ -234,7 +231,6 @@ def content(path: Path) -> str:
 
 
 def number(path: Path) -> int | None:
-    """The number in a file, or None."""
     found = content(path)
     return int(found) if found.lstrip("-").isdigit() else None
 

@@ -44,30 +44,22 @@ NO_MODEL = {"", "arm", "i386", "x86_64", "aarch64", "arm64"}  # what platform.pr
 
 
 class Detector(msgspec.Struct, frozen=True, kw_only=True):
-    """Who looked."""
-
     name: str = "bioproxy"
     version: str = __version__
 
 
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
-    """How it was looked at."""
-
     scope: str = "inference_host"
     method: str = "detected"
     detector: Detector = Detector()
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
-    """The processors' instruction set."""
-
     name: str
     raw_name: str | None = None
 
 
 class OperatingSystem(msgspec.Struct, frozen=True, kw_only=True):
-    """The system."""
-
     family: str
     name: str | None = None
     version: str | None = None
@@ -83,8 +75,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
-    """The processors."""
-
     vendor: str | None = None
     model: str | None = None
     socket_count: int | None = None
@@ -93,8 +83,6 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine's memory."""
-
     capacity_bytes: int
 
 
@@ -106,8 +94,6 @@ class AcceleratorMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU's driver."""
-
     name: str | None
     version: str | None
 
@@ -126,8 +112,6 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer."""
-
     schema_version: int = 1
     captured_at: datetime
     capture: Capture = Capture()
@@ -245,7 +229,6 @@ def cpu(root: Path) -> Cpu:
 
 
 def fields(block: str) -> dict[str, str]:
-    """`name : value` lines."""
     return {name.strip(): value.strip() for name, _, value in (row.partition(":") for row in block.splitlines())}
 
 

@@ -82,11 +82,9 @@ class Host:
         )
 
     def cores(self) -> tuple[Core, ...]:
-        """The times of each core."""
         return tuple(core_of(times._asdict()) for times in self.psutil.cpu_times(percpu=True))
 
     def memory(self) -> Memory:
-        """Memory and swap."""
         memory = self.psutil.virtual_memory()
         swap = attempt(self.psutil.swap_memory)
         return Memory(

@@ -74,7 +74,6 @@ STOPPED = Now()
 
 
 def look_at(fleet: Fleet) -> Look:
-    """All processes of a fleet now."""
     schedule, past = fleet.supervisor.schedule, time.time() - fleet.supervisor.clock()
     return Look(
         processes={
@@ -257,7 +256,6 @@ def running(config: DialectConfig, look: Look) -> Record:
 
 
 def running_model(name: str, model: Model, look: Look) -> Record:
-    """One line of `/running`."""
     return {
         "model": name,
         "state": look.state(name).public,

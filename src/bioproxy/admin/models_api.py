@@ -43,8 +43,6 @@ class ModelsApi:
 
 
 class OneApi(ModelsApi):
-    """The handlers of one engine."""
-
     def __init__(self, single: Single, speeds: SpeedBook) -> None:
         super().__init__(single, speeds)
         self.single = single
@@ -63,8 +61,6 @@ class OneApi(ModelsApi):
 
 
 class ManyApi(ModelsApi):
-    """The handlers of many models."""
-
     def __init__(self, fleet: Fleet, speeds: SpeedBook, inflight: Inflight) -> None:
         super().__init__(fleet, speeds)
         self.fleet = fleet

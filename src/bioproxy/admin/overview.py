@@ -160,7 +160,6 @@ async def overview_of_one(single: Single, speeds: SpeedBook) -> Overview:
 
 
 def row_of_one(single: Single, speeds: SpeedBook, pid: int | None, memory: int | None) -> ModelRow:
-    """What is known of the one engine."""
     station, launched, newest = single.station, single.launched, speeds.of(ENGINE)
     engine, gate, kv = station.attachment.statistics(), station.gate.statistics(), station.keeper.statistics()
     process = launched.process.statistics() if launched is not None else None

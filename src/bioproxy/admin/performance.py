@@ -32,15 +32,11 @@ WRONG_TIME = "invalid 'after' timestamp, use RFC3339 format"
 
 
 class GpuReader(Protocol):
-    """What sees GPUs."""
-
     def read(self) -> list[Gpu]:
         """All of them, now; blocking, raises nothing."""
 
 
 class PerformanceStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The monitor now."""
-
     enabled: bool
     every: float
     looks: int
@@ -48,7 +44,6 @@ class PerformanceStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def utc_now() -> datetime:
-    """The time, as samples carry it."""
     return datetime.now(UTC)
 
 
@@ -98,7 +93,6 @@ class Monitor:
             self.looks.append(look)
 
     def take(self, before: Reading | None) -> tuple[Look, Reading]:
-        """Read the machine; blocking."""
         reading, cards = self.read(), self.gpus.read()
         at = self.clock()
         system = sample(before, reading, at=at)
@@ -113,7 +107,6 @@ class Monitor:
         return self.looks[-1] if self.looks else None
 
     def statistics(self) -> PerformanceStatistics:
-        """The monitor now."""
         cards = len(self.looks[-1].gpus) if self.looks else 0
         return PerformanceStatistics(enabled=self.enabled, every=self.every, looks=len(self.looks), gpus=cards)
 

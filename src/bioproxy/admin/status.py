@@ -237,7 +237,6 @@ def notes(config: Config, front: Front) -> tuple[str, ...]:
 
 
 def of_station(station: Station) -> dict[str, Any]:
-    """The one engine."""
     return {
         "engine": presentable(station.attachment.statistics()),
         "gate": station.gate.statistics(),
@@ -286,7 +285,6 @@ def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
 
 
 def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelStatus:
-    """One model."""
     station, unit = fleet.stations[one.model], fleet.units[one.model]
     engine = station.attachment.statistics()
     own = fleet.own.get(one.model)
@@ -310,7 +308,6 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
 
 
 def swap_status(swap: SwapEnded | None) -> SwapStatus | None:
-    """A model's newest swap."""
     if swap is None:
         return None
     return SwapStatus(**{name: getattr(swap, name) for name in SwapStatus.__struct_fields__})
@@ -354,7 +351,6 @@ def snapshots_of(fleet: Fleet) -> tuple[SnapshotStatistics, ...]:
 
 
 def peers_of(fleet: Fleet) -> tuple[PeerStatus, ...]:
-    """The other servers."""
     return tuple(
         PeerStatus(
             peer=name,

@@ -103,7 +103,6 @@ class Record:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody waits for it."""
         return bool(self.waiting)
 
     def turn_to(self, aim: Aim) -> None:
@@ -137,7 +136,6 @@ class Record:
         return next(iter(self.waiting.values()))
 
     def serves(self) -> bool:
-        """Whether requests may go to it."""
         return self.state is State.READY and self.aim is Aim.STAY
 
     def backing_off(self, now: float) -> bool:
@@ -199,7 +197,6 @@ class Record:
         return seconds_back(self.price, self.load_seconds) * needed
 
     def statistics(self) -> ModelStatistics:
-        """What there is to know, as a value."""
         unload_at = self.unload_at()
         return ModelStatistics(
             model=self.name,
@@ -252,12 +249,10 @@ class Book:
             self.effects.append(Changed(record.name, old, record.state, reason))
 
     def push(self, wish: Wish, record: Record, now: float) -> None:
-        """Let a new wish wait."""
         self.number(wish, now)
         self.wait(wish, record)
 
     def number(self, wish: Wish, now: float) -> None:
-        """Say when a new wish arrived."""
         self.arrivals += 1
         wish.number = self.arrivals
         wish.arrived = now

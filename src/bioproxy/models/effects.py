@@ -89,7 +89,6 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 def error_of(effect: Fail) -> BioproxyError:
-    """What a client is told."""
     why, reason, retry = effect.why, effect.reason, effect.retry_after
     if why == "limit":
         return ModelBusy(reason, retry_after=retry)

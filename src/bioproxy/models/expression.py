@@ -53,7 +53,6 @@ class Token(msgspec.Struct, frozen=True):
 
     @property
     def is_name(self) -> bool:
-        """Whether it names a model or a set."""
         return self.reference or (bool(self.text) and self.text not in OPERATORS)
 
 

@@ -60,8 +60,6 @@ class Peer:
 
 
 class Fleet:
-    """All models of a configuration."""
-
     def __init__(
         self,
         settings: Settings,
@@ -90,7 +88,13 @@ class Fleet:
         self.reloaded = asyncio.Event()
         own = self.read_own(self.plan)
         self.equip(self.plan, {name: self.build(one, own.get(name)) for name, one in self.plan.models.items()})
-        self.supervisor = self.one_supervisor()
+        schedule = Schedule(
+            [one.settings for one in self.plan.models.values()],
+            rules=self.plan.rules,
+            now=time.monotonic(),
+            settings=settings,
+        )
+        self.supervisor = Supervisor(schedule, self.units, bus=bus)
         self.loads: dict[str, asyncio.Task[None]] = {}  # under way, by model
         self.peers: dict[str, Peer] = {}
         self.on_change: Callable[[], None] = lambda: None  # names, models or peers are others
@@ -107,16 +111,6 @@ class Fleet:
         return self.settings.dialect
 
     # building
-
-    def one_supervisor(self) -> Supervisor:
-        """Who starts and stops the units."""
-        schedule = Schedule(
-            [one.settings for one in self.plan.models.values()],
-            rules=self.plan.rules,
-            now=time.monotonic(),
-            settings=self.settings,
-        )
-        return Supervisor(schedule, self.units, bus=self.bus)
 
     def is_new(self, one: ModelPlan) -> bool:
         """Whether a model was not there, or its process would be another one than that of the plan in force."""
@@ -150,7 +144,6 @@ class Fleet:
                 self.own[name] = station.catalogue
 
     def build(self, one: ModelPlan, own: Catalogue | None) -> tuple[Station, Unit]:
-        """One model's station and unit."""
         pool = patient(Pool(parse_origin(one.launch.url)), one.model.timeouts)
         heads = Heads(str(self.state / f"heads-{slug(one.id)}"), settings=self.settings, max_age=one.kv.max_age)
         station = Station(
@@ -230,7 +223,6 @@ class Fleet:
             await self.reloaded.wait()
 
     async def preload_one(self, name: str) -> None:
-        """Load one model."""
         try:
             await self.supervisor.load(name, timeout=0.0)
         except BioproxyError as error:

@@ -60,7 +60,6 @@ class Lives:
         self.swapped: dict[str, SwapEnded] = {}  # each model's newest swap
 
     def begin(self, effect: Start, unit: Unit) -> None:
-        """Start a life."""
         times = self.swaps.setdefault(effect.model, SwapTimes(self.clock()))
         life = self.present[effect.model] = Life(unit, effect.life, times=times, lives=self)
         # in a context of its own: it is not the business of the request that happened to need it
@@ -163,11 +162,9 @@ class Life:
 
     @property
     def model(self) -> str:
-        """Whose it is."""
         return self.unit.launch.model
 
     def stage(self, part: Part) -> None:
-        """Pass on how far the unit is."""
         self.lives.stage(self, part)
 
     def stop_for(self, order: Stop) -> None:
@@ -235,7 +232,6 @@ class Life:
             await aio.finish([order])
 
     async def stop(self, *, save: bool) -> None:
-        """Carry out the order to stop."""
         order = self.order
         assert order is not None
         why = f"{order.reason} for {order.displaced_by}" if order.displaced_by else order.reason

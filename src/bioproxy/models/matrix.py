@@ -139,7 +139,6 @@ def in_order(sets: dict[str, Node], circular: Callable[[str], object]) -> dict[s
 
 
 def references(node: Node) -> Iterator[str]:
-    """The sets that `node` refers to."""
     return (leaf.name for leaf in leaves(node) if leaf.reference)
 
 

@@ -73,7 +73,6 @@ class Registry:
 
     @property
     def pins(self) -> Mapping[str, str]:
-        """The pins of the active profile."""
         return self.profiles.get(self.profile, NO_PINS)
 
     def resolve(self, requested: str, choose: Choose) -> Target | NoTarget:

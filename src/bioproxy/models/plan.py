@@ -66,7 +66,6 @@ def make_plan(config: Config, dialect: DialectConfig, *, slot_folder: str) -> Pl
 
 
 def plan_model(name: str, model: Model, config: Config, dialect: DialectConfig, *, slot_folder: str) -> ModelPlan:
-    """One model's part."""
     kv = kv_of(config, model)
     words = command.split(model.cmd)
     prepared = command.prepare(words, folder="" if kv.policy == "off" else slot_folder, environment=model.env)
@@ -127,7 +126,6 @@ def check_path(endpoint: str) -> str:
 
 
 def rules_of(dialect: DialectConfig) -> Rules:
-    """Groups, or the matrix."""
     router = dialect.routing.router
     if router.use == "matrix" and router.settings.matrix is not None:
         return Matrix(router.settings.matrix, dialect.models)

@@ -58,7 +58,6 @@ class Round:
         return self.wake
 
     def at(self, when: float) -> None:
-        """Look again at `when`."""
         self.wake = min(self.wake, when)
 
     def overdue(self, wish: Wish) -> bool:

@@ -212,7 +212,6 @@ class Schedule:
             record.leave(reason, now + (record.settings.unload_timeout if grace is None else grace))
 
     def tick(self, now: float) -> list[Effect]:
-        """The time `wake` has come."""
         return self.look(now)
 
     def look(self, now: float) -> list[Effect]:
@@ -221,7 +220,6 @@ class Schedule:
         return self.book.taken()
 
     def forgive(self, record: Record, now: float) -> None:
-        """End a back-off."""
         record.forgive()
         self.book.change(record, Event.FORGIVE, now)
 

@@ -137,7 +137,6 @@ class Single:
             raise EngineUnavailable(sentence) from None
 
     async def start_again(self) -> None:
-        """Start an engine that was unloaded."""
         async with self.turn:
             if self.unloaded and self.launched is not None:
                 await self.launched.start()

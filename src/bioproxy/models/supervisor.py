@@ -147,7 +147,6 @@ class Supervisor:
             await asyncio.wait([life.task])
 
     async def unload_all(self) -> None:
-        """Stop every model, all at once."""
         await asyncio.gather(*(self.unload(model) for model in list(self.lives.present)))
 
     async def confirm(self, model: str) -> None:
@@ -271,7 +270,6 @@ class Supervisor:
             self.timer = asyncio.get_running_loop().call_later(max(0.0, wake - self.clock()), self.tick)
 
     def tick(self) -> None:
-        """The time has come."""
         self.timer, self.armed = None, math.inf
         self.carry_out(self.schedule.tick(self.clock()))
 
@@ -281,5 +279,4 @@ class Supervisor:
             self.schedule.note_price(model, life.unit.station.price())
 
     def statistics(self) -> ScheduleStatistics:
-        """The schedule at this moment."""
         return self.schedule.statistics()

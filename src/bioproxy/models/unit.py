@@ -124,7 +124,6 @@ class Unit:
         self.process = self.one_process()
 
     def one_process(self) -> Process:
-        """The process of one life."""
         return Process(
             self.launch.words,
             name=self.launch.model,
@@ -149,7 +148,6 @@ class Unit:
         return code if code is None or code >= 0 else 128 - code
 
     def statistics(self) -> ProcessStatistics:
-        """What is known of the process."""
         return self.process.statistics()
 
     def on_exit(self, exit_: Exit) -> None:
@@ -191,7 +189,6 @@ class Unit:
         return Started(healthy - begun, done - healthy - restore, restore)
 
     def shown(self) -> str:
-        """The command line, for an error."""
         return shlex.join(masked_words(self.launch.words))[:LONGEST_LINE]
 
     async def see_that_port_is_free(self) -> None:
@@ -304,7 +301,6 @@ class Unit:
         return "" if self.ended.done() else f"it did not end within {seconds:.0f} s of its stop command (cmdStop)"
 
     def farewell(self) -> str:
-        """How it ended, and what it said."""
         assert self.ended is not None
         return self.ended.result().reason + self.last_words()
 

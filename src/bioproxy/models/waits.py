@@ -41,7 +41,6 @@ class Waits:
             self.part, self.since = part, now
 
     def until(self, now: float) -> dict[Part, float]:
-        """The seconds of each part so far."""
         seconds = dict(self.seconds)
         seconds[self.part] = seconds.get(self.part, 0.0) + now - self.since
         return seconds
