@@ -218,7 +218,7 @@ class ServerConnection(asyncio.Protocol):
         if self.responder is not None and self.responder.finished:
             self.pause()
         else:
-            log.info("%s sent more than %d bytes behind a request: cut", self.reader.peer, PIPELINED)
+            log.info("%s sent more than %d bytes after a request: cut", self.reader.peer, PIPELINED)
             self.cut()
 
     def eof_received(self) -> None:
@@ -456,7 +456,7 @@ class ServerConnection(asyncio.Protocol):
             receive(early)
 
     def pause(self) -> None:
-        """Read nothing from the client: a tunnel's engine is behind, or a handler is not through after its answer."""
+        """Read nothing from the client: a tunnel's engine is behind, or a handler has not returned after its answer."""
         if not self.deaf and self.state is not State.GONE and not self.transport.is_closing():
             self.deaf = True
             self.transport.pause_reading()

@@ -61,7 +61,7 @@ class Response:
 
     def __init__(self, connection: EngineConnection, *, head_only: bool, reused: bool) -> None:
         self.connection = connection
-        self.headless = head_only  # the answer to a HEAD: lengths are told, bytes do not follow
+        self.headless = head_only  # the answer to a HEAD: it names a length, and no bytes follow
         self.reused = reused
         self.stage = AWAITED
         self.error: BioproxyError | None = None
@@ -130,7 +130,7 @@ class Response:
             await self.wait()
 
     async def wait(self) -> None:
-        """Return when something happened: the head, bytes that nothing relays, the end, or a fault."""
+        """Return when something happened: the head, bytes that nothing relays, the end, or an error."""
         self.waiter = asyncio.get_running_loop().create_future()
         try:
             await self.waiter
@@ -235,7 +235,7 @@ class Response:
             sink.forward(data)
 
     def advance(self) -> None:
-        """Hand on what there is; wake what waits for a head, for bytes that nothing relays, the end, or a fault."""
+        """Hand on what there is; wake what waits for a head, for bytes that nothing relays, the end, or an error."""
         stage = self.stage
         if self.sink is not None:
             self.flush(self.sink)
@@ -270,7 +270,7 @@ class EngineConnection(asyncio.Protocol):
         return f"<EngineConnection{' lost' if self.lost else ''}, {self.served} requests>"
 
     def exchange(self, head: bytes, body: bytes, *, head_only: bool) -> Response:
-        """Send a request; its Response is told of what comes."""
+        """Send a request; what comes goes to its Response."""
         self.resume()
         self.response = response = Response(self, head_only=head_only, reused=self.served > 0)
         self.parser = parser = httptools.HttpResponseParser(response)
@@ -323,7 +323,7 @@ class EngineConnection(asyncio.Protocol):
             response.flush(sink)
 
     def judge(self, response: Response, size: int) -> None:
-        """See what the last bytes brought: a head, the end, or a fault."""
+        """See what the last bytes brought: a head, the end, or an error."""
         response.fed += size
         if response.stage is AWAITED and response.fed > MAX_HEAD:
             response.broke(EngineProtocolError(f"the head of the engine's answer is longer than {MAX_HEAD} bytes"))

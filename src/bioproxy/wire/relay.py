@@ -9,8 +9,8 @@ Of the head only what speaks about a connection is taken out; order and case sta
 client of HTTP/1.0 knows no chunks, and because comments of ours may stand before the engine's first byte.
 
 **The framing is not the only end.** A stream's own last event (`data: [DONE]`) comes before the last chunk, and many
-clients leave at it. So whoever relays says how to tell (`ended`), and it is asked only when the client leaves or the
-engine breaks off: if the answer had ended, the client was served. The engine then gets `ENDING` seconds to send the
+clients leave at it. So the caller says how to tell (`ended`), and it is asked only when the client leaves or the engine
+breaks off: if the answer had ended, the client was served. The engine then gets `ENDING` seconds to send the
 last chunk, for then its connection can be used again.
 
 After a 101 there is no HTTP any more (`tunnel`): bytes go both ways until either side ends. Only websockets get there
@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-
-import msgspec
 
 from bioproxy.wire import sse
 from bioproxy.wire.engine_connection import BODY, Response
@@ -37,7 +35,7 @@ BEGINNING = 256  # bytes that it keeps of an event which began before them
 ENDING = 1.0  # seconds, see above
 
 
-class Tail(msgspec.Struct, eq=False):
+class Tail:
     """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time()).
 
     `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached. With
@@ -48,19 +46,20 @@ class Tail(msgspec.Struct, eq=False):
     before them: the last event of a Responses stream repeats the whole answer, and its name comes first.
     """
 
-    pieces: list[bytes] = []
-    held: int = 0  # bytes in them
-    bound: int = 0  # more than so many are looked at (`settle`); at first that is one
-    forgotten: int = 0
-    first: float | None = None
-    opening: bytes = b""
-    kept: int = KEPT
-    unpack: Callable[[bytes], bytes] | None = None
-    events: bool = False
-    begun: bytes = b""
-    copy: list[bytes] | None = None
-    most: int = 0  # bytes of the copy
-    coded: int = 0  # bytes that `unpack` was given
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.held = 0  # bytes in them
+        self.bound = 0  # more than so many are looked at (`settle`); at first that is one
+        self.forgotten = 0
+        self.first: float | None = None
+        self.opening = b""
+        self.kept = KEPT
+        self.unpack: Callable[[bytes], bytes] | None = None
+        self.events = False
+        self.begun = b""
+        self.copy: list[bytes] | None = None
+        self.most = 0  # bytes of the copy
+        self.coded = 0  # bytes that `unpack` was given
 
     def collect(self, most: int) -> None:
         """Keep the whole body, unless it has more than `most` bytes."""
@@ -77,8 +76,8 @@ class Tail(msgspec.Struct, eq=False):
         if self.unpack is not None:
             data = self.unpacked(data)
         self.pieces.append(data)
-        self.held += len(data)
-        if self.held > self.bound:
+        self.held = held = self.held + len(data)
+        if held > self.bound:
             self.settle(data)
 
     def unpacked(self, data: bytes) -> bytes:
@@ -143,7 +142,7 @@ class Flow:
         self.write = responder.carrier.write
 
     def forward(self, data: bytes) -> None:
-        """Send bytes on, framed for the client; chunks without a further call, for this runs once per event."""
+        """Send bytes on, framed for the client; this runs once per event."""
         self.tail.add(data)
         responder = self.responder
         if responder.finished:
@@ -195,7 +194,7 @@ async def relay(
     """Send an engine's answer to the client as it comes; returns after the last byte.
 
     `headers` are added to the engine's; those of its own whose lower-case names begin with one of `drop` are left out.
-    `started`: a head is out already, only the body goes. EngineProtocolError where the engine's answer ends early: the
+    `started`: a head is out already, only the body goes. EngineProtocolError if the engine's answer ends early: the
     responder is not finished then, and the caller decides whether to cut or to say so. Cancelled, it closes the
     engine's connection.
 

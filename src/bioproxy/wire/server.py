@@ -44,7 +44,7 @@ class PortTaken(ConfigError):
 
 
 def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # noqa: ARG001 - the shape of an ErrorBody
-    """An error as JSON in the common shape, where the owner of the server gives no other."""
+    """An error as JSON in the common shape, unless the owner of the server gives another."""
     body = {"error": {"message": error.message, "type": error.code, "code": error.status}}
     return [(b"Content-Type", b"application/json")], msgspec.json.encode(body)
 
@@ -100,7 +100,7 @@ class Server:
         """Open `host` (a name, an address, or "" for all) on `port`; 0 takes any that is free.
 
         With `tls` (tls.py makes one) clients must speak TLS; their handshake has the time of a head. ConfigError
-        where the port cannot be had, with a sentence that says why.
+        if the port cannot be had, with a message that says why.
         """
         self.loop = self.shared.loop = asyncio.get_running_loop()
         self.sockets = await bind(self.loop, host, port)
@@ -284,7 +284,7 @@ def bind_one(family: int, kind: int, protocol: int, address: tuple[Any, ...]) ->
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
-    """The sentence for an address that cannot be had."""
+    """The error for an address that cannot be had."""
     place = f"port {port} on {host or 'all addresses'}"
     if error.errno == errno.EADDRINUSE:
         return PortTaken([Problem(f"{place} is taken by another program; stop that one, or choose another port")])

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # a comment of somebody between may end otherwise than the events
+EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # a proxy's comment may end otherwise than the events
 OPENINGS = (b"data:", b"event:", b"id:", b"retry:", b":")  # how a stream begins
 SAYING = (b"data", b"event", b"error")  # fields that make a block of lines an event; `error` is older llama-servers'
 
 
 def last_start(data: bytes, end: int) -> int:
-    """Where the event begins of which `end` is the end or in the middle; 0 where it begins before `data`."""
+    """The index at which the event begins that reaches up to or over `end`; 0 if that lies before `data`."""
     found = 0
     for mark in EVENT_ENDS:
         place = data.rfind(mark, found, end)
@@ -47,7 +47,7 @@ def last_event(tail: bytes) -> tuple[bytes, bool]:
 
 
 def field(event: bytes, name: bytes) -> bytes | None:
-    """The lines of a field, joined, each without the blank behind the colon; None if the event has none."""
+    """The lines of a field, joined, each without the blank after the colon; None if the event has none."""
     mark = name + b":"
     lines = [line[len(mark) :] for line in event.splitlines() if line.startswith(mark)]
     return b"\n".join([line[1:] if line.startswith(b" ") else line for line in lines]) if lines else None

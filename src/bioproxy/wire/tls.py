@@ -17,7 +17,7 @@ MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """The context for the certificate (its chain behind it) and the key in two PEM files.
+    """The context for the certificate (its chain after it) and the key in two PEM files.
 
     ConfigError that names the file that cannot be read, that is no such thing, or that does not belong to the other.
     """
@@ -42,7 +42,7 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     except ssl.SSLError as error:
         if error.reason in MISMATCH:
             raise not_usable("key", key, f"does not belong to the certificate in {certificate}") from error
-        raise not_usable("key", key, "is damaged, or has a pass phrase, which nobody can type here") from error
+        raise not_usable("key", key, "is damaged, or has a pass phrase, which cannot be typed in here") from error
     return context
 
 
@@ -52,5 +52,5 @@ def no_pass_phrase() -> str:
 
 
 def not_usable(name: str, path: str, why: str) -> ConfigError:
-    """The sentence for one of the two files."""
+    """The error for one of the two files."""
     return ConfigError([Problem(f"{path} {why}", key=f"tls_{name}_file")])

@@ -1,13 +1,13 @@
 """Requests to one engine, over a pool of kept connections.
 
-A connection is used by one request at a time and goes back when the answer is whole (response.py). What lies idle is
-kept for less time than llama-server keeps it (five seconds; facts, section 3), newest first, so that the others may
-expire. A look at the socket before each use finds an end that the loop has not told yet: what went to an engine that is
-gone cannot be told from what it died of. Even so an engine can close a connection in the moment in which we use it
-again: if a *reused* connection ends before any byte of an answer, the request is sent once more, on a fresh one. A
-fresh one that fails is the engine's own doing, and an error.
+A connection is used by one request at a time and goes back when the answer is whole (engine_connection.py). Idle ones
+are kept for less time than llama-server keeps them (five seconds; facts, section 3) and used newest first, so that the
+others may expire. A look at the socket before each use finds an end that the loop has not reported yet: a request that
+went to an engine that is gone cannot be told from the one that it died of. Even so an engine can close a connection in
+the moment in which we use it again: if a *reused* connection ends before any byte of an answer, the request is sent
+once more, on a fresh one. A fresh one that fails is the engine's own doing, and an error.
 
-Cancelling whoever waits in `request` closes the connection, which is the only way to tell an engine to stop computing.
+Cancelling a task that waits in `request` closes the connection, the only way to tell an engine to stop computing.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Pool:
     async def request(self, method: str, target: bytes, headers: Headers, body: bytes) -> Response:
         """Send a request; returns when the head of its answer is in.
 
-        EngineUnavailable where nothing answers (`sent` tells whether any of the request went out), EngineProtocolError
-        where no HTTP does.
+        EngineUnavailable if nothing answers (`sent` tells whether any of the request went out), EngineProtocolError if
+        what answers is not HTTP.
         """
         upgrade = upgrade_of(headers) if method == "GET" else None
         head = request_head(method, self.base + target, headers, host=self.host, length=len(body), upgrade=upgrade)
@@ -139,7 +139,7 @@ class Pool:
         return response
 
     def judged(self, response: Response, *, upgrade: bool) -> Response:
-        """The response, where it is one; its error otherwise, with the engine's address in the sentence."""
+        """The response if it is one; its error otherwise, with the engine's address in the message."""
         if response.error is None and response.status == 101 and not (upgrade and response.upgraded):
             response.abort()
             response.error = EngineProtocolError("the engine changed the protocol without being asked")
@@ -152,7 +152,7 @@ class Pool:
         return response
 
     async def connect(self) -> EngineConnection:
-        """A fresh connection; EngineUnavailable where none can be had."""
+        """A fresh connection; EngineUnavailable if there is none to be had."""
         self.check_open()
         loop = asyncio.get_running_loop()
         try:
@@ -165,7 +165,7 @@ class Pool:
         except OSError as error:
             if error.errno in NO_FILES:
                 raise OutOfFiles(OUT_OF_FILES, retry_after=1) from error
-            number = error.errno or 0  # negative where a name is nobody's
+            number = error.errno or 0  # negative if a name is unknown
             reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             raise self.unavailable(reason) from error
         # Only here is it ours: uvloop never calls connection_lost on one whose opening was cancelled.
@@ -186,7 +186,7 @@ class Pool:
             raise EngineUnavailable(f"the connections to {self.origin} are being closed")
 
     def unavailable(self, reason: str) -> BioproxyError:
-        """The sentence for an engine that cannot be reached."""
+        """The error for an engine that cannot be reached."""
         return EngineUnavailable(f"nothing answers at {self.origin} ({reason}); is the engine running there?")
 
     def take(self) -> EngineConnection | None:

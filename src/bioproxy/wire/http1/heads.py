@@ -3,8 +3,8 @@
 A hop-by-hop header speaks about one connection, not about the message (RFC 9110, 7.6.1); a proxy that passes one on
 lets a client speak for the proxy. Everything else goes on in its order and its case.
 
-Every block is checked for line ends that a value smuggled in. Whatever comes from a parser cannot have any; the check
-is there for values that a program made, and costs a tenth of a microsecond. Pure: no socket, no loop.
+Every block is checked for line ends that a value smuggled in. A value from a parser cannot have any; the check is there
+for values that a program made, and costs a tenth of a microsecond. Pure: no socket, no loop.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def request_head(
 ) -> bytes:
     """The head that an engine gets: `headers` less what speaks about the client's connection; Host and length are ours.
 
-    `upgrade` is the protocol to ask for; the server lets a client's Upgrade header through only where it may be.
+    `upgrade` is the protocol to ask for; the server lets a client's Upgrade header through only if it may.
     """
     kept = end_to_end(headers, REPLACED)
     if upgrade is not None:

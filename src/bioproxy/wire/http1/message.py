@@ -1,8 +1,9 @@
 """A request as handlers get it, and the one way to answer it.
 
 A `Request` is complete: its head was judged, its body is here. A handler never meets a half-read request, so it cannot
-hold a grant while a slow client types. A `Responder` belongs to one request; it knows what the client can read (no
-chunks with HTTP/1.0, no body after HEAD) and does the framing: handlers speak of status, headers and bytes only.
+hold a grant while a slow client is still sending. A `Responder` belongs to one request; it knows what the client can
+read (no chunks with HTTP/1.0, no body after HEAD) and does the framing: handlers speak of status, headers and bytes
+only.
 
 The one rule that matters here: **a truncated answer must never look whole.** An answer with a length is cut when fewer
 bytes came, a chunked one ends with its last chunk only through `finish`, and one that the end of the connection ends is
@@ -88,13 +89,13 @@ class Carrier(Protocol):
         """Return when the client has read enough for more."""
 
     def cut(self, *, reset: bool = False) -> None:
-        """Close the connection at once; `reset` where a plain close would look like the answer's end."""
+        """Close the connection at once; `reset` if a plain close would look like the answer's end."""
 
     def take_from(self, source: Source | None) -> None:
         """Pause and resume `source` as the client reads."""
 
     def tunnel_to(self, receive: Callable[[bytes], None]) -> None:
-        """Give the client's further bytes to `receive`, and nothing else to anybody."""
+        """From here on the client's bytes go to `receive` alone."""
 
     def pause(self) -> None:
         """Read nothing from the client."""
@@ -104,25 +105,26 @@ class Carrier(Protocol):
 
 
 def never() -> bool:
-    """Only an answer's framing ends it: what a Responder takes for granted until a relay knows better."""
+    """The default of `let_go`: only its framing ends an answer."""
     return False
 
 
-class Responder(msgspec.Struct, eq=False):
+class Responder:
     """The answer to one request. Either `send`, or `start`, `write`…, `finish`; `abort` at any time.
 
     `let_go` is asked when the client leaves before the end: True if it had the whole answer all the same.
     """
 
-    carrier: Carrier
-    request: Request
-    extra: Headers = []  # goes with whatever head is sent
-    status: int = 0
-    bytes_out: int = 0  # of the body, before framing
-    finished: bool = False  # nothing more is sent: the answer is whole, was cut, or the client left
-    framing: Framing = NO_BODY
-    left: int = 0  # bytes of the body still owed, if it has a length
-    let_go: Callable[[], bool] = never
+    def __init__(self, carrier: Carrier, request: Request) -> None:
+        self.carrier = carrier
+        self.request = request
+        self.extra: Headers = []  # goes with whatever head is sent
+        self.status = 0
+        self.bytes_out = 0  # of the body, before framing
+        self.finished = False  # nothing more is sent: the answer is whole, was cut, or the client left
+        self.framing = NO_BODY
+        self.left = 0  # bytes of the body still owed, if it has a length
+        self.let_go: Callable[[], bool] = never
 
     @property
     def started(self) -> bool:
@@ -153,7 +155,7 @@ class Responder(msgspec.Struct, eq=False):
         self.carrier.write(self.head(status, headers, length=length))
 
     def head(self, status: int, headers: Headers, *, length: int | None, reason: bytes = b"") -> bytes:
-        """Decide the framing and return the head instead of sending it; whoever asks writes it with the first bytes."""
+        """Decide the framing and return the head instead of sending it: the caller writes it with the first bytes."""
         if self.status:
             raise RuntimeError(f"an answer with status {self.status} has begun already")
         kept = [pair for pair in headers if pair[0].lower() not in FRAMING]

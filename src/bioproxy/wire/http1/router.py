@@ -1,8 +1,8 @@
 """From method and path to what serves them.
 
 Patterns are literal segments, `{name}` for one segment and `{name...}` for everything from there on. Literal paths are
-one dictionary look-up; patterns are tried in the order of their number of literal segments, so that what is more exact
-wins whatever the order of `add`. HEAD is served by what serves GET. Pure.
+one dictionary look-up; patterns are tried in the order of their number of literal segments, so the more exact
+one wins, whatever the order of `add`. HEAD is served by what serves GET. Pure.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Router(Generic[T]):
         methods[method] = value
 
     def methods_of(self, pattern: Pattern) -> dict[str, T]:
-        """The methods of a pattern, which is added in its place where it is new."""
+        """The methods of a pattern; a new one is added in its place."""
         for known, methods in self.patterns:
             if known == pattern:
                 return methods
@@ -87,7 +87,7 @@ class Router(Generic[T]):
         return NotAllowed(", ".join(sorted(allowed))) if allowed else None
 
     def find(self, method: str, path: str) -> tuple[T, Parameters] | None:
-        """The same, where a path that is known for other methods only counts as unknown."""
+        """The same, but a path that is known only for other methods counts as unknown."""
         found = self.match(method, path)
         return None if isinstance(found, NotAllowed) else found
 

@@ -1,10 +1,10 @@
-"""Reading a request target: what path it names, and which targets nobody may send us.
+"""Reading a request target: what path it names, and which targets are refused.
 
 A gate that judges by path is only as good as its agreement with the engine about what the path is. `/v1//completions`
-or `/v1/%2e%2e/completions` can mean one thing to us and another to the engine behind us, and what we took for harmless
-would compute, or act on a slot. So a path that can be read in two ways is refused here (400) instead of being put
+or `/v1/%2e%2e/completions` can mean one thing to us and another to the engine, and what we took for harmless would
+compute, or act on a slot. So a path that can be read in two ways is refused here (400) instead of being put
 right: no client of an API needs one. A slash behind an escape (`/slots%2f0`) is another matter, for names of files and
-models have slashes: whoever knows what the path is for judges it (`hides_slash`).
+models have slashes: the code that knows what the path is for judges it (`hides_slash`).
 
 What is left is decoded once, for routing and for people. The engine always gets the bytes as they came. A target that
 names a host (`GET http://host/path`, RFC 9112, 3.2.2) is rewritten to the plain form, for engines do not know it.
@@ -23,7 +23,7 @@ from bioproxy.errors import RequestError
 REMEMBERED = 256  # bytes; longer targets are read again each time, or a scanner could fill the memory
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 BAD_BYTE = re.compile(rb"[\x00-\x20\x7f#]")
-# Behind these stands a name, whose slashes clients escape, or what an engine shall be asked for.
+# After these comes a name, whose slashes clients escape, or the path to ask an engine for.
 NAMING = (b"/upstream/", b"/comfyui/", b"/v1/models/", b"/api/models/load/", b"/api/models/unload/", b"/logs/stream/")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(?::[0-9]*)?")
@@ -33,7 +33,7 @@ ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 def read_target(target: bytes, method: bytes) -> tuple[bytes, str, bytes | None]:
     """The target in origin form, its decoded path, and the authority that an absolute target named (else None).
 
-    RequestError (400) for whatever could be read in two ways.
+    RequestError (400) for anything that could be read in two ways.
     """
     if target[:1] == b"/":
         return target, (remembered_path(target) if len(target) <= REMEMBERED else path_of(target)), None
@@ -78,7 +78,7 @@ def hides_slash(target: bytes) -> bool:
 
 
 def hidden_slash(target: bytes) -> RequestError:
-    """The error for such a path, of which it must be clear what it is for."""
+    """The error for such a path, if nothing says what it is for."""
     return RequestError(f"the path {shown(target.partition(b'?')[0])} hides a '/' behind an escape; write it plainly")
 
 
@@ -89,7 +89,7 @@ def check_slashes(target: bytes) -> None:
 
 
 def query_of(target: bytes) -> list[tuple[str, str]]:
-    """The decoded name and value pairs behind the `?`, in order; names without a value have an empty one."""
+    """The decoded name and value pairs after the `?`, in order; names without a value have an empty one."""
     text = target.partition(b"?")[2].decode("utf-8", "replace")
     return parse_qsl(text, keep_blank_values=True, errors="replace") if text else []
 
@@ -101,5 +101,5 @@ def valid_host(value: bytes) -> bool:
 
 
 def shown(text: bytes) -> str:
-    """Bytes from outside, short and harmless, for an error's sentence."""
+    """Bytes from outside, short and harmless, for an error message."""
     return repr(text[:80].decode("latin-1")) + ("…" if len(text) > 80 else "")
