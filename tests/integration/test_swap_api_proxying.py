@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -42,6 +43,15 @@ async def test_the_request_id_is_the_same_on_both_sides(rig: Rig) -> None:
     assert (answer.headers["x-request-id"], header(await rig.last("a"), "x-request-id")) == ("mine", "mine")
     answer = await rig.chat("a")
     assert answer.headers["x-request-id"] == header(await rig.last("a"), "x-request-id")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/audio/speech", "/tokenize", "/apply-template"])
+async def test_an_id_slot_reaches_no_engine(rig: Rig, path: str) -> None:
+    """Whether the route waits its turn or not, and whether templates are filled in there or not."""
+    await call(rig.port, "POST", path, data={"model": "a", "id_slot": 0, "input": "x", "messages": HELLO})
+    got = await rig.last("a")
+    assert got["path"] == path
+    assert json.loads(got["body"]) == {"model": "a", "input": "x", "messages": HELLO}
 
 
 async def test_a_stream_comes_as_it_is_made(rig: Rig) -> None:

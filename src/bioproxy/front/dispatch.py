@@ -92,7 +92,7 @@ class Dispatch(ABC):
         if dialect is None or body is None:
             claim = self.claim(exchange, served, stream=asked.stream)
             plain = exchange.engine_body()
-            if route.gate == "grant":
+            if route.gate != "slot_action":
                 plain = ways.without_slot(plain, known=route is not routes.OTHER_GRANT)
             await ways.claimed(exchange, route.gate, claim, headers=headers, body=plain)
             return
