@@ -1,0 +1,22 @@
+"""The program with many models runs on the event loop that users have, uvloop; the others on asyncio's own.
+
+Both are tried so, each with thousands of requests. `wire/` runs every test on both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+MANY_MODELS = ("test_swap_", "test_models_", "test_faults_models_")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.path.name.startswith(MANY_MODELS):
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.SelectorEventLoop}
