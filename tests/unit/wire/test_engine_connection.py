@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import cast
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -124,3 +125,14 @@ def test_garbage_is_an_error(raw: bytes, places: list[int]) -> None:
     """Bytes that are no HTTP are an error, in any split."""
     if not raw.lstrip().startswith(b"HTTP/"):
         assert receive(split(raw, places), head_only=False)[:2] == (False, True)
+
+
+@pytest.mark.parametrize("head_only", [False, True])
+def test_more_than_was_asked_for_is_no_part_of_the_answer(head_only: bool) -> None:
+    """Bytes after an answer, in the same read: the answer is as it was, and the connection is not used again."""
+    head = HEAD + b"Content-Length: 5\r\n\r\n"
+    surplus = HEAD + b"Content-Length: 5\r\n\r\nother"
+    raw = head + surplus if head_only else head + b"hello" + surplus
+    complete, broken, status, body, _, used_again = receive([raw], head_only=head_only)
+    assert (complete, broken, status, body) == (True, False, 200, b"" if head_only else b"hello")
+    assert not used_again
