@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bioproxy.models.state import TABLE, Event, IllegalStep, State, step
+from bioproxy.models.book import ModelSettings, Record
+from bioproxy.models.state import AIMS, TABLE, Aim, Event, IllegalStep, State, step
 
 # One row per state; one column per event, in the order of Event. "-" is illegal.
 CELLS = """
@@ -55,3 +56,18 @@ def test_everything_can_be_shut_down_and_stays_so() -> None:
     """Close leads to shutdown from everywhere, and nothing leads out of it."""
     assert all(step(state, Event.CLOSE) is State.SHUTDOWN for state in State)
     assert {new for (old, _event), new in TABLE.items() if old is State.SHUTDOWN} == {State.SHUTDOWN}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("aim", Aim)
+def test_an_aim_needs_a_process_that_can_have_it(aim: Aim, state: State) -> None:
+    """What starts or runs can leave, what does not can come; a model whose process stops comes after that."""
+    record = Record(ModelSettings(id="m"), now=0.0)
+    record.state = state
+    if state in AIMS[aim]:
+        record.turn_to(aim)
+        assert record.aim is aim
+        assert record.serves() == (state is State.READY and aim is Aim.STAY)
+    else:
+        with pytest.raises(AssertionError):
+            record.turn_to(aim)
