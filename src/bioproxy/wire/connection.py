@@ -103,7 +103,6 @@ class Port:
         self.counts = ServerStatistics(most=min(limits.connections, files))
 
     def crowded(self) -> bool:
-        """Whether there are as many connections as there may be."""
         return len(self.connections) + len(self.greeting) >= self.counts.most or self.needs_files()
 
     def needs_files(self) -> bool:
@@ -146,7 +145,6 @@ class Port:
             self.empty.set()
 
     def start(self, connection: ServerConnection, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run what serves one request."""
         self.waiting.pop(connection, None)
         if self.needs_files():
             self.make_way()
@@ -156,7 +154,6 @@ class Port:
         return task
 
     def ended(self, connection: ServerConnection, task: asyncio.Task[None]) -> None:
-        """A request has ended."""
         self.tasks.discard(task)
         if connection in self.connections:
             self.waiting[connection] = None
@@ -435,7 +432,6 @@ class ServerConnection(asyncio.Protocol):
             drained.set_result(None)
 
     def take_from(self, source: Source | None) -> None:
-        """Pause and resume `source` as the client reads."""
         self.source = source
         if source is not None and self.paused:
             source.pause()
@@ -462,7 +458,6 @@ class ServerConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read again."""
         if self.deaf and self.state is not State.GONE and not self.transport.is_closing():
             self.deaf = False
             self.transport.resume_reading()
@@ -479,7 +474,6 @@ RULES: dict[State, tuple[str | float, Callable[[ServerConnection, float], None]]
 
 
 def seconds_in(state: State, limits: Limits) -> float:
-    """How long a connection may be in this state."""
     allowed = RULES[state][0] if state in RULES else NEVER
     return float(getattr(limits, allowed)) if isinstance(allowed, str) else allowed
 

@@ -57,12 +57,11 @@ class Sink(Protocol):
 
 
 class Response:
-    """An engine's answer. `headers` are in its order and case; `reused`: the connection had served before."""
+    """An engine's answer. `headers` are in its order and case."""
 
-    def __init__(self, connection: EngineConnection, *, head_only: bool, reused: bool) -> None:
+    def __init__(self, connection: EngineConnection, *, head_only: bool) -> None:
         self.connection = connection
         self.headless = head_only  # the answer to a HEAD: it names a length, and no bytes follow
-        self.reused = reused
         self.stage = AWAITED
         self.error: BioproxyError | None = None
         self.status = 0
@@ -78,10 +77,6 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.stage.name} {self.status} from {self.connection!r}>"
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of the header `name` (lower case)."""
-        return self.fields.get(name)
 
     @property
     def complete(self) -> bool:
@@ -272,7 +267,7 @@ class EngineConnection(asyncio.Protocol):
     def exchange(self, head: bytes, body: bytes, *, head_only: bool) -> Response:
         """Send a request; what comes goes to its Response."""
         self.resume()
-        self.response = response = Response(self, head_only=head_only, reused=self.served > 0)
+        self.response = response = Response(self, head_only=head_only)
         self.parser = parser = httptools.HttpResponseParser(response)
         parser.set_dangerous_leniencies(lenient_chunked_length=True)  # `both_lengths` judges instead
         self.served += 1
@@ -373,12 +368,10 @@ class EngineConnection(asyncio.Protocol):
         del self.parser
 
     def send(self, data: bytes) -> None:
-        """Send a tunnel's bytes."""
         if not self.lost:
             self.transport.write(data)
 
     def abort(self) -> None:
-        """Close at once."""
         if not self.lost:
             self.transport.abort()
 

@@ -244,7 +244,6 @@ class Raw:
         self.responder = responder
 
     def forward(self, data: bytes) -> None:
-        """Send bytes on."""
         self.responder.bytes_out += len(data)
         self.responder.carrier.write(data)
 

@@ -50,7 +50,6 @@ def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # no
 
 
 def open_files() -> int:
-    """How many files this process may have open."""
     try:
         import resource  # POSIX only
     except ImportError:
@@ -186,7 +185,6 @@ class Server:
             self.listeners.clear()
 
     async def resume(self) -> None:
-        """Take connections again."""
         listeners = await self.accepting(self.tls)
         if self.shared.closing or not self.resting:
             for listener in listeners:
@@ -235,7 +233,6 @@ class Server:
             await aio.wait_first(shared.empty, timeout=seconds)
 
     def statistics(self) -> ServerStatistics:
-        """The counts of now and since the start."""
         shared = self.shared
         return msgspec.structs.replace(shared.counts, connections=len(shared.connections), running=len(shared.tasks))
 

@@ -41,7 +41,6 @@ class Origin(msgspec.Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """Host and port as a Host header has them."""
         return addresses.authority(self.host, self.port)
 
 
@@ -262,6 +261,5 @@ class Pool:
         self.closing = False
 
     def statistics(self) -> PoolStatistics:
-        """The counts of now and since the start."""
         active = sum(connection.response is not None for connection in self.open)
         return msgspec.structs.replace(self.counts, open=len(self.open), idle=len(self.idle), active=active)
