@@ -117,8 +117,10 @@ async def test_absent_at_start() -> None:
         attachment.suspect("look at least twice")
         async with fake:
             await attachment.wait_ready()
-    assert str(fake.port) in told.calls[0][1] or told.names()[0] == "loading"
-    assert told.names()[-2:] == ["on_ready", "ready"]
+            await told.until("ready")
+            names = told.names()  # before it is gone again
+    assert str(fake.port) in told.calls[0][1] or names[0] == "loading"
+    assert names[-2:] == ["on_ready", "ready"]
 
 
 async def test_loading_engine() -> None:
