@@ -32,7 +32,7 @@ def is_http_10(head: bytes) -> bool:
     if (good := REQUEST_LINE.match(head)) is not None:
         return good[1] == b"0"
     line = head.partition(b"\r\n")[0]
-    if line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+    if line.endswith((b" HTTP/1.1", b" HTTP/1.0")) and line.count(b" ") > 2:
         raise RequestError(f"the request line {shown(line)} has more than one blank between its parts")
     if OTHER_VERSION.fullmatch(line):
         raise RequestError(f"only HTTP/1.1 and HTTP/1.0 are spoken here, not {shown(line.split()[-1])}", status=505)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
+from bioproxy.wire.http1.judge import is_http_10
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.reader import RequestReader
+from bioproxy.wire.http1.target import shown
 
 Outcome = tuple[list[tuple[object, ...]], int]  # the requests, and the status of the error behind them (0: none)
 
@@ -185,6 +188,22 @@ def test_refused(status: int, raw: bytes) -> None:
 def test_refused_byte_by_byte(status: int, raw: bytes) -> None:
     """They are the same errors when every byte comes alone."""
     assert read([bytes([byte]) for byte in raw]) == ([], status)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"GET  / HTTP/1.1", "has more than one blank between its parts"),
+        (b"GET / x HTTP/1.0", "has more than one blank between its parts"),
+        (b"GET /\nx HTTP/1.1", "is not valid"),
+        (b"GET /\rx HTTP/1.0", "is not valid"),
+        (b"GET HTTP/1.1", "is not valid"),
+    ],
+)
+def test_what_is_wrong_with_a_request_line(line: bytes, words: str) -> None:
+    """Too many blanks are told from any other fault."""
+    with pytest.raises(RequestError, match=re.escape(f"the request line {shown(line)} {words}")):
+        is_http_10(line + b"\r\nHost: h\r\n\r\n")
 
 
 def as_h11_reads(raw: bytes) -> object:
