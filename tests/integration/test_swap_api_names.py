@@ -106,6 +106,17 @@ async def test_only_the_last_top_level_name_counts(body: bytes, rig: Rig) -> Non
     assert answer.json()["served_by"] == "a"
 
 
+async def test_half_a_surrogate_pair_in_a_name(rig: Rig) -> None:
+    """It names no model, and every list of requests can still be read."""
+    raw = b'{"model":"half \\ud800","messages":[]}'
+    answer = await call(rig.port, "POST", CHAT, body=raw, headers={"Content-Type": "application/json"})
+    assert answer.status == 404
+    requests = (await call(rig.ports.admin, "GET", "/requests")).json()["requests"]
+    assert requests[0]["model"] == "half ?"
+    activity = (await rig.get("/api/metrics/activity")).json()["data"]
+    assert activity[0]["model"] == "half ?"
+
+
 async def test_by_a_forms_field(rig: Rig) -> None:
     """`application/x-www-form-urlencoded`."""
     body = b"prompt=a+b&model=a"

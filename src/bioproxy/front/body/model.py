@@ -153,9 +153,10 @@ def text_of(token: bytes) -> str:
 
 
 def lenient(token: bytes) -> str:
-    """A JSON string that only the standard library reads: lone surrogates, control characters."""
+    """A JSON string that only the standard library reads: control characters, half a surrogate pair (read as `?`)."""
     try:
-        return str(json.loads(token.decode(errors="replace"), strict=False))
+        text = str(json.loads(token.decode(errors="replace"), strict=False))
+        return text.encode(errors="replace").decode()  # UTF-8 can hold it, so /requests can show it
     except ValueError:
         return ""
 
