@@ -88,7 +88,7 @@ class Exchange:
 
     def since_arrival(self) -> float:
         """Seconds since the head's first byte came in."""
-        return asyncio.get_running_loop().time() - self.request.arrived
+        return time.monotonic() - self.request.arrived
 
     def fail(self, error: BioproxyError, outcome: Outcome) -> None:
         """Tell the client what went wrong, in its dialect and in the way that is still open.
@@ -149,7 +149,7 @@ class Exchange:
     def close(self) -> Record:
         """Fill in what is known only at the end."""
         record = self.record
-        record.total = asyncio.get_running_loop().time() - self.request.arrived
+        record.total = time.monotonic() - self.request.arrived
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
         if record.outcome == "ok" and self.tail.events and (answer := self.said or self.answer()).ending == "failed":

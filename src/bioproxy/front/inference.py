@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -177,7 +178,7 @@ class Inference:
             sent = True
             self.response = None
             self.claim.sending()
-            self.sent_at = asyncio.get_running_loop().time()
+            self.sent_at = time.monotonic()
             self.response = response = await self.engine.pool.request(
                 "POST", self.exchange.target, self.headers, self.expanded.body
             )
@@ -289,7 +290,7 @@ class Inference:
     def timing_headers(self) -> Headers:
         """`Server-Timing` (W3C): where the time before the first byte went, in milliseconds; the parts add up to it."""
         record = self.exchange.record
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         first, prefill = now - self.exchange.request.arrived, now - self.sent_at
         other = first - record.swap - record.queue - record.save - record.restore - prefill
         save, other = record.save * 1e3, max(0.0, other) * 1e3

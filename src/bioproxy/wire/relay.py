@@ -21,6 +21,7 @@ engine, an engine that reads slowly stops the client.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from bioproxy.wire import sse
@@ -36,7 +37,7 @@ ENDING = 1.0  # seconds, see above
 
 
 class Tail:
-    """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (loop.time()).
+    """The last bytes of a body (16 KiB at most), how many there were, and when the first one came (time.monotonic()).
 
     `opening` is the first piece as it came (16 KiB at most): an Anthropic stream says there what was cached. With
     `collect` everything is kept besides, up to a limit.
@@ -91,7 +92,7 @@ class Tail:
     def settle(self, data: bytes) -> None:
         """`data` passed the bound: note the first byte, forget what is too much, set the next bound."""
         if self.first is None:
-            self.first = asyncio.get_running_loop().time()
+            self.first = time.monotonic()
             self.opening = data[:KEPT]
         if self.copy is not None and self.size > self.most:
             self.copy = None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -192,7 +193,7 @@ class Pool:
         """The newest idle connection that is good to use, or None."""
         if not self.idle:
             return None
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         while self.idle:
             connection = self.idle.pop()
             fresh = now - connection.idle_since < self.idle_timeout
@@ -208,11 +209,10 @@ class Pool:
         if self.closing:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = time.monotonic()
         self.idle.append(connection)
         if self.expiry is None:
-            self.expiry = loop.call_later(self.idle_timeout, self.expire)
+            self.expiry = asyncio.get_running_loop().call_later(self.idle_timeout, self.expire)
 
     def closed(self, connection: EngineConnection) -> None:
         """A connection is gone; what we closed ourselves was taken off the idle ones before."""
@@ -225,8 +225,7 @@ class Pool:
 
     def expire(self) -> None:
         """Close what was idle for too long; one timer for all, while there are any."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        loop, now = asyncio.get_running_loop(), time.monotonic()
         kept = [connection for connection in self.idle if now - connection.idle_since < self.idle_timeout]
         for connection in self.idle[: len(self.idle) - len(kept)]:
             connection.abort()
