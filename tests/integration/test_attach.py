@@ -159,7 +159,7 @@ async def test_restart_between_two_looks() -> None:
         await attachment.wait_ready()
         await fake.restart()
         attachment.suspect("time to look")
-        assert await told.until("on_gone") == "the engine was restarted behind our back"
+        assert await told.until("on_gone") == "the engine was restarted by something else"
         await told.until("ready", 2)
     assert attachment.generation == 2
 

@@ -45,7 +45,7 @@ from bioproxy.wire.upstream import PoolStatistics
 SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
 NOT_MET = "of no model that ran since the start"
 NO_ADMIN_PORT = "there is no admin port: another program has it; this one answers on the proxy port"
-NO_CAPTURES = "captures are off: several keys may use the models, and nobody is the admin (admin_key)"
+NO_CAPTURES = "captures are off: several keys may use the models, and there is no admin (admin_key)"
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):

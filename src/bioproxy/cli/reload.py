@@ -101,7 +101,7 @@ async def watch(
 ) -> None:
     """Call `ask` after each change of the sources since `seen`; ends by cancellation only.
 
-    `paths` are those of the configuration in force: one that a reload named first is a change, for nobody looked at it
+    `paths` are those of the configuration in force: one that a reload named first is a change, for it was not looked at
     before that.
     """
 

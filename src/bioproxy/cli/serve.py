@@ -2,7 +2,7 @@
 
 What belongs to a process and to no part of it lives here: signals, the event loop, the limit of open files, the log,
 the banner. The first SIGTERM or SIGINT begins the orderly end (no new connections, streams finish up to
-`shutdown_timeout`, what pays is saved, exit 0); the second one ends at once, because whoever presses Ctrl-C twice means
+`shutdown_timeout`, what pays is saved, exit 0); the second one ends at once: an operator who presses Ctrl-C twice means
 it. An engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration
 again, and so does a change of its files with `-watch-config` (reload.py).
 """

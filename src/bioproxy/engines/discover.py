@@ -271,4 +271,4 @@ def difference(before: Identity | None, now: Identity) -> str:
         if name in changed:
             old, new = changed[name]
             return f"another engine answers now: {name} is {new}, it was {old}"
-    return "the engine was restarted with other settings" if changed else "the engine was restarted behind our back"
+    return "the engine was restarted with other settings" if changed else "the engine was restarted by something else"

@@ -62,7 +62,7 @@ NEXT: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.STARTING, State.STOPPED}),
 }
 HINTS = {
-    "SIGKILL": " (if nobody did that by hand, the system ran out of memory)",
+    "SIGKILL": " (if no operator did that, the system ran out of memory)",
     "SIGILL": " (this build needs another processor)",
 }
 

@@ -18,7 +18,7 @@ from bioproxy.wire.http1.message import Request
 
 NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, which scripts look for
 
-# By these names containers reach a port of this machine that is bound to its loopback; nobody can register them.
+# By these names containers reach a port of this machine that is bound to its loopback; they cannot be registered.
 CONTAINERS = frozenset({"host.docker.internal", "host.containers.internal"})
 MOST_NAMES = 100  # values of `Host` that need not be judged again
 

@@ -113,7 +113,7 @@ def further_headers(error: BioproxyError) -> Headers:
     headers: Headers = [(b"Cache-Control", b"no-store")]
     if isinstance(error, Unserved) and error.allow:
         headers.append((b"Allow", error.allow.encode()))
-    if isinstance(error, ForeignPage):  # nobody shall click on its link unseen, and what is clicked says where it stood
+    if isinstance(error, ForeignPage):  # its link must not be clicked unseen, and what is clicked says where it stood
         headers += [(b"X-Frame-Options", b"DENY"), (b"Referrer-Policy", b"same-origin")]
     retry_after = 1 if error.retry_after is None and error.status == 429 else error.retry_after
     if retry_after is not None:

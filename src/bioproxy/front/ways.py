@@ -260,7 +260,7 @@ async def granted(
         )
         if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
             engine.attachment.meet_again("a client changed its LoRA adapters")
-        # of an unknown route nobody knows whether its answer came out of a slot
+        # of an unknown route it is not known whether its answer came out of a slot
         known = not alone and exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
         grant.release(cut=not whole, computed=known)
 

@@ -329,12 +329,12 @@ class Watch:
             stamp = stamp_of(path)
             if started is not None and max(youngest(path), *map(turned, passed), 0.0) > started + CLOCK_SLACK:
                 raise Overtaken(
-                    f"{path} (or a link or folder that leads to it) is younger than the engine that runs it, so nobody "
-                    "knows which model that is; restart the engine"
+                    f"{path} (or a link or folder that leads to it) is younger than the engine that runs it, so it "
+                    "is unknown which model that is; restart the engine"
                 )
             identity = self.identify(path)
             if stamp_of(path) != stamp:
-                raise Overtaken(f"{path} is being written to, so nobody knows which model that is; restart the engine")
+                raise Overtaken(f"{path} is being written to, so it is unknown which model that is; restart the engine")
         except (BioproxyError, OSError) as error:
             if isinstance(error, Unreadable):
                 raise

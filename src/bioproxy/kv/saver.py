@@ -249,7 +249,7 @@ class Saver:
         if abs(saved.tokens - resident.tokens) > (0 if snapshot.template else OFF_BY):
             expected = resident.tokens
             resident.clear(empty=False)
-            raise Mistaken(f"the slot holds {saved.tokens} tokens instead of {expected}: somebody else used it")
+            raise Mistaken(f"the slot holds {saved.tokens} tokens instead of {expected}: something else used it")
         knowledge = self.tenant.knowledge
         knowledge.moved(save=True, size=saved.bytes, tokens=saved.tokens, seconds=saved.seconds)
         if saved.bytes > self.tenant.budget:

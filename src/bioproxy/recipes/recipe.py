@@ -1,7 +1,7 @@
 """Reading recipes, and making a `models:` entry of one.
 
-A recipe's `model` is an entry as it stands in a config, and its `settings` become the entry's `macros`: whoever changes
-the image later changes one line of the config, and needs no recipe any more. A setting is one word of the command and
+A recipe's `model` is an entry as it stands in a config, and its `settings` become the entry's `macros`. To change the
+image later, an operator changes one line of the config, and needs no recipe. A setting is one word of the command and
 stands in quotes there; one that is marked `words` (more arguments) is written as it is. Recipes that run a container
 get one more macro, `container`: the name that `cmdStop` stops, made from the model's ID.
 """
