@@ -371,6 +371,7 @@ def from_usages(usages: Iterable[Members], *, fresh: bool) -> Timings:
     given = written = made = cached = None
     for usage in usages:
         given = filled(given, usage.get("prompt_tokens", usage.get("input_tokens")))
+        fresh = fresh and "prompt_tokens" not in usage  # OpenAI's word, whatever the route is
         written = filled(written, usage.get("cache_creation_input_tokens"))
         made = filled(made, usage.get("completion_tokens", usage.get("output_tokens")))
         cached = cached_of(usage) if cached is None else cached

@@ -116,6 +116,12 @@ def test_messages_with_written_cache() -> None:
     assert cost("/v1/messages", compact({"usage": usage})).evaluated == 12
 
 
+def test_messages_in_the_words_of_completions() -> None:
+    """A server that says `prompt_tokens` on /v1/messages, too, counts the whole prompt by it."""
+    found = cost("/v1/messages", compact({"usage": USAGE}))
+    assert found == Timings(cached=12, evaluated=3, generated=2, given=15)
+
+
 def test_other_servers_usage() -> None:
     """A server without timings and without details tells how much was generated, not what was cached."""
     tail = sse(
