@@ -1,6 +1,6 @@
 """The data plane beside nginx: CPU per request and per event, latency, long bodies, a thousand streams, memory, start.
 
-Every figure is a median of interleaved rounds (ours, nginx, ours, …), so that a noisy neighbour disturbs both. CPU is
+Every figure is a median of interleaved rounds (there and back), so that a noisy neighbour disturbs both. CPU is
 the process's own time from /proc, which a shared machine does not change much; seconds are shown for completeness only.
 
 Three proxies stand in front of an engine that computes nothing and has 16 slots: nginx, bioproxy with one engine
@@ -57,8 +57,9 @@ def all_three() -> Iterator[tuple[int, Proxies]]:
 def per_unit(proxies: Proxies, unit: str, **options: object) -> dict[str, float]:
     """Median CPU microseconds per request or event for each proxy."""
     spent: dict[str, list[float]] = {name: [] for name in proxies}
-    for _ in range(ROUNDS):
-        for name, (port, pid) in proxies.items():
+    for number in range(ROUNDS):
+        for name in list(proxies)[:: 1 if number % 2 else -1]:  # there and back: who is measured first pays for that
+            port, pid = proxies[name]
             cpu, counted = peers.metered(pid, port, **options)
             if counted["lost"]:
                 raise AssertionError(f"{name} lost {counted['lost']:.0f} of {counted[unit]:.0f} {unit}")

@@ -206,7 +206,7 @@ def routing() -> list[Row]:
     and a line in the access log besides.
     """
     model = {"cmd": f"{shlex.quote(sys.executable)} -m bench.upstream ${{PORT}} 64"}
-    models = dict.fromkeys(("bench", "second", "third"), model)
+    models = dict.fromkeys(("a", "second", "third"), model)
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(peers.bioproxy(stack.enter_context(peers.upstream())))
         many = stack.enter_context(serving(models))
