@@ -44,21 +44,9 @@ def engine(rig: Rig, model: str = "a") -> int:
     return rig.log.of("start", model)[-1].pid
 
 
-async def noted(rig: Rig) -> Path:
-    """The register of what runs, as soon as "a" stands in it: it is written beside the start, and may come later."""
-    found: list[Path] = []
-
-    def stands() -> bool:
-        found[:] = (rig.folder / "state").rglob("engines.json")
-        return any('"model":"a"' in path.read_text() for path in found)
-
-    await rig.until(stands)
-    return found[0]
-
-
 async def kill_all_of_ours(rig: Rig) -> None:
     """The program and its shims, at once: nobody is left to clean up."""
-    await noted(rig)
+    await rig.noted()
     watchers = shims(rig)
     for pid in watchers:
         os.kill(pid, signal.SIGSTOP)
@@ -139,7 +127,7 @@ async def test_a_register_that_names_strangers(tmp_path: Path) -> None:
     """A file that is broken or made up: the number of a process of somebody else with another start time."""
     async with swap_rig(tmp_path, fakes("a"), child=True) as rig, stranger("") as other:
         await rig.chat("a")
-        register = await noted(rig)
+        register = await rig.noted()
         made_up = register.read_text().replace(f'"pid":{engine(rig)}', f'"pid":{other.pid}')
         assert str(other.pid) in made_up
         await rig.child.kill()
@@ -164,7 +152,7 @@ async def test_the_register_tells_no_secrets(tmp_path: Path) -> None:
     words = engine_words(tmp_path / "events.jsonl")
     async with swap_rig(tmp_path, {"a": {"cmd": f"{words}", "env": ["HF_TOKEN=s3cret"]}}, child=True) as rig:
         await rig.chat("a")
-        register = await noted(rig)
+        register = await rig.noted()
         assert "s3cret" not in register.read_text()
 
 

@@ -207,6 +207,7 @@ async def test_the_next_start_ends_what_an_earlier_one_left(tmp_path: Path) -> N
         shim = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(shim, signal.SIGSTOP)
         try:
+            await rig.noted()
             await rig.child.kill()
             assert engine in rig.children()
             await rig.child.start()

@@ -251,6 +251,17 @@ class Rig(Client):
 
         await self.look(as_wanted, f"{count} requests wait")
 
+    async def noted(self) -> Path:
+        """The register of what runs, as soon as "a" stands in it: it is written beside the start and may be late."""
+        found: list[Path] = []
+
+        def stands() -> bool:
+            found[:] = (self.folder / "state").rglob("engines.json")
+            return any('"model":"a"' in path.read_text() for path in found)
+
+        await self.until(stands)
+        return found[0]
+
     async def until(self, condition: Callable[[], object], *, seconds: float = LONG) -> None:
         """Wait until `condition()` is true of the outside world."""
 

@@ -40,7 +40,7 @@ DIGEST = 16  # bytes of a digest that are kept
 NEAR = 400  # bytes within which one line end is chosen
 ODDS = (1 << 32) // 256  # times its length: what a line's checksum must be below; one line end in 256 bytes is
 STRIDE = 1024  # bytes between the cuts that are made where no line end is chosen; a shorter piece has none inside
-FAR = 2 * STRIDE  # bytes without a chosen line end, in which they are made
+FAR = 2  # strides without a chosen line end, in which they are made
 SHORTEST = 8  # bytes that a line has on average, or lines are not looked at
 PLENTY = 1 << 20  # bytes of a prompt whose lines are looked at, and in which cuts stand so close
 COARSE = 16 << 10  # bytes between the cuts after those: each is looked up when a slot is filled
@@ -145,10 +145,10 @@ def line_ends(data: bytes, mark: bytes) -> Iterator[int]:
 
 
 def filled(data: bytes, mark: bytes, ends: Iterable[int], *, offset: int) -> Iterator[int]:
-    """The chosen line `ends`, and what is cut in between if they lie more than `FAR` bytes apart: at a line end too."""
+    """The chosen line `ends`, and what is cut in between if they lie over `FAR` strides apart, at line ends too."""
     before = 0
     for end in (*ends, len(data)):
-        while end - before > 2 * (step := STRIDE if offset + before < PLENTY else COARSE):
+        while end - before > FAR * (step := STRIDE if offset + before < PLENTY else COARSE):
             found = data.rfind(mark, before + step // 2, before + step)
             before = found + len(mark) if found >= 0 else before + step
             yield before

@@ -109,7 +109,7 @@ def test_cuts_lie_neither_close_together_nor_far_apart(kind: str) -> None:
     offsets = [cut.offset for cut in chain("", [Piece("", data)])]
     gaps = [after - before for before, after in pairwise([0, *offsets])]
     assert len(data) / 2048 < len(offsets) < len(data) / 400
-    assert max(gaps) <= FAR
+    assert max(gaps) <= FAR * STRIDE
     assert sum(gap < NEAR for gap in gaps) <= len(gaps) // 50 + 1
 
 
@@ -123,7 +123,7 @@ def test_an_insertion_moves_no_later_cut(kind: str) -> None:
         at, new = data.index(mark, place) + len(mark), b"Something else, 2026" + mark
         after = places(Piece("", data[:at] + new + data[at:]))
         assert [cut for cut in after if cut < at - 2 * NEAR] == [cut for cut in before if cut < at - 2 * NEAR]
-        far = at + 2 * FAR
+        far = at + 2 * FAR * STRIDE
         assert [cut - len(new) for cut in after if cut - len(new) > far] == [cut for cut in before if cut > far]
 
 
@@ -142,7 +142,7 @@ def test_texts_share_the_cuts_of_their_common_beginning(kind: str) -> None:
     one, other = (chain("", [Piece("", data + question)]) for question in (b"\nwhat?", b"\nAnd why is that so?\n"))
     shared = [cut for cut in one if cut in other]
     assert shared == list(one[: len(shared)])
-    assert shared[-1].offset > len(data) - FAR - NEAR
+    assert shared[-1].offset > len(data) - FAR * STRIDE - NEAR
 
 
 def test_only_the_first_mib_of_a_prompt_is_looked_at_line_by_line() -> None:
