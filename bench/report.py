@@ -38,4 +38,6 @@ def page(sections: list[str]) -> str:
     """The whole of results.md."""
     today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     head = f"# Figures\n\nWritten by `make bench` on {today}; {machine()}. Medians; ratios count more than seconds.\n"
+    if os.environ.get("BEFORE"):
+        head += "What stands after `before` is an earlier build of bioproxy, measured in the same run.\n"
     return "\n".join([head, *sections])
