@@ -45,7 +45,7 @@ def identify(request: Request) -> str:
     given = request.fields.get(b"x-request-id")
     if given is not None and 0 < len(given) <= MAX_ID and given.isascii() and given.decode("ascii").isprintable():
         return given.decode("ascii")
-    if not FRESH:  # many at once: one call to the system for each would cost a request more than all else here
+    if not FRESH:  # many at once spare most requests a call to the system
         text = os.urandom(8 * 256).hex()
         FRESH.extend(text[at : at + 16] for at in range(0, len(text), 16))
     return FRESH.pop()
@@ -149,17 +149,17 @@ class Exchange:
     def close(self) -> Record:
         """Fill in what is known only at the end."""
         record = self.record
-        record.total = time.monotonic() - self.request.arrived
+        record.total = self.since_arrival()
         record.status = record.status or self.responder.status
         record.bytes_out = self.responder.bytes_out
-        if record.outcome == "ok" and self.tail.events and (answer := self.said or self.answer()).ending == "failed":
+        if record.outcome == "ok" and self.tail.events and (answer := self.answer()).ending == "failed":
             record.outcome = "engine_error"
             record.error = error_words(answer.said) or "the engine's stream ended with an error"
         if record.metered:
             kind = self.fields.get(b"content-type")
             record.content_type = kind.decode("latin-1") if kind else "application/json"
             if record.status == 200:
-                record.usage = usage_of((self.said or self.answer()).timings)
+                record.usage = usage_of(self.answer().timings)
             elif not record.error:
                 record.error = self.refused()
         if record.outcome == "ok" and record.status >= 400:
@@ -175,7 +175,7 @@ class Exchange:
             tail = self.tail
             self.said = read_answer(
                 tail.last(),
-                path=self.record.req_path or self.request.path,
+                path=self.asked_path,
                 events=tail.events,
                 head=tail.opening,
                 begun=tail.begun if tail.forgotten else None,
@@ -236,7 +236,7 @@ class Exchange:
             return None
         return Capture(
             request_headers=tuple(self.request.headers),
-            request_body=self.body if self.json is None or not self.json.changed else self.json.written(),
+            request_body=self.engine_body(),
             response_headers=tuple(self.reply),
             response_body=body,
         )

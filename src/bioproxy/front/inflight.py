@@ -140,7 +140,7 @@ class Inflight:
             cancel=cancel if cancel is not None else canceller(),
         )
         self.entries[entry.id] = entry
-        if self.bus.subscribers.get(InflightChanged):
+        if self.heard:
             self.tell(entry)
         if self.timer is None:
             self.timer = asyncio.get_running_loop().call_later(INTERVAL, self.look)
@@ -148,7 +148,7 @@ class Inflight:
 
     def remove(self, entry: Entry) -> None:
         """The request has ended, whatever way."""
-        if self.entries.pop(entry.id, None) is not None and self.bus.subscribers.get(InflightChanged):
+        if self.entries.pop(entry.id, None) is not None and self.heard:
             self.bus.publish(InflightChanged(operation="remove", id=entry.id))
 
     def cancel(self, identity: str) -> bool:
@@ -171,7 +171,7 @@ class Inflight:
 
         `header` gives the first value of a header by its lower-case name.
         """
-        for name in self.settings.dialect.ui.activity.session_id:
+        for name in self.sessions:
             if value := header(name.lower().encode("latin-1", "replace")):
                 return value.decode("utf-8", "replace")
         return ""

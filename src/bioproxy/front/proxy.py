@@ -1,7 +1,7 @@
 """The proxy port's handler: from a parsed request to its record.
 
 `Front.handle` is the one task of a request. It names the exchange, judges key and origin, finds the route, hands over
-to a dispatch (one engine: single.py; many models: many.py), and in its one `finally` publishes the record, whatever
+to a dispatch (one engine: dispatch.py; many models: many.py), and in its one `finally` publishes the record, whatever
 happened. Errors are turned into answers here and nowhere else.
 """
 
@@ -55,7 +55,7 @@ class Front:
     @property
     def access(self) -> Access:
         """The rule about keys and origins; a request keeps the one that it began with."""
-        found = self.settings.known.get(self.make_access)
+        found = self.settings.known.get(self.make_access)  # made at the first request after a reload
         return found or self.settings.made(self.make_access)
 
     async def handle(self, request: Request, responder: Responder) -> None:

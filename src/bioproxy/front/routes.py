@@ -207,9 +207,9 @@ def check_action(request: Request) -> None:
 
 
 def find_for_many(request: Request, managing: Route | None) -> Route:
-    """The route of a request; `managing` is the one that manages models, if the path is one of these.
+    """The route of a request, OTHER_FREE if there is none; `managing` is the one that manages models.
 
-    RequestError, Unserved if there is none.
+    RequestError if the query names two slot actions.
     """
     method, path = request.method, request.path
     if method == "OPTIONS":

@@ -200,9 +200,7 @@ def leave(exchange: Exchange, claim: Claim) -> None:
 
 
 def swap_timing(record: Record) -> bytes:
-    """The part of `Server-Timing` about the wait for a swap, in milliseconds; begins with a comma, "" if none was."""
-    if not record.swap:
-        return b""
+    """The part of `Server-Timing` about the wait for a swap, in milliseconds; begins with a comma."""
     parts = {"swap": record.swap, **dict.fromkeys(ALWAYS_TOLD, 0.0), **(record.waits or {})}
     told = ((SWAP_NAMES.get(name, name).encode(), seconds * 1e3) for name, seconds in parts.items())
     return b"".join(b", %b;dur=%.1f" % part for part in told)
