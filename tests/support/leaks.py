@@ -1,6 +1,6 @@
 """What must not happen unseen: something left behind, a cancellation in the wrong place, a system that gives no more.
 
-`tasks`, `held` and `assert_nothing_held` count what a fault may leave behind. A cancellation can land wherever a
+`tasks`, `owned` and `open_files` count what a fault may leave behind. A cancellation can land wherever a
 coroutine gives the loop a turn: `cut` counts those places and cancels the task in the one that is asked for, and
 `each_await` goes through all of them. The last functions take away what the system allows a process, for a while.
 """
@@ -16,34 +16,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from bioproxy import aio
 from bioproxy.app import App
 from support.apps import station
-
-
-class Held(msgspec.Struct, frozen=True):
-    """What the program holds at one moment."""
-
-    tasks: frozenset[str]
-    grants: int
-    waiting: int
-    running: int
-
-
-def held(app: App) -> Held:
-    """Everything that must be back to where it was after a fault."""
-    gate = station(app).gate.statistics()
-    names = frozenset(
-        task.get_name() for task in asyncio.all_tasks() if not task.done() and task is not asyncio.current_task()
-    )
-    return Held(
-        tasks=names,
-        grants=sum(gate.running.values()),
-        waiting=sum(gate.waiting.values()),
-        running=app.proxy_server.statistics().running,
-    )
 
 
 def open_files() -> int:
@@ -62,11 +37,11 @@ async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> No
 
 
 async def assert_nothing_held(app: App) -> None:
-    """No grant, no waiter, no request under way: what every fault test ends with."""
+    """No grant, no waiter, no request under way; connections may be open."""
 
     def free() -> bool:
-        now = held(app)
-        return not (now.grants or now.waiting or now.running)
+        now = owned(app)
+        return not (now["grants"] or now["waiters"] or now["handlers"])
 
     await until(free)
 

@@ -35,7 +35,7 @@ from support.apps import MS, log_put_back
 from support.command import MARK, set_environment
 from support.http import Answer, call
 from support.swap_client import Client
-from support.swap_models import EventLog, Ports, Told, config_text
+from support.swap_models import EventLog, Ports, Told, config_text, marked
 
 Json = Any
 LONG = 10.0  # seconds for what must come
@@ -63,12 +63,7 @@ class Setting:
 
     def marked(self) -> list[int]:
         """The pids of every process that carries our mark."""
-        found, mark = [], f"{MARK}={self.mark}".encode()
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdecimal() and mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
+        return marked(MARK, self.mark)
 
 
 class Child(EngineProcess):

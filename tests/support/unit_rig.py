@@ -23,7 +23,7 @@ from bioproxy.models.command import split
 from bioproxy.models.unit import MARK, Launch, Unit
 from bioproxy.station import Station
 from bioproxy.wire.upstream import Pool, parse_origin
-from support.swap_models import EventLog, Ports, engine_words
+from support.swap_models import EventLog, Ports, engine_words, marked
 
 PRELUDE = """
 import os, signal, socket, sys, time
@@ -152,12 +152,7 @@ class UnitRig:
 
     def processes(self) -> list[int]:
         """Every process that was started by the unit, the shim too, or by these."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdecimal() and f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
+        return marked(MARK, self.mark)
 
     async def gone(self) -> None:
         """Wait until no process is left."""
