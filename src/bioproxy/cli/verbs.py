@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
+from typing import get_args
 
 import msgspec
 
+from bioproxy.activity import Outcome
 from bioproxy.cli.command import Command
 
-OUTCOMES = ("ok", "client_error", "engine_error", "client_left", "rejected", "timeout", "error")
 NEWEST = 20  # requests that are shown if no number is given
 
 
@@ -78,7 +79,7 @@ def requests_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", dest="number", metavar="N", type=at_least_one, default=NEWEST, help="how many (%(default)s)"
     )
-    parser.add_argument("--outcome", choices=OUTCOMES, default="", help="only those that ended like this")
+    parser.add_argument("--outcome", choices=get_args(Outcome), default="", help="only those that ended like this")
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing requests as they end")
 
 
