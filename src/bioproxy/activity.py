@@ -23,7 +23,7 @@ Work = Literal["user", "side", "background"]
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine said that one request cost (engines/answers.py), as the activity table counts it.
 
-    All zero: it said nothing. Where it said something, -1 is what it left out. Speeds are tokens per second; `seconds`
+    All zero: it said nothing. If it said something, -1 is what it left out. Speeds are tokens per second; `seconds`
     is the engine's own time for prompt and answer together.
     """
 

@@ -51,7 +51,7 @@ class ModelChanged(Event, frozen=True, kw_only=True):
 
 
 class SwapEnded(Event, frozen=True, kw_only=True):
-    """A model became ready for a request that waited; seconds.
+    """A model was loaded, whether a request waited for it or not; seconds.
 
     `save` and `stop` of the models that made room, `start` from the process to its health, `restore` of its KV cache;
     `ours` is the rest.

@@ -4,7 +4,7 @@
 in a context variable, so that a line logged five calls down still says for which request. Bodies, prompts and keys are
 never logged at any level: a log file is copied into bug reports.
 
-Where models are configured, the same records also go to the logbook (logbook.py), as lines that users of llama-swap and
+If models are configured, the same records also go to the logbook (logbook.py), as lines that users of llama-swap and
 their scripts know: `[INFO] sentence`, after the time in one of Go's formats if they chose one (`logTimeFormat`), and a
 line for each request (`access_line`).
 """
@@ -156,7 +156,7 @@ def setup(
     """Send the log to `stream` (default: stderr) at `level` (debug, info, warning, error), `plain` or `json`.
 
     `write` gets each line as well, as llama-swap writes it, with times in the Go format `times`; `quiet` leaves the
-    stream out, where what `write` does with a line already shows it.
+    stream out, because what `write` does with a line already shows it.
     """
     stream = stream or sys.stderr
     handlers: list[logging.Handler] = []

@@ -192,7 +192,7 @@ class OfModels:
     """What is counted of many models."""
 
     def __init__(self) -> None:
-        self.swaps = Counter("bioproxy_swaps_total", "Times a model became ready for a request that waited.", "model")
+        self.swaps = Counter("bioproxy_swaps_total", "Times a model was loaded.", "model")
         self.swap = Times(
             "bioproxy_swap_duration_seconds", "From the decision to swap to the model being ready.", LOADS, "model"
         )

@@ -33,7 +33,7 @@ class Docker(msgspec.Struct, frozen=True):
         return path.read_text().splitlines() if path.exists() else []
 
     def leave(self, name: str, label: str) -> None:
-        """A container that somebody started and nobody waits for."""
+        """A container that was started, and that no program waits for."""
         identity = f"left-{name}"
         about = {"id": identity, "name": name, "label": label, "pid": 2**22 + 1}
         (self.folder / f"{identity}.json").write_text(json.dumps(about))

@@ -78,7 +78,7 @@ async def tried(
 
 
 def authority(app: App) -> dict[str, str]:
-    """The header that the first of `api_keys` asks for; nothing where there are none."""
+    """The header that the first of `api_keys` asks for; nothing if there are none."""
     keys = [key.key for key in app.config.api_keys if isinstance(key, Key)]
     return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
@@ -155,7 +155,7 @@ class Hung:
         return name == str(self.path) or name.startswith(f"{self.path}/")
 
     def wait(self) -> None:
-        """Hang, as somebody who does so for long."""
+        """Hang, as a call that has done so for long."""
         me = threading.current_thread()
         self.threads.append(me)
         if self.long and me.ident in files.calls:

@@ -19,7 +19,7 @@ LONG = text(500, "a")
 
 
 class Somewhere(EngineProcess):
-    """An engine that somebody else started."""
+    """An engine that the test started."""
 
     def __init__(self, port: int) -> None:
         super().__init__()

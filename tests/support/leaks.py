@@ -132,7 +132,7 @@ class CancelAt:
 
 
 async def cut(work: Coroutine[Any, Any, Any], at: int) -> bool:
-    """Run `work`, cancelled at its `at`-th await; False where it came to its end before. Its own errors are raised."""
+    """Run `work`, cancelled at its `at`-th await; False if it came to its end before. Its own errors are raised."""
 
     async def run() -> None:
         await CancelAt(work, at)

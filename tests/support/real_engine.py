@@ -31,7 +31,7 @@ real_engine = pytest.mark.real_engine
 
 
 def llama_server(folder: Path, **flags: Json) -> RealEngine:
-    """An engine as somebody starts it by hand, with its slot folder and metrics; `flags` are llama-server's."""
+    """An engine as a person starts it by hand, with its slot folder and metrics; `flags` are llama-server's."""
     return RealEngine(**{"slot_folder": folder / "slots", "ctx_size": CONTEXT, "metrics": True, **flags})
 
 

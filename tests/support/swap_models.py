@@ -58,7 +58,7 @@ def group(members: str, **keys: bool) -> Json:
 
 
 def apart(names: str) -> Json:
-    """Groups in which nobody stops anybody."""
+    """Groups in which no model stops another."""
     return {"all": {"swap": False, "exclusive": False, "members": names.split()}}
 
 

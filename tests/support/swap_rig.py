@@ -1,6 +1,6 @@
 """bioproxy in the place of llama-swap: the real program on a configuration of fake models, and what a test asks of it.
 
-The program runs in this process, on the test's own loop: its start costs milliseconds, where one of its own costs half
+The program runs in this process, on the test's own loop: its start costs milliseconds, while one of its own costs half
 a second of processor time. It is put together from its command line as `bioproxy` does it, and its engines are child
 processes as they always are. With `child=True` it is a process of its own, for tests of what only a process has:
 signals, `kill -9`, an exit code, what is left behind, its command line.
@@ -171,7 +171,7 @@ class Rig(Client):
 
     @property
     def child(self) -> Child:
-        """The program, where it is a process of its own."""
+        """The program, which must be a process of its own."""
         assert isinstance(self.program, Child), "this test needs swap_rig(..., child=True)"
         return self.program
 
@@ -266,7 +266,7 @@ class Rig(Client):
         await self.look(as_wanted, "what the test waits for", seconds=seconds)
 
     async def look(self, as_wanted: Callable[[], Awaitable[bool]], what: str, *, seconds: float = LONG) -> None:
-        """Look until it is as wanted; TimeoutError, with what is known, where it never is."""
+        """Look until it is as wanted; TimeoutError, with what is known, if it never is."""
 
         async def look() -> bool | None:
             return await as_wanted() or None

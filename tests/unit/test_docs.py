@@ -1,8 +1,8 @@
 """The README and the pages in docs/ say what the code does: routes, statuses, messages, links, and a config that loads.
 
-Pages that are made from a table of the code have their own tests beside it: configuration (test_config_document.py),
-command line (test_cli_docs.py), engine flags (test_engines_embedded.py), metrics (test_metrics.py), admin routes
-(test_admin_routes.py). Here is what lies between them.
+Pages that are made from a table of the code have their own tests beside it: configuration (config/test_document.py),
+command line (cli/test_docs.py), engine flags (embedded/test_program.py), metrics (test_metrics.py), admin routes
+(integration/test_admin_routes.py). Here is what lies between them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`bioproxy top`: the models and the requests under way, drawn anew every second, until `q` or Ctrl-C.
 
-It draws over a screen of its own, so that what stood on the terminal is there again afterwards, whatever ends it. Where
-there is no terminal it prints what it would draw, once. A figure per second is what came between two looks.
+It draws over a screen of its own, so that what stood on the terminal is there again afterwards, whatever ends it.
+Without a terminal it prints what it would draw, once. A figure per second is what came between two looks.
 """
 
 from __future__ import annotations

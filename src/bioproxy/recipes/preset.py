@@ -43,7 +43,7 @@ ELSEWHERE = {
     "control-vector-layer-range": "it has two values, which a preset cannot hold",
 }
 ONE_AT_A_TIME = (
-    "models run one at a time, where the router keeps up to four; write groups or a matrix to let some run together"
+    "models run one at a time, while the router keeps up to four; write groups or a matrix to let some run together"
 )
 
 
