@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bioproxy import aio
+from bioproxy.front import ways
 from bioproxy.models.fleet import Fleet
+from bioproxy.templates.parse import Filled
 from fakes.fake_engine import FakeEngine
 from support.apps import MS, running_app, station
 from support.faults import CHAT, MESSAGES, RESPONSES, good, tried
@@ -86,3 +89,28 @@ async def test_a_request_that_waited_is_filled_in_with_the_text_of_now(tmp_path:
         await call(app.proxy_port, "POST", CHAT, data=body)
         sent = [request.json()["messages"][0]["content"] for request in await fake.requests(CHAT)]
         assert sent == ["new what?", "new what?"]
+
+
+async def test_a_large_request_that_waited_does_not_hold_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is filled in beside the loop, also the second time."""
+    (tmp_path / "code.txt").write_text("old <{message}>")
+    prefixes = {"@code": str(tmp_path / "code.txt")}
+    message = "@code " + "x" * ways.LARGE
+    async with FakeEngine() as fake, tried(fake, tmp_path, prefixes=prefixes) as app:
+        current, threads = app.catalogue.current, []
+
+        def noted(prefix: str) -> Filled:
+            threads.append(threading.current_thread())
+            return current(prefix)
+
+        with await station(app).gate.acquire():
+            monkeypatch.setattr(app.catalogue, "current", noted)
+            waiting = aio.spawn(good(app, message), name="request")
+            await until(lambda: station(app).gate.statistics().waiting["user"])
+            (tmp_path / "code.txt").write_text("new <{message}>")
+        await waiting
+        assert [request.json()["messages"][0]["content"][:5] for request in await fake.requests(CHAT)] == ["new x"]
+    filled = [thread for thread in threads if thread is not threading.main_thread()]
+    assert len(filled) == 2, threads

@@ -11,7 +11,6 @@ Filters come before templates, so that the chain of hashes by which the cache kn
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -24,7 +23,7 @@ from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
 from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.inference import LARGE, Inference
+from bioproxy.front.inference import Inference
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
 from bioproxy.models.claim import Claim, EngineClaim, Life
@@ -100,12 +99,9 @@ class Dispatch(ABC):
             filters.add_prefix(body, target.prefix, dialect)
         claim = self.claim(exchange, served, stream=asked.stream)
         period = self.settings.config.stream_keepalive
-        if len(body.raw) > LARGE:
-            inference = await asyncio.to_thread(
-                Inference, exchange, station, claim, body=body, headers=headers, period=period
-            )
-        else:
-            inference = Inference(exchange, station, claim, body=body, headers=headers, period=period)
+        inference = await ways.apart(
+            len(body.raw), Inference, exchange, station, claim, body=body, headers=headers, period=period
+        )
         if route.gate == "free":
             await ways.claimed(exchange, "free", claim, headers=headers, body=inference.expanded.body)
             return
@@ -156,7 +152,7 @@ class OneEngine(Dispatch):
         if route.gate == "slot_action":
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
         if route.dialect is not None or (restricted and route.gate == "grant"):
-            body = await opened(request)
+            body = await ways.apart(len(request.body), Body, request.body)
             access.allow_model(exchange, body.model)
             await self.to_model(exchange, access, served, asked=Asked(body.model, body.stream, "json", body=body))
         elif route.gate in {"grant", "slot_action"}:
@@ -190,13 +186,6 @@ class OneEngine(Dispatch):
             return
         exchange.answered(200, [JSON], {})
         exchange.responder.send(200, [JSON], found)
-
-
-async def opened(request: Request) -> Body:
-    """The body of a request, opened; a large one in a thread."""
-    if len(request.body) > LARGE:
-        return await asyncio.to_thread(Body, request.body)
-    return Body(request.body)
 
 
 def rename(exchange: Exchange, compiled: filters.Compiled | None, target: Target, asked: Asked) -> None:

@@ -26,7 +26,7 @@ from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.recent import Recent
 from bioproxy.front.waiting import Keepalive
-from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, end_to_end, leave, swap_timing
+from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, apart, end_to_end, leave, swap_timing
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.models.claim import Claim, Recalled
 from bioproxy.prompt import Piece
@@ -46,7 +46,6 @@ TIMING = (
 )
 LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
 LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its conversation is on disk
-LARGE = 256 << 10  # bytes of a body from which on it is opened in a thread: streams go on meanwhile
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
@@ -212,7 +211,7 @@ class Inference:
             await catalogue.freshen(self.exchange.since_arrival())
         if self.texts != (catalogue, catalogue.changes):
             self.texts = catalogue, catalogue.changes
-            self.expanded = expand_body(self.exchange, self.engine, self.body)
+            self.expanded = await apart(len(self.body.raw), expand_body, self.exchange, self.engine, self.body)
             self.want = self.wish()
 
     def raise_stalled(self) -> None:

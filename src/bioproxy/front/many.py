@@ -11,7 +11,6 @@ whichever way it came, so what might compute waits its turn here, too.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +28,6 @@ from bioproxy.front.body.model import Asked
 from bioproxy.front.cors import options_headers
 from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
-from bioproxy.front.inference import LARGE
 from bioproxy.front.inflight import Busy, Counted, Inflight
 from bioproxy.front.routes import Route
 from bioproxy.front.waiting import Loading, Standing
@@ -165,8 +163,7 @@ class ManyModels(Dispatch):
             return
         if route is routes.OTHER_FREE:
             raise routes.unserved(request)
-        large = len(request.body) > LARGE
-        asked = await asyncio.to_thread(model.read, request) if large else model.read(request)
+        asked = await ways.apart(len(request.body), model.read, request)
         exchange.json = asked.body
         name = asked.model or (routes.look_target("", loaded=self.loaded()) if not route.starts else "")
         if not name:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
@@ -36,6 +37,8 @@ from bioproxy.wire.engine_connection import Response
 from bioproxy.wire.http1.message import Headers, Request
 from bioproxy.wire.relay import relay, tunnel
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ALWAYS_TOLD = ("stop", "save", "start", "restore")  # parts of a swap, told even if they took no time
 SWAP_NAMES = {"restore": "swap_restore"}  # a restore under the request's own grant is another one
 TOOL_CALLS = (b'"finish_reason":"tool_calls"', b'"finish_reason": "tool_calls"', b'"tool_use"')
@@ -48,11 +51,19 @@ DROPPED_KEYS = DROPPED | KEYS
 CORS_OF_ENGINE = (b"access-control-",)
 LENGTHS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
 CODED = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest", b"repr-digest"})  # of coded bytes
+LARGE = 256 << 10  # bytes of a body from which on it is worked on in a thread
 SMALL = 16 << 10  # bytes of a compressed body that are opened at once
 BLOCKS = 4  # of what it becomes; for more it goes into a thread
 
 
 # what passes
+
+
+async def apart(size: int, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """What `work` makes of a body of `size` bytes; of a large one in a thread: streams go on meanwhile."""
+    if size > LARGE:
+        return await asyncio.to_thread(work, *args, **named)
+    return work(*args, **named)
 
 
 async def unpack(request: Request, *, limit: int, turn: asyncio.Semaphore) -> None:

@@ -69,7 +69,6 @@ class Expanded(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     body: bytes
-    model: str = ""
     stream: bool = False
     prefix: str = ""
     version: str = ""
@@ -117,7 +116,6 @@ def expand(
     named = result.named
     return Expanded(
         body=written,
-        model=body.model,
         stream=body.stream,
         prefix=named.prefix if named else "",
         version=named.version if named else "",

@@ -165,7 +165,7 @@ def test_what_msgspec_cannot_read_is_only_looked_at(body: bytes) -> None:
     """Nothing is filled in, and the body passes as it is."""
     found = run(body, drop=frozenset({"id_slot"}))
     assert found.body is body
-    assert (found.model, found.stream, found.pieces) == ("m", True, ())
+    assert (Body(body).model, found.stream, found.pieces) == ("m", True, ())
 
 
 @pytest.mark.parametrize(
