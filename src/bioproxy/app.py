@@ -16,7 +16,7 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ from bioproxy.config.schema import Config, Prefix
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
-from bioproxy.events import Bus, ConfigReloaded, RequestEnded, ServiceFailed
+from bioproxy.events import Bus, ConfigReloaded, RequestEnded
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.dispatch import OneEngine
@@ -48,6 +48,7 @@ from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.fleet import STOP_LIMIT, Fleet
 from bioproxy.models.single import ENGINE, Single
+from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.http1.message import Headers
@@ -251,15 +252,14 @@ class App:
         await self.listen_as_admin()
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
-        services: dict[str, Callable[[], Awaitable[None]]] = {
+        services: dict[str, Service] = {
             **await self.fleet.start(),
             **await self.management.start(),
             "templates": self.watch_templates,
             "pins": self.pins.run,
             "ageing": self.forget_old,
         }
-        for name, service in services.items():
-            self.services.append(aio.spawn(aio.guarded(service, name=name, on_fault=self.fault), name=name))
+        self.services = guarded(services, self.bus)
 
     async def listen_as_admin(self) -> None:
         """Open the admin port; ConfigError says which program has it.
@@ -274,10 +274,6 @@ class App:
             if self.loaded.dialect is None or admin_port_asked(self.loaded):
                 raise told from error
             log.warning("there is no admin port: %s", told.message)
-
-    def fault(self, name: str, error: Exception) -> None:
-        """Count a service's fault; it starts again by itself."""
-        self.bus.publish(ServiceFailed(name=name, error=str(error)))
 
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.

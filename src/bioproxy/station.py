@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -61,6 +61,17 @@ class Price(msgspec.Struct, frozen=True):
 def everyone_of(config: Config) -> str | None:
     """The group of all that may ask; "" without keys, None if requests of several groups may come."""
     return everyone(config.api_keys)
+
+
+def guarded(services: Mapping[str, Service], bus: Bus, *, model: str = "") -> list[asyncio.Task[None]]:
+    """Start services that outlive their own faults, which are counted; their names begin with `model`."""
+
+    def fault(name: str, error: Exception) -> None:
+        bus.publish(ServiceFailed(name=name, error=str(error)))
+
+    prefix = f"{model} " if model else ""
+    named = {f"{prefix}{name}": service for name, service in services.items()}
+    return [aio.spawn(aio.guarded(service, name=name, on_fault=fault), name=name) for name, service in named.items()]
 
 
 class Station:
@@ -150,18 +161,6 @@ class Station:
         """What looks after the engine while it is there; each is to be guarded."""
         return {"attachment": self.attachment.run, "kv": self.keeper.run, "settling": self.settle}
 
-    def guarded(self, services: dict[str, Service]) -> list[asyncio.Task[None]]:
-        """Start services that outlive their own faults."""
-        prefix = f"{self.model} " if self.model else ""
-        return [
-            aio.spawn(aio.guarded(service, name=f"{prefix}{name}", on_fault=self.fault), name=f"{prefix}{name}")
-            for name, service in services.items()
-        ]
-
-    def fault(self, name: str, error: Exception) -> None:
-        """Count a service's fault; it starts again by itself."""
-        self.bus.publish(ServiceFailed(name=name, error=str(error)))
-
     # the engine's life, as the attachment tells it
 
     async def engine_ready(self, facts: EngineFacts) -> None:
@@ -245,8 +244,8 @@ class Station:
         self.wants = [want for want in wants if isinstance(want, Want)]
         self.restored, self.restoring = 0.0, restoring
         await self.attachment.look()
-        self.tasks = self.guarded(self.services())
-        self.warming = self.guarded({"warm-up": self.runner.run})
+        self.tasks = guarded(self.services(), self.bus, model=self.model)
+        self.warming = guarded({"warm-up": self.runner.run}, self.bus, model=self.model)
         try:
             async with asyncio.timeout(KNOWN):
                 await self.attachment.wait_ready()
