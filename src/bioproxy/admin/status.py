@@ -287,7 +287,6 @@ def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
 def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelStatus:
     station, unit = fleet.stations[one.model], fleet.units[one.model]
     engine = station.attachment.statistics()
-    own = fleet.own.get(one.model)
     return ModelStatus(
         model=one.model,
         state=one.state.value,
@@ -303,7 +302,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         gate=station.gate.statistics(),
         kv=station.keeper.statistics(),
         warmup=station.runner.statistics(),
-        templates=own.statistics() if own is not None else (),
+        templates=station.catalogue.statistics() if station.catalogue is not fleet.common else (),
     )
 
 

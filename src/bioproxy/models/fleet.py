@@ -78,7 +78,6 @@ class Fleet:
         self.folder = self.config.kv.directory or str(state / "slots")
         self.common = catalogue
         catalogue.estimate = self.estimate
-        self.own: dict[str, Catalogue] = {}  # of models that have templates of their own
         self.register = Register(state / "engines.json", variable=MARK)
         self.plan = make_plan(self.config, self.dialect, slot_folder=self.folder)
         self.stations: dict[str, Station] = {}
@@ -110,6 +109,11 @@ class Fleet:
         """llama-swap's keys, as they are in force."""
         return self.settings.dialect
 
+    @property
+    def own(self) -> dict[str, Catalogue]:
+        """The templates of models that have some of their own."""
+        return {name: one.catalogue for name, one in self.stations.items() if one.catalogue is not self.common}
+
     # building
 
     def is_new(self, one: ModelPlan) -> bool:
@@ -138,10 +142,7 @@ class Fleet:
                 continue
             if name in self.stations:
                 self.retired.replace(self.stations[name])
-            self.stations[name], self.units[name] = station, _ = made[name]
-            self.own.pop(name, None)
-            if one.prefixes:
-                self.own[name] = station.catalogue
+            self.stations[name], self.units[name] = made[name]
 
     def build(self, one: ModelPlan, own: Catalogue | None) -> tuple[Station, Unit]:
         pool = patient(Pool(parse_origin(one.launch.url)), one.model.timeouts)
@@ -272,10 +273,9 @@ class Fleet:
         for one in plan.models.values():
             if one.id not in self.stations and (parts := self.retired.take_back(one)) is not None:
                 self.plan.models[one.id], self.stations[one.id], self.units[one.id] = parts
-                self.own.update({one.id: parts.station.catalogue} if one.prefixes else {})
         for name in own:
             if not self.is_new(plan.models[name]):
-                await self.own[name].replace(plan.models[name].prefixes)
+                await self.stations[name].catalogue.replace(plan.models[name].prefixes)
         made = {}
         for name, one in plan.models.items():
             if self.is_new(one):
@@ -284,7 +284,6 @@ class Fleet:
         self.equip(plan, made)
         for name in self.plan.models.keys() - plan.models.keys():
             self.retired.remove(Parts(self.plan.models[name], self.stations.pop(name), self.units.pop(name)))
-            self.own.pop(name, None)
         self.plan = plan
         for station in self.stations.values():
             station.runner.wake()
