@@ -297,7 +297,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         closed=closed,
         schedule=schedule_status(fleet, one),
         swap=swap_status(fleet.supervisor.lives.swapped.get(one.model)),
-        price=station.price() if engine.state == "ready" else Price(),
+        price=station.price(),
         engine=presentable(engine) if station.asks and engine.looks else None,
         gate=station.gate.statistics(),
         kv=station.keeper.statistics(),
