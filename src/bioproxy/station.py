@@ -77,10 +77,11 @@ def guarded(services: Mapping[str, Service], bus: Bus, *, model: str = "") -> li
 class Station:
     """The parts of one model.
 
-    `owned`: the process is a child of ours, so a request that it lost before the first byte is worth a second try;
-    `expect_pid` tells its pid. `model` is its ID among many, "" if it is the only one. `limit` bounds how many requests
-    run at once on an engine without slots (0: no bound). `asks` False: nothing is asked of it, whatever it is. `key`
-    is the one that the engine wants; `scope` keeps its pins apart from those of models with other templates.
+    `owned`: the process is a child of ours, so a request that it lost before the first byte is worth a second try; who
+    starts it sets `attachment.expect_pid` and `on_stuck`. `model` is its ID among many, "" if it is the only one.
+    `limit` bounds how many requests run at once on an engine without slots (0: no bound). `asks` False: nothing is
+    asked of it, whatever it is. `key` is the one that the engine wants; `scope` keeps its pins apart from those of
+    models with other templates.
     `looked_after`: its attachment looks for the engine by itself; an engine of many models is looked for after a start.
     """
 
@@ -97,7 +98,6 @@ class Station:
         heads: Heads,
         shelves: Shelves | None,
         owned: bool,
-        expect_pid: Callable[[], int | None] = lambda: None,
         model: str = "",
         limit: int = 0,
         asks: bool = True,
@@ -122,7 +122,7 @@ class Station:
         )  # fmt: skip
         self.gate.extends = self.keeper.extends
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy
-        self.attachment = self.one_attachment(expect_pid)
+        self.attachment = self.one_attachment()
         self.runner = self.one_runner()
         self.keeper.on_new_prompts = self.runner.renewed
         self.wake: Callable[[], None] = lambda: None  # a request is here: start the engine if it was unloaded
@@ -132,10 +132,10 @@ class Station:
         self.tasks: list[asyncio.Task[None]] = []
         self.warming: list[asyncio.Task[None]] = []
 
-    def one_attachment(self, expect_pid: Callable[[], int | None]) -> Attachment:
+    def one_attachment(self) -> Attachment:
         """The engine's owner, which tells us when it comes, goes, or hangs."""
         timeout = self.settings.config.stall_timeout
-        attachment = Attachment(self.llama, bus=self.bus, expect_pid=expect_pid, stall_timeout=timeout)
+        attachment = Attachment(self.llama, bus=self.bus, stall_timeout=timeout)
         self.pool.on_lost = lambda: attachment.suspect("it closed a connection that lay idle")
         attachment.on_ready = self.engine_ready
         attachment.on_gone = self.engine_gone

@@ -64,9 +64,10 @@ class Single:
             heads=self.heads,
             shelves=None,
             owned=launched is not None,
-            expect_pid=(lambda: launched.process.pid) if launched else (lambda: None),
         )
-        self.station.on_stuck = self.engine_stuck
+        if launched is not None:
+            self.station.attachment.expect_pid = lambda: launched.process.pid
+            self.station.on_stuck = launched.restart
         self.station.wake = self.wake
         catalogue.estimate = self.station.runner.estimate
         bus.subscribe(EngineChanged, self.follow_engine)
@@ -174,13 +175,6 @@ class Single:
             self.station.gate.close(event.reason)
         elif event.state == "absent" and self.launched is None:
             self.station.gate.open()
-
-    async def engine_stuck(self, reason: str) -> None:
-        """An engine of ours is started anew, another one is only not ready."""
-        if self.launched is not None:
-            await self.launched.restart(reason)
-        else:
-            await self.station.no_remedy(reason)
 
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""
