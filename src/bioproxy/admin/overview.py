@@ -10,11 +10,11 @@ import asyncio
 import os
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from bioproxy.activity import Record
+from bioproxy.activity import Record, Work
 from bioproxy.admin.underway import Underway, Waiting, under_way
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.listener import resident
@@ -172,8 +172,8 @@ def row_of_one(single: Single, speeds: SpeedBook, pid: int | None, memory: int |
         since=engine.since,
         pid=pid if launched is not None else (engine.facts.pid if engine.facts is not None else None),
         memory=memory,
-        running=sum(count for work, count in gate.running.items() if work != "background"),
-        waiting=sum(count for work, count in gate.waiting.items() if work != "background"),
+        running=of_clients(gate.running),
+        waiting=of_clients(gate.waiting),
         starts=process.starts if process is not None else engine.generation,
         load_seconds=None,
         last_used=speeds.last_used or engine.since,
@@ -197,6 +197,11 @@ def waiting_of(fleet: Fleet, statistics: Iterable[ModelStatistics]) -> dict[str,
         at_gate = station.gate.statistics().waiting if station is not None else {}
         found[one.model] = Waiting(
             places=tuple(schedule.position(it) for it in schedule.waiting_for(one.model) if not it.load),
-            at_gate=sum(count for work, count in at_gate.items() if work != "background"),
+            at_gate=of_clients(at_gate),
         )
     return found
+
+
+def of_clients(counts: Mapping[Work, int]) -> int:
+    """How many of a gate's requests are clients'; the rest is work of our own."""
+    return sum(count for work, count in counts.items() if work != "background")
