@@ -74,13 +74,13 @@ STOPPED = Now()
 
 
 def look_at(fleet: Fleet) -> Look:
-    schedule, past = fleet.supervisor.schedule, time.time() - fleet.supervisor.clock()
+    schedule, unix_time = fleet.supervisor.schedule, fleet.supervisor.unix_time
     return Look(
         processes={
             name: Now(
                 state=schedule.state(name) or State.STOPPED,
                 args=tuple(masked_words(one.launch.words)),
-                since=round(past + schedule.since(name), 3),
+                since=round(unix_time(schedule.since(name)), 3),
                 exit_code=fleet.units[name].exit_code,
             )
             for name, one in fleet.plan.models.items()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import time
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -123,7 +122,7 @@ async def overview_of(fleet: Fleet, inflight: Inflight, speeds: SpeedBook) -> Ov
 
 def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | None) -> ModelRow:
     """One model; one that a reload took away has only its process left."""
-    now, clock = time.time(), fleet.supervisor.clock()
+    clock, unix_time = fleet.supervisor.clock(), fleet.supervisor.unix_time
     station, unit = fleet.stations.get(one.model), fleet.units.get(one.model)
     kv = station.keeper.statistics() if station is not None else None
     met = station is not None and station.attachment.state == "ready"  # only then its cache is known
@@ -131,14 +130,14 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
         model=one.model,
         aliases=tuple(alias for alias, owner in fleet.dialect.aliases.items() if owner == one.model),
         state=one.state.value,
-        since=now - (clock - one.since),
+        since=unix_time(one.since),
         pid=unit.pid if unit is not None else None,
         memory=memory,
         running=one.running,
         waiting=one.waiting,
         starts=one.starts,
         load_seconds=one.load_seconds,
-        last_used=now - (clock - one.last_used),
+        last_used=unix_time(one.last_used),
         unload_in=max(0.0, one.unload_at - clock) if one.unload_at else None,
         retry_in=one.retry_at - clock if one.retry_at > clock else None,
         reason=one.reason,

@@ -290,7 +290,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
     return ModelStatus(
         model=one.model,
         state=one.state.value,
-        since=wall(fleet, one.since),
+        since=fleet.supervisor.unix_time(one.since),
         pid=unit.pid,
         command=shlex.join(masked_words(unit.launch.words)),
         url=masked_url_password(unit.launch.url),
@@ -319,17 +319,12 @@ def schedule_status(fleet: Fleet, one: ModelStatistics) -> ScheduleStatus:
         waiting=one.waiting,
         starts=one.starts,
         load_seconds=one.load_seconds,
-        last_used=wall(fleet, one.last_used),
-        unload_at=wall(fleet, one.unload_at) if one.unload_at else None,
+        last_used=fleet.supervisor.unix_time(one.last_used),
+        unload_at=fleet.supervisor.unix_time(one.unload_at) if one.unload_at else None,
         failures=one.failures,
-        retry_at=wall(fleet, one.retry_at) if one.retry_at > fleet.supervisor.clock() else None,
+        retry_at=fleet.supervisor.unix_time(one.retry_at) if one.retry_at > fleet.supervisor.clock() else None,
         reason=one.reason,
     )
-
-
-def wall(fleet: Fleet, moment: float) -> float:
-    """A moment of the schedule's clock as unix time."""
-    return time.time() - (fleet.supervisor.clock() - moment)
 
 
 def snapshots_of(fleet: Fleet) -> tuple[SnapshotStatistics, ...]:

@@ -278,5 +278,9 @@ class Supervisor:
         for model, life in self.lives.present.items():
             self.schedule.note_price(model, life.unit.station.price())
 
+    def unix_time(self, moment: float) -> float:
+        """A moment of the schedule's clock as unix time."""
+        return time.time() - (self.clock() - moment)
+
     def statistics(self) -> ScheduleStatistics:
         return self.schedule.statistics()
