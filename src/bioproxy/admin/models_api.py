@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -21,32 +21,29 @@ from bioproxy.front.inflight import Inflight
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.single import Single
 
+AnyFleet = TypeVar("AnyFleet", bound=Single | Fleet)
 MOST_BODY = 64 << 10  # bytes of JSON that names a model or a profile
 
 
-class ModelsApi:
+class ModelsApi(Generic[AnyFleet]):
     """The handlers of any fleet."""
 
-    def __init__(self, fleet: Single | Fleet, speeds: SpeedBook) -> None:
-        self.owner = fleet
+    def __init__(self, fleet: AnyFleet, speeds: SpeedBook) -> None:
+        self.fleet = fleet
         self.speeds = speeds
 
     async def load(self, question: Question) -> None:
         """`POST /api/models/load/{model...}`: ours; llama-swap's page loads by asking for a page of the engine."""
-        await self.owner.load(question.parameters["model"])
+        await self.fleet.load(question.parameters["model"])
         ok(question.responder)
 
     async def unload(self, question: Question) -> None:
         """`POST /api/models/unload[/{model...}]`: returns when it is stopped."""
-        await self.owner.unload(question.parameters.get("model", ""))
+        await self.fleet.unload(question.parameters.get("model", ""))
         ok(question.responder)
 
 
-class OneApi(ModelsApi):
-    def __init__(self, single: Single, speeds: SpeedBook) -> None:
-        super().__init__(single, speeds)
-        self.single = single
-
+class OneApi(ModelsApi[Single]):
     def entries(self) -> tuple[Entry, ...]:
         stop = "Save and stop the engine, if it is ours."
         return (
@@ -57,13 +54,12 @@ class OneApi(ModelsApi):
         )
 
     async def overview(self, question: Question) -> None:
-        answer(question.responder, await overview_of_one(self.single, self.speeds))
+        answer(question.responder, await overview_of_one(self.fleet, self.speeds))
 
 
-class ManyApi(ModelsApi):
+class ManyApi(ModelsApi[Fleet]):
     def __init__(self, fleet: Fleet, speeds: SpeedBook, inflight: Inflight) -> None:
         super().__init__(fleet, speeds)
-        self.fleet = fleet
         self.inflight = inflight
 
     def entries(self) -> tuple[Entry, ...]:
