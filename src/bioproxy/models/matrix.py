@@ -146,7 +146,6 @@ class Search:
     """One question to a matrix: bit 0 of a mask is the model asked for, the others are what runs."""
 
     def __init__(self, matrix: Matrix, model: str, running: list[str], seconds: Mapping[str, float]) -> None:
-        self.matrix = matrix
         self.running = running
         self.bits = {name: 1 << place for place, name in enumerate([model, *running])}
         configured = matrix.costs

@@ -33,7 +33,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container
-from bioproxy.engines.process import Exit, Process, ProcessStatistics, how
+from bioproxy.engines.process import Exit, Process, how
 from bioproxy.errors import BioproxyError, EngineUnavailable, ModelFailed
 from bioproxy.models import command
 from bioproxy.models.waits import Part
@@ -146,9 +146,6 @@ class Unit:
         """How its newest process ended, as a shell would tell it; None if that is not known, or none has."""
         code = self.process.last_exit.code if self.process.last_exit is not None else None
         return code if code is None or code >= 0 else 128 - code
-
-    def statistics(self) -> ProcessStatistics:
-        return self.process.statistics()
 
     def on_exit(self, exit_: Exit) -> None:
         """The process is gone, wanted or not."""
