@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -62,8 +63,12 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slot_folder(self) -> str:
-        """Where a llama-server of ours that has no slot folder of its own gets one."""
-        return self.config.kv.directory or f"{self.state}/slots"
+        return slot_folder(self.config, self.state)
+
+
+def slot_folder(config: Config, state: str | Path) -> str:
+    """Where a llama-server of ours that has no slot folder of its own gets one; `state` is the folder for state."""
+    return config.kv.directory or f"{state}/slots"
 
 
 def admin_port_asked(loaded: Loaded) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from bioproxy import aio
 from bioproxy.config.dialect import schema as swap_schema
 from bioproxy.config.dialect.schema import DialectConfig, Timeouts
-from bioproxy.config.load import Loaded
+from bioproxy.config.load import Loaded, slot_folder
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings, among_strangers
@@ -75,7 +75,7 @@ class Fleet:
         self.bus, self.pins, self.state, self.shelves = bus, pins, state, shelves
         self.logbook = logbook
         self.run_token = secrets.token_hex(8)
-        self.folder = self.config.kv.directory or str(state / "slots")
+        self.folder = slot_folder(self.config, state)
         self.common = catalogue
         catalogue.estimate = self.estimate
         self.register = Register(state / "engines.json", variable=MARK)

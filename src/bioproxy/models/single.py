@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from bioproxy import aio
-from bioproxy.config.load import Loaded
+from bioproxy.config.load import Loaded, slot_folder
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.engines.launch import Launched, launch
@@ -45,7 +45,7 @@ class Single:
         output: Callable[[bytes], None] | None = None,
     ) -> None:
         self.settings, self.state, config = settings, state, settings.config
-        slots = config.kv.directory or str(state / "slots")
+        slots = slot_folder(config, state)
         self.launched: Launched | None = launch(config, folder=slots, output=output) if config.model else None
         self.own: dict[str, Catalogue] = {}  # there are no models that could have templates of their own
         self.unloaded = False  # it was stopped on purpose, and is started again for the next request
