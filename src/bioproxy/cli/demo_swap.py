@@ -29,7 +29,7 @@ from bioproxy.engines.launch import find_program, free_port
 Json: TypeAlias = Any
 FIRST, OTHER = "first", "other"  # the models' names
 BETWEEN = "other model"  # the row of the request between two of the conversation
-PARTS_OF_TALK = 3  # sources that the conversation is about: some 3400 tokens
+PARTS_OF_TALK = 3  # sources that the conversation is about: some 3500 tokens
 ENOUGH_TOKENS = 3000
 LITTLE = 64  # tokens that are evaluated at most if the rest came back
 RATIO = 10  # how many times sooner than cold the first token must come ...

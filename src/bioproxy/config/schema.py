@@ -144,7 +144,7 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Seconds, about("How long a changed template must stay unchanged before it is used.", live=True)
     ] = 5.0
     chunk_seconds: Annotated[
-        Positive, about("The longest a user may wait because of a warm-up in progress.", live=True)
+        Positive, about("About the longest that a user waits because of a warm-up in progress.", live=True)
     ] = 0.25
     heads: Annotated[
         int, Meta(ge=0, le=16), about("How many of the heads that clients used are warmed for each prefix.", live=True)
