@@ -123,7 +123,7 @@ async def test_last_words_are_never_lost(watched: Beacons, never_again: None, mo
     assert await heard.pieces.get() == b"first\n"
     ended = await process.stop()
     assert ended is not None
-    assert ended.log == ("first", "last")
+    assert process.said() == ("first", "last")
     assert heard.pieces.get_nowait() == b"last\n"
 
 

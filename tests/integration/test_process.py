@@ -172,7 +172,7 @@ async def test_the_reason_says_exit_code_and_last_line() -> None:
     assert not ended.expected
     assert f'engine (pid {ended.pid}) said "no such model" and ended with exit code 7 after' in ended.reason
     assert process.statistics().last_exit == ended.reason
-    assert ended.log == ("loading", "no such model")
+    assert process.said() == ("loading", "no such model")
 
 
 async def test_the_reason_names_the_signal() -> None:
@@ -185,18 +185,18 @@ async def test_the_reason_names_the_signal() -> None:
 async def test_only_the_end_of_a_flood_is_kept() -> None:
     """100 MB of lines cost neither memory nor the loop's patience; the last 200 lines are there."""
     flood = "import sys\nfor _ in range(1000): sys.stdout.buffer.write((b'x' * 98 + b'\\n') * 1010)\nprint('end')"
-    process, ended = await run_to_the_end(flood)
+    process, _ = await run_to_the_end(flood)
     assert process.tail.bytes_in == 1000 * 1010 * 99 + 4
-    assert len(ended.log) == 200
-    assert ended.log[-1] == "end"
+    assert len(process.said()) == 200
+    assert process.said()[-1] == "end"
 
 
 async def test_a_line_without_end_is_cut() -> None:
     """10 MB without a newline, and bytes that are no text."""
-    _, ended = await run_to_the_end("import sys; sys.stdout.buffer.write(b'\\xff\\x00\\x1b' * 3_000_000)")
-    assert len(ended.log) == 1
-    assert len(ended.log[0]) <= 4096
-    assert set(ended.log[0]) == {"\ufffd"}
+    process, _ = await run_to_the_end("import sys; sys.stdout.buffer.write(b'\\xff\\x00\\x1b' * 3_000_000)")
+    assert len(process.said()) == 1
+    assert len(process.said()[0]) <= 4096
+    assert set(process.said()[0]) == {"\ufffd"}
 
 
 async def test_a_child_that_closes_its_output_still_runs(watched: Beacons) -> None:
@@ -219,18 +219,19 @@ async def test_output_that_an_escaped_process_holds_open_delays_nothing(watched:
 
 async def test_the_child_gets_default_signals_and_an_empty_input() -> None:
     """Nothing is blocked, SIGTERM ends it, and reading the input finds its end."""
-    _, ended = await run_to_the_end(
+    process, _ = await run_to_the_end(
         "import signal, sys\n"
         "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.pthread_sigmask(0, []), sys.stdin.read())"
     )
-    assert ended.log == ("True set() ",)
+    assert process.said() == ("True set() ",)
 
 
 async def test_what_python_ignores_is_not_handed_down() -> None:
     """No signal is ignored but those that whoever started us had ignored (a shell does that to what it runs with &)."""
     process = Process(["grep", "SigIgn", "/proc/self/status"], name="engine")
     await process.start()
-    mask = int((await process.wait()).log[0].split()[1], 16)
+    await process.wait()
+    mask = int(process.said()[0].split()[1], 16)
     ignored = {number for number in range(1, 32) if mask >> (number - 1) & 1}  # those above are the C library's
     ours = {number for number in range(1, 32) if signal.getsignal(number) == signal.SIG_IGN}
     assert ignored <= ours - {signal.SIGPIPE, signal.SIGXFSZ}
@@ -241,10 +242,10 @@ async def test_the_child_inherits_no_descriptor_of_ours() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         os.set_inheritable(listener.fileno(), True)
-        _, ended = await run_to_the_end(
+        process, _ = await run_to_the_end(
             "import os; print(sorted(os.listdir('/proc/self/fd'))[:3], len(os.listdir('/proc/self/fd')))"
         )
-    assert ended.log == ("['0', '1', '2'] 4",)  # the fourth is the listing itself
+    assert process.said() == ("['0', '1', '2'] 4",)  # the fourth is the listing itself
 
 
 async def test_environment_and_folder_reach_the_child(tmp_path: Path) -> None:
@@ -258,7 +259,8 @@ async def test_environment_and_folder_reach_the_child(tmp_path: Path) -> None:
     ]
     process = Process(command, name="engine", environment={"COLOUR": "blue"}, folder=str(tmp_path))
     await process.start()
-    assert (await process.wait()).log == (f"blue False {tmp_path}",)
+    await process.wait()
+    assert process.said() == (f"blue False {tmp_path}",)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Standin:
         self.alive -= 1
         assert self.ended is not None
         if not self.ended.done():
-            self.ended.set_result(Exit(pid=1, code=1, reason="it died", expected=False, lived=0.0, log=()))
+            self.ended.set_result(Exit(pid=1, code=1, reason="it died", expected=False, lived=0.0))
 
     async def wait_ended(self) -> Exit:
         """As the real one."""

@@ -75,7 +75,6 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     reason: str  # one sentence, with the last line of output if we did not ask for the end
     expected: bool  # we asked for it
     lived: float  # seconds
-    log: tuple[str, ...]
 
 
 class ProcessStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +125,8 @@ class Process:
 
     def said(self) -> tuple[str, ...]:
         """The newest lines of its output, without the keys that it was given: engines like to print them."""
-        return tuple(self.masked(line) for line in self.tail.lines())
+        secrets = self.secrets()
+        return tuple(masked_text(line, secrets) for line in self.tail.lines())
 
     def masked(self, text: str) -> str:
         """A text without the secrets of its command and its environment."""
@@ -311,7 +311,6 @@ class Process:
             reason=f"{self.name} (pid {life.pid}) {said}{how(code, expected=expected)} after {lived:.1f} s",
             expected=expected,
             lived=lived,
-            log=self.said(),
         )
         if self.life is life:
             self.life = None

@@ -29,7 +29,7 @@ class Owned:
 
 def ending(*, expected: bool, code: int = -9) -> Exit:
     """How a process ended."""
-    return Exit(pid=1, code=code, reason="it ended", expected=expected, lived=1.0, log=())
+    return Exit(pid=1, code=code, reason="it ended", expected=expected, lived=1.0)
 
 
 def broken(*, sent: bool, status: int | None = None) -> EngineUnavailable:
