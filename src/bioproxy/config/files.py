@@ -177,7 +177,7 @@ def _same(first: str, second: str) -> bool:
         return os.path.realpath(first) == os.path.realpath(second)
 
 
-def read_sources(path: str = "", folder: str = "") -> tuple[Source, ...]:
+def read_sources(path: str, folder: str) -> tuple[Source, ...]:
     """The texts of a config's files; raises ConfigError with every file that cannot be read."""
     sources, problems, size = [], [], 0
     for file in find_files(path, folder):

@@ -22,7 +22,6 @@ from msgspec import UNSET, inspect
 
 from bioproxy.config.check import digest
 from bioproxy.config.convert import Converter, Resolve
-from bioproxy.config.dialect.macros import NOTHING
 from bioproxy.config.dialect.read import MARK, is_dialect, read
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.files import Found, Source, folder_of, looked_for, parse, read_sources, read_text, relative_to
@@ -60,7 +59,7 @@ class FileLayer(Layer):
     models: str = ""
 
 
-def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str, int] = NOTHING) -> FileLayer:
+def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str, int]) -> FileLayer:
     """The layer of the files that count; what is wrong with them stands in it. `ports`: those of models that run."""
     for given, shown, noun in ((found.path, found.shown, "file"), (found.directory, found.directory_shown, "folder")):
         if given == "":

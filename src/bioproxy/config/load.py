@@ -179,7 +179,7 @@ def note(layer: Layer, key: str, message: str) -> None:
     layer.problems.append(Problem(message, where=layer.origins.get(key, DEFAULT).where, key=key))
 
 
-def resolve_source(layer: Layer, dialect: DialectConfig | None = None, *, models: str = "") -> DialectConfig | None:
+def resolve_source(layer: Layer, dialect: DialectConfig | None, *, models: str) -> DialectConfig | None:
     """One of `models`, `backend_url` and `model` decides where requests go; the DialectConfig if it is `models`.
 
     `models` is the place where models or peers stand ("": there are none); beside them nothing else may be set. A file

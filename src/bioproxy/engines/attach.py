@@ -168,10 +168,10 @@ class Attachment:
     def ended(self, reason: str) -> None:
         self.lose(State.ABSENT, reason)
 
-    async def look_now(self, *, patience: float = EAGER) -> None:
-        """Have it looked at, and wait for what came of it, `patience` seconds at most."""
+    async def look_now(self) -> None:
+        """Have it looked at, and wait for what came of it, half a second at most."""
         self.now.set()
-        await aio.wait_first(self.looked, timeout=patience)
+        await aio.wait_first(self.looked, timeout=EAGER)
 
     async def wait_ready(self) -> EngineFacts:
         """Wait until the engine is ready; what it is."""

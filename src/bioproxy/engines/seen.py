@@ -43,13 +43,13 @@ def seen(path: str, facts: EngineFacts, *, proc: Path = PROC) -> str:
         return ""
 
 
-def way(path: str, facts: EngineFacts, *, proc: Path = PROC) -> list[str]:
+def way(path: str, facts: EngineFacts) -> list[str]:
     """The folders and links, as we see them, through which the engine comes to `path`."""
     passed: list[str] = []
-    found = located(path, facts, proc, passed)
+    found = located(path, facts, PROC, passed)
     if facts.volumes is not None:
         found = here(os.path.join(facts.folder, path), facts.volumes)
-    if isabs(found) and not found.startswith(f"{proc}/"):
+    if isabs(found) and not found.startswith(f"{PROC}/"):
         follow(found, str, passed)
     return passed
 

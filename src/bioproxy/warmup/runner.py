@@ -93,7 +93,6 @@ class Runner:
         heads: Heads,
         bus: Bus,
         margin: Callable[[EngineFacts], int] = margin_of,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.keeper = keeper
@@ -102,8 +101,7 @@ class Runner:
         self.heads = heads
         self.bus = bus
         self.margin = margin
-        self.clock = clock
-        self.evaluator = Evaluator(gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings, clock=clock)
+        self.evaluator = Evaluator(gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings)
         self.targets: dict[Key, Target] = {}
         self.parked: dict[Key, Target] = {}
         self.facts: EngineFacts | None = None
@@ -237,7 +235,7 @@ class Runner:
 
     def lost(self, target: Target) -> bool:
         """Whether a snapshot that was there is not there any more (aged, quarantined, its commit failed)."""
-        want, fresh = target.want, self.clock() - target.ended < COMMIT_SECONDS
+        want, fresh = target.want, time.monotonic() - target.ended < COMMIT_SECONDS
         return target.phase == "saved" and not fresh and want is not None and self.keeper.has_snapshot(want) is None
 
     # The table of targets
@@ -279,7 +277,7 @@ class Runner:
         """Take the next target, or sleep until there may be one."""
         while True:
             self.news.clear()
-            targets, now = self.targets.values(), self.clock()
+            targets, now = self.targets.values(), time.monotonic()
             target = plan.pick(targets, now=now, enabled=self.enabled) if self.facts else None
             if target is None:
                 await aio.wait_first(self.news, timeout=plan.pause(targets, now=now, longest=FOREVER))
@@ -296,7 +294,7 @@ class Runner:
         except BioproxyError as error:
             if isinstance(error, EngineUnavailable) and error.sent:
                 known = self.targets.get(target.key, target)
-                self.put(plan.lost(known, reason=error.message, now=self.clock()))
+                self.put(plan.lost(known, reason=error.message, now=time.monotonic()))
                 log.warning("the engine was lost while %s was warmed up: %s", target.prefix, error.message)
                 self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=error.message))
             elif generation == self.generation:  # else the engine went away, and its fault with it
@@ -311,7 +309,7 @@ class Runner:
             known, limit = self.targets.get(target.key, target), self.facts.context if self.facts else 0
             self.put(replace(known, phase="too long", limit=limit, asked=False))
             return
-        self.put(plan.failed(target, reason=reason, now=self.clock()))
+        self.put(plan.failed(target, reason=reason, now=time.monotonic()))
         if isinstance(error, BioproxyError) and kind(error) == "internal":
             log.info("the warm-up of %s has to wait: %s", target.prefix, reason)  # the gate refuses: a shutdown
             return
@@ -372,7 +370,7 @@ class Runner:
         if (known := self.targets.get(target.key)) is not None:  # the engine has it, whatever the text is by now
             self.targets[target.key] = replace(known, older=older)
         done = replace(target, phase=end, done=length, evaluated=job.evaluated, seconds=job.seconds, older=older)
-        self.put(replace(done, ended=self.clock(), asked=False, failures=0, deaths=0))
+        self.put(replace(done, ended=time.monotonic(), asked=False, failures=0, deaths=0))
         log.info(
             "%s is %s: %d tokens, %d of them evaluated in %.1f s",
             target.prefix, end, length, job.evaluated, job.seconds,
