@@ -74,7 +74,12 @@ def options_table(options: Iterable[Option]) -> str:
 def object_table(struct: type[msgspec.Struct]) -> str:
     """A table of the keys of an object inside a list or mapping."""
     rows = [
-        (f"`{field.name}`", shown_field_default(default(field)), takes(unfold(field.type)), description(field.type))
+        (
+            f"`{field.name}`",
+            shown(default(field), unfold(field.type).type),
+            takes(unfold(field.type)),
+            description(field.type),
+        )
         for field in fields(struct)
     ]
     return table(("Key", "Default", "Takes", "What it does"), rows)
@@ -85,27 +90,20 @@ def shown_default(text: str) -> str:
     return f"`{text}`" if text and text not in {"[]", "{}"} else "none"
 
 
-def shown_field_default(value: Any) -> str:
-    """The default of an object's key in a table's cell."""
-    if value is msgspec.NODEFAULT:
-        return "must be given"
-    return shown_default("" if value == () else str(value).lower() if isinstance(value, bool) else str(value))
-
-
 def takes(kind: Kind) -> str:
     """What a key takes, short: its unit, and the bounds that one may meet."""
-    if len(kind.choices) > 1 and not any(isinstance(each.type, msgspec.inspect.StructType) for each in kind.choices):
+    if len(kind.choices) > 1 and not any(isinstance(each.type, inspect.StructType) for each in kind.choices):
         return " or ".join(takes(each) for each in kind.choices)
     if kind.unit:
         lower = getattr(kind.type, "gt", None)
         return kind.unit + (f", more than {write(lower, kind)}" if lower is not None else "")
-    if isinstance(kind.type, msgspec.inspect.IntType) and (kind.type.le or 0) >= FAR:
+    if isinstance(kind.type, inspect.IntType) and (kind.type.le or 0) >= FAR:
         return f"whole number, at least {kind.type.ge}"
-    if isinstance(kind.type, msgspec.inspect.LiteralType):
+    if isinstance(kind.type, inspect.LiteralType):
         return " ".join(f"`{value}`" for value in kind.type.values)
-    if isinstance(kind.type, msgspec.inspect.VarTupleType):
+    if isinstance(kind.type, inspect.VarTupleType):
         return "list"
-    return "mapping" if isinstance(kind.type, msgspec.inspect.DictType) else wanted(kind).removeprefix("a ")
+    return "mapping" if isinstance(kind.type, inspect.DictType) else wanted(kind).removeprefix("a ")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -125,9 +123,7 @@ def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ..
     """A line for each key; the keys of a section stand with the section's name before them."""
     for field in fields(struct):
         place = f"{path}.{field.encode_name}" if path else field.encode_name
-        type_ = unfold(field.type).type
-        if isinstance(type_, inspect.UnionType):  # all of them are "or not given"
-            type_ = next(each for each in type_.types if not isinstance(each, inspect.NoneType))
+        type_ = unfold(field.type).present.type
         if isinstance(type_, inspect.StructType) and type_.cls is not Matrix:  # which has a table of its own
             yield from rows(type_.cls, place)
             continue
@@ -142,7 +138,9 @@ def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ..
 
 
 def shown(value: Any, type_: inspect.Type) -> str:
-    """A default in a cell."""
+    """The default of a Struct's key in a cell."""
+    if value is msgspec.NODEFAULT:
+        return "must be given"
     if isinstance(type_, inspect.FloatType):
         return f"`{write_duration(value)}`"
     if isinstance(value, bool):

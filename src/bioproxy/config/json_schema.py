@@ -1,8 +1,8 @@
 """The JSON Schemas of the config file, for editors that complete and check it while it is written.
 
 One for each dialect, both made from the Structs. In llama-swap's dialect a key without a value has its default, a
-number may stand for a text, and a macro or variable may stand for any number or boolean; bioproxy's
-own keys stand beside llama-swap's, and unknown keys are no mistake, because they load.
+number may stand for a text, and a macro or variable may stand for any number or boolean; bioproxy's own keys stand
+beside llama-swap's, and unknown keys are no mistake, because they load.
 
 `bioproxy config --schema` prints them. They are also files of the package, so that an editor or a schema store can
 point at them without running anything; `tools/reference.py` writes those.
@@ -113,7 +113,7 @@ def key_of(field: inspect.Field, definitions: dict[str, Json]) -> Json:
 
 def taken(type_: inspect.Type, definitions: dict[str, Json]) -> dict[str, Json]:
     """What the decoder takes for a type."""
-    match unfold(type_).type:
+    match unfold(type_).present.type:
         case inspect.BoolType():
             return {"anyOf": [{"type": ["boolean", "null"]}, {"type": "string", "pattern": WORD}]}
         case inspect.IntType():
@@ -128,8 +128,6 @@ def taken(type_: inspect.Type, definitions: dict[str, Json]) -> dict[str, Json]:
             return {"type": ["object", "null"], "additionalProperties": taken(inner, definitions)}
         case inspect.StructType(cls=cls):
             return define(cls, definitions)
-        case inspect.UnionType(types=types):  # all of them are "or not given"
-            return taken(next(each for each in types if not isinstance(each, inspect.NoneType)), definitions)
         case _:
             return {}
 

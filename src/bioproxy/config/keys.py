@@ -47,6 +47,11 @@ class Kind(msgspec.Struct, frozen=True):
         """What a value may be: the kinds of a union, else this one alone."""
         return tuple(self.of(each) for each in self.type.types) if isinstance(self.type, inspect.UnionType) else (self,)
 
+    @property
+    def present(self) -> Kind:
+        """The kind of a value that is there, of a union that says "or not given"; else this one."""
+        return next(each for each in self.choices if not isinstance(each.type, inspect.NoneType))
+
     def of(self, inner: inspect.Type | Kind) -> Kind:
         """The kind of an item, member or field of this value: what is secret or a path here is so inside, too."""
         kind = inner if isinstance(inner, Kind) else unfold(inner)

@@ -86,7 +86,7 @@ class Decoder(Converter):
 
     def union(self, node: Node, kind: Kind, path: Path) -> Any:
         """A value that may also be missing."""
-        return self.value(node, given(kind), path)
+        return self.value(node, kind.present, path)
 
     def sequence(self, node: Node, kind: Kind, path: Path, item: Kind) -> Any:
         """A list; broken items are left out after they were noted."""
@@ -160,11 +160,6 @@ class Decoder(Converter):
         return {} if faults else {name: as_prefix(value) for name, value in given.items()}
 
 
-def given(kind: Kind) -> Kind:
-    """The kind of a value that is there, of a union that says "or not given"."""
-    return next(each for each in kind.choices if not isinstance(each.type, inspect.NoneType))
-
-
 def unknown_key(key: str, path: Path, known: tuple[str, ...]) -> str:
     """The sentence for a key that is not known at its place."""
     said = "is not known and has no effect"
@@ -189,7 +184,7 @@ def _places(cls: type[msgspec.Struct], path: str, found: dict[str, list[str]]) -
     for name, member in members(cls).items():
         place = f"{path}.{name}" if path else name
         found.setdefault(name, []).append(place)
-        type_ = given(member.kind).type
+        type_ = member.kind.present.type
         if isinstance(type_, inspect.StructType):
             _places(type_.cls, place, found)
         elif isinstance(type_, inspect.DictType) and isinstance(type_.value_type, inspect.StructType):
