@@ -158,7 +158,7 @@ class Converter:
 
     def keys_of(self, node: Node, section: str, path: Path) -> dict[str, Any]:
         """The values of a section's keys, by dotted key; `path` is where the section stands."""
-        known = [option.name for option in KEYS.values() if option.section == section]
+        known = members(SECTIONS[section])
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
@@ -167,8 +167,7 @@ class Converter:
         values: dict[str, Any] = {}
         for name, child in node.value.items():
             if name in known:
-                key = f"{section}.{name}"
-                values[key] = self.value(child, KEYS[key].kind, (*path, name))
+                values[f"{section}.{name}"] = self.value(child, known[name].kind, (*path, name))
             else:
                 self.unknown(child, (*path, name), known)
         return {key: value for key, value in values.items() if value is not UNSET}

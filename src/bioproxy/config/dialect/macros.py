@@ -134,10 +134,8 @@ def fill_value(text: str, macros: Macros, path: Path, notes: Notes) -> Scalar:
             text = macro.value
             continue
         piece = write_scalar(macro.value)
-        if path[2:] in COMMANDS and "\n" in piece.strip(
-            "\n"
-        ):  # or a comment at its beginning would end in the middle of a line
-            piece = strip_comments(piece)
+        if path[2:] in COMMANDS and "\n" in piece.strip("\n"):
+            piece = strip_comments(piece)  # one at its beginning would stand in the middle of a line, and stay
         notes.grow(text.count(macro.use) * (len(piece) - len(macro.use)), path)
         text = text.replace(macro.use, piece)
 
@@ -240,16 +238,15 @@ def _fill_ids(name: str, node: Node, macros: Macros, notes: Notes) -> Node:
     written: dict[str, str] = {}
     members: dict[str, Node] = {}
     for key, child in by_id.value.items():
-        filled = write_scalar(fill_value(key, macros, ("models", name, "filters", "setParamsByID", key), notes))
+        path = ("models", name, "filters", "setParamsByID", key)
+        filled = write_scalar(fill_value(key, macros, path, notes))
         if filled in members:
             said = f'keys "{written[filled]}" and "{key}" resolve to the same value'
-            notes.complain(
-                ("models", name, "filters", "setParamsByID", key), f"model {name} filters.setParamsByID: {said}"
-            )
+            notes.complain(path, f"model {name} filters.setParamsByID: {said}")
             continue
         for unknown in USE.findall(filled):
             said = f"unknown macro '${{{unknown}}}' found in model {name} filters.setParamsByID key"
-            notes.complain(("models", name, "filters", "setParamsByID", key), said)
+            notes.complain(path, said)
         written[filled] = key
         members[filled] = child
     changed = Node({**filters.value, "setParamsByID": Node(members, by_id.line)}, filters.line)
@@ -318,9 +315,10 @@ def leftovers(node: Node, path: Path) -> Iterator[tuple[Path, str]]:
 def _leftovers(members: Mapping[str, Node], notes: Notes) -> None:
     for name, node in members.items():
         if name in TOP and name != "models":
-            for path, macro in leftovers(node, (name,)):
+            found = list(leftovers(node, (name,)))
+            for path, macro in found:
                 notes.complain(path, f"{dotted(path)}: unknown macro '${{{macro}}}'")
-            notes.judged |= {path for path, _ in leftovers(node, (name,))}
+            notes.judged |= {path for path, _ in found}
 
 
 def _model_leftovers(model: str, node: Node, notes: Notes) -> None:
