@@ -78,13 +78,16 @@ def margin_of(facts: EngineFacts) -> int:
     return MARGIN if header.window or header.recurrent else 0
 
 
-async def find(engine: Llama, can: Capabilities, head: Head, filled: Filled, *, margin: int = 0) -> PromptPrefix:
+async def find(
+    engine: Llama, can: Capabilities, head: Head, filled: Filled, *, margin: int = 0, model: str = ""
+) -> PromptPrefix:
     """The prompt prefix of a template after `head`, as exactly as the engine lets us see it.
 
-    `margin`: tokens to leave off at the end. Raises what the engine's client raises.
+    `margin`: tokens to leave off at the end; `model`: its name, for an engine that can only be sent a chat request.
+    Raises what the engine's client raises.
     """
     if not can.apply_template:
-        return chat_prefix(head, filled)
+        return chat_prefix(head, filled, model=model)
     first = await engine.apply_template(chat(head, filled.fill(FIRST_MESSAGE)))
     second = await engine.apply_template(chat(head, filled.fill(SECOND_MESSAGE)))
     if not can.tokenize:

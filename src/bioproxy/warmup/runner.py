@@ -40,7 +40,7 @@ from bioproxy.warmup import plan
 from bioproxy.warmup.evaluate import End, Evaluator, Job
 from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
 from bioproxy.warmup.plan import Key, Phase, Target
-from bioproxy.warmup.prefix import PromptPrefix, chat_prefix, find, margin_of
+from bioproxy.warmup.prefix import PromptPrefix, find, margin_of
 
 log = logging.getLogger(__name__)
 
@@ -343,10 +343,8 @@ class Runner:
     async def prompt(self, target: Target, filled: Filled, facts: EngineFacts) -> PromptPrefix:
         """The prompt prefix, as exactly as this engine can tell it."""
         can = facts.capabilities
-        if not can.apply_template:
-            return chat_prefix(target.opening, filled, model=facts.alias)
-        margin = await files.away(self.margin, facts) if can.tokenize else 0
-        return await find(self.engine, can, target.opening, filled, margin=margin)
+        margin = await files.away(self.margin, facts) if can.apply_template and can.tokenize else 0
+        return await find(self.engine, can, target.opening, filled, margin=margin, model=facts.alias)
 
     def job(self, target: Target, prompt: PromptPrefix, generation: int) -> Job:
         """The evaluator's order; it is current as long as engine and text are the same."""
