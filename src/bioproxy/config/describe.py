@@ -139,7 +139,7 @@ def _starts(path: str) -> Iterator[str]:
 def _top(config: DialectConfig, origins: Mapping[str, Origin]) -> Iterator[Described]:
     for field in msgspec.structs.fields(DialectConfig):
         name = field.encode_name
-        if name not in ELSEWHERE and name not in {"aliases", "own", "unknown", "warnings"}:
+        if name not in ELSEWHERE and name not in {"aliases", "unknown", "warnings"}:
             value = msgspec.to_builtins(getattr(config, field.name))
             if name == "performance":
                 value["every"] = write_duration(config.performance.every)

@@ -17,7 +17,7 @@ BEGIN, END, TURN, TURN_END = "<|begin|>", "<|end|>", "<|im_start|>", "<|im_end|>
 CONTROL = (BEGIN, END, TURN, TURN_END, "<|spare_0|>", "<|spare_1|>", "<|spare_2|>", "<|spare_3|>")
 NORMAL_TYPE, CONTROL_TYPE = 1, 3  # llama_token_type in llama.h
 
-# Tools as JSON lines behind the system part, then turns between <|im_start|> and <|im_end|>: the ChatML shape.
+# Tools as JSON lines after the system part, then turns between <|im_start|> and <|im_end|>: the ChatML shape.
 CHAT_TEMPLATE = """\
 {%- if tools %}
 {{- '<|im_start|>system\\n' }}

@@ -7,8 +7,8 @@ byte, into one `Answer`. The KV cache, the record of a request and the activity 
 Structs says everything, and everything else is tried only if that fails.
 
 **Streams.** If the last event does not say what the answer cost, the objects after the keys `"timings":`, `"usage":`
-and `"metrics":` are searched for in all bytes at hand. In JSON, neither key can stand inside a string, where its quotes
-would be escaped; so an event that is cut, because it repeats the whole prompt, does no harm.
+and `"metrics":` are searched for in all bytes at hand. In JSON, none of these can stand inside a string, where its
+quotes would be escaped; so an event that is cut, because it repeats the whole prompt, does no harm.
 
 **Whole answers** are decoded as the JSON that they are, top members only: a tool's own `usage` is no figure. Of an
 answer that is larger than the bytes at hand, the same keys are searched for.

@@ -6,7 +6,7 @@ process holds that inode among its open files. If the engine runs as another use
 the owner of the socket nor the command lines: then the one process of that owner which was told this port is taken, if
 it is in the same network (a container has ports of its own).
 
-Whoever listens need not be the engine: ports of containers, tunnels and virtual machines are held by forwarders of many
+What listens need not be the engine: ports of containers, tunnels and virtual machines are held by forwarders of many
 names. So a process counts only if its command line is known to be llama-server's (commands.py). For an engine that we
 started in a container there are the words that launched it (`launched`): the arguments after the image are the
 engine's, and the volumes say which of our files it sees.

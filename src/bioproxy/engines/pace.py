@@ -1,4 +1,4 @@
-"""Questions that an engine must not be asked often: one answer for everybody, for two seconds.
+"""Questions that an engine must not be asked often: one answer for all who ask, for two seconds.
 
 llama-server notices that a client left only when, for a second, no result of any request came by. An answer to
 `GET /slots` or `GET /metrics` is such a result: asked ten times a second, cancellation never happens; once in two

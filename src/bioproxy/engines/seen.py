@@ -6,7 +6,7 @@ process's view: Linux shows it under /proc/PID/root and /proc/PID/cwd, and the v
 show it too. Another user's process hides both, but not its mounts: if the same file system is mounted at the same
 place for it and for us, the same path is the same file.
 
-Whoever asks wants to know *which* file it is. Where that is not certain the answer is none, however likely a file of
+The callers must know *which* file it is. If that is not certain the answer is none, however likely a file of
 that name in our own view may be. Everything here blocks.
 """
 

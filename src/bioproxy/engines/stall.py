@@ -13,7 +13,7 @@ What a stuck engine may be, in the order in which it is treated:
 3. Ten seconds later the slots are still taken, or nothing answers: the engine itself is stuck. That is reported to
    the Attachment, and what follows is not decided here.
 
-Processor time alone is believed for ten time-outs: a livelock (facts, 0.3) burns it for ever and gets nowhere. Where
+Processor time alone is believed for ten time-outs: a livelock (facts, 0.3) burns it for ever and gets nowhere. If
 neither `/slots` nor the process can be seen, silence proves nothing and nothing is done.
 """
 

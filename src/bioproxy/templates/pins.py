@@ -31,7 +31,6 @@ from pathlib import Path
 import msgspec
 
 from bioproxy import files
-from bioproxy.files import UNFINISHED
 from bioproxy.templates.parse import Filled, version_of
 
 log = logging.getLogger(__name__)
@@ -254,6 +253,6 @@ def write_state(folder: Path, index: Index, texts: dict[str, tuple[str, ...]], *
     files.write_whole(folder / INDEX, msgspec.msgpack.encode(index))
     wanted = {INDEX, *(f"{TEXT}{version}" for version in texts)}
     for entry in files.listed(folder):
-        if entry.name not in wanted and entry.name.startswith((TEXT, UNFINISHED)):
+        if entry.name not in wanted and entry.name.startswith((TEXT, files.UNFINISHED)):
             (folder / entry.name).unlink(missing_ok=True)
             stored.discard(entry.name.removeprefix(TEXT))

@@ -14,7 +14,7 @@ All that is wrong with a template is collected, so that one start shows all of i
 
 The sentence teaches the one thing that makes templates cheap: what changes often belongs to the end. How many tokens a
 byte is and how long a token takes is the caller's knowledge (the engine was measured); without it the sentence gives
-the share. Only the static beginning counts, the text in front of the first message: what stands after a message is
+the share. Only the static beginning counts, the text before the first message: what stands after a message is
 evaluated with every request anyway.
 """
 
@@ -266,7 +266,7 @@ def at_byte(sources: Sequence[Source], at: int) -> Source | None:
 def sentence(change: Change, *, tokens_per_byte: float | None = None, seconds_per_token: float | None = None) -> str:
     """What a change costs, in one sentence."""
     if change.at < 0:
-        return f"{change.name} changed behind the message: nothing in front of it is evaluated again"
+        return f"{change.name} changed after the message: nothing before it is evaluated again"
     text = (
         f"{change.name} {change.verb} at {100 * change.share:.0f} % of the template: {again(change, tokens_per_byte)}"
     )

@@ -53,9 +53,7 @@ def test_what_stands_behind_the_message_costs_nothing() -> None:
     same, sources = laid(("a", "1111"))
     behind = (*sources, Source("b", 4, 9))
     found = change_of(same, same, before=behind, after=behind)
-    assert sentence(found, tokens_per_byte=1.0) == (
-        "b changed behind the message: nothing in front of it is evaluated again"
-    )
+    assert sentence(found, tokens_per_byte=1.0) == "b changed after the message: nothing before it is evaluated again"
 
 
 def test_the_sentence_of_the_design() -> None:

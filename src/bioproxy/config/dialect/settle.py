@@ -117,7 +117,7 @@ def _store(path: str | None, notes: Notes) -> None:
 
 
 def store_fault(path: str) -> str:
-    """Why a path cannot be the activity config, by what the disk says now; "" if it can."""
+    """Why a path cannot be the activity file, by what the disk says now; "" if it can."""
     if not path.strip():
         return "store.path must not be empty"
     if "\0" in path:
