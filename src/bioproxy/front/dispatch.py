@@ -166,10 +166,7 @@ class OneEngine(Dispatch):
         """What computes nothing waits for nothing."""
         station = self.served.station
         headers = self.headers(exchange, access, station.key)
-        await ways.by_gate(
-            exchange, exchange.route.gate, station, self.claim(exchange, self.served),
-            headers=headers, body=exchange.request.body,
-        )  # fmt: skip
+        await ways.at_once(exchange, exchange.route.gate, station, headers=headers, body=exchange.request.body)
 
     async def one_model(self, exchange: Exchange, access: Access) -> None:
         """`/v1/models/{id}`, which OpenAI's clients ask for and llama-server has not: as its list shows the model.

@@ -168,9 +168,8 @@ class ManyModels(Dispatch):
         name = asked.model or (routes.look_target("", loaded=self.loaded()) if not route.starts else "")
         if not name:
             raise RequestError(model.UNREADABLE) if asked.unreadable else NotFound("no model id could be identified")
-        record.model, record.metered = name[:MOST_SHOWN], route.metered
-        if route.metered and (most := self.captures()):
-            exchange.tail.collect(most)
+        record.model = name[:MOST_SHOWN]
+        self.meter(exchange, metered=route.metered)
         try:
             target = self.target(name)
         except NotFound:
@@ -205,6 +204,12 @@ class ManyModels(Dispatch):
             await self.manage(exchange)
         else:
             await self.by_path(exchange, access)
+
+    def meter(self, exchange: Exchange, *, metered: bool) -> None:
+        """Whether the request becomes a row of the activity page; if so, its answer is kept for inspection."""
+        exchange.record.metered = metered
+        if metered and (most := self.captures()):
+            exchange.tail.collect(most)
 
     def target(self, name: str) -> Target:
         """What a name means now; NotFound if it means nothing."""
@@ -249,12 +254,11 @@ class ManyModels(Dispatch):
         if not self.is_ready(target.model):
             raise routes.not_loaded(target.model, request.path)
         headers = self.headers(exchange, access, served.station.key)
-        claim = self.claim(exchange, served)
         if gate == "slot_action":
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
-            await ways.claimed(exchange, gate, claim, headers=headers, body=request.body)
+            await ways.claimed(exchange, gate, self.claim(exchange, served), headers=headers, body=request.body)
         else:
-            await ways.by_gate(exchange, gate, served.station, claim, headers=headers, body=request.body)
+            await ways.at_once(exchange, gate, served.station, headers=headers, body=request.body)
 
     async def to_peer(self, exchange: Exchange, target: Target, asked: Asked, access: Access) -> None:
         """Another server's model: pass it on, filtered, with its key."""
@@ -303,9 +307,7 @@ class ManyModels(Dispatch):
             upstream_path.check_guarded(request.method, split)
         if not ready and (refusal := split.refused() or upstream_path.looks(request.method, split)):
             raise refusal
-        exchange.record.metered = routes.recorded(request.method, split.rest)
-        if exchange.record.metered and (most := self.captures()):
-            exchange.tail.collect(most)
+        self.meter(exchange, metered=routes.recorded(request.method, split.rest))
         with self.counted(exchange, target):
             await self.raw(exchange, access, served, rest=split.rest, ready=ready)
 
@@ -326,10 +328,10 @@ class ManyModels(Dispatch):
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
         elif gate == "grant":
             body = ways.without_slot(body, known=found is not None)
-        claim = self.claim(exchange, served)
         if ready and gate != "slot_action" and routes.only_looks(request.method, rest):  # polling keeps none loaded
-            await ways.by_gate(exchange, gate, station, claim, headers=headers, body=body, path=rest)
+            await ways.at_once(exchange, gate, station, headers=headers, body=body, path=rest)
         else:
+            claim = self.claim(exchange, served)
             await ways.claimed(exchange, gate, claim, headers=headers, body=body, path=rest)
 
 

@@ -167,29 +167,35 @@ async def acquire(
         record.queue += time.monotonic() - started
 
 
-async def by_gate(
-    exchange: Exchange, gate: Gate, engine: Station, claim: Claim, *, headers: Headers, body: bytes, path: str = ""
+async def at_once(
+    exchange: Exchange, gate: Gate, engine: Station, *, headers: Headers, body: bytes, path: str = ""
 ) -> None:
-    """One request the way of its gate. `path` is the engine's, if the client's is another one."""
+    """One request that computes nothing and waits for nothing. `path` is the engine's, if the client's is another."""
     if gate == "shared":
         await shared(exchange, engine, path=path or exchange.request.path)
-    elif gate == "free":
-        await free(exchange, engine, headers, body)
     else:
-        await granted(exchange, engine, claim, headers=headers, body=body, alone=gate == "slot_action")
+        await free(exchange, engine, headers, body)
 
 
 async def claimed(
     exchange: Exchange, gate: Gate, claim: Claim, *, headers: Headers, body: bytes, path: str = ""
 ) -> None:
-    """The same with a claim on a model that may have to be started; once more if it was lost before an answer."""
+    """One request the way of its gate, with a claim on a model that may have to be started.
+
+    Once more if the claim was lost before an answer. `path` is the engine's, if the client's is another one.
+    """
     lost = 0
     try:
         while True:
             try:
                 await claim.take(None)
                 claim.sending()
-                await by_gate(exchange, gate, claim.station, claim, headers=headers, body=body, path=path)
+                engine = claim.station
+                if gate in {"grant", "slot_action"}:
+                    alone = gate == "slot_action"
+                    await granted(exchange, engine, claim, headers=headers, body=body, alone=alone)
+                else:
+                    await at_once(exchange, gate, engine, headers=headers, body=body, path=path)
             except Recalled:
                 continue
             except EngineUnavailable as error:
@@ -248,7 +254,7 @@ async def answer(exchange: Exchange, response: Response) -> bool:
 async def granted(
     exchange: Exchange, engine: Station, claim: Claim, *, headers: Headers, body: bytes, alone: bool
 ) -> None:
-    """The same with a user's grant; what the engine did for it is not what the slot held before.
+    """One request with a user's grant; what the engine did for it is not what the slot held before.
 
     `alone`: a slot action.
     """
