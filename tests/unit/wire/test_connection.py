@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from bioproxy.config.schema import Limits
@@ -45,6 +47,15 @@ def connected(handler: Any) -> tuple[Port, ServerConnection, Transport]:
     return port, connection, transport
 
 
+@contextmanager
+def sets_deadline(connection: ServerConnection, seconds: float) -> Iterator[None]:
+    """What is done inside gives the connection a deadline, `seconds` from then."""
+    now = connection.port.loop.time
+    before = now()
+    yield
+    assert before + seconds <= connection.deadline <= now() + seconds
+
+
 async def answer(request: Request, responder: Responder) -> None:
     responder.send(200, [], request.path.encode())
 
@@ -69,28 +80,27 @@ async def test_a_client_that_leaves_before_its_request_has_begun() -> None:
 async def test_states_of_a_request() -> None:
     """Its head, its body, its task, and idle again; each has the deadline of its rule, and a running request none."""
     port, connection, transport = connected(answer)
-    limits, now = port.limits, port.loop.time
+    limits = port.limits
     for piece, state, seconds in (
         (b"POST / HTTP/1.1\r\nHost: h\r\n", State.HEAD, limits.head_timeout),
         (b"Content-Length: 2\r\n\r\n", State.BODY, limits.body_timeout),
         (b"hi", State.READY, float("inf")),
     ):
-        connection.data_received(piece)
+        with sets_deadline(connection, seconds):
+            connection.data_received(piece)
         assert connection.state is state
-        assert connection.deadline <= now() + seconds
     assert connection.task is not None
-    await connection.task
+    with sets_deadline(connection, limits.idle_timeout):
+        await connection.task
     assert transport.sent.endswith(b"\r\n\r\n/")
     assert connection.state is State.IDLE
-    assert connection.deadline <= now() + limits.idle_timeout
 
 
 async def test_a_slow_reader_has_a_deadline_in_every_state() -> None:
     """While the client reads nothing the time to write counts, and afterwards the state's own again."""
-    _, connection, _ = connected(answer)
-    before = connection.deadline
-    connection.pause_writing()
-    assert connection.deadline != before
-    connection.resume_writing()
+    port, connection, _ = connected(answer)
+    with sets_deadline(connection, port.limits.write_timeout):
+        connection.pause_writing()
+    with sets_deadline(connection, port.limits.idle_timeout):
+        connection.resume_writing()
     assert connection.state is State.IDLE
-    assert connection.deadline >= before
