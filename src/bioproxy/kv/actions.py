@@ -120,8 +120,6 @@ class Actions:
         if await self.restorer.restore(plan.match, plan.place, slot, prepared, unsaved=unsaved):
             self.residents.found(plan.place, slot)
         self.doubted(self.restorer.uncertain)
-        if prepared.status == "failed":
-            self.restorer.restores["failed"] += 1
 
     async def save(self, place: Resident, *, template: bool = False, limit: float = 0.0) -> bool:
         """Save `place` from the slot that holds it, to its end; False if that did not work or the slot is not known."""

@@ -216,8 +216,6 @@ class Moments:
             self.residents.settle(place, slot)
             place.brought = Brought(match.snapshot, prepared.seconds)
         self.actions.doubted(self.restorer.uncertain)
-        if prepared.status == "failed":
-            self.restorer.restores["failed"] += 1
 
     # while no request comes (rule 21)
 

@@ -123,6 +123,7 @@ class Restorer:
     async def failed(self, snapshot: Snapshot, place: Resident, error: BioproxyError) -> None:
         """Record what the failure means for the slot (kv-rule 10) and for the snapshot."""
         place.clear(empty=isinstance(error, EngineRefused | Foreign))
+        self.restores["failed"] += 1
         self.tenant.bus.publish(
             SnapshotRestored(prefix=snapshot.prefix, status="failed", tokens=snapshot.tokens, seconds=0.0)
         )
