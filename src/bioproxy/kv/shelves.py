@@ -24,7 +24,7 @@ from bioproxy.kv import files
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.index import Scope
 from bioproxy.kv.policy import Knowledge
-from bioproxy.kv.shelf import Shelf, Versions
+from bioproxy.kv.shelf import Shelf, Versions, out_of_reach
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
 
@@ -62,7 +62,7 @@ class Shelves:
         try:
             place = await away(same, path, tuple(self.known))
         except Stuck as error:
-            raise FolderError(f"the snapshot folder cannot be used: {error.message}") from error
+            raise out_of_reach(error) from error
         except (OSError, RuntimeError) as error:  # RuntimeError: symbolic links in a ring
             raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
         shelf = self.known.get(place)
