@@ -364,7 +364,7 @@ class Decisions:
         scope, speeds = self.tenant.scope, self.tenant.knowledge.speeds
         if self.useless(template=True) or seconds < self.config.min_seconds:
             return False
-        earlier = self.tenant.shelf.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
+        earlier = self.tenant.shelf.index.templates(want.cuts, scope.fingerprint)
         lately = self.tenant.shelf.wall() - RETRY
         bad = [one for one in earlier if one.quarantined and not one.damaged]
         if any(one.build == scope.build and one.created > lately for one in bad) or self.tenant.unsavable(want.cuts):

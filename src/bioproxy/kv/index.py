@@ -151,9 +151,9 @@ class Index:
                 return True
         return False
 
-    def same(self, cuts: Sequence[Cut], *, fingerprint: str, template: bool, group: str = "") -> list[Snapshot]:
-        """Every snapshot of this fingerprint, good or not, of whatever build, that holds exactly this prompt."""
-        table = self.tables.get((fingerprint, None if template else group))
+    def templates(self, cuts: Sequence[Cut], fingerprint: str) -> list[Snapshot]:
+        """Every template's snapshot, good or not, of whatever build, that holds exactly this prompt."""
+        table = self.tables.get((fingerprint, None))
         if not cuts or table is None:
             return []
         return [self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ()))]

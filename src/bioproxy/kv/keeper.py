@@ -202,7 +202,7 @@ class Keeper:
         if not want.cuts:
             return None
         shelf, scope = self.tenant.shelf, self.tenant.scope
-        found = shelf.index.same(want.cuts, fingerprint=scope.fingerprint, template=True)
+        found = shelf.index.templates(want.cuts, scope.fingerprint)
         found += [one for one in shelf.committing.values() if one.template and one.end == want.end]
         return next((one for one in found if usable(one, scope)), None)
 

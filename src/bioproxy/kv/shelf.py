@@ -57,13 +57,13 @@ Versions = Callable[[], Mapping[str, str]]  # tells what version each template h
 
 
 class Shelf:
-    """The snapshots in the folder at `path` (None: there is no folder). `wall`: unix time."""
+    """The snapshots in the folder at `path` (None: there is no folder)."""
 
-    def __init__(self, path: Path | None, *, config: Kv, bus: Bus, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path | None, *, config: Kv, bus: Bus) -> None:
         self.path = path
         self.config = config
         self.bus = bus
-        self.wall = wall
+        self.wall = time.time
         self.users: set[object] = set()
         self.folder: Folder | None = None
         self.place = Folder(path or Path())  # `folder` while it is ours: a lock that came late is found again

@@ -11,7 +11,6 @@ A keeper is a `Tenant` of one of them: that is where its model's share of the fo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -47,13 +46,12 @@ class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Shelves:
     """The folders by their resolved paths; each goes by the name that it was first asked for.
 
-    `config` has the budgets of each of them; `wall`: unix time.
+    `config` has the budgets of each of them.
     """
 
-    def __init__(self, config: Kv, *, bus: Bus, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: Kv, *, bus: Bus) -> None:
         self.config = config
         self.bus = bus
-        self.wall = wall
         self.known: dict[Path, Shelf] = {}
         self.filling = asyncio.Lock()  # of the model whose empty slots are being filled
 
@@ -67,7 +65,7 @@ class Shelves:
             raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
         shelf = self.known.get(place)
         if shelf is None:
-            self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus, wall=self.wall)
+            self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus)
         return shelf
 
     async def close(self) -> None:
@@ -143,7 +141,7 @@ class Tenant:
         self.step = step
         self.sole = shelves is None
         self.shelves = shelves or Shelves(config, bus=bus)
-        self.shelf = Shelf(None, config=self.shelves.config, bus=bus, wall=self.shelves.wall)  # until one is known
+        self.shelf = Shelf(None, config=self.shelves.config, bus=bus)  # until one is known
         self.path: Path | None = None  # the folder that we want, whether or not it can be had
         self.scope = Scope()
         self.days: frozenset[str] = frozenset()  # what the chat template prints today; empty: nothing that changes

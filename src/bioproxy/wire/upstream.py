@@ -68,20 +68,13 @@ class PoolStatistics(msgspec.Struct):
 
 
 class Pool:
-    """Connections to one engine. Times are in seconds."""
+    """Connections to one engine. Times are in seconds; a model or a peer may have others."""
 
-    def __init__(
-        self,
-        origin: Origin,
-        *,
-        connect_timeout: float = 5.0,
-        idle_timeout: float = 4.0,
-        head_timeout: float = 0.0,  # from the request to the head of its answer; 0: as long as it takes
-    ) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self.head_timeout = head_timeout
-        self.connect_timeout = connect_timeout
-        self.idle_timeout = idle_timeout
+        self.connect_timeout = 5.0
+        self.idle_timeout = 4.0
+        self.head_timeout = 0.0  # from the request to the head of its answer; 0: as long as it takes
         self.host = origin.authority.encode("ascii", "surrogateescape")
         self.base = origin.base.encode("utf-8", "surrogateescape")
         self.idle: list[EngineConnection] = []  # the newest last

@@ -311,7 +311,8 @@ async def test_an_engine_that_is_gone_after_it_had_the_request() -> None:
 
 async def test_no_connection_in_time_is_unavailable() -> None:
     """An address that swallows packets ends in the connect time-out."""
-    pool = Pool(parse_origin("http://192.0.2.1:9"), connect_timeout=30 * MS)
+    pool = Pool(parse_origin("http://192.0.2.1:9"))
+    pool.connect_timeout = 30 * MS
     with pytest.raises(EngineUnavailable, match="nothing answers at http://192"):
         await ask(pool)
 

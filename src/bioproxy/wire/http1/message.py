@@ -154,16 +154,16 @@ class Responder:
         """Send the head of an answer of `length` bytes, or of unknown length (None)."""
         self.carrier.write(self.head(status, headers, length=length))
 
-    def head(self, status: int, headers: Headers, *, length: int | None, reason: bytes = b"") -> bytes:
+    def head(self, status: int, headers: Headers, *, length: int | None) -> bytes:
         """Decide the framing and return the head instead of sending it: the caller writes it with the first bytes."""
         if self.status:
             raise RuntimeError(f"an answer with status {self.status} has begun already")
         kept = [pair for pair in headers if pair[0].lower() not in FRAMING]
         if length is not None and status >= 200 and status != 204:
             kept.append((b"Content-Length", b"%d" % length))
-        return self.relayed_head(status, kept, length=length, reason=reason)
+        return self.relayed_head(status, kept, length=length)
 
-    def relayed_head(self, status: int, headers: Headers, *, length: int | None, reason: bytes) -> bytes:
+    def relayed_head(self, status: int, headers: Headers, *, length: int | None, reason: bytes = b"") -> bytes:
         """The same for headers that were cleaned already and hold their own Content-Length, if any."""
         line = status_line(status, reason) + block(headers)
         if self.extra:
