@@ -25,7 +25,7 @@ from typing import Protocol, cast
 import httptools
 
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable
-from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.http1.heads import Headers, fields_of
 from bioproxy.wire.http1.message import JOINED, Source
 
 MAX_HEAD = 256 << 10  # bytes of an answer's head
@@ -172,7 +172,7 @@ class Response:
         self.status = parser.get_status_code()
         if self.status < 200 and self.status != 101:
             return
-        self.fields = fields = {name.lower(): value for name, value in reversed(self.headers)}
+        self.fields = fields = fields_of(self.headers)
         self.stage = BODY
         coding = fields.get(b"transfer-encoding")
         if coding is not None:

@@ -49,6 +49,11 @@ def block(headers: Headers) -> bytes:
     return lines
 
 
+def fields_of(headers: Headers) -> dict[bytes, bytes]:
+    """Lower-case name to value; the first of several counts."""
+    return {name.lower(): value for name, value in reversed(headers)}
+
+
 def tokens(value: bytes) -> list[bytes]:
     """The comma-separated words of a header's value, in lower case: `Connection: Close, X` → [b"close", b"x"]."""
     return [word.strip() for word in value.lower().split(b",")]

@@ -25,7 +25,7 @@ import httptools
 from bioproxy.config.schema import Limits
 from bioproxy.errors import RequestError
 from bioproxy.wire.http1 import judge
-from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.http1.heads import Headers, fields_of
 from bioproxy.wire.http1.judge import Fields
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.target import read_target, shown
@@ -300,11 +300,6 @@ class RequestReader:
         self.request.body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         self.pieces.clear()
         self.part = LATER
-
-
-def fields_of(headers: Headers) -> Fields:
-    """Lower-case name to value; the first of several counts."""
-    return {name.lower(): value for name, value in reversed(headers)}
 
 
 def replace(headers: Headers, fields: Fields, key: bytes, *lines: tuple[bytes, bytes]) -> None:
