@@ -199,13 +199,16 @@ class Moments:
         asked = wants[:1] if len(self.residents.slots) == 1 else wants
         found: list[Match] = []
         room = self.decisions.room
-        for match in [self.decisions.best(want, 0) for want in asked]:
+        for want in asked:
+            match = self.decisions.best(want, 0)
             if match is None or any(match.snapshot.id == other.snapshot.id for other in found):
                 continue
             room -= match.snapshot.tokens
-            if found and (room < 0 or len(found) == most):
+            if found and room < 0:
                 break
             found.append(match)
+            if len(found) == most:
+                break
         return found
 
     async def bring(self, place: Resident, match: Match) -> None:
