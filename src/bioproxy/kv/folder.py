@@ -119,10 +119,7 @@ class Folder:
 
         `spare`: what belongs to saves that are under way.
         """
-        try:
-            names = sorted(entry.name for entry in listed(self.path))
-        except OSError as error:
-            raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
+        names = self.names()
         found = Found([], [], self.read_ledger())
         for name in names:
             if name in spare:
@@ -138,15 +135,18 @@ class Folder:
     def peek(self) -> list[Snapshot]:
         """Every readable sidecar, without the lock and without touching anything. Raises FolderError."""
         found = []
+        for name in self.names():
+            with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+                if (match := NAME.fullmatch(name)) is not None and match[3] == "json":
+                    found.append(decode(read(self.path / name, most=LARGEST)))
+        return found
+
+    def names(self) -> list[str]:
+        """What lies in the folder, in order. Raises FolderError."""
         try:
-            sidecars = sorted(self.path / entry.name for entry in listed(self.path))
+            return sorted(entry.name for entry in listed(self.path))
         except OSError as error:
             raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
-        for path in sidecars:
-            with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-                if (match := NAME.fullmatch(path.name)) is not None and match[3] == "json":
-                    found.append(decode(read(path, most=LARGEST)))
-        return found
 
     def examine(self, found: Found, name: str) -> None:
         """Take one slot file in, or remove it with the reason."""
