@@ -168,6 +168,14 @@ class Shelf:
     def under_way(self) -> frozenset[str]:
         return frozenset({*self.pending, *(one.sidecar for one in self.committing.values())})
 
+    def dropped_of(self, fingerprint: str | None) -> dict[str, int]:
+        """How many snapshots left the folder, by reason: those of one model, or (None) all."""
+        found: Counter[str] = Counter()
+        for (whose, reason), count in self.dropped.items():
+            if fingerprint in (None, whose):
+                found[reason] += count
+        return dict(found)
+
     def has(self, identity: str) -> bool:
         return identity in self.index.snapshots or identity in self.committing
 

@@ -103,9 +103,6 @@ def is_at(folder: Path, place: Path) -> bool:
 
 def statistics_of(shelf: Shelf) -> ShelfStatistics:
     found = [one for one in shelf.index.snapshots.values() if not one.reference]
-    dropped: dict[str, int] = {}
-    for (_, reason), count in shelf.dropped.items():
-        dropped[reason] = dropped.get(reason, 0) + count
     return ShelfStatistics(
         directory=str(shelf.path),
         open=shelf.folder is not None,
@@ -114,7 +111,7 @@ def statistics_of(shelf: Shelf) -> ShelfStatistics:
         budget=shelf.budget,
         free=shelf.free,
         written_today=shelf.today(),
-        dropped=dropped,
+        dropped=shelf.dropped_of(None),
     )
 
 
@@ -208,11 +205,7 @@ class Tenant:
     @property
     def dropped(self) -> dict[str, int]:
         """Snapshots that left the folder, by reason: this engine's, or all if the folder is ours alone."""
-        found: dict[str, int] = {}
-        for (fingerprint, reason), count in self.shelf.dropped.items():
-            if self.sole or fingerprint == self.scope.fingerprint:
-                found[reason] = found.get(reason, 0) + count
-        return found
+        return self.shelf.dropped_of(None if self.sole else self.scope.fingerprint)
 
     def listed(self) -> tuple[Snapshot, ...]:
         """The snapshots that this engine shows, the last used first: its own, or all if the folder is ours alone."""
