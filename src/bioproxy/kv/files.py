@@ -97,7 +97,7 @@ def look(path: Path) -> Stamp:
 
 
 def measured(path: Path, size: int) -> Stamp:
-    """The stamp of a file that must have exactly `size` bytes; Raises Unverified if it has not, or is not there."""
+    """The stamp of a file that must have exactly `size` bytes. Raises Unverified if it has not, or is not there."""
     stamp = look(path)
     if stamp.size != size:
         raise Unverified(f"{path.name} has {stamp.size} bytes, {size} were written")

@@ -6,14 +6,14 @@ as nginx and Go have it), and then the task is cancelled. When the request has e
 connection closes.
 
 **A connection is in one `State`.** RULES says how long each may last and what happens then. Only `enter` sets the
-deadline, a number that the server's one sweep looks at (server.py), so time-outs cost nothing per request. One thing
-cuts across the states: while the client reads more slowly than we send (`paused`), all that counts is whether it takes
-anything.
+deadline, a number that the server's one sweep looks at (server.py), so time-outs cost nothing per request; `leave` ends
+it. One thing cuts across the states: while the client reads more slowly than we send (`paused`), all that counts is
+whether it takes anything.
 
 Closing after an error is done slowly (`linger`): if we close while the other side still sends, the system answers with
 a reset, and the client loses the answer that tells it what was wrong.
 
-`Port` is what the connections of one port have in common, and who counts them. The listeners are the server's.
+`Port` is what the connections of one port have in common, and counts them. The listeners are the server's.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class ServerConnection(asyncio.Protocol):
             self.overfull()
 
     def overfull(self) -> None:
-        """Too much came after a request: that closes the connection, unless its answer is out and was only just."""
+        """Too much came after a request: cut, or pause reading if the answer is out and only its handler still runs."""
         if self.responder is not None and self.responder.finished:
             self.pause()
         else:
