@@ -238,7 +238,7 @@ class OfModels:
 
 
 class Metrics:
-    """Counts what happens, and knows which parts to ask for the rest. `started` is unix time.
+    """Counts what happens, and knows which parts to ask for the rest.
 
     `gate`, `kv`, `engine`, `templates`, `servers` (by name), `host` and, by `watch_models`, `models` are the methods
     that the page calls. A part that was not set is not on the page.
@@ -252,8 +252,8 @@ class Metrics:
     models: Callable[[], ScheduleStatistics] | None = None
     host: Callable[[], Look | None] | None = None
 
-    def __init__(self, bus: Bus, *, started: float | None = None) -> None:
-        self.started = time.time() if started is None else started
+    def __init__(self, bus: Bus) -> None:
+        self.started = time.time()
         self.bus = bus
         self.requests, self.events, self.of_models = OfRequests(), OfEvents(), OfModels()
         bus.subscribe(events.RequestEnded, self.requests.ended)

@@ -101,6 +101,9 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
         ) from None
 
 
+MOST_AWAITS = 60  # of one coroutine that is cancelled at each of them
+
+
 class CancelAt:
     """Awaits `work`; the running task is cancelled when `work` gives up control for the `at`-th time (0 is first)."""
 
@@ -145,14 +148,14 @@ async def cut(work: Coroutine[Any, Any, Any], at: int) -> bool:
     return False
 
 
-async def each_await(make: Callable[[], Coroutine[Any, Any, Any]], *, most: int = 60) -> AsyncIterator[int]:
+async def each_await(make: Callable[[], Coroutine[Any, Any, Any]]) -> AsyncIterator[int]:
     """Yields after each time that a new `make()` was cancelled one await later, until one came to its end."""
-    for at in range(most):
+    for at in range(MOST_AWAITS):
         was_cut = await cut(make(), at)
         yield at
         if not was_cut:
             return
-    raise AssertionError(f"it does not come to its end within {most} awaits")
+    raise AssertionError(f"it does not come to its end within {MOST_AWAITS} awaits")
 
 
 @contextmanager

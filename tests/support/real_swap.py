@@ -51,10 +51,10 @@ def model_file(seed: int, shape: Name = "tiny") -> Path:
     return ensure_model(MODELS, shape=shape, seed=seed)
 
 
-def words_of(model: Path, flags: str = ONE, *, program: str = "") -> str:
-    """A command that runs the engine; `program` stands for the usual one."""
-    usual = f"{shlex.quote(sys.executable)} -m bioproxy.embedded"
-    return f"{program or usual} --model {shlex.quote(str(model))} --port ${{PORT}} -c 8192 -t 1 --metrics {flags}"
+def words_of(model: Path, flags: str = ONE) -> str:
+    """A command that runs the engine."""
+    program = f"{shlex.quote(sys.executable)} -m bioproxy.embedded"
+    return f"{program} --model {shlex.quote(str(model))} --port ${{PORT}} -c 8192 -t 1 --metrics {flags}"
 
 
 def real(seed: int, flags: str = ONE, **keys: Json) -> Json:

@@ -23,15 +23,15 @@ OURS = "/src/bioproxy/"
 DEEP = 100_000  # frames: a step of the walk is a call
 
 
-def calls(work: Callable[[], object], *, most: int = MOST) -> int:
-    """How many calls of Python's functions `work` makes; AssertionError after `most`. One count may contain another."""
+def calls(work: Callable[[], object]) -> int:
+    """How many calls of Python's functions `work` makes; AssertionError after `MOST`. One count may contain another."""
     count = 0
     outer = sys.getprofile()
 
     def note(frame: FrameType, event: Any, argument: Any) -> None:
         nonlocal count
         count += event == "call"
-        if count > most:
+        if count > MOST:
             raise AssertionError("this does not end")
         if outer is not None:
             outer(frame, event, argument)

@@ -101,10 +101,10 @@ class Standin:
 class Machine:
     """A supervisor over stand-ins of `names`, which are one group: one runs at a time."""
 
-    def __init__(self, names: str, *, swap: bool = True, min_resident: float = 0.0) -> None:
-        self.settings = [ModelSettings(id=name, min_resident=min_resident) for name in names.split()]
+    def __init__(self, names: str) -> None:
+        self.settings = [ModelSettings(id=name, min_resident=0.0) for name in names.split()]
         members = tuple(one.id for one in self.settings)
-        self.rules = Groups({"all": Group(members=members, swap=swap, exclusive=True)})
+        self.rules = Groups({"all": Group(members=members, swap=True, exclusive=True)})
         self.units = {name: Standin(name) for name in members}
         self.bus = Bus()
         loop = asyncio.get_running_loop()

@@ -58,12 +58,11 @@ class World:
         *,
         load: Callable[[str], float | str] = lambda _model: LOAD,
         stop: Callable[[str], float] = lambda _model: STOP,
-        max_wait: float = 30.0,
         queue_limit: int = 0,
     ) -> None:
         known = [ModelSettings(id=one) if isinstance(one, str) else one for one in models]
         self.rules = rules or Groups({})
-        self.settings = settings(swap__max_wait=max_wait, queue_limit=queue_limit)
+        self.settings = settings(queue_limit=queue_limit)
         self.schedule = Schedule(known, rules=self.rules, now=0.0, settings=self.settings)
         self.load, self.stop = load, stop
         self.now = 0.0

@@ -87,9 +87,9 @@ class Site:
         return self.catalogue.current(prefix).fill(message)
 
 
-def site(folder: Path, files: Mapping[str, str | bytes], *, settle: float = 0.0, template: str = "t.md") -> Site:
-    """`files` with one prefix, `@code`, whose template is `template`; loaded."""
+def site(folder: Path, files: Mapping[str, str | bytes], *, settle: float = 0.0) -> Site:
+    """`files` with one prefix, `@code`, whose template is `t.md`; loaded."""
     write(folder, files)
-    made = Site(folder, {"@code": template}, settle=settle)
+    made = Site(folder, {"@code": "t.md"}, settle=settle)
     made.catalogue.load()
     return made

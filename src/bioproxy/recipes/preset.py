@@ -91,7 +91,7 @@ def parse(text: str, path: str) -> dict[str, list[Pair]]:
     return sections
 
 
-def translate(text: str, *, path: str, server: str = "llama-server") -> Translated:
+def translate(text: str, *, path: str) -> Translated:
     """The config for the preset `text`; `path` is its name in messages. ConfigError if there is no model in it."""
     sections = parse(text, path)
     collected = Collected()
@@ -103,7 +103,7 @@ def translate(text: str, *, path: str, server: str = "llama-server") -> Translat
     ]
     entries = {}
     for name, pairs in sections.items():
-        entry = entry_of(name, merged(common, pairs), server, collected)
+        entry = entry_of(name, merged(common, pairs), collected)
         if entry is not None:
             entries[name] = entry
     if not entries:
@@ -134,12 +134,10 @@ def merged(common: list[Pair], own: list[Pair]) -> dict[str, tuple[Option, str]]
     return found
 
 
-def entry_of(
-    name: str, options: dict[str, tuple[Option, str]], server: str, collected: Collected
-) -> dict[str, Json] | None:
+def entry_of(name: str, options: dict[str, tuple[Option, str]], collected: Collected) -> dict[str, Json] | None:
     """One model; None if nothing says which file it is."""
     entry: dict[str, Json] = {}
-    command = [[server, "--host", "127.0.0.1", "--port", "${PORT}"]]
+    command = [["llama-server", "--host", "127.0.0.1", "--port", "${PORT}"]]
     if not any(source in options for source in SOURCES):
         if not REPOSITORY.fullmatch(name):
             collected.notes.append(f"[{name}] names no model file (model, hf-repo, …); it is left out")
