@@ -28,7 +28,7 @@ import msgspec
 
 from bioproxy.cli import demo_swap
 from bioproxy.cli.command import Command
-from bioproxy.cli.demo_program import SOURCES, Program, ask, excerpts, sooner, until
+from bioproxy.cli.demo_program import CONTEXT, ENOUGH_TOKENS, RATIO, SOURCES, Program, ask, excerpts, sooner, until
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.cli.remote import follow
 from bioproxy.embedded.model import ensure_model
@@ -36,9 +36,6 @@ from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
 PREFIX = "@demo"
-ENOUGH_TOKENS = 3000
-RATIO = 10  # how many times sooner than cold the first token must come
-CONTEXT = 8192
 PORT, ADMIN_PORT = 8088, 8089  # or others, if these are taken
 QUESTIONS = ("What does this code do?", "Which errors can it raise?", "How does a task end?")
 

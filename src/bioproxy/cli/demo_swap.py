@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy.cli.demo_program import Asked, Program, ask, excerpts, sooner, until
+from bioproxy.cli.demo_program import CONTEXT, ENOUGH_TOKENS, RATIO, Asked, Program, ask, excerpts, sooner, until
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.engines.launch import find_program, free_port
 
@@ -30,11 +30,8 @@ Json: TypeAlias = Any
 FIRST, OTHER = "first", "other"  # the models' names
 BETWEEN = "other model"  # the row of the request between two of the conversation
 PARTS_OF_TALK = 3  # sources that the conversation is about: some 3500 tokens
-ENOUGH_TOKENS = 3000
 LITTLE = 64  # tokens that are evaluated at most if the rest came back
-RATIO = 10  # how many times sooner than cold the first token must come ...
-OURS = 0.3  # ... or at most so many seconds after the engine's start, if that start is most of it
-CONTEXT = 8192
+OURS = 0.3  # seconds after the engine's start, in which a first token may come that is not RATIO times sooner than cold
 QUESTIONS = ("What is it for?", "And why?", "Who says so?")
 PARTS = {"stop": "stop", "save": "save", "start": "start", "restore": "swap_restore"}  # ours: Server-Timing's
 
