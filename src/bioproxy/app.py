@@ -32,7 +32,7 @@ from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked
-from bioproxy.config.schema import Config, Prefix
+from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.engines.listener import holder
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
@@ -94,11 +94,6 @@ def tls_of(config: Config) -> ssl.SSLContext | None:
     return tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
 
 
-def prefix_paths(config: Config) -> dict[str, str]:
-    """Prefix to template file; a loaded Config holds `Prefix` values only."""
-    return {name: value.template if isinstance(value, Prefix) else value for name, value in config.prefixes.items()}
-
-
 class App:
     """The running program. `reload` reads the configuration again, and raises ConfigError if it is broken.
 
@@ -119,7 +114,9 @@ class App:
         self.metrics = Metrics(self.bus)
         self.state = state_folder(loaded)
         self.shelves = Shelves(config=config.kv, bus=self.bus)
-        self.catalogue = Catalogue(prefix_paths(config), folder=str(Path.cwd()), settings=self.settings, bus=self.bus)
+        self.catalogue = Catalogue(
+            template_files(config.prefixes), folder=str(Path.cwd()), settings=self.settings, bus=self.bus
+        )
         self.catalogue.load()
         self.look_now = asyncio.Event()  # at the files of templates
         self.pins = Pins(self.state / "pins")
@@ -350,7 +347,7 @@ class App:
             take_fleet = await asyncio.to_thread(self.fleet.prepare_reload, loaded, config)
             tls = await asyncio.to_thread(tls_of, config)
             if config.prefixes != self.config.prefixes:
-                await self.catalogue.replace(prefix_paths(config))
+                await self.catalogue.replace(template_files(config.prefixes))
         except ConfigError as error:
             self.reload_error = error.message
             self.bus.publish(ConfigReloaded(error=error.message))

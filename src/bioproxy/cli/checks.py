@@ -23,7 +23,7 @@ from bioproxy.config.dialect.per_model import kv_of
 from bioproxy.config.dialect.schema import Model
 from bioproxy.config.json_schema import schemas
 from bioproxy.config.load import Loaded
-from bioproxy.config.schema import Prefix
+from bioproxy.config.schema import Prefix, template_files
 from bioproxy.config.settings import Settings
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus
@@ -56,8 +56,9 @@ def read_templates(loaded: Loaded) -> tuple[TemplateStatistics, ...]:
     if loaded.dialect is not None:
         owners |= {name: model.prefixes for name, model in loaded.dialect.models.items() if model.prefixes}
     for owner, prefixes in owners.items():
-        paths = {name: one.template if isinstance(one, Prefix) else one for name, one in prefixes.items()}
-        catalogue = Catalogue(paths, folder=loaded.folder, settings=Settings(loaded.config), bus=Bus())
+        catalogue = Catalogue(
+            template_files(prefixes), folder=loaded.folder, settings=Settings(loaded.config), bus=Bus()
+        )
         try:
             catalogue.load()
         except ConfigError as error:

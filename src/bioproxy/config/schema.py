@@ -13,6 +13,7 @@ running program, so it is read at the moment of its use (`settings.py`). A key t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -68,6 +69,11 @@ class Prefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def as_prefix(value: str | Prefix) -> Prefix:
     """A prefix, whichever way it is written."""
     return Prefix(template=value) if isinstance(value, str) else value
+
+
+def template_files(prefixes: Mapping[str, str | Prefix]) -> dict[str, str]:
+    """The template's file of each prefix."""
+    return {name: as_prefix(prefix).template for name, prefix in prefixes.items()}
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

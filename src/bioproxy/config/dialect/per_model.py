@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bioproxy.config.dialect.schema import Model
-from bioproxy.config.schema import Config, Kv, Prefix, as_prefix
+from bioproxy.config.schema import Config, Kv, Prefix, as_prefix, template_files
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 
@@ -24,7 +24,7 @@ def kv_of(config: Config, model: Model) -> Kv:
 
 def prefixes_of(config: Config, model: Model) -> dict[str, str]:
     """Prefix to template file for a model: those for every model, and its own, which win."""
-    return {name: prefix.template for name, prefix in _prefixes(config, model).items()}
+    return template_files(_prefixes(config, model))
 
 
 def as_models_of(config: Config, models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
