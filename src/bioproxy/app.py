@@ -136,12 +136,12 @@ class App:
             reload=self.reload,
             more=self.management.entries,
         )
-        files = files_for_clients(open_files())
+        most = files_for_clients(open_files())
         self.proxy_server = Server(
-            self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=files
+            self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=most
         )
         self.admin_server = Server(
-            self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, files // ADMIN_SHARE)
+            self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, most // ADMIN_SHARE)
         )
         self.watch()
         self.services: list[asyncio.Task[None]] = []

@@ -226,9 +226,7 @@ class Book:
         self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind a request that is overdue
         self.effects: list[Effect] = []
         self.arrivals = 0
-        self.lives = (
-            0  # numbers are never used twice, or a late report of a model that was removed and added would count
-        )
+        self.lives = 0  # never counted anew, or a late report of a model that was removed and added again would count
 
     @property
     def max_wait(self) -> float:

@@ -79,8 +79,7 @@ class Registry:
         """What `requested` means now; `choose` picks a selector's target (selectors.choose with the present view)."""
         if not self.profile and (target := self.plain.get(requested)) is not None:
             return target
-        name = requested
-        pins = self.profiles.get(self.profile, NO_PINS)
+        name, pins = requested, self.pins
         if requested in pins:
             name = pins[requested]
             if not name:

@@ -52,7 +52,7 @@ class Single:
         self.turn = asyncio.Lock()  # of starts and stops on purpose
         self.starting: asyncio.Task[None] | None = None
         launched = self.launched
-        self.heads = Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age)
+        heads = Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age)
         self.station = Station(
             Pool(parse_origin(launched.plan.url if launched else config.backend_url)),
             settings=settings,
@@ -61,7 +61,7 @@ class Single:
             bus=bus,
             catalogue=catalogue,
             pins=pins,
-            heads=self.heads,
+            heads=heads,
             shelves=None,
             owned=launched is not None,
         )

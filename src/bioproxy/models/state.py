@@ -71,13 +71,11 @@ class Aim(Enum):
     LEAVE = "leave"  # it stops when nothing runs on it any more, or its time is over
 
 
-AIMS = MappingProxyType(
-    {  # in which states of the process each can be
-        Aim.STAY: frozenset(State),
-        Aim.COME: frozenset({State.STOPPED, State.FAILED, State.STOPPING}),
-        Aim.LEAVE: frozenset({State.STARTING, State.READY}),
-    }
-)
+AIMS = MappingProxyType({  # in which states of the process each can be
+    Aim.STAY: frozenset(State),
+    Aim.COME: frozenset({State.STOPPED, State.FAILED, State.STOPPING}),
+    Aim.LEAVE: frozenset({State.STARTING, State.READY}),
+})  # fmt: skip
 
 LIVE = frozenset({State.STARTING, State.READY, State.STOPPING})
 
