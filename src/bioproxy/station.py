@@ -194,7 +194,7 @@ class Station:
         log.error("the engine at %s is stuck, and it is not ours to start again: %s", self.pool.origin, reason)
 
     async def settle(self) -> None:
-        """Where a client left in mid-answer, look at the slots now and then until they are seen idle (kv-rule 4)."""
+        """After a client left in mid-answer, look at the slots now and then until they are seen idle (kv-rule 4)."""
         while True:
             await self.gate.wait_draining()
             await asyncio.sleep(SETTLE_SECONDS)

@@ -2,7 +2,7 @@
 
 Functions over an open connection, for the store's worker thread. What a client asks for reaches SQL as a parameter,
 except the column to sort by, which is looked up here. Sorting and counting is left to SQLite: it lets go of the
-interpreter while it works, where sorting a million floats in Python would stop every stream.
+interpreter while it works, but sorting a million floats in Python would stop every stream.
 """
 
 from __future__ import annotations

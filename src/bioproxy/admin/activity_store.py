@@ -201,7 +201,7 @@ class ActivityStore:
         self.tidy()
 
     def insert(self, rows: list[Row]) -> None:
-        """Insert `rows`; where another program has taken their ids in the same file, the next free ones are theirs."""
+        """Insert `rows`; if another program has taken their ids in the same file, the next free ones are theirs."""
         try:
             sql.insert(self.database, rows)
         except sqlite3.IntegrityError:

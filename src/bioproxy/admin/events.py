@@ -59,7 +59,7 @@ OPENING = b": events of bioproxy\nretry: 3000\n\n"
 
 
 class Listener:
-    """One client's queue; `cut` ends its connection when it is too far behind, for it may never read again."""
+    """One client's queue; `cut` ends its connection when it is too far behind, because it may never read again."""
 
     def __init__(self, cut: Callable[[], None]) -> None:
         self.cut = cut

@@ -4,7 +4,7 @@ No program is started for it: `nvidia-smi` in a loop costs a process and a drive
 reached through nvidia-ml-py (extra `[perf]`, module `pynvml`), which finds the driver's own library at run time. It
 fails in two ways that must look different: no driver at all is a machine without such a GPU, and nothing is said; a
 driver that worked and fails (an update under a running program, a card that fell off the bus) is told once, and then
-no more until it works again. A figure that a card does not have is None, for each card has other gaps.
+no more until it works again. A figure that a card does not have is None, because each card has other gaps.
 
 `root` stands for `/` in tests. Blocking, for a thread.
 """
@@ -236,7 +236,7 @@ def number(path: Path) -> int | None:
 
 
 def temperature(sensors: Path, label: str) -> float | None:
-    """Degrees of the sensor with this label; the first one where sensors have none (old chips have one only)."""
+    """Degrees of the sensor with this label; the first one if sensors have none (old chips have one only)."""
     for place in (1, 2, 3):
         if content(sensors / f"temp{place}_label") == label:
             found = number(sensors / f"temp{place}_input")

@@ -116,7 +116,7 @@ def core_of(times: Mapping[str, float]) -> Core:
 
 
 def utilisation(before: Iterable[Core], after: Iterable[Core]) -> tuple[float, ...]:
-    """Percent of the time between two looks that each core computed; empty where cores came or went meanwhile."""
+    """Percent of the time between two looks that each core computed; empty if cores came or went meanwhile."""
     old, new = tuple(before), tuple(after)
     if len(old) != len(new):
         return ()

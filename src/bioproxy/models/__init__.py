@@ -15,6 +15,8 @@ How it fits together
 `schedule.py`   requests, loads and unloads in; effects out. `round.py` is one look at all that wait; `book.py` has all
                 that is known, `wish.py` and `effects.py` are values, `waits.py` names what a wait is for
 `supervisor.py` carries the effects out; `life.py` has one task for each process, which `unit.py` starts and stops
+`command.py`    the words that a `cmd` becomes; `containers.py` knows the container that it runs, and removes a leftover
+`orphans.py`    processes that an earlier run left; `retired.py`: what a reload took out, until its process has ended
 
 The contract of the schedule
 ----------------------------

@@ -1,15 +1,15 @@
 """What a model's `cmd` becomes before it is run: words, and for a llama-server a folder for its slot files.
 
-No shell reads a `cmd`, so it is split here as one would split it. If it runs llama-server, directly or behind `env`,
-`taskset`, `nice`, `sh -c "…"` and the like, it gets `--slot-save-path FOLDER` right behind the program's name, unless
-it has one; nothing else of it changes. Right behind the name, because there it is an argument of that program whatever
+No shell reads a `cmd`, so it is split here as one would split it. If it runs llama-server, directly or after `env`,
+`taskset`, `nice`, `sh -c "…"` and the like, it gets `--slot-save-path FOLDER` right after the program's name, unless
+it has one; nothing else of it changes. Right after the name, because there it is an argument of that program whatever
 follows: in `sh -c "llama-server -m x.gguf | tee log"` the end of the words belongs to `tee`.
 
 The name counts only where a program's name stands: as the command, or as the first argument of a command that we do not
 know (`my-wrapper llama-server`). In `vllm serve /models/llama-server` it is a folder, and a flag that vLLM does not
 know would keep it from starting; if it cannot be told, nothing is added.
 
-A container sees other folders than we do. Nothing is added to such a command; where it names a slot folder itself and
+A container sees other folders than we do. Nothing is added to such a command; if it names a slot folder itself and
 a volume shows that folder to us, the two names of it are known, and that is all that is needed.
 
 Whether a process *is* a llama-server is found out by asking it once it is ready (engines/discover.py); a script of
@@ -130,7 +130,7 @@ def named(words: Sequence[str]) -> bool:
 
 
 def places(words: Sequence[str]) -> tuple[int, ...]:
-    """Where a program's name may stand: behind what wraps it, or as the first argument of a command not known to us."""
+    """Where a program's name may stand: after what wraps it, or as the first argument of a command not known to us."""
     place = 0
     while place < len(words) and wraps(words[place]):
         place += 1
@@ -147,7 +147,7 @@ def wrapped_program(words: Sequence[str]) -> str:
 
 
 def program_at(words: Sequence[str]) -> int | None:
-    """The index behind the words that name a llama-server (`llama-server`, `llama serve`); None if none does."""
+    """The index after the words that name a llama-server (`llama-server`, `llama serve`); None if none does."""
     return next((behind for place in places(words) if (behind := server_at(words, place))), None)
 
 

@@ -1,6 +1,6 @@
 """The containers that models of a config run in, and the removal of what is left over of them.
 
-A container outlives the program that asked for it: after a kill -9, or where stopping took too long, it goes on
+A container outlives the program that asked for it: after a kill -9, or if stopping took too long, it goes on
 holding its name, its port and the card's memory, and the next start fails. So each is started with a label,
 `bioproxy=ID`, and a name of its own, and before a start what still has both is removed.
 
@@ -69,7 +69,7 @@ def container_of(model: str, command: str) -> Container | None:
 
 
 def values(words: Sequence[str], flag: str) -> list[str]:
-    """What `flag` is given, as the next word or behind `=`."""
+    """What `flag` is given, as the next word or after `=`."""
     following = [value for word, value in itertools.pairwise(words) if word == flag]
     return following + [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
 
@@ -101,8 +101,8 @@ def stale(output: str, ours: Iterable[Container]) -> list[Listed]:
 async def clean_up(ours: Sequence[Container]) -> list[str]:
     """Remove what is left over of `ours`, and return its names. Call it while none of these models runs.
 
-    Nothing is raised: without the program there are no containers, and what cannot be removed is told in the log, for
-    the start that follows will say what is in its way.
+    Nothing is raised: without the program there are no containers, and what cannot be removed is told in the log; the
+    start that follows will say what is in its way.
     """
     removed: list[str] = []
     for engine in sorted({container.engine for container in ours}):

@@ -4,7 +4,7 @@ Everything that belongs to one model outlives its processes, so that what was le
 snapshots are good) is there when it comes back. Models with the same templates share a catalogue, and all share one
 snapshot folder with one budget.
 
-The front reads `plan`, `stations`, `peers` and `supervisor`, and is told by `on_change` when a reload made others.
+The front reads `plan`, `stations`, `peers` and `supervisor`, and is told by `on_change` when a reload changed them.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Fleet:
         self.supervisor = Supervisor(schedule, self.units, bus=bus)
         self.loads: dict[str, asyncio.Task[None]] = {}  # under way, by model
         self.peers: dict[str, Peer] = {}
-        self.on_change: Callable[[], None] = lambda: None  # names, models or peers are others
+        self.on_change: Callable[[], None] = lambda: None  # names, models or peers changed
         self.connect()
 
     @property

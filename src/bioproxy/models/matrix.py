@@ -7,8 +7,8 @@
 A combination permits each of its subsets, and only what was asked for is started. For a model M that does not run:
 
 1. Of all combinations with M, the one whose stops are cheapest: the sum of `evict_costs` over the running models that
-   are not in it. Where that is equal, or no costs are configured at all, the sum of what it takes to bring them back
-   (measured seconds; before anything was measured, simply their number). Where that is equal too, the earlier set,
+   are not in it. If that is equal, or no costs are configured at all, the sum of what it takes to bring them back
+   (measured seconds; before anything was measured, simply their number). If that is equal too, the earlier set,
    then the earlier alternative in it.
 2. What is not in that combination stops. In no combination: everything stops, M runs alone.
 

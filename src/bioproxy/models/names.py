@@ -29,7 +29,7 @@ NO_PREFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What a name means: `model` is a local ID, or a peer's model where `peer` is set.
+    """What a name means: `model` is a local ID, or a peer's model if `peer` is set.
 
     `requested` is what the client wrote; `name` what that became through profile and selector; `body` what to write
     into the request ("": leave it); `prefix` the template of a `<model>+prefix` name; `selector` who chose.

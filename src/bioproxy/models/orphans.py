@@ -1,7 +1,7 @@
 """Processes of an earlier run that outlived it: found by what was written down when they were started, and stopped.
 
-The shim (engines/shim.py) ends an engine when we are gone, however that happened. Only where the shim itself was killed
-as well can something be left: a server behind `sh -c`, which no parent-death signal reaches. So each start notes here
+The shim (engines/shim.py) ends an engine when we are gone, however that happened. Only if the shim itself was killed as
+well can something be left: a server behind `sh -c`, which no parent-death signal reaches. So each start notes here
 its pid, start time and a token that stands in the environment of everything it starts; the next run looks through the
 processes of this machine for those, and stops what is left before it starts anything on the same ports.
 

@@ -54,7 +54,7 @@ def warm(candidates: Sequence[Candidate]) -> str:
 
 
 def spill(candidates: Sequence[Candidate], *, most: int, turn: int) -> str | None:
-    """The least busy that runs, or one more is started where each has `most` requests already."""
+    """The least busy that runs, or one more is started if each has `most` requests already."""
     usable = [candidate for candidate in candidates if candidate.state is not State.STOPPING]
     active = [candidate for candidate in usable if candidate.active]
     cold = [candidate for candidate in usable if not candidate.active]

@@ -71,7 +71,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """All of it as one text, but how long its health may take: no reason to start it anew."""
+        """All of it as one text, except how long its health may take: that is no reason to start it anew."""
         return msgspec.json.encode(msgspec.structs.replace(self, health_timeout=0.0)).decode()
 
 
