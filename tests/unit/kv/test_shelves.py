@@ -34,13 +34,13 @@ def made(**config: object) -> Shelves:
     return Shelves(Kv(**({"disk_budget": 100_000} | config)), bus=Bus())  # type: ignore[arg-type]
 
 
-def store_on(shelves: Shelves, **config: object) -> Tenant:
+def tenant_on(shelves: Shelves, **config: object) -> Tenant:
     return Tenant(config=Kv(**config), bus=shelves.bus, shelves=shelves)  # type: ignore[arg-type]
 
 
 async def opened(shelves: Shelves, folder: Path, fingerprint: str, **config: object) -> Tenant:
     """A tenant for one model, with its folder open."""
-    tenant = store_on(shelves, **config)
+    tenant = tenant_on(shelves, **config)
     await tenant.open(folder)
     tenant.use(fingerprint, BUILD)
     return tenant
@@ -82,7 +82,7 @@ async def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(FolderError, match="snapshot folder"):
-        await store_on(made()).open(tmp_path / "a")
+        await tenant_on(made()).open(tmp_path / "a")
 
 
 async def test_two_folders_are_two(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_a_model_shows_its_own(tmp_path: Path) -> None:
     kept = await save(two, "b", seconds=9.0)
     assert (one.listed(), two.listed()) == ((), (kept,))
     assert (one.dropped, two.dropped) == ({"budget": 1}, {})
-    assert store_on(shelves).listed() == ()
+    assert tenant_on(shelves).listed() == ()
     await shelves.close()
 
 
