@@ -88,7 +88,10 @@ class Grant(msgspec.Struct, eq=False):
             self.gate.dispatch()
 
     def renew(self) -> bool:
-        """Give the engine back and have it again, for work in chunks; False, and nothing happened, if others wait."""
+        """Give the engine back and have it again, for work in chunks; False, and nothing happened, if others wait.
+
+        A grant that was exclusive is not any more.
+        """
         queue, ticket, now = self.gate.queue, self.ticket, self.gate.clock()
         full = len(queue.running) > queue.capacity
         if self.gate.error is not None or queue.anyone or not queue.open or full:

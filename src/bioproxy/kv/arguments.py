@@ -209,7 +209,7 @@ def arguments_of(command: Sequence[str]) -> Iterable[str]:
 
 
 def behind_embedded(command: Sequence[str]) -> int:
-    """The place behind `python -m bioproxy.embedded` or `bioproxy engine`; 0 for any other program."""
+    """The place after `python -m bioproxy.embedded` or `bioproxy engine`; 0 for any other program."""
     for place, word in enumerate(command):
         if word in MODULES or (word == "engine" and place and PurePath(command[place - 1]).name in PROGRAMS):
             return place + 1

@@ -324,7 +324,7 @@ class Decisions:
         return max([self.from_source(place), *(held_by(match, place) for match in useful)])
 
     def from_source(self, place: Resident) -> int:
-        """The same of the snapshot that it was restored from or saved to, to the token: cuts are some hundred apart."""
+        """Those that the snapshot holds from which it was restored, or to which it was saved; exact, unlike cuts."""
         identity, held = place.source
         snapshot = self.tenant.shelf.index.snapshots.get(identity) or self.tenant.shelf.committing.get(identity)
         if snapshot is None or not (usable(snapshot, self.tenant.scope) and owner(snapshot)[1] in (None, place.group)):

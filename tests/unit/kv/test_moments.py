@@ -1,4 +1,4 @@
-"""The background service: the right moment, behind all users, and nothing left over when it ends."""
+"""The background service: the right moment, after all users, and nothing left over when it ends."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_a_running_request_is_waited_for() -> None:
 
 
 async def test_what_is_not_worth_it_any_more_is_not_saved() -> None:
-    """While it waited for the moment, the conversation was saved by somebody else."""
+    """While it waited for the moment, the conversation was saved by another task."""
     bench = Bench(save_after=0.05)
     task = bench.start()
     bench.grown.set()
@@ -114,7 +114,7 @@ async def test_what_is_not_worth_it_any_more_is_not_saved() -> None:
 
 
 async def test_slots_are_filled_when_they_may_be_empty() -> None:
-    """Once for each time that somebody says so."""
+    """Once each time that `emptied` is set."""
     bench = Bench()
     task = bench.start()
     for times in (1, 2):
