@@ -20,6 +20,7 @@ from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.events import Event
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv.chain import chain
+from bioproxy.kv.fingerprint import Traits
 from bioproxy.kv.policy import Speeds
 from bioproxy.kv.resident import Prepared, Want
 from bioproxy.kv.snapshot import Snapshot
@@ -114,6 +115,9 @@ class Memory:
         self.resident: bytes = b""
         self.log: list[str] = []
         self.watchers: set[Callable[[], None]] = set()
+
+    def traits(self, _path: str) -> Traits:
+        return Traits(window=False)
 
     def want(
         self,

@@ -53,7 +53,7 @@ from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chain import chain, common
 from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.decisions import Decisions, Findings
-from bioproxy.kv.fingerprint import Identify
+from bioproxy.kv.fingerprint import Identify, Traits
 from bioproxy.kv.index import usable
 from bioproxy.kv.moments import TICK, Moments
 from bioproxy.kv.policy import SLACK, Speeds
@@ -123,6 +123,10 @@ class Keeper:
     def speeds(self) -> Speeds:
         """What was measured of this engine."""
         return self.tenant.knowledge.speeds
+
+    def traits(self, path: str) -> Traits:
+        """What the header of the model at `path` says: it is read once as long as the file is the same. Blocks."""
+        return self.attaching.identities.traits(path)
 
     # the engine
 

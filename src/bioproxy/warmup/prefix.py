@@ -16,11 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from bioproxy import files
-from bioproxy.engines import gguf
-from bioproxy.engines.facts import Capabilities, EngineFacts
+from bioproxy.engines.facts import Capabilities
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import BioproxyError
+from bioproxy.kv.fingerprint import Traits
 from bioproxy.prompt import Head, common
 from bioproxy.templates.parse import Filled
 
@@ -64,18 +62,13 @@ def chat(head: Head, content: str, *, extra: dict[str, Json] | None = None) -> b
     return msgspec.json.encode(body | (extra or {}))
 
 
-def margin_of(facts: EngineFacts) -> int:
-    """How many tokens to leave off at the end, by what the model's file says; blocks. 8 if it cannot be read.
+def margin_of(traits: Traits) -> int:
+    """How many tokens to leave off at the end, by what the model's file says; 8 if it could not be read.
 
     A cache with a sliding window or a recurrent state can only be cut where there is a checkpoint (facts, section 1),
     so a prompt prefix that ends too exactly would be worth nothing; one that ends 8 tokens early costs 8 tokens.
     """
-    try:
-        with files.opened(facts.model_path) as file:
-            header = gguf.read_header(file)
-    except (OSError, BioproxyError):
-        return MARGIN
-    return MARGIN if header.window or header.recurrent else 0
+    return 0 if traits.full else MARGIN
 
 
 async def find(

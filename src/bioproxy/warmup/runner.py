@@ -76,11 +76,7 @@ class RunnerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Runner:
-    """Keeps templates warm on one engine. `interval`: seconds between looks.
-
-    `margin`: how many tokens to leave off the prompt prefixes of an engine (SWA, hybrid); it may read the model's file
-    and is called in a thread.
-    """
+    """Keeps templates warm on one engine."""
 
     def __init__(
         self,
@@ -92,7 +88,6 @@ class Runner:
         engine: Llama,
         heads: Heads,
         bus: Bus,
-        margin: Callable[[EngineFacts], int] = margin_of,
     ) -> None:
         self.settings = settings
         self.keeper = keeper
@@ -100,7 +95,6 @@ class Runner:
         self.engine = engine
         self.heads = heads
         self.bus = bus
-        self.margin = margin
         self.evaluator = Evaluator(gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings)
         self.targets: dict[Key, Target] = {}
         self.parked: dict[Key, Target] = {}
@@ -343,7 +337,9 @@ class Runner:
     async def prompt(self, target: Target, filled: Filled, facts: EngineFacts) -> PromptPrefix:
         """The prompt prefix, as exactly as this engine can tell it."""
         can = facts.capabilities
-        margin = await files.away(self.margin, facts) if can.apply_template and can.tokenize else 0
+        margin = 0
+        if can.apply_template and can.tokenize:
+            margin = margin_of(await files.away(self.keeper.traits, facts.model_path))
         return await find(self.engine, can, target.opening, filled, margin=margin, model=facts.alias)
 
     def job(self, target: Target, prompt: PromptPrefix, generation: int) -> Job:

@@ -50,7 +50,6 @@ class World:
             engine=cast("Llama", self.slot),
             heads=self.heads,
             bus=self.bus,
-            margin=lambda _facts: 0,
         )
 
     def hear(self, event: Event) -> None:
