@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from bioproxy.app import App
 from bioproxy.events import RequestEnded
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
+from support.steps import entered
 
 FAKE = Path(__file__).parents[1] / "fakes" / "llama_server.py"
 TIMES = 30  # at most
@@ -64,20 +64,9 @@ class Client:
 
     async def entered(self) -> Entered:
         """What is entered while one chat goes its way."""
-        calls: Counter[tuple[str, str]] = Counter()
-
-        def note(frame: Any, event: str, _argument: object) -> None:
-            name = frame.f_globals.get("__name__", "")
-            if event == "call" and name.startswith("bioproxy"):
-                calls[name, frame.f_code.co_qualname] += 1
-
-        before = sys.getprofile()
-        sys.setprofile(note)
-        try:
+        with entered() as calls:
             await self.chat()
-        finally:
-            sys.setprofile(before)
-        return Entered(len({module for module, _ in calls}), len(calls), sum(calls.values()))
+        return Entered(len({call.partition(":")[0] for call in calls}), len(set(calls)), len(calls))
 
 
 def is_within(found: Entered, bound: Entered) -> bool:

@@ -10,8 +10,8 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bioproxy.app import App
 from bioproxy.events import Event, RequestEnded, SnapshotSaved, WarmupEnded
 from support.apps import running_app
 from support.http import call
+from support.steps import entered
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -33,27 +34,9 @@ def steps(walk: str) -> list[str]:
     return STEP.findall(PAGE.partition(f"### The walk of {walk}\n")[2].partition("\n##")[0])
 
 
-@contextmanager
-def entered() -> Iterator[list[str]]:
-    """The functions of ours that are entered meanwhile, in order; a coroutine is entered again when it goes on."""
-    found: list[str] = []
-    before = sys.getprofile()
-
-    def note(frame: Any, event: str, _argument: object) -> None:
-        module = frame.f_globals.get("__name__", "")
-        if event == "call" and module.startswith("bioproxy."):
-            found.append(f"{module.removeprefix('bioproxy.')}.{frame.f_code.co_qualname}")
-
-    sys.setprofile(note)
-    try:
-        yield found
-    finally:
-        sys.setprofile(before)
-
-
-def check(walk: str, found: list[str]) -> None:
+def check(walk: str, calls: list[str]) -> None:
     """Each step is entered, after the one before it."""
-    wanted = steps(walk)
+    wanted, found = steps(walk), [call.replace(".py:", ".").replace("/", ".") for call in calls]
     assert len(wanted) >= 8, "the page has no such walk"
     place = 0
     for number, step in enumerate(wanted, 1):
