@@ -231,8 +231,8 @@ class Station:
 
     # one life of its process
 
-    async def attach(self, wants: Sequence[object], restoring: Callable[[], None]) -> float:
-        """The process is healthy: find out what it is, and bring back what `wants` (of kv) need.
+    async def attach(self, wants: Sequence[Want], restoring: Callable[[], None]) -> float:
+        """The process is healthy: find out what it is, and bring back what `wants` need.
 
         `restoring` is called before that second step. Returns the seconds of the restore.
         """
@@ -241,8 +241,7 @@ class Station:
             self.gate.settled()
             self.gate.open()
             return 0.0
-        self.wants = [want for want in wants if isinstance(want, Want)]
-        self.restored, self.restoring = 0.0, restoring
+        self.wants, self.restored, self.restoring = wants, 0.0, restoring
         await self.attachment.look()
         self.tasks = guarded(self.services(), self.bus, model=self.model)
         self.warming = guarded({"warm-up": self.runner.run}, self.bus, model=self.model)

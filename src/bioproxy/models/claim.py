@@ -20,6 +20,7 @@ from collections.abc import Callable
 from bioproxy.activity import Record
 from bioproxy.engines.process import Exit, how
 from bioproxy.errors import BioproxyError, EngineDied, EngineUnavailable
+from bioproxy.kv.keeper import Want
 from bioproxy.models.supervisor import Supervisor
 from bioproxy.models.waits import Part, between
 from bioproxy.models.wish import Place, Wish
@@ -78,7 +79,7 @@ class EngineClaim(Tries):
         self.station = station
         self.process = process
 
-    async def take(self, want: object) -> None:  # noqa: ARG002 - there is only one engine
+    async def take(self, want: Want | None) -> None:  # noqa: ARG002 - there is only one engine
         """It is there, or its gate is closed until it is."""
         self.station.wake()
 
@@ -123,7 +124,7 @@ class ModelClaim(Tries):
         self.loading = loading
         self.station: Station  # of the process that `take` waited for: a reload may have changed the model's meanwhile
 
-    async def take(self, want: object) -> None:
+    async def take(self, want: Want | None) -> None:
         """Wait until the process is there, with what `want` names in its cache if that pays; it counts as `swap`.
 
         What is refused at once is refused before anything is sent.

@@ -18,6 +18,7 @@ from bioproxy import aio
 from bioproxy.engines.process import Exit
 from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, ModelStopped, SwapEnded
+from bioproxy.kv.keeper import Want
 from bioproxy.models.effects import Effect, Start, Stop
 from bioproxy.models.schedule import Schedule
 from bioproxy.models.unit import Died, Started, Stopped, Unit
@@ -140,7 +141,7 @@ class Lives:
         self.gone(life.model)
         self.report(self.schedule.ended(life.model, life.number, self.clock(), reason=reason, died=died))
 
-    def wants(self, model: str) -> list[object]:
+    def wants(self, model: str) -> list[Want]:
         """What those who wait for `model` would like to find in its cache, in order of arrival."""
         return [wish.key for wish in self.schedule.waiting_for(model) if wish.key is not None]
 

@@ -35,6 +35,7 @@ from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container
 from bioproxy.engines.process import Exit, Process, how
 from bioproxy.errors import BioproxyError, EngineUnavailable, ModelFailed
+from bioproxy.kv.keeper import Want
 from bioproxy.models import command
 from bioproxy.models.waits import Part
 from bioproxy.station import Station
@@ -153,7 +154,7 @@ class Unit:
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(exit_)
 
-    async def start(self, wants: Callable[[], Sequence[object]]) -> Started:
+    async def start(self, wants: Callable[[], Sequence[Want]]) -> Started:
         """Start the process; returns when a request may go. ModelFailed says why it may not; no process is left then.
 
         `wants` tells, once the engine is healthy, what the waiting requests would like to find in its cache.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from asyncio import Future, Task
 from enum import Enum
 
+from bioproxy.kv.keeper import Want
 from bioproxy.models.unit import Unit
 
 
@@ -32,7 +33,7 @@ class Wish:
     """
 
     model: str
-    key: object = None
+    key: Want | None = None
     load: bool = False
     place: Place = Place.NEW
     arrived: float = 0.0
