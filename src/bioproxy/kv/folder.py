@@ -120,6 +120,7 @@ class Folder:
         `spare`: what belongs to saves that are under way.
         """
         names = self.names()
+        present = frozenset(names)
         found = Found([], [], self.read_ledger())
         for name in names:
             if name in spare:
@@ -128,7 +129,7 @@ class Folder:
                 self.drop(found, name, "left over from a save that did not end")
             elif (match := NAME.fullmatch(name)) is not None and match[3] == "kv":
                 self.examine(found, name)
-            elif match is not None and f"{name.removesuffix('.json')}.kv" not in names:
+            elif match is not None and f"{name.removesuffix('.json')}.kv" not in present:
                 self.drop(found, name, "its slot file is missing")
         return found
 
