@@ -79,8 +79,8 @@ class Backstage:
 class WatchedHub(Hub):
     """A hub that tells a test when listeners come and go."""
 
-    def __init__(self, bus: Bus) -> None:
-        super().__init__(bus, event_blocks)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
         self.moved = asyncio.Event()
 
     def join(self, listener: Listener) -> None:
@@ -109,7 +109,7 @@ class AdminPort:
         self.backstage = Backstage()
         self.bus = Bus()
         self.records: deque[Record] = deque()
-        self.hub = WatchedHub(self.bus)
+        self.hub = WatchedHub(self.bus, event_blocks)
         self.admin = Admin(
             settings=self.settings,
             metrics=Metrics(self.bus),
@@ -205,24 +205,8 @@ class Views:
         return self.running
 
 
-class WatchedEvents(SwapEvents):
+class WatchedEvents(WatchedHub, SwapEvents):
     """A stream that tells a test when clients come and go."""
-
-    moved: asyncio.Event
-
-    def join(self, listener: Listener) -> None:
-        self.moved.set()
-        super().join(listener)
-
-    def leave(self, listener: Listener) -> None:
-        super().leave(listener)
-        self.moved.set()
-
-    async def count(self, number: int) -> None:
-        """Wait until exactly `number` clients are there."""
-        while len(self.listeners) != number:
-            self.moved.clear()
-            await self.moved.wait()
 
 
 class ActivityPort:
@@ -244,7 +228,6 @@ class ActivityPort:
             inflight=cast("Inflight", self.views),
             logs=logs,
         )
-        self.events.moved = asyncio.Event()
         self.router: Router[Any] = Router()
         self.router.add("GET", "/api/metrics/activity", api.activity)
         self.router.add("GET", "/api/metrics/stats", api.stats)
