@@ -116,12 +116,15 @@ class LogTail:
 
     def lines(self) -> tuple[str, ...]:
         """What is kept, oldest first, as printable text; of a progress line that overwrote itself the last state."""
-        pieces = [*self.kept, self.open] if self.open else [*self.kept]
-        return tuple(readable(piece) for piece in pieces)
+        return tuple(readable(piece) for piece in self.pieces())
 
     def last(self) -> str:
         """The last line that says anything, or nothing."""
-        return next((line for line in reversed(self.lines()) if line.strip()), "")
+        lines = map(readable, reversed(self.pieces()))
+        return next((line for line in lines if line.strip()), "")
+
+    def pieces(self) -> list[bytes]:
+        return [*self.kept, self.open] if self.open else [*self.kept]
 
 
 def readable(line: bytes) -> str:
