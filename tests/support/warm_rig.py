@@ -193,6 +193,9 @@ class Texts:
         text = self.texts[prefix]
         return Filled(prefix, str(hash(text)), (text, ""))
 
+    def versions(self) -> dict[str, str]:
+        return {prefix: self.current(prefix).version for prefix in self.texts}
+
 
 def open_gate(capacity: int = 1) -> Gate:
     return Gate(settings(queue_limit=10, queue_timeout=10.0), capacity=capacity)

@@ -236,7 +236,7 @@ class Runner:
 
     def refresh(self) -> None:
         """Every prefix with each head that counts; what did not change keeps its state."""
-        versions = {prefix: self.catalogue.current(prefix).version for prefix in self.catalogue.prefixes}
+        versions = self.catalogue.versions()
         known = self.parked | self.targets
         self.targets = plan.merge(
             known,
