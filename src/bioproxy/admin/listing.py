@@ -148,9 +148,7 @@ def router_status(now: Now) -> Record:
     return status
 
 
-def records_of_model(
-    name: str, model: Model, *, config: DialectConfig, look: Look, every: bool = False
-) -> Iterator[Record]:
+def records_of_model(name: str, model: Model, *, config: DialectConfig, look: Look, every: bool) -> Iterator[Record]:
     """The model itself, its aliases if the config wants them listed, and its names with a template."""
     aliases = [alias for alias, owner in config.aliases.items() if owner == name and alias not in config.models]
     yield record_of(name, model, own=name, meta={"type": "model", "aliases": aliases})
@@ -197,7 +195,7 @@ def describe(capabilities: Capabilities) -> Record:
     }
 
 
-def records_of_peers(config: DialectConfig, *, every: bool = False) -> Iterator[Record]:
+def records_of_peers(config: DialectConfig, *, every: bool) -> Iterator[Record]:
     """The peers' models by their qualified names, and by bare ones that are clear; of their state nothing is known."""
     shared = Counter(model for settings in config.peers.values() for model in set(settings.models))
     for peer, settings in config.peers.items():

@@ -74,7 +74,7 @@ class Tries(Wish):
 class EngineClaim(Tries):
     """A claim on the one engine that there is; `process` is its present process, if that is ours."""
 
-    def __init__(self, station: Station, process: Callable[[], Life | None] = lambda: None) -> None:
+    def __init__(self, station: Station, process: Callable[[], Life | None]) -> None:
         self.model = ""
         self.station = station
         self.process = process
@@ -115,7 +115,7 @@ class ModelClaim(Tries):
     """
 
     def __init__(
-        self, supervisor: Supervisor, model: str, record: Record, *, timeout: float, loading: Loading | None = None
+        self, supervisor: Supervisor, model: str, record: Record, *, timeout: float, loading: Loading | None
     ) -> None:
         self.model = model
         self.supervisor = supervisor

@@ -42,7 +42,7 @@ class Single:
         catalogue: Catalogue,
         pins: Pins,
         state: Path,
-        output: Callable[[bytes], None] | None = None,
+        output: Callable[[bytes], None],
     ) -> None:
         self.settings, self.state, config = settings, state, settings.config
         slots = slot_folder(config, state)

@@ -108,8 +108,8 @@ class Unit:
         station: Station,
         *,
         output: Callable[[bytes], None] | None = None,
-        on_pid: Callable[[int], None] = lambda _pid: None,
-        mark: str = "",
+        on_pid: Callable[[int], None],
+        mark: str,
         before: Callable[[], Awaitable[object]] | None = None,
         discreet: Callable[[], bool] = lambda: False,
     ) -> None:
