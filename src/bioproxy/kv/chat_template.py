@@ -200,7 +200,8 @@ class ChatTemplate:
         before = self.days
         await self.look()
         for prepared, judge in waiting:
-            prepared.unsure = prepared.unsure or before != self.days
+            made = prepared.want.day if prepared.want is not None else ""  # the day may have changed before this look
+            prepared.unsure |= before != self.days or bool(made and made not in self.days.values())
             judge()
 
     # fields

@@ -182,17 +182,20 @@ async def test_where_nothing_is_rendered_our_own_date_counts() -> None:
     assert world.engine.bodies == []
 
 
+@pytest.mark.parametrize("noticed", [False, True], ids=["", "it was seen already"])
 @pytest.mark.parametrize(("after", "unsure"), [("the 15th", True), ("the 14th", False)])
 async def test_a_restore_that_brought_little_back_is_judged_after_a_look_at_the_day(
-    after: str, *, unsure: bool
+    after: str, *, unsure: bool, noticed: bool
 ) -> None:
     """The engine's clock runs before ours: what a new date did is no verdict, what the file did is one."""
     day = "the 14th"
     world = World(Engine(lambda body: dated(body, day)), dated=True)
     await world.template.meet(world.facts)
-    day = after
     judged: list[bool] = []
-    prepared = Prepared(expected=1000, snapshot=cast("Any", object()))
+    prepared = Prepared(expected=1000, snapshot=cast("Any", object()), want=world.read())
+    day = after
+    if noticed:
+        await world.pass_time(QUARTER)
     world.template.settle(prepared, 999, lambda: judged.append(True))
     world.template.settle(prepared, 10, lambda: judged.append(prepared.unsure))
     assert judged == [True]
