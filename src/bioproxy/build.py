@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from bioproxy import __version__
+from bioproxy.errors import NOT_JSON
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -55,7 +56,7 @@ def commit(distribution: metadata.Distribution) -> str:
         if origin.get("dir_info", {}).get("editable"):
             return checked_out(Path(unquote(urlsplit(origin["url"]).path)))
         return str(origin["vcs_info"]["commit_id"])
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (*NOT_JSON, KeyError, TypeError, AttributeError, ValueError):
         return UNKNOWN
 
 

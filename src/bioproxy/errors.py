@@ -197,3 +197,7 @@ class EngineProtocolError(BioproxyError):
 
     default_status = 502
     code = "engine_protocol_error"
+
+
+# what msgspec raises for bytes from outside that are not the JSON it was asked for: not valid, no UTF-8, nested deeply
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -22,10 +22,11 @@ from bioproxy.admin import activity_api
 from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
-from bioproxy.engines import answers
-from bioproxy.errors import BioproxyError
+from bioproxy.engines import answers, llama
+from bioproxy.errors import BioproxyError, EngineProtocolError
 from bioproxy.front import dialects, inference, inflight, upstream_path, ways
 from bioproxy.front.body import filters, model, multipart
+from bioproxy.kv import policy
 from bioproxy.recipes import preset
 from bioproxy.templates import bodies, dialect_heads, expand, gitignore, parse, patterns
 from bioproxy.templates.bodies import Body, Dialect
@@ -254,6 +255,17 @@ def test_every_expression_over_bytes_from_outside_has_its_reader() -> None:
         "hardware.re.search",
         "hardware.re.split",
     }
+
+
+def test_json_that_is_nested_too_deeply_is_what_any_other_broken_json_is() -> None:
+    """Msgspec raises another error for it, and nobody names the others without that one."""
+    deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(EngineProtocolError, match="the engine's answer to /x is not what llama-server sends"):
+        llama.decode("/x", deep, dict[str, int])
+    assert policy.read_ledger(deep) == policy.Ledger()
+    root = Path(bioproxy.__file__).parent
+    named = {path.name for path in root.rglob("*.py") if "msgspec.DecodeError" in path.read_text()}
+    assert named == {"errors.py", "dialect_heads.py"}, "the head is read of a body whose depth was judged before"
 
 
 def expressions_of(module: ModuleType) -> set[str]:

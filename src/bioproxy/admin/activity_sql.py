@@ -17,6 +17,7 @@ import msgspec
 
 from bioproxy.admin.activity_row import Filters, Page, Row, Stats, Tokens
 from bioproxy.admin.histogram import Histogram, histogram
+from bioproxy.errors import NOT_JSON
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS activity (
@@ -200,5 +201,5 @@ def read_metadata(text: str) -> dict[str, str] | msgspec.UnsetType:
     """The metadata of a row, which another program may have written; what cannot be read is left out."""
     try:
         return msgspec.json.decode(text, type=dict[str, str]) if text else msgspec.UNSET
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return msgspec.UNSET

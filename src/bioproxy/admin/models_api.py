@@ -16,7 +16,7 @@ from bioproxy.admin import listing
 from bioproxy.admin.overview import SpeedBook, overview_of, overview_of_one
 from bioproxy.admin.routes import Entry, Json, Question, answer, ok
 from bioproxy.build import this_build
-from bioproxy.errors import NotFound, RequestError
+from bioproxy.errors import NOT_JSON, NotFound, RequestError
 from bioproxy.front.inflight import Inflight
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.single import Single
@@ -132,7 +132,7 @@ def opened(question: Question, complaint: str) -> Mapping[str, Json]:
         raise RequestError(complaint)
     try:
         return msgspec.json.decode(question.request.body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise RequestError(complaint) from error
 
 

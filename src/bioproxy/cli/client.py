@@ -19,7 +19,7 @@ import msgspec
 from bioproxy import __version__
 from bioproxy.config.addresses import address_of
 from bioproxy.config.schema import Config
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import NOT_JSON, BioproxyError
 
 Json: TypeAlias = Any
 SECONDS = 10.0
@@ -124,14 +124,14 @@ class Client:
         """The JSON of an answer."""
         try:
             return msgspec.json.decode(body) if body else None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise BioproxyError(f"{self.url}{path} answered something that is no JSON: is this bioproxy?") from error
 
     def refused(self, response: http.client.HTTPResponse, body: bytes, path: str) -> BioproxyError:
         """The sentence for an answer that is an error."""
         try:
             message = str(msgspec.json.decode(body)["error"]["message"])
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except (*NOT_JSON, KeyError, TypeError):
             message = f"{self.url}{path} answered {response.status} {response.reason}"
         unserved = f"{self.url}{path} answered" in message or "nothing is served at" in message
         if response.status == http.client.NOT_FOUND and self.lacking and unserved:

@@ -34,6 +34,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy.activity import Usage
+from bioproxy.errors import NOT_JSON
 from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
 
@@ -64,7 +65,6 @@ LARGEST = 1 << 53  # a count above that is nonsense, and would not fit into a da
 DECODER = json.JSONDecoder()
 Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -191,7 +191,7 @@ def usual_answer(last: bytes, *, events: bool) -> Answer | None:
             return None
     try:
         told = USUAL.decode(data).timings
-    except UNREADABLE:
+    except NOT_JSON:
         return None
     return None if told.cache_n is None else Answer("whole", data if events else b"", told.timings())
 
@@ -259,7 +259,7 @@ def said_in(event: bytes) -> Said | None:
     """The data of an event, decoded: a word in a text that the model wrote is no end. None if it is no JSON object."""
     try:
         return msgspec.json.decode(sse.field(event, b"data") or b"", type=Said)
-    except UNREADABLE:
+    except NOT_JSON:
         return None
 
 
@@ -297,7 +297,7 @@ def whole_answer(body: bytes, path: str) -> Said | None:
                 return Said()
             body = bytes(elements[-1])
         return msgspec.json.decode(body, type=Said)
-    except UNREADABLE:
+    except NOT_JSON:
         return None
 
 

@@ -28,7 +28,7 @@ from bioproxy.engines.commands import MODULES, option
 from bioproxy.engines.facts import WANTS_KEY, Capabilities, EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import EngineProtocolError, EngineRefused
+from bioproxy.errors import NOT_JSON, EngineProtocolError, EngineRefused
 from bioproxy.wire.upstream import Origin
 
 Json = Any
@@ -172,7 +172,7 @@ async def adapters_of(llama: Llama) -> tuple[Adapter, ...] | None:
     status, body = await llama.call("GET", "/lora-adapters", limit=30.0)
     try:
         return msgspec.json.decode(body, type=tuple[Adapter, ...]) if status == 200 else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return None
 
 

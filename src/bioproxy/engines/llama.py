@@ -26,7 +26,7 @@ from bioproxy.engines.answers import Timings, read_answer
 from bioproxy.engines.facts import Probe, Restored, Saved, SlotView
 from bioproxy.engines.pace import Look, Pace
 from bioproxy.engines.refused import error_words
-from bioproxy.errors import EngineProtocolError, EngineRefused, EngineUnavailable
+from bioproxy.errors import NOT_JSON, EngineProtocolError, EngineRefused, EngineUnavailable
 from bioproxy.wire.upstream import Pool
 
 Json = Any
@@ -233,7 +233,7 @@ def decode(what: str, body: bytes, kind: type[T]) -> T:
     """JSON of the type `kind`; EngineProtocolError if the engine sent something else."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise EngineProtocolError(f"the engine's answer to {what} is not what llama-server sends: {error}") from error
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy.errors import EngineRefused
+from bioproxy.errors import NOT_JSON, EngineRefused
 from bioproxy.wire.coding import decoded
 
 Json: TypeAlias = Any
@@ -29,14 +29,13 @@ MOST_ERRORS = 8  # of a list, in one message
 OTHER_WORDS = ("detail", "msg", "errors", "response")
 WORDS = re.compile(rb'"(?:message|msg|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")')
 SAID = frozenset({"message", "error", "object", "detail"})  # members that the message was made of
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def refusal(body: bytes, status: int) -> EngineRefused:
     """An engine's error as one of ours: its words, and what it says besides (`type`, `n_ctx` and the like)."""
     try:
         told = msgspec.json.decode(body)
-    except UNREADABLE:
+    except NOT_JSON:
         told = None
     inner = told if isinstance(told, dict) else {}
     if isinstance(inner.get("error"), dict):
@@ -62,7 +61,7 @@ def error_words(body: bytes) -> str:
     """What an engine's error says (500 characters at most); "" if it says nothing."""
     try:
         words = words_of(msgspec.json.decode(body))
-    except UNREADABLE:
+    except NOT_JSON:
         words = words_in(body)
     return shortened(words)
 
@@ -92,6 +91,6 @@ def words_in(body: bytes) -> str:
         if (found := WORDS.search(body)) is not None:
             return str(msgspec.json.decode(found[1], strict=False)).strip()
         text = " ".join(body.decode().split())
-    except UNREADABLE:
+    except NOT_JSON:
         return ""
     return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""

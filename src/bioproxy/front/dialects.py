@@ -19,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from bioproxy.engines.answers import DONE, ending
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS, UNBUFFERED
 
@@ -166,7 +166,7 @@ def streamed(body: bytes, dialect: Dialect) -> bytes:
             return b"".join(event_of(str(one["type"]), msgspec.json.encode(one)) for one in messages_of(answer))
         if dialect == "openai":
             return event_of("", msgspec.json.encode(chunk_of(answer))) + event_of("", DONE)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return b""
     if dialect == "llama":
         return event_of("", line)

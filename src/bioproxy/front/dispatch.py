@@ -17,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from bioproxy.config.settings import Settings
+from bioproxy.errors import NOT_JSON
 from bioproxy.front import routes, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
@@ -221,6 +222,6 @@ def listed(body: bytes, name: str) -> bytes | None:
             names = msgspec.json.decode(record, type=Names)
             if name == names.id or name in names.aliases:
                 return bytes(record)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None  # no list that we know
     return None

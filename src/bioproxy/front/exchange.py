@@ -16,7 +16,7 @@ from bioproxy.activity import Capture, Outcome, Record
 from bioproxy.engines import answers
 from bioproxy.engines.answers import Answer, Ending, read_answer, usage_of
 from bioproxy.engines.refused import error_message, error_words
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.dialects import (
     STREAM_HEADERS,
@@ -222,7 +222,7 @@ class Exchange:
             return ""
         try:
             return "whole" if isinstance(msgspec.json.decode(last), dict | list) else ""  # half a number is one, too
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             return ""
 
     def ended(self) -> bool:

@@ -25,7 +25,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from bioproxy.activity import Record
-from bioproxy.errors import EngineProtocolError, EngineUnavailable, Forbidden, RequestError
+from bioproxy.errors import NOT_JSON, EngineProtocolError, EngineUnavailable, Forbidden, RequestError
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.routes import OTHER_GRANT, Gate
 from bioproxy.gate.gate import Grant
@@ -289,7 +289,7 @@ def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:
         raise RequestError("the body of a slot action must be a JSON object with a filename")
     try:
         name = msgspec.json.decode(fields.get("filename", msgspec.Raw(b'""')), type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise RequestError(f"the body of a slot action must be a JSON object with a filename: {error}") from error
     if name.casefold().startswith(OURS):  # some file systems take BP- for the same name
         raise Forbidden(f"{name!r} is a snapshot of bioproxy's own; choose a name that does not begin with {OURS!r}")

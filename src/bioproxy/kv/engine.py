@@ -15,7 +15,7 @@ import msgspec
 
 from bioproxy.engines.facts import SlotView
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import EngineUnavailable
+from bioproxy.errors import NOT_JSON, EngineUnavailable
 from bioproxy.kv.policy import Speeds
 
 T = TypeVar("T")
@@ -63,5 +63,5 @@ async def slots_now(engine: Llama) -> list[SlotView]:
         return []
     try:
         return msgspec.json.decode(look.body, type=list[SlotView])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return []

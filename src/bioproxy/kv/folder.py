@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.files import listed, read, touching, write_whole
 from bioproxy.kv import files
 from bioproxy.kv.policy import Ledger, read_ledger
@@ -137,7 +137,7 @@ class Folder:
         """Every readable sidecar, without the lock and without touching anything. Raises FolderError."""
         found = []
         for name in self.names():
-            with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+            with contextlib.suppress(OSError, *NOT_JSON, ValueError):
                 if (match := NAME.fullmatch(name)) is not None and match[3] == "json":
                     found.append(decode(read(self.path / name, most=LARGEST)))
         return found
@@ -157,7 +157,7 @@ class Folder:
             if snapshot.name != name:
                 raise ValueError("it describes another file")  # noqa: TRY301 - one way out for all that is wrong
             found.snapshots.append(self.moved(snapshot))
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, *NOT_JSON, ValueError) as error:
             self.drop(found, name, f"its description is no good: {error}")
             self.drop(found, sidecar, "")
         except files.Unverified as error:

@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+from bioproxy.errors import NOT_JSON
+
 GIB = 1 << 30
 SLACK = 8  # tokens that may be missing after a restore (kv-rule 6): the server evaluates the last ones again
 SHORT = 0.5  # share of a conversation that must come back: its last answer may be rendered differently
@@ -321,6 +323,6 @@ def read_ledger(data: bytes) -> Ledger:
     """The ledger from its bytes; a fresh one if they are empty, broken or of another version (never fatal)."""
     try:
         ledger = msgspec.json.decode(data, type=Ledger)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return Ledger()
     return ledger if ledger.version == VERSION else Ledger()

@@ -52,6 +52,7 @@ from typing import Literal
 import msgspec
 
 from bioproxy.engines.facts import EngineFacts
+from bioproxy.errors import NOT_JSON
 from bioproxy.kv.chain import common, tokens_at
 from bioproxy.kv.policy import Question
 from bioproxy.kv.snapshot import Snapshot
@@ -295,7 +296,7 @@ def canonical(lora: bytes, adapters: Sequence[tuple[int, float]]) -> bytes:
     """A request's `lora`, which may be written in many ways; empty if it asks for the `adapters` as they are."""
     try:
         asked = {one.id: one.scale for one in msgspec.json.decode(lora, type=list[Scale])}
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return lora
     return msgspec.json.encode(sorted(asked.items())) if asked and asked != dict(adapters) else b""
 

@@ -25,6 +25,7 @@ import msgspec
 
 from bioproxy import files
 from bioproxy.engines.listener import start_ticks
+from bioproxy.errors import NOT_JSON
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Register:
         """What an earlier run noted and did not take back; nothing if the file is missing or broken."""
         try:
             return msgspec.json.decode(files.read(self.path, most=LARGEST), type=list[Started])
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, *NOT_JSON):
             return []
 
     def sweep(self) -> list[int]:

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw
 
-from bioproxy.errors import RequestError
+from bioproxy.errors import NOT_JSON, RequestError
 
 Dialect = Literal["chat", "anthropic", "responses", "completion"]
 Fields: TypeAlias = dict[str, Raw]
@@ -71,7 +71,7 @@ class Body:
             self.model = TEXT.decode(model) if model[:1] == b'"' else ""
             self.stream = "stream" in fields and bytes(fields["stream"]) == b"true"
             self.fields = fields
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             self.look_at(text)
 
     def look_at(self, text: bytes) -> None:

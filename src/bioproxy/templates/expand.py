@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw
 
-from bioproxy.errors import RequestError
+from bioproxy.errors import NOT_JSON, RequestError
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.bodies import (
     NOTHING,
@@ -110,7 +110,7 @@ def expand(
         if dialect != "anthropic" and bytes(fields.get("cache_prompt", b"")) == b"false":
             result.pieces = ()  # the engine was told to use nothing of what it has: a restore would be for nothing
         written = body.written(result.changes, drop)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a text inside cannot be read
+    except NOT_JSON:  # a text inside cannot be read
         body.refuse(drop)
         written = body.written()
     named = result.named

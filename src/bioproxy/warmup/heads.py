@@ -26,6 +26,7 @@ import msgspec
 
 from bioproxy import files
 from bioproxy.config.settings import Settings
+from bioproxy.errors import NOT_JSON
 from bioproxy.prompt import Head
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class Heads:
             stored = await files.away(read, self.path)
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, files.Stuck) as error:
+        except (OSError, *NOT_JSON, files.Stuck) as error:
             log.warning("the heads in %s cannot be read and are collected anew: %s", self.path, error)
             return
         if stored.version != VERSION:

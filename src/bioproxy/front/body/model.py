@@ -32,6 +32,7 @@ from urllib.parse import quote_plus, unquote_plus
 import msgspec
 from msgspec import Raw
 
+from bioproxy.errors import NOT_JSON
 from bioproxy.front.body import multipart
 from bioproxy.templates.bodies import BOM, LONGEST_READ, Body
 from bioproxy.wire.http1.message import Request
@@ -135,7 +136,7 @@ def from_json(raw: bytes) -> Asked:
         return Asked(body.model or text_of(bytes(body.fields.get("model", b""))), body.stream, "json", body=body)
     try:
         top = TOP.decode(raw[3:] if raw.startswith(BOM) else raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         asked = from_malformed(raw)
     else:
         asked = Asked(text_of(bytes(top.model)), bytes(top.stream) == b"true", "json")
@@ -147,7 +148,7 @@ def text_of(token: bytes) -> str:
     if token[:1] == b'"':
         try:
             return STRING.decode(token)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             return lenient(token)
     return token.decode("ascii") if token[:1].isdigit() or token[:1] == b"-" else ""
 
