@@ -41,8 +41,9 @@ lint: $(STAMP)   ## ruff, mypy, import contracts
 bench: $(STAMP)  ## figures beside nginx, written to bench/results.md
 	$(BIN)/python -m bench $(ARGS)
 
-tables: $(STAMP) ## what docs/ and the JSON Schemas have from the configuration's keys, after a key was changed
+tables: $(STAMP) ## what docs/, the JSON Schemas and the page's types have from Structs, after one was changed
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.page_types
 
 clean:           ## remove what was made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

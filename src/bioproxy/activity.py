@@ -1,8 +1,8 @@
 """One record per request: what metrics, `/requests`, `/events` and the log all read.
 
 The exchange (front/exchange.py) fills a `Record` in while the request lives; when it ends, the record is published
-once as `events.RequestEnded` and is not changed afterwards. Nothing here knows HTTP, the gate or the cache: seconds and
-token counts come in as plain numbers.
+once as `events.RequestEnded`; only `activity` and `why` are filled in afterwards. Nothing here knows HTTP, the gate or
+the cache: seconds and token counts come in as plain numbers.
 
 A `Capture` (bodies as they went over the wire) is no part of the record: a thousand records are kept and anyone on the
 bus may hold on to one, while a capture is large and private. It travels beside the record, once, to the subscriber that
@@ -105,4 +105,5 @@ class Record(msgspec.Struct, kw_only=True):
     swap: float = 0.0  # waited for a model to be loaded; a part of `total`
     waits: dict[str, float] | None = None  # the same by what it was for (models/waits.py); they add up to `swap`
     session: str = ""  # what the client says which of its conversations this is
+    activity: int = 0  # the number of its row in the activity table, given when it has ended; 0: none
     metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority

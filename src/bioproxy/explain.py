@@ -5,6 +5,8 @@ Nothing here is computed for a request as such: only when `/requests` or a liste
 
 from __future__ import annotations
 
+import msgspec
+
 from bioproxy.activity import Record
 
 NOTABLE = 0.05  # seconds below which a part is not worth a word
@@ -69,3 +71,35 @@ def explained(record: Record) -> Record:
     if not record.why:
         record.why = explain(record)
     return record
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A stretch of a request's time: seconds from its arrival to where it begins, and how many it took."""
+
+    name: str
+    at: float
+    seconds: float
+
+
+def parts_of(record: Record) -> tuple[Part, ...]:
+    """Where a request's time went, in the order in which it went there; the parts add up to all of it.
+
+    First the waits for the model (models/waits.py), then `queue`, `save`, `restore`, `prefill`, `decode`. If the engine
+    did not tell its times, `engine` is the wait for its first byte and `answer` the time until the last one. What is
+    left over is `other`.
+    """
+    before = [*waits_of(record).items(), ("queue", record.queue), ("save", record.save), ("restore", record.restore)]
+    first = record.first_byte
+    if first is not None:
+        left = max(0.0, first - sum(seconds for _, seconds in before))
+        prompt = ("engine", left) if record.prefill is None else ("prefill", min(record.prefill, left))
+        writing = max(0.0, record.total - first)
+        answer = ("answer", writing) if record.decode is None else ("decode", min(record.decode, writing))
+        before += [("other", left - prompt[1]), prompt, answer]
+    before.append(("other", record.total - sum(seconds for _, seconds in before)))
+    found, at = [], 0.0
+    for name, seconds in before:
+        if seconds > 0.0:
+            found.append(Part(name, at, seconds))
+            at += seconds
+    return tuple(found)

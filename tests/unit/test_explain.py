@@ -8,7 +8,7 @@ import pytest
 
 from bioproxy.activity import Record
 from bioproxy.engines.answers import Timings
-from bioproxy.explain import WAITS, explain, seconds
+from bioproxy.explain import WAITS, explain, parts_of, seconds
 from bioproxy.front.inference import cache_word
 from bioproxy.models.waits import Part
 
@@ -90,3 +90,28 @@ def test_seconds_show_as_many_digits_as_say_something() -> None:
 def test_what_the_cache_gave_is_one_word(status: str, cached: int | None, word: str) -> None:
     """A restore of which the engine used nothing gave nothing."""
     assert cache_word(status, Timings(cached=cached, evaluated=1000 - (cached or 0))) == word
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {"swap": 3.0, "waits": {"start": 2.0, "save": 1.0}, "queue": 0.5, "restore": 0.25, "first_byte": 5.0,
+             "prefill": 1.0, "decode": 2.0, "total": 8.0},
+            [("save", 0.0, 1.0), ("start", 1.0, 2.0), ("queue", 3.0, 0.5), ("restore", 3.5, 0.25),
+             ("other", 3.75, 0.25), ("prefill", 4.0, 1.0), ("decode", 5.0, 2.0), ("other", 7.0, 1.0)],
+        ),
+        ({"first_byte": 1.0, "total": 1.5}, [("engine", 0.0, 1.0), ("answer", 1.0, 0.5)]),
+        ({"queue": 2.0, "total": 2.0}, [("queue", 0.0, 2.0)]),
+        (
+            {"first_byte": 1.0, "prefill": 9.0, "decode": 9.0, "total": 2.0},
+            [("prefill", 0.0, 1.0), ("decode", 1.0, 1.0)],
+        ),
+        ({}, []),
+    ],
+)  # fmt: skip
+def test_the_parts_of_a_request_follow_one_another_and_add_up(
+    fields: dict[str, object], expected: list[tuple[str, float, float]]
+) -> None:
+    """Whatever an engine said about its own times."""
+    assert [(part.name, part.at, part.seconds) for part in parts_of(record(**fields))] == expected

@@ -56,7 +56,7 @@ class ActivityApi:
         written, because the store's worker keeps the order.
         """
         if event.record.metered:
-            identity = self.store.add(event.record)
+            identity = event.record.activity = self.store.add(event.record)
             if event.capture is not None:
                 self.captures.add(identity, event.record, event.capture)
             self.bus.publish(ActivityAdded(id=identity))

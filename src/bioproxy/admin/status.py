@@ -60,8 +60,8 @@ class ConfigStatus(msgspec.Struct, frozen=True):
     paths: tuple[str, ...] = ()
 
 
-class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the same, whatever the program serves."""
+class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves"):
+    """What is the same, whatever the program `serves`: one engine, or models."""
 
     version: str
     pid: int
@@ -75,7 +75,7 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-class Status(ProgramStatus, frozen=True, kw_only=True):
+class Status(ProgramStatus, frozen=True, kw_only=True, tag="engine"):
     """The program with one engine at one moment."""
 
     engine: AttachmentStatistics
@@ -165,7 +165,7 @@ class CommonKv(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
 
 
-class FleetStatus(ProgramStatus, frozen=True, kw_only=True):
+class FleetStatus(ProgramStatus, frozen=True, kw_only=True, tag="models"):
     """The program with many models at one moment."""
 
     waiting: int
