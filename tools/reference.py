@@ -96,9 +96,11 @@ def takes(kind: Kind) -> str:
         return " or ".join(takes(each) for each in kind.choices)
     if kind.unit:
         lower = getattr(kind.type, "gt", None)
-        return kind.unit + (f", more than {write(lower, kind)}" if lower is not None else "")
-    if isinstance(kind.type, inspect.IntType) and (kind.type.le or 0) >= FAR:
-        return f"whole number, at least {kind.type.ge}"
+        return kind.unit + (f" > {write(lower, kind)}" if lower is not None else "")
+    if isinstance(kind.type, inspect.IntType):
+        return f"integer ≥ {kind.type.ge}" if (kind.type.le or 0) >= FAR else f"{kind.type.ge} to {kind.type.le}"
+    if isinstance(kind.type, inspect.BoolType):
+        return "boolean"
     if isinstance(kind.type, inspect.LiteralType):
         return " ".join(f"`{value}`" for value in kind.type.values)
     if isinstance(kind.type, inspect.VarTupleType):
@@ -115,8 +117,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def dialect_table(name: str) -> str:
-    """The table of a Struct of llama-swap's dialect."""
-    return table(("Key", "Default", "Takes", "Reload", "What it does"), rows(DIALECT[name]))
+    """The table of a Struct of llama-swap's dialect; no column for reloads if all its keys are taken over at once."""
+    head, lines = ("Key", "Default", "Takes", "Reload", "What it does"), list(rows(DIALECT[name]))
+    if any(reload for *_, reload, _ in lines):
+        return table(head, lines)
+    return table((*head[:3], *head[4:]), [(*line[:3], *line[4:]) for line in lines])
 
 
 def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ...]]:
@@ -127,7 +132,7 @@ def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ..
         if isinstance(type_, inspect.StructType) and type_.cls is not Matrix:  # which has a table of its own
             yield from rows(type_.cls, place)
             continue
-        reload = "next process" if unfold(field.type).process else "at once"
+        reload = "next process" if unfold(field.type).process else ""
         yield (
             f"`{place}`",
             shown(default(field), type_),
@@ -151,8 +156,8 @@ def shown(value: Any, type_: inspect.Type) -> str:
 
 
 KINDS = {
-    inspect.BoolType: "true or false",
-    inspect.IntType: "whole number",
+    inspect.BoolType: "boolean",
+    inspect.IntType: "integer",
     inspect.FloatType: "duration",
     inspect.StrType: "text",
     inspect.VarTupleType: "list",

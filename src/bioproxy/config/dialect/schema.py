@@ -32,38 +32,38 @@ IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 class Filters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Changes to a request's JSON body before it is passed on."""
 
-    strip_params: Annotated[str, about("Parameters that are removed, separated by commas.")] = ""
+    strip_params: Annotated[str, about("Parameters to remove, between commas.")] = ""
     legacy_strip_params: Annotated[str, about("Older spelling of `stripParams`.")] = field(
         default="", name="strip_params"
     )
-    set_params: Annotated[dict[str, Json], about("Parameters that are set, whatever the request says.")] = {}
+    set_params: Annotated[dict[str, Json], about("Parameters to set.")] = {}
     set_params_by_id: Annotated[
         dict[str, dict[str, Json]],
-        about("Requested name to parameters; each name but the model's own becomes an alias."),
+        about("Requested name to parameters; each name becomes an alias."),
     ] = field(default_factory=dict, name="setParamsByID")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Times in whole seconds for connections to the server; 0: no limit."""
 
-    connect: Annotated[int, about("Until a connection is made.")] = 30
-    keepalive: Annotated[int, about("Between two TCP keep-alive probes.")] = 30
-    response_header: Annotated[int, about("From the request to the head of the answer.")] = 0
-    tls_handshake: Annotated[int, about("For the TLS handshake.")] = 10
-    expect_continue: Annotated[int, about("For the answer to `Expect: 100-continue`.")] = 1
-    idle_conn: Annotated[int, about("How long an unused connection is kept.")] = 90
+    connect: Annotated[int, about("To connect.")] = 30
+    keepalive: Annotated[int, about("Without effect.")] = 30
+    response_header: Annotated[int, about("From request to answer head.")] = 0
+    tls_handshake: Annotated[int, about("Without effect.")] = 10
+    expect_continue: Annotated[int, about("Without effect.")] = 1
+    idle_conn: Annotated[int, about("How long an unused connection is kept; 4 s at most.")] = 90
 
 
 class PeerTimeouts(Timeouts, frozen=True, kw_only=True):
     """The same for a peer, whose answers may never come."""
 
-    response_header: Annotated[int, about("From the request to the head of the answer.")] = 60
+    response_header: Annotated[int, about("From request to answer head.")] = 60
 
 
 class Compat(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Exceptions for clients of one kind."""
 
-    ignore_websockets: Annotated[bool, about("Websockets neither start the model nor keep it loaded.")] = False
+    ignore_websockets: Annotated[bool, about("Websockets neither start it nor keep it loaded.")] = False
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -73,59 +73,47 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     outputs: Annotated[tuple[str, ...], about(MODALITIES)] = field(default=(), name="out")
     tools: Annotated[bool, about("It can call tools.")] = False
     reranker: Annotated[bool, about("It ranks documents.")] = False
-    context: Annotated[int, about("Tokens of its context; at least 0.")] = 0
+    context: Annotated[int, about("Tokens of its context.")] = 0
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One model and how it is started."""
 
-    cmd: Annotated[
-        str, about("The command that starts it, split into words as a shell does, but run without one.", process=True)
-    ] = ""
-    cmd_stop: Annotated[str, about("A command that is run instead of SIGTERM; may contain `${PID}`.", process=True)] = (
-        ""
-    )
-    proxy: Annotated[str, about("The base URL at which it listens.", process=True)] = DEFAULT_PROXY
+    cmd: Annotated[str, about("The command that starts it; no shell.", process=True)] = ""
+    cmd_stop: Annotated[str, about("Run instead of SIGTERM; may contain `${PID}`.", process=True)] = ""
+    proxy: Annotated[str, about("Its base URL.", process=True)] = DEFAULT_PROXY
     aliases: Annotated[tuple[str, ...], about("Further names.")] = ()
-    env: Annotated[tuple[str, ...], about("`NAME=value`, added to the environment.", process=True)] = ()
-    check_endpoint: Annotated[
-        str, about("The path that answers 200 when it is ready; `none`: no check.", process=True)
-    ] = "/health"
-    ttl: Annotated[int, about("Seconds without a request until it is unloaded; -1: `globalTTL`, 0: never.")] = -1
-    unload_timeout: Annotated[
-        int, about("The seconds that it has to stop when it is unloaded; 0: the global ones.")
-    ] = 0
+    env: Annotated[tuple[str, ...], about("`NAME=value`, for its environment.", process=True)] = ()
+    check_endpoint: Annotated[str, about("Answers 200 when it is ready; `none`: no check.", process=True)] = "/health"
+    ttl: Annotated[int, about("Idle seconds until it is unloaded; -1: `globalTTL`, 0: never.")] = -1
+    unload_timeout: Annotated[int, about("Seconds to stop; 0: the global ones.")] = 0
     unlisted: Annotated[bool, about("Not in `/v1/models`, but callable.")] = False
-    use_model_name: Annotated[str, about("The model name that its requests are passed on with.")] = ""
+    use_model_name: Annotated[str, about("The model name that it gets.")] = ""
     name: Annotated[str, about("For lists of models.")] = ""
     description: Annotated[str, about("For lists of models.")] = ""
     concurrency_limit: Annotated[
         int,
-        about(
-            "How many requests may run at once, one more is answered 429; 0: any number, they wait (llama-swap: 10)."
-        ),
+        about("Requests at once; one more is answered 429; 0: they wait (llama-swap: 10)."),
     ] = 0
     filters: Filters = Filters()
-    macros: Annotated[dict[str, Scalar], about("Macros of this model; they win over global ones.", own=True)] = {}
-    metadata: Annotated[dict[str, Json], about("Any tree, shown in `/v1/models` under `meta.llamaswap`.")] = {}
-    send_loading_state: Annotated[
-        bool | None, about("Streams say that the model is being loaded; not given: the global one.")
-    ] = None
+    macros: Annotated[dict[str, Scalar], about("Macros of this model; win over global ones.", own=True)] = {}
+    metadata: Annotated[dict[str, Json], about("Shown in `/v1/models` under `meta.llamaswap`.")] = {}
+    send_loading_state: Annotated[bool | None, about("As the global one, if given.")] = None
     timeouts: Timeouts = Timeouts()
     compat: Compat = Compat()
     capabilities: Annotated[Capabilities | None, about("What it can do.")] = None
-    health_check_timeout: Annotated[int, about("Has no effect here: the global one counts.")] = 0
+    health_check_timeout: Annotated[int, about("Without effect; the global one counts.")] = 0
     kv: Annotated[
         dict[str, Json],
         about(
-            "bioproxy's own: keys of `kv` that differ for this model; `off` alone is its policy.",
+            "bioproxy's: keys of `kv` that differ; `off` is its policy.",
             own=True,
             process=True,
         ),
     ] = {}
     prefixes: Annotated[
         dict[str, Prefix],
-        about("bioproxy's own: prefixes for this model, as the top-level `prefixes`.", own=True, process=True),
+        about("bioproxy's: prefixes of this model.", own=True, process=True),
     ] = {}
 
 
@@ -134,7 +122,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     path: Annotated[
         str | None,
-        about("A SQLite file; without it activity is kept in memory. A reload that changes it begins another table."),
+        about("A SQLite file for activity; else memory. A change begins another table."),
     ] = None
 
 
@@ -142,7 +130,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The activity page."""
 
     session_id: Annotated[
-        tuple[str, ...], about("Request headers that name a session, the first one present counts; `[]`: none.")
+        tuple[str, ...], about("Headers that name a session; the first present counts; `[]`: none.")
     ] = field(default=SESSION_HEADERS, name="session_id")
 
 
@@ -156,7 +144,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Hardware figures."""
 
     disabled: Annotated[bool, about("No hardware figures are collected.")] = False
-    every: Annotated[float, about("The time between two figures, as `5s` or `1m30s`; at least 5s.")] = 5.0
+    every: Annotated[float, about("The time between two figures, as `1m30s`; at least 5s.")] = 5.0
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -165,8 +153,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ignore_paths: Annotated[
         tuple[str, ...],
         about(
-            "Regular expressions, RE2's as in Go (2,000 steps at most, repetitions written out): paths after the "
-            "model's name that start no model. Nor does one of more than 4,096 characters."
+            "Regular expressions (RE2, 2,000 steps at most, repetitions written out): paths after the model's name "
+            "that start no model; nor does one of more than 4,096 characters."
         ),
     ] = IGNORED_PATHS
 
@@ -174,9 +162,9 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Models that are stopped for one another, or not."""
 
-    swap: Annotated[bool, about("Only one of its members runs at a time.")] = True
-    exclusive: Annotated[bool, about("When one of its members starts, models of other groups are stopped.")] = True
-    persistent: Annotated[bool, about("Its members are not stopped for models of other groups.")] = False
+    swap: Annotated[bool, about("One member runs at a time.")] = True
+    exclusive: Annotated[bool, about("When a member starts, models of other groups stop.")] = True
+    persistent: Annotated[bool, about("Members are not stopped for other groups.")] = False
     members: Annotated[tuple[str, ...], about("IDs of models.")] = ()
 
 
@@ -187,7 +175,7 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """
 
     vars: Annotated[dict[str, str], about("Short name to model ID.")] = {}
-    evict_costs: Annotated[dict[str, int], about("Short name or model ID to cost, at least 1; others cost 1.")] = field(
+    evict_costs: Annotated[dict[str, int], about("Short name or ID to cost; else 1.")] = field(
         default_factory=dict, name="evict_costs"
     )
     sets: Annotated[dict[str, str], about("Name to expression: `(a | b) & c`.")] = {}
@@ -236,10 +224,10 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class OnStartup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What happens at start."""
 
-    profile: Annotated[str, about("The profile that is active after a start or a reload; none: no profile is.")] = ""
+    profile: Annotated[str, about("The profile that is active after a start or reload.")] = ""
     preload: Annotated[
         tuple[str, ...],
-        about("Models that are loaded at the start, or when a reload adds them here; unknown names are dropped."),
+        about("Models loaded at the start, or when a reload adds them."),
     ] = ()
 
 
@@ -257,13 +245,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     )
 
     description: Annotated[str, about("For people.")] = ""
-    pins: Annotated[dict[str, str], about("Requested name to target; an empty target disables the name.")] = {}
+    pins: Annotated[dict[str, str], about("Requested name to target; empty: disabled.")] = {}
 
 
 class SelectorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Settings of a selector."""
 
-    spillover: Annotated[int, about("How many requests a target serves before the next one is used; at least 1.")] = 1
+    spillover: Annotated[int, about("Requests of a target before the next one is used.")] = 1
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -284,7 +272,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     proxy: Annotated[str, about("Its base URL; must be given.")] = ""
     models: Annotated[tuple[str, ...], about("The models it has; at least one.")] = ()
     api_key: Annotated[str, about("The key it wants.", secret=True)] = ""
-    tailcat_key: Annotated[str, about("Of a tunnel that bioproxy does not have: without effect.", secret=True)] = ""
+    tailcat_key: Annotated[str, about("Without effect.", secret=True)] = ""
     filters: Filters = Filters()
     timeouts: PeerTimeouts = PeerTimeouts()
 
@@ -292,37 +280,33 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What one config, merged from all its files, says."""
 
-    health_check_timeout: Annotated[
-        int, about("The seconds that a model may take to become healthy; less than 15 counts as 15.")
-    ] = 120
+    health_check_timeout: Annotated[int, about("Seconds to become healthy; at least 15.")] = 120
     log_level: Annotated[str, about("`debug`, `info`, `warn` or `error`; anything else counts as `info`.")] = "info"
-    log_time_format: Annotated[str, about("Name of a time format such as `rfc3339`; unknown ones: no time.")] = ""
+    log_time_format: Annotated[str, about("Time format, as `rfc3339`.")] = ""
     log_to_stdout: Annotated[str, about("`proxy`, `upstream`, `both` or `none`.")] = "proxy"
-    log_requests: Annotated[bool, about("Has no effect, as in llama-swap.")] = False
-    start_port: Annotated[int, about("The first number for `${PORT}`; at least 1.")] = 5800
-    global_ttl: Annotated[int, about("`ttl` of models that have none; 0: never unloaded.")] = field(
-        default=0, name="globalTTL"
-    )
-    unload_timeout: Annotated[int, about("The seconds that a model has to stop when it is unloaded; 0: 10.")] = 10
-    send_loading_state: Annotated[bool, about("Streams say that the model is being loaded.")] = False
+    log_requests: Annotated[bool, about("Without effect, as there.")] = False
+    start_port: Annotated[int, about("The first number for `${PORT}`.")] = 5800
+    global_ttl: Annotated[int, about("`ttl` of models that have none; 0: never.")] = field(default=0, name="globalTTL")
+    unload_timeout: Annotated[int, about("Seconds that a model has to stop; 0: 10.")] = 10
+    send_loading_state: Annotated[bool, about("Streams say that the model is loading.")] = False
     include_aliases_in_list: Annotated[bool, about("Aliases are listed in `/v1/models`.")] = False
-    metrics_max_in_memory: Annotated[int, about("Activity entries kept in memory; less than 1 counts as 1000.")] = 1000
-    capture_buffer: Annotated[int, about("MB of requests and answers kept for inspection; 0 or less: none.")] = 5
+    metrics_max_in_memory: Annotated[int, about("Activity entries in memory; below 1: 1000.")] = 1000
+    capture_buffer: Annotated[int, about("MB of requests and answers kept; 0: none.")] = 5
     store: Store = Store()
     ui: Ui = Ui()
     performance: Performance = Performance()
     macros: Annotated[dict[str, Scalar], about("Texts and numbers for `${NAME}`.", own=True)] = {}
-    api_keys: Annotated[tuple[str, ...], about("Who may use the API; none: everybody.", secret=True)] = ()
+    api_keys: Annotated[tuple[str, ...], about("Who may use the API.", secret=True)] = ()
     upstream: Upstream = Upstream()
     models: Annotated[dict[str, Model], about("Model ID to model.")] = {}
-    groups: Annotated[dict[str, Group], about("Group name to group; older place of `routing.router`.")] = {}
+    groups: Annotated[dict[str, Group], about("Older place of `routing.router.settings.groups`.")] = {}
     matrix: Annotated[Matrix | None, about("Older place of `routing.router.settings.matrix`.")] = None
     routing: Routing = Routing()
     hooks: Hooks = Hooks()
     profiles: Annotated[dict[str, Profile], about("Profile name to profile.")] = {}
     selectors: Annotated[dict[str, Selector], about("Selector name to selector.")] = {}
     peers: Annotated[dict[str, Peer], about("Peer name to peer.")] = {}
-    tailcat: Annotated[Json, about("A private tunnel of llama-swap's: without effect.")] = None
+    tailcat: Annotated[Json, about("Without effect.")] = None
 
 
 class DialectConfig(File, frozen=True, kw_only=True):
