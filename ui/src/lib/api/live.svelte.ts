@@ -5,10 +5,10 @@
  * missed if it still has it. What is shown stays until a new state is there. */
 import { clock } from "../stores/clock.svelte";
 import { key } from "../stores/key.svelte";
-import { changed, type Change } from "./change";
+import { changed } from "./change";
 import { Failure, open, told } from "./client";
 import { messages, type Message } from "./sse";
-import type { InflightRequest, LiveState, Record as Request, SwapRecord } from "./types";
+import type { InflightRequest, LiveChange, LiveInflight, LiveState, Notice, RequestRecord, SwapRecord } from "./types";
 
 const SILENCE = 40_000; // ms: the program sends a comment every 15 s
 const PAUSES = [0, 1000, 2000, 4000, 5000]; // ms
@@ -19,19 +19,13 @@ const MOST_NOTICES = 100;
 /** `connecting`: never had a state; `live`; `lost`: what is shown is old; `denied`: a key is wanted. */
 export type Phase = "connecting" | "live" | "lost" | "denied";
 
-export interface Notice {
-  event: string;
-  at: number;
-  [field: string]: unknown;
-}
-
 class Live {
   phase = $state<Phase>("connecting");
   reason = $state("");
   since = $state(0); // unix time of the present phase
   state = $state.raw<LiveState>();
   inflight = $state.raw<InflightRequest[]>([]);
-  requests = $state.raw<Request[]>([]); // ended while the page was open, newest first
+  requests = $state.raw<RequestRecord[]>([]); // ended while the page was open, newest first
   swaps = $state.raw<SwapRecord[]>([]); // oldest first
   notices = $state.raw<Notice[]>([]); // newest first
 
@@ -117,12 +111,12 @@ class Live {
       case "state":
         return this.begin(data as LiveState);
       case "change":
-        return this.change(data as { now: number; set: Change[] });
+        return this.change(data as LiveChange);
       case "request":
-        this.requests = [data as Request, ...this.requests].slice(0, MOST_REQUESTS);
+        this.requests = [data as RequestRecord, ...this.requests].slice(0, MOST_REQUESTS);
         return;
       case "inflight":
-        return this.move(data as { operation: string; id?: string; request?: InflightRequest });
+        return this.move(data as LiveInflight);
       case "swap":
         this.swaps = [...this.swaps, data as SwapRecord].slice(-MOST_SWAPS);
         return;
@@ -138,12 +132,12 @@ class Live {
     this.swaps = state.swaps;
   }
 
-  private change(data: { now: number; set: Change[] }): void {
+  private change(data: LiveChange): void {
     clock.follow(data.now);
     if (this.state) this.state = { ...this.state, now: data.now, status: changed(this.state.status, data.set) };
   }
 
-  private move(data: { operation: string; id?: string; request?: InflightRequest }): void {
+  private move(data: LiveInflight): void {
     const id = data.request?.id ?? data.id;
     const rest = this.inflight.filter((one) => one.id !== id);
     const known = this.inflight.findIndex((one) => one.id === id);

@@ -1,0 +1,28 @@
+/* One engine is a fleet of one: what both kinds of a program show, read in one way. */
+import type { AnyStatus, FleetStatus, ModelStatus, TemplateStatistics } from "./api/types";
+
+/** Whether the program has many models. */
+export function isFleet(status: AnyStatus | undefined): status is FleetStatus {
+  return status !== undefined && "models" in status;
+}
+
+/** The parts that a model has, or the one engine. */
+export type Station = Pick<ModelStatus, "model" | "state" | "gate" | "kv" | "warmup" | "engine" | "templates"> & {
+  full?: ModelStatus; // with a process and a place in the schedule: one of many
+};
+
+/** All models, or the one engine under its own name. */
+export function stations(status: AnyStatus | undefined): Station[] {
+  if (status === undefined) return [];
+  if (isFleet(status)) return status.models.map((one) => ({ ...one, full: one }));
+  const { engine, gate, kv, warmup, templates } = status;
+  return [{ model: engine.facts?.alias || "engine", state: engine.state, engine, gate, kv, warmup, templates }];
+}
+
+/** All templates: those that all models share, then a model's own. */
+export function templates(status: AnyStatus | undefined): (TemplateStatistics & { model: string })[] {
+  if (status === undefined) return [];
+  const shared = status.templates.map((one) => ({ ...one, model: "" }));
+  if (!isFleet(status)) return shared;
+  return [...shared, ...status.models.flatMap((of) => of.templates.map((one) => ({ ...one, model: of.model })))];
+}
