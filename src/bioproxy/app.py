@@ -27,6 +27,7 @@ from bioproxy.activity import Record
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.management import Management, OneManagement
+from bioproxy.admin.page import WebPage, other_port
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, status_of
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
@@ -51,7 +52,7 @@ from bioproxy.models.single import ENGINE, Single
 from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
-from bioproxy.wire.http1.message import Headers
+from bioproxy.wire.http1.message import Headers, Request
 from bioproxy.wire.server import ADMIN_SHARE, FEWEST, PortTaken, Server, files_for_clients, open_files
 from bioproxy.wire.tls import tls_context
 
@@ -121,6 +122,7 @@ class App:
         self.look_now = asyncio.Event()  # at the files of templates
         self.pins = Pins(self.state / "pins")
         self.open_log(loaded)
+        self.page = WebPage(self.beside)
         self.management: Management | OneManagement
         self.dispatch: OneEngine | ManyModels
         self.fleet = self.one() if loaded.dialect is None else self.many()
@@ -135,6 +137,7 @@ class App:
             warm=self.fleet.warm,
             reload=self.reload,
             more=self.management.entries,
+            page=self.page,
         )
         most = files_for_clients(open_files())
         self.proxy_server = Server(
@@ -158,7 +161,7 @@ class App:
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             output=self.logbook.model(ENGINE),
         )  # fmt: skip
-        self.management = OneManagement(single, bus=self.bus, logbook=self.logbook)
+        self.management = OneManagement(single, bus=self.bus, logbook=self.logbook, more=self.page.entries())
         self.dispatch = OneEngine(self.settings, single.station, life=single.life)
         return single
 
@@ -169,7 +172,7 @@ class App:
             shelves=self.shelves, logbook=self.logbook,
         )  # fmt: skip
         self.management = management = Management(
-            self.settings, fleet, bus=self.bus, metrics=self.metrics, logbook=self.logbook
+            self.settings, fleet, bus=self.bus, metrics=self.metrics, logbook=self.logbook, more=self.page.entries()
         )
         self.dispatch = ManyModels(
             settings=self.settings,
@@ -219,6 +222,12 @@ class App:
             self.metrics.gate = self.fleet.station.gate.statistics
             self.metrics.kv = self.fleet.station.keeper.statistics
             self.metrics.engine = self.fleet.station.attachment.statistics
+
+    def beside(self, request: Request) -> str:
+        """Where the admin port's page asks the one engine; "" if it asks the port that it came from."""
+        if self.loaded.dialect is not None:
+            return ""
+        return other_port(request, bound=self.config.proxy_host, port=self.proxy_port, tls=self.tls is not None)
 
     @property
     def config(self) -> Config:

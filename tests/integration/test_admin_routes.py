@@ -10,6 +10,7 @@ import pytest
 
 from bioproxy import events
 from bioproxy.admin.management import Management
+from bioproxy.admin.page import WebPage
 from bioproxy.config.load import load
 from bioproxy.config.settings import Settings
 from bioproxy.errors import Problem
@@ -62,7 +63,8 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
         shelves=Shelves(config=loaded.config.kv, bus=bus),
         logbook=Logbook(),
     )
-    management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook())
+    page = WebPage(lambda _: "").entries()
+    management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=page)
     mounted = [(entry.method, entry.path) for entry in management.entries]
     _, _, rest = DOCS.partition("\n## Many models")
     assert sorted(documented(rest)) == sorted(mounted)

@@ -99,7 +99,7 @@ async def test_the_history_is_plain_text(port: Port) -> None:
 async def test_a_browser_is_sent_to_the_page(port: Port) -> None:
     """Its Accept says that it wants a page."""
     answer = await port.ask("GET", "/logs", Accept="text/html,*/*;q=0.8")
-    assert (answer.status, answer.headers["location"]) == (302, "/ui/")
+    assert (answer.status, answer.headers["location"]) == (302, "ui/#/logs")
 
 
 async def test_a_stream_is_history_and_what_comes(port: Port) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from support.http import Answer, call
+from support.page import INDEX, app_of, build
 from support.swap_api import CHAT, HELLO, Server, header, raw
 from support.swap_client import message
 from support.swap_models import apart, fakes
@@ -92,7 +94,7 @@ async def test_without_one_it_is_a_401(headers: Json, path: str, rig: Rig) -> No
     [
         "/v1/models", "/models", "/running", "/unload", "/logs", "/logs/stream", "/metrics", "/upstream/a/x",
         "/comfyui/", "/api/profiles", "/api/events", "/api/metrics/activity", "/api/metrics/stats", "/api/performance",
-        "/api/version", "/api/hardware", "/api/captures/1", "/api/models", "/ui/", "/props?model=a",
+        "/api/version", "/api/hardware", "/api/captures/1", "/api/models", "/props?model=a",
         "/v1/audio/voices?model=a", "/nothing", "/models/sse", "/v1/models/a",
     ],
 )  # fmt: skip
@@ -101,6 +103,13 @@ async def test_everything_wants_one(path: str, rig: Rig) -> None:
     answer = await rig.get(path)
     assert answer.status == 401
     assert message(answer).startswith("unauthorized: invalid or missing API key")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
+async def test_the_page_itself_wants_none(headers: Json, rig: Rig, tmp_path: Path) -> None:
+    """It holds nothing private, and a person types the key into it."""
+    app_of(rig).page.folder = build(tmp_path / "page")
+    assert (await call(rig.port, "GET", "/ui/", headers=headers)).body == INDEX
 
 
 @pytest.mark.parametrize("path", ["/health", "/wol-health", "/v1/health"])

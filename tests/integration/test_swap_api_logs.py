@@ -55,7 +55,7 @@ async def test_history(rig: Rig) -> None:
 async def test_a_browser_is_sent_to_the_page(rig: Rig) -> None:
     """302."""
     answer = await call(rig.port, "GET", "/logs", headers={"Accept": "text/html"})
-    assert (answer.status, answer.headers["location"]) == (302, "/ui/")
+    assert (answer.status, answer.headers["location"]) == (302, "ui/#/logs")
 
 
 @pytest.mark.parametrize("path", ["/logs/stream", "/logs/stream/proxy"])

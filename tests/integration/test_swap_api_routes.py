@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.http import call
+from support.page import HTML, INDEX, app_of, build
 from support.swap_api import CHAT, HELLO, program
 from support.swap_client import message
 from support.swap_models import apart, fake, fakes
@@ -216,11 +218,31 @@ async def test_hardware(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("path", ["/ui/", "/ui", "/", "/upstream"])
-async def test_this_build_has_no_page(path: str, rig: Rig) -> None:
-    """A 404 that says so; llama-swap built without its page answers 404 too."""
+async def test_without_its_page_a_build_says_so(path: str, rig: Rig, tmp_path: Path) -> None:
+    """A 404; llama-swap built without its page answers 404 too."""
+    app_of(rig).page.folder = tmp_path
     answer = await rig.get(path)
     assert answer.status == 404
-    assert "web page" in answer.json()["error"]["message"]
+    assert "the web page was not built" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "to"), [("/ui", "ui/"), ("/", "ui/"), ("/upstream", "ui/#/models"), ("/logs", "ui/#/logs")]
+)
+async def test_a_browser_is_sent_to_the_page(path: str, to: str, rig: Rig, tmp_path: Path) -> None:
+    """As in llama-swap, but by relative addresses."""
+    app_of(rig).page.folder = build(tmp_path / "page")
+    answer = await call(rig.port, "GET", path, headers=HTML)
+    assert (answer.status, answer.headers["location"]) == (302, to)
+
+
+@pytest.mark.parametrize("port", ["proxy", "admin"])
+async def test_both_ports_have_the_page(port: str, rig: Rig, tmp_path: Path) -> None:
+    """It asks the port that it came from."""
+    app_of(rig).page.folder = build(tmp_path / "page")
+    answer = await call(getattr(rig.ports, port), "GET", "/ui/")
+    assert (answer.status, answer.body) == (200, INDEX)
+    assert "connect-src 'self';" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("path", ["//v1/models", "/v1/../v1/models", "/v1//models"])

@@ -23,6 +23,7 @@ from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.captures import Captures
 from bioproxy.admin.events import Hub, Listener, SwapEvents, event_blocks
+from bioproxy.admin.page import WebPage
 from bioproxy.admin.routes import Question, refuse
 from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.config.schema import Limits
@@ -104,7 +105,7 @@ class WatchedHub(Hub):
 class AdminPort:
     """The running port; `ask` sends it one request."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, *, page: WebPage | None = None, **config: Any) -> None:
         self.settings = settings(**config)
         self.backstage = Backstage()
         self.bus = Bus()
@@ -119,6 +120,8 @@ class AdminPort:
             unready=self.backstage.unready,
             warm=self.backstage.warm,
             reload=self.backstage.reload,
+            more=page.entries() if page is not None else (),
+            page=page,
             stream=self.hub,
         )
         self.server = Server(self.admin.handle, limits=Limits(), name="admin")

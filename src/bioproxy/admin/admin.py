@@ -11,6 +11,7 @@ from bioproxy import __version__
 from bioproxy.activity import Outcome, Record
 from bioproxy.admin.events import Hub, event_blocks
 from bioproxy.admin.guard import Guard
+from bioproxy.admin.page import WebPage
 from bioproxy.admin.routes import ACCEPTED, ALWAYS, UNREADY, Entry, Json, Question, answer, refuse, wrong_method
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, ForeignPage, NotFound, RequestError
@@ -30,7 +31,8 @@ class Admin:
 
     `status` is everything about now. `unready` says why a request would not be served now, in words that anyone may
     read; "" if it would. `warm` looks at a template now and returns its states (NotFound); `reload` reads the
-    configuration again and returns the keys that changed (ConfigError, nothing changed then).
+    configuration again and returns the keys that changed (ConfigError, nothing changed then). A person at a browser is
+    sent to `page`.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Admin:
         warm: Callable[[str], Awaitable[Json]],
         reload: Callable[[], Awaitable[tuple[str, ...]]],
         more: Iterable[Entry] = (),
+        page: WebPage | None = None,
         stream: Hub | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.records = records
         self.of_now, self.unready, self.warm_up, self.read_again = status, unready, warm, reload
+        self.page = page
         self.stream = stream or Hub(bus, event_blocks)
         self.refusals = Refusals()
         self.table: Router[Entry] = Router()
@@ -61,7 +65,7 @@ class Admin:
     def own(self) -> tuple[Entry, ...]:
         """The routes that only this port has."""
         return (
-            Entry("GET", "/", "This list.", self.index),
+            Entry("GET", "/", "This list; a browser is sent to the web page.", self.index, "page"),
             Entry("GET", "/health", "The program is well; `ready` says whether the engine is.", self.health, "open"),
             Entry("GET", "/livez", "200 as long as the program answers.", self.live, "open"),
             Entry("GET", "/readyz", "200 when requests are served, 503 with the reason otherwise.", self.ready, "open"),
@@ -108,6 +112,11 @@ class Admin:
         refuse(responder, wrong_method(request, found.allow), (b"Allow", found.allow.encode()))
 
     async def index(self, question: Question) -> None:
+        """The list wants the key, the way to the page does not."""
+        if self.page is not None and self.page.wanted(question.request):
+            await self.page.from_root(question)
+            return
+        self.guard.check(question.request, "admin")
         routes = [{"method": one.method, "path": one.path, "about": one.about} for one in self.entries]
         answer(question.responder, {"name": "bioproxy", "version": __version__, "routes": routes}, pretty=True)
 

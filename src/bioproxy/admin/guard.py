@@ -10,7 +10,8 @@ ways in are shut here:
   of this port itself, or of a name in `admin_hosts`, may (front/cors.py has the rule).
 
 `/health`, `/livez`, `/readyz` and `/metrics` carry no private text and change nothing: they are exempt, so that a probe
-or scraper may use whatever name its network gives us. `/metrics` wants `metrics_key` if one is set.
+or scraper may use whatever name its network gives us. `/metrics` wants `metrics_key` if one is set. The web page's own
+files want no key, because a person types it into the page; a foreign name does not get them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bioproxy.front.routes import READING_METHODS
 from bioproxy.keys import Keyring, presented
 from bioproxy.wire.http1.message import Request
 
-Access = Literal["open", "metrics", "admin"]
+Access = Literal["open", "metrics", "page", "admin"]
 
 
 def keyring(key: str, where: str) -> Keyring:
@@ -45,15 +46,16 @@ class Guard:
 
     def check(self, request: Request, access: Access, *, changes: bool = False) -> None:
         """Let `request` pass, or raise ForeignPage or Unauthorized (key). `changes`: its GET changes something."""
-        if access == "admin":
+        if access in {"page", "admin"}:
             check_name(request, names=self.names, addresses=self.everywhere, port="admin")
-            if changes or request.method not in READING_METHODS or request.header(b"origin") is not None:
-                check_page(request, allows=lambda origin: host_of(origin) in self.named, key="admin_hosts")
+        acts = changes or request.method not in READING_METHODS or request.header(b"origin") is not None
+        if access == "admin" and acts:
+            check_page(request, allows=lambda origin: host_of(origin) in self.named, key="admin_hosts")
         self.check_key(request, access)
 
     def check_key(self, request: Request, access: Access) -> None:
         """The key, if one is set. The admin's key opens everything."""
-        wanted = {"open": None, "metrics": self.metrics, "admin": self.admin}[access]
+        wanted = {"open": None, "page": None, "metrics": self.metrics, "admin": self.admin}[access]
         if not wanted:
             return
         key = presented(request.header)

@@ -22,7 +22,7 @@ HEADERS: Headers = [
     (b"Cache-Control", b"no-store"),
     (b"X-Content-Type-Options", b"nosniff"),
 ]
-PAGE = b"/ui/"  # where a browser reads logs
+PAGE = b"ui/#/logs"  # where a browser reads logs
 UNKNOWN = "invalid logger. Use 'proxy', 'upstream' or a model's ID"
 
 

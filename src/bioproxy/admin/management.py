@@ -6,6 +6,7 @@ as well, where its users look for them; `Entry.guard` says who may use one there
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from bioproxy.admin.activity_api import ActivityApi
@@ -21,7 +22,7 @@ from bioproxy.admin.overview import SpeedBook
 from bioproxy.admin.performance import Monitor, performance
 from bioproxy.admin.routes import Entry, Question, answer
 from bioproxy.config.settings import Settings, among_strangers
-from bioproxy.errors import Forbidden, NotFound
+from bioproxy.errors import Forbidden
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.front import routes
 from bioproxy.front.exchange import Exchange
@@ -35,17 +36,15 @@ from bioproxy.station import Service
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.router import NotAllowed, Router
 
-NO_PAGE = "this build of bioproxy has no web page; its API is listed in docs/api.md"
-
 
 class OneManagement:
     """The parts behind the routes of one engine."""
 
-    def __init__(self, single: Single, *, bus: Bus, logbook: Logbook) -> None:
+    def __init__(self, single: Single, *, bus: Bus, logbook: Logbook, more: Iterable[Entry] = ()) -> None:
         self.speeds = SpeedBook()
         bus.subscribe(RequestEnded, lambda event: self.speeds.note_one(ENGINE, event.record))
         self.logs = Logs(logbook, resolve=single.known)
-        self.entries = (*OneApi(single, self.speeds).entries(), *self.logs.entries())
+        self.entries = (*OneApi(single, self.speeds).entries(), *self.logs.entries(), *more)
 
     async def start(self) -> dict[str, Service]:
         """Nothing to open, and no services."""
@@ -63,9 +62,18 @@ class OneManagement:
 
 
 class Management:
-    """The parts behind the routes of many models. `start` comes before any request."""
+    """The parts behind the routes of many models; `more` are the web page's. `start` comes before any request."""
 
-    def __init__(self, settings: Settings, fleet: Fleet, *, bus: Bus, metrics: Metrics, logbook: Logbook) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        *,
+        bus: Bus,
+        metrics: Metrics,
+        logbook: Logbook,
+        more: Iterable[Entry] = (),
+    ) -> None:
         self.settings, self.fleet, self.bus, self.metrics, self.logbook = settings, fleet, bus, metrics, logbook
         self.inflight = Inflight(bus, settings)
         self.captures = Captures(capture_buffer(settings))
@@ -89,6 +97,7 @@ class Management:
             *activity.entries(),
             *self.logs.entries(),
             *self.own(),
+            *more,
         )
         self.table: Router[tuple[Entry, Route]] = Router()
         for entry in self.entries:
@@ -97,8 +106,7 @@ class Management:
         bus.subscribe(RequestEnded, self.speeds.note)
 
     def own(self) -> tuple[Entry, ...]:
-        """The routes that are of no other part; of the web page there is none yet."""
-        to_page = "To the web page."
+        """The routes that are of no other part."""
         return (
             Entry("GET", "/api/events", "States, logs, activity and requests, live.", self.swap_events.serve,
                   guard="private"),
@@ -107,10 +115,6 @@ class Management:
             Entry("GET", "/api/performance", "Figures of the machine.", self.performance, guard="manage"),
             Entry("GET", "/api/hardware", "What machine this is.", self.machine, guard="manage"),
             Entry("GET", "/metrics", "Metrics for Prometheus.", self.show_metrics, None, guard="manage"),
-            Entry("GET", "/", to_page, self.page, None, guard="public"),
-            Entry("GET", "/ui", "The web page.", self.page, guard="manage"),
-            Entry("GET", "/ui/{path...}", "The web page.", self.page, guard="manage"),
-            Entry("GET", "/upstream", to_page, self.page, guard="public"),
         )  # fmt: skip
 
     # life
@@ -173,9 +177,6 @@ class Management:
 
     async def show_metrics(self, question: Question) -> None:
         send_metrics(self.metrics, question)
-
-    async def page(self, question: Question) -> None:  # noqa: ARG002 - a handler's signature
-        raise NotFound(NO_PAGE)
 
 
 def front_route(entry: Entry) -> Route:

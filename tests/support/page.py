@@ -1,0 +1,33 @@
+"""A web page that was built, and a running program that shows it."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from bioproxy.app import App
+from support.swap_rig import Inside, Rig
+
+INDEX, SCRIPT = b"<!doctype html><title>x</title>", b"let a = 1;" * 50
+NAME = "assets/main-Ab3_-x9Z.js"
+SECRET = "kept in the cellar"
+HTML = {"Accept": "text/html,*/*;q=0.8"}
+
+
+def build(folder: Path) -> Path:
+    """What `make ui` leaves in `folder`, and beside it a file that is no part of it."""
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_bytes(INDEX)
+    (folder / NAME).write_bytes(SCRIPT)
+    (folder / f"{NAME}.gz").write_bytes(gzip.compress(SCRIPT))
+    (folder / f"{NAME}.br").write_bytes(b"smaller")
+    (folder / "assets" / "readme.txt").write_bytes(b"no hash")
+    (folder.parent / "secret.txt").write_text(SECRET)
+    return folder
+
+
+def app_of(rig: Rig) -> App:
+    """The program, which must run in this process."""
+    assert isinstance(rig.program, Inside)
+    assert rig.program.app is not None
+    return rig.program.app
