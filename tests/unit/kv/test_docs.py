@@ -1,4 +1,4 @@
-"""docs/kv-cache.md explains each rule, key and kind of pause; tests/kv_rules.md names tests of each rule, which exist."""
+"""docs/kv-cache.md explains each rule, key and kind of pause; tests/kv_rules.md names tests of each rule."""
 
 from __future__ import annotations
 
