@@ -1,0 +1,210 @@
+"""The web page in a real browser, driven with Playwright: the distribution's Chromium, one for all tests of a worker.
+
+A test takes the fixture `tab`: a browser context of its own with one page in it. It opens an address of a running
+program and then asks `tab.page`, which is Playwright's. When the test ends, everything that went wrong in the page
+fails it: an error in the console, an exception that nobody caught, something that the content security policy forbade,
+a request to another host. What a test provokes on purpose it announces with `tab.expected`.
+
+The page is built anew if a source is newer than it, where npm and `ui/node_modules` are there; a person who changes a
+page runs its test and sees the change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+
+from support.clients import NAMES, PROGRAM
+
+Json = Any
+ROOT = Path(__file__).parents[2]
+SOURCES, BUILT = ROOT / "ui", ROOT / "src" / "bioproxy" / "page" / "index.html"
+AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE = 10_000.0  # ms for what must come
+WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+OURS = {"127.0.0.1", "localhost", "box.lan"}
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-dev-shm-usage", f"--host-resolver-rules={NAMES}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+)  # fmt: skip
+FORBIDDEN = """addEventListener("securitypolicyviolation", told => console.error(
+  `forbidden by the content security policy: ${told.effectiveDirective} ${told.blockedURI} in ${told.sourceFile}` +
+  `:${told.lineNumber} ${told.sample}`))"""
+SERIOUS = {"serious", "critical"}
+FOCUSED = """() => { const one = document.activeElement; return one === document.body ? "" : [
+  one.getAttribute("role") ?? one.tagName.toLowerCase(),
+  (one.getAttribute("aria-label") ?? one.labels?.[0]?.innerText ?? one.innerText ?? "").trim()].join(" ").trim() }"""
+SPILLED = """() => { const most = document.documentElement.clientWidth; return [...document.querySelectorAll("main *")]
+  .filter(one => one.getBoundingClientRect().right > most + 1 && !hidden(one)).map(one => one.outerHTML.slice(0, 120));
+  function hidden(one) { for (let at = one.parentElement; at; at = at.parentElement)
+    if (getComputedStyle(at).overflowX !== "visible") return true; return false; } }"""
+
+expect.set_options(timeout=PATIENCE)
+
+
+def why_not() -> str:
+    """Why the page cannot be tried here; "" if it can. Builds it if a source is newer."""
+    if not PROGRAM:
+        return "chromium is not installed; the web page is not tried"
+    with alone():
+        if BUILT.exists() and BUILT.stat().st_mtime >= newest():
+            return ""
+        return build()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Workers that start at once build once."""
+    folder = os.open(SOURCES, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def newest() -> float:
+    """When a source of the page was last changed."""
+    files = [*(SOURCES / "src").rglob("*"), *(SOURCES / "public").rglob("*"), *SOURCES.glob("*.*")]
+    return max(file.stat().st_mtime for file in files if file.is_file() and not file.name.endswith(".test.ts"))
+
+
+def build() -> str:
+    """Build the page; "" or why that was not done. A page that is there and old is used if it cannot be built."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    npm = shutil.which("npm", path=path)
+    if not npm or not (SOURCES / "node_modules").exists():
+        return "" if BUILT.exists() else "the web page was not built (make ui); it is not tried"
+    command = [npm, "run", "--silent", "build"]
+    done = subprocess.run(
+        command, cwd=SOURCES, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    return f"the web page could not be built:\n{done.stdout}{done.stderr}" if done.returncode else ""
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser without a window."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=PROGRAM, args=[*FLAGS])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+class Tab:
+    """One page in the browser, and what went wrong in it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        self.allowed: list[str] = []
+        page.on("console", self.console)
+        page.on("pageerror", lambda error: self.faults.append(f"not caught: {error.stack or error.message}"))
+        page.on("request", self.request)
+
+    def console(self, told: ConsoleMessage) -> None:
+        if told.type in {"error", "warning"}:
+            self.faults.append(f"{told.type} in the console: {told.text} ({told.location.get('url', '')})")
+
+    def request(self, request: Request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme not in {"data", "blob"} and address.hostname not in OURS:
+            self.faults.append(f"asked another host: {request.url}")
+
+    def expected(self, pattern: str) -> None:
+        """From now on, and until the test ends, faults that contain this regular expression are none."""
+        self.allowed.append(pattern)
+
+    def wrong(self) -> list[str]:
+        """What went wrong and was not expected."""
+        return [one for one in self.faults if not any(re.search(pattern, one) for pattern in self.allowed)]
+
+    async def open(self, port: int, route: str = "/", *, live: bool = True, prefix: str = "") -> Page:
+        """Go to a page of the program on this port; returns when what it shows is live."""
+        await self.page.goto(f"http://127.0.0.1:{port}{prefix}/ui/#{route}")
+        if live:
+            await self.until_live()
+        return self.page
+
+    async def until_live(self) -> None:
+        """The page has a state, and follows it."""
+        await expect(self.page).to_have_title(re.compile("^●"))
+
+    async def press(self, *keys: str) -> str:
+        """Press one key after another; what has the focus then."""
+        for key in keys:
+            await self.page.keyboard.press(key)
+        return await self.focused()
+
+    async def focused(self) -> str:
+        """Role and name of what has the focus, "" if nothing has: `button Theme: dark`."""
+        return str(await self.page.evaluate(FOCUSED))
+
+    async def tab_to(self, name: str, *, most: int = 60) -> None:
+        """Press Tab until what has the focus is called so; AssertionError if it cannot be reached."""
+        seen = []
+        for _ in range(most):
+            if name in (now := await self.press("Tab")):
+                return
+            seen.append(now)
+        raise AssertionError(f"Tab does not reach {name!r}, but {seen}")
+
+    async def spilled(self) -> list[str]:
+        """What reaches beyond the right edge of the window, and cannot be scrolled to within a part of the page."""
+        return list(await self.page.evaluate(SPILLED))
+
+    async def dark(self, *, on: bool = True) -> None:
+        """As for a person whose system is dark, or light."""
+        await self.page.emulate_media(color_scheme="dark" if on else "light")
+
+    async def phone(self) -> None:
+        """As wide as a phone."""
+        await self.page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+
+    async def axe(self, *, within: str = "") -> list[str]:
+        """What axe finds that keeps people out, a line for each element. `within`: a selector. [] without axe."""
+        if not AXE.exists():
+            return []
+        await self.page.evaluate(AXE.read_text("utf-8"))
+        options = {"resultTypes": ["violations"], "rules": {"region": {"enabled": True}}}
+        found = await self.page.evaluate("([where, options]) => axe.run(where || document, options)", [within, options])
+        return [
+            f"{one['id']} ({one['impact']}): {one['help']}: {node['html'][:200]} {node['failureSummary']}"
+            for one in found["violations"]
+            if one["impact"] in SERIOUS
+            for node in one["nodes"]
+        ]
+
+    async def picture(self, path: Path, *, whole: bool = False) -> None:
+        """Take a picture; `whole`: all of the page, not what fits into the window."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await self.page.screenshot(path=path, full_page=whole, animations="disabled")
+
+
+@asynccontextmanager
+async def new_tab(browser: Browser) -> AsyncIterator[Tab]:
+    """A tab with storages of its own; it does not check itself."""
+    context = await browser.new_context(
+        viewport={"width": WIDE["width"], "height": WIDE["height"]}, reduced_motion="reduce", locale="en-GB"
+    )
+    try:
+        context.set_default_timeout(PATIENCE)
+        await context.grant_permissions(["clipboard-read", "clipboard-write"])
+        await context.add_init_script(FORBIDDEN)
+        yield Tab(await context.new_page())
+    finally:
+        await asyncio.wait_for(context.close(), PATIENCE / 1000)
