@@ -410,6 +410,7 @@ class App:
             servers={"proxy": self.proxy_server, "admin": self.admin_server},
             management=self.management if isinstance(self.management, Management) else None,
             busy=self.dispatch.busy if isinstance(self.dispatch, ManyModels) else {},
+            metrics=self.metrics,
         )
 
 

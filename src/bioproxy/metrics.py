@@ -39,6 +39,7 @@ RESTORES = {"ok": "success", "failed": "error", "displaced": "worthless"}
 WAITS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LOADS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)  # seconds: small models and very large ones
 QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+DAY = 86400.0  # seconds
 CLIENT_LEFT = 499  # as nginx counts a client that did not wait for any answer
 
 
@@ -48,6 +49,34 @@ class Kept(msgspec.Struct, frozen=True):
     snapshots: int
     bytes: int
     pauses: Mapping[str, int]
+
+
+class TokenStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of requests: from the cache, read by the engine, written by it.
+
+    `spared` are the seconds of reading that the cache saved, less those that restores took, at the speeds that are
+    known by now.
+    """
+
+    cached: int
+    evaluated: int
+    generated: int
+    spared: float
+
+
+class Tokens(msgspec.Struct):
+    """The tokens of one model's requests, and the seconds that restores took for them."""
+
+    cached: int = 0
+    evaluated: int = 0
+    generated: int = 0
+    restore: float = 0.0
+
+    def add(self, other: Tokens) -> None:
+        self.cached += other.cached
+        self.evaluated += other.evaluated
+        self.generated += other.generated
+        self.restore += other.restore
 
 
 class Counter:
@@ -95,6 +124,16 @@ class Times:
         return found
 
 
+def summed(found: Sequence[tuple[float, Tokens]]) -> TokenStatistics:
+    """The tokens of several models, each with its engine's seconds for one."""
+    return TokenStatistics(
+        cached=sum(tokens.cached for _, tokens in found),
+        evaluated=sum(tokens.evaluated for _, tokens in found),
+        generated=sum(tokens.generated for _, tokens in found),
+        spared=sum(max(0.0, tokens.cached * prefill - tokens.restore) for prefill, tokens in found),
+    )
+
+
 class OfRequests:
     """What the records of requests feed."""
 
@@ -107,7 +146,9 @@ class OfRequests:
         self.first_byte = Times("bioproxy_first_byte_seconds", "From arrival to the engine's first byte.", WAITS, *how)
         self.duration = Times("bioproxy_request_duration_seconds", "From arrival to the last byte.", WAITS, *how)
         self.restore = Times("bioproxy_restore_duration_seconds", "Restoring a snapshot for a request.", QUICK, *how)
-        self.cached = self.evaluated = self.generated = 0  # tokens
+        self.day = 0.0  # of `today`: the unix time at which it began (UTC)
+        self.today: defaultdict[str, Tokens] = defaultdict(Tokens)  # by model
+        self.before: defaultdict[str, Tokens] = defaultdict(Tokens)
         self.caches: dict[str, int] = defaultdict(int)  # requests by what the KV cache gave
         self.timed: dict[tuple[str, str], tuple[Spread, Spread, Spread, Spread]] = {}
 
@@ -126,9 +167,31 @@ class OfRequests:
             restore.observe(record.restore)
         if record.cache:
             self.caches[record.cache] += 1
-        self.cached += record.tokens_cached or 0
-        self.evaluated += record.tokens_evaluated or 0
-        self.generated += record.tokens_generated or 0
+        if record.started >= self.day + DAY:
+            self.begin_day(record.started)
+        if record.tokens_cached is None and record.tokens_generated is None:
+            return  # an unknown name is no model, and tells no tokens
+        tokens = self.today[record.model]
+        tokens.cached += record.tokens_cached or 0
+        tokens.evaluated += record.tokens_evaluated or 0
+        tokens.generated += record.tokens_generated or 0
+        tokens.restore += record.restore
+
+    def begin_day(self, now: float) -> None:
+        """What was counted belongs to the days before."""
+        self.day = now - now % DAY
+        for model, tokens in self.today.items():
+            self.before[model].add(tokens)
+        self.today.clear()
+
+    def tokens(self, prefill: Callable[[str], float]) -> tuple[TokenStatistics, TokenStatistics]:
+        """Those of today and those of all days; `prefill`: seconds in which a model's engine reads a token."""
+        now = time.time()
+        if now >= self.day + DAY:
+            self.begin_day(now)
+        today = [(prefill(model), tokens) for model, tokens in self.today.items()]
+        before = [(prefill(model), tokens) for model, tokens in self.before.items()]
+        return summed(today), summed(today + before)
 
     def spreads(self, record: Record) -> tuple[Spread, Spread, Spread, Spread]:
         """The four spreads of a class and outcome that was not seen before."""

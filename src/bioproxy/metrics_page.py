@@ -153,14 +153,14 @@ def of_seed(now: Metrics) -> Iterator[Metric]:
 
 def of_tokens(now: Metrics) -> Iterator[Metric]:
     """What engines said about their tokens."""
-    seen = now.requests
+    _, seen = now.requests.tokens(lambda _: 0.0)
     for name, text, value in (
         ("bioproxy_prompt_tokens_cached", "Prompt tokens that came from the KV cache.", seen.cached),
         ("bioproxy_prompt_tokens_evaluated", "Prompt tokens that the engine evaluated.", seen.evaluated),
         ("bioproxy_tokens_generated", "Tokens that the engine generated.", seen.generated),
     ):
         yield CounterMetricFamily(name, text, value=value)
-    yield sums("bioproxy_kv_cache_requests", "Requests by what the KV cache gave.", "result", seen.caches)
+    yield sums("bioproxy_kv_cache_requests", "Requests by what the KV cache gave.", "result", now.requests.caches)
 
 
 def of_gate(now: GateStatistics) -> Iterator[Metric]:

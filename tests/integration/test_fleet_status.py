@@ -132,8 +132,8 @@ async def test_names_that_are_no_models_are_told(tmp_path: Path) -> None:
         fakes("a b"),
         groups=apart("a b"),
         peers={"far": {"proxy": "http://127.0.0.1:9/v1", "models": ["x"]}},
-        selectors={"any": {"strategy": "pin", "targets": ["a", "b"]}},
-        profiles={"night": {"pins": {"y": "b"}}},
+        selectors={"any": {"strategy": "pin", "targets": ["a", "b"], "name": "Any"}},
+        profiles={"night": {"pins": {"y": "b"}, "description": "quiet"}},
     ) as rig:
         await call(rig.port, "PUT", "/api/profiles/active", data={"name": "night"})
         held = rig.ask("any", hold=0)
@@ -143,11 +143,55 @@ async def test_names_that_are_no_models_are_told(tmp_path: Path) -> None:
         await rig.release("a")
         await held
     assert [(one.peer, one.models) for one in found.peers] == [("far", ("x",))]
-    assert [(one.selector, one.busy) for one in found.selectors] == [("any", {"a": 1})]
+    [selector] = found.selectors
+    assert (selector.selector, selector.name, selector.busy, selector.unlisted) == ("any", "Any", {"a": 1}, False)
     assert (found.profiles.active, found.profiles.names) == ("night", ("night",))
+    assert (found.profiles.descriptions, found.profiles.pins) == ({"night": "quiet"}, {"night": {"y": "b"}})
     assert found.inflight.running == 1
     for text in ("any (pin): a (1), b", "far at http://127.0.0.1:9/v1: x", "night"):
         assert text in shown.out
+
+
+async def test_a_model_tells_its_names_and_what_it_can_do(tmp_path: Path) -> None:
+    """In the configuration's words; and what its requests cost, today and since the start."""
+    can = {"in": ["text", "image"], "out": ["text"], "tools": True, "context": 8192}
+    words: dict[str, Any] = {
+        "name": "Big A",
+        "description": "writes",
+        "aliases": ["gpt"],
+        "unlisted": True,
+        "capabilities": can,
+    }
+    async with swap_rig(tmp_path, {**fakes("a", **words), **fakes("b")}) as rig:
+        await rig.chat("gpt")
+        found = await status(rig)
+    [one, plain] = found.models
+    assert (one.name, one.description, one.aliases, one.unlisted) == ("Big A", "writes", ("gpt",), True)
+    assert (one.capabilities, one.context) == (("vision", "function_calling"), 8192)
+    assert (plain.name, plain.aliases, plain.unlisted, plain.capabilities, plain.context) == ("", (), False, (), 0)
+    assert found.tokens.generated == found.today.generated > 0
+
+
+async def test_who_waits_tells_what_for_and_who_makes_room(tmp_path: Path) -> None:
+    """Before anything is decided, too: a request of the model that has to go runs still."""
+    async with swap_rig(tmp_path, fakes("a b")) as rig:
+        held = await rig.ask_held("a")
+        waits = rig.ask("b")
+        found: dict[str, Any] = {}
+
+        async def waiting() -> bool:
+            found.update({one.model: one.schedule for one in (await status(rig)).models})
+            return bool(found["b"].waiting)
+
+        await rig.look(waiting, "b is waited for")
+        await rig.release("a")
+        await held
+        await waits
+        over = {one.model: one.schedule for one in (await status(rig)).models}
+    assert (found["b"].waits_for, found["b"].displaces) == ("in_use", ("a",))
+    assert found["b"].waits_since is not None
+    assert (found["a"].waits_for, found["a"].waits_since, found["a"].displaces) == ("", None, ())
+    assert (over["b"].waits_for, over["b"].displaces) == ("", ())
 
 
 async def test_what_an_operator_should_know_is_noted(tmp_path: Path) -> None:

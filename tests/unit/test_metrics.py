@@ -304,3 +304,22 @@ def test_promtool_finds_nothing_but_the_two_old_names() -> None:
 def test_restores_have_the_first_bioproxys_statuses(event: events.Event, status: str) -> None:
     """A dashboard of the Go program goes on; what was read in vain is no success."""
     assert f'bioproxy_kv_cache_restores_total{{prefix="@code",status="{status}"}} 1.0' in page(make(event))
+
+
+def test_tokens_are_told_for_today_and_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what each model's engine needs for a token, the cache spared seconds; restores are taken off."""
+    bus, day = Bus(), 86400.0
+    metrics = Metrics(bus)
+    for started, model, cached, restore in ((1.0, "a", 1000, 0.5), (day + 1, "a", 2000, 0.0), (day + 2, "b", 10, 9.0)):
+        one = Record(
+            id="r", started=started, method="POST", path="/", endpoint="/", gated=True, model=model,
+            tokens_cached=cached, tokens_evaluated=7, tokens_generated=3, restore=restore,
+        )  # fmt: skip
+        bus.publish(events.RequestEnded(record=one))
+    monkeypatch.setattr("bioproxy.metrics.time", SimpleNamespace(time=lambda: day + 5))
+    today, total = metrics.requests.tokens({"a": 0.001, "b": 0.1}.__getitem__)
+    assert (today.cached, today.evaluated, today.generated, today.spared) == (2010, 14, 6, 2.0)
+    assert (total.cached, total.evaluated, total.generated, total.spared) == (3010, 21, 9, 2.5)
+    monkeypatch.setattr("bioproxy.metrics.time", SimpleNamespace(time=lambda: 2 * day))
+    today, total = metrics.requests.tokens({"a": 0.001, "b": 0.1}.__getitem__)
+    assert (today.cached, total.cached) == (0, 3010)

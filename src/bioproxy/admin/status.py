@@ -11,6 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,8 +20,10 @@ from bioproxy import __version__
 from bioproxy.admin.activity_store import StoreStatistics
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.captures import CaptureStatistics
+from bioproxy.admin.listing import describe
 from bioproxy.admin.management import Management
 from bioproxy.admin.performance import PerformanceStatistics
+from bioproxy.config.dialect.schema import Model
 from bioproxy.config.masking import masked_environment, masked_url_password, masked_words
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
@@ -31,6 +34,7 @@ from bioproxy.gate import GateStatistics
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics
 from bioproxy.logbook import LogbookStatistics
+from bioproxy.metrics import Metrics, TokenStatistics
 from bioproxy.models.book import ModelStatistics
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.single import Single
@@ -61,7 +65,10 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves"):
-    """What is the same, whatever the program `serves`: one engine, or models."""
+    """What is the same, whatever the program `serves`: one engine, or models.
+
+    `tokens` are those of all requests since the start, `today` those since midnight (UTC).
+    """
 
     version: str
     pid: int
@@ -70,6 +77,8 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
     config: ConfigStatus
     templates: tuple[TemplateStatistics, ...]
     pins: PinStatistics
+    today: TokenStatistics
+    tokens: TokenStatistics
     servers: dict[str, ServerStatistics]
     refused_pages: dict[str, dict[str, int]]
     notes: tuple[str, ...]
@@ -86,10 +95,17 @@ class Status(ProgramStatus, frozen=True, kw_only=True, tag="engine"):
 
 
 class ScheduleStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's place in the schedule: unix time and seconds; None: does not apply, or was not measured."""
+    """One model's place in the schedule: unix time and seconds; None: does not apply, or was not measured.
+
+    `waits_for` (models/waits.py) is what those who wait for it wait for, "" if nobody does; `displaces` are the models
+    that make room for it, or would have to.
+    """
 
     running: int
     waiting: int
+    waits_for: str
+    waits_since: float | None
+    displaces: tuple[str, ...]
     starts: int
     load_seconds: float | None
     last_used: float
@@ -114,9 +130,16 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `engine` is None if nothing is asked of it, because it is no llama-server.
 
     `closed`: newcomers wait behind a request that has waited for another model for too long. `templates` are its own.
+    `capabilities` and `context` (0: not told) are the configuration's words.
     """
 
     model: str
+    name: str
+    description: str
+    aliases: tuple[str, ...]
+    unlisted: bool
+    capabilities: tuple[str, ...]
+    context: int
     state: str
     since: float
     pid: int | None
@@ -143,17 +166,23 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfilesStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The active profile ("": none), and all there are."""
+    """The active profile ("": none), all there are, and what each is for."""
 
     active: str
     names: tuple[str, ...]
+    descriptions: dict[str, str]
+    pins: dict[str, dict[str, str]]
 
 
 class SelectorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A selector; `busy`: its requests under way, by target."""
 
     selector: str
+    name: str
+    description: str
+    unlisted: bool
     strategy: str
+    spillover: int
     targets: tuple[str, ...]
     busy: dict[str, int]
 
@@ -197,8 +226,10 @@ def status_of(
     servers: Mapping[str, Server],
     management: Management | None,
     busy: Mapping[tuple[str, str], int],
+    metrics: Metrics,
 ) -> Status | FleetStatus:
     """Ask every part; `busy` counts requests under way by selector and target."""
+    today, total = metrics.requests.tokens(partial(seconds_per_token, fleet))
     shared: dict[str, Any] = {
         "version": __version__,
         "pid": os.getpid(),
@@ -207,6 +238,8 @@ def status_of(
         "config": source,
         "templates": catalogue.statistics(),
         "pins": pins.statistics(),
+        "today": today,
+        "tokens": total,
         "servers": {name: server.statistics() for name, server in servers.items()},
         "refused_pages": {"proxy": front.refusals.statistics(), "admin": admin.refusals.statistics()},
         "notes": notes(config, front),
@@ -219,6 +252,12 @@ def status_of(
     if management.settings.dialect.capture_buffer > 0 and management.captures.limit == 0:
         shared["notes"] += (NO_CAPTURES,)
     return FleetStatus(**shared, **of_fleet(fleet, management, busy))
+
+
+def seconds_per_token(fleet: Single | Fleet, model: str) -> float:
+    """What the engine of a model needs to read a token, as far as that was measured; 0 if it is a peer's."""
+    station = fleet.station if isinstance(fleet, Single) else fleet.stations.get(model)
+    return station.keeper.speeds.prefill if station is not None else 0.0
 
 
 def notes(config: Config, front: Front) -> tuple[str, ...]:
@@ -262,7 +301,7 @@ def of_fleet(fleet: Fleet, management: Management, busy: Mapping[tuple[str, str]
         "shelves": fleet.shelves.statistics(),
         "snapshots": snapshots_of(fleet),
         "peers": peers_of(fleet),
-        "profiles": ProfilesStatus(active=fleet.plan.registry.profile, names=tuple(fleet.dialect.profiles)),
+        "profiles": profiles_of(fleet),
         "selectors": selectors_of(fleet, busy),
         "performance": management.monitor.statistics(),
         "captures": management.captures.statistics(),
@@ -286,9 +325,15 @@ def presentable(engine: AttachmentStatistics) -> AttachmentStatistics:
 
 def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelStatus:
     station, unit = fleet.stations[one.model], fleet.units[one.model]
-    engine = station.attachment.statistics()
+    engine, described = station.attachment.statistics(), fleet.dialect.models[one.model]
     return ModelStatus(
         model=one.model,
+        name=described.name,
+        description=described.description,
+        aliases=tuple(alias for alias, owner in fleet.dialect.aliases.items() if owner == one.model),
+        unlisted=described.unlisted,
+        capabilities=capabilities_of(described),
+        context=described.capabilities.context if described.capabilities is not None else 0,
         state=one.state.value,
         since=fleet.supervisor.unix_time(one.since),
         pid=unit.pid,
@@ -306,6 +351,11 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
     )
 
 
+def capabilities_of(model: Model) -> tuple[str, ...]:
+    """What it can do, in the words of the list of models."""
+    return tuple(describe(model.capabilities)["capabilities"]) if model.capabilities is not None else ()
+
+
 def swap_status(swap: SwapEnded | None) -> SwapStatus | None:
     if swap is None:
         return None
@@ -317,6 +367,9 @@ def schedule_status(fleet: Fleet, one: ModelStatistics) -> ScheduleStatus:
     return ScheduleStatus(
         running=one.running,
         waiting=one.waiting,
+        waits_for=one.waits_for,
+        waits_since=fleet.supervisor.unix_time(one.waits_since) if one.waits_for else None,
+        displaces=one.displaces,
         starts=one.starts,
         load_seconds=one.load_seconds,
         last_used=fleet.supervisor.unix_time(one.last_used),
@@ -357,11 +410,25 @@ def peers_of(fleet: Fleet) -> tuple[PeerStatus, ...]:
     )
 
 
+def profiles_of(fleet: Fleet) -> ProfilesStatus:
+    profiles = fleet.dialect.profiles
+    return ProfilesStatus(
+        active=fleet.plan.registry.profile,
+        names=tuple(profiles),
+        descriptions={name: profile.description for name, profile in profiles.items()},
+        pins={name: dict(profile.pins) for name, profile in profiles.items()},
+    )
+
+
 def selectors_of(fleet: Fleet, busy: Mapping[tuple[str, str], int]) -> tuple[SelectorStatus, ...]:
     """The selectors, and how busy their targets are by them."""
     return tuple(
         SelectorStatus(
             selector=name,
+            name=selector.name,
+            description=selector.description,
+            unlisted=selector.unlisted,
+            spillover=selector.settings.spillover,
             strategy=selector.strategy,
             targets=selector.targets,
             busy={target: busy[name, target] for target in selector.targets if busy[name, target]},

@@ -46,13 +46,20 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One model as it is now. Times are the caller's clock; `unload_at` and `retry_at` 0: does not apply."""
+    """One model as it is now. Times are the caller's clock; `unload_at` and `retry_at` 0: does not apply.
+
+    `waits_for` is what those who wait for it wait for since `waits_since`, "" if nobody does; `displaces` are the
+    models that make room for it, or would have to.
+    """
 
     model: str
     state: State
     since: float
     running: int
     waiting: int
+    waits_for: Part
+    waits_since: float
+    displaces: tuple[str, ...]
     starts: int
     load_seconds: float | None
     last_used: float
@@ -75,7 +82,7 @@ class Record:
         self.running: set[Wish] = set()
         self.waiting: dict[int, Wish] = {}  # by number, so in order of arrival
         self.aim = Aim.STAY
-        self.displaces: frozenset[str] = frozenset()  # COME: it starts when these are gone,
+        self.displaces: frozenset[str] = frozenset()  # would have to stop for it; COME: it starts when these are gone,
         self.start_at = -math.inf  # and not before this, for a second try
         self.again = False  # its load is the second try
         self.why: StopReason = "swap"  # LEAVE: it stops for this reason,
@@ -204,6 +211,9 @@ class Record:
             since=self.since,
             running=len(self.running),
             waiting=len(self.waiting),
+            waits_for=self.waits.part if self.waiting else "",
+            waits_since=self.waits.since,
+            displaces=tuple(sorted(self.displaces)) if self.waiting else (),
             starts=self.starts,
             load_seconds=self.load_seconds,
             last_used=self.last_used,

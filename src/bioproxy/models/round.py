@@ -131,6 +131,7 @@ class Round:
         busy = (self.busy_until(other, record, overdue=overdue) for other in models)
         until, self.reasons[record.name] = max(busy, default=(-math.inf, "in_use"))
         if until > self.now:
+            record.displaces = frozenset(other.name for other in models)
             self.at(until)
             self.block(wish, models, overdue=overdue)
             return

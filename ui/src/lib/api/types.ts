@@ -79,6 +79,8 @@ export interface Status {
   config: ConfigStatus;
   templates: TemplateStatistics[];
   pins: PinStatistics;
+  today: TokenStatistics;
+  tokens: TokenStatistics;
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
   notes: string[];
@@ -124,6 +126,14 @@ export interface PinStatistics {
   pins: number;
   versions: number;
   bytes: number;
+}
+
+/** Tokens of requests: from the cache, read by the engine, written by it. */
+export interface TokenStatistics {
+  cached: number;
+  evaluated: number;
+  generated: number;
+  spared: number;
 }
 
 /** What a server has and had: `connections` open and `running` requests now; the others since the start. */
@@ -336,6 +346,8 @@ export interface FleetStatus {
   config: ConfigStatus;
   templates: TemplateStatistics[];
   pins: PinStatistics;
+  today: TokenStatistics;
+  tokens: TokenStatistics;
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
   notes: string[];
@@ -358,6 +370,12 @@ export interface FleetStatus {
 /** One model. */
 export interface ModelStatus {
   model: string;
+  name: string;
+  description: string;
+  aliases: string[];
+  unlisted: boolean;
+  capabilities: string[];
+  context: number;
   state: string;
   since: number;
   pid: number | null;
@@ -378,6 +396,9 @@ export interface ModelStatus {
 export interface ScheduleStatus {
   running: number;
   waiting: number;
+  waits_for: string;
+  waits_since: number | null;
+  displaces: string[];
   starts: number;
   load_seconds: number | null;
   last_used: number;
@@ -431,16 +452,22 @@ export interface PoolStatistics {
   retried: number;
 }
 
-/** The active profile ("": none), and all there are. */
+/** The active profile ("": none), all there are, and what each is for. */
 export interface ProfilesStatus {
   active: string;
   names: string[];
+  descriptions: { [name: string]: string };
+  pins: { [name: string]: { [name: string]: string } };
 }
 
 /** A selector; `busy`: its requests under way, by target. */
 export interface SelectorStatus {
   selector: string;
+  name: string;
+  description: string;
+  unlisted: boolean;
   strategy: string;
+  spillover: number;
   targets: string[];
   busy: { [name: string]: number };
 }
