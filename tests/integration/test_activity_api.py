@@ -81,3 +81,15 @@ async def test_a_request_can_be_cancelled_by_its_id(identity: str, status: int) 
         assert port.cancelled == [identity]
     assert answer.status == status
     assert answer.json().get("msg", "") == ("ok" if status == 200 else "")
+
+
+async def test_a_row_has_its_requests_record_if_that_is_asked_for() -> None:
+    """With the sentence that explains it; scripts of llama-swap's users get what they know."""
+    async with activity_port() as port:
+        port.end(metered(id="r7", client="anna", queue=2.0))
+        (plain,) = (await port.ask("/api/metrics/activity")).json()["data"]
+        (whole,) = (await port.ask("/api/metrics/activity?record=1&client=anna")).json()["data"]
+        assert (await port.ask("/api/metrics/activity?client=bert")).json()["data"] == []
+    assert "request" not in plain
+    assert (whole["request"]["id"], whole["request"]["activity"], whole["request"]["client"]) == ("r7", 1, "anna")
+    assert "waited 2.0 s in the queue" in whole["request"]["why"]

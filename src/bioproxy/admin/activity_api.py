@@ -14,19 +14,22 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
+import msgspec
 from msgspec.structs import replace
 
-from bioproxy.admin.activity_row import Filters
+from bioproxy.admin.activity_row import Filters, record_of
 from bioproxy.admin.activity_sql import SORTS
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.admin.captures import Captures
 from bioproxy.admin.routes import ALWAYS, Entry, Question, answer
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.events import ActivityAdded, Bus, RequestEnded
+from bioproxy.explain import explained
 
 INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 LARGEST = (1 << 63) - 1
 MOST_ROWS = 999
+STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)", re.ASCII)
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -62,8 +65,18 @@ class ActivityApi:
             self.bus.publish(ActivityAdded(id=identity))
 
     async def activity(self, question: Question) -> None:
-        page = await self.store.query(filters_of(question.request.query))
-        rows = [replace(row, has_capture=self.captures.has(row.id)) for row in page.data]
+        """Rows as llama-swap has them; with `?record=1` each has its request's record, too."""
+        query = question.request.query
+        page = await self.store.query(filters_of(query))
+        told = first(query, "record") == "1"
+        rows = [
+            replace(
+                row,
+                has_capture=self.captures.has(row.id),
+                request=explained(record_of(row)) if told else msgspec.UNSET,
+            )
+            for row in page.data
+        ]
         answer(question.responder, replace(page, data=rows))
 
     async def stats(self, question: Question) -> None:
@@ -88,7 +101,12 @@ class ActivityApi:
 def filters_of(query: list[tuple[str, str]]) -> Filters:
     """What the query of `/api/metrics/activity` asks for; RequestError with llama-swap's words if it is wrong."""
     filters = Filters(
-        models=tuple(model for name, value in query if name == "model" and (model := value.strip())),
+        models=every(query, "model"),
+        clients=every(query, "client"),
+        outcomes=every(query, "outcome"),
+        caches=every(query, "cache"),
+        statuses=statuses_of(first(query, "status")),
+        path=first(query, "path"),
         limit=limit_of(first(query, "limit")),
         page=positive(query, "page") or 1,
         sort=first(query, "sort") or "id",
@@ -111,6 +129,20 @@ def filters_of(query: list[tuple[str, str]]) -> Filters:
 def first(query: list[tuple[str, str]], name: str) -> str:
     """The first value of `name`, without blanks around it; "" if there is none."""
     return next((value.strip() for key, value in query if key == name), "")
+
+
+def every(query: list[tuple[str, str]], name: str) -> tuple[str, ...]:
+    """Each value of `name`, without blanks around it."""
+    return tuple(text for key, value in query if key == name and (text := value.strip()))
+
+
+def statuses_of(text: str) -> tuple[int, int] | None:
+    """`404` is one status, `4xx` a hundred."""
+    if not text:
+        return None
+    if STATUS.fullmatch(text) is None:
+        raise RequestError("status must be a number such as 404, or a class such as 4xx")
+    return int(text.replace("x", "0")), int(text.replace("x", "9"))
 
 
 def integer(text: str) -> int | None:

@@ -2,7 +2,7 @@
 
 The shape is llama-swap's (`/api/metrics/activity`), so that its page and people's scripts read ours. A row says what
 the record knows: the time is the request's end, to the second, and the duration includes the queue and the loading of
-a model. Pure.
+a model. The table keeps the record, too (`request`), for our own page; but not its `miss`, which quotes prompts. Pure.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec.structs import replace
 
-from bioproxy.activity import Record, Usage
+from bioproxy.activity import Outcome, Record, Usage
 from bioproxy.admin.histogram import Histogram
 from bioproxy.engines.answers import NOTHING
 from bioproxy.engines.refused import error_message, shortened
 
 CLIENT_LEFT = 499  # nginx' number for a client that left before there was an answer
 SESSION = "session_id"  # the key in `metadata`
+OUTCOMES: dict[int, Outcome] = {4: "client_error", 5: "engine_error"}  # by the first digit of a status
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +48,21 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     has_capture: bool = False
     error_msg: str | msgspec.UnsetType = msgspec.UNSET
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    request: Record | msgspec.UnsetType = msgspec.UNSET
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows, in what order, and which page of them. Times are unix seconds; bounds are inclusive, id 0 is none."""
+    """Which rows, in what order, and which page of them. Times are unix seconds; bounds are inclusive, id 0 is none.
+
+    `path` is a part of the path, `statuses` a first and a last one; the rest is equal to what a row has.
+    """
 
     models: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
+    statuses: tuple[int, int] | None = None
+    path: str = ""
     start: int | None = None
     end: int | None = None
     min_id: int = 0
@@ -99,6 +110,33 @@ def row_of(record: Record) -> Row:
         duration_ms=int(max(record.total, usage.seconds or 0.0) * 1000),
         error_msg=error or msgspec.UNSET,
         metadata=metadata or msgspec.UNSET,
+    )
+
+
+def record_of(row: Row) -> Record:
+    """The record of a row that the table kept, with what stands in the row; a row of llama-swap's had none."""
+    usage = Usage(**msgspec.structs.asdict(row.tokens))
+    metadata = {} if isinstance(row.metadata, msgspec.UnsetType) else row.metadata
+    if isinstance(row.request, Record):
+        return replace(row.request, activity=row.id, usage=usage, metadata=metadata)
+    seconds = row.duration_ms / 1000
+    return Record(
+        id=str(row.id),
+        started=row.timestamp.timestamp() - seconds,
+        method="POST",
+        path=row.req_path,
+        endpoint="other",
+        status=row.resp_status_code,
+        outcome=OUTCOMES.get(row.resp_status_code // 100, "ok"),
+        total=seconds,
+        error="" if isinstance(row.error_msg, msgspec.UnsetType) else row.error_msg,
+        model=row.model,
+        metered=True,
+        content_type=row.resp_content_type,
+        usage=usage,
+        session=metadata.get(SESSION, ""),
+        activity=row.id,
+        metadata=metadata,
     )
 
 

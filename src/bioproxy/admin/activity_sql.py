@@ -1,4 +1,7 @@
-"""The SQL of the activity table: llama-swap's columns, and every statement that we run on them.
+"""The SQL of the activity table: llama-swap's columns, one of ours, and every statement that we run on them.
+
+`record_json` is the request's whole record, so that an old row opens as a new one does. A file of llama-swap's gets the
+column; llama-swap names the columns that it reads and writes, so it goes on with the file.
 
 Functions over an open connection, for the store's worker thread. What a client asks for reaches SQL as a parameter,
 except the column to sort by, which is looked up here. Sorting and counting is left to SQLite: it lets go of the
@@ -15,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from bioproxy.activity import Record
 from bioproxy.admin.activity_row import Filters, Page, Row, Stats, Tokens
 from bioproxy.admin.histogram import Histogram, histogram
 from bioproxy.errors import NOT_JSON
@@ -36,16 +40,30 @@ CREATE TABLE IF NOT EXISTS activity (
     tokens_per_second REAL NOT NULL DEFAULT 0,
     duration_ms INTEGER NOT NULL DEFAULT 0,
     error_msg TEXT NOT NULL DEFAULT '',
-    metadata_json TEXT NOT NULL DEFAULT ''
+    metadata_json TEXT NOT NULL DEFAULT '',
+    record_json TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX IF NOT EXISTS idx_activity_created_id ON activity (ts_created DESC, id DESC);
 CREATE INDEX IF NOT EXISTS idx_activity_model_created_id ON activity (model_id, ts_created DESC, id DESC);
 """
+ADD_COLUMN = "ALTER TABLE activity ADD COLUMN record_json TEXT NOT NULL DEFAULT '{}'"
 TOKENS = Tokens.__struct_fields__  # named as their columns are
 COLUMNS = (
     "id", "ts_created", "model_id", "req_path", "resp_content_type", "resp_status_code", *TOKENS, "duration_ms",
-    "error_msg", "metadata_json",
+    "error_msg", "metadata_json", "record_json",
 )  # fmt: skip
+UNKEPT = {"miss", "why", "usage", "metadata", "activity"}  # quotes prompts, is made anew, or stands in the row
+KEPT = {field.name: field.default for field in msgspec.structs.fields(Record) if field.name not in UNKEPT}
+
+
+def of_record(name: str, otherwise: str) -> str:
+    """The SQL of one field of the record; `otherwise`, in SQL, if it is not known."""
+    return f"coalesce(json_extract(record_json, '$.{name}'), {otherwise})"
+
+
+CLIENT, CACHE = of_record("client", "''"), of_record("cache", "''")
+BY_STATUS = "CASE resp_status_code / 100 WHEN 4 THEN 'client_error' WHEN 5 THEN 'engine_error' ELSE 'ok' END"
+OUTCOME = of_record("outcome", BY_STATUS)
 SORTS = {
     "id": "id",
     "time": "ts_created",
@@ -60,11 +78,23 @@ SORTS = {
     "prompt_speed": "prompt_per_second",
     "gen_speed": "tokens_per_second",
     "duration": "duration_ms",
+    "client": CLIENT,
+    "outcome": OUTCOME,
+    "cache": CACHE,
+    "work": of_record("work", "'user'"),
+    "prefix": of_record("prefix", "''"),
+    "queue": of_record("queue", "0"),
+    "swap": of_record("swap", "0"),
 }
 INSERT = f"INSERT INTO activity ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - ours
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM activity"  # noqa: S608 - our own names
 
 Condition = tuple[str, list[Any]]  # a WHERE clause, or nothing, and its parameters
+
+
+def lacks_record(database: sqlite3.Connection) -> bool:
+    """Whether the table has llama-swap's columns only."""
+    return all(name != "record_json" for _, name, *_ in database.execute("PRAGMA table_info(activity)"))
 
 
 def next_id(database: sqlite3.Connection) -> int:
@@ -112,12 +142,19 @@ def select(database: sqlite3.Connection, filters: Filters) -> Page:
 def condition(filters: Filters) -> Condition:
     found: list[str] = []
     parameters: list[Any] = []
-    if filters.models:
-        found.append(f"model_id IN ({', '.join('?' * len(filters.models))})")
-        parameters += filters.models
+    choices = (
+        ("model_id", filters.models), (CLIENT, filters.clients), (OUTCOME, filters.outcomes), (CACHE, filters.caches),
+    )  # fmt: skip
+    for text, values in choices:
+        if values:
+            found.append(f"{text} IN ({', '.join('?' * len(values))})")
+            parameters += values
+    first, last = filters.statuses or (None, None)
     bounds = (
         ("ts_created >= ?", filters.start), ("ts_created <= ?", filters.end),
         ("id >= ?", filters.min_id or None), ("id <= ?", filters.max_id or None),
+        ("resp_status_code >= ?", first), ("resp_status_code <= ?", last),
+        ("instr(req_path, ?) > 0", filters.path or None),
     )  # fmt: skip
     for text, bound in bounds:
         if bound is not None:
@@ -173,7 +210,15 @@ def values(row: Row) -> tuple[Any, ...]:
         row.duration_ms,
         storable(error),
         msgspec.json.encode(clean).decode() if clean else "",
+        record_json(row.request) if isinstance(row.request, Record) else "{}",
     )
+
+
+def record_json(record: Record) -> str:
+    """What of a record is kept in its row: fields that say something, and quote no prompt."""
+    said = {name: value for name, default in KEPT.items() if (value := getattr(record, name)) != default}
+    texts = {name: storable(value) for name, value in said.items() if isinstance(value, str)}
+    return msgspec.json.encode(said | texts).decode()
 
 
 def storable(text: str) -> str:
@@ -182,7 +227,7 @@ def storable(text: str) -> str:
 
 
 def row_from(found: tuple[Any, ...]) -> Row:
-    identity, created, model, path, kind, status, *tokens, duration, error, metadata = found
+    identity, created, model, path, kind, status, *tokens, duration, error, metadata, record = found
     return Row(
         id=identity,
         timestamp=datetime.fromtimestamp(created, UTC),
@@ -194,6 +239,7 @@ def row_from(found: tuple[Any, ...]) -> Row:
         duration_ms=duration,
         error_msg=error or msgspec.UNSET,
         metadata=read_metadata(metadata),
+        request=read_record(record),
     )
 
 
@@ -201,5 +247,13 @@ def read_metadata(text: str) -> dict[str, str] | msgspec.UnsetType:
     """The metadata of a row, which another program may have written; what cannot be read is left out."""
     try:
         return msgspec.json.decode(text, type=dict[str, str]) if text else msgspec.UNSET
+    except NOT_JSON:
+        return msgspec.UNSET
+
+
+def read_record(text: str) -> Record | msgspec.UnsetType:
+    """The record of a row; none if the row is llama-swap's."""
+    try:
+        return msgspec.json.decode(text, type=Record)
     except NOT_JSON:
         return msgspec.UNSET

@@ -182,7 +182,7 @@ class ActivityStore:
             self.scheduled = False
             taken = list(self.waiting)
             self.waiting.clear()
-        rows = [replace(row_of(one) if isinstance(one, Record) else one, id=identity) for identity, one in taken]
+        rows = [replace(whole(one), id=identity) for identity, one in taken]
         if not rows:
             return
         try:
@@ -230,6 +230,11 @@ class ActivityStore:
             self.database.close()
 
 
+def whole(one: Record | Row) -> Row:
+    """The row, with the record behind it."""
+    return replace(row_of(one), request=one) if isinstance(one, Record) else one
+
+
 def opened(path: str) -> sqlite3.Connection:
     """The file's connection; a new file can be read by its owner only, because it tells who asked for what."""
     with files.touching(path):
@@ -254,5 +259,7 @@ def memory() -> sqlite3.Connection:
 def prepared(database: sqlite3.Connection) -> sqlite3.Connection:
     """The connection, with the table in it; sqlite3.Error if a table of that name has other columns."""
     database.executescript(sql.SCHEMA)
+    if sql.lacks_record(database):
+        database.execute(sql.ADD_COLUMN)
     database.execute(f"{sql.SELECT} LIMIT 0")
     return database

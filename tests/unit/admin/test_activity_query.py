@@ -41,9 +41,20 @@ def test_everything_can_be_said() -> None:
     )
 
 
+def test_what_only_our_records_know_can_be_said() -> None:
+    """A status is one, or a class of them."""
+    found = read("client=anna&client=bert&outcome=ok&cache=miss&path=/v1/chat&status=4xx")
+    assert found == Filters(
+        clients=("anna", "bert"), outcomes=("ok",), caches=("miss",), path="/v1/chat", statuses=(400, 499)
+    )
+    assert read("status=404").statuses == (404, 404)
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
+        ("status=40", "status must be a number such as 404, or a class such as 4xx"),
+        ("status=4x4", "status must be a number such as 404, or a class such as 4xx"),
         ("limit=x", "invalid limit"),
         ("limit=1_0", "invalid limit"),
         ("limit=99999999999999999999", "invalid limit"),

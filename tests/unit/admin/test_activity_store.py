@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bioproxy import aio
-from bioproxy.admin.activity_row import Filters, Row, Tokens
+from bioproxy.activity import Usage
+from bioproxy.admin.activity_row import Filters, Row, Tokens, record_of
 from bioproxy.admin.activity_sql import SCHEMA, SORTS
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.errors import BioproxyError
-from support.admin import row, table
+from support.admin import metered, row, table
 from support.config_files import settings
 
 
@@ -129,6 +131,7 @@ async def test_a_file_of_llama_swaps_goes_on_where_it_was(tmp_path: Path) -> Non
     path = str(tmp_path / "swap.db")
     with closing(sqlite3.connect(path)) as database, database:
         database.executescript(SCHEMA)
+        database.execute("ALTER TABLE activity DROP COLUMN record_json")
         database.execute("ALTER TABLE activity ADD COLUMN src TEXT NOT NULL DEFAULT ''")
         insert = "INSERT INTO activity (id, ts_created, model_id, metadata_json) VALUES (?, ?, 'old', ?)"
         database.executemany(insert, [(41, 5, '{"fifo_priority":"0"}'), (42, 6, "not JSON")])
@@ -137,6 +140,55 @@ async def test_a_file_of_llama_swaps_goes_on_where_it_was(tmp_path: Path) -> Non
         page = await store.query(Filters(models=("old",), order="asc"))
     assert [found.id for found in page.data] == [41, 42]
     assert page.data[0].metadata == {"fifo_priority": "0"}
+    assert (record_of(page.data[0]).id, record_of(page.data[0]).model) == ("41", "old")
+
+
+async def test_a_row_brings_its_requests_record_back(tmp_path: Path) -> None:
+    """All of it but the place where the prompt differed, which quotes prompts and must not reach a disk."""
+    told = metered(
+        client="anna",
+        cache="miss",
+        miss="system message differs at byte 4: `old` → `new`",
+        waits={"stop": 0.5},
+        swap=0.5,
+        error="half \ud800 a character",
+        session="s1",
+        metadata={"selector": "fast"},
+        usage=Usage(input_tokens=3),
+    )
+    path = tmp_path / "activity.db"
+    async with table(str(path)) as store:
+        store.add(told)
+        (found,) = (await store.query(Filters())).data
+    kept = replace(told, miss="", error="half ? a character", activity=1)
+    assert record_of(found) == replace(kept, metadata={"selector": "fast", "session_id": "s1"})
+    assert b"differs at byte" not in path.read_bytes()
+
+
+async def test_rows_can_be_narrowed_by_what_the_record_says() -> None:
+    """Client, outcome, cache, status and a part of the path; rows without a record count by their status."""
+    async with table() as store:
+        store.add(metered(client="anna", cache="hit"))
+        store.add(metered(client="bert", cache="miss", outcome="engine_error", status=502))
+        store.add(metered(client="anna", path="/v1/embeddings", outcome="client_error", status=404))
+        store.add(row(resp_status_code=404))
+        assert await ids(store, clients=("anna",)) == [3, 1]
+        assert await ids(store, caches=("hit", "miss")) == [2, 1]
+        assert await ids(store, outcomes=("client_error",)) == [4, 3]
+        assert await ids(store, outcomes=("ok", "engine_error")) == [2, 1]
+        assert await ids(store, statuses=(404, 404)) == [4, 3]
+        assert await ids(store, statuses=(500, 599)) == [2]
+        assert await ids(store, path="embed") == [3]
+        assert await ids(store, path="%") == []
+
+
+async def test_sorting_goes_by_what_the_record_says() -> None:
+    """Rows without a record come as if it took no time."""
+    async with table() as store:
+        store.add(metered(queue=2.0))
+        store.add(metered(queue=10.0))
+        store.add(row())
+        assert await ids(store, sort="queue") == [2, 1, 3]
 
 
 async def test_old_rows_leave_a_file(tmp_path: Path) -> None:

@@ -665,6 +665,7 @@ export interface ActivityRow {
   has_capture: boolean;
   error_msg?: string;
   metadata?: { [name: string]: string };
+  request?: RequestRecord;
 }
 
 /** What the request cost; -1: the engine said something, but not that. */
