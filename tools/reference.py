@@ -18,7 +18,7 @@ from msgspec import inspect
 from bioproxy.config.convert import wanted, write
 from bioproxy.config.describe import write as write_value
 from bioproxy.config.dialect.go import write_duration
-from bioproxy.config.dialect.schema import File, Group, Matrix, Model, Peer, Profile, Selector
+from bioproxy.config.dialect.schema import File, Filters, Group, Matrix, Model, Peer, Profile, Selector, Timeouts
 from bioproxy.config.json_schema import schemas
 from bioproxy.config.keys import KEYS, SECTIONS, Kind, Option, default, description, fields, unfold
 from bioproxy.config.schema import Key, Prefix
@@ -55,20 +55,18 @@ def block(name: str) -> str:
 
 
 def options_table(options: Iterable[Option]) -> str:
-    """A table of keys: name, default, what it takes, environment, flags, when a reload counts, what it does."""
+    """A table of keys: name, what it takes, environment and flags, when a reload counts, what it does."""
     rows = [
         (
             f"`{option.path}`",
-            shown_default(write_value(option, option.default)),
-            takes(option.kind),
-            f"`{option.environment}`",
-            " ".join(f"`{flag}`" for flag in option.flags),
+            with_default(takes(option.kind), shown_default(write_value(option, option.default))),
+            " ".join(f"`{name}`" for name in (option.environment, *option.flags)),
             "at once" if option.kind.live else "restart",
             option.description,
         )
         for option in options
     ]
-    return table(("Key", "Default", "Takes", "Environment", "Flags", "Reload", "What it does"), rows)
+    return table(("Key", "Takes (default)", "Environment, flags", "Reload", "What it does"), rows)
 
 
 def object_table(struct: type[msgspec.Struct]) -> str:
@@ -76,18 +74,22 @@ def object_table(struct: type[msgspec.Struct]) -> str:
     rows = [
         (
             f"`{field.name}`",
-            shown(default(field), unfold(field.type).type),
-            takes(unfold(field.type)),
+            with_default(takes(unfold(field.type)), shown(default(field), unfold(field.type).type)),
             description(field.type),
         )
         for field in fields(struct)
     ]
-    return table(("Key", "Default", "Takes", "What it does"), rows)
+    return table(("Key", "Takes (default)", "What it does"), rows)
+
+
+def with_default(takes: str, default: str) -> str:
+    """What a key takes, and its default if there is one, in one cell."""
+    return f"{takes} ({default})" if default else takes
 
 
 def shown_default(text: str) -> str:
     """A default in a table's cell."""
-    return f"`{text}`" if text and text not in {"[]", "{}"} else "none"
+    return f"`{text}`" if text and text not in {"[]", "{}"} else ""
 
 
 def takes(kind: Kind) -> str:
@@ -118,25 +120,30 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def dialect_table(name: str) -> str:
     """The table of a Struct of llama-swap's dialect; no column for reloads if all its keys are taken over at once."""
-    head, lines = ("Key", "Default", "Takes", "Reload", "What it does"), list(rows(DIALECT[name]))
-    if any(reload for *_, reload, _ in lines):
-        return table(head, lines)
-    return table((*head[:3], *head[4:]), [(*line[:3], *line[4:]) for line in lines])
+    lines = list(rows(DIALECT[name]))
+    if any(reload for _, _, reload, _ in lines):
+        return table(("Key", "Takes (default)", "Reload", "What it does"), lines)
+    return table(("Key", "Takes (default)", "What it does"), [(key, takes, does) for key, takes, _, does in lines])
 
 
-def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, ...]]:
-    """A line for each key; the keys of a section stand with the section's name before them."""
+def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """A line for each key: name, what it takes, whether it makes another process, what it does.
+
+    The keys of a section stand with the section's name before them. A section that says it is as another one is a line.
+    """
     for field in fields(struct):
         place = f"{path}.{field.encode_name}" if path else field.encode_name
         type_ = unfold(field.type).present.type
         if isinstance(type_, inspect.StructType) and type_.cls is not Matrix:  # which has a table of its own
-            yield from rows(type_.cls, place)
+            if issubclass(type_.cls, Filters | Timeouts) and (said := description(field.type)):
+                yield f"`{place}.*`", "", "", said
+            else:
+                yield from rows(type_.cls, place)
             continue
         reload = "next process" if unfold(field.type).process else ""
         yield (
             f"`{place}`",
-            shown(default(field), type_),
-            KINDS.get(type(type_), "mapping"),
+            with_default(KINDS.get(type(type_), "mapping"), shown(default(field), type_)),
             reload,
             description(field.type),
         )
@@ -152,7 +159,7 @@ def shown(value: Any, type_: inspect.Type) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple) and value:
         return " ".join(f"`{item}`" for item in value)
-    return f"`{value}`" if value not in (None, "", {}, ()) else "none"
+    return f"`{value}`" if value not in (None, "", {}, ()) else ""
 
 
 KINDS = {

@@ -210,9 +210,9 @@ def said() -> str:
 
 
 def messages(page: str) -> list[str]:
-    """The first cells of each table whose first column is what bioproxy says."""
-    tables = re.findall(r"^\| bioproxy says \|.*\n\|.*\n((?:\|.*\n)+)", page, re.MULTILINE)
-    return [row[2:].split(" | ")[0] for table in tables for row in table.splitlines()]
+    """What bioproxy says: the bold beginnings of the items of lists."""
+    found = re.findall(r"^- \*\*(.+?)\*\* ", page, re.MULTILINE | re.DOTALL)
+    return [" ".join(message.split()) for message in found]
 
 
 MESSAGES = messages(PAGES["troubleshooting.md"])

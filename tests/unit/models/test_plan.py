@@ -57,7 +57,7 @@ CHANGES: dict[str, Json] = {
     "kv": {"policy": "off"},
     "prefixes": {"@x": "x.txt"},
 }
-RELOAD = {row[0].strip("`").split(".")[0]: row[3] for row in rows(Model)}
+RELOAD = {row[0].strip("`").split(".")[0]: row[2] for row in rows(Model)}
 
 
 @pytest.mark.parametrize("key", RELOAD)

@@ -273,8 +273,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     models: Annotated[tuple[str, ...], about("The models it has; at least one.")] = ()
     api_key: Annotated[str, about("The key it wants.", secret=True)] = ""
     tailcat_key: Annotated[str, about("Without effect.", secret=True)] = ""
-    filters: Filters = Filters()
-    timeouts: PeerTimeouts = PeerTimeouts()
+    filters: Annotated[Filters, about("As a model's.")] = Filters()
+    timeouts: Annotated[PeerTimeouts, about("As a model's, but `responseHeader` is 60.")] = PeerTimeouts()
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
