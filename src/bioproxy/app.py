@@ -2,7 +2,7 @@
 
 Start order: templates (a broken one ends the start), listeners, then the services, so that the ports answer within
 half a second whatever the engine does. Stop order is the way back: no new connections, streams finish up to a
-deadline, what pays is saved, services end, our connections to the engine close, and only then an engine of ours is
+deadline, services end, what pays is saved, our connections to the engine close, and only then an engine of ours is
 stopped (llama-server does not exit while a connection is open: facts, section 3).
 
 Each service is *guarded*: a fault in a warm-up is logged, counted and retried; it never cuts a stream. Only a listener
@@ -26,7 +26,7 @@ from bioproxy import log as logs
 from bioproxy.activity import Record
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.listing import list_models
-from bioproxy.admin.management import Management, OneManagement
+from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage, other_port
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, status_of
 from bioproxy.config.addresses import is_loopback
@@ -48,7 +48,6 @@ from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.fleet import STOP_LIMIT, Fleet
-from bioproxy.models.single import ENGINE, Single
 from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
@@ -123,9 +122,19 @@ class App:
         self.pins = Pins(self.state / "pins")
         self.open_log(loaded)
         self.page = WebPage(self.beside)
-        self.management: Management | OneManagement
-        self.dispatch: OneEngine | ManyModels
-        self.fleet = self.one() if loaded.dialect is None else self.many()
+        self.fleet = Fleet(
+            self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
+            shelves=self.shelves, logbook=self.logbook,
+        )  # fmt: skip
+        self.management = Management(
+            self.settings,
+            self.fleet,
+            bus=self.bus,
+            metrics=self.metrics,
+            logbook=self.logbook,
+            more=self.page.entries(),
+        )
+        self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
         self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
         self.admin = Admin(
             settings=self.settings,
@@ -155,36 +164,18 @@ class App:
         one = self.loaded.dialect is None
         return error_answer(error, path) if one else llamaswap_errors.answer(error, path=path)
 
-    def one(self) -> Single:
-        """One engine, and what shows it."""
-        single = Single(
-            self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
-            output=self.logbook.model(ENGINE),
-        )  # fmt: skip
-        self.management = OneManagement(single, bus=self.bus, logbook=self.logbook, more=self.page.entries())
-        self.dispatch = OneEngine(self.settings, single.station, life=single.life)
-        return single
-
-    def many(self) -> Fleet:
-        """Many models, and what shows and manages them."""
-        fleet = Fleet(
-            self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
-            shelves=self.shelves, logbook=self.logbook,
-        )  # fmt: skip
-        self.management = management = Management(
-            self.settings, fleet, bus=self.bus, metrics=self.metrics, logbook=self.logbook, more=self.page.entries()
-        )
-        self.dispatch = ManyModels(
+    def many(self) -> ManyModels:
+        """The road to one of many models, with the routes that show and manage them."""
+        return ManyModels(
             settings=self.settings,
-            fleet=fleet,
-            inflight=management.inflight,
-            managing=management.find,
-            manage=management.serve,
-            listing=partial(list_models, fleet),
-            captures=partial(getattr, management.captures, "limit"),
+            fleet=self.fleet,
+            inflight=self.management.inflight,
+            managing=self.management.find,
+            manage=self.management.serve,
+            listing=partial(list_models, self.fleet),
+            captures=partial(getattr, self.management.captures, "limit"),
             write_line=self.logbook.proxy_line,
         )
-        return fleet
 
     def open_log(self, loaded: Loaded) -> None:
         """The rings of the log. With many models all lines go through them."""
@@ -215,13 +206,14 @@ class App:
         """Tell the metrics whose statistics to read."""
         self.metrics.templates = self.catalogue.statistics
         self.metrics.servers = {"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics}
-        if isinstance(self.fleet, Fleet):
+        if self.fleet.only is None:
             self.metrics.watch_models(self.fleet.supervisor.statistics)
             self.metrics.kv = partial(kept, self.fleet)
         else:
-            self.metrics.gate = self.fleet.station.gate.statistics
-            self.metrics.kv = self.fleet.station.keeper.statistics
-            self.metrics.engine = self.fleet.station.attachment.statistics
+            station = self.fleet.only.station
+            self.metrics.gate = station.gate.statistics
+            self.metrics.kv = station.keeper.statistics
+            self.metrics.engine = station.attachment.statistics
 
     def beside(self, request: Request) -> str:
         """Where the admin port's page asks the one engine; "" if it asks the port that it came from."""
@@ -294,7 +286,6 @@ class App:
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
             ("closing the proxy port", partial(self.proxy_server.close, deadline=deadline), deadline + MOMENT),
-            ("the last save", self.fleet.last_save, save + MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),
             ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),
@@ -323,7 +314,7 @@ class App:
 
     async def close_log(self) -> None:
         """The last line was written: close the rings, and write out what standard error still owes."""
-        if isinstance(self.fleet, Fleet):
+        if not self.settings.one:
             await asyncio.to_thread(self.logbook.close)
 
     async def watch_templates(self) -> None:
@@ -408,7 +399,7 @@ class App:
             front=self.front,
             admin=self.admin,
             servers={"proxy": self.proxy_server, "admin": self.admin_server},
-            management=self.management if isinstance(self.management, Management) else None,
+            management=self.management,
             busy=self.dispatch.busy if isinstance(self.dispatch, ManyModels) else {},
             metrics=self.metrics,
         )

@@ -125,7 +125,6 @@ class Station:
         self.attachment = self.one_attachment()
         self.runner = self.one_runner()
         self.keeper.on_new_prompts = self.runner.renewed
-        self.wake: Callable[[], None] = lambda: None  # a request is here: start the engine if it was unloaded
         self.wants: Sequence[Want] = ()
         self.restored = 0.0
         self.restoring: Callable[[], None] = lambda: None  # called when a restore begins
@@ -157,9 +156,11 @@ class Station:
 
     # services
 
-    def services(self) -> dict[str, Service]:
-        """What looks after the engine while it is there; each is to be guarded."""
-        return {"attachment": self.attachment.run, "kv": self.keeper.run, "settling": self.settle}
+    def look_after(self) -> None:
+        """Start what looks after the engine while it is there."""
+        services = {"attachment": self.attachment.run, "kv": self.keeper.run, "settling": self.settle}
+        self.tasks = guarded(services, self.bus, model=self.model)
+        self.warming = guarded({"warm-up": self.runner.run}, self.bus, model=self.model)
 
     # the engine's life, as the attachment tells it
 
@@ -212,17 +213,6 @@ class Station:
             return False
         return bool(slots) and not any(slot.is_processing for slot in slots)
 
-    async def last_save(self, seconds: float) -> None:
-        """Save what is resident and pays, in `seconds` at most; one that is gone holds nothing."""
-        if not self.keeper.moments.growing():
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                with await self.gate.acquire(work="background", exclusive=True, last=True) as grant:
-                    await self.keeper.moments.save_idle(grant)
-        except TimeoutError:
-            log.warning("what is resident was not saved: the engine was not free within kv.save_timeout")
-
     @property
     def other(self) -> bool:
         """Whether the engine is no llama-server, or was not met yet."""
@@ -243,8 +233,7 @@ class Station:
             return 0.0
         self.wants, self.restored, self.restoring = wants, 0.0, restoring
         await self.attachment.look()
-        self.tasks = guarded(self.services(), self.bus, model=self.model)
-        self.warming = guarded({"warm-up": self.runner.run}, self.bus, model=self.model)
+        self.look_after()
         try:
             async with asyncio.timeout(KNOWN):
                 await self.attachment.wait_ready()
@@ -270,7 +259,8 @@ class Station:
         started = time.monotonic()
         await aio.finish(self.warming, deadline=limit)
         if any(ticket.work != "background" for ticket in self.gate.queue.running):
-            log.info("%s is stopped in the middle of requests: what it holds is not saved", self.model)
+            stopped = self.model or "the engine"
+            log.info("%s is stopped in the middle of requests: what it holds is not saved", stopped)
         elif self.attachment.facts is not None and self.attachment.state == "ready":
             await self.keeper.moments.save_before_stop(limit=limit - (time.monotonic() - started))
         return time.monotonic() - started
@@ -279,7 +269,7 @@ class Station:
         """The process will be stopped, or is gone: no request reaches it any more, and our connections close.
 
         The pool is closed before the services have ended: a slot action is shielded against its caller, and may hang.
-        (llama-server does not exit while a connection is open: facts, 0.10.)
+        (llama-server does not exit while a connection is open: facts, 0.10.) Without a `reason` nothing is told of it.
         """
         self.gate.close(reason)
         for task in (*self.warming, *self.tasks):
@@ -287,7 +277,8 @@ class Station:
         await self.pool.close()
         await aio.finish([*self.warming, *self.tasks])
         self.tasks, self.warming = [], []
-        self.attachment.ended(reason)
+        if reason:
+            self.attachment.ended(reason)
         self.gate.settled()
 
     def price(self) -> Price:

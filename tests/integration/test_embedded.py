@@ -24,7 +24,7 @@ from bioproxy.config.schema import Config
 from bioproxy.embedded import flags
 from bioproxy.embedded import model as demo_model
 from bioproxy.engines.launch import launch
-from bioproxy.engines.process import Exit
+from bioproxy.engines.process import Exit, Process
 
 pytestmark = pytest.mark.real_engine
 
@@ -313,19 +313,21 @@ async def test_serve_model_brings_a_killed_engine_back_on_its_url(tiny: Path, tm
     """The whole of `bioproxy serve --model` below the app: found, started, killed, there again, gone."""
     ends: asyncio.Queue[Exit] = asyncio.Queue()
     config = Config(model=str(tiny), backend_url="", state_directory=str(tmp_path), engine_arguments=("-t", "1"))
-    launched = launch(config, folder=str(tmp_path / "slots"))
-    launched.process.on_exit = ends.put_nowait
-    await launched.start()
-    await answers(launched.plan.url)
-    assert launched.process.pid is not None
-    os.kill(launched.process.pid, signal.SIGKILL)
+    plan = launch(config, folder=str(tmp_path / "slots"))
+    process = Process(plan.command, name=plan.name, environment=plan.environment, on_exit=ends.put_nowait)
+    await process.start()
+    keeping = aio.spawn(process.run(), name="engine process")
+    await answers(plan.url)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
     assert "was ended by SIGKILL" in (await ends.get()).reason
-    await answers(launched.plan.url)
-    await launched.restart("a test wants it")
-    await answers(launched.plan.url)
-    assert launched.process.statistics().starts == 3
-    await launched.stop()
-    assert launched.process.pid is None
+    await answers(plan.url)
+    await process.restart()
+    await answers(plan.url)
+    assert process.statistics().starts == 3
+    await process.stop()
+    await aio.finish([keeping])
+    assert process.pid is None
 
 
 async def answers(url: str) -> None:

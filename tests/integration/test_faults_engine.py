@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fakes.fake_engine import PROGRAM, FakeEngine
-from support.apps import MS, running_app, single, station
+from support.apps import MS, only, running_app, station
 from support.faults import (
     CHAT,
     MESSAGES,
@@ -100,9 +100,7 @@ async def test_an_engine_of_ours_that_dies_of_a_request(tmp_path: Path, monkeypa
         answer = await good(app, text(1500))
         assert answer.status == 502
         assert "was ended by SIGKILL while it had this request; it is not sent again" in answer.text
-        launched = single(app).launched
-        assert launched is not None
-        assert launched.process.statistics().starts <= 2
+        assert only(app).process.statistics().starts <= 2
 
 
 async def test_a_hang_after_the_answer_is_no_fault_of_it(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ async def test_a_signal_in_the_middle_of_a_start_ends_it(
 @pytest.mark.parametrize(
     ("part", "step"),
     [
-        ("fleet", "refuse"), ("proxy_server", "close"), ("fleet", "last_save"), ("fleet", "stop"), ("shelves", "close"),
+        ("fleet", "refuse"), ("proxy_server", "close"), ("fleet", "stop"), ("shelves", "close"),
         ("pins", "flush"), ("admin", "close"), ("admin_server", "close"), ("management", "close"),
     ],
 )  # fmt: skip

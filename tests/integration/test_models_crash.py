@@ -8,12 +8,10 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from bioproxy import aio
-from bioproxy.models.fleet import Fleet
 from fakes.fake_engine import PROGRAM
 from support.apps import running_app
 from support.faults import good
@@ -67,8 +65,8 @@ async def test_who_only_waited_is_served_by_the_next_process(tmp_path: Path) -> 
     command = shlex.join([sys.executable, str(PROGRAM), "--decode-rate", "100"])
     async with running_app(tmp_path, models={"m": {"cmd": f"{command} --port ${{PORT}}"}}) as app:
         first = aio.spawn(good(app, tokens=4000), name="first")
-        await until(lambda: cast("Fleet", app.fleet).supervisor.statistics().running == 1)
-        engine = cast("Fleet", app.fleet).supervisor.lives.present["m"].unit
+        await until(lambda: app.fleet.supervisor.statistics().running == 1)
+        engine = app.fleet.supervisor.lives.present["m"].unit
         gate = engine.station.gate
         await until(lambda: gate.running == 1)
         second = aio.spawn(good(app, tokens=2), name="second")

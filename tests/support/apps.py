@@ -18,7 +18,7 @@ from unittest.mock import patch
 from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.config.load import Loaded, load
-from bioproxy.models.single import Single
+from bioproxy.models.only import Only
 from bioproxy.station import Station
 from fakes.engine_process import EngineProcess
 from support.http import call, free_port
@@ -82,15 +82,15 @@ def log_put_back() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def single(app: App) -> Single:
+def only(app: App) -> Only:
     """The one engine of a program that serves one."""
-    assert isinstance(app.fleet, Single)
-    return app.fleet
+    assert app.fleet.only is not None
+    return app.fleet.only
 
 
 def station(app: App) -> Station:
     """The parts of the one engine."""
-    return single(app).station
+    return only(app).station
 
 
 async def engine_ready(app: App) -> None:

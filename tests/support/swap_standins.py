@@ -35,6 +35,8 @@ class Stationary:
 class Standin:
     """One model's unit. `go`: a start becomes ready; cleared, it waits. `breaks`: why starts fail, "" for not."""
 
+    lasting = False
+
     def __init__(self, model: str) -> None:
         self.launch = Launch(model=model, words=("engine",), url="http://127.0.0.1:1", host="127.0.0.1", port=1)
         self.station = Stationary()
@@ -45,8 +47,14 @@ class Standin:
         self.breaks = ""
         self.alive = self.starts = 0
         self.faults: list[str] = []
-        self.ended: asyncio.Future[Exit] | None = None
+        self.process = self
+        self.watcher: asyncio.Future[Exit] | None = None
         self.wanted: Sequence[object] = ()
+
+    @property
+    def ended(self) -> asyncio.Future[Exit] | None:
+        """As the real one."""
+        return self.watcher
 
     async def start(self, wants: Callable[[], Sequence[object]]) -> Started:
         """A process begins, and is ready when `go` says so."""
@@ -54,7 +62,7 @@ class Standin:
         self.alive += 1
         if self.alive > 1:
             self.faults.append("two processes at once")
-        self.ended = asyncio.get_running_loop().create_future()
+        self.watcher = asyncio.get_running_loop().create_future()
         await self.go.wait()
         self.wanted = wants()
         if self.breaks:

@@ -17,7 +17,7 @@ from bioproxy.admin.events import Hub, SwapEvents, router_blocks
 from bioproxy.admin.hardware import Hardware
 from bioproxy.admin.listing import look_at, model_status
 from bioproxy.admin.logs import Logs
-from bioproxy.admin.models_api import ManyApi, OneApi
+from bioproxy.admin.models_api import ModelsApi
 from bioproxy.admin.overview import SpeedBook
 from bioproxy.admin.performance import Monitor, performance
 from bioproxy.admin.routes import Entry, Question, answer
@@ -31,38 +31,16 @@ from bioproxy.front.routes import Route
 from bioproxy.logbook import Destination, Logbook
 from bioproxy.metrics import Metrics
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.single import ENGINE, Single
 from bioproxy.station import Service
 from bioproxy.wire.http1.message import Request
 from bioproxy.wire.http1.router import NotAllowed, Router
 
 
-class OneManagement:
-    """The parts behind the routes of one engine."""
-
-    def __init__(self, single: Single, *, bus: Bus, logbook: Logbook, more: Iterable[Entry] = ()) -> None:
-        self.speeds = SpeedBook()
-        bus.subscribe(RequestEnded, lambda event: self.speeds.note_one(ENGINE, event.record))
-        self.logs = Logs(logbook, resolve=single.known)
-        self.entries = (*OneApi(single, self.speeds).entries(), *self.logs.entries(), *more)
-
-    async def start(self) -> dict[str, Service]:
-        """Nothing to open, and no services."""
-        return {}
-
-    def end_streams(self) -> None:
-        """The shutdown began: end the streams that have no end of their own."""
-        self.logs.close()
-
-    async def take_over(self) -> None:
-        """Nothing is kept of the settings."""
-
-    async def close(self) -> None:
-        """Nothing is written."""
-
-
 class Management:
-    """The parts behind the routes of many models; `more` are the web page's. `start` comes before any request."""
+    """The parts behind the routes; `more` are the web page's. `start` comes before any request.
+
+    Few of them have to do for the only engine.
+    """
 
     def __init__(
         self,
@@ -81,7 +59,6 @@ class Management:
         self.monitor = Monitor(settings.dialect.performance)
         self.hardware = Hardware()
         self.speeds = SpeedBook()
-        metrics.host = self.monitor.newest
         self.logs = Logs(logbook, resolve=fleet.known)
         self.swap_events = SwapEvents(
             bus,
@@ -91,19 +68,24 @@ class Management:
             logs={"proxy": logbook.proxy, "upstream": logbook.upstream},
         )
         self.router_events = Hub(bus, router_blocks)
-        activity = ActivityApi(bus, store=self.store, captures=self.captures, cancel=self.inflight.cancel)
-        self.entries = (
-            *ManyApi(fleet, self.speeds, self.inflight).entries(),
-            *activity.entries(),
-            *self.logs.entries(),
-            *self.own(),
-            *more,
-        )
+        self.entries = (*(self.of_only() if fleet.only is not None else self.of_many()), *more)
         self.table: Router[tuple[Entry, Route]] = Router()
         for entry in self.entries:
             if entry.guard is not None:
                 self.table.add(entry.method, entry.path, (entry, front_route(entry)))
-        bus.subscribe(RequestEnded, self.speeds.note)
+
+    def of_only(self) -> tuple[Entry, ...]:
+        """The routes of the only engine."""
+        self.bus.subscribe(RequestEnded, self.speeds.note_only)
+        return (*ModelsApi(self.fleet, self.speeds, self.inflight).of_only(), *self.logs.entries())
+
+    def of_many(self) -> tuple[Entry, ...]:
+        """The routes of models, whose requests are noted down, too."""
+        activity = ActivityApi(self.bus, store=self.store, captures=self.captures, cancel=self.inflight.cancel)
+        self.bus.subscribe(RequestEnded, self.speeds.note)
+        self.metrics.host = self.monitor.newest
+        models = ModelsApi(self.fleet, self.speeds, self.inflight)
+        return (*models.entries(), *activity.entries(), *self.logs.entries(), *self.own())
 
     def own(self) -> tuple[Entry, ...]:
         """The routes that are of no other part."""
@@ -121,6 +103,8 @@ class Management:
 
     async def start(self) -> dict[str, Service]:
         """Open the activity table; the services to run."""
+        if self.fleet.only is not None:
+            return {}
         await self.store.start()
         return {"hardware figures": self.monitor.run}
 
@@ -138,6 +122,8 @@ class Management:
 
     async def take_over(self) -> None:
         """Other settings are in force: do what they ask for at once."""
+        if self.fleet.only is not None:
+            return
         self.captures.configure(capture_buffer(self.settings))
         self.monitor.configure(self.settings.dialect.performance)
         self.logbook.route(cast("Destination", self.settings.dialect.log_to_stdout))  # checked when it was read

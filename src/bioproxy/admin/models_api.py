@@ -1,66 +1,31 @@
 """What runs, load, unload, profiles: llama-swap's management API, and the same by the names of llama.cpp's router.
 
 Dashboards and scripts of two programs call these, so the answers keep their shapes: `OK` as text where llama-swap says
-so, `{"success": true}` where the router does. Of one engine there are only the list, load and unload.
+so, `{"success": true}` where the router does. Of the only engine there are the list, load and unload.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
 from bioproxy.admin import listing
-from bioproxy.admin.overview import SpeedBook, overview_of, overview_of_one
+from bioproxy.admin.overview import SpeedBook, overview_of
 from bioproxy.admin.routes import Entry, Json, Question, answer, ok
 from bioproxy.build import this_build
 from bioproxy.errors import NOT_JSON, NotFound, RequestError
 from bioproxy.front.inflight import Inflight
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.single import Single
 
-AnyFleet = TypeVar("AnyFleet", bound=Single | Fleet)
 MOST_BODY = 64 << 10  # bytes of JSON that names a model or a profile
 
 
-class ModelsApi(Generic[AnyFleet]):
-    """The handlers of any fleet."""
-
-    def __init__(self, fleet: AnyFleet, speeds: SpeedBook) -> None:
-        self.fleet = fleet
-        self.speeds = speeds
-
-    async def load(self, question: Question) -> None:
-        """`POST /api/models/load/{model...}`: ours; llama-swap's page loads by asking for a page of the engine."""
-        await self.fleet.load(question.parameters["model"])
-        ok(question.responder)
-
-    async def unload(self, question: Question) -> None:
-        """`POST /api/models/unload[/{model...}]`: returns when it is stopped."""
-        await self.fleet.unload(question.parameters.get("model", ""))
-        ok(question.responder)
-
-
-class OneApi(ModelsApi[Single]):
-    def entries(self) -> tuple[Entry, ...]:
-        stop = "Save and stop the engine, if it is ours."
-        return (
-            Entry("GET", "/api/models", "The engine, and what is known of it.", self.overview),
-            Entry("POST", "/api/models/load/{model...}", "Start the engine, if it is ours.", self.load),
-            Entry("POST", "/api/models/unload/{model...}", stop, self.unload),
-            Entry("POST", "/api/models/unload", stop, self.unload),
-        )
-
-    async def overview(self, question: Question) -> None:
-        answer(question.responder, await overview_of_one(self.fleet, self.speeds))
-
-
-class ManyApi(ModelsApi[Fleet]):
+class ModelsApi:
     def __init__(self, fleet: Fleet, speeds: SpeedBook, inflight: Inflight) -> None:
-        super().__init__(fleet, speeds)
-        self.inflight = inflight
+        self.fleet, self.speeds, self.inflight = fleet, speeds, inflight
 
     def entries(self) -> tuple[Entry, ...]:
         def entry(method: str, path: str, about: str, serve: Any, *, changes: bool = False) -> Entry:
@@ -79,6 +44,26 @@ class ManyApi(ModelsApi[Fleet]):
             entry("PUT", "/api/profiles/active", "Choose the active profile.", self.activate),
             entry("GET", "/api/version", "The version.", self.version),
         )
+
+    def of_only(self) -> tuple[Entry, ...]:
+        """The routes of the only engine."""
+        stop = "Save and stop the engine, if it is ours."
+        return (
+            Entry("GET", "/api/models", "The engine, and what is known of it.", self.overview),
+            Entry("POST", "/api/models/load/{model...}", "Start the engine, if it is ours.", self.load),
+            Entry("POST", "/api/models/unload/{model...}", stop, self.unload),
+            Entry("POST", "/api/models/unload", stop, self.unload),
+        )
+
+    async def load(self, question: Question) -> None:
+        """`POST /api/models/load/{model...}`: ours; llama-swap's page loads by asking for a page of the engine."""
+        await self.fleet.load(question.parameters["model"])
+        ok(question.responder)
+
+    async def unload(self, question: Question) -> None:
+        """`POST /api/models/unload/{model...}`: returns when it is stopped; of the only engine no name is needed."""
+        await self.fleet.unload(question.parameters.get("model", ""))
+        ok(question.responder)
 
     async def running(self, question: Question) -> None:
         answer(question.responder, listing.running(self.fleet.dialect, listing.look_at(self.fleet)))

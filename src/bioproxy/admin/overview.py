@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from bioproxy.activity import Record, Work
+from bioproxy.activity import Work
 from bioproxy.admin.underway import Underway, Waiting, under_way
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.listener import resident
@@ -21,7 +21,7 @@ from bioproxy.events import RequestEnded
 from bioproxy.front.inflight import Inflight
 from bioproxy.models.book import ModelStatistics
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.single import ENGINE, Single
+from bioproxy.models.only import ENGINE, Only
 
 
 class Speeds(msgspec.Struct, frozen=True):
@@ -78,14 +78,15 @@ class SpeedBook:
 
     def __init__(self) -> None:
         self.known: dict[str, Speeds] = {}
-        self.last_used = 0.0  # of the one engine, unix time
+        self.last_used = 0.0  # of the only engine, unix time
 
-    def note_one(self, engine: str, record: Record) -> None:
-        """A request to the one engine has ended, whose speeds follow from its times."""
+    def note_only(self, event: RequestEnded) -> None:
+        """A request to the only engine has ended, whose speeds follow from its times."""
+        record = event.record
         prompt = (record.tokens_evaluated or 0) / record.prefill if record.prefill else 0.0
         tokens = (record.tokens_generated or 0) / record.decode if record.decode else 0.0
         self.last_used = record.started + record.total
-        self.keep(engine, prompt, tokens)
+        self.keep(ENGINE, prompt, tokens)
 
     def note(self, event: RequestEnded) -> None:
         """A request to one of many models has ended."""
@@ -111,11 +112,14 @@ async def overview_of(fleet: Fleet, inflight: Inflight, speeds: SpeedBook) -> Ov
     pids = {name: unit.pid for name, unit in fleet.units.items() if unit.pid is not None}
     memory = await asyncio.to_thread(lambda: {name: resident(pid) for name, pid in pids.items()})
     statistics = fleet.supervisor.statistics().models
+    rows = [row_of(fleet, one, speeds.of(one.model), memory.get(one.model)) for one in statistics]
+    if fleet.only is not None:
+        rows = [of_only(fleet.only, row, last_used=speeds.last_used) for row in rows]
     return Overview(
         pid=os.getpid(),
         configuration=fleet.state.name,
         profile=fleet.plan.registry.profile,
-        models=tuple(row_of(fleet, one, speeds.of(one.model), memory.get(one.model)) for one in statistics),
+        models=tuple(rows),
         requests=under_way(inflight.snapshot(), waiting_of(fleet, statistics)),
     )
 
@@ -150,41 +154,25 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
     )
 
 
-async def overview_of_one(single: Single, speeds: SpeedBook) -> Overview:
-    """The one engine in one row; a list of requests under way only many models have."""
-    pid = single.launched.process.pid if single.launched is not None else None
-    memory = await asyncio.to_thread(resident, pid) if pid is not None else None
-    row = row_of_one(single, speeds, pid, memory)
-    return Overview(pid=os.getpid(), configuration=single.state.name, profile="", models=(row,), requests=())
-
-
-def row_of_one(single: Single, speeds: SpeedBook, pid: int | None, memory: int | None) -> ModelRow:
-    station, launched, newest = single.station, single.launched, speeds.of(ENGINE)
-    engine, gate, kv = station.attachment.statistics(), station.gate.statistics(), station.keeper.statistics()
-    process = launched.process.statistics() if launched is not None else None
-    name, *aliases = single.names
-    ready = engine.state == "ready"
-    return ModelRow(
+def of_only(only: Only, row: ModelRow, *, last_used: float) -> ModelRow:
+    """The only engine's row, as its attachment and its gate know it."""
+    engine, gate = only.station.attachment.statistics(), only.station.gate.statistics()
+    state: str = row.state if row.state in {"stopped", "failed"} else engine.state
+    found = engine.facts.pid if engine.facts is not None else None
+    name, *aliases = only.names
+    return msgspec.structs.replace(
+        row,
         model=name,
         aliases=tuple(aliases),
-        state="stopped" if single.unloaded else engine.state,
+        state=state,
         since=engine.since,
-        pid=pid if launched is not None else (engine.facts.pid if engine.facts is not None else None),
-        memory=memory,
+        pid=only.pid if only.plan is not None else found,
         running=of_clients(gate.running),
         waiting=of_clients(gate.waiting),
-        starts=process.starts if process is not None else engine.generation,
+        starts=only.process.starts if only.plan is not None else engine.generation,
         load_seconds=None,
-        last_used=speeds.last_used or engine.since,
-        unload_in=None,
-        retry_in=None,
-        reason="" if ready or single.unloaded else engine.reason,
-        tokens=sum(slot.tokens for slot in kv.slots) if ready else 0,
-        snapshots=kv.snapshots,
-        snapshot_bytes=kv.bytes,
-        prompt_per_second=newest.prompt,
-        tokens_per_second=newest.tokens,
-        command=shlex.join(masked_words(launched.plan.command)) if launched is not None else "",
+        last_used=last_used or engine.since,
+        reason=row.reason if state == "failed" else "" if state in {"ready", "stopped"} else engine.reason,
     )
 
 

@@ -37,7 +37,6 @@ from bioproxy.logbook import LogbookStatistics
 from bioproxy.metrics import Metrics, TokenStatistics
 from bioproxy.models.book import ModelStatistics
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.single import Single
 from bioproxy.station import Price, Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
@@ -214,7 +213,7 @@ class FleetStatus(ProgramStatus, frozen=True, kw_only=True, tag="models"):
 
 
 def status_of(
-    fleet: Single | Fleet,
+    fleet: Fleet,
     *,
     config: Config,
     source: ConfigStatus,
@@ -224,7 +223,7 @@ def status_of(
     front: Front,
     admin: Admin,
     servers: Mapping[str, Server],
-    management: Management | None,
+    management: Management,
     busy: Mapping[tuple[str, str], int],
     metrics: Metrics,
 ) -> Status | FleetStatus:
@@ -244,9 +243,8 @@ def status_of(
         "refused_pages": {"proxy": front.refusals.statistics(), "admin": admin.refusals.statistics()},
         "notes": notes(config, front),
     }
-    if isinstance(fleet, Single):
-        return Status(**shared, **of_station(fleet.station))
-    assert management is not None
+    if fleet.only is not None:
+        return Status(**shared, **of_station(fleet.only.station))
     if not servers["admin"].addresses:
         shared["notes"] += (NO_ADMIN_PORT,)
     if management.settings.dialect.capture_buffer > 0 and management.captures.limit == 0:
@@ -254,9 +252,9 @@ def status_of(
     return FleetStatus(**shared, **of_fleet(fleet, management, busy))
 
 
-def seconds_per_token(fleet: Single | Fleet, model: str) -> float:
+def seconds_per_token(fleet: Fleet, model: str) -> float:
     """What the engine of a model needs to read a token, as far as that was measured; 0 if it is a peer's."""
-    station = fleet.station if isinstance(fleet, Single) else fleet.stations.get(model)
+    station = fleet.only.station if fleet.only is not None else fleet.stations.get(model)
     return station.keeper.speeds.prefill if station is not None else 0.0
 
 

@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class Settings:
-    """`config` are bioproxy's own keys, `dialect` those of llama-swap's (all defaults if one engine is served)."""
+    """`config` are bioproxy's own keys, `dialect` those of llama-swap's (all defaults if `one` engine is served)."""
 
     def __init__(self, config: Config, dialect: DialectConfig | None = None) -> None:
         self.take(config, dialect)
 
     def take(self, config: Config, dialect: DialectConfig | None = None) -> None:
         """Put another configuration in force."""
-        self.config, self.dialect = config, dialect or DialectConfig()
+        self.config, self.dialect, self.one = config, dialect or DialectConfig(), dialect is None
         self.known: dict[Any, Any] = {}
 
     def made(self, make: Callable[[Config], T]) -> T:

@@ -12,7 +12,6 @@ wonder for days, so it is said loudly.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import importlib.util
 import logging
@@ -22,17 +21,16 @@ import random
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from bioproxy import aio, files
+from bioproxy import files
 from bioproxy.config.addresses import authority, host_of, is_any
 from bioproxy.config.schema import Config
 from bioproxy.embedded import flags
 from bioproxy.engines import gguf
-from bioproxy.engines.process import Process
 from bioproxy.errors import ConfigError, Problem
 
 log = logging.getLogger(__name__)
@@ -74,12 +72,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slot_folder: str  # empty if the user's own arguments name it
     hint: str = ""  # what the operator should know, loudly
 
+    @property
+    def name(self) -> str:
+        """What messages call its process."""
+        return "the embedded engine" if self.embedded else SERVER
 
-def launch(config: Config, *, folder: str, output: Callable[[bytes], None] | None = None) -> Launched:
-    """Decide how `config.model` is served, with slot files in `folder`; nothing is started yet.
 
-    `output` gets what the engine writes. ConfigError says what is missing.
-    """
+def launch(config: Config, *, folder: str) -> Plan:
+    """Decide how `config.model` is served, with slot files in `folder`. ConfigError says what is missing."""
     check_model(config.model)
     plan = make_plan(
         config.model, config.engine_arguments, slot_folder=folder, key=config.backend_key, environment=os.environ
@@ -88,7 +88,7 @@ def launch(config: Config, *, folder: str, output: Callable[[bytes], None] | Non
         log.warning("%s", plan.hint)
     if plan.slot_folder:
         make_private(plan.slot_folder)
-    return Launched(plan, output=output)
+    return plan
 
 
 def check_model(path: str) -> None:
@@ -253,33 +253,3 @@ def mentions(path: Path, words: Sequence[bytes]) -> bool:
     """Whether one of `words` stands in the file (100 MB take a tenth of a second)."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return any(content.find(word) >= 0 for word in words)
-
-
-class Launched:
-    """An engine of ours, kept running from `start` to `stop`."""
-
-    def __init__(self, plan: Plan, *, output: Callable[[bytes], None] | None = None) -> None:
-        self.plan = plan
-        self.process = Process(
-            plan.command,
-            name="the embedded engine" if plan.embedded else SERVER,
-            environment=plan.environment,
-            output=output,
-        )
-        self.owner: Sequence[asyncio.Task[None]] = ()
-
-    async def start(self) -> None:
-        """Start the engine, and keep it running; EngineUnavailable if the program cannot be run at all."""
-        await self.process.start()
-        if all(task.done() for task in self.owner):
-            self.owner = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
-
-    async def restart(self, reason: str) -> None:
-        """End it and start it again at once; the log says why."""
-        log.warning("the engine is started again: %s", reason)
-        await self.process.restart()
-
-    async def stop(self) -> None:
-        """End it for good; returns when nothing of it is left."""
-        await self.process.stop()
-        await aio.finish(self.owner)

@@ -12,7 +12,6 @@ Filters come before templates, so that the chain of hashes by which the cache kn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import msgspec
 
@@ -27,8 +26,10 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.inference import Inference
 from bioproxy.front.recent import Recent
 from bioproxy.front.routes import Route
-from bioproxy.models.claim import Claim, EngineClaim, Life
+from bioproxy.models.claim import Claim
+from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Target
+from bioproxy.models.only import ENGINE
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body
 from bioproxy.wire.http1.message import Headers, Request
@@ -123,14 +124,14 @@ class Dispatch(ABC):
 
 
 class OneEngine(Dispatch):
-    """A fleet of one: every name means its engine. `life` tells its present process, if it is ours."""
+    """A fleet of one: every name means its engine."""
 
     envelope = False
 
-    def __init__(self, settings: Settings, station: Station, life: Callable[[], Life | None] = lambda: None) -> None:
+    def __init__(self, settings: Settings, fleet: Fleet) -> None:
         super().__init__(settings)
-        self.served = Served(id="", station=station)
-        self.life = life
+        self.supervisor = fleet.supervisor
+        self.served = Served(id=ENGINE, station=fleet.stations[ENGINE])
 
     def find(self, request: Request) -> Route:
         return routes.find_for_one(request)
@@ -145,7 +146,8 @@ class OneEngine(Dispatch):
         """The record says it all."""
 
     def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:  # noqa: ARG002 - it is there
-        return EngineClaim(served.station, self.life)
+        timeout = self.settings.config.queue_timeout
+        return Claim(self.supervisor, served.id, exchange.record, timeout=timeout, loading=None)
 
     async def serve(self, exchange: Exchange, access: Access) -> None:
         request, route, served = exchange.request, exchange.route, self.served

@@ -32,7 +32,7 @@ from bioproxy.front.inflight import Busy, Counted, Inflight
 from bioproxy.front.routes import Route
 from bioproxy.front.waiting import Loading, Standing
 from bioproxy.log import access_line
-from bioproxy.models.claim import Claim, ModelClaim
+from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Registry, Target
 from bioproxy.models.plan import ModelPlan
@@ -140,7 +140,7 @@ class ManyModels(Dispatch):
         tells = served.loading and stream and exchange.route.loading
         loading = partial(self.begin_loading, exchange, served.id) if tells else None
         timeout = self.settings.config.queue_timeout
-        return ModelClaim(self.supervisor, served.id, exchange.record, timeout=timeout, loading=loading)
+        return Claim(self.supervisor, served.id, exchange.record, timeout=timeout, loading=loading)
 
     def begin_loading(self, exchange: Exchange, model: str, wish: Wish) -> Callable[[bool], None]:
         """Let the stream begin with what this request waits for."""

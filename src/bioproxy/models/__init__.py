@@ -5,7 +5,7 @@ around it owns the processes, carries out the effects that are named here, and r
 
 How it fits together
 --------------------
-`fleet.py`      all models of a configuration (`plan.py` says what of); `single.py`: one engine without any
+`fleet.py`      all models of a configuration (`plan.py` says what of); `only.py`: the unit of an engine without any
 `claim.py`      a request's claim on a model, from asking for it until the last byte
 `names.py`      what a name in a request means: a model or a peer's, through alias, profile, selector, template
 `selectors.py`  which of a selector's targets takes a request now

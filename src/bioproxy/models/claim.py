@@ -1,8 +1,7 @@
 """A request's claim on a model: from asking for it until the last byte, as often as it is tried.
 
-One engine that is simply there needs no schedule: the gate is closed until it is ready. Of many models each has its
-process started, kept and stopped by the supervisor, and a claim keeps it in its place. A request is served in the same
-way with both.
+A model has its process started, kept and stopped by the supervisor, and a claim keeps it in its place. So has the only
+engine, which is ready for the schedule unless it was unloaded: its gate is closed until it can serve.
 
 **What a process died of is never sent to another one.** A prompt that kills the engine would kill the next one too,
 and all would wait for two loads. So a request goes again only if none of it was sent, if the process that had it lives
@@ -27,10 +26,9 @@ from bioproxy.models.wish import Place, Wish
 from bioproxy.station import Station
 
 TIMED_OUT = 504  # the engine may be at it still, and the client has waited long enough
-ATTEMPTS = 3  # of a request that an engine of ours lost before its first byte
+ATTEMPTS, OF_ONE = 2, 3  # of a request that a model lost before its first byte; that the only engine lost
 RESTARTED = "reload"  # why we stop a process that is back at once
 NOTHING = 1e-6  # seconds: what rounding leaves
-NEWS = 0.25  # seconds until a process's end is told: its connections close a little before
 
 Life = asyncio.Future[Exit]  # how a process of ours ended, once it has
 Loading = Callable[[Wish], Callable[[bool], None]]
@@ -40,79 +38,16 @@ class Recalled(Exception):
     """The request only waited in the gate of its model, which has to make way first: it waits for the model anew."""
 
 
-class Tries(Wish):
-    """Which process has the request, and which one broke off while it had it."""
+class Claim(Wish):
+    """A claim on one model. `loading` is called if it has to be waited for; what it returns, at the end.
+
+    `record` hears how long the wait was, and what it was for. `life` is the process that has the request, `suspect` the
+    one that broke off while it had it.
+    """
 
     life: Life | None = None
     suspect: Life | None = None
     error: BioproxyError | None = None
-
-    def check(self) -> None:
-        """Raise EngineDied if the process that broke off has ended by itself."""
-        if self.suspect is None or not self.suspect.done() or self.suspect.cancelled():
-            return
-        end = self.suspect.result()
-        if not end.expected:
-            sentence = f"the engine {how(end.code, expected=True)} while it had this request"
-            raise EngineDied(f"{sentence}; it is not sent again, for the next engine might end in the same way")
-
-    def note(self, error: BioproxyError) -> bool:
-        """Note that a try has failed with `error`; False if that was noted before."""
-        if error is self.error:
-            return False
-        self.error = error
-        if isinstance(error, EngineUnavailable) and error.sent:
-            self.suspect = self.life
-        return True
-
-    def taken_back(self) -> bool:
-        """Whether the cancellation that just arrived was the supervisor's, and only that: then `take` again."""
-        task = asyncio.current_task()
-        return self.recalled and task is not None and task.uncancel() == 0
-
-
-class EngineClaim(Tries):
-    """A claim on the one engine that there is; `process` is its present process, if that is ours."""
-
-    def __init__(self, station: Station, process: Callable[[], Life | None]) -> None:
-        self.model = ""
-        self.station = station
-        self.process = process
-
-    async def take(self, want: Want | None) -> None:  # noqa: ARG002 - there is only one engine
-        """It is there, or its gate is closed until it is."""
-        self.station.wake()
-
-    def sending(self) -> None:
-        """The request is about to go out. EngineDied if a process that had it before has died by itself."""
-        self.check()
-        self.life = self.process()
-
-    def leave(self, *, tool_calls: bool = False) -> None:
-        """Nothing was taken."""
-
-    async def broke_off(self, error: BioproxyError) -> None:
-        """The engine was lost before the end of its answer: have it looked at, and let the news of its end arrive.
-
-        Under the grant, if there is one: no other request shall be let at an engine that is about to be gone.
-        """
-        self.station.attachment.suspect(error.message)
-        if self.note(error) and self.life is not None:
-            await asyncio.wait([self.life], timeout=NEWS)
-
-    def lost(self, error: EngineUnavailable, attempt: int) -> bool:
-        """Whether try number `attempt` + 1 makes sense. EngineDied if the engine died by itself and had the request."""
-        if not self.station.owned or error.status == TIMED_OUT or isinstance(error, EngineDied):
-            return False
-        self.check()
-        return attempt < ATTEMPTS
-
-
-class ModelClaim(Tries):
-    """A claim on one of many models. `loading` is called if it has to be waited for; what it returns, at the end.
-
-    `record` hears how long the wait was, and what it was for.
-    """
 
     def __init__(
         self, supervisor: Supervisor, model: str, record: Record, *, timeout: float, loading: Loading | None
@@ -169,11 +104,27 @@ class ModelClaim(Tries):
         if self.suspect is not None:
             self.check()
         if self.unit is not None:
-            self.life = self.unit.ended
+            self.life = self.unit.process.watcher
 
     def leave(self, *, tool_calls: bool = False) -> None:
         """Done, or given up, with this try; `tool_calls`: the answer ended in some, so the next request will come."""
         self.supervisor.release(self, tool_calls=tool_calls)
+
+    def taken_back(self) -> bool:
+        """Whether the cancellation that just arrived was the supervisor's, and only that: then `take` again."""
+        task = asyncio.current_task()
+        return self.recalled and task is not None and task.uncancel() == 0
+
+    # a try that failed
+
+    def check(self) -> None:
+        """Raise EngineDied if the process that broke off has ended by itself."""
+        if self.suspect is None or not self.suspect.done() or self.suspect.cancelled():
+            return
+        end = self.suspect.result()
+        if not end.expected:
+            sentence = f"the engine {how(end.code, expected=True)} while it had this request"
+            raise EngineDied(f"{sentence}; it is not sent again, for the next engine might end in the same way")
 
     async def broke_off(self, error: BioproxyError) -> None:
         """The engine was lost before the end of its answer: let the news of its process's end arrive.
@@ -181,12 +132,18 @@ class ModelClaim(Tries):
         Under the grant, if there is one: no other request shall be let at an engine that is about to be gone. The
         schedule hears of it, too: requests in the engine's gate wait for the next process.
         """
-        if self.note(error):
-            await self.supervisor.confirm(self.model)
+        if self.station.looked_after:
+            self.station.attachment.suspect(error.message)
+        if error is self.error:  # noted before
+            return
+        self.error = error
+        if isinstance(error, EngineUnavailable) and error.sent:
+            self.suspect = self.life
+        await self.supervisor.confirm(self.model)
 
     def lost(self, error: EngineUnavailable, attempt: int) -> bool:
         """Whether to try once more: with the model's next process if this one is gone; not after an unload."""
-        if error.status == TIMED_OUT or isinstance(error, EngineDied):
+        if not self.station.owned or error.status == TIMED_OUT or isinstance(error, EngineDied):
             return False
         if not self.cut:
             self.check()
@@ -194,7 +151,4 @@ class ModelClaim(Tries):
             raise EngineUnavailable(
                 f"the model {self.model} was stopped while it had this request ({self.cut})"
             ) from error
-        return attempt == 1
-
-
-Claim = EngineClaim | ModelClaim
+        return attempt < (OF_ONE if self.station.looked_after else ATTEMPTS)

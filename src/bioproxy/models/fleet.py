@@ -1,4 +1,6 @@
-"""Many models: a station and a unit for each, a supervisor over all, and the other servers whose models are passed on.
+"""All models: a station and a unit for each, a supervisor over all, and the other servers whose models are passed on.
+
+Without `models` in the configuration it is a fleet of one, the only engine (only.py), whose plan is empty.
 
 Everything that belongs to one model outlives its processes, so that what was learnt about it (speeds, heads, which
 snapshots are good) is there when it comes back. Models with the same templates share a catalogue, and all share one
@@ -24,12 +26,14 @@ from bioproxy.config.load import Loaded, slot_folder
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings, among_strangers
-from bioproxy.engines.launch import make_private
+from bioproxy.engines.launch import launch, make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus, ProfileChanged
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
+from bioproxy.models.book import ModelSettings
 from bioproxy.models.containers import Container, clean_up, containers_of
+from bioproxy.models.only import ENGINE, Only
 from bioproxy.models.orphans import Register
 from bioproxy.models.plan import ModelPlan, Plan, make_plan, slug
 from bioproxy.models.retired import Parts, Retired
@@ -77,7 +81,6 @@ class Fleet:
         self.run_token = secrets.token_hex(8)
         self.folder = slot_folder(self.config, state)
         self.common = catalogue
-        catalogue.estimate = self.estimate
         self.register = Register(state / "engines.json", variable=MARK)
         self.plan = make_plan(self.config, self.dialect, slot_folder=self.folder)
         self.stations: dict[str, Station] = {}
@@ -87,13 +90,12 @@ class Fleet:
         self.reloaded = asyncio.Event()
         own = self.read_own(self.plan)
         self.equip(self.plan, {name: self.build(one, own.get(name)) for name, one in self.plan.models.items()})
-        schedule = Schedule(
-            [one.settings for one in self.plan.models.values()],
-            rules=self.plan.rules,
-            now=time.monotonic(),
-            settings=settings,
-        )
-        self.supervisor = Supervisor(schedule, self.units, bus=bus)
+        self.only = self.build_only() if settings.one else None
+        catalogue.estimate = self.estimate if self.only is None else self.only.station.runner.estimate
+        models = self.models_of(self.plan)
+        schedule = Schedule(models, rules=self.plan.rules, now=time.monotonic(), settings=settings)
+        # of the only engine its attachment tells all that is news
+        self.supervisor = Supervisor(schedule, self.units, bus=bus if self.only is None else Bus())
         self.loads: dict[str, asyncio.Task[None]] = {}  # under way, by model
         self.peers: dict[str, Peer] = {}
         self.on_change: Callable[[], None] = lambda: None  # names, models or peers changed
@@ -180,6 +182,30 @@ class Fleet:
         station.on_stuck = partial(self.stuck, unit)
         return station, unit
 
+    def build_only(self) -> Only:
+        """The engine of a configuration without `models`."""
+        config = self.config
+        plan = launch(config, folder=self.folder) if config.model else None
+        station = Station(
+            Pool(parse_origin(plan.url if plan is not None else config.backend_url)),
+            settings=self.settings,
+            kv=config.kv,
+            key=config.backend_key,
+            bus=self.bus,
+            catalogue=self.common,
+            pins=self.pins,
+            heads=Heads(str(self.state / "heads"), settings=self.settings, max_age=config.kv.max_age),
+            shelves=None,
+            owned=plan is not None,
+        )
+        only = Only(plan, station, output=self.logbook.model(ENGINE))
+        self.stations[ENGINE], self.units[ENGINE] = station, only
+        return only
+
+    def models_of(self, plan: Plan) -> list[ModelSettings]:
+        """What the schedule decides about."""
+        return [ModelSettings(id=ENGINE)] if self.only is not None else [one.settings for one in plan.models.values()]
+
     async def make_way(self, containers: Sequence[Container]) -> None:
         """Before each start: what an earlier run left may hold the port, or the container's name."""
         await self.swept.wait()
@@ -198,7 +224,15 @@ class Fleet:
     # life
 
     async def start(self) -> Mapping[str, Service]:
-        """Stop what an earlier run left, make the slot folder, load what is to be preloaded; the services to run."""
+        """Stop what an earlier run left, make the slot folder, load what is to be preloaded; the services to run.
+
+        Or start the only engine; EngineUnavailable if it cannot be run at all.
+        """
+        if self.only is not None:
+            self.only.station.gate.close("the engine was not looked at yet")
+            await self.only.begin()
+            await self.supervisor.load(ENGINE, timeout=0.0)
+            return {}
         self.make_folder(self.plan)
         await asyncio.to_thread(self.register.sweep)
         self.swept.set()
@@ -235,17 +269,17 @@ class Fleet:
         for station in (*self.retired.stations, *self.stations.values()):
             station.gate.refuse(error)
 
-    async def last_save(self) -> None:
-        """Each model saves when it is stopped."""
-
     async def stop(self) -> None:
         """Stop every model, what pays saved first."""
+        if self.only is not None:
+            self.only.away = ""  # the program goes, not the engine
         await self.supervisor.close(STOP_LIMIT + self.config.kv.save_timeout)
         stations = [*self.retired.stations, *self.stations.values()]
         await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in stations))
         for peer in self.peers.values():
             await peer.pool.close()
-        await self.register.save()
+        if self.only is None:
+            await self.register.save()
 
     async def stuck(self, unit: Unit, reason: str) -> None:
         """A model's engine computes nothing any more: end its process; requests that wait get the next one."""
@@ -261,9 +295,11 @@ class Fleet:
 
     def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[None]]:
         """What takes another configuration over; ConfigError if it cannot be, and nothing has changed then."""
-        if loaded.dialect is None:
+        if self.only is not None and loaded.dialect is not None:
+            raise ConfigError([Problem("are new here, and this program serves one engine: restart it", key="models")])
+        if self.only is None and loaded.dialect is None:
             raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
-        plan = make_plan(config, loaded.dialect, slot_folder=self.folder)
+        plan = make_plan(config, loaded.dialect or DialectConfig(), slot_folder=self.folder)
         own = self.read_own(plan)
         self.make_folder(plan)
         return partial(self.take_over, plan, own)
@@ -287,7 +323,7 @@ class Fleet:
         self.plan = plan
         for station in self.stations.values():
             station.runner.wake()
-        self.supervisor.configure([one.settings for one in plan.models.values()], self.units, rules=plan.rules)
+        self.supervisor.configure(self.models_of(plan), self.units, rules=plan.rules)
         self.connect()
         self.reloaded.set()
         lives = self.supervisor.lives.present.values()
@@ -297,17 +333,24 @@ class Fleet:
 
     def known(self, name: str) -> str | None:
         """A local model's ID by any of its names."""
+        if self.only is not None:
+            return ENGINE if not name or name in self.only.names else None
         return self.plan.registry.known.real(name) or None
 
     def resolve(self, name: str) -> str:
         """A local model's ID by any of its names; NotFound."""
         found = self.known(name)
-        if found is None:
+        if found is not None:
+            return found
+        if self.only is None:
             raise NotFound("model not found")
-        return found
+        names = ", ".join(self.only.names)
+        raise NotFound(f"there is no model {name}; this bioproxy serves one engine: {names}")
 
     async def load(self, name: str) -> None:
-        """Have a model loaded. It goes on if its caller leaves: that it was asked for counts.
+        """Have a model loaded; EngineUnavailable if the only engine is not ready after `queue_timeout`.
+
+        It goes on if its caller leaves: that it was asked for counts.
 
         Once, however many ask: nothing bounds how many may wait for that.
         """
@@ -318,6 +361,8 @@ class Fleet:
             self.loads[model] = task = aio.spawn(work, name=f"load of {model}")
             task.add_done_callback(partial(self.loaded, model))
         await asyncio.shield(task)
+        if self.only is not None:
+            await self.only.met(self.config.queue_timeout)
 
     def loaded(self, model: str, task: asyncio.Task[None]) -> None:
         """A load has ended; if its caller has left, the model's state says how."""
@@ -326,7 +371,12 @@ class Fleet:
             log.info("%s failed: %s", task.get_name(), error)
 
     async def unload(self, name: str) -> None:
-        await self.supervisor.unload(self.resolve(name))
+        """Stop a model. Requests on the only engine get `kv.save_timeout` to finish; it must be ours (else 409)."""
+        model, grace = self.resolve(name), None
+        if self.only is not None:
+            self.only.check_ours()
+            grace = self.config.kv.save_timeout
+        await self.supervisor.unload(model, grace=grace)
 
     def activate(self, profile: str) -> None:
         """Let a profile be active, "" for none; NotFound."""
@@ -337,6 +387,8 @@ class Fleet:
 
     async def warm(self, prefix: str) -> object:
         """Look at a template now on every model that runs; the states by model. NotFound if no model has it."""
+        if self.only is not None:
+            return await self.only.station.runner.warm(prefix)
         found = {}
         for name, station in self.stations.items():
             if self.supervisor.schedule.state(name) is State.READY and prefix in station.catalogue.prefixes:
@@ -346,8 +398,8 @@ class Fleet:
         return found
 
     def unready(self) -> str:
-        """Models are started when they are asked for: it is always ready."""
-        return ""
+        """Why a request would not be served now. Models are started when they are asked for: they are always ready."""
+        return self.only.unready() if self.only is not None else ""
 
 
 def patient(pool: Pool, timeouts: Timeouts) -> Pool:

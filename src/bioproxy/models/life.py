@@ -96,8 +96,14 @@ class Lives:
 
     def is_ready(self, life: Life, started: Started) -> None:
         """The engine is healthy and its cache was looked after: serve those who wait, and tell how long it took."""
+        self.swaps.pop(life.model, None)
+        if not life.unit.lasting:
+            self.tell(life, started)
+        self.report(self.schedule.ready(life.model, life.number, self.clock()))
+
+    def tell(self, life: Life, started: Started) -> None:
+        """Tell where the time of a swap went."""
         model, now, times = life.model, self.clock(), life.times
-        self.swaps.pop(model, None)
         total = now - times.decided
         known = times.stop + times.save + started.start + started.restore
         event = SwapEnded(
@@ -111,7 +117,6 @@ class Lives:
         )  # fmt: skip
         self.swapped[model] = event
         self.bus.publish(event)
-        self.report(self.schedule.ready(model, life.number, now))
 
     def is_stopped(self, order: Stop, stopped: Stopped) -> None:
         """An order was carried out; if several models stop at once, the longest counts."""
@@ -236,6 +241,7 @@ class Life:
         order = self.order
         assert order is not None
         why = f"{order.reason} for {order.displaced_by}" if order.displaced_by else order.reason
-        log.info("%s is being stopped: %s", order.model, why)
+        if not self.unit.lasting:
+            log.info("%s is being stopped: %s", order.model, why)
         limit = self.lives.save_limit(order) if save else 0.0
         self.lives.is_stopped(order, await aio.shielded(self.unit.stop(grace=order.grace, save=limit)))

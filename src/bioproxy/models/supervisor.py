@@ -35,6 +35,8 @@ from bioproxy.models.wish import Place, Wish
 
 log = logging.getLogger(__name__)
 
+NEWS = 0.25  # seconds until a process's end is told: its connections close a little before
+
 
 class Supervisor:
     """Starts, swaps and stops models."""
@@ -156,11 +158,11 @@ class Supervisor:
         """
         life = self.lives.present.get(model)
         ended = life.unit.ended if life is not None else None  # not `units`: a reload may have put another one there
-        if ended is not None:
+        if life is not None and ended is not None:
             news = self.news
-            await asyncio.wait([ended], timeout=0.25)
-            if ended.done() and self.schedule.state(model) is State.READY:
-                await aio.wait_first(news, timeout=0.25)
+            await asyncio.wait([ended], timeout=NEWS)
+            if ended.done() and not life.unit.lasting and self.schedule.state(model) is State.READY:
+                await aio.wait_first(news, timeout=NEWS)
 
     # configuration and end
 

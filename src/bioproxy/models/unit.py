@@ -102,6 +102,9 @@ class Unit:
     engine said last is not told to clients, because it may be about another one's prompt.
     """
 
+    lasting = False  # its process is started again by itself, and the schedule hears of no end
+    away = "it is being stopped"  # what is said of an engine that was stopped; "" if nothing is
+
     def __init__(
         self,
         launch: Launch,
@@ -120,7 +123,6 @@ class Unit:
         self.before = before
         self.discreet = discreet
         self.on_stage: Callable[[Part], None] = lambda _part: None  # hears how far a start or stop is
-        self.ended: asyncio.Future[Exit] | None = None
         self.launch = launch  # of the next life; a reload may set another one
         self.process = self.one_process()
 
@@ -143,16 +145,19 @@ class Unit:
         return self.process.pid
 
     @property
+    def ended(self) -> asyncio.Future[Exit] | None:
+        """How its newest process ended, once it has; None if none was started."""
+        return self.process.watcher
+
+    @property
     def exit_code(self) -> int | None:
         """How its newest process ended, as a shell would tell it; None if that is not known, or none has."""
         code = self.process.last_exit.code if self.process.last_exit is not None else None
         return code if code is None or code >= 0 else 128 - code
 
-    def on_exit(self, exit_: Exit) -> None:
+    def on_exit(self, _exit: Exit) -> None:
         """The process is gone, wanted or not."""
         self.on_pid(0)
-        if self.ended is not None and not self.ended.done():
-            self.ended.set_result(exit_)
 
     async def start(self, wants: Callable[[], Sequence[Want]]) -> Started:
         """Start the process; returns when a request may go. ModelFailed says why it may not; no process is left then.
@@ -166,7 +171,6 @@ class Unit:
         if self.before is not None:
             await self.before()
         await self.see_that_port_is_free()
-        self.ended = asyncio.get_running_loop().create_future()
         self.process = self.one_process()
         self.station.pool.reopen()
         try:
@@ -250,11 +254,11 @@ class Unit:
         """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds."""
         saved = 0.0
         try:
-            if save > 0 and self.ended is not None and not self.ended.done():
+            if save > 0 and not (self.ended is not None and self.ended.done()):
                 self.on_stage("save")
                 saved = await self.station.save(save)
             self.on_stage("stop")
-            await self.station.detach("it is being stopped")
+            await self.station.detach(self.away)
         finally:  # whatever failed there: a process that is not known would be the second of its model
             begun = time.monotonic()
             await self.end(grace)

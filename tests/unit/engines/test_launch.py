@@ -188,10 +188,10 @@ def test_the_folder_for_slot_files_is_ours_alone(tmp_path: Path, caplog: pytest.
     config = Config(model=a_model(tmp_path), backend_url="")
     folder = tmp_path / "state" / "slots"
     with caplog.at_level(logging.WARNING):
-        launched = launch.launch(config, folder=str(folder))
+        made = launch.launch(config, folder=str(folder))
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert values(launched.plan.command, "--slot-save-path") == [str(folder)]
-    assert launched.plan.hint in caplog.text
+    assert values(made.command, "--slot-save-path") == [str(folder)]
+    assert made.hint in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:

@@ -7,15 +7,19 @@ from typing import Any, cast
 
 import pytest
 
+from bioproxy.activity import Record
 from bioproxy.engines.process import Exit
 from bioproxy.errors import EngineDied, EngineUnavailable
-from bioproxy.models import claim
-from bioproxy.models.claim import EngineClaim, Life
+from bioproxy.models.claim import Claim, Life
+from bioproxy.models.supervisor import Supervisor
+from bioproxy.models.unit import Unit
 from bioproxy.station import Station
 
 
 class Owned:
-    """An engine of ours, as far as a seat looks at it."""
+    """The only engine, if it is ours, as far as a claim looks at it."""
+
+    looked_after = True
 
     def __init__(self) -> None:
         self.attachment = self
@@ -39,21 +43,37 @@ def broken(*, sent: bool, status: int | None = None) -> EngineUnavailable:
     return error
 
 
+class Known:
+    """A supervisor that has no news."""
+
+    async def confirm(self, model: str) -> None:
+        """They come at once or never."""
+
+
+class Living:
+    """The unit of a process, which is watched."""
+
+    def __init__(self, watcher: Life | None) -> None:
+        self.process = self
+        self.watcher = watcher
+
+
 @pytest.fixture
-async def life(monkeypatch: pytest.MonkeyPatch) -> Life:
-    """The process that is there; its news come at once or never."""
-    monkeypatch.setattr(claim, "NEWS", 0)
+async def life() -> Life:
+    """The process that is there."""
     return asyncio.get_running_loop().create_future()
 
 
-def place(life: Life | None, engine: Any = None) -> EngineClaim:
+def place(life: Life | None, engine: Any = None) -> Claim:
     """A request's place; it is about to be sent."""
-    only = EngineClaim(cast("Station", engine or Owned()), lambda: life)
+    record = Record(id="r", started=0.0, method="POST", path="/x", endpoint="x")
+    only = Claim(cast("Supervisor", Known()), "engine", record, timeout=1.0, loading=None)
+    only.station, only.unit = cast("Station", engine or Owned()), cast("Unit", Living(life))
     only.sending()
     return only
 
 
-async def again(only: EngineClaim, error: EngineUnavailable, attempt: int = 1) -> bool:
+async def again(only: Claim, error: EngineUnavailable, attempt: int = 1) -> bool:
     """A try has failed; whether it is tried again."""
     await only.broke_off(error)
     return only.lost(error, attempt)

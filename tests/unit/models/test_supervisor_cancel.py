@@ -10,7 +10,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.activity import Record
 from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
-from bioproxy.models.claim import ModelClaim, Recalled
+from bioproxy.models.claim import Claim, Recalled
 from bioproxy.models.state import State
 from bioproxy.models.wish import Wish
 from support.leaks import cut, each_await
@@ -170,7 +170,7 @@ async def test_who_waits_is_told_when_its_model_is_unloaded(machine: Machine) ->
     assert not machine.alive()
 
 
-def claim(machine: Machine, model: str, told: list[str]) -> ModelClaim:
+def claim(machine: Machine, model: str, told: list[str]) -> Claim:
     """A claim on a model; what is told of its loading goes to `told`."""
 
     def loading(_wish: Wish) -> Callable[[bool], None]:
@@ -178,7 +178,7 @@ def claim(machine: Machine, model: str, told: list[str]) -> ModelClaim:
         return lambda ready: told.append(f"ready: {ready}")
 
     record = Record(id="r", started=0.0, method="POST", path="/x", endpoint="x")
-    return ModelClaim(machine.supervisor, model, record, timeout=5.0, loading=loading)
+    return Claim(machine.supervisor, model, record, timeout=5.0, loading=loading)
 
 
 async def test_a_claim(machine: Machine) -> None:

@@ -1,0 +1,135 @@
+"""The unit of the only engine: a URL that we attach to, or a model file that we serve ourselves (`serve --model`).
+
+The engine may be there before us, come later, go, or be another one tomorrow: its attachment tells, and until it is
+ready requests wait in its gate for an engine of ours, while one that is not ours answers for itself. So for the
+schedule it is ready as soon as it was begun, and its life ends only by an order: `unload`, or the shutdown. A process
+of ours that ends by itself is started again within that life (engines/process.py); an engine that is not ours has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bioproxy import aio
+from bioproxy.engines.launch import Plan
+from bioproxy.engines.process import Exit, Process
+from bioproxy.errors import EngineUnavailable
+from bioproxy.events import EngineChanged
+from bioproxy.kv.keeper import Want
+from bioproxy.models.unit import Launch, Started, Unit
+from bioproxy.station import Station
+
+log = logging.getLogger(__name__)
+
+ENGINE = "engine"  # a name that it always has
+
+
+class Only(Unit):
+    """The engine of a configuration without `models`; `plan` says how it is started, None: it is not ours."""
+
+    lasting = True
+    away = "it was unloaded, and starts again for the next request"
+
+    def __init__(self, plan: Plan | None, station: Station, *, output: Callable[[bytes], None]) -> None:
+        self.plan = plan
+        origin, words = station.pool.origin, plan.command if plan is not None else ()
+        launch = Launch(model=ENGINE, words=words, url=str(origin), host=origin.host, port=origin.port)
+        super().__init__(launch, station, output=output, on_pid=lambda _pid: None, mark="")
+        self.keeping: list[asyncio.Task[None]] = []
+        station.attachment.expect_pid = lambda: self.pid
+        if plan is not None:
+            station.on_stuck = self.restart
+        station.bus.subscribe(EngineChanged, self.follow)
+        station.bus.subscribe(EngineChanged, log_change)
+
+    def one_process(self) -> Process:
+        if self.plan is None:
+            return Process((), name=ENGINE)  # it is never started
+        environment = self.plan.environment
+        return Process(
+            self.plan.command, name=self.plan.name, environment=environment, on_exit=self.on_exit, output=self.output
+        )
+
+    def on_exit(self, exit_: Exit) -> None:
+        self.station.attachment.suspect(exit_.reason)
+
+    async def begin(self) -> None:
+        """Start the process, if it is ours; EngineUnavailable if it cannot be run at all."""
+        if self.plan is not None:
+            await self.process.start()
+
+    async def start(self, wants: Callable[[], Sequence[Want]]) -> Started:  # noqa: ARG002 - they wait in the gate
+        self.station.pool.reopen()
+        await self.begin()
+        if self.plan is not None:
+            self.keeping = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
+        self.station.look_after()
+        return Started()
+
+    async def wait_ended(self) -> Exit:
+        """Never: its process is started again."""
+        never: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        return await never
+
+    async def end(self, grace: float) -> None:
+        await self.process.stop(grace=grace)
+        await aio.finish(self.keeping)
+
+    async def restart(self, reason: str) -> None:
+        """End the process and start it again at once; the log says why."""
+        log.warning("the engine is started again: %s", reason)
+        await self.process.restart()
+
+    def follow(self, event: EngineChanged) -> None:
+        """While it loads or is being met, requests wait: sent at once, they would find an engine without its cache.
+
+        An engine of ours that is absent will be back, and they wait for that too; another one answers for itself.
+        """
+        if event.state == "loading":
+            self.station.gate.close(event.reason)
+        elif event.state == "absent" and self.plan is None:
+            self.station.gate.open()
+
+    @property
+    def names(self) -> list[str]:
+        """What it is called: by its own alias, its file, and always `engine`; the first is shown."""
+        facts, file = self.station.attachment.facts, self.station.settings.config.model
+        path = file or (facts.model_path if facts is not None else "")
+        found = [facts.alias if facts is not None else "", Path(path).stem, Path(path).name, ENGINE]
+        return list(dict.fromkeys(name for name in found if name))
+
+    def unready(self) -> str:
+        """Why a request would not be served now; empty when it would."""
+        state = self.station.attachment.statistics()
+        return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
+
+    async def met(self, timeout: float) -> None:  # noqa: ASYNC109 - told in the sentence
+        """Wait until it is ready. EngineUnavailable after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.station.attachment.wait_ready()
+        except TimeoutError:
+            raise EngineUnavailable(f"after {timeout:.0f} s (queue_timeout) {self.unready()}") from None
+
+    def check_ours(self) -> None:
+        """EngineUnavailable (409) if it is not ours to stop."""
+        if self.plan is None:
+            sentence = f"the engine at {self.station.pool.origin} was not started by this bioproxy"
+            raise EngineUnavailable(
+                f"{sentence}, so it cannot stop it either: stop it where it was started", status=409
+            )
+
+
+def log_change(event: EngineChanged) -> None:
+    """One line for each change of the engine's state."""
+    what = " ".join(part for part in (event.model, event.build) if part)
+    log.info(
+        "engine at %s is %s%s%s",
+        event.url,
+        event.state,
+        f" ({what})" if what else "",
+        f": {event.reason}" if event.reason else "",
+    )
