@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo ui test lint bench tables clean help
+.PHONY: venv demo ui pictures test lint bench tables clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ $(PAGE): $(NODE) $(shell find ui/src ui/public ui/index.html ui/vite.config.ts -
 	$(NPM) run --silent build
 
 ui: $(PAGE)      ## the web page, into src/bioproxy/page
+
+pictures: $(STAMP) $(PAGE) ## each page of it, in both themes, wide and narrow, into pictures/ (ARGS: python -m tests.ui.look -h)
+	$(BIN)/python -m tests.ui.look $(or $(ARGS),--all)
 
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 
