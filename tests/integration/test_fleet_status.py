@@ -98,6 +98,8 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     assert found.engine is not None
     assert found.engine.facts is not None
     assert found.engine.facts.build.startswith("b11549")
+    assert found.environment == ("LLAMA_ARG_HF_TOKEN=********", "LLAMA_ARG_CACHE_IDLE_SLOTS=0")
+    assert found.added == ("LLAMA_ARG_CACHE_IDLE_SLOTS=0",)
     assert found.price.tokens == overview.models[0].tokens > 1000
     assert (shown.code, shown.err.count("note: q: ")) == (0, 1)  # the weights cannot be read
     assert f"{found.price.tokens:,} tokens, 1 not saved" in shown.out
@@ -170,6 +172,19 @@ async def test_a_model_tells_its_names_and_what_it_can_do(tmp_path: Path) -> Non
     assert (one.capabilities, one.context) == (("vision", "function_calling"), 8192)
     assert (plain.name, plain.aliases, plain.unlisted, plain.capabilities, plain.context) == ("", (), False, (), 0)
     assert found.tokens.generated == found.today.generated > 0
+
+
+async def test_what_was_added_to_a_command_is_told(tmp_path: Path) -> None:
+    """The folder for slot files, and the variable that keeps idle slots; of a llama-server only."""
+    models = {"q": {"cmd": "llama-server --port ${PORT} -m x.gguf", "env": ["A=1"]}, **fakes("b")}
+    async with swap_rig(tmp_path, models) as rig:
+        one = {model.model: model for model in (await status(rig)).models}
+    folder, variable = one["q"].added
+    assert folder.startswith("--slot-save-path /")
+    assert folder in one["q"].command
+    assert variable == "LLAMA_ARG_CACHE_IDLE_SLOTS=0"
+    assert one["q"].environment == ("A=1", variable)
+    assert (one["b"].environment, one["b"].added) == ((), ())
 
 
 async def test_who_waits_tells_what_for_and_who_makes_room(tmp_path: Path) -> None:

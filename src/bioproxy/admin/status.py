@@ -36,7 +36,9 @@ from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics
 from bioproxy.logbook import LogbookStatistics
 from bioproxy.metrics import Metrics, TokenStatistics
 from bioproxy.models.book import ModelStatistics
+from bioproxy.models.command import FLAG
 from bioproxy.models.fleet import Fleet
+from bioproxy.models.unit import Launch
 from bioproxy.station import Price, Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
 from bioproxy.templates.pins import Pins, PinStatistics
@@ -129,7 +131,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `engine` is None if nothing is asked of it, because it is no llama-server.
 
     `closed`: newcomers wait behind a request that has waited for another model for too long. `templates` are its own.
-    `capabilities` and `context` (0: not told) are the configuration's words.
+    `capabilities` and `context` (0: not told) are the configuration's words. `environment`: `NAME=value` beside ours;
+    of it and of `command`, `added` is what the configuration does not say.
     """
 
     model: str
@@ -143,6 +146,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     pid: int | None
     command: str
+    environment: tuple[str, ...]
+    added: tuple[str, ...]
     url: str
     closed: bool
     schedule: ScheduleStatus
@@ -336,6 +341,8 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         since=fleet.supervisor.unix_time(one.since),
         pid=unit.pid,
         command=shlex.join(masked_words(unit.launch.words)),
+        environment=tuple(masked_environment(unit.launch.environment)),
+        added=added_to(unit.launch, described, fleet.folder),
         url=masked_url_password(unit.launch.url),
         closed=closed,
         schedule=schedule_status(fleet, one),
@@ -347,6 +354,12 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         warmup=station.runner.statistics(),
         templates=station.catalogue.statistics() if station.catalogue is not fleet.common else (),
     )
+
+
+def added_to(launch: Launch, model: Model, folder: str) -> tuple[str, ...]:
+    """What we added to a model's command and environment."""
+    flags = (f"{FLAG} {shlex.quote(folder)}",) if launch.added else ()
+    return (*flags, *(entry for entry in launch.environment if entry not in model.env))
 
 
 def capabilities_of(model: Model) -> tuple[str, ...]:

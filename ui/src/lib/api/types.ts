@@ -380,6 +380,8 @@ export interface ModelStatus {
   since: number;
   pid: number | null;
   command: string;
+  environment: string[];
+  added: string[];
   url: string;
   closed: boolean;
   schedule: ScheduleStatus;
