@@ -3,7 +3,9 @@ import { stored } from "./stored.svelte";
 
 export type Theme = "system" | "light" | "dark";
 
-const THEMES: readonly Theme[] = ["system", "light", "dark"];
+export const THEMES: readonly Theme[] = ["system", "light", "dark"];
+
+export const TITLE_MOST = 64; // characters of the page's title
 
 export const settings = {
   theme: stored<Theme>("theme", "system"),
