@@ -61,7 +61,7 @@ def options_table(options: Iterable[Option]) -> str:
             f"`{option.path}`",
             with_default(takes(option.kind), shown_default(write_value(option, option.default))),
             " ".join(f"`{name}`" for name in (option.environment, *option.flags)),
-            "at once" if option.kind.live else "restart",
+            "" if option.kind.live else "restart",
             option.description,
         )
         for option in options

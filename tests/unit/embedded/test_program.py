@@ -221,6 +221,6 @@ def test_a_taken_port_is_told_before_the_model_is_loaded() -> None:
 def test_every_flag_stands_in_the_docs(flag: flags.Flag) -> None:
     """With all its names and what it means."""
     text = (Path(__file__).parents[3] / "docs" / "engine.md").read_text(encoding="utf-8").partition("## Flags of")[2]
-    row = next((line for line in text.splitlines() if line.startswith(f"| `{flag.names[0]}`")), "")
+    row = next((line for line in text.splitlines() if line.startswith(f"- `{flag.names[0]}`")), "")
     assert all(f"`{name}`" in row for name in flag.names)
     assert flag.meaning in row
