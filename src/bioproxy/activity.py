@@ -60,6 +60,7 @@ class InflightRequest(msgspec.Struct, frozen=True, kw_only=True):
     resp_bytes: int
     elapsed_ms: int
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    client: str = ""  # the key's name, or the address
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -23,9 +23,10 @@ from typing import Any, cast
 
 from bioproxy import aio, files
 from bioproxy import log as logs
-from bioproxy.activity import Record
+from bioproxy.activity import InflightRequest, Record
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.listing import list_models
+from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage, other_port
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, status_of
@@ -122,6 +123,9 @@ class App:
         self.pins = Pins(self.state / "pins")
         self.open_log(loaded)
         self.page = WebPage(self.beside)
+        self.live = Live(
+            self.bus, status=self.status, inflight=self.under_way, many=not self.settings.one, proxy=self.beside
+        )
         self.fleet = Fleet(
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             shelves=self.shelves, logbook=self.logbook,
@@ -132,7 +136,7 @@ class App:
             bus=self.bus,
             metrics=self.metrics,
             logbook=self.logbook,
-            more=self.page.entries(),
+            more=(*self.page.entries(), *self.live.entries()),
         )
         self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
         self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
@@ -214,6 +218,10 @@ class App:
             self.metrics.gate = station.gate.statistics
             self.metrics.kv = station.keeper.statistics
             self.metrics.engine = station.attachment.statistics
+
+    def under_way(self) -> list[InflightRequest]:
+        """The requests under way; those of one engine are not listed."""
+        return self.management.inflight.snapshot()
 
     def beside(self, request: Request) -> str:
         """Where the admin port's page asks the one engine; "" if it asks the port that it came from."""
@@ -302,6 +310,7 @@ class App:
         self.proxy_server.stop_accepting()
         try:
             self.management.end_streams()
+            self.live.close()
         finally:
             self.fleet.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
 

@@ -199,6 +199,7 @@ class InflightChanged(Event, frozen=True, kw_only=True):
     operation: Literal["upsert", "remove"]
     id: str
     request: InflightRequest | None = None
+    client: str = ""  # whose request it is
 
 
 class ActivityAdded(Event, frozen=True, kw_only=True):

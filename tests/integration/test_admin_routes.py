@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bioproxy import events
+from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage
 from bioproxy.config.load import load
@@ -21,7 +22,7 @@ from bioproxy.metrics import Metrics
 from bioproxy.models.fleet import Fleet
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
-from support.admin import AdminPort, admin_port, metered, record
+from support.admin import AdminPort, Backstage, admin_port, metered, record
 from support.config_files import config
 
 ROUTES = AdminPort().admin.entries
@@ -63,8 +64,9 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
         shelves=Shelves(config=loaded.config.kv, bus=bus),
         logbook=Logbook(),
     )
-    page = WebPage(lambda _: "").entries()
-    management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=page)
+    page, live = WebPage(lambda _: ""), Live(bus, status=Backstage().status, inflight=list, many=True, proxy=str)
+    more = (*page.entries(), *live.entries())
+    management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
     mounted = [(entry.method, entry.path) for entry in management.entries]
     _, _, rest = DOCS.partition("\n## Many models")
     assert sorted(documented(rest)) == sorted(mounted)

@@ -150,7 +150,8 @@ class Management:
             raise routes.not_served(request.method, request.path, found, managing=True)
         assert found is not None
         (entry, _), parameters = found
-        await entry.serve(Question(request, exchange.responder, parameters, own=among_strangers(self.settings.config)))
+        own = among_strangers(self.settings.config)
+        await entry.serve(Question(request, exchange.responder, parameters, own=own, principal=principal))
 
     # routes that are of no other part
 

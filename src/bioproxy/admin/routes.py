@@ -14,6 +14,7 @@ import msgspec
 
 from bioproxy.admin.guard import Access
 from bioproxy.errors import BioproxyError, ConfigError, RequestError, Unauthorized
+from bioproxy.keys import Principal
 from bioproxy.wire.http1.message import Headers, Request, Responder
 from bioproxy.wire.http1.router import Parameters
 
@@ -24,12 +25,16 @@ TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One request, and where its answer goes. `own`: it shows nothing of what others ask."""
+    """One request, and where its answer goes. `own`: it shows nothing of what others ask.
+
+    `principal` is whose key the proxy port was shown; None on the admin port, for the admin, and without keys.
+    """
 
     request: Request
     responder: Responder
     parameters: Parameters
     own: bool = False
+    principal: Principal | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):

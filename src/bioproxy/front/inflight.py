@@ -52,6 +52,7 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
     headers: Headers
     remote: str
     metadata: dict[str, str]
+    client: str
     started: float  # unix time
     cancel: Callable[[], object]
     cancelled: bool = False
@@ -90,6 +91,7 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
             resp_bytes=self.received,
             elapsed_ms=max(0, int((time.time() - self.started) * 1000)),
             metadata=dict(self.metadata) if self.metadata else msgspec.UNSET,
+            client=self.client,
         )
 
 
@@ -119,6 +121,7 @@ class Inflight:
         headers: Headers,
         remote: str,
         metadata: dict[str, str] | None = None,
+        client: str = "",
         started: float | None = None,
         cancel: Callable[[], object] | None = None,
     ) -> Entry:
@@ -136,6 +139,7 @@ class Inflight:
             headers=headers,
             remote=remote,
             metadata=metadata if metadata is not None else {},
+            client=client,
             started=time.time() if started is None else started,
             cancel=cancel if cancel is not None else canceller(),
         )
@@ -149,7 +153,7 @@ class Inflight:
     def remove(self, entry: Entry) -> None:
         """The request has ended, whatever way."""
         if self.entries.pop(entry.id, None) is not None and self.heard:
-            self.bus.publish(InflightChanged(operation="remove", id=entry.id))
+            self.bus.publish(InflightChanged(operation="remove", id=entry.id, client=entry.client))
 
     def cancel(self, identity: str) -> bool:
         """End a request; False if there is none of that id. Its own clean-up takes it off the table."""
@@ -184,7 +188,8 @@ class Inflight:
     def tell(self, entry: Entry) -> None:
         """Publish one entry as it is now."""
         entry.moved()
-        self.bus.publish(InflightChanged(operation="upsert", id=entry.id, request=entry.view()))
+        view = entry.view()
+        self.bus.publish(InflightChanged(operation="upsert", id=entry.id, request=view, client=entry.client))
 
     def look(self) -> None:
         """Tell of what moved since the last look; the timer ends with the last entry."""
@@ -237,6 +242,7 @@ class Counted:
             headers=request.headers,
             remote=request.peer,
             metadata=record.metadata,
+            client=record.client,
             started=record.started,
             cancel=exchange.task.cancel if exchange.task is not None else None,
         )

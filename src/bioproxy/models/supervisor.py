@@ -281,8 +281,8 @@ class Supervisor:
             self.schedule.note_price(model, life.unit.station.price())
 
     def unix_time(self, moment: float) -> float:
-        """A moment of the schedule's clock as unix time."""
-        return time.time() - (self.clock() - moment)
+        """A moment of the schedule's clock as unix time, to the millisecond: two looks tell the same."""
+        return round(time.time() - (self.clock() - moment), 3)
 
     def statistics(self) -> ScheduleStatistics:
         return self.schedule.statistics()

@@ -40,7 +40,7 @@ export async function open(path: string, asking: Asking = {}): Promise<Response>
       headers,
       body: asking.body === undefined ? undefined : form ? (asking.body as FormData) : JSON.stringify(asking.body),
       signal: asking.signal,
-      credentials: "same-origin",
+      credentials: "omit", // with them a 401 would open the browser's own dialog
       cache: "no-store",
     });
   } catch (error) {

@@ -34,6 +34,7 @@ export interface InflightRequest {
   resp_bytes: number;
   elapsed_ms: number;
   metadata?: { [name: string]: string };
+  client: string;
 }
 
 /** A model changed its state at this unix time. */
