@@ -108,3 +108,8 @@ class Record(msgspec.Struct, kw_only=True):
     session: str = ""  # what the client says which of its conversations this is
     activity: int = 0  # the number of its row in the activity table, given when it has ended; 0: none
     metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority
+
+    @property
+    def for_model(self) -> bool:
+        """Whether it asked for a model: lists, looks, and the web page's own questions do not."""
+        return self.gated or self.metered or self.model != ""

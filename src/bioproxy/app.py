@@ -15,7 +15,6 @@ import asyncio
 import logging
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,13 @@ from typing import Any, cast
 
 from bioproxy import aio, files
 from bioproxy import log as logs
-from bioproxy.activity import InflightRequest, Record
+from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage, other_port
+from bioproxy.admin.requests_api import Requests
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, status_of
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
@@ -110,8 +110,9 @@ class App:
         self.reload_error = ""
         self.reloading = asyncio.Lock()
         self.bus = Bus()
-        self.records: deque[Record] = deque(maxlen=1000)  # for `/requests`
-        self.bus.subscribe(RequestEnded, lambda event: self.records.append(event.record))
+        self.requests = Requests()
+        self.records = self.requests.records
+        self.bus.subscribe(RequestEnded, self.requests.keep)
         self.metrics = Metrics(self.bus)
         self.state = state_folder(loaded)
         self.shelves = Shelves(config=config.kv, bus=self.bus)
@@ -136,7 +137,7 @@ class App:
             bus=self.bus,
             metrics=self.metrics,
             logbook=self.logbook,
-            more=(*self.page.entries(), *self.live.entries()),
+            more=(*self.page.entries(), *self.live.entries(), *self.requests.entries()),
         )
         self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
         self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)

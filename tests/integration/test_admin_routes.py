@@ -12,6 +12,7 @@ from bioproxy import events
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage
+from bioproxy.admin.requests_api import Requests
 from bioproxy.config.load import load
 from bioproxy.config.settings import Settings
 from bioproxy.errors import Problem
@@ -65,7 +66,7 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
         logbook=Logbook(),
     )
     page, live = WebPage(lambda _: ""), Live(bus, status=Backstage().status, inflight=list, many=True, proxy=str)
-    more = (*page.entries(), *live.entries())
+    more = (*page.entries(), *live.entries(), *Requests().entries())
     management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
     mounted = [(entry.method, entry.path) for entry in management.entries]
     _, _, rest = DOCS.partition("\n## Many models")

@@ -121,3 +121,15 @@ async def test_a_program_that_nobody_watches_has_no_stream(tmp_path: Path) -> No
         await rig.chat("a")
         live = app_of(rig).live
         assert (live.looked, live.number, live.subscriptions, live.timer) == (0.0, 0, [], None)
+
+
+async def test_the_requests_are_on_both_ports(tmp_path: Path) -> None:
+    """The page's own questions are not among them; one has its parts."""
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        await rig.chat("a", headers={"X-Request-Id": "mine/1"})
+        for port in (rig.port, rig.ports.admin):
+            (one,) = (await call(port, "GET", "/api/requests")).json()["requests"]
+            assert (one["id"], one["model"]) == ("mine/1", "a")
+            parts = (await call(port, "GET", "/api/requests/mine/1")).json()["parts"]
+            assert "start" in [part["name"] for part in parts]
+            assert (await call(port, "GET", "/api/requests/other")).status == 404

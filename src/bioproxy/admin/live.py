@@ -124,14 +124,12 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Viewer(Listener):
-    """One client. `own` is the name of its key if it is shown its own requests only, None: it sees everything."""
+    """One client. One that lost what waited for it gets a new state."""
 
     def __init__(self, question: Question) -> None:
         super().__init__(question.responder.abort)
-        principal = question.principal
-        self.request = question.request
-        self.own = principal.name if question.own and principal is not None else None
-        self.admin = principal is None or not principal.models
+        self.question = question
+        self.own = question.only is not None
         self.lost = False
 
     def push(self, block: bytes) -> None:
@@ -145,11 +143,9 @@ class Viewer(Listener):
         self.lost = True
 
     def sees(self, told: Told) -> bool:
-        return told.full if self.own is None else told.client is not None and self.concerns(told.client)
-
-    def concerns(self, client: str) -> bool:
-        """Whether a request of this client is its own: a key may have users behind it (`key/user`)."""
-        return not client or self.own is None or client == self.own or client.startswith(f"{self.own}/")
+        if not self.own:
+            return told.full
+        return told.client is not None and (not told.client or self.question.shows(told.client))
 
 
 class Live:
@@ -256,8 +252,9 @@ class Live:
 
     def missed(self, viewer: Viewer) -> bytes:
         """What came after the last event that a client had, or a comment; b"" if that is not known any more."""
-        said = (viewer.request.header(b"last-event-id") or b"").decode("latin-1")
-        said = next((value for name, value in viewer.request.query if name == "last"), said)
+        request = viewer.question.request
+        said = (request.header(b"last-event-id") or b"").decode("latin-1")
+        said = next((value for name, value in request.query if name == "last"), said)
         boot, _, number = said.rpartition("-")
         if boot != self.boot or not number.isdecimal() or not self.base <= int(number) <= self.number:
             return b""
@@ -268,31 +265,29 @@ class Live:
 
     def state(self, viewer: Viewer) -> bytes:
         """Everything, as this client may see it."""
-        now, own = time.time(), viewer.own is not None
+        now = time.time()
         status = {**self.known, "uptime": now - self.known["started"]}
         state = LiveState(
             boot=self.boot,
             now=now,
             page=self.page(viewer),
-            status=reduced(status) if own else status,
-            inflight=self.running(viewer),
+            status=reduced(status) if viewer.own else status,
+            inflight=[one for one in self.inflight() if viewer.question.shows(one.client)],
             swaps=list(self.swaps.records),
         )
         return self.block("state", state)
 
     def page(self, viewer: Viewer) -> PageInfo:
+        principal = viewer.question.principal
         return PageInfo(
             version=__version__,
             title=TITLE,
             many=self.many,
-            proxy=self.proxy(viewer.request),
+            proxy=self.proxy(viewer.question.request),
             edit_config=False,
-            admin=viewer.admin,
-            own=viewer.own is not None,
+            admin=principal is None or not principal.models,
+            own=viewer.own,
         )
-
-    def running(self, viewer: Viewer) -> list[InflightRequest]:
-        return [one for one in self.inflight() if viewer.own is None or (one.client and viewer.concerns(one.client))]
 
     # what changes
 
@@ -303,7 +298,7 @@ class Live:
         before, self.known = self.known, msgspec.to_builtins(self.status_now())
         if before is not None:
             self.change(before, self.known, full=True)
-            if any(viewer.own is not None for viewer in self.viewers) or not self.viewers:
+            if any(viewer.own for viewer in self.viewers) or not self.viewers:
                 self.change(reduced(before), reduced(self.known), full=False)
         self.pause = max(AT_MOST, SHARE * (clock() - self.looked))
 
@@ -335,7 +330,7 @@ class Live:
     def hear(self, event: Event) -> None:
         """Something happened."""
         if isinstance(event, RequestEnded):
-            if concerns_models(event):
+            if event.record.for_model:  # the page's own questions are not shown to it
                 self.add("request", explained(event.record), client=event.record.client or None)
         elif not isinstance(event, OTHERWISE):
             told = msgspec.to_builtins(event) | {"at": time.time()}
@@ -383,9 +378,3 @@ class Live:
     def block(self, kind: str, value: object) -> bytes:
         data = msgspec.json.encode(value)
         return b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (self.boot.encode(), self.number, kind.encode(), data)
-
-
-def concerns_models(event: RequestEnded) -> bool:
-    """Whether a request was for a model; the page's own questions are not shown to it."""
-    record = event.record
-    return record.gated or record.metered or record.model != ""

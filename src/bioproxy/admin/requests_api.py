@@ -1,11 +1,22 @@
-"""`GET /api/requests` and `/api/requests/{id}`: the requests that have ended, for the web page, on both ports."""
+"""The requests that have ended: `/requests` shows all, the web page those to models, and one with all its parts.
+
+The web page has a list of its own, because its questions are requests, too: a page that is open for an hour would
+otherwise show nothing but itself.
+"""
 
 from __future__ import annotations
+
+from collections import deque
 
 import msgspec
 
 from bioproxy.activity import Record
-from bioproxy.explain import Part
+from bioproxy.admin.routes import Entry, Question, answer
+from bioproxy.errors import NotFound, RequestError
+from bioproxy.events import RequestEnded
+from bioproxy.explain import Part, explained, parts_of
+
+KEPT = 1000
 
 
 class RequestList(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,3 +31,66 @@ class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
 
     request: Record
     parts: tuple[Part, ...]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The query of `/api/requests`."""
+
+    limit: int = 100
+    before: int = 0
+
+
+class Requests:
+    """The last requests, and those of them that were to models; each of these has a number, which goes up."""
+
+    def __init__(self) -> None:
+        self.records: deque[Record] = deque(maxlen=KEPT)
+        self.to_models: deque[Record] = deque(maxlen=KEPT)
+        self.number = 0  # of the next one
+
+    def entries(self) -> tuple[Entry, ...]:
+        return (
+            Entry("GET", "/api/requests", "The last requests to models.", self.list, guard="manage"),
+            Entry("GET", "/api/requests/{id...}", "One of them, and its parts.", self.detail, guard="manage"),
+        )
+
+    def keep(self, event: RequestEnded) -> None:
+        record = event.record
+        self.records.append(record)
+        if record.gated or record.metered or record.model:  # `for_model`, without a call for each request
+            self.to_models.append(record)
+            self.number += 1
+
+    async def list(self, question: Question) -> None:
+        """The newest first; `before` (a number that an answer gave) and `limit` narrow it."""
+        wanted = wanted_by(question)
+        found: list[Record] = []
+        before, number = "", self.number
+        for record in reversed(self.to_models):
+            number -= 1
+            if (wanted.before and number >= wanted.before) or not question.shows(record.client):
+                continue
+            if len(found) == wanted.limit:
+                before = str(number + 1)
+                break
+            found.append(explained(record))
+        answer(question.responder, RequestList(requests=found, before=before))
+
+    async def detail(self, question: Question) -> None:
+        identity = question.parameters["id"]
+        for record in reversed(self.to_models):
+            if record.id == identity and question.shows(record.client):
+                answer(question.responder, RequestDetail(request=explained(record), parts=parts_of(record)))
+                return
+        raise NotFound(f"no request {identity[:100]!r} is known; the last {KEPT} requests to models are kept")
+
+
+def wanted_by(question: Question) -> Wanted:
+    """The query; RequestError names the parameter that is wrong."""
+    try:
+        wanted = msgspec.convert(dict(question.request.query), Wanted, strict=False)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the query of {question.request.path} cannot be read: {error}") from error
+    if not 1 <= wanted.limit <= KEPT:
+        raise RequestError(f"limit must be between 1 and {KEPT}, not {wanted.limit}")
+    return wanted

@@ -36,6 +36,15 @@ class Question(msgspec.Struct, frozen=True):
     own: bool = False
     principal: Principal | None = None
 
+    @property
+    def only(self) -> str | None:
+        """The name of the key that sees its own requests only; None if everything may be shown."""
+        return self.principal.name if self.own and self.principal is not None else None
+
+    def shows(self, client: str) -> bool:
+        """Whether a request of this client may be shown: a key may have users behind it (`key/user`)."""
+        return self.only is None or client == self.only or client.startswith(f"{self.only}/")
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One route; `about` is a sentence for `GET /` and the docs, `changes`: its GET changes something.
