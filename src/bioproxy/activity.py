@@ -61,6 +61,7 @@ class InflightRequest(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_ms: int
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     client: str = ""  # the key's name, or the address
+    session: str = ""  # what the client says which of its conversations this is
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -53,6 +53,7 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
     remote: str
     metadata: dict[str, str]
     client: str
+    session: str
     started: float  # unix time
     cancel: Callable[[], object]
     cancelled: bool = False
@@ -92,6 +93,7 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
             elapsed_ms=max(0, int((time.time() - self.started) * 1000)),
             metadata=dict(self.metadata) if self.metadata else msgspec.UNSET,
             client=self.client,
+            session=self.session,
         )
 
 
@@ -122,6 +124,7 @@ class Inflight:
         remote: str,
         metadata: dict[str, str] | None = None,
         client: str = "",
+        session: str = "",
         started: float | None = None,
         cancel: Callable[[], object] | None = None,
     ) -> Entry:
@@ -140,6 +143,7 @@ class Inflight:
             remote=remote,
             metadata=metadata if metadata is not None else {},
             client=client,
+            session=session,
             started=time.time() if started is None else started,
             cancel=cancel if cancel is not None else canceller(),
         )
@@ -243,6 +247,7 @@ class Counted:
             remote=request.peer,
             metadata=record.metadata,
             client=record.client,
+            session=record.session,
             started=record.started,
             cancel=exchange.task.cancel if exchange.task is not None else None,
         )

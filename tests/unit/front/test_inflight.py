@@ -57,9 +57,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_entry_is_shown_as_llama_swap_shows_it() -> None:
-    """Secrets taken out; metadata only where there is some."""
+    """Secrets taken out; metadata only where there is some. Who asks, and in which session, is ours."""
     table = Inflight(Bus(), settings())
-    entry = enter(table, started=1_800_000_000.5, metadata={"selector": "fast"})
+    entry = enter(table, started=1_800_000_000.5, metadata={"selector": "fast"}, client="anna", session="s1")
     entry.update(7, [(b"content-type", b"text/plain"), (b"set-cookie", b"secret")])
     (found,) = msgspec.to_builtins(table.snapshot())
     assert found.pop("elapsed_ms") >= 0
@@ -67,7 +67,7 @@ async def test_an_entry_is_shown_as_llama_swap_shows_it() -> None:
         "id": "a", "timestamp": "2027-01-15T08:00:00.500000Z", "model": "llama", "req_path": "/v1/completions",
         "method": "POST", "remote_ip": "127.0.0.1", "resp_bytes": 7, "metadata": {"selector": "fast"},
         "req_headers": {"User-Agent": "curl", "Authorization": "[REDACTED]", "X-Session-Id": "s1"},
-        "resp_headers": {"Content-Type": "text/plain", "Set-Cookie": "[REDACTED]"},
+        "resp_headers": {"Content-Type": "text/plain", "Set-Cookie": "[REDACTED]"}, "client": "anna", "session": "s1",
     }  # fmt: skip
     table.remove(entry)
     assert "metadata" not in msgspec.to_builtins(enter(table).view())

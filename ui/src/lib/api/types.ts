@@ -35,6 +35,7 @@ export interface InflightRequest {
   elapsed_ms: number;
   metadata?: { [name: string]: string };
   client: string;
+  session: string;
 }
 
 /** A model changed its state at this unix time. */
