@@ -55,18 +55,17 @@ def block(name: str) -> str:
 
 
 def options_table(options: Iterable[Option]) -> str:
-    """A table of keys: name, what it takes, environment and flags, when a reload counts, what it does."""
+    """A table of keys: name, what it takes, environment and flags, what it does, whether that waits for a restart."""
     rows = [
         (
             f"`{option.path}`",
             with_default(takes(option.kind), shown_default(write_value(option, option.default))),
             " ".join(f"`{name}`" for name in (option.environment, *option.flags)),
-            "" if option.kind.live else "restart",
-            option.description,
+            option.description + ("" if option.kind.live else " *Restart.*"),
         )
         for option in options
     ]
-    return table(("Key", "Takes (default)", "Environment, flags", "Reload", "What it does"), rows)
+    return table(("Key", "Takes (default)", "Environment, flags", "What it does"), rows)
 
 
 def object_table(struct: type[msgspec.Struct]) -> str:
@@ -119,14 +118,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def dialect_table(name: str) -> str:
-    """The table of a Struct of llama-swap's dialect; no column for reloads if all its keys are taken over at once."""
-    lines = list(rows(DIALECT[name]))
-    if any(reload for _, _, reload, _ in lines):
-        return table(("Key", "Takes (default)", "Reload", "What it does"), lines)
-    return table(("Key", "Takes (default)", "What it does"), [(key, takes, does) for key, takes, _, does in lines])
+    """The table of a Struct of llama-swap's dialect."""
+    lines = [(key, takes, does + process * " *Next process.*") for key, takes, process, does in rows(DIALECT[name])]
+    return table(("Key", "Takes (default)", "What it does"), lines)
 
 
-def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, str, str, str]]:
+def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, str, bool, str]]:
     """A line for each key: name, what it takes, whether it makes another process, what it does.
 
     The keys of a section stand with the section's name before them. A section that says it is as another one is a line.
@@ -136,15 +133,14 @@ def rows(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, st
         type_ = unfold(field.type).present.type
         if isinstance(type_, inspect.StructType) and type_.cls is not Matrix:  # which has a table of its own
             if issubclass(type_.cls, Filters | Timeouts) and (said := description(field.type)):
-                yield f"`{place}.*`", "", "", said
+                yield f"`{place}.*`", "", False, said
             else:
                 yield from rows(type_.cls, place)
             continue
-        reload = "next process" if unfold(field.type).process else ""
         yield (
             f"`{place}`",
             with_default(KINDS.get(type(type_), "mapping"), shown(default(field), type_)),
-            reload,
+            unfold(field.type).process,
             description(field.type),
         )
 
