@@ -257,6 +257,8 @@ class App:
             raise await taken(error, config.proxy_host, config.proxy_port, flag="-port or -listen") from error
         self.front.listens_on(host for host, _ in self.proxy_server.addresses)
         await self.listen_as_admin()
+        if self.settings.one:
+            self.front.asked_by(self.admin_port)
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Service] = {

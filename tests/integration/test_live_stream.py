@@ -133,3 +133,15 @@ async def test_the_requests_are_on_both_ports(tmp_path: Path) -> None:
             parts = (await call(port, "GET", "/api/requests/mine/1")).json()["parts"]
             assert "start" in [part["name"] for part in parts]
             assert (await call(port, "GET", "/api/requests/other")).status == 404
+
+
+async def test_the_page_of_one_engine_may_ask_it(tmp_path: Path) -> None:
+    """Its preflight is answered; a page of another port of this machine is foreign if others were named."""
+    async with running_app(tmp_path, backend_url="http://127.0.0.1:1", cors_origins=["https://chat.lan"]) as app:
+        allowed = []
+        for port in (app.admin_port, app.proxy_port + 1):
+            origin = f"http://127.0.0.1:{port}"
+            fields = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            answer = await call(app.proxy_port, "OPTIONS", "/v1/chat/completions", headers=fields)
+            allowed.append(answer.headers.get("access-control-allow-origin") == origin)
+        assert allowed == [True, False]

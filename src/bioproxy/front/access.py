@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 import msgspec
 
-from bioproxy.config.addresses import host_of, is_address
+from bioproxy.config.addresses import host_of, is_address, is_any
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
-from bioproxy.front.cors import SAID, Cors, check_name
+from bioproxy.front.cors import SAID, Cors, check_name, is_ours
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.routes import Route
 from bioproxy.keys import Keyring, presented
@@ -24,21 +25,36 @@ MOST_NAMES = 100  # values of `Host` that need not be judged again
 
 
 class Access:
-    """The rule of one configuration. `local`: the port is bound so that only this machine reaches it."""
+    """The rule of one configuration. `local`: the port is bound so that only this machine reaches it.
 
-    def __init__(self, config: Config, *, local: bool) -> None:
+    `page` is the admin port if its page asks this port, as it does of one engine; 0: it does not.
+    """
+
+    def __init__(self, config: Config, *, local: bool, page: int = 0) -> None:
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)
         self.admin = bool(config.admin_key)
         self.among_strangers = among_strangers(config)
-        self.cors = Cors(config.cors_origins, keys=self.keys)
+        self.cors = Cors(config.cors_origins, keys=self.keys, ours=self.is_our_page)
+        self.page = page
+        self.page_names = frozenset(host_of(host) for host in (config.admin_host, *config.admin_hosts))
+        self.page_everywhere = is_any(config.admin_host)
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
         self.known: set[bytes] = set()
         self.local = local
         self.trusted: list[IPv4Network | IPv6Network] = [
             ip_network(net, strict=False) for net in config.trusted_proxies
         ]
+
+    def is_our_page(self, origin: str) -> bool:
+        """Whether a page came from our admin port, by a name under which that port is served."""
+        try:
+            parts = urlsplit(origin)
+            here = parts.scheme == "http" and (parts.port or 80) == self.page
+        except ValueError:
+            return False
+        return here and is_ours(host_of(parts.netloc), names=self.page_names, addresses=self.page_everywhere)
 
     def is_admin(self, request: Request) -> bool:
         """Whether the request shows the admin key."""

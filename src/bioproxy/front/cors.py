@@ -49,9 +49,15 @@ PROGRAMS = (b"PowerShell/", b"CFNetwork/")  # they send what browsers do; a page
 
 
 class Cors:
-    """The origins that are allowed: those named, `*` for any; none named: any with keys, else this machine and apps."""
+    """The origins that are allowed: those named, `*` for any; none named: any with keys, else this machine and apps.
 
-    def __init__(self, origins: tuple[str, ...], *, keys: bool) -> None:
+    `ours` says of an origin whether it is our own other port's, whose page asks this one.
+    """
+
+    def __init__(
+        self, origins: tuple[str, ...], *, keys: bool, ours: Callable[[str], bool] = lambda _origin: False
+    ) -> None:
+        self.ours = ours
         self.any = "*" in origins or (not origins and keys)
         self.default = not origins
         self.origins = frozenset(origin.rstrip("/").lower() for origin in origins)
@@ -64,7 +70,7 @@ class Cors:
         scheme, separator, _ = origin.lower().partition("://")
         if origin.lower() in self.origins or (separator and f"{scheme}://*" in self.origins):
             return True
-        if self.any and not itself:
+        if (self.any and not itself) or self.ours(origin):
             return True
         here = scheme in APPS or (scheme in {"http", "https"} and is_loopback(origin))
         return self.default and bool(separator) and here
@@ -117,11 +123,16 @@ def check_name(request: Request, *, names: frozenset[str], addresses: bool, port
     """
     host = (request.header(b"host") or b"").decode("latin-1")
     name = host_of(host)
-    if is_loopback(name) or (name and name in names) or (addresses and is_address(name)):
+    if is_ours(name, names=names, addresses=addresses):
         return
     shown = (name or host)[:LONGEST]
     said = f"the {port} port was asked as {shown!r}, which is none of its names"
     raise ForeignPage(f"{said}; if it should be, add it to admin_hosts", page=shown)
+
+
+def is_ours(name: str, *, names: frozenset[str], addresses: bool) -> bool:
+    """Whether nobody else can have this name, or one of `names` was configured; `addresses`: any IP address will do."""
+    return is_loopback(name) or (name != "" and name in names) or (addresses and is_address(name))
 
 
 def check_page(request: Request, *, allows: Callable[[str], bool], key: str) -> None:

@@ -49,7 +49,8 @@ class Front:
         self.bus = bus
         self.refusals = Refusals()
         self.local = is_loopback(settings.config.proxy_host)
-        self.make_access = lambda config: Access(config, local=self.local)
+        self.page = 0  # the admin port, if its page asks this one
+        self.make_access = lambda config: Access(config, local=self.local, page=self.page)
         self.unpacking = asyncio.Semaphore(UNPACKED)
 
     @property
@@ -115,6 +116,10 @@ class Front:
         """The port is open: its addresses tell better than its name whether others can reach it."""
         self.local = all(map(is_loopback, hosts))
         self.access.local = self.local
+
+    def asked_by(self, page: int) -> None:
+        """The admin port is open, and its page asks the one engine here."""
+        self.page = self.access.page = page
 
     async def unpack(self, exchange: Exchange) -> None:
         """A compressed body goes on as if it had come plain."""
