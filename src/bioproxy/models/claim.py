@@ -88,8 +88,14 @@ class Claim(Wish):
                 stop(ready)
 
     def waited(self, started: float, before: dict[Part, float]) -> None:
-        """Add a wait to the record; what has no name (the model is gone) was for the schedule."""
+        """Add a wait to the record; what has no name (the model is gone) was for the schedule.
+
+        That the only engine's process is begun is the smaller part of a wait that goes on in its gate.
+        """
         record, now = self.record, self.supervisor.clock()
+        if self.unit is not None and self.unit.lasting:
+            record.queue += now - started
+            return
         parts = between(before, self.supervisor.schedule.waited(self.model, now))
         parts.pop("", None)
         parts["in_use"] = parts.get("in_use", 0.0) + max(0.0, now - started - sum(parts.values()))

@@ -62,7 +62,6 @@ class Only(Unit):
             await self.process.start()
 
     async def start(self, wants: Callable[[], Sequence[Want]]) -> Started:  # noqa: ARG002 - they wait in the gate
-        self.station.pool.reopen()
         await self.begin()
         if self.plan is not None:
             self.keeping = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
@@ -77,6 +76,7 @@ class Only(Unit):
     async def end(self, grace: float) -> None:
         await self.process.stop(grace=grace)
         await aio.finish(self.keeping)
+        self.station.pool.reopen()  # what waits for nothing is told that nothing answers there
 
     async def restart(self, reason: str) -> None:
         """End the process and start it again at once; the log says why."""

@@ -1,0 +1,92 @@
+"""An unload of the only engine, and requests that come before, during and after it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioproxy import aio
+from bioproxy.app import App
+from bioproxy.errors import ModelFailed
+from bioproxy.models.only import ENGINE
+from fakes.fake_engine import PROGRAM, FakeEngine
+from support.apps import only, running_app, station
+from support.faults import ask, good, ready, sent
+from support.leaks import until
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell script stands for llama-server")
+
+
+@asynccontextmanager
+async def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, **values: Any) -> AsyncIterator[App]:
+    """`serve --model` with a fake llama-server that takes its time."""
+    program = folder / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} --decode-rate 200 "$@"\n')
+    program.chmod(0o755)
+    (folder / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    async with running_app(folder, model=str(folder / "m.gguf"), **values) as app:
+        await ready(app)
+        yield app
+
+
+async def test_a_request_that_comes_during_an_unload_starts_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that runs is finished first; nobody has to ask once more."""
+    async with serving(tmp_path, monkeypatch) as app:
+        first = aio.spawn(good(app, tokens=100), name="first")
+        await until(lambda: station(app).gate.running)
+        unload = aio.spawn(app.fleet.unload(""), name="unload")
+        await until(lambda: app.fleet.supervisor.schedule.is_leaving(ENGINE))
+        second = aio.spawn(good(app), name="second")
+        assert [(await first).status, (await second).status] == [200, 200]
+        await unload
+        assert only(app).process.statistics().starts == 2
+
+
+async def test_an_answer_that_outlasts_the_unload_is_cut_and_not_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets `kv.save_timeout`; its client hears why, and the engine stays unloaded."""
+    async with serving(tmp_path, monkeypatch, kv={"save_timeout": 0.1}) as app:
+        async with sent(app, data=ask(tokens=100_000)) as reader:
+            await until(lambda: station(app).gate.running)
+            await app.fleet.unload("")
+            answer = await reader.readuntil(b"(unload)")
+        assert answer.startswith(b"HTTP/1.1 502")
+        assert b"the model engine was stopped while it had this request" in answer
+        assert (only(app).pid, only(app).process.statistics().starts) == (None, 1)
+        assert only(app).unready() == "the engine is absent: it was unloaded, and starts again for the next request"
+
+
+async def test_an_engine_that_cannot_be_started_again_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program is gone since the unload: who asks for it does not wait for nothing."""
+    async with serving(tmp_path, monkeypatch) as app:
+        await app.fleet.unload("")
+        (tmp_path / "llama-server").unlink()
+        with pytest.raises(ModelFailed, match="cannot start llama-server"):
+            await app.fleet.load("")
+        answer = await good(app)
+        assert answer.status == 500
+        assert "cannot start llama-server" in answer.text
+
+
+async def test_the_end_of_the_program_says_nothing_of_an_engine_that_is_not_ours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on: it is not called absent because we leave."""
+    async with FakeEngine() as engine:
+        async with running_app(tmp_path, backend_url=engine.url) as app:
+            await ready(app)
+            caplog.clear()
+        assert "is absent" not in caplog.text
+        assert station(app).attachment.state == "ready"
