@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 AT_MOST = 0.5  # seconds between two looks at the status
 AT_LEAST = 2.0  # the same while nothing happens: some figures move without an event
 SOON = 0.05  # seconds from an event to the look, in which other events may come
-SHARE = 20  # a look that took a second is followed by one after twenty: it may cost a twentieth of a core
+SHARE = 20  # a look that cost a second is followed by one after twenty: it may use a twentieth of a core
 LINGER = 60.0  # seconds after the last client left
 MOST_KEPT = 2000  # events for clients that come back
 MOST_BYTES = 4 << 20  # the same in bytes
@@ -293,14 +293,13 @@ class Live:
 
     def look(self) -> None:
         """Tell what is different in the status."""
-        clock = asyncio.get_running_loop().time
-        self.looked = clock()
+        self.looked, began = asyncio.get_running_loop().time(), time.thread_time()
         before, self.known = self.known, msgspec.to_builtins(self.status_now())
         if before is not None:
             self.change(before, self.known, full=True)
             if any(viewer.own for viewer in self.viewers) or not self.viewers:
                 self.change(reduced(before), reduced(self.known), full=False)
-        self.pause = max(AT_MOST, SHARE * (clock() - self.looked))
+        self.pause = max(AT_MOST, SHARE * (time.thread_time() - began))
 
     def change(self, before: Json, now: Json, *, full: bool) -> None:
         """One `change`, for clients that see everything or for the others."""
