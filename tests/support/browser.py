@@ -15,9 +15,6 @@ import asyncio
 import fcntl
 import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -27,10 +24,10 @@ from urllib.parse import urlsplit
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 from support.clients import NAMES, PROGRAM
+from support.page import ROOT, packaging
 
 Json = Any
-ROOT = Path(__file__).parents[2]
-SOURCES, BUILT = ROOT / "ui", ROOT / "src" / "bioproxy" / "page" / "index.html"
+SOURCES = ROOT / "ui"
 AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
 PATIENCE = 10_000.0  # ms for what must come
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -55,13 +52,17 @@ expect.set_options(timeout=PATIENCE)
 
 
 def why_not() -> str:
-    """Why the page cannot be tried here; "" if it can. Builds it if a source is newer."""
-    if not PROGRAM:
-        return "chromium is not installed; the web page is not tried"
+    """Why the page cannot be tried here; "" if it can."""
+    return no_page() if PROGRAM else "chromium is not installed; the web page is not tried"
+
+
+def no_page() -> str:
+    """Why there is no page; "" if there is one. Builds it if a source is newer and its packages are there."""
+    page = packaging("page")
     with alone():
-        if BUILT.exists() and BUILT.stat().st_mtime >= newest():
-            return ""
-        return build()
+        if not page.fresh(ROOT) and (SOURCES / "node_modules").exists() and (why := page.build(ROOT)):
+            return f"the web page was not built: {why}"
+        return "" if page.index(ROOT).exists() else "the web page was not built (make ui); it is not tried"
 
 
 @contextmanager
@@ -73,25 +74,6 @@ def alone() -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def newest() -> float:
-    """When a source of the page was last changed."""
-    files = [*(SOURCES / "src").rglob("*"), *(SOURCES / "public").rglob("*"), *SOURCES.glob("*.*")]
-    return max(file.stat().st_mtime for file in files if file.is_file() and not file.name.endswith(".test.ts"))
-
-
-def build() -> str:
-    """Build the page; "" or why that was not done. A page that is there and old is used if it cannot be built."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    npm = shutil.which("npm", path=path)
-    if not npm or not (SOURCES / "node_modules").exists():
-        return "" if BUILT.exists() else "the web page was not built (make ui); it is not tried"
-    command = [npm, "run", "--silent", "build"]
-    done = subprocess.run(
-        command, cwd=SOURCES, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
-    return f"the web page could not be built:\n{done.stdout}{done.stderr}" if done.returncode else ""
 
 
 @asynccontextmanager

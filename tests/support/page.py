@@ -1,13 +1,16 @@
-"""A web page that was built, and a running program that shows it."""
+"""A web page that was built, what builds it, and a running program that shows it."""
 
 from __future__ import annotations
 
 import gzip
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from bioproxy.app import App
 from support.swap_rig import Inside, Rig
 
+ROOT = Path(__file__).parents[2]
 INDEX, SCRIPT = b"<!doctype html><title>x</title>", b"let a = 1;" * 50
 SMALLER = {"gzip": gzip.compress(SCRIPT, mtime=0), "br": b"smaller", None: SCRIPT}
 NAME = "assets/main-Ab3_-x9Z.js"
@@ -32,3 +35,13 @@ def app_of(rig: Rig) -> App:
     assert isinstance(rig.program, Inside)
     assert rig.program.app is not None
     return rig.program.app
+
+
+def packaging(name: str) -> ModuleType:
+    """A module of `packaging/`, which is no package; the build of a wheel runs it."""
+    spec = importlib.util.spec_from_file_location(f"packaging_{name}", ROOT / "packaging" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,9 +1,10 @@
-"""What a package index shows: a README whose links lead somewhere, the project's URLs, and no tools as an extra."""
+"""What a package index shows, and what a wheel has: links that lead somewhere, no tools as an extra, the web page."""
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -11,19 +12,15 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support.page import ROOT, packaging
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def hook() -> ModuleType:
     """packaging/metadata.py, which the build runs."""
-    spec = importlib.util.spec_from_file_location("packaging_metadata", ROOT / "packaging" / "metadata.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return packaging("metadata")
 
 
 def made(hook: ModuleType, root: Path = ROOT) -> dict[str, Any]:
@@ -79,7 +76,130 @@ def test_users_are_offered_no_developers_tools() -> None:
 
 
 def test_the_sdist_has_what_its_build_needs() -> None:
-    """The hook runs again when a wheel is made of it."""
-    include = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    path = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["path"]
-    assert path.partition("/")[0] in include
+    """The hooks run again when a wheel is made of it."""
+    hatch = PROJECT["tool"]["hatch"]
+    hooks = [hatch["metadata"]["hooks"]["custom"]["path"], hatch["build"]["hooks"]["custom"]["path"]]
+    assert {f"/{path.partition('/')[0]}" for path in hooks} | {"/ui"} <= set(
+        hatch["build"]["targets"]["sdist"]["include"]
+    )
+
+
+# the web page in the package
+
+NPM = """#!/bin/sh
+echo "npm $*" >> {calls}
+[ "$1" != {fails} ] || {{ echo "no registry answers" >&2; exit 1; }}
+[ "$1" != ci ] || /bin/mkdir -p node_modules
+[ "$1" != run ] || {{ /bin/mkdir -p ../src/bioproxy/page; echo built > ../src/bioproxy/page/index.html; }}
+"""
+
+
+class Tree:
+    """A source tree with a page's sources, and an npm that writes down what it is asked to do."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.module = root, packaging("page")
+        self.page: Path = self.module.index(root)
+        self.calls, self.bin = root / "calls", root / "bin"
+        self.source = root / "ui" / "src" / "deep" / "main.ts"
+        self.source.parent.mkdir(parents=True)
+        self.source.write_text("let a = 1")
+        self.bin.mkdir()
+        monkeypatch.setenv("PATH", str(self.bin))
+        monkeypatch.setattr(sys, "executable", str(self.bin / "python"))
+
+    def npm(self, *, fails: str = "nothing") -> None:
+        """Have an npm, of which one command fails."""
+        (self.bin / "npm").write_text(NPM.format(calls=self.calls, fails=fails))
+        (self.bin / "npm").chmod(0o755)
+
+    def built(self) -> None:
+        """Have a page that is newer than every source."""
+        self.page.parent.mkdir(parents=True)
+        self.page.write_text("built")
+        later = self.source.stat().st_mtime + 60
+        os.utime(self.page, (later, later))
+
+    def asked(self) -> list[str]:
+        """What npm was asked to do."""
+        return [line.split()[1] for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
+
+    def package(self, version: str = "standard") -> list[str]:
+        """Put a wheel together; the warnings that this gave."""
+        warnings: list[str] = []
+
+        class Application:
+            display_warning = warnings.append
+
+        self.module.Page(str(self.root), {}, None, None, "", "wheel", Application()).initialize(version, {})
+        return warnings
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    return Tree(tmp_path, monkeypatch)
+
+
+def test_a_page_that_is_there_is_taken(tree: Tree) -> None:
+    """Nobody needs npm for that."""
+    tree.npm()
+    tree.built()
+    assert tree.package() == []
+    assert tree.asked() == []
+
+
+def test_a_page_is_old_if_a_source_changed_came_or_went(tree: Tree) -> None:
+    """A source that went changed its folder."""
+    tree.built()
+    assert tree.module.fresh(tree.root)
+    later = tree.page.stat().st_mtime + 60
+    os.utime(tree.source.parent, (later, later))
+    assert not tree.module.fresh(tree.root)
+
+
+def test_a_page_without_sources_is_not_old(tree: Tree) -> None:
+    """A wheel may be made of a tree that has only the page."""
+    tree.built()
+    tree.source.unlink()
+    for folder in (tree.source.parent, tree.root / "ui" / "src", tree.root / "ui"):
+        folder.rmdir()
+    assert tree.package() == []
+
+
+def test_a_page_is_built_for_the_wheel(tree: Tree) -> None:
+    """Its packages are fetched the first time only."""
+    tree.npm()
+    assert tree.package() == []
+    assert tree.asked() == ["ci", "run"]
+    assert tree.page.exists()
+    tree.page.unlink()
+    assert tree.package() == []
+    assert tree.asked() == ["ci", "run", "run"]
+
+
+def test_an_editable_install_builds_no_page(tree: Tree) -> None:
+    """`make venv` takes seconds; `make ui` builds the page."""
+    tree.npm()
+    assert tree.package("editable") == []
+    assert tree.asked() == []
+
+
+def test_a_wheel_without_a_page_says_so(tree: Tree) -> None:
+    """The program works without one."""
+    assert tree.package() == ["this wheel has no web page, because npm was not found"]
+
+
+@pytest.mark.parametrize("fails", ["ci", "run"])
+def test_a_wheel_says_why_its_page_was_not_built(tree: Tree, fails: str) -> None:
+    """In npm's own words."""
+    tree.npm(fails=fails)
+    [warning] = tree.package()
+    assert warning == f"this wheel has no web page, because npm {fails} failed:\nno registry answers"
+
+
+def test_an_old_page_is_better_than_none(tree: Tree) -> None:
+    """And the wheel says that it is old."""
+    tree.built()
+    later = tree.page.stat().st_mtime + 60
+    os.utime(tree.source, (later, later))
+    assert tree.package() == ["this wheel has an old web page, because npm was not found"]
