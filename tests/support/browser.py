@@ -39,6 +39,7 @@ FLAGS = (
 FORBIDDEN = """addEventListener("securitypolicyviolation", told => console.error(
   `forbidden by the content security policy: ${told.effectiveDirective} ${told.blockedURI} in ${told.sourceFile}` +
   `:${told.lineNumber} ${told.sample}`))"""
+GONE = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE"  # a stop
 SERIOUS = {"serious", "critical"}
 FOCUSED = """() => { const one = document.activeElement; return one === document.body ? "" : [
   one.getAttribute("role") ?? one.tagName.toLowerCase(),

@@ -51,7 +51,7 @@ export async function open(path: string, asking: Asking = {}): Promise<Response>
   const text = await answer.text().catch(() => "");
   const body = parsed(text);
   const failure = new Failure(sentence(body, text) || `${answer.status} ${answer.statusText}`, answer.status, body);
-  if (answer.status === 401) key.ask(failure.message);
+  if (answer.status === 401) key.refused(failure.message);
   throw failure;
 }
 

@@ -70,7 +70,11 @@ class Live {
         if (stop.aborted) return;
         const denied = error instanceof Failure && (error.status === 401 || error.status === 403);
         this.enter(denied ? "denied" : this.state ? "lost" : "connecting", told(error));
-        if (denied) await pause(60_000, stop, this.renewed());
+        if (denied) {
+          await pause(60_000, stop, this.renewed()); // a key that is given ends it
+          failures = 0;
+          continue;
+        }
       }
       failures = this.last === before ? failures + 1 : 0;
       await pause(PAUSES[Math.min(failures, PAUSES.length - 1)] ?? 5000, stop, this.renewed());
@@ -95,6 +99,7 @@ class Live {
       const headers: Record<string, string> = this.last ? { "Last-Event-ID": this.last } : {};
       const answer = await open("api/live", { headers, signal });
       this.enter("live");
+      key.taken();
       for await (const message of messages(answer, alive)) {
         this.take(message);
         this.last = message.id;
