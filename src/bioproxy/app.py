@@ -15,7 +15,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
+from bioproxy.admin.config_api import ConfigApi, ConfigTrial
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
@@ -125,19 +126,20 @@ class App:
         self.open_log(loaded)
         self.page = WebPage(self.beside)
         self.live = Live(
-            self.bus, status=self.status, inflight=self.under_way, many=not self.settings.one, proxy=self.beside
+            self.bus, status=self.status, inflight=self.under_way, settings=self.settings, proxy=self.beside
         )
         self.fleet = Fleet(
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             shelves=self.shelves, logbook=self.logbook,
         )  # fmt: skip
+        configuration = ConfigApi(lambda: self.loaded, trial=self.trial, reload=self.reload)
         self.management = Management(
             self.settings,
             self.fleet,
             bus=self.bus,
             metrics=self.metrics,
             logbook=self.logbook,
-            more=(*self.page.entries(), *self.live.entries(), *self.requests.entries()),
+            more=(*self.page.entries(), *self.live.entries(), *self.requests.entries(), *configuration.entries()),
         )
         self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
         self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
@@ -353,8 +355,7 @@ class App:
     async def reload_alone(self) -> tuple[str, ...]:
         """Read and take over. What takes time is done in a thread: streams go on meanwhile."""
         try:
-            known = () if self.loaded.dialect is None else (self.loaded.dialect.ports,)
-            loaded = await asyncio.to_thread(self.read_again, *known)
+            loaded = await asyncio.to_thread(self.read_again, self.ports)
             config = in_force(self.config, loaded.config)
             take_fleet = await asyncio.to_thread(self.fleet.prepare_reload, loaded, config)
             tls = await asyncio.to_thread(tls_of, config)
@@ -366,7 +367,9 @@ class App:
             raise
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        found = self.changes(loaded)
+        found, late = self.changes(loaded)
+        if late:
+            log.warning("these keys changed and need a restart: %s", ", ".join(late))
         self.loaded = loaded
         self.settings.take(config, loaded.dialect)
         self.set_up_log(loaded)
@@ -379,14 +382,32 @@ class App:
         log.info("configuration reloaded; changed: %s", ", ".join(found) or "nothing")
         return found
 
-    def changes(self, loaded: Loaded) -> tuple[str, ...]:
-        """The keys that differ from what is in force; of those that a reload cannot change it is said."""
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The ports that models have; none if there are no models."""
+        return {} if self.loaded.dialect is None else self.loaded.dialect.ports
+
+    def trial(self, texts: Mapping[str, str]) -> ConfigTrial:
+        """What a reload would change if files of the configuration had these `texts`, by their paths. Blocks.
+
+        ConfigError with all problems; nothing is changed.
+        """
+        loaded = self.read_again(self.ports, texts)
+        config = in_force(self.config, loaded.config)
+        tls_of(config)
+        if config.prefixes != self.config.prefixes:
+            files = template_files(config.prefixes)
+            Catalogue(files, folder=str(Path.cwd()), settings=self.settings, bus=Bus()).load()
+        plan, _ = self.fleet.another_plan(loaded, config)
+        changed, late = self.changes(loaded)
+        return ConfigTrial(changed=changed, late=late, models=self.fleet.effects(plan), warnings=loaded.warnings)
+
+    def changes(self, loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The keys that differ from what is in force, and those among them that a reload cannot change."""
         changed = difference(self.config, loaded.config)
-        late = [key for key in changed if not KEYS[key].kind.live]
-        if late:
-            log.warning("these keys changed and need a restart: %s", ", ".join(late))
+        late = tuple(key for key in changed if not KEYS[key].kind.live)
         own = (f"{key} (after a restart)" if key in late else key for key in changed)
-        return (*own, *dialect_difference(self.settings.dialect, loaded.dialect or DialectConfig()))
+        return (*own, *dialect_difference(self.settings.dialect, loaded.dialect or DialectConfig())), late
 
     async def secure(self, tls: ssl.SSLContext | None) -> None:
         """Let the proxy port speak TLS with these files, or plain HTTP."""

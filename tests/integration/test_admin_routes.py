@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bioproxy import events
+from bioproxy.admin.config_api import ConfigApi, ConfigTrial
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage
@@ -65,8 +66,12 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
         shelves=Shelves(config=loaded.config.kv, bus=bus),
         logbook=Logbook(),
     )
-    page, live = WebPage(lambda _: ""), Live(bus, status=Backstage().status, inflight=list, many=True, proxy=str)
-    more = (*page.entries(), *live.entries(), *Requests().entries())
+    configuration = ConfigApi(lambda: loaded, trial=lambda _: ConfigTrial(), reload=Backstage().reload)
+    page, live = (
+        WebPage(lambda _: ""),
+        Live(bus, status=Backstage().status, inflight=list, settings=settings, proxy=str),
+    )
+    more = (*page.entries(), *live.entries(), *Requests().entries(), *configuration.entries())
     management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
     mounted = [(entry.method, entry.path) for entry in management.entries]
     _, _, rest = DOCS.partition("\n## Many models")

@@ -33,6 +33,7 @@ from bioproxy.admin.difference import difference, reduced
 from bioproxy.admin.events import HEADERS, Listener, flow
 from bioproxy.admin.routes import Entry, Json, Question
 from bioproxy.admin.swaps import SwapRecord, Swaps
+from bioproxy.config.settings import Settings
 from bioproxy.events import (
     ActivityAdded,
     Bus,
@@ -162,11 +163,11 @@ class Live:
         *,
         status: Callable[[], msgspec.Struct],
         inflight: Callable[[], list[InflightRequest]],
-        many: bool,
+        settings: Settings,
         proxy: Callable[[Request], str],
     ) -> None:
-        self.bus, self.status_now, self.inflight, self.many, self.proxy = bus, status, inflight, many, proxy
-        self.swaps = Swaps(bus, one=not many)
+        self.bus, self.status_now, self.inflight, self.settings, self.proxy = bus, status, inflight, settings, proxy
+        self.swaps = Swaps(bus, one=settings.one)
         self.boot = os.urandom(6).hex()
         self.viewers: set[Viewer] = set()
         self.ring: deque[Told] = deque()
@@ -286,9 +287,9 @@ class Live:
         return PageInfo(
             version=__version__,
             title=TITLE,
-            many=self.many,
+            many=not self.settings.one,
             proxy=self.proxy(viewer.question.request),
-            edit_config=False,
+            edit_config=self.settings.config.ui.edit_config,
             admin=principal is None or not principal.models,
             own=viewer.own,
         )

@@ -19,7 +19,7 @@ from bioproxy.wire.http1.message import Headers, Request, Responder
 from bioproxy.wire.http1.router import Parameters
 
 Json: TypeAlias = Any
-NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG = 405, 503, 202, 422
+NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG, NO_FORM = 405, 503, 202, 422, 415
 ALWAYS: Headers = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 
@@ -28,6 +28,7 @@ class Question(msgspec.Struct, frozen=True):
     """One request, and where its answer goes. `own`: it shows nothing of what others ask.
 
     `principal` is whose key the proxy port was shown; None on the admin port, for the admin, and without keys.
+    `proxy`: it came to the proxy port.
     """
 
     request: Request
@@ -35,6 +36,7 @@ class Question(msgspec.Struct, frozen=True):
     parameters: Parameters
     own: bool = False
     principal: Principal | None = None
+    proxy: bool = False
 
     @property
     def only(self) -> str | None:
@@ -79,6 +81,14 @@ def ok(responder: Responder) -> None:
 def wrong_method(request: Request, allow: str) -> RequestError:
     """The path is known, with another method."""
     return RequestError(f"{request.path} takes {allow}, not {request.method}", status=NOT_ALLOWED)
+
+
+def check_form(request: Request) -> None:
+    """RequestError (415) for what a form of a foreign page could send; a program says JSON, or a header of its own."""
+    kind = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json" and request.header(b"x-requested-with") != b"bioproxy":
+        said = f"{request.method} {request.path} wants `Content-Type: application/json` or `X-Requested-With: bioproxy`"
+        raise RequestError(f"{said}, so that no form of a web page can send it", status=NO_FORM)
 
 
 def refuse(responder: Responder, error: BioproxyError, *more: tuple[bytes, bytes]) -> None:

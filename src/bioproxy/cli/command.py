@@ -25,10 +25,10 @@ class Command(msgspec.Struct, frozen=True):
     engine: tuple[str, ...]
     output: Output
 
-    def load(self, ports: Mapping[str, int] | None = None) -> Loaded:
+    def load(self, ports: Mapping[str, int] | None = None, texts: Mapping[str, str] | None = None) -> Loaded:
         """The configuration as file, environment and flags say now. Raises ConfigError with all problems.
 
-        `ports`: those that models have now, for a reload.
+        `ports`: those that models have now, for a reload; `texts`: what files would say, by their absolute paths.
         """
         from bioproxy.config.load import load
 
@@ -38,7 +38,13 @@ class Command(msgspec.Struct, frozen=True):
             names["engine_arguments"] = "--"
         flags = self.flags
         found = load(
-            values, path=flags.path, directory=flags.directory, environment=os.environ, names=names, ports=ports
+            values,
+            path=flags.path,
+            directory=flags.directory,
+            environment=os.environ,
+            names=names,
+            ports=ports,
+            texts=texts,
         )
         return msgspec.structs.replace(found, warnings=(*flags.warnings, *found.warnings))
 

@@ -86,7 +86,8 @@ def default_files(environment: Mapping[str, str]) -> list[str]:
 class Found(msgspec.Struct, frozen=True):
     """The config files that count: one by its path, one folder, their names in messages.
 
-    `ignored` are the others that stand at the default places.
+    `ignored` are the others that stand at the default places. `texts`: what is read instead of some of the files, by
+    their absolute paths.
     """
 
     path: str | None
@@ -94,6 +95,7 @@ class Found(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     directory: str | None = None
     directory_shown: str = ""
+    texts: Mapping[str, str] = {}
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -119,8 +121,13 @@ def find(path: str | None, directory: str | None, environment: Mapping[str, str]
     )
 
 
-def read_text(path: str, *, several: bool = False) -> str:
-    """The text of a config file; ValueError says why there is none. One of `several` files may be empty."""
+def read_text(path: str, *, several: bool = False, texts: Mapping[str, str] = {}) -> str:
+    """The text of a config file; ValueError says why there is none. One of `several` files may be empty.
+
+    One of `texts`, by its absolute path, stands for its file.
+    """
+    if (instead := texts.get(os.path.abspath(path))) is not None:
+        return checked_text(instead.removeprefix("\ufeff"), several=several)
     try:
         data = files.read(path, most=SIZE_LIMIT, pipes=True)
     except OSError as error:
@@ -133,6 +140,10 @@ def read_text(path: str, *, several: bool = False) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"the config file is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}") from error
+    return checked_text(text, several=several)
+
+
+def checked_text(text: str, *, several: bool) -> str:
     if not text.strip() and not several:
         raise ValueError("the config file is empty; write at least {} into it, or name no file")
     return text
@@ -177,12 +188,12 @@ def _same(first: str, second: str) -> bool:
         return os.path.realpath(first) == os.path.realpath(second)
 
 
-def read_sources(path: str, folder: str) -> tuple[Source, ...]:
-    """The texts of a config's files; raises ConfigError with every file that cannot be read."""
+def read_sources(path: str, folder: str, *, texts: Mapping[str, str]) -> tuple[Source, ...]:
+    """The texts of a config's files, `texts` instead of some; raises ConfigError with all that cannot be read."""
     sources, problems, size = [], [], 0
     for file in find_files(path, folder):
         try:
-            source = Source(file, read_text(file, several=True))
+            source = Source(file, read_text(file, several=True, texts=texts))
         except ValueError as error:
             problems.append(Problem(str(error), where=file))
             continue

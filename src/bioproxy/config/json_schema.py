@@ -75,6 +75,8 @@ def dialect_schema() -> dict[str, Json]:
     policy = {"anyOf": [{"enum": ["auto", "always", "off"]}, {"$ref": "#/$defs/Kv"}, FILLED_IN, {"type": "null"}]}
     model["kv"] = {"description": model["kv"]["description"], **policy}
     model["prefixes"] = {**properties["prefixes"], "description": model["prefixes"]["description"]}
+    del properties["ui"]  # the one section that both dialects have
+    definitions["Ui"]["properties"] |= definitions.pop("WebPage")["properties"]
     definitions["File"]["properties"] |= properties
     return {
         "$schema": DIALECT,

@@ -67,14 +67,14 @@ def read_files(found: Found, environment: Mapping[str, str], ports: Mapping[str,
     path = _name(found.path, found.shown) if found.path else ""
     if found.directory is not None:
         try:
-            sources = read_sources(path, _name(found.directory, found.directory_shown))
+            sources = read_sources(path, _name(found.directory, found.directory_shown), texts=found.texts)
         except ConfigError as error:
             return unreadable(*error.problems)
         return dialect_layer(sources, environment, ports)
     if found.path is None:
         return FileLayer()
     try:
-        text = read_text(found.path)
+        text = read_text(found.path, texts=found.texts)
     except ValueError as error:
         return unreadable(Problem(f"{error}{looked_for(found.path, found.shown)}", where=found.shown))
     parsed = parse(text, found.path)

@@ -84,14 +84,23 @@ def load(
     environment: Mapping[str, str],
     names: Mapping[str, str] | None = None,
     ports: Mapping[str, int] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Make the Config. `arguments`: texts from the command line by dotted key (`flags.parse_flags` makes them and
     `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir;
-    `ports`: those that models have now, for a reload. Raises ConfigError with all problems.
+    `ports`: those that models have now, for a reload; `texts`: what some of the files would say after a save, by their
+    absolute paths. Raises ConfigError with all problems.
     """  # noqa: D205 - one sentence per argument
     try:
         return files.patiently(
-            load_now, arguments or {}, path, directory, environment=environment, names=names or {}, ports=ports or {}
+            load_now,
+            arguments or {},
+            path,
+            directory,
+            environment=environment,
+            names=names or {},
+            ports=ports or {},
+            texts=texts or {},
         )
     except files.Stuck as error:
         raise ConfigError([Problem(error.message)]) from error
@@ -105,11 +114,12 @@ def load_now(
     environment: Mapping[str, str],
     names: Mapping[str, str],
     ports: Mapping[str, int],
+    texts: Mapping[str, str],
 ) -> Loaded:
     """As `load`, without its bound: it hangs if a file does."""
     folder = os.getcwd()
     found = find(path, directory, environment, folder=folder)
-    file = read_files(found, environment, ports)
+    file = read_files(msgspec.structs.replace(found, texts=texts), environment, ports)
     layers: list[Layer] = [
         file,
         read_environment(environment, folder=folder),

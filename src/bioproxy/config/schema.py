@@ -83,6 +83,15 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     )
 
 
+class WebPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The web page; docs/ui.md shows it."""
+
+    edit_config: Annotated[
+        bool,
+        about("The page may change the configuration's files: on the admin port, or with `admin_key`.", live=True),
+    ] = False
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much one client may send, and how long it may take."""
 
@@ -230,6 +239,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
     tls_key_file: Annotated[str, about("Its private key (PEM, no pass phrase).", path=True, live=True)] = ""
     log: Log = Log()
+    ui: WebPage = WebPage()
     limits: Limits = Limits()
     kv: Kv = Kv()
     warmup: Warmup = Warmup()

@@ -18,6 +18,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from bioproxy import aio
 from bioproxy.config.dialect import schema as swap_schema
@@ -53,6 +56,21 @@ log = logging.getLogger(__name__)
 IDLE_CONNECTION = 4.0  # seconds at most: llama-server closes after five (facts, section 3)
 FOREVER = 86400  # seconds: what "no limit" is for a connection
 STOP_LIMIT = 30.0  # seconds for all models to stop at the end
+
+
+Effect = Literal["is new", "is removed", "restarts"]
+
+
+class ModelEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What another configuration means for a model: it `is new`, `is removed`, or `restarts`.
+
+    `runs`: it has a process now, which ends once its `requests` have.
+    """
+
+    model: str
+    effect: Effect
+    runs: bool
+    requests: int
 
 
 class Peer:
@@ -285,14 +303,33 @@ class Fleet:
 
     def prepare_reload(self, loaded: Loaded, config: Config) -> Callable[[], Awaitable[None]]:
         """What takes another configuration over; ConfigError if it cannot be, and nothing has changed then."""
+        plan, own = self.another_plan(loaded, config)
+        self.make_folder(plan)
+        return partial(self.take_over, plan, own)
+
+    def another_plan(self, loaded: Loaded, config: Config) -> tuple[Plan, dict[str, Catalogue]]:
+        """The plan of another configuration, and the templates that it reads anew; ConfigError if it cannot be had."""
         if self.only is not None and loaded.dialect is not None:
             raise ConfigError([Problem("are new here, and this program serves one engine: restart it", key="models")])
         if self.only is None and loaded.dialect is None:
             raise ConfigError([Problem("has no models any more: that needs a restart", key="models")])
         plan = make_plan(config, loaded.dialect or DialectConfig(), slot_folder=self.folder)
-        own = self.read_own(plan)
-        self.make_folder(plan)
-        return partial(self.take_over, plan, own)
+        return plan, self.read_own(plan)
+
+    def effects(self, plan: Plan) -> tuple[ModelEffect, ...]:
+        """What taking over `plan` would mean for each model that it concerns."""
+        found: dict[str, Effect] = {
+            name: "restarts" if name in self.stations else "is new"
+            for name, one in plan.models.items()
+            if self.is_new(one)
+        }
+        found |= dict.fromkeys(self.plan.models.keys() - plan.models.keys(), "is removed")
+        running = {one.model: one.running for one in self.supervisor.statistics().models}
+        lives = self.supervisor.lives.present
+        return tuple(
+            ModelEffect(model=name, effect=effect, runs=name in lives, requests=running.get(name, 0))
+            for name, effect in sorted(found.items())
+        )
 
     async def take_over(self, plan: Plan, own: Mapping[str, Catalogue]) -> None:
         """Take over another configuration, which is in force already: models that did not change run on."""

@@ -16,6 +16,9 @@ from bioproxy.admin import live as stream
 from bioproxy.admin.live import Live, Viewer
 from bioproxy.admin.routes import Question
 from bioproxy.admin.swaps import MOST_SWAPS, Swaps
+from bioproxy.config.dialect.schema import DialectConfig
+from bioproxy.config.schema import Config
+from bioproxy.config.settings import Settings
 from bioproxy.events import (
     ActivityAdded,
     Bus,
@@ -62,8 +65,9 @@ class World:
         }  # fmt: skip
         self.looks = 0
         self.running: list[InflightRequest] = []
+        settings = Settings(Config(), DialectConfig() if many else None)
         self.live = Live(
-            self.bus, status=self.look, inflight=lambda: self.running, many=many, proxy=lambda _: "http://x:1"
+            self.bus, status=self.look, inflight=lambda: self.running, settings=settings, proxy=lambda _: "http://x:1"
         )  # fmt: skip
 
     def look(self) -> msgspec.Struct:

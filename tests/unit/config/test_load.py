@@ -412,3 +412,15 @@ def test_a_link_turned_to_another_file_is_the_same_configuration(tmp_path: Path)
 def test_a_problem_names_its_key_once(problem: Problem, text: str) -> None:
     """llama-swap's sentences begin with it."""
     assert str(problem) == text
+
+
+def test_the_section_that_both_dialects_have_keeps_the_keys_of_both(tmp_path: Path) -> None:
+    """`ui` is llama-swap's too, and what is of neither is told as unknown."""
+    ui = "ui:\n  edit_config: true\n  activity: {session_id: [X-Mine]}\n  colour: red\n"
+    (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}\n" + ui)
+    loaded = load(path=str(tmp_path / "c.yaml"), environment={"HOME": str(tmp_path)})
+    assert loaded.config.ui.edit_config
+    assert loaded.dialect is not None
+    assert loaded.dialect.ui.activity.session_id == ("X-Mine",)
+    assert loaded.origins["ui.edit_config"].place.endswith(":3")
+    assert any("ui.colour" in str(warning) for warning in loaded.warnings)

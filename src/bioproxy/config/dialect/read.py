@@ -36,7 +36,7 @@ from bioproxy.config.dialect.targets import (
     without_tunnels,
 )
 from bioproxy.config.files import Source, folder_of, parse, relative_to
-from bioproxy.config.keys import SCHEMA_KEY
+from bioproxy.config.keys import KEYS, SCHEMA_KEY
 from bioproxy.config.nearest import top_names
 from bioproxy.config.notes import VARIABLE, Notes
 from bioproxy.config.tree import NODE_LIMIT, STRIDE, TOO_MANY, Node, Parsed, Path, dotted, shift
@@ -51,6 +51,7 @@ NAMED: frozenset[Path] = frozenset({
     (*SETTINGS, "matrix"),
 })  # fmt: skip
 OWN = frozenset({*top_names(), SCHEMA_KEY})
+BOTH = "ui"  # the one section that has keys of both dialects
 
 
 def fill_text(text: str, *, path: str, file: int, environment: Mapping[str, str], notes: Notes, shown: str) -> str:
@@ -235,9 +236,11 @@ def read(
     members = expanded.root.value
     assert isinstance(members, dict)
     own = {key: node for key, node in members.items() if key in OWN}
+    theirs = {key: node for key, node in members.items() if key not in OWN}
+    if BOTH in members:
+        own[BOTH], theirs[BOTH] = divided(members[BOTH])
     each = [relative_to(folder_of(source.path), environment) for source in sources]
     decoder = Decoder(notes, resolve=lambda path, line: each[line // STRIDE](path, line))
-    theirs = {key: node for key, node in members.items() if key not in OWN}
     config = DialectConfig(**decoder.attributes(theirs, File, ()), macros=expanded.macros, ports=expanded.ports)
     if decoder.unnamed:
         notes.unknown.append(Problem(f"{decoder.unnamed:,} more keys are not known and have no effect"))
@@ -247,6 +250,15 @@ def read(
     config = settle(replace(config, models=models), notes)
     config = replace(config, unknown=tuple(notes.unknown), warnings=tuple(notes.warnings))
     return Read(config, own, values, notes)
+
+
+def divided(section: Node) -> tuple[Node, Node]:
+    """What is bioproxy's own in the section that both dialects have, and the rest; what is no section is the rest."""
+    if not isinstance(section.value, dict):
+        return Node({}, section.line), section
+    ours = {key: node for key, node in section.value.items() if f"{BOTH}.{key}" in KEYS}
+    rest = {key: node for key, node in section.value.items() if key not in ours}
+    return Node(ours, section.line), Node(rest, section.line)
 
 
 def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:

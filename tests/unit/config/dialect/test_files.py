@@ -25,7 +25,7 @@ def test_the_named_file_comes_first(tmp_path: Path) -> None:
     main = tmp_path / "z.yaml"
     main.write_text("globalTTL: 4")
     assert names(find_files(str(main), str(folder))) == ["z.yaml", "a.yaml", "b.yml"]
-    assert read_dialect(read_sources(str(main), str(folder)), environment={}).global_ttl == 4
+    assert read_dialect(read_sources(str(main), str(folder), texts={}), environment={}).global_ttl == 4
 
 
 def test_one_file_twice_is_refused(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """One that is not there, one that is no text."""
     (tmp_path / "a.yaml").write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(ConfigError) as caught:
-        read_sources(str(tmp_path / "none.yaml"), str(tmp_path))
+        read_sources(str(tmp_path / "none.yaml"), str(tmp_path), texts={})
     first, second = caught.value.problems
     assert first.message == "the config file cannot be read: No such file or directory"
     assert second.message == "the config file is not UTF-8 text: byte 0xff in line 2"
@@ -64,4 +64,4 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     """Editors on Windows write it."""
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfglobalTTL: 7\n")
-    assert read_dialect(read_sources("", str(tmp_path)), environment={}).global_ttl == 7
+    assert read_dialect(read_sources("", str(tmp_path), texts={}), environment={}).global_ttl == 7

@@ -603,6 +603,71 @@ export interface RequestPart {
   seconds: number;
 }
 
+/** The body of `GET /api/config`; `edit`: this client may change the files, else `why` not. */
+export interface ConfigPage {
+  edit: boolean;
+  why: string;
+  files: ConfigFile[];
+  values: ConfigValue[];
+  warnings: Problem[];
+}
+
+/** One file of the configuration; `digest` tells this text from another one. */
+export interface ConfigFile {
+  path: string;
+  text: string | null;
+  digest: string;
+  schema: "bioproxy" | "llama-swap";
+}
+
+/** One effective value as a file would have it, secrets masked, and the place it came from (`default` for none). */
+export interface ConfigValue {
+  key: string;
+  text: string;
+  origin: string;
+  live: boolean | null;
+  about: string;
+}
+
+/** One thing wrong in a configuration: where it stands and what to do about it. */
+export interface Problem {
+  message: string;
+  where: string;
+  key: string;
+}
+
+/** What a text would do: `problems`, each with its `line` in the file if it has one, or what it would change. */
+export interface ConfigTrial {
+  problems: PlacedProblem[];
+  changed: string[];
+  late: string[];
+  models: ModelEffect[];
+  warnings: Problem[];
+}
+
+/** A problem of a configuration, and its line in the file that was edited; 0: it has none there. */
+export interface PlacedProblem {
+  message: string;
+  key: string;
+  where: string;
+  line: number;
+}
+
+/** What another configuration means for a model: it `is new`, `is removed`, or `restarts`. */
+export interface ModelEffect {
+  model: string;
+  effect: "is new" | "is removed" | "restarts";
+  runs: boolean;
+  requests: number;
+}
+
+/** A text for one of the configuration's files; `digest` is that of the text which it was made from. */
+export interface Edit {
+  path: string;
+  text: string;
+  digest: string;
+}
+
 /** All models; `pid` is the program's own, and tells two programs with one configuration apart. */
 export interface Overview {
   pid: number;
@@ -894,13 +959,6 @@ export interface ErrorWords {
   type: string;
   code: number | string;
   problems?: Problem[];
-}
-
-/** One thing wrong in a configuration: where it stands and what to do about it. */
-export interface Problem {
-  message: string;
-  where: string;
-  key: string;
 }
 
 /** The engine became `absent`, `loading`, `ready` or `stuck`; `reason` is one sentence. */

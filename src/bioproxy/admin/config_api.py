@@ -1,0 +1,240 @@
+"""The configuration on the web page: what is in force and why, and with `ui.edit_config` its files.
+
+A change is tried as a reload would take it, with the new text instead of the file: all problems with their lines, the
+keys that change, and what that means for models that run. Only a text without problems is written, in one step, with
+the old one beside it (`.bak`), and then the program reloads by difference. A file that somebody else changed since the
+page read it is not overwritten.
+
+Who may change a configuration may run any command, so without an `admin_key` it is done on the admin port only, which
+other machines cannot reach then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from bioproxy import files
+from bioproxy.admin.routes import Entry, Question, answer, check_form
+from bioproxy.config.describe import Described, describe, describe_dialect
+from bioproxy.config.files import read_text
+from bioproxy.config.json_schema import schemas
+from bioproxy.config.keys import KEYS
+from bioproxy.config.load import Loaded
+from bioproxy.errors import ConfigError, Forbidden, NotFound, Problem, RequestError
+from bioproxy.models.fleet import ModelEffect
+
+BACKUP = ".bak"
+CHANGED_MEANWHILE = 412
+OFF = "the configuration is not changed here: set ui.edit_config to allow it"
+ELSEWHERE = "without an admin_key the configuration is changed on the admin port only"
+
+
+class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the configuration; `digest` tells this text from another one. `text` is only told to who may edit."""
+
+    path: str
+    text: str | None
+    digest: str
+    schema: Literal["bioproxy", "llama-swap"]
+
+
+class ConfigValue(msgspec.Struct, frozen=True, kw_only=True):
+    """One effective value as a file would have it, secrets masked, and the place it came from (`default` for none).
+
+    `live`: a reload changes it; else a restart does. None: llama-swap's keys say so in docs/llama-swap.md.
+    """
+
+    key: str
+    text: str
+    origin: str
+    live: bool | None
+    about: str
+
+
+class ConfigPage(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `GET /api/config`; `edit`: this client may change the files, else `why` not."""
+
+    edit: bool
+    why: str
+    files: tuple[ConfigFile, ...]
+    values: tuple[ConfigValue, ...]
+    warnings: tuple[Problem, ...]
+
+
+class PlacedProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem of a configuration, and its line in the file that was edited; 0: it has none there."""
+
+    message: str
+    key: str
+    where: str
+    line: int
+
+
+class ConfigTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """What a text would do: `problems`, each with its `line` in the file if it has one, or what it would change.
+
+    `late` are the keys that need a restart.
+    """
+
+    problems: tuple[PlacedProblem, ...] = ()
+    changed: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    models: tuple[ModelEffect, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
+    """A text for one of the configuration's files; `digest` is that of the text which it was made from."""
+
+    path: str
+    text: str
+    digest: str = ""
+
+
+class ConfigApi:
+    """`loaded` is the configuration in force. `trial` tries texts by path (blocks); `reload` reads the files again."""
+
+    def __init__(
+        self,
+        loaded: Callable[[], Loaded],
+        *,
+        trial: Callable[[Mapping[str, str]], ConfigTrial],
+        reload: Callable[[], Awaitable[tuple[str, ...]]],
+    ) -> None:
+        self.loaded, self.trial, self.reload = loaded, trial, reload
+        self.turn = asyncio.Lock()  # of saves
+
+    def entries(self) -> tuple[Entry, ...]:
+        return (
+            Entry("GET", "/api/config", "The configuration in force, and its files.", self.show, guard="manage"),
+            Entry("GET", "/api/config/schema", "The JSON Schemas of its files.", self.schema, guard="manage"),
+            Entry("POST", "/api/config/check", "What another text would change.", self.check, guard="manage"),
+            Entry("PUT", "/api/config", "Save a file of it, and reload.", self.save, guard="manage"),
+        )
+
+    def refusal(self, question: Question) -> str:
+        """Why this client may not change files; "" if it may."""
+        config = self.loaded().config
+        if not config.ui.edit_config:
+            return OFF
+        return ELSEWHERE if question.proxy and not config.admin_key else ""
+
+    async def show(self, question: Question) -> None:
+        loaded, why = self.loaded(), self.refusal(question)
+        found = await files.away(partial(read_files, loaded, texts=not why))
+        page = ConfigPage(edit=not why, why=why, files=found, values=values(loaded), warnings=loaded.warnings)
+        answer(question.responder, page)
+
+    async def schema(self, question: Question) -> None:
+        answer(question.responder, schemas())
+
+    async def check(self, question: Question) -> None:
+        edit = self.edit(question)
+        answer(question.responder, await asyncio.to_thread(self.tried, edit))
+
+    async def save(self, question: Question) -> None:
+        """Write the file and reload; ConfigError (422) with all problems, 412 if the file is another one by now."""
+        edit = self.edit(question)
+        async with self.turn:
+            await asyncio.to_thread(self.trial, {edit.path: edit.text})
+            backup = await files.away(partial(write, edit))
+            changed = await self.reload()
+        answer(question.responder, {"changed": changed, "backup": backup})
+
+    def edit(self, question: Question) -> Edit:
+        """What is asked for; Forbidden if it may not be, NotFound for a file that is none of the configuration's."""
+        check_form(question.request)
+        if why := self.refusal(question):
+            raise Forbidden(why)
+        try:
+            edit = msgspec.json.decode(question.request.body, type=Edit)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(f"the body must be {{path, text, digest}} as JSON: {error}") from error
+        if edit.path not in self.loaded().paths:
+            raise NotFound(f"{edit.path} is no file of this configuration")
+        return edit
+
+    def tried(self, edit: Edit) -> ConfigTrial:
+        try:
+            found = self.trial({edit.path: edit.text})
+        except ConfigError as error:
+            return ConfigTrial(problems=tuple(placed(one, edit.path) for one in error.problems))
+        warnings = tuple(msgspec.structs.replace(one, line=line_of(one.where, edit.path)) for one in found.warnings)
+        return msgspec.structs.replace(found, warnings=warnings)
+
+
+def placed(problem: Problem, path: str) -> PlacedProblem:
+    line = line_of(problem.where, path)
+    return PlacedProblem(message=problem.message, key=problem.key, where=problem.where, line=line)
+
+
+def line_of(where: str, path: str) -> int:
+    """The line of `conf.yaml:12` if that is the file at `path`, however it was written; else 0."""
+    file, _, line = where.rpartition(":")
+    same = file != "" and (file == path or os.path.basename(file) == os.path.basename(path))
+    return int(line) if same and line.isdecimal() else 0
+
+
+def read_files(loaded: Loaded, *, texts: bool) -> tuple[ConfigFile, ...]:
+    """The configuration's files as they are now; one that cannot be read any more is left out. Blocks."""
+    found = []
+    for path in loaded.paths:
+        try:
+            text = read_text(path, several=True)
+        except ValueError:
+            continue
+        schema: Literal["bioproxy", "llama-swap"] = "bioproxy" if loaded.dialect is None else "llama-swap"
+        found.append(ConfigFile(path=path, text=text if texts else None, digest=digest(text), schema=schema))
+    return tuple(found)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write(edit: Edit) -> str:
+    """Replace the file, or what a link leads to; it keeps its mode. The path of the old text beside it. Blocks.
+
+    RequestError (412) if it is not the text that the edit was made from.
+    """
+    target = Path(os.path.realpath(edit.path))
+    try:
+        before = read_text(str(target), several=True)
+        mode = stat.S_IMODE(files.stat(target).st_mode)
+        if digest(before) != edit.digest:
+            sentence = f"{edit.path} was changed by somebody else since you opened it; open it again"
+            raise RequestError(sentence, status=CHANGED_MEANWHILE)
+        files.write_whole(f"{target}{BACKUP}", before.encode())
+        files.write_whole(target, edit.text.encode(), mode=mode)
+    except (OSError, ValueError) as error:
+        reason = files.reason(error) if isinstance(error, OSError) else str(error)
+        raise RequestError(f"{edit.path} cannot be written: {reason}; nothing was changed", status=409) from error
+    return f"{target}{BACKUP}"
+
+
+def values(loaded: Loaded) -> tuple[ConfigValue, ...]:
+    """Every effective value, bioproxy's own keys first."""
+    rows = describe(loaded)
+    if loaded.dialect is not None:
+        rows += describe_dialect(loaded.dialect, loaded.origins)
+    return tuple(value_of(row) for row in rows)
+
+
+def value_of(row: Described) -> ConfigValue:
+    option = KEYS.get(row.key)
+    return ConfigValue(
+        key=row.key,
+        text=row.text,
+        origin=row.origin,
+        live=option.kind.live if option is not None else None,
+        about=option.description if option is not None else "",
+    )
