@@ -161,8 +161,7 @@ class Supervisor:
         if life is not None and ended is not None:
             news = self.news
             await asyncio.wait([ended], timeout=NEWS)
-            looked_after = life.unit.station.looked_after
-            if ended.done() and not looked_after and self.schedule.state(model) is State.READY:
+            if ended.done() and not life.unit.lasting and self.schedule.state(model) is State.READY:
                 await aio.wait_first(news, timeout=NEWS)
 
     # configuration and end

@@ -1,5 +1,6 @@
 /* The columns of the table: what each is called, whether it is shown at first, and what it says. */
 import { absolute, count, duration, NONE, percent, rate, relative } from "../../lib/format";
+import type { Kind } from "../../lib/ui/state";
 import type { Entry } from "./entry";
 
 export interface Column {
@@ -13,6 +14,23 @@ export interface Column {
   value: (entry: Entry) => string | number | null;
   text: (entry: Entry, now: number) => string;
 }
+
+/** A colour and a shape for what became of a request, and of its cache. */
+export const OUTCOME_KINDS: Readonly<Record<Entry["record"]["outcome"], Kind>> = {
+  ok: "good",
+  client_left: "off",
+  rejected: "busy",
+  timeout: "busy",
+  client_error: "bad",
+  engine_error: "bad",
+  error: "bad",
+};
+export const CACHE_KINDS: Readonly<Record<Entry["record"]["cache"], Kind>> = {
+  hit: "good",
+  restored: "busy",
+  miss: "off",
+  "": "off",
+};
 
 const words = (value: string) => value || NONE;
 
@@ -162,6 +180,7 @@ export const COLUMNS: readonly Column[] = [
     value: (one) => one.seconds,
     text: (one) => duration(one.seconds),
   },
+  { id: "capture", label: "Capture", value: (one) => Number(one.capture), text: (one) => (one.capture ? "yes" : NONE) },
   {
     id: "why",
     label: "Why",
@@ -169,7 +188,6 @@ export const COLUMNS: readonly Column[] = [
     value: (one) => one.record.why,
     text: (one) => words(one.record.why),
   },
-  { id: "capture", label: "Capture", value: (one) => Number(one.capture), text: (one) => (one.capture ? "yes" : NONE) },
   { id: "meta", label: "Meta", hidden: true, value: () => null, text: (one) => words(meta(one)) },
   {
     id: "source",

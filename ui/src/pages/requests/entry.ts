@@ -25,7 +25,7 @@ export function keyOf(record: RequestRecord): string {
 }
 
 export function entryOf(record: RequestRecord, capture = false): Entry {
-  const said = record.usage;
+  const said = record.usage && Object.values(record.usage).some(Boolean) ? record.usage : null;
   const drafted = known(said?.draft_tokens) || null;
   return {
     key: keyOf(record),

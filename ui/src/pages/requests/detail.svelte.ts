@@ -1,0 +1,61 @@
+/* One request: while it is under way, and when it has ended, with what was captured of it. */
+import { ask, Failure, segment, told } from "../../lib/api/client";
+import { live } from "../../lib/api/live.svelte";
+import type { CapturedRequest, RequestDetail } from "../../lib/api/types";
+
+const NO_CAPTURE =
+  "Capture not found. Only the newest are kept, in memory and up to captureBuffer megabytes; this one has made room, " +
+  "was too large, or went with an earlier run of bioproxy.";
+const ONE_ENGINE = "Capture not found. Requests are captured if models are configured, not with one engine.";
+const NOT_YOURS =
+  "What was asked and answered is shown to the admin key only, because more than one API key may use this program.";
+
+export class Detail {
+  found = $state.raw<RequestDetail>();
+  capture = $state.raw<CapturedRequest>();
+  error = $state(""); // why there is no request
+  without = $state(""); // why there is no capture
+  private number = 0;
+
+  constructor(private readonly id: () => string) {}
+
+  running = $derived.by(() => live.inflight.find((one) => one.id === this.id()));
+
+  /** Load it, and once more when it has ended. Called once, inside a component. */
+  watch(): void {
+    const ended = $derived(live.requests.some((record) => record.id === this.id()));
+    $effect(() => {
+      void ended;
+      if (live.phase === "live") void this.load(this.id());
+    });
+  }
+
+  private async load(id: string): Promise<void> {
+    const number = ++this.number;
+    const current = () => number === this.number;
+    try {
+      const found = await ask<RequestDetail>(`api/requests/${segment(id)}`);
+      if (!current()) return;
+      this.found = found;
+      this.error = "";
+      await this.loadCapture(found.request.activity, current);
+    } catch (error) {
+      if (!current()) return;
+      this.found = undefined;
+      this.error = told(error);
+    }
+  }
+
+  private async loadCapture(activity: number, current: () => boolean): Promise<void> {
+    this.capture = undefined;
+    this.without = !live.page?.many ? ONE_ENGINE : live.page.own ? NOT_YOURS : activity ? "" : NO_CAPTURE;
+    if (this.without) return;
+    try {
+      const capture = await ask<CapturedRequest>(`api/captures/${activity}`);
+      if (current()) this.capture = capture;
+    } catch (error) {
+      if (!current()) return;
+      this.without = error instanceof Failure && error.status === 404 ? NO_CAPTURE : told(error);
+    }
+  }
+}

@@ -1,0 +1,150 @@
+/* The rows that are shown, and the sums over all of them. Of many models they come from the activity table, a page at a
+ * time; of one engine, and for a key that may see only its own requests, the page holds the last ones itself. What has
+ * ended shows up at most once a second, and only on the first page, so that nothing moves while somebody reads. */
+import { ask, told } from "../../lib/api/client";
+import { live } from "../../lib/api/live.svelte";
+import type { ActivityPage, ActivityStats, RequestList, RequestRecord } from "../../lib/api/types";
+import { stored } from "../../lib/stores/stored.svelte";
+import { arrange } from "./arrange";
+import { NO_CHOICE, type Choice } from "../../lib/ui/columns";
+import { entryOf, entryOfRow, keyOf, type Entry } from "./entry";
+import { fits, NEWEST, NO_FILTERS, query, sortedBy, type Filters, type Sort } from "./filters";
+import { statsOf } from "./histogram";
+
+const PAUSE = 1000; // ms between two looks at the newest rows
+const STATS_PAUSE = 5000; // ms: the sums are over the whole table
+const HELD = 1000;
+
+const kept = {
+  filters: stored<Filters>("requests.filters", NO_FILTERS),
+  choice: stored<Choice>("requests.columns", NO_CHOICE),
+  rows: stored("requests.rows", 25),
+};
+
+export class Requests {
+  page = $state(1);
+  sort = $state<Sort>(NEWEST);
+  error = $state("");
+  loaded = $state(false);
+  stats = $state.raw<ActivityStats>();
+  private told = $state.raw<Entry[]>([]); // one page of the program's table
+  private count = $state(0);
+  private records = $state.raw<RequestRecord[]>([]); // or all that the page holds, the newest first
+  private number = 0;
+  private looked = 0;
+  private summed = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** `model`: only its requests, whatever else is chosen. */
+  constructor(readonly model = "") {}
+
+  get held(): boolean {
+    return live.page !== undefined && (!live.page.many || live.page.own);
+  }
+
+  get filters(): Filters {
+    const filters = { ...NO_FILTERS, ...kept.filters.value };
+    return this.model ? { ...filters, model: this.model } : filters;
+  }
+
+  set filters(next: Filters) {
+    kept.filters.value = next;
+    this.page = 1;
+  }
+
+  get choice(): Choice {
+    return kept.choice.value;
+  }
+
+  set choice(next: Choice) {
+    kept.choice.value = next;
+  }
+
+  get rows(): number {
+    return kept.rows.value;
+  }
+
+  set rows(next: number) {
+    kept.rows.value = next;
+    this.page = 1;
+  }
+
+  private fitting = $derived.by(() =>
+    this.records.map((record) => entryOf(record)).filter((one) => fits(one, this.filters)),
+  );
+
+  total = $derived.by(() => (this.held ? this.fitting.length : this.count));
+  pages = $derived.by(() => Math.ceil(this.total / this.rows));
+  shown = $derived.by(() => {
+    const { choice, sort, page, rows } = this;
+    return arrange(this.held ? this.fitting : this.told, { choice, sort, page, rows }, !this.held);
+  });
+
+  sortBy(column: string): void {
+    this.sort = sortedBy(this.sort, column);
+    this.page = 1;
+  }
+
+  /** Follow what is chosen and what ends. Called once, inside a component. */
+  watch(): void {
+    $effect(() => {
+      if (live.phase === "live") void this.load(this.asked);
+    });
+    $effect(() => {
+      if (live.requests.length && this.page === 1) this.soon();
+    });
+    $effect(() => () => clearTimeout(this.timer));
+  }
+
+  private get asked(): string {
+    return this.held ? "" : query(this.filters, this.sort, this.page, this.rows);
+  }
+
+  /** Something ended: look, but not more often than once a second. */
+  private soon(): void {
+    if (this.timer !== undefined) return;
+    this.timer = setTimeout(
+      () => {
+        this.timer = undefined;
+        if (this.page === 1) void (this.held ? this.join(this.records) : this.load(this.asked));
+      },
+      Math.max(0, this.looked + PAUSE - Date.now()),
+    );
+  }
+
+  private async load(asked: string): Promise<void> {
+    const number = ++this.number;
+    this.looked = Date.now();
+    try {
+      if (this.held) this.join((await ask<RequestList>(`api/requests?limit=${HELD}`)).requests);
+      else {
+        const found = await ask<ActivityPage>(`api/metrics/activity?${asked}`);
+        if (number !== this.number) return;
+        this.told = found.data.flatMap((row) => entryOfRow(row) ?? []);
+        this.count = found.total;
+        await this.sum();
+      }
+      this.error = "";
+    } catch (error) {
+      if (number === this.number) this.error = told(error);
+    } finally {
+      this.loaded = true;
+    }
+  }
+
+  private async sum(): Promise<void> {
+    if (Date.now() - this.summed < STATS_PAUSE && this.stats) return;
+    this.summed = Date.now();
+    const narrowed = this.model ? `?model=${encodeURIComponent(this.model)}` : "";
+    this.stats = await ask<ActivityStats>(`api/metrics/stats${narrowed}`);
+  }
+
+  /** Records, and those that ended since; the newest of what the page holds. */
+  private join(records: RequestRecord[]): void {
+    this.looked = Date.now();
+    const name = (record: RequestRecord) => `${keyOf(record)} ${record.started}`;
+    const known = records.map(name);
+    this.records = [...live.requests.filter((record) => !known.includes(name(record))), ...records].slice(0, HELD);
+    this.stats = statsOf(this.records.map((record) => entryOf(record)));
+  }
+}
