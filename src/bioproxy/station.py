@@ -82,7 +82,8 @@ class Station:
     `limit` bounds how many requests run at once on an engine without slots (0: no bound). `asks` False: nothing is
     asked of it, whatever it is. `key` is the one that the engine wants; `scope` keeps its pins apart from those of
     models with other templates.
-    `looked_after`: its attachment looks for the engine by itself; an engine of many models is looked for after a start.
+    `looked_after`: its attachment looks for the engine by itself, whose process may end and be another one without the
+    schedule; an engine of many models is looked for after a start.
     """
 
     def __init__(

@@ -6,8 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bioproxy.admin.difference import TICKING
 from support.apps import running_app
+from support.clients import fake_line
 from support.http import call
 from support.live import LiveClient, watching
 from support.page import app_of
@@ -145,3 +148,18 @@ async def test_the_page_of_one_engine_may_ask_it(tmp_path: Path) -> None:
             answer = await call(app.proxy_port, "OPTIONS", "/v1/chat/completions", headers=fields)
             allowed.append(answer.headers.get("access-control-allow-origin") == origin)
         assert allowed == [True, False]
+
+
+async def test_requests_to_one_engine_are_told(tmp_path: Path) -> None:
+    """In the stream, and in the list of the admin port; looks are not among them."""
+    async with fake_line(tmp_path) as line, watching(line.app.admin_port) as page:
+        assert [swap["new"] for swap in (await page.until("state"))["swaps"]][-1] == "ready"
+        await call(line.app.proxy_port, "GET", "/props")
+        data = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+        await call(line.app.proxy_port, "POST", "/v1/chat/completions", data=data)
+        told = await page.until("request")
+        (listed,) = (await call(line.app.admin_port, "GET", "/api/requests")).json()["requests"]
+        assert (told["path"], listed["id"]) == ("/v1/chat/completions", told["id"])
+        detail = (await call(line.app.admin_port, "GET", f"/api/requests/{told['id']}")).json()
+        assert sum(part["seconds"] for part in detail["parts"]) == pytest.approx(told["total"])
+        await page.until("change")

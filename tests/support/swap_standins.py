@@ -27,6 +27,8 @@ from support.config_files import settings
 class Stationary:
     """A station that knows nothing of its cache."""
 
+    looked_after = False
+
     def price(self) -> Price:
         """Not measured."""
         return Price()
@@ -34,8 +36,6 @@ class Stationary:
 
 class Standin:
     """One model's unit. `go`: a start becomes ready; cleared, it waits. `breaks`: why starts fail, "" for not."""
-
-    lasting = False
 
     def __init__(self, model: str) -> None:
         self.launch = Launch(model=model, words=("engine",), url="http://127.0.0.1:1", host="127.0.0.1", port=1)

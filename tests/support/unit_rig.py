@@ -94,6 +94,8 @@ async def beacons() -> AsyncIterator[Beacons]:
 class Gear:
     """A station that only notes what is asked of it. `faults`: names of methods that fail."""
 
+    looked_after = False
+
     def __init__(self, url: str) -> None:
         self.pool = Pool(parse_origin(url))
         self.calls: list[str] = []

@@ -57,10 +57,11 @@ log = logging.getLogger(__name__)
 AT_MOST = 0.5  # seconds between two looks at the status
 AT_LEAST = 2.0  # the same while nothing happens: some figures move without an event
 SOON = 0.05  # seconds from an event to the look, in which other events may come
-SHARE = 20  # a look that took a second is followed by one after twenty: it may cost a twentieth of a core
+SHARE = 20  # a look that cost a second is followed by one after twenty: it may use a twentieth of a core
 LINGER = 60.0  # seconds after the last client left
 MOST_KEPT = 2000  # events for clients that come back
 MOST_BYTES = 4 << 20  # the same in bytes
+LONGEST = 20  # digits of an event's number
 MOST_BEHIND = 1000  # events that may wait for one client
 KEYS = ("api_keys", "admin_key")
 OPENING = b": the web page's stream\nretry: 1000\n\n"
@@ -174,6 +175,7 @@ class Live:
         self.number = 0  # of the newest event
         self.base = 0  # clients that had this one can be told all that came after it
         self.known: Json = None  # the status as it was told; None while nobody watches
+        self.reduces = False  # since somebody watches, one of several keys does, or did and may come back
         self.looked, self.pause = 0.0, AT_MOST
         self.timer: asyncio.TimerHandle | None = None  # of the next look; of leaving the bus if nobody watches
         self.subscriptions: list[Callable[[], None]] = []
@@ -209,6 +211,7 @@ class Live:
         if not self.viewers:
             self.disarm()
         self.viewers.add(viewer)
+        self.reduces = self.reduces or viewer.own
         self.arm(AT_LEAST)
         if self.closed:
             viewer.end()
@@ -225,7 +228,7 @@ class Live:
         self.disarm()
         for unsubscribe in self.subscriptions:
             unsubscribe()
-        self.subscriptions, self.known = [], None
+        self.subscriptions, self.known, self.reduces = [], None, False
         self.swaps.tell = lambda _: None
         self.forget()
 
@@ -257,7 +260,8 @@ class Live:
         said = (request.header(b"last-event-id") or b"").decode("latin-1")
         said = next((value for name, value in request.query if name == "last"), said)
         boot, _, number = said.rpartition("-")
-        if boot != self.boot or not number.isdecimal() or not self.base <= int(number) <= self.number:
+        known = boot == self.boot and number.isdecimal() and len(number) < LONGEST
+        if not known or not self.base <= int(number) <= self.number:
             return b""
         told = (told.block for told in self.ring if told.number > int(number) and viewer.sees(told))
         return b"".join([b": nothing is lost\n\n", *told])
@@ -294,14 +298,13 @@ class Live:
 
     def look(self) -> None:
         """Tell what is different in the status."""
-        clock = asyncio.get_running_loop().time
-        self.looked = clock()
+        self.looked, began = asyncio.get_running_loop().time(), time.thread_time()
         before, self.known = self.known, msgspec.to_builtins(self.status_now())
         if before is not None:
             self.change(before, self.known, full=True)
-            if any(viewer.own for viewer in self.viewers) or not self.viewers:
+            if self.reduces:
                 self.change(reduced(before), reduced(self.known), full=False)
-        self.pause = max(AT_MOST, SHARE * (clock() - self.looked))
+        self.pause = max(AT_MOST, SHARE * (time.thread_time() - began))
 
     def change(self, before: Json, now: Json, *, full: bool) -> None:
         """One `change`, for clients that see everything or for the others."""
@@ -331,8 +334,9 @@ class Live:
     def hear(self, event: Event) -> None:
         """Something happened."""
         if isinstance(event, RequestEnded):
-            if event.record.for_model:  # the page's own questions are not shown to it
-                self.add("request", explained(event.record), client=event.record.client or None)
+            if not event.record.for_model:  # the page's own questions are not shown to it
+                return
+            self.add("request", explained(event.record), client=event.record.client or None)
         elif not isinstance(event, OTHERWISE):
             told = msgspec.to_builtins(event) | {"at": time.time()}
             self.add("notice", told, client=None if isinstance(event, OF_OTHERS) else "")

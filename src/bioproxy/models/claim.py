@@ -93,7 +93,7 @@ class Claim(Wish):
         That the only engine's process is begun is the smaller part of a wait that goes on in its gate.
         """
         record, now = self.record, self.supervisor.clock()
-        if self.unit is not None and self.unit.lasting:
+        if self.unit is not None and self.unit.station.looked_after:
             record.queue += now - started
             return
         parts = between(before, self.supervisor.schedule.waited(self.model, now))

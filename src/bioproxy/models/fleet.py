@@ -29,7 +29,7 @@ from bioproxy.config.load import Loaded, slot_folder
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings, among_strangers
-from bioproxy.engines.launch import launch, make_private
+from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus, ProfileChanged
 from bioproxy.kv.shelves import Shelves
@@ -185,7 +185,8 @@ class Fleet:
             looked_after=False,
         )
         token = f"{self.run_token}/{one.id}"
-        note = partial(self.register.note, one.id, command=shown(one), token=token)
+        shown = tuple(masked_words(one.launch.words))
+        note = partial(self.register.note, one.id, command=shown, token=token)
         before = partial(self.make_way, containers_of({one.id: one.model.cmd}))
         unit = Unit(
             one.launch,
@@ -202,22 +203,11 @@ class Fleet:
 
     def build_only(self) -> Only:
         """The engine of a configuration without `models`."""
-        config = self.config
-        plan = launch(config, folder=self.folder) if config.model else None
-        station = Station(
-            Pool(parse_origin(plan.url if plan is not None else config.backend_url)),
-            settings=self.settings,
-            kv=config.kv,
-            key=config.backend_key,
-            bus=self.bus,
-            catalogue=self.common,
-            pins=self.pins,
-            heads=Heads(str(self.state / "heads"), settings=self.settings, max_age=config.kv.max_age),
-            shelves=None,
-            owned=plan is not None,
-        )
-        only = Only(plan, station, output=self.logbook.model(ENGINE))
-        self.stations[ENGINE], self.units[ENGINE] = station, only
+        only = Only(
+            self.settings, bus=self.bus, catalogue=self.common, pins=self.pins, state=self.state, folder=self.folder,
+            output=self.logbook.model(ENGINE),
+        )  # fmt: skip
+        self.stations[ENGINE], self.units[ENGINE] = only.station, only
         return only
 
     def models_of(self, plan: Plan) -> list[ModelSettings]:
@@ -377,12 +367,9 @@ class Fleet:
     def resolve(self, name: str) -> str:
         """A local model's ID by any of its names; NotFound."""
         found = self.known(name)
-        if found is not None:
-            return found
-        if self.only is None:
-            raise NotFound("model not found")
-        names = ", ".join(self.only.names)
-        raise NotFound(f"there is no model {name}; this bioproxy serves one engine: {names}")
+        if found is None:
+            raise NotFound("model not found" if self.only is None else self.only.unknown(name))
+        return found
 
     async def load(self, name: str) -> None:
         """Have a model loaded; EngineUnavailable if the only engine is not ready after `queue_timeout`.
@@ -445,8 +432,3 @@ def patient(pool: Pool, timeouts: Timeouts) -> Pool:
     pool.idle_timeout = min(IDLE_CONNECTION, timeouts.idle_conn or IDLE_CONNECTION)
     pool.head_timeout = float(timeouts.response_header)
     return pool
-
-
-def shown(one: ModelPlan) -> tuple[str, ...]:
-    """A model's command as it may be shown."""
-    return tuple(masked_words(one.launch.words))

@@ -97,7 +97,7 @@ class Lives:
     def is_ready(self, life: Life, started: Started) -> None:
         """The engine is healthy and its cache was looked after: serve those who wait, and tell how long it took."""
         self.swaps.pop(life.model, None)
-        if not life.unit.lasting:
+        if not life.unit.station.looked_after:
             self.tell(life, started)
         self.report(self.schedule.ready(life.model, life.number, self.clock()))
 
@@ -241,7 +241,7 @@ class Life:
         order = self.order
         assert order is not None
         why = f"{order.reason} for {order.displaced_by}" if order.displaced_by else order.reason
-        if not self.unit.lasting:
+        if not self.unit.station.looked_after:
             log.info("%s is being stopped: %s", order.model, why)
         limit = self.lives.save_limit(order) if save else 0.0
         self.lives.is_stopped(order, await aio.shielded(self.unit.stop(grace=order.grace, save=limit)))

@@ -14,13 +14,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bioproxy import aio
-from bioproxy.engines.launch import Plan
+from bioproxy.config.settings import Settings
+from bioproxy.engines.launch import launch
 from bioproxy.engines.process import Exit, Process
 from bioproxy.errors import EngineUnavailable
-from bioproxy.events import EngineChanged
+from bioproxy.events import Bus, EngineChanged
 from bioproxy.kv.keeper import Want
 from bioproxy.models.unit import Launch, Started, Unit
 from bioproxy.station import Station
+from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.pins import Pins
+from bioproxy.warmup.heads import Heads
+from bioproxy.wire.upstream import Pool, parse_origin
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +33,47 @@ ENGINE = "engine"  # a name that it always has
 
 
 class Only(Unit):
-    """The engine of a configuration without `models`; `plan` says how it is started, None: it is not ours."""
+    """The engine of a configuration without `models`, and its station; slot files lie in `folder`.
 
-    lasting = True
+    `plan` says how it is started, None: it is not ours.
+    """
+
     away = "it was unloaded, and starts again for the next request"
 
-    def __init__(self, plan: Plan | None, station: Station, *, output: Callable[[bytes], None]) -> None:
-        self.plan = plan
-        origin, words = station.pool.origin, plan.command if plan is not None else ()
-        launch = Launch(model=ENGINE, words=words, url=str(origin), host=origin.host, port=origin.port)
-        super().__init__(launch, station, output=output, on_pid=lambda _pid: None, mark="")
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus: Bus,
+        catalogue: Catalogue,
+        pins: Pins,
+        state: Path,
+        folder: str,
+        output: Callable[[bytes], None],
+    ) -> None:
+        config = settings.config
+        self.plan = plan = launch(config, folder=folder) if config.model else None
+        origin, words = parse_origin(plan.url if plan else config.backend_url), plan.command if plan else ()
+        station = Station(
+            Pool(origin),
+            settings=settings,
+            kv=config.kv,
+            key=config.backend_key,
+            bus=bus,
+            catalogue=catalogue,
+            pins=pins,
+            heads=Heads(str(state / "heads"), settings=settings, max_age=config.kv.max_age),
+            shelves=None,
+            owned=plan is not None,
+        )
+        process = Launch(model=ENGINE, words=words, url=str(origin), host=origin.host, port=origin.port)
+        super().__init__(process, station, output=output, on_pid=lambda _pid: None, mark="")
         self.keeping: list[asyncio.Task[None]] = []
         station.attachment.expect_pid = lambda: self.pid
         if plan is not None:
             station.on_stuck = self.restart
-        station.bus.subscribe(EngineChanged, self.follow)
-        station.bus.subscribe(EngineChanged, log_change)
+        bus.subscribe(EngineChanged, self.follow)
+        bus.subscribe(EngineChanged, log_change)
 
     def one_process(self) -> Process:
         if self.plan is None:
@@ -100,6 +130,10 @@ class Only(Unit):
         path = file or (facts.model_path if facts is not None else "")
         found = [facts.alias if facts is not None else "", Path(path).stem, Path(path).name, ENGINE]
         return list(dict.fromkeys(name for name in found if name))
+
+    def unknown(self, name: str) -> str:
+        """The sentence for a name that it does not have."""
+        return f"there is no model {name}; this bioproxy serves one engine: {', '.join(self.names)}"
 
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""

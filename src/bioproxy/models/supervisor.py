@@ -161,7 +161,8 @@ class Supervisor:
         if life is not None and ended is not None:
             news = self.news
             await asyncio.wait([ended], timeout=NEWS)
-            if ended.done() and not life.unit.lasting and self.schedule.state(model) is State.READY:
+            looked_after = life.unit.station.looked_after
+            if ended.done() and not looked_after and self.schedule.state(model) is State.READY:
                 await aio.wait_first(news, timeout=NEWS)
 
     # configuration and end

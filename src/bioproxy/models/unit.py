@@ -102,7 +102,6 @@ class Unit:
     engine said last is not told to clients, because it may be about another one's prompt.
     """
 
-    lasting = False  # its process is started again by itself, and the schedule hears of no end
     away = "it is being stopped"  # what is said of an engine that was stopped; "" if nothing is
 
     def __init__(

@@ -197,14 +197,24 @@ async def test_an_event_brings_a_look_and_many_events_bring_one(monkeypatch: pyt
     assert heard(viewer)[-1][1]["set"] == [[["models", 0, "state"], "ready"]]
 
 
+async def test_the_pages_own_questions_bring_no_look() -> None:
+    """A page that polls must not make the program look all the time."""
+    world = World()
+    world.watch()
+    due = world.live.timer
+    world.bus.publish(ended(model=""))
+    assert world.live.timer is due
+    world.bus.publish(ended())
+    assert world.live.timer is not due
+
+
 async def test_a_costly_look_is_seldom_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may use a twentieth of a core."""
     world = World()
     world.watch()
     times = iter([100.0, 100.3])
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(times))
+    monkeypatch.setattr("time.thread_time", lambda: next(times))
     world.live.look()
-    monkeypatch.undo()
     assert world.live.pause == pytest.approx(6.0)
 
 
@@ -232,7 +242,9 @@ async def test_a_client_that_comes_back_misses_nothing(by: str) -> None:
     assert names(world.watch(last=world.live.block("x", 0).decode().split()[1])) == []
 
 
-@pytest.mark.parametrize("last", ["other-1", "nonsense", "{boot}-999", "{boot}-x", "{boot}--1", "{boot}-²"])
+@pytest.mark.parametrize(
+    "last", ["other-1", "nonsense", "{boot}-999", "{boot}-x", "{boot}--1", "{boot}-²", "{boot}-" + "9" * 5000]
+)
 async def test_an_unknown_last_event_brings_a_state(last: str) -> None:
     """Of another run, of the future, or of nothing."""
     world = World()
@@ -337,12 +349,14 @@ async def test_one_of_several_keys_hears_of_its_own_requests_only() -> None:
 async def test_a_key_that_comes_back_is_told_what_it_missed_of_its_own() -> None:
     """From the same ring."""
     world = World()
+    world.watch()  # the admin's page stays open
     viewer = world.watch(key="ann")
     last = last_of(viewer)
     world.live.leave(viewer)
     world.bus.publish(ended("ann"))
     world.bus.publish(ended("bob"))
     world.state("ready")
+    world.live.look()
     assert names(world.watch(last=last, key="ann")) == ["request", "change"]
 
 
