@@ -48,7 +48,7 @@ class ActivityApi:
             Entry("GET", "/api/metrics/activity", "The activity table.", self.activity, guard="private"),
             Entry("GET", "/api/metrics/stats", "Its sums and distributions.", self.stats, guard="private"),
             Entry("GET", "/api/captures/{id}", "One request and its answer.", self.capture, guard="private"),
-            Entry("POST", "/api/inflight/{id}/cancel", "End a request.", self.cancel, guard="private"),
+            Entry("POST", "/api/inflight/{id}/cancel", "End a request.", self.cancel, guard="private", forms=True),
         )
 
     def ended(self, event: RequestEnded) -> None:

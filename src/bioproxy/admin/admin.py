@@ -73,8 +73,8 @@ class Admin:
             Entry("GET", "/status", "Engine, gate, templates, snapshots, warm-ups, warnings.", self.status),
             Entry("GET", "/requests", "The last 1000 requests; ?limit= and ?outcome= narrow it.", self.requests),
             Entry("GET", "/events", "What happens, as server-sent events.", self.stream.serve),
-            Entry("POST", "/warmup/{prefix}", "Warm a template up now.", self.warm),
-            Entry("POST", "/reload", "Read the configuration again.", self.reload),
+            Entry("POST", "/warmup/{prefix}", "Warm a template up now.", self.warm, forms=True),
+            Entry("POST", "/reload", "Read the configuration again.", self.reload, forms=True),
         )
 
     @property
@@ -104,7 +104,7 @@ class Admin:
             entry, parameters = found
             assert entry.access is not None
             self.guard.check(request, entry.access, changes=entry.changes)
-            await entry.serve(Question(request, responder, parameters))
+            await entry.run(Question(request, responder, parameters))
             return
         self.guard.check(request, "admin")
         if found is None:

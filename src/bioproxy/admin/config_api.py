@@ -23,7 +23,7 @@ from typing import Literal
 import msgspec
 
 from bioproxy import files
-from bioproxy.admin.routes import Entry, Question, answer, check_form
+from bioproxy.admin.routes import Entry, Question, answer
 from bioproxy.config.describe import Described, describe, describe_dialect
 from bioproxy.config.files import read_text
 from bioproxy.config.json_schema import schemas
@@ -152,7 +152,6 @@ class ConfigApi:
 
     def edit(self, question: Question) -> Edit:
         """What is asked for; Forbidden if it may not be, NotFound for a file that is none of the configuration's."""
-        check_form(question.request)
         if why := self.refusal(question):
             raise Forbidden(why)
         try:

@@ -151,7 +151,7 @@ class Management:
         assert found is not None
         (entry, _), parameters = found
         own = among_strangers(self.settings.config)
-        await entry.serve(Question(request, exchange.responder, parameters, own=own, principal=principal, proxy=True))
+        await entry.run(Question(request, exchange.responder, parameters, own=own, principal=principal, proxy=True))
 
     # routes that are of no other part
 

@@ -29,7 +29,7 @@ class ModelsApi:
 
     def entries(self) -> tuple[Entry, ...]:
         def entry(method: str, path: str, about: str, serve: Any, *, changes: bool = False) -> Entry:
-            return Entry(method, path, about, serve, guard="manage", changes=changes)
+            return Entry(method, path, about, serve, guard="manage", changes=changes, forms=True)
 
         return (
             entry("GET", "/running", "The models that run.", self.running),
@@ -50,9 +50,9 @@ class ModelsApi:
         stop = "Save and stop the engine, if it is ours."
         return (
             Entry("GET", "/api/models", "The engine, and what is known of it.", self.overview),
-            Entry("POST", "/api/models/load/{model...}", "Start the engine, if it is ours.", self.load),
-            Entry("POST", "/api/models/unload/{model...}", stop, self.unload),
-            Entry("POST", "/api/models/unload", stop, self.unload),
+            Entry("POST", "/api/models/load/{model...}", "Start the engine, if it is ours.", self.load, forms=True),
+            Entry("POST", "/api/models/unload/{model...}", stop, self.unload, forms=True),
+            Entry("POST", "/api/models/unload", stop, self.unload, forms=True),
         )
 
     async def load(self, question: Question) -> None:

@@ -51,6 +51,9 @@ class Question(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """One route; `about` is a sentence for `GET /` and the docs, `changes`: its GET changes something.
 
+    What is no GET wants JSON, or a header of its own, so that no form of a foreign page can send it; `forms`: scripts
+    send this one without either.
+
     `access` is what the admin port asks for (guard.py), None: it has no such route. `guard` is what the proxy port asks
     for, where llama-swap's users look (front/access.py), None: it has no such route. `manage` is for each key that may
     use the models, or for the admin if there is one; `private` shows what others asked and got, and is refused to one
@@ -64,6 +67,13 @@ class Entry(msgspec.Struct, frozen=True):
     access: Access | None = "admin"
     guard: Literal["manage", "private", "client", "public"] | None = None
     changes: bool = False
+    forms: bool = False
+
+    async def run(self, question: Question) -> None:
+        """Serve a request that may ask."""
+        if self.method != "GET" and not self.forms:
+            check_form(question.request)
+        await self.serve(question)
 
 
 def answer(responder: Responder, value: Json, *, status: int = 200, pretty: bool = False) -> None:
