@@ -141,6 +141,8 @@ class App:
             logbook=self.logbook,
             more=(*self.page.entries(), *self.live.entries(), *self.requests.entries(), *configuration.entries()),
         )
+        if not self.settings.one:
+            self.requests.of_row = self.management.store.record
         self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
         self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
         self.admin = Admin(

@@ -135,6 +135,8 @@ async def test_the_requests_are_on_both_ports(tmp_path: Path) -> None:
             assert (one["id"], one["model"]) == ("mine/1", "a")
             parts = (await call(port, "GET", "/api/requests/mine/1")).json()["parts"]
             assert "start" in [part["name"] for part in parts]
+            by_row = (await call(port, "GET", f"/api/requests/{one['activity']}")).json()
+            assert (by_row["request"]["id"], by_row["parts"]) == ("mine/1", parts)
             assert (await call(port, "GET", "/api/requests/other")).status == 404
 
 

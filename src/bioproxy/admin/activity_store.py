@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from bioproxy import aio, files
 from bioproxy.activity import Record
 from bioproxy.admin import activity_sql as sql
-from bioproxy.admin.activity_row import Filters, Page, Row, Stats, row_of
+from bioproxy.admin.activity_row import Filters, Page, Row, Stats, record_of, row_of
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError
 
@@ -120,6 +120,11 @@ class ActivityStore:
 
     async def query(self, filters: Filters) -> Page:
         return await self.run(lambda: self.after_rows(lambda: sql.select(self.database, filters)))
+
+    async def record(self, identity: int) -> Record | None:
+        """The record of one row."""
+        page = await self.query(Filters(min_id=identity, max_id=identity))
+        return record_of(page.data[0]) if page.data else None
 
     async def stats(self, model: str = "") -> Stats:
         """Sums and speeds of one model, or of all."""

@@ -2,11 +2,16 @@
 
 The web page has a list of its own, because its questions are requests, too: a page that is open for an hour would
 otherwise show nothing but itself.
+
+A request that became a row of the activity table is found by the row's number, too, which is its capture's. The number
+counts first: it means one request, while a client may give two of them the same id. A row that is older than all
+records brings its own record back (activity_sql.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -17,6 +22,7 @@ from bioproxy.events import RequestEnded
 from bioproxy.explain import Part, explained, parts_of
 
 KEPT = 1000
+LONGEST_NUMBER = 18  # digits
 
 
 class RequestList(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +53,7 @@ class Requests:
         self.records: deque[Record] = deque(maxlen=KEPT)
         self.to_models: deque[Record] = deque(maxlen=KEPT)
         self.number = 0  # of the next one
+        self.of_row: Callable[[int], Awaitable[Record | None]] = unknown  # the record of a row of the activity table
 
     def entries(self) -> tuple[Entry, ...]:
         return (
@@ -78,11 +85,28 @@ class Requests:
 
     async def detail(self, question: Question) -> None:
         identity = question.parameters["id"]
-        for record in reversed(self.to_models):
-            if record.id == identity and question.shows(record.client):
-                answer(question.responder, RequestDetail(request=explained(record), parts=parts_of(record)))
-                return
-        raise NotFound(f"no request {identity[:100]!r} is known; the last {KEPT} requests to models are kept")
+        record = await self.find(identity, question)
+        if record is None:
+            raise NotFound(f"no request {identity[:100]!r} is known; the last {KEPT} requests to models are kept")
+        answer(question.responder, RequestDetail(request=explained(record), parts=parts_of(record)))
+
+    async def find(self, identity: str, question: Question) -> Record | None:
+        """The record by the number of its row or by its id, if it may be shown to who asks."""
+        shown = [record for record in reversed(self.to_models) if question.shows(record.client)]
+        numbered = identity.isascii() and identity.isdecimal() and len(identity) <= LONGEST_NUMBER
+        number = int(identity) if numbered else 0
+        for record in shown:
+            if number and record.activity == number:
+                return record
+        for record in shown:
+            if record.id == identity:
+                return record
+        old = await self.of_row(number) if number else None
+        return old if old is not None and question.shows(old.client) else None
+
+
+async def unknown(_: int) -> None:
+    """There is no activity table."""
 
 
 def wanted_by(question: Question) -> Wanted:

@@ -160,6 +160,8 @@ async def test_a_row_brings_its_requests_record_back(tmp_path: Path) -> None:
     async with table(str(path)) as store:
         store.add(told)
         (found,) = (await store.query(Filters())).data
+        assert await store.record(1) == record_of(found)
+        assert await store.record(2) is None
     kept = replace(told, miss="", error="half ? a character", activity=1)
     assert record_of(found) == replace(kept, metadata={"selector": "fast", "session_id": "s1"})
     assert b"differs at byte" not in path.read_bytes()

@@ -108,6 +108,32 @@ async def test_of_two_requests_with_one_id_the_newer_is_meant() -> None:
     assert (await asked(requests, identity="r1"))["request"]["started"] == 2.0
 
 
+async def test_the_number_of_its_row_finds_a_request_too() -> None:
+    """It goes before an id, which a client may choose to look like one."""
+    requests = kept(ended(1, activity=7), ended(2, id="7"), ended(3, id="8"))
+    assert (await asked(requests, identity="7"))["request"]["id"] == "r1"
+    assert (await asked(requests, identity="8"))["request"]["id"] == "8"
+    assert (await asked(requests, identity="r1"))["request"]["activity"] == 7
+
+
+async def test_an_old_row_brings_its_own_record() -> None:
+    """To who may see it; a number that no table can have is not asked for."""
+    requests = kept()
+    looked: list[int] = []
+
+    async def of_row(number: int) -> Record | None:
+        looked.append(number)
+        return ended(1, client="ann", activity=number, total=1.0).record if number == 7 else None
+
+    requests.of_row = of_row
+    assert (await asked(requests, identity="7"))["parts"] == [{"name": "other", "at": 0.0, "seconds": 1.0}]
+    assert (await asked(requests, identity="7", key="ann"))["request"]["activity"] == 7
+    for identity, key in (("7", "bob"), ("8", ""), ("0", ""), ("9" * 30, ""), ("²", "")):
+        with pytest.raises(NotFound):
+            await asked(requests, identity=identity, key=key)
+    assert looked == [7, 7, 7, 8]
+
+
 async def test_one_of_several_keys_sees_its_own() -> None:
     """Another's request is none for it."""
     requests = kept(ended(1, client="ann"), ended(2, client="bob"), ended(3, client="ann/u1"), ended(4, client="anna"))
