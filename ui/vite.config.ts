@@ -41,6 +41,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
     chunkSizeWarningLimit: 700,
+    rolldownOptions: { checks: { bundlerTimings: false } }, // compressing takes most of the time, and may
   },
   server: {
     // `npm run dev` beside a program that runs: BIOPROXY=http://localhost:8089 npm run dev, then /ui/ of what it prints

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bioproxy.admin import page
 from fakes.real_engine import MODELS, needs_real_engine
 from support.command import run, serving
 from support.http import call
@@ -58,7 +59,7 @@ async def test_both_tables_and_their_ratios(tmp_path: Path) -> None:
 
 
 async def test_it_goes_on_serving_on_free_ports(tmp_path: Path) -> None:
-    """With 8088 taken another port is chosen; the curl line names it, and Ctrl-C ends it."""
+    """With 8088 taken another port is chosen; the lines that name it and the web page are true, and Ctrl-C ends it."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):  # then somebody else has it, which is as good
@@ -71,4 +72,8 @@ async def test_it_goes_on_serving_on_free_ports(tmp_path: Path) -> None:
             body = {"messages": [{"role": "user", "content": "@demo What is a grant?"}], "max_tokens": 4}
             answer = await call(port, "POST", "/v1/chat/completions", data=body)
             assert answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] >= 3000
+            if (page.FOLDER / page.INDEX).exists():  # `make demo` has built it
+                line = await served.out("The web page: ")
+                admin = int(line.partition("localhost:")[2].partition("/ui/")[0])
+                assert (await call(admin, "GET", "/ui/")).status == 200
             assert await served.end() in {0, 1}

@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.admin import page
 from bioproxy.cli import demo_swap
 from bioproxy.cli.command import Command
 from bioproxy.cli.demo_program import CONTEXT, ENOUGH_TOKENS, RATIO, SOURCES, Program, ask, excerpts, sooner, until
@@ -189,7 +190,10 @@ def invite(output: Output, program: Program) -> None:
     url = f"http://localhost:{program.port}/v1/chat/completions"
     body = f'{{"messages":[{{"role":"user","content":"{PREFIX} What is a grant?"}}],"max_tokens":40}}'
     output.line(f"Serving on (the model's words are random). Try:\n\n  curl -s {url} -d '{body}'\n")
-    output.line(f"  curl -s http://localhost:{program.admin_port}/status\n\nCtrl-C ends it.")
+    output.line(f"  curl -s http://localhost:{program.admin_port}/status\n")
+    if (page.FOLDER / page.INDEX).exists():
+        output.line(f"The web page: http://localhost:{program.admin_port}/ui/\n")
+    output.line("Ctrl-C ends it.")
 
 
 def show(output: Output, rows: list[Measured]) -> None:
