@@ -21,8 +21,10 @@ from bioproxy.admin.config_api import ConfigPage, ConfigTrial, Edit
 from bioproxy.admin.live import OTHERWISE, LiveChange, LiveInflight, LiveState
 from bioproxy.admin.overview import Overview
 from bioproxy.admin.requests_api import RequestDetail, RequestList
+from bioproxy.admin.snapshots_api import SnapshotList
 from bioproxy.admin.status import FleetStatus, Status
 from bioproxy.admin.swaps import SwapRecord
+from bioproxy.admin.templates_api import TemplateDetail
 from bioproxy.build import Build
 from bioproxy.events import Event
 from bioproxy.samples import GpuSample, SystemSample
@@ -129,7 +131,7 @@ ROOTS: tuple[type[msgspec.Struct], ...] = (
     LiveState, LiveChange, LiveInflight, SwapRecord, Status, FleetStatus, Record, RequestList, RequestDetail,
     ConfigPage, ConfigTrial, Edit,
     InflightRequest, Overview, activity_row.Page, activity_row.Stats, captures.Kept, hardware.Snapshot, Performance,
-    Profiles, ModelList, Build, ErrorAnswer,
+    Profiles, ModelList, Build, TemplateDetail, SnapshotList, ErrorAnswer,
 )  # fmt: skip
 
 

@@ -30,7 +30,10 @@ from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage, other_port
 from bioproxy.admin.requests_api import Requests
-from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, status_of
+from bioproxy.admin.routes import Entry
+from bioproxy.admin.snapshots_api import SnapshotsApi
+from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, snapshots_of, status_of
+from bioproxy.admin.templates_api import TemplatesApi
 from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
@@ -132,14 +135,13 @@ class App:
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             shelves=self.shelves, logbook=self.logbook,
         )  # fmt: skip
-        configuration = ConfigApi(lambda: self.loaded, trial=self.trial, reload=self.reload)
         self.management = Management(
             self.settings,
             self.fleet,
             bus=self.bus,
             metrics=self.metrics,
             logbook=self.logbook,
-            more=(*self.page.entries(), *self.live.entries(), *self.requests.entries(), *configuration.entries()),
+            more=self.of_page(),
         )
         if not self.settings.one:
             self.requests.of_row = self.management.store.record
@@ -152,7 +154,6 @@ class App:
             bus=self.bus,
             status=self.status,
             unready=self.fleet.unready,
-            warm=self.fleet.warm,
             reload=self.reload,
             more=self.management.entries,
             page=self.page,
@@ -184,6 +185,18 @@ class App:
             listing=partial(list_models, self.fleet),
             captures=partial(getattr, self.management.captures, "limit"),
             write_line=self.logbook.proxy_line,
+        )
+
+    def of_page(self) -> tuple[Entry, ...]:
+        """The web page, and what it asks for beside what is for everybody."""
+        stations = self.fleet.stations.values
+        return (
+            *self.page.entries(),
+            *self.live.entries(),
+            *self.requests.entries(),
+            *TemplatesApi(stations, warm=self.fleet.warm).entries(),
+            *SnapshotsApi(stations, snapshots=partial(snapshots_of, self.fleet)).entries(),
+            *ConfigApi(lambda: self.loaded, trial=self.trial, reload=self.reload).entries(),
         )
 
     def open_log(self, loaded: Loaded) -> None:

@@ -107,7 +107,7 @@ class SnapshotMissing(Event, frozen=True, kw_only=True):
 
 
 class SnapshotDropped(Event, frozen=True, kw_only=True):
-    """A snapshot left the index: `budget`, `replaced`, `aged`, `quarantined`, `changed`, `missing`."""
+    """A snapshot left the index: `budget`, `replaced`, `aged`, `quarantined`, `changed`, `missing`, `deleted`."""
 
     prefix: str
     reason: str

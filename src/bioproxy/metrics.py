@@ -150,6 +150,12 @@ class OfRequests:
         self.today: defaultdict[str, Tokens] = defaultdict(Tokens)  # by model
         self.before: defaultdict[str, Tokens] = defaultdict(Tokens)
         self.caches: dict[str, int] = defaultdict(int)  # requests by what the KV cache gave
+        self.templated = Counter(
+            "bioproxy_template_requests_total",
+            "Requests with a template, by what the KV cache gave.",
+            "prefix",
+            "cache",
+        )
         self.timed: dict[tuple[str, str], tuple[Spread, Spread, Spread, Spread]] = {}
 
     def ended(self, event: events.RequestEnded) -> None:
@@ -167,6 +173,8 @@ class OfRequests:
             restore.observe(record.restore)
         if record.cache:
             self.caches[record.cache] += 1
+            if record.prefix:
+                self.templated.values[record.prefix, record.cache] += 1
         if record.started >= self.day + DAY:
             self.begin_day(record.started)
         if record.tokens_cached is None and record.tokens_generated is None:
@@ -176,6 +184,13 @@ class OfRequests:
         tokens.evaluated += record.tokens_evaluated or 0
         tokens.generated += record.tokens_generated or 0
         tokens.restore += record.restore
+
+    def by_template(self) -> dict[str, dict[str, int]]:
+        """How many requests had each prefix, by what the KV cache gave."""
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        for (prefix, cache), count in self.templated.values.items():
+            found[str(prefix)][str(cache)] = int(count)
+        return found
 
     def begin_day(self, now: float) -> None:
         """What was counted belongs to the days before."""

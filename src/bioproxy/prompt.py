@@ -65,8 +65,8 @@ class Head(msgspec.Struct, frozen=True):
         return ", ".join(("system",) * system + ("tools",) * tools) or "plain"
 
 
-def common(one: Sequence[int] | str, other: Sequence[int] | str) -> int:
-    """How many leading elements (bytes, characters, tokens) are equal.
+def common(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many leading elements (bytes, characters, tokens, lines) are equal.
 
     Halving, on equal slices: the comparing is done in C, not in a Python loop over 100,000 tokens.
     """

@@ -197,6 +197,13 @@ async def test_status_warm_and_snapshots(tmp_path: Path, engine: FakeEngine) -> 
         assert "template @code" in (await run(tmp_path, "snapshots", "list", *words)).out
         assert (await run(tmp_path, "snapshots", "list", "--json", *words)).json()[0]["template"] is True
         assert (await run(tmp_path, "snapshots", "verify", *words)).code == 0
+        [row] = (await run(tmp_path, "snapshots", "list", "--json", *words)).json()
+        assert (await run(tmp_path, "snapshots", "pin", row["id"], *words)).code == 0
+        assert "pinned" in (await run(tmp_path, "snapshots", "list", *words)).out.splitlines()[1]
+        assert (await run(tmp_path, "snapshots", "unpin", row["name"], *words)).code == 0
+        assert (await run(tmp_path, "snapshots", "delete", row["id"], *words)).code == 0
+        assert "there is no snapshot" in (await run(tmp_path, "snapshots", "delete", row["id"], *words)).err
+        assert "takes the name or id of one" in (await run(tmp_path, "snapshots", "pin", *words)).err
         refused = await run(tmp_path, "status", "-config", str(path), "-admin-port", str(admin), "-admin-key", "wrong")
         assert refused.code == 1
 

@@ -25,6 +25,7 @@ from bioproxy.admin.captures import Captures
 from bioproxy.admin.events import Hub, Listener, SwapEvents, event_blocks
 from bioproxy.admin.page import WebPage
 from bioproxy.admin.routes import Question, refuse
+from bioproxy.admin.templates_api import TemplatesApi
 from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
@@ -118,9 +119,11 @@ class AdminPort:
             bus=self.bus,
             status=self.backstage.status,
             unready=self.backstage.unready,
-            warm=self.backstage.warm,
             reload=self.backstage.reload,
-            more=page.entries() if page is not None else (),
+            more=(
+                *(one for one in TemplatesApi(tuple, warm=self.backstage.warm).entries() if one.method == "POST"),
+                *(page.entries() if page is not None else ()),
+            ),
             page=page,
             stream=self.hub,
         )

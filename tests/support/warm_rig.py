@@ -28,6 +28,7 @@ from bioproxy.prompt import Head, Piece
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.expand import template_pieces
 from bioproxy.templates.parse import Filled
+from bioproxy.templates.reading import Reading
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.prefix import chat
 from bioproxy.warmup.runner import Runner
@@ -131,8 +132,13 @@ class Memory:
         cuts = chain("model", pieces)
         return Want(cuts, cuts[-1].offset, prefix=prefix, version=version)
 
-    def has_snapshot(self, want: Want) -> list[int] | None:
-        return self.snapshots.get(want.cuts[-1].digest)
+    def has_snapshot(self, want: Want) -> Snapshot | None:
+        tokens = len(self.snapshots.get(want.cuts[-1].digest, ()))
+        if not tokens:
+            return None
+        return Snapshot(
+            id="0" * 16, fingerprint="", build="", cuts=want.cuts, tokens=tokens, prompt=tokens, size=1, created=1.0
+        )
 
     def holds(self, want: Want) -> bool:
         return self.resident == want.cuts[-1].digest
@@ -192,6 +198,10 @@ class Texts:
     def current(self, prefix: str) -> Filled:
         text = self.texts[prefix]
         return Filled(prefix, str(hash(text)), (text, ""))
+
+    def reading(self, prefix: str) -> Reading:
+        filled = self.current(prefix)
+        return Reading((filled.version.encode(),), filled, (), ())
 
     def versions(self) -> dict[str, str]:
         return {prefix: self.current(prefix).version for prefix in self.texts}

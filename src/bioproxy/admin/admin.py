@@ -12,7 +12,7 @@ from bioproxy.activity import Outcome, Record
 from bioproxy.admin.events import Hub, event_blocks
 from bioproxy.admin.guard import Guard
 from bioproxy.admin.page import WebPage
-from bioproxy.admin.routes import ACCEPTED, ALWAYS, UNREADY, Entry, Json, Question, answer, refuse, wrong_method
+from bioproxy.admin.routes import ALWAYS, UNREADY, Entry, Question, answer, refuse, wrong_method
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, ForeignPage, NotFound, RequestError
 from bioproxy.events import Bus
@@ -30,9 +30,8 @@ class Admin:
     """Serves the admin port. `close` is called at the shutdown.
 
     `status` is everything about now. `unready` says why a request would not be served now, in words that anyone may
-    read; "" if it would. `warm` looks at a template now and returns its states (NotFound); `reload` reads the
-    configuration again and returns the keys that changed (ConfigError, nothing changed then). A person at a browser is
-    sent to `page`.
+    read; "" if it would. `reload` reads the configuration again and returns the keys that changed (ConfigError, nothing
+    changed then). A person at a browser is sent to `page`.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Admin:
         bus: Bus,
         status: Callable[[], msgspec.Struct],
         unready: Callable[[], str],
-        warm: Callable[[str], Awaitable[Json]],
         reload: Callable[[], Awaitable[tuple[str, ...]]],
         more: Iterable[Entry] = (),
         page: WebPage | None = None,
@@ -53,7 +51,7 @@ class Admin:
         self.settings = settings
         self.metrics = metrics
         self.records = records
-        self.of_now, self.unready, self.warm_up, self.read_again = status, unready, warm, reload
+        self.of_now, self.unready, self.read_again = status, unready, reload
         self.page = page
         self.stream = stream or Hub(bus, event_blocks)
         self.refusals = Refusals()
@@ -73,7 +71,6 @@ class Admin:
             Entry("GET", "/status", "Engine, gate, templates, snapshots, warm-ups, warnings.", self.status),
             Entry("GET", "/requests", "The last 1000 requests; ?limit= and ?outcome= narrow it.", self.requests),
             Entry("GET", "/events", "What happens, as server-sent events.", self.stream.serve),
-            Entry("POST", "/warmup/{prefix}", "Warm a template up now.", self.warm, forms=True),
             Entry("POST", "/reload", "Read the configuration again.", self.reload, forms=True),
         )
 
@@ -150,11 +147,6 @@ class Admin:
             if wanted.outcome is None or record.outcome == wanted.outcome:
                 records.append(explained(record))
         answer(question.responder, {"requests": records})
-
-    async def warm(self, question: Question) -> None:
-        """Ask for a warm-up; it runs when no user waits."""
-        prefix = question.parameters["prefix"]
-        answer(question.responder, {"prefix": prefix, "warmup": await self.warm_up(prefix)}, status=ACCEPTED)
 
     async def reload(self, question: Question) -> None:
         answer(question.responder, {"changed": await self.read_again()})

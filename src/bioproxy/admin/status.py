@@ -68,7 +68,8 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves"):
     """What is the same, whatever the program `serves`: one engine, or models.
 
-    `tokens` are those of all requests since the start, `today` those since midnight (UTC).
+    `tokens` are those of all requests since the start, `today` those since midnight (UTC). `template_requests` counts
+    requests with a template since the start, by prefix and by what the KV cache gave.
     """
 
     version: str
@@ -77,6 +78,7 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
     uptime: float  # seconds
     config: ConfigStatus
     templates: tuple[TemplateStatistics, ...]
+    template_requests: dict[str, dict[str, int]]
     pins: PinStatistics
     today: TokenStatistics
     tokens: TokenStatistics
@@ -241,6 +243,7 @@ def status_of(
         "uptime": time.time() - started,
         "config": source,
         "templates": catalogue.statistics(),
+        "template_requests": metrics.requests.by_template(),
         "pins": pins.statistics(),
         "today": today,
         "tokens": total,

@@ -107,7 +107,7 @@ class Client:
         self, connection: http.client.HTTPConnection, method: str, path: str, accept: str
     ) -> http.client.HTTPResponse:
         """The answer once its head is here and says yes."""
-        headers = {"User-Agent": f"bioproxy/{__version__}", "Accept": accept}
+        headers = {"User-Agent": f"bioproxy/{__version__}", "Accept": accept, "X-Requested-With": "bioproxy"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         try:

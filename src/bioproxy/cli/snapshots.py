@@ -1,9 +1,9 @@
-"""`bioproxy snapshots list|verify`: the KV cache on disk, for people.
+"""`bioproxy snapshots list|verify|pin|unpin|delete`: the KV cache on disk, for people.
 
 `list` asks the running program, because only it knows which snapshots its engine can use; without one it reads what
 stands beside the slot files. `verify` always reads the files itself, every byte of them, and never writes: a damaged
 snapshot is reported here, and the program does not use it. A file of an older version has no checksum yet; of that one
-only samples can be compared.
+only samples can be compared. What changes something is the running program's to do, because it knows what is in use.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import msgspec
 
@@ -24,14 +25,36 @@ from bioproxy.kv.folder import Verified, examine_all
 from bioproxy.kv.statistics import SnapshotStatistics
 
 Json: TypeAlias = Any
-COLUMNS = ("snapshot", "of", "tokens", "size", "spares", "age", "last use", "uses", "spared", "not used because")
+COLUMNS = (
+    "snapshot",
+    "of",
+    "tokens",
+    "size",
+    "spares",
+    "age",
+    "last use",
+    "uses",
+    "spared",
+    "pinned",
+    "not used because",
+)
+ROUTES = {"pin": ("PUT", "/pin"), "unpin": ("DELETE", "/pin"), "delete": ("DELETE", "")}
 
 
 def run(command: Command) -> int:
-    """List or verify; 1 if a file is damaged. BioproxyError if there is neither a program nor a folder."""
-    output, loaded = command.output, command.load()
+    """List, verify or change; 1 if a file is damaged. BioproxyError if there is neither a program nor a folder."""
+    output, loaded, arguments = command.output, command.load(), command.arguments
+    if bool(arguments.name) != (arguments.action in ROUTES):
+        raise BioproxyError(
+            f"`snapshots {arguments.action}` takes {'no name' if arguments.name else 'the name or id of one'}"
+        )
+    if arguments.action in ROUTES:
+        method, rest = ROUTES[arguments.action]
+        find(loaded).patient().send(method, f"/api/snapshots/{quote(arguments.name, safe='')}{rest}")
+        output.line(f"{arguments.name}: {arguments.action} is done", "green")
+        return 0
     status = ask(loaded)
-    if command.arguments.action == "verify":
+    if arguments.action == "verify":
         return check(output, read_all(folders_of(loaded, status), whole=True))
     if status is None:
         rows = [row_of_file(one) for one in read_all(folders_of(loaded, status), whole=False)]
@@ -105,6 +128,7 @@ def row(one: SnapshotStatistics, now: float) -> tuple[str, ...]:
         duration(max(0.0, now - one.used)) if one.uses else "never",
         count(one.uses),
         duration(one.gained) if one.uses else "-",
+        "pinned" if one.pinned else "",
         one.unused,
     )
 

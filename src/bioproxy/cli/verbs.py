@@ -89,7 +89,10 @@ def warm_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def snapshots_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "verify"), help="list them, or compare every byte with its checksum")
+    actions = ("list", "verify", "pin", "unpin", "delete")
+    about = "list them, compare every byte with its checksum, or keep or remove one"
+    parser.add_argument("action", choices=actions, help=about)
+    parser.add_argument("name", nargs="?", default="", help="the snapshot to pin, unpin or delete: its id in the list")
 
 
 def recipes_flags(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +140,7 @@ VERBS = (
     Verb("requests", "list the newest requests and where time went; -f follows", "requests:requests", requests_flags),
     Verb("top", "watch models and requests under way", "top:top"),
     Verb("warm", "warm up one template now", "remote:warm", warm_flags),
-    Verb("snapshots", "list or verify the snapshots on disk", "snapshots:run", snapshots_flags),
+    Verb("snapshots", "list, verify, pin or delete the snapshots on disk", "snapshots:run", snapshots_flags),
     Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),
     Verb("completion", "print the script that lets a shell complete commands", "completion:script", completion_flags),

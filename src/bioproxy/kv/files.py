@@ -291,5 +291,6 @@ def damaged(snapshot: Snapshot) -> Damaged:
 
 def remove(folder: Path, snapshot: Snapshot) -> None:
     """Remove a snapshot; the slot file first, for a sidecar alone is harmless. OSError if that is not allowed."""
-    (folder / snapshot.name).unlink(missing_ok=True)
-    (folder / snapshot.sidecar).unlink(missing_ok=True)
+    with touching(folder):
+        (folder / snapshot.name).unlink(missing_ok=True)
+        (folder / snapshot.sidecar).unlink(missing_ok=True)

@@ -240,7 +240,7 @@ def usable(snapshot: Snapshot, scope: Scope) -> bool:
 
 
 def values_of(snapshots: Collection[Snapshot], outlook: Outlook) -> list[policy.Value]:
-    """What the eviction needs to know of these snapshots, without those that are being read."""
+    """What the eviction needs to know of these snapshots, without those that are pinned or being read."""
     needed = needed_of(snapshots, outlook)
     return [
         policy.Value(
@@ -251,7 +251,7 @@ def values_of(snapshots: Collection[Snapshot], outlook: Outlook) -> list[policy.
             rank=0 if worthless(one, outlook.scopes) else 2 if one.id in needed else 1,
         )
         for one in snapshots
-        if one.id not in outlook.spare
+        if not one.pinned and one.id not in outlook.spare
     ]
 
 

@@ -374,6 +374,12 @@ class Keeper:
         await self.saver.settle(deadline)
         await aio.shielded(self.tenant.close())
 
+    def deleted(self, identity: str) -> None:
+        """A person deleted this snapshot: what it held is not written again before a request goes on from it."""
+        for place in (*self.residents.slots, *self.residents.parked):
+            if place.saved == identity:
+                place.store = False
+
     # looking
 
     def list(self) -> tuple[Snapshot, ...]:

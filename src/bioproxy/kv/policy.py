@@ -125,15 +125,23 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worth(self) -> float:
-        """Seconds saved per byte, halved for each week without use."""
-        aged = math.pow(0.5, max(0.0, self.age) / HALF_LIFE)
-        return self.seconds * aged / max(1, self.size)
+        return worth(self.seconds, self.size, self.age)
+
+
+def worth(seconds: float, size: int, age: float) -> float:
+    """Seconds saved per byte, halved for each week without use."""
+    return seconds * math.pow(0.5, max(0.0, age) / HALF_LIFE) / max(1, size)
+
+
+def in_order(snapshots: Iterable[Value]) -> list[Value]:
+    """In the order in which they go: least valuable first, what is needed last."""
+    return sorted(snapshots, key=lambda one: (one.rank, one.worth, one.id))
 
 
 def evict(snapshots: Iterable[Value], excess: int) -> tuple[str, ...]:
-    """Ids to drop, in order, so that at least `excess` bytes are freed: least valuable first, what is needed last."""
+    """Ids to drop, in order, so that at least `excess` bytes are freed."""
     gone: list[str] = []
-    for snapshot in sorted(snapshots, key=lambda one: (one.rank, one.worth, one.id)):
+    for snapshot in in_order(snapshots):
         if excess <= 0:
             break
         gone.append(snapshot.id)

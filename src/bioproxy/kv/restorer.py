@@ -21,7 +21,7 @@ from bioproxy.engines.facts import Restored
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineRefused
 from bioproxy.events import SnapshotMissing, SnapshotRestored
-from bioproxy.kv import files, policy
+from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions
 from bioproxy.kv.engine import SlotActionTimeout, limited, poke, time_limit
 from bioproxy.kv.folder import FolderError
@@ -50,23 +50,15 @@ class Restorer:
     async def verified(self, snapshot: Snapshot) -> str:
         """Why the file is not what was written, or why that is not known; empty for a good one (kv-rule 1).
 
-        One that was touched leaves the index. One whose bytes are wrong although it was not touched is quarantined, so
-        that the list shows what happened. One that takes too long to read is left alone.
+        One that takes too long to read is left alone.
         """
         limit = time_limit(snapshot.size, self.tenant.knowledge.speeds.restore)
         try:
-            await limited(self.tenant.shelf.prove(snapshot), seconds=limit, what=f"reading {snapshot.name}")
-        except files.Damaged as error:
-            await self.tenant.shelf.quarantine(snapshot, error.message)
-        except files.Unverified as error:
-            log.warning("a snapshot was not restored: %s", error.message)
-            await self.tenant.shelf.drop([snapshot], "missing" if isinstance(error, files.Missing) else "changed")
+            fault = await limited(self.tenant.shelf.vet(snapshot), seconds=limit, what=f"reading {snapshot.name}")
         except (SlotActionTimeout, FolderError) as error:
             log.warning("a snapshot was not restored: %s", error.message)
             return error.message
-        else:
-            return ""
-        return f"{snapshot.name} is not what was written"
+        return f"{snapshot.name} is not what was written" if fault else ""
 
     async def restore(self, match: Match, place: Resident, slot: int, prepared: Prepared, *, unsaved: int) -> bool:
         """Restore `match` into `slot`, under an exclusive grant, and note it in `place` and `prepared`.
@@ -78,21 +70,19 @@ class Restorer:
         clock = asyncio.get_running_loop().time
         started = clock()
         self.uncertain = ""
-        self.tenant.shelf.pinned.add(snapshot.id)
         try:
-            if fault := await self.verified(snapshot):
-                prepared.status, prepared.reason = "skipped", fault
-                self.tenant.bus.publish(SnapshotMissing(prefix=snapshot.prefix))
-                return False
-            await self.make_way(place, unsaved)
-            restored = await self.read(snapshot, slot)
+            with self.tenant.shelf.held(snapshot):
+                if fault := await self.verified(snapshot):
+                    prepared.status, prepared.reason = "skipped", fault
+                    self.tenant.bus.publish(SnapshotMissing(prefix=snapshot.prefix))
+                    return False
+                await self.make_way(place, unsaved)
+                restored = await self.read(snapshot, slot)
         except BioproxyError as error:
             await self.failed(snapshot, place, error)
             prepared.status, prepared.reason, prepared.expected = "failed", error.message, 0
             prepared.seconds += clock() - started
             return False
-        finally:
-            self.tenant.shelf.pinned.discard(snapshot.id)
         self.note(match, place, restored)
         prepared.status, prepared.snapshot, prepared.expected = "restored", snapshot, match.tokens
         prepared.seconds += clock() - started

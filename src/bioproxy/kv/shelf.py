@@ -28,7 +28,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -52,7 +52,6 @@ TOUCHED = 600.0  # seconds in which it is noted once that a snapshot was of use
 LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
 LAST_WORDS = 5.0  # seconds that the disk has for the ledger when the folder is given back
 
-
 Versions = Callable[[], Mapping[str, str]]  # tells what version each template has now, by prefix
 
 
@@ -74,7 +73,8 @@ class Shelf:
         self.writing = asyncio.Lock()
         self.pending: set[str] = set()  # temporary files that wait for their commit
         self.committing: dict[str, Snapshot] = {}  # written by an engine, not yet verified for good
-        self.pinned: set[str] = set()  # snapshots that are being read
+        self.reading: Counter[str] = Counter()  # snapshots that are being read, and by how many
+        self.verifying = asyncio.Lock()  # one check at a time: it reads gigabytes
         self.proved: dict[str, files.Stamp] = {}  # how a file looked when all of it was read and was good
         self.scopes: dict[str, Scope] = {}  # of every engine that was seen, by fingerprint
         self.versions: defaultdict[str, dict[object, Versions]] = defaultdict(dict)  # by fingerprint and user
@@ -236,7 +236,7 @@ class Shelf:
             fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
             for fingerprint, users in self.versions.items()
         }
-        return Outlook(now=self.wall(), scopes=self.scopes, current=current, spare=frozenset(self.pinned))
+        return Outlook(now=self.wall(), scopes=self.scopes, current=current, spare=frozenset(self.reading))
 
     # using
 
@@ -256,6 +256,32 @@ class Shelf:
         if known is not None and known.checksum is None:
             self.index.add(msgspec.structs.replace(known, checksum=good.checksum))
             self.dirty.add(snapshot.id)
+
+    async def vet(self, snapshot: Snapshot) -> str:
+        """What is wrong with a file; empty if it is what was written. Raises FolderError if that is not known.
+
+        One that was touched leaves the index. One whose bytes are wrong although it was not touched is quarantined, so
+        that the list shows what happened.
+        """
+        try:
+            await self.prove(snapshot)
+        except files.Damaged as error:
+            await self.quarantine(snapshot, error.message)
+            return error.message
+        except files.Unverified as error:
+            log.warning("a snapshot is not used any more: %s", error.message)
+            await self.drop([snapshot], "missing" if isinstance(error, files.Missing) else "changed")
+            return error.message
+        return ""
+
+    @contextlib.contextmanager
+    def held(self, snapshot: Snapshot) -> Iterator[None]:
+        """While it is being read neither the budget nor a person takes it away."""
+        self.reading[snapshot.id] += 1
+        try:
+            yield
+        finally:
+            self.reading -= Counter([snapshot.id])
 
     # changes
 
@@ -283,7 +309,13 @@ class Shelf:
         replaced = self.index.ancestors(kept)
         for old in replaced:
             self.forget(old, "replaced")
-        await self.remove([*replaced, *self.surplus()])
+        if any(old.pinned for old in replaced):
+            kept = msgspec.structs.replace(kept, pinned=True)
+            self.index.add(kept)
+        gone = [*replaced, *self.surplus()]
+        if kept.pinned:
+            await self.describe(kept)  # before the older file goes
+        await self.remove(gone)
         if not kept.reference:
             self.bus.publish(SnapshotSaved(prefix=kept.prefix, tokens=kept.tokens, bytes=kept.size, seconds=seconds))
         return kept
@@ -329,7 +361,7 @@ class Shelf:
         known = self.index.snapshots.get(snapshot.id)
         if known is None or known.quarantined:
             return
-        self.index.add(msgspec.structs.replace(known, quarantined=reason))
+        self.index.add(msgspec.structs.replace(known, quarantined=reason, pinned=False))
         self.dirty.add(snapshot.id)
         self.dropped[snapshot.fingerprint, "quarantined"] += 1
         log.warning("snapshot %s is not used any more: %s", snapshot.name, reason)
@@ -371,7 +403,7 @@ class Shelf:
         if folder is None:
             return
         old = self.index.aged(before=self.wall() - self.config.max_age)
-        await self.drop([one for one in old if one.id not in self.pinned], "aged")
+        await self.drop([one for one in old if one.id not in self.reading], "aged")
         await self.measure()
         await self.on_disk(folder.sweep, self.under_way(), LEFT_OVER)
         await self.remove(self.surplus())

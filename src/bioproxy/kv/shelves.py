@@ -31,15 +31,22 @@ MOST_DENIED = 256  # contents of which it is remembered that the engine does not
 
 
 class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One folder at this moment, all models together. Bytes; `open`: it is ours."""
+    """One folder at this moment, all models together. Bytes; `open`: it is ours; `pinned` are the budget's no more.
+
+    `budget`, `min_free`, `write_budget` and `max_age` (seconds) are what is in force.
+    """
 
     directory: str
     open: bool
     snapshots: int
     bytes: int
+    pinned: int
     budget: int
     free: int
+    min_free: int
     written_today: int
+    write_budget: int
+    max_age: float
     dropped: dict[str, int]
 
 
@@ -108,9 +115,13 @@ def statistics_of(shelf: Shelf) -> ShelfStatistics:
         open=shelf.folder is not None,
         snapshots=len(found),
         bytes=sum(one.size for one in found),
+        pinned=sum(one.size for one in found if one.pinned),
         budget=shelf.budget,
         free=shelf.free,
+        min_free=shelf.config.min_free,
         written_today=shelf.today(),
+        write_budget=shelf.config.write_budget,
+        max_age=shelf.config.max_age,
         dropped=shelf.dropped_of(None),
     )
 

@@ -35,8 +35,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     the first one in a run; `sample` is a digest of parts of the content. `seconds` is the prefill it
     stands for. `created` and `used` are unix time; `gained` is the prefill that its uses spared, in seconds.
     `lora`: the LoRA scales that were asked for. `day`: what the chat template printed beside it, if that changes.
-    `quarantined` says why it is not used any more; empty while it is good. `template`: it ends at a template's
-    boundary, holds nothing of a user, and is shared by all groups.
+    `quarantined` says why it is not used any more; empty while it is good. `pinned`: a person wants it kept, so the
+    budget does not take it. `template`: it ends at a template's boundary, holds nothing of a user, and is shared by all
+    groups.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     uses: int = 0
     gained: float = 0.0
     quarantined: str = ""
+    pinned: bool = False
 
     @property
     def name(self) -> str:

@@ -26,7 +26,10 @@ class ResidentStatistics(msgspec.Struct, frozen=True):
 
 
 class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot without its chain. `unused` says why it will not be restored; `seconds` is the prefill in it."""
+    """One snapshot without its chain. `unused` says why it will not be restored; `seconds` is the prefill in it.
+
+    `pinned`: the budget does not take it.
+    """
 
     id: str
     name: str
@@ -42,6 +45,7 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     uses: int
     gained: float
     build: str
+    pinned: bool = False  # an older program that is asked knows none
     unused: str = ""
 
 
@@ -118,5 +122,6 @@ def of_snapshot(one: Snapshot, scope: Scope, useless: str) -> SnapshotStatistics
         uses=one.uses,
         gained=one.gained,
         build=one.build,
+        pinned=one.pinned,
         unused=unusable(one, scope) or other or useless,
     )

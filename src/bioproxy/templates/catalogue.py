@@ -149,8 +149,12 @@ class Catalogue:
         return tuple(self.templates)
 
     def current(self, prefix: str) -> Filled:
-        """The newest good text of `prefix`; KeyError if there is no such prefix."""
+        """The newest good text of `prefix` that has settled; KeyError if there is no such prefix."""
         return self.templates[prefix].filled
+
+    def reading(self, prefix: str) -> Reading:
+        """The same with the files that it is from."""
+        return self.templates[prefix].reading
 
     def versions(self) -> dict[str, str]:
         """The version of each template's newest good text, by prefix."""

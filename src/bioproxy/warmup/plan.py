@@ -63,6 +63,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     deaths: int = 0  # engines in a row that were lost in the middle of it
     ended: float = 0.0  # a loop's time
+    warmed_at: float = 0.0  # unix time at which it was evaluated to its end; 0: never, as far as we know
     asked: bool = False  # an operator asked for it: goes first, even if warm-up is off
 
     @property

@@ -36,6 +36,7 @@ from bioproxy.kv.keeper import Keeper
 from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.expand import template_pieces
 from bioproxy.templates.parse import Filled
+from bioproxy.templates.reading import Reading
 from bioproxy.warmup import plan
 from bioproxy.warmup.evaluate import End, Evaluator, Job
 from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
@@ -46,11 +47,15 @@ log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 30.0  # a snapshot that was just written may take as long to be in the index
 FOREVER = 3600.0  # seconds to sleep if nothing is due; any news ends it
+MOST_KEPT = 4 << 20  # bytes of a text that is kept to be compared with the next one
 TOO_LONG = "exceed_context_size"  # llama-server's own words for a prompt that does not fit
 
 
 class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt prefix: `state` is one word, `text` the same with figures; counts are tokens."""
+    """One prompt prefix: `state` is one word, `text` the same with figures; counts are tokens.
+
+    `warmed_at`: unix time at which it was last evaluated to its end; 0: not since the engine was met, or not known.
+    """
 
     prefix: str
     head: str
@@ -62,6 +67,14 @@ class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
     evaluated: int
     seconds: float
     failures: int
+    warmed_at: float
+
+
+class Warmed(msgspec.Struct, frozen=True):
+    """A template's text that the engine read to its end, and when that was (unix time)."""
+
+    reading: Reading
+    at: float
 
 
 class RunnerStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +111,7 @@ class Runner:
         self.evaluator = Evaluator(gate=gate, keeper=keeper, engine=engine, bus=bus, settings=settings)
         self.targets: dict[Key, Target] = {}
         self.parked: dict[Key, Target] = {}
+        self.warmed: dict[str, tuple[Warmed, ...]] = {}  # by prefix, two texts at most, the newer one last
         self.facts: EngineFacts | None = None
         self.generation = 0
         self.checks = 0
@@ -246,6 +260,7 @@ class Runner:
                 for head in self.heads.top(prefix)
             ],
         )
+        self.warmed = {prefix: texts for prefix, texts in self.warmed.items() if prefix in versions}
         left = (target for key, target in known.items() if key not in self.targets)
         self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix)}
 
@@ -313,15 +328,17 @@ class Runner:
     async def work(self, target: Target, generation: int) -> None:
         """Evaluate `target` unless there is a snapshot of it, or it does not fit."""
         assert self.facts is not None
-        context = self.facts.context
+        context, reading = self.facts.context, self.catalogue.reading(target.prefix)
         head, filled = target.opening, self.catalogue.current(target.prefix)
         want = self.keeper.want(
             template_pieces(head, filled), prefix=target.prefix, version=filled.version, head=head, lora=head.lora
         )
         want = replace(want, background=True)
         target = replace(target, want=want)
-        if self.keeper.has_snapshot(want) is not None:
-            self.put(replace(target, phase="saved", asked=False))
+        if (snapshot := self.keeper.has_snapshot(want)) is not None:
+            length, at = snapshot.tokens, snapshot.created
+            self.put(replace(target, phase="saved", done=length, total=length, warmed_at=at, asked=False))
+            self.read(target.prefix, reading, at)
             return
         prompt = await self.prompt(target, filled, self.facts)
         target = replace(target, phase="warming", done=0, total=prompt.length)
@@ -332,7 +349,20 @@ class Runner:
         else:
             self.put(target)
             job = self.job(target, prompt, generation)
-            self.ended(target, job, await self.evaluator.run(job))
+            end = await self.evaluator.run(job)
+            self.ended(target, job, end)
+            if end != "dropped":
+                self.read(target.prefix, reading, time.time())
+
+    def read(self, prefix: str, reading: Reading, at: float) -> None:
+        """The engine has read this text of a template: keep it, to show what a later one changes."""
+        assert reading.filled is not None
+        known = self.warmed.get(prefix, ())
+        if known and known[-1].reading.key == reading.key:
+            known = known[:-1]
+        elif sum(map(len, reading.filled.parts)) > MOST_KEPT:
+            return
+        self.warmed[prefix] = (*known[-1:], Warmed(reading, at))
 
     async def prompt(self, target: Target, filled: Filled, facts: EngineFacts) -> PromptPrefix:
         """The prompt prefix, as exactly as this engine can tell it."""
@@ -364,7 +394,8 @@ class Runner:
         if (known := self.targets.get(target.key)) is not None:  # the engine has it, whatever the text is by now
             self.targets[target.key] = replace(known, older=older)
         done = replace(target, phase=end, done=length, evaluated=job.evaluated, seconds=job.seconds, older=older)
-        self.put(replace(done, ended=time.monotonic(), asked=False, failures=0, deaths=0))
+        now = time.time()
+        self.put(replace(done, ended=time.monotonic(), warmed_at=now, asked=False, failures=0, deaths=0))
         log.info(
             "%s is %s: %d tokens, %d of them evaluated in %.1f s",
             target.prefix, end, length, job.evaluated, job.seconds,

@@ -8,54 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bioproxy.config.schema import Kv
-from bioproxy.events import Bus, Event, SnapshotDropped, SnapshotSaved
+from bioproxy.events import SnapshotDropped, SnapshotSaved
 from bioproxy.kv import files as slot_files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.shelves import Tenant
-from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.snapshot import Snapshot, new_id
 from bioproxy.prompt import Piece
-
-FINGERPRINT, BUILD = "f" * 16, "b1"
-SIZE = 1000
-
-
-class Bench:
-    """An open tenant, and what it published."""
-
-    def __init__(self, **config: object) -> None:
-        bus = Bus()
-        self.events: list[Event] = []
-        bus.subscribe(Event, self.events.append)
-        self.tenant = Tenant(config=Kv(**({"disk_budget": 100_000} | config)), bus=bus)  # type: ignore[arg-type]
-
-    async def open(self, folder: Path) -> Tenant:
-        await self.tenant.open(folder)
-        self.tenant.use(FINGERPRINT, BUILD)
-        return self.tenant
-
-    async def save(self, *texts: str, **more: object) -> Snapshot | None:
-        """What a save leaves: a temporary file, then the commit."""
-        cuts = chain("", [Piece("", text.encode()) for text in texts])
-        known = {
-            "id": new_id(),
-            "fingerprint": FINGERPRINT,
-            "build": BUILD,
-            "cuts": cuts,
-            "used": self.tenant.shelf.wall(),
-        }
-        figures = {"tokens": 10 * len(texts), "prompt": 10 * len(texts), "size": SIZE, "seconds": 1.0}
-        snapshot = Snapshot(**(known | figures | more))  # type: ignore[arg-type]
-        assert self.tenant.shelf.folder is not None
-        name = temporary_name(snapshot.id)
-        (self.tenant.shelf.folder.path / name).write_bytes(os.urandom(SIZE))
-        self.tenant.shelf.pending.add(name)
-        return await self.tenant.shelf.commit(name, snapshot, seconds=0.1)
-
-
-def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("bp-*.kv")}
+from support.shelf_bench import BUILD, FINGERPRINT, SIZE, Bench, files
 
 
 async def test_what_is_committed_is_in_table_and_folder(tmp_path: Path) -> None:
@@ -119,11 +78,11 @@ async def test_the_budget_holds_after_each_commit(tmp_path: Path) -> None:
     rich = await bench.save("b", seconds=9.0)
     assert poor is not None
     assert rich is not None
-    tenant.shelf.pinned.add(poor.id)
+    tenant.shelf.reading[poor.id] = 1
     third = await bench.save("c", seconds=1.0)
     assert third is not None
     assert set(tenant.shelf.index.snapshots) == {poor.id, rich.id}
-    tenant.shelf.pinned.clear()
+    tenant.shelf.reading.clear()
     await bench.save("d", seconds=5.0)
     assert poor.id not in tenant.shelf.index.snapshots
     assert tenant.shelf.index.size <= 2 * SIZE

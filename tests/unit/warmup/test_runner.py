@@ -123,6 +123,34 @@ async def test_a_change_is_warmed_when_it_is_told(tmp_path: Path) -> None:
     assert world.states() == {"@code": "saved"}
 
 
+async def test_the_last_two_texts_that_the_engine_read_are_known(tmp_path: Path) -> None:
+    """To show what changed, also after another process of the engine found the snapshot."""
+    world = World(tmp_path)
+    async with world.running() as runner:
+        for number, more in enumerate(("", "one", "two"), 1):
+            world.texts.texts["@code"] = WORDS + more
+            runner.wake()
+            await world.until(WarmupEnded, times=number)
+        runner.attached(FACTS)
+        await settled(runner)
+        [target] = runner.statistics().targets
+        texts = [one.reading.filled.parts[0] for one in runner.warmed["@code"] if one.reading.filled]
+    assert texts == [f"{WORDS}one", f"{WORDS}two"]
+    assert (target.total, target.warmed_at) == (len(world.slot.tokens), runner.warmed["@code"][-1].at)
+
+
+async def test_a_very_large_text_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one whose prefix is not configured any more."""
+    monkeypatch.setattr("bioproxy.warmup.runner.MOST_KEPT", len(WORDS))
+    world = World(tmp_path, code=WORDS, large=WORDS + "x")
+    async with world.running() as runner:
+        await world.until(WarmupEnded, times=2)
+        assert runner.warmed.keys() == {"@code"}
+        del world.texts.texts["@code"]
+        runner.refresh()
+        assert not runner.warmed
+
+
 async def test_nothing_is_begun_without_an_engine(tmp_path: Path) -> None:
     """Until the engine is there templates wait; when it comes they are warmed."""
     world = World(tmp_path)

@@ -24,7 +24,10 @@ REMEMBERED = 256  # bytes; longer targets are read again each time, or a scanner
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 BAD_BYTE = re.compile(rb"[\x00-\x20\x7f#]")
 # After these comes a name, whose slashes clients escape, or the path to ask an engine for.
-NAMING = (b"/upstream/", b"/comfyui/", b"/v1/models/", b"/api/models/load/", b"/api/models/unload/", b"/logs/stream/")
+NAMING = (
+    b"/upstream/", b"/comfyui/", b"/v1/models/", b"/api/models/load/", b"/api/models/unload/", b"/logs/stream/",
+    b"/api/templates/", b"/warmup/",
+)  # fmt: skip
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(?::[0-9]*)?")
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)

@@ -80,6 +80,7 @@ export interface Status {
   uptime: number;
   config: ConfigStatus;
   templates: TemplateStatistics[];
+  template_requests: { [name: string]: { [name: string]: number } };
   pins: PinStatistics;
   today: TokenStatistics;
   tokens: TokenStatistics;
@@ -262,6 +263,7 @@ export interface TargetStatistics {
   evaluated: number;
   seconds: number;
   failures: number;
+  warmed_at: number;
 }
 
 /** How many heads are known, how many of them count, and what they weigh. */
@@ -335,6 +337,7 @@ export interface SnapshotStatistics {
   uses: number;
   gained: number;
   build: string;
+  pinned: boolean;
   unused: string;
 }
 
@@ -347,6 +350,7 @@ export interface FleetStatus {
   uptime: number;
   config: ConfigStatus;
   templates: TemplateStatistics[];
+  template_requests: { [name: string]: { [name: string]: number } };
   pins: PinStatistics;
   today: TokenStatistics;
   tokens: TokenStatistics;
@@ -431,9 +435,13 @@ export interface ShelfStatistics {
   open: boolean;
   snapshots: number;
   bytes: number;
+  pinned: number;
   budget: number;
   free: number;
+  min_free: number;
   written_today: number;
+  write_budget: number;
+  max_age: number;
   dropped: { [name: string]: number };
 }
 
@@ -948,6 +956,93 @@ export interface Build {
   build_date: string;
 }
 
+/** One template: its text without the last `left_off` characters, and how it is on each model that has it. */
+export interface TemplateDetail {
+  template: TemplateStatistics;
+  newest: boolean;
+  text: Stretch[];
+  left_off: number;
+  models: TemplateOnModel[];
+}
+
+/** A stretch of the filled text and the file that it is from; `message`: the place of the user's message. */
+export interface Stretch {
+  file: string;
+  text: string;
+  message: boolean;
+}
+
+/** The template on one model ("": the only engine). */
+export interface TemplateOnModel {
+  model: string;
+  ready: boolean;
+  targets: TargetStatistics[];
+  estimate: Estimate;
+  change: TextChange | null;
+}
+
+/** What the engine taught about a template; None if it was not measured yet. */
+export interface Estimate {
+  tokens_per_byte: number | null;
+  seconds_per_token: number | null;
+}
+
+/** A text that was read at the unix time `since` became another one, read at `until` (0: it is not read yet). */
+export interface TextChange {
+  since: number;
+  until: number;
+  difference: Difference;
+}
+
+/** From one text of a template to a later one. */
+export interface Difference {
+  file: string;
+  said: string;
+  at: number;
+  total: number;
+  from_token: number | null;
+  tokens: number | null;
+  seconds: number | null;
+  lines: DiffLine[];
+  left_off: number;
+}
+
+/** A line that is new (`+`), gone (`-`) or the same (` `); `@` is where the next stretch begins, as diff says it. */
+export interface DiffLine {
+  kind: " " | "+" | "-" | "@";
+  text: string;
+}
+
+/** All snapshots, the last used first, and their folders. */
+export interface SnapshotList {
+  snapshots: SnapshotRow[];
+  folders: ShelfStatistics[];
+}
+
+/** One snapshot as the eviction sees it. */
+export interface SnapshotRow {
+  id: string;
+  name: string;
+  template: boolean;
+  prefix: string;
+  version: string;
+  group: string;
+  tokens: number;
+  bytes: number;
+  seconds: number;
+  created: number;
+  used: number;
+  uses: number;
+  gained: number;
+  build: string;
+  pinned: boolean;
+  unused: string;
+  models: string[];
+  folder: string;
+  worth: number;
+  turn: number;
+}
+
 /** The body of an answer whose status is 400 or more. */
 export interface ErrorAnswer {
   error: ErrorWords;
@@ -1008,7 +1103,7 @@ export interface SnapshotMissing {
   prefix: string;
 }
 
-/** A snapshot left the index: `budget`, `replaced`, `aged`, `quarantined`, `changed`, `missing`. */
+/** A snapshot left the index: `budget`, `replaced`, `aged`, `quarantined`, `changed`, `missing`, `deleted`. */
 export interface SnapshotDropped {
   event: "SnapshotDropped";
   prefix: string;

@@ -1,0 +1,143 @@
+"""`/api/snapshots`: what is on disk, in the order in which it would go, and what a person may do with one of them.
+
+A snapshot is named as the list names it, and looked up in the table of its folder: nothing else in a path from outside
+reaches the disk. What is done with it is kv/by_hand.py's, which sees what is being written and read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from bioproxy.admin.routes import Entry, Question, answer
+from bioproxy.errors import NotFound
+from bioproxy.kv import by_hand, policy
+from bioproxy.kv.shelf import Shelf
+from bioproxy.kv.shelves import ShelfStatistics, statistics_of
+from bioproxy.kv.snapshot import Snapshot
+from bioproxy.kv.statistics import SnapshotStatistics
+from bioproxy.station import Station
+
+GIGABYTE = 1e9
+
+
+class SnapshotRow(SnapshotStatistics, frozen=True, kw_only=True):
+    """One snapshot as the eviction sees it.
+
+    `models` have its fingerprint; none: no model that ran since the start. `worth`: seconds of prefill for each
+    gigabyte, halved for each week without use. `turn`: its place in the order in which its folder's snapshots go, 1
+    first; 0: it does not, because it is pinned or being read.
+    """
+
+    models: tuple[str, ...]
+    folder: str
+    worth: float
+    turn: int
+
+
+class SnapshotList(msgspec.Struct, frozen=True):
+    """All snapshots, the last used first, and their folders."""
+
+    snapshots: tuple[SnapshotRow, ...]
+    folders: tuple[ShelfStatistics, ...]
+
+
+class SnapshotsApi:
+    """`stations` are those of all models, `snapshots` what `/status` lists of them."""
+
+    def __init__(
+        self, stations: Callable[[], Iterable[Station]], *, snapshots: Callable[[], tuple[SnapshotStatistics, ...]]
+    ) -> None:
+        self.stations = stations
+        self.snapshots = snapshots
+
+    def entries(self) -> tuple[Entry, ...]:
+        one = "/api/snapshots/{name}"
+        return (
+            Entry("GET", "/api/snapshots", "Snapshots, in which order they go, and their folders.", self.listed,
+                  guard="manage"),
+            Entry("POST", f"{one}/verify", "Compare a snapshot's file with what was written.", self.verify,
+                  guard="manage"),
+            Entry("PUT", f"{one}/pin", "Keep a snapshot whatever the budget says.", self.pin, guard="manage"),
+            Entry("DELETE", f"{one}/pin", "The budget may take it again.", self.unpin, guard="manage"),
+            Entry("DELETE", one, "Delete a snapshot.", self.delete, guard="manage"),
+        )  # fmt: skip
+
+    async def listed(self, question: Question) -> None:
+        shelves = self.shelves()
+        found = list_of(shelves, self.snapshots(), self.models(), own=question.own)
+        answer(question.responder, SnapshotList(found, tuple(map(statistics_of, shelves))))
+
+    async def verify(self, question: Question) -> None:
+        """Returns when all of it was read; `fault` says what is wrong."""
+        shelf, snapshot = self.named(question)
+        answer(question.responder, {"name": snapshot.name, "fault": await by_hand.verify(shelf, snapshot)})
+
+    async def pin(self, question: Question) -> None:
+        await self.set_pin(question, pinned=True)
+
+    async def unpin(self, question: Question) -> None:
+        await self.set_pin(question, pinned=False)
+
+    async def set_pin(self, question: Question, *, pinned: bool) -> None:
+        shelf, snapshot = self.named(question)
+        changed = await by_hand.pin(shelf, snapshot, pinned=pinned)
+        answer(question.responder, {"name": changed.name, "pinned": changed.pinned})
+
+    async def delete(self, question: Question) -> None:
+        shelf, snapshot = self.named(question)
+        await by_hand.delete(shelf, snapshot)
+        for station in self.stations():
+            station.keeper.deleted(snapshot.id)
+        answer(question.responder, {"name": snapshot.name})
+
+    def shelves(self) -> list[Shelf]:
+        """Every folder once, of models that were stopped, too."""
+        found = (shelf for one in self.stations() for shelf in one.keeper.tenant.shelves.known.values())
+        return list(dict.fromkeys(found))
+
+    def named(self, question: Question) -> tuple[Shelf, Snapshot]:
+        """The snapshot that the path names, by name or id; NotFound."""
+        name = question.parameters["name"]
+        for shelf in self.shelves():
+            if (snapshot := by_hand.named(shelf, name)) is not None:
+                return shelf, snapshot
+        raise NotFound(f"there is no snapshot {name}: it may have been replaced or dropped meanwhile")
+
+    def models(self) -> Mapping[str, list[str]]:
+        """The models by fingerprint."""
+        found = defaultdict(list)
+        for station in self.stations():
+            found[station.keeper.tenant.scope.fingerprint].append(station.model)
+        return found
+
+
+def list_of(
+    shelves: Iterable[Shelf],
+    snapshots: Iterable[SnapshotStatistics],
+    models: Mapping[str, list[str]],
+    *,
+    own: bool,
+) -> tuple[SnapshotRow, ...]:
+    """What `/status` lists, with what the eviction thinks of each; `own`: groups are not told."""
+    known, turns = dict[str, tuple[Shelf, Snapshot]](), dict[str, int]()
+    worth = dict[str, float]()
+    for shelf in shelves:
+        listed = {one.id: one for one in shelf.index.snapshots.values() if not one.reference}
+        known |= {one.name: (shelf, one) for one in listed.values()}
+        order = [one for one in policy.in_order(shelf.index.values(shelf.outlook())) if one.id in listed]
+        turns |= {listed[one.id].name: number for number, one in enumerate(order, 1)}
+        worth |= {one.name: policy.worth(one.seconds, one.size, shelf.wall() - one.used) for one in listed.values()}
+    return tuple(
+        SnapshotRow(
+            **(msgspec.structs.asdict(one) | ({"group": ""} if own else {})),
+            models=tuple(models.get(known[one.name][1].fingerprint, ())),
+            folder=str(known[one.name][0].path),
+            worth=worth[one.name] * GIGABYTE,
+            turn=turns.get(one.name, 0),
+        )
+        for one in snapshots
+        if one.name in known
+    )

@@ -1,0 +1,87 @@
+"""What a person does with one snapshot: verify it, pin it, delete it.
+
+A name is looked up in the folder's table and nowhere else, so no path from outside reaches the disk. What is being
+written has no place there yet, and what is being read is held (`Shelf.held`): neither is touched. All that is decided
+over the table is decided and done in one go, as in shelf.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from bioproxy.errors import NotFound, RequestError
+from bioproxy.kv import files
+from bioproxy.kv.folder import Folder, FolderError
+from bioproxy.kv.shelf import Shelf
+from bioproxy.kv.snapshot import Snapshot
+
+VERIFIED, SLOWEST = 60.0, 20e6  # seconds that a check may take at least, and bytes per second of a slow disk
+CONFLICT = 409
+
+
+def named(shelf: Shelf, name: str) -> Snapshot | None:
+    """The snapshot with this name or id; RequestError (409) while it is written."""
+    if any(name in (one.id, one.name) for one in shelf.committing.values()):
+        raise RequestError(f"{name} is being written; try again in a moment", status=CONFLICT)
+    known = shelf.index.snapshots.values()
+    return next((one for one in known if name in (one.id, one.name) and not one.reference), None)
+
+
+async def verify(shelf: Shelf, snapshot: Snapshot) -> str:
+    """Read all of a file again, one file at a time; what is wrong with it, empty if nothing is.
+
+    FolderError if that is not known: the disk hangs, or is very slow.
+    """
+    limit = VERIFIED + snapshot.size / SLOWEST
+    try:
+        async with asyncio.timeout(limit), shelf.verifying:
+            with shelf.held(snapshot):
+                shelf.proved.pop(snapshot.id, None)
+                return await shelf.vet(snapshot)
+    except TimeoutError:
+        raise FolderError(f"{snapshot.name} could not be read within {limit:.0f} s; is the disk busy?") from None
+
+
+async def pin(shelf: Shelf, snapshot: Snapshot, *, pinned: bool) -> Snapshot:
+    """Keep it whatever the budget says, or no longer; it is on the disk when this returns.
+
+    NotFound if it went meanwhile, RequestError (409) for one that is never used again, FolderError if the disk refuses.
+    """
+    folder = folder_of(shelf)
+    async with shelf.writing:
+        known = shelf.index.snapshots.get(snapshot.id)
+        if known is None:
+            raise NotFound(f"there is no snapshot {snapshot.name} any more")
+        if pinned and known.quarantined:
+            raise RequestError(f"{known.name} is never used again: {known.quarantined}", status=CONFLICT)
+        changed = msgspec.structs.replace(known, pinned=pinned)
+        shelf.index.add(changed)  # first: the budget must not take it while the disk is waited for
+        try:
+            await shelf.on_disk(folder.describe, changed)
+        except (OSError, FolderError) as error:
+            if (now := shelf.index.snapshots.get(snapshot.id)) is not None:
+                shelf.index.add(msgspec.structs.replace(now, pinned=known.pinned))
+            reason = error.message if isinstance(error, FolderError) else error.strerror
+            raise FolderError(f"{known.name} cannot be described anew: {reason}") from error
+    return changed
+
+
+async def delete(shelf: Shelf, snapshot: Snapshot) -> None:
+    """Remove it for good. RequestError (409) while it is read; FolderError if it is forgotten, but still there."""
+    folder = folder_of(shelf)
+    if snapshot.id in shelf.reading:
+        raise RequestError(f"{snapshot.name} is being read; try again in a moment", status=CONFLICT)
+    shelf.forget(snapshot, "deleted")
+    try:
+        await shelf.on_disk(files.remove, folder.path, snapshot)
+    except OSError as error:
+        where = folder.path / snapshot.name
+        raise FolderError(f"{where} is not used any more, but cannot be removed: {error.strerror}") from error
+
+
+def folder_of(shelf: Shelf) -> Folder:
+    if shelf.folder is None:
+        raise FolderError(f"the snapshot folder {shelf.path} cannot be used")
+    return shelf.folder
