@@ -16,8 +16,8 @@ Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 rig = program(fakes("a"))
 SCRIPTED = {  # by users of llama-swap and llama.cpp's router, and by ours, before there was a page
-    "/warmup/{prefix}", "/reload", "/api/models/unload", "/api/models/unload/{model...}", "/api/models/load/{model...}",
-    "/models/load", "/models/unload", "/api/profiles/active", "/api/inflight/{id}/cancel",
+    "/warmup/{prefix...}", "/reload", "/api/models/unload", "/api/models/unload/{model...}", "/models/load",
+    "/api/models/load/{model...}", "/models/unload", "/api/profiles/active", "/api/inflight/{id}/cancel",
 }  # fmt: skip
 
 
