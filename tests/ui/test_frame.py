@@ -226,6 +226,18 @@ async def test_the_program_is_restarted(tab: Tab, tmp_path: Path) -> None:
         assert await page.evaluate("window.mark") == "the same page"
 
 
+async def test_the_program_is_updated(tab: Tab, rig: Rig) -> None:
+    """A part of the page that the new version has no more is not missed: the page is loaded anew."""
+    tab.expected("404|Failed to fetch dynamically imported module")
+    page = await tab.open(rig.port)
+    gone = "**/assets/Templates-*.js"
+    await page.route(gone, lambda route: route.fulfill(status=404))
+    async with page.expect_navigation():
+        await link(page, "Templates").click()
+        await page.unroute(gone)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Templates")
+
+
 async def test_one_engine(tab: Tab, tmp_path: Path) -> None:
     """Its page is on the admin port, whose address alone leads a browser there."""
     tab.expected(GONE)

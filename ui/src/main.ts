@@ -3,6 +3,8 @@ import "./lib/design/table.css";
 import "./lib/ui/field.css";
 import { mount } from "svelte";
 import App from "./App.svelte";
+import { loadAnew } from "./frame/anew";
 
+addEventListener("vite:preloadError", loadAnew);
 const target = document.getElementById("app");
 if (target) mount(App, { target });
