@@ -107,7 +107,7 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     [shelf] = after.shelves
     assert (shelf.directory, shelf.snapshots) == (str(tmp_path / "slots"), 1)
     [snapshot] = after.snapshots
-    assert snapshot.unused == ""
+    assert (snapshot.unused, snapshot.models) == ("", ("q",))
     assert after.models[0].price.tokens == 0
     assert after.models[0].kv.snapshots == 1
 

@@ -397,8 +397,10 @@ def schedule_status(fleet: Fleet, one: ModelStatistics) -> ScheduleStatus:
 def snapshots_of(fleet: Fleet) -> tuple[SnapshotStatistics, ...]:
     """Every snapshot once, the last used first, with the reason of the model that may use it, if any."""
     found: dict[str, SnapshotStatistics] = {}
-    for station in fleet.stations.values():
+    models: dict[str, tuple[str, ...]] = {}
+    for name, station in fleet.stations.items():
         for one in station.keeper.snapshots():
+            models[one.name] = (*models.get(one.name, ()), name)
             if one.name not in found or found[one.name].unused:
                 found[one.name] = one
     for snapshot in fleet.shelves.list():
@@ -408,7 +410,8 @@ def snapshots_of(fleet: Fleet) -> tuple[SnapshotStatistics, ...]:
             found[snapshot.name] = SnapshotStatistics(
                 name=snapshot.name, bytes=snapshot.size, unused=snapshot.quarantined or NOT_MET, **known
             )
-    return tuple(sorted(found.values(), key=lambda one: -one.used))
+    named = (msgspec.structs.replace(one, models=models.get(one.name, ())) for one in found.values())
+    return tuple(sorted(named, key=lambda one: -one.used))
 
 
 def peers_of(fleet: Fleet) -> tuple[PeerStatus, ...]:

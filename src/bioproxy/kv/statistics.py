@@ -28,7 +28,8 @@ class ResidentStatistics(msgspec.Struct, frozen=True):
 class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot without its chain. `unused` says why it will not be restored; `seconds` is the prefill in it.
 
-    `pinned`: the budget does not take it.
+    `pinned`: the budget does not take it. `models`: of many models those whose cache it is, as far as they ran since
+    the start.
     """
 
     id: str
@@ -47,6 +48,7 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     build: str
     pinned: bool = False  # an older program that is asked knows none
     unused: str = ""
+    models: tuple[str, ...] = ()
 
 
 class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):

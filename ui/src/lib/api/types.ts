@@ -339,6 +339,7 @@ export interface SnapshotStatistics {
   build: string;
   pinned: boolean;
   unused: string;
+  models: string[];
 }
 
 /** The program with many models at one moment. */
