@@ -1,5 +1,19 @@
 import { describe, expect, it } from "vitest";
-import { about, absolute, bytes, count, counted, duration, memory, middle, percent, rate, relative } from "./format";
+import {
+  about,
+  absolute,
+  bytes,
+  compact,
+  count,
+  counted,
+  duration,
+  memory,
+  middle,
+  percent,
+  rate,
+  relative,
+  ticking,
+} from "./format";
 
 describe("duration", () => {
   it.each([
@@ -17,6 +31,10 @@ describe("duration", () => {
   ])("%s s reads %s", (seconds, text) => expect(duration(seconds)).toBe(text));
 });
 
+describe("ticking", () => {
+  it("is in whole seconds", () => expect([0.2, 41.6, 185].map(ticking)).toEqual(["0 s", "42 s", "3 min 5 s"]));
+});
+
 describe("amounts", () => {
   it.each([
     [512, "512 B"],
@@ -27,6 +45,14 @@ describe("amounts", () => {
   ])("%s bytes read %s", (value, text) => expect(bytes(value)).toBe(text));
   it("memory counts in powers of two", () => expect(memory(15_247_000_000)).toBe("14.2 GiB"));
   it("counts have their thousands apart", () => expect(count(3806)).toBe("3,806"));
+  it("large ones are short", () =>
+    expect([950, 12_400, 123_456, 1_420_000, 31_000_000_000].map(compact)).toEqual([
+      "950",
+      "12,400",
+      "123 k",
+      "1.42 M",
+      "31.0 G",
+    ]));
   it("a noun follows its number", () =>
     expect([counted(1, "token"), counted(2, "token")]).toEqual(["1 token", "2 tokens"]));
   it("rates keep one digit while they are small", () => expect([rate(0.84), rate(1204)]).toEqual(["0.8", "1,204"]));

@@ -27,6 +27,12 @@ function pair(whole: number, large: number, one: string, small: number, other: s
   return `${Math.floor(whole / large)} ${one}${rest ? ` ${rest} ${other}` : ""}`;
 }
 
+/** Seconds that tick, in whole ones: "0 s", "42 s", "3 min 5 s", "2 h 4 min". */
+export function ticking(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  return whole < MINUTE ? `${whole} s` : duration(whole);
+}
+
 /** Seconds where only their order counts: "12 s", "3 min", "2 h". */
 export function about(seconds: Maybe<number>): string {
   if (seconds === null || seconds === undefined) return NONE;
@@ -62,6 +68,15 @@ function scaled(count: number, step: number, units: readonly string[]): string {
 /** A whole number with its thousands apart: "3,806". */
 export function count(value: Maybe<number>): string {
   return value === null || value === undefined ? NONE : Math.round(value).toLocaleString("en-US");
+}
+
+/** A large number where only its size counts: "950", "12,400", "1.42 M", "3.1 G". */
+export function compact(value: Maybe<number>): string {
+  if (value === null || value === undefined) return NONE;
+  if (Math.abs(value) < 99_950) return count(value);
+  const [unit, step] = value < 999_500 ? ["k", 1e3] : value < 999.5e6 ? ["M", 1e6] : ["G", 1e9];
+  const scaled = value / Number(step);
+  return `${scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0)} ${unit}`;
 }
 
 /** A number with its noun: "1 token", "3,806 tokens". */

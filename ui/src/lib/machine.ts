@@ -1,4 +1,5 @@
 /* One engine is a fleet of one: what both kinds of a program show, read in one way. */
+import { segment } from "./api/client";
 import type { AnyStatus, FleetStatus, ModelStatus, TemplateStatistics } from "./api/types";
 
 /** Whether the program has many models. */
@@ -25,4 +26,21 @@ export function templates(status: AnyStatus | undefined): (TemplateStatistics & 
   const shared = status.templates.map((one) => ({ ...one, model: "" }));
   if (!isFleet(status)) return shared;
   return [...shared, ...status.models.flatMap((of) => of.templates.map((one) => ({ ...one, model: of.model })))];
+}
+
+/** What a person calls a model: its name if the configuration gives one, else its id. */
+export function titleOf(one: Station): string {
+  return one.full?.name || one.model;
+}
+
+/** A model by its id or one of its aliases. One engine has any name. */
+export function modelNamed(status: AnyStatus | undefined, name: string): Station | undefined {
+  const all = stations(status);
+  if (!isFleet(status)) return all[0];
+  return all.find((one) => one.model === name) ?? all.find((one) => one.full?.aliases.includes(name));
+}
+
+/** The address of a model's page. */
+export function pageOf(model: string): string {
+  return `#/models/${segment(model)}`;
 }

@@ -13,6 +13,7 @@ export const settings = {
   narrow: stored("sidebar.narrow", false), // the sidebar shows symbols only
   unlisted: stored("models.unlisted", false),
   tags: stored("models.tags", true), // capability tags in the list of models
+  models: stored("sidebar.models", true), // the sidebar lists the models
 };
 
 /** The theme after this one: system, light, dark. */

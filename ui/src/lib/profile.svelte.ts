@@ -1,0 +1,17 @@
+/* Choosing the active profile, from the sidebar or the list of models. What is active the program tells. */
+import { act } from "./act";
+import { ask } from "./api/client";
+
+let busy = $state<string>();
+
+export const chosen = {
+  /** The profile that is being turned on ("": none); undefined while nothing is. */
+  get busy(): string | undefined {
+    return busy;
+  },
+  async use(name: string): Promise<void> {
+    busy = name;
+    await act(() => ask("api/profiles/active", { method: "PUT", body: { name: name || null } }));
+    busy = undefined;
+  },
+};

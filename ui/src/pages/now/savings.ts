@@ -1,0 +1,17 @@
+/* How much of the prompts came from the cache. */
+import type { TokenStatistics } from "../../lib/api/types";
+import { counted } from "../../lib/format";
+import type { Part } from "../../lib/ui/Meter.svelte";
+
+/** The share of prompt tokens that came from the cache; null if there were none. */
+export function shareOf(tokens: TokenStatistics): number | null {
+  const prompt = tokens.cached + tokens.evaluated;
+  return prompt ? tokens.cached / prompt : null;
+}
+
+export function partsOf(tokens: TokenStatistics): Part[] {
+  return [
+    { label: "From the cache", value: tokens.cached, colour: "--cached", text: counted(tokens.cached, "token") },
+    { label: "Evaluated", value: tokens.evaluated, colour: "--evaluated", text: counted(tokens.evaluated, "token") },
+  ];
+}
