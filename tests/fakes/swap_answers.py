@@ -5,10 +5,18 @@ A request may say how its answer comes (in its JSON body, its query or as a head
     delay S        seconds before the first byte
     events N       pieces of text (4), each an event of a stream
     rate R         events a second (0: at once)
-    hold N         stop before event N (plain answers: before the first byte) until somebody asks for /release
+    hold N         stop before event N (plain answers: before the first byte) until somebody asks for /release (or
+                   before each of a list of them)
     status N       an error of that status instead
     tool_calls B   the answer ends in a tool call
     bytes N        a text that is that long
+
+A client that cannot say so, a browser, is helped by the test: `POST /script` to the engine gives all these for the
+requests that follow, and further:
+
+    pieces LIST    the pieces of text themselves
+    streams        path -> a list of events [name, value] instead of its own
+    answers        path -> a plain answer instead of its own: JSON, or {"base64": …, "kind": its Content-Type}
 """
 
 from __future__ import annotations
@@ -29,31 +37,46 @@ class Answer:
     """One answer under way. `model` is who answers; `hold` waits for a release; `middle` is called half-way."""
 
     def __init__(
-        self, call: Call, connection: Connection, *, model: str, hold: Callable[[], None], middle: Callable[[], None]
+        self,
+        call: Call,
+        connection: Connection,
+        *,
+        model: str,
+        script: Json,
+        hold: Callable[[], None],
+        middle: Callable[[], None],
     ) -> None:
-        self.call, self.connection, self.model = call, connection, model
+        self.call, self.connection, self.model, self.script = call, connection, model, script
         self.hold, self.middle = hold, middle
         self.tool_calls = False
 
     def run(self) -> None:
         """Answer the request."""
-        call = self.call
-        self.tool_calls = bool(call.wish("tool_calls", self.tool_calls))
-        self.connection.pause(float(call.wish("delay", 0)))
-        if call.wish("hold", None) is not None and not self.streams:
+        self.tool_calls = bool(self.wish("tool_calls", self.tool_calls))
+        self.connection.pause(float(self.wish("delay", 0)))
+        if self.wish("hold", None) is not None and not self.streams:
             self.hold()
-        status = int(call.wish("status", 200))
+        status = int(self.wish("status", 200))
+        scripted = self.script.get("answers", {}).get(self.call.path)
         if status != 200:
             self.connection.answer(status, {"error": {"message": f"the fake was asked for {status}", "code": status}})
         elif self.streams:
             self.stream()
+        elif isinstance(scripted, dict) and "base64" in scripted:
+            import base64  # only this needs it
+
+            self.connection.answer(200, base64.b64decode(scripted["base64"]), kind=scripted["kind"])
         else:
-            self.connection.answer(200, self.whole(), bare=call.method == "HEAD")
+            self.connection.answer(200, scripted or self.whole(), bare=self.call.method == "HEAD")
+
+    def wish(self, name: str, default: Json) -> Json:
+        """What the client wants of the fake, or the test for it."""
+        return self.call.wish(name, self.script.get(name, default))
 
     @property
     def streams(self) -> bool:
         """Whether the client wants events."""
-        return bool(self.call.members.get("stream")) and self.call.path in STREAMS
+        return bool(self.call.members.get("stream")) and self.call.path in {*STREAMS, *self.script.get("streams", {})}
 
     @property
     def stamp(self) -> Json:
@@ -62,8 +85,10 @@ class Answer:
 
     def pieces(self) -> list[str]:
         """The text in pieces."""
-        size = int(self.call.wish("bytes", 0))
-        return ["x" * size] if size else [f"word{number} " for number in range(int(self.call.wish("events", 4)))]
+        if "pieces" in self.script:
+            return list(self.script["pieces"])
+        size = int(self.wish("bytes", 0))
+        return ["x" * size] if size else [f"word{number} " for number in range(int(self.wish("events", 4)))]
 
     def usage(self, given: str = "prompt_tokens", made: str = "completion_tokens") -> Json:
         """Token counts: words of the body, and pieces."""
@@ -78,13 +103,15 @@ class Answer:
 
     def stream(self) -> None:
         """An answer as events: pauses, holds and the engine's crash come between them."""
-        rate, hold = float(self.call.wish("rate", 0)), self.call.wish("hold", None)
-        if hold == 0:
+        rate, hold = float(self.wish("rate", 0)), self.wish("hold", None)
+        holds = hold if isinstance(hold, list) else [hold]
+        if 0 in holds:
             self.hold()
         self.connection.stream()
         pieces = self.pieces()
-        for place, (name, event) in enumerate(STREAMS[self.call.path](self, pieces)):
-            if place and place == hold:
+        scripted = self.script.get("streams", {}).get(self.call.path)
+        for place, (name, event) in enumerate(scripted or STREAMS[self.call.path](self, pieces)):
+            if place and place in holds:
                 self.hold()
             if place == len(pieces) // 2:
                 self.middle()

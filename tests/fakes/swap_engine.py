@@ -5,7 +5,8 @@ what happens to it (swap_journal.py).
 
 Its routes: GET /health, GET /v1/models, the ones of swap_answers.py, a websocket that echoes at /ws, 404 for /props and
 /slots, and for every other path an echo. For the test itself, neither counted nor written down: GET /last (the newest
-request), /requests (all), /env (environment, arguments, pid, group), POST /release (whoever is on `hold` goes on).
+request), /requests (all), /env (environment, arguments, pid, group), POST /release (whoever is on `hold` goes on),
+POST /script (how the requests that follow are answered, see swap_answers.py).
 
 FLAGS below are its faults. Standard library only, and little of it.
 """
@@ -63,7 +64,7 @@ FLAGS: dict[str, Json] = {  # name: default; False is a switch, the others take 
     "tool_calls": False,  # every answer ends in a tool call
     "big_header": 0,  # bytes
 }
-CONTROL = {"/last", "/requests", "/env", "/release"}
+CONTROL = {"/last", "/requests", "/env", "/release", "/script"}
 BINARY = b"\x1b[31mred\x1b[0m\x07\x00\xff\xfe\x1b[2J\xc3\x28\n"
 
 
@@ -87,6 +88,7 @@ class Engine:
         self.journal = Journal(options["events"], options["model"])
         self.healthy_at = 0.0
         self.requests: list[Json] = []
+        self.script: Json = {}
         self.lock = threading.Lock()
         self.count = self.releases = self.starts = 0
         self.probed = False
@@ -208,7 +210,7 @@ class Engine:
         if call.path == "/health":
             self.health(connection)
         elif call.path in CONTROL:
-            connection.answer(200, self.control(call.path))
+            connection.answer(200, self.control(call))
         elif call.path in ("/props", "/slots") or call.path.startswith("/slots/"):
             self.journal.note("looked", path=call.path, method=call.method)
             connection.answer(404, {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}})
@@ -247,10 +249,13 @@ class Engine:
         if self.options["refuse_connections_after_healthy"]:
             self.listener.shutdown(socket.SHUT_RDWR)
 
-    def control(self, path: str) -> Json:
+    def control(self, call: Call) -> Json:
         """The routes for the test."""
+        path = call.path
         if path == "/release":
             self.releases += 1
+        if path == "/script":
+            self.script = call.members
         if path == "/env":
             return {"env": dict(os.environ), "argv": sys.argv, "pid": os.getpid(), "group": os.getpgrp()}
         return self.requests if path == "/requests" else self.requests[-1] if self.requests else None
@@ -286,6 +291,7 @@ class Engine:
             call,
             connection,
             model=options["model"],
+            script=self.script,
             hold=lambda: self.hold(connection),
             middle=lambda: self.leave(3, "crash") if crash else None,
         )

@@ -1,0 +1,93 @@
+/* One chat that is open: its turns, what is being written, and the answer that runs. It goes on while another page or
+ * another chat is looked at. */
+import { playing } from "../../../lib/stores/playing.svelte";
+import { clock } from "../../../lib/stores/clock.svelte";
+import { newRequest } from "../asking";
+import { isPeer } from "../catalogue";
+import { models } from "../models.svelte";
+import { run } from "./run";
+import { answer, question, type Chat, type Parameters, type Picture, type Turn } from "./turns";
+
+const KEEP_EVERY = 2000; // ms, while an answer runs
+const LIGHT = 5_000_000; // characters of pictures, up to which it is kept that often
+
+export interface Asked {
+  model: string;
+  parameters: Parameters;
+}
+
+export class Conversation {
+  chat: Chat;
+  running = $state(false);
+  text = $state(""); // what is being written
+  pictures = $state.raw<Picture[]>([]);
+
+  private stopper: AbortController | undefined;
+
+  /** `keep` is called whenever there is something new to keep. */
+  constructor(
+    chat: Chat,
+    private readonly keep: (chat: Chat) => void,
+  ) {
+    this.chat = $state(chat);
+  }
+
+  /** Send what was written. */
+  async send(asked: Asked): Promise<void> {
+    const text = this.text.trim();
+    if (this.running || (!text && !this.pictures.length)) return;
+    this.chat.turns.push(question(text, this.pictures));
+    this.text = "";
+    this.pictures = [];
+    await this.answer(asked);
+  }
+
+  /** Answer the last question again: the answer at `index` and what follows are gone. */
+  async again(index: number, asked: Asked): Promise<void> {
+    if (this.running) return;
+    this.chat.turns.length = index;
+    await this.answer(asked);
+  }
+
+  /** The question at `index` is another one, and answered anew. */
+  async edit(index: number, text: string, asked: Asked): Promise<void> {
+    const turn = this.chat.turns[index];
+    if (this.running || !turn) return;
+    turn.text = text;
+    await this.again(index + 1, asked);
+  }
+
+  /** End the answer that runs; what came of it stays. */
+  stop(): void {
+    this.stopper?.abort();
+  }
+
+  private async answer({ model, parameters }: Asked): Promise<void> {
+    const { turns } = this.chat;
+    const question = { model, parameters, peer: isPeer(models.list, model) };
+    const before = $state.snapshot(turns).filter((turn) => turn.text || turn.pictures.length);
+    turns.push(answer(model, newRequest(), clock.exact()));
+    const turn = turns.at(-1) as Turn; // as the page sees it
+    const { signal } = (this.stopper = new AbortController());
+    this.running = true;
+    this.kept();
+    const timer = setInterval(() => this.isLight() && this.kept(), KEEP_EVERY);
+    const ended = () => {
+      clearInterval(timer);
+      this.running = false;
+      this.kept();
+    };
+    await playing.during(run(turn, { ...question, turns: before }, { session: this.chat.session, signal, ended }));
+    this.kept();
+  }
+
+  private isLight(): boolean {
+    const pictures = this.chat.turns.flatMap((turn) => turn.pictures);
+    return pictures.reduce((sum, picture) => sum + picture.url.length, 0) < LIGHT;
+  }
+
+  private kept(): void {
+    this.chat.updated = clock.now;
+    this.keep($state.snapshot(this.chat));
+  }
+}

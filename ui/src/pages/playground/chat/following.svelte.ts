@@ -1,0 +1,29 @@
+/* The page stays at its end while an answer grows, unless somebody scrolled up. */
+const NEAR = 80; // pixels from the end that still count as the end
+
+export class Following {
+  /** Whether the end is in sight. */
+  at = $state(true);
+
+  /** Watches the page's own scrolling; returns what ends that. */
+  watch(): () => void {
+    const look = () => (this.at = distance() < NEAR);
+    addEventListener("scroll", look, { passive: true });
+    const grown = new ResizeObserver(() => this.at && this.toEnd());
+    grown.observe(document.body);
+    return () => {
+      removeEventListener("scroll", look);
+      grown.disconnect();
+    };
+  }
+
+  toEnd(): void {
+    this.at = true;
+    document.documentElement.scrollTop = document.documentElement.scrollHeight;
+  }
+}
+
+function distance(): number {
+  const { scrollHeight, scrollTop, clientHeight } = document.documentElement;
+  return scrollHeight - scrollTop - clientHeight;
+}

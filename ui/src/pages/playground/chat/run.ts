@@ -1,0 +1,125 @@
+/* One answer, from the request to its last letter: what comes is put into the turn, which the page shows. */
+import { ask, Failure, told } from "../../../lib/api/client";
+import { live } from "../../../lib/api/live.svelte";
+import { messages } from "../../../lib/api/sse";
+import type { RequestDetail, RequestRecord } from "../../../lib/api/types";
+import { openModel } from "../asking";
+import { asked, type Question } from "./bodies";
+import { pieces, serverTiming, whole, type Piece } from "./readers";
+import { NO_FIGURES, splitLoading, type Figures, type Turn } from "./turns";
+
+const RECORD_LOOKS = [50, 300, 1000]; // ms before each look for what the program knows of a request that has ended
+
+export interface Way {
+  session: string;
+  signal: AbortSignal; // stops it
+  ended: () => void; // the last letter has come; figures may still follow
+}
+
+/** Have the question answered into `turn`. Never throws: what went wrong stands in the turn. */
+export async function run(turn: Turn, question: Question, { session, signal, ended }: Way): Promise<void> {
+  const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
+  const { endpoint } = question.parameters;
+  const figures = { ...NO_FIGURES };
+  const take = taker(turn, figures, seconds);
+  try {
+    const { path, body } = asked(question);
+    const answer = await openModel(path, { method: "POST", body, signal, session, request: turn.request });
+    turn.request = answer.headers.get("x-request-id") ?? turn.request;
+    figures.parts = serverTiming(answer.headers.get("server-timing"));
+    if (answer.headers.get("content-type")?.includes("json")) whole(endpoint, await answer.json()).forEach(take);
+    else for await (const message of messages(answer)) pieces(endpoint, message).forEach(take);
+    if (turn.state !== "failed") turn.state = "done";
+  } catch (error) {
+    fail(turn, error, signal);
+  }
+  figures.total = seconds();
+  figures.source = sourceOf(figures);
+  turn.progress = null;
+  turn.figures = { ...figures };
+  ended();
+  await explain(turn);
+}
+
+function fail(turn: Turn, error: unknown, signal: AbortSignal): void {
+  if (signal.aborted) {
+    turn.state = "stopped";
+    return;
+  }
+  turn.state = "failed";
+  turn.error =
+    error instanceof Failure
+      ? told(error)
+      : `The connection broke in the middle of the answer (${told(error)}). What came is kept.`;
+}
+
+/** Puts pieces into the turn, and figures beside it. */
+function taker(turn: Turn, figures: Figures, seconds: () => number): (piece: Piece) => void {
+  let thinking: number | null = null; // when the model began to reason
+  return (piece) => {
+    switch (piece.kind) {
+      case "error":
+        turn.error = piece.text;
+        turn.state = "failed";
+        return;
+      case "progress":
+        turn.progress = piece.progress;
+        return;
+      case "figures":
+        Object.assign(figures, piece.figures);
+        return;
+      case "reasoning":
+        turn.reasoning += piece.text;
+        if (!splitLoading(turn.reasoning).reasoning.trim()) return; // it still loads
+        thinking ??= seconds();
+        break;
+      case "text":
+        turn.text += piece.text;
+        if (thinking !== null && figures.thinking === null) figures.thinking = seconds() - thinking;
+    }
+    figures.firstToken ??= seconds();
+    if (turn.state === "waiting") turn.state = "writing";
+  };
+}
+
+/** Where the cached tokens were: what a restore brought came from disk. */
+function sourceOf(figures: Figures): Figures["source"] {
+  if (!figures.cached) return "";
+  return (figures.parts.restore ?? 0) > 0 || (figures.parts.swap_restore ?? 0) > 0 ? "disk" : "memory";
+}
+
+/** What the program knows of the request, once it has ended, completes what the stream told. */
+async function explain(turn: Turn): Promise<void> {
+  for (const pause of RECORD_LOOKS) {
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    const record = await recordOf(turn.request);
+    if (!record || !turn.figures) continue;
+    turn.figures = explained(turn.figures, record);
+    return;
+  }
+}
+
+async function recordOf(id: string): Promise<RequestRecord | undefined> {
+  const known = live.requests.find((record) => record.id === id);
+  if (known) return known;
+  try {
+    return (await ask<RequestDetail>(`api/requests/${encodeURIComponent(id)}`)).request;
+  } catch {
+    return undefined; // not there yet, or none of this key's: the answer stands without
+  }
+}
+
+export function explained(figures: Figures, record: RequestRecord): Figures {
+  const cached = figures.cached ?? record.tokens_cached;
+  return {
+    ...figures,
+    cached,
+    evaluated: figures.evaluated ?? record.tokens_evaluated,
+    generated: figures.generated ?? record.tokens_generated,
+    readingRate: figures.readingRate ?? (record.usage?.prompt_per_second || null),
+    writingRate: figures.writingRate ?? (record.usage?.tokens_per_second || null),
+    source: record.cache === "restored" ? "disk" : figures.source || (cached ? "memory" : ""),
+    why: [record.why, record.miss].filter(Boolean).join("; "),
+  };
+}

@@ -1,0 +1,54 @@
+/* The names that models can be asked by, and which one each tab uses. */
+import { told } from "../../lib/api/client";
+import type { ListedModel, ModelList } from "../../lib/api/types";
+import { stored, type Stored } from "../../lib/stores/stored.svelte";
+import { askModel } from "./asking";
+import { first, groups, type Capability, type Group } from "./catalogue";
+
+class Models {
+  list = $state.raw<ListedModel[]>([]);
+  fault = $state("");
+
+  async load(): Promise<void> {
+    try {
+      this.list = (await askModel<ModelList>("v1/models", {})).data;
+      this.fault = "";
+    } catch (error) {
+      this.fault = told(error);
+    }
+  }
+}
+
+export const models = new Models();
+
+/** The model that a tab uses: the one chosen last, else a fitting one. */
+export class Chosen {
+  private kept: Stored<string>;
+
+  constructor(
+    tab: string,
+    readonly wanted: readonly Capability[] = [],
+  ) {
+    this.kept = stored(`playground.${tab}.model`, "");
+  }
+
+  get groups(): Group[] {
+    return groups(models.list, this.wanted);
+  }
+
+  get id(): string {
+    return this.kept.value || first(this.groups);
+  }
+
+  set id(next: string) {
+    this.kept.value = next;
+  }
+}
+
+export const chosen = {
+  chat: new Chosen("chat"),
+  images: new Chosen("images", ["image_generation", "image_to_image"]),
+  speech: new Chosen("speech", ["audio_speech"]),
+  transcription: new Chosen("transcription", ["audio_transcriptions"]),
+  rerank: new Chosen("rerank", ["reranker"]),
+};
