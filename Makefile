@@ -72,7 +72,7 @@ lint: $(STAMP) node-if-possible ## ruff, mypy, import contracts; prettier, eslin
 	$(BIN)/lint-imports
 	@test ! -e $(NODE) || ($(NPM) run --silent lint && npm run --silent check)
 
-bench: $(STAMP)  ## figures beside nginx, written to bench/results.md
+bench: $(STAMP) page-if-possible ## figures beside nginx, written to bench/results.md
 	$(BIN)/python -m bench $(ARGS)
 
 tables: $(STAMP) ## what docs/, the JSON Schemas and the page's types have from Structs, after one was changed
