@@ -85,8 +85,9 @@ def parts_of(record: Record) -> tuple[Part, ...]:
     """Where a request's time went, in the order in which it went there; the parts add up to all of it.
 
     First the waits for the model (models/waits.py), then `queue`, `save`, `restore`, `prefill`, `decode`. If the engine
-    did not tell its times, `engine` is the wait for its first byte and `answer` the time until the last one. What is
-    left over is `other`.
+    did not tell its times, `engine` is the wait for its first byte and `answer` the time until the last one. What was
+    written before the first byte came (all of it, if the answer is no stream) belongs to `decode`. What is left over is
+    `other`.
     """
     before = [*waits_of(record).items(), ("queue", record.queue), ("save", record.save), ("restore", record.restore)]
     first = record.first_byte
@@ -94,8 +95,11 @@ def parts_of(record: Record) -> tuple[Part, ...]:
         left = max(0.0, first - sum(seconds for _, seconds in before))
         prompt = ("engine", left) if record.prefill is None else ("prefill", min(record.prefill, left))
         writing = max(0.0, record.total - first)
-        answer = ("answer", writing) if record.decode is None else ("decode", min(record.decode, writing))
-        before += [("other", left - prompt[1]), prompt, answer]
+        answer, early = ("answer", writing), 0.0
+        if record.decode is not None:
+            early = max(0.0, min(record.decode - writing, left - prompt[1]))
+            answer = ("decode", early + min(record.decode, writing))
+        before += [("other", left - prompt[1] - early), prompt, answer]
     before.append(("other", record.total - sum(seconds for _, seconds in before)))
     found, at = [], 0.0
     for name, seconds in before:

@@ -107,6 +107,10 @@ def test_what_the_cache_gave_is_one_word(status: str, cached: int | None, word: 
             {"first_byte": 1.0, "prefill": 9.0, "decode": 9.0, "total": 2.0},
             [("prefill", 0.0, 1.0), ("decode", 1.0, 1.0)],
         ),
+        (
+            {"first_byte": 4.0, "prefill": 1.0, "decode": 2.0, "total": 4.5},  # no stream: it came when it was whole
+            [("other", 0.0, 1.5), ("prefill", 1.5, 1.0), ("decode", 2.5, 2.0)],
+        ),
         ({}, []),
     ],
 )  # fmt: skip

@@ -186,7 +186,7 @@ export const COLUMNS: readonly Column[] = [
     label: "Why",
     about: "why it took as long as it did",
     value: (one) => one.record.why,
-    text: (one) => words(one.record.why),
+    text: (one) => sentence(one.record.why),
   },
   { id: "meta", label: "Meta", hidden: true, value: () => null, text: (one) => words(meta(one)) },
   {
@@ -215,6 +215,11 @@ export function hint(column: Column, entry: Entry): string | undefined {
     case "source":
       return column.text(entry, 0);
   }
+}
+
+/** The program's sentence with a large first letter. */
+export function sentence(text: string): string {
+  return text ? text.slice(0, 1).toUpperCase() + text.slice(1) : NONE;
 }
 
 export function meta(entry: Entry, between = ", "): string {

@@ -24,6 +24,7 @@ interface Meaning {
   colour: string;
 }
 
+const SHORTEST = 0.0005; // seconds: less reads as none
 const WAIT = "--edge";
 const SWAP = "--busy";
 const CACHE = "--cached";
@@ -52,14 +53,16 @@ const PARTS: Readonly<Record<string, Meaning>> = {
 
 export function barsOf(parts: readonly RequestPart[], total: number): Bar[] {
   const whole = total || 1;
-  return parts.map(({ name, at, seconds }) => ({
-    name,
-    ...(PARTS[name] ?? { label: name, about: "", colour: WAIT }),
-    left: (at / whole) * 100,
-    width: Math.min(100, (seconds / whole) * 100),
-    text: duration(seconds),
-    share: percent(seconds / whole),
-  }));
+  return parts
+    .filter((part) => part.seconds >= SHORTEST || part.seconds / whole > 0.01)
+    .map(({ name, at, seconds }) => ({
+      name,
+      ...(PARTS[name] ?? { label: name, about: "", colour: WAIT }),
+      left: (at / whole) * 100,
+      width: Math.min(100, (seconds / whole) * 100),
+      text: duration(seconds),
+      share: percent(seconds / whole),
+    }));
 }
 
 /** Marks at round times, at most six of them after the zero. */
