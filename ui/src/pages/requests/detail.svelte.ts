@@ -21,12 +21,11 @@ export class Detail {
 
   running = $derived.by(() => live.inflight.find((one) => one.id === this.id()));
 
-  /** Load it, and once more when it has ended. Called once, inside a component. */
+  /** Load it once it has ended. Called once, inside a component. */
   watch(): void {
-    const ended = $derived(live.requests.some((record) => record.id === this.id()));
+    const going = $derived(this.running !== undefined);
     $effect(() => {
-      void ended;
-      if (live.phase === "live") void this.load(this.id());
+      if (live.phase === "live" && live.page && !going) void this.load(this.id());
     });
   }
 

@@ -88,7 +88,7 @@ export class Requests {
   /** Follow what is chosen and what ends. Called once, inside a component. */
   watch(): void {
     $effect(() => {
-      if (live.phase === "live") void this.load(this.asked);
+      if (live.phase === "live" && live.page) void this.load(this.asked);
     });
     $effect(() => {
       if (live.requests.length && this.page === 1) this.soon();
