@@ -77,7 +77,8 @@ class Management:
     def of_only(self) -> tuple[Entry, ...]:
         """The routes of the only engine."""
         self.bus.subscribe(RequestEnded, self.speeds.note_only)
-        return (*ModelsApi(self.fleet, self.speeds, self.inflight).of_only(), *self.logs.entries())
+        models = ModelsApi(self.fleet, self.speeds, self.inflight)
+        return (*models.of_only(), *self.logs.entries(), *self.of_machine())
 
     def of_many(self) -> tuple[Entry, ...]:
         """The routes of models, whose requests are noted down, too."""
@@ -85,7 +86,13 @@ class Management:
         self.bus.subscribe(RequestEnded, self.speeds.note)
         self.metrics.host = self.monitor.newest
         models = ModelsApi(self.fleet, self.speeds, self.inflight)
-        return (*models.entries(), *activity.entries(), *self.logs.entries(), *self.own())
+        return (*models.entries(), *activity.entries(), *self.logs.entries(), *self.of_machine(), *self.own())
+
+    def of_machine(self) -> tuple[Entry, ...]:
+        return (
+            Entry("GET", "/api/performance", "Figures of the machine.", self.performance, guard="manage"),
+            Entry("GET", "/api/hardware", "What machine this is.", self.machine, guard="manage"),
+        )
 
     def own(self) -> tuple[Entry, ...]:
         """The routes that are of no other part."""
@@ -94,8 +101,6 @@ class Management:
                   guard="private"),
             Entry("GET", "/models/sse", "States of models, live (llama.cpp's router).", self.router_events.serve,
                   guard="client"),
-            Entry("GET", "/api/performance", "Figures of the machine.", self.performance, guard="manage"),
-            Entry("GET", "/api/hardware", "What machine this is.", self.machine, guard="manage"),
             Entry("GET", "/metrics", "Metrics for Prometheus.", self.show_metrics, None, guard="manage"),
         )  # fmt: skip
 
@@ -103,9 +108,8 @@ class Management:
 
     async def start(self) -> dict[str, Service]:
         """Open the activity table; the services to run."""
-        if self.fleet.only is not None:
-            return {}
-        await self.store.start()
+        if self.fleet.only is None:
+            await self.store.start()
         return {"hardware figures": self.monitor.run}
 
     def end_streams(self) -> None:

@@ -1,6 +1,6 @@
 /* What the Machine page plots: the program's samples, asked for as often as a person wants and never in a hidden tab, and
  * the queue, which is noted from the stream while this page is open. */
-import { ask, told } from "../../lib/api/client";
+import { ask, Failure, told } from "../../lib/api/client";
 import { live } from "../../lib/api/live.svelte";
 import type { Performance, RequestList, RequestRecord } from "../../lib/api/types";
 import { stations } from "../../lib/machine";
@@ -31,7 +31,7 @@ export class Watch {
     const { sys_stats: system, gpu_stats: cards } = this.performance;
     const last = system.at(-1)?.timestamp;
     const query = last ? `?after=${encodeURIComponent(last)}` : "";
-    const found = await ask<Performance>(`api/performance${query}`);
+    const found = await ask<Performance>(`api/performance${query}`).catch(off);
     const young = <T extends { timestamp: string }>(samples: T[]) => {
       const from = (clock.exact() - KEPT) * 1000;
       return samples.filter((sample) => Date.parse(sample.timestamp) >= from);
@@ -42,6 +42,12 @@ export class Watch {
       gpu_stats: young([...cards, ...found.gpu_stats]),
     };
   }
+}
+
+/** Figures that are switched off are none; other failures go on. */
+function off(error: unknown): Performance {
+  if (error instanceof Failure && error.status === 503) return { ...EMPTY, enabled: false };
+  throw error;
 }
 
 interface Depth {

@@ -1,0 +1,129 @@
+"""The page of the configuration: values and their places, and a file that is edited, checked, refused and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from support.browser import GONE, Tab
+from support.swap_models import fakes
+from support.swap_rig import swap_rig
+
+EDIT: dict[str, Any] = {"ui": {"edit_config": True}}
+
+
+def editor(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Text of")
+
+
+async def go_to_line_of(page: Page, tab: Tab, text: str) -> None:
+    """The cursor stands at the end of the line with this text."""
+    await editor(page).get_by_text(text, exact=False).first.click()
+    await tab.press("End")
+
+
+async def test_values_are_shown_with_their_places(tab: Tab, tmp_path: Path) -> None:
+    """Those that were set, or all; one that has a word in it."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7) as rig:
+        page = await tab.open(rig.port, "/config")
+        await expect(page.get_by_text("set ui.edit_config to allow it")).to_be_visible()
+        await expect(editor(page)).to_have_count(0)
+        await page.get_by_role("tab", name="Values in force").click()
+        row = page.get_by_role("row").filter(has_text="queue_limit")
+        await expect(row).to_contain_text("7")
+        await expect(row).to_contain_text("config.yaml:")
+        await expect(row).to_contain_text("at once")
+        await expect(page.get_by_role("row").filter(has_text="queue_timeout")).to_have_count(0)
+        await page.get_by_label("defaults, too").check()
+        await expect(page.get_by_role("row").filter(has_text="queue_timeout").first).to_be_visible()
+        await page.get_by_label("Show only keys or values with this").fill("queue_limit")
+        await expect(page.get_by_role("row")).to_have_count(2)
+        await page.get_by_label("Show only keys or values with this").fill("no such word")
+        await expect(page.get_by_text("No value has that in it.")).to_be_visible()
+
+
+async def test_a_change_is_explained_before_it_is_saved(tab: Tab, tmp_path: Path) -> None:
+    """Then it is in the file and in force, and the old text is beside it."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        await rig.chat("a")
+        page = await tab.open(rig.ports.admin, "/config")
+        save = page.get_by_role("button", name="Save and reload")
+        await expect(save).to_be_disabled()
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Backspace", "9")
+        await expect(page.get_by_text("Takes effect at once: queue_limit.")).to_be_visible()
+        await expect(page.get_by_text("No model that runs is stopped.")).to_be_visible()
+        await save.click()
+        await expect(page.get_by_text("Saved, and taken over")).to_be_visible()
+        await expect(page.get_by_text("config.yaml.bak")).to_be_visible()
+        await expect(save).to_be_disabled()
+        assert await rig.running() == {"a": "ready"}
+    assert '"queue_limit": 9' in (tmp_path / "config.yaml").read_text()
+    assert '"queue_limit": 7' in (tmp_path / "config.yaml.bak").read_text()
+
+
+async def test_a_broken_text_cannot_be_saved(tab: Tab, tmp_path: Path) -> None:
+    """Each problem has its line, which a click shows; what was typed can be discarded."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await page.keyboard.type("x")
+        problem = page.get_by_role("status").get_by_role("listitem").filter(has_text="queue_limit")
+        await expect(problem).to_be_visible()
+        await expect(page.get_by_role("button", name="Save and reload")).to_be_disabled()
+        await problem.get_by_role("button", name="Line").click()
+        await expect(editor(page)).to_be_focused()
+        await page.get_by_role("button", name="Discard").click()
+        await expect(problem).to_have_count(0)
+        await expect(editor(page)).not_to_contain_text("7x")
+
+
+async def test_a_file_that_somebody_else_changed_is_not_overwritten(tab: Tab, tmp_path: Path) -> None:
+    """The person is told, and what they typed is still there."""
+    tab.expected(GONE)
+    tab.expected("412")
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Backspace", "9")
+        await expect(page.get_by_text("Takes effect at once: queue_limit.")).to_be_visible()
+        path = tmp_path / "config.yaml"
+        path.write_text(path.read_text() + "# by hand\n")
+        await page.get_by_role("button", name="Save and reload").click()
+        await expect(page.get_by_text("was changed by somebody else since you opened it")).to_be_visible()
+        await expect(editor(page)).to_contain_text('"queue_limit": 9')
+    assert path.read_text().endswith("# by hand\n")
+
+
+async def test_keys_are_offered(tab: Tab, tmp_path: Path) -> None:
+    """Those that may stand there, with what they do."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Enter")
+        await page.keyboard.type("queue_t")
+        await page.get_by_role("option", name="queue_timeout").click()
+        await expect(editor(page)).to_contain_text("queue_timeout: ")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_everybody_can_use_it(tab: Tab, tmp_path: Path, *, dark: bool) -> None:
+    """In both themes, and on a phone nothing reaches beyond the edge."""
+    tab.expected(GONE)
+    await tab.dark(on=dark)
+    async with swap_rig(tmp_path, fakes("a"), **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await expect(editor(page)).to_be_visible()
+        assert await tab.axe() == []
+        await page.get_by_role("tab", name="Values in force").click()
+        await expect(page.get_by_role("table")).to_be_visible()
+        assert await tab.axe() == []
+        await tab.phone()
+        assert await tab.spilled() == []
