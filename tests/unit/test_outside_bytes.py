@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 
 import bioproxy
-from bioproxy.admin import activity_api
+from bioproxy.admin import activity_api, page
 from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
@@ -38,8 +38,8 @@ from bioproxy.wire.http1.reader import RequestReader
 from support.steps import counted
 
 MODULES: list[ModuleType] = [
-    activity_api, answers, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart, parse,
-    preset, sse, target,
+    activity_api, answers, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart, page,
+    parse, preset, sse, target,
 ]  # fmt: skip
 Reader = Callable[[bytes], object]
 Worst = tuple[Callable[[int], bytes], ...]
@@ -183,6 +183,12 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
     "a request line": (judge.is_http_10, (of(b"a "), of(b"1.", before=b"GET / A/"), of(b"a"))),
     "a method": (judge.unknown_method, (of(b"A"), of(b"A-"))),
     "a target": (url, PATHS),
+    "a proxy's prefix": (
+        lambda said: page.forwarded_prefix(
+            Request("GET", b"/", path="/", headers=[], fields={b"x-forwarded-prefix": said})
+        ),
+        (of(b"/a"), of(b"/"), of(b"a", before=b"/"), of(b"/a", after=b"!")),
+    ),
     "headers that travel on": (
         lambda names: heads.end_to_end([(b"Connection", names), *((name, b"") for name in names.split(b","))]),
         (of(b"a,"),),

@@ -29,7 +29,7 @@ from bioproxy.config.files import read_text
 from bioproxy.config.json_schema import schemas
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded
-from bioproxy.errors import ConfigError, Forbidden, NotFound, Problem, RequestError
+from bioproxy.errors import NOT_JSON, ConfigError, Forbidden, NotFound, Problem, RequestError
 from bioproxy.models.fleet import ModelEffect
 
 BACKUP = ".bak"
@@ -156,7 +156,7 @@ class ConfigApi:
             raise Forbidden(why)
         try:
             edit = msgspec.json.decode(question.request.body, type=Edit)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise RequestError(f"the body must be {{path, text, digest}} as JSON: {error}") from error
         if edit.path not in self.loaded().paths:
             raise NotFound(f"{edit.path} is no file of this configuration")

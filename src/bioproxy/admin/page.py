@@ -31,7 +31,8 @@ from bioproxy.wire.http1.message import Headers, Request
 FOLDER = Path(__file__).parents[1] / "page"
 INDEX = "index.html"
 NOT_BUILT = "the web page was not built: run `make ui` in bioproxy's source folder, or install a wheel, which has it"
-HASHED = re.compile(r"assets/.+-[A-Za-z0-9_-]{8,}\.\w+")
+HASHED = "assets/"  # where the build puts what has a hash in its name
+HASH = 8  # characters
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
 CODINGS = {"br": ".br", "gzip": ".gz"}  # the smaller one first
 FOR_EVER, ANEW = b"public, max-age=31536000, immutable", b"no-cache"
@@ -154,12 +155,18 @@ def listed(folder: Path) -> dict[str, File]:
     return {
         name: File(
             kind=TYPES.get(path.suffix, b"application/octet-stream"),
-            keep=FOR_EVER if HASHED.fullmatch(name) else ANEW,
+            keep=FOR_EVER if has_hash(name) else ANEW,
             forms={"": path} | {coding: found[name + end] for coding, end in CODINGS.items() if name + end in found},
         )
         for name, path in found.items()
         if not (name.endswith(smaller) and name.rpartition(".")[0] in found)
     }
+
+
+def has_hash(name: str) -> bool:
+    """Whether another content would have another name: `assets/index-DOr1mPOo.js`."""
+    stem = name.rpartition("/")[2].partition(".")[0]
+    return name.startswith(HASHED) and len(stem.partition("-")[2]) >= HASH
 
 
 def chosen(accepted: bytes, file: File) -> str:
