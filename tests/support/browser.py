@@ -31,6 +31,7 @@ SOURCES = ROOT / "ui"
 AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
 PATIENCE = 10_000.0  # ms for what must come
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+HIGHEST = 4000  # pixels of a picture
 OURS = {"127.0.0.1", "localhost", "box.lan"}
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -173,9 +174,14 @@ class Tab:
         ]
 
     async def picture(self, path: Path, *, whole: bool = False) -> None:
-        """Take a picture; `whole`: all of the page, not what fits into the window."""
+        """Take a picture; `whole`: the window becomes as high as the page, so that all of it is there."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        await self.page.screenshot(path=path, full_page=whole, animations="disabled")
+        size = self.page.viewport_size or {**WIDE}
+        if whole:
+            height = int(await self.page.evaluate("document.documentElement.scrollHeight"))
+            await self.page.set_viewport_size({"width": size["width"], "height": min(height, HIGHEST)})
+        await self.page.screenshot(path=path, animations="disabled")
+        await self.page.set_viewport_size({"width": size["width"], "height": size["height"]})
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ QUESTIONS = ("What is a slot?", "Who holds a grant, and for how long?", "Explain
 def llama(folder: Path, **keys: Json) -> Json:
     """A fake llama-server with slots on disk, at the pace of a small model."""
     program = [sys.executable, "-I", "-S", str(LLAMA)]
-    pace = ["--tokens-per-second", "8000", "--decode-rate", "150", "--predict", "40", "--bytes-per-token", "20000"]
+    pace = ["--tokens-per-second", "8000", "--decode-rate", "150", "--predict", "40", "--bytes-per-token", "4000"]
     words = [*program, "--slot-save-path", str(folder / "slots"), "-np", "2", *pace, "--port"]
     return {"cmd": f"{shlex.join(words)} ${{PORT}}", **keys}
 
@@ -105,7 +105,7 @@ async def busy_and_real(rig: Rig) -> None:
 
 
 async def pictures(rig: Rig, tab: Tab, *, pages: list[str], out: Path, how: str) -> None:
-    newest = (await call(rig.ports.admin, "GET", "/requests")).json()["requests"][0]["id"]
+    newest = (await call(rig.ports.admin, "GET", "/api/requests?limit=1")).json()["requests"][0]["id"]
     for name in pages:
         route = "/" if name == "now" else "/" + name.replace("/last", f"/{newest}")
         await tab.open(rig.port, route, live=False)
