@@ -93,6 +93,11 @@ export class Requests {
     $effect(() => {
       if (live.requests.length && this.page === 1) this.soon();
     });
+    $effect(() => {
+      const again = () => this.soon();
+      document.addEventListener("visibilitychange", again);
+      return () => document.removeEventListener("visibilitychange", again);
+    });
     $effect(() => () => clearTimeout(this.timer));
   }
 
@@ -100,9 +105,9 @@ export class Requests {
     return this.held ? "" : query(this.filters, this.sort, this.page, this.rows);
   }
 
-  /** Something ended: look, but not more often than once a second. */
+  /** Something ended: look, but not more often than once a second, and not while nobody can see it. */
   private soon(): void {
-    if (this.timer !== undefined) return;
+    if (this.timer !== undefined || document.hidden) return;
     this.timer = setTimeout(
       () => {
         this.timer = undefined;

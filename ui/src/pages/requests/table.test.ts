@@ -132,6 +132,7 @@ describe("the waterfall", () => {
     expect([queue?.left, queue?.width, queue?.text, queue?.share]).toEqual([0, 25, "2.00 s", "25 %"]);
     expect([other?.left, other?.label]).toEqual([25, "new part"]);
     expect(ticks(8).map((tick) => tick.text)).toEqual(["0", "2.00 s", "4.00 s", "6.00 s"]);
+    expect(ticks(0.0031).map((tick) => tick.text)).toEqual(["0", "1 ms", "2 ms"]);
     expect(ticks(0)).toEqual([]);
   });
 });

@@ -54,7 +54,7 @@ const PARTS: Readonly<Record<string, Meaning>> = {
 export function barsOf(parts: readonly RequestPart[], total: number): Bar[] {
   const whole = total || 1;
   return parts
-    .filter((part) => part.seconds >= SHORTEST || part.seconds / whole > 0.01)
+    .filter((part) => part.seconds >= SHORTEST)
     .map(({ name, at, seconds }) => ({
       name,
       ...(PARTS[name] ?? { label: name, about: "", colour: WAIT }),
@@ -70,7 +70,7 @@ export function ticks(total: number): Tick[] {
   if (!(total > 0)) return [];
   const rough = total / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5, 10].find((times) => times * power >= rough) ?? 10) * power;
+  const step = Math.max(0.001, ([1, 2, 5, 10].find((times) => times * power >= rough) ?? 10) * power);
   const marks: Tick[] = [];
   for (let n = 0; n * step <= total * 0.95; n++) {
     marks.push({ left: ((n * step) / total) * 100, text: n ? duration(n * step) : "0" });
