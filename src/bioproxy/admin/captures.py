@@ -5,8 +5,8 @@ compressed, up to `captureBuffer` MB; the oldest make room. Credentials are take
 anything is kept, and so are bodies that cannot be read in a browser: sound and pictures (the list is llama-swap's). A
 request that failed has no answer here, its row of the activity table says why.
 
-What is large is compressed in a thread, and counts as kept meanwhile. What is small is kept as it came, and put into
-words when it is asked for: most captures never are.
+Everything is kept as it came, and put into words when it is asked for: most captures never are. When the buffer is
+full, what is large and was not compressed yet is, all of it in one go in a thread; only then the oldest make room.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
@@ -29,11 +30,11 @@ else:
 
 log = logging.getLogger(__name__)
 
-INLINE = 32 << 10  # bytes of bodies that are kept as they came
+LARGE = 4 << 10  # bytes of bodies from which on compressing them saves something
 MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
 PLACE = 160  # bytes of a number and its place in the table, which grows ahead of what is in it
 ROUNDED = 8  # bytes by which the allocator rounds up, on average
-MOST_PENDING = 4  # times the buffer, in bytes, that may wait to be compressed
+MOST_PENDING = 4  # times the buffer, in bytes, that is kept while some of it is compressed
 NO_REQUEST_BODY = ("/audio/voices", "/audio/transcriptions", "/images/edits", "/sdapi/v1/img2img")
 NO_RESPONSE_BODY = (
     "/audio/speech", "/images/generations", "/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/img2img",
@@ -41,22 +42,21 @@ NO_RESPONSE_BODY = (
 
 
 class Light(msgspec.Struct, frozen=True, gc=False):
-    """A small capture: what is needed to show it, without secrets, in few objects; there are thousands of them."""
+    """A capture as it came: what is needed to show it, without secrets, in few objects; there are thousands of them.
+
+    A body that cannot be read in a browser is None.
+    """
 
     path: str
     status: int
     request_headers: bytes
-    request_body: bytes
+    request_body: bytes | None
     response_headers: bytes
-    response_body: bytes
+    response_body: bytes | None
 
-    def capture(self) -> Capture:
-        return Capture(
-            request_headers=shown.unpacked(self.request_headers),
-            request_body=self.request_body,
-            response_headers=shown.unpacked(self.response_headers),
-            response_body=self.response_body,
-        )
+    @property
+    def large(self) -> bool:
+        return len(self.request_body or b"") + len(self.response_body or b"") >= LARGE
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,57 +86,58 @@ class Captures:
         self.packed: dict[int, bytes | Light] = {}
         self.size = 0
         self.skipped = 0
-        self.waiting: dict[int, asyncio.Task[None]] = {}
-        self.waiting_bytes = 0
+        self.loose: dict[int, Light] = {}  # those of them that are large, and not compressed
+        self.packing: asyncio.Task[None] | None = None
         self.configure(megabytes)
 
     def configure(self, megabytes: int) -> None:
         self.limit = max(0, megabytes) << 20
-        self.evict()
+        self.evict(self.limit)
 
     def add(self, identity: int, record: Record, capture: Capture) -> None:
         """Keep one. Returns at once."""
         if not self.limit:
             return
-        size = len(capture.request_body) + len(capture.response_body)
-        if size <= INLINE and not encoding_of(capture):
-            light = Light(
-                record.req_path or record.path,
-                record.status,
-                shown.packed(capture.request_headers),
-                capture.request_body,
-                shown.packed(capture.response_headers),
-                capture.response_body,
-            )
-            self.keep(identity, light)
-        elif self.waiting_bytes + size > MOST_PENDING * self.limit:
-            self.skip(identity, size)
-        else:
-            self.waiting_bytes += size
-            work = self.keep_later(identity, record, capture, size)
-            self.waiting[identity] = aio.spawn(work, name=f"capture {identity}")
-
-    async def keep_later(self, identity: int, record: Record, capture: Capture, size: int) -> None:
-        """Compress one in a thread, then keep it."""
-        try:
-            packed = await asyncio.to_thread(pack, identity, record, capture)
-            self.keep(identity, packed)
-        except Exception:
-            log.exception("the capture of request %d could not be kept", identity)
-        finally:
-            self.waiting_bytes -= size
-            del self.waiting[identity]
-
-    def keep(self, identity: int, packed: bytes | Light) -> None:
-        """Put one in, and the oldest out until all fit; one that alone is too large is left out."""
-        size = size_of(packed)
-        if size > self.limit:
+        light = light_of(record, capture)
+        size = size_of(light)
+        if size > MOST_PENDING * self.limit:
             self.skip(identity, size)
             return
-        self.packed[identity] = packed
+        self.packed[identity] = light
         self.size += size
+        if light.large:
+            self.loose[identity] = light
         if self.size > self.limit:
-            self.evict()
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Compress what is large, then let the oldest go."""
+        if self.packing is None and self.loose:
+            self.packing = aio.spawn(self.pack_loose(), name="captures are compressed")
+        self.evict(self.limit if self.packing is None else MOST_PENDING * self.limit)
+
+    async def pack_loose(self) -> None:
+        """Compress in a thread what was loose at the beginning, and let the oldest go until all fit."""
+        batch, self.loose = self.loose, {}
+        try:
+            for identity, packed in (await asyncio.to_thread(pack, batch)).items():
+                if self.packed.get(identity) is batch[identity]:
+                    self.replace(identity, packed)
+        except Exception:
+            log.exception("captures could not be compressed")
+        finally:
+            self.packing = None
+            self.evict(self.limit)
+
+    def replace(self, identity: int, packed: bytes) -> None:
+        """Put the compressed form of one in its place; one that alone is too large is left out."""
+        size = size_of(packed)
+        self.size += size - size_of(self.packed[identity])
+        self.packed[identity] = packed
+        if size > self.limit:
+            del self.packed[identity]
+            self.size -= size
+            self.skip(identity, size)
 
     def skip(self, identity: int, size: int) -> None:
         """One is too large."""
@@ -145,28 +146,29 @@ class Captures:
             "the capture of request %d has %d bytes and captureBuffer is %d: left out", identity, size, self.limit
         )
 
-    def evict(self) -> None:
+    def evict(self, limit: int) -> None:
         """Take the oldest out until the rest fits."""
-        while self.size > self.limit:
+        while self.size > limit:
             oldest = next(iter(self.packed))
             self.size -= size_of(self.packed.pop(oldest))
+            self.loose.pop(oldest, None)
 
     def has(self, identity: int) -> bool:
-        """Whether a row's capture is kept, or about to be."""
-        return identity in self.packed or identity in self.waiting
+        """Whether a row's capture is kept."""
+        return identity in self.packed
 
     async def json(self, identity: int) -> bytes | None:
         """A capture as JSON, or None if there is none (any more)."""
-        if (task := self.waiting.get(identity)) is not None:
-            await asyncio.wait([task])
+        if self.packing is not None:
+            await asyncio.wait([self.packing])
         packed = self.packed.get(identity)
         return None if packed is None else await asyncio.to_thread(unpacked, identity, packed)
 
     async def close(self) -> None:
-        await aio.finish(self.waiting.values())
-        self.waiting.clear()  # one that was cancelled before it began has not done so itself
-        self.waiting_bytes = 0
+        if self.packing is not None:
+            await aio.finish([self.packing])
         self.packed.clear()
+        self.loose.clear()
         self.size = 0
 
     def statistics(self) -> CaptureStatistics:
@@ -174,22 +176,27 @@ class Captures:
         return CaptureStatistics(len(self.packed), self.size, self.limit, self.skipped)
 
 
-def encoding_of(capture: Capture) -> str:
-    """The answer's Content-Encoding; "" if it has none."""
-    for name, value in capture.response_headers:
-        if name.lower() == b"content-encoding":
-            return value.decode("latin-1")
-    return ""
+def light_of(record: Record, capture: Capture) -> Light:
+    """What of a capture may be kept."""
+    path = record.req_path or record.path
+    answered = record.status == 200 and not path.endswith(NO_RESPONSE_BODY)
+    return Light(
+        path,
+        record.status,
+        shown.packed(capture.request_headers),
+        None if path.endswith(NO_REQUEST_BODY) else capture.request_body,
+        shown.packed(capture.response_headers),
+        capture.response_body if answered else None,
+    )
 
 
-def pack(identity: int, record: Record, capture: Capture) -> bytes:
-    whole = kept(identity, record.req_path or record.path, record.status, capture)
-    return zstd.compress(msgspec.msgpack.encode(whole), 1)
+def pack(batch: Mapping[int, Light]) -> dict[int, bytes]:
+    return {identity: zstd.compress(msgspec.msgpack.encode(kept(identity, one)), 1) for identity, one in batch.items()}
 
 
 def size_of(packed: bytes | Light) -> int:
     """The bytes of memory that one takes, with its objects and its place in the table: small ones are mostly that."""
-    parts: tuple[str | bytes, ...] = ()
+    parts: tuple[str | bytes | None, ...] = ()
     if isinstance(packed, Light):
         parts = packed.path, packed.request_headers, packed.request_body, packed.response_headers, packed.response_body
     return PLACE + sum(map(sys.getsizeof, (packed, *parts))) + ROUNDED * len(parts)
@@ -197,26 +204,22 @@ def size_of(packed: bytes | Light) -> int:
 
 def unpacked(identity: int, packed: bytes | Light) -> bytes:
     if isinstance(packed, Light):
-        return msgspec.json.encode(kept(identity, packed.path, packed.status, packed.capture()))
+        return msgspec.json.encode(kept(identity, packed))
     return msgspec.json.encode(msgspec.msgpack.decode(zstd.decompress(packed), type=Kept))
 
 
-def kept(identity: int, path: str, status: int, capture: Capture) -> Kept:
-    """What of a capture may be kept, readable if it can be made so."""
-    body: bytes | None = None
-    headers = shown.shown(capture.response_headers)
-    if status == 200 and not path.endswith(NO_RESPONSE_BODY):
-        body = capture.response_body
-        if encoding := encoding_of(capture):
-            plain = decoded(body, encoding, limit=MOST_DECODED)
-            if plain is not None:
-                body = plain
-                headers.pop("Content-Encoding", None)
+def kept(identity: int, light: Light) -> Kept:
+    """A capture in words; an answer that came compressed is made readable, if it can be."""
+    headers, body = shown.shown(shown.unpacked(light.response_headers)), light.response_body
+    encoding = next((value for name, value in headers.items() if name.lower() == "content-encoding"), "")
+    if body is not None and encoding and (plain := decoded(body, encoding, limit=MOST_DECODED)) is not None:
+        body = plain
+        headers.pop("Content-Encoding", None)
     return Kept(
         id=identity,
-        req_path=path,
-        req_headers=shown.shown(capture.request_headers),
-        req_body=None if path.endswith(NO_REQUEST_BODY) else capture.request_body,
+        req_path=light.path,
+        req_headers=shown.shown(shown.unpacked(light.request_headers)),
+        req_body=light.request_body,
         resp_headers=headers,
         resp_body=body,
     )

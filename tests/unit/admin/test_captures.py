@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bioproxy.activity import Capture
-from bioproxy.admin.captures import INLINE, Captures
+from bioproxy.admin.captures import Captures
 from support.admin import metered
 
 HEADERS = ((b"content-type", b"application/json"), (b"authorization", b"Bearer secret"))
@@ -98,14 +98,30 @@ async def test_an_answer_that_cannot_be_unpacked_stays_as_it_is() -> None:
     assert found["resp_headers"]["Content-Encoding"] == "br"
 
 
-async def test_a_large_capture_is_kept_in_a_thread_and_counts_meanwhile() -> None:
-    """Whoever asks at once waits for it."""
+async def test_large_captures_are_compressed_when_the_buffer_is_full() -> None:
+    """Not before; all in one go, and whoever asks meanwhile waits for it. None has to go for that."""
     captures = Captures(1)
-    captures.add(1, metered(), capture(b"x" * 10 * INLINE))
-    assert captures.waiting
+    for identity in range(1, 5):
+        captures.add(identity, metered(), capture(b"x" * 250_000))
+    assert captures.statistics().bytes > 1_000_000
+    captures.add(5, metered(), capture(b"x" * 250_000))
+    assert captures.packing is not None
     assert captures.has(1)
-    assert len(base64.b64decode((await shown(captures))["req_body"])) == 10 * INLINE
-    assert not captures.waiting
+    assert len(base64.b64decode((await shown(captures))["req_body"])) == 250_000
+    assert captures.statistics().kept == 5
+    assert captures.statistics().bytes < 100_000
+
+
+async def test_what_waits_to_be_compressed_has_a_bound() -> None:
+    """Beyond four times the buffer the oldest go at once, and what is in the thread's hands comes to nothing."""
+    captures = Captures(1)
+    for identity in range(1, 40):
+        captures.add(identity, metered(), capture(os.urandom(250_000)))
+        assert captures.statistics().bytes <= 4 << 20
+    assert not captures.has(1)
+    assert await captures.json(1) is None
+    assert captures.has(39)
+    assert captures.statistics().bytes <= 1 << 20
 
 
 async def test_the_oldest_make_room() -> None:
@@ -113,9 +129,9 @@ async def test_the_oldest_make_room() -> None:
     captures = Captures(1)
     for identity in range(1, 50):
         captures.add(identity, metered(), capture(os.urandom(30_000)))
+    assert await captures.json(1) is None
     assert captures.has(49)
     assert not captures.has(1)
-    assert await captures.json(1) is None
     statistics = captures.statistics()
     assert statistics.kept > 30
     assert statistics.bytes <= statistics.limit
@@ -173,7 +189,7 @@ async def test_closing_forgets_everything() -> None:
     """What is being compressed too."""
     captures = Captures(1)
     captures.add(1, metered(), capture())
-    captures.add(2, metered(), capture(b"x" * 10 * INLINE))
+    captures.add(2, metered(), capture(b"x" * (3 << 20)))
     await captures.close()
     assert not captures.has(1)
     assert not captures.has(2)
