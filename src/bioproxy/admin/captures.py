@@ -15,6 +15,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -22,11 +23,6 @@ from bioproxy import aio
 from bioproxy.activity import Capture, Record
 from bioproxy.front import shown
 from bioproxy.wire.coding import decoded
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +187,7 @@ def light_of(record: Record, capture: Capture) -> Light:
 
 
 def pack(batch: Mapping[int, Light]) -> dict[int, bytes]:
+    zstd = compressor()
     return {identity: zstd.compress(msgspec.msgpack.encode(kept(identity, one)), 1) for identity, one in batch.items()}
 
 
@@ -205,7 +202,16 @@ def size_of(packed: bytes | Light) -> int:
 def unpacked(identity: int, packed: bytes | Light) -> bytes:
     if isinstance(packed, Light):
         return msgspec.json.encode(kept(identity, packed))
-    return msgspec.json.encode(msgspec.msgpack.decode(zstd.decompress(packed), type=Kept))
+    return msgspec.json.encode(msgspec.msgpack.decode(compressor().decompress(packed), type=Kept))
+
+
+def compressor() -> Any:
+    """The module zstd, which a start is spared."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 def kept(identity: int, light: Light) -> Kept:

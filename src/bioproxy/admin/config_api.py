@@ -18,19 +18,20 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from bioproxy import files
 from bioproxy.admin.routes import Entry, Question, answer
-from bioproxy.config.describe import Described, describe, describe_dialect
 from bioproxy.config.files import read_text
-from bioproxy.config.json_schema import schemas
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded
 from bioproxy.errors import NOT_JSON, ConfigError, Forbidden, NotFound, Problem, RequestError
 from bioproxy.models.fleet import ModelEffect
+
+if TYPE_CHECKING:
+    from bioproxy.config.describe import Described
 
 BACKUP = ".bak"
 CHANGED_MEANWHILE = 412
@@ -135,6 +136,8 @@ class ConfigApi:
         answer(question.responder, page)
 
     async def schema(self, question: Question) -> None:
+        from bioproxy.config.json_schema import schemas
+
         answer(question.responder, schemas())
 
     async def check(self, question: Question) -> None:
@@ -222,6 +225,8 @@ def write(edit: Edit) -> str:
 
 def values(loaded: Loaded) -> tuple[ConfigValue, ...]:
     """Every effective value, bioproxy's own keys first."""
+    from bioproxy.config.describe import describe, describe_dialect
+
     rows = describe(loaded)
     if loaded.dialect is not None:
         rows += describe_dialect(loaded.dialect, loaded.origins)

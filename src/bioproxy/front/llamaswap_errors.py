@@ -13,8 +13,6 @@ Which sentences scripts match on stands in the code that raises them. Pure.
 
 from __future__ import annotations
 
-import html
-
 import msgspec
 
 from bioproxy.errors import BioproxyError, EngineRefused, ForeignPage, ModelBusy
@@ -104,6 +102,8 @@ def answer(
 
 def page(message: str, *, link: str = "") -> str:
     """The error for a browser, whatever stands in the message; `link`: what may be asked from this page instead."""
+    import html  # a table of all entities, which a start is spared
+
     further = f'<p><a href="{html.escape(link)}">{html.escape(link)}</a></p>' if link else ""
     return f"<html><body><h1>{SOURCE}</h1><p>{html.escape(message)}</p>{further}</body></html>"
 

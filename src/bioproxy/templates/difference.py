@@ -7,7 +7,6 @@ if that is very long, it is only shown, because finding what belongs together ta
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -96,6 +95,8 @@ def lines_of(old: str, new: str) -> list[DiffLine]:
             *(shown("+", line) for line in theirs),
         ]
     found: list[DiffLine] = []
+    import difflib  # 3 ms that a start is spared
+
     matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
     for group in matcher.get_grouped_opcodes(AROUND):
         here, there = group[0], group[-1]
