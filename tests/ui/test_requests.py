@@ -264,6 +264,16 @@ async def test_filters_narrow_the_table(tab: Tab, rig: Rig) -> None:
     await expect(page.get_by_role("alert")).to_have_count(0)
 
 
+async def test_an_address_can_name_filters(tab: Tab, rig: Rig) -> None:
+    """As the page of a model does, which leads to all of its requests."""
+    page = await tab.open(rig.port, "/requests?model=llama")
+    total = (await rows_of(rig, "model=llama"))["total"]
+    await expect(table(page).get_by_role("heading", level=2)).to_have_text(f"Ended {total}")
+    assert set(await column(table(page), "Model")) == {"llama"}
+    await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests?model=b")
+    await expect(table(page).locator("tbody tr td:nth-child(3)").first).to_have_text("b")
+
+
 async def test_the_table_has_pages(tab: Tab, rig: Rig) -> None:
     """Ten rows each, by every button; only the first one moves when something ends."""
     page = await tab.open(rig.port, "/requests")
@@ -339,6 +349,7 @@ async def test_each_number_of_a_request_leads_to_it(tab: Tab, rig: Rig) -> None:
     await page.get_by_role("link", name="All requests").click()
     await table(page).get_by_role("link", name=f"View the capture of {number}").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(f"Request {number}")
+    await expect(page.get_by_role("heading", name="Request and answer")).to_be_in_viewport()
     await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests/unheard-of")
     tab.expected("404")
     await expect(page.get_by_text("no request 'unheard-of' is known")).to_be_visible()

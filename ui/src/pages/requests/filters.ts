@@ -37,6 +37,13 @@ export function isSet(filters: Filters): boolean {
   return Object.values(filters).some((value) => value.trim());
 }
 
+/** What an address asks for (`#/requests?model=alpha`), if it names any of them. */
+export function filtersIn(address: string | undefined): Filters | undefined {
+  const asked = new URLSearchParams(address);
+  const named = Object.keys(NO_FILTERS).flatMap((name) => (asked.has(name) ? [[name, asked.get(name)]] : []));
+  return named.length ? { ...NO_FILTERS, ...(Object.fromEntries(named) as Partial<Filters>) } : undefined;
+}
+
 /** The sort after somebody chose a head: the same one turns, another one begins with its largest. */
 export function sortedBy(sort: Sort, column: string): Sort {
   return { column, down: sort.column === column ? !sort.down : true };

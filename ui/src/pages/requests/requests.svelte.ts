@@ -30,21 +30,17 @@ export class Requests {
   private told = $state.raw<Entry[]>([]); // one page of the program's table
   private count = $state(0);
   private records = $state.raw<RequestRecord[]>([]); // or all that the page holds, the newest first
-  private number = 0;
+  private number = 0; // of the newest question
   private looked = 0;
   private summed = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
-
-  /** `model`: only its requests, whatever else is chosen. */
-  constructor(readonly model = "") {}
 
   get held(): boolean {
     return live.page !== undefined && (!live.page.many || live.page.own);
   }
 
   get filters(): Filters {
-    const filters = { ...NO_FILTERS, ...kept.filters.value };
-    return this.model ? { ...filters, model: this.model } : filters;
+    return { ...NO_FILTERS, ...kept.filters.value };
   }
 
   set filters(next: Filters) {
@@ -140,8 +136,7 @@ export class Requests {
   private async sum(): Promise<void> {
     if (Date.now() - this.summed < STATS_PAUSE && this.stats) return;
     this.summed = Date.now();
-    const narrowed = this.model ? `?model=${encodeURIComponent(this.model)}` : "";
-    this.stats = await ask<ActivityStats>(`api/metrics/stats${narrowed}`);
+    this.stats = await ask<ActivityStats>("api/metrics/stats");
   }
 
   /** Records, and those that ended since; the newest of what the page holds. */

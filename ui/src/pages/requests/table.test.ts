@@ -3,7 +3,7 @@ import type { RequestRecord } from "../../lib/api/types";
 import { isShown, moved, NO_CHOICE, ordered, turned } from "../../lib/ui/columns";
 import { COLUMNS } from "./columns";
 import { entryOf } from "./entry";
-import { fits, isSet, NEWEST, NO_FILTERS, pageNumbers, query, sortedBy } from "./filters";
+import { filtersIn, fits, isSet, NEWEST, NO_FILTERS, pageNumbers, query, sortedBy } from "./filters";
 import { drawn, histogram, statsOf } from "./histogram";
 import { escaped, markdown } from "./markdown";
 import { barsOf, ticks } from "./waterfall";
@@ -74,6 +74,8 @@ describe("filters", () => {
     );
     expect(asked).toBe("record=1&page=2&limit=50&min_id=3&model=a+b&status=4xx&sort=prompt_speed&order=asc");
     expect(isSet(NO_FILTERS)).toBe(false);
+    expect(filtersIn("model=a%2Fb&page=3")).toEqual({ ...NO_FILTERS, model: "a/b" });
+    expect([filtersIn(undefined), filtersIn(""), filtersIn("capture")]).toEqual([undefined, undefined, undefined]);
   });
   it("mean the same for records that the page holds", () => {
     const one = entryOf(told({ status: 404, outcome: "client_error", activity: 5 }));
