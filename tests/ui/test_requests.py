@@ -33,7 +33,7 @@ SHOWN = [
     "ID", "Time", "Model", "Client", "Status", "Cache", "Cached", "Prompt", "Generated", "Prefill t/s", "Decode t/s",
     "Queue", "Swap", "Duration", "Capture", "Why",
 ]  # fmt: skip
-UNDER_WAY = ["Cancel", "Elapsed", "Model", "Request", "Address", "User agent", "Session", "Bytes received"]
+UNDER_WAY = ["Cancel", "Elapsed", "Stage", "Model", "Request", "Address", "User agent", "Session", "Bytes received"]
 HOSTILE = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\x1b[31mred\x1b[0m"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
@@ -123,6 +123,7 @@ async def test_a_stream_is_watched_and_opens_as_it_ends(tab: Tab, rig: Rig) -> N
         assert await heads(under_way(page)) == UNDER_WAY
         await expect(row).to_contain_text("POST /v1/chat/completions")
         await expect(row).to_contain_text("127.0.0.1")
+        await expect(row).to_contain_text("answer")
         await expect(row).not_to_contain_text(" 0 B")
         first = (await column(under_way(page), "Elapsed"))[0]
         await expect(row.locator("td").nth(1)).not_to_have_text(first)
@@ -160,7 +161,7 @@ async def test_the_columns_of_what_is_under_way(tab: Tab, rig: Rig) -> None:
     await chooser.get_by_role("button", name="Session: to the front").click()
     await chooser.get_by_role("button", name="Elapsed: to the back").click()
     await tab.press("Escape")
-    wanted = ["Cancel", "Model", "Elapsed", "Request", "Session", "User agent", "Bytes received"]
+    wanted = ["Cancel", "Stage", "Elapsed", "Model", "Request", "Session", "User agent", "Bytes received"]
     assert await heads(under_way(page)) == wanted
     await under_way(page).get_by_role("button", name="Fold", exact=True).click()
     await expect(under_way(page).locator("table")).to_have_count(0)
@@ -506,6 +507,7 @@ async def test_one_engine_has_the_last_requests(tab: Tab, tmp_path: Path) -> Non
         await call(app.proxy_port, "POST", "/v1/chat/completions", data=body, headers={"X-Request-Id": "r3"})
         await expect(rows).to_have_count(4)
         await expect(page.get_by_role("region", name="Statistics")).to_contain_text("The last 1,000 requests")
+        await expect(under_way(page)).to_contain_text("they are counted, not listed")
         await table(page).get_by_role("link", name="r3").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Request r3")
         await expect(page.get_by_role("region", name="Capture")).to_contain_text("Capture not found")
