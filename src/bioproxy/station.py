@@ -38,6 +38,7 @@ from bioproxy.wire.upstream import Pool
 
 log = logging.getLogger(__name__)
 
+LAST_CHUNK = 1.0  # seconds at most for what a warm-up has the engine do when its model has to go
 SETTLE_SECONDS = 2.0  # kv-rule 5: `/slots` no more often than that
 UNLIMITED = 1_000_000  # requests at once on an engine that has no slots
 KNOWN = 60.0  # seconds to find out what a llama-server is
@@ -200,7 +201,7 @@ class Station:
         while True:
             await self.gate.wait_draining()
             await asyncio.sleep(SETTLE_SECONDS)
-            if self.gate.draining and self.gate.idle:
+            if self.gate.draining and not self.gate.running:
                 cuts = self.gate.cuts
                 if await self.all_idle() and cuts == self.gate.cuts:  # what was cut meanwhile is not in that answer
                     self.gate.settled()
@@ -258,6 +259,8 @@ class Station:
     async def save(self, limit: float) -> float:
         """Before a stop: end the warm-up, then save what pays within `limit` seconds. Returns how long that took."""
         started = time.monotonic()
+        self.runner.gone()  # no chunk is begun; one that is cut off would keep slot actions away for seconds
+        await self.gate.wait_for_end("background", min(limit, LAST_CHUNK))
         await aio.finish(self.warming, deadline=limit)
         if any(ticket.work != "background" for ticket in self.gate.queue.running):
             stopped = self.model or "the engine"

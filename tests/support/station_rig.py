@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ LONG = text(400, "long")
 class StationRig(kv_rig.Rig):
     """The station's own keeper, gate and pool, asked as kv_rig asks them."""
 
-    def __init__(self, engine: FakeEngine, folder: Path, config: Config, **kv: Any) -> None:
+    def __init__(
+        self, engine: FakeEngine, folder: Path, config: Config, *, templates: Mapping[str, str], **kv: Any
+    ) -> None:
         self.engine = engine
         self.fake = engine
         self.bus = Bus()
@@ -47,13 +49,15 @@ class StationRig(kv_rig.Rig):
         self.pool = Pool(parse_origin(engine.url))
         values = {"min_seconds": 0.01, "min_free": 0, "save_after": 3600.0, **kv}
         self.settings = Settings(config)
+        catalogue = Catalogue(templates, folder=str(folder), settings=self.settings, bus=self.bus)
+        catalogue.load()
         self.station = Station(
             self.pool,
             settings=self.settings,
             kv=msgspec.convert(values, Kv),
             key="",
             bus=self.bus,
-            catalogue=Catalogue({}, folder=str(folder), settings=self.settings, bus=self.bus),
+            catalogue=catalogue,
             pins=Pins(None),
             heads=Heads(str(folder / "heads"), settings=self.settings, max_age=3600.0),
             shelves=None,
@@ -109,10 +113,12 @@ class StationRig(kv_rig.Rig):
 
 
 @asynccontextmanager
-async def station_rig(folder: Path, *, config: Config | None = None, **kv: Any) -> AsyncIterator[StationRig]:
-    """A station and its engine, which is running; nothing is attached yet."""
+async def station_rig(
+    folder: Path, *, config: Config | None = None, templates: Mapping[str, str] | None = None, **kv: Any
+) -> AsyncIterator[StationRig]:
+    """A station and its engine, which is running; nothing is attached yet. `templates`: files by prefix."""
     async with FakeEngine(slot_folder=folder / "slots", tokens_per_second=4000) as engine:
-        rig = StationRig(engine, folder, config or Config(), **kv)
+        rig = StationRig(engine, folder, config or Config(), templates=templates or {}, **kv)
         try:
             yield rig
         finally:

@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -366,6 +366,14 @@ class Gate:
                 await asyncio.sleep(left)  # a grant in between moves `idle_since`, and the rest is waited for again
             else:
                 return
+
+    async def wait_for_end(self, work: Work, seconds: float) -> None:
+        """Return as soon as no work of this class runs, at the latest after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(ticket.work == work for ticket in self.queue.running):
+                    self.returned.clear()
+                    await self.returned.wait()
 
     async def wait_draining(self) -> None:
         """Return as soon as the engine drains: the time to look at its slots now and then and call `settled`."""

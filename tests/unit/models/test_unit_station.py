@@ -10,6 +10,7 @@ import pytest
 from bioproxy import aio
 from bioproxy.config.schema import Config
 from support.apps import MS
+from support.kv_rig import text
 from support.leaks import cut, until
 from support.station_rig import LONG, StationRig, station_rig
 
@@ -78,6 +79,36 @@ async def test_an_idle_save_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
         assert rig.is_shut()
+
+
+async def test_a_save_after_a_client_left_waits_until_the_engine_is_seen_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no longer: that the save waits is no reason not to look."""
+    monkeypatch.setattr("bioproxy.station.SETTLE_SECONDS", 50 * MS)
+    async with station_rig(tmp_path) as rig:
+        await rig.fill()
+        (await rig.gate.acquire()).release(cut=True)
+        assert rig.gate.draining
+        await rig.station.save(8.0)
+        await rig.settle()
+        assert len(rig.keeper.list()) == 1
+
+
+async def test_what_a_warm_up_has_begun_ends_before_the_save(tmp_path: Path) -> None:
+    """Cut off, it would keep slot actions away until the engine was seen idle, and the swap would wait for nothing."""
+    (tmp_path / "code.txt").write_text(f"{text(20_000, 'code')}<{{message}}>")
+    async with station_rig(tmp_path, templates={"@code": str(tmp_path / "code.txt")}) as rig:
+        await rig.begin()
+        await until(lambda: rig.gate.running == 1)
+        await rig.fake.faults(stuck=True)
+        saving = aio.spawn(rig.station.save(5.0), name="save")
+        await until(lambda: rig.station.runner.facts is None)
+        assert rig.gate.running == 1
+        await rig.fake.faults(stuck=False)
+        await saving
+        assert rig.gate.cuts == 0
+        assert not rig.gate.draining
 
 
 @pytest.mark.parametrize(
