@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import expect
 
-from support.browser import Tab
+from fakes.fake_engine import FakeEngine
+from support.apps import running_app
+from support.browser import GONE, Tab
 from support.http import call
-from support.swap_models import apart, fakes
+from support.playground import CHAT, PLACE, Chat, events, script
+from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig, swap_rig
 from ui.look import llama
 
 Json = Any
-CHAT, PLACE = "/v1/chat/completions", "/playground"
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db0"
     "0000000049454e44ae426082"
@@ -43,70 +45,20 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("play")
     (folder / "slots").mkdir()
     (folder / "code.txt").write_text("You know this code:\n" + "def f(x): return x + 1\n" * 50 + "\n<{message}>")
-    models: Json = fakes("a b") | {"alpha": llama(folder, aliases=["gpt"], name="Alpha 7B"), "beta": llama(folder)}
+    slow = fake("--start_delay 1.5", sendLoadingState=True)
+    models: Json = fakes("a b") | {
+        "slow": slow,
+        "alpha": llama(folder, aliases=["gpt"], name="Alpha 7B"),
+        "beta": llama(folder),
+    }
     async with swap_rig(
         folder,
         models,
-        groups=apart("a b") | {"pair": {"swap": True, "exclusive": False, "members": ["alpha", "beta"]}},
+        groups=apart("a b slow") | {"pair": {"swap": True, "exclusive": False, "members": ["alpha", "beta"]}},
         prefixes={"@code": str(folder / "code.txt")},
         kv={"min_seconds": 0.0, "min_free": 0},
     ) as running:
         yield running
-
-
-async def script(rig: Rig, model: str = "a", **how: Json) -> None:
-    """From now on the fake answers like this; it runs when this returns."""
-    if model not in await rig.running():
-        await rig.chat(model)
-    await call(rig.log.port(model), "POST", "/script", data=how)
-
-
-def events(*deltas: Json, **last: Json) -> Json:
-    """A stream of chat completion chunks, as `streams` of a script."""
-    chunks: list[Json] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
-    return {CHAT: [["", chunk] for chunk in [*chunks, {"choices": [], **last}]] + [["", "[DONE]"]]}
-
-
-class Chat:
-    """The chat as a person meets it."""
-
-    def __init__(self, tab: Tab, rig: Rig) -> None:
-        self.tab, self.page, self.rig = tab, tab.page, rig
-        self.box = self.page.get_by_role("textbox", name="Message")
-        self.answers = self.page.get_by_role("article", name="Answer")
-        self.questions = self.page.get_by_role("article", name="Question")
-        self.stop = self.button("Stop")
-
-    def button(self, name: str, *, exact: bool = True) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=exact)
-
-    async def open(self, model: str = "a") -> Page:
-        await self.tab.open(self.rig.port, f"{PLACE}?model={model}")
-        await self.box.wait_for()
-        return self.page
-
-    async def say(self, text: str) -> None:
-        await self.box.fill(text)
-        await self.box.press("Enter")
-
-    async def ended(self, count: int = 1) -> Locator:
-        """The newest of so many answers, none of which runs."""
-        await expect(self.page.locator("article[aria-label=Answer][aria-busy=false]")).to_have_count(count)
-        await expect(self.button("Send")).to_be_visible()
-        return self.answers.last
-
-    async def parameters(self, **values: str) -> None:
-        await self.button("Parameters").click()
-        dialog = self.page.get_by_role("dialog", name="Parameters")
-        for name, value in values.items():
-            field = dialog.get_by_label(name.replace("_", " "))
-            await (field.select_option(value) if name == "Endpoint" else field.fill(value))
-        await self.page.keyboard.press("Escape")
-        await expect(dialog).to_be_hidden()
-
-    async def sent(self, model: str = "a") -> Json:
-        """The body of the newest request as the engine got it."""
-        return json.loads((await self.rig.last(model))["body"])
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -234,6 +186,19 @@ async def test_progress_is_told_while_the_prompt_is_read(chat: Chat, rig: Rig) -
     await expect(await chat.ended()).to_contain_text("Yes.")
 
 
+async def test_it_is_told_that_the_model_loads(tab: Tab, rig: Rig) -> None:
+    """As the program says it in the stream; it is no reasoning of the model's."""
+    chat = Chat(tab, rig)
+    await chat.open("slow")
+    await chat.say("Hi")
+    await expect(chat.page.get_by_role("status").get_by_text(re.compile("loading", re.IGNORECASE))).to_be_visible()
+    await expect(chat.page.get_by_role("navigation").get_by_text("running")).to_have_count(1)
+    answer = await chat.ended()
+    await expect(answer).to_contain_text("word0")
+    await expect(answer).not_to_contain_text("Reasoned")
+    await expect(chat.page.get_by_role("navigation").get_by_text("running")).to_have_count(0)
+
+
 @pytest.mark.parametrize("endpoint", ["chat/completions", "messages", "responses"])
 async def test_each_endpoint_answers(tab: Tab, rig: Rig, endpoint: str) -> None:
     """With what it cost: first token, cached and evaluated tokens, tokens a second."""
@@ -248,8 +213,8 @@ async def test_each_endpoint_answers(tab: Tab, rig: Rig, endpoint: str) -> None:
     await expect(answer).to_contain_text(re.compile(r"\d+ tokens from the cache"))
     await expect(answer).to_contain_text(re.compile(r"\d+ evaluated"))
     await expect(answer).to_contain_text("5 generated")
-    paths = [one["path"] for one in (await call(rig.ports.admin, "GET", "/requests")).json()["requests"]]
-    assert paths[0] == f"/v1/{endpoint}"
+    records = (await call(rig.ports.admin, "GET", "/requests")).json()["requests"]
+    assert next(one["path"] for one in records if one["method"] == "POST") == f"/v1/{endpoint}"
 
 
 async def test_what_came_from_disk_is_told(tab: Tab, rig: Rig) -> None:
@@ -575,6 +540,28 @@ async def test_the_chat_works_with_a_keyboard_alone(chat: Chat, rig: Rig) -> Non
     await tab.tab_to("Answer again")
     await tab.press("Enter")
     await chat.ended()
+
+
+async def test_one_engine_is_asked_on_its_own_port(tab: Tab, tmp_path: Path) -> None:
+    """The page is on the admin port, and asks the proxy port; the figures come with the answer all the same."""
+    tab.expected(GONE)
+    (tmp_path / "code.txt").write_text("You know this code.\n<{message}>")
+    prefixes = {"@code": str(tmp_path / "code.txt")}
+    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url, prefixes=prefixes) as app:
+        page = await tab.open(app.admin_port, PLACE)
+        await expect(page.get_by_role("combobox", name="Model")).not_to_have_value("")
+        await page.get_by_role("button", name="Template").click()
+        await page.get_by_role("menuitem", name=re.compile("^@code")).click()
+        await page.get_by_role("textbox", name="Message").press_sequentially("Why?")
+        await page.keyboard.press("Enter")
+        answer = page.get_by_role("article", name="Answer")
+        await expect(answer).to_contain_text("first token after")
+        await expect(answer).to_contain_text(re.compile(r"\d+ generated at [\d,.]+ per second"))
+        await expect(answer.get_by_text("Reading the prompt")).to_have_count(1)
+        (record,) = [
+            one for one in (await call(app.admin_port, "GET", "/requests")).json()["requests"] if one["prefix"]
+        ]
+        await expect(answer.get_by_role("link", name="request")).to_have_attribute("href", f"#/requests/{record['id']}")
 
 
 @pytest.mark.parametrize("dark", [False, True])

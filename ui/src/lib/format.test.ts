@@ -63,6 +63,7 @@ describe("amounts", () => {
 describe("times", () => {
   it.each([
     [99.5, "just now"],
+    [100.5, "just now"],
     [88, "12 s ago"],
     [280, "in 3 min"],
     [0, "–"],

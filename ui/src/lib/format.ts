@@ -102,8 +102,8 @@ export function relative(time: Maybe<number>, now: number): string {
   if (time === null || time === undefined || time === 0) return NONE;
   const seconds = now - time;
   if (Math.abs(seconds) >= DAY) return absolute(time);
-  if (seconds < 0) return `in ${about(-seconds)}`;
-  return seconds < 2 ? "just now" : `${about(seconds)} ago`;
+  if (Math.abs(seconds) < 2) return "just now"; // the clock that ticks may be a second behind
+  return seconds < 0 ? `in ${about(-seconds)}` : `${about(seconds)} ago`;
 }
 
 /** A unix time in the reader's own zone: "2026-11-28 14:05:09". */

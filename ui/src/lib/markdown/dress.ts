@@ -1,12 +1,9 @@
 /* What harmless elements become: links that tell nobody where one came from, pictures that are not loaded, code with its
  * colours and a button, formulas as MathML (katex would need style attributes, which the page's policy forbids). */
 import DOMPurify from "dompurify";
-import { root } from "../api/client";
-import { live } from "../api/live.svelte";
 import { copy } from "../ui/copy";
 import { coloured } from "./languages";
-
-const OUTSIDE = new Set(["http:", "https:", "mailto:"]);
+import { outside } from "./outside";
 
 export function dressed(fragment: DocumentFragment, final: boolean): DocumentFragment {
   for (const link of fragment.querySelectorAll("a")) dressLink(link);
@@ -16,15 +13,6 @@ export function dressed(fragment: DocumentFragment, final: boolean): DocumentFra
   for (const code of fragment.querySelectorAll<HTMLElement>("pre > code")) dressCode(code, final);
   for (const table of fragment.querySelectorAll("table")) dressTable(table);
   return fragment;
-}
-
-/** The address if it leads out of this program, and may be opened; undefined otherwise. */
-export function outside(address: string | null): URL | undefined {
-  if (!address || !/^[a-z]+:/i.test(address)) return undefined; // a relative one is an address of ours
-  const url = URL.parse(address);
-  if (!url || !OUTSIDE.has(url.protocol)) return undefined;
-  const ours = [location.origin, root.origin, URL.parse(live.page?.proxy ?? "")?.origin];
-  return ours.includes(url.origin) ? undefined : url;
 }
 
 function dressLink(link: HTMLAnchorElement): void {

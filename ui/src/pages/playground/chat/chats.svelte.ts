@@ -14,7 +14,7 @@ class Chats {
   current = $state.raw(this.begun(fresh(clock.exact())));
   fault = $state(""); // why nothing is kept
 
-  private open = new Map<string, Conversation>(); // those that may still run
+  private open = new Map<string, Conversation>(); // those that run, and those in which something is written
   private removed = new Set<string>();
   private loaded: Promise<void> | undefined;
 
@@ -83,7 +83,7 @@ class Chats {
   }
 
   private look(conversation: Conversation): void {
-    for (const [id, one] of this.open) if (!one.running) this.open.delete(id);
+    for (const [id, one] of this.open) if (!one.running && !one.isWritten) this.open.delete(id);
     this.open.set(this.current.chat.id, this.current);
     this.open.set(conversation.chat.id, conversation);
     this.current = conversation;

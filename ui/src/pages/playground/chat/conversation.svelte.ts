@@ -32,6 +32,11 @@ export class Conversation {
     this.chat = $state(chat);
   }
 
+  /** Whether something is written that was not sent. */
+  get isWritten(): boolean {
+    return this.text !== "" || this.pictures.length > 0;
+  }
+
   /** Send what was written. */
   async send(asked: Asked): Promise<void> {
     const text = this.text.trim();

@@ -71,7 +71,7 @@ function taker(turn: Turn, figures: Figures, seconds: () => number): (piece: Pie
         return;
       case "reasoning":
         turn.reasoning += piece.text;
-        if (!splitLoading(turn.reasoning).reasoning.trim()) return; // it still loads
+        if (thinking === null && !splitLoading(turn.reasoning).reasoning.trim()) return; // it still loads
         thinking ??= seconds();
         break;
       case "text":
