@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from bioproxy import aio
-from bioproxy.admin.snapshots_api import SnapshotList, SnapshotRow
+from bioproxy.admin.snapshots_api import SnapshotList
 from bioproxy.admin.templates_api import TemplateDetail
-from bioproxy.app import App
 from bioproxy.kv import by_hand
 from bioproxy.kv.snapshot import DAMAGED
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
+from support.cache_rig import LIST, TEXT, app_of, listed, program, seen, snapshots
 from support.http import Answer, call
-from support.swap_rig import Inside, Rig, swap_rig
+from support.swap_rig import Rig
 
 Json = Any
 T = TypeVar("T")
-LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
-TEXT = "".join(f"line {number} of what is always said\n" for number in range(100))
-LIST = "/api/snapshots"
 PAGE = {"X-Requested-With": "bioproxy"}  # as the web page asks
-
-
-@asynccontextmanager
-async def program(folder: Path, *, own: Json = None, **keys: Json) -> AsyncIterator[Rig]:
-    """Two models of the fake llama-server with a template, and one folder for their snapshots; `own`: keys of `b`."""
-    (folder / "slots").mkdir()
-    (folder / "code.md").write_text(f"{TEXT}<{{more.txt}}>Answer: <{{message}}>")
-    (folder / "more.txt").write_text("more\n")
-    flags = ("--slot-save-path", str(folder / "slots"), "--tokens-per-second", "900", "--bytes-per-token", "2000")
-    entry = {"cmd": f"{shlex.join([sys.executable, str(LLAMA), *flags])} --port ${{PORT}}"}
-    usual = {
-        "prefixes": {"@code": str(folder / "code.md")},
-        "kv": {"min_seconds": 0, "min_free": 0},
-        "warmup": {"settle": 0},
-    }
-    async with swap_rig(folder, {"a": entry, "b": {**entry, **(own or {})}}, **{**usual, **keys}) as rig:
-        yield rig
-
-
-def app_of(rig: Rig) -> App:
-    assert isinstance(rig.program, Inside)
-    assert rig.program.app is not None
-    return rig.program.app
-
-
-async def seen(look: Callable[[], Awaitable[T | None]]) -> T:
-    """What a look finds at last."""
-    found = await aio.poll(look, interval=0.01, deadline=10.0)
-    assert found is not None
-    return found
 
 
 @asynccontextmanager
@@ -68,20 +32,6 @@ async def warmed(folder: Path, **keys: Json) -> AsyncIterator[Rig]:
         assert (await rig.post("/api/models/load/a")).status == 200
         await listed(rig, 1)
         yield rig
-
-
-async def listed(rig: Rig, count: int) -> list[SnapshotRow]:
-    """The snapshots, once there are so many."""
-
-    async def found() -> list[SnapshotRow] | None:
-        rows = (await snapshots(rig)).snapshots
-        return list(rows) if len(rows) == count else None
-
-    return await seen(found)
-
-
-async def snapshots(rig: Rig) -> SnapshotList:
-    return msgspec.json.decode((await call(rig.ports.admin, "GET", LIST)).body, type=SnapshotList)
 
 
 async def detail(rig: Rig, target: str = "/api/templates/@code") -> TemplateDetail:

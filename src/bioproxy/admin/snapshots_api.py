@@ -6,8 +6,7 @@ reaches the disk. What is done with it is kv/by_hand.py's, which sees what is be
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -26,12 +25,10 @@ GIGABYTE = 1e9
 class SnapshotRow(SnapshotStatistics, frozen=True, kw_only=True):
     """One snapshot as the eviction sees it.
 
-    `models` have its fingerprint; none: no model that ran since the start. `worth`: seconds of prefill for each
-    gigabyte, halved for each week without use. `turn`: its place in the order in which its folder's snapshots go, 1
-    first; 0: it does not, because it is pinned or being read.
+    `worth`: seconds of prefill for each gigabyte, halved for each week without use. `turn`: its place in the order in
+    which its folder's snapshots go, 1 first; 0: it does not, because it is pinned or being read.
     """
 
-    models: tuple[str, ...]
     folder: str
     worth: float
     turn: int
@@ -67,7 +64,7 @@ class SnapshotsApi:
 
     async def listed(self, question: Question) -> None:
         shelves = self.shelves()
-        found = list_of(shelves, self.snapshots(), self.models(), own=question.own)
+        found = list_of(shelves, self.snapshots(), own=question.own)
         answer(question.responder, SnapshotList(found, tuple(map(statistics_of, shelves))))
 
     async def verify(self, question: Question) -> None:
@@ -106,38 +103,20 @@ class SnapshotsApi:
                 return shelf, snapshot
         raise NotFound(f"there is no snapshot {name}: it may have been replaced or dropped meanwhile")
 
-    def models(self) -> Mapping[str, list[str]]:
-        """The models by fingerprint."""
-        found = defaultdict(list)
-        for station in self.stations():
-            found[station.keeper.tenant.scope.fingerprint].append(station.model)
-        return found
 
-
-def list_of(
-    shelves: Iterable[Shelf],
-    snapshots: Iterable[SnapshotStatistics],
-    models: Mapping[str, list[str]],
-    *,
-    own: bool,
-) -> tuple[SnapshotRow, ...]:
+def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *, own: bool) -> tuple[SnapshotRow, ...]:
     """What `/status` lists, with what the eviction thinks of each; `own`: groups are not told."""
-    known, turns = dict[str, tuple[Shelf, Snapshot]](), dict[str, int]()
-    worth = dict[str, float]()
+    seen: dict[str, tuple[str, float, int]] = {}
     for shelf in shelves:
+        values = policy.in_order(shelf.index.values(shelf.outlook()))
         listed = {one.id: one for one in shelf.index.snapshots.values() if not one.reference}
-        known |= {one.name: (shelf, one) for one in listed.values()}
-        order = [one for one in policy.in_order(shelf.index.values(shelf.outlook())) if one.id in listed]
-        turns |= {listed[one.id].name: number for number, one in enumerate(order, 1)}
-        worth |= {one.name: policy.worth(one.seconds, one.size, shelf.wall() - one.used) for one in listed.values()}
-    return tuple(
-        SnapshotRow(
-            **(msgspec.structs.asdict(one) | ({"group": ""} if own else {})),
-            models=tuple(models.get(known[one.name][1].fingerprint, ())),
-            folder=str(known[one.name][0].path),
-            worth=worth[one.name] * GIGABYTE,
-            turn=turns.get(one.name, 0),
-        )
-        for one in snapshots
-        if one.name in known
-    )
+        turns = {value.id: turn for turn, value in enumerate((one for one in values if one.id in listed), 1)}
+        for one in listed.values():
+            worth = policy.worth(one.seconds, one.size, shelf.wall() - one.used) * GIGABYTE
+            seen[one.name] = str(shelf.path), worth, turns.get(one.id, 0)
+    return tuple(row_of(one, *seen[one.name], own=own) for one in snapshots if one.name in seen)
+
+
+def row_of(one: SnapshotStatistics, folder: str, worth: float, turn: int, *, own: bool) -> SnapshotRow:
+    fields = msgspec.structs.asdict(one) | ({"group": ""} if own else {})
+    return SnapshotRow(**fields, folder=folder, worth=worth, turn=turn)
