@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { modelNamed, pageOf, titleOf } from "./machine";
+import type { EngineFacts } from "./api/types";
+import { modelNamed, pageOf, stations, titleOf } from "./machine";
 import { fleet, model, one } from "./sample";
 
 describe("a model", () => {
@@ -11,6 +12,14 @@ describe("a model", () => {
     expect(modelNamed(status, "nobody")).toBeUndefined();
   });
   it("is the one engine whatever it is called", () => expect(modelNamed(one(), "x")?.model).toBe("engine"));
+  it("that is the one engine is called by its alias, or its file", () => {
+    const called = (alias: string, model_path: string) => {
+      const status = one();
+      const facts = { alias, model_path } as EngineFacts;
+      return stations({ ...status, engine: { ...status.engine, facts } })[0]?.model;
+    };
+    expect([called("q", "/m/a.gguf"), called("", "/m/a.gguf"), called("", "")]).toEqual(["q", "a", "engine"]);
+  });
   it("is called by its name", () => {
     const found = modelNamed(status, "org/big");
     expect(found && titleOf(found)).toBe("Big");

@@ -1,6 +1,6 @@
 /* One engine is a fleet of one: what both kinds of a program show, read in one way. */
 import { segment } from "./api/client";
-import type { AnyStatus, FleetStatus, ModelStatus, TemplateStatistics } from "./api/types";
+import type { AnyStatus, EngineFacts, FleetStatus, ModelStatus, TemplateStatistics } from "./api/types";
 
 /** Whether the program has many models. */
 export function isFleet(status: AnyStatus | undefined): status is FleetStatus {
@@ -17,7 +17,13 @@ export function stations(status: AnyStatus | undefined): Station[] {
   if (status === undefined) return [];
   if (isFleet(status)) return status.models.map((one) => ({ ...one, full: one }));
   const { engine, gate, kv, warmup, templates } = status;
-  return [{ model: engine.facts?.alias || "engine", state: engine.state, engine, gate, kv, warmup, templates }];
+  return [{ model: engineName(engine.facts), state: engine.state, engine, gate, kv, warmup, templates }];
+}
+
+/** What the one engine is called: its alias, the name of its weights' file, or just that. */
+function engineName(facts: EngineFacts | null): string {
+  const file = facts?.model_path.split(/[\\/]/).at(-1) ?? "";
+  return facts?.alias || file.replace(/\.gguf$/, "") || "engine";
 }
 
 /** All templates: those that all models share, then a model's own. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { fleet, gate, model, one, request, schedule } from "./sample";
-import { background, underway } from "./underway";
+import { background, summary, underway } from "./underway";
 import { listed, secondsLeft, waitOf } from "./wait";
 
 const said = { "content-type": "text/event-stream" };
@@ -69,6 +69,20 @@ describe("requests under way", () => {
     const status = fleet({ ...reads, warmup: { ...reads.warmup, targets: [target, { ...target, state: "warm" }] } });
     expect(background(status)).toEqual(["a reads @code: warming 512 of 3,806"]);
   });
+});
+
+describe("the machine in one line", () => {
+  it("says what is ready, and how many are served and wait", () => {
+    const status = fleet(model("a", { state: "ready", name: "A" }), model("b", { schedule: schedule({ waiting: 1 }) }));
+    expect(summary(status, underway(status, [request("a"), request("b")], 0))).toBe(
+      "A is ready; 1 request served, 1 waiting.",
+    );
+    expect(summary(fleet(), [])).toBe("No model is ready; no request is under way.");
+  });
+  it("of one engine by its gate", () =>
+    expect(summary(one({ gate: gate({ running: { user: 2, background: 1 } }) }), [])).toBe(
+      "The engine is ready; 2 requests served.",
+    ));
 });
 
 describe("a wait for a model", () => {

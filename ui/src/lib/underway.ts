@@ -111,13 +111,18 @@ export function background(status: AnyStatus | undefined): string[] {
 /** The machine in one line. */
 export function summary(status: AnyStatus | undefined, requests: readonly Underway[]): string {
   if (!status) return "";
+  if (!isFleet(status)) {
+    return `The engine is ${status.engine.state}; ${served(runningOf(status.gate), waitingOf(status.gate))}.`;
+  }
   const waiting = requests.filter((one) => one.place > 0).length;
-  const doing = requests.length
-    ? `${counted(requests.length - waiting, "request")} served${waiting ? `, ${waiting} waiting` : ""}`
-    : "no request is under way";
-  if (!isFleet(status)) return `The engine is ${status.engine.state}; ${doing}.`;
+  const doing = served(requests.length - waiting, waiting);
   const ready = status.models.filter((one) => one.state === "ready").map((one) => one.name || one.model);
   if (!ready.length) return `No model is ready; ${doing}.`;
   const who = ready.length > 3 ? counted(ready.length, "model") : listed(ready);
   return `${who} ${ready.length === 1 ? "is" : "are"} ready; ${doing}.`;
+}
+
+function served(running: number, waiting: number): string {
+  if (!running && !waiting) return "no request is under way";
+  return `${counted(running, "request")} served${waiting ? `, ${waiting} waiting` : ""}`;
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { fleet, gate, kv, model, one, schedule, slot } from "../../lib/sample";
 import { stations } from "../../lib/machine";
-import { quiet, slotsOf, worthALine } from "./engines";
+import { gateOf, quiet, slotsOf, worthALine } from "./engines";
 import { partsOf, shareOf } from "./savings";
 
 describe("the models that are shown", () => {
@@ -35,6 +35,18 @@ describe("slots", () => {
     const [station] = stations(fleet(model("a", { kv: kv({ slots }) })));
     expect(station && slotsOf(station)).toMatchObject({ held: [], empty: "" });
   });
+});
+
+describe("the gate of one engine", () => {
+  it("says who runs, who waits, and how long a newcomer would", () => {
+    const busy = { capacity: 1, running: { user: 1 }, waiting: { user: 2 }, oldest_wait: 4, estimate: 9 };
+    expect(gateOf(gate(busy))).toBe(
+      "1 request of at most 1 at once, 2 waiting, the first for 4 s. A newcomer would wait about 9 s.",
+    );
+    expect(gateOf(gate())).toBe("0 requests of at most 2 at once, none waiting.");
+  });
+  it("says why it is closed", () =>
+    expect(gateOf(gate({ open: false, reason: "the engine loads" }))).toMatch(/The queue is closed: the engine loads/));
 });
 
 describe("savings", () => {

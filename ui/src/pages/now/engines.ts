@@ -1,6 +1,6 @@
 /* Which models the start page shows, and what it says of their slots. */
-import type { AnyStatus, ResidentStatistics } from "../../lib/api/types";
-import { counted } from "../../lib/format";
+import type { AnyStatus, GateStatistics, ResidentStatistics } from "../../lib/api/types";
+import { about, counted } from "../../lib/format";
 import { isFleet, stations, type Station } from "../../lib/machine";
 import { runningOf, waitingOf } from "../../lib/underway";
 
@@ -39,4 +39,14 @@ export function slotsOf(one: Station): Slots {
     running: one.full?.schedule.running ?? runningOf(one.gate),
     waiting: (one.full?.schedule.waiting ?? 0) + waitingOf(one.gate),
   };
+}
+
+/** Who runs on an engine, who waits, and how long a newcomer would. */
+export function gateOf(gate: GateStatistics): string {
+  const waiting = waitingOf(gate);
+  const runs = `${counted(runningOf(gate), "request")} of at most ${gate.capacity} at once`;
+  const waits = waiting ? `${waiting} waiting, the first for ${about(gate.oldest_wait)}` : "none waiting";
+  if (!gate.open) return `${runs}, ${waits}. The queue is closed: ${gate.reason}.`;
+  const newcomer = gate.estimate > 0 ? ` A newcomer would wait about ${about(gate.estimate)}.` : "";
+  return `${runs}, ${waits}.${newcomer}`;
 }
