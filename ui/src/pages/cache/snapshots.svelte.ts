@@ -27,7 +27,10 @@ export class Snapshots {
     });
     $effect(() => {
       const timer = setInterval(() => this.soon(), MINUTE);
+      const seen = () => this.soon();
+      document.addEventListener("visibilitychange", seen);
       return () => {
+        document.removeEventListener("visibilitychange", seen);
         clearInterval(timer);
         clearTimeout(this.timer);
       };
@@ -35,6 +38,7 @@ export class Snapshots {
   }
 
   private soon(): void {
+    if (document.hidden) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => void this.look(), Math.max(0, this.looked + PAUSE - Date.now()));
   }
