@@ -100,6 +100,7 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     assert found.engine.facts.build.startswith("b11549")
     assert found.environment == ("LLAMA_ARG_HF_TOKEN=********", "LLAMA_ARG_CACHE_IDLE_SLOTS=0")
     assert found.added == ("LLAMA_ARG_CACHE_IDLE_SLOTS=0",)
+    assert msgspec.json.decode(raw.body, type=FleetStatus).tokens.evaluated > 1000
     assert found.price.tokens == overview.models[0].tokens > 1000
     assert (shown.code, shown.err.count("note: q: ")) == (0, 1)  # the weights cannot be read
     assert f"{found.price.tokens:,} tokens, 1 not saved" in shown.out
@@ -172,6 +173,7 @@ async def test_a_model_tells_its_names_and_what_it_can_do(tmp_path: Path) -> Non
     assert (one.capabilities, one.context) == (("vision", "function_calling"), 8192)
     assert (plain.name, plain.aliases, plain.unlisted, plain.capabilities, plain.context) == ("", (), False, (), 0)
     assert found.tokens.generated == found.today.generated > 0
+    assert found.tokens.spared == 0.0  # how fast it reads was never measured
 
 
 async def test_what_was_added_to_a_command_is_told(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from bioproxy.events import SwapEnded
 from bioproxy.front.inflight import InflightStatistics
 from bioproxy.front.proxy import Front
 from bioproxy.gate import GateStatistics
+from bioproxy.kv.policy import Speeds
 from bioproxy.kv.shelves import ShelfStatistics
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics
 from bioproxy.logbook import LogbookStatistics
@@ -48,6 +49,7 @@ from bioproxy.wire.server import Server
 from bioproxy.wire.upstream import PoolStatistics
 
 SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
+ASSUMED = Speeds().prefill
 NOT_MET = "of no model that ran since the start"
 NO_ADMIN_PORT = "there is no admin port: another program has it; this one answers on the proxy port"
 NO_CAPTURES = "captures are off: several keys may use the models, and there is no admin (admin_key)"
@@ -261,9 +263,10 @@ def status_of(
 
 
 def seconds_per_token(fleet: Fleet, model: str) -> float:
-    """What the engine of a model needs to read a token, as far as that was measured; 0 if it is a peer's."""
+    """What the engine of a model needs to read a token, as far as that was measured; else, and of a peer's, 0."""
     station = fleet.only.station if fleet.only is not None else fleet.stations.get(model)
-    return station.keeper.speeds.prefill if station is not None else 0.0
+    prefill = station.keeper.speeds.prefill if station is not None else ASSUMED
+    return 0.0 if prefill == ASSUMED else prefill  # whatever is measured moves it
 
 
 def notes(config: Config, front: Front) -> tuple[str, ...]:

@@ -5,14 +5,18 @@ import { isFleet } from "../../lib/machine";
 
 type Lines = readonly (readonly [string, string])[];
 
+// what the program assumes before it has measured (kv/policy.py)
+const ASSUMED = { prefill: 0.002, restore: 1e9, save: 5e8 } as const;
+
 /** What the engine was measured to do. */
-export function speedsOf(kv: KvStatistics): Lines {
-  const { prefill, restore, save, token_bytes } = kv.speeds;
+export function speedsOf({ speeds }: KvStatistics): Lines {
+  const said = (name: keyof typeof ASSUMED, text: string) =>
+    speeds[name] === ASSUMED[name] ? `${text}, assumed until it is measured` : text;
   return [
-    ["Reads prompts at", `${rate(1 / prefill)} tokens/s`],
-    ["Restores at", `${bytes(restore)}/s`],
-    ["Saves at", `${bytes(save)}/s`],
-    ["A token takes", token_bytes ? bytes(token_bytes) : "not measured yet"],
+    ["Reads prompts at", said("prefill", `${rate(1 / speeds.prefill)} tokens/s`)],
+    ["Restores at", said("restore", `${bytes(speeds.restore)}/s`)],
+    ["Saves at", said("save", `${bytes(speeds.save)}/s`)],
+    ["A token takes", speeds.token_bytes ? bytes(speeds.token_bytes) : "not measured yet"],
   ];
 }
 

@@ -1,6 +1,6 @@
 /* How much of the prompts came from the cache. */
 import type { TokenStatistics } from "../../lib/api/types";
-import { counted } from "../../lib/format";
+import { counted, duration } from "../../lib/format";
 import type { Part } from "../../lib/ui/Meter.svelte";
 
 /** The share of prompt tokens that came from the cache; null if there were none. */
@@ -14,4 +14,9 @@ export function partsOf(tokens: TokenStatistics): Part[] {
     { label: "From the cache", value: tokens.cached, colour: "--cached", text: counted(tokens.cached, "token") },
     { label: "Evaluated", value: tokens.evaluated, colour: "--evaluated", text: counted(tokens.evaluated, "token") },
   ];
+}
+
+/** The seconds that were not spent reading, in words; a dash if the cache helped and nobody knows how much. */
+export function sparedOf(tokens: TokenStatistics): string {
+  return tokens.cached > 0 && tokens.spared === 0 ? "–" : duration(tokens.spared);
 }
