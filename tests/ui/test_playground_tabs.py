@@ -34,6 +34,41 @@ CAN: Json = {
     "hear": {"in": ["audio"], "out": ["text"]},
     "rank": {"in": ["text"], "out": ["text"], "reranker": True},
 }
+CONTROLS = {  # of llama-swap's Playground: the test, here or of the chat, that presses it
+    "tabs; each remembers its model": "test_each_tab_offers_fitting_models_first_and_remembers_its_own",
+    "a running chat survives navigation": "test_an_answer_goes_on_while_one_looks_elsewhere",
+    "the sidebar moves while anything runs": "test_a_job_goes_on_while_one_looks_elsewhere",
+    "X-Session-ID": "test_a_request_carries_a_session_and_an_id_that_finds_it",
+    "model box with groups, aliases, search": "test_the_model_is_searched_and_remembered",
+    "chat: endpoint": "test_each_endpoint_answers",
+    "chat: system prompt, temperature, max tokens, statistics on and off": "test_parameters_are_sent_and_kept",
+    "chat: new, and kept": "test_chats_are_kept_found_renamed_and_deleted",
+    "chat: streaming Markdown, cursor": "test_an_answer_is_shown_piece_by_piece",
+    "chat: code with copy, answer with copy, raw and rendered": "test_an_answer_is_copied_and_shown_as_it_came",
+    "chat: reasoning folded, with characters and seconds": "test_reasoning_is_folded_away_once_the_answer_comes",
+    "chat: images by button, paste and drop, preview, remove, full size": "test_images_are_picked_pasted_dropped_"
+    "looked_at_and_removed",
+    "chat: edit by Enter and Esc, and run from there": "test_a_question_is_edited_and_asked_again_from_there",
+    "chat: regenerate": "test_an_answer_is_given_again",
+    "chat: follows unless scrolled up": "test_the_page_follows_the_answer_unless_one_scrolled_up",
+    "chat: expand dialog, Shift+Enter, input methods": "test_a_long_text_gets_a_large_window",
+    "chat: cancel keeps what came": "test_stop_keeps_what_came",
+    "chat: errors inside the answer": "test_errors_stand_in_the_answer",
+    "images: size, generate, clear, fullscreen, download": "test_an_image_is_drawn_looked_at_and_saved",
+    "images: cancel": "test_a_drawing_is_cancelled",
+    "images: all of sdapi": "test_stable_diffusion_has_its_own_settings",
+    "speech: voices, refresh, auto-play, player, download": "test_a_text_is_spoken_played_and_saved",
+    "speech: default voices, cancel, clear": "test_a_server_without_voices_has_the_usual_ones",
+    "transcription: drop, browse, transcribe, copy, clear": "test_a_recording_is_written_down",
+    "transcription: cancel": "test_a_transcription_is_cancelled",
+    "rerank: scores, order, tokens": "test_documents_are_ranked",
+    "rerank: table and JSON, sample, empty row, remove, clear": "test_documents_are_written_as_rows_and_as_json",
+    "rerank: cancel, errors": "test_a_ranking_is_cancelled_or_fails",
+    "load test: queue, prompt, tokens, go, time line, fold, cards, clear": "test_a_load_test_sends_all_at_once",
+    "load test: stop": "test_a_load_test_is_stopped",
+    "load test: error, loading text": "test_a_load_test_tells_errors_and_what_loads",
+    "load test: reorder, remove, defaults": "test_queued_requests_are_moved_and_removed",
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -59,6 +94,12 @@ def button(page: Page | Locator, name: str) -> Locator:
 async def sent(rig: Rig, model: str) -> Json:
     """The body of the newest request as the engine got it."""
     return json.loads((await rig.last(model))["body"])
+
+
+async def test_every_control_is_pressed() -> None:
+    """What people know from llama-swap's Playground, each line with its test."""
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_playground*.py"))
+    assert [name for name in CONTROLS.values() if f"async def {name}(" not in text] == []
 
 
 async def test_the_tabs_are_moved_between_by_arrows(tab: Tab, rig: Rig) -> None:
@@ -248,7 +289,7 @@ async def test_an_image_is_drawn_looked_at_and_saved(tab: Tab, rig: Rig) -> None
     path = "/v1/images/generations"
     await script(rig, "draw", answers={path: {"data": [{"b64_json": PNG}, {"url": "https://pictures.example/1.png"}]}})
     page = await at(tab, rig, "images")
-    assert await page.get_by_role("combobox", name="Size", exact=True).locator("option").count() == 8
+    await expect(page.get_by_role("combobox", name="Size", exact=True).locator("option")).to_have_count(8)
     await page.get_by_role("combobox", name="Size", exact=True).select_option("1280x720")
     await page.get_by_role("textbox", name="Prompt").fill("A cat")
     await page.get_by_role("textbox", name="Prompt").press("Enter")
@@ -276,7 +317,8 @@ async def test_stable_diffusion_has_its_own_settings(tab: Tab, rig: Rig) -> None
     await page.get_by_role("combobox", name="Size", exact=True).select_option("512x512")
     for name, value in {"Steps": "8", "CFG": "3.5", "Seed": "42", "Batch size": "2"}.items():
         await page.get_by_role("spinbutton", name=name).fill(value)
-    assert [await page.get_by_label(name).locator("option").count() for name in ("Sampler", "Scheduler")] == [14, 7]
+    for name, count in {"Sampler": 14, "Scheduler": 7}.items():  # the server's own, and those with a name
+        await expect(page.get_by_label(name).locator("option")).to_have_count(count)
     await page.get_by_label("Sampler").select_option("euler_a")
     await page.get_by_label("Scheduler").select_option("karras")
     await page.get_by_label("Negative prompt").fill("dogs")
@@ -318,7 +360,7 @@ async def test_a_text_is_spoken_played_and_saved(tab: Tab, rig: Rig) -> None:
     voices = {"voices": ["anna", "bert"]}
     await script(rig, "speak", answers={"/v1/audio/speech": SOUND, "/v1/audio/voices": voices})
     page = await at(tab, rig, "speech")
-    assert await page.get_by_role("combobox", name="Voice", exact=True).locator("option").count() == 7
+    await expect(page.get_by_role("combobox", name="Voice", exact=True).locator("option")).to_have_count(7)
     await button(page, "Ask the server for its voices").click()
     await expect(page.get_by_role("combobox", name="Voice", exact=True).locator("option")).to_have_text(
         ["anna", "bert"]

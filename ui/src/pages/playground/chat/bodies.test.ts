@@ -76,14 +76,15 @@ describe("asked", () => {
         instructions: "Be brief.",
         input: [
           {
+            type: "message",
             role: "user",
             content: [
               { type: "input_text", text: "Hi" },
               { type: "input_image", image_url: PICTURE.url },
             ],
           },
-          { role: "assistant", content: [{ type: "output_text", text: "Hello" }] },
-          { role: "user", content: [{ type: "input_text", text: "Why?" }] },
+          { type: "message", role: "assistant", content: "Hello" },
+          { type: "message", role: "user", content: "Why?" },
         ],
         stream: true,
         return_progress: true,

@@ -43,7 +43,7 @@ const BODIES: Record<Endpoint, (question: Question) => Body> = {
   responses: ({ model, turns, parameters, peer }) => ({
     model,
     instructions: parameters.system || undefined,
-    input: turns.map((turn) => ({ role: turn.role, content: responseContent(turn) })),
+    input: turns.map((turn) => ({ type: "message", role: turn.role, content: responseContent(turn) })),
     stream: true,
     return_progress: peer ? undefined : true,
     max_output_tokens: parameters.most,
@@ -76,12 +76,11 @@ function messageContent({ text, pictures }: Turn): unknown {
   return [...images, ...(text ? [{ type: "text", text }] : [])];
 }
 
-function responseContent({ role, text, pictures }: Turn): unknown {
-  if (role === "assistant") return [{ type: "output_text", text }];
-  return [
-    ...(text ? [{ type: "input_text", text }] : []),
-    ...pictures.map(({ url }) => ({ type: "input_image", image_url: url })),
-  ];
+/** An answer goes back as plain text: of its parts llama-server wants more than we keep. */
+function responseContent({ text, pictures }: Turn): unknown {
+  if (!pictures.length) return text;
+  const images = pictures.map(({ url }) => ({ type: "input_image", image_url: url }));
+  return [...(text ? [{ type: "input_text", text }] : []), ...images];
 }
 
 function base64({ url }: Picture): string {

@@ -117,9 +117,14 @@ export function explained(figures: Figures, record: RequestRecord): Figures {
     cached,
     evaluated: figures.evaluated ?? record.tokens_evaluated,
     generated: figures.generated ?? record.tokens_generated,
-    readingRate: figures.readingRate ?? (record.usage?.prompt_per_second || null),
-    writingRate: figures.writingRate ?? (record.usage?.tokens_per_second || null),
+    readingRate: figures.readingRate ?? known(record.usage?.prompt_per_second),
+    writingRate: figures.writingRate ?? known(record.usage?.tokens_per_second),
     source: record.cache === "restored" ? "disk" : figures.source || (cached ? "memory" : ""),
     why: [record.why, record.miss].filter(Boolean).join("; "),
   };
+}
+
+/** A rate; -1: the engine did not tell. */
+function known(rate: number | undefined): number | null {
+  return rate !== undefined && rate > 0 ? rate : null;
 }

@@ -44,7 +44,7 @@ describe("summary", () => {
 });
 
 it("lists all that is known, and only that", () => {
-  const figures = { ...NO_FIGURES, total: 2, drafted: 10, accepted: 7, parts: { queue: 0.5, odd: 1 } };
+  const figures = { ...NO_FIGURES, total: 2, drafted: 10, accepted: 7, parts: { queue: 0.5, restore: 0, odd: 1 } };
   expect(details(figures)).toEqual([
     ["Whole answer", "2.00 s"],
     ["Drafted, of which taken", "10, 70 %"],

@@ -54,10 +54,9 @@ export function details(figures: Figures): [string, string][] {
     ["Reading", figures.readingRate === null ? null : `${rate(figures.readingRate)} tokens/s`],
     ["Writing", figures.writingRate === null ? null : `${rate(figures.writingRate)} tokens/s`],
     ["Drafted, of which taken", drafted(figures)],
-    ...Object.entries(figures.parts).map(([name, seconds]): [string, string] => [
-      PARTS[name] ?? name,
-      duration(seconds),
-    ]),
+    ...Object.entries(figures.parts)
+      .filter(([, seconds]) => seconds >= 0.0005) // the others took no time
+      .map(([name, seconds]): [string, string] => [PARTS[name] ?? name, duration(seconds)]),
   ];
   return rows.filter((row): row is [string, string] => row[1] !== null);
 }
