@@ -26,19 +26,13 @@ from bioproxy.kv.statistics import SnapshotStatistics
 
 Json: TypeAlias = Any
 COLUMNS = (
-    "snapshot",
-    "of",
-    "tokens",
-    "size",
-    "spares",
-    "age",
-    "last use",
-    "uses",
-    "spared",
-    "pinned",
-    "not used because",
-)
-ROUTES = {"pin": ("PUT", "/pin"), "unpin": ("DELETE", "/pin"), "delete": ("DELETE", "")}
+    "snapshot", "of", "tokens", "size", "spares", "age", "last use", "uses", "spared", "pinned", "not used because",
+)  # fmt: skip
+ROUTES = {
+    "pin": ("PUT", "/pin", "pinned"),
+    "unpin": ("DELETE", "/pin", "not pinned"),
+    "delete": ("DELETE", "", "deleted"),
+}
 
 
 def run(command: Command) -> int:
@@ -49,9 +43,9 @@ def run(command: Command) -> int:
             f"`snapshots {arguments.action}` takes {'no name' if arguments.name else 'the name or id of one'}"
         )
     if arguments.action in ROUTES:
-        method, rest = ROUTES[arguments.action]
+        method, rest, done = ROUTES[arguments.action]
         find(loaded).patient().send(method, f"/api/snapshots/{quote(arguments.name, safe='')}{rest}")
-        output.line(f"{arguments.name}: {arguments.action} is done", "green")
+        output.line(f"{arguments.name} is {done}", "green")
         return 0
     status = ask(loaded)
     if arguments.action == "verify":
