@@ -23,9 +23,11 @@ from support.graph import held
 from support.swap_models import every_key
 
 Json = Any
-# The file as it is, what is made when needed, what a line of the log moves, when and how often a template was read.
+# The file as it is, what is made when needed, what a line of the log moves, when and how often a template was read, how
+# far the machine's two clocks were apart.
 APART = re.compile(
     r"^\.loaded|\.known\b|\.dialect\.own\b|\.read_again|^\.logbook\.(console|mux|proxy)\.|\.change(d_at|s)$|\.cache$"
+    r"|\.asleep$"
 )
 
 # What a key becomes, if its type does not tell.
