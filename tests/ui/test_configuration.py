@@ -47,9 +47,12 @@ async def test_values_are_shown_with_their_places(tab: Tab, tmp_path: Path) -> N
 
 
 async def test_a_change_is_explained_before_it_is_saved(tab: Tab, tmp_path: Path) -> None:
-    """Then it is in the file and in force, and the old text is beside it."""
+    """Then it is in the file and in force, and the old text is beside it. Lines end as they did."""
     tab.expected(GONE)
+    path = tmp_path / "config.yaml"
     async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        before = path.read_bytes().replace(b"\n", b"\r\n")
+        path.write_bytes(before)
         await rig.chat("a")
         page = await tab.open(rig.ports.admin, "/config")
         save = page.get_by_role("button", name="Save and reload")
@@ -63,8 +66,8 @@ async def test_a_change_is_explained_before_it_is_saved(tab: Tab, tmp_path: Path
         await expect(page.get_by_text("config.yaml.bak")).to_be_visible()
         await expect(save).to_be_disabled()
         assert await rig.running() == {"a": "ready"}
-    assert '"queue_limit": 9' in (tmp_path / "config.yaml").read_text()
-    assert '"queue_limit": 7' in (tmp_path / "config.yaml.bak").read_text()
+    assert path.read_bytes() == before.replace(b'"queue_limit": 7', b'"queue_limit": 9')
+    assert (tmp_path / "config.yaml.bak").read_bytes() == before
 
 
 async def test_a_broken_text_cannot_be_saved(tab: Tab, tmp_path: Path) -> None:

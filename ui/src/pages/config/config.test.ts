@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ConfigTrial, ConfigValue } from "../../lib/api/types";
 import { keysAt, pathAt, valuesAt, type Schema } from "./complete";
+import { separatorOf } from "./lines";
 import { sentences } from "./outlook";
 import { matching } from "./values";
 
@@ -26,6 +27,16 @@ const SCHEMA: Schema = {
   },
 };
 const LINES = ["models:", "  qwen:", "    cmd: x", "    ", "kv:", "  policy: ", "api_keys:", "  - name: a", "    "];
+
+it.each([
+  ["a\nb\n", "\n"],
+  ["a\r\nb\r\n", "\r\n"],
+  ["\r\nb", "\r\n"],
+  ["\na\r\n", "\n"],
+  ["a\r\n\n", "\n"],
+  ["a\nb\r\n", "\n"],
+  ["", "\n"],
+])("lines of %j end with %j", (text, separator) => expect(separatorOf(text)).toBe(separator));
 
 describe("completion", () => {
   it.each([

@@ -37,6 +37,8 @@ export class Edit {
     this.file = file;
     this.text = file?.text ?? "";
     this.trial = undefined;
+    clearTimeout(this.timer);
+    this.asked += 1; // what a check of the text before says is no news any more
   }
 
   /** Another text: it is checked once a person pauses. */
