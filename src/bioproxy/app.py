@@ -53,6 +53,7 @@ from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.fleet import STOP_LIMIT, Fleet
+from bioproxy.models.plan import Plan
 from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
@@ -402,11 +403,18 @@ class App:
         """The ports that models have; none if there are no models."""
         return {} if self.loaded.dialect is None else self.loaded.dialect.ports
 
-    def trial(self, texts: Mapping[str, str]) -> ConfigTrial:
-        """What a reload would change if files of the configuration had these `texts`, by their paths. Blocks.
+    async def trial(self, texts: Mapping[str, bytes]) -> ConfigTrial:
+        """What a reload would change if files of the configuration had these `texts`, by their paths.
 
-        ConfigError with all problems; nothing is changed.
+        ConfigError with all problems; nothing is changed. No reload changes meanwhile what it is compared with.
         """
+        async with self.reloading:
+            loaded, plan = await asyncio.to_thread(self.tried, texts)
+            changed, late = self.changes(loaded)
+            return ConfigTrial(changed=changed, late=late, models=self.fleet.effects(plan), warnings=loaded.warnings)
+
+    def tried(self, texts: Mapping[str, bytes]) -> tuple[Loaded, Plan]:
+        """Read the configuration with these texts, and all that a reload would read. Blocks."""
         loaded = self.read_again(self.ports, texts)
         config = in_force(self.config, loaded.config)
         tls_of(config)
@@ -414,8 +422,7 @@ class App:
             files = template_files(config.prefixes)
             Catalogue(files, folder=str(Path.cwd()), settings=self.settings, bus=Bus()).load()
         plan, _ = self.fleet.another_plan(loaded, config)
-        changed, late = self.changes(loaded)
-        return ConfigTrial(changed=changed, late=late, models=self.fleet.effects(plan), warnings=loaded.warnings)
+        return loaded, plan
 
     def changes(self, loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The keys that differ from what is in force, and those among them that a reload cannot change."""

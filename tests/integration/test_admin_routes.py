@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bioproxy import events
-from bioproxy.admin.config_api import ConfigApi, ConfigTrial
+from bioproxy.admin.config_api import ConfigApi
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage
@@ -70,7 +70,7 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
         shelves=Shelves(config=loaded.config.kv, bus=bus),
         logbook=Logbook(),
     )
-    configuration = ConfigApi(lambda: loaded, trial=lambda _: ConfigTrial(), reload=Backstage().reload)
+    configuration = ConfigApi(lambda: loaded, trial=Backstage().trial, reload=Backstage().reload)
     page, live = (
         WebPage(lambda _: ""),
         Live(bus, status=Backstage().status, inflight=list, settings=settings, proxy=str),

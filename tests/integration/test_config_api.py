@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bioproxy import aio
+from bioproxy.admin.config_api import ConfigApi, ConfigTrial, digest
+from bioproxy.admin.routes import Question
+from bioproxy.config.files import SIZE_LIMIT
+from bioproxy.config.load import load
+from bioproxy.wire.http1.message import Request, Responder
+from support.admin import Backstage, Deaf
 from support.http import Answer, call
 from support.swap_models import fake, fakes
 from support.swap_rig import Rig, swap_rig
@@ -149,6 +159,71 @@ async def test_a_file_that_somebody_else_changed_is_not_overwritten(tmp_path: Pa
     assert answer.status == 412
     assert "changed by somebody else" in answer.json()["error"]["message"]
     assert (tmp_path / "config.yaml").read_text().endswith("# by hand\n")
+
+
+async def test_the_bytes_that_were_not_edited_stay(tmp_path: Path) -> None:
+    """A byte order mark and the ends of lines; the old file is kept as it was."""
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        path = tmp_path / "config.yaml"
+        before = b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n")
+        path.write_bytes(before)
+        saved = await ask(rig, "PUT", "/api/config", edited(await opened(rig), LIMIT, '"queue_limit": 8'))
+    assert saved.status == 200
+    assert path.read_bytes() == before.replace(LIMIT.encode(), b'"queue_limit": 8')
+    assert (tmp_path / "config.yaml.bak").read_bytes() == before
+
+
+async def test_a_text_that_no_start_would_read_is_not_saved(tmp_path: Path) -> None:
+    """A configuration has 4 MiB at most."""
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        file = await opened(rig)
+        other = edited(file, LIMIT, LIMIT + "\n" + "#".ljust(SIZE_LIMIT))
+        problems = (await ask(rig, "POST", "/api/config/check", other)).json()["problems"]
+        saved = await ask(rig, "PUT", "/api/config", other)
+    assert "larger than 4 MiB" in problems[0]["message"]
+    assert saved.status == 422
+    assert (tmp_path / "config.yaml").read_text() == file["text"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
+async def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    """A program may write the configuration into a FIFO."""
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        other = edited(await opened(rig), LIMIT, '"queue_limit": 8')
+        path = tmp_path / "config.yaml"
+        path.unlink()
+        os.mkfifo(path)
+        saved = await ask(rig, "PUT", "/api/config", other | {"digest": (await opened(rig))["digest"]})
+    assert saved.status == 409
+    assert "no regular file" in saved.json()["error"]["message"]
+    assert path.is_fifo()
+
+
+async def test_a_save_goes_on_if_its_client_leaves(tmp_path: Path) -> None:
+    """A file that was written and not taken over would be a surprise at the next start."""
+    path = tmp_path / "config.yaml"
+    path.write_text("ui: {edit_config: true}")
+    file = {"path": str(path), "digest": digest(path.read_text()), "text": "ui: {edit_config: yes}"}
+    request = Request(
+        method="PUT", target=b"/api/config", path="/api/config", headers=[], fields={}, body=json.dumps(file).encode()
+    )
+    backstage, begun, go_on = Backstage(), asyncio.Event(), asyncio.Event()
+
+    async def trial(_: object) -> ConfigTrial:
+        begun.set()
+        await go_on.wait()
+        return ConfigTrial()
+
+    found = load(path=str(path), environment={"HOME": str(tmp_path)})
+    api = ConfigApi(lambda: found, trial=trial, reload=backstage.reload)
+    saving = aio.spawn(api.save(Question(request, Responder(Deaf(), request), {})), name="save")
+    await begun.wait()
+    saving.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert path.read_text() == file["text"]
+    assert backstage.reloads == 1
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "", "../config.yaml"])

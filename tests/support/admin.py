@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -22,6 +22,7 @@ from bioproxy.admin.activity_row import Row, Tokens
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.captures import Captures
+from bioproxy.admin.config_api import ConfigTrial
 from bioproxy.admin.events import Hub, Listener, SwapEvents, event_blocks
 from bioproxy.admin.page import WebPage
 from bioproxy.admin.routes import Question, refuse
@@ -70,12 +71,30 @@ class Backstage:
         self.warmed.append(prefix)
         return [{"state": "waiting"}]
 
+    async def trial(self, _texts: Mapping[str, bytes]) -> ConfigTrial:
+        """Nothing would change."""
+        return ConfigTrial()
+
     async def reload(self) -> tuple[str, ...]:
         """Count, or fail as the test wants."""
         if self.problems:
             raise ConfigError(self.problems)
         self.reloads += 1
         return ("prefixes",)
+
+
+class Deaf:
+    """A connection whose client never reads."""
+
+    keep = True
+
+    def write(self, data: bytes) -> None: ...
+    async def drain(self) -> None: ...
+    def cut(self, *, reset: bool = False) -> None: ...
+    def take_from(self, source: object) -> None: ...
+    def tunnel_to(self, receive: object) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
 
 
 class WatchedHub(Hub):

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from bioproxy import files
-from bioproxy.admin.routes import Entry, Question, answer
-from bioproxy.config.files import read_text
+from bioproxy import aio, files
+from bioproxy.admin.routes import Entry, Json, Question, answer
+from bioproxy.config.files import BOM, LARGEST, decoded, read_text
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded
 from bioproxy.errors import NOT_JSON, ConfigError, Forbidden, NotFound, Problem, RequestError
@@ -102,13 +102,13 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigApi:
-    """`loaded` is the configuration in force. `trial` tries texts by path (blocks); `reload` reads the files again."""
+    """`loaded` is the configuration in force. `trial` tries texts by path; `reload` reads the files again."""
 
     def __init__(
         self,
         loaded: Callable[[], Loaded],
         *,
-        trial: Callable[[Mapping[str, str]], ConfigTrial],
+        trial: Callable[[Mapping[str, bytes]], Awaitable[ConfigTrial]],
         reload: Callable[[], Awaitable[tuple[str, ...]]],
     ) -> None:
         self.loaded, self.trial, self.reload = loaded, trial, reload
@@ -141,17 +141,20 @@ class ConfigApi:
         answer(question.responder, schemas())
 
     async def check(self, question: Question) -> None:
-        edit = self.edit(question)
-        answer(question.responder, await asyncio.to_thread(self.tried, edit))
+        answer(question.responder, await self.tried(self.edit(question)))
 
     async def save(self, question: Question) -> None:
-        """Write the file and reload; ConfigError (422) with all problems, 412 if the file is another one by now."""
-        edit = self.edit(question)
+        """Write the file and reload; ConfigError (422) with all problems, 412 if the file is another one by now.
+
+        A client that leaves meanwhile stops nothing: a file that is written is taken over.
+        """
+        answer(question.responder, await aio.shielded(self.take(self.edit(question))))
+
+    async def take(self, edit: Edit) -> Json:
         async with self.turn:
-            await asyncio.to_thread(self.trial, {edit.path: edit.text})
-            backup = await files.away(partial(write, edit))
-            changed = await self.reload()
-        answer(question.responder, {"changed": changed, "backup": backup})
+            await self.trial({edit.path: edit.text.encode()})
+            backup = await files.away(write, edit)
+            return {"changed": await self.reload(), "backup": backup}
 
     def edit(self, question: Question) -> Edit:
         """What is asked for; Forbidden if it may not be, NotFound for a file that is none of the configuration's."""
@@ -165,9 +168,9 @@ class ConfigApi:
             raise NotFound(f"{edit.path} is no file of this configuration")
         return edit
 
-    def tried(self, edit: Edit) -> ConfigTrial:
+    async def tried(self, edit: Edit) -> ConfigTrial:
         try:
-            found = self.trial({edit.path: edit.text})
+            found = await self.trial({edit.path: edit.text.encode()})
         except ConfigError as error:
             return ConfigTrial(problems=tuple(placed(one, edit.path) for one in error.problems))
         warnings = tuple(msgspec.structs.replace(one, line=line_of(one.where, edit.path)) for one in found.warnings)
@@ -204,19 +207,21 @@ def digest(text: str) -> str:
 
 
 def write(edit: Edit) -> str:
-    """Replace the file, or what a link leads to; it keeps its mode. The path of the old text beside it. Blocks.
+    """Replace the file, or what a link leads to; returns the path of the old one beside it. Blocks.
 
-    RequestError (412) if it is not the text that the edit was made from.
+    It keeps its mode, and the byte order mark if it had one.
+    RequestError: 412 if it is not the text that the edit was made from, 409 if it is no regular file.
     """
     target = Path(os.path.realpath(edit.path))
     try:
-        before = read_text(str(target), several=True)
+        before = files.read(target, most=LARGEST)
         mode = stat.S_IMODE(files.stat(target).st_mode)
-        if digest(before) != edit.digest:
+        if digest(decoded(before)) != edit.digest:
             sentence = f"{edit.path} was changed by somebody else since you opened it; open it again"
             raise RequestError(sentence, status=CHANGED_MEANWHILE)
-        files.write_whole(f"{target}{BACKUP}", before.encode())
-        files.write_whole(target, edit.text.encode(), mode=mode)
+        begin = BOM if before.startswith(BOM) else b""
+        files.write_whole(f"{target}{BACKUP}", before)
+        files.write_whole(target, begin + edit.text.encode().removeprefix(BOM), mode=mode)
     except (OSError, ValueError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else str(error)
         raise RequestError(f"{edit.path} cannot be written: {reason}; nothing was changed", status=409) from error

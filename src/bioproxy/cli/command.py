@@ -25,7 +25,7 @@ class Command(msgspec.Struct, frozen=True):
     engine: tuple[str, ...]
     output: Output
 
-    def load(self, ports: Mapping[str, int] | None = None, texts: Mapping[str, str] | None = None) -> Loaded:
+    def load(self, ports: Mapping[str, int] | None = None, texts: Mapping[str, bytes] | None = None) -> Loaded:
         """The configuration as file, environment and flags say now. Raises ConfigError with all problems.
 
         `ports`: those that models have now, for a reload; `texts`: what files would say, by their absolute paths.

@@ -22,6 +22,8 @@ from bioproxy.errors import ConfigError, Problem
 
 SIZE_LIMIT = 4 << 20  # of a config file: naming a model file by mistake gets a sentence, not a full memory
 APPLICATION = "bioproxy"
+BOM = b"\xef\xbb\xbf"  # some editors begin a file with it
+LARGEST = SIZE_LIMIT + len(BOM)
 ENDINGS = (".yml", ".yaml")  # of the files of a folder
 REASONS = {
     errno.ENOENT: "does not exist",
@@ -87,7 +89,7 @@ class Found(msgspec.Struct, frozen=True):
     """The config files that count: one by its path, one folder, their names in messages.
 
     `ignored` are the others that stand at the default places. `texts`: what is read instead of some of the files, by
-    their absolute paths.
+    their absolute paths, as the bytes that would be in them.
     """
 
     path: str | None
@@ -95,7 +97,7 @@ class Found(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     directory: str | None = None
     directory_shown: str = ""
-    texts: Mapping[str, str] = {}
+    texts: Mapping[str, bytes] = {}
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -121,32 +123,32 @@ def find(path: str | None, directory: str | None, environment: Mapping[str, str]
     )
 
 
-def read_text(path: str, *, several: bool = False, texts: Mapping[str, str] = {}) -> str:
+def read_text(path: str, *, several: bool = False, texts: Mapping[str, bytes] = {}) -> str:
     """The text of a config file; ValueError says why there is none. One of `several` files may be empty.
 
     One of `texts`, by its absolute path, stands for its file.
     """
-    if (instead := texts.get(os.path.abspath(path))) is not None:
-        return checked_text(instead.removeprefix("\ufeff"), several=several)
+    data = texts.get(os.path.abspath(path))
     try:
-        data = files.read(path, most=SIZE_LIMIT, pipes=True)
+        text = decoded(files.read(path, most=LARGEST, pipes=True) if data is None else data)
     except OSError as error:
         said = "" if several else REASONS.get(error.errno or 0, "")
         raise ValueError(f"the config file {said or f'cannot be read: {error.strerror or error}'}") from error
-    if len(data) > SIZE_LIMIT:
-        raise ValueError(f"the config file is larger than {SIZE_LIMIT >> 20} MiB; this cannot be a config file")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"the config file is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}") from error
-    return checked_text(text, several=several)
-
-
-def checked_text(text: str, *, several: bool) -> str:
     if not text.strip() and not several:
         raise ValueError("the config file is empty; write at least {} into it, or name no file")
     return text
+
+
+def decoded(data: bytes) -> str:
+    """The text of a config file that holds `data`; ValueError."""
+    data = data.removeprefix(BOM)
+    if len(data) > SIZE_LIMIT:
+        raise ValueError(f"the config file is larger than {SIZE_LIMIT >> 20} MiB; this cannot be a config file")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"the config file is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}") from error
 
 
 def looked_for(path: str, shown: str) -> str:
@@ -188,7 +190,7 @@ def _same(first: str, second: str) -> bool:
         return os.path.realpath(first) == os.path.realpath(second)
 
 
-def read_sources(path: str, folder: str, *, texts: Mapping[str, str]) -> tuple[Source, ...]:
+def read_sources(path: str, folder: str, *, texts: Mapping[str, bytes]) -> tuple[Source, ...]:
     """The texts of a config's files, `texts` instead of some; raises ConfigError with all that cannot be read."""
     sources, problems, size = [], [], 0
     for file in find_files(path, folder):

@@ -84,7 +84,7 @@ def load(
     environment: Mapping[str, str],
     names: Mapping[str, str] | None = None,
     ports: Mapping[str, int] | None = None,
-    texts: Mapping[str, str] | None = None,
+    texts: Mapping[str, bytes] | None = None,
 ) -> Loaded:
     """Make the Config. `arguments`: texts from the command line by dotted key (`flags.parse_flags` makes them and
     `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir;
@@ -114,7 +114,7 @@ def load_now(
     environment: Mapping[str, str],
     names: Mapping[str, str],
     ports: Mapping[str, int],
-    texts: Mapping[str, str],
+    texts: Mapping[str, bytes],
 ) -> Loaded:
     """As `load`, without its bound: it hangs if a file does."""
     folder = os.getcwd()

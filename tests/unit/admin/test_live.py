@@ -35,23 +35,10 @@ from bioproxy.events import (
 )
 from bioproxy.keys import Principal
 from bioproxy.wire.http1.message import Request, Responder
+from support.admin import Deaf
 
 Json = Any
 MS = 0.001
-
-
-class Deaf:
-    """A connection whose client never reads."""
-
-    keep = True
-
-    def write(self, data: bytes) -> None: ...
-    async def drain(self) -> None: ...
-    def cut(self, *, reset: bool = False) -> None: ...
-    def take_from(self, source: object) -> None: ...
-    def tunnel_to(self, receive: object) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
 
 
 class World:
