@@ -15,7 +15,9 @@ from playwright.async_api import Locator, Page, expect
 from bioproxy.kv.chain import chain
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.prompt import Piece
+from fakes.fake_engine import FakeEngine
 from fakes.real_engine import needs_real_engine
+from support.apps import running_app
 from support.browser import GONE, Tab
 from support.cache_rig import TEXT, app_of, listed, program, snapshots
 from support.real_swap import WHEN_IDLE, real
@@ -338,6 +340,26 @@ async def test_a_key_for_certain_models_changes_nothing(tab: Tab, tmp_path: Path
         await rows(page).first.get_by_role("button").first.click()
         for name in ("Verify", "Pin", "Delete"):
             await expect(page.get_by_role("dialog").get_by_role("button", name=name, exact=True)).to_be_disabled()
+
+
+async def test_one_engine(tab: Tab, tmp_path: Path) -> None:
+    """On the admin port, without a word of models; a pin is set there, too."""
+    tab.expected(GONE)
+    (tmp_path / "slots").mkdir()
+    (tmp_path / "code.md").write_text(f"{TEXT}<{{message}}>")
+    prefixes = {"@code": str(tmp_path / "code.md")}
+    async with (
+        FakeEngine(tokens_per_second=900, slot_folder=tmp_path / "slots") as engine,
+        running_app(tmp_path, backend_url=engine.url, prefixes=prefixes, kv={"min_seconds": 0}) as app,
+    ):
+        page = await tab.open(app.admin_port, "/templates")
+        await expect(page.get_by_role("row").filter(has_text="@code").first).to_contain_text("warm")
+        await expect(page.get_by_label("The template's text")).to_contain_text("line 99 of what is always said")
+        await page.get_by_role("link", name="Cache").click()
+        await expect(rows(page)).to_have_count(1)
+        await expect(page.get_by_role("button", name="Model")).to_be_hidden()
+        await rows(page).get_by_role("button", name="Pin @code").click()
+        await expect(rows(page).get_by_role("button", name="Unpin @code")).to_be_enabled()
 
 
 @pytest.mark.real_engine
