@@ -274,9 +274,11 @@ async def test_the_title(tab: Tab, rig: Rig) -> None:
 
 
 async def test_the_profile_with_symbols_only(tab: Tab, rig: Rig) -> None:
-    """It is a menu then."""
+    """It is a menu then; no symbol is cut off."""
     page = await tab.open(rig.port)
     await page.get_by_role("button", name="Show symbols only").click()
+    nav = page.get_by_role("navigation", name="Pages")
+    assert await nav.evaluate("one => one.scrollWidth <= one.clientWidth")
     await page.get_by_role("button", name="Profile: none").click()
     await page.get_by_role("menuitemcheckbox", name="work").click()
     await page.keyboard.press("Escape")
@@ -296,7 +298,7 @@ async def test_the_page_of_a_model(tab: Tab, rig: Rig) -> None:
     await expect(page.get_by_text("also gpt-4o")).to_be_visible()
     await page.get_by_role("button", name="Copy the id").click()
     assert await page.evaluate("navigator.clipboard.readText()") == "a"
-    await expect(page.get_by_role("link", name="Open the server of a")).to_have_attribute("target", "_blank")
+    await expect(page.get_by_role("link", name="Open its server")).to_have_attribute("target", "_blank")
     await page.get_by_role("button", name="Load a").click()
     await expect(page.get_by_text("Ready for")).to_be_visible()
     await expect(page.get_by_text(re.compile("unloads in 9 min|unloads in 10 min"))).to_be_visible()
@@ -405,6 +407,7 @@ async def test_one_engine_is_a_fleet_of_one(tab: Tab, tmp_path: Path) -> None:
         page = await tab.open(app.admin_port, "/models")
         await expect(page.get_by_text("ready", exact=True)).to_be_visible()
         await expect(page.get_by_role("heading", level=1)).not_to_have_text("Models")
+        await expect(page.get_by_text("0 requests of at most 1 at once, none waiting.")).to_be_visible()
         await page.get_by_role("tab", name="Details").click()
         await expect(page.get_by_text(engine.url, exact=True)).to_be_visible()
         await page.get_by_role("tab", name="Cache").click()
