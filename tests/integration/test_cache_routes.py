@@ -113,6 +113,38 @@ async def test_a_deleted_conversation_stays_away_until_it_goes_on(tmp_path: Path
         assert [one.template for one in (await snapshots(rig)).snapshots] == [True]
 
 
+async def test_a_conversation_whose_file_stays_is_not_written_again_either(tmp_path: Path) -> None:
+    """Its slot need not bring back what a person does not want."""
+    async with warmed(tmp_path, kv={"min_seconds": 0, "min_free": 0, "save_after": 0.05}) as rig:
+        assert (await rig.chat("a", messages=[{"role": "user", "content": "what is a cache? " * 40}])).status == 200
+        row = next(one for one in await listed(rig, 2) if not one.template)
+        path = tmp_path / "slots" / row.name
+        path.unlink()
+        path.mkdir()  # the system removes it as no file
+        answer = await asked(rig, "DELETE", f"{LIST}/{row.name}")
+        assert (answer.status, "cannot be removed" in answer.text) == (500, True)
+        assert not app_of(rig).fleet.stations["a"].keeper.moments.growing()
+
+
+async def test_one_of_several_keys_knows_no_conversation(tmp_path: Path) -> None:
+    """Nor does it something with one; what all may use it sees."""
+    kv = {"min_seconds": 0, "min_free": 0, "save_after": 0.05}
+    keys: Json = {"api_keys": [{"key": "k1", "name": "one"}, {"key": "k2", "name": "two"}]}
+    async with program(tmp_path, kv=kv, **keys) as rig:
+        one, two = ({**PAGE, "Authorization": f"Bearer {key}"} for key in ("k1", "k2"))
+        body: Json = {"model": "a", "messages": [{"role": "user", "content": "what is a cache? " * 40}]}
+        raw = msgspec.json.encode(body)
+        assert (await call(rig.ports.proxy, "POST", "/v1/chat/completions", body=raw, headers=one)).status == 200
+        talk = next(row for row in await listed(rig, 2) if not row.template)
+        found = await call(rig.ports.proxy, "GET", LIST, headers=two)
+        rows = msgspec.json.decode(found.body, type=SnapshotList).snapshots
+        for method, rest in (("POST", "/verify"), ("PUT", "/pin"), ("DELETE", "/pin"), ("DELETE", "")):
+            answer = await call(rig.ports.proxy, method, f"{LIST}/{talk.name}{rest}", headers=two)
+            assert answer.status == 404, answer.text
+        assert [row.template for row in rows] == [True]
+        await listed(rig, 2)
+
+
 async def test_what_is_being_read_is_not_deleted(tmp_path: Path) -> None:
     """409, and it is still there."""
     async with warmed(tmp_path) as rig:

@@ -59,11 +59,15 @@ OPENING = b": events of bioproxy\nretry: 3000\n\n"
 
 
 class Listener:
-    """One client's queue; `cut` ends its connection when it is too far behind, because it may never read again."""
+    """One client's queue, of `held` bytes; `cut` ends its connection when it is too far behind.
+
+    It may never read again.
+    """
 
     def __init__(self, cut: Callable[[], None]) -> None:
         self.cut = cut
         self.blocks: deque[bytes] = deque()
+        self.held = 0
         self.awake = asyncio.Event()
         self.over = False
 
@@ -76,8 +80,12 @@ class Listener:
             self.end()
             self.cut()
         else:
-            self.blocks.append(block)
-            self.awake.set()
+            self.add(block)
+
+    def add(self, block: bytes) -> None:
+        self.blocks.append(block)
+        self.held += len(block)
+        self.awake.set()
 
     def end(self) -> None:
         self.over = True
@@ -93,6 +101,7 @@ class Listener:
         self.awake.clear()
         blocks = b"".join(self.blocks)
         self.blocks.clear()
+        self.held = 0
         return blocks
 
 
@@ -101,7 +110,6 @@ class Mailbox(Listener):
 
     def __init__(self) -> None:
         super().__init__(lambda: None)
-        self.held = 0  # bytes
         self.dropped = 0
         self.taken = asyncio.Event()
 
@@ -109,9 +117,7 @@ class Mailbox(Listener):
         if self.over:
             return
         if len(self.blocks) < MOST_MESSAGES:
-            self.blocks.append(block)
-            self.held += len(block)
-            self.awake.set()
+            self.add(block)
             return
         if not self.dropped:
             log.warning("a client of /api/events does not keep up: messages to it are dropped until it does")
@@ -119,7 +125,6 @@ class Mailbox(Listener):
 
     async def take(self) -> bytes:
         blocks = await super().take()
-        self.held = 0
         self.taken.set()
         return blocks
 

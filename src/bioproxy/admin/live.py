@@ -63,6 +63,7 @@ MOST_KEPT = 2000  # events for clients that come back
 MOST_BYTES = 4 << 20  # the same in bytes
 LONGEST = 20  # digits of an event's number
 MOST_BEHIND = 1000  # events that may wait for one client
+MOST_HELD = 4 << 20  # the same in bytes; a state alone may be more
 KEYS = ("api_keys", "admin_key")
 OPENING = b": the web page's stream\nretry: 1000\n\n"
 TITLE = "bioproxy"
@@ -137,11 +138,12 @@ class Viewer(Listener):
     def push(self, block: bytes) -> None:
         if self.lost or self.over:
             return
-        if len(self.blocks) < MOST_BEHIND:
-            super().push(block)
+        if len(self.blocks) < MOST_BEHIND and self.held < MOST_HELD:
+            self.add(block)
             return
         log.warning("a web page does not keep up with its stream: it gets a new state once it reads again")
         self.blocks.clear()
+        self.held = 0
         self.lost = True
 
     def sees(self, told: Told) -> bool:

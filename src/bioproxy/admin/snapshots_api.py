@@ -1,7 +1,8 @@
 """`/api/snapshots`: what is on disk, in the order in which it would go, and what a person may do with one of them.
 
 A snapshot is named as the list names it, and looked up in the table of its folder: nothing else in a path from outside
-reaches the disk. What is done with it is kv/by_hand.py's, which sees what is being written and read.
+reaches the disk. What is done with it is kv/by_hand.py's, which sees what is being written and read. For one of several
+keys there are only templates' snapshots: a conversation is somebody's.
 """
 
 from __future__ import annotations
@@ -85,9 +86,12 @@ class SnapshotsApi:
 
     async def delete(self, question: Question) -> None:
         shelf, snapshot = self.named(question)
-        await by_hand.delete(shelf, snapshot)
-        for station in self.stations():
-            station.keeper.deleted(snapshot.id)
+        try:
+            await by_hand.delete(shelf, snapshot)
+        finally:  # whatever became of the file: if it is forgotten, a slot that holds the same is not to bring it back
+            if not shelf.has(snapshot.id):
+                for station in self.stations():
+                    station.keeper.deleted(snapshot.id)
         answer(question.responder, {"name": snapshot.name})
 
     def shelves(self) -> list[Shelf]:
@@ -99,13 +103,14 @@ class SnapshotsApi:
         """The snapshot that the path names, by name or id; NotFound."""
         name = question.parameters["name"]
         for shelf in self.shelves():
-            if (snapshot := by_hand.named(shelf, name)) is not None:
+            snapshot = by_hand.named(shelf, name)
+            if snapshot is not None and (snapshot.template or not question.own):
                 return shelf, snapshot
         raise NotFound(f"there is no snapshot {name}: it may have been replaced or dropped meanwhile")
 
 
 def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *, own: bool) -> tuple[SnapshotRow, ...]:
-    """What `/status` lists, with what the eviction thinks of each; `own`: groups are not told."""
+    """What `/status` lists, with what the eviction thinks of each; `own`: only templates, and no groups."""
     seen: dict[str, tuple[str, float, int]] = {}
     for shelf in shelves:
         values = policy.in_order(shelf.index.values(shelf.outlook()))
@@ -114,7 +119,8 @@ def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *
         for one in listed.values():
             worth = policy.worth(one.seconds, one.size, shelf.wall() - one.used) * GIGABYTE
             seen[one.name] = str(shelf.path), worth, turns.get(one.id, 0)
-    return tuple(row_of(one, *seen[one.name], own=own) for one in snapshots if one.name in seen)
+    shown = (one for one in snapshots if one.name in seen and (one.template or not own))
+    return tuple(row_of(one, *seen[one.name], own=own) for one in shown)
 
 
 def row_of(one: SnapshotStatistics, folder: str, worth: float, turn: int, *, own: bool) -> SnapshotRow:

@@ -253,9 +253,12 @@ async def test_a_client_that_missed_too_much_gets_a_state(monkeypatch: pytest.Mo
         monkeypatch.undo()
 
 
-async def test_a_client_that_does_not_keep_up_gets_a_state_once_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waited for it is dropped; it is told no half of a story."""
-    monkeypatch.setattr(stream, "MOST_BEHIND", 5)
+@pytest.mark.parametrize(("bound", "most"), [("MOST_BEHIND", 5), ("MOST_HELD", 1500)])
+async def test_a_client_that_does_not_keep_up_gets_a_state_once_it_reads(
+    bound: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited for it is dropped, be it many events or large ones; it is told no half of a story."""
+    monkeypatch.setattr(stream, bound, most)
     world = World()
     viewer = world.watch()
     for _ in range(10):
