@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
-import { Cutter } from "./sse";
+import { describe, expect, it, vi } from "vitest";
+import { Cutter, messages } from "./sse";
 
 const STREAM =
   ': hello\n\nid: a-1\nevent: state\ndata: {"x":1}\n\ndata: one\r\ndata: two\r\n\r\nid: a-2\ndata:three\n\n';
@@ -25,4 +25,15 @@ describe("Cutter", () => {
   });
 
   it("sends nothing of an event that has no data", () => expect(new Cutter().feed("event: x\n\n")).toEqual([]));
+});
+
+it("lets others have their turn while a stream comes faster than it is dealt with", async () => {
+  let time = 0;
+  vi.spyOn(performance, "now").mockImplementation(() => (time += 10));
+  let others = false;
+  setTimeout(() => (others = true));
+  let count = 0;
+  for await (const { data } of messages(new Response("data: x\n\n".repeat(200)))) count += data.length;
+  vi.restoreAllMocks();
+  expect([count, others]).toEqual([200, true]);
 });

@@ -39,19 +39,40 @@ export class Cutter {
   }
 }
 
-/** All events of an answer, as they come. `alive` is called for each piece, also for comments. */
+const SLICE = 12; // ms that events may take before the page gets its turn
+
+/** All events of an answer, as they come. `alive` is called for each piece, also for comments. A stream that comes faster
+ * than its events are dealt with would leave no time for anything else; so the page gets its turn in between. */
 export async function* messages(answer: Response, alive: () => void = () => undefined): AsyncGenerator<Message> {
   if (!answer.body) return;
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   const cutter = new Cutter();
+  let began = performance.now();
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
       alive();
-      yield* cutter.feed(value);
+      for (const message of cutter.feed(value)) {
+        yield message;
+        if (performance.now() - began < SLICE) continue;
+        await othersTurn();
+        began = performance.now();
+      }
     }
   } finally {
     await reader.cancel().catch(() => undefined);
   }
+}
+
+/** Lets the browser do what else there is. A timer would do it only once a second in a hidden tab. */
+function othersTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }

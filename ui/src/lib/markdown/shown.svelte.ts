@@ -6,6 +6,7 @@ import type { Attachment } from "svelte/attachments";
 import type { Block, Blocks } from "./blocks";
 
 const LEAST = 30; // ms between two drawings
+const AT_ONCE = 60; // blocks that one drawing adds: a long text that is there at once comes in parts
 
 type Parts = typeof import("./blocks") & typeof import("./render");
 let parts: Parts | undefined;
@@ -22,6 +23,7 @@ export class Shown {
   put = $state.raw<(block: Block, final: boolean) => Attachment>();
 
   private wanted = "";
+  private count = 0; // of blocks that are drawn
   private cutter: Blocks | undefined;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private free = 0; // when drawing is allowed again
@@ -46,7 +48,10 @@ export class Shown {
     const began = performance.now();
     this.cutter ??= new parts.Blocks();
     this.put ??= this.putter(parts);
-    this.blocks = this.cutter.of(this.wanted).filter((block) => block.raw.trim());
+    const all = this.cutter.of(this.wanted).filter((block) => block.raw.trim());
+    this.count = Math.min(all.length, this.count + AT_ONCE);
+    this.blocks = all.slice(0, this.count);
+    if (this.count < all.length) this.timer = setTimeout(() => this.update());
     requestAnimationFrame(() => {
       const now = performance.now();
       this.free = now + (now - began);

@@ -10,6 +10,8 @@ import { NO_FIGURES, splitLoading, type Figures, type Turn } from "./turns";
 
 const RECORD_LOOKS = [50, 300, 1000]; // ms before each look for what the program knows of a request that has ended
 
+const TOGETHER = 25; // ms of letters
+
 export interface Way {
   session: string;
   signal: AbortSignal; // stops it
@@ -22,17 +24,19 @@ export async function run(turn: Turn, question: Question, { session, signal, end
   const seconds = () => (performance.now() - began) / 1000;
   const { endpoint } = question.parameters;
   const figures = { ...NO_FIGURES };
-  const take = taker(turn, figures, seconds);
+  const taker = new Taker(turn, figures, seconds);
   try {
     const { path, body } = asked(question);
     const answer = await openModel(path, { method: "POST", body, signal, session, request: turn.request });
     turn.request = answer.headers.get("x-request-id") ?? turn.request;
     figures.parts = serverTiming(answer.headers.get("server-timing"));
-    if (answer.headers.get("content-type")?.includes("json")) whole(endpoint, await answer.json()).forEach(take);
-    else for await (const message of messages(answer)) pieces(endpoint, message).forEach(take);
+    if (answer.headers.get("content-type")?.includes("json")) whole(endpoint, await answer.json()).forEach(taker.take);
+    else for await (const message of messages(answer)) pieces(endpoint, message).forEach(taker.take);
     if (turn.state !== "failed") turn.state = "done";
   } catch (error) {
     fail(turn, error, signal);
+  } finally {
+    taker.flush();
   }
   figures.total = seconds();
   figures.source = sourceOf(figures);
@@ -54,33 +58,64 @@ function fail(turn: Turn, error: unknown, signal: AbortSignal): void {
       : `The connection broke in the middle of the answer (${told(error)}). What came is kept.`;
 }
 
-/** Puts pieces into the turn, and figures beside it. */
-function taker(turn: Turn, figures: Figures, seconds: () => number): (piece: Piece) => void {
-  let thinking: number | null = null; // when the model began to reason
-  return (piece) => {
+/** Puts pieces into the turn, and figures beside it; letters together, every few milliseconds, as the eye takes them. */
+class Taker {
+  private text = "";
+  private reasoning = "";
+  private thinking: number | null = null; // when the model began to reason
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly turn: Turn,
+    private readonly figures: Figures,
+    private readonly seconds: () => number,
+  ) {}
+
+  readonly take = (piece: Piece): void => {
     switch (piece.kind) {
-      case "error":
-        turn.error = piece.text;
-        turn.state = "failed";
+      case "text":
+        this.text += piece.text;
+        this.began();
+        if (this.thinking !== null) this.figures.thinking ??= this.seconds() - this.thinking;
+        return this.soon();
+      case "reasoning":
+        this.reasoning += piece.text;
+        if (this.thinking === null && this.thinks()) this.began((this.thinking = this.seconds()));
+        return this.soon();
+      case "figures":
+        Object.assign(this.figures, piece.figures);
         return;
       case "progress":
-        turn.progress = piece.progress;
+        this.turn.progress = piece.progress;
         return;
-      case "figures":
-        Object.assign(figures, piece.figures);
-        return;
-      case "reasoning":
-        turn.reasoning += piece.text;
-        if (thinking === null && !splitLoading(turn.reasoning).reasoning.trim()) return; // it still loads
-        thinking ??= seconds();
-        break;
-      case "text":
-        turn.text += piece.text;
-        if (thinking !== null && figures.thinking === null) figures.thinking = seconds() - thinking;
+      case "error":
+        this.turn.error = piece.text;
+        this.turn.state = "failed";
     }
-    figures.firstToken ??= seconds();
-    if (turn.state === "waiting") turn.state = "writing";
   };
+
+  /** What has come is in the turn. */
+  flush(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    if (this.reasoning) this.turn.reasoning += this.reasoning;
+    if (this.text) this.turn.text += this.text;
+    this.text = this.reasoning = "";
+  }
+
+  private soon(): void {
+    this.timer ??= setTimeout(() => this.flush(), TOGETHER);
+  }
+
+  /** Whether the model reasons; before that the program says that it loads. */
+  private thinks(): boolean {
+    return splitLoading(this.turn.reasoning + this.reasoning).reasoning.trim() !== "";
+  }
+
+  private began(at = this.seconds()): void {
+    this.figures.firstToken ??= at;
+    if (this.turn.state === "waiting") this.turn.state = "writing";
+  }
 }
 
 /** Where the cached tokens were: what a restore brought came from disk. */
