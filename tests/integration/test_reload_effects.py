@@ -207,6 +207,14 @@ async def log__format(folder: Path) -> None:
         assert [json.loads(line)["message"] for line in lines if line.startswith("{")] == ["words"]
 
 
+async def ui__edit_config(folder: Path) -> None:
+    async with alone(folder) as site:
+        for allowed in (False, True, False):
+            await site.reload(ui={"edit_config": allowed})
+            page = (await site.admin("/api/config")).json()
+            assert (page["edit"], page["files"][0]["text"] is not None) == (allowed, allowed)
+
+
 async def prefixes(folder: Path) -> None:
     async with attached(folder) as (site, engine):
         await site.reload(prefixes={"@code": "code.txt"})
@@ -473,10 +481,10 @@ async def test_a_configuration_is_judged_beside_the_loop_and_to_its_end(tmp_path
         begun, go_on, read = asyncio.Event(), threading.Event(), site.app.read_again
         loop = asyncio.get_running_loop()
 
-        def slow() -> Loaded:
+        def slow(ports: Mapping[str, int]) -> Loaded:
             loop.call_soon_threadsafe(begun.set)
             assert go_on.wait(10)
-            return read()
+            return read(ports)
 
         site.app.read_again = slow
         asking = aio.spawn(site.reload(queue_limit=7), name="reload")

@@ -46,9 +46,9 @@ def write_config(folder: Path, **values: Any) -> Path:
     return path
 
 
-def loader(path: Path) -> Callable[[], Loaded]:
+def loader(path: Path) -> Callable[..., Loaded]:
     """What reads the configuration, now and at a reload; the environment is empty."""
-    return lambda: load(path=str(path), environment={"HOME": str(path.parent)})
+    return lambda ports=None: load(path=str(path), environment={"HOME": str(path.parent)}, ports=ports)
 
 
 @asynccontextmanager
