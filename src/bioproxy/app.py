@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from bioproxy import aio, files
+from bioproxy import aio
 from bioproxy import log as logs
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
@@ -34,14 +34,13 @@ from bioproxy.admin.routes import Entry
 from bioproxy.admin.snapshots_api import SnapshotsApi
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, snapshots_of, status_of
 from bioproxy.admin.templates_api import TemplatesApi
-from bioproxy.config.addresses import is_loopback
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
-from bioproxy.config.load import Loaded, admin_port_asked
+from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
 from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
-from bioproxy.engines.listener import holder
-from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
+from bioproxy.engines.listener import taken_by
+from bioproxy.errors import BioproxyError, ConfigError, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, RequestEnded
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.dialects import error_answer
@@ -65,34 +64,6 @@ log = logging.getLogger(__name__)
 
 MOMENT = 15.0  # seconds that a step of the end may take beside what it waits for
 TIMES = "rfc3339"  # the form of times in the log that `bioproxy logs` shows of one engine
-
-
-def state_folder(loaded: Loaded) -> Path:
-    """Where pins, heads and slot files live, a folder per configuration; made 0700. ConfigError.
-
-    Before, it was a folder per proxy port: what is there is moved over, once.
-    """
-    config, folder = loaded.config, Path(loaded.state)
-    before = Path(config.state_directory, str(config.proxy_port))
-    try:
-        if files.patiently(made, folder, before):
-            log.info("the state of port %d was moved to %s: it belongs to the configuration", config.proxy_port, folder)
-    except files.Stuck as error:
-        raise ConfigError([Problem(error.message, key="state_directory")]) from error
-    except OSError as error:
-        sentence = f"the folder {folder} cannot be made: {error.strerror or error}; choose another one"
-        raise ConfigError([Problem(sentence, key="state_directory")]) from error
-    return folder
-
-
-def made(folder: Path, before: Path) -> bool:
-    """Make the folder; whether it is the one that was at `before`. OSError, Stuck."""
-    with files.touching(folder):
-        moves = before.is_dir() and not folder.exists()
-        if moves:
-            before.rename(folder)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return moves
 
 
 def tls_of(config: Config) -> ssl.SSLContext | None:
@@ -119,7 +90,7 @@ class App:
         self.records = self.requests.records
         self.bus.subscribe(RequestEnded, self.requests.keep)
         self.metrics = Metrics(self.bus)
-        self.state = state_folder(loaded)
+        self.state = make_state_folder(loaded)
         self.shelves = Shelves(config=config.kv, bus=self.bus)
         self.catalogue = Catalogue(
             template_files(config.prefixes), folder=str(Path.cwd()), settings=self.settings, bus=self.bus
@@ -272,7 +243,9 @@ class App:
         try:
             await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
         except PortTaken as error:
-            raise await taken(error, config.proxy_host, config.proxy_port, flag="-port or -listen") from error
+            raise await asyncio.to_thread(
+                taken_by, error, config.proxy_host, config.proxy_port, flag="-port or -listen"
+            ) from error
         self.front.listens_on(host for host, _ in self.proxy_server.addresses)
         await self.listen_as_admin()
         if self.settings.one:
@@ -297,7 +270,7 @@ class App:
         try:
             await self.admin_server.listen(host, port)
         except PortTaken as error:
-            told = await taken(error, host, port, flag="-admin-port")
+            told = await asyncio.to_thread(taken_by, error, host, port, flag="-admin-port")
             if self.loaded.dialect is None or admin_port_asked(self.loaded):
                 raise told from error
             log.warning("there is no admin port: %s", told.message)
@@ -467,14 +440,3 @@ def kept(fleet: Fleet) -> Kept:
         bytes=sum(one.bytes for one in shelves),
         pauses=counted(station.keeper.pause.kind for station in fleet.stations.values()),
     )
-
-
-async def taken(error: PortTaken, host: str, port: int, *, flag: str) -> ConfigError:
-    """The same error with the name of the program that has the port, if it can be told, and our flag for another."""
-    found = await asyncio.to_thread(holder, host if is_loopback(host) else "localhost", port)
-    if found is None:
-        return ConfigError([Problem(f"{error.message} with {flag}")])
-    ours = any(Path(word).name == "bioproxy" for word in found.command[:4])
-    who = "another bioproxy" if ours else Path(found.command[0]).name if found.command else "another program"
-    said = f"port {port} on {host or 'all addresses'} is taken by {who} (pid {found.pid})"
-    return ConfigError([Problem(f"{said}; stop it, or choose another port with {flag}")])

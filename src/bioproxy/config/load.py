@@ -16,6 +16,7 @@ beyond those is `Loaded.dialect`.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ from bioproxy.config.layers import Layer, merge, read_environment, read_files, r
 from bioproxy.config.schema import Config, Key, as_prefix
 from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import ConfigError, Problem
+
+log = logging.getLogger(__name__)
 
 MOST_PROBLEMS = 500  # that are told one by one
 KEY_FILE_LIMIT = 4096  # bytes; a key is some dozens
@@ -69,6 +72,34 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 def slot_folder(config: Config, state: str | Path) -> str:
     """Where a llama-server of ours that has no slot folder of its own gets one; `state` is the folder for state."""
     return config.kv.directory or f"{state}/slots"
+
+
+def make_state_folder(loaded: Loaded) -> Path:
+    """Where pins, heads and slot files live, a folder per configuration; made 0700. ConfigError.
+
+    Before, it was a folder per proxy port: what is there is moved over, once.
+    """
+    config, folder = loaded.config, Path(loaded.state)
+    before = Path(config.state_directory, str(config.proxy_port))
+    try:
+        if files.patiently(made, folder, before):
+            log.info("the state of port %d was moved to %s: it belongs to the configuration", config.proxy_port, folder)
+    except files.Stuck as error:
+        raise ConfigError([Problem(error.message, key="state_directory")]) from error
+    except OSError as error:
+        sentence = f"the folder {folder} cannot be made: {error.strerror or error}; choose another one"
+        raise ConfigError([Problem(sentence, key="state_directory")]) from error
+    return folder
+
+
+def made(folder: Path, before: Path) -> bool:
+    """Make the folder; whether it is the one that was at `before`. OSError, Stuck."""
+    with files.touching(folder):
+        moves = before.is_dir() and not folder.exists()
+        if moves:
+            before.rename(folder)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return moves
 
 
 def admin_port_asked(loaded: Loaded) -> bool:

@@ -31,6 +31,7 @@ import msgspec
 
 from bioproxy.config.addresses import is_loopback
 from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
+from bioproxy.errors import ConfigError, Problem
 
 PROC = Path("/proc")
 LISTEN = "0A"
@@ -353,3 +354,14 @@ def boot_time(*, proc: Path = PROC) -> float | None:
     except OSError:
         return None
     return next((float(line.split()[1]) for line in lines if line.startswith("btime ")), None)
+
+
+def taken_by(error: ConfigError, host: str, port: int, *, flag: str) -> ConfigError:
+    """The same error with the name of the program that has the port, if it can be told, and our flag for another."""
+    found = holder(host if is_loopback(host) else "localhost", port)
+    if found is None:
+        return ConfigError([Problem(f"{error.message} with {flag}")])
+    ours = any(Path(word).name == "bioproxy" for word in found.command[:4])
+    who = "another bioproxy" if ours else Path(found.command[0]).name if found.command else "another program"
+    said = f"port {port} on {host or 'all addresses'} is taken by {who} (pid {found.pid})"
+    return ConfigError([Problem(f"{said}; stop it, or choose another port with {flag}")])
