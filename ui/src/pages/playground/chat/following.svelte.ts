@@ -8,11 +8,14 @@ export class Following {
   /** Watches the page's own scrolling; returns what ends that. */
   watch(): () => void {
     const look = () => (this.at = distance() < NEAR);
+    const follow = () => this.at && this.toEnd();
     addEventListener("scroll", look, { passive: true });
-    const grown = new ResizeObserver(() => this.at && this.toEnd());
+    addEventListener("resize", follow); // a phone's keyboard, above all
+    const grown = new ResizeObserver(follow);
     grown.observe(document.body);
     return () => {
       removeEventListener("scroll", look);
+      removeEventListener("resize", follow);
       grown.disconnect();
     };
   }
