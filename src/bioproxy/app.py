@@ -28,12 +28,14 @@ from bioproxy.admin.config_api import ConfigApi, ConfigTrial
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
+from bioproxy.admin.ollama import OllamaModels
 from bioproxy.admin.page import WebPage, other_port
 from bioproxy.admin.requests_api import Requests
 from bioproxy.admin.routes import Entry
 from bioproxy.admin.snapshots_api import SnapshotsApi
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, snapshots_of, status_of
 from bioproxy.admin.templates_api import TemplatesApi
+from bioproxy.config.addresses import listens_at
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
@@ -46,6 +48,7 @@ from bioproxy.front import llamaswap_errors
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.dispatch import OneEngine
 from bioproxy.front.many import ManyModels
+from bioproxy.front.ollama.road import Ollama
 from bioproxy.front.proxy import Front
 from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
@@ -118,7 +121,8 @@ class App:
         if not self.settings.one:
             self.requests.of_row = self.management.store.record
         self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
-        self.front = Front(self.settings, dispatch=self.dispatch, bus=self.bus)
+        ollama = Ollama(self.dispatch, self.fleet, describe=OllamaModels(self.fleet).describe)
+        self.front = Front(self.settings, dispatch=self.dispatch, ollama=ollama, bus=self.bus)
         self.admin = Admin(
             settings=self.settings,
             metrics=self.metrics,
@@ -133,6 +137,9 @@ class App:
         most = files_for_clients(open_files())
         self.proxy_server = Server(
             self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=most
+        )
+        self.ollama_server = Server(
+            self.front.handle_ollama, limits=config.limits, name="ollama", error_body=self.error_body, files=most
         )
         self.admin_server = Server(
             self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, most // ADMIN_SHARE)
@@ -246,7 +253,8 @@ class App:
             raise await asyncio.to_thread(
                 taken_by, error, config.proxy_host, config.proxy_port, flag="-port or -listen"
             ) from error
-        self.front.listens_on(host for host, _ in self.proxy_server.addresses)
+        await self.listen_as_ollama()
+        self.front.listens_on(host for host, _ in (*self.proxy_server.addresses, *self.ollama_server.addresses))
         await self.listen_as_admin()
         if self.settings.one:
             self.front.asked_by(self.admin_port)
@@ -260,6 +268,16 @@ class App:
             "ageing": self.forget_old,
         }
         self.services = guarded(services, self.bus)
+
+    async def listen_as_ollama(self) -> None:
+        """Open Ollama's port, if there is to be one; ConfigError says which program has it."""
+        place = listens_at(self.config.ollama.listen)
+        if place is None:
+            return
+        try:
+            await self.ollama_server.listen(*place)
+        except PortTaken as error:
+            raise await asyncio.to_thread(taken_by, error, *place, flag="-ollama-listen") from error
 
     async def listen_as_admin(self) -> None:
         """Open the admin port; ConfigError says which program has it.
@@ -288,6 +306,7 @@ class App:
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
             ("closing the proxy port", partial(self.proxy_server.close, deadline=deadline), deadline + MOMENT),
+            ("closing Ollama's port", partial(self.ollama_server.close, deadline=deadline), deadline + MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),
             ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),
@@ -302,6 +321,7 @@ class App:
     async def turn_away(self, deadline: float) -> None:
         """Take no connections any more, end streams that have no end, and refuse requests that wait."""
         self.proxy_server.stop_accepting()
+        self.ollama_server.stop_accepting()
         try:
             self.management.end_streams()
             self.live.close()

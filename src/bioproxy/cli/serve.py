@@ -191,6 +191,8 @@ def say_hello(loaded: Loaded, app: App) -> None:
         log.info("listening with TLS on https://%s", address)
     else:
         log.info("listening on http://%s", address)
+    if app.ollama_server.addresses:
+        log.info("Ollama's API on http://%s, too", config.ollama.listen)
     say_room(loaded)
     if not is_loopback(config.proxy_host):
         said = "reachable by all hosts on the network, use -listen localhost:%d to let only this machine in"

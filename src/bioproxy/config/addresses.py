@@ -18,6 +18,7 @@ from bioproxy.config.masking import masked_url_password
 HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\*|[^\s/?#*]+)")
 SHORT_IPV4 = re.compile(r"[0-9a-fx.]+")  # "127.1", "0", "0x7f.1": the system's resolver takes these as addresses
+MOST_PORTS = 65535
 EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
@@ -58,6 +59,15 @@ def _address(name: str) -> str:
 def is_address(text: str) -> bool:
     """Whether a text names an IP address: no resolver ever sees it, so it cannot be pointed somewhere else."""
     return bool(_address(host_of(text)))
+
+
+def listens_at(text: str) -> tuple[str, int] | None:
+    """Host and port of an address to listen at, `127.0.0.1:11434` or `:11434` (all hosts); None if it is none."""
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    good = colon and port.isascii() and port.isdecimal() and int(port) <= MOST_PORTS and (":" not in host or bracketed)
+    return (bare, int(port)) if good else None
 
 
 def is_loopback(host: str) -> bool:

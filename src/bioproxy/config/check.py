@@ -16,6 +16,7 @@ from bioproxy.config.addresses import (
     arrives,
     host_fault,
     is_loopback,
+    listens_at,
     network_fault,
     origin_fault,
     overlap,
@@ -54,7 +55,14 @@ def find_problems(
     `broken` are keys whose values could not be read: a complaint that rests on their defaults would be wrong. With
     `models` an admin port that was not configured may be the proxy's: then there is none, and the log says so.
     """
-    found = [*_addresses(config), *_backend(config), *_prefixes(config), *_keys(config), *_lists(config)]
+    found = [
+        *_addresses(config),
+        *_ollama(config),
+        *_backend(config),
+        *_prefixes(config),
+        *_keys(config),
+        *_lists(config),
+    ]
     if models and origins.get("admin_port", DEFAULT) is DEFAULT:
         found = [each for each in found if (each.key, each.other) != ("admin_port", "proxy_port")]
     if bool(config.tls_cert_file) != bool(config.tls_key_file):
@@ -92,6 +100,25 @@ def _addresses(config: Config) -> Iterator[Complaint]:
         yield Complaint("admin_port", said, "proxy_port")
 
 
+def _ollama(config: Config) -> Iterator[Complaint]:
+    if not config.ollama.listen:
+        return
+    place = listens_at(config.ollama.listen)
+    if place is None or (place[0] and host_fault(place[0])):
+        said = f'expected an address such as 127.0.0.1:11434 or :11434 (all hosts), got "{config.ollama.listen}"'
+        yield Complaint("ollama.listen", said)
+        return
+    for name, host, port in listeners(config):
+        if place[1] == port != 0 and overlap(place[0], host):
+            said = f"{port} is the {name} port as well; the proxy port has Ollama's routes without this key"
+            yield Complaint("ollama.listen", said, f"{name}_port")
+
+
+def listeners(config: Config) -> tuple[tuple[str, str, int], ...]:
+    """The ports that there always are: name, host and number."""
+    return (("proxy", config.proxy_host, config.proxy_port), ("admin", config.admin_host, config.admin_port))
+
+
 def _backend(config: Config) -> Iterator[Complaint]:
     if not config.backend_url:
         return
@@ -100,8 +127,7 @@ def _backend(config: Config) -> Iterator[Complaint]:
         return
     url = urlsplit(config.backend_url)
     port = url.port or (443 if url.scheme == "https" else 80)
-    listeners = (("proxy", config.proxy_host, config.proxy_port), ("admin", config.admin_host, config.admin_port))
-    for name, host, bound in listeners:
+    for name, host, bound in listeners(config):
         if port == bound and arrives(url.hostname or "", host):
             said = f"{config.backend_url} is the {name} port of bioproxy itself; name the engine's address"
             yield Complaint("backend_url", said, f"{name}_port")
@@ -183,11 +209,16 @@ def _lists(config: Config) -> Iterator[Complaint]:
                 yield Complaint(f"{name}[{index}]", fault)
 
 
+def ollama_host(config: Config) -> str:
+    """Where Ollama's clients connect to, if not to the proxy port alone."""
+    return (listens_at(config.ollama.listen) or ("localhost", 0))[0] if config.ollama.listen else "localhost"
+
+
 def _doubts(config: Config) -> Iterator[Complaint]:
-    if not is_loopback(config.proxy_host) and not config.api_keys:
-        place = config.proxy_host or "all addresses"
-        said = f'any client that reaches "{place}" may use the engine: there are no api_keys'
-        yield Complaint("proxy_host", said)
+    for key, host in (("proxy_host", config.proxy_host), ("ollama.listen", ollama_host(config))):
+        if not is_loopback(host) and not config.api_keys:
+            said = f'any client that reaches "{host or "all addresses"}" may use the engine: there are no api_keys'
+            yield Complaint(key, said)
     if config.engine_arguments and not config.model:
         said = "have no effect without model: bioproxy did not start the engine at backend_url"
         if not config.backend_url:

@@ -168,6 +168,14 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = "auto"
 
 
+class Ollama(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ollama's API; docs/api.md lists its routes, which the proxy port has as well."""
+
+    listen: Annotated[
+        str, about("One more address for clients, where Ollama's look (`127.0.0.1:11434`); plain HTTP. Empty: none.")
+    ] = ""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything."""
 
@@ -240,6 +248,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tls_key_file: Annotated[str, about("Its private key (PEM, no pass phrase).", path=True, live=True)] = ""
     log: Log = Log()
     ui: WebPage = WebPage()
+    ollama: Ollama = Ollama()
     limits: Limits = Limits()
     kv: Kv = Kv()
     warmup: Warmup = Warmup()

@@ -24,8 +24,12 @@ from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS, UNBUFFERED
 
 Json = Any
-Dialect = Literal["openai", "responses", "anthropic", "llama"]
+Dialect = Literal["openai", "responses", "anthropic", "llama", "ollama"]
 
+OLLAMA = frozenset({  # its paths; others below `/api/` are llama-swap's, or ours
+    "/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/tags", "/api/show", "/api/ps", "/api/pull",
+    "/api/create", "/api/copy", "/api/push", "/api/delete",
+})  # fmt: skip
 DELTAS = {  # Anthropic's blocks: the member that a stream sends bit by bit, and the type of a bit
     "text": ("text", "text_delta"),
     "thinking": ("thinking", "thinking_delta"),
@@ -64,6 +68,8 @@ LLAMA = {
 def dialect_of(path: str) -> Dialect:
     """Which API a path belongs to: `/v1/messages…` is Anthropic's, other `/v1/…` OpenAI's, the rest llama.cpp's.
 
+    Some below `/api/` are Ollama's.
+
     OpenAI has two, with streams of different shapes. `/v/…` is `/v1/…` for engines whose base path is another one.
     """
     usual = f"/v1{path[2:]}" if path.startswith("/v/") else path
@@ -71,6 +77,8 @@ def dialect_of(path: str) -> Dialect:
         return "anthropic"
     if usual.startswith(("/v1/responses", "/responses")):
         return "responses"
+    if path in OLLAMA or path.startswith("/api/blobs/"):
+        return "ollama"
     return "openai" if usual.startswith(("/v1/", "/chat/")) else "llama"
 
 
@@ -80,6 +88,8 @@ def error_json(error: BioproxyError, dialect: Dialect, *, request_id: str = "") 
         kind = ANTHROPIC.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
         inner = {"type": kind, "message": error.message, **error.fields}
         return msgspec.json.encode({"type": "error", "error": inner, "request_id": request_id})
+    if dialect == "ollama":
+        return msgspec.json.encode({"error": error.message})
     return msgspec.json.encode({"error": error_members(error, error.status if dialect == "llama" else error.code)})
 
 

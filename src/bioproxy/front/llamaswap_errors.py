@@ -88,8 +88,8 @@ def answer(
     accept = accept or b""
     if isinstance(error, Unserved) and (words := error.words(path, accept)):
         content, body = TEXT, words
-    elif dialects.dialect_of(path) == "anthropic":
-        content, body = JSON, dialects.error_json(error, "anthropic", request_id=request_id)
+    elif (dialect := dialects.dialect_of(path)) in {"anthropic", "ollama"}:
+        content, body = JSON, dialects.error_json(error, dialect, request_id=request_id)
     elif error.status != 429 and b"text/plain" in accept:
         content, body = TEXT, f"{SOURCE}: {error.message}".encode()
     elif error.status != 429 and b"text/html" in accept:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
@@ -31,6 +31,8 @@ from bioproxy.front.access import Access
 from bioproxy.front.cors import Refusals
 from bioproxy.front.dispatch import Dispatch
 from bioproxy.front.exchange import Exchange
+from bioproxy.front.ollama.road import Ollama
+from bioproxy.front.routes import Route
 from bioproxy.front.ways import unpack
 from bioproxy.wire.coding import CODINGS
 from bioproxy.wire.http1.message import Request, Responder
@@ -43,9 +45,10 @@ ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
 class Front:
     """Everything a request on the proxy port needs."""
 
-    def __init__(self, settings: Settings, *, dispatch: Dispatch, bus: Bus) -> None:
+    def __init__(self, settings: Settings, *, dispatch: Dispatch, ollama: Ollama, bus: Bus) -> None:
         self.settings = settings
         self.dispatch = dispatch
+        self.ollama = ollama
         self.bus = bus
         self.refusals = Refusals()
         self.local = is_loopback(settings.config.proxy_host)
@@ -59,8 +62,12 @@ class Front:
         found = self.settings.known.get(self.make_access)  # made at the first request after a reload
         return found or self.settings.made(self.make_access)
 
-    async def handle(self, request: Request, responder: Responder) -> None:
-        """Serve one request; never raises but for a cancellation."""
+    async def handle_ollama(self, request: Request, responder: Responder) -> None:
+        """Serve one request that came to Ollama's own port."""
+        await self.handle(request, responder, port=routes.OLLAMA_PORT)
+
+    async def handle(self, request: Request, responder: Responder, *, port: Mapping[str, Route] | None = None) -> None:
+        """Serve one request; never raises but for a cancellation. `port`: what its port answers to a GET itself."""
         exchange, access = Exchange(request, responder, routes.OTHER_FREE), self.access
         exchange.envelope = self.dispatch.envelope
         logs.request_id.set(exchange.id)
@@ -71,7 +78,8 @@ class Front:
         if exchange.dialect == "anthropic":
             responder.extra.append((b"Request-Id", exchange.id.encode()))
         try:
-            exchange.route = route = self.dispatch.find(request)
+            own = port.get(request.path) if port is not None and request.method in {"GET", "HEAD"} else None
+            exchange.route = route = own or self.dispatch.find(request)
             exchange.record.endpoint = route.endpoint
             if request.method == "OPTIONS" and access.cors.is_preflight(request):
                 self.note_unread(exchange, access)
@@ -83,7 +91,8 @@ class Front:
                 self.note_unread(exchange, access)
             if b"content-encoding" in request.fields:
                 await self.unpack(exchange)
-            await self.dispatch.serve(exchange, access)
+            road = self.ollama if route.by == "ollama" else self.dispatch
+            await road.serve(exchange, access)
         except BioproxyError as error:
             if isinstance(error, ENGINE_ERRORS):
                 self.dispatch.failed(exchange, error.message)

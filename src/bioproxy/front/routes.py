@@ -36,7 +36,7 @@ from bioproxy.wire.http1.target import hidden_slash, hides_slash
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Gate = Literal["grant", "free", "slot_action", "shared"]
-By = Literal["engine", "list", "listed", "health", "options", "upstream", "comfyui"]
+By = Literal["engine", "list", "listed", "health", "options", "upstream", "comfyui", "ollama"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -110,6 +110,12 @@ MORE_COMPUTING = (  # only with many models, as in llama-swap; `/v/…`: engines
 COUNTING = (*COUNTED, "/tokenize", "/detokenize")
 METERED_COUNTING = ("/v1/messages/count_tokens", "/v/messages/count_tokens")
 STARTING = ("/v1/audio/voices", "/sdapi/v1/loras")  # by GET, and they may start a model
+OLLAMA_COMPUTING = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
+OLLAMA: tuple[tuple[str, str], ...] = (  # what else Ollama has; what changes its store of models is refused
+    ("GET", "/api/tags"), ("GET", "/api/ps"), ("POST", "/api/show"), ("POST", "/api/pull"), ("POST", "/api/create"),
+    ("POST", "/api/copy"), ("POST", "/api/push"), ("DELETE", "/api/delete"), ("*", "/api/blobs/{digest}"),
+)  # fmt: skip
+OLLAMA_VERSION = "/api/version"  # with many models it is llama-swap's on the proxy port
 PROBES: dict[str, Gate] = {"/props": "free", "/lora-adapters": "free", "/slots": "shared", "/metrics": "shared"}
 LISTS = ("/v1/models", "/models")
 HEALTH = ("/health", "/v1/health")  # an engine's own
@@ -137,12 +143,16 @@ def posted(path: str, gate: Gate, *, metered: bool) -> Route:
 
 
 def common() -> Router[Route]:
-    """The routes of llama-server."""
+    """The routes of llama-server, and of Ollama."""
     router: Router[Route] = Router()
     for path in COMPUTING:
         router.add("POST", path, posted(path, "grant", metered=True))
     for path in COUNTING:
         router.add("POST", path, posted(path, "free", metered=path in METERED_COUNTING))
+    for path in OLLAMA_COMPUTING:
+        router.add("POST", path, Route(path, "grant", by="ollama"))
+    for method, path in OLLAMA:
+        router.add(method, path, Route(path, by="ollama"))
     for path, gate in PROBES.items():
         router.add("GET", path, Route(path, gate, starts=False))
     for path in ("/slots/{slot}", "/slots/{slot}/"):  # llama-server takes both
@@ -155,8 +165,9 @@ def of_one() -> Router[Route]:
     router = common()
     for path in HEALTH:
         router.add("*", path, Route(path, public=True))
-    for path in (*LISTS, "/api/tags", "/"):
+    for path in (*LISTS, "/"):
         router.add("GET", path, Route(path))
+    router.add("GET", OLLAMA_VERSION, Route(OLLAMA_VERSION, by="ollama"))
     router.add("GET", f"{MODELS}{{id...}}", LISTED)
     return router
 
@@ -173,6 +184,10 @@ def of_many() -> Router[Route]:
 
 
 ONE, MANY = of_one(), of_many()
+OLLAMA_PORT = {  # what Ollama's own port answers otherwise than the proxy port
+    "/": Route("/", public=True, by="ollama"),
+    OLLAMA_VERSION: Route(OLLAMA_VERSION, by="ollama"),
+}
 OURS = {  # what many models answer by GET without an engine
     **dict.fromkeys(LISTS, Route("/v1/models", by="list")),
     **dict.fromkeys(OUR_HEALTH, Route("/health", public=True, by="health")),

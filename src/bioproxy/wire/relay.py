@@ -182,6 +182,14 @@ class Flow:
             self.timer.cancel()
 
 
+class Rewritten(Flow):
+    """One answer on its way to a client that gets another one made of it (Responder.rewriter)."""
+
+    def forward(self, data: bytes) -> None:
+        self.tail.add(data)
+        self.responder.write(data)
+
+
 async def relay(
     response: Response,
     responder: Responder,
@@ -211,7 +219,8 @@ async def relay(
     if response.complete:
         responder.finished = True
         return
-    flow = Flow(response, responder, tail=tail, ended=ended)
+    kind = Flow if responder.rewriter is None else Rewritten
+    flow = kind(response, responder, tail=tail, ended=ended)
     response.sink = flow
     responder.let_go = flow.let_go
     responder.carrier.take_from(response)

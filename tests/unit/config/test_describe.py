@@ -38,6 +38,7 @@ BY_KEY: dict[str, st.SearchStrategy[Any]] = {  # what the schema's types do not 
     "admin_hosts": st.lists(st.sampled_from(["a.lan", "::1"])).map(tuple),
     "trusted_proxies": st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8"])).map(tuple),
     "cors_origins": st.lists(st.sampled_from(["*", "https://a.lan"])).map(tuple),
+    "ollama.listen": st.sampled_from(["", "127.0.0.1:11434", ":11434", "[::1]:1"]),
     "kv.fingerprint": st.text(st.characters(codec="utf-8", exclude_characters="\0")),
 }
 

@@ -43,6 +43,7 @@ OWN: dict[str, Json] = {
     "trusted_proxies": ["10.0.0.0/8"],
     "cors_origins": ["https://x.lan"],
     "swap.min_resident": 7,
+    "ollama.listen": "127.0.0.1:11434",
     "kv.engine_directory": "/seen/by/the/engine",
 }
 BESIDE: dict[str, Json] = {"model": {"backend_url": ""}, "kv.engine_directory": {"kv.directory": "slots"}}

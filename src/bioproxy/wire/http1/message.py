@@ -34,9 +34,10 @@ class Framing(Enum):
     LENGTH = auto()
     CHUNKED = auto()
     UNTIL_CLOSE = auto()
+    HELD = auto()  # nothing is out before the body is whole: a rewriter makes another one of it
 
 
-NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = Framing
+NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE, HELD = Framing
 
 
 class Request(msgspec.Struct, eq=False):
@@ -104,6 +105,21 @@ class Carrier(Protocol):
         """Read again."""
 
 
+class Rewriter(Protocol):
+    """Makes another answer of the one that is sent, for a client of another API."""
+
+    status: int  # of the other answer, once its body is whole
+
+    def begin(self, status: int, headers: Headers) -> tuple[Headers, bool]:
+        """The other answer's headers, and whether its body goes out as it comes; else it does once it is whole."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a piece of the body; what of the other one can go out now."""
+
+    def end(self) -> bytes:
+        """The body has ended: what is left of the other one."""
+
+
 def never() -> bool:
     """The default of `let_go`: only its framing ends an answer."""
     return False
@@ -112,7 +128,8 @@ def never() -> bool:
 class Responder:
     """The answer to one request. Either `send`, or `start`, `write`…, `finish`; `abort` at any time.
 
-    `let_go` is asked when the client leaves before the end: True if it had the whole answer all the same.
+    `let_go` is asked when the client leaves before the end: True if it had the whole answer all the same. A `rewriter`
+    may be set before the head is out: then the client gets what that makes of the answer.
     """
 
     def __init__(self, carrier: Carrier, request: Request) -> None:
@@ -125,6 +142,8 @@ class Responder:
         self.framing = NO_BODY
         self.left = 0  # bytes of the body still owed, if it has a length
         self.let_go: Callable[[], bool] = never
+        self.rewriter: Rewriter | None = None
+        self.held: Headers = []  # of an answer that is held back
 
     @property
     def started(self) -> bool:
@@ -139,7 +158,7 @@ class Responder:
     def send(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a whole answer with its Content-Length."""
         head = self.head(status, headers, length=len(body))
-        self.put(head, self.frame(body))
+        self.put(head, self.frame(body, last=True))
         self.finished = True
 
     def put(self, head: bytes, framed: bytes) -> None:
@@ -165,6 +184,12 @@ class Responder:
 
     def relayed_head(self, status: int, headers: Headers, *, length: int | None, reason: bytes = b"") -> bytes:
         """The same for headers that were cleaned already and hold their own Content-Length, if any."""
+        if self.rewriter is not None:
+            headers, streams = self.rewriter.begin(status, headers)
+            if not streams:
+                self.framing, self.held = HELD, headers
+                return b""
+            length = None
         line = status_line(status, reason) + block(headers)
         if self.extra:
             line += block(self.extra)
@@ -186,7 +211,11 @@ class Responder:
 
     def frame(self, data: bytes, *, last: bool = False) -> bytes:
         """`data` as it goes over the wire; `last` ends the answer. ValueError for more than was announced."""
+        if self.rewriter is not None:
+            data = self.rewriter.feed(data) + (self.rewriter.end() if last else b"")
         framing = self.framing
+        if framing is HELD:
+            return self.let_out(data) if last else b""
         if framing is CHUNKED:
             self.bytes_out += len(data)
             if not data:
@@ -201,6 +230,12 @@ class Responder:
         self.bytes_out += len(data)
         return data
 
+    def let_out(self, body: bytes) -> bytes:
+        """Head and body of an answer that was held back, now that it is whole."""
+        assert self.rewriter is not None
+        status, self.rewriter = self.rewriter.status, None
+        return self.head(status, self.held, length=len(body)) + self.frame(body)
+
     def write(self, data: bytes) -> None:
         """Send bytes of the body; the caller awaits `drain` now and then."""
         if not self.finished and (framed := self.frame(data)):
@@ -213,6 +248,10 @@ class Responder:
     def finish(self) -> None:
         """End the answer; an answer with bytes still owed is cut instead."""
         if self.finished:
+            return
+        if self.rewriter is not None:
+            self.carrier.write(self.frame(b"", last=True))
+            self.finished = True
             return
         if self.framing is LENGTH and self.left:
             self.abort()
