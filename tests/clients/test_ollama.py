@@ -29,11 +29,8 @@ FEW: Json = {"num_predict": 4, "num_ctx": 8192}
 @asynccontextmanager
 async def ollama_client(port: int, **more: Json) -> AsyncIterator[ollama.AsyncClient]:
     """The official client before the proxy on `port`, closed afterwards."""
-    client = ollama.AsyncClient(host=f"http://127.0.0.1:{port}", **more)
-    try:
+    async with ollama.AsyncClient(host=f"http://127.0.0.1:{port}", **more) as client:
         yield client
-    finally:
-        await client.close()
 
 
 async def test_chat(tmp_path: Path) -> None:
@@ -80,13 +77,13 @@ async def test_generate(tmp_path: Path) -> None:
         whole = await client.generate("m", "hello", system="Be brief.", options=FEW)
         pieces = [piece async for piece in await client.generate("m", "hello", "", system="Be brief.", stream=True,
                                                                 options=FEW)]  # fmt: skip
-        assert "".join(piece.response for piece in pieces) == whole.response != ""
+        assert "".join(piece.response or "" for piece in pieces) == whole.response != ""
         assert pieces[-1].done
         assert (await line.received("/v1/chat/completions"))["messages"][0] == {
             "role": "system", "content": "Be brief.",
         }  # fmt: skip
         raw = [piece async for piece in await client.generate("m", "hello", raw=True, stream=True, options=FEW)]
-        assert "".join(piece.response for piece in raw)
+        assert "".join(piece.response or "" for piece in raw)
         assert raw[-1].eval_count == 4
         await client.generate("m", "what is it?", images=[PIXEL.decode()], options=FEW)
         parts = (await line.received("/v1/chat/completions"))["messages"][0]["content"]
