@@ -42,10 +42,12 @@ def program(folder: Path, engine: RealEngine, *, save_after: str = "20ms") -> Bi
     return made
 
 
-async def warm(bioproxy: Bioproxy) -> int:
-    """Wait until the template is on disk; the length of its prompt prefix in tokens (0: not computed by this one)."""
+async def warm(bioproxy: Bioproxy, *, evaluated: bool = True) -> int:
+    """Wait until the template is on disk, `evaluated` by this program or not; its prompt prefix's length in tokens."""
     status = await bioproxy.until(lambda now: [one["state"] for one in now["warmup"]["targets"]] == ["saved"])
-    return int(status["warmup"]["targets"][0]["total"])
+    [target] = status["warmup"]["targets"]
+    assert (target["evaluated"] > 0) == evaluated
+    return int(target["total"])
 
 
 async def kept(bioproxy: Bioproxy, tokens: int) -> None:
@@ -68,7 +70,7 @@ async def test_a_template_is_evaluated_once_whatever_is_killed(tmp_path: Path) -
         await bioproxy.kill()
         await engine.restart()
         await bioproxy.start()
-        assert await warm(bioproxy) == 0
+        assert await warm(bioproxy, evaluated=False) == template
         async with openai_client(bioproxy.port) as client:
             assert (await talk.resumed(client).say("and again?")).cached >= talk.turns[-1].prompt - ROUNDING
             assert (await Conversation(client).say("@code a new question")).cached >= template
