@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bioproxy import aio
@@ -78,6 +80,28 @@ async def test_an_engine_that_cannot_be_started_again_is_told_at_once(
         answer = await good(app)
         assert answer.status == 500
         assert "cannot start llama-server" in answer.text
+
+
+async def test_who_waits_for_an_engine_that_does_not_come_is_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is being started, then how it ended: not that it was unloaded once, or that nothing answers."""
+    async with serving(tmp_path, monkeypatch) as app:
+        await app.fleet.unload("")
+        assert "was unloaded" in app.fleet.unready()
+        (tmp_path / "llama-server").write_text(f"#!/bin/sh\nread line < {tmp_path}/go\necho no card >&2\nexit 3\n")
+        os.mkfifo(tmp_path / "go")
+        asking = aio.spawn(good(app), name="request")
+        await until(lambda: only(app).pid)
+        assert app.fleet.unready() == "the engine is absent: it is being started"
+        app.settings.take(msgspec.structs.replace(app.config, queue_timeout=0.05))
+        late = await good(app)
+        assert (late.status, "it is being started" in late.text) == (503, True)
+        await asyncio.to_thread((tmp_path / "go").write_text, "\n")
+        await until(lambda: "no card" in app.fleet.unready())
+        late = await good(app)
+        assert (late.status, "ended with exit code 3" in late.text) == (503, True)
+        await aio.finish([asking])
 
 
 async def test_the_end_of_the_program_says_nothing_of_an_engine_that_is_not_ours(

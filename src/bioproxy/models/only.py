@@ -84,7 +84,10 @@ class Only(Unit):
         )
 
     def on_exit(self, exit_: Exit) -> None:
-        self.station.attachment.suspect(exit_.reason)
+        attachment = self.station.attachment
+        attachment.suspect(exit_.reason)
+        if not exit_.expected and attachment.state != "ready":  # else the attachment sees it go, and closes the gate
+            self.station.gate.close(exit_.reason)
 
     async def begin(self) -> None:
         """Start the process, if it is ours; EngineUnavailable if it cannot be run at all."""
@@ -94,6 +97,7 @@ class Only(Unit):
     async def start(self, wants: Callable[[], Sequence[Want]]) -> Started:  # noqa: ARG002 - they wait in the gate
         await self.begin()
         if self.plan is not None:
+            self.station.gate.close("it is being started")
             self.keeping = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
         self.station.look_after()
         return Started()
@@ -137,8 +141,9 @@ class Only(Unit):
 
     def unready(self) -> str:
         """Why a request would not be served now; empty when it would."""
-        state = self.station.attachment.statistics()
-        return "" if state.state == "ready" else f"the engine is {state.state}: {state.reason}"
+        state, gate = self.station.attachment.statistics(), self.station.gate
+        reason = gate.reason if self.plan is not None and state.state == "absent" else state.reason
+        return "" if state.state == "ready" else f"the engine is {state.state}: {reason}"
 
     async def met(self, timeout: float) -> None:  # noqa: ASYNC109 - told in the sentence
         """Wait until it is ready. EngineUnavailable after `timeout` seconds."""
