@@ -60,7 +60,15 @@ from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.http1.message import Headers, Request
-from bioproxy.wire.server import ADMIN_SHARE, FEWEST, PortTaken, Server, files_for_clients, open_files
+from bioproxy.wire.server import (
+    ADMIN_SHARE,
+    FEWEST,
+    OLLAMA_SHARE,
+    PortTaken,
+    Server,
+    files_for_clients,
+    open_files,
+)
 from bioproxy.wire.tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -135,11 +143,20 @@ class App:
             page=self.page,
         )
         most = files_for_clients(open_files())
+        beside = most // OLLAMA_SHARE if config.ollama.listen else 0
         self.proxy_server = Server(
-            self.front.handle, limits=config.limits, name="proxy", error_body=self.error_body, files=most
+            self.front.handle,
+            limits=config.limits,
+            name="proxy",
+            error_body=self.error_body,
+            files=max(FEWEST, most - beside),
         )
         self.ollama_server = Server(
-            self.front.handle_ollama, limits=config.limits, name="ollama", error_body=self.error_body, files=most
+            self.front.handle_ollama,
+            limits=config.limits,
+            name="ollama",
+            error_body=self.error_body,
+            files=max(FEWEST, beside),
         )
         self.admin_server = Server(
             self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, most // ADMIN_SHARE)
@@ -206,7 +223,7 @@ class App:
     def watch(self) -> None:
         """Tell the metrics whose statistics to read."""
         self.metrics.templates = self.catalogue.statistics
-        self.metrics.servers = {"proxy": self.proxy_server.statistics, "admin": self.admin_server.statistics}
+        self.metrics.servers = {name: server.statistics for name, server in self.servers().items()}
         if self.fleet.only is None:
             self.metrics.watch_models(self.fleet.supervisor.statistics)
             self.metrics.kv = partial(kept, self.fleet)
@@ -215,6 +232,11 @@ class App:
             self.metrics.gate = station.gate.statistics
             self.metrics.kv = station.keeper.statistics
             self.metrics.engine = station.attachment.statistics
+
+    def servers(self) -> dict[str, Server]:
+        """The ports by name."""
+        found = {"proxy": self.proxy_server, "admin": self.admin_server}
+        return {**found, "ollama": self.ollama_server} if self.config.ollama.listen else found
 
     def under_way(self) -> list[InflightRequest]:
         """The requests under way; those of one engine are not listed."""
@@ -446,7 +468,7 @@ class App:
             pins=self.pins,
             front=self.front,
             admin=self.admin,
-            servers={"proxy": self.proxy_server, "admin": self.admin_server},
+            servers=self.servers(),
             management=self.management,
             busy=self.dispatch.busy if isinstance(self.dispatch, ManyModels) else {},
             metrics=self.metrics,

@@ -195,3 +195,15 @@ async def test_requests_of_peers_are_rows_too(rig: Rig) -> None:
     await rig.chat("far/both")
     row = (await rig.get("/api/metrics/activity?limit=1")).json()["data"][0]
     assert (row["model"], row["resp_status_code"], row["tokens"]["output_tokens"]) == ("both", 200, 4)
+
+
+async def test_by_ollamas_api(far: Server, rig: Rig) -> None:
+    """A peer's model is asked for a chat, and its answer becomes Ollama's; to load it is the peer's business."""
+    data: Json = {"model": "far/one:latest", "messages": [{"role": "user", "content": "hello"}], "stream": False}
+    answer = await call(rig.port, "POST", "/api/chat", data=data)
+    assert (answer.json()["model"], answer.json()["done"]) == ("far/one:latest", True)
+    assert json.loads((await far.last())["body"])["model"] == "one"
+    refused = await call(rig.port, "POST", "/api/generate", data={"model": "far/one"})
+    assert (refused.status, "of the peer far" in refused.json()["error"]) == (400, True)
+    listed = (await call(rig.port, "GET", "/api/tags")).json()["models"]
+    assert "far/one:latest" in {one["name"] for one in listed}

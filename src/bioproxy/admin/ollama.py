@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ Json: TypeAlias = Any
 Record: TypeAlias = dict[str, Json]
 
 NEVER = "2999-01-01T00:00:00Z"  # when a model is unloaded that stays
-THINKS = re.compile(r"enable_thinking|reasoning_effort|<think>|reasoning_content")  # in a chat template
+THINKS = ("enable_thinking", "reasoning_effort", "<think>", "reasoning_content")  # words of a chat template
 EMBEDS = frozenset({"--embedding", "--embeddings"})  # flags of an engine that does nothing else
 FILLS = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")  # it can fill a gap in a text
 FILE_TYPES = (  # of weights, by their number in a GGUF file; "" is one that is gone
@@ -120,7 +119,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
             "tools": can is None or can.tools,
             "insert": self.fills,
             "vision": sees or bool(option(words, "--mmproj", "-mm")),
-            "thinking": THINKS.search(self.template) is not None,
+            "thinking": any(word in self.template for word in THINKS),
         }
         return [name for name, able in found.items() if able]
 

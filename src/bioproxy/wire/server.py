@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096  # connections that the system may hold for us; its own limit applies too
 RESERVED_FILES = 192  # for engines (a pipe and two sockets each), listeners, snapshots, templates, logs, the admin port
 FEWEST = 32  # connections, however few files there may be
+OLLAMA_SHARE = 4  # Ollama's port takes one file of so many from the proxy port
 ADMIN_SHARE = 16  # the admin port gets one file for so many of the proxy port
 CLEAN_UP = 5.0  # seconds that cancelled handlers get for their `finally`
 TLS_GOODBYE = 2.0  # seconds that a client gets to answer the end of TLS; most send nothing, and nothing is lost

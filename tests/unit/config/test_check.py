@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bioproxy.config.addresses import arrives, is_any, is_loopback, overlap, url_fault
 from bioproxy.config.check import digest, entry_fault, find_problems, find_warnings, key_fault
-from bioproxy.config.schema import Config, Key, Kv, Prefix
+from bioproxy.config.schema import Config, Key, Kv, Ollama, Prefix
 from bioproxy.config.tree import Origin
 from bioproxy.errors import ConfigError
 
@@ -182,6 +182,26 @@ def test_lists_of_networks_hosts_and_pages(name: str, wrong: list[str], right: l
 def test_what_is_no_host_to_listen_on(host: str) -> None:
     """A port has a key of its own."""
     assert keys_of(proxy_host=host) == ["proxy_host"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "wrong"),
+    [
+        ("", False), ("127.0.0.1:11434", False), (":11434", False), ("[::1]:11434", False), ("box.lan:0", False),
+        ("11434", True), ("localhost", True), ("localhost:", True), ("::1:11434", True), ("a b:1", True),
+        ("localhost:99999", True), ("http://localhost:11434", True), ("localhost:8088", True), (":8089", True),
+    ],
+)  # fmt: skip
+def test_where_ollamas_clients_connect(listen: str, wrong: bool) -> None:
+    """Host and port in one text; neither the proxy port nor the admin port, which are there already."""
+    assert keys_of(ollama=Ollama(listen=listen)) == (["ollama.listen"] if wrong else [])
+
+
+def test_ollamas_port_is_open_to_others() -> None:
+    """Without keys that is told, as it is of the proxy port."""
+    [found] = find_warnings(Config(ollama=Ollama(listen="0.0.0.0:11434")), {})
+    assert (found.key, "no api_keys" in found.message) == ("ollama.listen", True)
+    assert find_warnings(Config(ollama=Ollama(listen="127.0.0.1:11434")), {}) == []
 
 
 def test_the_engines_view_of_a_folder_needs_ours() -> None:

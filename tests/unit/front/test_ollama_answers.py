@@ -9,6 +9,7 @@ import pytest
 
 from bioproxy.front.ollama.answers import Moment, Rewriting, nothing_said
 from bioproxy.front.ollama.requests import Shape
+from support.steps import calls
 
 Json = Any
 NOW = Moment("2026-01-02T03:04:05.000006Z", 2.0, 0.5)
@@ -232,3 +233,10 @@ def test_nothing_was_asked(shape: Shape, said: Json) -> None:
     """What clients read after a load."""
     found = nothing_said(shape, "m", written="now", reason="load")
     assert said.items() <= found.items()
+
+
+def test_what_an_event_costs() -> None:
+    """A handful of calls: it is paid for each token."""
+    one, event = rewriting(), sse(delta(content="Hi"))
+    one.feed(event)
+    assert calls(lambda: one.feed(event)) <= 12

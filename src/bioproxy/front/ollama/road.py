@@ -40,6 +40,7 @@ VERSION = "0.12.6"
 RUNNING = b"Ollama is running"
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 LATEST = ":latest"
+ZONE = len("+00:00")
 REPLACED = frozenset({b"content-type", b"accept", b"accept-encoding"})  # of the request: the engine answers in plain
 REFUSED = "bioproxy keeps no store of models: add, change and remove them in its configuration"
 
@@ -161,4 +162,4 @@ def moment(exchange: Exchange) -> Moment:
 
 def written() -> str:
     """The time as Ollama writes it."""
-    return f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
+    return f"{datetime.now(UTC).isoformat()[:-ZONE]}Z"
