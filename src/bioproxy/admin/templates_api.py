@@ -7,6 +7,7 @@ compared with what each model's engine read last, as long as this program ran (`
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
@@ -94,7 +95,7 @@ class TemplatesApi:
             raise NotFound(f"there is no prefix {prefix}{f' on {model}' if model else ''}; known: {known or 'none'}")
         template = chosen.catalogue.templates[prefix]
         newest = template.pending or template.reading
-        text, left_off = stretches(newest)
+        text, left_off = await asyncio.to_thread(stretches, newest)
         answer(
             question.responder,
             TemplateDetail(
@@ -142,21 +143,23 @@ async def change_of(runner: Runner, prefix: str, newest: Reading) -> TextChange 
 def stretches(reading: Reading) -> tuple[tuple[Stretch, ...], int]:
     """The filled text by the files that it is from, with the places of messages; how many characters were left off.
 
-    Sources say where they begin in the bytes of all parts together, so a part ends where the next one's bytes begin.
+    Sources say where they begin in the bytes of all parts together, in their order, so a part ends where the next one's
+    bytes begin.
     """
     assert reading.filled is not None
     found: list[Stretch] = []
+    sources = deque(reading.sources)
     left, start = MOST_TEXT, 0
     for number, part in enumerate(reading.filled.parts):
         if number:
             found.append(Stretch("", "", message=True))
-        data, end = part.encode(), start + len(part.encode())
-        for source in reading.sources:
-            if start <= source.start < end:
-                text = data[source.start - start : source.start - start + source.size].decode()
-                found.append(Stretch(source.name, text[:left]))
-                left -= min(left, len(text))
-        start = end
+        data = part.encode()
+        while sources and sources[0].start < start + len(data):
+            source = sources.popleft()
+            text = data[source.start - start : source.start - start + source.size].decode()
+            found.append(Stretch(source.name, text[:left]))
+            left -= min(left, len(text))
+        start += len(data)
     return tuple(one for one in found if one.text or one.message), sum(map(len, reading.filled.parts)) - (
         MOST_TEXT - left
     )

@@ -97,7 +97,8 @@ def lines_of(old: str, new: str) -> list[DiffLine]:
     found: list[DiffLine] = []
     import difflib  # 3 ms that a start is spared
 
-    matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
+    # lines that stand there again and again, as empty ones do, bring nothing together: that would take the cube of them
+    matcher = difflib.SequenceMatcher(None, ours, theirs)
     for group in matcher.get_grouped_opcodes(AROUND):
         here, there = group[0], group[-1]
         found.append(mark((first + here[1], there[2] - here[1]), (first + here[3], there[4] - here[3])))

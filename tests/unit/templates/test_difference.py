@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_of_a_long_line_the_place_is_shown() -> None:
     assert "xxold" in gone.text
     assert "xxnew" in come.text
     assert len(come.text) <= LONGEST + 2
+
+
+def test_empty_lines_bring_nothing_together() -> None:
+    """Two texts that share nothing else are not compared at each of them, which would take seconds."""
+    old, new = ("".join(f"{name}{n}\n\n" for n in range(490)) for name in "ab")
+    kinds = Counter(line.kind for line in lines_of(old, new))
+    assert kinds["-"] == kinds["+"] == 980
+    assert kinds[" "] == 0
 
 
 def test_a_very_long_change_is_shown_without_being_compared() -> None:
