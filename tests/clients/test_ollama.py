@@ -103,6 +103,7 @@ async def test_lists(tmp_path: Path) -> None:
             assert shown.capabilities is not None
             assert {"completion", "tools"} <= set(shown.capabilities)
             assert shown.modelinfo is not None
+            assert shown.modelinfo["general.basename"] == "fake.gguf"
             family = shown.modelinfo["general.architecture"]
             assert shown.modelinfo[f"{family}.context_length"] == 32768
         [running] = (await client.ps()).models
@@ -187,7 +188,7 @@ async def test_own_port(tmp_path: Path) -> None:
 
 @real_engine
 async def test_the_real_engine(tmp_path: Path) -> None:
-    """Chat, completion, a gap and a grammar; the second turn comes out of the cache, and is counted all the same."""
+    """The second turn comes out of the cache, and is counted; a schema holds; what the engine cannot do it says."""
     async with (
         llama_server(tmp_path) as engine,
         real_line(engine, tmp_path) as app,
@@ -211,4 +212,7 @@ async def test_the_real_engine(tmp_path: Path) -> None:
         shown = await client.show(name)
         assert shown.details is not None
         assert shown.details.family == "llama"
+        for refused in (client.generate(name, "def f(", suffix="return 1"), client.embed(name, "a text")):
+            with pytest.raises(ollama.ResponseError, match="support"):
+                await refused
         assert station(app).gate.cuts == 0

@@ -234,6 +234,8 @@ class OllamaModels:
         """The body of `/api/show`."""
         family = one.architecture
         figures = {
+            "general.architecture": family,
+            "general.basename": one.name,  # Copilot shows it
             "general.parameter_count": one.parameters,
             "general.file_type": one.file.keys.get("general.file_type"),
             f"{family}.context_length": one.context,
@@ -244,7 +246,7 @@ class OllamaModels:
             "parameters": f"num_ctx {one.context}" if one.context else "",
             "template": one.template,
             "details": one.details,
-            "model_info": {"general.architecture": family, **{key: value for key, value in figures.items() if value}},
+            "model_info": {key: value for key, value in figures.items() if value},
             "capabilities": one.capabilities,
             "modified_at": self.changed(one),
         }

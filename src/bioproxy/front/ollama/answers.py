@@ -111,8 +111,7 @@ class Rewriting:
         self.moment = moment
         self.status = 200
         self.streams = False
-        self.pieces: list[bytes] = []  # of a body that goes out whole
-        self.rest = b""  # of a stream: a line that is not whole yet
+        self.pieces: list[bytes] = []  # of a body that goes out whole, or of a line of a stream that is not whole yet
         self.calls: dict[int, Part] = {}
         self.reason = ""  # why the model stopped, once it has
         self.costs: list[Told] = []
@@ -130,19 +129,21 @@ class Rewriting:
 
     def feed(self, data: bytes) -> bytes:
         """The lines that whole events have become."""
-        if not self.streams:
+        end = data.rfind(b"\n") if self.streams else -1
+        if end < 0:
             self.pieces.append(data)
             return b""
-        lines = (self.rest + data).split(b"\n")
-        self.rest = lines.pop()
+        lines = b"".join((*self.pieces, data[:end])).split(b"\n")
+        self.pieces = [data[end + 1 :]]
         return b"".join([self.line(line.rstrip(b"\r")) for line in lines if line])
 
     def end(self) -> bytes:
         """The last line if the engine stopped without saying so; or the whole object."""
+        rest = b"".join(self.pieces)
+        self.pieces = []
         if not self.streams:
-            return self.whole(b"".join(self.pieces))
-        line, self.rest = self.rest.rstrip(b"\r"), b""
-        return self.line(line) + (self.last() if self.reason else b"")
+            return self.whole(rest)
+        return self.line(rest.rstrip(b"\r")) + (self.last() if self.reason else b"")
 
     # a stream
 

@@ -16,8 +16,8 @@ conversation, never drawn. What cannot be carried over is refused with a sentenc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from string import ascii_lowercase
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -40,7 +40,6 @@ OPTIONS = {  # by Ollama's name; all others size the engine, or are gone from Ol
 }  # fmt: skip
 PICTURES = {"iVBOR": "png", "R0lGOD": "gif", "UklGR": "webp", "Qk": "bmp"}  # how base64 of each kind begins; else JPEG
 EFFORTS = ("low", "medium", "high", "max")
-NOUGHT = re.compile(rb'"?[-+]?0+(?:\.0*)?(?:[a-z]+)?"?')  # 0, "0", "0s", "0.0m"
 NULL = (b"", b"null")
 
 
@@ -217,8 +216,9 @@ def of_embeddings(asked: Embed) -> Call | Load:
 
 
 def load(asked: Asked, shape: Shape) -> Load:
-    """Nothing to compute; a `keep_alive` of nought, as a number or a duration, unloads."""
-    return Load(shape=shape, unloads=NOUGHT.fullmatch(bytes(asked.keep_alive)) is not None)
+    """Nothing to compute; a `keep_alive` of nought, as a number or a duration (`0`, `"0s"`, `"0.0m"`), unloads."""
+    digits = bytes(asked.keep_alive).strip(b'"').lstrip(b"+-").rstrip(ascii_lowercase.encode())
+    return Load(shape=shape, unloads=b"0" in digits and not digits.strip(b"0."))
 
 
 # what is computed
