@@ -117,4 +117,6 @@ def wanted_by(question: Question) -> Wanted:
         raise RequestError(f"the query of {question.request.path} cannot be read: {error}") from error
     if not 1 <= wanted.limit <= KEPT:
         raise RequestError(f"limit must be between 1 and {KEPT}, not {wanted.limit}")
+    if wanted.before < 0:
+        raise RequestError(f"before must be a number that an answer gave, not {wanted.before}")
     return wanted

@@ -36,7 +36,7 @@ async def verify(shelf: Shelf, snapshot: Snapshot) -> str:
     """
     limit = VERIFIED + snapshot.size / SLOWEST
     try:
-        async with asyncio.timeout(limit), shelf.verifying:
+        async with shelf.verifying, asyncio.timeout(limit):  # that another one is read before is no fault of the disk
             with shelf.held(snapshot):
                 shelf.proved.pop(snapshot.id, None)
                 return await shelf.vet(snapshot)

@@ -143,7 +143,7 @@ async def test_one_of_several_keys_sees_its_own() -> None:
         await asked(requests, identity="r2", key="ann")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "before=x"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "before=x", "before=-1"])
 async def test_a_query_that_is_none_is_refused(query: str) -> None:
     """With the parameter's name."""
     with pytest.raises(RequestError, match=query.partition("=")[0]):

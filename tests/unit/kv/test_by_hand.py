@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from bioproxy import aio
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.events import SnapshotDropped
 from bioproxy.kv import by_hand
@@ -249,6 +251,28 @@ async def test_a_file_that_is_gone_leaves_the_list(tmp_path: Path) -> None:
     (tmp_path / kept.name).unlink()
     assert "is not in" in await by_hand.verify(bench.tenant.shelf, kept)
     assert (bench.tenant.shelf.index.snapshots, reasons(bench)) == ({}, ["missing"])
+    await bench.tenant.close()
+
+
+async def test_who_waits_for_its_turn_is_not_told_that_the_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for the reading of one file."""
+    bench = Bench()
+    kept = await one(bench, tmp_path)
+    shelf = bench.tenant.shelf
+
+    async def whole(_: Snapshot) -> str:
+        return ""
+
+    monkeypatch.setattr(shelf, "vet", whole)
+    monkeypatch.setattr(by_hand, "VERIFIED", 0.0)
+    monkeypatch.setattr(by_hand, "SLOWEST", math.inf)
+    async with shelf.verifying:
+        check = aio.spawn(by_hand.verify(shelf, kept), name="check")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert await check == ""
     await bench.tenant.close()
 
 
