@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -218,6 +219,15 @@ def test_an_error_is_a_text(status: int, body: bytes, expected: int, words: str)
     assert one.status == expected
     assert list(found) == ["error"]
     assert words in found["error"]
+
+
+def test_an_answer_that_came_compressed() -> None:
+    """Some engines do that unasked: it is read, and goes out in plain."""
+    one = rewriting(headers=[*OBJECT, (b"Content-Encoding", b"gzip")])
+    headers, _ = one.begin(200, [*OBJECT, (b"Content-Encoding", b"gzip")])
+    assert [name for name, _ in headers] == [b"Content-Type"]
+    one.feed(gzip.compress(json.dumps({"choices": [{"message": {"content": "Hi"}}]}).encode()))
+    assert json.loads(one.end())["message"]["content"] == "Hi"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from bioproxy.engines.answers import DONE, Timings, combined
 from bioproxy.engines.refused import error_message, error_words
 from bioproxy.errors import NOT_JSON
 from bioproxy.front.ollama.requests import CHAT, Shape
+from bioproxy.wire.coding import decoded
 from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS
 
@@ -32,7 +33,8 @@ Json: TypeAlias = Any
 
 LINES = b"application/x-ndjson"
 OBJECT = b"application/json; charset=utf-8"
-REPLACED = frozenset({b"content-type", b"content-length"})
+REPLACED = frozenset({b"content-type", b"content-length", b"content-encoding"})
+LONGEST = 64 << 20  # bytes of an answer that came compressed, though it was asked not to
 SIGN_OF_LIFE = b" "
 NANO = 10**9
 BROKEN = 502
@@ -111,6 +113,7 @@ class Rewriting:
         self.moment = moment
         self.status = 200
         self.streams = False
+        self.encoding = ""
         self.pieces: list[bytes] = []  # of a body that goes out whole, or of a line of a stream that is not whole yet
         self.calls: dict[int, Part] = {}
         self.reason = ""  # why the model stopped, once it has
@@ -121,8 +124,10 @@ class Rewriting:
 
     def begin(self, status: int, headers: Headers) -> tuple[Headers, bool]:
         """An event stream goes out as it comes."""
-        kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
-        self.status, self.streams = status, status == 200 and kind.lower().startswith(EVENTS)
+        said = {name.lower(): value for name, value in headers}
+        self.encoding = said.get(b"content-encoding", b"").decode("latin-1")
+        events = said.get(b"content-type", b"").lower().startswith(EVENTS)
+        self.status, self.streams = status, status == 200 and events and not self.encoding
         self.pieces.clear()
         kept = [pair for pair in headers if pair[0].lower() not in REPLACED]
         return [*kept, (b"Content-Type", LINES if self.streams else OBJECT)], self.streams
@@ -142,7 +147,7 @@ class Rewriting:
         rest = b"".join(self.pieces)
         self.pieces = []
         if not self.streams:
-            return self.whole(rest)
+            return self.whole(decoded(rest, self.encoding, limit=LONGEST) or b"")
         return self.line(rest.rstrip(b"\r")) + (self.last() if self.reason else b"")
 
     # a stream

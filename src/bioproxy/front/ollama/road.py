@@ -139,7 +139,7 @@ def become(exchange: Exchange, call: Call, body: bytes) -> None:
     request = exchange.request
     request.body = exchange.body = body
     request.headers[:] = [pair for pair in request.headers if pair[0].lower() not in REPLACED]
-    request.headers += [JSON_TYPE, (b"Accept", b"*/*")]
+    request.headers += [JSON_TYPE, (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
     for name in REPLACED:
         request.fields.pop(name, None)
     request.fields[b"content-type"] = JSON_TYPE[1]
