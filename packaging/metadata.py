@@ -21,6 +21,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 REMOTE = re.compile(
     r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[\w.-]+@)([\w-]+(?:\.[\w-]+)+)[:/]([\w.-]+(?:/[\w.-]+)+)"
 )
+PICTURE = re.compile(r"(!\[[^\]]*\]\()(?!\w+:)([^)]+)\)")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)]+)\)")
 
 
@@ -31,8 +32,8 @@ def home_of(remote: str) -> str:
 
 
 def whole(readme: str, home: str) -> str:
-    """The README with each relative link starting at `home`."""
-    return LINK.sub(rf"]({home}/blob/HEAD/\1)", readme)
+    """The README with each relative link starting at `home`; a picture's leads to the file itself."""
+    return LINK.sub(rf"]({home}/blob/HEAD/\1)", PICTURE.sub(rf"\1{home}/raw/HEAD/\2)", readme))
 
 
 def origin(root: Path) -> str:

@@ -99,6 +99,9 @@ async def busy_and_real(rig: Rig) -> None:
     await talk.cold()
     for model in ("beta", "alpha"):
         await rig.chat(model, messages=[{"role": "user", "content": "@code What does f do?"}], max_tokens=12)
+    for question in QUESTIONS:
+        await talk.warm(question)
+        await rig.chat("beta", messages=[{"role": "user", "content": f"@code {question}"}], max_tokens=12)
     await talk.warm()
     await rig.chat("alpha", messages=[{"role": "user", "content": "@mail Thanks."}], max_tokens=12, stream=True)
     await rig.chat("nobody")

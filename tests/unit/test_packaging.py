@@ -55,6 +55,7 @@ def test_every_link_of_the_readme_is_whole(hook: ModuleType, monkeypatch: pytest
     metadata = made(hook)
     links = re.findall(r"\]\(([^)]+)\)", metadata["readme"]["text"])
     assert "https://forge.example/ann/bioproxy/blob/HEAD/docs/README.md" in links
+    assert "https://forge.example/ann/bioproxy/raw/HEAD/docs/web-page.png" in links
     assert [link for link in links if not link.startswith("https://")] == []
     assert metadata["urls"]["Homepage"] == "https://forge.example/ann/bioproxy"
     assert metadata["urls"]["Changelog"].endswith("/CHANGELOG.md")
