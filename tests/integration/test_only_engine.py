@@ -56,14 +56,18 @@ async def test_a_request_that_comes_during_an_unload_starts_it_again(
 async def test_an_answer_that_outlasts_the_unload_is_cut_and_not_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets `kv.save_timeout`; its client hears why, and the engine stays unloaded."""
+    """It gets `kv.save_timeout`, as does what waits for it; clients hear why, and the engine stays unloaded."""
     async with serving(tmp_path, monkeypatch, kv={"save_timeout": 0.1}) as app:
         async with sent(app, data=ask(tokens=100_000)) as reader:
             await until(lambda: station(app).gate.running)
+            waiting = aio.spawn(good(app), name="waiting")
+            await until(lambda: station(app).gate.user_waiting)
             await app.fleet.unload("")
             answer = await reader.readuntil(b"(unload)")
+            late = await waiting
+        assert (late.status, '"the engine was unloaded"' in late.text) == (500, True)
         assert answer.startswith(b"HTTP/1.1 502")
-        assert b"the model engine was stopped while it had this request" in answer
+        assert b'"the engine was stopped while it had this request (unload)' in answer
         assert (only(app).pid, only(app).process.statistics().starts) == (None, 1)
         assert only(app).unready() == "the engine is absent: it was unloaded, and starts again for the next request"
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from bioproxy.config.dialect.schema import Group
+from bioproxy.config.dialect.schema import DialectConfig, Group
 from bioproxy.engines.process import Exit
 from bioproxy.errors import ModelFailed
 from bioproxy.events import Bus
@@ -117,7 +117,7 @@ class Machine:
         self.bus = Bus()
         loop = asyncio.get_running_loop()
         self.supervisor = Supervisor(
-            Schedule(self.settings, rules=self.rules, now=loop.time(), settings=settings()),
+            Schedule(self.settings, rules=self.rules, now=loop.time(), settings=settings(DialectConfig())),
             cast("dict[str, Unit]", self.units),
             bus=self.bus,
             clock=loop.time,

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop
 from bioproxy.models.groups import Groups
@@ -62,7 +63,7 @@ class World:
     ) -> None:
         known = [ModelSettings(id=one) if isinstance(one, str) else one for one in models]
         self.rules = rules or Groups({})
-        self.settings = settings(queue_limit=queue_limit)
+        self.settings = settings(DialectConfig(), queue_limit=queue_limit)
         self.schedule = Schedule(known, rules=self.rules, now=0.0, settings=self.settings)
         self.load, self.stop = load, stop
         self.now = 0.0

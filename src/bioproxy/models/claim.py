@@ -154,7 +154,6 @@ class Claim(Wish):
         if not self.cut:
             self.check()
         elif self.cut != RESTARTED:
-            raise EngineUnavailable(
-                f"the model {self.model} was stopped while it had this request ({self.cut})"
-            ) from error
+            who = "the engine" if self.station.looked_after else f"the model {self.model}"
+            raise EngineUnavailable(f"{who} was stopped while it had this request ({self.cut})") from error
         return attempt < (OF_ONE if self.station.looked_after else ATTEMPTS)

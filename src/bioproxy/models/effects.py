@@ -88,7 +88,8 @@ class Changed(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def error_of(effect: Fail) -> BioproxyError:
+def error_of(effect: Fail, lead: str) -> BioproxyError:
+    """What the client is told; `lead` is how sentences on a model that cannot be had begin."""
     why, reason, retry = effect.why, effect.reason, effect.retry_after
     if why == "limit":
         return ModelBusy(reason, retry_after=retry)
@@ -97,8 +98,8 @@ def error_of(effect: Fail) -> BioproxyError:
     if why in {"unknown", "removed"}:
         return NotFound(reason)
     if why == "shutdown":
-        return QueueTimeout(f"{UNSPECIFIC}{reason}", retry_after=10)
-    return ModelFailed(f"{UNSPECIFIC}{reason}", retry_after=retry)
+        return QueueTimeout(f"{lead}{reason}", retry_after=10)
+    return ModelFailed(f"{lead}{reason}", retry_after=retry)
 
 
 Effect = Serve | Loaded | Fail | Start | Stop | Recall | Changed

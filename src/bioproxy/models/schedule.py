@@ -194,6 +194,11 @@ class Schedule:
         present = record is not None and record.life == life and (record.state.live or self.is_closed)
         return record if present else None
 
+    @property
+    def unloaded(self) -> str:
+        """What a request is told that waited for a model that was unloaded; of many models in llama-swap's words."""
+        return "the engine was unloaded" if self.settings.one else f"{self.book.rules.name}: model unloaded"
+
     def unload(self, model: str, now: float, *, grace: float | None = None) -> list[Effect]:
         """Stop a model after what runs on it, or after `grace` seconds (its unload_timeout); what waits for it fails.
 
@@ -202,7 +207,7 @@ class Schedule:
         record = self.book.records.get(model)
         if record is None or self.is_closed:
             return []
-        self.book.fail_waiting(record, "unloaded", f"{self.book.rules.name}: model unloaded")
+        self.book.fail_waiting(record, "unloaded", self.unloaded)
         self.send_away(record, "unload", now, grace=grace)
         return self.look(now)
 

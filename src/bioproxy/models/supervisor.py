@@ -50,6 +50,7 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule = schedule
+        self.lead = "" if schedule.settings.one else UNSPECIFIC
         self.units = dict(units)
         self.bus = bus
         self.clock = clock
@@ -91,7 +92,7 @@ class Supervisor:
             raise self.refusal
         if wish.cut == "unload":
             self.release(wish)
-            raise ModelFailed(f"{UNSPECIFIC}{self.schedule.book.rules.name}: model unloaded")
+            raise ModelFailed(f"{self.lead}{self.schedule.unloaded}")
         if wish.place is not Place.RUNNING:  # its process is gone
             self.claims.discard(wish)
             wish.renew()
@@ -199,7 +200,7 @@ class Supervisor:
                 case Serve(wish) | Loaded(wish):
                     self.settle(wish, None)
                 case Fail(wish):
-                    self.settle(wish, error_of(effect))
+                    self.settle(wish, error_of(effect, self.lead))
                 case Start():
                     self.lives.begin(effect, self.units[effect.model])
                 case Stop():
