@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,19 @@ async def test_forgetful_clients(body: bytes, headers: dict[str, str], tmp_path:
         assert seen.header("content-type") == "application/json"
         assert seen.header("accept-encoding") == "identity"
         assert "id_slot" not in json.loads(seen.body)
+
+
+async def test_a_picture_of_20_mb(tmp_path: Path) -> None:
+    """It reaches the engine to the byte."""
+    picture = "iVBORw0" + "A" * (20 << 20)
+    async with FakeEngine() as fake, tried(fake, tmp_path) as app:
+        message = {"role": "user", "content": "what is it?", "images": [picture]}
+        await call(app.proxy_port, "POST", CHAT, data={"model": "m", "messages": [message], "stream": False})
+        [seen] = await fake.requests("/v1/chat/completions")
+        parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}]
+        parts.append({"type": "text", "text": "what is it?"})
+        body = {"model": "m", "messages": [{"role": "user", "content": parts}], "stream": False}
+        assert seen.sha256 == hashlib.sha256(json.dumps(body, separators=(",", ":")).encode()).hexdigest()
 
 
 async def test_what_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bioproxy.wire.http1.message import Request, Responder, Source
+from bioproxy.wire.http1.message import Headers, Request, Responder, Source
 
 OLD = b"HTTP/1.0"
 
@@ -144,3 +144,61 @@ def test_line_ends_in_headers_are_a_bug() -> None:
         responder.send(200, [(b"X", b"a\r\nSet-Cookie: b")])
     assert recorder.sent == b""
     assert not responder.started
+
+
+class Shouting:
+    """A rewriter: capitals, as they come or (`streams` False) once all is here, with another status."""
+
+    status = 207
+
+    def __init__(self, *, streams: bool) -> None:
+        self.streams = streams
+        self.kept = b""
+
+    def begin(self, status: int, headers: Headers) -> tuple[Headers, bool]:
+        """Another kind of content."""
+        self.kept = b""
+        return [(b"Content-Type", b"loud/%d" % status)], self.streams
+
+    def feed(self, data: bytes) -> bytes:
+        """Now, or later."""
+        if self.streams:
+            return data.upper()
+        self.kept += data
+        return b""
+
+    def end(self) -> bytes:
+        """A mark, or everything."""
+        return b"!" if self.streams else self.kept.upper()
+
+
+@pytest.mark.parametrize("ends", ["finish", "last piece"])
+@pytest.mark.parametrize("http_10", [False, True])
+def test_another_answer_as_it_comes(ends: str, http_10: bool) -> None:
+    """Its length is not known, whatever the first answer's was."""
+    recorder, responder = answering("POST", http_10=http_10)
+    responder.rewriter = Shouting(streams=True)
+    responder.start(200, [(b"Content-Type", b"text/plain")], length=5)
+    responder.write(b"ab")
+    if ends == "finish":
+        responder.write(b"c")
+        responder.finish()
+    else:
+        recorder.write(responder.frame(b"c", last=True))
+    head, _, body = recorder.sent.partition(b"\r\n\r\n")
+    assert b"Content-Type: loud/200" in head
+    assert b"Content-Length" not in head
+    assert body.replace(b"\r\n", b"").translate(None, b"0123456789") == b"ABC!"
+    assert responder.bytes_out == 4
+
+
+def test_another_answer_once_it_is_whole() -> None:
+    """Nothing is out before, so an error still gets a status; then it has its length and a status of its own."""
+    recorder, responder = answering("POST")
+    responder.rewriter = Shouting(streams=False)
+    responder.start(200, [(b"Content-Type", b"text/plain")], length=9)
+    responder.write(b"half an ")
+    assert (recorder.sent, responder.started) == (b"", False)
+    responder.send(502, [], b"error")
+    assert recorder.sent == (b"HTTP/1.1 207 Multi-Status\r\nContent-Type: loud/502\r\nContent-Length: 5\r\n\r\nERROR")
+    assert responder.finished
