@@ -18,7 +18,7 @@ from bioproxy.models import orphans
 from bioproxy.models.orphans import Register, Started
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-VARIABLE = "BIOPROXY_TEST_ENGINE"
+VARIABLE = f"BIOPROXY_TEST_ENGINE_{os.getpid()}"  # not what tests beside this one start
 SLEEP = "import time\nprint(flush=True)\ntime.sleep(60)"
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
