@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bioproxy import aio
-from bioproxy.admin.config_api import ConfigApi, ConfigTrial, digest
+from bioproxy.admin.config_api import ConfigApi, ConfigTrial, digest, line_of
 from bioproxy.admin.routes import Question
 from bioproxy.config.files import SIZE_LIMIT
 from bioproxy.config.load import load
@@ -127,6 +127,27 @@ async def test_a_broken_text_has_its_problems_at_their_lines_and_is_not_saved(
     assert saved.status == 422
     assert [one["message"] for one in saved.json()["error"]["problems"]] == [one["message"] for one in problems]
     assert (tmp_path / "config.yaml").read_text() == file["text"]
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("/home/x/conf.yaml:12", 12),
+        ("conf.yaml:12", 12),
+        ("./conf.yaml:12", 12),
+        ("~/conf.yaml:12", 12),
+        ("/etc/conf.yaml:12", 0),
+        ("more/conf.yaml:12", 0),
+        ("conf.yaml", 0),
+        ("flag -port", 0),
+        ("", 0),
+    ],
+)
+def test_a_problem_stands_at_a_line_of_its_own_file(where: str, line: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However that was named; another file may have the same name in another folder."""
+    monkeypatch.setattr(os, "getcwd", lambda: "/home/x")
+    monkeypatch.setenv("HOME", "/home/x")
+    assert line_of(where, "/home/x/conf.yaml") == line
 
 
 async def test_a_save_keeps_the_old_text_and_reloads_by_difference(tmp_path: Path) -> None:

@@ -183,10 +183,10 @@ def placed(problem: Problem, path: str) -> PlacedProblem:
 
 
 def line_of(where: str, path: str) -> int:
-    """The line of `conf.yaml:12` if that is the file at `path`, however it was written; else 0."""
+    """The line of `conf.yaml:12` if that is the file at `path`, which is absolute, however it was written; else 0."""
     file, _, line = where.rpartition(":")
-    same = file != "" and (file == path or os.path.basename(file) == os.path.basename(path))
-    return int(line) if same and line.isdecimal() else 0
+    same = line.isdecimal() and os.path.abspath(os.path.expanduser(file)) == path
+    return int(line) if same else 0
 
 
 def read_files(loaded: Loaded, *, texts: bool) -> tuple[ConfigFile, ...]:
