@@ -32,7 +32,7 @@ from bioproxy.admin.page import FOLDER, INDEX
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 LOADS = 5
-PACE = 0.12  # seconds from one request of two clients to the next
+PACE = 0.14  # seconds from one request of two clients to the next
 MINUTE = 60.0
 EVENTS = 50  # a second, at least
 PAGES = {"Now": ("", 3), "Requests": ("#/requests", 1)}  # address, and minutes that it is left open
