@@ -193,7 +193,7 @@ async def test_nobody_is_kept_out(tab: Tab, rig: Rig, *, dark: bool) -> None:
     """Axe finds nothing serious, nor in the dialog, and on a phone nothing is cut off."""
     await tab.dark(on=dark)
     page = await tab.open(rig.port, "/cache")
-    await expect(cells(page)).to_have_count(6)
+    await expect(cells(page).first).to_be_visible()
     assert await tab.axe() == []
     await row(page, "group1").get_by_role("button", name="conversation", exact=True).click()
     await expect(page.get_by_role("dialog")).to_be_visible()
@@ -334,7 +334,7 @@ async def test_a_key_for_certain_models_changes_nothing(tab: Tab, tmp_path: Path
         await page.get_by_role("dialog").get_by_label("Key").fill("k1")
         await page.get_by_role("button", name="Use this key").click()
         await tab.until_live()
-        await expect(rows(page)).to_have_count(6)
+        await expect(rows(page)).to_have_count(1)  # conversations are nobody's business but their own
         await expect(rows(page).first.get_by_role("button").last).to_be_disabled()
         await expect(page.get_by_text("group1")).to_be_hidden()
         await rows(page).first.get_by_role("button").first.click()
