@@ -25,6 +25,8 @@ class Live {
   reason = $state("");
   since = $state(0); // unix time of the present phase
   state = $state.raw<LiveState>();
+  status = $derived(this.state?.status); // moves only when it is another one, as does `page`
+  page = $derived(this.state?.page);
   inflight = $state.raw<InflightRequest[]>([]);
   requests = $state.raw<RequestRecord[]>([]); // ended while the page was open, newest first
   swaps = $state.raw<SwapRecord[]>([]); // oldest first
@@ -35,14 +37,6 @@ class Live {
   private beat: ReturnType<typeof setTimeout> | undefined;
   private shown = -BEAT;
   private stopper: AbortController | undefined;
-
-  get status() {
-    return this.state?.status;
-  }
-
-  get page() {
-    return this.state?.page;
-  }
 
   /** Connect, and stay connected until what it returns is called. */
   start(): () => void {
