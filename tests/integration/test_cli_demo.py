@@ -27,7 +27,7 @@ from bioproxy.cli import demo, main
 demo.ensure_model = functools.partial(demo.ensure_model, shape="tiny")
 sys.exit(main.main())
 """
-CACHE = MODELS / "demo"
+CACHE, SERVING = MODELS / "demo", MODELS / "demo-serving"  # of one test each, because they may run at once
 SMALL = (sys.executable, "-c", PROGRAM)
 
 
@@ -65,7 +65,7 @@ async def test_it_goes_on_serving_on_free_ports(tmp_path: Path) -> None:
         with contextlib.suppress(OSError):  # then somebody else has it, which is as good
             taken.bind(("127.0.0.1", 8088))
             taken.listen()
-        async with serving(tmp_path, "demo", command=SMALL, XDG_CACHE_HOME=str(CACHE)) as served:
+        async with serving(tmp_path, "demo", command=SMALL, XDG_CACHE_HOME=str(SERVING)) as served:
             line = await served.out("/v1/chat/completions", seconds=250)
             port = int(line.partition("localhost:")[2].partition("/")[0])
             assert port != 8088
