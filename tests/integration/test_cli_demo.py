@@ -66,14 +66,17 @@ async def test_it_goes_on_serving_on_free_ports(tmp_path: Path) -> None:
             taken.bind(("127.0.0.1", 8088))
             taken.listen()
         async with serving(tmp_path, "demo", command=SMALL, XDG_CACHE_HOME=str(SERVING)) as served:
-            line = await served.out("/v1/chat/completions", seconds=250)
-            port = int(line.partition("localhost:")[2].partition("/")[0])
-            assert port != 8088
-            body = {"messages": [{"role": "user", "content": "@demo What is a grant?"}], "max_tokens": 4}
-            answer = await call(port, "POST", "/v1/chat/completions", data=body)
-            assert answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] >= 3000
-            if (page.FOLDER / page.INDEX).exists():  # `make demo` has built it
-                line = await served.out("The web page: ")
-                admin = int(line.partition("localhost:")[2].partition("/ui/")[0])
-                assert (await call(admin, "GET", "/ui/")).status == 200
-            assert await served.end() in {0, 1}
+            try:
+                line = await served.out("/v1/chat/completions", seconds=250)
+                port = int(line.partition("localhost:")[2].partition("/")[0])
+                assert port != 8088
+                body = {"messages": [{"role": "user", "content": "@demo What is a grant?"}], "max_tokens": 4}
+                answer = await call(port, "POST", "/v1/chat/completions", data=body)
+                assert answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] >= 3000
+                if (page.FOLDER / page.INDEX).exists():  # `make demo` has built it
+                    line = await served.out("The web page: ")
+                    admin = int(line.partition("localhost:")[2].partition("/ui/")[0])
+                    assert (await call(admin, "GET", "/ui/")).status == 200
+            finally:
+                code = await served.end()  # killed, it would leave its program behind
+            assert code in {0, 1}
