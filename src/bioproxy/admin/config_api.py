@@ -132,13 +132,14 @@ class ConfigApi:
     async def show(self, question: Question) -> None:
         loaded, why = self.loaded(), self.refusal(question)
         found = await files.away(partial(read_files, loaded, texts=not why))
-        page = ConfigPage(edit=not why, why=why, files=found, values=values(loaded), warnings=loaded.warnings)
+        rows = await asyncio.to_thread(values, loaded)  # of very many models there are thousands
+        page = ConfigPage(edit=not why, why=why, files=found, values=rows, warnings=loaded.warnings)
         answer(question.responder, page)
 
     async def schema(self, question: Question) -> None:
         from bioproxy.config.json_schema import schemas
 
-        answer(question.responder, schemas())
+        answer(question.responder, await asyncio.to_thread(schemas))
 
     async def check(self, question: Question) -> None:
         answer(question.responder, await self.tried(self.edit(question)))
