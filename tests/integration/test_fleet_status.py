@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from bioproxy import aio
 from bioproxy.admin.overview import Overview
 from bioproxy.admin.status import FleetStatus
 from support.http import call
 from support.swap_api import verb
 from support.swap_client import server
 from support.swap_models import apart, fake, fakes
-from support.swap_rig import Rig, swap_rig
+from support.swap_rig import Inside, Rig, swap_rig
 
 Json = Any
 LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
@@ -111,6 +114,32 @@ async def test_a_llama_server_tells_what_was_found_out(tmp_path: Path) -> None:
     assert (snapshot.unused, snapshot.models) == ("", ("q",))
     assert after.models[0].price.tokens == 0
     assert after.models[0].kv.snapshots == 1
+
+
+@pytest.mark.parametrize("path", ["/api/models/unload", "/api/models/unload/q", "/models/unload"])
+async def test_an_unload_returns_when_what_it_saved_is_a_snapshot(path: str, tmp_path: Path) -> None:
+    """However slow the disk is; an idle save that is still being written down counts as well."""
+    go_on, reached = threading.Event(), threading.Event()
+
+    def step(name: str) -> None:
+        if name == "private":
+            reached.set()
+            go_on.wait(10)
+
+    async with swap_rig(tmp_path, {"q": llama(tmp_path)}, kv={"save_after": "1h"}) as rig:
+        assert isinstance(rig.program, Inside)
+        assert rig.program.app is not None
+        rig.program.app.fleet.stations["q"].keeper.tenant.step = step
+        await rig.chat("q", messages=[{"role": "user", "content": PROMPT}], max_tokens=2)
+        await counted(rig)
+        unload = aio.spawn(rig.post(path, {"model": "q"}), name="unload")
+        await asyncio.to_thread(reached.wait, 10)
+        await rig.until_running()  # the process has ended
+        assert not unload.done()
+        go_on.set()
+        assert (await unload).status == 200
+        [shelf] = (await status(rig)).shelves
+    assert shelf.snapshots == 1
 
 
 async def test_snapshots_of_many_models_are_listed_and_verified(tmp_path: Path) -> None:

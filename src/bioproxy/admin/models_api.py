@@ -70,12 +70,12 @@ class ModelsApi:
 
     async def unload_all(self, question: Question) -> None:
         """`GET /unload`."""
-        await self.fleet.supervisor.unload_all()
+        await self.fleet.unload_all()
         ok(question.responder)
 
     async def api_unload_all(self, question: Question) -> None:
         """`POST /api/models/unload`."""
-        await self.fleet.supervisor.unload_all()
+        await self.fleet.unload_all()
         answer(question.responder, {"msg": "ok"})
 
     async def router_load(self, question: Question) -> None:

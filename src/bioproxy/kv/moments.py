@@ -41,7 +41,6 @@ from bioproxy.kv.resident import Brought, Prepared, Resident, Want
 log = logging.getLogger(__name__)
 
 TICK = 30.0  # seconds between looks at the folder
-COMMITS = 3.0  # seconds that a start may wait for what was saved before the stop
 FREE = 2.0  # seconds in which an engine that has no requests has a grant for us
 PARKED = attrgetter("parked")
 LONGEST = 3.0  # seconds of a restore that no request asked for: a user who comes meanwhile waits for it
@@ -184,7 +183,7 @@ class Moments:
         started = clock()
         fit = [self.template.read(want) for want in wants if not self.residents.scales(want.lora)[1]]
         if fit and self.decisions.restoring and not self.decisions.literal:
-            await self.saver.settle(COMMITS)
+            await self.saver.settle()
             free = [slot for slot in self.residents.slots if slot.empty and slot.slot is not None]
             for place, match in zip(free, self.wanted(fit, len(free)), strict=False):
                 if self.decisions.doubt:
@@ -235,7 +234,7 @@ class Moments:
         was written) is done before the grant, and a busy engine is left alone.
         """
         count, unfit = 0, set[str]()
-        await self.saver.settle(COMMITS)
+        await self.saver.settle()
         async with self.tenant.shelves.filling:
             while (found := self.likely(unfit)) is not None:
                 place, match = found

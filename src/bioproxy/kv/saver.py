@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 KINDS = ("disk", "engine", "folder", "min_free", "model", "short", "timeout", "write_budget")
 OF_PROCESS = ("timeout", "model")  # kinds that are a process's fault and not the disk's
+COMMITS = 3.0  # seconds that a start or an unload may wait until what was saved is a snapshot
 FIRST_RETRY = 20.0  # seconds until a paused save is tried again, and at most from then on
 LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
 UNKNOWN = 60.0  # seconds for a save of unknown size
@@ -300,7 +301,7 @@ class Saver:
             shelf.committing.pop(snapshot.id, None)
         return False
 
-    async def settle(self, deadline: float) -> None:
+    async def settle(self, deadline: float = COMMITS) -> None:
         """Wait until every commit is done, `deadline` seconds at most."""
         if self.commits:
             await asyncio.wait(self.commits, timeout=deadline)

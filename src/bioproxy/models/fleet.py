@@ -395,12 +395,21 @@ class Fleet:
             log.info("%s failed: %s", task.get_name(), error)
 
     async def unload(self, name: str) -> None:
-        """Stop a model. Requests on the only engine get `kv.save_timeout` to finish; it must be ours (else 409)."""
+        """Stop a model; what was saved before is on disk then.
+
+        Requests on the only engine get `kv.save_timeout` to finish; it must be ours (else 409).
+        """
         model, grace = self.resolve(name), None
         if self.only is not None:
             self.only.check_ours()
             grace = self.config.kv.save_timeout
         await self.supervisor.unload(model, grace=grace)
+        await self.stations[model].keeper.saver.settle()
+
+    async def unload_all(self) -> None:
+        """Stop every model; what was saved before is on disk then, as after `unload`."""
+        await self.supervisor.unload_all()
+        await asyncio.gather(*(station.keeper.saver.settle() for station in self.stations.values()))
 
     def activate(self, profile: str) -> None:
         """Let a profile be active, "" for none; NotFound."""
