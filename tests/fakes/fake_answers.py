@@ -234,7 +234,7 @@ class Responses(Completion):
         return [
             self.named("response.created", response=response),
             self.named("response.in_progress", response=response),
-            self.named("response.output_item.added", item=item, output_index=0),
+            self.named("response.output_item.added", item=item),
             self.named("response.content_part.added", item_id=item["id"], part=part),
         ]
 

@@ -25,6 +25,7 @@ from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inference import Inference
 from bioproxy.front.recent import Recent
+from bioproxy.front.responses import Filling
 from bioproxy.front.routes import Route
 from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
@@ -99,6 +100,9 @@ class Dispatch(ABC):
             return
         if target is not None and target.prefix:
             filters.add_prefix(body, target.prefix, dialect)
+        if dialect == "responses" and route.gate != "free":
+            now = int(exchange.record.started)
+            exchange.responder.rewriter = Filling(body.fields or {}, model=body.model or exchange.record.model, now=now)
         claim = self.claim(exchange, served, stream=asked.stream)
         period = self.settings.config.stream_keepalive
         inference = await ways.apart(
