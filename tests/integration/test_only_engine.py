@@ -81,6 +81,7 @@ async def test_an_engine_that_cannot_be_started_again_is_told_at_once(
         (tmp_path / "llama-server").unlink()
         with pytest.raises(ModelFailed, match="cannot start llama-server"):
             await app.fleet.load("")
+        assert "cannot start llama-server" in app.fleet.unready()
         answer = await good(app)
         assert answer.status == 500
         assert "cannot start llama-server" in answer.text

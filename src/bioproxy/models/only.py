@@ -91,13 +91,18 @@ class Only(Unit):
 
     async def begin(self) -> None:
         """Start the process, if it is ours; EngineUnavailable if it cannot be run at all."""
-        if self.plan is not None:
+        if self.plan is None:
+            return
+        self.station.gate.close("it is being started")
+        try:
             await self.process.start()
+        except EngineUnavailable as error:
+            self.station.gate.close(error.message)
+            raise
 
     async def start(self, wants: Callable[[], Sequence[Want]]) -> Started:  # noqa: ARG002 - they wait in the gate
         await self.begin()
         if self.plan is not None:
-            self.station.gate.close("it is being started")
             self.keeping = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
         self.station.look_after()
         return Started()
