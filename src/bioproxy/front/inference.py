@@ -22,6 +22,7 @@ from typing import Literal
 from bioproxy.engines.answers import Timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
+from bioproxy.front.caching import answers, fields
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.recent import Recent
@@ -31,7 +32,7 @@ from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.models.claim import Claim, Recalled
 from bioproxy.prompt import Piece
 from bioproxy.station import Station
-from bioproxy.templates.bodies import Body
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.expand import Expanded, expand
 from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
@@ -46,6 +47,7 @@ TIMING = (
 )
 LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
 LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its conversation is on disk
+NO_BILL = answers.Bill()
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
@@ -66,6 +68,16 @@ def expand_body(exchange: Exchange, engine: Station, body: Body) -> Expanded:
     return expanded
 
 
+def asks(body: Body, dialect: Dialect) -> bool:
+    """Whether a request may say anything about its cache (caching/fields.py); of most it costs no more to know."""
+    sent = body.fields
+    if sent is None or dialect == "completion":
+        return False
+    if not fields.LOOKED_AT.isdisjoint(sent) or fields.MARK in body.raw or fields.BREAKPOINT in body.raw:
+        return True
+    return dialect == "anthropic" and "max_tokens" in sent and bytes(sent["max_tokens"]) == b"0"
+
+
 class Inference:
     """One computing request on one engine.
 
@@ -74,8 +86,8 @@ class Inference:
     """
 
     __slots__ = (
-        "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "response", "sent_at", "stalled",
-        "task", "texts", "want",
+        "bill", "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "response", "sent_at",
+        "stalled", "store", "task", "texts", "want", "wishes",
     )  # fmt: skip
 
     def __init__(
@@ -92,9 +104,14 @@ class Inference:
         self.engine = engine
         self.claim = claim
         self.body = body
+        dialect = exchange.route.dialect
+        assert dialect is not None
+        self.wishes = fields.take(body, dialect) if asks(body, dialect) else None
+        self.bill = NO_BILL
         self.expanded = expanded = expand_body(exchange, engine, body)
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
-        coded = expanded.stream and b"accept-encoding" in exchange.request.fields
+        opened = expanded.stream or self.wishes is not None
+        coded = opened and b"accept-encoding" in exchange.request.fields
         self.headers = plain(headers) if coded else headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
@@ -105,6 +122,8 @@ class Inference:
         exchange.streaming = expanded.stream
         exchange.record.stream = expanded.stream
         exchange.record.prefix = expanded.prefix
+        if self.wishes is not None:
+            exchange.record.session = exchange.record.session or fields.session_of(exchange.request.fields, self.wishes)
 
     def wish(self) -> Want:
         """What this request would like to find in the slot; nothing if it computes everything anew.
@@ -116,13 +135,18 @@ class Inference:
         store = b"cache-control" not in request.fields or not any(
             name.lower() == b"cache-control" and b"no-store" in value.lower() for name, value in request.headers
         )
-        principal, body = self.exchange.principal, self.expanded.body
+        principal, body, pieces = self.exchange.principal, self.expanded.body, self.expanded.pieces
+        self.store = kept = store
+        if self.wishes is not None:
+            pieces = fields.marked(pieces, self.wishes)
+            self.store, kept = store and self.wishes.stored, store and self.wishes.kept
+            self.bill = answers.bill(pieces, self.wishes)
         return self.engine.keeper.want(
-            self.expanded.pieces,
+            pieces,
             group=principal.group if principal else "",
             prefix=self.expanded.prefix,
             version=self.expanded.version,
-            store=store,
+            store=kept,
             head=self.expanded.head,
             lora=self.expanded.lora,
             again=(self.exchange.target.decode("latin-1"), body) if len(body) <= LARGEST_AGAIN else None,
@@ -138,6 +162,10 @@ class Inference:
 
     async def run(self) -> None:
         """Serve the request, or raise what the client shall be told."""
+        if self.wishes is not None and self.wishes.asked:
+            responder = self.exchange.responder
+            mine = answers.Rewriting(self.wishes, lambda: self.bill)
+            responder.rewriter = mine if responder.rewriter is None else answers.Chain(mine, responder.rewriter)
         self.keepalive.start()
         lost = loading = 0
         try:
@@ -168,7 +196,7 @@ class Inference:
         try:
             if self.expanded.prefix:
                 await self.fill_in(waited=grant.waited > 0 or record.swap > 0)
-                if self.want.store:
+                if self.store:
                     self.accepted()
             prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds
@@ -312,7 +340,7 @@ class Inference:
     def remember(self, recent: Recent) -> None:
         """Keep the conversation: the next miss is explained by what differs from it."""
         expanded, record = self.expanded, self.exchange.record
-        if self.want.store and expanded.pieces:
+        if self.store and expanded.pieces:
             group = self.want.group
             if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
                 record.miss = recent.difference(group, expanded.pieces)
