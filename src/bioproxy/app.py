@@ -50,6 +50,7 @@ from bioproxy.front.dispatch import OneEngine
 from bioproxy.front.many import ManyModels
 from bioproxy.front.ollama.road import Ollama
 from bioproxy.front.proxy import Front
+from bioproxy.kv.budget import budgets_of
 from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
@@ -102,7 +103,7 @@ class App:
         self.bus.subscribe(RequestEnded, self.requests.keep)
         self.metrics = Metrics(self.bus)
         self.state = make_state_folder(loaded)
-        self.shelves = Shelves(config=config.kv, bus=self.bus)
+        self.shelves = Shelves(config=config.kv, bus=self.bus, budgets=partial(self.settings.made, budgets_of))
         self.catalogue = Catalogue(
             template_files(config.prefixes), folder=str(Path.cwd()), settings=self.settings, bus=self.bus
         )

@@ -17,6 +17,7 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.events import Event, SavingPaused, SnapshotDropped, SnapshotSaved
+from bioproxy.kv.budget import values_of
 from fakes.fake_engine import FakeEngine
 from support.kv_rig import Rig, rig, text
 
@@ -304,7 +305,7 @@ async def test_a_tool_loop_of_an_old_conversation_leaves_the_current_template_in
             await one.warm(text(300, version), version=version)
         await one.ask(text(300, "1"), " and the tool says", template=True, prefix="@code", version="1", store=False)
         shelf = one.keeper.tenant.shelf
-        ranks = {one.id: one.rank for one in shelf.index.values(shelf.outlook())}
+        ranks = {one.id: one.rank for one in values_of(shelf.index.snapshots.values(), shelf.outlook())}
         found = {snapshot.version: ranks[snapshot.id] for snapshot in one.keeper.list()}
         assert found == {"1": 1, "2": 2}
 

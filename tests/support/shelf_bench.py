@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bioproxy.config.schema import Kv
+from bioproxy.config.schema import Config, Kv
 from bioproxy.events import Bus, Event
+from bioproxy.kv.budget import budgets_of
 from bioproxy.kv.chain import chain
 from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
@@ -23,7 +24,9 @@ class Bench:
         bus = Bus()
         self.events: list[Event] = []
         bus.subscribe(Event, self.events.append)
-        self.tenant = Tenant(config=Kv(**({"disk_budget": 100_000} | config)), bus=bus)  # type: ignore[arg-type]
+        kv = Kv(**({"disk_budget": 100_000} | config))  # type: ignore[arg-type]
+        self.tenant = Tenant(config=kv, bus=bus)
+        self.tenant.shelves.budgets = lambda: budgets_of(Config(kv=kv))
 
     async def open(self, folder: Path) -> Tenant:
         await self.tenant.open(folder)

@@ -14,6 +14,7 @@ import msgspec
 from bioproxy.admin.routes import Entry, Question, answer
 from bioproxy.errors import NotFound
 from bioproxy.kv import by_hand, policy
+from bioproxy.kv.budget import values_of
 from bioproxy.kv.shelf import Shelf
 from bioproxy.kv.shelves import ShelfStatistics, statistics_of
 from bioproxy.kv.snapshot import Snapshot
@@ -113,7 +114,7 @@ def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *
     """What `/status` lists, with what the eviction thinks of each; `own`: only templates, and no groups."""
     seen: dict[str, tuple[str, float, int]] = {}
     for shelf in shelves:
-        values = policy.in_order(shelf.index.values(shelf.outlook()))
+        values = policy.in_order(values_of(shelf.index.snapshots.values(), shelf.outlook()))
         listed = {one.id: one for one in shelf.index.snapshots.values() if not one.reference}
         turns = {value.id: turn for turn, value in enumerate((one for one in values if one.id in listed), 1)}
         for one in listed.values():
@@ -124,5 +125,5 @@ def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *
 
 
 def row_of(one: SnapshotStatistics, folder: str, worth: float, turn: int, *, own: bool) -> SnapshotRow:
-    fields = msgspec.structs.asdict(one) | ({"group": ""} if own else {})
+    fields = msgspec.structs.asdict(one) | ({"group": "", "kept_until": None, "names": ()} if own else {})
     return SnapshotRow(**fields, folder=folder, worth=worth, turn=turn)

@@ -61,6 +61,7 @@ def find_problems(
         *_backend(config),
         *_prefixes(config),
         *_keys(config),
+        *_budgets(config),
         *_lists(config),
     ]
     if models and origins.get("admin_port", DEFAULT) is DEFAULT:
@@ -200,6 +201,16 @@ def digest(key: str | Key) -> str:
         return key.sha256.lower()
     text = key if isinstance(key, str) else key.key
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _budgets(config: Config) -> Iterator[Complaint]:
+    """A budget for a key that nobody has would bound nothing."""
+    known = {"*"}.union(*({key.name, key.group} for key in config.api_keys if isinstance(key, Key)))
+    known |= {f"key {number}" for number in range(1, 1 + len(config.api_keys))}
+    for name in config.kv.key_budgets:
+        if not name or name not in known:
+            said = f'no key of api_keys has "{name}" as its name or group; `*` stands for each key that is not named'
+            yield Complaint(f"kv.key_budgets.{name}", said, "api_keys")
 
 
 def _lists(config: Config) -> Iterator[Complaint]:

@@ -127,6 +127,15 @@ class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Bytes,
         about("All snapshots together; 0: a tenth of the free space, 20 GiB at most."),
     ] = 0
+    model_budgets: Annotated[
+        dict[str, Bytes],
+        about('Of it, by model ID: `{"main": "15GiB"}`; the model gets no more, and others do not take it.'),
+    ] = {}
+    key_budgets: Annotated[
+        dict[str, Bytes],
+        about("Of it, by a key's name or group, at most; `*`: each other key."),
+    ] = {}
+    kept_budget: Annotated[Bytes, about("Of it, what keys keep by name or for a time, all together; 0: half.")] = 0
     min_free: Annotated[Bytes, about("Space that is left free on the disk.")] = 5 * GIB
     write_budget: Annotated[Bytes, about("Bytes written per day at most.")] = 100 * GIB
     min_seconds: Annotated[Seconds, about("Prefill that a save or restore must spare.")] = 0.5

@@ -28,6 +28,7 @@ from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, slots_now
 from bioproxy.kv.resident import KEPT, Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
+from bioproxy.kv.snapshot import Pin
 
 log = logging.getLogger(__name__)
 
@@ -121,16 +122,21 @@ class Actions:
             self.residents.found(plan.place, slot)
         self.doubted(self.restorer.uncertain)
 
-    async def save(self, place: Resident, *, template: bool = False, limit: float = 0.0) -> bool:
-        """Save `place` from the slot that holds it, to its end; False if that did not work or the slot is not known."""
-        return await aio.shielded(self.save_it(place, template=template, limit=limit))
+    async def save(
+        self, place: Resident, *, template: bool = False, limit: float = 0.0, pins: tuple[Pin, ...] = ()
+    ) -> bool:
+        """Save `place` from the slot that holds it, to its end; False if that did not work or the slot is not known.
 
-    async def save_it(self, place: Resident, *, template: bool, limit: float) -> bool:
+        With `pins` it is kept from the moment that it exists.
+        """
+        return await aio.shielded(self.save_it(place, template=template, limit=limit, pins=pins))
+
+    async def save_it(self, place: Resident, *, template: bool, limit: float, pins: tuple[Pin, ...]) -> bool:
         found = await self.unpark(place) if place.parked else place
         slot = await self.holding(found) if found is not None else None
         if found is None or slot is None:
             return False
-        saved = await self.saver.save(found, slot, template=template, limit=limit)
+        saved = await self.saver.save(found, slot, template=template, limit=limit, pins=pins)
         self.doubted(self.saver.uncertain)
         return saved
 

@@ -8,9 +8,11 @@ over the table is decided and done in one go, as in shelf.py.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
+from bioproxy import aio
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.kv import files
 from bioproxy.kv.folder import Folder, FolderError
@@ -49,23 +51,52 @@ async def pin(shelf: Shelf, snapshot: Snapshot, *, pinned: bool) -> Snapshot:
 
     NotFound if it went meanwhile, RequestError (409) for one that is never used again, FolderError if the disk refuses.
     """
-    folder = folder_of(shelf)
+
+    def altered(known: Snapshot) -> Snapshot:
+        if pinned:
+            check_good(known)
+        return msgspec.structs.replace(known, pinned=pinned)
+
+    return await change(shelf, snapshot, altered)
+
+
+def check_good(snapshot: Snapshot) -> None:
+    """RequestError (409) for a snapshot that is never used again."""
+    if snapshot.quarantined:
+        raise RequestError(f"{snapshot.name} is never used again: {snapshot.quarantined}", status=CONFLICT)
+
+
+async def change(shelf: Shelf, snapshot: Snapshot, alter: Callable[[Snapshot], Snapshot]) -> Snapshot:
+    """Describe a snapshot anew, as `alter` makes it of the present one; it is on the disk when this returns.
+
+    What `alter` raises leaves everything as it was, and so does a disk that refuses (FolderError). NotFound if the
+    snapshot went meanwhile. Goes to its end also if whoever asked has left.
+    """
+    folder_of(shelf)
+    return await aio.shielded(changed(shelf, snapshot, alter))
+
+
+async def changed(shelf: Shelf, snapshot: Snapshot, alter: Callable[[Snapshot], Snapshot]) -> Snapshot:
     async with shelf.writing:
         known = shelf.index.snapshots.get(snapshot.id)
         if known is None:
-            raise NotFound(f"there is no snapshot {snapshot.name} any more")
-        if pinned and known.quarantined:
-            raise RequestError(f"{known.name} is never used again: {known.quarantined}", status=CONFLICT)
-        changed = msgspec.structs.replace(known, pinned=pinned)
-        shelf.index.add(changed)  # first: the budget must not take it while the disk is waited for
+            raise gone(snapshot)
+        altered = alter(known)
+        shelf.index.add(altered)  # first: the budget must not take it while the disk is waited for
         try:
-            await shelf.on_disk(folder.describe, changed)
+            await shelf.put_down(altered)
         except (OSError, FolderError) as error:
             if (now := shelf.index.snapshots.get(snapshot.id)) is not None:
-                shelf.index.add(msgspec.structs.replace(now, pinned=known.pinned))
+                shelf.index.add(msgspec.structs.replace(now, pinned=known.pinned, pins=known.pins))
             reason = error.message if isinstance(error, FolderError) else error.strerror
             raise FolderError(f"{known.name} cannot be described anew: {reason}") from error
-    return changed
+        if snapshot.id not in shelf.index.snapshots:
+            raise gone(snapshot)
+    return altered
+
+
+def gone(snapshot: Snapshot) -> NotFound:
+    return NotFound(f"there is no snapshot {snapshot.name} any more")
 
 
 async def delete(shelf: Shelf, snapshot: Snapshot) -> None:

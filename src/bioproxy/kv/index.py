@@ -5,14 +5,14 @@ owner: a model's templates, and each group's conversations with that model. A cu
 300 bytes of memory, and stands for some 200 tokens, which take ten thousand times that on disk.
 
 What stands here was verified when it was written; whether the file is still the same is looked at again before a
-restore (files.py). No disk in here: this is only the table, and what is decided over it (what matches, what must go,
-whether one more fits), so that its rules can be tested by the thousand. A thread never sees it.
+restore (files.py). No disk in here: this is only the table and what matches, so that its rules can be tested by the
+thousand. A thread never sees it. What goes when there is too much is decided in budget.py.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -31,18 +31,6 @@ class Scope(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     build: str = ""
     days: frozenset[str] = frozenset()
-
-
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What the eviction is decided by: unix time, the known engines by fingerprint, what is in use and being read.
-
-    `current`: of each engine the version of each template, by prefix; `spare`: snapshots that are being read.
-    """
-
-    now: float
-    scopes: Mapping[str, Scope]
-    current: Mapping[str, Mapping[str, str]]
-    spare: frozenset[str] = frozenset()
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -158,51 +146,19 @@ class Index:
             return []
         return [self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ()))]
 
-    def ancestors(self, snapshot: Snapshot) -> list[Snapshot]:
+    def ancestors(self, snapshot: Snapshot, now: float) -> list[Snapshot]:
         """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
 
         A template is never an ancestor, for every conversation begins with one. A template's own successor is one
-        that holds exactly the same.
+        that holds exactly the same. What a group keeps at the unix time `now` stays as it is: others go on from it.
         """
         table = self.tables.get(owner(snapshot))
         if table is None:
             return []
         cuts = snapshot.cuts[-1:] if snapshot.template else snapshot.cuts
-        found = {identity for cut in cuts for identity in table.ends.get(cut.digest, ())}
-        return [self.snapshots[identity] for identity in sorted(found) if identity != snapshot.id]
-
-    # the budget (rule 18): decided here, done by the shelf
-
-    def values(self, outlook: Outlook, fingerprint: str = "") -> list[policy.Value]:
-        """What the eviction chooses from; only what belongs to `fingerprint` if one is given."""
-        return values_of([one for one in self.snapshots.values() if fingerprint in ("", one.fingerprint)], outlook)
-
-    def surplus(self, outlook: Outlook, budget: int, limits: Mapping[str, int]) -> list[Snapshot]:
-        """The least valuable snapshots, without which every budget holds. `limits`: bytes of single fingerprints."""
-        left = dict(self.snapshots)
-        for fingerprint, limit in limits.items():
-            if limit < budget and (excess := self.size_of(fingerprint) - limit) > 0:
-                for identity in policy.evict(self.values(outlook, fingerprint), excess):
-                    del left[identity]
-        excess = sum(one.size for one in left.values()) - budget
-        for identity in policy.evict(values_of(left.values(), outlook), excess) if excess > 0 else ():
-            del left[identity]
-        return [one for one in self.snapshots.values() if one.id not in left]
-
-    def fits(self, snapshot: Snapshot, outlook: Outlook, budget: int, limit: int) -> bool:
-        """Whether room can be made for `snapshot` without throwing out what is worth more. `limit`: of its model."""
-        grows = snapshot.size - sum(one.size for one in self.ancestors(snapshot))
-        mine = values_of([snapshot], outlook)
-        own = self.size_of(snapshot.fingerprint) + grows - limit
-        excess = self.size + grows - budget
-        return snapshot.id not in {
-            *(policy.evict([*self.values(outlook, snapshot.fingerprint), *mine], own) if own > 0 else ()),
-            *(policy.evict([*self.values(outlook), *mine], excess) if excess > 0 else ()),
-        }
-
-    def size_of(self, fingerprint: str) -> int:
-        """Bytes that one model's snapshots take."""
-        return sum(one.size for one in self.snapshots.values() if one.fingerprint == fingerprint)
+        ids = {identity for cut in cuts for identity in table.ends.get(cut.digest, ())} - {snapshot.id}
+        found = [self.snapshots[identity] for identity in sorted(ids)]
+        return [one for one in found if not one.kept_by(now)]
 
     def foreign_builds(self, scope: Scope) -> dict[str, list[Snapshot]]:
         """Good snapshots of this fingerprint that another build wrote, by build."""
@@ -212,9 +168,10 @@ class Index:
                 found[one.build].append(one)
         return dict(found)
 
-    def aged(self, *, before: float) -> list[Snapshot]:
-        """Snapshots last used before the unix time `before`."""
-        return [one for one in self.snapshots.values() if one.used < before]
+    def aged(self, *, before: float, now: float) -> list[Snapshot]:
+        """Snapshots last used before the unix time `before`, without those that shall be kept to a time."""
+        old = [one for one in self.snapshots.values() if one.used < before]
+        return [one for one in old if not any(pin.until > now for pin in one.pins)]
 
 
 def unusable(snapshot: Snapshot, scope: Scope) -> str:
@@ -228,40 +185,6 @@ def unusable(snapshot: Snapshot, scope: Scope) -> str:
     return ""
 
 
-def worthless(snapshot: Snapshot, scopes: Mapping[str, Scope]) -> bool:
-    """Whether no engine that is known will ever restore it; one of an engine that was not seen yet may be needed."""
-    scope = scopes.get(snapshot.fingerprint)
-    return bool(snapshot.quarantined if scope is None else unusable(snapshot, scope))
-
-
 def usable(snapshot: Snapshot, scope: Scope) -> bool:
     """Whether it belongs to this engine and nothing speaks against it."""
     return snapshot.fingerprint == scope.fingerprint and not unusable(snapshot, scope)
-
-
-def values_of(snapshots: Collection[Snapshot], outlook: Outlook) -> list[policy.Value]:
-    """What the eviction needs to know of these snapshots, without those that are pinned or being read."""
-    needed = needed_of(snapshots, outlook)
-    return [
-        policy.Value(
-            id=one.id,
-            size=one.size,
-            seconds=one.seconds,
-            age=outlook.now - one.used,
-            rank=0 if worthless(one, outlook.scopes) else 2 if one.id in needed else 1,
-        )
-        for one in snapshots
-        if not one.pinned and one.id not in outlook.spare
-    ]
-
-
-def needed_of(snapshots: Iterable[Snapshot], outlook: Outlook) -> set[str]:
-    """The template snapshots that go last: one for each prefix of each known engine, running or not."""
-    templates: defaultdict[str, list[policy.Template]] = defaultdict(list)
-    for one in snapshots:
-        if one.template and one.fingerprint in outlook.scopes and usable(one, outlook.scopes[one.fingerprint]):
-            templates[one.fingerprint].append(policy.Template(one.id, one.prefix, one.version, one.used))
-    found: set[str] = set()
-    for fingerprint, theirs in templates.items():
-        found |= policy.needed(theirs, outlook.current.get(fingerprint, {}))
-    return found

@@ -101,7 +101,7 @@ class Keeper:
         self.config = config
         self.bus = bus
         self.clock = time.monotonic
-        self.tenant = Tenant(config=config, bus=bus, shelves=shelves, versions=versions, step=step)
+        self.tenant = Tenant(config=config, bus=bus, shelves=shelves, versions=versions, model=model, step=step)
         self.residents = Residents()
         self.decisions = Decisions(config, self.tenant, everyone=everyone, model=model)
         self.pause = Pause(self.tenant, model=model, first_retry=first_retry)
@@ -389,7 +389,8 @@ class Keeper:
     def snapshots(self) -> tuple[SnapshotStatistics, ...]:
         """The same for people: without the chain, and with the reason why one is not used."""
         scope, useless = self.tenant.scope, self.decisions.useless
-        return tuple(of_snapshot(one, scope, useless(template=one.template)) for one in self.tenant.listed())
+        now = self.tenant.shelf.wall()
+        return tuple(of_snapshot(one, scope, useless(template=one.template), now=now) for one in self.tenant.listed())
 
     def statistics(self) -> KvStatistics:
         """Everything at this moment; no snapshot's content, no text."""

@@ -115,7 +115,7 @@ def came_back(expected: int, cached: int) -> bool:
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """What the eviction needs to know of a snapshot. `rank`: 0 goes first (worthless), then 1, 2 goes last (needed)."""
+    """What the eviction needs to know of a snapshot. `rank`: 0 (worthless) goes first (budget.py)."""
 
     id: str
     size: int

@@ -40,7 +40,7 @@ from bioproxy.kv.policy import Refusal, mib
 from bioproxy.kv.resident import Resident
 from bioproxy.kv.shelf import Shelf
 from bioproxy.kv.shelves import Tenant
-from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
+from bioproxy.kv.snapshot import Pin, Snapshot, new_id, temporary_name
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,15 @@ class Saver:
         self.said: set[str] = set()
         self.uncertain = ""  # why what the slots hold is unknown after the last save; empty: it is not
 
-    async def save(self, resident: Resident, slot: int, *, template: bool = False, limit: float = 0.0) -> bool:
+    async def save(
+        self,
+        resident: Resident,
+        slot: int,
+        *,
+        template: bool = False,
+        limit: float = 0.0,
+        pins: tuple[Pin, ...] = (),
+    ) -> bool:
         """Let the engine write `resident` from `slot`; False if that failed or must not be (logged, counted).
 
         Under an exclusive grant. `limit`: seconds that it may take (0: by measure). True: the file has the right size
@@ -153,7 +161,7 @@ class Saver:
         known any more.
         """
         self.uncertain = ""
-        snapshot = self.describe(resident, template=template)
+        snapshot = self.describe(resident, template=template, pins=pins)
         shelf, folder = self.tenant.shelf, self.tenant.shelf.folder  # this engine may have another one when it ends
         if folder is None or not self.pause.due or self.tenant.unsavable(snapshot.cuts):
             return False
@@ -185,7 +193,7 @@ class Saver:
         task.add_done_callback(self.commits.discard)
         return True
 
-    def describe(self, resident: Resident, *, template: bool) -> Snapshot:
+    def describe(self, resident: Resident, *, template: bool, pins: tuple[Pin, ...] = ()) -> Snapshot:
         """The snapshot that `resident` would be; its size is an estimate until it is written."""
         knowledge, scope = self.tenant.knowledge, self.tenant.scope
         now = self.tenant.shelf.wall()
@@ -206,6 +214,8 @@ class Saver:
             seconds=resident.tokens * knowledge.speeds.prefill,
             created=now,
             used=now,
+            model=self.tenant.model,
+            pins=pins,
         )
 
     # may it be

@@ -15,10 +15,8 @@ something to the disk and waits for it (commits, one after the other, so that a 
 never overtaken by the one it replaces; the ledger). A disk may take its time for gigabytes, so no user ever waits for
 `writing`: a failed restore is noted at once and brought to the disk later. Nothing here talks to an engine.
 
-The budget is the folder's: whose snapshot goes is decided over all of them. `limits` is for a model that was given a
-budget of its own: its snapshots take no more than that, whatever the folder has left; there is no share that is kept
-free for it. Which templates are in use is asked of each model that the program has, for one that is swapped out at
-present needs its template all the same.
+The budget is the folder's: whose snapshot goes is decided over all of them (budget.py). Which templates are in use is
+asked of each model that the program has, for one that is swapped out at present needs its template all the same.
 """
 
 from __future__ import annotations
@@ -39,8 +37,9 @@ from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
+from bioproxy.kv.budget import FOLDER, Account, Budgets, Limits, Outlook, payer, refused_by, surplus
 from bioproxy.kv.folder import Folder, FolderError
-from bioproxy.kv.index import Index, Outlook, Scope
+from bioproxy.kv.index import Index, Scope
 from bioproxy.kv.policy import Ledger, Refusal, Use
 from bioproxy.kv.snapshot import Snapshot
 
@@ -56,11 +55,12 @@ Versions = Callable[[], Mapping[str, str]]  # tells what version each template h
 
 
 class Shelf:
-    """The snapshots in the folder at `path` (None: there is no folder)."""
+    """The snapshots in the folder at `path` (None: there is no folder). `budgets`: what models and keys may take."""
 
-    def __init__(self, path: Path | None, *, config: Kv, bus: Bus) -> None:
+    def __init__(self, path: Path | None, *, config: Kv, bus: Bus, budgets: Callable[[], Budgets] = Budgets) -> None:
         self.path = path
         self.config = config
+        self.budgets = budgets
         self.bus = bus
         self.wall = time.time
         self.users: set[object] = set()
@@ -78,7 +78,8 @@ class Shelf:
         self.proved: dict[str, files.Stamp] = {}  # how a file looked when all of it was read and was good
         self.scopes: dict[str, Scope] = {}  # of every engine that was seen, by fingerprint
         self.versions: defaultdict[str, dict[object, Versions]] = defaultdict(dict)  # by fingerprint and user
-        self.limits: dict[str, int] = {}  # by fingerprint: bytes that this model's snapshots may take
+        self.bounds: dict[str, int] = {}  # by fingerprint: bytes that this model's own `kv.disk_budget` allows
+        self.models: dict[str, str] = {}  # by fingerprint, the model that had it last
         self.budget = config.disk_budget
         self.free = 0
         self.dropped: Counter[tuple[str, str]] = Counter()  # by fingerprint and reason
@@ -207,10 +208,11 @@ class Shelf:
 
     def allowed(self, fingerprint: str) -> int:
         """Bytes that one snapshot of this model may have at most."""
-        return min(self.budget, self.limits.get(fingerprint, self.budget))
+        own = self.budgets().models.get(self.models.get(fingerprint, ""), self.budget)
+        return min(self.budget, self.bounds.get(fingerprint, self.budget), own)
 
     def refusal(self, snapshot: Snapshot) -> Refusal | None:
-        """Whether the disk and the budget allow a file like `snapshot` (its size is an estimate); after `measure`."""
+        """Whether the disk and the budgets allow a file like `snapshot` (its size is an estimate); after `measure`."""
         refused = policy.refuses(
             snapshot.size,
             budget=self.allowed(snapshot.fingerprint),
@@ -219,24 +221,36 @@ class Shelf:
             written=self.today(),
             write_budget=self.config.write_budget,
         )
-        if refused is not None or self.fits(snapshot):
+        if refused is not None or (full := self.crowded(snapshot)) is None:
             return refused
-        reason = "the disk budget is full of snapshots that are worth more; raise kv.disk_budget"
-        return Refusal("budget", reason, pauses=False)
+        return Refusal("budget", self.budgets().full(full), pauses=False)
 
-    def fits(self, snapshot: Snapshot) -> bool:
-        """Whether room can be made for `snapshot` without throwing out what is worth more."""
-        limit = self.limits.get(snapshot.fingerprint, self.budget)
-        if limit == self.budget and self.index.size + snapshot.size <= limit:
-            return True
-        return self.index.fits(snapshot, self.outlook(), self.budget, limit)
+    def crowded(self, snapshot: Snapshot) -> Account | None:
+        """The account in which room for `snapshot` would cost what is worth more; None: it fits."""
+        limits = self.limits(snapshot)
+        if len(limits) == 1 and self.index.size + snapshot.size <= limits[FOLDER]:
+            return None
+        replaced = sum(one.size for one in self.index.ancestors(snapshot, self.wall()))
+        return refused_by(snapshot, self.index.snapshots.values(), self.outlook(), limits, replaced=replaced)
+
+    def limits(self, *more: Snapshot) -> Limits:
+        """What each account may have; keys' of which there are snapshots, with `more` of them."""
+        groups = {payer(one.group) for one in (*more, *self.index.snapshots.values())} if self.budgets().keys else ()
+        return self.budgets().limits(self.budget, bounds=self.bounds, groups=groups)
 
     def outlook(self) -> Outlook:
         current = {
             fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
             for fingerprint, users in self.versions.items()
         }
-        return Outlook(now=self.wall(), scopes=self.scopes, current=current, spare=frozenset(self.reading))
+        return Outlook(
+            now=self.wall(),
+            scopes=self.scopes,
+            current=current,
+            spare=frozenset(self.reading),
+            models=self.models,
+            reserved=self.budgets().models,
+        )
 
     # using
 
@@ -306,7 +320,7 @@ class Shelf:
         self.index.add(kept)
         self.today()
         self.ledger.written += kept.size
-        replaced = self.index.ancestors(kept)
+        replaced = self.index.ancestors(kept, self.wall())
         for old in replaced:
             self.forget(old, "replaced")
         if any(old.pinned for old in replaced):
@@ -322,7 +336,7 @@ class Shelf:
 
     def surplus(self) -> list[Snapshot]:
         """Take the least valuable out of the table until every budget holds; what was taken."""
-        gone = self.index.surplus(self.outlook(), self.budget, self.limits)
+        gone = surplus(self.index.snapshots.values(), self.outlook(), self.limits())
         for one in gone:
             self.forget(one, "budget")
         return gone
@@ -402,7 +416,7 @@ class Shelf:
         folder = self.folder
         if folder is None:
             return
-        old = self.index.aged(before=self.wall() - self.config.max_age)
+        old = self.index.aged(before=self.wall() - self.config.max_age, now=self.wall())
         await self.drop([one for one in old if one.id not in self.reading], "aged")
         await self.measure()
         await self.on_disk(folder.sweep, self.under_way(), LEFT_OVER)
@@ -419,13 +433,20 @@ class Shelf:
         await self.write_ledger()
 
     async def describe(self, snapshot: Snapshot, *, durable: bool = True) -> None:
-        """Write the sidecar of a quarantined or adopted snapshot anew."""
-        if self.folder is None:
-            return
+        """Write the sidecar of a quarantined or adopted snapshot anew, as far as the disk lets us."""
         try:
-            await self.on_disk(self.folder.describe, snapshot, durable=durable)
+            await self.put_down(snapshot, durable=durable)
         except (OSError, FolderError) as error:
             log.warning("cannot describe %s anew: %s", snapshot.name, error)
+
+    async def put_down(self, snapshot: Snapshot, *, durable: bool = True) -> None:
+        """Write a sidecar anew; if its snapshot went meanwhile, it does not stay behind. OSError, FolderError."""
+        folder = self.folder
+        if folder is None:
+            return
+        await self.on_disk(folder.describe, snapshot, durable=durable)
+        if not self.has(snapshot.id):
+            await self.on_disk(files.remove, folder.path, snapshot)
 
     async def write_ledger(self) -> None:
         """Keep the ledger if it changed; `writing` is held. A full disk only costs what was learnt since."""

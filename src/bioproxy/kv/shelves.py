@@ -20,6 +20,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
+from bioproxy.kv.budget import Budgets
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.index import Scope
 from bioproxy.kv.policy import Knowledge
@@ -53,12 +54,13 @@ class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Shelves:
     """The folders by their resolved paths; each goes by the name that it was first asked for.
 
-    `config` has the budgets of each of them.
+    `config` has the budget of each of them, `budgets` what models and keys may take of it.
     """
 
-    def __init__(self, config: Kv, *, bus: Bus) -> None:
+    def __init__(self, config: Kv, *, bus: Bus, budgets: Callable[[], Budgets] = Budgets) -> None:
         self.config = config
         self.bus = bus
+        self.budgets = budgets
         self.known: dict[Path, Shelf] = {}
         self.filling = asyncio.Lock()  # of the model whose empty slots are being filled
 
@@ -72,7 +74,7 @@ class Shelves:
             raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
         shelf = self.known.get(place)
         if shelf is None:
-            self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus)
+            self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus, budgets=self.budgets)
         return shelf
 
     async def close(self) -> None:
@@ -131,7 +133,8 @@ class Tenant:
 
     It lives as long as its keeper: the engine may be stopped and started, as the same model or another, and may even
     come back with another folder. Before the folder is known `shelf` is an empty one. Without `shelves` the folder
-    is this tenant's alone, and all snapshots in it are shown as its own. `step` hears the steps of each commit.
+    is this tenant's alone, and all snapshots in it are shown as its own. `model` is its ID among many; `step` hears the
+    steps of each commit.
     """
 
     def __init__(
@@ -141,10 +144,12 @@ class Tenant:
         bus: Bus,
         shelves: Shelves | None = None,
         versions: Versions = dict,
+        model: str = "",
         step: Callable[[str], None] = files.quiet,
     ) -> None:
         self.config = config
         self.bus = bus
+        self.model = model
         self.versions = versions
         self.step = step
         self.sole = shelves is None
@@ -184,9 +189,10 @@ class Tenant:
         shelf = self.shelf
         self.knowledge = shelf.ledger.of(fingerprint, build)
         shelf.scopes[fingerprint] = self.scope
+        shelf.models[fingerprint] = self.model
         shelf.versions[fingerprint][self] = self.versions
         if 0 < self.config.disk_budget != shelf.config.disk_budget:
-            shelf.limits[fingerprint] = self.config.disk_budget
+            shelf.bounds[fingerprint] = self.config.disk_budget
 
     def know_days(self, days: frozenset[str]) -> None:
         """From now on snapshots of other days are of no use."""

@@ -24,7 +24,19 @@ PREFIX = "bp-"
 TEMPORARY = "bp-tmp-"
 SUFFIX = ".kv"
 SIDECAR = ".json"
+NOBODY: frozenset[str] = frozenset()
 NAME = re.compile(r"bp-([0-9a-f]{16})-([0-9a-f]{16})\.(kv|json)")
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """A group wants a snapshot kept: until the unix time `until` (0: for good), as the context `name` if it has one."""
+
+    group: str
+    until: float = 0.0
+    name: str = ""
+
+    def live(self, now: float) -> bool:
+        return not self.until or self.until > now
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +47,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     the first one in a run; `sample` is a digest of parts of the content. `seconds` is the prefill it
     stands for. `created` and `used` are unix time; `gained` is the prefill that its uses spared, in seconds.
     `lora`: the LoRA scales that were asked for. `day`: what the chat template printed beside it, if that changes.
-    `quarantined` says why it is not used any more; empty while it is good. `pinned`: a person wants it kept, so the
-    budget does not take it. `template`: it ends at a template's boundary, holds nothing of a user, and is shared by all
-    groups.
+    `quarantined` says why it is not used any more; empty while it is good. `pinned`: the operator wants it kept, so the
+    budget does not take it; `pins`: groups want it kept. `template`: it ends at a template's boundary, holds nothing of
+    a user, and is shared by all groups. `model`: the ID of the model whose cache it is; "" for the only one, and in
+    what an older version wrote.
     """
 
     id: str
@@ -64,6 +77,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     gained: float = 0.0
     quarantined: str = ""
     pinned: bool = False
+    pins: tuple[Pin, ...] = ()
+    model: str = ""
 
     @property
     def name(self) -> str:
@@ -88,6 +103,21 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def end(self) -> bytes:
         """The digest of everything in it; two snapshots with the same end hold the same prompt."""
         return self.cuts[-1].digest
+
+    def kept_by(self, now: float) -> frozenset[str]:
+        """The groups that have it kept; none for one that is never used again, which nobody can be helped with."""
+        if self.quarantined or not self.pins:
+            return NOBODY
+        return frozenset(one.group for one in self.pins if one.live(now))
+
+    def kept_until(self, now: float) -> float | None:
+        """Until when groups have it kept; 0: for good, None: none does."""
+        ends = [one.until for one in self.pins if one.live(now)] if self.kept_by(now) else []
+        return 0.0 if 0.0 in ends else max(ends, default=None)
+
+    def kept(self, now: float) -> bool:
+        """Whether the budget leaves it alone."""
+        return self.pinned or bool(self.kept_by(now))
 
     def tokens_at(self, digest: bytes) -> int:
         """About how many tokens stand before the cut `digest`; exact at the end, 0 for one that it does not have."""

@@ -28,8 +28,8 @@ class ResidentStatistics(msgspec.Struct, frozen=True):
 class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot without its chain. `unused` says why it will not be restored; `seconds` is the prefill in it.
 
-    `pinned`: the budget does not take it. `models`: of many models those whose cache it is, as far as they ran since
-    the start.
+    `pinned`: the operator keeps it. `kept_until`: until when keys do (unix time; 0: for good; None: none does),
+    `names`: what they call it. `models`: of many models those whose cache it is, as far as they ran since the start.
     """
 
     id: str
@@ -47,6 +47,8 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     gained: float
     build: str
     pinned: bool = False  # an older program that is asked knows none
+    kept_until: float | None = None
+    names: tuple[str, ...] = ()
     unused: str = ""
     models: tuple[str, ...] = ()
 
@@ -106,7 +108,7 @@ def of_slot(slot: Resident, unsavable: str = "") -> ResidentStatistics:
     return ResidentStatistics(state, slot.tokens, slot.prefix, slot.group, bool(slot.saved), unsavable)
 
 
-def of_snapshot(one: Snapshot, scope: Scope, useless: str) -> SnapshotStatistics:
+def of_snapshot(one: Snapshot, scope: Scope, useless: str, *, now: float) -> SnapshotStatistics:
     """One snapshot. `useless`: why none of its kind is used at present; empty if they are."""
     other = "" if one.fingerprint == scope.fingerprint else "another model, or other launch arguments"
     return SnapshotStatistics(
@@ -125,5 +127,7 @@ def of_snapshot(one: Snapshot, scope: Scope, useless: str) -> SnapshotStatistics
         gained=one.gained,
         build=one.build,
         pinned=one.pinned,
+        kept_until=one.kept_until(now),
+        names=tuple(pin.name for pin in one.pins if pin.name),
         unused=unusable(one, scope) or other or useless,
     )

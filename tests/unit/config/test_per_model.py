@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
 from bioproxy.config.dialect.schema import Model
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
+from bioproxy.errors import ConfigError
 from support.config_files import loaded
 
 TEXT = """
@@ -55,6 +58,16 @@ def test_prefixes_that_are_models_too(tmp_path: Path) -> None:
     found = loaded(tmp_path, TEXT)
     listed = as_models_of(found.config, models(found))
     assert (listed["plain"], listed["own"]) == (("@docs",), ("@code", "@docs"))
+
+
+def test_a_budget_is_for_a_model_or_key_that_there_is(tmp_path: Path) -> None:
+    """Another one would bound nothing, and nobody would notice."""
+    text = TEXT.replace("policy: always", "policy: always, model_budgets: {plan: 1GiB}")
+    with pytest.raises(ConfigError, match=r'kv\.model_budgets\.plan: no model has the ID "plan"'):
+        loaded(tmp_path, text)
+    text = TEXT.replace("policy: always", "policy: always, model_budgets: {plain: 1GiB}, key_budgets: {bob: 1}")
+    with pytest.raises(ConfigError, match=r'no key of api_keys has "bob" as its name or group'):
+        loaded(tmp_path, text)
 
 
 def test_a_config_that_was_made_by_hand_has_plain_paths() -> None:

@@ -45,6 +45,8 @@ OWN: dict[str, Json] = {
     "swap.min_resident": 7,
     "ollama.listen": "127.0.0.1:11434",
     "kv.engine_directory": "/seen/by/the/engine",
+    "kv.model_budgets": {"m": "3GiB"},
+    "kv.key_budgets": {"*": "3GiB"},
 }
 BESIDE: dict[str, Json] = {"model": {"backend_url": ""}, "kv.engine_directory": {"kv.directory": "slots"}}
 TLS = {"tls_cert_file", "tls_key_file"}  # the context is made at the start: tests/integration/test_reload_effects.py

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.index import Index, Outlook, Scope, unusable
-from bioproxy.kv.snapshot import Snapshot
+from bioproxy.kv.index import Index, Scope, unusable
+from bioproxy.kv.snapshot import Pin, Snapshot
 from bioproxy.prompt import Cut, Piece
 
 SCOPE = Scope("f" * 16, "b1")
@@ -92,7 +92,7 @@ def test_a_newer_snapshot_of_a_conversation_replaces_its_ancestors() -> None:
     newest = snapshot(b"a", b"b")
     for one in (ancestor, same, *others, newest):
         index.add(one)
-    assert {one.id for one in index.ancestors(newest)} == {ancestor.id, same.id}
+    assert {one.id for one in index.ancestors(newest, 0.0)} == {ancestor.id, same.id}
 
 
 def test_a_template_replaces_only_what_holds_exactly_the_same() -> None:
@@ -106,25 +106,27 @@ def test_a_template_replaces_only_what_holds_exactly_the_same() -> None:
     newest = snapshot(b"a", b"b", template=True)
     for one in (shorter, same, conversation, newest):
         index.add(one)
-    assert [one.id for one in index.ancestors(newest)] == [same.id]
+    assert [one.id for one in index.ancestors(newest, 0.0)] == [same.id]
 
 
-def test_the_eviction_is_offered_ranks() -> None:
-    """Rule 18: the worthless first, a template in use last, what is being read not at all."""
+def test_what_a_group_keeps_is_not_replaced() -> None:
+    """Others go on from exactly what it holds; when its time is over it is an ancestor like any other."""
     index = Index()
-    bad = snapshot(b"a", quarantined="why")
-    plain, read = snapshot(b"b"), snapshot(b"c")
-    needed = snapshot(b"d", template=True, prefix="@code", version="2")
-    for one in (bad, plain, read, needed):
-        index.add(one)
-    outlook = Outlook(
-        now=2.0,
-        scopes={SCOPE.fingerprint: SCOPE},
-        current={SCOPE.fingerprint: {"@code": "2"}},
-        spare=frozenset([read.id]),
-    )
-    values = index.values(outlook)
-    assert {value.id: value.rank for value in values} == {bad.id: 0, plain.id: 1, needed.id: 2}
+    kept = snapshot(b"a", pins=(Pin("g1", until=5.0),))
+    newest = snapshot(b"a", b"b")
+    index.add(kept)
+    index.add(newest)
+    assert index.ancestors(newest, 4.0) == []
+    assert index.ancestors(newest, 5.0) == [kept]
+
+
+def test_what_shall_be_kept_to_a_time_does_not_age_before() -> None:
+    """A pin without an end ages as everything does."""
+    index = Index()
+    index.add(snapshot(b"a", pins=(Pin("", until=8.0),)))
+    index.add(snapshot(b"b", pins=(Pin("", name="repo"),)))
+    assert [one.pins[0].name for one in index.aged(before=3.0, now=7.0)] == ["repo"]
+    assert len(index.aged(before=3.0, now=8.0)) == 2
 
 
 def test_snapshots_age_by_their_last_use() -> None:
@@ -132,7 +134,7 @@ def test_snapshots_age_by_their_last_use() -> None:
     index = Index()
     index.add(snapshot(b"a", used=5.0, created=1.0))
     index.add(snapshot(b"b", used=1.0, created=5.0))
-    assert [one.used for one in index.aged(before=3.0)] == [1.0]
+    assert [one.used for one in index.aged(before=3.0, now=9.0)] == [1.0]
 
 
 def test_a_look_up_costs_what_the_request_is_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bioproxy.events import SnapshotDropped, SnapshotSaved
 from bioproxy.kv import files as slot_files
+from bioproxy.kv.budget import FOLDER
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.snapshot import Snapshot, new_id
@@ -103,12 +104,12 @@ async def test_whether_room_can_be_made_is_known_before(tmp_path: Path) -> None:
         )
         for cuts, seconds in ((chain("", [Piece("", b"c")]), 0.1), (chain("", [Piece("", b"c")]), 50.0))
     )  # fmt: skip
-    assert (tenant.shelf.fits(poor), tenant.shelf.fits(rich)) == (False, True)
+    assert (tenant.shelf.crowded(poor), tenant.shelf.crowded(rich)) == (FOLDER, None)
     successor = Snapshot(
         id=new_id(), fingerprint=FINGERPRINT, build=BUILD, cuts=(*first.cuts, *poor.cuts), tokens=9, prompt=9,
         size=SIZE, seconds=0.1,
     )  # fmt: skip
-    assert tenant.shelf.fits(successor)
+    assert tenant.shelf.crowded(successor) is None
     await tenant.close()
 
 

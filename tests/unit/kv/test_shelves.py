@@ -16,6 +16,7 @@ from bioproxy import aio
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, Event
 from bioproxy.kv import files
+from bioproxy.kv.budget import FOLDER, Account
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LOCK, Folder, FolderError
 from bioproxy.kv.index import Index
@@ -176,7 +177,7 @@ async def test_the_budget_is_for_all_models_together(tmp_path: Path) -> None:
     poor, rich = await save(one, "a", seconds=0.1), await save(one, "b", seconds=9.0)
     theirs = await save(two, "c", seconds=5.0)
     assert {found.id for found in shelves.list()} == {rich.id, theirs.id}
-    assert not two.shelf.fits(poor)
+    assert two.shelf.crowded(poor) == FOLDER
     assert one.shelf.index.size <= 2 * SIZE
     await shelves.close()
 
@@ -222,7 +223,7 @@ async def test_a_model_with_a_budget_of_its_own_takes_no_more(tmp_path: Path) ->
     rich = [await save(one, text, seconds=9.0) for text in "bc"]
     assert {found.id for found in one.listed()} == {found.id for found in rich}
     assert two.listed() == (theirs,)
-    assert not one.shelf.fits(poor)
+    assert one.shelf.crowded(poor) == Account("fingerprint", ONE)
     assert (one.budget, two.budget) == (2 * SIZE, 10 * SIZE)
     await shelves.close()
 
@@ -387,7 +388,7 @@ async def test_a_budget_may_come_while_another_makes_room(tmp_path: Path, monkey
     await save(one, "a", seconds=0.1)
     kept = await save(one, "b", seconds=9.0)
     assert one.listed() == (kept,)
-    assert set(one.shelf.limits) == {ONE, TWO}
+    assert set(one.shelf.bounds) == {ONE, TWO}
     await shelves.close()
 
 

@@ -43,6 +43,11 @@ def find_model_problems(config: Config, models: Mapping[str, Model], origins: Ma
     if listed > MOST_LISTED:
         said = f"models and prefixes with as_model make {listed:,} names, too many for a list; {MOST_LISTED:,} will do"
         return [Problem(said, where=origins.get("prefixes", DEFAULT).where, key="prefixes")]
+    unknown = [name for name in config.kv.model_budgets if name not in models]
+    if unknown:
+        said = f'no model has the ID "{unknown[0]}"'
+        where = origins.get("kv.model_budgets", DEFAULT).where
+        return [Problem(said, where=where, key=f"kv.model_budgets.{unknown[0]}")]
     said = (
         "its engine_directory is set, and its directory is not: set that too, to the folder as bioproxy itself sees it"
     )

@@ -338,6 +338,8 @@ export interface SnapshotStatistics {
   gained: number;
   build: string;
   pinned: boolean;
+  kept_until: number | null;
+  names: string[];
   unused: string;
   models: string[];
 }
@@ -1037,6 +1039,8 @@ export interface SnapshotRow {
   gained: number;
   build: string;
   pinned: boolean;
+  kept_until: number | null;
+  names: string[];
   unused: string;
   models: string[];
   folder: string;
