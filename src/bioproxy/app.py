@@ -330,6 +330,7 @@ class App:
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
             ("closing the proxy port", partial(self.proxy_server.close, deadline=deadline), deadline + MOMENT),
             ("closing Ollama's port", partial(self.ollama_server.close, deadline=deadline), deadline + MOMENT),
+            ("ending what nobody waits for", self.front.later.close, MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),
             ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),

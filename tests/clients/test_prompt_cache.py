@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 from anthropic import AsyncAnthropic
 
+from bioproxy.app import App
+from bioproxy.events import RequestEnded
+from fakes.fake_engine import FakeEngine
 from support.clients import fake_line
 from support.conversation import openai_client
+from support.faults import sent
 from support.http import call
 from support.kv_rig import text
-from support.sdk_types import asked
+from support.leaks import until
+from support.real_engine import line as real_line
+from support.real_engine import llama_server, real_engine
+from support.sdk_types import WHOLE, asked
 
 Json = Any
 EPHEMERAL: Json = {"type": "ephemeral"}
@@ -121,9 +128,8 @@ async def test_what_a_client_calls_its_conversation(tmp_path: Path) -> None:
     """The name stands in the record: by header, else by the body."""
     messages: Json = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
     async with fake_line(tmp_path) as line:
-        port, seen = line.app.proxy_port, []
-        from bioproxy.events import RequestEnded
-
+        port = line.app.proxy_port
+        seen: list[str] = []
         line.app.bus.subscribe(RequestEnded, lambda event: seen.append(event.record.session))
         await asked(port, "/v1/chat/completions", {**messages, "prompt_cache_key": "k"})
         user = {"user_id": "user_1_account_2_session_3"}
@@ -153,3 +159,93 @@ async def test_counting_takes_the_marks_out_as_well(tmp_path: Path) -> None:
         answer = await call(line.app.proxy_port, "POST", "/v1/messages/count_tokens", data=body)
         assert answer.json()["input_tokens"] > 0
         assert "cache" not in json.dumps(await line.received("/v1/messages/count_tokens"))
+
+
+def prewarm(path: str, *parts: str, stream: bool = False) -> Json:
+    """The request that makes the next one quick."""
+    body = prompt(path, *parts, stream=stream)
+    return body | ({"max_tokens": 0} if path == "/v1/messages" else {"prompt_cache_options": {"prewarm": True}})
+
+
+PREWARMED = FORMS[1:]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", PREWARMED)
+async def test_a_prewarm_says_nothing(path: str, stream: bool, tmp_path: Path) -> None:
+    """The answer is empty, with a usage in which nothing was generated, and its types are right."""
+    async with fake_line(tmp_path) as line:
+        found = await asked(line.app.proxy_port, path, prewarm(path, text(80), stream=stream))
+        assert line.app.records[-1].work == "user"
+    usage = usage_in(found)
+    assert usage["output_tokens"] == 0
+    assert read_and_written(usage)[0] > 80
+    if not stream:
+        assert found["content" if path == "/v1/messages" else "output"] == []
+    else:
+        assert not any("delta" in one["type"] for one in found if one["type"] != "message_delta")
+
+
+@real_engine
+@pytest.mark.parametrize("path", PREWARMED)
+async def test_a_prewarm_warms_to_the_token(path: str, tmp_path: Path) -> None:
+    """The same request right after it finds all of its prompt but the token that an engine always evaluates anew."""
+    async with llama_server(tmp_path) as engine, real_line(engine, tmp_path) as app:
+        total, read, _ = read_and_written(usage_in(await asked(app.proxy_port, path, prewarm(path, text(200)))))
+        assert read == 0
+        found = await asked(app.proxy_port, path, prompt(path, text(200), prompt_cache_key="k"))
+        assert read_and_written(usage_in(found))[:2] == (total, total - 1)
+        for stream in (False, True):
+            await asked(app.proxy_port, path, prewarm(path, text(100), stream=stream))
+
+
+@pytest.mark.parametrize("path", PREWARMED)
+async def test_a_prewarm_that_nobody_waits_for(path: str, tmp_path: Path) -> None:
+    """202 at once; the work is a request of its own, which has its record when it ends."""
+    async with fake_line(tmp_path) as line:
+        await line.engine.faults(stuck=True)
+        body = {"model": "m", **prewarm(path, text(80))}
+        answer = await call(line.app.proxy_port, "POST", path, data=body, headers={"Prefer": "respond-async"})
+        assert answer.status == 202
+        assert answer.headers["preference-applied"] == "respond-async"
+        WHOLE[path].validate_json(answer.body)
+        await line.engine.faults(stuck=False)
+        await until(lambda: len(line.app.records) == 2)
+        assert [record.status for record in line.app.records] == [202, 200]
+        assert (line.app.records[1].tokens_evaluated or 0) > 80
+        found = await asked(line.app.proxy_port, path, prompt(path, text(80), prompt_cache_key="k"))
+        assert read_and_written(usage_in(found))[1] > 80
+
+
+async def test_what_is_wrong_is_told_before_anything_goes_on(tmp_path: Path) -> None:
+    """A prewarm that cannot be meant is a 400, also if its client would not wait."""
+    body = {"input": "hello", "prompt_cache_options": {"prewarm": "yes"}}
+    async with fake_line(tmp_path) as line:
+        port = line.app.proxy_port
+        answer = await call(port, "POST", "/v1/responses", data=body, headers={"Prefer": "respond-async"})
+        assert answer.status == 400
+        assert len(line.app.records) == 1
+
+
+async def test_work_that_nobody_waits_for_ends_with_the_program(tmp_path: Path) -> None:
+    """It does not keep bioproxy from ending."""
+    async with fake_line(tmp_path) as line:
+        await line.engine.faults(stuck=True)
+        body = {"model": "m", **prewarm("/v1/messages", text(80))}
+        headers = {"Prefer": "wait=1, respond-async"}
+        assert (await call(line.app.proxy_port, "POST", "/v1/messages", data=body, headers=headers)).status == 202
+        app: App = line.app
+        await until(lambda: len(app.front.later.tasks) == 1)
+    assert not app.front.later.tasks
+
+
+async def test_prewarm_and_leave(tmp_path: Path) -> None:
+    """Without that header the work ends with its client; what was evaluated by then is kept."""
+    slow: Json = {"tokens_per_second": 500, "batch_size": 16, "disconnect_poll": 0.02}
+    async with fake_line(tmp_path, engine=slow) as line:
+        fake: FakeEngine = line.engine
+        async with sent(line.app, "/v1/messages", prewarm("/v1/messages", text(2000))):
+            await fake.until(lambda state: state["totals"]["prompt"] > 100)
+        state = await fake.until(lambda state: state["totals"]["cancelled"] and not state["slots"][0]["busy"])
+        assert state["totals"]["prompt"] < 1500
+        await until(lambda: [record.outcome for record in line.app.records] == ["client_left"])

@@ -12,15 +12,18 @@ Filters come before templates, so that the chain of hashes by which the cache kn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import msgspec
 
 from bioproxy.config.settings import Settings
 from bioproxy.errors import NOT_JSON
-from bioproxy.front import routes, ways
+from bioproxy.front import later, routes, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
+from bioproxy.front.caching import answers
+from bioproxy.front.caching.fields import Wishes
 from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inference import Inference
@@ -36,6 +39,7 @@ from bioproxy.templates.bodies import Body
 from bioproxy.wire.http1.message import Headers, Request
 
 JSON_TYPE = (b"Content-Type", b"application/json")
+ACCEPTED: Headers = [JSON_TYPE, (b"Cache-Control", b"no-store"), (b"Preference-Applied", later.PREFERENCE)]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +61,7 @@ class Dispatch(ABC):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.recent = Recent()
+        self.go_on: Callable[[Request], None] = lambda _: None  # serves a request for which nobody waits any more
 
     @abstractmethod
     def find(self, request: Request) -> Route:
@@ -111,8 +116,19 @@ class Dispatch(ABC):
         if route.gate == "free":
             await ways.claimed(exchange, "free", claim, headers=headers, body=inference.expanded.body)
             return
+        if (wishes := inference.wishes) is not None and wishes.prewarm and later.wanted(exchange.request, asked.stream):
+            self.accept(exchange, wishes, asked.model)
+            return
         await inference.run()
         inference.remember(self.recent)
+
+    def accept(self, exchange: Exchange, wishes: Wishes, name: str) -> None:
+        """Answer at once; the work goes on after that, for nobody."""
+        now = int(exchange.record.started)
+        body = answers.accepted(wishes, model=name or exchange.record.model, identity=exchange.id, now=now)
+        exchange.responder.rewriter = None
+        exchange.responder.send(202, ACCEPTED, body)
+        self.go_on(exchange.request)
 
     def headers(self, exchange: Exchange, access: Access, key: str, *, untyped: bool = False) -> Headers:
         """The client's headers for an engine; its key stays here. `untyped`: it did not say that it sends JSON."""

@@ -31,6 +31,7 @@ from bioproxy.front.access import Access
 from bioproxy.front.cors import Refusals
 from bioproxy.front.dispatch import Dispatch
 from bioproxy.front.exchange import Exchange
+from bioproxy.front.later import Later
 from bioproxy.front.ollama.road import Ollama
 from bioproxy.front.routes import Route
 from bioproxy.front.ways import unpack
@@ -55,6 +56,8 @@ class Front:
         self.page = 0  # the admin port, if its page asks this one
         self.make_access = lambda config: Access(config, local=self.local, page=self.page)
         self.unpacking = asyncio.Semaphore(UNPACKED)
+        self.later = Later(self.handle)
+        dispatch.go_on = self.later.go_on
 
     @property
     def access(self) -> Access:

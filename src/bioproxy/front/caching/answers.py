@@ -227,7 +227,7 @@ class Rewriting:
         wishes, options = self.wishes, self.wishes.options
         if wishes.prewarm and "output" in answer:
             answer["output"] = Raw(b"[]")
-        told: dict[str, Json] = {"mode": "implicit" if wishes.implicit else "explicit", "ttl": wishes.ttl}
+        told: dict[str, Json] = {"mode": wishes.mode, "ttl": wishes.ttl}
         if options is not None and options.comparison_response_id is not None:
             told["comparison_response_id"] = options.comparison_response_id
         answer["prompt_cache_options"] = encoded(told)
@@ -294,6 +294,22 @@ class Rewriting:
             usage["cache_creation"] = {
                 f"ephemeral_{ttl}_input_tokens": found.written.get(ttl, 0) for ttl in ("5m", "1h")
             }
+
+
+def accepted(wishes: Wishes, *, model: str, identity: str, now: int) -> bytes:
+    """The answer to a prewarm whose client does not wait for it: nothing is said, and nothing counted yet."""
+    if wishes.form == "anthropic":
+        counts = dict.fromkeys(("cache_creation_input_tokens", "cache_read_input_tokens"), 0)
+        return msgspec.json.encode({
+            "id": f"msg_{identity}", "type": "message", "role": "assistant", "model": model, "content": [],
+            "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 0, "output_tokens": 0, **counts},
+        })  # fmt: skip
+    answer: dict[str, Json] = {
+        "id": f"resp_{identity}", "object": "response", "created_at": now, "status": "in_progress", "model": model,
+        "output": [], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": None, "error": None,
+        "incomplete_details": None, "prompt_cache_options": {"mode": wishes.mode, "ttl": wishes.ttl},
+    }  # fmt: skip
+    return msgspec.json.encode(answer)
 
 
 class Chain:

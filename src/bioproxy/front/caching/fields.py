@@ -109,7 +109,11 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def implicit(self) -> bool:
         """Whether the prompt's end is a breakpoint: always with OpenAI, unless the client said otherwise."""
-        return self.form != "anthropic" and (self.options is None or self.options.mode == "implicit")
+        return self.form != "anthropic" and self.mode == "implicit"
+
+    @property
+    def mode(self) -> str:
+        return self.options.mode if self.options is not None else "implicit"
 
     @property
     def stored(self) -> bool:
@@ -119,7 +123,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kept(self) -> bool:
         """Whether the conversation as a whole may be; the breakpoints are another matter."""
-        return self.stored and (self.options is None or self.options.mode == "implicit")
+        return self.stored and self.mode == "implicit"
 
     @property
     def ttl(self) -> Ttl:
