@@ -150,7 +150,7 @@ def target_row(target: Json) -> tuple[str, ...]:
     took = duration(target["seconds"]) if target["seconds"] else "-"
     return (
         *((target["model"],) if "model" in target else ()),
-        target["prefix"],
+        target["prefix"] or "-",
         target["head"],
         count(target["total"]) if target["total"] else "-",
         count(target["evaluated"]) if target["total"] else "-",

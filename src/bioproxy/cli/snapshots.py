@@ -112,6 +112,7 @@ def show(output: Output, rows: Sequence[SnapshotStatistics]) -> int:
 def row(one: SnapshotStatistics, now: float) -> tuple[str, ...]:
     """One snapshot in the list: whose it is, what it weighs, what it is worth."""
     of = f"template {one.prefix}" if one.template else f"conversation {one.prefix}".rstrip()
+    of = f"head {one.head}" if one.head else of
     return (
         one.id,
         f"{of} ({one.group})" if one.group else of,

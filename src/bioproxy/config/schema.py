@@ -157,6 +157,11 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     settle: Annotated[Seconds, about("A changed template is used after this time without a change.", live=True)] = 5.0
     chunk_seconds: Annotated[Positive, about("About the longest that a user waits for a warm-up.", live=True)] = 0.25
     heads: Annotated[int, Meta(ge=0, le=16), about("Heads of clients that are warmed for each prefix.", live=True)] = 2
+    plain_heads: Annotated[
+        int,
+        Meta(ge=0, le=16),
+        about("Long heads without a prefix (an agent's) that are warmed for each group; 0: none.", live=True),
+    ] = 4
 
 
 class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

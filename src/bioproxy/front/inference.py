@@ -30,10 +30,11 @@ from bioproxy.front.waiting import Keepalive
 from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, apart, end_to_end, leave, swap_timing
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.models.claim import Claim, Recalled
-from bioproxy.prompt import Piece
+from bioproxy.prompt import Head, Piece
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.templates.expand import Expanded, expand
+from bioproxy.warmup.plain import SHORTEST
 from bioproxy.wire import sse
 from bioproxy.wire.coding import decoded
 from bioproxy.wire.engine_connection import Response
@@ -160,6 +161,12 @@ class Inference:
             head = self.engine.keeper.template.relevant(self.expanded.head)
             self.engine.heads.note(self.expanded.prefix, head, opening(self.expanded.pieces))
 
+    def began(self, head: Head) -> None:
+        """The same without a template: a long head may be one that many conversations begin with."""
+        if head.extra or head.kwargs:
+            head = self.engine.keeper.template.relevant(head)
+        self.engine.heads.began(self.want.group, self.want.cuts, self.expanded.pieces, head)
+
     async def run(self) -> None:
         """Serve the request, or raise what the client shall be told."""
         if self.wishes is not None and self.wishes.asked:
@@ -198,6 +205,8 @@ class Inference:
                 await self.fill_in(waited=grant.waited > 0 or record.swap > 0)
                 if self.store:
                     self.accepted()
+            elif self.want.size >= SHORTEST and self.want.store and self.expanded.head is not None:
+                self.began(self.expanded.head)
             prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds
             record.save += prepared.save_seconds

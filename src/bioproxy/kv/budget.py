@@ -177,7 +177,7 @@ def values_of(snapshots: Collection[Snapshot], outlook: Outlook) -> list[policy.
         policy.Value(
             id=one.id,
             size=one.size,
-            seconds=one.seconds,
+            seconds=one.seconds * (policy.HEAD if one.head else 1.0),
             age=outlook.now - one.used,
             rank=rank(one, outlook, needed=one.id in needed),
         )

@@ -64,7 +64,7 @@ class Builds:
 
     def reference(self, build: str) -> Snapshot | None:
         own = self.tenant.scope.fingerprint
-        same = self.tenant.shelf.index.templates(CUTS, own)
+        same = self.tenant.shelf.index.bounded(CUTS, own, None)
         same += [one for one in self.tenant.shelf.committing.values() if one.reference and one.fingerprint == own]
         return next((one for one in same if one.build == build and not one.quarantined), None)
 

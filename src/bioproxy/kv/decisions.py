@@ -265,7 +265,7 @@ class Decisions:
         """
         if self.context and match.snapshot.tokens > self.context:
             return 0.0  # a restore would be refused, and nothing is wrong with the file
-        if self.useless(template=match.snapshot.template) or not (self.findings.diverging or match.exact):
+        if self.useless(template=match.snapshot.bounded) or not (self.findings.diverging or match.exact):
             return 0.0
         answer = self.answer(question)
         if answer == "worthless":
@@ -336,7 +336,7 @@ class Decisions:
         """Whether a slot's content shall be saved, given how much of it is new (rule 17)."""
         knowledge = self.tenant.knowledge
         token_bytes = self.token_bytes() if displaced else knowledge.speeds.token_bytes
-        if self.useless(template=place.shared) or (displaced and not token_bytes) or self.tenant.unsavable(place.cuts):
+        if self.useless(template=place.bounded) or (displaced and not token_bytes) or self.tenant.unsavable(place.cuts):
             return False  # worthless, or it may take any time, or the engine does not save such a content
         return policy.worth_saving(
             unsaved,
@@ -360,11 +360,11 @@ class Decisions:
         return self.tenant.knowledge.speeds.token_bytes or self.tenant.knowledge.guess
 
     def worth_keeping(self, want: Want, tokens: int, seconds: float) -> bool:
-        """Whether a template's prompt prefix shall be on disk: it pays, and this build did not find it worthless."""
+        """Whether a template's prompt prefix, or a head, shall be on disk: it pays, and this build can use it."""
         scope, speeds = self.tenant.scope, self.tenant.knowledge.speeds
         if self.useless(template=True) or seconds < self.config.min_seconds:
             return False
-        earlier = self.tenant.shelf.index.templates(want.cuts, scope.fingerprint)
+        earlier = self.tenant.shelf.index.bounded(want.cuts, scope.fingerprint, want.owner)
         lately = self.tenant.shelf.wall() - RETRY
         bad = [one for one in earlier if one.quarantined and not one.damaged]
         if any(one.build == scope.build and one.created > lately for one in bad) or self.tenant.unsavable(want.cuts):

@@ -49,7 +49,7 @@ class Match(msgspec.Struct, frozen=True):
         """What a request whose prompt ends at the digest `end` does with it."""
         if not self.exact:
             return "diverges"
-        if self.snapshot.template:
+        if self.snapshot.bounded:
             return "templates"
         return "repeats" if end == self.snapshot.end else "extends"
 
@@ -139,26 +139,30 @@ class Index:
                 return True
         return False
 
-    def templates(self, cuts: Sequence[Cut], fingerprint: str) -> list[Snapshot]:
-        """Every template's snapshot, good or not, of whatever build, that holds exactly this prompt."""
-        table = self.tables.get((fingerprint, None))
+    def bounded(self, cuts: Sequence[Cut], fingerprint: str, group: str | None) -> list[Snapshot]:
+        """Every template's snapshot, good or not, of whatever build, that holds exactly this prompt.
+
+        With a `group` it is that of a head without a prefix.
+        """
+        table = self.tables.get((fingerprint, group))
         if not cuts or table is None:
             return []
-        return [self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ()))]
+        found = (self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ())))
+        return [one for one in found if one.bounded]
 
     def ancestors(self, snapshot: Snapshot, now: float) -> list[Snapshot]:
         """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
 
-        A template is never an ancestor, for every conversation begins with one. A template's own successor is one
-        that holds exactly the same. What a group keeps at the unix time `now` stays as it is: others go on from it.
+        A template or head is never an ancestor, for every conversation begins with one. Its own successor is one that
+        holds exactly the same. What a group keeps at the unix time `now` stays as it is: others go on from it.
         """
         table = self.tables.get(owner(snapshot))
         if table is None:
             return []
-        cuts = snapshot.cuts[-1:] if snapshot.template else snapshot.cuts
+        cuts = snapshot.cuts[-1:] if snapshot.bounded else snapshot.cuts
         ids = {identity for cut in cuts for identity in table.ends.get(cut.digest, ())} - {snapshot.id}
         found = [self.snapshots[identity] for identity in sorted(ids)]
-        return [one for one in found if not one.kept_by(now)]
+        return [one for one in found if one.bounded == snapshot.bounded and not one.kept_by(now)]
 
     def foreign_builds(self, scope: Scope) -> dict[str, list[Snapshot]]:
         """Good snapshots of this fingerprint that another build wrote, by build."""

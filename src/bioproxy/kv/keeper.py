@@ -54,7 +54,7 @@ from bioproxy.kv.chain import chain, common
 from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.decisions import Decisions, Findings
 from bioproxy.kv.fingerprint import Identify, Traits
-from bioproxy.kv.index import usable
+from bioproxy.kv.index import owner, usable
 from bioproxy.kv.moments import TICK, Moments
 from bioproxy.kv.policy import SLACK, Speeds
 from bioproxy.kv.resident import AWAY, Prepared, Resident, Residents, State, Want
@@ -200,14 +200,19 @@ class Keeper:
         """Whether a slot holds all of `want`."""
         return self.template.read(want).end in self.residents.where
 
+    def pays(self, tokens: int) -> bool:
+        """Whether so many tokens are worth a snapshot at all."""
+        return tokens * self.speeds.prefill >= self.config.min_seconds
+
     def has_snapshot(self, want: Want) -> Snapshot | None:
-        """The good snapshot of exactly this prompt prefix; a conversation's is none, for it does not end there."""
+        """The good snapshot of exactly this prompt prefix or head; a conversation's is none: it does not end there."""
         want = self.template.read(want)
         if not want.cuts:
             return None
         shelf, scope = self.tenant.shelf, self.tenant.scope
-        found = shelf.index.templates(want.cuts, scope.fingerprint)
-        found += [one for one in shelf.committing.values() if one.template and one.end == want.end]
+        found = shelf.index.bounded(want.cuts, scope.fingerprint, want.owner)
+        coming = (one for one in shelf.committing.values() if one.bounded and owner(one)[1] == want.owner)
+        found += [one for one in coming if one.end == want.end]
         return next((one for one in found if usable(one, scope)), None)
 
     async def prepare(self, want: Want, grant: Grant) -> Prepared:
@@ -325,7 +330,7 @@ class Keeper:
     # saving
 
     async def keep(self, want: Want, tokens: int, grant: Grant, *, seconds: float) -> bool:
-        """Save the template's prompt prefix that is resident now (`tokens` long, `seconds` of prefill); rule 14.
+        """Save the prompt prefix or head that is resident now (`tokens` long, `seconds` of prefill); rule 14.
 
         Under an exclusive grant, right after exactly `want` was evaluated. False: it is not on disk, and the log or
         `/status` says why.
@@ -340,10 +345,10 @@ class Keeper:
         places = [slot for slot in self.residents.where.get(want.end, ()) if slot.end == want.end and slot.savable]
         place = next((slot for slot in places if slot.tokens == tokens), None)
         if place is None:
-            log.debug("%s: the slot holds something else than the prompt prefix", want.prefix)
+            log.debug("%s: the slot holds something else than the prompt prefix", want.prefix or want.head)
             return False
-        place.shared = True
-        return await self.actions.save(place, template=True)
+        place.shared, place.head = not want.head, want.head
+        return await self.actions.save(place, template=place.shared)
 
     async def conclude(self, want: Want, grant: Grant) -> float:
         """Policy `always`: save what the answer to a templated request left; the seconds that took. Else at once 0.
@@ -390,7 +395,7 @@ class Keeper:
         """The same for people: without the chain, and with the reason why one is not used."""
         scope, useless = self.tenant.scope, self.decisions.useless
         now = self.tenant.shelf.wall()
-        return tuple(of_snapshot(one, scope, useless(template=one.template), now=now) for one in self.tenant.listed())
+        return tuple(of_snapshot(one, scope, useless(template=one.bounded), now=now) for one in self.tenant.listed())
 
     def statistics(self) -> KvStatistics:
         """Everything at this moment; no snapshot's content, no text."""

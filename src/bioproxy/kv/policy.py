@@ -25,6 +25,7 @@ SLACK = 8  # tokens that may be missing after a restore (kv-rule 6): the server 
 SHORT = 0.5  # share of a conversation that must come back: its last answer may be rendered differently
 DISPLACED = 0.1  # a save in the way of a user may cost this share of the prefill that it preserves (kv-rule 17)
 HALF_LIFE = 7 * 86400.0  # seconds in which an unused snapshot loses half its value
+HEAD = 2.0  # times its seconds that a head is worth: each new conversation wants it, a conversation only itself
 LARGEST_BUDGET = 20 * GIB
 FREE_SHARE = 10  # the default budget is this part of what is free
 POKE_PAYS = 4.0  # what is kept must be worth this many times the poke

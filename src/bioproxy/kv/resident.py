@@ -73,7 +73,8 @@ class Want(msgspec.Struct, frozen=True):
 
     `shape` (Head.shape; empty: it goes past the chat template) and `fields` say what else may shape the prompt.
     chat_template.py makes a reading of them, in which both are empty and `day` and `doubts` are as in Resident.
-    `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why). `again`: path and body of the
+    `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why). `head`: it is all of a head
+    without a prefix, and this is its name. `again`: path and body of the
     request as the engine got it, the only text in here. It is kept in memory until the conversation is on disk, for
     the engine brings back what it moved into its RAM cache for that request alone.
     """
@@ -92,6 +93,12 @@ class Want(msgspec.Struct, frozen=True):
     readings: dict[object, Want] = msgspec.field(default_factory=dict)
     background: bool = False
     again: tuple[str, bytes] | None = None
+    head: str = ""
+
+    @property
+    def owner(self) -> str | None:
+        """Whose snapshot a warm-up of it makes: None is everybody's."""
+        return self.group if self.head else None
 
     @property
     def end(self) -> bytes:
@@ -155,7 +162,8 @@ class Resident:
 
     `cuts` describe its beginning, `prompt` tokens; `tokens` are in the slot in all (with what was generated); both are
     0 if that is not known. `end`: the digest of the last cut; empty if there is none. `shared`: it is only a template's
-    static text, no user's. `saved`: its snapshot's id. `brought`: a restore that no request has used yet.
+    static text, no user's. `head`: it is only the head of this name, its group's. `saved`: its snapshot's id.
+    `brought`: a restore that no request has used yet.
     `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
     `lora`: the scales of the last request there; None: not known. `mixed`: some of it was computed with others.
@@ -164,9 +172,9 @@ class Resident:
     """
 
     __slots__ = (
-        "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "live", "lora", "mixed", "moved",
-        "number", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state", "store", "tokens", "turn",
-        "version", "where",
+        "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "head", "live", "lora", "mixed",
+        "moved", "number", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state", "store", "tokens",
+        "turn", "version", "where",
     )  # fmt: skip
 
     def __init__(
@@ -188,7 +196,7 @@ class Resident:
             self.hold(())
         self.end = b""
         self.tokens = self.prompt = 0
-        self.group = self.prefix = self.version = self.saved = self.day = ""
+        self.group = self.prefix = self.version = self.saved = self.day = self.head = ""
         self.doubts: frozenset[Doubt] = frozenset()
         self.shared = self.mixed = False
         self.store = True
@@ -232,7 +240,7 @@ class Resident:
         self.prompt, self.tokens = prompt, max(prompt, tokens)
         self.group, self.prefix, self.version = group, prefix, version
         self.state = State.WHOLE if cuts and prompt > 0 else State.PART
-        self.saved = self.day = ""
+        self.saved = self.day = self.head = ""
         self.doubts = frozenset()
         self.shared = self.mixed = False
         self.store = True
@@ -255,6 +263,11 @@ class Resident:
     @property
     def empty(self) -> bool:
         return self.state is State.EMPTY
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it ends where a template or a head does."""
+        return self.shared or bool(self.head)
 
     @property
     def parked(self) -> bool:

@@ -134,7 +134,7 @@ class Restorer:
             prefix=snapshot.prefix,
             version=snapshot.version,
         )
-        place.shared = snapshot.template
+        place.shared, place.head = snapshot.template, snapshot.head
         place.day = snapshot.day
         place.saved = snapshot.id
         place.source = snapshot.id, restored.tokens

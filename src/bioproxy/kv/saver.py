@@ -209,6 +209,7 @@ class Saver:
             group="" if template else resident.group,
             prefix=resident.prefix,
             version=resident.version,
+            head=resident.head,
             day=resident.day,
             lora=resident.lora or b"",
             seconds=resident.tokens * knowledge.speeds.prefill,
@@ -257,7 +258,7 @@ class Saver:
 
     def accept(self, saved: Saved, snapshot: Snapshot, resident: Resident) -> Snapshot:
         """Compare what was written with what must be in it; Mistaken, TooLarge if it is something else."""
-        if abs(saved.tokens - resident.tokens) > (0 if snapshot.template else OFF_BY):
+        if abs(saved.tokens - resident.tokens) > (0 if snapshot.bounded else OFF_BY):
             expected = resident.tokens
             resident.clear(empty=False)
             raise Mistaken(f"the slot holds {saved.tokens} tokens instead of {expected}: something else used it")

@@ -49,8 +49,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     `lora`: the LoRA scales that were asked for. `day`: what the chat template printed beside it, if that changes.
     `quarantined` says why it is not used any more; empty while it is good. `pinned`: the operator wants it kept, so the
     budget does not take it; `pins`: groups want it kept. `template`: it ends at a template's boundary, holds nothing of
-    a user, and is shared by all groups. `model`: the ID of the model whose cache it is; "" for the only one, and in
-    what an older version wrote.
+    a user, and is shared by all groups. `head`: the name of the head that it is, if it is one without a prefix; it
+    belongs to its group. `model`: the ID of the model whose cache it is; "" for the only one, and in what an older
+    version wrote.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     pins: tuple[Pin, ...] = ()
     model: str = ""
+    head: str = ""
 
     @property
     def name(self) -> str:
@@ -93,6 +95,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def reference(self) -> bool:
         """Whether it is a build's reference (builds.py), which is no request's prompt."""
         return self.template and not self.prefix
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it ends where its template or head does: nothing in it was generated, and many requests extend it."""
+        return self.template or bool(self.head)
 
     @property
     def damaged(self) -> bool:

@@ -12,7 +12,7 @@ from bioproxy.kv.snapshot import Snapshot
 
 
 class ResidentStatistics(msgspec.Struct, frozen=True):
-    """One slot. `state`: `empty`, `unknown`, `template`, `conversation` or `changing`; `saved`: it is on disk.
+    """One slot. `state`: `empty`, `unknown`, `template`, `head`, `conversation` or `changing`; `saved`: it is on disk.
 
     `unsavable`: what the engine says for not saving it.
     """
@@ -29,7 +29,8 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot without its chain. `unused` says why it will not be restored; `seconds` is the prefill in it.
 
     `pinned`: the operator keeps it. `kept_until`: until when keys do (unix time; 0: for good; None: none does),
-    `names`: what they call it. `models`: of many models those whose cache it is, as far as they ran since the start.
+    `names`: what they call it. `head`: the name of a head without a prefix, if it is one. `models`: of many models
+    those whose cache it is, as far as they ran since the start.
     """
 
     id: str
@@ -49,6 +50,7 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False  # an older program that is asked knows none
     kept_until: float | None = None
     names: tuple[str, ...] = ()
+    head: str = ""
     unused: str = ""
     models: tuple[str, ...] = ()
 
@@ -104,7 +106,7 @@ def of_slot(slot: Resident, unsavable: str = "") -> ResidentStatistics:
     elif not slot.cuts:
         state = "unknown"
     else:
-        state = "template" if slot.shared else "conversation"
+        state = "template" if slot.shared else "head" if slot.head else "conversation"
     return ResidentStatistics(state, slot.tokens, slot.prefix, slot.group, bool(slot.saved), unsavable)
 
 
@@ -129,5 +131,6 @@ def of_snapshot(one: Snapshot, scope: Scope, useless: str, *, now: float) -> Sna
         pinned=one.pinned,
         kept_until=one.kept_until(now),
         names=tuple(pin.name for pin in one.pins if pin.name),
+        head=one.head,
         unused=unusable(one, scope) or other or useless,
     )

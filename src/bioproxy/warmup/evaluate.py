@@ -45,7 +45,9 @@ End = Literal["saved", "warm", "dropped"]  # `warm`: resident, but not saved; `d
 
 
 class Job(msgspec.Struct, kw_only=True):
-    """One prompt prefix to evaluate, and how far that is. `current` says whether it is still wanted.
+    """One prompt prefix to evaluate, and how far that is. `label`: what the log calls it.
+
+    `current` says whether it is still wanted.
 
     `older` and `before`: an earlier text of this template and its prompt prefix, to tell what a cache of it is worth.
     `progress` is called with (done, evaluated). `done`: tokens of the prompt that the engine should have; `evaluated`
@@ -53,6 +55,7 @@ class Job(msgspec.Struct, kw_only=True):
     """
 
     prefix: str
+    label: str = ""
     want: Want
     prompt: PromptPrefix
     older: Want | None = None
@@ -201,7 +204,7 @@ class Evaluator:
     def learn(self, job: Job, cached: int | None, resumed: int) -> None:
         """See from what the first chunk found in the cache whether the engine still had what an earlier turn left."""
         if cached is not None and cached < resumed - SLACK:
-            log.debug("%s: the engine had %d of %d tokens left", job.prefix, cached, resumed)
+            log.debug("%s: the engine had %d of %d tokens left", job.label, cached, resumed)
             self.remembers = False
 
     async def save(self, job: Job, grant: Grant) -> Literal["saved", "warm"] | None:

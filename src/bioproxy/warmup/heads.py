@@ -6,6 +6,8 @@ of an agent, `enable_thinking`. Warming the bare message would evaluate tokens t
 conversation; a head counts once two conversations used it, so that a system message with the time of day in it, which
 will never be sent again, costs nothing. Of those that count the newest few are warmed; without any, the bare message.
 
+Long heads without a prefix are looked after in plain.py, and kept in the same file.
+
 The file is written as a whole, and with the tools of agents in it that is megabytes. So it is written when other heads
 count than before, every ten minutes at most; that one was used again is only brought down once an hour. What a crash
 loses of it costs a warm-up.
@@ -19,22 +21,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from bioproxy import files
 from bioproxy.config.settings import Settings
 from bioproxy.errors import NOT_JSON
-from bioproxy.prompt import Head
+from bioproxy.prompt import Cut, Head, Piece
+from bioproxy.warmup.plain import ENOUGH, LARGEST, Plain, PlainHeads, weight
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the file's layout; another one is not read
 KEPT = 32  # heads per prefix, used least recently goes
-LARGEST = 1 << 20  # bytes of one head; larger ones are not kept
-ENOUGH = 2  # conversations that make a head count
 MOST = 256 << 20  # bytes of the file that are read
 CHANGED, USED = 600.0, 3600.0  # seconds from one write to the next: other heads count, or the same were used
 BARE = Head()
@@ -54,10 +56,11 @@ class Seen(msgspec.Struct, kw_only=True):
 
 
 class Stored(msgspec.Struct, kw_only=True):
-    """The file: heads by prefix."""
+    """The file: heads by prefix, and those without one."""
 
     version: int
     prefixes: dict[str, list[Seen]]
+    plain: list[Plain] = []
 
 
 class Written(msgspec.Struct, kw_only=True):
@@ -65,14 +68,16 @@ class Written(msgspec.Struct, kw_only=True):
 
     version: int
     prefixes: dict[str, list[msgspec.Raw]]
+    plain: list[msgspec.Raw]
 
 
 class HeadsStatistics(msgspec.Struct, frozen=True):
-    """How many heads are known, how many of them count, and what they weigh."""
+    """How many heads are known, how many of them count, and what they weigh; `plain`: those without a prefix."""
 
     known: int
     counting: int
     bytes: int
+    plain: int
 
 
 def name_of(head: Head) -> str:
@@ -80,10 +85,6 @@ def name_of(head: Head) -> str:
     if head == BARE:
         return "bare"
     return hashlib.sha256(msgspec.msgpack.encode(head)).hexdigest()[:8]
-
-
-def weight(head: Head) -> int:
-    return sum(len(part) for part in (head.messages, head.tools, head.kwargs, head.lora, head.extra))
 
 
 class Heads:
@@ -101,6 +102,7 @@ class Heads:
         self.max_age = max_age
         self.clock = clock
         self.seen: dict[str, dict[Head, Seen]] = {}
+        self.plain = PlainHeads(limit=lambda: settings.config.warmup.plain_heads, clock=clock)
         self.changed = self.used = False  # since the last write: other heads count, any was used
         self.written = -USED  # by the clock
         self.loaded = False
@@ -124,6 +126,13 @@ class Heads:
         if self.top(prefix) != before:
             self.on_change()
 
+    def began(self, group: str, cuts: Sequence[Cut], pieces: Sequence[Piece], head: Head) -> None:
+        """A request of `group` without a prefix was accepted (see PlainHeads)."""
+        self.used = True
+        if self.plain.began(group, cuts, pieces, head):
+            self.changed = True
+            self.on_change()
+
     def top(self, prefix: str) -> tuple[Head, ...]:
         """The heads to warm for `prefix`, newest first; the bare message if none counts yet."""
         newest = reversed(self.seen.get(prefix, {}).values())
@@ -139,6 +148,7 @@ class Heads:
             self.seen[prefix] = fresh
             if not fresh:
                 del self.seen[prefix]
+        self.changed = self.plain.forget(oldest) or self.changed
 
     async def load(self) -> None:
         """Take in what the file says, once, as older than what was noted since the start."""
@@ -159,6 +169,7 @@ class Heads:
             known = {entry.head: entry for entry in entries}
             newer = self.seen.get(prefix, {})
             self.seen[prefix] = {head: entry for head, entry in known.items() if head not in newer} | newer
+        self.plain.take_in(stored.plain)
         self.forget()
 
     async def save(self, *, last: bool = False) -> None:
@@ -167,10 +178,11 @@ class Heads:
         if not (self.changed or self.used) or (self.clock() < due and not last):
             return
         prefixes = {prefix: [copied(entry) for entry in known.values()] for prefix, known in self.seen.items()}
+        plain = [replace(one) for one in self.plain.kept.values()]
         before = self.changed, self.used, self.written
         self.changed, self.used, self.written = False, False, self.clock()
         try:
-            await files.away(write, self.path, prefixes)
+            await files.away(write, self.path, prefixes, plain)
         except (OSError, files.Stuck) as error:
             self.changed, self.used, self.written = before
             log.warning("the heads cannot be kept in %s: %s", self.path, error)
@@ -178,15 +190,18 @@ class Heads:
     def statistics(self) -> HeadsStatistics:
         """Counts only; the text of a head is never shown."""
         entries = [entry for known in self.seen.values() for entry in known.values()]
-        counting = sum(entry.counts for entry in entries)
+        plain = [one.head for one in self.plain.kept.values()]
         return HeadsStatistics(
-            known=len(entries), counting=counting, bytes=sum(weight(entry.head) for entry in entries)
+            known=len(entries),
+            counting=sum(entry.counts for entry in entries),
+            bytes=sum(map(weight, (*(entry.head for entry in entries), *plain))),
+            plain=len(plain),
         )
 
 
 def copied(entry: Seen) -> Seen:
     """A copy that does not change while it is written."""
-    return Seen(head=entry.head, used=entry.used, conversations=list(entry.conversations))
+    return replace(entry, conversations=list(entry.conversations))
 
 
 def read(path: str) -> Stored:
@@ -194,10 +209,13 @@ def read(path: str) -> Stored:
     return msgspec.msgpack.decode(files.read(path, most=MOST), type=Stored)
 
 
-def write(path: str, prefixes: dict[str, list[Seen]]) -> None:
+def raw(entries: Iterable[Seen | Plain]) -> list[msgspec.Raw]:
+    return [msgspec.Raw(msgspec.msgpack.encode(one)) for one in entries]
+
+
+def write(path: str, prefixes: dict[str, list[Seen]], plain: list[Plain]) -> None:
     """Replace the file, 0600 in a folder 0700. OSError, Stuck. Blocks."""
-    encode = msgspec.msgpack.encode
-    parts = {prefix: [msgspec.Raw(encode(entry)) for entry in known] for prefix, known in prefixes.items()}
+    written = Written(version=VERSION, prefixes={name: raw(seen) for name, seen in prefixes.items()}, plain=raw(plain))
     with files.touching(path):
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.write_whole(path, encode(Written(version=VERSION, prefixes=parts)))
+    files.write_whole(path, msgspec.msgpack.encode(written))

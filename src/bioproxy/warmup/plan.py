@@ -1,11 +1,13 @@
 """What to warm next, and how much of it at once: decisions over values, without a clock, a loop or a file.
 
-A *target* is one prompt prefix that should be resident or on disk: a template's text at one version, after one head.
-The runner holds one Target per (prefix, head), asks `pick` which comes next, and replaces it as things happen; nothing
-here does anything, so that every order of events can be tried in a test without an engine.
+A *target* is one prompt prefix that should be resident or on disk: a template's text at one version, after one head;
+or a long head without a prefix, for one group. The runner holds one Target per (prefix, head), asks `pick` which comes
+next, and replaces it as things happen; nothing here does anything, so that every order of events can be tried in a test
+without an engine.
 
     waiting ──► warming ──► warm ──► saved          warm: resident once, but no snapshot (policy off, no slot folder)
        ▲           │  └───► too long                the template does not fit the engine's context
+       │           └──────► too short               a head that is read sooner than it is worth keeping
        └── failed ◄┘                                tried again after `delay`, longer each time
 
 Chunks (kv-rule 13): a warm-up evaluates the first n tokens, then the first n + chunk, and so on; between two chunks the
@@ -24,7 +26,7 @@ from msgspec.structs import replace
 from bioproxy.kv.resident import Want
 from bioproxy.prompt import Head
 
-Phase = Literal["waiting", "warming", "warm", "saved", "too long", "failed", "off"]
+Phase = Literal["waiting", "warming", "warm", "saved", "too long", "too short", "failed", "off"]
 
 SHORTEST_CHUNK = 64  # tokens; below that the calls cost more than the work
 FIRST_CHUNK = 128  # tokens, until a speed was measured: modest, for a CPU may do 200 tokens a second
@@ -41,7 +43,8 @@ Key = tuple[str, str]  # (prefix, head's name)
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt prefix to warm, and how far that is. Counts are tokens, `retry_at` is a loop's time.
 
-    `head` is the name of its `opening`, which stands before it in the prompt. `want` names it for the keeper,
+    `head` is the name of its `opening`, which stands before it in the prompt. Without a `prefix` it is that head alone,
+    and `group` says whose. `want` names it for the keeper,
     once it was worked on. `older`: an earlier text of the same template, and the tokens of its prompt prefix, that the
     engine evaluated last.
     """
@@ -49,6 +52,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     head: str
     opening: Head = Head()
+    group: str = ""
     version: str
     want: Want | None = None
     older: tuple[Want, tuple[int, ...]] | None = None
@@ -65,6 +69,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ended: float = 0.0  # a loop's time
     warmed_at: float = 0.0  # unix time at which it was evaluated to its end; 0: never, as far as we know
     asked: bool = False  # an operator asked for it: goes first, even if warm-up is off
+
+    @property
+    def label(self) -> str:
+        """What it is called in the log."""
+        return self.prefix or f"head {self.head}"
 
     @property
     def key(self) -> Key:
@@ -140,6 +149,7 @@ def forgotten(targets: Mapping[Key, Target]) -> dict[Key, Target]:
             prefix=target.prefix,
             head=target.head,
             opening=target.opening,
+            group=target.group,
             version=target.version,
             asked=target.asked,
             deaths=target.deaths,
@@ -191,6 +201,8 @@ def describe(target: Target) -> str:
         return f"warming {target.done:,} of {target.total:,} tokens"
     if target.phase == "too long":
         return f"too long: {target.total:,} of {target.limit:,} tokens"
+    if target.phase == "too short":
+        return f"too short: {target.total:,} tokens are read too fast to be kept"
     if target.phase == "failed":
         return f"failed: {target.reason}"
     return target.phase

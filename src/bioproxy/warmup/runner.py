@@ -34,6 +34,7 @@ from bioproxy.gate.gate import Gate
 from bioproxy.kv import arguments
 from bioproxy.kv.keeper import Keeper
 from bioproxy.templates.catalogue import Catalogue, Estimate
+from bioproxy.templates.dialect_heads import head_piece
 from bioproxy.templates.expand import template_pieces
 from bioproxy.templates.parse import Filled
 from bioproxy.templates.reading import Reading
@@ -48,12 +49,14 @@ log = logging.getLogger(__name__)
 COMMIT_SECONDS = 30.0  # a snapshot that was just written may take as long to be in the index
 FOREVER = 3600.0  # seconds to sleep if nothing is due; any news ends it
 MOST_KEPT = 4 << 20  # bytes of a text that is kept to be compared with the next one
+NOTHING = Filled("", "", ("", ""))  # the template of a head without a prefix: the message alone
 TOO_LONG = "exceed_context_size"  # llama-server's own words for a prompt that does not fit
 
 
 class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt prefix: `state` is one word, `text` the same with figures; counts are tokens.
 
+    `prefix` is empty for a head without one, which is kept for its `group`.
     `warmed_at`: unix time at which it was last evaluated to its end; 0: not since the engine was met, or not known.
     """
 
@@ -68,6 +71,7 @@ class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     failures: int
     warmed_at: float
+    group: str = ""
 
 
 class Warmed(msgspec.Struct, frozen=True):
@@ -238,7 +242,7 @@ class Runner:
         self.checks += 1
         self.bus.publish(WarmupChecked())
         self.refresh()
-        self.again(self.lost)
+        self.again(lambda target: self.lost(target) or self.grew(target))
         self.news.set()
 
     def lost(self, target: Target) -> bool:
@@ -246,23 +250,29 @@ class Runner:
         want, fresh = target.want, time.monotonic() - target.ended < COMMIT_SECONDS
         return target.phase == "saved" and not fresh and want is not None and self.keeper.has_snapshot(want) is None
 
+    def grew(self, target: Target) -> bool:
+        """Whether a head is worth keeping by now, because the engine turned out to be slower than was thought."""
+        return target.phase == "too short" and self.keeper.pays(target.total)
+
     # The table of targets
 
     def refresh(self) -> None:
-        """Every prefix with each head that counts; what did not change keeps its state."""
+        """Every prefix with each head that counts, then heads without one; what did not change keeps its state."""
         versions = self.catalogue.versions()
         known = self.parked | self.targets
-        self.targets = plan.merge(
-            known,
-            [
-                Target(prefix=prefix, head=name_of(head), opening=head, version=version)
-                for prefix, version in versions.items()
-                for head in self.heads.top(prefix)
-            ],
-        )
+        wanted = [
+            Target(prefix=prefix, head=name_of(head), opening=head, version=version)
+            for prefix, version in versions.items()
+            for head in self.heads.top(prefix)
+        ]
+        wanted += [
+            Target(prefix="", head=one.name, opening=one.head, group=one.group, version="")
+            for one in self.heads.plain.wanted()
+        ]
+        self.targets = plan.merge(known, wanted)
         self.warmed = {prefix: texts for prefix, texts in self.warmed.items() if prefix in versions}
         left = (target for key, target in known.items() if key not in self.targets)
-        self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix)}
+        self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix, "")}
 
     def of(self, prefix: str) -> list[Target]:
         return [target for target in self.targets.values() if target.prefix == prefix]
@@ -304,12 +314,12 @@ class Runner:
             if isinstance(error, EngineUnavailable) and error.sent:
                 known = self.targets.get(target.key, target)
                 self.put(plan.lost(known, reason=error.message, now=time.monotonic()))
-                log.warning("the engine was lost while %s was warmed up: %s", target.prefix, error.message)
+                log.warning("the engine was lost while %s was warmed up: %s", target.label, error.message)
                 self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=error.message))
             elif generation == self.generation:  # else the engine went away, and its fault with it
                 self.fault(target, error, error.message)
         except Exception as error:
-            log.exception("the warm-up of %s broke", target.prefix)
+            log.exception("the warm-up of %s broke", target.label)
             self.fault(target, error, f"a fault in bioproxy: {error!r}")
 
     def fault(self, target: Target, error: Exception, reason: str) -> None:
@@ -320,25 +330,25 @@ class Runner:
             return
         self.put(plan.failed(target, reason=reason, now=time.monotonic()))
         if isinstance(error, BioproxyError) and kind(error) == "internal":
-            log.info("the warm-up of %s has to wait: %s", target.prefix, reason)  # the gate refuses: a shutdown
+            log.info("the warm-up of %s has to wait: %s", target.label, reason)  # the gate refuses: a shutdown
             return
-        log.warning("the warm-up of %s failed: %s", target.prefix, reason)
+        log.warning("the warm-up of %s failed: %s", target.label, reason)
         self.bus.publish(WarmupFailed(prefix=target.prefix, type=kind(error), reason=reason))
 
     async def work(self, target: Target, generation: int) -> None:
         """Evaluate `target` unless there is a snapshot of it, or it does not fit."""
         assert self.facts is not None
-        context, reading = self.facts.context, self.catalogue.reading(target.prefix)
-        head, filled = target.opening, self.catalogue.current(target.prefix)
-        want = self.keeper.want(
-            template_pieces(head, filled), prefix=target.prefix, version=filled.version, head=head, lora=head.lora
-        )
-        want = replace(want, background=True)
+        context, head = self.facts.context, target.opening
+        reading = self.catalogue.reading(target.prefix) if target.prefix else None
+        filled = self.catalogue.current(target.prefix) if target.prefix else NOTHING
+        pieces = template_pieces(head, filled) if target.prefix else (head_piece(head),)
+        want = self.keeper.want(pieces, prefix=target.prefix, version=filled.version, head=head, lora=head.lora)
+        want = replace(want, background=True, group=target.group, head="" if target.prefix else target.head)
         target = replace(target, want=want)
         if (snapshot := self.keeper.has_snapshot(want)) is not None:
             length, at = snapshot.tokens, snapshot.created
             self.put(replace(target, phase="saved", done=length, total=length, warmed_at=at, asked=False))
-            self.read(target.prefix, reading, at)
+            self.read(reading, at)
             return
         prompt = await self.prompt(target, filled, self.facts)
         target = replace(target, phase="warming", done=0, total=prompt.length)
@@ -346,17 +356,22 @@ class Runner:
             self.put(replace(target, phase="warm", asked=False))
         elif 0 < context <= prompt.length:
             self.put(replace(target, phase="too long", limit=context, asked=False))
+        elif not (target.prefix or self.keeper.pays(prompt.length)):
+            self.put(replace(target, phase="too short", asked=False))
         else:
             self.put(target)
             job = self.job(target, prompt, generation)
             end = await self.evaluator.run(job)
             self.ended(target, job, end)
             if end != "dropped":
-                self.read(target.prefix, reading, time.time())
+                self.read(reading, time.time())
 
-    def read(self, prefix: str, reading: Reading, at: float) -> None:
+    def read(self, reading: Reading | None, at: float) -> None:
         """The engine has read this text of a template: keep it, to show what a later one changes."""
+        if reading is None:
+            return
         assert reading.filled is not None
+        prefix = reading.filled.prefix
         known = self.warmed.get(prefix, ())
         if known and known[-1].reading.key == reading.key:
             known = known[:-1]
@@ -378,6 +393,7 @@ class Runner:
         older, before = target.older or (None, ())
         return Job(
             prefix=target.prefix,
+            label=target.label,
             want=target.want,
             prompt=prompt,
             older=older,
@@ -398,7 +414,7 @@ class Runner:
         self.put(replace(done, ended=time.monotonic(), warmed_at=now, asked=False, failures=0, deaths=0))
         log.info(
             "%s is %s: %d tokens, %d of them evaluated in %.1f s",
-            target.prefix, end, length, job.evaluated, job.seconds,
+            target.label, end, length, job.evaluated, job.seconds,
         )  # fmt: skip
         self.bus.publish(WarmupEnded(prefix=target.prefix, tokens=length, evaluated=job.evaluated, seconds=job.seconds))
 

@@ -163,6 +163,12 @@ def test_the_eviction_is_offered_ranks() -> None:
     assert {value.id: value.rank for value in values} == {bad.id: 0, plain.id: 1, needed.id: 2}
 
 
+def test_of_a_head_and_a_conversation_alike_the_conversation_goes_first() -> None:
+    """Rule 18: each new session goes on from the head."""
+    conversation, head = snapshot(b"a", b"b", seconds=1.0), snapshot(b"a", head="h", seconds=1.0)
+    assert surplus([conversation, head], OUTLOOK, {FOLDER: 100}) == [conversation]
+
+
 def test_a_template_of_a_model_with_a_budget_goes_last_of_all() -> None:
     """After the conversations of that model, which go after all that is of others."""
     helper, main = (snapshot(template=True, prefix="@code", model=name) for name in ("helper", "main"))

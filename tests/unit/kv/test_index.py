@@ -95,6 +95,28 @@ def test_a_newer_snapshot_of_a_conversation_replaces_its_ancestors() -> None:
     assert {one.id for one in index.ancestors(newest, 0.0)} == {ancestor.id, same.id}
 
 
+def test_a_head_and_its_conversations_do_not_replace_each_other() -> None:
+    """Each new conversation needs it; a newer snapshot of the same head replaces the older one, in its group."""
+    index = Index()
+    kept, conversation = snapshot(b"a", head="h", group="g1"), snapshot(b"a", b"b", group="g1")
+    for one in (kept, conversation, snapshot(b"a", head="h", group="g2"), snapshot(b"a", group="g1")):
+        index.add(one)
+    assert kept not in index.ancestors(snapshot(b"a", b"b", b"c", group="g1"), 0.0)
+    assert index.ancestors(snapshot(b"a", head="h", group="g1"), 0.0) == [kept]
+
+
+def test_a_head_is_matched_for_its_group_alone() -> None:
+    """Rule 22. What goes on from it asks what a template's request asks: all of it must come back."""
+    index = Index()
+    index.add(snapshot(b"a", head="h", group="g1"))
+    (match,) = index.matches(cuts_of(b"a", b"b"), scope=SCOPE, group="g1")
+    assert match.question(cuts_of(b"a", b"b")[-1].digest) == "templates"
+    for group in ("", "g2", None):
+        assert not list(index.matches(cuts_of(b"a", b"b"), scope=SCOPE, group=group))
+        assert not index.bounded(cuts_of(b"a"), SCOPE.fingerprint, group)
+    assert index.bounded(cuts_of(b"a"), SCOPE.fingerprint, "g1") == [match.snapshot]
+
+
 def test_a_template_replaces_only_what_holds_exactly_the_same() -> None:
     """Two templates that begin alike are two templates."""
     index = Index()

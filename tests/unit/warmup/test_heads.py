@@ -11,6 +11,7 @@ from bioproxy import files
 from bioproxy.prompt import Head
 from bioproxy.warmup import heads as module
 from bioproxy.warmup.heads import BARE, Heads, name_of
+from bioproxy.warmup.plain import LARGEST
 from support.config_files import settings
 
 
@@ -220,7 +221,7 @@ def test_heads_are_bounded(tmp_path: Path) -> None:
     heads = make(tmp_path)
     for number in range(2 * module.KEPT):
         heads.note("@code", head(str(number)), b"1")
-    heads.note("@code", head("x" * module.LARGEST), b"1")
+    heads.note("@code", head("x" * LARGEST), b"1")
     assert heads.statistics().known == module.KEPT
 
 

@@ -79,7 +79,7 @@ const warmup = {
   speed: null,
   checks: 0,
   targets: [],
-  heads: { known: 0, counting: 0, bytes: 0 },
+  heads: { known: 0, counting: 0, bytes: 0, plain: 0 },
 };
 
 export const schedule = (with_: Partial<ScheduleStatus> = {}): ScheduleStatus => ({

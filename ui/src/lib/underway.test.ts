@@ -55,6 +55,7 @@ describe("requests under way", () => {
     const target = {
       prefix: "@code",
       head: "",
+      group: "",
       version: "",
       state: "warming" as const,
       text: "warming 512 of 3,806",

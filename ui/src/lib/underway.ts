@@ -104,7 +104,7 @@ export function background(status: AnyStatus | undefined): string[] {
   return parts.flatMap((one) =>
     one.warmup.targets
       .filter((target) => target.state === "warming")
-      .map((target) => `${one.model} reads ${target.prefix}: ${target.text}`),
+      .map((target) => `${one.model} reads ${target.prefix || `head ${target.head}`}: ${target.text}`),
   );
 }
 

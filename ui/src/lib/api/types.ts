@@ -256,7 +256,7 @@ export interface TargetStatistics {
   prefix: string;
   head: string;
   version: string;
-  state: "failed" | "off" | "saved" | "too long" | "waiting" | "warm" | "warming";
+  state: "failed" | "off" | "saved" | "too long" | "too short" | "waiting" | "warm" | "warming";
   text: string;
   done: number;
   total: number;
@@ -264,13 +264,15 @@ export interface TargetStatistics {
   seconds: number;
   failures: number;
   warmed_at: number;
+  group: string;
 }
 
-/** How many heads are known, how many of them count, and what they weigh. */
+/** How many heads are known, how many of them count, and what they weigh; `plain`: those without a prefix. */
 export interface HeadsStatistics {
   known: number;
   counting: number;
   bytes: number;
+  plain: number;
 }
 
 /** The KV cache at one moment. */
@@ -340,6 +342,7 @@ export interface SnapshotStatistics {
   pinned: boolean;
   kept_until: number | null;
   names: string[];
+  head: string;
   unused: string;
   models: string[];
 }
@@ -1041,6 +1044,7 @@ export interface SnapshotRow {
   pinned: boolean;
   kept_until: number | null;
   names: string[];
+  head: string;
   unused: string;
   models: string[];
   folder: string;

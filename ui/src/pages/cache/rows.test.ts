@@ -4,7 +4,7 @@ import { byWorth, COLUMNS, kindOf, next, shown, spoken, strength, sums, turn, tu
 
 const row = (change: Partial<SnapshotRow> = {}): SnapshotRow => ({
   id: "1", name: "bp-1.kv", template: false, prefix: "", version: "", group: "", tokens: 1000, bytes: 2e6, seconds: 2,
-  created: 0, used: 1000, uses: 0, gained: 0, build: "", pinned: false, unused: "", models: ["alpha"], folder: "/slots",
+  created: 0, used: 1000, uses: 0, gained: 0, build: "", pinned: false, head: "", unused: "", models: ["alpha"], folder: "/slots",
   worth: 14, turn: 3, ...change,
 }); // prettier-ignore
 const ids = (rows: readonly SnapshotRow[]) => rows.map((one) => one.id).join("");
@@ -13,6 +13,7 @@ const column = (id: string) => COLUMNS.find((one) => one.id === id) as Column;
 describe("what a snapshot is", () => {
   it.each([
     [{ template: true, prefix: "@code" }, "template", "@code"],
+    [{ head: "1a2b3c4d" }, "head", "head 1a2b3c4d"],
     [{}, "conversation", "conversation"],
     [{ prefix: "@code" }, "conversation", "conversation, @code"],
     [{ template: true, prefix: "@code", unused: "written by build 1" }, "unusable", "@code"],
@@ -41,6 +42,7 @@ describe("orders", () => {
   it("bytes are summed by kind", () =>
     expect(sums([row(), row({ template: true }), row({ unused: "x" }), row()])).toEqual({
       template: 2e6,
+      head: 0,
       conversation: 4e6,
       unusable: 2e6,
     }));

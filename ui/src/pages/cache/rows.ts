@@ -2,27 +2,31 @@
 import type { SnapshotRow } from "../../lib/api/types";
 import { bytes, count, rate } from "../../lib/format";
 
-export type Kind = "template" | "conversation" | "unusable";
-export const KINDS: readonly Kind[] = ["template", "conversation", "unusable"];
+export type Kind = "template" | "head" | "conversation" | "unusable";
+export const KINDS: readonly Kind[] = ["template", "head", "conversation", "unusable"];
 export const NAMES: Readonly<Record<Kind, string>> = {
   template: "Templates",
+  head: "Heads",
   conversation: "Conversations",
   unusable: "Not used",
 };
 export const COLOURS: Readonly<Record<Kind, string>> = {
   template: "--cached",
+  head: "--evaluated",
   conversation: "--generated",
   unusable: "--edge",
 };
 
 export function kindOf(row: SnapshotRow): Kind {
   if (row.unused) return "unusable";
-  return row.template ? "template" : "conversation";
+  if (row.template) return "template";
+  return row.head ? "head" : "conversation";
 }
 
-/** What is in it, in as few words as tell it: "@code", "conversation", "conversation, @code". */
+/** What is in it, in as few words as tell it: "@code", "head 1a2b3c4d", "conversation", "conversation, @code". */
 export function what(row: SnapshotRow): string {
   if (row.template) return row.prefix;
+  if (row.head) return `head ${row.head}`;
   return row.prefix ? `conversation, ${row.prefix}` : "conversation";
 }
 
@@ -80,7 +84,7 @@ export function next(rows: readonly SnapshotRow[], folder: string, most: number)
 
 /** Bytes by kind. */
 export function sums(rows: readonly SnapshotRow[]): Record<Kind, number> {
-  const found = { template: 0, conversation: 0, unusable: 0 };
+  const found = { template: 0, head: 0, conversation: 0, unusable: 0 };
   for (const row of rows) found[kindOf(row)] += row.bytes;
   return found;
 }

@@ -79,7 +79,9 @@ function ofStation(one: Station, many: boolean): Warning[] {
   }
   for (const target of one.warmup.targets) {
     if (target.state !== "failed" && target.state !== "too long") continue;
-    found.push(note(`${target.prefix} is not warm: ${target.text}`, "", "#/templates", { models }));
+    found.push(
+      note(`${target.prefix || `head ${target.head}`} is not warm: ${target.text}`, "", "#/templates", { models }),
+    );
   }
   return [...found, ...(one.full ? ofProcess(one.full) : ofEngine(one))];
 }

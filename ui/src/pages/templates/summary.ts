@@ -53,6 +53,13 @@ export function rows(status: AnyStatus | undefined): Row[] {
   });
 }
 
+/** The heads without a prefix on each model that has any: agents' system messages and tools. */
+export function plainHeads(status: AnyStatus | undefined): Pick<OnModel, "model" | "targets">[] {
+  const all = status ? stations(status) : [];
+  const found = all.map(({ model, warmup }) => ({ model, targets: warmup.targets.filter((one) => !one.prefix) }));
+  return found.filter((one) => one.targets.length);
+}
+
 /** Whether a model has templates of its own; then it has none of the shared ones. */
 function hasOwn(station: Station): boolean {
   return station.full !== undefined && station.templates.length > 0;
@@ -105,6 +112,8 @@ export function stateOf(targets: readonly TargetStatistics[]): State {
   if (warming) return { word: progress(warming), kind: "busy", why: "" };
   if (of("waiting")) return { word: "waiting", kind: "busy", why: "users go first" };
   if (of("off")) return { word: "off", kind: "off", why: "warm-up is off (warmup.enabled)" };
+  const short = of("too short");
+  if (short) return { word: "too short", kind: "off", why: short.text };
   if (!targets.length) return { word: "not looked at", kind: "off", why: "" };
   if (of("warm")) return { word: "warm", kind: "good", why: "in the engine's memory, and not on disk" };
   return { word: "warm", kind: "good", why: "" };

@@ -4,7 +4,7 @@ import { address, rows, signature, stateOf } from "./summary";
 import { beginning, cost, parts } from "./text";
 
 const target = (change: Partial<TargetStatistics> = {}): TargetStatistics => ({
-  prefix: "@code", head: "bare", version: "v1", state: "saved", text: "saved", done: 0, total: 900, evaluated: 0,
+  prefix: "@code", head: "bare", group: "", version: "v1", state: "saved", text: "saved", done: 0, total: 900, evaluated: 0,
   seconds: 0, failures: 0, warmed_at: 50, ...change,
 }); // prettier-ignore
 const template = (change: object = {}) => ({ prefix: "@code", version: "v1", state: "ok", pending: false, ...change });
