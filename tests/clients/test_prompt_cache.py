@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from anthropic import AsyncAnthropic
 
+from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.events import RequestEnded
+from bioproxy.front import later
 from fakes.fake_engine import FakeEngine
 from support.clients import fake_line
 from support.conversation import openai_client
@@ -237,6 +240,25 @@ async def test_work_that_nobody_waits_for_ends_with_the_program(tmp_path: Path) 
         app: App = line.app
         await until(lambda: len(app.front.later.tasks) == 1)
     assert not app.front.later.tasks
+
+
+async def test_more_work_than_that_has_its_clients_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bodies would fill the memory else: from the bound on the header is passed over, as RFC 7240 lets us."""
+    monkeypatch.setattr(later, "MOST", 1)
+    body = {"model": "m", **prewarm("/v1/messages", text(80))}
+    async with fake_line(tmp_path) as line:
+        await line.engine.faults(stuck=True)
+        first, second = [
+            aio.spawn(
+                call(line.app.proxy_port, "POST", "/v1/messages", data=body, headers={"Prefer": "respond-async"}),
+                name="prewarm",
+            )
+            for _ in range(2)
+        ]
+        done, [waiting] = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        assert [one.result().status for one in done] == [202]
+        await line.engine.faults(stuck=False)
+        assert (await waiting).status == 200
 
 
 async def test_prewarm_and_leave(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Dispatch(ABC):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.recent = Recent()
-        self.go_on: Callable[[Request], None] = lambda _: None  # serves a request for which nobody waits any more
+        self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
 
     @abstractmethod
     def find(self, request: Request) -> Route:
@@ -116,19 +116,19 @@ class Dispatch(ABC):
         if route.gate == "free":
             await ways.claimed(exchange, "free", claim, headers=headers, body=inference.expanded.body)
             return
-        if (wishes := inference.wishes) is not None and wishes.prewarm and later.wanted(exchange.request, asked.stream):
+        wishes, request = inference.wishes, exchange.request
+        if wishes is not None and wishes.prewarm and later.wanted(request, asked.stream) and self.go_on(request):
             self.accept(exchange, wishes, asked.model)
             return
         await inference.run()
         inference.remember(self.recent)
 
     def accept(self, exchange: Exchange, wishes: Wishes, name: str) -> None:
-        """Answer at once; the work goes on after that, for nobody."""
+        """Answer at once: the work goes on, for nobody."""
         now = int(exchange.record.started)
         body = answers.accepted(wishes, model=name or exchange.record.model, identity=exchange.id, now=now)
         exchange.responder.rewriter = None
         exchange.responder.send(202, ACCEPTED, body)
-        self.go_on(exchange.request)
 
     def headers(self, exchange: Exchange, access: Access, key: str, *, untyped: bool = False) -> Headers:
         """The client's headers for an engine; its key stays here. `untyped`: it did not say that it sends JSON."""

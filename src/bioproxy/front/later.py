@@ -19,6 +19,7 @@ from bioproxy.wire.http1.message import Request, Responder, Source
 Serve = Callable[[Request, Responder], Awaitable[None]]
 APART = frozenset({b"prefer", b"x-request-id"})  # of a request that is served once more
 PREFERENCE = b"respond-async"
+MOST = 64  # at once, each with its body in memory; from then on the clients wait, as if they had not asked
 
 
 class Nowhere:
@@ -55,14 +56,17 @@ class Later:
         self.serve = serve
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def go_on(self, request: Request) -> None:
-        """Serve a request once more, for nobody."""
+    def go_on(self, request: Request) -> bool:
+        """Serve a request once more, for nobody; False if there are too many of these."""
+        if len(self.tasks) >= MOST:
+            return False
         headers = [pair for pair in request.headers if pair[0].lower() not in APART]
         kept = {name: value for name, value in request.fields.items() if name not in APART}
         again = replace(request, headers=headers, fields=kept, arrived=time.monotonic())
         task = aio.spawn(self.run(again), name=f"{request.method} {request.path}, which nobody waits for")
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return True
 
     async def run(self, request: Request) -> None:
         await self.serve(request, Responder(Nowhere(), request))
