@@ -127,9 +127,8 @@ class App:
             logbook=self.logbook,
             more=self.of_page(),
         )
-        if not self.settings.one:
-            self.requests.of_row = self.management.store.record
-        self.dispatch = OneEngine(self.settings, self.fleet) if self.settings.one else self.many()
+        self.requests.of_row = self.management.store.record
+        self.dispatch = self.one() if self.settings.one else self.many()
         ollama = Ollama(self.dispatch, self.fleet, describe=OllamaModels(self.fleet).describe)
         self.front = Front(self.settings, dispatch=self.dispatch, ollama=ollama, bus=self.bus)
         self.admin = Admin(
@@ -170,6 +169,11 @@ class App:
         """An error that the server itself answers, in the form of the rest of the port."""
         one = self.loaded.dialect is None
         return error_answer(error, path) if one else llamaswap_errors.answer(error, path=path)
+
+    def one(self) -> OneEngine:
+        """The road to the only engine."""
+        captures = partial(getattr, self.management.captures, "limit")
+        return OneEngine(self.settings, self.fleet, inflight=self.management.inflight, captures=captures)
 
     def many(self) -> ManyModels:
         """The road to one of many models, with the routes that show and manage them."""
@@ -240,7 +244,7 @@ class App:
         return {**found, "ollama": self.ollama_server} if self.config.ollama.listen else found
 
     def under_way(self) -> list[InflightRequest]:
-        """The requests under way; those of one engine are not listed."""
+        """The requests under way."""
         return self.management.inflight.snapshot()
 
     def beside(self, request: Request) -> str:

@@ -215,6 +215,15 @@ async def ui__edit_config(folder: Path) -> None:
             assert (page["edit"], page["files"][0]["text"] is not None) == (allowed, allowed)
 
 
+async def ui__captures(folder: Path) -> None:
+    async with attached(folder) as (site, _):
+        for size in ("1MB", 0):
+            await site.reload(ui={"captures": size})
+            await good(site.app, "what?")
+            (row,) = (await site.admin("/api/metrics/activity?limit=1")).json()["data"]
+            assert row["has_capture"] == bool(size)
+
+
 async def prefixes(folder: Path) -> None:
     async with attached(folder) as (site, engine):
         await site.reload(prefixes={"@code": "code.txt"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -28,7 +28,7 @@ from bioproxy.admin.page import WebPage
 from bioproxy.admin.routes import Question, refuse
 from bioproxy.admin.templates_api import TemplatesApi
 from bioproxy.config.dialect.schema import DialectConfig, Store
-from bioproxy.config.schema import Limits
+from bioproxy.config.schema import MIB, Limits
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus, Event, RequestEnded
 from bioproxy.front.inflight import Inflight
@@ -242,7 +242,7 @@ class ActivityPort:
         self.views = Views()
         self.book = Logbook()
         self.store = ActivityStore(settings())
-        self.captures = Captures(1)
+        self.captures = Captures(MIB)
         self.cancelled: list[str] = []
         api = ActivityApi(self.bus, store=self.store, captures=self.captures, cancel=self.cancel)
         logs = {"proxy": self.book.proxy, "upstream": self.book.upstream}
@@ -261,10 +261,10 @@ class ActivityPort:
         self.router.add("GET", "/api/events", self.events.serve)
         self.server = Server(self.handle, limits=Limits(), name="activity")
 
-    def cancel(self, identity: str) -> bool:
-        """Know the request `r1` only."""
+    def cancel(self, identity: str, shows: Callable[[str], bool]) -> bool:
+        """Know the request `r1` of ann only."""
         self.cancelled.append(identity)
-        return identity == "r1"
+        return identity == "r1" and shows("ann")
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """Serve one request."""

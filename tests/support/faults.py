@@ -114,11 +114,13 @@ async def go_on(app: App, messages: Json) -> Json:
 
 
 @asynccontextmanager
-async def sent(app: App, path: str = CHAT, data: Json = None) -> AsyncIterator[asyncio.StreamReader]:
+async def sent(
+    app: App, path: str = CHAT, data: Json = None, headers: dict[str, str] | None = None
+) -> AsyncIterator[asyncio.StreamReader]:
     """A request that is sent; its answer is read by the test. Leaving the block is the client's leaving."""
     reader, writer = await asyncio.open_connection("127.0.0.1", app.proxy_port)
     try:
-        writer.write(build("POST", path, body=json.dumps(data or ask()).encode()))
+        writer.write(build("POST", path, body=json.dumps(data or ask()).encode(), headers=headers))
         await writer.drain()
         yield reader
     finally:

@@ -233,6 +233,7 @@ async def test_one_engine(tab: Tab, tmp_path: Path) -> None:
         await call(app.proxy_port, "POST", "/v1/chat/completions", data={"messages": PROMPT})
         await expect(part(page, "Engine").get_by_text(re.compile(r"conversation, \d+ tokens"))).to_be_visible()
         await expect(part(page, "Requests under way").get_by_text("none waiting.")).to_be_visible()
+        await expect(part(page, "Requests under way").get_by_text("No request is under way.")).to_be_visible()
         await expect(page.get_by_role("region", name="Swaps").get_by_role("link")).to_have_count(1)
         await engine.stop()
         await expect(

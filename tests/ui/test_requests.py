@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Locator, Page, expect
 
+from bioproxy import aio
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
 from support.browser import GONE, Tab
@@ -35,6 +36,7 @@ SHOWN = [
 ]  # fmt: skip
 UNDER_WAY = ["Cancel", "Elapsed", "Stage", "Model", "Request", "Address", "User agent", "Session", "Bytes received"]
 HOSTILE = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\x1b[31mred\x1b[0m"
+PROMPT = [{"role": "user", "content": "hello"}]
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
@@ -466,7 +468,7 @@ async def test_hostile_content_is_only_text(tab: Tab, rig: Rig) -> None:
 
 
 async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Path) -> None:
-    """And is told in words why it sees no captures."""
+    """And cancels them, and is told in words why it sees no captures."""
     tab.expected(GONE)
     async with swap_rig(tmp_path, fakes("a"), apiKeys=["anna", "bert"], captureBuffer=20) as rig:
         for key in ("anna", "bert", "anna"):
@@ -482,12 +484,24 @@ async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Pat
         await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests/2")
         tab.expected("404")
         await expect(page.get_by_text("no request '2' is known")).to_be_visible()
+        mine, other = (
+            rig.ask("a", hold=0, headers={"Authorization": f"Bearer {key}", "X-Request-Id": f"{key}s"})
+            for key in ("anna", "bert")
+        )
+        await rig.until(lambda: len(rig.log.of("held", "a")) == 2)
+        await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests")
+        await expect(under_way(page).locator("tbody tr")).to_have_count(1)
+        await under_way(page).get_by_role("button", name="Cancel", exact=True).click()
+        assert (await mine).status == 503
+        await expect(under_way(page)).to_contain_text("No requests are under way")
+        await rig.release("a")
+        assert (await other).status == 200
 
 
-async def test_one_engine_has_the_last_requests(tab: Tab, tmp_path: Path) -> None:
-    """Held by the page: narrowed, sorted, counted and followed there. One opens under its id."""
-    tab.expected(GONE)
-    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
+async def test_one_engine_has_the_same_table(tab: Tab, tmp_path: Path) -> None:
+    """Narrowed, sorted, counted and followed; one opens under its number, with its capture if that was asked for."""
+    tab.expected(f"{GONE}|404")
+    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url, ui={"captures": "1MB"}) as app:
         for number in range(3):
             body = {"messages": [{"role": "user", "content": f"Question {number}"}]}
             await call(
@@ -496,21 +510,52 @@ async def test_one_engine_has_the_last_requests(tab: Tab, tmp_path: Path) -> Non
         page = await tab.open(app.admin_port, "/requests")
         rows = table(page).locator("tbody tr")
         await expect(rows).to_have_count(3)
-        await expect(rows.locator("td:first-child")).to_have_text(["r2", "r1", "r0"])
+        await expect(rows.locator("td:first-child")).to_have_text(["3", "2", "1"])
         await table(page).locator("th").get_by_role("button", name="Time").press("Enter")
         await table(page).locator("th").get_by_role("button", name="Time").press("Enter")
-        await expect(rows.locator("td:first-child")).to_have_text(["r0", "r1", "r2"])
+        await expect(rows.locator("td:first-child")).to_have_text(["1", "2", "3"])
         await table(page).get_by_role("button", name="Filters").click()
         await page.get_by_label("Outcome").select_option("timeout")
         await expect(table(page)).to_contain_text("No request fits the filters")
         await page.get_by_role("button", name="Clear filters").click()
         await call(app.proxy_port, "POST", "/v1/chat/completions", data=body, headers={"X-Request-Id": "r3"})
         await expect(rows).to_have_count(4)
-        await expect(page.get_by_role("region", name="Statistics")).to_contain_text("The last 1,000 requests")
-        await expect(under_way(page)).to_contain_text("they are counted, not listed")
-        await table(page).get_by_role("link", name="r3").click()
-        await expect(page.get_by_role("heading", level=1)).to_have_text("Request r3")
-        await expect(page.get_by_role("region", name="Capture")).to_contain_text("Capture not found")
+        await expect(under_way(page)).to_contain_text("No requests are under way")
+        await table(page).get_by_role("link", name="4", exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Request 4")
+        await expect(page.get_by_role("region", name="Capture")).to_contain_text("Question 2")
+
+
+async def test_one_engine_keeps_no_captures_unless_told_to(tab: Tab, tmp_path: Path) -> None:
+    """The page says which key does it."""
+    tab.expected(f"{GONE}|404")
+    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
+        await call(app.proxy_port, "POST", "/v1/chat/completions", data={"messages": PROMPT})
+        page = await tab.open(app.admin_port, "/requests/1")
+        await expect(page.get_by_role("region", name="Capture")).to_contain_text("with one engine ui.captures")
+
+
+async def test_requests_of_one_engine_are_listed_and_cancelled(tab: Tab, tmp_path: Path) -> None:
+    """On the start page, in the list, on the engine's page and on its own page; its client gets the error."""
+    tab.expected(f"{GONE}|404")
+    async with FakeEngine(decode_rate=50) as engine, running_app(tmp_path, backend_url=engine.url) as app:
+        data = {"messages": PROMPT, "max_tokens": 100_000, "stream": True}
+        asked = aio.spawn(
+            call(app.proxy_port, "POST", "/v1/chat/completions", data=data, headers={"X-Request-Id": "long"}),
+            name="asked",
+        )
+        page = await tab.open(app.admin_port)
+        await expect(page.get_by_text(re.compile(r"is being answered, .* so far"))).to_be_visible()
+        await page.goto(f"http://127.0.0.1:{app.admin_port}/ui/#/models")
+        await expect(page.get_by_role("button", name="Cancel the request to the engine")).to_be_visible()
+        await page.goto(f"http://127.0.0.1:{app.admin_port}/ui/#/requests/long")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Request long")
+        await page.goto(f"http://127.0.0.1:{app.admin_port}/ui/#/requests")
+        await expect(under_way(page)).to_contain_text("POST /v1/chat/completions")
+        await under_way(page).get_by_role("button", name="Cancel", exact=True).click()
+        await expect(under_way(page)).to_contain_text("No requests are under way")
+        assert "the request was cancelled by an operator" in (await asked).text
+        await expect(table(page).locator("tbody tr")).to_have_count(1)
 
 
 async def test_a_capture_that_is_gone(tab: Tab, tmp_path: Path) -> None:

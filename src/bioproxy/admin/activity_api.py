@@ -34,9 +34,19 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:\
 
 
 class ActivityApi:
-    """The handlers, and what keeps the rows. `cancel` ends a request by its id and says whether there was one."""
+    """The handlers, and what keeps the rows.
 
-    def __init__(self, bus: Bus, *, store: ActivityStore, captures: Captures, cancel: Callable[[str], bool]) -> None:
+    `cancel` ends a request by its id, if its client is one that may be shown, and says whether there was one.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        store: ActivityStore,
+        captures: Captures,
+        cancel: Callable[[str, Callable[[str], bool]], bool],
+    ) -> None:
         self.bus = bus
         self.store = store
         self.captures = captures
@@ -48,7 +58,7 @@ class ActivityApi:
             Entry("GET", "/api/metrics/activity", "The activity table.", self.activity, guard="private"),
             Entry("GET", "/api/metrics/stats", "Its sums and distributions.", self.stats, guard="private"),
             Entry("GET", "/api/captures/{id}", "One request and its answer.", self.capture, guard="private"),
-            Entry("POST", "/api/inflight/{id}/cancel", "End a request.", self.cancel, guard="private", forms=True),
+            Entry("POST", "/api/inflight/{id}/cancel", "End a request.", self.cancel, guard="own", forms=True),
         )
 
     def ended(self, event: RequestEnded) -> None:
@@ -93,7 +103,8 @@ class ActivityApi:
         question.responder.send(200, [(b"Content-Type", b"application/json"), *ALWAYS], found)
 
     async def cancel(self, question: Question) -> None:
-        if not self.end_request(question.parameters["id"]):
+        """End a request; one of several keys ends its own, and learns nothing of another's."""
+        if not self.end_request(question.parameters["id"], question.shows):
             raise NotFound("inflight request not found")
         answer(question.responder, {"msg": "ok"})
 

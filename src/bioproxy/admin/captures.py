@@ -1,9 +1,9 @@
 """Requests and answers in full, to see what really went over the wire.
 
 They are private text, so they stay in memory, are never logged, and go with the program. The newest are kept,
-compressed, up to `captureBuffer` MB; the oldest make room. Credentials are taken out of the headers before
-anything is kept, and so are bodies that cannot be read in a browser: sound and pictures (the list is llama-swap's). A
-request that failed has no answer here, its row of the activity table says why.
+compressed, up to `captureBuffer` MB (with one engine up to `ui.captures`); the oldest make room. Credentials are taken
+out of the headers before anything is kept, and so are bodies that cannot be read in a browser: sound and pictures (the
+list is llama-swap's). A request that failed has no answer here, its row of the activity table says why.
 
 Everything is kept as it came, and put into words when it is asked for: most captures never are. When the buffer is
 full, what is large and was not compressed yet is, all of it in one go in a thread; only then the oldest make room.
@@ -76,18 +76,21 @@ class CaptureStatistics(msgspec.Struct, frozen=True):
 
 
 class Captures:
-    """The newest captures by the id of their activity row. `configure` is called again by a reload; 0 MB: none."""
+    """The newest captures by the id of their activity row, in `limit` bytes; 0: none.
 
-    def __init__(self, megabytes: int) -> None:
+    `configure` is called again by a reload.
+    """
+
+    def __init__(self, limit: int) -> None:
         self.packed: dict[int, bytes | Light] = {}
         self.size = 0
         self.skipped = 0
         self.loose: dict[int, Light] = {}  # those of them that are large, and not compressed
         self.packing: asyncio.Task[None] | None = None
-        self.configure(megabytes)
+        self.configure(limit)
 
-    def configure(self, megabytes: int) -> None:
-        self.limit = max(0, megabytes) << 20
+    def configure(self, limit: int) -> None:
+        self.limit = limit
         self.evict(self.limit)
 
     def add(self, identity: int, record: Record, capture: Capture) -> None:
@@ -138,9 +141,7 @@ class Captures:
     def skip(self, identity: int, size: int) -> None:
         """One is too large."""
         self.skipped += 1
-        log.debug(
-            "the capture of request %d has %d bytes and captureBuffer is %d: left out", identity, size, self.limit
-        )
+        log.debug("the capture of request %d has %d bytes, and all may have %d: left out", identity, size, self.limit)
 
     def evict(self, limit: int) -> None:
         """Take the oldest out until the rest fits."""

@@ -68,7 +68,14 @@ class Management:
             logs={"proxy": logbook.proxy, "upstream": logbook.upstream},
         )
         self.router_events = Hub(bus, router_blocks)
-        self.entries = (*(self.of_only() if fleet.only is not None else self.of_many()), *more)
+        activity = ActivityApi(bus, store=self.store, captures=self.captures, cancel=self.inflight.cancel)
+        self.entries = (
+            *(self.of_only() if fleet.only is not None else self.of_many()),
+            *activity.entries(),
+            *self.logs.entries(),
+            *self.of_machine(),
+            *more,
+        )
         self.table: Router[tuple[Entry, Route]] = Router()
         for entry in self.entries:
             if entry.guard is not None:
@@ -77,16 +84,13 @@ class Management:
     def of_only(self) -> tuple[Entry, ...]:
         """The routes of the only engine."""
         self.bus.subscribe(RequestEnded, self.speeds.note_only)
-        models = ModelsApi(self.fleet, self.speeds, self.inflight)
-        return (*models.of_only(), *self.logs.entries(), *self.of_machine())
+        return ModelsApi(self.fleet, self.speeds, self.inflight).of_only()
 
     def of_many(self) -> tuple[Entry, ...]:
-        """The routes of models, whose requests are noted down, too."""
-        activity = ActivityApi(self.bus, store=self.store, captures=self.captures, cancel=self.inflight.cancel)
+        """The routes of models."""
         self.bus.subscribe(RequestEnded, self.speeds.note)
         self.metrics.host = self.monitor.newest
-        models = ModelsApi(self.fleet, self.speeds, self.inflight)
-        return (*models.entries(), *activity.entries(), *self.logs.entries(), *self.of_machine(), *self.own())
+        return (*ModelsApi(self.fleet, self.speeds, self.inflight).entries(), *self.own())
 
     def of_machine(self) -> tuple[Entry, ...]:
         return (
@@ -108,8 +112,7 @@ class Management:
 
     async def start(self) -> dict[str, Service]:
         """Open the activity table; the services to run."""
-        if self.fleet.only is None:
-            await self.store.start()
+        await self.store.start()
         return {"hardware figures": self.monitor.run}
 
     def end_streams(self) -> None:
@@ -126,9 +129,9 @@ class Management:
 
     async def take_over(self) -> None:
         """Other settings are in force: do what they ask for at once."""
+        self.captures.configure(capture_buffer(self.settings))
         if self.fleet.only is not None:
             return
-        self.captures.configure(capture_buffer(self.settings))
         self.monitor.configure(self.settings.dialect.performance)
         self.logbook.route(cast("Destination", self.settings.dialect.log_to_stdout))  # checked when it was read
         await self.store.start()
@@ -147,7 +150,8 @@ class Management:
     async def serve(self, exchange: Exchange) -> None:
         """Serve a request of the proxy port that was let through."""
         request, principal = exchange.request, exchange.principal
-        if principal is not None and principal.models and exchange.route.changed_by(request):
+        own = exchange.route.guard == "own"
+        if principal is not None and principal.models and not own and exchange.route.changed_by(request):
             raise Forbidden("a key for certain models manages none; that wants admin_key")
         found = self.table.match(request.method, request.path)
         if isinstance(found, NotAllowed):
@@ -172,11 +176,13 @@ class Management:
 
 def front_route(entry: Entry) -> Route:
     """A route as the proxy port knows it."""
-    if entry.guard == "manage" or entry.guard == "private":  # noqa: PLR1714 - mypy knows only this form
+    if entry.guard == "manage" or entry.guard == "own" or entry.guard == "private":  # noqa: PLR1714 - for mypy
         return Route(entry.path, guard=entry.guard, changes=entry.changes)
     return Route(entry.path, public=entry.guard == "public", guard="open")
 
 
 def capture_buffer(settings: Settings) -> int:
-    """MB for captures; none if several keys could look at each other's, and there is no admin."""
-    return 0 if among_strangers(settings.config) else settings.dialect.capture_buffer
+    """Bytes for captures; none if several keys could look at each other's, and there is no admin."""
+    if among_strangers(settings.config):
+        return 0
+    return settings.config.ui.captures if settings.one else max(0, settings.dialect.capture_buffer) << 20

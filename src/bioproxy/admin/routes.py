@@ -56,8 +56,9 @@ class Entry(msgspec.Struct, frozen=True):
 
     `access` is what the admin port asks for (guard.py), None: it has no such route. `guard` is what the proxy port asks
     for, where llama-swap's users look (front/access.py), None: it has no such route. `manage` is for each key that may
-    use the models, or for the admin if there is one; `private` shows what others asked and got, and is refused to one
-    of several keys; `client` is for every key, as the list of models is; `public` wants no key.
+    use the models, or for the admin if there is one; `own` is the same, and a key for certain models may change what is
+    its own; `private` shows what others asked and got, and is refused to one of several keys; `client` is for every
+    key, as the list of models is; `public` wants no key.
     """
 
     method: str
@@ -65,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
     about: str
     serve: Callable[[Question], Awaitable[None]]
     access: Access | None = "admin"
-    guard: Literal["manage", "private", "client", "public"] | None = None
+    guard: Literal["manage", "own", "private", "client", "public"] | None = None
     changes: bool = False
     forms: bool = False
 

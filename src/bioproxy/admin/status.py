@@ -86,6 +86,9 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
     tokens: TokenStatistics
     servers: dict[str, ServerStatistics]
     refused_pages: dict[str, dict[str, int]]
+    captures: CaptureStatistics
+    store: StoreStatistics
+    inflight: InflightStatistics
     notes: tuple[str, ...]
 
 
@@ -215,10 +218,7 @@ class FleetStatus(ProgramStatus, frozen=True, kw_only=True, tag="models"):
     profiles: ProfilesStatus
     selectors: tuple[SelectorStatus, ...]
     performance: PerformanceStatistics
-    captures: CaptureStatistics
-    store: StoreStatistics
     logbook: LogbookStatistics
-    inflight: InflightStatistics
 
 
 def status_of(
@@ -251,14 +251,18 @@ def status_of(
         "tokens": total,
         "servers": {name: server.statistics() for name, server in servers.items()},
         "refused_pages": {"proxy": front.refusals.statistics(), "admin": admin.refusals.statistics()},
+        "captures": management.captures.statistics(),
+        "store": management.store.statistics(),
+        "inflight": management.inflight.statistics(),
         "notes": notes(config, front),
     }
+    wanted = config.ui.captures if fleet.only is not None else management.settings.dialect.capture_buffer
+    if wanted > 0 and management.captures.limit == 0:
+        shared["notes"] += (NO_CAPTURES,)
     if fleet.only is not None:
         return Status(**shared, **of_station(fleet.only.station))
     if not servers["admin"].addresses:
         shared["notes"] += (NO_ADMIN_PORT,)
-    if management.settings.dialect.capture_buffer > 0 and management.captures.limit == 0:
-        shared["notes"] += (NO_CAPTURES,)
     return FleetStatus(**shared, **of_fleet(fleet, management, busy))
 
 
@@ -313,10 +317,7 @@ def of_fleet(fleet: Fleet, management: Management, busy: Mapping[tuple[str, str]
         "profiles": profiles_of(fleet),
         "selectors": selectors_of(fleet, busy),
         "performance": management.monitor.statistics(),
-        "captures": management.captures.statistics(),
-        "store": management.store.statistics(),
         "logbook": management.logbook.statistics(),
-        "inflight": management.inflight.statistics(),
     }
 
 

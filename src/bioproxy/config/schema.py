@@ -90,6 +90,10 @@ class WebPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool,
         about("The page may change the configuration's files: on the admin port, or with `admin_key`.", live=True),
     ] = False
+    captures: Annotated[
+        Bytes,
+        about("With one engine: memory for requests and answers in full; 0: none. Models: `captureBuffer`.", live=True),
+    ] = 0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

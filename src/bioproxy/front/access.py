@@ -65,7 +65,7 @@ class Access:
         request, route = exchange.request, exchange.route
         if not route.public or route.guard:  # the web page's files are public, for names of ours
             self.check_browser(request, route)
-        if route.guard in {"manage", "private"}:
+        if route.guard in {"manage", "own", "private"}:
             self.admit_operator(exchange)
             return
         if not self.keys:

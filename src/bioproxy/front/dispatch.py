@@ -27,6 +27,7 @@ from bioproxy.front.caching.fields import Wishes
 from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inference import Inference
+from bioproxy.front.inflight import Inflight
 from bioproxy.front.recent import Recent
 from bioproxy.front.responses import Filling
 from bioproxy.front.routes import Route
@@ -54,12 +55,17 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dispatch(ABC):
-    """The road. `envelope`: errors look as llama-swap's do."""
+    """The road. `envelope`: errors look as llama-swap's do.
+
+    `captures` are the most bytes of an answer that are kept for inspection, 0: none.
+    """
 
     envelope: bool
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, inflight: Inflight, captures: Callable[[], int]) -> None:
         self.settings = settings
+        self.inflight = inflight
+        self.captures = captures
         self.recent = Recent()
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
 
@@ -86,6 +92,12 @@ class Dispatch(ABC):
     @abstractmethod
     def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:
         """The request's claim on a model; its `stream` may tell that the model is being loaded."""
+
+    def meter(self, exchange: Exchange) -> None:
+        """The request becomes a row of the activity page, and its answer is kept for inspection."""
+        exchange.record.metered = True
+        if most := self.captures():
+            exchange.tail.collect(most)
 
     async def to_model(
         self, exchange: Exchange, access: Access, served: Served, *, asked: Asked, target: Target | None = None
@@ -148,8 +160,8 @@ class OneEngine(Dispatch):
 
     envelope = False
 
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, fleet: Fleet, *, inflight: Inflight, captures: Callable[[], int]) -> None:
+        super().__init__(settings, inflight=inflight, captures=captures)
         self.supervisor = fleet.supervisor
         self.served = Served(id=ENGINE, station=fleet.stations[ENGINE])
 
@@ -171,6 +183,10 @@ class OneEngine(Dispatch):
 
     async def serve(self, exchange: Exchange, access: Access) -> None:
         request, route, served = exchange.request, exchange.route, self.served
+        if route.dialect is not None or route.gate in {"grant", "slot_action"}:
+            self.inflight.add(exchange)
+            if route.metered:
+                self.meter(exchange)
         restricted = exchange.principal is not None and exchange.principal.models and route is not routes.OTHER_GRANT
         if route.gate == "slot_action":
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))

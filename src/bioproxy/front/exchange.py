@@ -55,8 +55,8 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "dialect", "envelope", "fields", "id", "json", "opened", "principal", "record", "reply", "request",
-        "responder", "route", "said", "streaming", "tail", "target", "task",
+        "body", "cancelled", "dialect", "envelope", "fields", "id", "json", "listed", "opened", "principal", "record",
+        "reply", "request", "responder", "route", "said", "selected", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -66,6 +66,9 @@ class Exchange:
         self.id = identify(request)
         self.dialect: Dialect = dialect_of(request.path)
         self.task = asyncio.current_task()  # the request's; who cancels it ends the request
+        self.listed = ""  # its id in the table of requests under way (inflight.py), while it stands there
+        self.cancelled = False  # by hand
+        self.selected: tuple[str, str] | None = None  # the selector that it asked for, and what that chose
         self.principal: Principal | None = None
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in

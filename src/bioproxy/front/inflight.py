@@ -1,12 +1,12 @@
 """The requests that are under way: who can be watched, and cancelled.
 
-An entry lives from the moment its model is known until its last byte. It costs a dictionary entry; nothing of it is put
-into words before a client asks (`snapshot`) or listens (`InflightChanged` on the bus). The bytes of a stream run past
-this table: an entry gets a callable that tells how many there were, and one timer for all entries looks four times a
-second what moved. So a stream of a thousand tokens a second is reported four times, whatever it does.
+A request stands here from the moment its model is known until its last byte. It costs two entries in dictionaries;
+nothing of it is put into words before a client asks (`snapshot`) or listens (`InflightChanged` on the bus). The bytes
+of a stream run past this table: one timer for all looks four times a second what moved. So a stream of a thousand
+tokens a second is reported four times, whatever it does.
 
-A cancellation is asked for here and carried out by the request's own task, which finds its entry's `cancelled` set and
-can tell it from a client that left.
+A cancellation is asked for here and carried out by the request's own task, which finds its exchange `cancelled` and can
+tell it from a client that left (proxy.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -22,14 +21,9 @@ import msgspec
 
 from bioproxy.activity import InflightRequest
 from bioproxy.config.settings import Settings
-from bioproxy.errors import BioproxyError
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.shown import shown
-from bioproxy.models.names import Target
-from bioproxy.wire.http1.message import Headers
-
-Busy = Counter[tuple[str, str]]  # requests by selector and target
 
 INTERVAL = 0.25  # seconds between two looks at what moved
 PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # an id that can stand in a path as it is
@@ -42,169 +36,87 @@ class InflightStatistics(msgspec.Struct, frozen=True):
     cancelled: int
 
 
-class Entry(msgspec.Struct, kw_only=True, eq=False):
-    """One request under way. `update` may be called for every chunk; a `source` spares that."""
-
-    id: str
-    model: str
-    path: str
-    method: str
-    headers: Headers
-    remote: str
-    metadata: dict[str, str]
-    client: str
-    session: str
-    started: float  # unix time
-    cancel: Callable[[], object]
-    cancelled: bool = False
-    replied: Headers = []  # the answer's headers, as soon as there are any
-    received: int = 0  # bytes of the answer's body
-    told: tuple[int, int] = (0, 0)  # bytes and number of headers that were told of last
-    source: Callable[[], int] | None = None
-
-    def update(self, received: int, headers: Headers | None = None) -> None:
-        """The answer has `received` bytes so far, and these headers; told of within a quarter of a second."""
-        self.received = received
-        if headers is not None:
-            self.replied = headers
-
-    def moved(self) -> bool:
-        """Whether there is news since the last time this was asked."""
-        if self.source is not None:
-            self.received = self.source()
-        now = (self.received, len(self.replied))
-        moved, self.told = now != self.told, now
-        return moved
-
-    def view(self) -> InflightRequest:
-        """The entry as the API shows it."""
-        if self.source is not None:
-            self.received = self.source()
-        return InflightRequest(
-            id=self.id,
-            timestamp=datetime.fromtimestamp(self.started, UTC),
-            model=self.model,
-            req_path=self.path,
-            method=self.method,
-            req_headers=shown(self.headers),
-            remote_ip=self.remote,
-            resp_headers=shown(self.replied),
-            resp_bytes=self.received,
-            elapsed_ms=max(0, int((time.time() - self.started) * 1000)),
-            metadata=dict(self.metadata) if self.metadata else msgspec.UNSET,
-            client=self.client,
-            session=self.session,
-        )
-
-
 class Inflight:
-    """All requests under way."""
+    """All requests under way, by the ids under which they are listed."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self.bus = bus
         self.settings = settings
-        self.entries: dict[str, Entry] = {}
+        self.exchanges: dict[str, Exchange] = {}
+        self.told: dict[str, tuple[int, int]] = {}  # bytes and number of headers that were told of last
         self.number = 0
         self.cancellations = 0
         self.timer: asyncio.TimerHandle | None = None
 
     @property
     def sessions(self) -> tuple[str, ...]:
-        """The headers in which clients name their conversation."""
+        """The headers in which clients name their conversation; the first that a request has counts."""
         return self.settings.dialect.ui.activity.session_id
 
-    def add(
-        self,
-        identity: str,
-        *,
-        model: str,
-        path: str,
-        method: str,
-        headers: Headers,
-        remote: str,
-        metadata: dict[str, str] | None = None,
-        client: str = "",
-        session: str = "",
-        started: float | None = None,
-        cancel: Callable[[], object] | None = None,
-    ) -> Entry:
-        """Enter a request; `cancel` ends it if an operator asks for that (default: it cancels the calling task).
+    def add(self, exchange: Exchange) -> None:
+        """Enter a request, and note which conversation its client says that it belongs to.
 
-        `identity` is kept if it is free and can stand in a path: clients may choose it, and send one twice.
+        It is listed by its id if that is free and can stand in a path: clients may choose it, and send one twice.
         """
         self.number += 1
-        free = identity not in self.entries and PLAIN.fullmatch(identity) is not None
-        entry = Entry(
-            id=identity if free else f"~{self.number}",
-            model=model,
-            path=path,
-            method=method,
-            headers=headers,
-            remote=remote,
-            metadata=metadata if metadata is not None else {},
-            client=client,
-            session=session,
-            started=time.time() if started is None else started,
-            cancel=cancel if cancel is not None else canceller(),
-        )
-        self.entries[entry.id] = entry
-        if self.heard:
-            self.tell(entry)
+        record, fields = exchange.record, exchange.request.fields
+        for name in self.settings.dialect.ui.activity.session_id:
+            if value := fields.get(name.lower().encode("latin-1", "replace")):
+                record.session = value.decode("utf-8", "replace")
+                break
+        free = exchange.id not in self.exchanges and PLAIN.fullmatch(exchange.id) is not None
+        exchange.listed = listed = exchange.id if free else f"~{self.number}"
+        self.exchanges[listed] = exchange
+        if self.bus.subscribers.get(InflightChanged):
+            self.tell(exchange)
         if self.timer is None:
             self.timer = asyncio.get_running_loop().call_later(INTERVAL, self.look)
-        return entry
 
-    def remove(self, entry: Entry) -> None:
-        """The request has ended, whatever way."""
-        if self.entries.pop(entry.id, None) is not None and self.heard:
-            self.bus.publish(InflightChanged(operation="remove", id=entry.id, client=entry.client))
+    def remove(self, exchange: Exchange) -> None:
+        """The request has ended, whatever way, and whether it was listed or not."""
+        listed, exchange.listed = exchange.listed, ""
+        self.told.pop(listed, None)
+        if self.exchanges.pop(listed, None) is not None and self.bus.subscribers.get(InflightChanged):
+            self.bus.publish(InflightChanged(operation="remove", id=listed, client=exchange.record.client))
 
-    def cancel(self, identity: str) -> bool:
-        """End a request; False if there is none of that id. Its own clean-up takes it off the table."""
-        entry = self.entries.get(identity)
-        if entry is None:
+    def cancel(self, identity: str, shows: Callable[[str], bool]) -> bool:
+        """End a request; False if there is none of that id, or its client is not one that `shows`.
+
+        The request's own task takes it off the table.
+        """
+        exchange = self.exchanges.get(identity)
+        if exchange is None or not shows(exchange.record.client):
             return False
-        if not entry.cancelled:
-            entry.cancelled = True
+        if not exchange.cancelled and exchange.task is not None:
+            exchange.cancelled = True
             self.cancellations += 1
-            entry.cancel()
+            exchange.task.cancel()
         return True
 
     def snapshot(self) -> list[InflightRequest]:
-        """All entries as the API shows them, the oldest first."""
-        return [entry.view() for entry in sorted(self.entries.values(), key=lambda entry: (entry.started, entry.id))]
+        """All of them as the API shows them, the oldest first."""
+        return [view(one) for one in sorted(self.exchanges.values(), key=lambda one: (one.record.started, one.listed))]
 
-    def session(self, header: Callable[[bytes], bytes | None]) -> str:
-        """What a request says which conversation it belongs to: the first of `sessions` that it has; "" for none.
-
-        `header` gives the first value of a header by its lower-case name.
-        """
-        for name in self.sessions:
-            if value := header(name.lower().encode("latin-1", "replace")):
-                return value.decode("utf-8", "replace")
-        return ""
-
-    @property
-    def heard(self) -> bool:
-        """Whether anyone listens."""
-        return bool(self.bus.subscribers.get(InflightChanged))
-
-    def tell(self, entry: Entry) -> None:
-        """Publish one entry as it is now."""
-        entry.moved()
-        view = entry.view()
-        self.bus.publish(InflightChanged(operation="upsert", id=entry.id, request=view, client=entry.client))
+    def tell(self, exchange: Exchange) -> None:
+        """Publish one as it is now."""
+        self.told[exchange.listed] = moved(exchange)
+        event = InflightChanged(
+            operation="upsert", id=exchange.listed, request=view(exchange), client=exchange.record.client
+        )
+        self.bus.publish(event)
 
     def look(self) -> None:
-        """Tell of what moved since the last look; the timer ends with the last entry."""
+        """Tell of what moved since the last look; the timer ends with the last request."""
         self.timer = None
-        if not self.entries:
+        if not self.exchanges:
             return
         self.timer = asyncio.get_running_loop().call_later(INTERVAL, self.look)
-        if self.heard:
-            for entry in tuple(self.entries.values()):
-                if entry.moved():
-                    self.tell(entry)
+        if not self.bus.subscribers.get(InflightChanged):
+            self.told.clear()
+            return
+        for exchange in tuple(self.exchanges.values()):
+            if self.told.get(exchange.listed) != moved(exchange):
+                self.tell(exchange)
 
     def close(self) -> None:
         """Look no more; for the shutdown."""
@@ -214,54 +126,29 @@ class Inflight:
 
     def statistics(self) -> InflightStatistics:
         """The counts of now and since the start."""
-        return InflightStatistics(running=len(self.entries), cancelled=self.cancellations)
+        return InflightStatistics(running=len(self.exchanges), cancelled=self.cancellations)
 
 
-def canceller() -> Callable[[], object]:
-    """What cancels the task that runs now."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task.cancel
+def moved(exchange: Exchange) -> tuple[int, int]:
+    """What is another once there is something to tell: the bytes of the answer, and the number of its headers."""
+    return exchange.responder.bytes_out, len(exchange.reply)
 
 
-class Counted:
-    """Enters the request when it is made, and takes it out at the end of the block.
-
-    A cancellation by an operator becomes an answer that says so; a client that left stays one.
-    """
-
-    __slots__ = ("busy", "entry", "inflight", "selected")
-
-    def __init__(self, inflight: Inflight, busy: Busy, exchange: Exchange, target: Target) -> None:
-        self.inflight = inflight
-        self.busy = busy
-        self.selected = (target.selector, target.name) if target.selector else None
-        request, record = exchange.request, exchange.record
-        record.session = inflight.session(request.header)
-        self.entry = inflight.add(
-            exchange.id,
-            model=target.model,
-            path=record.req_path or request.path,
-            method=request.method,
-            headers=request.headers,
-            remote=request.peer,
-            metadata=record.metadata,
-            client=record.client,
-            session=record.session,
-            started=record.started,
-            cancel=exchange.task.cancel if exchange.task is not None else None,
-        )
-        self.entry.source, self.entry.replied = lambda: exchange.responder.bytes_out, exchange.reply
-
-    def __enter__(self) -> None:
-        if self.selected is not None:
-            self.busy[self.selected] += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self.selected is not None:
-            self.busy[self.selected] -= 1
-        self.inflight.remove(self.entry)
-        if isinstance(error, asyncio.CancelledError) and self.entry.cancelled:
-            task = asyncio.current_task()
-            if task is not None and task.uncancel() == 0:
-                raise BioproxyError("the request was cancelled by an operator", status=503) from None
+def view(exchange: Exchange) -> InflightRequest:
+    """One request as the API shows it."""
+    request, record = exchange.request, exchange.record
+    return InflightRequest(
+        id=exchange.listed,
+        timestamp=datetime.fromtimestamp(record.started, UTC),
+        model=record.model,
+        req_path=record.req_path or request.path,
+        method=request.method,
+        req_headers=shown(request.headers),
+        remote_ip=request.peer,
+        resp_headers=shown(exchange.reply),
+        resp_bytes=exchange.responder.bytes_out,
+        elapsed_ms=max(0, int((time.time() - record.started) * 1000)),
+        metadata=dict(record.metadata) if record.metadata else msgspec.UNSET,
+        client=record.client,
+        session=record.session,
+    )

@@ -28,7 +28,7 @@ from bioproxy.front.body.model import Asked
 from bioproxy.front.cors import options_headers
 from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
-from bioproxy.front.inflight import Busy, Counted, Inflight
+from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
 from bioproxy.front.waiting import Loading, Standing
 from bioproxy.log import access_line
@@ -71,18 +71,16 @@ class ManyModels(Dispatch):
         managing: Callable[[Request], Route | None],
         manage: Callable[[Exchange], Awaitable[None]],
         listing: Callable[[bool, str], bytes],
-        captures: Callable[[], int] = lambda: 0,
+        captures: Callable[[], int],
         write_line: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings, inflight=inflight, captures=captures)
         self.fleet = fleet
         self.supervisor = fleet.supervisor
-        self.inflight = inflight
         self.managing, self.manage = managing, manage  # the routes that manage models, as far as this port has them
         self.listing = listing
-        self.captures = captures  # the most bytes of an answer that are kept for inspection; 0: none
         self.write_line = write_line  # takes lines of the access log
-        self.busy: Busy = Counter()
+        self.busy: Counter[tuple[str, str]] = Counter()  # requests under way by selector and what it chose
         self.turns: Counter[str] = Counter()
         fleet.on_change = self.take_over
         self.take_over()
@@ -119,6 +117,8 @@ class ManyModels(Dispatch):
 
     def ended(self, exchange: Exchange, client: str) -> None:
         """Write the access log's line, as llama-swap's users know it."""
+        if exchange.selected is not None:
+            self.busy[exchange.selected] -= 1
         if self.write_line is None or not LINES.isEnabledFor(logging.INFO):
             return
         request, record = exchange.request, exchange.record
@@ -169,7 +169,8 @@ class ManyModels(Dispatch):
         if not name:
             raise RequestError(model.UNREADABLE) if asked.unreadable else NotFound("no model id could be identified")
         record.model = name[:MOST_SHOWN]
-        self.meter(exchange, metered=route.metered)
+        if route.metered:
+            self.meter(exchange)
         try:
             target = self.target(name)
         except NotFound:
@@ -181,13 +182,13 @@ class ManyModels(Dispatch):
         if route.path:
             exchange.target = routes.engine_target(route, request.target)
         record.model = target.model
-        with self.counted(exchange, target):
-            if target.peer:
-                await self.to_peer(exchange, target, asked, access)
-            elif route.starts:
-                await self.to_model(exchange, access, self.models[target.model], asked=asked, target=target)
-            else:
-                await self.look(exchange, target, access)
+        self.enter(exchange, target)
+        if target.peer:
+            await self.to_peer(exchange, target, asked, access)
+        elif route.starts:
+            await self.to_model(exchange, access, self.models[target.model], asked=asked, target=target)
+        else:
+            await self.look(exchange, target, access)
 
     async def answer(self, exchange: Exchange, access: Access) -> None:
         """What is no request to a model by its name."""
@@ -204,12 +205,6 @@ class ManyModels(Dispatch):
             await self.manage(exchange)
         else:
             await self.by_path(exchange, access)
-
-    def meter(self, exchange: Exchange, *, metered: bool) -> None:
-        """Whether the request becomes a row of the activity page; if so, its answer is kept for inspection."""
-        exchange.record.metered = metered
-        if metered and (most := self.captures()):
-            exchange.tail.collect(most)
 
     def target(self, name: str) -> Target:
         """What a name means now; NotFound if it means nothing."""
@@ -230,15 +225,17 @@ class ManyModels(Dispatch):
 
         return choose(selector, view, turn=turn)
 
-    def counted(self, exchange: Exchange, target: Target) -> Counted:
-        """The request stands in the table of those under way until the block ends."""
+    def enter(self, exchange: Exchange, target: Target) -> None:
+        """The request stands in the table of those under way from here on."""
         metadata = exchange.record.metadata
         if target.selector:
             metadata["selector"] = target.selector
+            exchange.selected = target.selector, target.name
+            self.busy[exchange.selected] += 1
         served = self.models.get(target.model)
         if served is not None and not target.peer:
             metadata["fifo_priority"] = str(served.priority)
-        return Counted(self.inflight, self.busy, exchange, target)
+        self.inflight.add(exchange)
 
     def loaded(self) -> list[str]:
         """The models that are ready."""
@@ -299,17 +296,18 @@ class ManyModels(Dispatch):
         exchange.target, exchange.record.req_path = split.target, split.rest
         exchange.record.model = target.model
         if target.peer:
-            with self.counted(exchange, target):
-                await self.to_peer(exchange, target, Asked(), access)
+            self.enter(exchange, target)
+            await self.to_peer(exchange, target, Asked(), access)
             return
         served, ready = self.models[target.model], self.is_ready(target.model)
         if hides_slash(split.target) and not (ready and served.station.other):
             upstream_path.check_guarded(request.method, split)
         if not ready and (refusal := split.refused() or upstream_path.looks(request.method, split)):
             raise refusal
-        self.meter(exchange, metered=routes.recorded(request.method, split.rest))
-        with self.counted(exchange, target):
-            await self.raw(exchange, access, served, rest=split.rest, ready=ready)
+        if routes.recorded(request.method, split.rest):
+            self.meter(exchange)
+        self.enter(exchange, target)
+        await self.raw(exchange, access, served, rest=split.rest, ready=ready)
 
     async def raw(self, exchange: Exchange, access: Access, served: Served, *, rest: str, ready: bool) -> None:
         """One request to an engine as it came, through its gate if it might compute."""

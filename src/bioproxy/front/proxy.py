@@ -103,15 +103,21 @@ class Front:
                 self.note(exchange, error.page, error.message)
             exchange.fail(error, outcome_of(error))
         except asyncio.CancelledError:
-            exchange.record.outcome = "client_left"
-            raise
+            task = asyncio.current_task()
+            if not exchange.cancelled or task is None or task.uncancel():
+                exchange.record.outcome = "client_left"
+                raise
+            exchange.fail(BioproxyError("the request was cancelled by an operator", status=503), "error")
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             exchange.fail(
                 BioproxyError(f"bioproxy failed on this request; its log has the trace of {exchange.id}"), "error"
             )
         finally:
-            self.bus.publish(RequestEnded(record=exchange.close(), capture=exchange.capture()))
+            self.dispatch.inflight.remove(exchange)
+            record = exchange.close()
+            capture = exchange.capture() if exchange.tail.copy is not None else None
+            self.bus.publish(RequestEnded(record=record, capture=capture))
             self.dispatch.ended(exchange, access.address(request) if access.trusted else request.peer)
 
     def note_unread(self, exchange: Exchange, access: Access) -> None:

@@ -43,17 +43,17 @@ class Route(msgspec.Struct, frozen=True):
     """One route. `by`: what answers, an engine (or what manages models, if there is a `guard`) or a part of ours.
 
     `changes`: its GET starts, stops or changes something, as every POST may; a foreign page may not ask for that.
-    `guard`: it manages models (`manage`), or shows what others asked and got (`private`), or is of that kind and open
-    to all (`open`); "": a client's own business. `path` is what the engine is asked for, if not what the client asked
-    for. `metered`: its answers have tokens to count, so it is a row of the activity page. `loading`: its streams may
-    tell that the model is being loaded.
+    `guard`: it manages models (`manage`) or a key's own requests (`own`), or shows what others asked and got
+    (`private`), or is of that kind and open to all (`open`); "": a client's own business. `path` is what the engine is
+    asked for, if not what the client asked for. `metered`: its answers have tokens to count, so it is a row of the
+    activity page. `loading`: its streams may tell that the model is being loaded.
     """
 
     endpoint: str
     gate: Gate = "free"
     dialect: Dialect | None = None
     public: bool = False  # served without a key
-    guard: Literal["", "open", "manage", "private"] = ""
+    guard: Literal["", "open", "manage", "own", "private"] = ""
     changes: bool = False
     by: By = "engine"
     path: bytes = b""

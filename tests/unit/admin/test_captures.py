@@ -13,6 +13,7 @@ import pytest
 
 from bioproxy.activity import Capture
 from bioproxy.admin.captures import Captures
+from bioproxy.config.schema import MIB
 from support.admin import metered
 
 HEADERS = ((b"content-type", b"application/json"), (b"authorization", b"Bearer secret"))
@@ -37,7 +38,7 @@ async def shown(captures: Captures, identity: int = 1) -> dict[str, Any]:
 
 async def test_a_capture_is_llama_swaps_json() -> None:
     """Bodies as base64, secrets taken out."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(), capture())
     assert await shown(captures) == {
         "id": 1,
@@ -64,7 +65,7 @@ async def test_a_capture_is_llama_swaps_json() -> None:
 )
 async def test_sound_and_pictures_are_left_out(path: str, request_kept: bool, response_kept: bool) -> None:
     """By route, in either direction; headers always stay."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(path=path), capture())
     found = await shown(captures)
     assert (found["req_body"] is not None, found["resp_body"] is not None) == (request_kept, response_kept)
@@ -73,7 +74,7 @@ async def test_sound_and_pictures_are_left_out(path: str, request_kept: bool, re
 
 async def test_a_failed_request_has_no_answer() -> None:
     """Its row says why it failed."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(status=502), capture())
     found = await shown(captures)
     assert found["resp_body"] is None
@@ -82,7 +83,7 @@ async def test_a_failed_request_has_no_answer() -> None:
 
 async def test_a_compressed_answer_is_kept_readable() -> None:
     """And does not claim to be compressed any more."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(), capture(b"", gzip.compress(b"answered"), (b"content-encoding", b"gzip")))
     found = await shown(captures)
     assert base64.b64decode(found["resp_body"]) == b"answered"
@@ -91,7 +92,7 @@ async def test_a_compressed_answer_is_kept_readable() -> None:
 
 async def test_an_answer_that_cannot_be_unpacked_stays_as_it_is() -> None:
     """With the header that says how it is compressed."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(), capture(b"", b"packed", (b"content-encoding", b"br")))
     found = await shown(captures)
     assert base64.b64decode(found["resp_body"]) == b"packed"
@@ -100,7 +101,7 @@ async def test_an_answer_that_cannot_be_unpacked_stays_as_it_is() -> None:
 
 async def test_large_captures_are_compressed_when_the_buffer_is_full() -> None:
     """Not before; all in one go, and whoever asks meanwhile waits for it. None has to go for that."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     for identity in range(1, 5):
         captures.add(identity, metered(), capture(b"x" * 250_000))
     assert captures.statistics().bytes > 1_000_000
@@ -114,7 +115,7 @@ async def test_large_captures_are_compressed_when_the_buffer_is_full() -> None:
 
 async def test_what_waits_to_be_compressed_has_a_bound() -> None:
     """Beyond four times the buffer the oldest go at once, and what is in the thread's hands comes to nothing."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     for identity in range(1, 40):
         captures.add(identity, metered(), capture(os.urandom(250_000)))
         assert captures.statistics().bytes <= 4 << 20
@@ -126,7 +127,7 @@ async def test_what_waits_to_be_compressed_has_a_bound() -> None:
 
 async def test_the_oldest_make_room() -> None:
     """In the order in which they were kept, and only as many as must."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     for identity in range(1, 50):
         captures.add(identity, metered(), capture(os.urandom(30_000)))
     assert await captures.json(1) is None
@@ -143,7 +144,7 @@ async def test_the_buffer_is_what_they_really_take(size: int) -> None:
     record = metered()
     tracemalloc.start()
     try:
-        captures = Captures(1)
+        captures = Captures(MIB)
         before = tracemalloc.get_traced_memory()[0]
         for identity in range(4000):
             captures.add(identity, record, capture(os.urandom(size), os.urandom(size), (b"x", b"%d" % identity)))
@@ -156,7 +157,7 @@ async def test_the_buffer_is_what_they_really_take(size: int) -> None:
 
 async def test_what_alone_is_too_large_is_left_out() -> None:
     """It would push out everything else."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(), capture())
     captures.add(2, metered(), capture(os.urandom(2 << 20)))
     assert await captures.json(2) is None
@@ -176,10 +177,10 @@ async def test_without_a_buffer_nothing_is_kept() -> None:
 
 async def test_a_smaller_buffer_after_a_reload_lets_the_oldest_go() -> None:
     """What fits stays."""
-    captures = Captures(2)
+    captures = Captures(2 * MIB)
     for identity in range(1, 60):
         captures.add(identity, metered(), capture(os.urandom(30_000)))
-    captures.configure(1)
+    captures.configure(MIB)
     assert captures.has(59)
     assert not captures.has(1)
     assert captures.statistics().bytes <= 1 << 20
@@ -187,7 +188,7 @@ async def test_a_smaller_buffer_after_a_reload_lets_the_oldest_go() -> None:
 
 async def test_closing_forgets_everything() -> None:
     """What is being compressed too."""
-    captures = Captures(1)
+    captures = Captures(MIB)
     captures.add(1, metered(), capture())
     captures.add(2, metered(), capture(b"x" * (3 << 20)))
     await captures.close()

@@ -138,6 +138,9 @@ const common = {
   tokens: NONE,
   servers: {},
   refused_pages: {},
+  captures: { kept: 0, bytes: 0, limit: 0, skipped: 0 },
+  store: { path: "", written: 0, waiting: 0, lost: 0, fault: "" },
+  inflight: { running: 0, cancelled: 0 },
   notes: [],
 };
 
@@ -154,10 +157,7 @@ export const fleet = (...models: ModelStatus[]): FleetStatus => ({
   profiles: { active: "", names: [], descriptions: {}, pins: {} },
   selectors: [],
   performance: { enabled: false, every: 0, looks: 0, gpus: 0 },
-  captures: { kept: 0, bytes: 0, limit: 0, skipped: 0 },
-  store: { path: "", written: 0, waiting: 0, lost: 0, fault: "" },
   logbook: { to_stdout: "proxy", rings: {}, console: null },
-  inflight: { running: 0, cancelled: 0 },
 });
 
 export const one = (with_: Partial<Status> = {}): Status => ({

@@ -86,6 +86,9 @@ export interface Status {
   tokens: TokenStatistics;
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
+  captures: CaptureStatistics;
+  store: StoreStatistics;
+  inflight: InflightStatistics;
   notes: string[];
   engine: AttachmentStatistics;
   gate: GateStatistics;
@@ -149,6 +152,29 @@ export interface ServerStatistics {
   turned_away: number;
   requests: number;
   refused: number;
+}
+
+/** How many captures are kept, in how many bytes of how many, and how many were too large to keep. */
+export interface CaptureStatistics {
+  kept: number;
+  bytes: number;
+  limit: number;
+  skipped: number;
+}
+
+/** Where the table is ("": in memory), rows written, waiting and lost since the start, and what is wrong now. */
+export interface StoreStatistics {
+  path: string;
+  written: number;
+  waiting: number;
+  lost: number;
+  fault: string;
+}
+
+/** How many requests are under way, and how many were cancelled by hand. */
+export interface InflightStatistics {
+  running: number;
+  cancelled: number;
 }
 
 /** The engine's state as `/status` tells it; `since` is unix time, `looks` how often it was looked at. */
@@ -362,6 +388,9 @@ export interface FleetStatus {
   tokens: TokenStatistics;
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
+  captures: CaptureStatistics;
+  store: StoreStatistics;
+  inflight: InflightStatistics;
   notes: string[];
   waiting: number;
   running: number;
@@ -373,10 +402,7 @@ export interface FleetStatus {
   profiles: ProfilesStatus;
   selectors: SelectorStatus[];
   performance: PerformanceStatistics;
-  captures: CaptureStatistics;
-  store: StoreStatistics;
   logbook: LogbookStatistics;
-  inflight: InflightStatistics;
 }
 
 /** One model. */
@@ -497,23 +523,6 @@ export interface PerformanceStatistics {
   gpus: number;
 }
 
-/** How many captures are kept, in how many bytes of how many, and how many were too large to keep. */
-export interface CaptureStatistics {
-  kept: number;
-  bytes: number;
-  limit: number;
-  skipped: number;
-}
-
-/** Where the table is ("": in memory), rows written, waiting and lost since the start, and what is wrong now. */
-export interface StoreStatistics {
-  path: string;
-  written: number;
-  waiting: number;
-  lost: number;
-  fault: string;
-}
-
 /** Every ring by the name that it can be asked for with; the combined one is `mux`. */
 export interface LogbookStatistics {
   to_stdout: "both" | "none" | "proxy" | "upstream";
@@ -536,12 +545,6 @@ export interface ConsoleStatistics {
   waiting: number;
   dropped: number;
   fault: string;
-}
-
-/** How many requests are under way, and how many were cancelled by hand. */
-export interface InflightStatistics {
-  running: number;
-  cancelled: number;
 }
 
 /** What one request was, and where its time went. */

@@ -3,6 +3,7 @@ import { untrack } from "svelte";
 import { ask, told } from "../../lib/api/client";
 import { live } from "../../lib/api/live.svelte";
 import type { ActivityPage, RequestList, RequestRecord } from "../../lib/api/types";
+import { keyOf } from "../requests/entry";
 
 const MOST = 25;
 
@@ -50,9 +51,4 @@ export class Newest {
   private async ofAll(signal: AbortSignal): Promise<RequestRecord[]> {
     return (await ask<RequestList>(`api/requests?limit=${MOST}`, { signal })).requests;
   }
-}
-
-/** The table's number says which request it is; a client may give two the same id. */
-export function keyOf(one: RequestRecord): string {
-  return one.activity ? String(one.activity) : one.id;
 }

@@ -4,9 +4,9 @@ import { live } from "../../lib/api/live.svelte";
 import type { CapturedRequest, RequestDetail } from "../../lib/api/types";
 
 const NO_CAPTURE =
-  "Capture not found. Only the newest are kept, in memory and up to captureBuffer megabytes; this one has made room, " +
-  "was too large, or went with an earlier run of bioproxy.";
-const ONE_ENGINE = "Capture not found. Requests are captured if models are configured, not with one engine.";
+  "Capture not found. Only the newest are kept, in memory; this one has made room, was too large, or went with an earlier " +
+  "run of bioproxy.";
+const OFF = "Capture not found. Requests are captured if captureBuffer is set, with one engine ui.captures.";
 const NOT_YOURS =
   "What was asked and answered is shown to the admin key only, because more than one API key may use this program.";
 
@@ -47,14 +47,15 @@ export class Detail {
 
   private async loadCapture(activity: number, current: () => boolean): Promise<void> {
     this.capture = undefined;
-    this.without = !live.page?.many ? ONE_ENGINE : live.page.own ? NOT_YOURS : activity ? "" : NO_CAPTURE;
+    const off = live.status?.captures.limit === 0 ? OFF : NO_CAPTURE;
+    this.without = live.page?.own ? NOT_YOURS : activity ? "" : off;
     if (this.without) return;
     try {
       const capture = await ask<CapturedRequest>(`api/captures/${activity}`);
       if (current()) this.capture = capture;
     } catch (error) {
       if (!current()) return;
-      this.without = error instanceof Failure && error.status === 404 ? NO_CAPTURE : told(error);
+      this.without = error instanceof Failure && error.status === 404 ? off : told(error);
     }
   }
 }

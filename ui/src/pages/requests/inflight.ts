@@ -1,7 +1,6 @@
 /* The columns of the requests that are under way. */
-import type { AnyStatus, InflightRequest } from "../../lib/api/types";
-import { bytes, counted, NONE } from "../../lib/format";
-import { isFleet } from "../../lib/machine";
+import type { InflightRequest } from "../../lib/api/types";
+import { bytes, NONE } from "../../lib/format";
 
 export interface Column {
   id: string;
@@ -25,14 +24,4 @@ export const COLUMNS: readonly Column[] = [
 /** Seconds since it came; clocks of two machines may differ by more than it has run. */
 export function elapsed(one: InflightRequest, now: number): number {
   return Math.max(0, now - Date.parse(one.timestamp) / 1000);
-}
-
-/** Why nothing is listed: of one engine bioproxy counts the requests, but keeps no list of them. */
-export function unlisted(status: AnyStatus | undefined): string {
-  if (status === undefined || isFleet(status)) {
-    return "No requests are under way. One that is asked now shows up here until its last byte.";
-  }
-  const sum = (of: Record<string, number>) => Object.values(of).reduce((total, one) => total + one, 0);
-  const runs = counted(sum(status.gate.running), "request");
-  return `${runs} under way, ${sum(status.gate.waiting)} in the queue. With one engine they are counted, not listed.`;
 }

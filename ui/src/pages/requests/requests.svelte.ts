@@ -1,6 +1,6 @@
-/* The rows that are shown, and the sums over all of them. Of many models they come from the activity table, a page at a
- * time; of one engine, and for a key that may see only its own requests, the page holds the last ones itself. What has
- * ended shows up at most once a second, and only on the first page, so that nothing moves while somebody reads. */
+/* The rows that are shown, and the sums over all of them. They come from the activity table, a page at a time; for a key
+ * that may see only its own requests the page holds the last ones itself. What has ended shows up at most once a second,
+ * and only on the first page, so that nothing moves while somebody reads. */
 import { ask, told } from "../../lib/api/client";
 import { live } from "../../lib/api/live.svelte";
 import type { ActivityPage, ActivityStats, RequestList, RequestRecord } from "../../lib/api/types";
@@ -36,7 +36,7 @@ export class Requests {
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   get held(): boolean {
-    return live.page !== undefined && (!live.page.many || live.page.own);
+    return live.page?.own ?? false;
   }
 
   get filters(): Filters {
