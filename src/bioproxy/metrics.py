@@ -18,6 +18,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 
@@ -283,6 +284,7 @@ class OfModels:
         self.evictions = Counter("bioproxy_model_stops_total", "Models stopped, by reason.", "model", "reason")
         self.failures = Counter("bioproxy_model_failures_total", "Starts that failed and crashes.", "model")
         self.requests = Counter("bioproxy_model_requests_total", "Requests by model.", "model", "status")
+        self.fallbacks = Counter("bioproxy_fallbacks_total", "Requests that went to another model.", "model", "reason")
         self.waited = Times("bioproxy_model_wait_seconds", "How long requests waited for their model.", LOADS, "model")
         self.parts = Counter(
             "bioproxy_model_wait_part_seconds_total", "What requests waited for their model for.", "model", "part"
@@ -309,6 +311,10 @@ class OfModels:
         if not record.model or record.status == 404:
             return  # an unknown name is no model: else any client could fill the memory with series
         self.requests.values[record.model, record.status or CLIENT_LEFT] += 1
+        if "fallback" in record.metadata:
+            for told in record.metadata["fallback"].split(", "):
+                model, _, reason = told.partition(";reason=")
+                self.fallbacks.add(unquote(model), reason)
         if record.swap:
             self.waited.of(record.model).observe(record.swap)
             for part, seconds in (record.waits or {}).items():

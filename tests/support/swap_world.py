@@ -149,14 +149,12 @@ class World:
             case Serve(wish):
                 self.serve(wish)
             case Loaded(wish):
-                asked = self.by_wish.get(wish)
-                assert isinstance(asked, Asked)
-                asked.served = asked.over = self.now
+                if (asked := self.by_wish.get(wish)) is not None:  # nobody's: back to the default model
+                    asked.served = asked.over = self.now
             case Fail(wish):
-                asked = self.by_wish.get(wish)
-                assert isinstance(asked, Asked)
-                assert asked.over is None
-                asked.failed, asked.over = effect, self.now
+                if (asked := self.by_wish.get(wish)) is not None:
+                    assert asked.over is None
+                    asked.failed, asked.over = effect, self.now
             case Start(model, life):
                 self.begin(model, life)
             case Stop(model, life, reason):
@@ -251,6 +249,6 @@ def acts(effects: list[Effect]) -> list[str]:
     return found
 
 
-def plain(*names: str, **settings: float) -> list[ModelSettings]:
+def plain(*names: str, **settings: float | bool) -> list[ModelSettings]:
     """Models that are held by nothing, unless said."""
     return [ModelSettings(id=name, **{"min_resident": 0.0, **settings}) for name in names]  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ import msgspec
 
 from bioproxy import files
 from bioproxy.config.check import find_problems, find_warnings
+from bioproxy.config.dialect.fallbacks import find_default_problems
 from bioproxy.config.dialect.per_model import find_model_problems
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.files import find, own_folder, state_folder
@@ -190,6 +191,7 @@ def _problems(config: Config, merged: Layer, dialect: DialectConfig | None) -> l
         found += find_problems(config, merged.origins, broken=_broken(found), models=dialect is not None)
     if dialect is not None:
         found += find_model_problems(config, dialect.models, merged.origins)
+        found += find_default_problems(config, dialect, merged.origins)
     return found
 
 

@@ -218,6 +218,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: Annotated[str, about("A GGUF file to serve with an engine of our own.", path=True)] = ""
     engine_arguments: Annotated[tuple[str, ...], about("Further arguments for that engine.")] = ()
     backend_key: Annotated[str, about("The API key that the engine wants.", secret=True)] = ""
+    default_model: Annotated[
+        str, about("The model of `models` that a request gets that names none; empty: it is answered 404.", live=True)
+    ] = ""
+    return_to_default: Annotated[
+        Seconds, about("The idleness after which `default_model` is loaded again; 0: never.", live=True)
+    ] = 0.0
     queue_limit: Annotated[Count, about("Requests that may wait; one more is answered 429.", live=True)] = 1000
     queue_timeout: Annotated[Seconds, about("The longest a request waits; after that 503.", live=True)] = 600.0
     stream_keepalive: Annotated[

@@ -11,6 +11,7 @@ Filters come before templates, so that the chain of hashes by which the cache kn
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -35,16 +36,22 @@ from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Target
 from bioproxy.models.only import ENGINE
+from bioproxy.models.plan import ModelPlan
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body
 from bioproxy.wire.http1.message import Headers, Request
 
+log = logging.getLogger(__name__)
 JSON_TYPE = (b"Content-Type", b"application/json")
 ACCEPTED: Headers = [JSON_TYPE, (b"Cache-Control", b"no-store"), (b"Preference-Applied", later.PREFERENCE)]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of ours, as the front needs it. `loading`: its streams tell that it is being loaded."""
+    """One model of ours, as the front needs it. `loading`: its streams tell that it is being loaded.
+
+    `fallback` are the names that are tried if it answers with a status of `failing`, does not start, or says nothing
+    for `patience` seconds (0: any number).
+    """
 
     id: str
     station: Station
@@ -52,6 +59,9 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     loading: bool = False
     ignore_websockets: bool = False
     priority: int = 0
+    fallback: tuple[str, ...] = ()
+    failing: frozenset[int] = frozenset()
+    patience: float = 0.0
 
 
 class Dispatch(ABC):
@@ -117,7 +127,7 @@ class Dispatch(ABC):
             return
         if target is not None and target.prefix:
             filters.add_prefix(body, target.prefix, dialect)
-        if dialect == "responses" and route.gate != "free":
+        if dialect == "responses" and route.gate != "free" and exchange.responder.rewriter is None:
             now = int(exchange.record.started)
             exchange.responder.rewriter = Filling(body.fields or {}, model=body.model or exchange.record.model, now=now)
         claim = self.claim(exchange, served, stream=asked.stream)
@@ -222,6 +232,24 @@ class OneEngine(Dispatch):
             return
         exchange.answered(200, [JSON], {})
         exchange.responder.send(200, [JSON], found)
+
+
+def served(one: ModelPlan, station: Station) -> Served:
+    """One model for the front."""
+    compiled = filters.compile_filters(one.model.filters, use_model_name=one.model.use_model_name)
+    for fault in compiled.faults if compiled is not None else ():
+        log.warning("models.%s.filters: %s", one.id, fault)
+    return Served(
+        id=one.id,
+        station=station,
+        filters=compiled,
+        loading=bool(one.model.send_loading_state),
+        ignore_websockets=one.model.compat.ignore_websockets,
+        priority=one.settings.priority,
+        fallback=one.fallback,
+        failing=frozenset(one.model.fallback_status),
+        patience=float(one.model.fallback_after),
+    )
 
 
 def rename(exchange: Exchange, compiled: filters.Compiled | None, target: Target, asked: Asked) -> None:

@@ -37,6 +37,7 @@ from bioproxy.wire.relay import EVENTS, Tail
 MAX_ID = 128
 LONGEST_JSON = 1 << 20  # bytes of a JSON answer that are kept: to tell whether one in chunks is whole, and of errors
 FRESH: list[str] = []  # ids that no request has yet
+NOTHING: frozenset[int] = frozenset()
 MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thousand records are kept
 
 
@@ -55,8 +56,8 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "cancelled", "dialect", "envelope", "fields", "id", "json", "listed", "opened", "principal", "record",
-        "reply", "request", "responder", "route", "said", "selected", "streaming", "tail", "target", "task",
+        "body", "cancelled", "dialect", "envelope", "failing", "fields", "id", "json", "listed", "opened", "principal",
+        "record", "reply", "request", "responder", "route", "said", "selected", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -74,6 +75,7 @@ class Exchange:
         self.body = request.body  # what it gets, before templates are filled in
         self.json: Body | None = None  # the same, opened, if it is JSON for one of many models
         self.envelope = False  # errors look as llama-swap's do
+        self.failing = NOTHING  # statuses of the engine's that another model may put right (fallback.py)
         self.tail = Tail()
         self.said: Answer | None = None  # what the answer says about itself; see `answer`
         self.reply: Headers = []  # the headers of the engine's answer

@@ -275,6 +275,8 @@ class Inference:
         events = response.fields.get(b"content-type", b"").lower().startswith(EVENTS)
         if response.status == 503 or (started and not (events and response.status == 200)):
             return self.whole(response, await response.read())
+        if response.status in exchange.failing:
+            raise refusal(await response.read(), response.status)
         exchange.answered(response.status, response.headers, response.fields)
         exchange.streaming = events
         coded = b"content-encoding" in response.fields and exchange.coded
@@ -301,6 +303,8 @@ class Inference:
             # would stay closed if the engine is ready again at the very next look
             self.engine.attachment.meet_again("it answered a request with 503, loading its model")
             return False
+        if response.status in exchange.failing:
+            raise refusal(body, response.status)
         exchange.answered(response.status, response.headers, response.fields)
         if not exchange.responder.started:
             exchange.tail.add(body)

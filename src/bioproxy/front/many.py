@@ -14,20 +14,23 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from bioproxy.config.dialect.schema import Selector
 from bioproxy.config.settings import Settings
-from bioproxy.errors import BioproxyError, NotFound, RequestError
-from bioproxy.front import routes, upstream_path, ways
+from bioproxy.errors import BioproxyError, Forbidden, NotFound, RequestError
+from bioproxy.front import fallback, routes, upstream_path, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
 from bioproxy.front.cors import options_headers
-from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename
+from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename, served
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
+from bioproxy.front.fallback import Failed, Try
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
 from bioproxy.front.waiting import Loading, Standing
@@ -35,11 +38,9 @@ from bioproxy.log import access_line
 from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Registry, Target
-from bioproxy.models.plan import ModelPlan
 from bioproxy.models.selectors import Candidate, choose
 from bioproxy.models.state import State
 from bioproxy.models.wish import Wish
-from bioproxy.station import Station
 from bioproxy.wire.http1.message import Headers, Request
 from bioproxy.wire.http1.target import check_slashes, hides_slash
 from bioproxy.wire.upstream import Pool
@@ -165,9 +166,7 @@ class ManyModels(Dispatch):
             raise routes.unserved(request)
         asked = await ways.apart(len(request.body), model.read, request)
         exchange.json = asked.body
-        name = asked.model or (routes.look_target("", loaded=self.loaded()) if not route.starts else "")
-        if not name:
-            raise RequestError(model.UNREADABLE) if asked.unreadable else NotFound("no model id could be identified")
+        name = asked.model or self.unnamed(route, asked)
         record.model = name[:MOST_SHOWN]
         if route.metered:
             self.meter(exchange)
@@ -185,10 +184,12 @@ class ManyModels(Dispatch):
         self.enter(exchange, target)
         if target.peer:
             await self.to_peer(exchange, target, asked, access)
-        elif route.starts:
-            await self.to_model(exchange, access, self.models[target.model], asked=asked, target=target)
-        else:
+        elif not route.starts:
             await self.look(exchange, target, access)
+        elif (served := self.models[target.model]).fallback:
+            await self.in_turn(exchange, access, asked, target)
+        else:
+            await self.to_model(exchange, access, served, asked=asked, target=target)
 
     async def answer(self, exchange: Exchange, access: Access) -> None:
         """What is no request to a model by its name."""
@@ -205,6 +206,56 @@ class ManyModels(Dispatch):
             await self.manage(exchange)
         else:
             await self.by_path(exchange, access)
+
+    def unnamed(self, route: Route, asked: Asked) -> str:
+        """The model of a request that names none: the only one that is loaded for a look, else the default model."""
+        if not route.starts:
+            return routes.look_target("", loaded=self.loaded())
+        if asked.unreadable:
+            raise RequestError(model.UNREADABLE)
+        if default := self.settings.config.default_model:
+            return default
+        raise NotFound("no model id could be identified")
+
+    async def in_turn(self, exchange: Exchange, access: Access, asked: Asked, target: Target) -> None:
+        """Ask a model, and those that stand in for it until one can."""
+        request, engine = exchange.request, exchange.target
+        left = self.stand_ins(exchange, access, target)
+        while True:
+            one = self.models.get(target.model) if not target.peer else None
+            statuses, patience = (one.failing, one.patience) if one is not None else (fallback.STATUSES, 0.0)
+            attempt = Try(exchange, statuses=statuses, patience=patience) if left else nullcontext()
+            try:
+                with attempt:
+                    if one is not None:
+                        await self.to_model(exchange, access, one, asked=asked, target=target)
+                    else:
+                        await self.to_peer(exchange, target, asked, access)
+            except Failed as failed:
+                left = [other for other in left if not (other.peer and exchange.responder.started)]
+                if not left:
+                    raise failed.error from failed
+                log.warning("%s: %s instead of %s: %s", exchange.id, left[0].name, target.name, failed.error.message)
+                fallback.note(exchange, target.model, failed)
+            else:
+                return
+            target = left.pop(0)
+            fallback.begin_anew(exchange, engine)
+            exchange.record.model = target.model
+            asked = await ways.apart(len(request.body), model.read, request)
+            exchange.json = asked.body
+
+    def stand_ins(self, exchange: Exchange, access: Access, target: Target) -> list[Target]:
+        """What may be tried instead of a model: what its client's key, and the active profile, allow."""
+        found = {(target.peer, target.model): target}
+        for name in self.models[target.model].fallback:
+            try:
+                other = self.target(name)
+                access.allow_model(exchange, name, other.name, other.model)
+            except (NotFound, Forbidden):
+                continue
+            found.setdefault((other.peer, other.model), replace(other, body=other.body or name))
+        return [*found.values()][1:]
 
     def target(self, name: str) -> Target:
         """What a name means now; NotFound if it means nothing."""
@@ -331,18 +382,3 @@ class ManyModels(Dispatch):
         else:
             claim = self.claim(exchange, served)
             await ways.claimed(exchange, gate, claim, headers=headers, body=body, path=rest)
-
-
-def served(one: ModelPlan, station: Station) -> Served:
-    """One model for the front."""
-    compiled = filters.compile_filters(one.model.filters, use_model_name=one.model.use_model_name)
-    for fault in compiled.faults if compiled is not None else ():
-        log.warning("models.%s.filters: %s", one.id, fault)
-    return Served(
-        id=one.id,
-        station=station,
-        filters=compiled,
-        loading=bool(one.model.send_loading_state),
-        ignore_websockets=one.model.compat.ignore_websockets,
-        priority=one.settings.priority,
-    )

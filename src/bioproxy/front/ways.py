@@ -25,6 +25,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from bioproxy.activity import Record
+from bioproxy.engines.refused import refusal
 from bioproxy.errors import NOT_JSON, EngineProtocolError, EngineUnavailable, Forbidden, RequestError
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.routes import OTHER_GRANT, Gate
@@ -231,6 +232,8 @@ async def free(exchange: Exchange, engine: Station, headers: Headers, body: byte
 
 async def answer(exchange: Exchange, response: Response) -> bool:
     """Relay an answer; the engine's work ends when the client leaves. False if the engine did not end it itself."""
+    if response.status in exchange.failing:
+        raise refusal(await response.read(), response.status)
     exchange.answered(response.status, response.headers, response.fields)
     try:
         if response.status == 101:

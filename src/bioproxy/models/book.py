@@ -31,7 +31,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `launch` is everything that shapes the process, as one text: if it changes, a reload has to restart it.
     `min_resident` None: as long as its load took, but only once two models take turns. `limit`: requests at once
-    before 429, 0 for none. `ttl` 0: never.
+    before 429, 0 for none. `ttl` 0: never. `home`: this is the default model, which comes back after so much idleness;
+    0: it does not. `pin`: only a request makes it stop, and only if the rule leaves no choice (models/matrix.py).
     """
 
     id: str
@@ -43,6 +44,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_resident: float | None = None
     unload_timeout: float = 10.0  # for requests that run when it is unloaded, and again for the process to end
     swap_grace: float = 10.0  # for the process to end when another model waits
+    home: float = 0.0
+    pin: bool = False
 
 
 class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,6 +234,8 @@ class Book:
         self.rules = rules
         self.settings = settings
         self.records: dict[str, Record] = {}
+        self.home = ""  # the default model, if the machine goes back to it
+        self.rested = -math.inf  # the last use of any model after which it went back, or shall not
         self.waiting: dict[int, Wish] = {}
         self.numbers: list[int] = []  # of those that wait, in order of arrival
         self.closed: frozenset[str] = frozenset()  # ready, but newcomers wait behind a request that is overdue
@@ -247,6 +252,15 @@ class Book:
         """The effects so far, in order; from now on a new list."""
         effects, self.effects = self.effects, []
         return effects
+
+    def know(self, record: Record, settings: ModelSettings) -> None:
+        """Let a model have these settings."""
+        record.settings = settings
+        self.records[record.name] = record
+        if settings.home:
+            self.home = record.name
+        elif self.home == record.name:
+            self.home = ""
 
     def change(self, record: Record, event: Event, now: float, reason: str = "") -> None:
         """Let `event` happen to a process."""
@@ -353,4 +367,10 @@ class Book:
             record.freed_at = now
         self.change(record, Event.UNSOUND if unsound else Event.ENDED, now, reason)
         if record.removed:
-            del self.records[record.name]
+            self.forget(record)
+
+    def forget(self, record: Record) -> None:
+        """It is no longer configured, and no process of it is left."""
+        del self.records[record.name]
+        if self.home == record.name:
+            self.home = ""

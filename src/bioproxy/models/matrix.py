@@ -9,7 +9,7 @@ A combination permits each of its subsets, and only what was asked for is starte
 1. Of all combinations with M, the one whose stops are cheapest: the sum of `evict_costs` over the running models that
    are not in it. If that is equal, or no costs are configured at all, the sum of what it takes to bring them back
    (measured seconds; before anything was measured, simply their number). If that is equal too, the earlier set,
-   then the earlier alternative in it.
+   then the earlier alternative in it. A model with `pin` costs more than all others together.
 2. What is not in that combination stops. In no combination: everything stops, M runs alone.
 
 Sets are tried in the order given, each after those that it refers to. (llama-swap means "as defined", but its YAML
@@ -31,6 +31,7 @@ from bioproxy.models.rules import UNKNOWN
 
 SOMETHING = 1e-6  # seconds; a model of which nothing was measured still costs more than none
 MOST_SETS, LONGEST = 1000, 64 << 10  # characters of all sets: some thousand names
+PINNED = 1e12  # more than any cost that a person writes
 MOST = 256  # alternatives that are followed at once, the cheapest; more take at least sixteen models that all run
 
 Cost = tuple[float, float]  # configured, then seconds
@@ -44,9 +45,10 @@ class Matrix:
 
     name = "matrix"
 
-    def __init__(self, settings: MatrixSettings, models: Iterable[str]) -> None:
+    def __init__(self, settings: MatrixSettings, models: Iterable[str], *, pinned: Iterable[str] = ()) -> None:
         self.settings = settings
         self.models = frozenset(models)
+        self.pinned = frozenset(pinned)
         self.problems: list[Problem] = []
         self.costs = {settings.vars.get(key, key): cost for key, cost in settings.evict_costs.items()}
         self.check_size()
@@ -149,9 +151,9 @@ class Search:
         self.running = running
         self.bits = {name: 1 << place for place, name in enumerate([model, *running])}
         configured = matrix.costs
+        costs = {name: float(configured.get(name, 1)) if configured else 0.0 for name in running}
         self.weights = [
-            (float(configured.get(name, 1)) if configured else 0.0, seconds.get(name, 0.0) + SOMETHING)
-            for name in running
+            (costs[name] + PINNED * (name in matrix.pinned), seconds.get(name, 0.0) + SOMETHING) for name in running
         ]
         self.known: dict[str, list[int]] = {}
         self.left = iter(matrix.sets.items())

@@ -10,7 +10,9 @@ from hashlib import blake2b
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
+from bioproxy.config.dialect.fallbacks import chain
 from bioproxy.config.dialect.per_model import as_models_of, kv_of, prefixes_of
 from bioproxy.config.dialect.schema import DialectConfig, Model
 from bioproxy.config.schema import Config, Kv
@@ -29,7 +31,8 @@ NAMELESS = re.compile(r"[^A-Za-z0-9._-]+")
 class ModelPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `asks`: a process that may be a llama-server is asked whether it is one.
 
-    `prefixes` are its templates if it has some of its own, those for every model among them; else empty.
+    `prefixes` are its templates if it has some of its own, those for every model among them; else empty. `fallback` are
+    all names that are tried instead, in order.
     """
 
     id: str
@@ -39,6 +42,7 @@ class ModelPlan(msgspec.Struct, frozen=True, kw_only=True):
     kv: Kv
     prefixes: dict[str, str]
     asks: bool
+    fallback: tuple[str, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,25 +56,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(config: Config, dialect: DialectConfig, *, slot_folder: str) -> Plan:
     """The plan; ConfigError with every wrong set of a matrix. `slot_folder`: what a llama-server gets."""
+    as_models = as_models_of(config, dialect.models)
+    registry = Registry(dialect, prefixes=as_models, profile=dialect.hooks.on_startup.profile)
+    default = registry.known.real(config.default_model)
     models = {
-        name: plan_model(name, model, config, dialect, slot_folder=slot_folder)
+        name: plan_model(name, model, config, dialect, slot_folder=slot_folder, default=default)
         for name, model in dialect.models.items()
     }
-    as_models = as_models_of(config, dialect.models)
-    return Plan(
-        models=models,
-        rules=rules_of(dialect),
-        registry=Registry(dialect, prefixes=as_models, profile=dialect.hooks.on_startup.profile),
-        as_models=as_models,
-    )
+    for name, model in dialect.models.items():
+        if model.fallback:
+            models[name] = replace(models[name], fallback=chain(name, dialect.models, registry.known))
+    return Plan(models=models, rules=rules_of(dialect), registry=registry, as_models=as_models)
 
 
-def plan_model(name: str, model: Model, config: Config, dialect: DialectConfig, *, slot_folder: str) -> ModelPlan:
+def plan_model(
+    name: str, model: Model, config: Config, dialect: DialectConfig, *, slot_folder: str, default: str = ""
+) -> ModelPlan:
+    """One model; `default` is the ID of the default model."""
     kv = kv_of(config, model)
     words = command.split(model.cmd)
     prepared = command.prepare(words, folder="" if kv.policy == "off" else slot_folder, environment=model.env)
     if prepared.folders.ours and not prepared.added and not kv.directory:
-        kv = msgspec.structs.replace(
+        kv = replace(
             kv, directory=prepared.folders.ours, engine_directory=kv.engine_directory or prepared.folders.engine
         )
     launch = launch_of(name, model, prepared)
@@ -93,6 +100,8 @@ def plan_model(name: str, model: Model, config: Config, dialect: DialectConfig, 
             min_resident=None if stay == "auto" else float(stay),
             unload_timeout=float(model.unload_timeout),
             swap_grace=float(model.unload_timeout),
+            home=config.return_to_default if name == default else 0.0,
+            pin=model.pin,
         ),
     )
 
@@ -128,7 +137,8 @@ def check_path(endpoint: str) -> str:
 def rules_of(dialect: DialectConfig) -> Rules:
     router = dialect.routing.router
     if router.use == "matrix" and router.settings.matrix is not None:
-        return Matrix(router.settings.matrix, dialect.models)
+        pinned = [name for name, model in dialect.models.items() if model.pin]
+        return Matrix(router.settings.matrix, dialect.models, pinned=pinned)
     return Groups(router.settings.groups)
 
 

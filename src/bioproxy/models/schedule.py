@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bioproxy.config.settings import Settings
+from bioproxy.models import home
 from bioproxy.models.book import Book, ModelSettings, ModelStatistics, Record
 from bioproxy.models.effects import Effect, StopReason
 from bioproxy.models.round import Round
@@ -53,7 +54,8 @@ class Schedule:
     ) -> None:
         self.settings = settings
         self.book = Book(rules, settings)
-        self.book.records = {one.id: Record(one, now=now) for one in models}
+        for one in models:
+            self.book.know(Record(one, now=now), one)
         self.wake = math.inf
         self.is_closed = False
 
@@ -114,6 +116,8 @@ class Schedule:
         if record.running or not (self.book.waiting or record.aim is Aim.LEAVE):
             if record.settings.ttl:
                 self.wake = min(self.wake, record.unload_at())
+            if self.book.home:
+                self.wake = min(self.wake, now + self.book.records[self.book.home].settings.home)
             return []
         return self.look(now)
 
@@ -208,6 +212,8 @@ class Schedule:
         if record is None or self.is_closed:
             return []
         self.book.fail_waiting(record, "unloaded", self.unloaded)
+        if model == self.book.home:
+            self.book.rested = home.last_used(self.book)
         self.send_away(record, "unload", now, grace=grace)
         return self.look(now)
 
@@ -221,7 +227,12 @@ class Schedule:
 
     def look(self, now: float) -> list[Effect]:
         """Decide what can be decided, and when to look again."""
-        self.wake = math.inf if self.is_closed else Round(self.book, now).run()
+        if self.is_closed:
+            self.wake = math.inf
+            return self.book.taken()
+        if home.due(self.book) <= now:
+            home.go(self.book, now)
+        self.wake = min(Round(self.book, now).run(), home.due(self.book))
         return self.book.taken()
 
     def forgive(self, record: Record, now: float) -> None:
@@ -242,14 +253,14 @@ class Schedule:
             else:
                 self.remove(record, now)
         for settings in wanted.values():
-            self.book.records[settings.id] = Record(settings, now=now)
+            self.book.know(Record(settings, now=now), settings)
         return self.look(now)
 
     def adapt(self, record: Record, settings: ModelSettings, now: float) -> None:
         """Give a model its new settings; restart it only if its process would be another one."""
         changed = record.settings.launch != settings.launch
         back = record.removed and record.aim is Aim.LEAVE and record.why == "removed"
-        record.settings = settings
+        self.book.know(record, settings)
         record.removed = False
         self.forgive(record, now)
         if changed:
@@ -265,7 +276,7 @@ class Schedule:
             record.removed = True
             self.send_away(record, "removed", now)
         else:
-            del self.book.records[record.name]
+            self.book.forget(record)
 
     def close(self, now: float) -> list[Effect]:
         """Shut down: what waits fails, every process is stopped; later requests fail, later reports are accepted."""

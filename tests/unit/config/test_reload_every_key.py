@@ -47,8 +47,12 @@ OWN: dict[str, Json] = {
     "kv.engine_directory": "/seen/by/the/engine",
     "kv.model_budgets": {"m": "3GiB"},
     "kv.key_budgets": {"*": "3GiB"},
+    "default_model": "m",
 }
-BESIDE: dict[str, Json] = {"model": {"backend_url": ""}, "kv.engine_directory": {"kv.directory": "slots"}}
+BESIDE: dict[str, Json] = {
+    "model": {"backend_url": ""}, "kv.engine_directory": {"kv.directory": "slots"},
+    "return_to_default": {"default_model": "m"},
+}  # fmt: skip
 TLS = {"tls_cert_file", "tls_key_file"}  # the context is made at the start: tests/integration/test_reload_effects.py
 SWAP: dict[str, Json] = {
     "logLevel": "error",
@@ -68,6 +72,8 @@ SWAP: dict[str, Json] = {
     "models.qwen.kv": "always",
     "models.embed.proxy": "http://127.0.0.1:9003",
     "models.voice.proxy": "http://127.0.0.1:9004",
+    "models.llama.fallback": ["embed"],
+    "models.llama.fallbackStatus": [500],
     "routing.router.use": "group",
     "routing.router.settings.groups.chat.members": ["llama"],
     "routing.router.settings.matrix.vars.l": "embed",

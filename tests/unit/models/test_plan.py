@@ -28,8 +28,9 @@ def planned(folder: Path, models: Json, **config: Json) -> Plan:
 
 
 def one(folder: Path, **keys: Json) -> Plan:
-    """The plan of a file with one llama-server, `a`."""
-    return planned(folder, {"a": {"cmd": "llama-server --port ${PORT}", **keys}})
+    """The plan of a file with one llama-server, `a`, and a peer."""
+    peers = {"far": {"proxy": "http://far", "models": ["x"]}}
+    return planned(folder, {"a": {"cmd": "llama-server --port ${PORT}", **keys}}, peers=peers)
 
 
 CHANGES: dict[str, Json] = {
@@ -54,6 +55,10 @@ CHANGES: dict[str, Json] = {
     "compat": {"ignoreWebsockets": True},
     "capabilities": {"tools": True},
     "healthCheckTimeout": 99,
+    "fallback": ["far/x"],
+    "fallbackStatus": [500],
+    "fallbackAfter": 3,
+    "pin": True,
     "kv": {"policy": "off"},
     "prefixes": {"@x": "x.txt"},
 }

@@ -7,6 +7,7 @@ wake-up is lost, and nobody waits longer than the rules allow.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bioproxy.config.dialect.schema import Group
 from bioproxy.config.dialect.schema import Matrix as MatrixSettings
+from bioproxy.models import home
 from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import Stop
 from bioproxy.models.groups import Groups
@@ -37,6 +39,7 @@ RULES: dict[str, Callable[[], Rules]] = {
     "side by side": lambda: Groups({"1": Group(members=("a", "b", "c"), swap=False), "2": Group(members=("d",))}),
     "persistent": lambda: Groups({"1": Group(members=("a",), persistent=True), "2": Group(members=("b", "c"))}),
     "room for two": lambda: Matrix(MatrixSettings(sets={"s": PAIRS}), NAMES),
+    "pinned": lambda: Matrix(MatrixSettings(sets={"s": PAIRS}), NAMES, pinned="bc"),
     "matrix": lambda: Matrix(MatrixSettings(sets={"x": "(a | b) & c", "y": "d & (b | e)", "z": "a & b & e"}), NAMES),
 }
 
@@ -86,6 +89,8 @@ def models(draw: Callable[[Any], Any]) -> list[ModelSettings]:
             priority=draw(st.integers(0, 2)),
             min_resident=draw(residence),
             ttl=draw(st.sampled_from([0.0, 0.0, 7.0])),
+            home=draw(st.sampled_from([0.0, 5.0])) if name == "a" else 0.0,
+            pin=draw(st.booleans()),
         )
         for name in NAMES
     ]
@@ -136,6 +141,11 @@ def test_swaps_are_no_more_than_changes_of_mind(plan: list[Wish]) -> None:
     assert len([effect for effect in world.log if isinstance(effect, Stop)]) <= changes
 
 
+def settings_of(name: str, *, launch: str = "") -> ModelSettings:
+    """The machine's models: it goes back to `a`, and `b` is pinned."""
+    return ModelSettings(id=name, launch=launch, home=20.0 if name == "a" else 0.0, pin=name == "b")
+
+
 class Machine(RuleBasedStateMachine):
     """An operator, clients and faults, in any order: requests, loads, unloads, reloads, recalls, crashes, time."""
 
@@ -144,7 +154,7 @@ class Machine(RuleBasedStateMachine):
         """A machine whose starts come out as in the list, over and over."""
         self.kind = kind
         self.turns = 0
-        self.world = World([ModelSettings(id=name) for name in NAMES], RULES[kind](), load=self.next_load)
+        self.world = World([settings_of(name) for name in NAMES], RULES[kind](), load=self.next_load)
         self.loads = loads
 
     def next_load(self, _model: str) -> float | str:
@@ -190,7 +200,7 @@ class Machine(RuleBasedStateMachine):
     @rule(names=st.sets(st.sampled_from(NAMES), min_size=3), launch=st.sampled_from(["", "other"]))
     def reload(self, names: set[str], launch: str) -> None:
         """Another configuration: models come, go and change."""
-        models = [ModelSettings(id=name, launch=launch if name in "ab" else "") for name in sorted(names)]
+        models = [settings_of(name, launch=launch if name in "ab" else "") for name in sorted(names)]
         self.world.do(self.world.schedule.configure(models, rules=self.world.rules, now=self.world.now))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 31.0]))
@@ -210,6 +220,7 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "world"):
             self.world.run()
             assert self.world.settled
+            assert math.isinf(home.due(self.world.schedule.book))
 
 
 TestMachine = Machine.TestCase

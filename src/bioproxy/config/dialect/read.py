@@ -24,6 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy.config.dialect.decode import Decoder
+from bioproxy.config.dialect.fallbacks import settle_fallbacks
 from bioproxy.config.dialect.macros import NOTHING, expand
 from bioproxy.config.dialect.names import build_names, with_aliases
 from bioproxy.config.dialect.schema import DialectConfig, File
@@ -298,5 +299,6 @@ def settle(config: DialectConfig, notes: Notes) -> DialectConfig:
     config = settle_routing(config, names, notes)
     config = replace(config, peers=settle_peers(config, notes))
     config = replace(config, selectors=settle_selectors(config, names, notes))
+    config = replace(config, models=settle_fallbacks(config, names, notes))
     config = replace(config, profiles=settle_profiles(config, names, notes))
     return replace(config, aliases=dict(names.aliases))

@@ -103,6 +103,16 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     compat: Compat = Compat()
     capabilities: Annotated[Capabilities | None, about("What it can do.")] = None
     health_check_timeout: Annotated[int, about("Without effect; the global one counts.")] = 0
+    fallback: Annotated[
+        tuple[str, ...], about("bioproxy's: models that answer, in this order, if this one can't.")
+    ] = ()
+    fallback_status: Annotated[
+        tuple[int, ...], about("bioproxy's: statuses that count as a failure, for `fallback`.")
+    ] = (500, 502, 503, 504)
+    fallback_after: Annotated[
+        int, about("bioproxy's: seconds without a first byte that count as one; 0: any number.")
+    ] = 0
+    pin: Annotated[bool, about("bioproxy's: a swap that has a choice stops another model.")] = False
     kv: Annotated[
         dict[str, Json],
         about(
