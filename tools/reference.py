@@ -21,14 +21,16 @@ from bioproxy.config.dialect.go import write_duration
 from bioproxy.config.dialect.schema import File, Filters, Group, Matrix, Model, Peer, Profile, Selector, Timeouts
 from bioproxy.config.json_schema import schemas
 from bioproxy.config.keys import KEYS, SECTIONS, Kind, Option, default, description, fields, unfold
-from bioproxy.config.schema import Key, Prefix
+from bioproxy.config.schema import Key, Prefix, Shape, SideRule, StabilizeRule
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "configuration.md", ROOT / "docs" / "llama-swap.md")
 SCHEMAS = ROOT / "src" / "bioproxy" / "schemas"
 MARKS = re.compile(r"(<!-- (keys|swap): ([a-z_ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FAR = 1_000_000  # a bound beyond this is for machines, not for the page
-OBJECTS: dict[str, type[msgspec.Struct]] = {"api key": Key, "prefix": Prefix}
+OBJECTS: dict[str, type[msgspec.Struct]] = {
+    "api key": Key, "prefix": Prefix, "client rule": Shape, "side rule": SideRule, "stabilize rule": StabilizeRule,
+}  # fmt: skip
 DIALECT: dict[str, type[msgspec.Struct]] = {
     "top": File, "model": Model, "group": Group, "matrix": Matrix, "profile": Profile, "selector": Selector,
     "peer": Peer,
@@ -69,7 +71,8 @@ def options_table(options: Iterable[Option]) -> str:
 
 
 def object_table(struct: type[msgspec.Struct]) -> str:
-    """A table of the keys of an object inside a list or mapping."""
+    """A table of the keys of an object inside a list or mapping, without those that it has from a simpler one."""
+    inherited = {name for base in struct.__bases__ for name in getattr(base, "__struct_fields__", ())}
     rows = [
         (
             f"`{field.name}`",
@@ -77,6 +80,7 @@ def object_table(struct: type[msgspec.Struct]) -> str:
             description(field.type),
         )
         for field in fields(struct)
+        if field.name not in inherited
     ]
     return table(("Key", "Takes (default)", "What it does"), rows)
 

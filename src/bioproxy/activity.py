@@ -44,6 +44,7 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     request_body: bytes = b""
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     response_body: bytes = b""
+    original_body: bytes = b""  # what the client sent, if a rule of `clients` changed it
 
 
 class InflightRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +108,10 @@ class Record(msgspec.Struct, kw_only=True):
     swap: float = 0.0  # waited for a model to be loaded; a part of `total`
     waits: dict[str, float] | None = None  # the same by what it was for (models/waits.py); they add up to `swap`
     session: str = ""  # what the client says which of its conversations this is
+    app: str = ""  # the program that sent it (clients/rules.yaml); "" if it is none that we know
+    side: str = ""  # the rule by which it is one beside a conversation
+    kept: int = 0  # tokens of other conversations that were saved because it would have displaced them
+    mended: tuple[str, ...] = ()  # the rules that changed its prompt
     activity: int = 0  # the number of its row in the activity table, given when it has ended; 0: none
     metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority
 

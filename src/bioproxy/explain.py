@@ -50,7 +50,8 @@ def explain(record: Record) -> str:
     """Queue, save, restore, prompt and generation, each if it counted; the error, if there was one."""
     parts = [WAITS[name] % seconds(value) for name, value in waits_of(record).items() if value >= NOTABLE]
     if record.queue >= NOTABLE:
-        parts.append(f"waited {seconds(record.queue)} in the queue")
+        aside = f", as others go before a side request ({record.side})" if record.side else ""
+        parts.append(f"waited {seconds(record.queue)} in the queue{aside}")
     if record.save >= NOTABLE:
         parts.append(f"{seconds(record.save)} to save what was resident")
     if record.restore > 0:

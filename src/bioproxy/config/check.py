@@ -22,8 +22,10 @@ from bioproxy.config.addresses import (
     overlap,
     url_fault,
 )
-from bioproxy.config.schema import Config, Key, Prefix, as_prefix
+from bioproxy.config.schema import Config, Key, Prefix, Shape, StabilizeRule, as_prefix
+from bioproxy.config.shipped import effective, for_all, wants_line
 from bioproxy.config.tree import DEFAULT, Origin
+from bioproxy.config.wildcards import pattern_fault
 from bioproxy.errors import Problem
 
 MOST_PREFIXES = 1000
@@ -63,6 +65,7 @@ def find_problems(
         *_keys(config),
         *_budgets(config),
         *_lists(config),
+        *_clients(config),
     ]
     if models and origins.get("admin_port", DEFAULT) is DEFAULT:
         found = [each for each in found if (each.key, each.other) != ("admin_port", "proxy_port")]
@@ -220,6 +223,37 @@ def _lists(config: Config) -> Iterator[Complaint]:
                 yield Complaint(f"{name}[{index}]", fault)
 
 
+def _clients(config: Config) -> Iterator[Complaint]:
+    for kind in ("apps", "side", "stabilize"):
+        rules: Sequence[object] = getattr(config.clients, kind)
+        for index, rule in enumerate(rules):
+            if not isinstance(rule, Shape):
+                return  # it could not be read, and that was told
+            for key, fault in rule_faults(rule):
+                yield Complaint(f"clients.{kind}[{index}].{key}", fault)
+    for rule in effective(config.clients).stabilize if config.clients.stabilize else ():
+        if wants_line(rule):
+            yield Complaint("clients.stabilize", f'the rule "{rule.name}" says no `line`, and `{rule.do}` is about one')
+
+
+def rule_faults(rule: Shape) -> Iterator[tuple[str, str]]:
+    """What is wrong with a rule of `clients`, by its key."""
+    if not rule.name.strip():
+        yield "name", "a rule needs a name: by it status and metrics count"
+    texts = [(key, text) for key in ("agents", "paths", "system", "first", "last") for text in getattr(rule, key)]
+    for key, text in (*texts, ("roles", rule.roles)):
+        if fault := pattern_fault(text):
+            yield key, fault
+    for header in rule.headers:
+        name, colon, pattern = header.partition(":")
+        if not colon or not name.strip():
+            yield "headers", f'expected "name: pattern", got {header!r}'
+        elif fault := pattern_fault(pattern.strip()):
+            yield "headers", fault
+    if isinstance(rule, StabilizeRule) and rule.line and (fault := pattern_fault(rule.line, line=True)):
+        yield "line", fault
+
+
 def ollama_host(config: Config) -> str:
     """Where Ollama's clients connect to, if not to the proxy port alone."""
     return (listens_at(config.ollama.listen) or ("localhost", 0))[0] if config.ollama.listen else "localhost"
@@ -235,5 +269,10 @@ def _doubts(config: Config) -> Iterator[Complaint]:
         if not config.backend_url:
             said = "have no effect without model; the arguments of one of the models stand in its cmd"
         yield Complaint("engine_arguments", said)
+    if config.clients.side:
+        for rule in effective(config.clients).side:
+            if rule.side != "off" and for_all(rule):
+                said = f'the rule "{rule.name}" is for every request: all wait for each other as side requests'
+                yield Complaint("clients.side", said)
     if config.admin_key and digest(config.admin_key) in {digest(key) for key in config.api_keys}:
         yield Complaint("admin_key", "is one of the api_keys, too: its holder is an operator")

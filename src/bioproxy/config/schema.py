@@ -194,6 +194,72 @@ class Ollama(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests a rule of `clients` is for: all that is given must hold. In a pattern `*` stands for any text."""
+
+    name: Annotated[str, about("Its name in status and metrics; that of a shipped one changes that one.")]
+    why: Annotated[str, about("Why it is safe, for who reads it.")] = ""
+    app: Annotated[str, about("The client that sends it (`open-webui`), as `clients.apps` names them.")] = ""
+    agents: Annotated[tuple[str, ...], about("Patterns of `User-Agent`, of which one must fit.")] = ()
+    paths: Annotated[tuple[str, ...], about("Patterns of the path, of which one must fit.")] = ()
+    headers: Annotated[tuple[str, ...], about("`name: pattern`, of which one must fit.")] = ()
+    stream: Annotated[Literal["any", "true", "false"], about("Whether it asks for a stream.")] = "any"
+    tools: Annotated[Literal["any", "some", "none"], about("Whether it offers tools.")] = "any"
+    max_tokens: Annotated[int, Meta(ge=0, le=1_000_000), about("It asks for no more tokens than that; 0: any.")] = 0
+    roles: Annotated[str, about("A pattern of its messages' roles, in order: `system user*`.")] = ""
+    system: Annotated[tuple[str, ...], about("Patterns of a system text of the client's own.")] = ()
+    first: Annotated[tuple[str, ...], about("Patterns of the first user message, if the client wrote it.")] = ()
+    last: Annotated[tuple[str, ...], about("Patterns of the last user message, if the client wrote it.")] = ()
+
+
+class App(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a client is recognised; `name` is its name."""
+
+
+class SideRule(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done about a request that a client makes beside its conversation."""
+
+    side: Annotated[
+        Literal["wait", "refuse", "off"],
+        about("`wait` for a quiet moment; `refuse`: an empty answer; `off`: as any request."),
+    ] = "wait"
+    model: Annotated[str, about("Another model that answers it.")] = ""
+
+
+class StabilizeRule(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is mended in a prompt that changes where nothing of meaning does."""
+
+    do: Annotated[
+        Literal["move", "pin", "drop", "sort_tools", "canonical_tools"],
+        about(
+            "`move` the line to the end of the system text, `pin` it to the conversation's first, `drop` it; "
+            "`sort_tools` by name; `canonical_tools`: their JSON with sorted keys."
+        ),
+    ] = "pin"
+    line: Annotated[str, about("A pattern of a whole line of a system text, for the first three.")] = ""
+    mode: Annotated[Literal["default", "observe", "on", "off"], about("As `clients.stabilize_mode`, for this one.")] = (
+        "default"
+    )
+
+
+class Clients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The programs that send requests, and what is done about theirs; docs/clients.md leads through it."""
+
+    apps: Annotated[tuple[App, ...], about("More clients to recognise.", live=True)] = ()
+    side: Annotated[
+        tuple[SideRule, ...], about("More rules for side requests, and changes of shipped ones.", live=True)
+    ] = ()
+    side_wait: Annotated[
+        Seconds, about("A side request waits until nobody else has used the engine for this time.", live=True)
+    ] = 5.0
+    stabilize: Annotated[
+        tuple[StabilizeRule, ...], about("More rules for prompts, and changes of shipped ones.", live=True)
+    ] = ()
+    stabilize_mode: Annotated[
+        Literal["observe", "on", "off"], about("`observe` only counts what the rules would spare.", live=True)
+    ] = "observe"
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything."""
 
@@ -273,6 +339,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: Log = Log()
     ui: WebPage = WebPage()
     ollama: Ollama = Ollama()
+    clients: Clients = Clients()
     limits: Limits = Limits()
     kv: Kv = Kv()
     warmup: Warmup = Warmup()

@@ -17,9 +17,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from bioproxy.activity import Record
+from bioproxy.clients.mend import Memory, mend
+from bioproxy.clients.recognition import Found, Seen, find, rules_of
+from bioproxy.clients.view import View
 from bioproxy.config.settings import Settings
 from bioproxy.errors import NOT_JSON
-from bioproxy.front import later, routes, ways
+from bioproxy.front import empty, later, routes, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
@@ -38,10 +42,11 @@ from bioproxy.models.names import Target
 from bioproxy.models.only import ENGINE
 from bioproxy.models.plan import ModelPlan
 from bioproxy.station import Station
-from bioproxy.templates.bodies import Body
+from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.wire.http1.message import Headers, Request
 
 log = logging.getLogger(__name__)
+TOKEN = 4  # bytes, about
 JSON_TYPE = (b"Content-Type", b"application/json")
 ACCEPTED: Headers = [JSON_TYPE, (b"Cache-Control", b"no-store"), (b"Preference-Applied", later.PREFERENCE)]
 
@@ -64,6 +69,21 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     patience: float = 0.0
 
 
+class Side(msgspec.Struct, kw_only=True):
+    """What was done about the side requests of one rule since the start.
+
+    `spared`: tokens that were not evaluated because they were refused, about; `kept`: tokens of conversations that were
+    saved before a side request took their place.
+    """
+
+    matched: int = 0
+    refused: int = 0
+    rerouted: int = 0
+    waited: float = 0.0  # seconds until they began
+    spared: int = 0
+    kept: int = 0
+
+
 class Dispatch(ABC):
     """The road. `envelope`: errors look as llama-swap's do.
 
@@ -78,6 +98,8 @@ class Dispatch(ABC):
         self.captures = captures
         self.recent = Recent()
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
+        self.memory = Memory()  # of prompts that rules of `clients` are for
+        self.sides: dict[str, Side] = {}  # what was done about side requests, by rule
 
     @abstractmethod
     def find(self, request: Request) -> Route:
@@ -109,6 +131,51 @@ class Dispatch(ABC):
         if most := self.captures():
             exchange.tail.collect(most)
 
+    def recognise(self, exchange: Exchange) -> Seen:
+        """Which rules of `clients` may be for a request: for nearly each of them none."""
+        rules = self.settings.known.get(rules_of) or self.settings.made(rules_of)
+        request = exchange.request
+        agent = request.fields.get(b"user-agent")
+        seen: Seen = rules.seen.get((agent, request.path)) or rules.look(agent, request.path)
+        exchange.record.app = seen.app
+        return seen
+
+    async def beside(self, exchange: Exchange, seen: Seen, body: Body | None) -> str | None:
+        """Judge a request by its rules. The model that shall answer it instead, "" for the one that it asks for.
+
+        None if it is a side request that is refused: it was answered.
+        """
+        record, dialect = exchange.record, exchange.route.dialect
+        if body is None or body.fields is None or dialect is None:
+            return ""
+        view = View(dialect, body)
+        found: Found = await ways.apart(len(body.raw), find, seen, exchange.request.fields, view)
+        record.app, exchange.mend = found.app, found.mend
+        if (rule := found.side) is None:
+            return ""
+        record.work, record.side = "side", rule.name
+        counts = self.sides.setdefault(rule.name, Side())
+        counts.matched += 1
+        if rule.side == "refuse":
+            counts.refused += 1
+            counts.spared += len(body.raw) // TOKEN
+            empty.send(exchange, model=body.model, stream=body.stream)
+            return None
+        return rule.model
+
+    def settle_side(self, record: Record) -> None:
+        """A side request is over: count what it waited and what was kept for others."""
+        counts = self.sides[record.side]
+        counts.waited += record.queue
+        counts.kept += record.kept
+
+    async def mend(self, exchange: Exchange, body: Body, dialect: Dialect) -> None:
+        """Have the rules change the prompt that are for it."""
+        scope = exchange.principal.scope if exchange.principal else b""
+        view = View(dialect, body)
+        changed = await ways.apart(len(body.raw), mend, view, exchange.mend, self.memory, scope)
+        exchange.record.mended = exchange.record.mended or changed  # another model may be asked the same once more
+
     async def to_model(
         self, exchange: Exchange, access: Access, served: Served, *, asked: Asked, target: Target | None = None
     ) -> None:
@@ -125,6 +192,8 @@ class Dispatch(ABC):
                 plain = ways.without_slot(plain, known=route is not routes.OTHER_GRANT)
             await ways.claimed(exchange, route.gate, claim, headers=headers, body=plain)
             return
+        if exchange.mend:
+            await self.mend(exchange, body, dialect)
         if target is not None and target.prefix:
             filters.add_prefix(body, target.prefix, dialect)
         if dialect == "responses" and route.gate != "free" and exchange.responder.rewriter is None:
@@ -142,7 +211,11 @@ class Dispatch(ABC):
         if wishes is not None and wishes.prewarm and later.wanted(request, asked.stream) and self.go_on(request):
             self.accept(exchange, wishes, asked.model)
             return
-        await inference.run()
+        try:
+            await inference.run()
+        finally:
+            if exchange.record.side:
+                self.settle_side(exchange.record)
         inference.remember(self.recent)
 
     def accept(self, exchange: Exchange, wishes: Wishes, name: str) -> None:
@@ -203,6 +276,9 @@ class OneEngine(Dispatch):
         if route.dialect is not None or (restricted and route.gate == "grant"):
             body = await ways.apart(len(request.body), Body, request.body)
             access.allow_model(exchange, body.model)
+            seen = self.recognise(exchange)
+            if not seen.settled and await self.beside(exchange, seen, body) is None:
+                return
             await self.to_model(exchange, access, served, asked=Asked(body.model, body.stream, "json", body=body))
         elif route.gate in {"grant", "slot_action"}:
             await self.to_model(exchange, access, served, asked=Asked())

@@ -13,6 +13,7 @@ import time
 import msgspec
 
 from bioproxy.activity import Capture, Outcome, Record
+from bioproxy.config.schema import StabilizeRule
 from bioproxy.engines import answers
 from bioproxy.engines.answers import Answer, Ending, read_answer, usage_of
 from bioproxy.engines.refused import error_message, error_words
@@ -56,7 +57,8 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "cancelled", "dialect", "envelope", "failing", "fields", "id", "json", "listed", "opened", "principal",
+        "body", "cancelled", "dialect", "envelope", "failing", "fields", "id", "json", "listed", "mend", "opened",
+        "principal",
         "record", "reply", "request", "responder", "route", "said", "selected", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
@@ -74,6 +76,7 @@ class Exchange:
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in
         self.json: Body | None = None  # the same, opened, if it is JSON for one of many models
+        self.mend: tuple[StabilizeRule, ...] = ()  # the rules that may change its prompt
         self.envelope = False  # errors look as llama-swap's do
         self.failing = NOTHING  # statuses of the engine's that another model may put right (fallback.py)
         self.tail = Tail()
@@ -242,6 +245,7 @@ class Exchange:
         return Capture(
             request_headers=tuple(self.request.headers),
             request_body=self.engine_body(),
+            original_body=self.request.body if self.record.mended else b"",
             response_headers=tuple(self.reply),
             response_body=body,
         )

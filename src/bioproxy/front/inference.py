@@ -142,12 +142,14 @@ class Inference:
             pieces = fields.marked(pieces, self.wishes)
             self.store, kept = store and self.wishes.stored, store and self.wishes.kept
             self.bill = answers.bill(pieces, self.wishes)
+        side = self.exchange.record.work == "side"
         return self.engine.keeper.want(
             pieces,
             group=principal.group if principal else "",
             prefix=self.expanded.prefix,
             version=self.expanded.version,
-            store=kept,
+            store=kept and not side,  # a side prompt does not come again, so no snapshot is made of it
+            side=side,
             head=self.expanded.head,
             lora=self.expanded.lora,
             again=(self.exchange.target.decode("latin-1"), body) if len(body) <= LARGEST_AGAIN else None,
@@ -210,6 +212,7 @@ class Inference:
             prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds
             record.save += prepared.save_seconds
+            record.kept += prepared.kept
             unwatch = self.engine.attachment.stall.watch(lambda: self.exchange.tail.total, self.stall)
             sent = True
             self.response = None

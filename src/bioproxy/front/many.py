@@ -178,6 +178,12 @@ class ManyModels(Dispatch):
             record.metered = False
             raise
         access.allow_model(exchange, name, target.name, target.model)
+        seen = self.recognise(exchange)
+        if not seen.settled:
+            other = await self.beside(exchange, seen, asked.body)
+            if other is None:
+                return
+            target = self.instead(exchange, access, other, target)
         if route.path:
             exchange.target = routes.engine_target(route, request.target)
         record.model = target.model
@@ -275,6 +281,19 @@ class ManyModels(Dispatch):
             return Candidate(name, self.supervisor.schedule.state(local) if local else None, self.busy[identity, name])
 
         return choose(selector, view, turn=turn)
+
+    def instead(self, exchange: Exchange, access: Access, name: str, target: Target) -> Target:
+        """What answers a side request: another model, if its rule names one that there is and that the key may use."""
+        if not name:
+            return target
+        try:
+            other = self.target(name)
+            access.allow_model(exchange, name, other.name, other.model)
+        except BioproxyError as error:
+            log.debug("a side request stays with its model: %s", error.message)
+            return target
+        self.sides[exchange.record.side].rerouted += 1
+        return msgspec.structs.replace(other, body=other.body or name)
 
     def enter(self, exchange: Exchange, target: Target) -> None:
         """The request stands in the table of those under way from here on."""

@@ -30,6 +30,7 @@ from bioproxy.gate.queue import Queue, State, Ticket
 log = logging.getLogger(__name__)
 
 LONGEST_RETRY = 3600.0  # seconds; an estimate beyond an hour is no information
+MOST_ASIDE = 60.0  # seconds that a side request lets others go first, however busy the engine is
 STILL_COUNTS = 0.01  # engine seconds below which an idle client is not worth a line
 
 
@@ -53,6 +54,7 @@ class GateStatistics(msgspec.Struct, kw_only=True):
     draining: bool = False
     running: dict[Work, int] = {}
     waiting: dict[Work, int] = {}
+    aside: int = 0  # side requests that wait for a quiet moment, before they wait in the queue
     oldest_wait: float = 0.0
     estimate: float = 0.0  # until a newcomer of class user would be granted
     measured: float | None = None  # how long a grant takes
@@ -62,6 +64,13 @@ class GateStatistics(msgspec.Struct, kw_only=True):
     timed_out: int = 0
     left: int = 0
     clients: tuple[ClientStatistics, ...] = ()  # those that run, wait or used something that still counts
+
+
+class Aside(msgspec.Struct, frozen=True):
+    """A side request that lets others go first: whose it is, and since when."""
+
+    conversation: str
+    since: float
 
 
 class Grant(msgspec.Struct, eq=False):
@@ -135,9 +144,13 @@ class Grant(msgspec.Struct, eq=False):
         `cut`: the response did not come to its end, so the engine may still be at it. `unsent`: nothing was ever sent.
         `computed` False: the answer did not come out of a slot, so earlier work may still be in there.
         """
-        gate, queue = self.gate, self.gate.queue
-        if not queue.release(self.ticket, gate.clock(), cut=cut, unsent=unsent, computed=computed):
+        gate, queue, now = self.gate, self.gate.queue, self.gate.clock()
+        if not queue.release(self.ticket, now, cut=cut, unsent=unsent, computed=computed):
             return
+        if self.ticket.work == "user":
+            gate.used_at = now
+            if gate.aside and not cut and not unsent:
+                gate.answered(self.ticket)
         if cut:
             gate.cuts += 1
             if queue.draining:
@@ -180,6 +193,8 @@ class Gate:
         self.quiet = asyncio.Event()  # nothing runs and no ticket waits
         self.drains = asyncio.Event()  # an answer was cut off
         self.cuts = 0
+        self.used_at = -math.inf  # when the last request of class user ended
+        self.aside: dict[asyncio.Future[None], Aside] = {}  # side requests that let others go first
         self.counts = GateStatistics()
 
     async def acquire(
@@ -187,6 +202,7 @@ class Gate:
         *,
         work: Work = "user",
         client: str = "",
+        conversation: str = "",
         priority: int = 0,
         key: object = None,
         max_running: int = 0,
@@ -196,14 +212,14 @@ class Gate:
     ) -> Grant:
         """Wait for the engine. Raises QueueFull (too many wait), QueueTimeout, or what `refuse` was given.
 
-        `client` is whom fairness charges; `owner` (default: the client) whose `max_running` bounds what runs at once;
-        `exclusive`: granted only when nothing else runs; `last`: also after `refuse` (the shutdown's own save).
-        Cancelling the caller leaves the queue at once.
+        `client` is whom fairness charges; `conversation` is what side requests look for that step aside; `owner`
+        (default: the client) whose `max_running` bounds what runs at once; `exclusive`: granted only when nothing else
+        runs; `last`: also after `refuse` (the shutdown's own save). Cancelling the caller leaves the queue at once.
         """
         now = self.clock()
         ticket = Ticket(
-            work=work, client=client, owner=owner, priority=priority, key=key,
-            max_running=max_running, exclusive=exclusive, arrived=now,
+            work=work, client=client, conversation=conversation, owner=owner, priority=priority,
+            key=key, max_running=max_running, exclusive=exclusive, arrived=now,
         )  # fmt: skip
         if self.error is not None and not last:
             self.counts.refused += 1
@@ -214,6 +230,36 @@ class Gate:
         if ticket.state is State.RUNNING:
             return Grant(self, ticket)
         return await self.wait(ticket)
+
+    async def step_aside(self, conversation: str) -> None:
+        """Let a side request wait until it is in no user's way; what it asks for then waits its turn as any other.
+
+        That is once no request of class user has used the engine for `clients.side_wait`, or the next turn of its
+        conversation was answered, or after a minute: no request starves here. Cancelling the caller is safe.
+        """
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.aside[answered] = Aside(conversation, self.clock())
+        try:
+            async with asyncio.timeout(MOST_ASIDE):
+                while not answered.done() and self.error is None and (left := self.quiet_in()) > 0:
+                    await asyncio.wait((answered,), timeout=left)
+        except TimeoutError:
+            log.debug("a side request has waited for a quiet moment for %.0f s", MOST_ASIDE)
+        finally:
+            del self.aside[answered]
+
+    def quiet_in(self) -> float:
+        """Seconds until no request of class user has used the engine for `clients.side_wait`, if none comes."""
+        wanted = self.settings.config.clients.side_wait
+        if self.queue.waiting["user"] or any(ticket.work == "user" for ticket in self.queue.running):
+            return wanted
+        return self.used_at + wanted - self.clock()
+
+    def answered(self, ticket: Ticket) -> None:
+        """A user's turn was answered: side requests that came before it and belong to its conversation may go."""
+        for waiter, one in self.aside.items():
+            if one.conversation == ticket.conversation and one.since <= ticket.arrived and not waiter.done():
+                waiter.set_result(None)
 
     def enqueue(self, ticket: Ticket, now: float) -> None:
         """Put `ticket` into the queue and decide; it may run when this returns."""
@@ -322,6 +368,9 @@ class Gate:
     def refuse(self, error: BioproxyError) -> None:
         """From now on all requests that wait or come get `error`; what runs runs on. For the shutdown."""
         self.error = error
+        for aside in self.aside:
+            if not aside.done():
+                aside.set_result(None)
         for ticket in self.queue.tickets():
             self.counts.refused += 1
             self.turn_away(ticket, error)
@@ -394,6 +443,7 @@ class Gate:
             draining=queue.draining,
             running={work: sum(ticket.work == work for ticket in queue.running) for work in queue.waiting},
             waiting={work: len(numbers) for work, numbers in queue.waiting.items()},
+            aside=len(self.aside),
             oldest_wait=now - oldest.arrived if oldest is not None else 0.0,
             estimate=0.0 if queue.free() and not queue.anyone else queue.estimate(queue.anyone, now),
             measured=queue.measured,

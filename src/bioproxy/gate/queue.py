@@ -8,7 +8,8 @@ The rules, in the order in which they decide:
 
 1. Nothing is granted while the engine is not ready, while one grant has the engine alone, or beyond the capacity.
 2. User before side before background; background only when no user and no side ticket waits at all, not even one that
-   may not run yet: what we do for ourselves never takes a place that a client is about to need.
+   may not run yet: what we do for ourselves never takes a place that a client is about to need. A side ticket that
+   waited for 60 s counts as a user's, so that no number of users starves it.
 3. Within a class the higher priority; every 60 s of waiting are one step, so that no request starves.
 4. Then the client that used the engine least (fairness.py), then the one with less running, then the first to come.
 5. Of one client's tickets, one that extends what the engine holds may overtake, three times in a row at most.
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from itertools import chain, islice
 
@@ -61,13 +62,14 @@ class State(Enum):
 class Ticket(msgspec.Struct, eq=False, kw_only=True):
     """One request's place in the gate.
 
-    `owner` is whose `max_running` counts (empty: the client's own; 0: no bound); `key` is what `extends` is asked
-    about; `arrived` and `granted` are seconds of the gate's clock. `number`: order of arrival among those that had to
-    wait; `serial`: order of granting.
+    `conversation` names what it is a turn of, if that is known. `owner` is whose `max_running` counts (empty: the
+    client's own; 0: no bound); `key` is what `extends` is asked about; `arrived` and `granted` are seconds of the
+    gate's clock. `number`: order of arrival among those that had to wait; `serial`: order of granting.
     """
 
     work: Work = "user"
     client: str = ""
+    conversation: str = ""
     owner: str = ""
     priority: int = 0
     key: object = None
@@ -208,9 +210,8 @@ class Queue:
         """Grant the next ticket, which is RUNNING when this returns; None if none may go now."""
         if not self.free():  # rule 1
             return None
-        works: tuple[Work, ...] = ("user", "side") if self.user_waiting else ("background",)  # rule 2
-        for work in works:
-            lane = self.next_lane(work, now)
+        for work, lanes in self.classes(now):  # rule 2
+            lane = self.next_lane(lanes, now, patience=PATIENCE[work])
             if lane is not None:
                 if not self.fits(lane):
                     return None  # an exclusive ticket has waited long enough: it holds the others back
@@ -220,15 +221,23 @@ class Queue:
                 return ticket
         return None
 
-    def next_lane(self, work: Work, now: float) -> Lane | None:
+    def classes(self, now: float) -> Iterator[tuple[Work, list[Lane]]]:
+        """The lanes to choose from, class by class: a side ticket that waited for a step is a user's from then on."""
+        if not self.user_waiting:
+            yield "background", list(self.lanes["background"].values())
+            return
+        side = list(self.lanes["side"].values())
+        aged = [lane for lane in side if lane.oldest().arrived <= now - AGEING]
+        yield "user", [*self.lanes["user"].values(), *aged]
+        yield "side", side
+
+    def next_lane(self, lanes: Iterable[Lane], now: float, *, patience: float) -> Lane | None:
         """The lane whose turn it is; one that does not fit only if its oldest ticket has lost its patience."""
-        impatient = -math.inf if self.draining else now - PATIENCE[work]  # while the engine drains
-        lanes = [
-            lane
-            for lane in self.lanes[work].values()
-            if not self.bounded(lane) and (self.fits(lane) or lane.oldest().arrived <= impatient)
+        impatient = -math.inf if self.draining else now - patience  # while the engine drains
+        found = [
+            lane for lane in lanes if not self.bounded(lane) and (self.fits(lane) or lane.oldest().arrived <= impatient)
         ]
-        return min(lanes, key=lambda lane: lane.rank(now), default=None)  # rules 3 and 4: `rank`
+        return min(found, key=lambda lane: lane.rank(now), default=None)  # rules 3 and 4: `rank`
 
     def fits(self, lane: Lane) -> bool:
         """Whether this lane's tickets may go beside what runs: exclusive ones go alone."""

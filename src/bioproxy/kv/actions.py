@@ -108,6 +108,7 @@ class Actions:
         started = clock()
         saved = [await self.save(place) for place in plan.saves]
         prepared.save_seconds = clock() - started if saved else 0.0
+        prepared.kept = sum(place.tokens for place, done in zip(plan.saves, saved, strict=True) if done)
         if not (plan.save and saved[0]):
             self.displace(plan, "failed" if plan.save else "slow")
         if plan.erase:

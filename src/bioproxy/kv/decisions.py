@@ -169,7 +169,7 @@ class Decisions:
         others = tuple(
             other
             for other in (endangered if saving else ())  # they would be lost with the engine
-            if other.savable and self.worth_saving(other, self.unsaved(other), displaced=True)
+            if other.savable and self.worth_saving(other, self.unsaved(other), displaced=not want.side)
         )
         if not erase and match is None and not others and place.end == shared:
             return None
@@ -177,7 +177,7 @@ class Decisions:
         if self.findings.saves and place.whole and place.store:
             lost = place.tokens if erase or match is not None else place.tokens - place.tokens_at(shared)
             lost = min(self.unsaved(place), lost)
-            plan.save = saving and place.savable and self.worth_saving(place, lost, displaced=True)
+            plan.save = saving and place.savable and self.worth_saving(place, lost, displaced=not want.side)
             plan.displaces = plan.save or (place.end != shared and self.worth_saving(place, lost))
         return plan if plan.saves or plan.displaces or erase or match is not None else None
 

@@ -69,7 +69,8 @@ class Want(msgspec.Struct, frozen=True):
     """What a request would like to find in the slot: its cuts, `size` bytes in all, and whose conversation it is.
 
     `prefix` and `version` name the template of its last user message (empty: none); `store` is False if the client
-    said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one.
+    said `Cache-Control: no-store`: such a prompt may be served from snapshots and is never written into one. `side`: it
+    is one beside a conversation, so what it displaces is saved first, whatever that costs.
 
     `shape` (Head.shape; empty: it goes past the chat template) and `fields` say what else may shape the prompt.
     chat_template.py makes a reading of them, in which both are empty and `day` and `doubts` are as in Resident.
@@ -85,6 +86,7 @@ class Want(msgspec.Struct, frozen=True):
     prefix: str = ""
     version: str = ""
     store: bool = True
+    side: bool = False
     shape: str = ""
     fields: dict[Doubt, bytes] = {}
     lora: bytes = b""
@@ -130,6 +132,7 @@ class Prepared(msgspec.Struct):
     reach: int = 0
     reason: str = ""
     want: Want | None = None
+    kept: int = 0  # tokens that were saved because this request would have displaced them
     unsure: bool = False
     place: Resident | None = None  # the slot that this request will change, as far as we can tell
 

@@ -19,12 +19,17 @@ from bioproxy.config.json_schema import own_schema
 from bioproxy.config.keys import KEYS, SECTIONS, Kind, build, value_of
 from bioproxy.config.load import load
 from bioproxy.config.masking import MASK
-from bioproxy.config.schema import Config, Key, Kv, Prefix
+from bioproxy.config.schema import App, Config, Key, Kv, Prefix, SideRule, StabilizeRule
 from bioproxy.config.settings import difference
 from support.config_files import loaded, write, yaml_text
 
 WORD = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="-_@"), min_size=1, max_size=12)
 PATHS = WORD.map(lambda word: f"/srv/{word}")
+WORDS = st.lists(WORD, max_size=2).map(tuple)
+SHAPE: dict[str, st.SearchStrategy[Any]] = {
+    "name": WORD, "why": WORD, "agents": WORDS, "headers": WORDS.map(lambda words: tuple(f"{one}: *" for one in words)),
+    "stream": st.sampled_from(["any", "true", "false"]), "max_tokens": st.integers(0, 5), "system": WORDS,
+}  # fmt: skip
 BY_KEY: dict[str, st.SearchStrategy[Any]] = {  # what the schema's types do not tell
     "proxy_host": st.sampled_from(["localhost", "0.0.0.0", "::1", "box.lan"]),
     "admin_host": st.sampled_from(["localhost", "127.0.0.1", "10.0.0.1"]),
@@ -41,6 +46,13 @@ BY_KEY: dict[str, st.SearchStrategy[Any]] = {  # what the schema's types do not 
     "ollama.listen": st.sampled_from(["", "127.0.0.1:11434", ":11434", "[::1]:1"]),
     "kv.model_budgets": st.dictionaries(WORD, st.integers(0, 1 << 60), max_size=3),
     "kv.key_budgets": st.dictionaries(st.just("*"), st.integers(0, 1 << 60)),
+    "clients.apps": st.lists(st.builds(App, **SHAPE), max_size=2).map(tuple),
+    "clients.side": st.lists(st.builds(SideRule, **SHAPE, side=st.sampled_from(["off", "wait"])), max_size=2).map(
+        tuple
+    ),
+    "clients.stabilize": st.lists(
+        st.builds(StabilizeRule, **SHAPE, line=st.just("Count: *"), mode=st.sampled_from(["off", "on"])), max_size=2
+    ).map(tuple),
     "kv.fingerprint": st.text(st.characters(codec="utf-8", exclude_characters="\0")),
 }
 

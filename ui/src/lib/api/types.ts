@@ -248,6 +248,7 @@ export interface GateStatistics {
   draining: boolean;
   running: { [name: string]: number };
   waiting: { [name: string]: number };
+  aside: number;
   oldest_wait: number;
   estimate: number;
   measured: number | null;
@@ -585,6 +586,10 @@ export interface RequestRecord {
   swap: number;
   waits: { [name: string]: number } | null;
   session: string;
+  app: string;
+  side: string;
+  kept: number;
+  mended: string[];
   activity: number;
   metadata: { [name: string]: string };
 }

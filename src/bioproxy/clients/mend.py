@@ -1,0 +1,254 @@
+"""Mending prompts that change where nothing of meaning does, so that their beginning is found in the cache again.
+
+    move              a line of the system text goes to its end; what stood after it does not move any more
+    pin               a line stays what it was at the first turn of the conversation, such as a date
+    drop              a line goes that only counts or signs
+    sort_tools        tools in the order of their names
+    canonical_tools   the JSON of tools with sorted keys
+
+A rule that is `observe` changes nothing. Both modes count what the rule spares, or would: when the same system text
+comes with another line, or the same tools in another order, all that stands after it would be evaluated anew. That is
+told in tokens, one for each four bytes. A conversation is known by what it keeps from turn to turn: who asks, its
+system text without the line, its first user message.
+
+What is remembered is bounded, in memory, and gone with the program: then a pinned line changes once more. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import msgspec
+from msgspec import Raw
+
+from bioproxy.clients.view import Place, View, readable
+from bioproxy.config.schema import StabilizeRule
+from bioproxy.config.wildcards import lines, longest_piece
+from bioproxy.templates.bodies import FIELDS, Json, countable, few
+from bioproxy.templates.messages import ITEMS, KEYS
+
+MOST_LINES = 64  # of one system text that one rule is for
+MOST_KNOWN = 4096  # conversations and heads that are remembered, of each kind
+TOKEN = 4  # bytes, about
+SAFE = frozenset('"\\')
+
+Spans = tuple[tuple[int, int], ...]
+
+
+class MendCounts(msgspec.Struct, kw_only=True):
+    """What one rule did since the start. `changed`: requests in which it met a change; `spared`: tokens, about."""
+
+    matched: int = 0
+    changed: int = 0
+    mended: int = 0
+    spared: int = 0
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """Bytes that are evaluated anew if what a rule is about changes: in the same conversation, and in a new one."""
+
+    conversation: int
+    head: int
+
+
+class Memory:
+    """What was seen of lines and tools that change."""
+
+    def __init__(self, *, most: int = MOST_KNOWN) -> None:
+        self.most = most
+        self.pins: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
+        self.values: OrderedDict[bytes, bytes] = OrderedDict()
+        self.counts: dict[str, MendCounts] = {}
+
+    def swap(self, key: bytes, value: bytes) -> bytes | None:
+        """Remember a value, and tell the one before."""
+        before = self.values.pop(key, None)
+        self.values[key] = value
+        if len(self.values) > self.most:
+            self.values.popitem(last=False)
+        return before
+
+    def pinned(self, key: bytes, value: tuple[str, ...]) -> tuple[str, ...]:
+        """What a conversation began with: `value` if this is its first turn."""
+        kept = self.pins.pop(key, value)
+        self.pins[key] = kept
+        if len(self.pins) > self.most:
+            self.pins.popitem(last=False)
+        return kept
+
+    def note(self, rule: StabilizeRule, view: View, *, head: bytes, value: bytes, costs: Costs) -> bytes:
+        """Count what a rule met; the key of the conversation."""
+        counts = self.counts.setdefault(rule.name, MendCounts())
+        counts.matched += 1
+        conversation = digest(head, *(text.encode("utf-8", "replace") for text in view.first))
+        same, other = self.swap(conversation, value), self.swap(head, value)
+        before, cost = (same, costs.conversation) if same is not None else (other, costs.head)
+        if before is not None and before != value:
+            counts.changed += 1
+            counts.spared += cost // TOKEN
+        return conversation
+
+
+def mend(view: View, rules: Sequence[StabilizeRule], memory: Memory, scope: bytes) -> tuple[str, ...]:
+    """Apply the rules to a body; the names of those that changed it. `scope`: whose conversations these are."""
+    return tuple(rule.name for rule in rules if one(rule, view, memory, scope))
+
+
+def one(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) -> bool:
+    """Apply one rule; whether it changed the body."""
+    changed = (mend_tools if rule.do.endswith("tools") else mend_lines)(rule, view, memory, scope)
+    if changed:
+        memory.counts[rule.name].mended += 1
+    return changed
+
+
+# lines of the system text
+
+
+def mend_lines(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) -> bool:
+    """Move, pin or drop the lines that a rule is for."""
+    if not likely(rule.line, view):
+        return False
+    found = {place: spans for place, text in view.system.items() if (spans := spans_of(rule.line, text))}
+    if not found:
+        return False
+    values = tuple(view.system[place][start:end] for place, spans in found.items() for start, end in spans)
+    rest = {place: without(text, found.get(place, ())) for place, text in view.system.items()}
+    head = digest(scope, rule.name.encode(), *(text.encode("utf-8", "replace") for text in rest.values()))
+    value = digest(*(text.encode("utf-8", "replace") for text in values))
+    conversation = memory.note(rule, view, head=head, value=value, costs=costs_of(rule, view, found))
+    if rule.mode != "on":
+        return False
+    if rule.do == "pin":
+        rest = pinned(view.system, found, values, memory.pinned(conversation, values))
+    elif rule.do == "move":
+        last = next(reversed(rest))
+        rest[last] = "\n".join((*filter(None, (rest[last],)), *values))
+    changes = {place: text for place, text in rest.items() if text != view.system[place]}
+    if changes:
+        view.write(changes)
+    return bool(changes)
+
+
+def likely(pattern: str, view: View) -> bool:
+    """Whether the body may have such a line at all, as a search through its bytes tells at once; in doubt yes."""
+    piece = longest_piece(pattern)
+    return not piece.isascii() or not SAFE.isdisjoint(piece) or piece.encode() in view.body.raw
+
+
+def spans_of(pattern: str, text: str) -> Spans:
+    """Where the lines stand that a rule is for."""
+    return tuple(islice(lines(pattern, text), MOST_LINES))
+
+
+def without(text: str, spans: Spans) -> str:
+    """A text without some of its lines."""
+    kept, at = list[str](), 0
+    for start, end in spans:
+        kept.append(text[at:start])
+        at = min(end + 1, len(text))
+    whole = "".join((*kept, text[at:]))
+    return whole.removesuffix("\n") if spans and spans[-1][1] == len(text) else whole
+
+
+def pinned(
+    system: Mapping[Place, str], found: Mapping[Place, Spans], values: Sequence[str], kept: Sequence[str]
+) -> dict[Place, str]:
+    """The system texts with the lines that the conversation began with; as they are if it has more or fewer now."""
+    if len(values) != len(kept):
+        return dict(system)
+    texts, left = dict(system), iter(kept)
+    for place, spans in found.items():
+        pieces, at = list[str](), 0
+        for start, end in spans:
+            pieces += (system[place][at:start], next(left))
+            at = end
+        texts[place] = "".join((*pieces, system[place][at:]))
+    return texts
+
+
+def costs_of(rule: StabilizeRule, view: View, found: Mapping[Place, Spans]) -> Costs:
+    """What is evaluated anew if the first of these lines changes."""
+    first, spans = next(iter(found.items()))
+    places = list(view.system)
+    after = len(view.system[first]) - spans[0][1] + sum(
+        len(view.system[place]) for place in places[places.index(first) + 1 :]
+    )  # fmt: skip
+    if rule.do == "move":  # what the line goes to the end of is all that it spares
+        return Costs(after, after)
+    before = sum(len(view.system[place]) for place in places) - after
+    return Costs(max(0, len(view.body.raw) - before), after + len(view.raw("tools")))
+
+
+# tools
+
+
+class Named(msgspec.Struct):
+    """A tool's name, wherever its dialect has it."""
+
+    name: str = ""
+    type: str = ""
+    function: Named | None = None
+
+
+NAMED = msgspec.json.Decoder(Named)
+VALUES = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))  # numbers stay as they were written
+
+
+def mend_tools(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) -> bool:
+    """Put tools into an order, or their JSON into one form."""
+    none: list[Raw] = []
+    tools = readable(lambda: few(ITEMS.decode(countable(view.fields["tools"]))), none) if view.tools else none
+    if not tools:
+        return False
+    in_form = sorted_tools if rule.do == "sort_tools" else canonical
+    wanted = readable(lambda: in_form(tools), tools)
+    plain = [bytes(one) for one in wanted]
+    size = len(view.raw("tools"))
+    memory.note(
+        rule,
+        view,
+        head=digest(scope, rule.name.encode(), *plain),
+        value=digest(*map(bytes, tools)),
+        costs=Costs(size + len(view.raw(KEYS[view.dialect])), size),
+    )
+    if rule.mode != "on" or plain == [bytes(one) for one in tools]:
+        return False
+    view.fields["tools"] = Raw(msgspec.json.encode(wanted))
+    view.body.changed = True
+    return True
+
+
+def sorted_tools(tools: Sequence[Raw]) -> list[Raw]:
+    """Tools by name; a mark that says that a prefix ends with the last one moves to the one that is last now."""
+    *others, last = tools
+    fields = FIELDS.decode(last) if b"cache_control" in bytes(last) else {}
+    mark = fields.pop("cache_control", None)
+    found = sorted([*others, Raw(msgspec.json.encode(fields)) if mark is not None else last], key=name_of)
+    if mark is not None:
+        found[-1] = Raw(msgspec.json.encode(FIELDS.decode(found[-1]) | {"cache_control": mark}))
+    return found
+
+
+def name_of(tool: Raw) -> str:
+    """What a tool is called; one without a name by its type."""
+    named = NAMED.decode(tool)
+    return (named.function or named).name or named.name or named.type
+
+
+def canonical(tools: Sequence[Raw]) -> list[Raw]:
+    """Tools as JSON with sorted keys and no blanks."""
+    values: list[Json] = [VALUES.decode(tool) for tool in tools]
+    return [Raw(msgspec.json.encode(value, order="sorted")) for value in values]
+
+
+def digest(*parts: bytes) -> bytes:
+    """One key of several parts, none of which can look like the end of another one."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "big"))
+        found.update(part)
+    return found.digest()
