@@ -86,7 +86,7 @@ class Engine:
     def __init__(self, options: dict[str, Json]) -> None:
         self.options = options
         self.journal = Journal(options["events"], options["model"])
-        self.healthy_at = 0.0
+        self.healthy = False
         self.requests: list[Json] = []
         self.script: Json = {}
         self.lock = threading.Lock()
@@ -174,12 +174,16 @@ class Engine:
         port = self.listener.getsockname()[1]
         self.journal.note("listening", port=port)
         wait = self.options["health_503_for"]
-        self.healthy_at = time.monotonic() + wait
-        timer = threading.Timer(wait, self.journal.note, ("healthy",))
+        timer = threading.Timer(wait, self.recover)
         timer.daemon = True
-        timer.start() if wait else self.journal.note("healthy")
+        timer.start() if wait else self.recover()
         if not self.options["close_pipes"]:
             os.write(1, f"listening on {port}\n".encode())
+
+    def recover(self) -> None:
+        """Be healthy from now on; it is told before anybody can see it."""
+        self.journal.note("healthy")
+        self.healthy = True
 
     def serve(self) -> NoReturn:
         """Take connections until there is no listener, then just live."""
@@ -229,7 +233,7 @@ class Engine:
             connection.head(302, "text/plain", "Location: /elsewhere", "Content-Length: 0")
         elif options["health_204"]:
             connection.head(204, "text/plain")
-        elif options["health_503_forever"] or time.monotonic() < self.healthy_at:
+        elif options["health_503_forever"] or not self.healthy:
             loading = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
             connection.answer(503, {"error": loading})
         else:

@@ -78,8 +78,15 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("silent")
-async def test_a_stop_does_not_wait_for_a_start_that_hangs(watched: Beacons) -> None:
+async def test_a_stop_does_not_wait_for_a_start_that_hangs(watched: Beacons, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shim is killed, whoever waits for the start hears why it failed, and nothing is left."""
+
+    def kill(life: child.Life) -> None:
+        monkeypatch.setattr(process_module, "SLACK", 10.0)  # a busy machine may take its time to reap it
+        real(life)
+
+    real = child.Life.kill
+    monkeypatch.setattr(child.Life, "kill", kill)
     process = Process(watched.command(SERVES), name="engine")
     starting = aio.spawn(process.start(), name="start")
     while process.life is None:  # noqa: ASYNC110 - one turn of the loop
