@@ -25,6 +25,7 @@ from bioproxy import log as logs
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.config_api import ConfigApi, ConfigTrial
+from bioproxy.admin.contexts_api import ContextsApi
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
@@ -197,6 +198,13 @@ class App:
             *self.requests.entries(),
             *TemplatesApi(stations, warm=self.fleet.warm).entries(),
             *SnapshotsApi(stations, snapshots=partial(snapshots_of, self.fleet)).entries(),
+            *ContextsApi(
+                stations,
+                settings=self.settings,
+                shelves=self.shelves,
+                requests=self.requests,
+                folder=lambda: self.loaded.slot_folder,
+            ).entries(),
             *ConfigApi(lambda: self.loaded, trial=self.trial, reload=self.reload).entries(),
         )
 

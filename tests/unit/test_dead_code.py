@@ -20,7 +20,6 @@ CALLED_BY = {  # names that a library or a test must know
     "zlib's decompressors": "max_length",
     "__exit__": "trace",
     "tests that kill a save after each of its steps": "STEPS",
-    "those who ask for a time to live": "demand",
 }
 
 

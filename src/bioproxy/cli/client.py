@@ -68,14 +68,19 @@ class Client:
         """The JSON that a POST to `path` answers."""
         return self.parse(self.send("POST", path), path)
 
+    def ask(self, method: str, path: str, body: Json = None) -> Json:
+        """The JSON that a request answers which sends `body`, as JSON unless it is bytes."""
+        raw = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        return self.parse(self.send(method, path, raw), path)
+
     def warm(self, prefix: str) -> Json:
         """Ask for a warm-up of `prefix`."""
         return self.post(f"/warmup/{quote(prefix, safe='')}")
 
-    def send(self, method: str, path: str) -> bytes:
+    def send(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Send one request; the body of its answer."""
         with closing(self.connection()) as connection:
-            response = self.begin(connection, method, path, "application/json")
+            response = self.begin(connection, method, path, "application/json", body)
             try:
                 return response.read()
             except (OSError, http.client.HTTPException) as error:
@@ -104,21 +109,26 @@ class Client:
         return http.client.HTTPConnection(parts.netloc, timeout=self.timeout)
 
     def begin(
-        self, connection: http.client.HTTPConnection, method: str, path: str, accept: str
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        accept: str,
+        body: bytes | None = None,
     ) -> http.client.HTTPResponse:
         """The answer once its head is here and says yes."""
         headers = {"User-Agent": f"bioproxy/{__version__}", "Accept": accept, "X-Requested-With": "bioproxy"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             if response.status // 100 == 2:
                 return response
-            body = response.read()
+            told = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise self.silent(error) from error
-        raise self.refused(response, body, path)
+        raise self.refused(response, told, path)
 
     def parse(self, body: bytes, path: str) -> Json:
         """The JSON of an answer."""

@@ -95,6 +95,27 @@ def snapshots_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", default="", help="the snapshot to pin, unpin or delete: its id in the list")
 
 
+def contexts_flags(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="list|keep|rename|export|import|delete", required=True)
+
+    def action(name: str, about: str, *words: tuple[str, str]) -> argparse.ArgumentParser:
+        found = actions.add_parser(name, help=about, argument_default=argparse.SUPPRESS)
+        for word, said in words:
+            found.add_argument(word, metavar=word.upper(), help=said)
+        common_flags(found)
+        return found
+
+    action("list", "every context that the key may see")
+    action("keep", "keep what a request left", ("name", "the context's name"), ("request", "the id of that request"))
+    action("rename", "give one another name", ("name", "the context"), ("new", "its new name"))
+    export = action("export", "write one into a file", ("name", "the context"))
+    export.add_argument("file", metavar="FILE", nargs="?", default="", help="a new file; without it, NAME.tar")
+    bring_in = action("import", "bring one in from a file", ("file", "what an export wrote"))
+    bring_in.add_argument("name", metavar="NAME", nargs="?", default="", help="its name; without it, as it was called")
+    bring_in.add_argument("--key", dest="key", metavar="NAME", default="", help="the API key whose it shall be")
+    action("delete", "delete one", ("name", "the context"))
+
+
 def recipes_flags(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|show|add", required=True)
     every = actions.add_parser("list", help="every recipe in a line", argument_default=argparse.SUPPRESS)
@@ -141,6 +162,7 @@ VERBS = (
     Verb("top", "watch models and requests under way", "top:top"),
     Verb("warm", "warm up one template now", "remote:warm", warm_flags),
     Verb("snapshots", "list, verify, pin or delete the snapshots on disk", "snapshots:run", snapshots_flags),
+    Verb("contexts", "keep, list, export or delete what requests left, by name", "contexts:run", contexts_flags),
     Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),
     Verb("completion", "print the script that lets a shell complete commands", "completion:script", completion_flags),

@@ -49,6 +49,7 @@ TIMING = (
 LONGEST_WHOLE = 64 << 20  # bytes of a compressed answer, unpacked
 LARGEST_AGAIN = 1 << 20  # bytes of a request that may be asked again, until its conversation is on disk
 NO_BILL = answers.Bill()
+REMEMBERED = 1000  # requests of a model of which it is known what they left: as many as there are records
 HIT = 0.9  # share of the prompt that came from the cache, above which it counts as a hit
 
 
@@ -351,7 +352,12 @@ class Inference:
             note_timings(exchange, timings)
         exchange.record.cache = cache_word(prepared.status, timings)
         good = complete and exchange.record.status == 200 and not failed
-        self.engine.keeper.served(self.want, prepared, timings, complete=good)
+        keeper = self.engine.keeper
+        keeper.served(self.want, prepared, timings, complete=good)
+        if good and prepared.place is not None:
+            keeper.left[exchange.record.id] = prepared.place.end, self.want.group
+            if len(keeper.left) > REMEMBERED:
+                del keeper.left[next(iter(keeper.left))]
 
     def remember(self, recent: Recent) -> None:
         """Keep the conversation: the next miss is explained by what differs from it."""

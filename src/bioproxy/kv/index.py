@@ -150,6 +150,11 @@ class Index:
         found = (self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ())))
         return [one for one in found if one.bounded]
 
+    def ending(self, end: bytes, fingerprint: str, group: str) -> list[Snapshot]:
+        """A group's conversations, good or not, whose prompt ends with the digest `end`."""
+        table = self.tables.get((fingerprint, group))
+        return [self.snapshots[identity] for identity in sorted(table.ends.get(end, ()))] if table else []
+
     def ancestors(self, snapshot: Snapshot, now: float) -> list[Snapshot]:
         """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
 

@@ -112,6 +112,7 @@ class Keeper:
         self.template.on_change = self.changed
         self.attaching = Attaching(self.actions, identify=identify)
         self.moments = Moments(gate, self.actions, self.attaching, self.template, tick=tick)
+        self.left: dict[str, tuple[bytes, str]] = {}  # by request: where its prompt ended, and whose it is
         self.on_new_prompts: Callable[[], None] = lambda: None
 
     @property
