@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from msgspec.structs import replace
+
 from bioproxy.engines.answers import Timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
@@ -165,10 +167,12 @@ class Inference:
             self.engine.heads.note(self.expanded.prefix, head, opening(self.expanded.pieces))
 
     def began(self, head: Head) -> None:
-        """The same without a template: a long head may be one that many conversations begin with."""
+        """See whether other conversations begin like it, and how much of its prompt will come again."""
         if head.extra or head.kwargs:
             head = self.engine.keeper.template.relevant(head)
-        self.engine.heads.began(self.want.group, self.want.cuts, self.expanded.pieces, head)
+        pieces, plain = self.expanded.pieces, not self.expanded.prefix
+        if lasts := self.engine.heads.began(self.want.group, self.want.cuts, pieces, head, plain=plain):
+            self.want = replace(self.want, lasts=lasts, readings={})
 
     async def run(self) -> None:
         """Serve the request, or raise what the client shall be told."""
@@ -208,7 +212,7 @@ class Inference:
                 await self.fill_in(waited=grant.waited > 0 or record.swap > 0)
                 if self.store:
                     self.accepted()
-            elif self.want.size >= SHORTEST and self.want.store and self.expanded.head is not None:
+            if self.want.size >= SHORTEST and self.store and self.expanded.head is not None:
                 self.began(self.expanded.head)
             prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds

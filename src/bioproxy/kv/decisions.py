@@ -308,14 +308,22 @@ class Decisions:
     # saving
 
     def unsaved(self, place: Resident) -> int:
-        """Tokens in a slot that no snapshot on disk has; -1 if its content is not known."""
+        """Tokens in a slot that may be asked for again and no snapshot has; -1 if its content is not known."""
         if place.state is State.EMPTY or (place.saved and self.tenant.shelf.has(place.saved)):
             return 0
         if place.state is not State.WHOLE and place.state is not State.PARKED:
             return -1
-        if not self.tenant.shelf.index.has_more(place.cuts, 0, self.tenant.scope.fingerprint, place.group):
-            return place.tokens - (self.from_source(place) if place.source[0] else 0)
-        return place.tokens - self.covered(place)
+        if self.tenant.shelf.index.has_more(place.cuts, 0, self.tenant.scope.fingerprint, place.group):
+            covered = self.covered(place)
+        else:
+            covered = self.from_source(place) if place.source[0] else 0
+        return policy.findable(place.tokens, covered, lasting=self.lasting(place) if place.lasts else place.tokens)
+
+    def lasting(self, place: Resident) -> int:
+        """About how many tokens of a conversation whose head changes at each turn could be restored at the next one."""
+        if not self.findings.diverging or self.answer("diverges") == "worthless":
+            return 0
+        return place.prompt * place.lasts // place.cuts[-1].offset
 
     def covered(self, place: Resident) -> int:
         """Tokens of a slot's content that its conversation could restore from disk."""

@@ -114,6 +114,7 @@ class Keeper:
         self.moments = Moments(gate, self.actions, self.attaching, self.template, tick=tick)
         self.left: dict[str, tuple[bytes, str]] = {}  # by request: where its prompt ended, and whose it is
         self.on_new_prompts: Callable[[], None] = lambda: None
+        self.unstable = self.unstable_bytes = 0
 
     @property
     def watchers(self) -> set[Callable[[], None]]:
@@ -316,7 +317,7 @@ class Keeper:
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
         place.source = (source, held) if held else ("", 0)
         place.day, place.doubts = want.day, want.doubts
-        place.store = want.store
+        place.store, place.lasts = want.store, want.lasts
         place.since = since
         if not residents.adapted:
             place.again = want.again if residents.memory else None
@@ -327,6 +328,9 @@ class Keeper:
         if timings.slot is not None:
             residents.found(place, timings.slot)
         worth = place.tokens * self.tenant.knowledge.speeds.prefill >= self.config.min_seconds  # more it cannot be
+        if worth and place.lasts and place.savable:
+            self.unstable += 1
+            self.unstable_bytes += round(self.decisions.bytes_of(place))
         if worth and place.state is State.WHOLE and place.store and self.decisions.findings.saves:
             self.moments.grown.set()
 
@@ -430,6 +434,8 @@ class Keeper:
             dropped=tenant.dropped,
             refused=dict(self.saver.refused),
             lost=dict(self.actions.lost),
+            unstable=self.unstable,
+            unstable_bytes=self.unstable_bytes,
         )
 
     def __repr__(self) -> str:

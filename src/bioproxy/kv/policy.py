@@ -77,6 +77,14 @@ def worth_saving(
     return not displaced or size / speeds.save <= DISPLACED * preserved
 
 
+def findable(tokens: int, covered: int, *, lasting: int) -> int:
+    """Of a conversation's `tokens`, those that a save would make findable: `covered` are on disk already.
+
+    `lasting`: those that will be asked for again; what is after them is written for nobody.
+    """
+    return max(0, min(tokens, lasting) - covered)
+
+
 def worth_poking(unsaved: int, speeds: Speeds) -> bool:
     """Whether what a restore would discard is worth a token's work to move it into the server's RAM cache (rule 16)."""
     return unsaved * speeds.prefill > POKE_PAYS * speeds.poke

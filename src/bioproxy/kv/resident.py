@@ -75,7 +75,8 @@ class Want(msgspec.Struct, frozen=True):
     `shape` (Head.shape; empty: it goes past the chat template) and `fields` say what else may shape the prompt.
     chat_template.py makes a reading of them, in which both are empty and `day` and `doubts` are as in Resident.
     `background`: a warm-up's, so `kv.min_seconds` does not count (decisions.py says why). `head`: it is all of a head
-    without a prefix, and this is its name. `again`: path and body of the
+    without a prefix, and this is its name. `lasts`: bytes of it that will be asked for again, for its head changes at
+    each turn (0: all of it, as far as is known). `again`: path and body of the
     request as the engine got it, the only text in here. It is kept in memory until the conversation is on disk, for
     the engine brings back what it moved into its RAM cache for that request alone.
     """
@@ -96,6 +97,7 @@ class Want(msgspec.Struct, frozen=True):
     background: bool = False
     again: tuple[str, bytes] | None = None
     head: str = ""
+    lasts: int = 0
 
     @property
     def owner(self) -> str | None:
@@ -165,7 +167,8 @@ class Resident:
 
     `cuts` describe its beginning, `prompt` tokens; `tokens` are in the slot in all (with what was generated); both are
     0 if that is not known. `end`: the digest of the last cut; empty if there is none. `shared`: it is only a template's
-    static text, no user's. `head`: it is only the head of this name, its group's. `saved`: its snapshot's id.
+    static text, no user's. `head`: it is only the head of this name, its group's. `lasts`: as of its
+    Want. `saved`: its snapshot's id.
     `brought`: a restore that no request has used yet.
     `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
@@ -175,9 +178,9 @@ class Resident:
     """
 
     __slots__ = (
-        "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "head", "live", "lora", "mixed",
-        "moved", "number", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state", "store", "tokens",
-        "turn", "version", "where",
+        "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "head", "lasts", "live", "lora",
+        "mixed", "moved", "number", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state", "store",
+        "tokens", "turn", "version", "where",
     )  # fmt: skip
 
     def __init__(
@@ -198,7 +201,7 @@ class Resident:
         if self.cuts:
             self.hold(())
         self.end = b""
-        self.tokens = self.prompt = 0
+        self.tokens = self.prompt = self.lasts = 0
         self.group = self.prefix = self.version = self.saved = self.day = self.head = ""
         self.doubts: frozenset[Doubt] = frozenset()
         self.shared = self.mixed = False
@@ -248,7 +251,7 @@ class Resident:
         self.shared = self.mixed = False
         self.store = True
         self.again = self.brought = None
-        self.moved = 0
+        self.moved = self.lasts = 0
         self.source = ("", 0)
         self.since = 0.0
 

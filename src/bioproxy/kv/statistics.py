@@ -58,7 +58,8 @@ class SnapshotStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache at one moment. Bytes, tokens, seconds; `restores` by status, `dropped` and `refused` by reason.
 
-    `lost`: conversations that were worth a save and did not get one, by reason (actions.py).
+    `lost`: conversations that were worth a save and did not get one, by reason (actions.py). `unstable`: answers whose
+    conversation was not worth one because its head changes at each turn, and about how many bytes those are.
 
     If several engines share a folder, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
     and `written_today` are the folder's.
@@ -91,6 +92,8 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     refused: dict[str, int]
     lost: dict[str, int]
+    unstable: int = 0
+    unstable_bytes: int = 0
 
     @property
     def pauses(self) -> dict[str, int]:

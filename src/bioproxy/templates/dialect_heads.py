@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw
 
 from bioproxy.prompt import Head, Piece
-from bioproxy.templates.bodies import FIELDS, MOST_PLACES, Dialect, Fields, Json, countable, few, string
+from bioproxy.templates.bodies import FIELDS, MOST_PLACES, TEXT, Dialect, Fields, Json, countable, few, string
 from bioproxy.templates.messages import END, ITEMS, MESSAGES, Turn, part_text
 
 # What stands elsewhere in the head, and what is about transport, sampling, limits and accounts in all four dialects.
@@ -100,6 +100,42 @@ def seams(head: bytes) -> Iterator[int]:
             end = head.index(item, end) + len(item)
             yield end
         place += len(part) + 1
+
+
+def cut_off(head: Head, at: int, word: str) -> Head | None:
+    """The head up to byte `at` of its piece, then `word`: two words that begin differently part there; None: no place.
+
+    Inside a system message `word` ends its text, and messages after it go; between tools it is the name of a last one.
+    """
+    start = len(head.lora) + 3  # three ends of parts
+    left = at - start - len(head.messages) - 1
+    if left >= 0:
+        tools = [tool for tool, end in placed(head.tools) if end <= left]
+        last = {"type": "function", "function": {"name": word, "description": word, "parameters": {"type": "object"}}}
+        return msgspec.structs.replace(head, tools=msgspec.json.encode([*tools, last])) if head.tools else None
+    kept: list[Json] = []
+    for message, end in placed(head.messages):
+        if end < at - start:
+            kept.append(message)
+            continue
+        fields = FIELDS.decode(message)
+        content = bytes(fields.get("content", Raw()))
+        begin = end - len(message) + bytes(message).find(content)
+        try:
+            text = TEXT.decode(content[: max(0, at - start - begin)].removesuffix(b'"') + b'"')
+        except msgspec.DecodeError:  # in the middle of a letter, or of something else
+            return None
+        kept.append(fields | {"content": text + word})
+        return msgspec.structs.replace(head, messages=msgspec.json.encode(kept))
+    return None
+
+
+def placed(items: bytes) -> Iterator[tuple[Raw, int]]:
+    """The items of a JSON array, and where each ends in it."""
+    end = 0
+    for item in few(ITEMS.decode(countable(items))) if items else ():
+        end = items.index(item, end) + len(item)
+        yield item, end
 
 
 def further(fields: Fields) -> dict[str, Json]:

@@ -32,6 +32,7 @@ from bioproxy.config.settings import Settings
 from bioproxy.errors import NOT_JSON
 from bioproxy.prompt import Cut, Head, Piece
 from bioproxy.warmup.plain import ENOUGH, LARGEST, Plain, PlainHeads, weight
+from bioproxy.warmup.unstable import Unstable, UnstableStatistics
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,16 @@ class Written(msgspec.Struct, kw_only=True):
 
 
 class HeadsStatistics(msgspec.Struct, frozen=True):
-    """How many heads are known, how many of them count, and what they weigh; `plain`: those without a prefix."""
+    """How many heads are known, how many of them count, and what they weigh; `plain`: those without a prefix.
+
+    `unstable`: those that change at each turn.
+    """
 
     known: int
     counting: int
     bytes: int
     plain: int
+    unstable: tuple[UnstableStatistics, ...] = ()
 
 
 def name_of(head: Head) -> str:
@@ -102,6 +107,7 @@ class Heads:
         self.max_age = max_age
         self.clock = clock
         self.seen: dict[str, dict[Head, Seen]] = {}
+        self.unstable = Unstable()
         self.plain = PlainHeads(limit=lambda: settings.config.warmup.plain_heads, clock=clock)
         self.changed = self.used = False  # since the last write: other heads count, any was used
         self.written = -USED  # by the clock
@@ -126,12 +132,21 @@ class Heads:
         if self.top(prefix) != before:
             self.on_change()
 
-    def began(self, group: str, cuts: Sequence[Cut], pieces: Sequence[Piece], head: Head) -> None:
-        """A request of `group` without a prefix was accepted (see PlainHeads)."""
+    def began(self, group: str, cuts: Sequence[Cut], pieces: Sequence[Piece], head: Head, *, plain: bool) -> int:
+        """A request of `group` was accepted, without a prefix if `plain`: how many bytes of its prompt will come again.
+
+        0: all of them, as far as is known. `cuts` is the chain through its `pieces`, of which the first is `head`.
+        """
+        stable = self.unstable.look(group, cuts, pieces, head)
         self.used = True
-        if self.plain.began(group, cuts, pieces, head):
+        if stable is None:
+            counts = plain and self.plain.began(group, cuts, pieces, head)
+        else:
+            counts = plain and self.plain.changed(group, stable)
+        if counts:
             self.changed = True
             self.on_change()
+        return 0 if stable is None else stable.cut.offset if stable.cut is not None else 1
 
     def top(self, prefix: str) -> tuple[Head, ...]:
         """The heads to warm for `prefix`, newest first; the bare message if none counts yet."""
@@ -196,6 +211,7 @@ class Heads:
             counting=sum(entry.counts for entry in entries),
             bytes=sum(map(weight, (*(entry.head for entry in entries), *plain))),
             plain=len(plain),
+            unstable=self.unstable.statistics(),
         )
 
 

@@ -8,6 +8,8 @@ a model whose cache cannot be left in the middle. It is its group's alone (kv-ru
 Until a head counts only digests of it are remembered, so one that comes once (a document in a system message) costs
 nothing and is kept nowhere. Two sessions may also begin with the same words: those are told apart by their second turn.
 
+Of a head that changes at each turn (unstable.py) what is kept is its beginning, up to the first place that changes.
+
 No clock of its own, no file, no loop: heads.py keeps what is here in its file, runner.py warms it.
 """
 
@@ -25,6 +27,7 @@ import msgspec
 from bioproxy.kv.chain import chain
 from bioproxy.prompt import Cut, Head, Piece
 from bioproxy.templates.dialect_heads import head_piece
+from bioproxy.warmup.unstable import Stable
 
 SHORTEST = 1024  # bytes of a prompt, or of a head, that is looked at
 LARGEST = 1 << 20  # bytes of one head; larger ones are not kept
@@ -40,7 +43,8 @@ OFFSET = attrgetter("offset")
 class Plain(msgspec.Struct, kw_only=True):
     """One head that counts, of one group: when it was last used (unix time), how many conversations began with it.
 
-    `last` is the newest of them.
+    `last` is the newest of them. Of an unstable head only the first `cut` bytes count (0: all); `other` is the same
+    head as it was a turn before.
     """
 
     group: str
@@ -48,6 +52,8 @@ class Plain(msgspec.Struct, kw_only=True):
     used: float
     sessions: int = ENOUGH
     last: bytes = b""
+    cut: int = 0
+    other: Head | None = None
 
 
 class Watched(msgspec.Struct):
@@ -63,11 +69,13 @@ class Watched(msgspec.Struct):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A head that shall be warm: its group's, under a name that tells nothing of its text."""
+    """A head that shall be warm: its group's, under a name that tells nothing of its text; the rest as in Plain."""
 
     group: str
     name: str
     head: Head
+    cut: int = 0
+    other: Head | None = None
 
 
 class PlainHeads:
@@ -107,6 +115,19 @@ class PlainHeads:
             del self.watched[next(iter(self.watched))]
         return False
 
+    def changed(self, group: str, stable: Stable) -> bool:
+        """A request of `group` came whose head will not come again; if its stable beginning counts from now on."""
+        if stable.cut is None or stable.cut.offset < SHORTEST or not self.limit():
+            return False
+        key = group, digest_of(stable.cut, stable.head)
+        known = self.kept.get(key)
+        if known is not None:
+            known.used = self.clock()
+        elif weight(stable.head) <= LARGEST:
+            one = Plain(group=group, head=stable.head, used=self.clock(), cut=stable.cut.offset, other=stable.other)
+            self.keep(key, one)
+        return known is None
+
     def keep(self, key: tuple[str, bytes], plain: Plain) -> None:
         """Take a head in, and let those go that are worth least, if there are too many or too much of them."""
         self.kept[key] = plain
@@ -127,7 +148,8 @@ class PlainHeads:
         for group, digest in sorted(self.kept, key=self.worth, reverse=True):
             count[group] += 1
             if count[group] <= self.limit():
-                found.append(Wanted(group, name_of(group, digest), self.kept[group, digest].head))
+                one = self.kept[group, digest]
+                found.append(Wanted(group, name_of(group, digest), one.head, one.cut, one.other))
         return found
 
     def forget(self, before: float) -> bool:
@@ -140,7 +162,8 @@ class PlainHeads:
     def take_in(self, stored: Iterable[Plain]) -> None:
         """What a file said, unless something newer is known."""
         for one in stored:
-            key = one.group, digest_of(chain("", [head_piece(one.head)])[-1], one.head)
+            cuts = [cut for cut in chain("", [head_piece(one.head)]) if not one.cut or cut.offset <= one.cut]
+            key = one.group, digest_of(cuts[-1], one.head)
             if key not in self.kept:
                 self.keep(key, one)
 

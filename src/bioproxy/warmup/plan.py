@@ -44,15 +44,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt prefix to warm, and how far that is. Counts are tokens, `retry_at` is a loop's time.
 
     `head` is the name of its `opening`, which stands before it in the prompt. Without a `prefix` it is that head alone,
-    and `group` says whose. `want` names it for the keeper,
-    once it was worked on. `older`: an earlier text of the same template, and the tokens of its prompt prefix, that the
-    engine evaluated last.
+    and `group` says whose; of an unstable one only the beginning, up to byte `cut` (plain.py). `want` names it for the
+    keeper, once it was worked on. `older`: an earlier text of the same template, and the tokens of its prompt prefix,
+    that the engine evaluated last.
     """
 
     prefix: str
     head: str
     opening: Head = Head()
     group: str = ""
+    cut: int = 0
+    other: Head | None = None
     version: str
     want: Want | None = None
     older: tuple[Want, tuple[int, ...]] | None = None
@@ -150,6 +152,8 @@ def forgotten(targets: Mapping[Key, Target]) -> dict[Key, Target]:
             head=target.head,
             opening=target.opening,
             group=target.group,
+            cut=target.cut,
+            other=target.other,
             version=target.version,
             asked=target.asked,
             deaths=target.deaths,

@@ -25,6 +25,7 @@ from bioproxy.templates.parse import Filled
 Json: TypeAlias = Any
 
 FIRST_MESSAGE, SECOND_MESSAGE = "Compare this.", "7 questions"  # differ in the first character, and in its kind
+FIRST_WORD, SECOND_WORD = "Compare", "7th"  # the same, for what ends in the middle of a head
 LETTERS_PER_TOKEN = 4  # a guess, if the engine cannot count
 MARGIN = 8  # tokens less on models whose cache cannot be cut at any place
 
@@ -72,17 +73,24 @@ def margin_of(traits: Traits) -> int:
 
 
 async def find(
-    engine: Llama, can: Capabilities, head: Head, filled: Filled, *, margin: int = 0, model: str = ""
+    engine: Llama,
+    can: Capabilities,
+    head: Head,
+    filled: Filled,
+    *,
+    margin: int = 0,
+    model: str = "",
+    other: Head | None = None,
 ) -> PromptPrefix:
     """The prompt prefix of a template after `head`, as exactly as the engine lets us see it.
 
-    `margin`: tokens to leave off at the end; `model`: its name, for an engine that can only be sent a chat request.
-    Raises what the engine's client raises.
+    With an `other` head it ends where the two differ. `margin`: tokens to leave off at the end; `model`: its name, for
+    an engine that can only be sent a chat request. Raises what the engine's client raises.
     """
     if not can.apply_template:
         return chat_prefix(head, filled, model=model)
     first = await engine.apply_template(chat(head, filled.fill(FIRST_MESSAGE)))
-    second = await engine.apply_template(chat(head, filled.fill(SECOND_MESSAGE)))
+    second = await engine.apply_template(chat(other or head, filled.fill(SECOND_MESSAGE)))
     if not can.tokenize:
         text = first[: common(first, second)]
         return PromptPrefix(kind="text", text=text, length=guess(text), lora=head.lora)

@@ -34,7 +34,7 @@ from bioproxy.gate.gate import Gate
 from bioproxy.kv import arguments
 from bioproxy.kv.keeper import Keeper
 from bioproxy.templates.catalogue import Catalogue, Estimate
-from bioproxy.templates.dialect_heads import head_piece
+from bioproxy.templates.dialect_heads import cut_off, head_piece
 from bioproxy.templates.expand import template_pieces
 from bioproxy.templates.parse import Filled
 from bioproxy.templates.reading import Reading
@@ -42,7 +42,7 @@ from bioproxy.warmup import plan
 from bioproxy.warmup.evaluate import End, Evaluator, Job
 from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
 from bioproxy.warmup.plan import Key, Phase, Target
-from bioproxy.warmup.prefix import PromptPrefix, find, margin_of
+from bioproxy.warmup.prefix import FIRST_WORD, SECOND_WORD, PromptPrefix, find, margin_of
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +266,9 @@ class Runner:
             for head in self.heads.top(prefix)
         ]
         wanted += [
-            Target(prefix="", head=one.name, opening=one.head, group=one.group, version="")
+            Target(
+                prefix="", head=one.name, opening=one.head, group=one.group, cut=one.cut, other=one.other, version=""
+            )
             for one in self.heads.plain.wanted()
         ]
         self.targets = plan.merge(known, wanted)
@@ -344,6 +346,9 @@ class Runner:
         pieces = template_pieces(head, filled) if target.prefix else (head_piece(head),)
         want = self.keeper.want(pieces, prefix=target.prefix, version=filled.version, head=head, lora=head.lora)
         want = replace(want, background=True, group=target.group, head="" if target.prefix else target.head)
+        if target.cut:
+            cuts = tuple(cut for cut in want.cuts if cut.offset <= target.cut)
+            want = replace(want, cuts=cuts, size=target.cut)
         target = replace(target, want=want)
         if (snapshot := self.keeper.has_snapshot(want)) is not None:
             length, at = snapshot.tokens, snapshot.created
@@ -385,7 +390,13 @@ class Runner:
         margin = 0
         if can.apply_template and can.tokenize:
             margin = margin_of(await files.away(self.keeper.traits, facts.model_path))
-        return await find(self.engine, can, target.opening, filled, margin=margin, model=facts.alias)
+        head, other = target.opening, None
+        if target.cut and target.other is not None:
+            first, second = cut_off(head, target.cut, FIRST_WORD), cut_off(target.other, target.cut, SECOND_WORD)
+            if first is None or second is None or not can.apply_template:
+                return PromptPrefix(kind="tokens", length=0)
+            head, other = first, second
+        return await find(self.engine, can, head, filled, margin=margin, model=facts.alias, other=other)
 
     def job(self, target: Target, prompt: PromptPrefix, generation: int) -> Job:
         """The evaluator's order; it is current as long as engine and text are the same."""

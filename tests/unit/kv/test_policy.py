@@ -169,3 +169,12 @@ def test_each_limit_of_the_disk_has_its_own_refusal() -> None:
     refusals = [limits(budget=80), limits(free=580), limits(written=950)]
     found = [(one.kind, one.pauses) for one in refusals if one is not None]
     assert found == [("too_large", False), ("min_free", True), ("write_budget", True)]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_what_nobody_asks_for_again_is_not_worth_a_byte(tokens: int, covered: int, lasting: int) -> None:
+    """Only what will be asked for again counts, and of that what is on no disk; if all of it lasts, all that is new."""
+    found = policy.findable(tokens, covered, lasting=lasting)
+    assert 0 <= found <= min(tokens, lasting)
+    assert policy.findable(tokens, covered, lasting=tokens) == max(0, tokens - covered)
+    assert policy.findable(tokens, max(covered, lasting), lasting=lasting) == 0

@@ -69,7 +69,7 @@ export const kv = (with_: Partial<KvStatistics> = {}): KvStatistics => ({
   restores: {},
   dropped: {},
   refused: {},
-  lost: {},
+  lost: {}, unstable: 0, unstable_bytes: 0,
   ...with_,
 });
 
@@ -79,7 +79,7 @@ const warmup = {
   speed: null,
   checks: 0,
   targets: [],
-  heads: { known: 0, counting: 0, bytes: 0, plain: 0 },
+  heads: { known: 0, counting: 0, bytes: 0, plain: 0, unstable: [] },
 };
 
 export const schedule = (with_: Partial<ScheduleStatus> = {}): ScheduleStatus => ({

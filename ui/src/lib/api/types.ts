@@ -300,6 +300,14 @@ export interface HeadsStatistics {
   counting: number;
   bytes: number;
   plain: number;
+  unstable: UnstableStatistics[];
+}
+
+/** Of a group's heads that change at each turn: their bytes, and how many of them are the same each time. */
+export interface UnstableStatistics {
+  group: string;
+  bytes: number;
+  stable: number;
 }
 
 /** The KV cache at one moment. */
@@ -329,6 +337,8 @@ export interface KvStatistics {
   dropped: { [name: string]: number };
   refused: { [name: string]: number };
   lost: { [name: string]: number };
+  unstable: number;
+  unstable_bytes: number;
 }
 
 /** One slot. */
