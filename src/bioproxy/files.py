@@ -189,13 +189,15 @@ def write_whole(
     data: bytes,
     *,
     mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
     durable: bool = True,
     unfinished: str = UNFINISHED,
 ) -> None:
     """Replace `path` by `data` in one step: a crash leaves the old file or the new one. OSError, Stuck.
 
     It is readable by us alone unless `mode` says something else, and on the disk when this returns unless it need not
-    be `durable`. What a crash may leave beside it has a name that begins with `unfinished`.
+    be `durable`. `owner` (user and group) gets it if we may give it away. What a crash may leave beside it has a name
+    that begins with `unfinished`.
     """
     target = Path(path)
     with touching(target):
@@ -206,6 +208,11 @@ def write_whole(
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
+            if owner is not None and sys.platform != "win32":
+                with suppress(
+                    PermissionError
+                ):  # only root gives files away; whoever else may replace one, owns it then
+                    os.chown(temporary, *owner)
             if mode != 0o600 and sys.platform != "win32":
                 Path(temporary).chmod(mode)
             Path(temporary).replace(target)

@@ -171,6 +171,18 @@ async def test_a_save_keeps_the_old_text_and_reloads_by_difference(tmp_path: Pat
     assert rig.log.starts() == ["a"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+async def test_a_save_leaves_the_file_to_its_owner(tmp_path: Path) -> None:
+    """Who wrote it can change it again, and read what it was before."""
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        path = tmp_path / "config.yaml"
+        os.chown(path, 4711, 4712)
+        file = await opened(rig)
+        assert (await ask(rig, "PUT", "/api/config", edited(file, LIMIT, '"queue_limit": 8'))).status == 200
+    owners = [(one.stat().st_uid, one.stat().st_gid) for one in (path, tmp_path / "config.yaml.bak")]
+    assert owners == [(4711, 4712)] * 2
+
+
 async def test_a_file_that_somebody_else_changed_is_not_overwritten(tmp_path: Path) -> None:
     """412; the person opens it again."""
     async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:

@@ -24,8 +24,9 @@ from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
 from bioproxy.engines import answers, llama
 from bioproxy.errors import BioproxyError, EngineProtocolError
-from bioproxy.front import dialects, inference, inflight, upstream_path, ways
+from bioproxy.front import dialects, inference, inflight, responses, upstream_path, ways
 from bioproxy.front.body import filters, model, multipart
+from bioproxy.front.caching import answers as bills
 from bioproxy.kv import policy
 from bioproxy.recipes import preset
 from bioproxy.templates import bodies, dialect_heads, expand, gitignore, parse, patterns
@@ -38,8 +39,8 @@ from bioproxy.wire.http1.reader import RequestReader
 from support.steps import counted
 
 MODULES: list[ModuleType] = [
-    activity_api, answers, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart, page,
-    parse, preset, sse, target,
+    activity_api, answers, bills, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart,
+    page, parse, preset, responses, sse, target,
 ]  # fmt: skip
 Reader = Callable[[bytes], object]
 Worst = tuple[Callable[[int], bytes], ...]
@@ -209,6 +210,17 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
         lambda tail: answers.ending(tail + b"\n\n", tail),
         (*STREAM, of(b'"type":"a",'), of(b" ", before=b'"type":"a"', after=b"x"), of(b'"type":"a","a":1 }')),
     ),
+    "where the events of a stream end": (
+        lambda data: [found.end() for found in bills.EVENT_END.finditer(data)],
+        (of(b"a"), of(b"\n\n"), of(b"\r\n"), of(b"\r"), of(b"data: {}\r\n\r\n")),
+    ),
+    "an event of Responses": (
+        lambda data: [one.search(data) for one in vars(responses).values() if isinstance(one, re.Pattern)],
+        (
+            of(b'"item_id":"a'), of(b'"call_id": '), of(b" ", before=b'"item_id":'), of(b" ", before=b'"part":'),
+            of(b"a", before=b'"id":"'), of(b"1", before=b'"sequence_number":'),
+        ),
+    ),
     "a number in a query": (lambda text: activity_api.integer(text.decode()), (of(b"1"), of(b"+"))),
     "a time in a query": (
         lambda text: activity_api.RFC3339.fullmatch(text.decode()),
@@ -250,7 +262,7 @@ def test_every_expression_over_bytes_from_outside_has_its_reader() -> None:
     found = {
         f"{path.stem}.{name}"
         for package in ("front", "templates", "wire", "admin")
-        for path in (root / package).glob("*.py")
+        for path in (root / package).rglob("*.py")
         for name in expressions(path)
     }
     known = {f"{module.__name__.rpartition('.')[2]}.{name}" for module in MODULES for name in expressions_of(module)}

@@ -210,19 +210,20 @@ def digest(text: str) -> str:
 def write(edit: Edit) -> str:
     """Replace the file, or what a link leads to; returns the path of the old one beside it. Blocks.
 
-    It keeps its mode, and the byte order mark if it had one.
+    It keeps its mode, its owner as far as we may give files away, and the byte order mark if it had one.
     RequestError: 412 if it is not the text that the edit was made from, 409 if it is no regular file.
     """
     target = Path(os.path.realpath(edit.path))
     try:
         before = files.read(target, most=LARGEST)
-        mode = stat.S_IMODE(files.stat(target).st_mode)
+        known = files.stat(target)
+        mode, owner = stat.S_IMODE(known.st_mode), (known.st_uid, known.st_gid)
         if digest(decoded(before)) != edit.digest:
             sentence = f"{edit.path} was changed by somebody else since you opened it; open it again"
             raise RequestError(sentence, status=CHANGED_MEANWHILE)
         begin = BOM if before.startswith(BOM) else b""
-        files.write_whole(f"{target}{BACKUP}", before)
-        files.write_whole(target, begin + edit.text.encode().removeprefix(BOM), mode=mode)
+        files.write_whole(f"{target}{BACKUP}", before, owner=owner)
+        files.write_whole(target, begin + edit.text.encode().removeprefix(BOM), mode=mode, owner=owner)
     except (OSError, ValueError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else str(error)
         raise RequestError(f"{edit.path} cannot be written: {reason}; nothing was changed", status=409) from error

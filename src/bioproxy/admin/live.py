@@ -204,12 +204,16 @@ class Live:
     # who watches
 
     def join(self, viewer: Viewer) -> None:
-        """Tell a client what it missed, or what is; from now on it hears what changes."""
+        """Tell a client what it missed, or what is; from now on it hears what changes.
+
+        If that can't be told, nothing has begun.
+        """
+        self.look()
+        first = self.missed(viewer) or self.state(viewer)
         if not self.subscriptions:
             self.subscriptions = [self.bus.subscribe(Event, self.hear), self.bus.subscribe(InflightChanged, self.moved)]
             self.swaps.tell = self.swapped
-        self.look()
-        viewer.push(self.missed(viewer) or self.state(viewer))
+        viewer.push(first)
         if not self.viewers:
             self.disarm()
         self.viewers.add(viewer)

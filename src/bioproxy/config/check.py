@@ -176,6 +176,16 @@ def key_faults(keys: Sequence[str | Key]) -> Iterator[tuple[int, str]]:
             yield index, f"is the same key as api_keys[{known}]; each key must be another"
 
 
+def _names(keys: Sequence[str | Key]) -> Iterator[Complaint]:
+    """Keys that go by one name, also if it is what another one is called for want of a name."""
+    first: dict[str, int] = {}
+    for index, entry in enumerate(keys):
+        name = getattr(entry, "name", "") or f"key {index + 1}"
+        if (known := first.setdefault(name, index)) != index:
+            said = f'"{name}" is api_keys[{known}] as well: they count as one, and each sees what the other asks'
+            yield Complaint(f"api_keys[{index}]", f"{said}; if they are not one person's, give each a name of its own")
+
+
 def entry_fault(entry: str | Key) -> str:
     """Why an entry of `api_keys` is no key; "" if it is one (or a file that is to be read)."""
     if isinstance(entry, str):
@@ -274,5 +284,6 @@ def _doubts(config: Config) -> Iterator[Complaint]:
             if rule.side != "off" and for_all(rule):
                 said = f'the rule "{rule.name}" is for every request: all wait for each other as side requests'
                 yield Complaint("clients.side", said)
+    yield from _names(config.api_keys)
     if config.admin_key and digest(config.admin_key) in {digest(key) for key in config.api_keys}:
         yield Complaint("admin_key", "is one of the api_keys, too: its holder is an operator")

@@ -272,6 +272,18 @@ async def test_a_client_that_does_not_keep_up_gets_a_state_once_it_reads(
     assert told[0][1]["status"]["models"][0]["state"] == "ready"
 
 
+async def test_a_status_that_cannot_be_had_leaves_nothing_behind() -> None:
+    """Its client is told; the bus has no subscriber of ours, and the next client gets a state."""
+    world = World()
+    started = world.status.pop("started")
+    with pytest.raises(msgspec.ValidationError):
+        world.watch()
+    assert (world.live.viewers, world.live.timer) == (set(), None)
+    assert not world.bus.subscribers.get(Event)
+    world.status["started"] = started
+    assert names(world.watch()) == ["state"]
+
+
 async def test_while_nobody_watches_publishing_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute after the last client left, the bus has no subscriber of ours but the rare changes of models."""
     monkeypatch.setattr(stream, "LINGER", MS)

@@ -218,6 +218,14 @@ def test_what_works_and_is_probably_not_meant_is_a_warning() -> None:
     assert [warning.key for warning in find_warnings(config, {})] == ["admin_key"]
 
 
+@pytest.mark.parametrize("names", [("ann", "ann"), ("key 2", ""), ("", "key 1")])
+def test_keys_of_one_name_are_a_warning(names: tuple[str, str]) -> None:
+    """They may be two keys of one person; if not, each sees what the other asked."""
+    keys = tuple(Key(key=f"k{number}", name=name) for number, name in enumerate(names))
+    [found] = find_warnings(Config(api_keys=keys), {})
+    assert (found.key, "count as one" in found.message) == ("api_keys[1]", True)
+
+
 def test_problems_of_broken_keys_are_left_out() -> None:
     """What rests on a default that nobody wanted would be wrong to say."""
     config = Config(admin_host="0.0.0.0")

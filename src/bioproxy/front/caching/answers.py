@@ -32,7 +32,7 @@ from bioproxy.wire.relay import EVENTS
 
 Json: TypeAlias = Any
 
-ANY_EVENT = re.compile(rb".*?\r?\n\r?\n", re.DOTALL)
+EVENT_END = re.compile(rb"\r?\n\r?\n")
 TELLS = {"chat": b'"usage"', "anthropic": b'"usage"', "responses": b'"response"'}  # in events that are opened
 BARE: dict[str, frozenset[str]] = {  # the events of an answer in which nothing is said
     "anthropic": frozenset({"message_start", "message_delta", "message_stop", "ping", "error"}),
@@ -141,8 +141,8 @@ class Rewriting:
         elif self.tells not in data and data.endswith(b"\n\n") and not self.wishes.prewarm:
             return data
         out, end = [], 0
-        for found in ANY_EVENT.finditer(data):
-            out.append(self.event(found[0]))
+        for found in EVENT_END.finditer(data):
+            out.append(self.event(data[end : found.end()]))
             end = found.end()
         self.rest = data[end:]
         return b"".join(out)
