@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from bioproxy.events import SnapshotRestored
+from bioproxy.kv import keeping
 from fakes.real_engine import RealEngine, reason_to_skip
 from support.kv_rig import Asked, Rig, rig, text
 
@@ -185,3 +187,39 @@ async def test_two_slots_share_the_work(tmp_path: Path) -> None:
         await restart(one)
         asked = await one.ask(LONG, " question", template=True)
         assert (asked.prepared.status, asked.evaluated < 12) == ("restored", True)
+
+
+@pytest.mark.parametrize("left", ["on disk", "in one slot", "other content in all slots"])
+async def test_agents_that_begin_from_one_context_at_once_evaluate_it_never_again(tmp_path: Path, left: str) -> None:
+    """Each of the engine's slots gets it, one after the other, before the first of them runs."""
+    async with started(tmp_path, engine={"parallel": 4, "no_kv_unified": True, "ctx_size": 8192}) as one:
+        one.gate.resize(4)
+        first = await one.ask(LONG)
+        await one.save_idle()
+        shelf = one.keeper.tenant.shelf
+        [kept] = one.keeper.list()
+        await keeping.keep(shelf, kept, group="", name="repo")
+        if left == "on disk":
+            await restart(one)
+        elif left == "other content in all slots":
+            await restart(one)
+            for number in range(4):
+                await one.ask(text(200, f"other {number}"))
+            await one.save_idle()
+        asked = await asyncio.gather(*(one.ask(LONG, first.answer, text(30, f" agent {n}")) for n in range(4)))
+        assert [each.cached >= kept.tokens - 1 for each in asked] == [True] * 4, [each.cached for each in asked]
+        again = [one.ask(LONG, first.answer, text(30, f" agent {n}"), asked[n].answer, " go on") for n in range(4)]
+        assert all(each.evaluated < 20 for each in await asyncio.gather(*again))
+
+
+async def test_more_agents_than_slots_begin_from_one_context(tmp_path: Path) -> None:
+    """Those that wait find it when a slot is theirs, for a fork holds all of its beginning."""
+    async with started(tmp_path, engine={"parallel": 2, "no_kv_unified": True}) as one:
+        one.gate.resize(2)
+        first = await one.ask(LONG)
+        await one.save_idle()
+        [kept] = one.keeper.list()
+        await keeping.keep(one.keeper.tenant.shelf, kept, group="", name="repo")
+        await restart(one)
+        asked = await asyncio.gather(*(one.ask(LONG, first.answer, text(30, f" agent {n}")) for n in range(6)))
+        assert [each.cached >= kept.tokens - 8 for each in asked] == [True] * 6, [each.cached for each in asked]

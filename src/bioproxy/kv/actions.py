@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bioproxy import aio
 from bioproxy.engines.answers import Timings
@@ -25,7 +25,8 @@ from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
 from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, slots_now
-from bioproxy.kv.resident import KEPT, Prepared, Resident, Residents, State
+from bioproxy.kv.index import Match
+from bioproxy.kv.resident import KEPT, STANDING, Brought, Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
 from bioproxy.kv.snapshot import Pin
@@ -37,6 +38,7 @@ LOOK = 0.5  # seconds that a user may wait for `/slots`
 RECALL = 1.0  # seconds for a request that is asked again, beside what moving its state takes
 ERASE_FIRST = "the slot has to be erased before this request, and an earlier one is not over yet; try again"
 PARKED = 32  # requests that are kept in memory, to be asked again
+MOMENT = 0.02  # seconds in which requests that go on from one context are taken to have come together
 ROOM = 0.5  # share of the RAM cache that is counted on: checkpoints lie there, too, and what we did not see
 
 
@@ -57,6 +59,7 @@ class Actions:
         self.residents = residents
         self.decisions = decisions
         self.lost: Counter[str] = Counter()
+        self.waiting_for: Callable[[Match], int] = lambda _: 0  # how many requests wait that go on from it
 
     @property
     def saving(self) -> bool:
@@ -115,13 +118,52 @@ class Actions:
             await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
             plan.place.clear(empty=True)
             prepared.status, prepared.expected = "", 0
-        if plan.match is None or self.decisions.doubt:
+        if plan.match is not None and not self.decisions.doubt:
+            unsaved = self.decisions.unsaved(plan.place)
+            slot = await self.slot_for(plan.place)
+            if await self.restorer.restore(plan.match, plan.place, slot, prepared, unsaved=unsaved):
+                self.residents.found(plan.place, slot)
+            self.doubted(self.restorer.uncertain)
+        if (match := plan.fork or plan.match) is not None and len(self.residents.slots) > 1:
+            await self.spread(match, plan.place, ahead=plan.fork is not None)
+
+    async def spread(self, match: Match, place: Resident, *, ahead: bool) -> None:
+        """Bring what `place` goes on from into other slots, for the requests that wait for the same.
+
+        Once they run there can be no slot action, and each would evaluate it anew. `ahead`: it is a context, from which
+        several begin: those that come at the same moment are waited for, and empty slots get it in any case. What a
+        slot loses is on disk, or not worth it.
+        """
+        if self.residents.parks or not self.decisions.restoring:
             return
-        unsaved = self.decisions.unsaved(plan.place)
-        slot = await self.slot_for(plan.place)
-        if await self.restorer.restore(plan.match, plan.place, slot, prepared, unsaved=unsaved):
-            self.residents.found(plan.place, slot)
+        if ahead:
+            await asyncio.sleep(MOMENT)
+        end, size = match.snapshot.end, match.snapshot.tokens
+        others = [one for one in self.residents.order if one is not place and one.state in STANDING]
+        held = sum(one.end == end for one in others)
+        for other in sorted(others, key=lambda one: not one.empty):
+            wanted = held < self.waiting_for(match)
+            if not wanted and not (ahead and other.empty):
+                return
+            room = self.decisions.room - sum(one.tokens for one in self.residents.slots) + other.tokens
+            unsaved = self.decisions.unsaved(other)
+            if other.end == end or size > room or self.decisions.worth_saving(other, unsaved):
+                continue
+            slot = await self.number_of(other)
+            if slot is not None:
+                if not await self.bring(match, other, slot, unsaved=unsaved):
+                    return
+                held += 1
+
+    async def bring(self, match: Match, place: Resident, slot: int, *, unsaved: int = 0) -> bool:
+        """Restore a snapshot that no request has asked for yet; the first that uses it will judge it."""
+        prepared = Prepared()
+        done = await self.restorer.restore(match, place, slot, prepared, unsaved=unsaved)
+        if done:
+            self.residents.settle(place, slot)
+            place.brought = Brought(match.snapshot, prepared.seconds)
         self.doubted(self.restorer.uncertain)
+        return done
 
     async def save(
         self, place: Resident, *, template: bool = False, limit: float = 0.0, pins: tuple[Pin, ...] = ()
@@ -251,16 +293,28 @@ class Actions:
         known = [one.slot for one in (place, *self.residents.slots) if one.empty and one.slot is not None]
         if known:
             return known[0]
-        taken = self.residents.taken()
-        empty = [view.id for view in await self.look() if view.id not in taken and not view.n_prompt_tokens]
-        if empty:
-            return empty[0]
+        empty = await self.empty_slot()
+        if empty is not None:
+            return empty
         slot = await self.holding(place)
         if slot is None:
             for other in self.residents.slots:
                 if other is not place:
                     other.clear(empty=False)
         return slot or 0
+
+    async def empty_slot(self) -> int | None:
+        """A slot that the engine reports as empty. A restored one is, too, until a task ran in it."""
+        if any(one.slot is None and one.brought is not None for one in self.residents.slots):
+            return None
+        taken = self.residents.taken()
+        return next((view.id for view in await self.look() if view.id not in taken and not view.n_prompt_tokens), None)
+
+    async def number_of(self, place: Resident) -> int | None:
+        """The slot that `place` stands for, as far as it can be told."""
+        if place.slot is not None:
+            return place.slot
+        return await self.empty_slot() if place.empty else await self.holding(place)
 
     async def look(self) -> list[SlotView]:
         """What `/slots` says now; [] if it does not answer in time."""
@@ -285,6 +339,8 @@ def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[Slot
         if len(found) == 1 == len(alike):
             return found[0].id
         if found and len(found) == len(alike) and all(view.id_task is not None for view in found):
+            if any(other is not place and not other.digests.isdisjoint(place.digests) for other in alike):
+                return None  # they may have begun at one moment, in either order, and hold much that is the same
             found.sort(key=lambda view: view.id_task or 0)
             return found[sorted(alike, key=lambda one: one.turn).index(place)].id
         if found:

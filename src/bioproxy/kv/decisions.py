@@ -62,7 +62,7 @@ class Plan(msgspec.Struct):
     """What a request needs before it is sent: slot actions on `place`, and saves of what it drives out elsewhere.
 
     `displaces`: what `place` holds would be worth a save if no user waited, and the request, which shares `shared` of
-    it, takes its slot.
+    it, takes its slot. `fork`: the context that the request goes on from, as others may at the same time.
     """
 
     place: Resident
@@ -72,6 +72,7 @@ class Plan(msgspec.Struct):
     erase: bool = False
     match: Match | None = None
     others: tuple[Resident, ...] = ()
+    fork: Match | None = None
 
     @property
     def saves(self) -> tuple[Resident, ...]:
@@ -142,6 +143,8 @@ class Decisions:
             return False
         if not self.findings.restores:
             return True
+        if self.several and self.tenant.shelf.index.named:
+            return False
         group = want.group or (self.everyone() if want.prefix else "")  # only a warm-up has none of its own with keys
         return not self.tenant.shelf.index.has_more(want.cuts, position, self.tenant.scope.fingerprint, group)
 
@@ -171,15 +174,26 @@ class Decisions:
             for other in (endangered if saving else ())  # they would be lost with the engine
             if other.savable and self.worth_saving(other, self.unsaved(other), displaced=not want.side)
         )
-        if not erase and match is None and not others and place.end == shared:
+        fork = self.fork(want, match.digest if match is not None else shared) if restoring else None
+        if not erase and match is None and not others and fork is None and place.end == shared:
             return None
-        plan = Plan(place, shared, erase=erase, match=match, others=others)
+        plan = Plan(place, shared, erase=erase, match=match, others=others, fork=fork)
         if self.findings.saves and place.whole and place.store:
             lost = place.tokens if erase or match is not None else place.tokens - place.tokens_at(shared)
             lost = min(self.unsaved(place), lost)
             plan.save = saving and place.savable and self.worth_saving(place, lost, displaced=not want.side)
             plan.displaces = plan.save or (place.end != shared and self.worth_saving(place, lost))
-        return plan if plan.saves or plan.displaces or erase or match is not None else None
+        return plan if plan.saves or plan.displaces or erase or match is not None or fork is not None else None
+
+    def fork(self, want: Want, held: bytes) -> Match | None:
+        """The context that a request goes on from, if nothing has more of it than that, up to the cut `held`."""
+        index = self.tenant.shelf.index
+        if not (self.several and held in index.named):
+            return None
+        found = [index.snapshots[identity] for identity in sorted(index.named[held])]
+        fit = (one for one in found if usable(one, self.tenant.scope) and owner(one)[1] in (None, want.group))
+        match = next((Match(one, held, exact=True) for one in fit), None)
+        return match if match is not None and self.trust(match, match.question(want.end)) else None
 
     # what restores are worth on this model (rule 6)
 

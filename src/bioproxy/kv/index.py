@@ -89,6 +89,7 @@ class Index:
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot] = {}
         self.tables: dict[Owner, Table] = {}
+        self.named: dict[bytes, set[str]] = {}  # ids of contexts' snapshots by where they end
         self.size = 0
 
     def add(self, snapshot: Snapshot) -> None:
@@ -97,12 +98,18 @@ class Index:
         self.snapshots[snapshot.id] = snapshot
         self.size += snapshot.size
         self.tables.setdefault(owner(snapshot), Table()).add(snapshot)
+        if any(pin.name for pin in snapshot.pins):
+            self.named.setdefault(snapshot.end, set()).add(snapshot.id)
 
     def remove(self, identity: str) -> Snapshot | None:
         snapshot = self.snapshots.pop(identity, None)
         if snapshot is None:
             return None
         self.size -= snapshot.size
+        if snapshot.pins and identity in self.named.get(snapshot.end, ()):
+            self.named[snapshot.end].discard(identity)
+            if not self.named[snapshot.end]:
+                del self.named[snapshot.end]
         table = self.tables[owner(snapshot)]
         table.remove(snapshot)
         if not table.ends:

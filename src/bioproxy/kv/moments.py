@@ -35,14 +35,15 @@ from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.index import Match, usable
-from bioproxy.kv.resident import Brought, Prepared, Resident, Want
+from bioproxy.kv.index import Match, owner, usable
+from bioproxy.kv.resident import Resident, Want
 
 log = logging.getLogger(__name__)
 
 TICK = 30.0  # seconds between looks at the folder
 FREE = 2.0  # seconds in which an engine that has no requests has a grant for us
 PARKED = attrgetter("parked")
+LOOKED_AT = 8  # waiting requests for each free slot that are looked at
 LONGEST = 3.0  # seconds of a restore that no request asked for: a user who comes meanwhile waits for it
 
 
@@ -63,8 +64,17 @@ class Moments:
         self.saver, self.restorer = actions.saver, actions.restorer
         self.config, self.tenant = actions.decisions.config, actions.decisions.tenant
         self.tick = tick
+        actions.waiting_for = self.waiting_for
         self.grown = asyncio.Event()
         self.emptied = asyncio.Event()
+
+    def waiting_for(self, match: Match) -> int:
+        """How many requests wait in the gate that go on from a snapshot, and may."""
+        wants = [self.template.read(ticket.key) for ticket in self.gate.queue.tickets() if isinstance(ticket.key, Want)]
+        mine = owner(match.snapshot)[1]
+        return sum(
+            mine in (None, want.group) and any(cut.digest == match.digest for cut in want.cuts) for want in wants
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -188,36 +198,29 @@ class Moments:
             for place, match in zip(free, self.wanted(fit, len(free)), strict=False):
                 if self.decisions.doubt:
                     break
-                await aio.shielded(self.bring(place, match))
+                await aio.shielded(self.actions.bring(match, place, place.slot or 0))
         return clock() - started
 
     def wanted(self, wants: Sequence[Want], most: int) -> list[Match]:
-        """What shall be restored, each snapshot once, `most` at most and no more than fits."""
-        if not most:
-            return []
-        asked = wants[:1] if len(self.residents.slots) == 1 else wants
+        """What shall be restored, `most` at most and no more than fits.
+
+        Each snapshot once; then once more for each further request that wants it, unless the server moves what is idle
+        into its RAM cache.
+        """
+        asked = wants[: 1 if len(self.residents.slots) == 1 else LOOKED_AT * most]
+        matches = [match for want in asked if (match := self.decisions.best(want, 0)) is not None]
+        once, again = list[Match](), list[Match]()
+        for match in matches:
+            seen = any(match.snapshot.id == other.snapshot.id for other in once)
+            (again if seen else once).append(match)
         found: list[Match] = []
         room = self.decisions.room
-        for want in asked:
-            match = self.decisions.best(want, 0)
-            if match is None or any(match.snapshot.id == other.snapshot.id for other in found):
-                continue
+        for match in [*once, *(() if self.residents.parks else again)][:most]:
             room -= match.snapshot.tokens
             if found and room < 0:
                 break
             found.append(match)
-            if len(found) == most:
-                break
         return found
-
-    async def bring(self, place: Resident, match: Match) -> None:
-        """Restore one snapshot into an empty slot, to its end; the first request that uses it will judge it."""
-        prepared = Prepared()
-        slot = place.slot or 0
-        if await self.restorer.restore(match, place, slot, prepared, unsaved=0):
-            self.residents.settle(place, slot)
-            place.brought = Brought(match.snapshot, prepared.seconds)
-        self.actions.doubted(self.restorer.uncertain)
 
     # while no request comes (rule 21)
 
@@ -257,7 +260,7 @@ class Moments:
         try:
             current = usable(match.snapshot, self.tenant.scope)
             if not self.gate.user_waiting and place.empty and current and self.decisions.restoring:
-                await aio.shielded(self.bring(place, match))
+                await aio.shielded(self.actions.bring(match, place, place.slot or 0))
         finally:
             grant.release()
         return place.saved == match.snapshot.id

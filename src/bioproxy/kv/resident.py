@@ -464,6 +464,9 @@ class Residents:
         if kept < KEPT * resident.tokens and resident.state not in AWAY:
             self.moved += resident.tokens
         self.used(resident)
+        if len(alike := self.where.get(shared, ())) > 1:  # the server takes any of them
+            for one in (resident, *alike):
+                one.slot = None
         resident.clip(shared)
 
     def extends(self, cuts: Sequence[Cut]) -> bool:
