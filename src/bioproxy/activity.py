@@ -1,8 +1,8 @@
 """One record per request: what metrics, `/requests`, `/events` and the log all read.
 
 The exchange (front/exchange.py) fills a `Record` in while the request lives; when it ends, the record is published
-once as `events.RequestEnded`; only `activity` and `why` are filled in afterwards. Nothing here knows HTTP, the gate or
-the cache: seconds and token counts come in as plain numbers.
+once as `events.RequestEnded`; only `activity`, `finding` and `why` are filled in afterwards. Nothing here knows HTTP,
+the gate or the cache: seconds and token counts come in as plain numbers.
 
 A `Capture` (bodies as they went over the wire) is no part of the record: a thousand records are kept and anyone on the
 bus may hold on to one, while a capture is large and private. It travels beside the record, once, to the subscriber that
@@ -18,6 +18,59 @@ import msgspec
 
 Outcome = Literal["ok", "client_error", "engine_error", "client_left", "rejected", "timeout", "error"]
 Work = Literal["user", "side", "background"]
+
+# Why a prompt was evaluated anew, from some token on; docs/doctor.md explains each with its mend.
+Cause = Literal[
+    "first_time",  # no earlier prompt of this conversation is known
+    "grown",  # it goes on from the earlier prompt, or repeats it: the normal case
+    "field_changed",  # only fields changed that do not shape the prompt: it costs nothing
+    "system_changed",
+    "tools_changed",
+    "arguments_changed",  # template arguments, or another field that the chat template looks at, or its date
+    "message_changed",
+    "template_edited",
+    "model_changed",  # another model, other launch arguments, or other LoRA scales
+    "group_changed",  # the same conversation, with a key of another group
+    "evicted",  # something else took its place in the engine
+    "not_saved",  # the engine was started again, and the conversation was not on disk
+    "not_reused",  # the engine had it, and did not use it
+    "not_comparable",
+]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where two prompts first differ, in the client's own text.
+
+    `label` names the message or tool, `path` the text in it; `at` counts characters in that text. `same` is the end of
+    what is equal, `before` and `now` are what follows it in the earlier prompt and in this one: forty characters.
+    """
+
+    label: str
+    path: str = ""
+    at: int = 0
+    same: str = ""
+    before: str = ""
+    now: str = ""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What the doctor found about one request.
+
+    `tokens` were evaluated again although they had been before, `seconds` is what that took. `shared`: tokens that the
+    prompt has in common with the earlier one, None if that is not known; `exact` if the engine's tokenizer said so.
+    `fields` changed and do not shape the prompt. `by`: whose request took the place of an evicted prompt. `note`: what
+    else there is to say.
+    """
+
+    cause: Cause
+    tokens: int = 0
+    seconds: float = 0.0
+    shared: int | None = None
+    exact: bool = False
+    place: Place | None = None
+    fields: tuple[str, ...] = ()
+    by: str = ""
+    note: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +151,7 @@ class Record(msgspec.Struct, kw_only=True):
     bytes_out: int = 0
     cache: Literal["", "hit", "restored", "miss"] = ""
     why: str = ""  # one sentence: why it took as long as it did
-    miss: str = ""  # where the prompt first differs from the nearest conversation (admin only)
+    finding: Finding | None = None  # why its prompt was evaluated anew; filled in a moment after it has ended
     error: str = ""
     model: str = ""  # the real ID or the peer's name; what was asked for if there is no such model
     metered: bool = False  # a POST on a route of models: it becomes a row of the activity table

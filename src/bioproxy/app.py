@@ -26,6 +26,7 @@ from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
 from bioproxy.admin.config_api import ConfigApi, ConfigTrial
 from bioproxy.admin.contexts_api import ContextsApi
+from bioproxy.admin.doctor_api import DoctorApi
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
@@ -42,6 +43,7 @@ from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
 from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
+from bioproxy.doctor.doctor import Doctor
 from bioproxy.engines.listener import taken_by
 from bioproxy.errors import BioproxyError, ConfigError, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, RequestEnded
@@ -103,6 +105,7 @@ class App:
         self.records = self.requests.records
         self.bus.subscribe(RequestEnded, self.requests.keep)
         self.metrics = Metrics(self.bus)
+        self.doctor = Doctor(self.settings, self.bus)
         self.state = make_state_folder(loaded)
         self.shelves = Shelves(config=config.kv, bus=self.bus, budgets=partial(self.settings.made, budgets_of))
         self.catalogue = Catalogue(
@@ -174,13 +177,15 @@ class App:
     def one(self) -> OneEngine:
         """The road to the only engine."""
         captures = partial(getattr, self.management.captures, "limit")
-        return OneEngine(self.settings, self.fleet, inflight=self.management.inflight, captures=captures)
+        inflight = self.management.inflight
+        return OneEngine(self.settings, self.fleet, doctor=self.doctor, inflight=inflight, captures=captures)
 
     def many(self) -> ManyModels:
         """The road to one of many models, with the routes that show and manage them."""
         return ManyModels(
             settings=self.settings,
             fleet=self.fleet,
+            doctor=self.doctor,
             inflight=self.management.inflight,
             managing=self.management.find,
             manage=self.management.serve,
@@ -196,6 +201,7 @@ class App:
             *self.page.entries(),
             *self.live.entries(),
             *self.requests.entries(),
+            *DoctorApi(self.doctor).entries(),
             *TemplatesApi(stations, warm=self.fleet.warm).entries(),
             *SnapshotsApi(stations, snapshots=partial(snapshots_of, self.fleet)).entries(),
             *ContextsApi(
@@ -300,6 +306,7 @@ class App:
             **await self.management.start(),
             "templates": self.watch_templates,
             "pins": self.pins.run,
+            "doctor": self.doctor.run,
             "ageing": self.forget_old,
         }
         self.services = guarded(services, self.bus)

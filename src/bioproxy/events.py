@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from bioproxy.activity import Capture, InflightRequest, Record
+from bioproxy.activity import Capture, Cause, InflightRequest, Record
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,17 @@ class RequestEnded(Event, frozen=True, kw_only=True):
 
     record: Record
     capture: Capture | None = None
+
+
+class PromptMissed(Event, frozen=True, kw_only=True):
+    """`tokens` of a request's prompt were evaluated again, which took `seconds`; the first time, both are 0."""
+
+    id: str
+    model: str
+    client: str
+    cause: Cause
+    tokens: int
+    seconds: float
 
 
 class EngineChanged(Event, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bioproxy.activity import Record
+from bioproxy.activity import Finding, Record
 
 NOTABLE = 0.05  # seconds below which a part is not worth a word
 WAITS = {  # the parts of a wait for a model (models/waits.py)
@@ -40,6 +40,32 @@ def prompt_part(record: Record) -> str:
     return f"{record.tokens_cached:,} of {prompt:,} prompt tokens came from the cache, the rest was evaluated{took}"
 
 
+def finding_part(finding: Finding) -> str:
+    """What was evaluated again, and why; empty if that is not worth a word. The words of the prompt are not shown."""
+    if not finding.tokens:
+        return ""
+    took = f" in {seconds(finding.seconds)}" if finding.seconds >= NOTABLE else ""
+    return f"{finding.tokens:,} of them again{took}, because {reason_of(finding)}"
+
+
+def reason_of(finding: Finding) -> str:
+    """The cause as a clause."""
+    place, note = finding.place, finding.note
+    where = f"the {place.label} changed at character {place.at:,}" if place is not None else "the prompt changed"
+    if finding.cause == "evicted":
+        by = finding.by or "something else"
+        return f"{by} took its place in the engine" + (f" ({note})" if note else "")
+    if finding.cause == "not_saved":
+        return "the engine was started again and the conversation was not on disk" + (f" ({note})" if note else "")
+    if finding.cause == "not_reused":
+        return f"the engine did not use what it had: {note}"
+    if finding.cause == "template_edited":
+        return f"the {note} was edited"
+    if finding.cause in {"arguments_changed", "model_changed"} or (finding.cause == "tools_changed" and note):
+        return note or finding.cause.replace("_", " ")
+    return f"{where} ({note})" if note else where
+
+
 def waits_of(record: Record) -> dict[str, float]:
     """The parts of the wait for the model, in the order in which they come; all of it if no part is known."""
     waits = record.waits or {"": record.swap}
@@ -57,6 +83,8 @@ def explain(record: Record) -> str:
     if record.restore > 0:
         parts.append(f"{seconds(record.restore)} to restore the cache")
     if part := prompt_part(record):
+        parts.append(part)
+    if record.finding is not None and (part := finding_part(record.finding)):
         parts.append(part)
     if record.decode is not None and record.tokens_generated:
         parts.append(f"{record.tokens_generated:,} tokens were generated in {seconds(record.decode)}")

@@ -232,6 +232,12 @@ class OfEvents:
         self.save = Times("bioproxy_save_duration_seconds", "Time that the engine took to write a snapshot.", QUICK)
         self.restores = Counter("bioproxy_kv_cache_restores_total", "Restores tried.", "prefix", "status")
         self.dropped = Counter("bioproxy_snapshots_dropped_total", "Snapshots that left the index.", "reason")
+        self.misses = Counter(
+            "bioproxy_prompt_misses_total", "Prompts that were evaluated anew, by why (docs/doctor.md).", "cause"
+        )
+        self.missed = Counter(
+            "bioproxy_prompt_miss_seconds_total", "Time spent on evaluating again what was evaluated before.", "cause"
+        )
         self.changes = Counter("bioproxy_template_changes_total", "Changed templates taken over.", "prefix")
         self.faults = Counter("bioproxy_template_faults_total", "Times a template could not be read.", "prefix")
         self.engine = Counter("bioproxy_engine_changes_total", "Changes of the engine's state.", "state")
@@ -250,11 +256,16 @@ class OfEvents:
         )
         bus.subscribe(events.SnapshotMissing, lambda event: self.restores.add(event.prefix, "not_found"))
         bus.subscribe(events.SnapshotDropped, lambda event: self.dropped.add(event.reason))
+        bus.subscribe(events.PromptMissed, self.prompt_missed)
         bus.subscribe(events.TemplateChanged, lambda event: self.changes.add(event.prefix))
         bus.subscribe(events.TemplateFault, lambda event: self.faults.add(event.prefix, by=bool(event.reason)))
         bus.subscribe(events.EngineChanged, lambda event: self.engine.add(event.state))
         bus.subscribe(events.ConfigReloaded, lambda event: self.reloads.add("error" if event.error else "ok"))
         bus.subscribe(events.ServiceFailed, lambda event: self.failures.add(event.name))
+
+    def prompt_missed(self, event: events.PromptMissed) -> None:
+        self.misses.add(event.cause)
+        self.missed.add(event.cause, by=event.seconds)
 
     def warmup_ended(self, event: events.WarmupEnded) -> None:
         self.executions.add(event.prefix)

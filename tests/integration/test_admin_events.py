@@ -7,7 +7,7 @@ import socket
 
 from bioproxy.admin import events as stream
 from bioproxy.events import ConfigReloaded, RequestEnded, WarmupChecked
-from support.admin import AdminPort, admin_port, record
+from support.admin import AdminPort, admin_port, record, system_changed
 from support.http import build
 
 
@@ -44,7 +44,7 @@ async def test_what_happens_is_streamed() -> None:
     async with admin_port() as port:
         clients = [await Client.listen(port), await Client.listen(port)]
         port.bus.publish(ConfigReloaded(changed=("prefixes",)))
-        port.bus.publish(RequestEnded(record=record(1, miss="private")))
+        port.bus.publish(RequestEnded(record=record(1, finding=system_changed("private"))))
         for client in clients:
             await client.until(b"event: ConfigReloaded")
             await client.until(b'data: {"event":"ConfigReloaded"')

@@ -11,6 +11,7 @@ import pytest
 
 from bioproxy import events
 from bioproxy.admin.config_api import ConfigApi
+from bioproxy.admin.doctor_api import DoctorApi
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage
@@ -20,6 +21,7 @@ from bioproxy.admin.status import snapshots_of
 from bioproxy.admin.templates_api import TemplatesApi
 from bioproxy.config.load import load
 from bioproxy.config.settings import Settings
+from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import Problem
 from bioproxy.events import Bus, Event
 from bioproxy.kv.shelves import Shelves
@@ -28,7 +30,7 @@ from bioproxy.metrics import Metrics
 from bioproxy.models.fleet import Fleet
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
-from support.admin import AdminPort, Backstage, admin_port, metered, record
+from support.admin import AdminPort, Backstage, admin_port, metered, record, system_changed
 from support.config_files import config
 
 ROUTES = AdminPort().admin.entries
@@ -77,7 +79,7 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     )
     templates = TemplatesApi(fleet.stations.values, warm=fleet.warm)
     snapshots = SnapshotsApi(fleet.stations.values, snapshots=partial(snapshots_of, fleet))
-    parts = (page, live, Requests(), templates, snapshots, configuration)
+    parts = (page, live, Requests(), DoctorApi(Doctor(settings, bus)), templates, snapshots, configuration)
     more = [entry for part in parts for entry in part.entries()]
     management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
     mounted = [(entry.method, entry.path) for entry in management.entries]
@@ -125,10 +127,10 @@ async def test_requests_are_the_newest_first() -> None:
     """With where a prompt differed, which only the operator may see."""
     async with admin_port() as port:
         port.records.append(record(1))
-        port.records.append(record(2, miss="system message differs at byte 79"))
+        port.records.append(record(2, finding=system_changed("new")))
         found = (await port.ask("GET", "/requests")).json()["requests"]
     assert [one["id"] for one in found] == ["r2", "r1"]
-    assert found[0]["miss"] == "system message differs at byte 79"
+    assert (found[0]["finding"]["cause"], found[0]["finding"]["place"]["now"]) == ("system_changed", "new")
 
 
 async def test_requests_say_why_they_took_so_long() -> None:

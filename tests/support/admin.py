@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
-from bioproxy.activity import InflightRequest, Outcome, Record
+from bioproxy.activity import Finding, InflightRequest, Outcome, Place, Record
 from bioproxy.admin.activity_api import ActivityApi
 from bioproxy.admin.activity_row import Row, Tokens
 from bioproxy.admin.activity_store import ActivityStore
@@ -171,11 +171,21 @@ async def admin_port(**config: Any) -> AsyncIterator[AdminPort]:
         await port.server.close(deadline=1.0)
 
 
-def record(number: int, *, outcome: Outcome = "ok", miss: str = "") -> Record:
+def record(number: int, *, outcome: Outcome = "ok", finding: Finding | None = None) -> Record:
     """A request's record."""
-    return Record(
-        id=f"r{number}", started=float(number), method="POST", path="/x", endpoint="other", outcome=outcome, miss=miss
-    )
+    known: dict[str, Any] = {
+        "id": f"r{number}",
+        "started": float(number),
+        "method": "POST",
+        "path": "/x",
+        "endpoint": "other",
+    }
+    return Record(**known, outcome=outcome, finding=finding)
+
+
+def system_changed(now: str) -> Finding:
+    """A finding that quotes a prompt."""
+    return Finding(cause="system_changed", tokens=79, place=Place("system message", "content", 4, "", "old", now))
 
 
 def metered(**fields: Any) -> Record:

@@ -379,10 +379,11 @@ async def test_a_miss_is_shown_in_its_own_text(tab: Tab, rig: Rig) -> None:
     wanted: list[int] = []
     for row in (await rows_of(rig, "model=llama&limit=50"))["data"]:
         detail = (await call(rig.ports.admin, "GET", f"/api/requests/{row['id']}")).json()
-        if "Tuesday" in detail["request"]["miss"]:
+        place = (detail["request"]["finding"] or {}).get("place")
+        if place and place["now"].startswith("Tuesday"):
             wanted.append(row["id"])
     page = await opened(tab, rig, str(wanted[-1]))
-    miss = page.get_by_role("region", name="Where the prompt differs")
+    miss = page.get_by_role("region", name="Why the prompt was read again")
     await expect(miss.locator("del")).to_contain_text("Monday")
     await expect(miss.locator("ins")).to_contain_text("Tuesday")
     await expect(miss).to_contain_text("In the request, at messages[0].content")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from bioproxy.activity import Record
+from bioproxy.activity import Finding, Place, Record
 from bioproxy.engines.answers import Timings
 from bioproxy.explain import WAITS, explain, parts_of, seconds
 from bioproxy.front.inference import cache_word
@@ -50,6 +50,36 @@ def test_a_wait_for_a_model_is_told_by_its_parts() -> None:
         "waited 1.5 s for the model to be loaded",
         "waited 0.08 s for the model's cache to be brought back",
     ]
+
+
+@pytest.mark.parametrize(
+    ("finding", "reason"),
+    [
+        ({"cause": "system_changed", "place": Place("system message", "content", 1234, "", "old", "new")},
+         "the system message changed at character 1,234"),
+        ({"cause": "tools_changed", "place": Place('tool "x"', at=7)}, 'the tool "x" changed at character 7'),
+        ({"cause": "tools_changed", "place": Place('tool "x"'), "note": "the same tools in another order"},
+         "the same tools in another order"),
+        ({"cause": "message_changed"}, "the prompt changed"),
+        ({"cause": "arguments_changed", "note": "changed: effort"}, "changed: effort"),
+        ({"cause": "group_changed"}, "the prompt changed"),
+        ({"cause": "template_edited", "note": "template @code"}, "the template @code was edited"),
+        ({"cause": "model_changed"}, "model changed"),
+        ({"cause": "evicted"}, "something else took its place in the engine"),
+        ({"cause": "evicted", "by": "anna", "note": "busy"}, "anna took its place in the engine (busy)"),
+        ({"cause": "not_saved"}, "the engine was started again and the conversation was not on disk"),
+        ({"cause": "not_reused", "note": "a sliding window"}, "the engine did not use what it had: a sliding window"),
+    ],
+)  # fmt: skip
+def test_what_was_evaluated_again_is_told_with_its_reason(finding: dict[str, Any], reason: str) -> None:
+    """Never with words of the prompt."""
+    told = record(tokens_cached=10, tokens_evaluated=990, finding=Finding(tokens=900, seconds=1.5, **finding))
+    assert explain(told) == (
+        "10 of 1,000 prompt tokens came from the cache, the rest was evaluated; "
+        f"900 of them again in 1.5 s, because {reason}"
+    )
+    costless = record(finding=Finding(**finding))
+    assert explain(costless) == "nothing to speak of: 0.00 s"
 
 
 def test_every_part_of_a_wait_has_words() -> None:

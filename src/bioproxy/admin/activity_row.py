@@ -2,7 +2,8 @@
 
 The shape is llama-swap's (`/api/metrics/activity`), so that its page and people's scripts read ours. A row says what
 the record knows: the time is the request's end, to the second, and the duration includes the queue and the loading of
-a model. The table keeps the record, too (`request`), for our own page; but not its `miss`, which quotes prompts. Pure.
+a model. The table keeps the record, too (`request`), for our own page; but not its `finding`, which quotes prompts.
+Pure.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ COLUMNS = (
     "id", "ts_created", "model_id", "req_path", "resp_content_type", "resp_status_code", *TOKENS, "duration_ms",
     "error_msg", "metadata_json", "record_json",
 )  # fmt: skip
-UNKEPT = {"miss", "why", "usage", "metadata", "activity"}  # quotes prompts, is made anew, or stands in the row
+UNKEPT = {"finding", "why", "usage", "metadata", "activity"}  # quotes prompts, is made anew, or stands in the row
 KEPT = {field.name: field.default for field in msgspec.structs.fields(Record) if field.name not in UNKEPT}
 
 

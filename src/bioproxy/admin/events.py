@@ -4,7 +4,7 @@ One hub serves each. An event becomes bytes once, whatever the number of clients
 a hub subscribes to the bus with its first client and leaves it with its last. A publisher never waits for a client:
 each has a queue of bounded length.
 
-`/events` cuts off a client that does not keep up, because a stream with holes would look whole. A request's `miss`
+`/events` cuts off a client that does not keep up, because a stream with holes would look whole. A request's `finding`
 (words of a prompt) is left out there; it stands in `/requests`.
 
 `/api/events` feeds llama-swap's page and people's dashboards. Each message is JSON whose `data` is JSON *again*, as a
@@ -211,7 +211,7 @@ def event_blocks(event: Event) -> tuple[bytes, ...]:
     if isinstance(event, InflightChanged):
         return ()
     if isinstance(event, RequestEnded):
-        event = RequestEnded(record=replace(explained(event.record), miss=""))
+        event = RequestEnded(record=replace(explained(event.record), finding=None))
     return (b"event: %b\ndata: %b\n\n" % (type(event).__name__.encode(), msgspec.json.encode(event)),)
 
 

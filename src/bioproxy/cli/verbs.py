@@ -159,6 +159,7 @@ VERBS = (
     Verb("unload", "stop a model, or all of them", "models:unload", unload_flags),
     Verb("logs", "print a model's log, or another one; -f follows", "logs:logs", logs_flags),
     Verb("requests", "list the newest requests and where time went; -f follows", "requests:requests", requests_flags),
+    Verb("doctor", "say why prompts were read again, and what would save most", "doctor:doctor"),
     Verb("top", "watch models and requests under way", "top:top"),
     Verb("warm", "warm up one template now", "remote:warm", warm_flags),
     Verb("snapshots", "list, verify, pin or delete the snapshots on disk", "snapshots:run", snapshots_flags),

@@ -260,6 +260,14 @@ class Clients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "observe"
 
 
+class Doctor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why prompts were read again; docs/doctor.md explains each cause."""
+
+    memory: Annotated[
+        Bytes, about("Memory for the last prompts, which new ones are compared with; 0: none are.", live=True)
+    ] = 64 * MIB
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything."""
 
@@ -344,3 +352,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kv: Kv = Kv()
     warmup: Warmup = Warmup()
     swap: Swap = Swap()
+    doctor: Doctor = Doctor()

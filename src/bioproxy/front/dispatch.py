@@ -22,6 +22,7 @@ from bioproxy.clients.mend import Memory, mend
 from bioproxy.clients.recognition import Found, Seen, find, rules_of
 from bioproxy.clients.view import View
 from bioproxy.config.settings import Settings
+from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import NOT_JSON
 from bioproxy.front import empty, later, routes, ways
 from bioproxy.front.access import Access
@@ -33,7 +34,6 @@ from bioproxy.front.dialects import JSON
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.inference import Inference
 from bioproxy.front.inflight import Inflight
-from bioproxy.front.recent import Recent
 from bioproxy.front.responses import Filling
 from bioproxy.front.routes import Route
 from bioproxy.models.claim import Claim
@@ -92,11 +92,11 @@ class Dispatch(ABC):
 
     envelope: bool
 
-    def __init__(self, settings: Settings, *, inflight: Inflight, captures: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, *, doctor: Doctor, inflight: Inflight, captures: Callable[[], int]) -> None:
         self.settings = settings
         self.inflight = inflight
         self.captures = captures
-        self.recent = Recent()
+        self.doctor = doctor
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
         self.memory = Memory()  # of prompts that rules of `clients` are for
         self.sides: dict[str, Side] = {}  # what was done about side requests, by rule
@@ -216,7 +216,7 @@ class Dispatch(ABC):
         finally:
             if exchange.record.side:
                 self.settle_side(exchange.record)
-        inference.remember(self.recent)
+        inference.remember(self.doctor)
 
     def accept(self, exchange: Exchange, wishes: Wishes, name: str) -> None:
         """Answer at once: the work goes on, for nobody."""
@@ -243,8 +243,10 @@ class OneEngine(Dispatch):
 
     envelope = False
 
-    def __init__(self, settings: Settings, fleet: Fleet, *, inflight: Inflight, captures: Callable[[], int]) -> None:
-        super().__init__(settings, inflight=inflight, captures=captures)
+    def __init__(
+        self, settings: Settings, fleet: Fleet, *, doctor: Doctor, inflight: Inflight, captures: Callable[[], int]
+    ) -> None:
+        super().__init__(settings, doctor=doctor, inflight=inflight, captures=captures)
         self.supervisor = fleet.supervisor
         self.served = Served(id=ENGINE, station=fleet.stations[ENGINE])
 

@@ -21,13 +21,13 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from bioproxy.doctor.doctor import Case, Doctor
 from bioproxy.engines.answers import Timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.caching import answers, fields
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.recent import Recent
 from bioproxy.front.waiting import Keepalive
 from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, apart, end_to_end, leave, swap_timing
 from bioproxy.kv.keeper import Prepared, Want
@@ -44,7 +44,6 @@ from bioproxy.wire.http1.message import Headers
 from bioproxy.wire.relay import EVENTS, relay
 
 LOADING = 3  # answers "loading" in a row, after which a client is told to come back later
-MISS_TOKENS = 256  # evaluated tokens from which a miss is worth a look at where it differs
 TIMING = (
     b"queue;dur=%.1f, restore;dur=%.1f, first_byte;dur=%.1f, prefill;dur=%.1f, displaced_save;dur=%.1f, other;dur=%.1f"
 )
@@ -90,8 +89,8 @@ class Inference:
     """
 
     __slots__ = (
-        "bill", "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "response", "sent_at",
-        "stalled", "store", "task", "texts", "want", "wishes",
+        "bill", "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "prepared", "response",
+        "sent_at", "stalled", "store", "task", "texts", "want", "wishes",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +118,7 @@ class Inference:
         self.headers = plain(headers) if coded else headers
         self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
         self.want = self.wish()
+        self.prepared = Prepared()
         self.response: Response | None = None
         self.sent_at = 0.0
         self.stalled = ""
@@ -214,7 +214,7 @@ class Inference:
                     self.accepted()
             if self.want.size >= SHORTEST and self.store and self.expanded.head is not None:
                 self.began(self.expanded.head)
-            prepared = await self.engine.keeper.prepare(self.want, grant)
+            self.prepared = prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds
             record.save += prepared.save_seconds
             record.kept += prepared.kept
@@ -363,14 +363,24 @@ class Inference:
             if len(keeper.left) > REMEMBERED:
                 del keeper.left[next(iter(keeper.left))]
 
-    def remember(self, recent: Recent) -> None:
-        """Keep the conversation: the next miss is explained by what differs from it."""
-        expanded, record = self.expanded, self.exchange.record
-        if self.store and expanded.pieces:
-            group = self.want.group
-            if record.cache == "miss" and (record.tokens_evaluated or 0) >= MISS_TOKENS:
-                record.miss = recent.difference(group, expanded.pieces)
-            recent.add(group, expanded.pieces)
+    def remember(self, doctor: Doctor) -> None:
+        """Hand the request to the doctor, who looks at it later."""
+        engine, exchange, dialect = self.engine, self.exchange, self.exchange.route.dialect
+        if self.store and dialect is not None:
+            doctor.see(
+                Case(
+                    record=exchange.record,
+                    body=self.body,
+                    expanded=self.expanded,
+                    dialect=dialect,
+                    want=self.want,
+                    prepared=self.prepared,
+                    keeper=engine.keeper,
+                    tail=exchange.tail,
+                    life=engine.attachment.generation,
+                    fingerprint=engine.keeper.decisions.fingerprint.value,
+                )
+            )
 
 
 def plain(headers: Headers) -> Headers:

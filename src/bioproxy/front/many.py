@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from bioproxy.config.dialect.schema import Selector
 from bioproxy.config.settings import Settings
+from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import BioproxyError, Forbidden, NotFound, RequestError
 from bioproxy.front import fallback, routes, upstream_path, ways
 from bioproxy.front.access import Access
@@ -68,6 +69,7 @@ class ManyModels(Dispatch):
         settings: Settings,
         fleet: Fleet,
         *,
+        doctor: Doctor,
         inflight: Inflight,
         managing: Callable[[Request], Route | None],
         manage: Callable[[Exchange], Awaitable[None]],
@@ -75,7 +77,7 @@ class ManyModels(Dispatch):
         captures: Callable[[], int],
         write_line: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(settings, inflight=inflight, captures=captures)
+        super().__init__(settings, doctor=doctor, inflight=inflight, captures=captures)
         self.fleet = fleet
         self.supervisor = fleet.supervisor
         self.managing, self.manage = managing, manage  # the routes that manage models, as far as this port has them

@@ -67,17 +67,6 @@ def head_of(dialect: Dialect, fields: Fields, leading: Sequence[Turn]) -> Head:
     )
 
 
-HEAD_PARTS = ("LoRA scales", "chat_template_kwargs", "reasoning options", "system message", "tools", "tools")
-
-
-def part_of(piece: Piece, at: int) -> tuple[str, int]:
-    """What stands at byte `at` of a piece, in words, and which byte of that it is: for a head, the part of it."""
-    if piece.label != "head":
-        return piece.label, at
-    before = piece.data[:at]
-    return HEAD_PARTS[min(before.count(END), len(HEAD_PARTS) - 1)], at - (before.rfind(END) + 1)
-
-
 def head_piece(head: Head) -> Piece:
     """The head as the first piece of a prompt: the adapters, which shape everything, the messages, then the tools.
 

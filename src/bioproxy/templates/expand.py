@@ -65,7 +65,8 @@ class Expanded(msgspec.Struct, frozen=True, kw_only=True):
     `body` is the very object that came in if nothing changed. `prefix` and `version` name the template of the last user
     message, else of the first message that was expanded. `lora`: the scales of LoRA adapters that it asks for, as they
     came. `pieces` is what shapes the prompt (empty if that is not known, or if the engine is told to reuse nothing);
-    `head` is None if there is no such notion. `pins` are to be put once the request is accepted.
+    `sent` is the data of the same pieces before templates were filled in, () if none was. `head` is None if there is no
+    such notion. `pins` are to be put once the request is accepted.
     """
 
     body: bytes
@@ -74,6 +75,7 @@ class Expanded(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     lora: bytes = b""
     pieces: tuple[Piece, ...] = ()
+    sent: tuple[bytes, ...] = ()
     head: Head | None = None
     pins: tuple[tuple[bytes, Filled], ...] = ()
 
@@ -83,6 +85,7 @@ class Result(msgspec.Struct):
 
     changes: dict[str, Json] = {}
     pieces: tuple[Piece, ...] = ()
+    sent: tuple[bytes, ...] = ()
     head: Head | None = None
     named: Filled | None = None  # of the last user message, else of the first message that was expanded
     pins: tuple[tuple[bytes, Filled], ...] = ()
@@ -121,6 +124,7 @@ def expand(
         version=named.version if named else "",
         lora=value(fields, "lora"),
         pieces=result.pieces,
+        sent=result.sent,
         head=result.head,
         pins=result.pins,
     )
@@ -140,6 +144,7 @@ def expand_turns(fields: Fields, *, dialect: Dialect, catalogue: Catalogue, pins
     return Result(
         changes=rewritten(dialect, fields, work.changes) if work.changes else {},
         pieces=tuple(work.pieces),
+        sent=tuple(work.sent) if work.used else (),
         head=head,
         named=work.named() if work.used else None,
         pins=tuple(work.pins),

@@ -19,7 +19,7 @@ from bioproxy.admin.activity_sql import SCHEMA, SORTS
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.errors import BioproxyError
-from support.admin import metered, row, table
+from support.admin import metered, row, system_changed, table
 from support.config_files import settings
 
 
@@ -148,7 +148,7 @@ async def test_a_row_brings_its_requests_record_back(tmp_path: Path) -> None:
     told = metered(
         client="anna",
         cache="miss",
-        miss="system message differs at byte 4: `old` → `new`",
+        finding=system_changed("new words"),
         waits={"stop": 0.5},
         swap=0.5,
         error="half \ud800 a character",
@@ -162,9 +162,9 @@ async def test_a_row_brings_its_requests_record_back(tmp_path: Path) -> None:
         (found,) = (await store.query(Filters())).data
         assert await store.record(1) == record_of(found)
         assert await store.record(2) is None
-    kept = replace(told, miss="", error="half ? a character", activity=1)
+    kept = replace(told, finding=None, error="half ? a character", activity=1)
     assert record_of(found) == replace(kept, metadata={"selector": "fast", "session_id": "s1"})
-    assert b"differs at byte" not in path.read_bytes()
+    assert b"new words" not in path.read_bytes()
 
 
 async def test_rows_can_be_narrowed_by_what_the_record_says() -> None:

@@ -9,11 +9,13 @@ from bioproxy.activity import Record
 from bioproxy.admin import events as stream
 from bioproxy.admin.events import Hub, Listener, event_blocks
 from bioproxy.events import Bus, ConfigReloaded, Event, RequestEnded, WarmupChecked
+from support.admin import system_changed
 
 
-def ended(miss: str) -> RequestEnded:
+def ended(words: str) -> RequestEnded:
+    finding = system_changed(words)
     return RequestEnded(
-        record=Record(id="r", started=1.0, method="POST", path="/x", endpoint="other", miss=miss, why="cold")
+        record=Record(id="r", started=1.0, method="POST", path="/x", endpoint="other", finding=finding, why="cold")
     )
 
 
@@ -43,11 +45,11 @@ def test_an_event_is_a_block_with_its_name_and_json() -> None:
 
 
 def test_words_of_a_prompt_are_left_out() -> None:
-    """`miss` quotes a prompt; it stands in /requests only, and the record itself is untouched."""
-    event = ended("system message differs")
-    assert b"differs" not in encoded(event)
+    """A finding quotes a prompt; it stands in /requests only, and the record itself is untouched."""
+    event = ended("secret words")
+    assert b"secret" not in encoded(event)
     assert b"cold" in encoded(event)
-    assert event.record.miss
+    assert event.record.finding is not None
 
 
 def test_a_listener_hears_why_a_request_took_so_long() -> None:

@@ -23,6 +23,7 @@ export const gate = (with_: Partial<GateStatistics> = {}): GateStatistics => ({
   running: { user: 0, side: 0, background: 0 },
   waiting: { user: 0, side: 0, background: 0 },
   oldest_wait: 0,
+  aside: 0,
   estimate: 0,
   measured: null,
   idle: 0,

@@ -586,7 +586,7 @@ export interface RequestRecord {
   bytes_out: number;
   cache: "" | "hit" | "miss" | "restored";
   why: string;
-  miss: string;
+  finding: Finding | null;
   error: string;
   model: string;
   metered: boolean;
@@ -602,6 +602,29 @@ export interface RequestRecord {
   mended: string[];
   activity: number;
   metadata: { [name: string]: string };
+}
+
+/** What the doctor found about one request. */
+export interface Finding {
+  cause: "arguments_changed" | "evicted" | "field_changed" | "first_time" | "group_changed" | "grown" | "message_changed" | "model_changed" | "not_comparable" | "not_reused" | "not_saved" | "system_changed" | "template_edited" | "tools_changed";
+  tokens: number;
+  seconds: number;
+  shared: number | null;
+  exact: boolean;
+  place: Place | null;
+  fields: string[];
+  by: string;
+  note: string;
+}
+
+/** Where two prompts first differ, in the client's own text. */
+export interface Place {
+  label: string;
+  path: string;
+  at: number;
+  same: string;
+  before: string;
+  now: string;
 }
 
 /** What an engine said that one request cost (engines/answers.py), as the activity table counts it. */
@@ -1083,6 +1106,17 @@ export interface ErrorWords {
   problems?: Problem[];
 }
 
+/** `tokens` of a request's prompt were evaluated again, which took `seconds`; the first time, both are 0. */
+export interface PromptMissed {
+  event: "PromptMissed";
+  id: string;
+  model: string;
+  client: string;
+  cause: "arguments_changed" | "evicted" | "field_changed" | "first_time" | "group_changed" | "grown" | "message_changed" | "model_changed" | "not_comparable" | "not_reused" | "not_saved" | "system_changed" | "template_edited" | "tools_changed";
+  tokens: number;
+  seconds: number;
+}
+
 /** The engine became `absent`, `loading`, `ready` or `stuck`; `reason` is one sentence. */
 export interface EngineChanged {
   event: "EngineChanged";
@@ -1220,4 +1254,4 @@ export interface ActivityAdded {
 export type AnyStatus = Status | FleetStatus;
 
 /** Something happened at this unix time. */
-export type Notice = { at: number } & (EngineChanged | ModelStopped | ProfileChanged | SnapshotSaved | SnapshotRestored | SnapshotMissing | SnapshotDropped | SavingPaused | WarmupStarted | WarmupYielded | WarmupEnded | WarmupFailed | TemplateChanged | TemplateFault | ConfigReloaded | ServiceFailed | ActivityAdded);
+export type Notice = { at: number } & (PromptMissed | EngineChanged | ModelStopped | ProfileChanged | SnapshotSaved | SnapshotRestored | SnapshotMissing | SnapshotDropped | SavingPaused | WarmupStarted | WarmupYielded | WarmupEnded | WarmupFailed | TemplateChanged | TemplateFault | ConfigReloaded | ServiceFailed | ActivityAdded);

@@ -1,7 +1,7 @@
 /* One request: while it is under way, and when it has ended, with what was captured of it. */
 import { ask, Failure, segment, told } from "../../lib/api/client";
 import { live } from "../../lib/api/live.svelte";
-import type { CapturedRequest, RequestDetail } from "../../lib/api/types";
+import type { CapturedRequest, RequestDetail, RequestRecord } from "../../lib/api/types";
 
 const NO_CAPTURE =
   "Capture not found. Only the newest are kept, in memory; this one has made room, was too large, or went with an earlier " +
@@ -9,6 +9,14 @@ const NO_CAPTURE =
 const OFF = "Capture not found. Requests are captured if captureBuffer is set, with one engine ui.captures.";
 const NOT_YOURS =
   "What was asked and answered is shown to the admin key only, because more than one API key may use this program.";
+
+const SOON = 1000; // milliseconds
+const NEW = 5; // seconds
+
+/** Whether it has ended a moment ago, and may have a finding soon. */
+function isNew(request: RequestRecord): boolean {
+  return request.gated && !request.finding && Date.now() / 1000 - request.started - request.total < NEW;
+}
 
 export class Detail {
   found = $state.raw<RequestDetail>();
@@ -29,7 +37,14 @@ export class Detail {
     });
   }
 
-  private async load(id: string): Promise<void> {
+  /** Why its prompt was evaluated anew is found out a moment after it has ended. */
+  private again(id: string, current: () => boolean): void {
+    setTimeout(() => {
+      if (current()) void this.load(id, false);
+    }, SOON);
+  }
+
+  private async load(id: string, first = true): Promise<void> {
     const number = ++this.number;
     const current = () => number === this.number;
     try {
@@ -37,6 +52,7 @@ export class Detail {
       if (!current()) return;
       this.found = found;
       this.error = "";
+      if (first && isNew(found.request)) this.again(id, current);
       await this.loadCapture(found.request.activity, current);
     } catch (error) {
       if (!current()) return;

@@ -14,8 +14,18 @@ function told(more: Partial<RequestRecord> = {}): RequestRecord {
     ...({ work: "user", prefix: "", stream: false, gated: true, status: 200, outcome: "ok", queue: 0 } as const),
     ...({ restore: 0, save: 0, first_byte: 1, prefill: 2, decode: 4, total: 8, tokens_cached: 90 } as const),
     ...({ tokens_evaluated: 10, tokens_generated: 40, bytes_in: 1, bytes_out: 2, cache: "hit", why: "" } as const),
-    ...({ miss: "", error: "", model: "m", metered: true, content_type: "", req_path: "", usage: null } as const),
-    ...({ swap: 0, waits: null, session: "", activity: 0, metadata: {} } as const),
+    ...({ finding: null, error: "", model: "m", metered: true, content_type: "", req_path: "", usage: null } as const),
+    ...({
+      swap: 0,
+      waits: null,
+      session: "",
+      activity: 0,
+      metadata: {},
+      app: "",
+      side: "",
+      kept: 0,
+      mended: [],
+    } as const),
     ...more,
   };
 }

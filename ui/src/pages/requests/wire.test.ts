@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { answerOf } from "./answer";
 import { bodyOf, cut, indented, pretty, visible } from "./body";
 import { curl, quoted } from "./curl";
-import { locate, missOf } from "./miss";
+import { locate, reasonOf, tells } from "./finding";
 import { turnsOf } from "./turns";
 
 const base64 = (text: string) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
@@ -24,26 +24,38 @@ describe("curl", () => {
   });
 });
 
-describe("the difference of a miss", () => {
-  const sentence = "system message differs at byte 10: `Today is Monday` → `Today is Tuesday⏎it's`";
-  it("is taken apart and found in the request", () => {
-    const miss = missOf(sentence);
-    expect(miss).toEqual({
-      part: "system message",
-      byte: 10,
-      same: "Today is ",
-      before: "Monday",
-      now: "Tuesday⏎it's",
+describe("a finding", () => {
+  const place = {
+    label: "system message",
+    path: "content",
+    at: 11,
+    same: "Today is ",
+    before: "Monday",
+    now: "Tues\nday",
+  };
+  const finding = { tokens: 0, seconds: 0, shared: null, exact: false, place: null, fields: [], by: "", note: "" };
+  it("is found in the request by its words and its place", () => {
+    const body = { messages: [{ content: "x Today is Tues\nday" }, { content: "🙂 Today is Tues\nday late" }] };
+    expect(locate(place, body)).toEqual({
+      where: "messages[0].content",
+      before: "x Today is ",
+      mark: "Tues\nday",
+      after: "",
     });
-    const body = { messages: [{ content: "x Today is Tuesday\nit's" }, { content: " Today is Tuesday\nit`s late" }] };
-    expect(locate(miss ?? (null as never), body)).toEqual({
-      where: "messages[1].content",
-      before: " Today is ",
-      mark: "Tuesday\nit`s",
-      after: " late",
-    });
-    expect(locate(miss ?? (null as never), { messages: [] })).toBeNull();
-    expect(missOf("it extends an earlier conversation, whose cache is gone")).toBeNull();
+    expect(locate({ ...place, at: 12 }, body)?.where).toBe("messages[0].content");
+    expect(locate(place, { messages: [] })).toBeNull();
+    expect(locate({ ...place, now: "" }, body)).toBeNull();
+  });
+  it("counts characters as the program does", () => {
+    const body = ["Today is Tues\nday", "🙂 Today is Tues\nday late"];
+    expect(locate(place, body)?.where).toBe("[1]");
+  });
+  it("is worth a word if something was read again or differs", () => {
+    expect(tells(null) || tells({ ...finding, cause: "grown" })).toBe(false);
+    expect(tells({ ...finding, cause: "grown", fields: ["seed"] })).toBe(true);
+    expect(tells({ ...finding, cause: "evicted", tokens: 100 })).toBe(true);
+    expect(reasonOf({ ...finding, cause: "evicted", by: "anna" })).toBe("anna took its place in the engine");
+    expect(reasonOf({ ...finding, cause: "evicted" })).toBe("Another request took its place in the engine");
   });
 });
 

@@ -4,7 +4,7 @@ import { explained } from "./run";
 import { NO_FIGURES } from "./turns";
 
 const USAGE = { prompt_per_second: 50, tokens_per_second: -1 };
-const RECORD = { cache: "restored", why: "restored in 0.1 s", miss: "", tokens_cached: 90, tokens_evaluated: 10 };
+const RECORD = { cache: "restored", why: "restored in 0.1 s", tokens_cached: 90, tokens_evaluated: 10 };
 const record = { ...RECORD, tokens_generated: 7, usage: USAGE } as unknown as RequestRecord;
 
 it("completes what the stream did not tell with what the program knows", () =>

@@ -155,7 +155,7 @@ export function explained(figures: Figures, record: RequestRecord): Figures {
     readingRate: figures.readingRate ?? known(record.usage?.prompt_per_second),
     writingRate: figures.writingRate ?? known(record.usage?.tokens_per_second),
     source: record.cache === "restored" ? "disk" : figures.source || (cached ? "memory" : ""),
-    why: [record.why, record.miss].filter(Boolean).join("; "),
+    why: record.why,
   };
 }
 

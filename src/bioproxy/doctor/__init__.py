@@ -1,0 +1,1 @@
+"""The doctor: from which token on a prompt was evaluated anew, and why."""
