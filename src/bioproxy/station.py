@@ -28,6 +28,7 @@ from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
 from bioproxy.gate.gate import Gate
 from bioproxy.keys import everyone
+from bioproxy.kv.budget import budgets_of
 from bioproxy.kv.keeper import Keeper, Want
 from bioproxy.kv.shelves import Shelves
 from bioproxy.templates.catalogue import Catalogue
@@ -121,6 +122,7 @@ class Station:
             model=model,
             everyone=partial(settings.made, everyone_of),
             versions=catalogue.versions,
+            budgets=partial(settings.made, budgets_of),
         )  # fmt: skip
         self.gate.extends = self.keeper.extends
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy

@@ -26,10 +26,12 @@ from bioproxy.engines.answers import Timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.caching import answers, fields
+from bioproxy.front.cutting import Cutting, as_whole
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.waiting import Keepalive
 from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, apart, end_to_end, leave, swap_timing
+from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
 from bioproxy.models.claim import Claim, Recalled
 from bioproxy.prompt import Head, Piece
@@ -89,8 +91,8 @@ class Inference:
     """
 
     __slots__ = (
-        "bill", "body", "claim", "engine", "exchange", "expanded", "headers", "keepalive", "prepared", "response",
-        "sent_at", "stalled", "store", "task", "texts", "want", "wishes",
+        "bill", "body", "claim", "cutting", "engine", "exchange", "expanded", "headers", "keepalive", "prepared",
+        "response", "sent_at", "stalled", "store", "task", "texts", "want", "wishes",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +113,7 @@ class Inference:
         assert dialect is not None
         self.wishes = fields.take(body, dialect) if asks(body, dialect) else None
         self.bill = NO_BILL
+        self.cutting: Cutting | None = None
         self.expanded = expanded = expand_body(exchange, engine, body)
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
         opened = expanded.stream or self.wishes is not None
@@ -188,6 +191,8 @@ class Inference:
                     await self.claim.take(self.want)
                     self.engine = self.claim.station
                     if await self.attempt():
+                        if self.cutting is not None:
+                            await self.cutting.after()
                         return
                     loading += 1
                 except Recalled:
@@ -214,6 +219,8 @@ class Inference:
                     self.accepted()
             if self.want.size >= SHORTEST and self.store and self.expanded.head is not None:
                 self.began(self.expanded.head)
+            if self.wishes is not None and self.wishes.breakpoints and self.store:
+                await self.cut(grant)
             self.prepared = prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds
             record.save += prepared.save_seconds
@@ -246,8 +253,24 @@ class Inference:
             unwatch()
             if not whole:
                 self.settle(prepared, complete=False)
+            sent = sent or (self.cutting is not None and self.cutting.working)
             cut = sent and not (whole and self.response is not None and self.response.complete)
             grant.release(cut=cut, unsent=not sent, computed=record.status == 200)
+
+    async def cut(self, grant: Grant) -> None:
+        """Cut the prompt at its breakpoints, ahead of the rest of it."""
+        assert self.wishes is not None
+        pieces = fields.marked(self.expanded.pieces, self.wishes)
+        self.bill = answers.bill(pieces, self.wishes)
+        self.cutting = cutting = Cutting(
+            self.engine, self.wishes, expanded=self.expanded, pieces=pieces, want=self.want, bill=self.bill
+        )
+        unwatch = self.engine.attachment.stall.watch(lambda: self.exchange.tail.total, self.stall)
+        try:
+            await cutting.run(grant)
+        finally:
+            unwatch()
+            self.exchange.record.save += cutting.seconds
 
     async def fill_in(self, *, waited: bool) -> None:
         """Fill the templates in anew if one changed since the request came; if it `waited`, that is looked for."""
@@ -349,12 +372,16 @@ class Inference:
         """After the last byte: tell the keeper what the slot holds now, and the record where the time went."""
         exchange = self.exchange
         timings: Timings | None = None
+        told: Timings | None = None
         failed = False
         if exchange.tail.first is not None:
             answer = exchange.answer()
             timings, failed = answer.timings, exchange.streaming and answer.ending == "failed"
-            note_timings(exchange, timings)
-        exchange.record.cache = cache_word(prepared.status, timings)
+            told = timings if self.cutting is None else as_whole(timings, self.cutting.spent)
+            if told is not timings:
+                exchange.said = replace(answer, timings=told)
+            note_timings(exchange, told)
+        exchange.record.cache = cache_word(prepared.status, told)
         good = complete and exchange.record.status == 200 and not failed
         keeper = self.engine.keeper
         keeper.served(self.want, prepared, timings, complete=good)

@@ -50,6 +50,7 @@ from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv import files
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
+from bioproxy.kv.budget import Budgets
 from bioproxy.kv.chain import chain, common
 from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.decisions import Decisions, Findings
@@ -92,6 +93,7 @@ class Keeper:
         shelves: Shelves | None = None,
         everyone: Callable[[], str | None] = lambda: "",
         versions: Versions = dict,
+        budgets: Callable[[], Budgets] = Budgets,
         identify: Identify = gguf.identity,
         model: str = "",
         step: Callable[[str], None] = files.quiet,
@@ -101,7 +103,9 @@ class Keeper:
         self.config = config
         self.bus = bus
         self.clock = time.monotonic
-        self.tenant = Tenant(config=config, bus=bus, shelves=shelves, versions=versions, model=model, step=step)
+        self.tenant = Tenant(
+            config=config, bus=bus, shelves=shelves, versions=versions, model=model, budgets=budgets, step=step
+        )
         self.residents = Residents()
         self.decisions = Decisions(config, self.tenant, everyone=everyone, model=model)
         self.pause = Pause(self.tenant, model=model, first_retry=first_retry)

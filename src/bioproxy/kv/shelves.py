@@ -133,8 +133,8 @@ class Tenant:
 
     It lives as long as its keeper: the engine may be stopped and started, as the same model or another, and may even
     come back with another folder. Before the folder is known `shelf` is an empty one. Without `shelves` the folder
-    is this tenant's alone, and all snapshots in it are shown as its own. `model` is its ID among many; `step` hears the
-    steps of each commit.
+    is this tenant's alone, and all snapshots in it are shown as its own. `model` is its ID among many; `budgets` is
+    what keys may take of a folder that is this tenant's alone; `step` hears the steps of each commit.
     """
 
     def __init__(
@@ -145,6 +145,7 @@ class Tenant:
         shelves: Shelves | None = None,
         versions: Versions = dict,
         model: str = "",
+        budgets: Callable[[], Budgets] = Budgets,
         step: Callable[[str], None] = files.quiet,
     ) -> None:
         self.config = config
@@ -153,7 +154,7 @@ class Tenant:
         self.versions = versions
         self.step = step
         self.sole = shelves is None
-        self.shelves = shelves or Shelves(config, bus=bus)
+        self.shelves = shelves or Shelves(config, bus=bus, budgets=budgets)
         self.shelf = Shelf(None, config=self.shelves.config, bus=bus)  # until one is known
         self.path: Path | None = None  # the folder that we want, whether or not it can be had
         self.scope = Scope()

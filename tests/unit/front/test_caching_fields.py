@@ -227,3 +227,17 @@ def test_a_large_body_with_marks() -> None:
     assert written.count(text.encode()) == 2000
     assert b"cache_control" not in written
     assert [one.item for one in wishes.breakpoints] == [1996, 1997, 1998, 1999]
+
+
+def test_the_last_part_is_found_without_its_mark_and_with_a_part_after_it() -> None:
+    """It is cut at the message's end, where each later turn has a cut; and where a further part would begin."""
+    part: Json = {"type": "text", "text": "read this", "cache_control": EPHEMERAL}
+    first, wishes = expanded({"messages": [{"role": "user", "content": [part]}]}, "anthropic")
+    pieces = marked(first.pieces, wishes)
+    digests = [cut.digest for cut in chain("", pieces)]
+    (place,) = places(pieces, wishes)
+    assert place.offset == len(pieces[1].data)
+    later, _ = expanded({"messages": [{"role": "user", "content": "read this"}, HELLO]}, "chat")
+    assert digests[-1] in [cut.digest for cut in chain("", later.pieces)]
+    more, again = expanded({"messages": [{"role": "user", "content": [part, {**part, "text": "?"}]}]}, "anthropic")
+    assert digests[-2] in [cut.digest for cut in chain("", marked(more.pieces, again))]

@@ -334,7 +334,10 @@ def places(pieces: Sequence[Piece], wishes: Wishes) -> list[Place]:
         number = 0 if mark.item == HEAD else max(0, mark.item - first + 1)
         if number >= len(pieces):
             continue
-        offset = end_of_part(pieces[number].data, mark.part) if number else len(pieces[0].data)
+        data = pieces[number].data
+        offset = end_of_part(data, mark.part) if number else len(data)
+        if not data[offset:].strip(END):
+            offset = len(data)  # the last part ends where its message does, so that it is found without the mark, too
         known = found.get((number, offset))
         if known is None or SECONDS[known.mark.ttl] < SECONDS[mark.ttl]:
             found[number, offset] = Place(number, offset, mark)
@@ -352,10 +355,15 @@ def end_of_part(data: bytes, part: int) -> int:
 
 
 def marked(pieces: Sequence[Piece], wishes: Wishes) -> tuple[Piece, ...]:
-    """The pieces with a cut at each breakpoint, where a snapshot of its own may end."""
+    """The pieces with a cut at each breakpoint.
+
+    If that is a message's last part there is one before the message's end as well: the next request may have a further
+    part there.
+    """
     found = list(pieces)
     for place in places(pieces, wishes):
         piece = found[place.piece]
-        if place.offset < len(piece.data) and place.offset not in piece.marks:
-            found[place.piece] = replace(piece, marks=tuple(sorted({*piece.marks, place.offset})))
+        cut = len(piece.data.rstrip(END)) if place.piece and place.offset == len(piece.data) else place.offset
+        if cut < len(piece.data) and cut not in piece.marks:
+            found[place.piece] = replace(piece, marks=tuple(sorted({*piece.marks, cut})))
     return tuple(found)
