@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from bioproxy import __version__
@@ -51,6 +51,16 @@ Every key of the configuration is a flag as well, with one dash or two, for ever
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
 """
+SHORT_EPILOG = """\
+Which program is meant, its configuration says:
+
+{flags}
+
+Every key of the configuration is a flag as well; `bioproxy help` lists them all.
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+WITH_CONFIG = frozenset({"serve", "check", "config"})  # verbs whose help lists every key of the configuration
+ASKED_AT = ("admin_host", "admin_port", "admin_key")
 WIDTH = 100  # columns that a help text fits into
 
 
@@ -74,9 +84,10 @@ def version(command: Command) -> int:
     return 0
 
 
-def flag_lines() -> str:
-    """A paragraph for each flag that names files, and for each flag of a config key."""
-    lines = {**FILE_FLAGS, **{", ".join(option.flags): option.description for option in KEYS.values()}}
+def flag_lines(keys: Iterable[str] = KEYS) -> str:
+    """A paragraph for each flag that names files, and for each flag of these config keys."""
+    options = [KEYS[key] for key in keys]
+    lines = {**FILE_FLAGS, **{", ".join(option.flags): option.description for option in options}}
     following = " " * 33
     return "\n".join(
         textwrap.fill(f"{flags:<30} {what}", WIDTH, initial_indent="  ", subsequent_indent=following)
@@ -126,7 +137,7 @@ def build_parser() -> Parser:
     """The parser of what config flags leave over."""
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common_flags(common)
-    epilog = EPILOG.format(flags=flag_lines())
+    epilog, short = EPILOG.format(flags=flag_lines()), SHORT_EPILOG.format(flags=flag_lines(ASKED_AT))
     parser = Parser(
         prog="bioproxy",
         description="The front door of self-hosted LLM servers: no prompt prefix is ever computed twice.",
@@ -138,8 +149,8 @@ def build_parser() -> Parser:
     verbs = parser.add_subparsers(dest="verb", metavar="verb")
     for verb in VERBS:
         flags = verbs.add_parser(
-            verb.name, help=verb.about, description=verb.about, epilog=epilog, formatter_class=help_format,
-            parents=[common],
+            verb.name, help=verb.about, description=verb.about, epilog=epilog if verb.name in WITH_CONFIG else short,
+            formatter_class=help_format, parents=[common],
         )  # fmt: skip
         verb.flags(flags)
     return parser
