@@ -271,3 +271,110 @@ async def test_prewarm_and_leave(tmp_path: Path) -> None:
         state = await fake.until(lambda state: state["totals"]["cancelled"] and not state["slots"][0]["busy"])
         assert state["totals"]["prompt"] < 1500
         await until(lambda: [record.outcome for record in line.app.records] == ["client_left"])
+
+
+def conversation(*words: str, system: str = "", **fields: Json) -> Json:
+    """A request of Anthropic's, the words by turns the user's and the model's."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[n % 2], "content": one} for n, one in enumerate(words)]
+    return {"messages": messages, "max_tokens": 2, "system": system or text(80, "system"), **fields}
+
+
+def why(found: Json) -> Json:
+    """What a message says about its cache."""
+    return found["diagnostics"] and found["diagnostics"]["cache_miss_reason"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_anthropics_diagnostics(stream: bool, tmp_path: Path) -> None:
+    """Null as long as nothing diverges, and the first thing that does; in the first event of a stream."""
+    path = "/v1/messages"
+
+    async def ask(previous: str | None, *words: str, **fields: Json) -> Json:
+        body = conversation(*words, diagnostics={"previous_message_id": previous}, stream=stream, **fields)
+        found = await asked(line.app.proxy_port, path, body)
+        return found[0]["message"] if stream else found
+
+    async with fake_line(tmp_path) as line:
+        first = await ask(None, "hello")
+        assert first["diagnostics"] is None
+        second = await ask(first["id"], "hello", "hi", "why?")
+        assert second["diagnostics"] is None
+        third = await ask(second["id"], "hello", "hi", "why?", system=text(80, "another system"))
+        assert why(third)["type"] == "system_changed"
+        assert why(third)["cache_missed_input_tokens"] > 50
+        assert why(await ask(first["id"], "hullo"))["type"] == "messages_changed"
+        tool = {"name": "t", "input_schema": {"type": "object"}}
+        assert why(await ask(first["id"], "hello", tools=[tool]))["type"] == "tools_changed"
+        assert why(await ask("msg_nobody_has", "hello"))["type"] == "previous_message_not_found"
+        plain = await asked(line.app.proxy_port, path, conversation("hello"))
+        assert "diagnostics" not in plain
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_openais_diagnostics(stream: bool, tmp_path: Path) -> None:
+    """A hit, a reason with tokens, or an answer that is not found."""
+    path = "/v1/responses"
+
+    async def ask(compare: str, words: str, key: str = "k", **fields: Json) -> Json:
+        options = {"comparison_response_id": compare} if compare else {}
+        body = {"input": words, "instructions": text(80), "prompt_cache_key": key, "max_output_tokens": 2, **fields}
+        found = await asked(line.app.proxy_port, path, body | {"prompt_cache_options": options, "stream": stream})
+        return found[-1]["response"] if stream else found
+
+    async with fake_line(tmp_path) as line:
+        first = await ask("", "hello")
+        assert "prompt_cache_diagnostics" not in first
+        again = await ask(first["id"], "hello")
+        assert again["prompt_cache_diagnostics"] == {"type": "cache_hit"}
+        assert again["prompt_cache_options"]["comparison_response_id"] == first["id"]
+        told = (await ask(first["id"], "goodbye"))["prompt_cache_diagnostics"]
+        assert (told["type"], told["reason"]) == ("cache_miss", "input_changed")
+        assert told["comparison_reusable_tokens"] > 80
+        assert told["cache_missed_tokens"] < 20
+        effort = (await ask(first["id"], "hello", reasoning={"effort": "high"}))["prompt_cache_diagnostics"]
+        assert effort.get("reason", "") in {"", "reasoning_effort_changed"}
+        nobody = await ask("resp_nobody_has", "hello")
+        assert nobody["prompt_cache_diagnostics"] == {"type": "comparison_response_not_found"}
+
+
+async def test_another_keys_answer_is_not_found(tmp_path: Path) -> None:
+    """To the byte as one that there never was: nobody learns that somebody else asked something."""
+    keys = [{"key": "one", "name": "one"}, {"key": "two", "name": "two"}]
+    async with fake_line(tmp_path, api_keys=keys) as line:
+        port, path = line.app.proxy_port, "/v1/messages"
+        first = await asked(port, path, conversation("hello"), **{"x-api-key": "one"})
+        told = []
+        for identity in (first["id"], "msg_nobody_has"):
+            body = conversation("hello", diagnostics={"previous_message_id": identity})
+            told.append((await asked(port, path, body, **{"x-api-key": "two"}))["diagnostics"])
+        assert told[0] == told[1] == {"cache_miss_reason": {"type": "previous_message_not_found"}}
+        body = conversation("hello", diagnostics={"previous_message_id": first["id"]})
+        assert (await asked(port, path, body, **{"x-api-key": "one"}))["diagnostics"] is None
+
+
+async def test_an_answer_that_was_forgotten_is_not_found(tmp_path: Path) -> None:
+    """What is remembered of earlier prompts has its bound (`doctor.memory`)."""
+    async with fake_line(tmp_path, doctor={"memory": 6000}) as line:
+        port, path = line.app.proxy_port, "/v1/messages"
+        first = await asked(port, path, conversation("hello"))
+        for number in range(4):
+            await asked(port, path, conversation(f"{number} hello", system=text(60, f"{number}")))
+        await until(lambda: line.app.doctor.find("", first["id"]) is None)
+        body = conversation("hello", diagnostics={"previous_message_id": first["id"]})
+        assert why(await asked(port, path, body))["type"] == "previous_message_not_found"
+
+
+@real_engine
+async def test_the_place_is_exact_on_the_real_engine(tmp_path: Path) -> None:
+    """What both begin with is told by the engine's own tokenizer: it is what it then finds cached."""
+    async with llama_server(tmp_path) as engine, real_line(engine, tmp_path) as app:
+        body: Json = {"instructions": text(100), "max_output_tokens": 2}
+        first = await asked(app.proxy_port, "/v1/responses", {**body, "input": f"{text(60, 'a')} the end"})
+        options = {"comparison_response_id": first["id"]}
+        other = {**body, "input": f"{text(60, 'a')} another end", "prompt_cache_options": options}
+        found = await asked(app.proxy_port, "/v1/responses", other)
+        told = found["prompt_cache_diagnostics"]
+        assert told["reason"] == "input_changed"
+        assert told["comparison_reusable_tokens"] == found["usage"]["input_tokens_details"]["cached_tokens"]
+        assert told["cache_missed_tokens"] == found["usage"]["input_tokens"] - told["comparison_reusable_tokens"]

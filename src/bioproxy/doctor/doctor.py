@@ -56,7 +56,10 @@ SEVERAL = "the engine has several slots and took another one (--slot-prompt-simi
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that was answered. `life` counts the engine's processes, `fingerprint` names what they can share."""
+    """One request that was answered. `life` counts the engine's processes, `fingerprint` names what they can share.
+
+    `aside`: what it said that is no part of `body` any more and shapes no prompt.
+    """
 
     record: Record
     body: Body
@@ -68,6 +71,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tail: Tail
     life: int
     fingerprint: str
+    aside: Mapping[str, bytes] = {}
 
 
 class DoctorStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,7 +258,7 @@ def prompt_of(case: Case) -> Prompt:
         pieces=expanded.pieces,
         sent=expanded.sent,
         arguments=arguments_of(expanded.head),
-        aside=aside_of(case.body.fields or {}),
+        aside={**aside_of(case.body.fields or {}), **case.aside},
         dialect=case.dialect,
         model=case.keeper.decisions.model,
         engine=case.fingerprint,

@@ -212,7 +212,7 @@ class Dispatch(ABC):
             self.accept(exchange, wishes, asked.model)
             return
         try:
-            await inference.run()
+            await inference.run(self.doctor)
         finally:
             if exchange.record.side:
                 self.settle_side(exchange.record)

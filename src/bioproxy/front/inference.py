@@ -16,7 +16,8 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 from msgspec.structs import replace
@@ -26,6 +27,9 @@ from bioproxy.engines.answers import Timings
 from bioproxy.engines.refused import error_words, refusal
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineUnavailable, QueueTimeout, RequestError
 from bioproxy.front.caching import answers, fields
+from bioproxy.front.caching.diagnosis import Compared, diagnosis
+from bioproxy.front.caching.fields import Wishes
+from bioproxy.front.comparing import compared
 from bioproxy.front.cutting import Cutting, as_whole
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
@@ -91,8 +95,8 @@ class Inference:
     """
 
     __slots__ = (
-        "bill", "body", "claim", "cutting", "engine", "exchange", "expanded", "headers", "keepalive", "prepared",
-        "response", "sent_at", "stalled", "store", "task", "texts", "want", "wishes",
+        "bill", "body", "claim", "compare", "cutting", "engine", "exchange", "expanded", "found", "headers",
+        "keepalive", "prepared", "response", "sent_at", "stalled", "store", "task", "texts", "want", "wishes",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +118,8 @@ class Inference:
         self.wishes = fields.take(body, dialect) if asks(body, dialect) else None
         self.bill = NO_BILL
         self.cutting: Cutting | None = None
+        self.compare: Callable[[Case, str], Awaitable[Compared | None]] | None = None
+        self.found: Compared | None = None
         self.expanded = expanded = expand_body(exchange, engine, body)
         self.texts = engine.catalogue, engine.catalogue.changes  # what it was filled in from
         opened = expanded.stream or self.wishes is not None
@@ -177,12 +183,10 @@ class Inference:
         if lasts := self.engine.heads.began(self.want.group, self.want.cuts, pieces, head, plain=plain):
             self.want = replace(self.want, lasts=lasts, readings={})
 
-    async def run(self) -> None:
+    async def run(self, doctor: Doctor) -> None:
         """Serve the request, or raise what the client shall be told."""
         if self.wishes is not None and self.wishes.asked:
-            responder = self.exchange.responder
-            mine = answers.Rewriting(self.wishes, lambda: self.bill)
-            responder.rewriter = mine if responder.rewriter is None else answers.Chain(mine, responder.rewriter)
+            self.rewrite(self.wishes, doctor)
         self.keepalive.start()
         lost = loading = 0
         try:
@@ -206,6 +210,14 @@ class Inference:
             self.keepalive.stop()
             leave(self.exchange, self.claim)
 
+    def rewrite(self, wishes: Wishes, doctor: Doctor) -> None:
+        """The answer speaks of the cache as the client asked for it."""
+        responder, compare = self.exchange.responder, wishes.compare
+        self.compare = partial(compared, doctor) if compare else None
+        told = (lambda counted: diagnosis(wishes.form, self.found, counted)) if compare else None
+        mine = answers.Rewriting(wishes, lambda: self.bill, diagnose=told)
+        responder.rewriter = mine if responder.rewriter is None else answers.Chain(mine, responder.rewriter)
+
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""
         grant = await acquire(self.exchange, self.engine, self.claim, key=self.want)
@@ -225,6 +237,8 @@ class Inference:
             record.restore += prepared.seconds
             record.save += prepared.save_seconds
             record.kept += prepared.kept
+            if self.compare is not None and self.wishes is not None:
+                self.found = await self.compare(self.case(), self.wishes.compare or "")
             unwatch = self.engine.attachment.stall.watch(lambda: self.exchange.tail.total, self.stall)
             sent = True
             self.response = None
@@ -392,22 +406,29 @@ class Inference:
 
     def remember(self, doctor: Doctor) -> None:
         """Hand the request to the doctor, who looks at it later."""
-        engine, exchange, dialect = self.engine, self.exchange, self.exchange.route.dialect
-        if self.store and dialect is not None:
-            doctor.see(
-                Case(
-                    record=exchange.record,
-                    body=self.body,
-                    expanded=self.expanded,
-                    dialect=dialect,
-                    want=self.want,
-                    prepared=self.prepared,
-                    keeper=engine.keeper,
-                    tail=exchange.tail,
-                    life=engine.attachment.generation,
-                    fingerprint=engine.keeper.decisions.fingerprint.value,
-                )
-            )
+        if self.store and self.exchange.route.dialect is not None:
+            doctor.see(self.case())
+
+    def case(self) -> Case:
+        """The request as the doctor sees it. What was evaluated for its breakpoints is not what it was promised."""
+        engine, exchange, dialect, prepared = self.engine, self.exchange, self.exchange.route.dialect, self.prepared
+        assert dialect is not None
+        if self.bill.before:
+            prepared = replace(prepared, expected=max(0, prepared.expected - self.bill.before))
+        wishes = self.wishes
+        return Case(
+            record=exchange.record,
+            body=self.body,
+            expanded=self.expanded,
+            dialect=dialect,
+            want=self.want,
+            prepared=prepared,
+            keeper=engine.keeper,
+            tail=exchange.tail,
+            life=engine.attachment.generation,
+            fingerprint=engine.keeper.decisions.fingerprint.value,
+            aside={"prompt_cache_key": wishes.key.encode()} if wishes is not None and wishes.key is not None else {},
+        )
 
 
 def plain(headers: Headers) -> Headers:

@@ -97,8 +97,8 @@ def counted(total: int, cached: int, *, bill: Bill, implicit: Ttl | None) -> Cou
 class Rewriting:
     """One answer on its way.
 
-    `bill` tells what is known when the engine answers. `diagnose` says in the
-    client's form why the cache did not hold more, of a prompt of so many tokens.
+    `bill` tells what is known when the engine answers. `diagnose` says in the client's form why the cache did not hold
+    more.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Rewriting:
         wishes: Wishes,
         bill: Callable[[], Bill],
         *,
-        diagnose: Callable[[int], Json] | None = None,
+        diagnose: Callable[[Counted], Json] | None = None,
     ) -> None:
         self.wishes = wishes
         self.bill = bill
@@ -219,8 +219,9 @@ class Rewriting:
         elif self.wishes.form == "anthropic" and "role" in answer:
             if self.wishes.prewarm:
                 answer["content"] = Raw(b"[]")
-            if self.diagnose is not None and self.counted is not None:
-                answer["diagnostics"] = encoded(self.diagnose(self.counted.total))
+            if self.wishes.compare is not None:
+                told = self.diagnose(self.counted) if self.diagnose is not None and self.counted is not None else None
+                answer["diagnostics"] = encoded(told)
 
     def applied(self, answer: Fields) -> None:
         """A Responses object: the options as they were applied."""
@@ -236,7 +237,7 @@ class Rewriting:
         if wishes.retention:
             answer["prompt_cache_retention"] = encoded(wishes.retention)
         if self.diagnose is not None and self.counted is not None:
-            answer["prompt_cache_diagnostics"] = encoded(self.diagnose(self.counted.total))
+            answer["prompt_cache_diagnostics"] = encoded(self.diagnose(self.counted))
 
     def usage(self, raw: Raw) -> Raw:
         """The usage with what the engine left out."""
