@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bioproxy.activity import Cause, Record
+from bioproxy.activity import Cause, Finding, Record
 from bioproxy.app import App
+from bioproxy.doctor.doctor import RECURRENT
 from support.http import call
 from support.kv_rig import text
 from support.leaks import until
-from support.real_engine import line, llama_server, real_engine
+from support.real_engine import crash, line, llama_server, real_engine
 
 Json = Any
 pytestmark = real_engine
@@ -46,16 +47,22 @@ class Client:
         self.sent = 0
         self.timings: dict[str, Json] = {}
 
-    async def chat(self, body: Json) -> str:
-        """One chat; its request's id."""
+    async def chat(self, body: Json, *, path: str = "/v1/chat/completions") -> str:
+        """One request; its id."""
         self.sent += 1
         name = f"r{self.sent}"
         data = {"max_tokens": 2, "temperature": 0, **body}
-        path, headers = "/v1/chat/completions", {"X-Request-Id": name}
-        answer = await call(self.app.proxy_port, "POST", path, data=data, headers=headers)
+        answer = await call(self.app.proxy_port, "POST", path, data=data, headers={"X-Request-Id": name})
         assert answer.status == 200, answer.text
-        self.timings[name] = answer.json()["timings"]
+        self.timings[name] = answer.json().get("timings")
         return name
+
+    async def finding(self, body: Json, *, path: str = "/v1/chat/completions") -> tuple[Finding, Record]:
+        """What is found about one more request."""
+        name = await self.chat(body, path=path)
+        record = (await self.findings())[name]
+        assert record.finding is not None
+        return record.finding, record
 
     async def findings(self) -> dict[str, Record]:
         """The records by id, when all of them were looked at."""
@@ -145,3 +152,50 @@ async def test_a_hundred_conversations(tmp_path: Path) -> None:
         for each in expected:
             check(each, records[each.record], client.timings[each.record])
         assert {each.way for each in expected} == set(WAYS)
+
+
+async def test_a_restart_before_anything_was_saved(tmp_path: Path) -> None:
+    """The conversation was on no disk, and the reason is told."""
+    engine = llama_server(tmp_path, cache_ram=0)
+    async with engine, line(engine, tmp_path, kv=QUIET) as app:
+        client, body = Client(app), conversation(random.Random(1), 1)
+        await client.finding(body)
+        await crash(engine, app)
+        found, record = await client.finding(goes_on(body, random.Random(2)))
+        assert (found.cause, found.note, record.tokens_cached) == ("not_saved", "kv.policy is off", 0)
+        assert found.tokens == found.shared
+
+
+async def test_what_a_recurrent_model_cannot_reuse(tmp_path: Path) -> None:
+    """It held nearly all of the prompt, and could go back to a checkpoint only: the family is named."""
+    engine = llama_server(tmp_path, shape="mamba", cache_ram=0)
+    async with engine, line(engine, tmp_path, kv=QUIET) as app:
+        client = Client(app)
+        said = text(150, "A story.")
+        turns = [{"role": "user", "content": said}, {"role": "assistant", "content": "So."}]
+        body = {"messages": [*turns, {"role": "user", "content": text(80, "Well?")}]}
+        await client.finding(body)
+        later = copy.deepcopy(body)
+        later["messages"][2]["content"] = body["messages"][2]["content"].replace("lantern75", "a lamp")
+        assert later != body
+        found, record = await client.finding(later)
+        assert found.exact
+        assert (record.tokens_cached or 0) + 64 < (found.shared or 0)
+        assert (found.cause, found.note) == ("not_reused", RECURRENT)
+
+
+@pytest.mark.parametrize(("path", "key"), [("/v1/messages", "system"), ("/v1/responses", "instructions")])
+async def test_the_other_dialects_are_right_to_the_token(path: str, key: str, tmp_path: Path) -> None:
+    """The engine renders one dialect only; its count of cached tokens agrees all the same."""
+    engine, turns = llama_server(tmp_path, cache_ram=0), "input" if "responses" in path else "messages"
+    async with engine, line(engine, tmp_path, kv=QUIET) as app:
+        client, rules = Client(app), text(150, "Rules.")
+        body: Json = {key: rules, turns: [{"role": "user", "content": text(40, "Well?")}]}
+        if key == "instructions":
+            body["max_output_tokens"] = 2
+        await client.finding(body, path=path)
+        half = len(rules) // 2
+        found, record = await client.finding({**body, key: f"{rules[:half]}#{rules[half + 1 :]}"}, path=path)
+        assert found.cause == "system_changed"
+        assert found.place is not None
+        assert (found.place.at, found.exact, found.shared) == (half, True, record.tokens_cached)

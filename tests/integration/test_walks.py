@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bioproxy.app import App
-from bioproxy.events import Event, RequestEnded, SnapshotSaved, WarmupEnded
+from bioproxy.events import Event, PromptMissed, RequestEnded, SnapshotSaved, WarmupEnded
+from support import leaks
 from support.apps import running_app
 from support.http import call
 from support.steps import entered
@@ -24,7 +25,7 @@ from support.steps import entered
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 FAKE = ROOT / "tests" / "fakes" / "llama_server.py"
-WALKS = ("one request", "one swap", "one warm-up", "one idle save")
+WALKS = ("one request", "one swap", "one warm-up", "one idle save", "one finding")
 STEP = re.compile(r"^\d+\. `([\w.]+)`", re.MULTILINE)
 CHAT = "/v1/chat/completions"
 
@@ -60,7 +61,11 @@ async def two_models(folder: Path, **values: Any) -> AsyncIterator[App]:
 
 async def ask(app: App, model: str, text: str = "@code Why?") -> None:
     """One streamed chat."""
-    messages = [{"role": "user", "content": text}]
+    await chat(app, model, [{"role": "user", "content": text}])
+
+
+async def chat(app: App, model: str, messages: list[dict[str, str]]) -> None:
+    """One streamed chat of these messages."""
     body = json.dumps({"model": model, "stream": True, "max_tokens": 4, "messages": messages}).encode()
     answer = await call(app.proxy_port, "POST", CHAT, body=body, headers={"Content-Type": "application/json"})
     assert answer.status == 200, answer.body
@@ -114,3 +119,17 @@ async def test_the_walk_of_one_idle_save(tmp_path: Path) -> None:
             async with until(app, SnapshotSaved):
                 await ask(app, "a", "Who? " * 200)
     check("one idle save", found)
+
+
+async def test_the_walk_of_one_finding(tmp_path: Path) -> None:
+    """A conversation whose first prompt is remembered goes on with another system message."""
+    words = "So many words. " * 100
+    system, turns = {"role": "system", "content": words}, [{"role": "user", "content": words}]
+    async with two_models(tmp_path, prefixes={}) as app:
+        async with until(app, PromptMissed):
+            await chat(app, "a", [system, *turns])
+        with entered() as found:
+            async with until(app, PromptMissed):
+                await chat(app, "a", [{"role": "system", "content": f"New: {words}"}, *turns])
+            await leaks.until(lambda: app.doctor.requests == 2)
+    check("one finding", found)

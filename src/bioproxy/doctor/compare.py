@@ -133,6 +133,8 @@ def compare(earlier: Prompt, later: Prompt, *, shapes: Shapes = unknown) -> Diff
         notes += ["the chat template prints another date"] if earlier.day != later.day else []
     changed += [cause for cause in found.changed if cause not in changed]
     cause = changed[0] if changed else "field_changed" if fields else "grown"
+    if cause == "grown":
+        return found
     return msgspec.structs.replace(
         found, cause=cause, changed=tuple(changed), fields=fields, arguments=arguments, note="; ".join(notes)
     )
@@ -146,6 +148,8 @@ def model_note(earlier: Prompt, later: Prompt) -> str:
 
 def changed_fields(earlier: Prompt, later: Prompt, shapes: Shapes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the fields that changed: those that do not shape the prompt, and those that do or may."""
+    if earlier.aside == later.aside and earlier.arguments == later.arguments:
+        return (), ()
     aside = [
         name for name in sorted({*earlier.aside, *later.aside}) if earlier.aside.get(name) != later.aside.get(name)
     ]
@@ -161,6 +165,10 @@ def changed_fields(earlier: Prompt, later: Prompt, shapes: Shapes) -> tuple[tupl
 def differing(earlier: Prompt, later: Prompt) -> Difference:
     """What differs in the pieces; the cause is `grown` if the later ones only go on, or end early."""
     first = equal_pieces(earlier.pieces, later.pieces)
+    if first == min(len(earlier.pieces), len(later.pieces)):  # as nearly always
+        size = later.size
+        shared = size if first == len(later.pieces) else earlier.size
+        return Difference(cause="grown", shared=shared, size=size)
     before, after = units(earlier.pieces[first:]), units(later.pieces[first:])
     number = next((at for at, pair in enumerate(zip(before, after, strict=False)) if not alike(*pair)), None)
     start = sum(len(piece.data) for piece in later.pieces[:first])
@@ -186,13 +194,12 @@ def differing(earlier: Prompt, later: Prompt) -> Difference:
 
 def equal_pieces(earlier: Sequence[Piece], later: Sequence[Piece]) -> int:
     """How many leading pieces are equal."""
-    return equal([piece.data for piece in earlier], [piece.data for piece in later])
-
-
-def equal(earlier: Sequence[bytes], later: Sequence[bytes]) -> int:
-    """How many leading texts are equal."""
-    pairs = zip(earlier, later, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(earlier), len(later)))
+    count = 0
+    for one, other in zip(earlier, later, strict=False):
+        if one.data != other.data:
+            break
+        count += 1
+    return count
 
 
 def alike(one: Unit, other: Unit) -> bool:

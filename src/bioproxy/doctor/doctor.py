@@ -25,7 +25,8 @@ from bioproxy.activity import Finding, Record
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.compare import Difference, Prompt, Shapes, arguments_of, aside_of, compare
 from bioproxy.doctor.exact import LARGEST, shared_tokens
-from bioproxy.doctor.memory import Kept, Memory, Visit, goes_on, like, nearest
+from bioproxy.doctor.memory import Kept, Memory, Visit, nearest
+from bioproxy.doctor.nearest import goes_on, like
 from bioproxy.doctor.totals import Totals
 from bioproxy.doctor.verdict import LEAST, Evidence, judge
 from bioproxy.errors import NOT_JSON, BioproxyError
@@ -52,6 +53,7 @@ WINDOW = (
     "a model with a sliding window cannot go back to what has left the window, but for a checkpoint "
     "(--ctx-checkpoints, --swa-full)"
 )
+STRANGER = "another key"
 SEVERAL = "the engine has several slots and took another one (--slot-prompt-similarity)"
 
 
@@ -144,7 +146,9 @@ class Doctor:
         record, prompt = case.record, prompt_of(case)
         if record.status != 200 or not prompt.pieces:
             return
-        known = self.memory.candidates(prompt.group), prompt, record.session, shapes_of(case.keeper)
+        alike = self.memory.alike(prompt.group, prompt)
+        others = self.memory.newest(prompt.group) if record.cache == "miss" else ()
+        known = alike, others, prompt, record.session, shapes_of(case.keeper)
         large = record.bytes_in > LARGE
         earlier, difference = await asyncio.to_thread(look, *known) if large else look(*known)
         if record.tokens_cached is not None and record.tokens_evaluated is not None:
@@ -162,7 +166,7 @@ class Doctor:
         was = earlier.prompt if earlier is not None else None
         found = judge(difference, was, evidence)
         facts = case.keeper.decisions.facts
-        if was is None or facts is None or found.seconds < self.settings.config.kv.min_seconds:
+        if was is None or facts is None or found.seconds < case.keeper.config.min_seconds:
             return found
         can = facts.capabilities
         if not (can.tokenize and can.apply_template):
@@ -181,6 +185,7 @@ class Doctor:
         evaluated = record.tokens_evaluated or 0
         measured = record.prefill / evaluated if record.prefill and evaluated >= ENOUGH else case.keeper.speeds.prefill
         restarted = earlier is not None and earlier.visit.life != case.life
+        by = self.driven_out_by(earlier, prompt) if earlier is not None else ""
         reasons = [prepared.reason]
         if restarted:
             off = "kv.policy is off" if decisions.config.policy == "off" else ""
@@ -189,10 +194,10 @@ class Doctor:
             cached=record.tokens_cached or 0,
             evaluated=evaluated,
             token=measured,
-            held=prepared.expected if prepared.status in {"resident", "restored"} else 0,
+            held=held_by(case, alone=not by),
             failed=prepared.status == "failed",
             restarted=restarted,
-            by=self.driven_out_by(earlier, prompt) if earlier is not None else "",
+            by=by,
             why=next(filter(None, reasons), ""),
             family=family_of(case.keeper),
         )
@@ -203,12 +208,8 @@ class Doctor:
         if not between:
             return ""
         first, more = between[0], len(between) - 1
-        own = first.prompt.group == prompt.group
-        name = (
-            f"{first.visit.client}{f' ({first.prompt.prefix})' if first.prompt.prefix else ''}"
-            if own
-            else "another key"
-        )
+        what = first.prompt.prefix or first.visit.side
+        name = f"{first.visit.client}{f' ({what})' if what else ''}" if first.prompt.group == prompt.group else STRANGER
         return f"{name} and {more} more requests" if more else name
 
     def count(self, record: Record, finding: Finding, prompt: Prompt) -> None:
@@ -232,17 +233,19 @@ class Doctor:
 
 
 def look(
-    candidates: Sequence[Kept], prompt: Prompt, session: str, shapes: Shapes
+    alike: Sequence[Kept], others: Sequence[Kept], prompt: Prompt, session: str, shapes: Shapes
 ) -> tuple[Kept | None, Difference | None]:
-    """The nearest prompt of the same conversation, and what changed since.
+    """The nearest prompt of the same conversation, and what changed since: of those that open `alike`, or of others.
 
     A new conversation may begin almost as another one did: then it is said where its head differs.
     """
-    earlier = nearest(candidates, prompt, session)
+    earlier = nearest(alike, prompt, session)
+    if earlier is None and (session or len(prompt.pieces) > 2):
+        earlier = nearest(others, prompt, session)
     if earlier is not None:
         return earlier, compare(earlier.prompt, prompt, shapes=shapes)
-    other = like(candidates, prompt)
-    return None, None if other is None else compare(beginning(other.prompt), beginning(prompt), shapes=shapes)
+    other = like([kept.prompt for kept in others], prompt)
+    return None, None if other is None else compare(beginning(other), beginning(prompt), shapes=shapes)
 
 
 def beginning(prompt: Prompt) -> Prompt:
@@ -271,8 +274,22 @@ def prompt_of(case: Case) -> Prompt:
     )
 
 
+def held_by(case: Case, *, alone: bool) -> int:
+    """The tokens of a prompt that the slot had, as far as the keeper knew.
+
+    It knows them up to a cut. If nobody came in between (`alone`), the slot had what stands before the next one, too.
+    """
+    prepared, record = case.prepared, case.record
+    if prepared.status not in {"resident", "restored"} or prepared.parked:
+        return 0
+    prompt = (record.tokens_cached or 0) + (record.tokens_evaluated or 0)
+    most = prompt * prepared.reach // max(1, case.want.size) if alone else 0
+    return max(prepared.expected, most)
+
+
 def visit_of(case: Case) -> Visit:
-    return Visit(client=case.record.client, session=case.record.session, life=case.life)
+    record = case.record
+    return Visit(client=record.client, session=record.session, side=record.side, life=case.life)
 
 
 def ids_of(case: Case) -> tuple[str, ...]:

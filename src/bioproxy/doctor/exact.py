@@ -22,6 +22,7 @@ from bioproxy.templates.messages import END
 
 Json: TypeAlias = Any
 LARGEST = 1 << 20  # bytes of a body that the engine is asked to render
+MEDIA = (b'"image_url"', b'"input_audio"', b'"image"')  # they are tokens, and no text that could be tokenized
 
 
 async def shared_tokens(engine: Llama, earlier: Prompt, later: Prompt) -> int | None:
@@ -37,7 +38,9 @@ async def rendered(engine: Llama, prompt: Prompt) -> str:
     if prompt.dialect == "completion":
         return prompt.pieces[0].data.partition(END)[2].decode(errors="replace") if prompt.pieces else ""
     body = prompt.body if prompt.dialect == "chat" else chat_body(prompt)
-    return await engine.apply_template(body) if body else ""
+    if not body or any(kind in body for kind in MEDIA):
+        return ""
+    return await engine.apply_template(body)
 
 
 def chat_body(prompt: Prompt) -> bytes:

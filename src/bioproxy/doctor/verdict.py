@@ -85,7 +85,8 @@ def lost(known: Finding, difference: Difference, evidence: Evidence) -> tuple[in
     prompt, shared = evidence.cached + evidence.evaluated, known.shared or 0
     if known.cause in WHOLLY:
         part = (difference.shared + difference.repeated) / max(1, difference.size)
-        return 0, max(0, round(prompt * part) - evidence.cached)
+        same = shared if known.exact and known.cause == "arguments_changed" else 0  # up to where an argument is printed
+        return max(0, same - evidence.cached), max(0, round(prompt * part) - max(same, evidence.cached))
     slack = LEAST if known.exact or known.cause in SURE else LEAST + round(UNSURE * prompt)
     gone = shared - evidence.cached if shared - evidence.cached >= slack else 0
     after = prompt - max(shared, evidence.cached)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.doctor.compare import Prompt
-from bioproxy.doctor.memory import Kept, Memory, Visit, edited, goes_on, like, nearest
+from bioproxy.doctor.memory import Kept, Memory, Visit, nearest
+from bioproxy.doctor.nearest import edited, goes_on, like
 from bioproxy.prompt import Head, Piece
 from bioproxy.templates.dialect_heads import head_piece
 
@@ -33,7 +34,8 @@ def memory_of(*prompts: Prompt, session: str = "") -> Memory:
 
 def near(memory: Memory, later: Prompt, session: str = "") -> str:
     """The id of the prompt that `later` is compared with; "" if it is a new conversation."""
-    found = nearest(memory.candidates(later.group), later, session)
+    near = [*memory.alike(later.group, later), *memory.newest(later.group)]
+    found = nearest(near, later, session)
     return found.ids[0] if found is not None else ""
 
 
@@ -103,6 +105,7 @@ def test_it_never_takes_more_than_its_bytes(arrivals: list[tuple[str, int, bool]
         grouped = [kept for group in memory.groups.values() for kept in group.values()]
         assert sorted(kept.number for kept in grouped) == list(memory.kept)
         assert all(kept.number in memory.kept for kept in memory.ids.values())
+        assert all(kept.number in memory.kept for alike in memory.openings.values() for kept in alike)
 
 
 def test_nothing_is_kept_with_no_memory() -> None:
@@ -116,11 +119,10 @@ def test_a_head_that_is_like_another_ones() -> None:
     """The longest common beginning counts; the same head has no difference to show."""
     rules = "rule " * 100
     memory = memory_of(prompt("a", system=f"{rules}Monday"), prompt("b", system=f"{rules[:300]}x"))
-    found = like(memory.candidates(""), prompt("c", system=f"{rules}Tuesday"))
-    assert found is not None
-    assert found.ids == ("r0",)
-    assert like(memory.candidates(""), prompt("c", system=f"{rules}Monday")) is None
-    assert like(memory.candidates(""), prompt("c", system="short")) is None
+    heads = [kept.prompt for kept in memory.newest("")]
+    assert like(heads, prompt("c", system=f"{rules}Tuesday")) is heads[1]
+    assert like(heads, prompt("c", system=f"{rules}Monday")) is None
+    assert like(heads, prompt("c", system="short")) is None
 
 
 @given(st.binary(max_size=200), st.binary(max_size=20), st.binary(max_size=20), st.binary(max_size=200))
