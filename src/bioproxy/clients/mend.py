@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -32,8 +33,10 @@ from bioproxy.templates.messages import ITEMS, KEYS
 
 MOST_LINES = 64  # of one system text that one rule is for
 MOST_KNOWN = 4096  # conversations and heads that are remembered, of each kind
+MOST_FORMS = 64  # lists of tools whose other form is remembered
 TOKEN = 4  # bytes, about
-SAFE = frozenset('"\\')
+ENDS = 2048  # characters at either end of a text by which it is known, with its length
+LONGEST_FORM = 1 << 20  # bytes of tools whose other form is remembered
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -54,6 +57,16 @@ class Costs(msgspec.Struct, frozen=True):
     head: int
 
 
+class Form(msgspec.Struct, frozen=True):
+    """What a rule makes of a list of tools; `known` is the same for lists that become the same, "" if it is none.
+
+    `raw` is what it becomes, None if it stays as it is.
+    """
+
+    known: bytes
+    raw: Raw | None
+
+
 class Memory:
     """What was seen of lines and tools that change."""
 
@@ -61,7 +74,14 @@ class Memory:
         self.most = most
         self.pins: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
         self.values: OrderedDict[bytes, bytes] = OrderedDict()
+        self.forms: OrderedDict[bytes, Form] = OrderedDict()
         self.counts: dict[str, MendCounts] = {}
+
+    def keep_form(self, key: bytes, form: Form) -> None:
+        """Remember what tools become: they are the same with each request."""
+        self.forms[key] = form
+        if len(self.forms) > MOST_FORMS:
+            self.forms.popitem(last=False)
 
     def swap(self, key: bytes, value: bytes) -> bytes | None:
         """Remember a value, and tell the one before."""
@@ -79,17 +99,38 @@ class Memory:
             self.pins.popitem(last=False)
         return kept
 
-    def note(self, rule: StabilizeRule, view: View, *, head: bytes, value: bytes, costs: Costs) -> bytes:
-        """Count what a rule met; the key of the conversation."""
+    def note(
+        self,
+        rule: StabilizeRule,
+        view: View,
+        *,
+        head: bytes,
+        value: bytes,
+        costs: Callable[[], Costs],
+        pins: bool = False,
+    ) -> bytes:
+        """Count what a rule met; if it `pins`, the key of the conversation.
+
+        If the value is that which came last with this head, nothing has changed, and the conversation is not looked at.
+        """
         counts = self.counts.setdefault(rule.name, MendCounts())
         counts.matched += 1
-        conversation = digest(head, *(text.encode("utf-8", "replace") for text in view.first))
-        same, other = self.swap(conversation, value), self.swap(head, value)
-        before, cost = (same, costs.conversation) if same is not None else (other, costs.head)
+        other = self.swap(head, value)
+        if other == value and not pins:
+            return b""
+        conversation = digest(head, *map(known_by, view.first))
+        same = self.swap(conversation, value)
+        before = same if same is not None else other
         if before is not None and before != value:
             counts.changed += 1
-            counts.spared += cost // TOKEN
+            counts.spared += (costs().conversation if same is not None else costs().head) // TOKEN
         return conversation
+
+
+def known_by(text: str) -> bytes:
+    """What tells a text from others that stand in the same place, without going through all of it."""
+    ends = text if len(text) <= 2 * ENDS else f"{len(text)} {text[:ENDS]} {text[-ENDS:]}"
+    return ends.encode("utf-8", "replace")
 
 
 def mend(view: View, rules: Sequence[StabilizeRule], memory: Memory, scope: bytes) -> tuple[str, ...]:
@@ -110,16 +151,17 @@ def one(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) -> bool:
 
 def mend_lines(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) -> bool:
     """Move, pin or drop the lines that a rule is for."""
-    if not likely(rule.line, view):
+    if not view.may_have(longest_piece(rule.line), system=True):
         return False
     found = {place: spans for place, text in view.system.items() if (spans := spans_of(rule.line, text))}
     if not found:
         return False
     values = tuple(view.system[place][start:end] for place, spans in found.items() for start, end in spans)
     rest = {place: without(text, found.get(place, ())) for place, text in view.system.items()}
-    head = digest(scope, rule.name.encode(), *(text.encode("utf-8", "replace") for text in rest.values()))
-    value = digest(*(text.encode("utf-8", "replace") for text in values))
-    conversation = memory.note(rule, view, head=head, value=value, costs=costs_of(rule, view, found))
+    head = digest(scope, rule.name.encode(), *map(known_by, rest.values()))
+    pins = rule.do == "pin" and rule.mode == "on"
+    value, costs = digest(*map(known_by, values)), partial(costs_of, rule, view, found)
+    conversation = memory.note(rule, view, head=head, value=value, costs=costs, pins=pins)
     if rule.mode != "on":
         return False
     if rule.do == "pin":
@@ -131,12 +173,6 @@ def mend_lines(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) ->
     if changes:
         view.write(changes)
     return bool(changes)
-
-
-def likely(pattern: str, view: View) -> bool:
-    """Whether the body may have such a line at all, as a search through its bytes tells at once; in doubt yes."""
-    piece = longest_piece(pattern)
-    return not piece.isascii() or not SAFE.isdisjoint(piece) or piece.encode() in view.body.raw
 
 
 def spans_of(pattern: str, text: str) -> Spans:
@@ -200,26 +236,36 @@ VALUES = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))  # num
 
 def mend_tools(rule: StabilizeRule, view: View, memory: Memory, scope: bytes) -> bool:
     """Put tools into an order, or their JSON into one form."""
-    none: list[Raw] = []
-    tools = readable(lambda: few(ITEMS.decode(countable(view.fields["tools"]))), none) if view.tools else none
-    if not tools:
+    if not view.tools:
         return False
-    in_form = sorted_tools if rule.do == "sort_tools" else canonical
-    wanted = readable(lambda: in_form(tools), tools)
-    plain = [bytes(one) for one in wanted]
-    size = len(view.raw("tools"))
-    memory.note(
-        rule,
-        view,
-        head=digest(scope, rule.name.encode(), *plain),
-        value=digest(*map(bytes, tools)),
-        costs=Costs(size + len(view.raw(KEYS[view.dialect])), size),
-    )
-    if rule.mode != "on" or plain == [bytes(one) for one in tools]:
+    raw = view.raw("tools")
+    value = digest(rule.do.encode(), raw)
+    form = memory.forms.get(value)
+    if form is None:
+        form = form_of(raw, rule)
+        if len(raw) <= LONGEST_FORM:
+            memory.keep_form(value, form)
+    if not form.known:
         return False
-    view.fields["tools"] = Raw(msgspec.json.encode(wanted))
+    costs = Costs(len(raw) + len(view.raw(KEYS[view.dialect])), len(raw))
+    memory.note(rule, view, head=digest(scope, rule.name.encode(), form.known), value=value, costs=lambda: costs)
+    if rule.mode != "on" or form.raw is None:
+        return False
+    view.fields["tools"] = form.raw
     view.body.changed = True
     return True
+
+
+def form_of(raw: bytes, rule: StabilizeRule) -> Form:
+    """What a rule makes of tools."""
+    none: list[Raw] = []
+    tools = readable(lambda: few(ITEMS.decode(countable(Raw(raw)))), none)
+    if not tools:
+        return Form(b"", None)
+    wanted = readable(lambda: (sorted_tools if rule.do == "sort_tools" else canonical)(tools), none)
+    plain = [bytes(one) for one in wanted]
+    changed = Raw(msgspec.json.encode(wanted)) if plain != [bytes(one) for one in tools] else None
+    return Form(digest(*plain) if plain else b"", changed)
 
 
 def sorted_tools(tools: Sequence[Raw]) -> list[Raw]:
@@ -247,8 +293,5 @@ def canonical(tools: Sequence[Raw]) -> list[Raw]:
 
 def digest(*parts: bytes) -> bytes:
     """One key of several parts, none of which can look like the end of another one."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        found.update(len(part).to_bytes(8, "big"))
-        found.update(part)
-    return found.digest()
+    lengths = b",".join([b"%d" % len(part) for part in parts])
+    return hashlib.blake2b(b"".join((lengths, b";", *parts)), digest_size=16).digest()

@@ -16,7 +16,7 @@ import msgspec
 from bioproxy.clients.view import View
 from bioproxy.config.schema import App, Clients, Config, Shape, SideRule, StabilizeRule
 from bioproxy.config.shipped import effective
-from bioproxy.config.wildcards import fits
+from bioproxy.config.wildcards import fits, longest_piece
 
 MOST_SEEN = 512  # pairs of agent and path that are remembered
 TEXTS: Mapping[str, Callable[[View], Iterable[str]]] = {
@@ -118,7 +118,13 @@ def is_for(rule: Shape, app: str, headers: Mapping[bytes, bytes], view: View) ->
         return False
     if rule.roles and not fits(rule.roles, view.roles):
         return False
-    return all(any_fits(patterns, TEXTS[key](view)) for key in TEXTS if (patterns := getattr(rule, key)))
+    return all(any_text_fits(patterns, view, key) for key in TEXTS if (patterns := getattr(rule, key)))
+
+
+def any_text_fits(patterns: Sequence[str], view: View, key: str) -> bool:
+    """Whether one of the patterns fits one of these texts, which are opened only if the body may have it."""
+    likely = [pattern for pattern in patterns if view.may_have(longest_piece(pattern), system=key == "system")]
+    return bool(likely) and any_fits(likely, TEXTS[key](view))
 
 
 def has_header(wanted: tuple[str, ...], headers: Mapping[bytes, bytes]) -> bool:

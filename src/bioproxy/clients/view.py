@@ -48,7 +48,9 @@ class Speaker(msgspec.Struct):
     type: str = ""
 
 
-SPEAKERS = msgspec.json.Decoder(list[Speaker])
+SPEAKER = msgspec.json.Decoder(Speaker)
+NOBODY = Speaker()
+ESCAPED = frozenset('"\\/\n\t')  # what may stand in JSON in other letters
 NUMBER = msgspec.json.Decoder(int)
 
 
@@ -80,20 +82,22 @@ class View:
             return []
         return readable(lambda: few(ITEMS.decode(countable(self.fields[key]))), [])
 
-    @cached_property
-    def speakers(self) -> list[str]:
-        """The roles of the messages in order."""
-        if not self.items:
-            return ["user"] if self.dialect == "responses" and self.raw("input")[:1] == b'"' else []
-        none: list[Speaker] = []
-        found = readable(lambda: SPEAKERS.decode(self.fields[KEYS[self.dialect]]), none)
-        return ["system" if one.role in SYSTEM else one.role or one.type for one in found]
+    def speaker(self, number: int) -> str:
+        """Who says a message: its role, or its type if it is an item without one."""
+        found = readable(lambda: SPEAKER.decode(self.items[number]), NOBODY)
+        return "system" if found.role in SYSTEM else found.role or found.type
+
+    @property
+    def bare(self) -> bool:
+        """Whether the conversation is a text alone, which a user says."""
+        return self.dialect == "responses" and self.raw("input")[:1] == b'"'
 
     @property
     def roles(self) -> str:
         """The roles of all that makes the prompt, for a pattern: `system user assistant user`."""
         apart = self.dialect in APART and self.raw(APART[self.dialect]) not in NOTHING
-        return " ".join((*(["system"] if apart else ()), *self.speakers))
+        speakers = ["user"] if self.bare else map(self.speaker, range(len(self.items)))
+        return " ".join((*(["system"] if apart else ()), *speakers))
 
     @cached_property
     def system(self) -> dict[Place, str]:
@@ -102,7 +106,8 @@ class View:
         key = APART.get(self.dialect)
         if key is not None and key in self.fields:
             found |= readable(lambda: self.content(key), dict[Place, str]())
-        for number, _ in enumerate(takewhile(lambda role: role == "system", self.speakers)):
+        numbers = range(0 if self.dialect == "anthropic" else len(self.items))
+        for number in takewhile(lambda one: self.speaker(one) == "system", numbers):
             found |= {Place(KEYS[self.dialect], number, part): text for part, text in self.turn(number).texts()}
         return found
 
@@ -121,20 +126,23 @@ class View:
     @cached_property
     def first(self) -> Sequence[str]:
         """The texts of the first user message."""
-        return self.said_by_user(range(len(self.speakers)))
+        return self.said_by_user(range(len(self.items)))
 
     @cached_property
     def last(self) -> Sequence[str]:
         """The texts of the last user message."""
-        return self.said_by_user(reversed(range(len(self.speakers))))
+        return self.said_by_user(reversed(range(len(self.items))))
 
     def said_by_user(self, order: Iterable[int]) -> Sequence[str]:
-        place = next((number for number in order if self.speakers[number] == "user"), None)
-        if place is None:
-            return ()
-        if not self.items:
+        if self.bare:
             return (string(self.fields["input"]),)
-        return [text for _, text in self.turn(place).texts()]
+        place = next((number for number in order if self.speaker(number) == "user"), None)
+        return () if place is None else [text for _, text in self.turn(place).texts()]
+
+    def may_have(self, piece: str, *, system: bool) -> bool:
+        """Whether the body (its `system` texts) may have a text at all, as a search tells at once; in doubt yes."""
+        raw = self.raw("system") if system and self.dialect == "anthropic" else self.body.raw
+        return not piece.isascii() or not ESCAPED.isdisjoint(piece) or piece.encode() in raw
 
     @property
     def tools(self) -> bool:
