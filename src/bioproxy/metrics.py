@@ -24,6 +24,7 @@ import msgspec
 
 from bioproxy import events
 from bioproxy.activity import Record
+from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import Bus
 from bioproxy.gate.gate import GateStatistics
@@ -346,6 +347,7 @@ class Metrics:
     servers: Mapping[str, Callable[[], ServerStatistics]] | None = None
     models: Callable[[], ScheduleStatistics] | None = None
     host: Callable[[], Look | None] | None = None
+    clients: Callable[[], ClientsStatistics] | None = None
 
     def __init__(self, bus: Bus) -> None:
         self.started = time.time()

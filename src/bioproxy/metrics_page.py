@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from bioproxy import __version__
+from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.gate.gate import GateStatistics
 from bioproxy.kv.statistics import KvStatistics
@@ -40,6 +41,7 @@ from bioproxy.templates.catalogue import TemplateStatistics
 from bioproxy.wire.connection import ServerStatistics
 
 SEED_COUNTERS = ("bioproxy_requests_count", "bioproxy_warmup_duration_seconds_count")
+FIGURES = ("waited", "kept", "spared")
 PROCESS = ProcessCollector(registry=None)
 GPU_FIGURES: tuple[tuple[str, str, Callable[[GpuSample], float | None], int], ...] = (
     ("llamaswap_gpu_temperature_celsius", "Temperature of the GPU.", lambda gpu: gpu.temp_c, 1),
@@ -81,6 +83,8 @@ class Page(Collector):
             yield from of_fleet(now.models())
         if now.host is not None and (look := now.host()) is not None:
             yield from of_host(look)
+        if now.clients is not None:
+            yield from of_clients(now.clients())
         if now.servers is not None:
             yield from of_servers({name: statistics() for name, statistics in now.servers.items()})
         yield from PROCESS.collect()
@@ -198,6 +202,27 @@ def of_fleet(now: ScheduleStatistics) -> Iterator[Metric]:
     yield gauges("bioproxy_model_requests_running", "Requests that hold the model in its place.", "model", running)
     waiting = {one.model: one.waiting for one in now.models}
     yield gauges("bioproxy_model_requests_waiting", "Requests that wait for the model.", "model", waiting)
+
+
+def of_clients(now: ClientsStatistics) -> Iterator[Metric]:
+    """What was done about side requests and about prompts that change, by rule."""
+    done = CounterMetricFamily("bioproxy_side_requests", "Side requests.", labels=["rule", "done"])
+    for rule, one in now.side.items():
+        counts = {"refused": one.refused, "rerouted": one.rerouted}
+        for word, count in {"waited": one.matched - sum(counts.values()), **counts}.items():
+            done.add_metric([rule, word], count)
+    yield done
+    waited, kept, spared = ({rule: getattr(one, name) for rule, one in now.side.items()} for name in FIGURES)
+    yield sums("bioproxy_side_wait_seconds", "Until side requests began.", "rule", waited)
+    yield sums("bioproxy_side_kept_tokens", "Saved before a side request took their place.", "rule", kept)
+    yield sums("bioproxy_side_spared_tokens", "Of refused side requests, about.", "rule", spared)
+    found = CounterMetricFamily("bioproxy_stabilize_requests", "Prompts for a rule.", labels=["rule", "found"])
+    for rule, mended in now.stabilize.items():
+        for word in ("matched", "changed", "mended"):
+            found.add_metric([rule, word], getattr(mended, word))
+    yield found
+    values = {rule: mended.spared for rule, mended in now.stabilize.items()}
+    yield sums("bioproxy_stabilize_spared_tokens", "Not evaluated anew, if the rule is on; about.", "rule", values)
 
 
 def of_servers(now: Mapping[str, ServerStatistics]) -> Iterator[Metric]:

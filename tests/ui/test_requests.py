@@ -27,9 +27,9 @@ Json = Any
 LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
 ALL = (  # in llama-swap's page, then those that it has not
     "ID Time Model Path Status Content type Cached Prompt Generated Drafted Prefill t/s Decode t/s Duration Capture "
-    "Meta Source Client Work Cache Prefix Queue Swap Why"
+    "Meta Source Client Program Work Cache Prefix Queue Swap Why"
 )
-HIDDEN = ["Path", "Content type", "Work", "Prefix", "Drafted", "Meta", "Source"]
+HIDDEN = ["Path", "Content type", "Work", "Prefix", "Drafted", "Meta", "Source", "Program"]
 SHOWN = [
     "ID", "Time", "Model", "Client", "Status", "Cache", "Cached", "Prompt", "Generated", "Prefill t/s", "Decode t/s",
     "Queue", "Swap", "Duration", "Capture", "Why",

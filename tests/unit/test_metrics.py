@@ -14,6 +14,7 @@ import pytest
 
 from bioproxy import events
 from bioproxy.activity import Outcome, Record, Work
+from bioproxy.clients.counts import ClientsStatistics, MendCounts, SideCounts
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
@@ -110,6 +111,9 @@ def watching(metrics: Metrics) -> Metrics:
     metrics.kv = lambda: Kept(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"]))
     metrics.engine = lambda: stand_in(state="ready")
     metrics.templates = lambda: (template,)
+    side = {"titles": SideCounts(matched=5, refused=1, rerouted=2, waited=1.5, kept=1000, spared=30)}
+    mended = {"date": MendCounts(matched=9, changed=3, mended=2, spared=400)}
+    metrics.clients = lambda: ClientsStatistics(side=side, stabilize=mended)
     metrics.servers = {"proxy": lambda: stand_in(connections=5, accepted=9, refused=2)}
     return metrics
 
@@ -162,6 +166,13 @@ def families(text: str) -> dict[str, str]:
         'bioproxy_connections{port="proxy"} 5.0',
         'bioproxy_connections_accepted_total{port="proxy"} 9.0',
         'bioproxy_requests_refused_total{port="proxy"} 2.0',
+        'bioproxy_side_requests_total{done="waited",rule="titles"} 2.0',
+        'bioproxy_side_requests_total{done="rerouted",rule="titles"} 2.0',
+        'bioproxy_side_wait_seconds_total{rule="titles"} 1.5',
+        'bioproxy_side_kept_tokens_total{rule="titles"} 1000.0',
+        'bioproxy_side_spared_tokens_total{rule="titles"} 30.0',
+        'bioproxy_stabilize_requests_total{found="changed",rule="date"} 3.0',
+        'bioproxy_stabilize_spared_tokens_total{rule="date"} 400.0',
         "bioproxy_gate_capacity 2.0",
         'bioproxy_queue_depth{class="user"} 0.0',
     ],

@@ -49,14 +49,18 @@ class Light(msgspec.Struct, frozen=True, gc=False):
     request_body: bytes | None
     response_headers: bytes
     response_body: bytes | None
+    original_body: bytes | None = None
 
     @property
     def large(self) -> bool:
-        return len(self.request_body or b"") + len(self.response_body or b"") >= LARGE
+        return sum(len(body or b"") for body in (self.request_body, self.response_body, self.original_body)) >= LARGE
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """One capture as the API shows it; bodies are base64 in JSON, and null if they are left out."""
+    """One capture as the API shows it; bodies are base64 in JSON, and null if they are left out.
+
+    `req_body` is what the model got. If a rule about clients changed that, `req_original` is what the client sent.
+    """
 
     id: int
     req_path: str
@@ -64,6 +68,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     req_body: bytes | None
     resp_headers: dict[str, str]
     resp_body: bytes | None
+    req_original: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class CaptureStatistics(msgspec.Struct, frozen=True):
@@ -184,6 +189,7 @@ def light_of(record: Record, capture: Capture) -> Light:
         None if path.endswith(NO_REQUEST_BODY) else capture.request_body,
         shown.packed(capture.response_headers),
         capture.response_body if answered else None,
+        capture.original_body or None,
     )
 
 
@@ -197,6 +203,7 @@ def size_of(packed: bytes | Light) -> int:
     parts: tuple[str | bytes | None, ...] = ()
     if isinstance(packed, Light):
         parts = packed.path, packed.request_headers, packed.request_body, packed.response_headers, packed.response_body
+        parts += () if packed.original_body is None else (packed.original_body,)
     return PLACE + sum(map(sys.getsizeof, (packed, *parts))) + ROUNDED * len(parts)
 
 
@@ -229,4 +236,5 @@ def kept(identity: int, light: Light) -> Kept:
         req_body=light.request_body,
         resp_headers=headers,
         resp_body=body,
+        req_original=light.original_body or msgspec.UNSET,
     )

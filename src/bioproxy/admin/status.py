@@ -23,6 +23,7 @@ from bioproxy.admin.captures import CaptureStatistics
 from bioproxy.admin.listing import describe
 from bioproxy.admin.management import Management
 from bioproxy.admin.performance import PerformanceStatistics
+from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.config.dialect.schema import Model
 from bioproxy.config.masking import masked_environment, masked_url_password, masked_words
 from bioproxy.config.schema import Config
@@ -86,6 +87,7 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
     tokens: TokenStatistics
     servers: dict[str, ServerStatistics]
     refused_pages: dict[str, dict[str, int]]
+    clients: ClientsStatistics
     captures: CaptureStatistics
     store: StoreStatistics
     inflight: InflightStatistics
@@ -251,6 +253,7 @@ def status_of(
         "tokens": total,
         "servers": {name: server.statistics() for name, server in servers.items()},
         "refused_pages": {"proxy": front.refusals.statistics(), "admin": admin.refusals.statistics()},
+        "clients": front.dispatch.statistics(),
         "captures": management.captures.statistics(),
         "store": management.store.statistics(),
         "inflight": management.inflight.statistics(),

@@ -25,6 +25,7 @@ from itertools import islice
 import msgspec
 from msgspec import Raw
 
+from bioproxy.clients.counts import MendCounts
 from bioproxy.clients.view import Place, View, readable
 from bioproxy.config.schema import StabilizeRule
 from bioproxy.config.wildcards import lines, longest_piece
@@ -39,15 +40,6 @@ ENDS = 2048  # characters at either end of a text by which it is known, with its
 LONGEST_FORM = 1 << 20  # bytes of tools whose other form is remembered
 
 Spans = tuple[tuple[int, int], ...]
-
-
-class MendCounts(msgspec.Struct, kw_only=True):
-    """What one rule did since the start. `changed`: requests in which it met a change; `spared`: tokens, about."""
-
-    matched: int = 0
-    changed: int = 0
-    mended: int = 0
-    spared: int = 0
 
 
 class Costs(msgspec.Struct, frozen=True):

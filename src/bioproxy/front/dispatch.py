@@ -18,6 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from bioproxy.activity import Record
+from bioproxy.clients.counts import ClientsStatistics, SideCounts
 from bioproxy.clients.mend import Memory, mend
 from bioproxy.clients.recognition import Found, Seen, find, rules_of
 from bioproxy.clients.view import View
@@ -69,21 +70,6 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     patience: float = 0.0
 
 
-class Side(msgspec.Struct, kw_only=True):
-    """What was done about the side requests of one rule since the start.
-
-    `spared`: tokens that were not evaluated because they were refused, about; `kept`: tokens of conversations that were
-    saved before a side request took their place.
-    """
-
-    matched: int = 0
-    refused: int = 0
-    rerouted: int = 0
-    waited: float = 0.0  # seconds until they began
-    spared: int = 0
-    kept: int = 0
-
-
 class Dispatch(ABC):
     """The road. `envelope`: errors look as llama-swap's do.
 
@@ -99,7 +85,7 @@ class Dispatch(ABC):
         self.doctor = doctor
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
         self.memory = Memory()  # of prompts that rules of `clients` are for
-        self.sides: dict[str, Side] = {}  # what was done about side requests, by rule
+        self.sides: dict[str, SideCounts] = {}  # what was done about side requests, by rule
 
     @abstractmethod
     def find(self, request: Request) -> Route:
@@ -154,7 +140,7 @@ class Dispatch(ABC):
         if (rule := found.side) is None:
             return ""
         record.work, record.side = "side", rule.name
-        counts = self.sides.setdefault(rule.name, Side())
+        counts = self.sides.setdefault(rule.name, SideCounts())
         counts.matched += 1
         if rule.side == "refuse":
             counts.refused += 1
@@ -169,10 +155,14 @@ class Dispatch(ABC):
         counts.waited += record.queue
         counts.kept += record.kept
 
+    def statistics(self) -> ClientsStatistics:
+        """What the rules of `clients` did."""
+        return ClientsStatistics(side=dict(self.sides), stabilize=dict(self.memory.counts))
+
     async def mend(self, exchange: Exchange, body: Body, dialect: Dialect) -> None:
         """Have the rules change the prompt that are for it."""
         scope = exchange.principal.scope if exchange.principal else b""
-        view = View(dialect, body)
+        view, exchange.json = View(dialect, body), body
         changed = await ways.apart(len(body.raw), mend, view, exchange.mend, self.memory, scope)
         exchange.record.mended = exchange.record.mended or changed  # another model may be asked the same once more
 

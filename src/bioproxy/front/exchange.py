@@ -75,7 +75,7 @@ class Exchange:
         self.principal: Principal | None = None
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in
-        self.json: Body | None = None  # the same, opened, if it is JSON for one of many models
+        self.json: Body | None = None  # the same, opened, if it is JSON that may be changed before that
         self.mend: tuple[StabilizeRule, ...] = ()  # the rules that may change its prompt
         self.envelope = False  # errors look as llama-swap's do
         self.failing = NOTHING  # statuses of the engine's that another model may put right (fallback.py)

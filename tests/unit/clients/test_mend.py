@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bioproxy.clients.mend import Memory, MendCounts, mend
+from bioproxy.clients.counts import MendCounts
+from bioproxy.clients.mend import Memory, mend
 from bioproxy.clients.recognition import Rules, find
 from bioproxy.clients.view import View
 from bioproxy.config.schema import Clients, StabilizeRule

@@ -22,8 +22,8 @@ export const gate = (with_: Partial<GateStatistics> = {}): GateStatistics => ({
   draining: false,
   running: { user: 0, side: 0, background: 0 },
   waiting: { user: 0, side: 0, background: 0 },
-  oldest_wait: 0,
   aside: 0,
+  oldest_wait: 0,
   estimate: 0,
   measured: null,
   idle: 0,
@@ -70,7 +70,9 @@ export const kv = (with_: Partial<KvStatistics> = {}): KvStatistics => ({
   restores: {},
   dropped: {},
   refused: {},
-  lost: {}, unstable: 0, unstable_bytes: 0,
+  lost: {},
+  unstable: 0,
+  unstable_bytes: 0,
   ...with_,
 });
 
@@ -139,6 +141,7 @@ const common = {
   tokens: NONE,
   servers: {},
   refused_pages: {},
+  clients: { side: {}, stabilize: {} },
   captures: { kept: 0, bytes: 0, limit: 0, skipped: 0 },
   store: { path: "", written: 0, waiting: 0, lost: 0, fault: "" },
   inflight: { running: 0, cancelled: 0 },

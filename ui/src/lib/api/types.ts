@@ -86,6 +86,7 @@ export interface Status {
   tokens: TokenStatistics;
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
+  clients: ClientsStatistics;
   captures: CaptureStatistics;
   store: StoreStatistics;
   inflight: InflightStatistics;
@@ -152,6 +153,30 @@ export interface ServerStatistics {
   turned_away: number;
   requests: number;
   refused: number;
+}
+
+/** Side requests and mended prompts, each by the rules that were for a request. */
+export interface ClientsStatistics {
+  side: { [name: string]: SideCounts };
+  stabilize: { [name: string]: MendCounts };
+}
+
+/** The side requests of one rule. */
+export interface SideCounts {
+  matched: number;
+  refused: number;
+  rerouted: number;
+  waited: number;
+  kept: number;
+  spared: number;
+}
+
+/** The prompts that one rule is for. */
+export interface MendCounts {
+  matched: number;
+  changed: number;
+  mended: number;
+  spared: number;
 }
 
 /** How many captures are kept, in how many bytes of how many, and how many were too large to keep. */
@@ -399,6 +424,7 @@ export interface FleetStatus {
   tokens: TokenStatistics;
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
+  clients: ClientsStatistics;
   captures: CaptureStatistics;
   store: StoreStatistics;
   inflight: InflightStatistics;
@@ -832,6 +858,7 @@ export interface CapturedRequest {
   req_body: string | null;
   resp_headers: { [name: string]: string };
   resp_body: string | null;
+  req_original?: string;
 }
 
 export interface Hardware {

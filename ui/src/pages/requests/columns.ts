@@ -59,6 +59,14 @@ export const COLUMNS: readonly Column[] = [
     value: (one) => one.record.client,
     text: (one) => words(one.record.client),
   },
+  {
+    id: "app",
+    label: "Program",
+    about: "the program that sent it, if it is known",
+    hidden: true,
+    value: (one) => one.record.app,
+    text: (one) => words(one.record.app),
+  },
   { id: "path", label: "Path", hidden: true, sort: "req_path", value: pathOf, text: pathOf },
   {
     id: "status",
