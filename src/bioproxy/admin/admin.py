@@ -12,7 +12,7 @@ from bioproxy.activity import Outcome, Record
 from bioproxy.admin.events import Hub, event_blocks
 from bioproxy.admin.guard import Guard
 from bioproxy.admin.page import WebPage
-from bioproxy.admin.routes import ALWAYS, UNREADY, Entry, Question, answer, refuse, wrong_method
+from bioproxy.admin.routes import ALWAYS, UNREADY, Entry, Question, answer, asked, refuse, wrong_method
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, ForeignPage, NotFound, RequestError
 from bioproxy.events import Bus
@@ -139,7 +139,9 @@ class Admin:
 
     async def requests(self, question: Question) -> None:
         """The newest requests, newest first; `limit` and `outcome` narrow it."""
-        wanted = Wanted.of(question.request)
+        wanted = asked(question.request, Wanted)
+        if wanted.limit < 1:
+            raise RequestError(f"limit must be 1 or more, not {wanted.limit}")
         records: list[Record] = []
         for record in reversed(self.records):
             if len(records) == wanted.limit:
@@ -157,17 +159,6 @@ class Wanted(msgspec.Struct, frozen=True):
 
     limit: int = 1000
     outcome: Outcome | None = None
-
-    @classmethod
-    def of(cls, request: Request) -> Wanted:
-        """Read the query; RequestError names the parameter that is wrong."""
-        try:
-            wanted = msgspec.convert(dict(request.query), cls, strict=False)
-        except msgspec.ValidationError as error:
-            raise RequestError(f"the query of {request.path} cannot be read: {error}") from error
-        if wanted.limit < 1:
-            raise RequestError(f"limit must be 1 or more, not {wanted.limit}")
-        return wanted
 
 
 def send_metrics(metrics: Metrics, question: Question) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from bioproxy.activity import Record
-from bioproxy.admin.routes import Entry, Question, answer
+from bioproxy.admin.routes import Entry, Question, answer, asked
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.events import RequestEnded
 from bioproxy.explain import Part, explained, parts_of
@@ -70,7 +70,11 @@ class Requests:
 
     async def list(self, question: Question) -> None:
         """The newest first; `before` (a number that an answer gave) and `limit` narrow it."""
-        wanted = wanted_by(question)
+        wanted = asked(question.request, Wanted)
+        if not 1 <= wanted.limit <= KEPT:
+            raise RequestError(f"limit must be between 1 and {KEPT}, not {wanted.limit}")
+        if wanted.before < 0:
+            raise RequestError(f"before must be a number that an answer gave, not {wanted.before}")
         found: list[Record] = []
         before, number = "", self.number
         for record in reversed(self.to_models):
@@ -107,16 +111,3 @@ class Requests:
 
 async def unknown(_: int) -> None:
     """There is no activity table."""
-
-
-def wanted_by(question: Question) -> Wanted:
-    """The query; RequestError names the parameter that is wrong."""
-    try:
-        wanted = msgspec.convert(dict(question.request.query), Wanted, strict=False)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"the query of {question.request.path} cannot be read: {error}") from error
-    if not 1 <= wanted.limit <= KEPT:
-        raise RequestError(f"limit must be between 1 and {KEPT}, not {wanted.limit}")
-    if wanted.before < 0:
-        raise RequestError(f"before must be a number that an answer gave, not {wanted.before}")
-    return wanted

@@ -8,7 +8,7 @@ because all of it is about now.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from bioproxy.wire.http1.message import Headers, Request, Responder
 from bioproxy.wire.http1.router import Parameters
 
 Json: TypeAlias = Any
+Query = TypeVar("Query", bound=msgspec.Struct)
 NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG, NO_FORM = 405, 503, 202, 422, 415
 ALWAYS: Headers = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
@@ -75,6 +76,14 @@ class Entry(msgspec.Struct, frozen=True):
         if self.method != "GET" and not self.forms:
             check_form(question.request)
         await self.serve(question)
+
+
+def asked(request: Request, query: type[Query]) -> Query:
+    """The query of a request; RequestError names the parameter that is wrong."""
+    try:
+        return msgspec.convert(dict(request.query), query, strict=False)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the query of {request.path} cannot be read: {error}") from error
 
 
 def answer(responder: Responder, value: Json, *, status: int = 200, pretty: bool = False) -> None:
