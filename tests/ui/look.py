@@ -3,8 +3,8 @@
 It starts the program on fake models, among them llama-servers with slots and templates, sends it the requests of a busy
 quarter of a minute, and takes a picture of each page that is named, or of all: `now`, `models`, `models/alpha`,
 `requests/last` (the newest request), `settings`. `--dark`, `--narrow` (a phone) and `--out DIR` say how and where to;
-`--real` runs llama.cpp on two generated models, so that caches, swaps and restores are true; `--serve` takes no
-pictures but lets the program run until Ctrl-C and goes on with the requests, for a browser or `npx vite`. What went
+`--real` runs llama.cpp on two generated models, so that caches, swaps and restores are true; `--folder DIR` (empty, it
+must be there) is where templates and slot files lie, whose paths are shown; `--serve` takes no pictures but lets the program run until Ctrl-C and goes on with the requests, for a browser or `npx vite`. What went
 wrong in the pages, and what reaches beyond the window's right edge, is printed.
 """
 
@@ -132,6 +132,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="both themes, wide and narrow")
     parser.add_argument("--real", action="store_true", help="llama.cpp on two generated models")
     parser.add_argument("--serve", action="store_true", help="take none; run until Ctrl-C")
+    parser.add_argument("--folder", type=Path, help="where the program's files lie, which pages show (default: a new one)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the folder for the pictures (default: {OUT})")
     return parser.parse_args()
 
@@ -143,8 +144,8 @@ async def main() -> int:
         return 1
     traffic = busy_and_real if asked.real else busy
     ways = itertools.product((False, True), (False, True)) if asked.all else [(asked.dark, asked.narrow)]
-    with tempfile.TemporaryDirectory() as folder:
-        async with machine(Path(folder), real=asked.real) as rig:
+    with tempfile.TemporaryDirectory() as new:
+        async with machine(asked.folder or Path(new), real=asked.real) as rig:
             print(f"proxy http://127.0.0.1:{rig.port}/ui/  admin http://127.0.0.1:{rig.ports.admin}/ui/", flush=True)
             await traffic(rig)
             while asked.serve:

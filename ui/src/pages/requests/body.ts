@@ -74,3 +74,17 @@ export function visible(text: string): string {
     one === "\u007f" ? "␡" : String.fromCharCode(0x2400 + one.charCodeAt(0)),
   );
 }
+
+const BLOCK = 10_000; // characters, at least
+
+/** A text in pieces that end with a line each, so that a browser can lay out those alone that are near to sight. */
+export function blocks(text: string): string[] {
+  const found: string[] = [];
+  let from = 0;
+  while (from < text.length) {
+    const end = text.indexOf("\n", from + BLOCK) + 1 || text.length;
+    found.push(text.slice(from, end));
+    from = end;
+  }
+  return found;
+}

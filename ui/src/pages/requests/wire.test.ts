@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { answerOf } from "./answer";
-import { bodyOf, cut, indented, pretty, visible } from "./body";
+import { blocks, bodyOf, cut, indented, pretty, visible } from "./body";
 import { curl, quoted } from "./curl";
 import { locate, reasonOf, tells } from "./finding";
 import { turnsOf } from "./turns";
@@ -146,6 +146,17 @@ describe("an answer", () => {
     expect(answerOf('{"error":{"message":"no"}}')?.error).toBe("no");
     expect(answerOf(sse({ content: "a", stop: false }, { content: "b", stop: true }))?.response).toBe("ab");
     expect([answerOf("hello"), answerOf("[1]"), answerOf('{"data":[]}')]).toEqual([null, null, null]);
+  });
+});
+
+describe("blocks of a text", () => {
+  it("end with a line, and are all of it", () => {
+    const text = Array.from({ length: 3000 }, (_, number) => `line ${number}`).join("\n");
+    const found = blocks(text);
+    expect(found.join("")).toBe(text);
+    expect(found.length).toBeGreaterThan(2);
+    expect(found.slice(0, -1).every((one) => one.endsWith("\n") && one.length > 10_000)).toBe(true);
+    expect([blocks(""), blocks("one"), blocks("x".repeat(50_000)).length]).toEqual([[], ["one"], 1]);
   });
 });
 
