@@ -3,9 +3,10 @@
 It starts the program on fake models, among them llama-servers with slots and templates, sends it the requests of a busy
 quarter of a minute, and takes a picture of each page that is named, or of all: `now`, `models`, `models/alpha`,
 `requests/last` (the newest request), `settings`. `--dark`, `--narrow` (a phone) and `--out DIR` say how and where to;
-`--real` runs llama.cpp on two generated models, so that caches, swaps and restores are true; `--folder DIR` (empty, it
-must be there) is where templates and slot files lie, whose paths are shown; `--serve` takes no pictures but lets the program run until Ctrl-C and goes on with the requests, for a browser or `npx vite`. What went
-wrong in the pages, and what reaches beyond the window's right edge, is printed.
+`--real` runs llama.cpp on two generated models, so that caches, swaps and restores are true; `--folder DIR`, an empty
+one, is where templates and slot files lie, whose paths pages show; `--serve` takes no pictures but lets the program run
+until Ctrl-C and goes on with the requests, for a browser or `npx vite`. What went wrong in the pages, and what reaches
+beyond the window's right edge, is printed. The pictures in docs/pictures/ are some of these, in fewer colours.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.browser import Tab, chromium, new_tab, why_not
 from support.http import call
+from support.playground import Chat, events, script
 from support.real_swap import WHEN_IDLE, Talk, two
 from support.swap_models import fake
 from support.swap_rig import Rig, swap_rig
@@ -32,10 +34,25 @@ from support.swap_rig import Rig, swap_rig
 Json = Any
 LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
 OUT = Path("pictures")
-PAGES = (
-    "now", "models", "models/alpha", "templates", "cache", "requests", "requests/last", "logs", "machine", "playground",
+PAGES = (  # the log first, while it has no lines about the page itself
+    "logs", "now", "models", "models/alpha", "templates", "cache", "requests", "requests/last", "machine", "playground",
     "config", "settings",
 )  # fmt: skip
+ANSWER = """A **slot** is the place in which an engine keeps the KV cache of *one* conversation:
+
+- as long as the next prompt begins like the one before, only what is new is read;
+- with `-np 4` there are four of them, and each has its share of `-c`.
+
+```sh
+curl -s http://127.0.0.1:8080/slots | jq '.[].is_processing'
+```
+
+Reading $n$ tokens after $m$ cached ones costs about $n \\cdot (m + n/2)$ products.
+"""
+TIMINGS = {
+    "cache_n": 1804, "prompt_n": 14, "prompt_ms": 61.2, "prompt_per_second": 228.8, "predicted_n": 112,
+    "predicted_ms": 1867.0, "predicted_per_second": 60.0,
+}  # fmt: skip
 QUESTIONS = ("What is a slot?", "Who holds a grant, and for how long?", "Explain the queue in one sentence.")
 
 
@@ -113,9 +130,22 @@ async def pictures(rig: Rig, tab: Tab, *, pages: list[str], out: Path, how: str)
         route = "/" if name == "now" else "/" + name.replace("/last", f"/{newest}")
         await tab.open(rig.port, route, live=False)
         await settled(tab)
+        await used(rig, tab, name)
         path = out / f"{name.replace('/', '-')}{how}.png"
-        await tab.picture(path, whole=True)
+        await tab.picture(path, whole=name != "config")  # its table has no end
         print(path, *await tab.spilled())
+
+
+async def used(rig: Rig, tab: Tab, name: str) -> None:
+    """Do what fills a page that is empty at first."""
+    if name == "playground":
+        await script(rig, "gamma", streams=events({"content": ANSWER}, timings=TIMINGS))
+        await tab.open(rig.port, "/playground?model=gamma", live=False)
+        await (chat := Chat(tab, rig)).say(QUESTIONS[0])
+        await chat.ended()
+    elif name == "config":
+        await tab.page.get_by_role("tab", name="Values in force").click()
+        await settled(tab)
 
 
 async def settled(tab: Tab) -> None:
@@ -132,7 +162,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="both themes, wide and narrow")
     parser.add_argument("--real", action="store_true", help="llama.cpp on two generated models")
     parser.add_argument("--serve", action="store_true", help="take none; run until Ctrl-C")
-    parser.add_argument("--folder", type=Path, help="where the program's files lie, which pages show (default: a new one)")
+    parser.add_argument("--folder", type=Path, help="where the program's files lie (default: a new one)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the folder for the pictures (default: {OUT})")
     return parser.parse_args()
 

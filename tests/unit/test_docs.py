@@ -125,6 +125,13 @@ def test_every_link_leads_somewhere(page: str) -> None:
             assert anchor in anchors(path.read_text("utf-8")), f"{page}: {target}#{anchor}"
 
 
+def test_each_picture_is_shown_and_small() -> None:
+    """In the page about the web page; a clone need not be large for them."""
+    pictures = sorted((DOCS / "pictures").iterdir())
+    assert [one.name for one in pictures if f"](pictures/{one.name})" not in PAGES["ui.md"]] == []
+    assert [one.name for one in pictures if one.stat().st_size > 60_000] == []
+
+
 def test_the_index_names_every_page() -> None:
     """Whoever looks for a page looks there."""
     linked = set(re.findall(r"\]\(([a-z-]+\.md)", PAGES["README.md"]))
