@@ -243,6 +243,7 @@ class App:
         """Tell the metrics whose statistics to read."""
         self.metrics.templates = self.catalogue.statistics
         self.metrics.clients = self.dispatch.statistics
+        self.metrics.shares = self.shelves.shares
         self.metrics.servers = {name: server.statistics for name, server in self.servers().items()}
         if self.fleet.only is None:
             self.metrics.watch_models(self.fleet.supervisor.statistics)

@@ -7,8 +7,8 @@ library take a lock each, which one event loop does not need. metrics_page.py ma
 Gauges are not kept at all: the page calls the `statistics` methods of the stateful parts. So a gauge cannot drift from
 what `/status` says.
 
-Labels are few and bounded (classes, outcomes, known routes, prefixes and models of the config); a client's name is none
-of them.
+Labels are few and bounded (classes, outcomes, known routes, prefixes, models and keys of the config); a client is
+none of them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import Bus
 from bioproxy.gate.gate import GateStatistics
+from bioproxy.kv.budget import Share
 from bioproxy.kv.statistics import KvStatistics
 from bioproxy.models.schedule import ScheduleStatistics
 from bioproxy.samples import Look
@@ -342,6 +343,7 @@ class Metrics:
 
     gate: Callable[[], GateStatistics] | None = None
     kv: Callable[[], KvStatistics | Kept] | None = None
+    shares: Callable[[], Sequence[Share]] | None = None
     engine: Callable[[], AttachmentStatistics] | None = None
     templates: Callable[[], Sequence[TemplateStatistics]] | None = None
     servers: Mapping[str, Callable[[], ServerStatistics]] | None = None

@@ -32,6 +32,7 @@ from bioproxy import __version__
 from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.gate.gate import GateStatistics
+from bioproxy.kv.budget import Share
 from bioproxy.kv.statistics import KvStatistics
 from bioproxy.metrics import Counter, Kept, Metrics, Times
 from bioproxy.models.schedule import ScheduleStatistics
@@ -75,6 +76,8 @@ class Page(Collector):
             yield from of_gate(now.gate())
         if now.kv is not None:
             yield from of_kv(now.kv())
+        if now.shares is not None:
+            yield from of_shares(now.shares())
         if now.engine is not None:
             yield from of_engine(now.engine())
         if now.templates is not None:
@@ -181,6 +184,18 @@ def of_kv(now: KvStatistics | Kept) -> Iterator[Metric]:
     yield gauge("bioproxy_snapshot_bytes", "Disk space that snapshots take.", now.bytes)
     paused = {kind: float(count > 0) for kind, count in now.pauses.items()}
     yield gauges("bioproxy_saving_paused", "1 while the saving of any model is paused.", "kind", paused)
+
+
+def of_shares(now: Sequence[Share]) -> Iterator[Metric]:
+    for kind in ("model", "key"):
+        theirs = [one for one in now if one.kind == kind]
+        size, worth = {one.name: one.bytes for one in theirs}, {one.name: one.worth for one in theirs}
+        text = f"Disk space that the snapshots of each {kind} take."
+        yield gauges(f"bioproxy_{kind}_snapshot_bytes", text, kind, size)
+        text = f"Prefill in the snapshots of each {kind}, halved for each week without use."
+        yield gauges(f"bioproxy_{kind}_snapshot_worth_seconds", text, kind, worth)
+    kept = {one.name: one.kept for one in now if one.kind == "key"}
+    yield gauges("bioproxy_key_kept_bytes", "Of them, what each key keeps by name or for a time.", "key", kept)
 
 
 def of_engine(now: AttachmentStatistics) -> Iterator[Metric]:

@@ -314,3 +314,25 @@ async def test_an_import_must_fit_into_the_budgets(tmp_path: Path) -> None:
         shelf.budgets = lambda: Budgets(kept=len(parts["kv"]) + 10)
         answer = await imported(rig, "again", parts)
         assert (answer.status, "cannot be kept" in answer.text) == (400, True)
+
+
+# who has what
+
+
+async def test_what_models_and_keys_have_is_in_list_and_metrics(tmp_path: Path) -> None:
+    """With budgets and what is kept; one of several keys without an admin sees models only."""
+    keys = {"api_keys": KEYS["api_keys"]}
+    kv = {"model_budgets": {"a": "2GiB"}, "key_budgets": {"*": "1GiB"}}
+    async with serving(tmp_path, **keys, kv=kv) as rig:
+        await chat(rig, LONG, named="first", key="k1")
+        size = (await keep(rig, "repo", "first", key="k1")).json()["bytes"]
+        [folder] = (await call(rig.ports.admin, "GET", "/api/snapshots")).json()["shares"]
+        told = {(one["kind"], one["name"]): one for one in folder["shares"]}
+        assert (told["model", "a"]["bytes"], told["model", "a"]["budget"]) == (size, 2 << 30)
+        assert (told["key", "one"]["kept"], told["key", "one"]["budget"]) == (size, 1 << 30)
+        [folder] = (await send(rig, "GET", "/api/snapshots", key="k2")).json()["shares"]
+        assert {one["kind"] for one in folder["shares"]} == {"model"}
+        metrics = (await call(rig.ports.admin, "GET", "/metrics")).text
+        for series in ('bioproxy_model_snapshot_bytes{model="a"} ', 'bioproxy_key_kept_bytes{key="one"} '):
+            assert float(metrics.partition(series)[2].partition("\n")[0]) == size
+        assert 'bioproxy_key_snapshot_worth_seconds{key="one"}' in metrics

@@ -392,3 +392,35 @@ async def test_on_llama_cpp(tab: Tab, tmp_path: Path) -> None:
         await dialog.get_by_role("button", name="Delete for good").click()
         await expect(dialog).to_be_hidden()
         await expect(page.get_by_text("No snapshot fits the filter.")).to_be_visible()
+
+
+# contexts
+
+
+async def test_a_context_is_kept_renamed_exported_and_deleted(tab: Tab, tmp_path: Path) -> None:
+    """From a request's id; what went wrong is the program's own sentence."""
+    tab.expected(rf"{GONE}|404 \(Not Found\)")
+    async with program(tmp_path, kv={"min_seconds": 0, "min_free": 0, "save_after": 3600}) as rig:
+        await rig.chat("a", messages=[{"role": "user", "content": "what is a cache? " * 60}])
+        identity = app_of(rig).records[-1].id
+        page = await tab.open(rig.port, "/cache")
+        found = page.get_by_role("region", name="Table of contexts").locator("tbody tr")
+        dialog = page.get_by_role("dialog")
+        await page.get_by_role("button", name="Keep", exact=True).click()
+        await dialog.get_by_label("Name").fill("repo")
+        await dialog.get_by_label("Id of the request").fill("nobody")
+        await dialog.get_by_role("button", name="Keep it").click()
+        await expect(page.get_by_text("no request 'nobody' is known")).to_be_visible()
+        await dialog.get_by_label("Id of the request").fill(identity)
+        await dialog.get_by_role("button", name="Keep it").click()
+        await expect(found).to_have_count(1)
+        await page.get_by_role("button", name="Rename repo").click()
+        await dialog.get_by_label("Name").fill("docs")
+        await dialog.get_by_role("button", name="Rename it").click()
+        await expect(found).to_contain_text("docs")
+        async with page.expect_download() as saved:
+            await page.get_by_role("button", name="Export docs").click()
+        assert (await saved.value).suggested_filename == "docs.tar"
+        await page.get_by_role("button", name="Delete docs").click()
+        await dialog.get_by_role("button", name="Delete for good").click()
+        await expect(found).to_have_count(0)

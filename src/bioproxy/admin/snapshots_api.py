@@ -14,9 +14,9 @@ import msgspec
 from bioproxy.admin.routes import Entry, Question, answer
 from bioproxy.errors import NotFound
 from bioproxy.kv import by_hand, policy
-from bioproxy.kv.budget import values_of
+from bioproxy.kv.budget import Share, values_of
 from bioproxy.kv.shelf import Shelf
-from bioproxy.kv.shelves import ShelfStatistics, statistics_of
+from bioproxy.kv.shelves import ShelfStatistics, shares_of, statistics_of
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.statistics import SnapshotStatistics
 from bioproxy.station import Station
@@ -36,11 +36,19 @@ class SnapshotRow(SnapshotStatistics, frozen=True, kw_only=True):
     turn: int
 
 
+class FolderShares(msgspec.Struct, frozen=True):
+    """What models and keys have in one folder; one of several keys sees no others."""
+
+    folder: str
+    shares: tuple[Share, ...]
+
+
 class SnapshotList(msgspec.Struct, frozen=True):
-    """All snapshots, the last used first, and their folders."""
+    """All snapshots, the last used first, their folders, and who has what in these."""
 
     snapshots: tuple[SnapshotRow, ...]
     folders: tuple[ShelfStatistics, ...]
+    shares: tuple[FolderShares, ...]
 
 
 class SnapshotsApi:
@@ -67,7 +75,8 @@ class SnapshotsApi:
     async def listed(self, question: Question) -> None:
         shelves = self.shelves()
         found = list_of(shelves, self.snapshots(), own=question.own)
-        answer(question.responder, SnapshotList(found, tuple(map(statistics_of, shelves))))
+        shares = (FolderShares(str(one.path), seen(shares_of(one), own=question.own)) for one in shelves)
+        answer(question.responder, SnapshotList(found, tuple(map(statistics_of, shelves)), tuple(shares)))
 
     async def verify(self, question: Question) -> None:
         """Returns when all of it was read; `fault` says what is wrong."""
@@ -108,6 +117,10 @@ class SnapshotsApi:
             if snapshot is not None and (snapshot.template or not question.own):
                 return shelf, snapshot
         raise NotFound(f"there is no snapshot {name}: it may have been replaced or dropped meanwhile")
+
+
+def seen(shares: Iterable[Share], *, own: bool) -> tuple[Share, ...]:
+    return tuple(one for one in shares if one.kind == "model" or not own)
 
 
 def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *, own: bool) -> tuple[SnapshotRow, ...]:

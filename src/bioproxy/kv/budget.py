@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -237,3 +237,55 @@ def room(snapshots: Iterable[Snapshot], group: str, *, budgets: Budgets, folder:
     most = budgets.most_kept(folder)
     own = min(most, budgets.of_group(group) or most)
     return Room(held, own, max(0, min(own - held, most - together)))
+
+
+# who has what, for people
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `model` or a `key` has in a folder. Bytes: in all, of them `kept` for a key, and its `budget` (0: none).
+
+    `worth`: seconds of prefill in it, each halved for each week without use.
+    """
+
+    kind: Literal["model", "key"]
+    name: str
+    bytes: int
+    kept: int
+    budget: int
+    worth: float
+
+    def plus(self, other: Share) -> Share:
+        """Both together, in two folders."""
+        return msgspec.structs.replace(
+            self, bytes=self.bytes + other.bytes, kept=self.kept + other.kept, worth=self.worth + other.worth
+        )
+
+
+def shares(snapshots: Iterable[Snapshot], outlook: Outlook, budgets: Budgets) -> tuple[Share, ...]:
+    """What each model has, and each key if there are any, the most first; those with a budget in any case."""
+    found: defaultdict[Account, list[Snapshot]] = defaultdict(list)
+    for account in (*(Account("model", name) for name in budgets.models), *(Account("key", g) for g in budgets.groups)):
+        found[account] = []
+    for one in snapshots:
+        for account in outlook.accounts(one):
+            if account.name and account.kind in ("model", "key") and not one.reference:
+                found[account].append(one)
+        for group in {payer(group) for group in one.kept_by(outlook.now)} - {payer(one.group)}:
+            if group:
+                found[Account("key", group)].append(one)
+    made = (share(account, theirs, outlook, budgets) for account, theirs in found.items())
+    return tuple(sorted(made, key=lambda one: (one.kind, -one.bytes, one.name)))
+
+
+def share(account: Account, theirs: Iterable[Snapshot], outlook: Outlook, budgets: Budgets) -> Share:
+    key, now = account.kind == "key", outlook.now
+    own = [(one, any(not key or payer(group) == account.name for group in one.kept_by(now))) for one in theirs]
+    return Share(
+        kind="key" if key else "model",
+        name=budgets.names.get(account.name, account.name) if key else account.name,
+        bytes=sum(one.size for one, _ in own),
+        kept=sum(one.size for one, kept in own if kept),
+        budget=budgets.of_group(account.name) if key else budgets.models.get(account.name, 0),
+        worth=sum(policy.worth(one.seconds, 1, now - one.used) for one, _ in own),
+    )

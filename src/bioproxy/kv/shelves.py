@@ -20,7 +20,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
-from bioproxy.kv.budget import Budgets
+from bioproxy.kv.budget import Budgets, Share, shares
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.index import Scope
 from bioproxy.kv.policy import Knowledge
@@ -87,8 +87,21 @@ class Shelves:
         found = [one for shelf in self.known.values() for one in shelf.index.snapshots.values() if not one.reference]
         return tuple(sorted(found, key=lambda one: -one.used))
 
+    def shares(self) -> tuple[Share, ...]:
+        """What models and keys have in all folders together."""
+        found: dict[tuple[str, str], Share] = {}
+        for one in (one for shelf in self.known.values() for one in shares_of(shelf)):
+            before = found.get((one.kind, one.name))
+            found[one.kind, one.name] = one if before is None else before.plus(one)
+        return tuple(found.values())
+
     def statistics(self) -> tuple[ShelfStatistics, ...]:
         return tuple(statistics_of(shelf) for shelf in self.known.values())
+
+
+def shares_of(shelf: Shelf) -> tuple[Share, ...]:
+    """What models and keys have in one folder."""
+    return shares(shelf.index.snapshots.values(), shelf.outlook(), shelf.budgets())
 
 
 def same(path: Path, known: Sequence[Path]) -> Path:

@@ -18,6 +18,7 @@ from bioproxy.kv.budget import (
     payer,
     refused_by,
     room,
+    shares,
     surplus,
     values_of,
 )
@@ -255,3 +256,24 @@ def test_budgets_are_configured_by_a_keys_name_or_group() -> None:
 def test_who_is_refused_reads_which_budget_is_full(account: Account, part: str) -> None:
     """By the name that is configured, and what to raise."""
     assert part in Budgets(names={"team": "alice"}).full(account)
+
+
+# who has what
+
+
+def test_what_each_model_and_key_has_is_told() -> None:
+    """By the names of keys; those with a budget also while they have nothing, and a template is no key's."""
+    budgets = Budgets(models={"main": 500, "spare": 5}, groups={"g1": 300}, names={"g1": "alice"})
+    found = [
+        snapshot(model="main", group="g1", seconds=2.0, used=NOW),
+        snapshot(model="helper", group="g1 user:aa", seconds=1.0, used=NOW, pins=(Pin("g1 user:aa"),)),
+        snapshot(model="main", template=True, prefix="@code", seconds=4.0, used=NOW),
+        snapshot(template=True, used=NOW),
+    ]
+    told = {(one.kind, one.name): one for one in shares(found, OUTLOOK, budgets)}
+    assert set(told) == {("model", "main"), ("model", "helper"), ("model", "spare"), ("key", "alice")}
+    main, alice = told["model", "main"], told["key", "alice"]
+    assert (main.bytes, main.kept, main.budget, main.worth) == (200, 0, 500, 6.0)
+    assert (alice.bytes, alice.kept, alice.budget, alice.worth) == (200, 100, 300, 3.0)
+    assert told["model", "spare"].bytes == 0
+    assert alice.plus(alice).bytes == 400

@@ -1087,10 +1087,11 @@ export interface DiffLine {
   text: string;
 }
 
-/** All snapshots, the last used first, and their folders. */
+/** All snapshots, the last used first, their folders, and who has what in these. */
 export interface SnapshotList {
   snapshots: SnapshotRow[];
   folders: ShelfStatistics[];
+  shares: FolderShares[];
 }
 
 /** One snapshot as the eviction sees it. */
@@ -1118,6 +1119,50 @@ export interface SnapshotRow {
   folder: string;
   worth: number;
   turn: number;
+}
+
+/** What models and keys have in one folder; one of several keys sees no others. */
+export interface FolderShares {
+  folder: string;
+  shares: Share[];
+}
+
+/** What a `model` or a `key` has in a folder. */
+export interface Share {
+  kind: "key" | "model";
+  name: string;
+  bytes: number;
+  kept: number;
+  budget: number;
+  worth: number;
+}
+
+/** All that may be seen, by name; `room`: what the key may keep in all, None for the admin of several. */
+export interface ContextList {
+  contexts: ContextRow[];
+  room: Room | null;
+}
+
+/** One context. */
+export interface ContextRow {
+  name: string;
+  key: string;
+  model: string;
+  snapshot: string;
+  tokens: number;
+  bytes: number;
+  seconds: number;
+  created: number;
+  used: number;
+  uses: number;
+  unused: string;
+}
+
+/** What a group keeps, what it may keep in all, and how much more that is at present. */
+export interface Room {
+  held: number;
+  most: number;
+  left: number;
 }
 
 /** The body of an answer whose status is 400 or more. */

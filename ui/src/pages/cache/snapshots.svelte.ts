@@ -3,7 +3,7 @@
 import { act } from "../../lib/act";
 import { ask, told } from "../../lib/api/client";
 import { live } from "../../lib/api/live.svelte";
-import type { ShelfStatistics, SnapshotList, SnapshotRow } from "../../lib/api/types";
+import type { FolderShares, ShelfStatistics, SnapshotList, SnapshotRow } from "../../lib/api/types";
 import { toast } from "svelte-sonner";
 
 const PAUSE = 500; // ms between two looks at most
@@ -12,6 +12,7 @@ const MINUTE = 60_000;
 export class Snapshots {
   rows = $state.raw<SnapshotRow[]>([]);
   folders = $state.raw<ShelfStatistics[]>([]);
+  shares = $state.raw<FolderShares[]>([]);
   loaded = $state(false);
   error = $state("");
   busy = $state.raw<Readonly<Record<string, string>>>({}); // what is done now, by name
@@ -51,6 +52,7 @@ export class Snapshots {
       if (number !== this.number) return; // a later one was asked for
       this.rows = found.snapshots;
       this.folders = found.folders;
+      this.shares = found.shares;
       this.error = "";
       this.loaded = true;
     } catch (error) {
