@@ -74,6 +74,9 @@ async def test_what_was_cut_is_read_after_a_crash(tmp_path: Path) -> None:
         assert third["cache_read_input_tokens"] == head.tokens
         assert len(cuts(app)) == 2
         record = app.records[0]
+        await until(lambda: record.finding is not None)
+        assert record.finding is not None
+        assert record.finding.cause == "first_time"
         assert record.tokens_cached == 0
         assert record.tokens_evaluated == first["cache_creation_input_tokens"] + first["input_tokens"]
 
@@ -96,6 +99,41 @@ async def test_openais_breakpoints(path: str, tmp_path: Path) -> None:
         assert details["cached_tokens"] == cuts(app)[0].tokens
         assert details["cache_write_tokens"] == 0
         assert [one.head for one in station(app).keeper.list()] == [cuts(app)[0].head]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_usage_by_the_engines_own_count(path: str, stream: bool, tmp_path: Path) -> None:
+    """Whole and streamed: what is new is written, what was there is read, and both are the prompt."""
+    key = "input" if path == "/v1/responses" else "messages"
+    limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
+    row = [{"role": "user", "content": DOCUMENT}]
+    body: Json = {key: row, limit: 3, "prompt_cache_key": "k", "stream": stream}
+    body |= {"stream_options": {"include_usage": True}} if stream and "chat" in path else {}
+    body |= {"cache_control": EPHEMERAL} if path == "/v1/messages" else {}
+    async with llama_server(tmp_path) as engine, line(engine, tmp_path, kv=NO_IDLE) as app:
+        before = await evaluated(engine)
+        total, read, written = figures(usage_of(await asked(app.proxy_port, path, body)))
+        assert read == 0
+        assert total - written < 12  # the chat template's end of the prompt, which Anthropic's mark leaves out
+        assert await evaluated(engine) - before in range(total, total + 4)
+        again = figures(usage_of(await asked(app.proxy_port, path, body)))
+        assert again[:2] == (total, total - 1)
+
+
+def usage_of(found: Json) -> Json:
+    """The usage of an answer, or the last one with a prompt's tokens in the events of a stream."""
+    said = [one.get("response") or one.get("message") or one for one in (found if isinstance(found, list) else [found])]
+    return [one["usage"] for one in said if one.get("usage")][-1]
+
+
+def figures(usage: Json) -> tuple[int, int, int]:
+    """The prompt, what of it was read, and what was written."""
+    if "cache_creation_input_tokens" in usage:
+        read, written = usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]
+        return usage["input_tokens"] + read + written, read, written
+    details = usage.get("prompt_tokens_details") or usage["input_tokens_details"]
+    return usage.get("prompt_tokens") or usage["input_tokens"], details["cached_tokens"], details["cache_write_tokens"]
 
 
 async def test_a_cut_is_kept_for_its_time(tmp_path: Path) -> None:
@@ -163,3 +201,17 @@ async def test_tools_and_their_results(tmp_path: Path) -> None:
         row += [{"role": "assistant", "content": "It says so."}, {"role": "user", "content": "Why?"}]
         usage = (await asked(app.proxy_port, "/v1/messages", body))["usage"]
         assert usage["cache_read_input_tokens"] == cuts(app)[0].tokens
+
+
+@pytest.mark.parametrize("shape", ["mamba", "swa"])
+async def test_a_cache_that_can_not_be_left_in_the_middle(shape: str, tmp_path: Path) -> None:
+    """A snapshot that ends exactly there is of use on such a model, too, to requests that go on in their own way."""
+    async with llama_server(tmp_path, shape=shape) as engine, line(engine, tmp_path, kv=NO_IDLE) as app:
+        await asked(app.proxy_port, "/v1/messages", messages("Why?"))
+        await on_disk(app, 2)
+        document = cuts(app)[-1]
+        for question in ("How many?", "Since when?"):
+            await crash(engine, app)
+            usage = (await asked(app.proxy_port, "/v1/messages", messages(question)))["usage"]
+            assert document.tokens - 8 <= usage["cache_read_input_tokens"] <= document.tokens
+        assert [one.quarantined for one in cuts(app)] == ["", ""]

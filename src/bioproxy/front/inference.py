@@ -215,8 +215,7 @@ class Inference:
         responder, compare = self.exchange.responder, wishes.compare
         self.compare = partial(compared, doctor) if compare else None
         told = (lambda counted: diagnosis(wishes.form, self.found, counted)) if compare else None
-        mine = answers.Rewriting(wishes, lambda: self.bill, diagnose=told)
-        responder.rewriter = mine if responder.rewriter is None else answers.Chain(mine, responder.rewriter)
+        responder.rewriter = answers.rewriting(responder.rewriter, wishes, lambda: self.bill, diagnose=told)
 
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""

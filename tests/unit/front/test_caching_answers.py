@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bioproxy.front.caching.answers import Bill, Chain, End, Rewriting, counted
+from bioproxy.front.caching.answers import rewriting as next_rewriting
 from bioproxy.front.caching.fields import Form, Options, Wishes
 from bioproxy.front.responses import Filling
 
@@ -174,6 +175,22 @@ def test_what_cannot_be_read_passes(status: int, headers: Json, body: bytes) -> 
     one = rewriting()
     one.begin(status, headers)
     assert one.feed(body) + one.end() == body
+
+
+def test_another_model_answers() -> None:
+    """A stream that had begun goes on with the figures of the model that could."""
+    wishes = Wishes(form="anthropic", asked=True, compare="msg_1")
+    first = next_rewriting(None, wishes, lambda: Bill([End(0.1, "5m")]), diagnose=lambda _: "the first")
+    both = next_rewriting(Filling({}, model="m", now=1), wishes, Bill, diagnose=None)
+    assert isinstance(both, Chain)
+    assert next_rewriting(both, wishes, Bill, diagnose=None) is both
+    again = next_rewriting(first, wishes, lambda: Bill([End(0.5, "5m")]), diagnose=lambda _: "the second")
+    assert again is first
+    assert isinstance(first, Rewriting)
+    usage = {"cache_read_input_tokens": 0, "input_tokens": 100, "output_tokens": 2}
+    answer = whole(first, {**MESSAGE, "usage": usage})
+    assert answer["usage"]["cache_creation_input_tokens"] == 50
+    assert answer["diagnostics"] == "the second"
 
 
 def test_what_an_engine_says_itself_stays() -> None:

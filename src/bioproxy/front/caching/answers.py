@@ -297,6 +297,21 @@ class Rewriting:
             }
 
 
+def rewriting(
+    known: Rewriter | None, wishes: Wishes, bill: Callable[[], Bill], *, diagnose: Callable[[Counted], Json] | None
+) -> Rewriter:
+    """What rewrites an answer in which nothing was rewritten so far, or which `known` will rewrite after that.
+
+    If that is ours already, a model before this one could not answer: it goes on, for its stream may have begun.
+    """
+    ours = known.first if isinstance(known, Chain) else known
+    if isinstance(ours, Rewriting):
+        ours.bill, ours.diagnose = bill, diagnose
+        return known or ours
+    mine = Rewriting(wishes, bill, diagnose=diagnose)
+    return mine if known is None else Chain(mine, known)
+
+
 def accepted(wishes: Wishes, *, model: str, identity: str, now: int) -> bytes:
     """The answer to a prewarm whose client does not wait for it: nothing is said, and nothing counted yet."""
     if wishes.form == "anthropic":

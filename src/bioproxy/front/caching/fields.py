@@ -46,6 +46,7 @@ WRITTEN = 4  # of them, those that are kept; one less if the end of the prompt i
 LONGEST_NAME = 500  # characters of a conversation's name
 INNER = ("content", "output")  # where blocks stand in a message, and in a tool's result
 DEEPEST = 4  # blocks in blocks
+ENDS = END + END  # what stands after the last part of a message that has no other fields
 ONLY_RESPONSES = "for chat completions; 12h is for /v1/responses"
 
 
@@ -336,7 +337,7 @@ def places(pieces: Sequence[Piece], wishes: Wishes) -> list[Place]:
             continue
         data = pieces[number].data
         offset = end_of_part(data, mark.part) if number else len(data)
-        if not data[offset:].strip(END):
+        if len(data) - offset <= len(ENDS) and not data[offset:].strip(END):
             offset = len(data)  # the last part ends where its message does, so that it is found without the mark, too
         known = found.get((number, offset))
         if known is None or SECONDS[known.mark.ttl] < SECONDS[mark.ttl]:
@@ -363,7 +364,9 @@ def marked(pieces: Sequence[Piece], wishes: Wishes) -> tuple[Piece, ...]:
     found = list(pieces)
     for place in places(pieces, wishes):
         piece = found[place.piece]
-        cut = len(piece.data.rstrip(END)) if place.piece and place.offset == len(piece.data) else place.offset
+        tail = piece.data[-len(ENDS) :]
+        ends = len(tail) - len(tail.rstrip(END)) if place.piece and place.offset == len(piece.data) else 0
+        cut = place.offset - ends
         if cut < len(piece.data) and cut not in piece.marks:
             found[place.piece] = replace(piece, marks=tuple(sorted({*piece.marks, cut})))
     return tuple(found)
