@@ -18,6 +18,7 @@ import msgspec
 
 Outcome = Literal["ok", "client_error", "engine_error", "client_left", "rejected", "timeout", "error"]
 Work = Literal["user", "side", "background"]
+Stage = Literal["", "model", "queue", "aside", "prompt", "answer", "elsewhere"]
 
 # Why a prompt was evaluated anew, from some token on; docs/doctor.md explains each with its mend.
 Cause = Literal[
@@ -100,6 +101,24 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     original_body: bytes = b""  # what the client sent, if a rule of `clients` changed it
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request stands that is under way (front/standing.py), and how long still.
+
+    `stage`: it waits for its `model`, in the engine's `queue`, or steps `aside` for others; the engine is at its
+    `prompt`, or the `answer` comes; `elsewhere` is another server's. `part` is what it waits for its model for
+    (models/waits.py); `place` is its place among those that wait, 1 is next, 0: it does not; `reason` is a sentence.
+    `left`: about so many seconds until its answer begins, None if that is not known; `read`: tokens of its prompt that
+    the engine has read so far, None if it does not tell.
+    """
+
+    stage: Stage = ""
+    part: str = ""
+    place: int = 0
+    reason: str = ""
+    left: float | None = None
+    read: int | None = None
+
+
 class InflightRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request that is under way, as the API shows it; keys and cookies in its headers are not shown."""
 
@@ -116,6 +135,7 @@ class InflightRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     client: str = ""  # the key's name, or the address
     session: str = ""  # what the client says which of its conversations this is
+    standing: Standing = Standing()
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -26,10 +26,13 @@ from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
+from bioproxy.gate.forecast import most_tokens, rest, usual
 from bioproxy.gate.gate import Gate
+from bioproxy.gate.queue import Ticket
 from bioproxy.keys import everyone
 from bioproxy.kv.budget import budgets_of
 from bioproxy.kv.keeper import Keeper, Want
+from bioproxy.kv.policy import Measured
 from bioproxy.kv.shelves import Shelves
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
@@ -125,6 +128,8 @@ class Station:
             budgets=partial(settings.made, budgets_of),
         )  # fmt: skip
         self.gate.extends = self.keeper.extends
+        self.gate.cost = self.cost
+        self.measured = Measured()
         self.on_stuck: Callable[[str], Awaitable[None]] = self.no_remedy
         self.attachment = self.one_attachment()
         self.runner = self.one_runner()
@@ -157,6 +162,26 @@ class Station:
             heads=self.heads,
             bus=self.bus,
         )
+
+    # how long still
+
+    def cost(self, ticket: Ticket, now: float) -> float:
+        """Seconds that a request needs of the engine, or still needs if it runs: its prompt, then its answer."""
+        want, body, tail = ticket.key, ticket.body, ticket.tail
+        if not isinstance(want, Want) or tail is None or not want.size:
+            return usual(self.gate.queue)(ticket, now)
+        prompt, answer = self.prefill(want), self.measured.seconds(most_tokens(body))
+        if ticket not in self.gate.queue.running:
+            return prompt + answer
+        if tail.first is not None:
+            return rest(answer, time.monotonic() - tail.first)
+        if body is not None and body.stream:
+            return rest(prompt, now - ticket.granted) + answer
+        return rest(prompt + answer, now - ticket.granted)
+
+    def prefill(self, want: Want) -> float:
+        """Seconds that the engine would be at a prompt now."""
+        return self.measured.tokens(self.keeper.missing(want)) * self.keeper.speeds.prefill
 
     # services
 

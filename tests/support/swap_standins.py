@@ -14,6 +14,7 @@ from bioproxy.config.dialect.schema import DialectConfig, Group
 from bioproxy.engines.process import Exit
 from bioproxy.errors import ModelFailed
 from bioproxy.events import Bus
+from bioproxy.gate.gate import Gate
 from bioproxy.models.book import ModelSettings
 from bioproxy.models.groups import Groups
 from bioproxy.models.schedule import Schedule
@@ -28,6 +29,9 @@ class Stationary:
     """A station that knows nothing of its cache."""
 
     looked_after = False
+
+    def __init__(self) -> None:
+        self.gate = Gate(settings(DialectConfig()))
 
     def price(self) -> Price:
         """Not measured."""

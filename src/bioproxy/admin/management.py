@@ -20,6 +20,7 @@ from bioproxy.admin.logs import Logs
 from bioproxy.admin.models_api import ModelsApi
 from bioproxy.admin.overview import SpeedBook
 from bioproxy.admin.performance import Monitor, performance
+from bioproxy.admin.queue_api import QueueApi
 from bioproxy.admin.routes import Entry, Question, answer
 from bioproxy.config.settings import Settings, among_strangers
 from bioproxy.errors import Forbidden
@@ -72,6 +73,7 @@ class Management:
         self.entries = (
             *(self.of_only() if fleet.only is not None else self.of_many()),
             *activity.entries(),
+            *QueueApi(self.inflight).entries(),
             *self.logs.entries(),
             *self.of_machine(),
             *more,
@@ -158,7 +160,7 @@ class Management:
             raise routes.not_served(request.method, request.path, found, managing=True)
         assert found is not None
         (entry, _), parameters = found
-        own = among_strangers(self.settings.config)
+        own = exchange.route.guard == "own" or among_strangers(self.settings.config)
         await entry.run(Question(request, exchange.responder, parameters, own=own, principal=principal, proxy=True))
 
     # routes that are of no other part

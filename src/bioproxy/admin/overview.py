@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
-from bioproxy.activity import Work
-from bioproxy.admin.underway import Underway, Waiting, under_way
+from bioproxy.activity import InflightRequest, Stage, Work
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.listener import resident
 from bioproxy.events import RequestEnded
@@ -58,6 +57,23 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     prompt_per_second: float | None
     tokens_per_second: float | None
     command: str
+
+
+class Underway(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. Seconds, bytes, unix time; `position` is its place among those who wait, 1 is next, 0: it does not.
+
+    `stage`, `reason` and `left` are those of activity.Standing. No ids, keys or addresses stand here.
+    """
+
+    model: str
+    path: str
+    stage: Stage
+    position: int
+    reason: str
+    left: float | None
+    started: float
+    elapsed: float
+    bytes: int
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +136,7 @@ async def overview_of(fleet: Fleet, inflight: Inflight, speeds: SpeedBook) -> Ov
         configuration=fleet.state.name,
         profile=fleet.plan.registry.profile,
         models=tuple(rows),
-        requests=under_way(inflight.snapshot(), waiting_of(fleet, statistics)),
+        requests=tuple(map(under_way, inflight.snapshot())),
     )
 
 
@@ -176,17 +192,20 @@ def of_only(only: Only, row: ModelRow, *, last_used: float) -> ModelRow:
     )
 
 
-def waiting_of(fleet: Fleet, statistics: Iterable[ModelStatistics]) -> dict[str, Waiting]:
-    """Who waits for each model; a load that was asked for is no client's request."""
-    schedule, found = fleet.supervisor.schedule, {}
-    for one in statistics:
-        station = fleet.stations.get(one.model)
-        at_gate = station.gate.statistics().waiting if station is not None else {}
-        found[one.model] = Waiting(
-            places=tuple(schedule.position(it) for it in schedule.waiting_for(one.model) if not it.load),
-            at_gate=of_clients(at_gate),
-        )
-    return found
+def under_way(one: InflightRequest) -> Underway:
+    """A request of the table of those under way."""
+    standing = one.standing
+    return Underway(
+        model=one.model,
+        path=one.req_path,
+        stage=standing.stage,
+        position=standing.place,
+        reason=standing.reason,
+        left=standing.left,
+        started=one.timestamp.timestamp(),
+        elapsed=one.elapsed_ms / 1000,
+        bytes=one.resp_bytes,
+    )
 
 
 def of_clients(counts: Mapping[Work, int]) -> int:

@@ -41,6 +41,7 @@ REQUESTS = ("model", "route", "for", "what", "bytes", "bytes/s")
 STAGES = {
     "model": "waits for its model",
     "queue": "waits for the engine",
+    "aside": "lets others go first",
     "prompt": "is being read",
     "answer": "is being answered",
     "elsewhere": "waits for a peer",
@@ -139,11 +140,12 @@ def model_row(one: Row, now: float) -> tuple[str, ...]:
 
 def request_row(one: Row, rate: float | None) -> tuple[str, ...]:
     place = f", {one['position']} in line" if one["position"] else ""
+    left = f", about {duration(one['left'])}" if one["left"] is not None else ""
     return (
         one["model"],
         one["path"],
         duration(one["elapsed"]),
-        str(STAGES.get(one["stage"], one["stage"])) + place,
+        str(STAGES.get(one["stage"], one["stage"])) + place + left,
         size(one["bytes"] or None),
         "-" if rate is None else size(round(rate)),
     )

@@ -71,9 +71,13 @@ class Llama:
 
     async def slots(self) -> list[SlotView]:
         """`GET /slots`, an answer that may be two seconds old (kv-rule 5)."""
+        return (await self.slots_at())[0]
+
+    async def slots_at(self) -> tuple[list[SlotView], float]:
+        """The same, and when the engine said so (the loop's time)."""
         look = await self.look(b"/slots")
         check("GET /slots", look.status, look.body)
-        return decode("GET /slots", look.body, list[SlotView])
+        return decode("GET /slots", look.body, list[SlotView]), look.at
 
     async def look(self, target: bytes) -> Look:
         """`GET /slots` or `GET /metrics`, shared by all who ask within two seconds; status, headers and body."""

@@ -13,7 +13,7 @@ from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
 from bioproxy.front.cors import SAID, Cors, check_name, is_ours
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
-from bioproxy.front.routes import Route
+from bioproxy.front.routes import READING_METHODS, Route
 from bioproxy.keys import Keyring, presented
 from bioproxy.wire.http1.message import Request
 
@@ -107,7 +107,7 @@ class Access:
     def admit_operator(self, exchange: Exchange) -> None:
         """Who may manage: with an `admin_key` only its owner, else every client that may use the models.
 
-        What others asked and got is no business of one of several keys.
+        What others asked and got is no business of one of several keys; each may look at what is its own.
         """
         request = exchange.request
         key = presented(request.header)
@@ -116,7 +116,8 @@ class Access:
         if admin is not None:
             exchange.record.client = "admin"
             return
-        if self.admin:
+        looks = self.keys and exchange.route.guard == "own" and request.method in READING_METHODS
+        if self.admin and not looks:
             raise Unauthorized("this wants admin_key: send it as `Authorization: Bearer <key>`, or as a Basic password")
         if not self.keys:
             return

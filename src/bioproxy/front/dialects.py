@@ -156,9 +156,15 @@ def event_of(name: str, data: bytes) -> bytes:
     return (b"event: " + name.encode() + b"\n" if name else b"") + b"data: " + data + b"\n\n"
 
 
-def keepalive(dialect: Dialect) -> bytes:
-    """What a waiting stream is sent: Anthropic's clients know `ping` events, all others skip SSE comment lines."""
-    return b'event: ping\ndata: {"type": "ping"}\n\n' if dialect == "anthropic" else b": bioproxy keeps this open\n\n"
+def keepalive(dialect: Dialect, said: str = "") -> bytes:
+    """What a waiting stream is sent: Anthropic's clients know `ping` events, all others skip SSE comment lines.
+
+    `said` is for people who look at the stream; Anthropic's clients skip it, too.
+    """
+    words = " ".join(said.split()).encode()
+    if dialect == "anthropic":
+        return (b": %b\n" % words if words else b"") + b'event: ping\ndata: {"type": "ping"}\n\n'
+    return b": bioproxy keeps this open%b\n\n" % (b": " + words if words else b"")
 
 
 def streamed(body: bytes, dialect: Dialect) -> bytes:

@@ -37,6 +37,7 @@ from bioproxy.front.inference import Inference
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.responses import Filling
 from bioproxy.front.routes import Route
+from bioproxy.front.standing import Standings
 from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.names import Target
@@ -78,9 +79,13 @@ class Dispatch(ABC):
 
     envelope: bool
 
-    def __init__(self, settings: Settings, *, doctor: Doctor, inflight: Inflight, captures: Callable[[], int]) -> None:
+    def __init__(
+        self, settings: Settings, fleet: Fleet, *, doctor: Doctor, inflight: Inflight, captures: Callable[[], int]
+    ) -> None:
         self.settings = settings
         self.inflight = inflight
+        self.standings = Standings(fleet)
+        inflight.standing = self.standings.of
         self.captures = captures
         self.doctor = doctor
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
@@ -176,7 +181,7 @@ class Dispatch(ABC):
             rename(exchange, served.filters, target, asked)
         headers = self.headers(exchange, access, station.key, untyped=asked.untyped)
         if dialect is None or body is None:
-            claim = self.claim(exchange, served, stream=asked.stream)
+            claim = exchange.claim = self.claim(exchange, served, stream=asked.stream)
             plain = exchange.engine_body()
             if route.gate != "slot_action":
                 plain = ways.without_slot(plain, known=route is not routes.OTHER_GRANT)
@@ -189,11 +194,13 @@ class Dispatch(ABC):
         if dialect == "responses" and route.gate != "free" and exchange.responder.rewriter is None:
             now = int(exchange.record.started)
             exchange.responder.rewriter = Filling(body.fields or {}, model=body.model or exchange.record.model, now=now)
-        claim = self.claim(exchange, served, stream=asked.stream)
+        exchange.json = body
+        claim = exchange.claim = self.claim(exchange, served, stream=asked.stream)
         period = self.settings.config.stream_keepalive
         inference = await ways.apart(
-            len(body.raw), Inference, exchange, station, claim, body=body, headers=headers, period=period
-        )
+            len(body.raw), Inference, exchange, station, claim,
+            body=body, headers=headers, period=period, look=self.standings.of, shows=served.loading and route.loading,
+        )  # fmt: skip
         if route.gate == "free":
             await ways.claimed(exchange, "free", claim, headers=headers, body=inference.expanded.body)
             return
@@ -236,7 +243,7 @@ class OneEngine(Dispatch):
     def __init__(
         self, settings: Settings, fleet: Fleet, *, doctor: Doctor, inflight: Inflight, captures: Callable[[], int]
     ) -> None:
-        super().__init__(settings, doctor=doctor, inflight=inflight, captures=captures)
+        super().__init__(settings, fleet, doctor=doctor, inflight=inflight, captures=captures)
         self.supervisor = fleet.supervisor
         self.served = Served(id=ENGINE, station=fleet.stations[ENGINE])
 

@@ -29,6 +29,7 @@ from bioproxy.front.dialects import (
 )
 from bioproxy.front.routes import Route
 from bioproxy.keys import Principal
+from bioproxy.models.claim import Claim
 from bioproxy.templates.bodies import Body
 from bioproxy.wire import sse
 from bioproxy.wire.coding import unpacker
@@ -57,9 +58,9 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "cancelled", "dialect", "envelope", "failing", "fields", "id", "json", "listed", "mend", "opened",
-        "principal",
-        "record", "reply", "request", "responder", "route", "said", "selected", "streaming", "tail", "target", "task",
+        "body", "cancelled", "claim", "dialect", "envelope", "failing", "fields", "id", "json", "listed", "mend",
+        "opened", "principal", "record", "reply", "request", "responder", "route", "said", "selected", "streaming",
+        "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -75,7 +76,8 @@ class Exchange:
         self.principal: Principal | None = None
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in
-        self.json: Body | None = None  # the same, opened, if it is JSON that may be changed before that
+        self.json: Body | None = None  # the same, opened, if it is JSON
+        self.claim: Claim | None = None  # on its model, as long as it is one of ours
         self.mend: tuple[StabilizeRule, ...] = ()  # the rules that may change its prompt
         self.envelope = False  # errors look as llama-swap's do
         self.failing = NOTHING  # statuses of the engine's that another model may put right (fallback.py)

@@ -33,7 +33,7 @@ from bioproxy.front.comparing import compared
 from bioproxy.front.cutting import Cutting, as_whole
 from bioproxy.front.dialects import streamed
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.waiting import Keepalive
+from bioproxy.front.waiting import Keepalive, Look
 from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, apart, end_to_end, leave, swap_timing
 from bioproxy.gate.gate import Grant
 from bioproxy.kv.keeper import Prepared, Want
@@ -108,6 +108,8 @@ class Inference:
         body: Body,
         headers: Headers,
         period: float,
+        look: Look,
+        shows: bool,
     ) -> None:
         self.exchange = exchange
         self.engine = engine
@@ -125,7 +127,7 @@ class Inference:
         opened = expanded.stream or self.wishes is not None
         coded = opened and b"accept-encoding" in exchange.request.fields
         self.headers = plain(headers) if coded else headers
-        self.keepalive = Keepalive(exchange, period if expanded.stream else 0)
+        self.keepalive = Keepalive(exchange, period if expanded.stream else 0, look=look, shows=shows)
         self.want = self.wish()
         self.prepared = Prepared()
         self.response: Response | None = None
@@ -402,6 +404,9 @@ class Inference:
             keeper.left[exchange.record.id] = prepared.place.end, self.want.group
             if len(keeper.left) > REMEMBERED:
                 del keeper.left[next(iter(keeper.left))]
+        if good and told is not None and told.cached is not None:
+            tokens = told.cached + (told.evaluated or 0)
+            self.engine.measured.note(self.want.size, tokens, told.generated, told.decode)
 
     def remember(self, doctor: Doctor) -> None:
         """Hand the request to the doctor, who looks at it later."""

@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from bioproxy.activity import InflightRequest
+from bioproxy.activity import InflightRequest, Standing
 from bioproxy.config.settings import Settings
 from bioproxy.events import Bus, InflightChanged
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.shown import shown
 
+NEAR = 10  # places from the head of a queue that are told one by one
 INTERVAL = 0.25  # seconds between two looks at what moved
 PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # an id that can stand in a path as it is
 
@@ -43,7 +44,8 @@ class Inflight:
         self.bus = bus
         self.settings = settings
         self.exchanges: dict[str, Exchange] = {}
-        self.told: dict[str, tuple[int, int]] = {}  # bytes and number of headers that were told of last
+        self.told: dict[str, tuple[object, ...]] = {}  # what was told of last
+        self.standing: Callable[[Exchange], Standing] = lambda _: Standing()  # where one stands; the road sets it
         self.number = 0
         self.cancellations = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -95,13 +97,15 @@ class Inflight:
 
     def snapshot(self) -> list[InflightRequest]:
         """All of them as the API shows them, the oldest first."""
-        return [view(one) for one in sorted(self.exchanges.values(), key=lambda one: (one.record.started, one.listed))]
+        return [
+            self.view(one) for one in sorted(self.exchanges.values(), key=lambda one: (one.record.started, one.listed))
+        ]
 
     def tell(self, exchange: Exchange) -> None:
         """Publish one as it is now."""
-        self.told[exchange.listed] = moved(exchange)
+        self.told[exchange.listed] = self.moved(exchange)
         event = InflightChanged(
-            operation="upsert", id=exchange.listed, request=view(exchange), client=exchange.record.client
+            operation="upsert", id=exchange.listed, request=self.view(exchange), client=exchange.record.client
         )
         self.bus.publish(event)
 
@@ -115,7 +119,7 @@ class Inflight:
             self.told.clear()
             return
         for exchange in tuple(self.exchanges.values()):
-            if self.told.get(exchange.listed) != moved(exchange):
+            if self.told.get(exchange.listed) != self.moved(exchange):
                 self.tell(exchange)
 
     def close(self) -> None:
@@ -128,27 +132,33 @@ class Inflight:
         """The counts of now and since the start."""
         return InflightStatistics(running=len(self.exchanges), cancelled=self.cancellations)
 
+    def moved(self, exchange: Exchange) -> tuple[object, ...]:
+        """What is another once there is something to tell: of the answer, or of where it stands.
 
-def moved(exchange: Exchange) -> tuple[int, int]:
-    """What is another once there is something to tell: the bytes of the answer, and the number of its headers."""
-    return exchange.responder.bytes_out, len(exchange.reply)
+        A thousand that wait are not all told anew each time that one of them goes: those far behind stand in tens.
+        """
+        answer = exchange.responder.bytes_out, len(exchange.reply)
+        if exchange.tail.first is not None:
+            return answer
+        one = self.standing(exchange)
+        return *answer, one.stage, one.part, one.place if one.place <= NEAR else one.place // NEAR, one.reason
 
-
-def view(exchange: Exchange) -> InflightRequest:
-    """One request as the API shows it."""
-    request, record = exchange.request, exchange.record
-    return InflightRequest(
-        id=exchange.listed,
-        timestamp=datetime.fromtimestamp(record.started, UTC),
-        model=record.model,
-        req_path=record.req_path or request.path,
-        method=request.method,
-        req_headers=shown(request.headers),
-        remote_ip=request.peer,
-        resp_headers=shown(exchange.reply),
-        resp_bytes=exchange.responder.bytes_out,
-        elapsed_ms=max(0, int((time.time() - record.started) * 1000)),
-        metadata=dict(record.metadata) if record.metadata else msgspec.UNSET,
-        client=record.client,
-        session=record.session,
-    )
+    def view(self, exchange: Exchange) -> InflightRequest:
+        """One request as the API shows it."""
+        request, record = exchange.request, exchange.record
+        return InflightRequest(
+            id=exchange.listed,
+            timestamp=datetime.fromtimestamp(record.started, UTC),
+            model=record.model,
+            req_path=record.req_path or request.path,
+            method=request.method,
+            req_headers=shown(request.headers),
+            remote_ip=request.peer,
+            resp_headers=shown(exchange.reply),
+            resp_bytes=exchange.responder.bytes_out,
+            elapsed_ms=max(0, int((time.time() - record.started) * 1000)),
+            metadata=dict(record.metadata) if record.metadata else msgspec.UNSET,
+            client=record.client,
+            session=record.session,
+            standing=self.standing(exchange),
+        )

@@ -34,7 +34,7 @@ from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.fallback import Failed, Try
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.routes import Route
-from bioproxy.front.waiting import Loading, Standing
+from bioproxy.front.waiting import Loading
 from bioproxy.log import access_line
 from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
@@ -77,7 +77,7 @@ class ManyModels(Dispatch):
         captures: Callable[[], int],
         write_line: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(settings, doctor=doctor, inflight=inflight, captures=captures)
+        super().__init__(settings, fleet, doctor=doctor, inflight=inflight, captures=captures)
         self.fleet = fleet
         self.supervisor = fleet.supervisor
         self.managing, self.manage = managing, manage  # the routes that manage models, as far as this port has them
@@ -145,17 +145,11 @@ class ManyModels(Dispatch):
         timeout = self.settings.config.queue_timeout
         return Claim(self.supervisor, served.id, exchange.record, timeout=timeout, loading=loading)
 
-    def begin_loading(self, exchange: Exchange, model: str, wish: Wish) -> Callable[[bool], None]:
+    def begin_loading(self, exchange: Exchange, model: str, _: Wish) -> Callable[[bool], None]:
         """Let the stream begin with what this request waits for."""
-        loading = Loading(exchange, model=model, look=partial(self.standing, wish))
+        loading = Loading(exchange, model=model, look=self.standings.of)
         loading.start()
         return lambda ready: loading.stop(ready=ready)
-
-    def standing(self, wish: Wish) -> Standing:
-        """What one request waits for. Asked by each of them every second, so it looks at no other."""
-        schedule = self.supervisor.schedule
-        part = schedule.waits_for(wish.model)
-        return Standing(part, max(0, schedule.position(wish) - 1) if part == "in_use" else 0)
 
     # the road
 
@@ -325,7 +319,8 @@ class ManyModels(Dispatch):
         headers = self.headers(exchange, access, served.station.key)
         if gate == "slot_action":
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
-            await ways.claimed(exchange, gate, self.claim(exchange, served), headers=headers, body=request.body)
+            claim = exchange.claim = self.claim(exchange, served)
+            await ways.claimed(exchange, gate, claim, headers=headers, body=request.body)
         else:
             await ways.at_once(exchange, gate, served.station, headers=headers, body=request.body)
 
@@ -401,5 +396,5 @@ class ManyModels(Dispatch):
         if ready and gate != "slot_action" and routes.only_looks(request.method, rest):  # polling keeps none loaded
             await ways.at_once(exchange, gate, station, headers=headers, body=body, path=rest)
         else:
-            claim = self.claim(exchange, served)
+            claim = exchange.claim = self.claim(exchange, served)
             await ways.claimed(exchange, gate, claim, headers=headers, body=body, path=rest)

@@ -3,7 +3,8 @@
 **Signs of life.** Proxies and SDKs close a connection that says nothing for a minute, and llama-server says nothing
 before a slot starts (facts, section 2). So after `stream_keepalive` seconds without a byte, in the queue, while a model
 loads or a long prompt is evaluated, we send the head of a 200 and a comment line, and again every so many seconds until
-the engine's first byte. The price: a later error can only be an event in the stream.
+the engine's first byte. The comment says what is waited for, its place, and how long still. The price: a later error
+can only be an event in the stream.
 
 **Loading** (`sendLoadingState`). A model of forty gigabytes takes a minute to load, and a chat page that shows nothing
 for a minute looks broken. So the stream begins at once and says what is going on, as *reasoning*: pages show it folded
@@ -11,12 +12,13 @@ away, and no client takes it for the answer. Then the engine's own stream follow
 
     ━━━━━
     loading model: qwen
-    2 requests are ahead, 3 s ...
-    stopping others, 5 s ..
-    loading, 7 s ....
+    2 requests are ahead, 3 s, about 9 s more ...
+    stopping others, 5 s, about 7 s more ..
+    loading, 7 s, about 5 s more ....
     Done! (12.40s)
     ━━━━━
 
+What the model is busy with after that, if its answer does not begin, stands there as well, at the pace of the comments.
 A line begins when what we wait for changes, or every ten seconds; between them a dot each second. Nothing is said once
 the engine has spoken. Other dialects have no reasoning that could stand before the engine's own first event: they get
 a sign of life at the same pace.
@@ -31,14 +33,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from bioproxy.activity import Standing
 from bioproxy.front.dialects import Dialect, keepalive
 from bioproxy.front.exchange import Exchange
-from bioproxy.models.waits import Part
+from bioproxy.gate.gate import counted
 
 RULE = "━━━━━\n"
 PERIOD = 1.0  # seconds between two signs of life
 SECONDS_PER_LINE = 10
-WORDS: dict[Part, str] = {  # what is waited for; everything else is "loading"
+WORDS = {  # what is waited for; everything else is "loading"
     "linger": "another model is in the middle of tool calls",
     "min_resident": "another model was loaded a moment ago",
     "save": "saving what others hold",
@@ -48,14 +51,19 @@ WORDS: dict[Part, str] = {  # what is waited for; everything else is "loading"
 }
 
 
+Look = Callable[[Exchange], Standing]
+
+
 class Keepalive:
-    """One timer for one exchange."""
+    """One timer for one exchange; `look` tells where it stands, which is said as reasoning if it `shows` that."""
 
-    __slots__ = ("exchange", "period", "timer")
+    __slots__ = ("exchange", "look", "period", "shows", "timer")
 
-    def __init__(self, exchange: Exchange, period: float) -> None:
+    def __init__(self, exchange: Exchange, period: float, *, look: Look, shows: bool = False) -> None:
         self.exchange = exchange
         self.period = period
+        self.look = look
+        self.shows = shows
         self.timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -76,21 +84,19 @@ class Keepalive:
             self.timer = None
             return
         exchange.open_stream()
-        exchange.responder.write(keepalive(exchange.dialect))
+        said = sentence(self.look(exchange))
+        if self.shows:
+            chunk = Chunk(exchange.record.model, f"loading-{exchange.id}", int(time.time()))
+            exchange.responder.write(chunk.event(f"{said}\n", exchange.dialect))
+        else:
+            exchange.responder.write(keepalive(exchange.dialect, said))
         self.timer = asyncio.get_running_loop().call_later(self.period, self.tick)
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """What a request waits for (models/waits.py); `in_use` is a turn, and `ahead` others go first."""
-
-    part: Part
-    ahead: int = 0
-
-
 class Said(msgspec.Struct, frozen=True):
-    """What was said last: where the request stood, and the second in which that line began."""
+    """What was said last: what was waited for, and the second in which that line began."""
 
-    standing: Standing | None = None
+    words: str = ""
     second: int = 0
 
 
@@ -107,19 +113,32 @@ def closing(seconds: float) -> str:
 def proceed(said: Said, standing: Standing, seconds: float) -> tuple[str, Said]:
     """The next words and what is said then: a new line if something changed or ten seconds went by, else a dot."""
     second = math.floor(seconds)
-    if standing == said.standing and second - said.second < SECONDS_PER_LINE:
+    now = described(standing)
+    if now == said.words and second - said.second < SECONDS_PER_LINE:
         return ".", said
-    line = f"{described(standing)}, {second} s "
-    return line if said.standing is None else "\n" + line, Said(standing, second)
+    left = "" if standing.left is None else f", about {about(standing.left)} more"
+    line = f"{now}, {second} s{left} "
+    return "\n" + line if said.words else line, Said(now, second)
 
 
 def described(standing: Standing) -> str:
-    """Where a request stands, in words."""
+    """What a request waits for its model for, in words."""
     if standing.part == "in_use":
-        if standing.ahead == 1:
-            return "1 request is ahead"
-        return f"{standing.ahead} requests are ahead" if standing.ahead else "next in the queue"
+        ahead = standing.place - 1
+        return counted(ahead, "request is ahead", "requests are ahead") if ahead > 0 else "next in the queue"
     return WORDS.get(standing.part, "loading")
+
+
+def sentence(standing: Standing) -> str:
+    """Where a request stands, in one line; "" if that is not known."""
+    place = f"place {standing.place}" if standing.place else ""
+    left = f"about {about(standing.left)}" if standing.left is not None else ""
+    return ", ".join(filter(None, (place, standing.reason, left)))
+
+
+def about(seconds: float) -> str:
+    """As exact as an estimate is: `3 s`, `2 min`."""
+    return f"{max(1, math.ceil(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -145,11 +164,11 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Loading:
-    """One timer for one exchange; `look` tells where the request stands now."""
+    """One timer for one exchange; `look` tells where it stands."""
 
     __slots__ = ("chunk", "exchange", "look", "period", "said", "started", "timer")
 
-    def __init__(self, exchange: Exchange, *, model: str, look: Callable[[], Standing], period: float = PERIOD) -> None:
+    def __init__(self, exchange: Exchange, *, model: str, look: Look, period: float = PERIOD) -> None:
         self.exchange = exchange
         self.look = look
         self.period = period
@@ -188,6 +207,6 @@ class Loading:
         self.timer = None
         if self.exchange.tail.first is not None:
             return
-        text, self.said = proceed(self.said, self.look(), self.elapsed())
+        text, self.said = proceed(self.said, self.look(self.exchange), self.elapsed())
         self.say(text)
         self.timer = asyncio.get_running_loop().call_later(self.period, self.tick)

@@ -162,6 +162,8 @@ async def acquire(
             owner=principal.name if principal else "",
             key=key,
             exclusive=exclusive,
+            body=exchange.json,
+            tail=exchange.tail,
         )
     except asyncio.CancelledError:
         if claim.taken_back():

@@ -25,11 +25,14 @@ import msgspec
 from bioproxy.activity import Work
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
+from bioproxy.gate.forecast import LONGEST_RETRY, Cost, Forecast, forecast, usual
 from bioproxy.gate.queue import Queue, State, Ticket
+from bioproxy.templates.bodies import Body
+from bioproxy.wire.relay import Tail
 
 log = logging.getLogger(__name__)
 
-LONGEST_RETRY = 3600.0  # seconds; an estimate beyond an hour is no information
+FRESH = 0.25  # seconds that a forecast is good for
 MOST_ASIDE = 60.0  # seconds that a side request lets others go first, however busy the engine is
 STILL_COUNTS = 0.01  # engine seconds below which an idle client is not worth a line
 
@@ -196,6 +199,8 @@ class Gate:
         self.used_at = -math.inf  # when the last request of class user ended
         self.aside: dict[asyncio.Future[None], Aside] = {}  # side requests that let others go first
         self.counts = GateStatistics()
+        self.cost: Cost | None = None  # what a ticket needs, if somebody knows; the station sets it
+        self.seen, self.seen_in = Forecast(-math.inf), (0, 0, 0)
 
     async def acquire(
         self,
@@ -209,24 +214,27 @@ class Gate:
         owner: str = "",
         exclusive: bool = False,
         last: bool = False,
+        body: Body | None = None,
+        tail: Tail | None = None,
     ) -> Grant:
         """Wait for the engine. Raises QueueFull (too many wait), QueueTimeout, or what `refuse` was given.
 
         `client` is whom fairness charges; `conversation` is what side requests look for that step aside; `owner`
         (default: the client) whose `max_running` bounds what runs at once; `exclusive`: granted only when nothing else
-        runs; `last`: also after `refuse` (the shutdown's own save). Cancelling the caller leaves the queue at once.
+        runs; `last`: also after `refuse` (the shutdown's own save); `body` and `tail` tell how long it may take.
+        Cancelling the caller leaves the queue at once.
         """
         now = self.clock()
         ticket = Ticket(
             work=work, client=client, conversation=conversation, owner=owner, priority=priority,
-            key=key, max_running=max_running, exclusive=exclusive, arrived=now,
+            key=key, max_running=max_running, exclusive=exclusive, arrived=now, body=body, tail=tail,
         )  # fmt: skip
         if self.error is not None and not last:
             self.counts.refused += 1
             raise self.error
         if self.queue.admit(ticket, now):
             return Grant(self, ticket)
-        self.enqueue(ticket, now)
+        self.enqueue(ticket)
         if ticket.state is State.RUNNING:
             return Grant(self, ticket)
         return await self.wait(ticket)
@@ -261,7 +269,7 @@ class Gate:
             if one.conversation == ticket.conversation and one.since <= ticket.arrived and not waiter.done():
                 waiter.set_result(None)
 
-    def enqueue(self, ticket: Ticket, now: float) -> None:
+    def enqueue(self, ticket: Ticket) -> None:
         """Put `ticket` into the queue and decide; it may run when this returns."""
         self.queue.push(ticket)
         self.dispatch()
@@ -269,7 +277,7 @@ class Gate:
         limit = self.settings.config.queue_limit
         if ticket.work != "background" and clients > limit and self.queue.remove(ticket):
             self.counts.refused += 1
-            retry = self.retry_after(limit, now)
+            retry = self.retry_after()
             waiting = counted(limit, "request waits", "requests wait")
             message = f"{waiting} for the engine already (queue_limit); try again in {retry} s"
             raise QueueFull(message, retry_after=retry)
@@ -305,9 +313,8 @@ class Gate:
     def expire(self, ticket: Ticket, timeout: float) -> None:
         """Time is up for `ticket`, if it still waits."""
         if ticket.state is State.WAITING and not self.waiters[ticket].done():
-            now = self.clock()
             ahead = self.queue.position(ticket)
-            retry = self.retry_after(ahead, now)
+            retry = self.retry_after(ticket)
             cause = counted(ahead, "request was ahead", "requests were ahead") if ahead else "it was next"
             if not self.queue.open:
                 cause = f"it is not ready: {self.reason}"
@@ -323,9 +330,29 @@ class Gate:
         if waiter is not None and not waiter.done():
             waiter.set_result(error)
 
-    def retry_after(self, ahead: int, now: float) -> int:
-        """Whole seconds after which trying again makes sense, from how long grants took."""
-        return max(1, math.ceil(min(self.queue.estimate(ahead, now), LONGEST_RETRY)))
+    def retry_after(self, ticket: Ticket | None = None) -> int:
+        """Whole seconds after which trying again makes sense: when a newcomer would be granted, or this ticket."""
+        return max(1, math.ceil(min(self.until(ticket), LONGEST_RETRY)))
+
+    def until(self, ticket: Ticket | None = None) -> float:
+        """Seconds until a ticket that waits will be granted, or a newcomer."""
+        seen = self.forecast()
+        at = seen.newcomer if ticket is None else seen.starts.get(ticket.number, seen.newcomer)
+        return max(0.0, at - (self.clock() - seen.at))
+
+    def standing(self, tail: Tail) -> tuple[int, float]:
+        """The place of a request by its tail, and the seconds until it will be granted; 0, 0 if it does not wait."""
+        seen = self.forecast()
+        place, number = seen.places.get(id(tail), (0, 0))
+        return place, max(0.0, seen.starts[number] - (self.clock() - seen.at)) if place else 0.0
+
+    def forecast(self) -> Forecast:
+        """How long still, for all that wait; worked out for all at once, and not for each who asks."""
+        queue, now = self.queue, self.clock()
+        state = queue.anyone, queue.grants, len(queue.running)
+        if state != self.seen_in or not 0.0 <= now - self.seen.at < FRESH:
+            self.seen, self.seen_in = forecast(queue, now, self.cost or usual(queue)), state
+        return self.seen
 
     def moved_on(self) -> None:
         """A ticket left the queue: grant what can be granted, notice when all is quiet."""
@@ -445,7 +472,7 @@ class Gate:
             waiting={work: len(numbers) for work, numbers in queue.waiting.items()},
             aside=len(self.aside),
             oldest_wait=now - oldest.arrived if oldest is not None else 0.0,
-            estimate=0.0 if queue.free() and not queue.anyone else queue.estimate(queue.anyone, now),
+            estimate=0.0 if queue.free() and not queue.anyone else self.until(),
             measured=queue.measured,
             idle=self.idle_seconds(),
             granted=queue.grants,

@@ -38,6 +38,8 @@ import msgspec
 
 from bioproxy.activity import Work
 from bioproxy.gate.fairness import Account, Shares
+from bioproxy.templates.bodies import Body
+from bioproxy.wire.relay import Tail
 
 PATIENCE: dict[Work, float] = {"user": 60.0, "side": 60.0, "background": math.inf}  # seconds, see above
 NOTICE = 2.0  # seconds within which an engine surely saw that a client left (it looks once a second)
@@ -64,7 +66,9 @@ class Ticket(msgspec.Struct, eq=False, kw_only=True):
 
     `conversation` names what it is a turn of, if that is known. `owner` is whose `max_running` counts (empty: the
     client's own; 0: no bound); `key` is what `extends` is asked about; `arrived` and `granted` are seconds of the
-    gate's clock. `number`: order of arrival among those that had to wait; `serial`: order of granting.
+    gate's clock. `number`: order of arrival among those that had to wait; `serial`: order of granting. For
+    who wants to know how long it takes (forecast.py): `body` is the request's, `tail` the end of its answer, `needs`
+    the seconds that it needs once it is granted (0: not asked yet).
     """
 
     work: Work = "user"
@@ -81,6 +85,9 @@ class Ticket(msgspec.Struct, eq=False, kw_only=True):
     serial: int = 0
     state: State = State.WAITING
     account: Account = OURS
+    body: Body | None = None
+    tail: Tail | None = None
+    needs: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Ticket {self.work} {self.state.value}, client {self.client!r}>"  # without `key`: it may hold a prompt
@@ -341,15 +348,6 @@ class Queue:
         """The ticket that has waited longest."""
         lanes = chain.from_iterable(lanes.values() for lanes in self.lanes.values())
         return min((lane.oldest() for lane in lanes), key=lambda ticket: ticket.number, default=None)
-
-    def estimate(self, ahead: int, now: float) -> float:
-        """Seconds until a ticket with `ahead` others before it is granted, from how long grants took.
-
-        What runs longer than that counts instead: no client should be told "1 s" while an hour's work runs.
-        """
-        elapsed = min((now - ticket.granted for ticket in self.running), default=0.0)
-        seconds = max(GUESS if self.measured is None else self.measured, elapsed)
-        return (ahead + 1) * seconds / self.capacity
 
     def __repr__(self) -> str:
         waiting = ", ".join(f"{len(numbers)} {work}" for work, numbers in self.waiting.items() if numbers)

@@ -208,6 +208,14 @@ class Keeper:
         """Whether a slot holds all of `want`."""
         return self.template.read(want).end in self.residents.where
 
+    def missing(self, want: Want) -> int:
+        """About how many bytes of a prompt would have to be evaluated now: what no slot holds and no restore brings."""
+        read = self.template.read(want)
+        position = self.residents.choose(read.cuts, read.size)[1]
+        if (found := self.decisions.best(read, position)) is not None:
+            position = next((at for at, cut in enumerate(read.cuts, 1) if cut.digest == found.digest), position)
+        return read.size - (read.cuts[position - 1].offset if position else 0)
+
     def pays(self, tokens: int) -> bool:
         """Whether so many tokens are worth a snapshot at all."""
         return tokens * self.speeds.prefill >= self.config.min_seconds

@@ -54,6 +54,46 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True):
     token_bytes: float = 0.0
 
 
+TOKENS_PER_BYTE = 0.25  # as long as no prompt was counted
+ANSWER = 200.0  # tokens of an answer, as long as none was seen
+TOKEN = 0.02  # seconds for a token of it
+
+
+class Measured:
+    """What this engine's answers taught: tokens of a byte of a prompt, tokens of an answer, seconds for one of them."""
+
+    __slots__ = ("answer", "read", "size", "token")
+
+    def __init__(self) -> None:
+        self.size = self.read = 0.0  # bytes and tokens of prompts; of the older ones less and less
+        self.answer: float | None = None
+        self.token: float | None = None
+
+    def note(self, size: int, prompt: int, generated: int | None, decode: float | None) -> None:
+        """An answer has ended: bytes and tokens of its prompt, its own tokens, and the seconds that they took."""
+        if size and prompt:  # a long prompt tells more than a short one
+            self.size += size - NEWEST * self.size
+            self.read += prompt - NEWEST * self.read
+        if generated:
+            self.answer = newer(self.answer, generated)
+            if decode:
+                self.token = newer(self.token, decode / generated)
+
+    def tokens(self, size: float) -> float:
+        """About how many tokens `size` bytes of a prompt are."""
+        return size * (self.read / self.size if self.size else TOKENS_PER_BYTE)
+
+    def seconds(self, most: int = 0) -> float:
+        """How long an answer will take, of `most` tokens at most (0: any number)."""
+        tokens = ANSWER if self.answer is None else self.answer
+        return (min(tokens, most) if most > 0 else tokens) * (TOKEN if self.token is None else self.token)
+
+
+def newer(old: float | None, seen: float) -> float:
+    """An average in which the newest counts most."""
+    return seen if old is None else old + NEWEST * (seen - old)
+
+
 def restore_gain(tokens: int, size: int, speeds: Speeds) -> float:
     """Seconds that a user gains when `tokens` come from a file of `size` bytes instead of from prefill (rule 15)."""
     return tokens * speeds.prefill - size / speeds.restore

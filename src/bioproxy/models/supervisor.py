@@ -24,9 +24,11 @@ from collections.abc import Callable, Iterable, Mapping
 from bioproxy import aio
 from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
 from bioproxy.events import Bus, ModelChanged
+from bioproxy.gate.forecast import LONGEST_RETRY, Forecast
 from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import UNSPECIFIC, Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop, error_of
 from bioproxy.models.life import Lives
+from bioproxy.models.outlook import until_ready
 from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule, ScheduleStatistics
 from bioproxy.models.state import State
@@ -35,6 +37,7 @@ from bioproxy.models.wish import Place, Wish
 
 log = logging.getLogger(__name__)
 
+CROWDED = frozenset({"limit", "full"})  # why a request fails that may come again
 NEWS = 0.25  # seconds until a process's end is told: its connections close a little before
 
 
@@ -117,7 +120,7 @@ class Supervisor:
             state = self.schedule.state(wish.model)
             now = state.value if state else "gone"
             message = f"waited {timeout:.0f} s (queue_timeout) for the model {wish.model}, which is {now}"
-            raise QueueTimeout(message, retry_after=10) from None
+            raise QueueTimeout(message, retry_after=self.retry_after(wish.model)) from None
         except BaseException:
             self.release(wish)
             raise
@@ -199,8 +202,11 @@ class Supervisor:
             match effect:
                 case Serve(wish) | Loaded(wish):
                     self.settle(wish, None)
-                case Fail(wish):
-                    self.settle(wish, error_of(effect, self.lead))
+                case Fail(wish, why):
+                    error = error_of(effect, self.lead)
+                    if why in CROWDED:
+                        error.retry_after = self.retry_after(wish.model)
+                    self.settle(wish, error)
                 case Start():
                     self.lives.begin(effect, self.units[effect.model])
                 case Stop():
@@ -281,6 +287,21 @@ class Supervisor:
         """Tell the schedule what each running model's cache would cost to have back."""
         for model, life in self.lives.present.items():
             self.schedule.note_price(model, life.unit.station.price())
+
+    def until_ready(self, model: str) -> float | None:
+        """Seconds until `model` is ready for those who wait for it; None if that is not known."""
+        swap, units = self.lives.swapped.get(model), self.lives.present
+
+        def drained(name: str) -> Forecast:
+            return units[name].unit.station.gate.forecast() if name in units else Forecast()
+
+        return until_ready(self.schedule.book, model, self.clock(), swap=swap, drained=drained)
+
+    def retry_after(self, model: str) -> int:
+        """Whole seconds after which asking for `model` again makes sense: once it is ready, and has a slot."""
+        life = self.lives.present.get(model)
+        queue = life.unit.station.gate.until() if life is not None else 0.0
+        return max(1, math.ceil(min((self.until_ready(model) or 0.0) + queue, LONGEST_RETRY)))
 
     def unix_time(self, moment: float) -> float:
         """A moment of the schedule's clock as unix time, to the millisecond: two looks tell the same."""

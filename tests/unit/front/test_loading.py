@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
+from bioproxy.activity import Standing
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.many import ManyModels
 from bioproxy.front.routes import OTHER_GRANT
-from bioproxy.front.waiting import Chunk, Loading, Said, Standing, closing, opening, proceed
+from bioproxy.front.waiting import Chunk, Keepalive, Loading, Said, closing, opening, proceed, sentence
 from bioproxy.models.waits import Part
-from bioproxy.models.wish import Wish
 from bioproxy.wire.http1.message import Request, Responder, Source
-from support.swap_standins import Machine
 
-LOADING = Standing("start")
+LOADING = Standing(part="start")
 
 
 def told(*steps: tuple[Standing, float]) -> str:
@@ -34,11 +30,11 @@ def told(*steps: tuple[Standing, float]) -> str:
 def test_a_line_begins_when_something_changes() -> None:
     """Else a dot is a sign of life."""
     words = told(
-        (Standing("in_use", 2), 0.0),
-        (Standing("in_use", 2), 1.0),
-        (Standing("in_use", 1), 2.1),
-        (Standing("in_use"), 3.0),
-        (Standing("stop"), 4.9),
+        (Standing(part="in_use", place=3), 0.0),
+        (Standing(part="in_use", place=3), 1.0),
+        (Standing(part="in_use", place=2), 2.1),
+        (Standing(part="in_use", place=1), 3.0),
+        (Standing(part="stop"), 4.9),
         (LOADING, 6.0),
         (LOADING, 7.0),
     )
@@ -61,13 +57,36 @@ def test_a_line_begins_when_something_changes() -> None:
 )
 def test_a_swap_that_is_held_back_says_why(part: Part, words: str) -> None:
     """Nobody should think that a model loads for half a minute when it has not begun."""
-    assert told((Standing(part), 0.0)) == f"{words}, 0 s "
+    assert told((Standing(part=part), 0.0)) == f"{words}, 0 s "
 
 
 def test_a_line_begins_every_ten_seconds() -> None:
     """So that the seconds can be read."""
     words = told(*((LOADING, float(second)) for second in range(22)))
     assert words == f"loading, 0 s {'.' * 9}\nloading, 10 s {'.' * 9}\nloading, 20 s ."
+
+
+def test_it_says_how_long_still() -> None:
+    """If that is known; it is no reason for another line."""
+    words = told(*((Standing(part="start", left=12.2 - second), float(second)) for second in range(3)))
+    assert words == "loading, 0 s, about 13 s more .."
+
+
+@pytest.mark.parametrize(
+    ("standing", "words"),
+    [
+        (Standing(), ""),
+        (
+            Standing(stage="queue", place=2, reason="waits for a slot", left=11.1),
+            "place 2, waits for a slot, about 12 s",
+        ),
+        (Standing(stage="model", place=1, reason="waits for m to load"), "place 1, waits for m to load"),
+        (Standing(stage="prompt", reason="is being read", left=300.0), "is being read, about 5 min"),
+    ],
+)
+def test_a_standing_in_one_line(standing: Standing, words: str) -> None:
+    """Place, reason, estimate, as far as they are known."""
+    assert sentence(standing) == words
 
 
 def test_the_first_and_the_last_words() -> None:
@@ -132,8 +151,8 @@ class Rig:
         self.client = Client()
         request = Request("POST", b"/v1/chat/completions", path="/v1/chat/completions", headers=[], fields={})
         self.exchange = Exchange(request, Responder(self.client, request), OTHER_GRANT)
-        self.standing = Standing("in_use", 1)
-        self.loading = Loading(self.exchange, model="m", look=lambda: self.standing, period=0.002)
+        self.standing = Standing(part="in_use", place=2)
+        self.loading = Loading(self.exchange, model="m", look=lambda _: self.standing, period=0.002)
 
     def words(self) -> str:
         """All reasoning so far."""
@@ -203,18 +222,17 @@ async def test_a_stop_before_the_start_says_nothing(rig: Rig) -> None:
     assert rig.client.sent == b""
 
 
-async def test_each_request_is_told_its_own_place() -> None:
-    """And nobody else is looked at for it: thousands may ask, every second."""
-    machine = Machine("a b")
-    schedule = machine.supervisor.schedule
-    running = await machine.hold("a")
-    waiting = [Wish("b") for _ in range(3)]
-    for wish in waiting:
-        machine.supervisor.enter(wish)
-    many = cast("ManyModels", SimpleNamespace(supervisor=SimpleNamespace(schedule=schedule)))
-    assert [ManyModels.standing(many, wish) for wish in waiting] == [Standing("in_use", n) for n in range(3)]
-    machine.supervisor.release(running)
-    assert {ManyModels.standing(many, wish).part for wish in waiting} == {"stop"}
-    for wish in waiting:
-        machine.supervisor.release(wish)
-    await machine.end()
+@pytest.mark.parametrize("shows", [False, True])
+async def test_a_sign_of_life_says_what_is_waited_for(rig: Rig, *, shows: bool) -> None:
+    """In a comment, whatever a model is called; as reasoning if clients shall be shown that."""
+    rig.exchange.record.model = "m"
+    rig.standing = Standing(stage="queue", place=2, reason="waits for the one slot of a\nb", left=3.0)
+    keepalive = Keepalive(rig.exchange, 0.002, look=lambda _: rig.standing, shows=shows)
+    keepalive.start()
+    await rig.client.until(b"place 2", times=2)
+    keepalive.stop()
+    if shows:
+        assert rig.words().startswith("place 2, waits for the one slot of a\nb, about 3 s\nplace 2, ")
+    else:
+        said = b"\r\n: bioproxy keeps this open: place 2, waits for the one slot of a b, about 3 s\n\n"
+        assert said in rig.client.sent

@@ -476,7 +476,7 @@ async def test_statistics_tell_who_uses_the_engine() -> None:
     seen = gate.statistics()
     assert (seen.running["user"], seen.waiting["user"], seen.oldest_wait) == (1, 1, 2.0)
     assert seen.measured == pytest.approx(3.0)
-    assert seen.estimate == pytest.approx(6.0)
+    assert seen.estimate == pytest.approx(4.0)  # a second of ben's three, and ann's three
     ann, ben = seen.clients
     assert (ann.client, ann.waiting, ben.client, ben.running) == ("ann", 1, "ben", 1)
     assert ann.used == pytest.approx(3.0, abs=0.01)

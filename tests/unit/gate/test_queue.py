@@ -349,13 +349,6 @@ def test_an_unsent_grant_does_not_end_draining() -> None:
     assert queue.draining
 
 
-def test_estimates_come_from_measured_grants() -> None:
-    """With grants of four seconds on two slots, the fourth in the queue waits for about eight."""
-    queue = make(capacity=2)
-    queue.release(run(queue), 4.0)
-    assert queue.estimate(3, 4.0) == pytest.approx(8.0)
-
-
 def test_the_newest_grants_count_most() -> None:
     """The measure follows a change of load instead of averaging over the day."""
     queue = make()
@@ -364,14 +357,6 @@ def test_the_newest_grants_count_most() -> None:
     for start in range(1000, 1200, 10):
         queue.release(run(queue, now=float(start)), start + 9.0)
     assert queue.measured == pytest.approx(9.0, abs=0.2)
-
-
-def test_work_that_takes_longer_than_measured_corrects_the_estimate() -> None:
-    """Nobody is told one second while the only slot has been busy for a minute."""
-    queue = make()
-    queue.release(run(queue), 1.0)
-    run(queue, now=1.0)
-    assert queue.estimate(0, 61.0) == pytest.approx(60.0)
 
 
 def test_a_position_counts_who_is_ahead_by_class_and_arrival() -> None:

@@ -178,3 +178,17 @@ def test_what_nobody_asks_for_again_is_not_worth_a_byte(tokens: int, covered: in
     assert 0 <= found <= min(tokens, lasting)
     assert policy.findable(tokens, covered, lasting=tokens) == max(0, tokens - covered)
     assert policy.findable(tokens, max(covered, lasting), lasting=lasting) == 0
+
+
+def test_what_an_engines_answers_taught() -> None:
+    """The newest counts most, and no answer is longer than its client allows."""
+    one = policy.Measured()
+    assert one.tokens(400) == 100.0
+    one.note(1000, 500, 100, 2.0)
+    assert one.tokens(400) == 200.0
+    assert one.seconds() == 2.0
+    assert one.seconds(10) == pytest.approx(0.2)
+    one.note(1000, 500, 200, 4.0)
+    assert 2.0 < one.seconds() < 4.0
+    one.note(0, 0, None, None)
+    assert one.tokens(400) == 200.0

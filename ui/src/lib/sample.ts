@@ -7,6 +7,7 @@ import type {
   ModelStatus,
   ResidentStatistics,
   ScheduleStatus,
+  Standing,
   Status,
   SwapRecord,
 } from "./api/types";
@@ -186,6 +187,16 @@ export const one = (with_: Partial<Status> = {}): Status => ({
 
 let arrivals = 0;
 
+export const standing = (stage: Standing["stage"], with_: Partial<Standing> = {}): Standing => ({
+  stage,
+  part: "",
+  place: 0,
+  reason: "",
+  left: null,
+  read: null,
+  ...with_,
+});
+
 export const request = (of: string, with_: Partial<InflightRequest> = {}): InflightRequest => {
   arrivals += 1;
   return {
@@ -201,6 +212,7 @@ export const request = (of: string, with_: Partial<InflightRequest> = {}): Infli
     elapsed_ms: 0,
     client: "",
     session: "",
+    standing: standing("prompt"),
     ...with_,
   };
 };

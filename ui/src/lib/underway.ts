@@ -1,21 +1,18 @@
 /* What each request under way waits for, or what is done for it: who it is, its place, why, and for how long still.
  *
- * A request says whether its engine began to answer; the schedule and the gates say how many wait. Who waits follows from
- * the order of arrival: of a model's requests without an answer the newest wait for the model, those before them for a
- * slot, and the oldest are being read. A fair gate may let another one go first; for a person who looks this is near
- * enough. The program's `bioproxy top` tells the same. */
-import type { AnyStatus, GateStatistics, InflightRequest, ModelStatus } from "./api/types";
+ * The program says it of each request (front/standing.py), for this page as for `bioproxy top` and the streams that wait. */
+import type { AnyStatus, GateStatistics, InflightRequest } from "./api/types";
 import { about, bytes, counted } from "./format";
-import { isFleet, modelNamed, type Station } from "./machine";
+import { isFleet } from "./machine";
 import type { Kind } from "./ui/state";
-import { listed, waitOf } from "./wait";
 
-export type Stage = "model" | "queue" | "prompt" | "answer" | "elsewhere";
+export type Stage = Exclude<InflightRequest["standing"]["stage"], "">;
 
 /** A stage in a word, and what kind of state it is. */
 export const STAGES: Readonly<Record<Stage, { word: string; kind: Kind }>> = {
   model: { word: "waits for its model", kind: "off" },
   queue: { word: "waits for a slot", kind: "off" },
+  aside: { word: "lets others go first", kind: "off" },
   prompt: { word: "prompt", kind: "busy" },
   answer: { word: "answer", kind: "good" },
   elsewhere: { word: "elsewhere", kind: "busy" },
@@ -27,57 +24,27 @@ export interface Underway {
   place: number; // among those who wait, 1 is next; 0: it does not wait
   since: number; // unix time of its arrival
   sentence: string;
-  left: number | null; // seconds until it is served, as far as one can tell
+  left: number | null; // seconds until its answer begins, as far as one can tell
 }
 
 /** Every request under way, those that run first, then those that wait in their order. */
-export function underway(status: AnyStatus | undefined, requests: readonly InflightRequest[], now: number): Underway[] {
-  const sorted = [...requests].sort((one, other) => at(one) - at(other));
-  const found = new Map<string, Underway>();
-  for (const name of new Set(sorted.map((one) => one.model))) {
-    const station = modelNamed(status, name);
-    const own = sorted.filter((one) => one.model === name);
-    for (const one of ofModel(station, own, now)) found.set(one.request.id, one);
-  }
-  const all = sorted.flatMap((one) => found.get(one.id) ?? []);
-  const waiting = all.filter((one) => one.stage === "model");
-  waiting.forEach((one, index) => (one.place = index + 1)); // the schedule is one queue for all models
-  return [...all.filter((one) => one.place === 0), ...all.filter((one) => one.place > 0)];
+export function underway(requests: readonly InflightRequest[], now: number): Underway[] {
+  const all = requests.map((one) => told(one, now)).sort((one, other) => one.since - other.since);
+  const waiting = all.filter((one) => one.place > 0);
+  return [...all.filter((one) => one.place === 0), ...waiting.sort((one, other) => one.place - other.place)];
 }
 
-function ofModel(station: Station | undefined, requests: readonly InflightRequest[], now: number): Underway[] {
-  const silent = requests.filter((one) => Object.keys(one.resp_headers).length === 0);
-  const forModel = Math.min(station?.full?.schedule.waiting ?? 0, silent.length);
-  const forSlot = Math.min(station ? waitingOf(station.gate) : 0, silent.length - forModel);
-  const firstInQueue = silent.length - forModel - forSlot;
-  return requests.map((request) => {
-    const index = silent.indexOf(request);
-    const base = { request, since: at(request), place: 0, left: null };
-    if (index < 0) return { ...base, stage: "answer", sentence: answering(request) };
-    if (!station) return { ...base, stage: "elsewhere", sentence: "another server is at it" };
-    if (index < firstInQueue) return { ...base, stage: "prompt", sentence: "the engine reads its prompt" };
-    if (index < firstInQueue + forSlot) return queued(base, station, index - firstInQueue + 1);
-    return { ...base, stage: "model", ...waitOf(station.full as ModelStatus, now) };
-  });
+function told(request: InflightRequest, now: number): Underway {
+  const { stage, place, reason, left: then } = request.standing;
+  const since = Date.parse(request.timestamp) / 1000;
+  const left = then === null ? null : Math.max(0, then - Math.max(0, now - since - request.elapsed_ms / 1000));
+  return { request, stage: stage || "prompt", place, since, left, sentence: sentence(request, reason, left) };
 }
 
-function queued(base: Pick<Underway, "request" | "since">, station: Station, place: number): Underway {
-  const left = estimate(station.gate, place);
-  const why = station.gate.open
-    ? `waits for one of ${slots(station.gate.capacity)} of ${station.model}, about ${about(left)}`
-    : `waits because the queue of ${station.model} is closed: ${station.gate.reason}`;
-  return { ...base, stage: "queue", place, left: station.gate.open ? left : null, sentence: why };
-}
-
-const slots = (count: number) => (count === 1 ? "the one slot" : `the ${count} slots`);
-
-/** Seconds until the one at `place` is granted; the gate tells it for a newcomer, who stands after all that wait. */
-function estimate(gate: GateStatistics, place: number): number {
-  return (gate.estimate * place) / (waitingOf(gate) + 1);
-}
-
-function answering(request: InflightRequest): string {
-  return request.resp_bytes ? `is being answered, ${bytes(request.resp_bytes)} so far` : "is being answered";
+function sentence(request: InflightRequest, reason: string, left: number | null): string {
+  if (request.standing.stage === "answer" && request.resp_bytes)
+    return `${reason}, ${bytes(request.resp_bytes)} so far`;
+  return left === null ? reason : `${reason}, about ${about(left)}`;
 }
 
 /** How many of a gate's requests are clients'; the rest is work of the program's own. */
@@ -91,10 +58,6 @@ export function runningOf(gate: GateStatistics): number {
 
 function clients(counts: Readonly<Record<string, number>>): number {
   return Object.entries(counts).reduce((sum, [work, count]) => (work === "background" ? sum : sum + count), 0);
-}
-
-function at(request: InflightRequest): number {
-  return Date.parse(request.timestamp) / 1000;
 }
 
 /** What is done beside requests: templates that are read, in words; "" if nothing is. */
@@ -125,4 +88,10 @@ export function summary(status: AnyStatus | undefined, requests: readonly Underw
 function served(running: number, waiting: number): string {
   if (!running && !waiting) return "no request is under way";
   return `${counted(running, "request")} served${waiting ? `, ${waiting} waiting` : ""}`;
+}
+
+/** "alpha", "alpha and beta", "alpha, beta and gamma". */
+export function listed(names: readonly string[]): string {
+  if (names.length < 2) return names.join("");
+  return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }

@@ -36,6 +36,17 @@ export interface InflightRequest {
   metadata?: { [name: string]: string };
   client: string;
   session: string;
+  standing: Standing;
+}
+
+/** Where a request stands that is under way (front/standing.py), and how long still. */
+export interface Standing {
+  stage: "" | "answer" | "aside" | "elsewhere" | "model" | "prompt" | "queue";
+  part: string;
+  place: number;
+  reason: string;
+  left: number | null;
+  read: number | null;
 }
 
 /** A model changed its state at this unix time. */
@@ -786,8 +797,10 @@ export interface ModelRow {
 export interface Underway {
   model: string;
   path: string;
-  stage: "answer" | "elsewhere" | "model" | "prompt" | "queue";
+  stage: "" | "answer" | "aside" | "elsewhere" | "model" | "prompt" | "queue";
   position: number;
+  reason: string;
+  left: number | null;
   started: number;
   elapsed: number;
   bytes: number;

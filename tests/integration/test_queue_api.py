@@ -1,0 +1,106 @@
+"""`GET /api/queue`: what each request waits for, its place, how long still; to the admin all, to a key its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bioproxy import aio
+from bioproxy.app import App
+from fakes.fake_engine import FakeEngine
+from support.apps import MS
+from support.faults import CHAT, ask, good, sent, tried
+from support.http import call
+from support.leaks import owned, until
+from support.swap_models import fakes
+from support.swap_rig import Rig, swap_rig
+
+Json = Any
+
+
+async def queue(app: App) -> Json:
+    """What the admin port shows."""
+    return (await call(app.admin_port, "GET", "/api/queue")).json()
+
+
+async def shown(rig: Rig, key: str) -> Json:
+    """What the proxy port shows to a key."""
+    return (await call(rig.port, "GET", "/api/queue", headers={"Authorization": f"Bearer {key}"})).json()
+
+
+async def test_a_queue_for_one_slot(tmp_path: Path) -> None:
+    """Who is answered, who is next and for how long: the estimate knows how long the answer may be."""
+    async with FakeEngine(decode_rate=100) as fake, tried(fake, tmp_path) as app:
+        await good(app, "first", max_tokens=20)  # what its answers teach
+        async with sent(app, data=ask(tokens=400, stream=True)) as reader:
+            await reader.readuntil(b"data: ")
+            tasks = [aio.spawn(good(app, f"later {n}", max_tokens=10), name="waits") for n in range(2)]
+            await until(lambda: owned(app)["waiters"] == 2)
+            found = await queue(app)
+            for task in tasks:
+                task.cancel()
+    first, *waiting = found["requests"]
+    assert found["waiting"] == 2
+    assert (first["standing"]["stage"], first["path"]) == ("answer", CHAT)
+    assert [one["standing"]["place"] for one in waiting] == [1, 2]
+    assert {one["standing"]["reason"] for one in waiting} == {"waits for the one slot of fake.gguf"}
+    left = [one["standing"]["left"] for one in waiting]
+    assert 0 < left[0] < left[1] < 10  # of the engine's 100 tokens a second, learnt from twenty
+
+
+async def test_a_stream_is_told(tmp_path: Path) -> None:
+    """The same in the comments of a stream that waits."""
+    async with (
+        FakeEngine(decode_rate=100) as fake,
+        tried(fake, tmp_path, stream_keepalive=20 * MS) as app,
+        sent(app, data=ask(tokens=2000, stream=True)) as first,
+    ):
+        await first.readuntil(b"data: ")
+        async with sent(app, data=ask("waits", stream=True)) as reader:
+            line = await reader.readuntil(b"s\n\n")
+    assert b": bioproxy keeps this open: place 1, waits for the one slot of " in line
+
+
+async def test_how_far_a_prompt_is(tmp_path: Path) -> None:
+    """llama-server tells it by its slots; its client did not ask for it, and gets none of it."""
+    async with FakeEngine(tokens_per_second=500, batch_size=50) as fake, tried(fake, tmp_path) as app:
+        await good(app, "teaches how long prompts are")
+        task = aio.spawn(good(app, "word " * 3000, stream=True), name="long")
+        read: list[Json] = []
+
+        async def look() -> bool | None:
+            read.extend(one["standing"] for one in (await queue(app))["requests"] if one["standing"]["read"])
+            return bool(read) or None
+
+        assert await aio.poll(look, interval=0.05, deadline=10)
+        answer = await task
+    assert "prompt_progress" not in answer.text
+    assert read[0]["stage"] == "prompt"
+    assert "tokens" in read[0]["reason"]
+    assert read[0]["left"] > 0
+
+
+async def test_each_key_sees_its_own(tmp_path: Path) -> None:
+    """With its place among all; the admin sees everybody's."""
+    keys = [{"key": "sk-ann", "name": "ann"}, {"key": "sk-bob", "name": "bob"}]
+    async with swap_rig(tmp_path, fakes("a b"), api_keys=keys, admin_key="boss", swap={"min_resident": 0}) as rig:
+        held = await rig.ask_held("a", headers={"Authorization": "Bearer sk-ann"})
+        tasks = [rig.ask("b", headers={"Authorization": f"Bearer sk-{name}"}) for name in ("ann", "bob")]
+        await rig.look(lambda: waiting(rig, 2), "two wait")
+        ann, bob, boss = [await shown(rig, key) for key in ("sk-ann", "sk-bob", "boss")]
+        refused = await call(rig.port, "GET", "/api/queue", headers={"Authorization": "Bearer sk-eve"})
+        await rig.release("a")
+        for task in [held, *tasks]:
+            assert (await task).status == 200
+    assert [one["client"] for one in ann["requests"]] == ["ann", "ann"]
+    assert [one["client"] for one in bob["requests"]] == ["bob"]
+    assert len(boss["requests"]) == 3
+    last = bob["requests"][0]["standing"]
+    assert (last["stage"], last["place"], last["part"]) == ("model", 2, "in_use")
+    assert last["reason"] == "waits for requests of a to end; then b swaps in"
+    assert refused.status == 401
+
+
+async def waiting(rig: Rig, count: int) -> bool:
+    """Whether so many requests wait."""
+    return int((await shown(rig, "boss"))["waiting"]) == count
