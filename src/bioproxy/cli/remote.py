@@ -10,7 +10,7 @@ engine says of that (`parts`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from bioproxy.cli.client import Client
@@ -64,6 +64,7 @@ def summary(answer: Json) -> list[tuple[str, str]]:
         ("gate", f"{running} running, {waiting} waiting of {count(gate['limit'])}, {count(gate['granted'])} served"),
         ("snapshots", snapshots_text(kv, engine["state"])),
         ("resident", ", ".join(slot_text(slot) for slot in kv["slots"]) or "nothing"),
+        *clients_text(answer["clients"]),
     ]
 
 
@@ -81,7 +82,18 @@ def summary_of_models(answer: Json) -> list[tuple[str, str]]:
         lines.append(("profile", answer["profiles"]["active"] or "none is active"))
     lines += [("peer", f"{one['peer']} at {one['url']}: {', '.join(one['models'])}") for one in answer["peers"]]
     lines += [("selector", selector_text(one)) for one in answer["selectors"]]
-    return lines
+    return [*lines, *clients_text(answer["clients"])]
+
+
+def clients_text(clients: Json) -> Iterator[tuple[str, str]]:
+    """What rules about clients did: requests beside conversations, and prompts that change."""
+    for name, one in clients["side"].items():
+        done = [f"{count(one[word])} {word}" for word in ("refused", "rerouted") if one[word]]
+        kept = [f"{count(one['kept'])} tokens of conversations kept"] if one["kept"] else []
+        yield "side", ", ".join((f"{name}: {count(one['matched'])} requests", *done, *kept))
+    for name, one in clients["stabilize"].items():
+        spared = f"about {count(one['spared'])} tokens {'spared' if one['mended'] else 'would be spared'}"
+        yield "prompts", f"{name}: {count(one['matched'])} requests, {count(one['changed'])} changed, {spared}"
 
 
 def shelf_text(shelf: Json) -> str:

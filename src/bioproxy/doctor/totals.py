@@ -15,8 +15,8 @@ MOST = 512  # rows; what comes after that counts as one client,
 OTHERS = "others"
 THREE = 3
 MENDS: Mapping[Cause, str] = {
-    "system_changed": "move what changes to the end of the last message, or take it out",
-    "tools_changed": "send the same tools in the same order with each turn",
+    "system_changed": "move what changes to the end of the last message, take it out, or let clients.stabilize pin it",
+    "tools_changed": "send the same tools in the same order with each turn, or let clients.stabilize sort them",
     "arguments_changed": "send the same template arguments with each turn",
     "message_changed": "let the client send earlier messages as it sent them before",
     "template_edited": "move what is edited often to the end of the template",

@@ -53,7 +53,7 @@ def test_the_three_changes_that_would_save_most() -> None:
     assert [one.seconds for one in advice(rows)] == [4.0, 3.0, 2.0]
     assert advice(rows)[1].sentence == (
         "opencode (anna) on m: system changed (system message) in 1 request: move what changes to the end of "
-        "the last message, or take it out"
+        "the last message, take it out, or let clients.stabilize pin it"
     )
 
 
