@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import caching, proxying, relay_logs, swapping, webpage
+from bench import agent, caching, proxying, relay_logs, swapping, webpage
 from bench.report import page, verdict
 
 PARTS = {
     "proxying": ("The data plane", proxying.measure),
     "caching": ("The cache, on a real engine", caching.measure),
+    "agent": ("An agent", agent.measure),
     "swapping": ("Many models", swapping.measure),
     "relay_logs": ("Logs", relay_logs.measure),
     "webpage": ("The web page", webpage.measure),

@@ -36,19 +36,20 @@ def real_engine() -> None:
     needs_real_engine()
 
 
-async def test_both_tables_and_their_ratios(tmp_path: Path) -> None:
+async def test_the_tables_and_their_ratios(tmp_path: Path) -> None:
     """What comes later in a table comes from the cache; nothing is left behind."""
     ended = await run(tmp_path, "demo", "--once", "--json", command=SMALL, XDG_CACHE_HOME=str(CACHE))
     assert ended.out, ended.err
     tables = {name: {row["state"]: row for row in rows} for name, rows in json.loads(ended.out).items()}
     assert {name: list(rows) for name, rows in tables.items()} == {
+        "an agent": ["cold", "new session", "restarted", "another model"],
         "one engine": ["cold", "warm", "restarted"],
         "two models": ["cold", "other model", "swapped back", "restarted"],
     }
     for rows in tables.values():
         assert rows["cold"]["cached"] == 0
         assert rows["cold"]["evaluated"] >= 3000
-        for state in {"warm", "swapped back", "restarted"} & set(rows):
+        for state in {"new session", "another model", "warm", "swapped back", "restarted"} & set(rows):
             assert rows[state]["evaluated"] < 64
             assert rows[state]["cached"] >= 3000
     # the ratio itself is a matter of time, and this machine may be busy: exit code and sentence must agree

@@ -86,11 +86,12 @@ def test_the_readmes_config_is_ten_lines(config_of_the_readme: Path) -> None:
 
 
 def test_the_readmes_first_screen_shows_picture_and_figures() -> None:
-    """A picture that fits into a terminal of 80 columns, and both tables of the demo, before anything else to read."""
+    """A picture that fits into a terminal of 80 columns, and the tables of the demo, before anything else to read."""
     first, _, starts = README.partition("\n## Start\n")
     picture, *tables = fences(first, "text")
     assert max(map(len, picture.splitlines())) <= 80
-    assert [re.sub(r"\s+", " ", table).partition(" first token")[0].strip() for table in tables] == ["", "two models"]
+    named = [re.sub(r"\s+", " ", table).partition(" first token")[0].strip() for table in tables]
+    assert named == ["an agent", "", "two models"]
     assert all(len(lines.splitlines()) <= 5 for lines in fences(starts, "sh")[:4])
 
 

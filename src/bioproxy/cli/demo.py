@@ -8,8 +8,8 @@ as any client sends them (demo_program.py). Three of them are measured, each wit
     warm        the warm-up has run; only the question is evaluated
     restarted   the engine was killed (kill -9) and started anew; its KV cache comes back from disk
 
-Then two models take turns (demo_swap.py), which is the second table. State and snapshots live in a temporary folder,
-so that the next run begins cold as well.
+Before that an agent's sessions are measured (demo_agent.py), and then two models take turns (demo_swap.py). State and
+snapshots live in a temporary folder, so that the next run begins cold as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy.admin import page
-from bioproxy.cli import demo_swap
+from bioproxy.cli import demo_agent, demo_swap
 from bioproxy.cli.command import Command
 from bioproxy.cli.demo_program import CONTEXT, ENOUGH_TOKENS, RATIO, SOURCES, Program, ask, excerpts, sooner, until
 from bioproxy.cli.output import Output, Progress, count, duration
@@ -51,7 +51,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def run(command: Command) -> int:
-    """Both tables, then serve on until a signal comes; with `--once` end, with 1 if a table disappoints.
+    """The tables, then serve on until a signal comes; with `--once` end, with 1 if a table disappoints.
 
     Ending a demo that went on serving is a good end: its notes have been read.
     """
@@ -60,6 +60,7 @@ def run(command: Command) -> int:
         progress.say("looking")
         started = time.monotonic()
         model, other = (ensure_model(folder, seed=seed) for seed in (0, 1))
+        smallest = {name: ensure_model(folder, shape="tiny", seed=seed) for seed, name in enumerate(demo_swap.NAMES)}
         progress.say(f"2 of {model.stat().st_size / 1e6:.0f} MB in {folder}, {duration(time.monotonic() - started)}")
     with (
         own_terminal(),
@@ -67,8 +68,8 @@ def run(command: Command) -> int:
         tempfile.TemporaryDirectory(dir=folder, prefix="demo-") as state,
         Program(Path(state), configuration(Path(state), model), port=PORT, admin_port=ADMIN_PORT) as program,
     ):
-        models = {demo_swap.FIRST: model, demo_swap.OTHER: other}
-        code = tables(output, program, folder=Path(state) / "two-models", models=models)
+        models = dict(zip(demo_swap.NAMES, (model, other), strict=True))
+        code = tables(output, program, folder=Path(state), models=models, smallest=smallest)
         if command.arguments.once:
             return code
         invite(output, program)
@@ -134,24 +135,29 @@ def own_terminal() -> Iterator[None]:
         signal.signal(signal.SIGTTOU, ignored)
 
 
-def tables(output: Output, program: Program, *, folder: Path, models: Mapping[str, Path]) -> int:
-    """Both tables, each printed as soon as it is there; 0 if they show what they should, else 1."""
+def tables(
+    output: Output, program: Program, *, folder: Path, models: Mapping[str, Path], smallest: Mapping[str, Path]
+) -> int:
+    """All tables, each printed as soon as it is there; 0 if they show what they should, else 1."""
+    sessions = demo_agent.measure(output, folder / "agent", smallest)
+    if not output.json:
+        demo_agent.show(output, sessions)
     rows = measure(output, program)
     if not output.json:
         show(output, rows)
-    swaps = demo_swap.measure(output, folder, models)
+    swaps = demo_swap.measure(output, folder / "two-models", models)
     if output.json:
-        output.document({"one engine": rows, "two models": swaps})
+        output.document({"an agent": sessions, "one engine": rows, "two models": swaps})
     else:
         demo_swap.show(output, swaps)
-    found = [*complaints(rows), *demo_swap.complaints(swaps)]
+    found = [*demo_agent.complaints(sessions), *complaints(rows), *demo_swap.complaints(swaps)]
     for one in [*found, *program.errors()]:
         output.note(one)
     return 1 if found else 0
 
 
 def measure(output: Output, program: Program) -> list[Measured]:
-    """The three rows of the first table."""
+    """The three rows of the template's table."""
     with Progress(output, "engine") as progress:
         progress.say("starting")
         program.start()
@@ -197,7 +203,7 @@ def invite(output: Output, program: Program) -> None:
 
 
 def show(output: Output, rows: list[Measured]) -> None:
-    """Print the first table; its last column says how many times sooner than cold."""
+    """Print the table of the template; its last column says how many times sooner than cold."""
     cold = rows[0].first
     cells = [
         (

@@ -165,8 +165,8 @@ class Asked(msgspec.Struct, frozen=True):
     parts: dict[str, float]
 
 
-def ask(port: int, messages: Sequence[Json], *, model: str = "demo") -> Asked:
-    """Send `messages` and read the answer's stream to its end. BioproxyError if it is refused."""
+def ask(port: int, messages: Sequence[Json], *, model: str = "demo", tools: Sequence[Json] = ()) -> Asked:
+    """Send `messages`, with `tools` if any, and read the answer's stream to its end. BioproxyError if it is refused."""
     body: Json = {
         "model": model,
         "messages": messages,
@@ -174,6 +174,7 @@ def ask(port: int, messages: Sequence[Json], *, model: str = "demo") -> Asked:
         "temperature": 0,  # each run says the same
         "stream": True,
         "stream_options": {"include_usage": True},
+        **({"tools": tools} if tools else {}),
     }
     connection = http.client.HTTPConnection("localhost", port, timeout=PATIENCE)
     with contextlib.closing(connection):

@@ -27,7 +27,7 @@ from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.engines.launch import find_program, free_port
 
 Json: TypeAlias = Any
-FIRST, OTHER = "first", "other"  # the models' names
+FIRST, OTHER = NAMES = ("first", "other")  # the models' names
 BETWEEN = "other model"  # the row of the request between two of the conversation
 PARTS_OF_TALK = 3  # sources that the conversation is about: some 3500 tokens
 LITTLE = 64  # tokens that are evaluated at most if the rest came back
@@ -49,10 +49,10 @@ class Swapped(msgspec.Struct, frozen=True):
     restore: float
 
 
-def configuration(folder: Path, models: Mapping[str, Path]) -> Json:
-    """Two models that the same engine program runs; all state is in `folder`."""
+def configuration(folder: Path, models: Mapping[str, Path], *, context: int = CONTEXT) -> Json:
+    """Two models that the same engine program runs; all state is in `folder`. `context`: tokens of each."""
     program, _ = find_program(os.environ.get("PATH", ""))
-    words = ["--host", "127.0.0.1", "--ctx-size", str(CONTEXT), "--parallel", "1", "--batch-size", "512"]
+    words = ["--host", "127.0.0.1", "--ctx-size", str(context), "--parallel", "1", "--batch-size", "512"]
     return {
         "models": {
             name: {"cmd": f"{shlex.join([*program, '--model', str(path), *words])} --port ${{PORT}}"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from bioproxy.cli import demo, demo_swap
+import msgspec
+
+from bioproxy.cli import demo, demo_agent, demo_swap
 from bioproxy.cli.demo_program import PART, SOURCES, excerpts, read_timing
 from bioproxy.cli.output import Output
 
@@ -61,6 +63,22 @@ def test_the_first_table_is_judged_by_its_ratios() -> None:
     assert demo.complaints([cold, warm]) == []
     assert "more than a tenth" in demo.complaints([cold, demo.Measured("warm", 0.7, 3990, 12)])[0]
     assert "has only 500 tokens" in demo.complaints([demo.Measured("cold", 6.0, 0, 500), warm])[0]
+
+
+def test_the_agents_table_says_how_much_sooner_each_session_begins() -> None:
+    """And is judged by what came back, and by the clock beyond the engine's start."""
+    cold = demo_agent.Session("cold", 9.0, 0, 17_000, start=0.3)
+    warm, started = (demo_agent.Session("later", first, 16_990, 15, start=0.7) for first in (0.3, 0.95))
+    printed = io.StringIO()
+    demo_agent.show(Output(stream=printed), [cold, warm])
+    head, *rows = printed.getvalue().strip().splitlines()
+    assert head.split() == ["an", "agent", "first", "token", "cached", "evaluated", "start"]
+    assert rows[0].split() == ["cold", "9.0", "s", "0", "17,000", "300", "ms"]
+    assert rows[1].endswith("15  700 ms  30x sooner")
+    assert demo_agent.complaints([cold, warm, started]) == []
+    assert "more than a tenth" in demo_agent.complaints([cold, msgspec.structs.replace(started, start=0.1)])[0]
+    assert "were evaluated again" in demo_agent.complaints([cold, msgspec.structs.replace(warm, evaluated=900)])[0]
+    assert "has only 500 tokens" in demo_agent.complaints([msgspec.structs.replace(cold, evaluated=500)])[0]
 
 
 def test_server_timing_is_read() -> None:
