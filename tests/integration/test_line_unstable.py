@@ -10,6 +10,7 @@ import pytest
 from bioproxy.app import App
 from support.apps import station
 from support.conversation import Conversation, openai_client
+from support.http import call
 from support.kv_rig import text
 from support.leaks import until
 from support.real_engine import crash, idle_saved, line, llama_server, real_engine
@@ -69,6 +70,10 @@ async def test_only_the_stable_beginning_is_kept(shape: Any, tmp_path: Path) -> 
         assert talk.turns[-1].cached >= kept.tokens - SLACK
         assert station(app).keeper.statistics().restores == {"ok": 1}
         assert station(app).keeper.statistics().unstable == len(talk.turns) - LEARNT + 1
+        await until(lambda: app.doctor.requests == len(talk.turns))
+        records = (await call(app.admin_port, "GET", "/requests?limit=9")).json()["requests"]
+        notes = [one["finding"]["note"] for one in records if one["finding"]["cause"] == "system_changed"]
+        assert sum("only what stands before it is kept on disk" in one for one in notes) >= LEARNT
         (told,) = station(app).heads.statistics().unstable
         assert 0.5 * told.bytes < told.stable < told.bytes
 

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bioproxy.activity import Finding, Record
+from bioproxy.activity import Cause, Finding, Record
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.compare import Difference, Prompt, Shapes, arguments_of, aside_of, compare
 from bioproxy.doctor.exact import LARGEST, shared_tokens
@@ -54,6 +54,8 @@ WINDOW = (
     "(--ctx-checkpoints, --swa-full)"
 )
 STRANGER = "another key"
+UNSTABLE: tuple[Cause, ...] = ("system_changed", "tools_changed", "arguments_changed")
+NOT_WRITTEN = "it changes at each turn, so of this conversation only what stands before it is kept on disk"
 SEVERAL = "the engine has several slots and took another one (--slot-prompt-similarity)"
 
 
@@ -152,7 +154,11 @@ class Doctor:
         large = record.bytes_in > LARGE
         earlier, difference = await asyncio.to_thread(look, *known) if large else look(*known)
         if record.tokens_cached is not None and record.tokens_evaluated is not None:
-            record.finding = finding = await self.judge(case, prompt, earlier, difference)
+            finding = await self.judge(case, prompt, earlier, difference)
+            if case.want.lasts and finding.cause in UNSTABLE:
+                note = "; ".join(filter(None, (finding.note, NOT_WRITTEN)))
+                finding = msgspec.structs.replace(finding, note=note)
+            record.finding = finding
             record.why = ""  # its sentence is made anew
             self.count(record, finding, prompt)
         goes = earlier is not None and goes_on(earlier.prompt, prompt)
