@@ -32,6 +32,15 @@ async def test_the_model_by_its_name(name: str, line: Line) -> None:
     assert (await call(line.app.proxy_port, "HEAD", f"/v1/models/{name}")).status == 200
 
 
+async def test_a_trace_goes_on_in_the_engine(line: Line) -> None:
+    """Its headers arrive as the client sent them."""
+    trace = {"traceparent": f"00-{'4b' * 16}-{'f0' * 8}-01", "tracestate": "vendor=1,other=2"}
+    answer = await call(line.app.proxy_port, "POST", "/v1/chat/completions", data={"messages": []}, headers=trace)
+    assert answer.status == 200, answer.text
+    seen = (await line.engine.requests("/v1/chat/completions"))[-1]
+    assert {name: seen.header(name) for name in trace} == trace
+
+
 async def test_of_another_name_the_engine_knows_best(line: Line) -> None:
     """Some have models that they do not list."""
     answer = await call(line.app.proxy_port, "GET", "/v1/models/nobody")

@@ -45,6 +45,16 @@ async def test_the_request_id_is_the_same_on_both_sides(rig: Rig) -> None:
     assert answer.headers["x-request-id"] == header(await rig.last("a"), "x-request-id")
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/chat", "/tokenize", "/upstream/a/x"])
+async def test_a_trace_goes_on_in_the_engine(rig: Rig, path: str) -> None:
+    """Its headers arrive as the client sent them, on each way to an engine."""
+    trace = {"traceparent": f"00-{'4b' * 16}-{'f0' * 8}-01", "tracestate": "vendor=1,other=2"}
+    answer = await call(rig.port, "POST", path, data={"model": "a", "max_tokens": 1, "messages": HELLO}, headers=trace)
+    assert answer.status == 200, answer.text
+    last = await rig.last("a")
+    assert {name: header(last, name) for name in trace} == trace
+
+
 @pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/audio/speech", "/tokenize", "/apply-template"])
 async def test_an_id_slot_reaches_no_engine(rig: Rig, path: str) -> None:
     """Whether the route waits its turn or not, and whether templates are filled in there or not."""
