@@ -22,6 +22,7 @@ from bioproxy.config.schema import Key
 from bioproxy.errors import ConfigError, Problem
 
 KEY_HEADERS = (b"x-api-key", b"api-key")  # a key alone, without a scheme
+USER = " user:"  # in a group: what stands after it is one of a key's users
 GROUP_DIGITS = 16  # of a key's digest, enough to tell keys apart
 
 
@@ -44,7 +45,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     def of_user(self, user: bytes) -> Principal:
         """One of the users behind this key, whom its holder tells apart: with a cache group of its own."""
         digits = hashlib.sha256(user).hexdigest()[:GROUP_DIGITS]
-        return msgspec.structs.replace(self, user=digits, group=f"{self.group} user:{digits}")
+        return msgspec.structs.replace(self, user=digits, group=f"{self.group}{USER}{digits}")
 
 
 def presented(header: Callable[[bytes], bytes | None]) -> str | None:
@@ -128,6 +129,11 @@ def everyone(keys: Sequence[str | Key]) -> str | None:
     if len(groups) > 1 or any(principal.forwards_users for principal in principals):
         return None
     return groups.pop()
+
+
+def groups(keys: Sequence[str | Key]) -> frozenset[str]:
+    """The groups of all who may ask, those of a key's users left out; without keys the one that is called ""."""
+    return frozenset(principal.group for _, principal in Keyring(keys).principals.values()) or frozenset([""])
 
 
 def principal_of(entry: str | Key, number: int, digest: bytes) -> Principal:

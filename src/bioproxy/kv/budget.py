@@ -22,13 +22,12 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bioproxy.config.schema import Config
-from bioproxy.keys import Keyring
+from bioproxy.keys import USER, Keyring
 from bioproxy.kv import policy
 from bioproxy.kv.index import Scope, unusable, usable
 from bioproxy.kv.snapshot import Snapshot
 
 OTHERS = "*"  # in `kv.key_budgets`: each key that is not named there
-USER = " user:"  # what stands in the group of one of a key's users, before its digits (keys.py)
 KEPT_SHARE = 2  # all that groups keep is at most the budget divided by this, if `kv.kept_budget` does not say
 
 

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from bioproxy.kv.resident import Want
 from bioproxy.prompt import Head
 
+# `off`: warm-up is off, or the engine cannot say where a head without a prefix ends
 Phase = Literal["waiting", "warming", "warm", "saved", "too long", "too short", "failed", "off"]
 
 SHORTEST_CHUNK = 64  # tokens; below that the calls cost more than the work

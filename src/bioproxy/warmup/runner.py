@@ -25,14 +25,16 @@ import msgspec
 from msgspec.structs import replace
 
 from bioproxy import aio, files
+from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, WarmupChecked, WarmupEnded, WarmupFailed
 from bioproxy.gate.gate import Gate
+from bioproxy.keys import USER, groups
 from bioproxy.kv import arguments
-from bioproxy.kv.keeper import Keeper
+from bioproxy.kv.keeper import Keeper, Want
 from bioproxy.templates.catalogue import Catalogue, Estimate
 from bioproxy.templates.dialect_heads import cut_off, head_piece
 from bioproxy.templates.expand import template_pieces
@@ -51,6 +53,11 @@ FOREVER = 3600.0  # seconds to sleep if nothing is due; any news ends it
 MOST_KEPT = 4 << 20  # bytes of a text that is kept to be compared with the next one
 NOTHING = Filled("", "", ("", ""))  # the template of a head without a prefix: the message alone
 TOO_LONG = "exceed_context_size"  # llama-server's own words for a prompt that does not fit
+
+
+def groups_of(config: Config) -> frozenset[str]:
+    """The groups of all who may ask."""
+    return groups(config.api_keys)
 
 
 class TargetStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,6 +277,7 @@ class Runner:
                 prefix="", head=one.name, opening=one.head, group=one.group, cut=one.cut, other=one.other, version=""
             )
             for one in self.heads.plain.wanted()
+            if one.group.partition(USER)[0] in self.settings.made(groups_of)
         ]
         self.targets = plan.merge(known, wanted)
         self.warmed = {prefix: texts for prefix, texts in self.warmed.items() if prefix in versions}
@@ -340,20 +348,18 @@ class Runner:
     async def work(self, target: Target, generation: int) -> None:
         """Evaluate `target` unless there is a snapshot of it, or it does not fit."""
         assert self.facts is not None
-        context, head = self.facts.context, target.opening
+        context, can = self.facts.context, self.facts.capabilities
         reading = self.catalogue.reading(target.prefix) if target.prefix else None
         filled = self.catalogue.current(target.prefix) if target.prefix else NOTHING
-        pieces = template_pieces(head, filled) if target.prefix else (head_piece(head),)
-        want = self.keeper.want(pieces, prefix=target.prefix, version=filled.version, head=head, lora=head.lora)
-        want = replace(want, background=True, group=target.group, head="" if target.prefix else target.head)
-        if target.cut:
-            cuts = tuple(cut for cut in want.cuts if cut.offset <= target.cut)
-            want = replace(want, cuts=cuts, size=target.cut)
+        want = self.wish(target, filled)
         target = replace(target, want=want)
         if (snapshot := self.keeper.has_snapshot(want)) is not None:
             length, at = snapshot.tokens, snapshot.created
             self.put(replace(target, phase="saved", done=length, total=length, warmed_at=at, asked=False))
             self.read(reading, at)
+            return
+        if not (target.prefix or (can.apply_template and can.tokenize)):
+            self.put(replace(target, phase="off", asked=False))  # where it ends could not be told, so it is not saved
             return
         prompt = await self.prompt(target, filled, self.facts)
         target = replace(target, phase="warming", done=0, total=prompt.length)
@@ -370,6 +376,16 @@ class Runner:
             self.ended(target, job, end)
             if end != "dropped":
                 self.read(reading, time.time())
+
+    def wish(self, target: Target, filled: Filled) -> Want:
+        """What `target` is in the chain of hashes."""
+        head = target.opening
+        pieces = template_pieces(head, filled) if target.prefix else (head_piece(head),)
+        want = self.keeper.want(pieces, prefix=target.prefix, version=filled.version, head=head, lora=head.lora)
+        want = replace(want, background=True, group=target.group, head="" if target.prefix else target.head)
+        if not target.cut:
+            return want
+        return replace(want, cuts=tuple(cut for cut in want.cuts if cut.offset <= target.cut), size=target.cut)
 
     def read(self, reading: Reading | None, at: float) -> None:
         """The engine has read this text of a template: keep it, to show what a later one changes."""

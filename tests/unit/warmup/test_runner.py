@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -16,9 +17,11 @@ from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import EngineRefused, EngineUnavailable, NotFound
 from bioproxy.events import Bus, Event, WarmupChecked, WarmupEnded, WarmupFailed
+from bioproxy.kv.chain import chain
 from bioproxy.kv.keeper import Keeper
-from bioproxy.prompt import Head
+from bioproxy.prompt import Head, Piece
 from bioproxy.templates.catalogue import Catalogue
+from bioproxy.templates.dialect_heads import head_piece
 from bioproxy.warmup.heads import Heads
 from bioproxy.warmup.runner import Runner
 from support.config_files import settings
@@ -323,3 +326,54 @@ async def test_what_was_learned_about_a_template_can_be_asked(tmp_path: Path) ->
     estimate = world.runner.estimate("@code")
     assert estimate.tokens_per_byte is not None
     assert estimate.tokens_per_byte > 0.9
+
+
+LONG = Head(messages=msgspec.json.encode([{"role": "system", "content": "You are an agent. " * 200}]))
+
+
+def sent(world: World, *questions: str, group: str = "") -> None:
+    """Conversations without a prefix that begin with a long head."""
+    for question in questions:
+        pieces = [head_piece(LONG), Piece("message 1 (user)", question.encode())]
+        world.heads.began(group, chain("", pieces), pieces, LONG, plain=True)
+
+
+async def test_a_long_head_is_warmed_after_the_templates(tmp_path: Path) -> None:
+    """Once two conversations began with it, without a prefix."""
+    world = World(tmp_path)
+    sent(world, "one", "two")
+    async with world.running() as runner:
+        await world.until(WarmupEnded, times=2)
+        template, head = runner.statistics().targets
+        assert (template.prefix, head.prefix, head.state) == ("@code", "", "saved")
+        assert head.evaluated == head.total > 0
+
+
+async def test_a_head_that_is_read_at_once_is_not_kept(tmp_path: Path) -> None:
+    """Until the engine turns out to be slow."""
+    world = World(tmp_path)
+    world.keeper.worth = 10**6
+    sent(world, "one", "two")
+    async with world.running() as runner:
+        await until(lambda: world.states().get("", "").startswith("too short"))
+        world.keeper.worth = 0
+        runner.wake()
+        await world.until(WarmupEnded, times=2)
+        assert world.states()[""] == "saved"
+
+
+async def test_no_head_is_warmed_for_a_group_that_is_gone(tmp_path: Path) -> None:
+    """Its key was taken out of the configuration."""
+    world = World(tmp_path)
+    sent(world, "one", "two", group="key:gone")
+    async with world.running() as runner:
+        await world.until(WarmupEnded)
+        assert [one.prefix for one in runner.statistics().targets] == ["@code"]
+
+
+async def test_an_engine_that_cannot_say_where_a_head_ends_gets_none(tmp_path: Path) -> None:
+    """It would be asked with a whole chat, and nothing of it could be saved."""
+    world = World(tmp_path)
+    sent(world, "one", "two")
+    async with world.running(replace(FACTS, capabilities=Capabilities())):
+        await until(lambda: world.states().get("") == "off")
