@@ -16,6 +16,7 @@ from bioproxy import aio
 from bioproxy.activity import Record
 from bioproxy.app import App
 from bioproxy.events import RequestEnded
+from bioproxy.models.state import State
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import engine_ready, running_app, station, write_config
 from support.http import Answer, call
@@ -199,3 +200,53 @@ async def test_another_model_may_answer(tmp_path: Path) -> None:
         )
         assert app.dispatch.sides[TITLE.side].rerouted == 1
     assert [record.model for record in records] == ["small", "main", "main"]
+
+
+async def held(app: App, model: str) -> None:
+    """Wait until a side request steps aside at a model."""
+
+    async def steps_aside() -> bool | None:
+        return app.fleet.stations[model].gate.statistics().aside == 1 or None
+
+    assert await aio.poll(steps_aside, interval=0.005, deadline=10)
+
+
+@asynccontextmanager
+async def two_models(tmp_path: Path, **clients: Json) -> AsyncIterator[tuple[App, list[Record]]]:
+    """Models main and other, of which one runs at a time, and the records of what was asked."""
+    (tmp_path / "slots").mkdir()
+    command = f"{sys.executable} {PROGRAM} --port ${{PORT}} --slot-save-path {tmp_path / 'slots'}"
+    models = {name: {"cmd": command} for name in ("main", "other")}
+    async with running_app(tmp_path, models=models, clients=clients, swap={"min_resident": 0}) as app:
+        records: list[Record] = []
+        app.bus.subscribe(RequestEnded, lambda event: records.append(event.record))
+        yield app, records
+
+
+async def test_one_that_steps_aside_keeps_no_user_from_another_model(tmp_path: Path) -> None:
+    """The swap does not wait for it; it is served once somebody else has its model back."""
+    main = Sent(agent="x", body=chat(*user("hi"), max_tokens=4), headers=TITLE.headers)
+    async with two_models(tmp_path, side_wait=600) as (app, records):
+        await send(app, main, model="main")
+        title = aio.spawn(send(app, TITLE, model="main", max_tokens=4), name="title")
+        await held(app, "main")
+        assert (await send(app, main, model="other")).status == 200
+        assert not title.done()
+        assert (await send(app, main, model="main")).status == 200
+        assert (await title).status == 200
+    assert [(record.model, record.work) for record in records] == [
+        ("main", "user"), ("other", "user"), ("main", "user"), ("main", "side"),
+    ]  # fmt: skip
+
+
+async def test_one_that_steps_aside_does_not_undo_an_unload(tmp_path: Path) -> None:
+    """It neither holds the unload up nor has the model loaded again."""
+    async with two_models(tmp_path, side_wait=600) as (app, records):
+        await send(app, Sent(agent="x", body=chat(*user("hi"), max_tokens=4)), model="main")
+        title = aio.spawn(send(app, TITLE, model="main", max_tokens=4), name="title")
+        await held(app, "main")
+        await app.fleet.unload("main")
+        assert not title.done()
+        assert app.fleet.supervisor.schedule.state("main") is State.STOPPED
+        await aio.finish([title])
+    assert records[-1].outcome == "client_left"

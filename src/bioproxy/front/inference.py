@@ -192,6 +192,8 @@ class Inference:
         self.keepalive.start()
         lost = loading = 0
         try:
+            if self.exchange.record.work == "side":
+                await self.step_aside()
             while loading < LOADING:
                 try:
                     await self.claim.take(self.want)
@@ -218,6 +220,14 @@ class Inference:
         self.compare = partial(compared, doctor) if compare else None
         told = (lambda counted: diagnosis(wishes.form, self.found, counted)) if compare else None
         responder.rewriter = answers.rewriting(responder.rewriter, wishes, lambda: self.bill, diagnose=told)
+
+    async def step_aside(self) -> None:
+        """Let others go first, before this request has a claim: another model's users do not wait for it."""
+        record, started = self.exchange.record, time.monotonic()
+        try:
+            await self.engine.gate.step_aside(record.session or record.client)
+        finally:
+            record.queue += time.monotonic() - started
 
     async def attempt(self) -> bool:
         """One grant, one try; False when the engine said that it is still loading."""

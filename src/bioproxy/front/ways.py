@@ -150,13 +150,10 @@ async def acquire(
         if engine.looked_after and engine.attachment.state == "absent":
             await engine.attachment.look_now()
         claim.in_gate = exchange.task
-        conversation = record.session or record.client
-        if record.work == "side":
-            await engine.gate.step_aside(conversation)
         return await engine.gate.acquire(
             work=record.work,
             client=record.client,
-            conversation=conversation,
+            conversation=record.session or record.client,
             priority=principal.priority if principal else 0,
             max_running=principal.max_running if principal else 0,
             owner=principal.name if principal else "",

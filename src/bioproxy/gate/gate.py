@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FRESH = 0.25  # seconds that a forecast is good for
 MOST_ASIDE = 60.0  # seconds that a side request lets others go first, however busy the engine is
+LOOK_AGAIN = 1.0  # seconds between two looks whether an engine that was stopped is there again
 STILL_COUNTS = 0.01  # engine seconds below which an idle client is not worth a line
 
 
@@ -243,18 +244,30 @@ class Gate:
         """Let a side request wait until it is in no user's way; what it asks for then waits its turn as any other.
 
         That is once no request of class user has used the engine for `clients.side_wait`, or the next turn of its
-        conversation was answered, or after a minute: no request starves here. Cancelling the caller is safe.
+        conversation was answered, or after a minute: no request starves here. If the engine was stopped after somebody
+        had used it, it waits until somebody has it started again, and is not the one who does: QueueTimeout if nobody
+        does within `queue_timeout`. Cancelling the caller is safe.
         """
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.aside[answered] = Aside(conversation, self.clock())
+        self.aside[answered] = one = Aside(conversation, self.clock())
         try:
-            async with asyncio.timeout(MOST_ASIDE):
-                while not answered.done() and self.error is None and (left := self.quiet_in()) > 0:
-                    await asyncio.wait((answered,), timeout=left)
-        except TimeoutError:
-            log.debug("a side request has waited for a quiet moment for %.0f s", MOST_ASIDE)
+            while (left := self.stays_aside(one, answered=answered.done())) > 0:
+                await asyncio.wait((answered,), timeout=left)
         finally:
             del self.aside[answered]
+
+    def stays_aside(self, one: Aside, *, answered: bool) -> float:
+        """Seconds until it is worth another look whether a side request may go; none if it may."""
+        waited = self.clock() - one.since
+        if self.error is not None:
+            return 0.0
+        if not self.queue.open and self.used_at > one.since - MOST_ASIDE:
+            timeout = self.settings.config.queue_timeout
+            if waited >= timeout:
+                said = f"its engine was stopped, and no other request had it started within {timeout:.0f} s"
+                raise QueueTimeout(f"{said} (queue_timeout): a side request does not", retry_after=60)
+            return min(LOOK_AGAIN, timeout - waited)
+        return 0.0 if answered else min(MOST_ASIDE - waited, self.quiet_in())
 
     def quiet_in(self) -> float:
         """Seconds until no request of class user has used the engine for `clients.side_wait`, if none comes."""

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from bioproxy.aio import finish, spawn
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import BioproxyError, QueueTimeout
 from bioproxy.gate import Gate
 from bioproxy.gate.queue import AGEING, Queue, Ticket
 from support.config_files import settings
@@ -71,6 +71,30 @@ async def test_the_next_turn_of_its_conversation_lets_it_go() -> None:
     assert not waiting.done()
     await turn(gate)
     await asyncio.wait_for(waiting, 5)
+
+
+async def test_an_engine_that_was_stopped_is_not_started_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes when somebody else has it started; if nobody does, its client is told."""
+    monkeypatch.setattr("bioproxy.gate.gate.LOOK_AGAIN", 5 * MS)
+    gate = make(0)
+    await turn(gate)
+    gate.close("it was stopped")
+    waiting = await aside(gate)
+    assert not waiting.done()
+    gate.open()
+    await asyncio.wait_for(waiting, 5)
+    gate.close("it was stopped")
+    gate.settings = settings(queue_timeout=20 * MS)
+    with pytest.raises(QueueTimeout, match="a side request does not"):
+        await gate.step_aside("c")
+    assert not gate.aside
+
+
+async def test_one_that_nobody_used_lately_is_started_for_it() -> None:
+    """A small model for titles, which has unloaded itself."""
+    gate = make()
+    gate.close("it is not loaded")
+    assert (await aside(gate)).done()
 
 
 async def test_on_a_busy_engine_it_goes_on_after_its_time() -> None:
