@@ -56,6 +56,7 @@ WINDOW = (
 STRANGER = "another key"
 UNSTABLE: tuple[Cause, ...] = ("system_changed", "tools_changed", "arguments_changed")
 NOT_WRITTEN = "it changes at each turn, so of this conversation only what stands before it is kept on disk"
+UNSAVED = "nothing is saved at present; `bioproxy status` says why"
 SEVERAL = "the engine has several slots and took another one (--slot-prompt-similarity)"
 
 
@@ -105,9 +106,9 @@ class Doctor:
 
     def see(self, case: Case) -> None:
         """A request was answered. This is on its way: what there is to do is done later."""
-        size = case.record.bytes_in
-        if self.waiting + size > self.settings.config.doctor.memory:
-            self.skipped += 1
+        size, limit = len(case.body.raw), self.settings.config.doctor.memory
+        if self.waiting + size > limit:
+            self.skipped += limit > 0
             return
         self.waiting += size
         self.cases.append(case)
@@ -121,7 +122,7 @@ class Doctor:
             self.news.clear()
             while self.cases:
                 case = self.cases.popleft()
-                self.waiting -= case.record.bytes_in
+                self.waiting -= len(case.body.raw)
                 await self.examine(case)
 
     def find(self, group: str, identity: str) -> Kept | None:
@@ -151,7 +152,7 @@ class Doctor:
         alike = self.memory.alike(prompt.group, prompt)
         others = self.memory.newest(prompt.group) if record.cache == "miss" else ()
         known = alike, others, prompt, record.session, shapes_of(case.keeper)
-        large = record.bytes_in > LARGE
+        large = len(case.body.raw) > LARGE
         earlier, difference = await asyncio.to_thread(look, *known) if large else look(*known)
         if record.tokens_cached is not None and record.tokens_evaluated is not None:
             finding = await self.judge(case, prompt, earlier, difference)
@@ -194,8 +195,9 @@ class Doctor:
         by = self.driven_out_by(earlier, prompt) if earlier is not None else ""
         reasons = [prepared.reason]
         if restarted:
-            off = "kv.policy is off" if decisions.config.policy == "off" else ""
-            reasons += [off, decisions.fault, decisions.elsewhere, *decisions.findings.notes]
+            saves = decisions.findings.saves and not (decisions.fault or decisions.elsewhere)
+            off = decisions.config.policy == "off"
+            reasons.append("kv.policy is off" if off else "" if saves else UNSAVED)
         return Evidence(
             cached=record.tokens_cached or 0,
             evaluated=evaluated,
@@ -209,14 +211,15 @@ class Doctor:
         )
 
     def driven_out_by(self, earlier: Kept, prompt: Prompt) -> str:
-        """Who asked the same model in between, in words that tell a key nothing of another one."""
+        """Who asked the same model first in between, in words that tell a key nothing of those of other groups."""
         between = self.memory.since(earlier, prompt.model)
         if not between:
             return ""
-        first, more = between[0], len(between) - 1
+        first = between[0]
+        if first.prompt.group != prompt.group:
+            return STRANGER
         what = first.prompt.prefix or first.visit.side
-        name = f"{first.visit.client}{f' ({what})' if what else ''}" if first.prompt.group == prompt.group else STRANGER
-        return f"{name} and {more} more requests" if more else name
+        return f"{first.visit.client}{f' ({what})' if what else ''}"
 
     def count(self, record: Record, finding: Finding, prompt: Prompt) -> None:
         """Add a miss to the totals and tell the bus."""

@@ -142,16 +142,18 @@ def size_of(prompt: Prompt) -> int:
 def nearest(candidates: Iterable[Kept], prompt: Prompt, session: str = "") -> Kept | None:
     """The prompt of the same conversation that shares most with this one, the newest of several; None: it is new.
 
-    `candidates`: the newest first. Two that name different sessions are different conversations. Of one session there
-    may be several (an agent and its helpers), so what they say decides.
+    `candidates`: the newest first. Of two that share as much, the one of the same model is nearer. Two that name
+    different sessions are different conversations. Of one session there may be several (an agent and its helpers), so
+    what they say decides.
     """
-    best, most = None, (0, 0)
+    best, most = None, (0, 0, False)
     for kept in candidates:
         theirs = kept.visit.session
         if not (session and theirs) or session == theirs:
-            if goes_on(kept.prompt, prompt):
+            same = kept.prompt.model == prompt.model
+            if same and goes_on(kept.prompt, prompt):
                 return kept  # as nearly always
-            near = kinship(kept.prompt, prompt, surely=bool(session) and session == theirs)
-            if near > most:
-                best, most = kept, near
+            shared, head = kinship(kept.prompt, prompt, surely=bool(session) and session == theirs)
+            if shared and (shared, head, same) > most:
+                best, most = kept, (shared, head, same)
     return best

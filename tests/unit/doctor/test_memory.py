@@ -69,6 +69,14 @@ def test_sessions_tell_conversations_apart_and_never_make_one() -> None:
     assert near(memory, prompt("hello", "one", "two"), "s1") == "r0"
 
 
+def test_a_conversation_with_two_models_at_once() -> None:
+    """Each model's own last turn is the nearest; if there is none, that of the other one is."""
+    memory = memory_of(prompt("a", model="m"), prompt("a", model="n"))
+    assert near(memory, prompt("a", "b", "c", model="m")) == "r0"
+    assert near(memory, prompt("a", "b", "c", model="n")) == "r1"
+    assert near(memory, prompt("a", "b", "c", model="o")) == "r1"
+
+
 def test_one_group_never_sees_anothers() -> None:
     """Neither by conversation nor by id; only the operator is told that it was another group's."""
     memory = memory_of(prompt("a", group="one"))
