@@ -224,6 +224,19 @@ async def ui__captures(folder: Path) -> None:
             assert row["has_capture"] == bool(size)
 
 
+async def doctor__memory(folder: Path) -> None:
+    async with attached(folder) as (site, _):
+        doctor = site.app.doctor
+        await good(site.app, "what?")
+        await until(lambda: doctor.statistics().prompts == 1)
+        await site.reload(doctor={"memory": 0})
+        await good(site.app, "what?")
+        assert (doctor.statistics().prompts, doctor.statistics().waiting) == (0, 0)
+        await site.reload(doctor={"memory": "1MB"})
+        await good(site.app, "what?")
+        await until(lambda: doctor.statistics().prompts == 1)
+
+
 async def prefixes(folder: Path) -> None:
     async with attached(folder) as (site, engine):
         await site.reload(prefixes={"@code": "code.txt"})

@@ -109,6 +109,7 @@ class Doctor:
         size, limit = len(case.body.raw), self.settings.config.doctor.memory
         if self.waiting + size > limit:
             self.skipped += limit > 0
+            self.memory.keep_within(limit)  # it may be less than it was
             return
         self.waiting += size
         self.cases.append(case)
