@@ -140,7 +140,8 @@ async def test_what_a_client_calls_its_conversation(tmp_path: Path) -> None:
         head = {"X-Claude-Code-Session-Id": "4"}
         await asked(port, "/v1/messages", {**messages, "metadata": user}, **head)
         await asked(port, "/v1/chat/completions", messages)
-    assert seen == ["k", "3", "4", ""]
+        await asked(port, "/v1/chat/completions", messages, **{"X-OpenWebUI-Chat-Id": "5"})
+    assert seen == ["k", "3", "4", "", "5"]
 
 
 @pytest.mark.parametrize("path", FORMS)

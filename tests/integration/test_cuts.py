@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fakes.fake_engine import FakeEngine
-from support.apps import MS, station
+from fakes.fake_engine import PROGRAM, FakeEngine
+from support.apps import MS, running_app, station
 from support.clients import Line
 from support.faults import sent
 from support.http import call
@@ -132,6 +133,20 @@ async def test_another_group_has_no_use_of_it(tmp_path: Path) -> None:
         assert other["cache_read_input_tokens"] == 0
         await until(lambda: len(cuts(found)) == 2)
         assert {one.group for one in cuts(found)} == {group(found, "one"), group(found, "two")}
+
+
+async def test_another_model_in_between(tmp_path: Path) -> None:
+    """What was cut is there when its model comes back, for a request that goes on in its own way."""
+    (tmp_path / "slots").mkdir()
+    command = f"{sys.executable} {PROGRAM} --port ${{PORT}} --slot-save-path {tmp_path / 'slots'}"
+    models = {name: {"cmd": command} for name in "ab"}
+    async with running_app(tmp_path, models=models, kv=KEEN) as app:
+        port, words = app.proxy_port, part(text(300))
+        first = (await asked(port, PATH, body(words, part("Why?", marked=False), model="a")))["usage"]
+        await asked(port, PATH, body(part("hello", marked=False), model="b"))
+        again = (await asked(port, PATH, body(words, part("How?", marked=False), model="a")))["usage"]
+        assert again["cache_read_input_tokens"] == first["cache_creation_input_tokens"] > 300
+        assert again["cache_creation_input_tokens"] == 0
 
 
 def group(found: Line, name: str) -> str:

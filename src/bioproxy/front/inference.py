@@ -82,7 +82,10 @@ def asks(body: Body, dialect: Dialect) -> bool:
     sent = body.fields
     if sent is None or dialect == "completion":
         return False
-    if not fields.LOOKED_AT.isdisjoint(sent) or fields.MARK in body.raw or fields.BREAKPOINT in body.raw:
+    raw = body.raw
+    if not fields.LOOKED_AT.isdisjoint(sent) or (len(raw) > fields.LONG and fields.mark_search()(raw) is not None):
+        return True
+    if len(raw) <= fields.LONG and (fields.MARK in raw or fields.BREAKPOINT in raw):
         return True
     return dialect == "anthropic" and "max_tokens" in sent and bytes(sent["max_tokens"]) == b"0"
 
@@ -96,7 +99,8 @@ class Inference:
 
     __slots__ = (
         "bill", "body", "claim", "compare", "cutting", "engine", "exchange", "expanded", "found", "headers",
-        "keepalive", "prepared", "response", "sent_at", "stalled", "store", "task", "texts", "want", "wishes",
+        "keepalive", "prepared", "remembered", "response", "sent_at", "stalled", "store", "task", "texts", "want",
+        "wishes",
     )  # fmt: skip
 
     def __init__(
@@ -137,8 +141,9 @@ class Inference:
         exchange.streaming = expanded.stream
         exchange.record.stream = expanded.stream
         exchange.record.prefix = expanded.prefix
-        if self.wishes is not None:
-            exchange.record.session = exchange.record.session or fields.session_of(exchange.request.fields, self.wishes)
+        named = exchange.request.fields
+        if self.wishes is not None or not fields.NAMING.isdisjoint(named):
+            exchange.record.session = exchange.record.session or fields.session_of(named, self.wishes)
 
     def wish(self) -> Want:
         """What this request would like to find in the slot; nothing if it computes everything anew.
@@ -151,7 +156,7 @@ class Inference:
             name.lower() == b"cache-control" and b"no-store" in value.lower() for name, value in request.headers
         )
         principal, body, pieces = self.exchange.principal, self.expanded.body, self.expanded.pieces
-        self.store = kept = store
+        self.store = self.remembered = kept = store
         if self.wishes is not None:
             pieces = fields.marked(pieces, self.wishes)
             self.store, kept = store and self.wishes.stored, store and self.wishes.kept
@@ -420,7 +425,7 @@ class Inference:
 
     def remember(self, doctor: Doctor) -> None:
         """Hand the request to the doctor, who looks at it later."""
-        if self.store and self.exchange.route.dialect is not None:
+        if self.remembered and self.exchange.route.dialect is not None:
             doctor.see(self.case())
 
     def case(self) -> Case:

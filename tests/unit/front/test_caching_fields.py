@@ -145,6 +145,14 @@ def test_what_cannot_be_meant_is_refused(fields: Json, dialect: Dialect, words: 
         taken({"messages": [], **fields}, dialect)
 
 
+def test_a_retention_in_memory() -> None:
+    """In both of its spellings; nothing of such a request goes to the disk."""
+    for word in ("in_memory", "in-memory"):
+        wishes, _ = taken({"messages": [], "prompt_cache_retention": word}, "chat")
+        assert wishes.retention == "in_memory"
+        assert not wishes.stored
+
+
 def test_null_is_as_good_as_nothing() -> None:
     """SDKs write null for what was not set."""
     fields = ("cache_control", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "diagnostics")

@@ -17,7 +17,8 @@ order of their own, so no place between them is the same for two templates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -37,8 +38,13 @@ NULL = Raw(b"null")
 OURS = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "cache_control")  # in all three APIs
 OURS_ASKED = frozenset(OURS)
 LOOKED_AT = frozenset({*OURS, "diagnostics", "metadata"})
+LONG = 16 << 10  # bytes from which on another search is the quicker one
 MARK, BREAKPOINT = b'"cache_control"', b'"prompt_cache_breakpoint"'  # in a text their quotes would be escaped
 SECONDS: dict[Ttl, float] = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0, "12h": 43200.0}
+Retention = Literal["in_memory", "in-memory", "24h"]
+RETENTIONS: dict[Retention | None, Literal["", "in_memory", "24h"]] = {
+    "in_memory": "in_memory", "in-memory": "in_memory", "24h": "24h",
+}  # fmt: skip
 HEAD = -1  # the place of a breakpoint before the first message of a conversation
 LAST = -1  # the part of a breakpoint at the end of its message
 CONSIDERED = 80  # breakpoints of one request, the latest
@@ -145,7 +151,7 @@ def take(body: Body, dialect: Dialect) -> Wishes:
         asked=taking.found or not OURS_ASKED.isdisjoint(fields) or (dialect == "anthropic" and "diagnostics" in fields),
         key=read(fields, "prompt_cache_key", str),
         options=options,
-        retention=read(fields, "prompt_cache_retention", Literal["in_memory", "24h"]) or "",
+        retention=RETENTIONS.get(read(fields, "prompt_cache_retention", Retention), ""),
         conversation=conversation_of(fields),
         items=taking.items,
     )
@@ -223,10 +229,14 @@ SESSIONS = (
 )  # fmt: skip
 
 
-def session_of(headers: dict[bytes, bytes], wishes: Wishes) -> str:
+NAMING = frozenset(SESSIONS)
+
+
+def session_of(headers: dict[bytes, bytes], wishes: Wishes | None) -> str:
     """What a client calls its conversation, by its headers (lower case) and its body; "" for nothing."""
     named = next((headers[name] for name in SESSIONS if name in headers), b"")
-    return named.decode("utf-8", "replace")[:LONGEST_NAME] or wishes.conversation
+    said = wishes.conversation if wishes is not None else ""
+    return named.decode("utf-8", "replace")[:LONGEST_NAME] or said
 
 
 class Taking:
@@ -244,7 +254,7 @@ class Taking:
         """Look wherever marks may stand."""
         if (top := read(fields, "cache_control", Ephemeral)) is not None:
             self.last = top.ttl
-        for name in ("tools", "system"):
+        for name in ("tools", "system", "instructions"):
             self.inside(fields, name, HEAD, part=LAST)
         if self.last is not None or has_mark(bytes(fields.get(messages, b""))):
             self.inside(fields, messages, None)
@@ -308,7 +318,18 @@ class Taking:
 
 
 def has_mark(data: bytes) -> bool:
+    if len(data) > LONG:
+        return mark_search()(data) is not None
     return MARK in data or BREAKPOINT in data
+
+
+@lru_cache(maxsize=1)
+def mark_search() -> Callable[[bytes], object]:
+    """What searches long bytes for a mark, at some twenty times the speed of two searches."""
+    import re2  # 2.5 MB that only a long body needs
+
+    search: Callable[[bytes], object] = re2.compile(rb"(?:%b|%b)" % (MARK, BREAKPOINT)).search
+    return search
 
 
 def order(mark: Breakpoint) -> tuple[int, float]:
