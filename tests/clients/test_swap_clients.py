@@ -111,7 +111,8 @@ async def test_too_many(client: openai.AsyncOpenAI, rig: Rig) -> None:
     held = await rig.ask_held("one")
     with pytest.raises(openai.RateLimitError) as caught:
         await client.chat.completions.create(model="one", messages=HELLO)
-    assert (caught.value.code, caught.value.response.headers["retry-after"]) == ("concurrency_limit", "1")
+    assert caught.value.code == "concurrency_limit"
+    assert int(caught.value.response.headers["retry-after"]) >= 1
     await rig.release("one")
     await held
 

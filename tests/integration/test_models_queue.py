@@ -42,7 +42,7 @@ async def test_more_than_a_models_own_limit_are_refused(tmp_path: Path) -> None:
         await rig.release("a")
         assert server(await held) == "a"
         assert server(await rig.chat("a")) == "a"
-    assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    assert (answer.status, int(answer.headers["retry-after"]) >= 1) == (429, True)
     assert answer.json() == text.json() == BUSY
 
 

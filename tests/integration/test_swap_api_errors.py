@@ -88,7 +88,7 @@ async def test_too_many_is_a_429_in_json(rig: Rig) -> None:
     held = await rig.ask_held("one")
     for accept in ("", "text/html", "text/plain"):
         answer = await ask(rig, "one", accept=accept)
-        assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+        assert (answer.status, int(answer.headers["retry-after"]) >= 1) == (429, True)
         assert answer.json() == {
             "src": "llama-swap",
             "error": {
@@ -146,7 +146,7 @@ async def test_anthropics_429(rig: Rig) -> None:
     """With the time after which to come again."""
     held = await rig.ask_held("one")
     answer = await ask(rig, "one", path="/v1/messages")
-    assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    assert (answer.status, int(answer.headers["retry-after"]) >= 1) == (429, True)
     assert answer.json()["error"]["type"] == "rate_limit_error"
     await rig.release("one")
     await held

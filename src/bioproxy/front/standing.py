@@ -13,7 +13,6 @@ stream.)
 from __future__ import annotations
 
 import time
-from itertools import islice, takewhile
 
 from bioproxy import aio
 from bioproxy.activity import Standing
@@ -24,11 +23,11 @@ from bioproxy.kv.keeper import Want
 from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.state import State
-from bioproxy.models.wish import Place
+from bioproxy.models.wish import Place, Wish
 from bioproxy.station import Station
 
+CLOSE = 0.05  # of a prompt: what is left of it at the least, for the look is two seconds old
 LONG = 2.0  # seconds of a prompt after which the engine is asked how far it is
-MOST = 64  # requests before one of the same model that are looked at
 PARTS = {
     "stop": "waits for {model} to swap in: {others} stops",
     "save": "waits for {model} to swap in: what {others} holds is saved",
@@ -68,13 +67,13 @@ class Standings:
     def for_model(self, claim: Claim) -> Standing:
         """It waits for its model, and then for those of its model that came before it."""
         model, schedule = claim.model, self.supervisor.schedule
-        part, ready = schedule.waits_for(model), self.supervisor.until_ready(model)
+        part, served = schedule.waits_for(model), self.supervisor.until_served(claim, self.needs)
         return Standing(
             stage="model",
             part=part,
             place=schedule.position(claim),
             reason=self.why(model, part),
-            left=None if ready is None else ready + self.before(claim) + prefill(self.fleet.stations.get(model), claim),
+            left=None if served is None else served + prefill(self.fleet.stations.get(model), claim),
         )
 
     def why(self, model: str, part: str) -> str:
@@ -85,15 +84,12 @@ class Standings:
             return f"waits behind a request that has waited longer for {others or 'another model'}"
         return PARTS.get(part, "waits for {model} to load").format(model=model, others=others or "another model")
 
-    def before(self, claim: Claim) -> float:
-        """Seconds for what waits for the same model and came before."""
-        station = self.fleet.stations.get(claim.model)
-        record = self.supervisor.schedule.book.records.get(claim.model)
-        if station is None or record is None:
-            return 0.0
-        ahead = list(takewhile(lambda wish: wish is not claim, islice(record.waiting.values(), MOST)))
-        seconds = sum(prefill(station, wish) + station.measured.seconds() for wish in ahead)
-        return seconds / station.gate.queue.capacity
+    def needs(self, wish: Wish) -> float:
+        """Seconds that a request needs of its engine, as a part of all that it can do at once."""
+        station = self.fleet.stations.get(wish.model)
+        if not wish.needs and station is not None:
+            wish.needs = (prefill(station, wish) + station.measured.seconds()) / station.gate.queue.capacity
+        return wish.needs
 
     def in_queue(self, exchange: Exchange, claim: Claim) -> Standing:
         """It waits for a slot of its engine."""
@@ -122,7 +118,7 @@ class Standings:
         ago = time.monotonic() - self.read[station][1]
         whole = max(0.0, elapsed - ago) * tokens / read
         reason = f"{READING}: {read:,} of about {tokens:,} tokens"
-        return Standing(stage="prompt", reason=reason, left=rest(whole, elapsed), read=read)
+        return Standing(stage="prompt", reason=reason, left=max(whole - elapsed, CLOSE * whole), read=read)
 
     # how far a prompt is
 

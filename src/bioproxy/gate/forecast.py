@@ -23,6 +23,7 @@ from bioproxy.templates.bodies import Body
 BEYOND = 0.25  # of what something should take, that is left of it when that time is over
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 MOST = 256  # tickets that are looked at one by one
+FRESH = 0.25  # seconds that a forecast is good for
 LONGEST_RETRY = 3600.0  # seconds; an estimate beyond an hour is no information
 CHUNK = 0.25  # seconds of background work, which goes in chunks
 

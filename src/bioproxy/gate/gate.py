@@ -25,14 +25,13 @@ import msgspec
 from bioproxy.activity import Work
 from bioproxy.config.settings import Settings
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
-from bioproxy.gate.forecast import LONGEST_RETRY, Cost, Forecast, forecast, usual
+from bioproxy.gate.forecast import FRESH, LONGEST_RETRY, Cost, Forecast, forecast, usual
 from bioproxy.gate.queue import Queue, State, Ticket
 from bioproxy.templates.bodies import Body
 from bioproxy.wire.relay import Tail
 
 log = logging.getLogger(__name__)
 
-FRESH = 0.25  # seconds that a forecast is good for
 MOST_ASIDE = 60.0  # seconds that a side request lets others go first, however busy the engine is
 LOOK_AGAIN = 1.0  # seconds between two looks whether an engine that was stopped is there again
 STILL_COUNTS = 0.01  # engine seconds below which an idle client is not worth a line

@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterable, Mapping
 from bioproxy import aio
 from bioproxy.errors import BioproxyError, ModelFailed, QueueTimeout
 from bioproxy.events import Bus, ModelChanged
-from bioproxy.gate.forecast import LONGEST_RETRY, Forecast
+from bioproxy.gate.forecast import FRESH, LONGEST_RETRY
+from bioproxy.models import outlook
 from bioproxy.models.book import ModelSettings
 from bioproxy.models.effects import UNSPECIFIC, Changed, Effect, Fail, Loaded, Recall, Serve, Start, Stop, error_of
 from bioproxy.models.life import Lives
-from bioproxy.models.outlook import until_ready
 from bioproxy.models.rules import Rules
 from bioproxy.models.schedule import Schedule, ScheduleStatistics
 from bioproxy.models.state import State
@@ -63,6 +63,7 @@ class Supervisor:
         self.armed = math.inf  # when it goes off
         self.news = asyncio.Event()  # some state changed; replaced each time
         self.refusal: BioproxyError | None = None
+        self.played: dict[str, tuple[float, dict[int, float]]] = {}  # when, and what `until_served` found, by model
 
     # what requests ask
 
@@ -290,12 +291,35 @@ class Supervisor:
 
     def until_ready(self, model: str) -> float | None:
         """Seconds until `model` is ready for those who wait for it; None if that is not known."""
-        swap, units = self.lives.swapped.get(model), self.lives.present
+        return outlook.until_ready(
+            self.schedule.book, model, self.clock(), swapped=self.lives.swapped.get, busy=self.busy
+        )
 
-        def drained(name: str) -> Forecast:
-            return units[name].unit.station.gate.forecast() if name in units else Forecast()
+    def until_served(self, wish: Wish, cost: Callable[[Wish], float]) -> float | None:
+        """Seconds until a waiting wish is served, and has a slot; None if that is not known. `cost`: what one needs.
 
-        return until_ready(self.schedule.book, model, self.clock(), swap=swap, drained=drained)
+        Worked out for all that wait for a model at once: each of them asks.
+        """
+        now, model = self.clock(), wish.model
+        then, found = self.played.get(model, (-math.inf, {}))
+        if now - then >= FRESH:
+            found = outlook.until_served(
+                self.schedule.book, model, now, swapped=self.lives.swapped.get, busy=self.busy, cost=cost
+            )
+            then = now
+            self.played[model] = then, found
+        if not found:
+            return None
+        return max(0.0, found.get(wish.number, max(found.values())) - (now - then))
+
+    def busy(self, model: str) -> outlook.Busy:
+        """What runs on a model, and waits in its gate."""
+        life = self.lives.present.get(model)
+        if life is None:
+            return outlook.Busy()
+        gate = life.unit.station.gate
+        waiting = tuple((ticket.arrived, ticket.needs / gate.queue.capacity) for ticket in gate.queue.tickets())
+        return outlook.Busy(gate.forecast().running, waiting)
 
     def retry_after(self, model: str) -> int:
         """Whole seconds after which asking for `model` again makes sense: once it is ready, and has a slot."""

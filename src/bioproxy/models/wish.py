@@ -29,7 +29,8 @@ class Wish:
     The schedule's: `place`, `arrived` in seconds of the caller's clock, and `number`, which counts arrivals and is what
     order means if two arrived at once. The supervisor's: `future`, None if nothing is waited for; `in_gate`, the task
     that waits in the engine's gate, which is cancelled once if the wish is `recalled`; `cut`, why we stopped its
-    process while it ran. `key` is what its cache should hold, for the restore.
+    process while it ran. `key` is what its cache should hold, for the restore; `needs` are the seconds that it needs of
+    its engine, once somebody asked (0: nobody did).
     """
 
     model: str
@@ -43,6 +44,7 @@ class Wish:
     recalled: bool = False
     cut: str = ""
     unit: Unit | None = None
+    needs: float = 0.0
 
     def __init__(self, model: str, *, load: bool = False) -> None:
         self.model = model

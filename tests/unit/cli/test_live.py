@@ -35,6 +35,8 @@ REQUEST: Json = {
     "path": "/x",
     "stage": "answer",
     "position": 0,
+    "reason": "",
+    "left": None,
     "started": 1.0,
     "elapsed": 2.5,
     "bytes": 0,
