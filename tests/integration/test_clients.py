@@ -96,8 +96,10 @@ async def test_a_side_request_waits_for_the_next_turn(tmp_path: Path, engine: Fa
             return station(app).gate.statistics().aside == 1 or None
 
         assert await aio.poll(steps_aside, interval=0.005, deadline=10)
+        told = (await call(app.admin_port, "GET", "/api/queue")).json()
         await send(app, main)
         assert (await title).status == 200
+    assert "lets other requests go first" in json.dumps(told)
     assert [record.side for record in records] == ["", "", "opencode-title"]
     assert "others go before a side request (opencode-title)" in records[2].why or records[2].queue < 0.05
     assert records[2].queue > 0.0

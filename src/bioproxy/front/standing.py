@@ -39,6 +39,7 @@ PARTS = {
     "restore": "waits for {model} to load: its cache is brought back",
 }
 ELSEWHERE = Standing(stage="elsewhere", reason="another server is at it")
+ASIDE = Standing(stage="aside", reason="lets other requests go first")
 READING = "the engine reads its prompt"
 
 
@@ -62,7 +63,9 @@ class Standings:
             return self.for_model(claim)
         if claim.in_gate is not None:
             return self.in_queue(exchange, claim)
-        return self.at_prompt(exchange, claim) if claim.place is Place.RUNNING else Standing()
+        if claim.place is Place.RUNNING:
+            return self.at_prompt(exchange, claim)
+        return ASIDE if exchange.record.side else Standing()
 
     def for_model(self, claim: Claim) -> Standing:
         """It waits for its model, and then for those of its model that came before it."""
@@ -96,7 +99,7 @@ class Standings:
         station, model = claim.station, name_of(self.fleet, claim)
         place, seconds = station.gate.standing(exchange.tail)
         if not place:
-            return Standing(stage="aside", reason="lets other requests go first")
+            return ASIDE
         if not station.gate.queue.open:
             reason = f"waits because the queue of {model} is closed: {station.gate.reason}"
             return Standing(stage="queue", place=place, reason=reason)
