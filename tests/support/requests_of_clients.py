@@ -132,6 +132,13 @@ SIDE = (
     Sent(
         agent=CLAUDE,
         path=MESSAGES,
+        body=claude(*user("fix it"), system=["Generate a concise, sentence-case title that …"]),
+        app="claude-code",
+        side="claude-code-title",
+    ),
+    Sent(
+        agent=CLAUDE,
+        path=MESSAGES,
         body=claude(*user("Please write a 5-10 word title for the following conversation:\n\nhi")),
         app="claude-code",
         side="claude-code-summary",
