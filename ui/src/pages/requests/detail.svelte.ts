@@ -62,6 +62,7 @@ export class Detail {
   }
 
   private async loadCapture(activity: number, current: () => boolean): Promise<void> {
+    if (activity && this.capture?.id === activity) return; // a capture never changes
     this.capture = undefined;
     const off = live.status?.captures.limit === 0 ? OFF : NO_CAPTURE;
     this.without = live.page?.own ? NOT_YOURS : activity ? "" : off;
