@@ -293,8 +293,10 @@ class ContextsApi:
         """Every folder, also those of models that have not run yet. FolderError."""
         usual = self.folder()
         for path in dict.fromkeys(Path(one.keeper.config.directory or usual) for one in self.stations()):
+            if not await asyncio.to_thread(path.is_dir):  # nobody has saved there, and no page shall show its budget
+                continue
             shelf = await self.shelves.at(path)
-            if shelf.folder is None and await asyncio.to_thread(path.is_dir):
+            if shelf.folder is None:
                 await shelf.open()
         return [shelf for shelf in self.shelves.known.values() if shelf.folder is not None]
 
