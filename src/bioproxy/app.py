@@ -123,6 +123,9 @@ class App:
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             shelves=self.shelves, logbook=self.logbook,
         )  # fmt: skip
+        if self.fleet.only is not None:  # its keeper has folders of its own, and shows all that is in them
+            own = self.fleet.only.station.keeper.tenant.shelves
+            own.budgets, self.shelves = self.shelves.budgets, own
         self.management = Management(
             self.settings,
             self.fleet,

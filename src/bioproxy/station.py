@@ -201,9 +201,11 @@ class Station:
         await self.keeper.attached(facts, alone=not self.gate.running)
         self.runner.attached(facts)
         self.gate.settled()
-        if self.wants:
+        waiting = () if self.gate.running else (ticket.key for ticket in self.gate.queue.tickets())
+        wants = self.wants or [key for key in waiting if isinstance(key, Want)]  # they will all be let in at once
+        if wants:
             self.restoring()
-            self.restored = await self.keeper.moments.bring_back(self.wants)
+            self.restored = await self.keeper.moments.bring_back(wants)
             self.wants = ()
         self.gate.open()
 

@@ -127,8 +127,8 @@ class Actions:
         if (match := plan.fork or plan.match) is not None and len(self.residents.slots) > 1:
             await self.spread(match, plan.place, ahead=plan.fork is not None)
 
-    async def spread(self, match: Match, place: Resident, *, ahead: bool) -> None:
-        """Bring what `place` goes on from into other slots, for the requests that wait for the same.
+    async def spread(self, match: Match, place: Resident | None, *, ahead: bool) -> None:
+        """Bring what a request in `place` goes on from into other slots, for the requests that wait for the same.
 
         Once they run there can be no slot action, and each would evaluate it anew. `ahead`: it is a context, from which
         several begin: those that come at the same moment are waited for, and empty slots get it in any case. What a
@@ -328,6 +328,11 @@ class Actions:
         return []
 
 
+def overlapped(one: Resident, other: Resident) -> bool:
+    """Whether a request in one slot began before the one in the other had ended."""
+    return max(one.turn, other.turn) <= min(one.over, other.over)
+
+
 def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[SlotView]) -> int | None:
     """Which of `views` is `place`, one of `others`: by its count of tokens, or by the order in which they were used.
 
@@ -339,8 +344,8 @@ def told_apart(place: Resident, others: Sequence[Resident], views: Sequence[Slot
         if len(found) == 1 == len(alike):
             return found[0].id
         if found and len(found) == len(alike) and all(view.id_task is not None for view in found):
-            if any(other is not place and not other.digests.isdisjoint(place.digests) for other in alike):
-                return None  # they may have begun at one moment, in either order, and hold much that is the same
+            if any(other is not place and overlapped(place, other) for other in alike):
+                return None  # the engine may have begun with either
             found.sort(key=lambda view: view.id_task or 0)
             return found[sorted(alike, key=lambda one: one.turn).index(place)].id
         if found:

@@ -328,6 +328,7 @@ class Keeper:
         mixed = place.mixed or cached > max(reach, SLACK)  # more than we can tell the scales of
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
         place.source = (source, held) if held else ("", 0)
+        place.over = residents.turns
         place.day, place.doubts = want.day, want.doubts
         place.store, place.lasts = want.store, want.lasts
         place.since = since

@@ -172,6 +172,7 @@ class Resident:
     `brought`: a restore that no request has used yet.
     `live`: the engine's present process evaluated all of it, nothing was read from a file. `again`: the request that
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
+    `turn`, `over`: how many requests had begun in all when the last one there did, and when it ended.
     `lora`: the scales of the last request there; None: not known. `mixed`: some of it was computed with others.
     `doubts`: fields that may shape its prompt. `day`: what the chat template printed beside it, if that changes.
     `source`: a snapshot (its id) that holds the first so many tokens of it, by the engine's own count.
@@ -179,8 +180,8 @@ class Resident:
 
     __slots__ = (
         "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "head", "lasts", "live", "lora",
-        "mixed", "moved", "number", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state", "store",
-        "tokens", "turn", "version", "where",
+        "mixed", "moved", "number", "over", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state",
+        "store", "tokens", "turn", "version", "where",
     )  # fmt: skip
 
     def __init__(
@@ -190,7 +191,7 @@ class Resident:
         self.number = number
         self.where: dict[bytes, list[Resident]] = {} if where is None else where
         self.lora: bytes | None = b""
-        self.turn = 0
+        self.turn = self.over = 0
         self.state = State.PART
         self.cuts: tuple[Cut, ...] = ()
         self.digests: frozenset[bytes] = frozenset()
