@@ -51,7 +51,7 @@ class Client:
         """One request; its id."""
         self.sent += 1
         name = f"r{self.sent}"
-        data = {"max_tokens": 2, "temperature": 0, **body}
+        data = {"max_tokens": 1, "temperature": 0, **body}
         answer = await call(self.app.proxy_port, "POST", path, data=data, headers={"X-Request-Id": name})
         assert answer.status == 200, answer.text
         self.timings[name] = answer.json().get("timings")
@@ -72,11 +72,11 @@ class Client:
 
 def conversation(dice: random.Random, number: int) -> Json:
     """A system message, tools, and some turns, all of their own."""
-    turns: list[Json] = [{"role": "system", "content": text(dice.randint(25, 50), f"Rules {number}.")}]
+    turns: list[Json] = [{"role": "system", "content": text(dice.randint(18, 30), f"Rules {number}.")}]
     for turn in range(dice.randint(1, 3)):
-        turns.append({"role": "user", "content": text(dice.randint(12, 20), f"Question {number} {turn}.")})
-        turns.append({"role": "assistant", "content": text(dice.randint(5, 15), f"Answer {turn}.")})
-    turns[-1] = {"role": "user", "content": text(20, f"And {number}?")}
+        turns.append({"role": "user", "content": text(dice.randint(10, 14), f"Question {number} {turn}.")})
+        turns.append({"role": "assistant", "content": text(dice.randint(3, 8), f"Answer {turn}.")})
+    turns[-1] = {"role": "user", "content": text(12, f"And {number}?")}
     names = [f"tool_{number}_{place}" for place in range(3)]
     tools = [{"type": "function", "function": {"name": name, "description": text(8, name)}} for name in names]
     return {"messages": turns, "tools": tools}
