@@ -73,11 +73,16 @@ def judge(
 
 
 def shared_tokens(difference: Difference, earlier: Prompt, evidence: Evidence) -> int:
-    """About how many tokens both prompts begin with: by the engine's count if one goes on from the other."""
+    """About how many tokens both prompts begin with.
+
+    By the engine's count if one goes on from the other, or if what it had in its cache is about as much as the place's
+    share of the bytes: then that is where they part.
+    """
     prompt = evidence.cached + evidence.evaluated
     if difference.place is None and difference.shared >= earlier.size and earlier.tokens:
         return min(prompt, earlier.tokens)
-    return prompt * difference.shared // max(1, difference.size)
+    share = prompt * difference.shared // max(1, difference.size)
+    return evidence.cached if abs(share - evidence.cached) < LEAST + UNSURE * prompt else share
 
 
 def lost(known: Finding, difference: Difference, evidence: Evidence) -> tuple[int, int]:

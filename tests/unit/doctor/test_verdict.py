@@ -92,6 +92,12 @@ def test_an_estimate_is_no_proof() -> None:
     assert exact.tokens > found(difference, cached=350, evaluated=650).tokens - 150
 
 
+def test_the_engines_count_tells_where_prompts_part() -> None:
+    """If the place's share of the bytes is about as much; else that share is all there is."""
+    assert found(system(shared=500), cached=450, evaluated=550).shared == 450
+    assert found(system(shared=500), cached=10, evaluated=990).shared == 500
+
+
 def test_another_model_costs_everything_that_both_prompts_have() -> None:
     """Its cache was never there."""
     finding = found(system(cause="model_changed", shared=600, repeated=300, place=None), cached=0, evaluated=1000)
