@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -161,3 +162,17 @@ async def test_nobody_is_kept_out(tab: Tab, rig: Rig, *, dark: bool) -> None:
     await tab.phone()
     assert await tab.spilled() == []
     assert await tab.axe() == []
+
+
+async def test_a_head_without_a_prefix_stands_below_the_templates(tab: Tab, rig: Rig) -> None:
+    """As soon as two conversations began with it: its state, its tokens; on the page Cache it is a head, too."""
+    system = {"role": "system", "content": "You are an agent. " * 200}
+    for question in ("one", "two"):
+        answer = await rig.chat("a", messages=[system, {"role": "user", "content": question}])
+        assert answer.status == 200
+    page = await tab.open(rig.port, "/templates")
+    await expect(page.get_by_role("heading", name="Heads without a prefix")).to_be_visible()
+    head = page.get_by_role("row").filter(has_text=re.compile("[0-9a-f]{8}")).last
+    await expect(head).to_contain_text("warm")
+    page = await tab.open(rig.port, "/cache")
+    await expect(page.get_by_role("cell", name=re.compile("^head [0-9a-f]{8}"))).to_be_visible()

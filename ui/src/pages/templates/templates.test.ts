@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { AnyStatus, Difference, TargetStatistics } from "../../lib/api/types";
-import { address, rows, signature, stateOf } from "./summary";
+import { address, plainHeads, rows, signature, stateOf } from "./summary";
 import { beginning, cost, parts } from "./text";
 
 const target = (change: Partial<TargetStatistics> = {}): TargetStatistics => ({
@@ -24,6 +24,7 @@ describe("how warm a template is", () => {
     [[target({ state: "off" })], "off", "off", "warm-up is off (warmup.enabled)"],
     [[target({ state: "too long", text: "too long: 9 of 8 tokens" })], "too long", "bad", "too long: 9 of 8 tokens"],
     [[target(), target({ state: "failed", text: "failed: no" })], "failed", "bad", "failed: no"],
+    [[target({ state: "too short", text: "too short: 90 tokens" })], "too short", "off", "too short: 90 tokens"],
     [[], "not looked at", "off", ""],
   ])("%j", (targets, word, kind, why) => expect(stateOf(targets)).toEqual({ word, kind, why }));
 
@@ -62,6 +63,12 @@ describe("how warm a template is", () => {
   it("hits are what was no miss", () => {
     const found = rows(fleet([], { template_requests: { "@code": { hit: 7, restored: 2, miss: 1 } } }));
     expect(found[0]?.hits).toEqual({ requests: 10, cached: 9 });
+  });
+  it("heads without a prefix stand apart", () => {
+    const head = target({ prefix: "", head: "1a2b3c4d", group: "red" });
+    const status = fleet([model("a", [target(), head]), model("b", [target()])]);
+    expect(plainHeads(status)).toEqual([{ model: "a", targets: [head] }]);
+    expect(rows(status)[0]?.on[0]?.targets).toEqual([target()]);
   });
   it("its page is asked for anew if the text or the warm-up is another", () => {
     const [one, later, same] = [target(), target({ warmed_at: 60 }), target()].map(
