@@ -115,6 +115,7 @@ class Memory:
         self.beginning = 0  # tokens that `prepare` finds resident, of which nobody knows how many are equal
         self.resident: bytes = b""
         self.log: list[str] = []
+        self.touched = b"", 0.0
         self.worth = 0  # tokens of a head that are worth a snapshot
         self.watchers: set[Callable[[], None]] = set()
 
@@ -140,6 +141,9 @@ class Memory:
         return Snapshot(
             id="0" * 16, fingerprint="", build="", cuts=want.cuts, tokens=tokens, prompt=tokens, size=1, created=1.0
         )
+
+    def touch(self, want: Want, used: float) -> None:
+        self.touched = want.cuts[-1].digest, used
 
     def pays(self, tokens: int) -> bool:
         return tokens >= self.worth

@@ -121,6 +121,11 @@ class Keeper:
         self.unstable = self.unstable_bytes = 0
 
     @property
+    def saves(self) -> bool:
+        """Whether this engine's slots can be saved at all."""
+        return self.decisions.findings.saves
+
+    @property
     def watchers(self) -> set[Callable[[], None]]:
         """Called when saving goes on that was paused."""
         return self.pause.watchers
@@ -230,6 +235,12 @@ class Keeper:
         coming = (one for one in shelf.committing.values() if one.bounded and owner(one)[1] == want.owner)
         found += [one for one in coming if one.end == want.end]
         return next((one for one in found if usable(one, scope)), None)
+
+    def touch(self, want: Want, used: float) -> None:
+        """A request went on from this head at that unix time, perhaps without a restore."""
+        snapshot = self.has_snapshot(want)
+        if snapshot is not None and used > snapshot.used and snapshot.id in self.tenant.shelf.index.snapshots:
+            self.tenant.shelf.touch(snapshot)
 
     async def prepare(self, want: Want, grant: Grant) -> Prepared:
         """Make the slot fit for `want`, under its grant: restore what pays, save first what that displaces.

@@ -76,6 +76,7 @@ class Wanted(msgspec.Struct, frozen=True):
     head: Head
     cut: int = 0
     other: Head | None = None
+    used: float = 0.0
 
 
 class PlainHeads:
@@ -149,7 +150,7 @@ class PlainHeads:
             count[group] += 1
             if count[group] <= self.limit():
                 one = self.kept[group, digest]
-                found.append(Wanted(group, name_of(group, digest), one.head, one.cut, one.other))
+                found.append(Wanted(group, name_of(group, digest), one.head, one.cut, one.other, one.used))
         return found
 
     def forget(self, before: float) -> bool:

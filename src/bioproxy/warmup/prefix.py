@@ -50,13 +50,19 @@ class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
         return self.text if length >= self.length else self.text[: length * LETTERS_PER_TOKEN]
 
 
-def chat(head: Head, content: str, *, extra: dict[str, Json] | None = None) -> bytes:
-    """The body of a chat request: `head`, then one user message of `content`; `extra` fields win."""
+def chat(head: Head, content: str, *more: str, extra: dict[str, Json] | None = None) -> bytes:
+    """The body of a chat request: `head`, then a user message of `content`; `extra` fields win.
+
+    `more`: further user messages, each after an answer.
+    """
     body: dict[str, Json] = {}
     if head.extra:
         body.update(msgspec.json.decode(head.extra, type=dict[str, msgspec.Raw]))
     messages: list[Json] = msgspec.json.decode(head.messages or b"[]", type=list[msgspec.Raw])
-    body["messages"] = [*messages, {"role": "user", "content": content}]
+    messages.append({"role": "user", "content": content})
+    for one in more:
+        messages += [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": one}]
+    body["messages"] = messages
     for name, value in (("tools", head.tools), ("chat_template_kwargs", head.kwargs), ("lora", head.lora)):
         if value:
             body[name] = msgspec.Raw(value)
@@ -84,13 +90,16 @@ async def find(
 ) -> PromptPrefix:
     """The prompt prefix of a template after `head`, as exactly as the engine lets us see it.
 
-    With an `other` head it ends where the two differ. `margin`: tokens to leave off at the end; `model`: its name, for
-    an engine that can only be sent a chat request. Raises what the engine's client raises.
+    Without a template it is what stands before the first user message of any turn; with an `other` head it ends where
+    the two differ. `margin`: tokens to leave off at the end; `model`: its name, for an engine that can only be sent a
+    chat request. Raises what the engine's client raises.
     """
     if not can.apply_template:
         return chat_prefix(head, filled, model=model)
     first = await engine.apply_template(chat(head, filled.fill(FIRST_MESSAGE)))
-    second = await engine.apply_template(chat(other or head, filled.fill(SECOND_MESSAGE)))
+    # some chat templates print tools before the last user message: a head must stand before later turns as well
+    later = () if filled.prefix else (FIRST_MESSAGE,)
+    second = await engine.apply_template(chat(other or head, filled.fill(SECOND_MESSAGE), *later))
     if not can.tokenize:
         text = first[: common(first, second)]
         return PromptPrefix(kind="text", text=text, length=guess(text), lora=head.lora)

@@ -43,6 +43,7 @@ from bioproxy.templates.reading import Reading
 from bioproxy.warmup import plan
 from bioproxy.warmup.evaluate import End, Evaluator, Job
 from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
+from bioproxy.warmup.plain import Wanted
 from bioproxy.warmup.plan import Key, Phase, Target
 from bioproxy.warmup.prefix import FIRST_WORD, SECOND_WORD, PromptPrefix, find, margin_of
 
@@ -143,6 +144,7 @@ class Runner:
         ram_cache = arguments.parse(facts.command, environment=facts.environment).ram_cache
         self.evaluator.attached(remembers=ram_cache or facts.slots > 1)
         self.news.set()
+        self.wake()
 
     def gone(self) -> None:
         """The engine is away: nothing is begun until `attached`."""
@@ -272,17 +274,26 @@ class Runner:
             for prefix, version in versions.items()
             for head in self.heads.top(prefix)
         ]
+        plain = self.plain()
         wanted += [
             Target(
                 prefix="", head=one.name, opening=one.head, group=one.group, cut=one.cut, other=one.other, version=""
             )
-            for one in self.heads.plain.wanted()
-            if one.group.partition(USER)[0] in self.settings.made(groups_of)
+            for one in plain
         ]
         self.targets = plan.merge(known, wanted)
+        for one in plain:
+            if (want := self.targets["", one.name].want) is not None:
+                self.keeper.touch(want, one.used)
         self.warmed = {prefix: texts for prefix, texts in self.warmed.items() if prefix in versions}
         left = (target for key, target in known.items() if key not in self.targets)
         self.parked = {target.key: target for target in left if target.version == versions.get(target.prefix, "")}
+
+    def plain(self) -> list[Wanted]:
+        """The heads without a prefix that shall be warm, of groups that may ask; one only if none can be saved."""
+        here = self.settings.made(groups_of)
+        found = [one for one in self.heads.plain.wanted() if one.group.partition(USER)[0] in here]
+        return found if self.keeper.saves else found[:1]
 
     def of(self, prefix: str) -> list[Target]:
         return [target for target in self.targets.values() if target.prefix == prefix]

@@ -109,3 +109,27 @@ async def test_the_beginning_of_a_prompt_prefix(length: int) -> None:
     """Chunks are beginnings of the same tokens."""
     found = await find(cast("Llama", Toy()), CAN, Head(), text("a b c d e ", ""))
     assert found.first(length) == found.tokens[:length]
+
+
+class Late(Toy):
+    """A chat template that prints the tools before the last user message, wherever that stands."""
+
+    async def apply_template(self, body: bytes) -> str:
+        *before, last = msgspec.json.decode(body)["messages"]
+        return "".join(f"<{m['role']}>{m['content']}" for m in before) + f"<tools>look<user>{last['content']}"
+
+
+async def test_a_head_ends_where_a_later_turn_is_another_prompt() -> None:
+    """Tools that move on with the conversation are no part of it, though they stand before a first message."""
+    head = Head(messages=b'[{"role":"system","content":"Rules."}]')
+    toy = Late()
+    found = await find(cast("Llama", toy), CAN, head, Filled("", "", ("", "")))
+    assert found.tokens == tuple(await toy.tokenize("<system>Rules."))
+
+
+async def test_a_head_that_changes_ends_where_it_does() -> None:
+    """Two heads that part are rendered, each once."""
+    one, other = (Head(messages=b'[{"role":"system","content":"Rules. %s"}]' % word) for word in (b"Compare", b"7th"))
+    toy = Toy()
+    found = await find(cast("Llama", toy), CAN, one, Filled("", "", ("", "")), other=other)
+    assert found.tokens == tuple(await toy.tokenize("<system>Rules."))

@@ -377,3 +377,28 @@ async def test_an_engine_that_cannot_say_where_a_head_ends_gets_none(tmp_path: P
     sent(world, "one", "two")
     async with world.running(replace(FACTS, capabilities=Capabilities())):
         await until(lambda: world.states().get("") == "off")
+
+
+async def test_of_what_cannot_be_saved_one_head_is_warmed(tmp_path: Path) -> None:
+    """A slot holds one, and reading the others after each start would be for nothing."""
+    world = World(tmp_path, saves=False)
+    for name in ("one", "two"):
+        whose = Head(messages=msgspec.json.encode([{"role": "system", "content": f"You are agent {name}. " * 200}]))
+        for question in ("a", "b"):
+            pieces = [head_piece(whose), Piece("message 1 (user)", question.encode())]
+            world.heads.began("", chain("", pieces), pieces, whose, plain=True)
+    async with world.running() as runner:
+        await world.until(WarmupEnded, times=2)
+        assert [(one.prefix, one.state) for one in runner.statistics().targets] == [("@code", "warm"), ("", "warm")]
+
+
+async def test_a_head_that_was_asked_for_is_in_use(tmp_path: Path) -> None:
+    """Also if the slot held it, and nothing was restored."""
+    world = World(tmp_path)
+    sent(world, "one", "two")
+    async with world.running() as runner:
+        await world.until(WarmupEnded, times=2)
+        sent(world, "three")
+        await runner.look()
+        (one,) = world.heads.plain.wanted()
+        assert world.keeper.touched == (world.keeper.want([head_piece(LONG)]).end, one.used)
