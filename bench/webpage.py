@@ -4,7 +4,7 @@ A program with two fake models is asked some ten times a second, which is fifty 
 stream. The page Now is left open for three minutes, and Requests, which draws the most, for one. The heap is measured
 after each minute, right after a garbage collection; the processor time of the renderer is the scheduler's count. The
 lists that the page keeps are full within the first minute, so what grows after that would grow for ever.
-`python -m bench.webpage` prints the table.
+`python -m bench.webpage` prints the table; `python -m bench.webpage 20` leaves Now open for twenty minutes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ HEAVY = ("requests", "playground", "cache", "machine")
 PACE = 0.14  # seconds from one request of two clients to the next
 MINUTE = 60.0
 EVENTS = 50  # a second, at least
-PAGES = {"Now": ("", 3), "Requests": ("#/requests", 1)}  # address, and minutes that it is left open
+PAGES = {"Now": "", "Requests": "#/requests"}
+MINUTES = 3  # that the first of them is left open
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 FETCHED = """performance.getEntriesByType('resource').map(one => new URL(one.name).pathname)
   .filter(path => /\\.(js|css)$/.test(path))"""
@@ -143,7 +144,7 @@ def stay(browser: Browser, url: str, traffic: Traffic, *, minutes: int) -> list[
         return [minute(browser, page, traffic) for _ in range(minutes)]
 
 
-def rows(browser: Browser, port: int) -> list[Row]:
+def rows(browser: Browser, port: int, most: int) -> list[Row]:
     url = f"http://127.0.0.1:{port}/ui/"
     paints, sizes = zip(*(loaded(browser, url) for _ in range(LOADS)), strict=True)
     paint, first = statistics.median(paints), max(sizes)
@@ -160,7 +161,7 @@ def rows(browser: Browser, port: int) -> list[Row]:
         Row(f"… of the heaviest page, {name}", f"{heaviest / 1000:.0f} kB", "", "≤ 120 kB", heaviest <= 120_000),
     ]
     with busy(port) as traffic:
-        for name, (route, minutes) in PAGES.items():
+        for (name, route), minutes in zip(PAGES.items(), (most, 1), strict=True):
             seen = stay(browser, url + route, traffic, minutes=minutes)
             events, cpu = min(one.events for one in seen), max(one.cpu for one in seen)
             enough = f"{events:.0f} events/s"
@@ -174,7 +175,7 @@ def rows(browser: Browser, port: int) -> list[Row]:
     return found
 
 
-def measure() -> list[Row]:
+def measure(minutes: int = MINUTES) -> list[Row]:
     """Every row; none without Chromium or without the page."""
     if not PROGRAM or not (FOLDER / INDEX).exists():
         print("the web page is not measured: it needs Chromium, and `make ui`", file=sys.stderr)
@@ -185,10 +186,10 @@ def measure() -> list[Row]:
     with swapping.serving(models, groups=groups) as (port, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
         try:
-            return rows(browser, port)
+            return rows(browser, port, minutes)
         finally:
             browser.close()
 
 
 if __name__ == "__main__":
-    print(verdict("The web page", measure()))
+    print(verdict("The web page", measure(*map(int, sys.argv[1:]))))

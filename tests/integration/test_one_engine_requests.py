@@ -59,8 +59,9 @@ async def test_a_stream_under_way_is_listed_and_can_be_cancelled(line: Line) -> 
         (one,) = await listed(line)
         assert (one["id"], one["req_path"], one["session"]) == ("mine", CHAT, "s1")
         assert one["resp_bytes"] > 0
-        (row,) = (await admin(line, "GET", "/api/models")).json()["requests"]
-        assert (row["path"], row["stage"]) == (CHAT, "answer")
+        overview = (await admin(line, "GET", "/api/models")).json()
+        (row,) = overview["requests"]
+        assert (row["model"], row["path"], row["stage"]) == (overview["models"][0]["model"], CHAT, "answer")
         answer = await admin(line, "POST", "/api/inflight/mine/cancel")
         assert (answer.status, answer.json()) == (200, {"msg": "ok"})
         assert CANCELLED.encode() in await reader.read()

@@ -136,7 +136,7 @@ async def overview_of(fleet: Fleet, inflight: Inflight, speeds: SpeedBook) -> Ov
         configuration=fleet.state.name,
         profile=fleet.plan.registry.profile,
         models=tuple(rows),
-        requests=tuple(map(under_way, inflight.snapshot())),
+        requests=tuple(under_way(one, model=one.model or rows[0].model) for one in inflight.snapshot()),
     )
 
 
@@ -192,11 +192,11 @@ def of_only(only: Only, row: ModelRow, *, last_used: float) -> ModelRow:
     )
 
 
-def under_way(one: InflightRequest) -> Underway:
+def under_way(one: InflightRequest, *, model: str) -> Underway:
     """A request of the table of those under way."""
     standing = one.standing
     return Underway(
-        model=one.model,
+        model=model,
         path=one.req_path,
         stage=standing.stage,
         position=standing.place,
