@@ -1,21 +1,23 @@
 """`bioproxy snapshots list|verify|pin|unpin|delete`: the KV cache on disk, for people.
 
 `list` asks the running program, because only it knows which snapshots its engine can use; without one it reads what
-stands beside the slot files. `verify` always reads the files itself, every byte of them, and never writes: a damaged
-snapshot is reported here, and the program does not use it. A file of an older version has no checksum yet; of that one
-only samples can be compared. What changes something is the running program's to do, because it knows what is in use.
+stands beside the slot files. `verify` has the running program read them, every byte, because it knows what is in use
+and does not use what is damaged; without one the command reads them itself, and never writes. A file of an older
+version has no checksum yet: of that one the command can only compare samples.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import msgspec
 
+from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
 from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, count, duration, size
@@ -49,9 +51,11 @@ def run(command: Command) -> int:
         return 0
     status = ask(loaded)
     if arguments.action == "verify":
-        return check(output, read_all(folders_of(loaded, status), whole=True))
+        if status is not None:
+            return check(output, verified(find(loaded).patient(), status["snapshots"]))
+        return check(output, [of_file(one) for one in examine_all(folder_of(loaded))])
     if status is None:
-        rows = [row_of_file(one) for one in read_all(folders_of(loaded, status), whole=False)]
+        rows = [row_of_file(one) for one in examine_all(folder_of(loaded), whole=False)]
     else:
         rows = msgspec.convert(status["snapshots"], list[SnapshotStatistics])
     return show(output, rows)
@@ -67,12 +71,10 @@ def ask(loaded: Loaded) -> Json | None:
         return None
 
 
-def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
-    """The snapshot folders, from the running program or else from the configuration."""
+def folder_of(loaded: Loaded) -> Path:
+    """The snapshot folder that the configuration tells."""
     config = loaded.config
-    if status and status.get("shelves"):  # many models, some of which ran
-        return [Path(shelf["directory"]) for shelf in status["shelves"]]
-    folder = (status and status["kv"]["directory"]) or config.kv.directory
+    folder = config.kv.directory
     if not folder and (config.model or loaded.dialect is not None):
         folder = loaded.slot_folder
     if not folder:
@@ -80,12 +82,7 @@ def folders_of(loaded: Loaded, status: Json | None) -> list[Path]:
             "no snapshot folder is known: no bioproxy answers on the admin port (or it has none), and kv.directory is "
             "not set; name it with -kv-directory FOLDER"
         )
-    return [Path(folder)]
-
-
-def read_all(folders: Sequence[Path], *, whole: bool) -> list[Verified]:
-    """What is in all of them; `whole`: every byte is read."""
-    return [one for folder in folders for one in examine_all(folder, whole=whole)]
+    return Path(folder)
 
 
 def row_of_file(one: Verified) -> SnapshotStatistics:
@@ -133,13 +130,42 @@ def bad(cells: Sequence[str]) -> Colour:
     return "yellow" if cells[-1] else ""
 
 
-def check(output: Output, found: Sequence[Verified]) -> int:
+class Checked(NamedTuple):
+    """One snapshot, what is wrong with it, and what was compared if nothing is."""
+
+    id: str
+    name: str
+    bytes: int
+    fault: str
+    whole: str = "whole"
+
+
+def verified(client: Client, rows: Sequence[Json]) -> list[Checked]:
+    """Have the program read one file after the other; one that goes meanwhile is left out."""
+    found = []
+    for row in sorted(rows, key=lambda row: -int(row["bytes"])):
+        try:
+            told = client.post(f"/api/snapshots/{quote(row['name'], safe='')}/verify")
+        except BioproxyError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+        else:
+            found.append(Checked(row["id"], row["name"], row["bytes"], told["fault"]))
+    return found
+
+
+def of_file(one: Verified) -> Checked:
+    snapshot = one.snapshot
+    return Checked(snapshot.id, snapshot.name, snapshot.size, one.fault, wholeness(one))
+
+
+def check(output: Output, found: Sequence[Checked]) -> int:
     """The result of reading every file."""
     broken = [one for one in found if one.fault]
     if output.json:
-        output.document([{"name": one.snapshot.name, "bytes": one.snapshot.size, "fault": one.fault} for one in found])
+        output.document([{"name": one.name, "bytes": one.bytes, "fault": one.fault} for one in found])
         return 1 if broken else 0
-    rows = [(one.snapshot.id, size(one.snapshot.size), one.fault or wholeness(one)) for one in found]
+    rows = [(one.id, size(one.bytes), one.fault or one.whole) for one in found]
     if rows:
         output.table(("snapshot", "size", "result"), rows, right=(1,), colours=lambda cells: result_colour(cells[-1]))
     text = f"{count(len(found) - len(broken))} of {count(len(found))} snapshots are whole"
