@@ -24,7 +24,7 @@ from bioproxy import log as logs
 from bioproxy.app import App
 from bioproxy.cli import reload as reloading
 from bioproxy.cli.command import Command
-from bioproxy.cli.notify import READY, STOPPING, notify
+from bioproxy.cli.notify import READY, STOPPING, notify, watchdog
 from bioproxy.config.addresses import address_of, authority, is_loopback
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
@@ -92,7 +92,7 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
     stop = asyncio.Event()
     watching: list[asyncio.Task[None]] = []
     is_up = False
-    async with Signals(stop, app.reload) as signals:
+    async with watchdog(), Signals(stop, app.reload) as signals:
         try:
             is_up = await has_started(app, stop)
             if is_up:
