@@ -115,7 +115,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", *(f"docs/{name}" for name in PAGES)])
 def test_every_link_leads_somewhere(page: str) -> None:
     """Files exist, and so do the headings that are linked to."""
     text = (ROOT / page).read_text("utf-8")
@@ -137,6 +137,21 @@ def test_the_index_names_every_page() -> None:
     """Whoever looks for a page looks there."""
     linked = set(re.findall(r"\]\(([a-z-]+\.md)", PAGES["README.md"]))
     assert linked == set(PAGES) - {"README.md"}
+
+
+# security
+
+
+def test_every_boundary_names_tests_that_there_are() -> None:
+    """docs/security.md says of each boundary which tests hold it: a function that is in that file."""
+    rows = PAGES["security.md"].partition("## Boundaries and their tests\n")[2].partition("\n## ")[0].splitlines()
+    cells = [row.split(" | ")[-1] for row in rows if row.startswith("| ") and not row.startswith("| boundary")]
+    assert len(cells) > 10
+    assert [cell for cell in cells if "::" not in cell] == []
+    for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", "".join(cells)):
+        tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
+        assert name in {one.name for one in tree.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}, file
+    assert all(cell.count("`") == 2 * cell.count("::") for cell in cells)
 
 
 # the proxy port
