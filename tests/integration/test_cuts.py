@@ -33,7 +33,7 @@ async def before(folder: Path, *, flags: Json = None, **values: Json) -> AsyncIt
     """An App that saves nothing but what is asked for, before a fake engine with a slot folder."""
     async with (
         FakeEngine(slot_folder=folder / "slots", **(flags or {})) as engine,
-        line(engine, folder, kv=KEEN, **values) as app,
+        line(engine, folder, **{"kv": KEEN} | values) as app,
     ):
         yield Line(engine, app)
 
@@ -118,6 +118,15 @@ async def test_nothing_of_it_is_kept_if_the_client_says_so(tmp_path: Path) -> No
         await asked(port, "/v1/chat/completions", chat)
         await station(found.app).keeper.saver.settle(10)
         assert station(found.app).keeper.list() == ()
+
+
+@pytest.mark.parametrize("policy", ["always", "off"])
+async def test_policies_without_cuts(policy: str, tmp_path: Path) -> None:
+    """What would never be brought back is not written."""
+    async with before(tmp_path, kv={**KEEN, "policy": policy}) as found:
+        await asked(found.app.proxy_port, PATH, body(part(text(200)), part("Why?", marked=False)))
+        await station(found.app).keeper.saver.settle(10)
+        assert cuts(found) == []
 
 
 async def test_another_group_has_no_use_of_it(tmp_path: Path) -> None:

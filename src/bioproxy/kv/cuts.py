@@ -48,7 +48,7 @@ def reach(keeper: Keeper, want: Want) -> int:
     decisions = keeper.decisions
     _, position = keeper.residents.choose(want.cuts, want.size)
     known = want.cuts[position - 1].offset if position else 0
-    if not decisions.restoring:
+    if not decisions.restoring or decisions.literal:
         return known
     offsets = {cut.digest: cut.offset for cut in want.cuts}
     found = decisions.candidates(want.cuts, group=want.group, above=position)
@@ -58,7 +58,7 @@ def reach(keeper: Keeper, want: Want) -> int:
 
 def pays(keeper: Keeper, tokens: int, new: int, *, insisted: bool) -> bool:
     """Whether a cut after `tokens`, of which `new` are on no disk, is worth what its client waits for it."""
-    if not keeper.actions.saving or keeper.decisions.useless(template=True):
+    if not keeper.actions.saving or keeper.decisions.literal or keeper.decisions.useless(template=True):
         return False
     size = round(tokens * keeper.decisions.token_bytes())
     return policy.worth_saving(
