@@ -137,6 +137,7 @@ class Station:
         self.wants: Sequence[Want] = ()
         self.restored = 0.0
         self.restoring: Callable[[], None] = lambda: None  # called when a restore begins
+        self.lives = 0  # of its process that have ended, as far as somebody ended them
         self.tasks: list[asyncio.Task[None]] = []
         self.warming: list[asyncio.Task[None]] = []
 
@@ -305,6 +306,7 @@ class Station:
         (llama-server does not exit while a connection is open: facts, 0.10.) Without a `reason` nothing is told of it.
         """
         self.gate.close(reason)
+        self.lives += 1
         for task in (*self.warming, *self.tasks):
             task.cancel()
         await self.pool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from bioproxy.activity import Finding
 from bioproxy.app import App
-from fakes.fake_engine import FakeEngine
+from fakes.fake_engine import PROGRAM, FakeEngine
+from support.apps import running_app
 from support.http import Answer, call
 from support.kv_rig import text
 from support.leaks import until
@@ -135,6 +137,22 @@ async def test_a_restart_before_a_save(tmp_path: Path) -> None:
         await crash(engine, rig.app)
         finding = await rig.found(body(text(200, "A story."), "so", "go on"))
         assert (finding.cause, finding.note) == ("not_saved", "kv.policy is off")
+
+
+async def test_a_swap_before_a_save(tmp_path: Path) -> None:
+    """Of many models: the model made way for another one, and came back without its cache."""
+    (tmp_path / "slots").mkdir()
+    command = f"{sys.executable} {PROGRAM} --port ${{PORT}} --cache-ram 0 --slot-save-path {tmp_path / 'slots'}"
+    models = {name: {"cmd": command} for name in ("a", "b")}
+    known: Json = {"models": models, "kv": {"policy": "off"}, "swap": {"min_resident": 0}}
+    async with running_app(tmp_path, **known) as app:
+        rig = Rig(app)
+        await rig.ask(body(text(200, "A story."), model="a"))
+        await rig.ask(body("hello", model="b"))
+        finding = await rig.found(body(text(200, "A story."), "so", "go on", model="a"))
+        assert (finding.cause, finding.note) == ("not_saved", "kv.policy is off")
+        finding = await rig.found(body(text(200, "A story."), "so", "go on", model="b"))
+        assert (finding.cause, finding.note) == ("model_changed", "the earlier one went to a")
 
 
 async def test_an_edited_template(tmp_path: Path) -> None:

@@ -184,12 +184,21 @@ def differing(earlier: Prompt, later: Prompt) -> Difference:
         size=later.size,
         compacted=len(later.pieces) < len(earlier.pieces),
     )
-    if other.kind == "prompt" and at == len(one.data):
+    if one.kind == other.kind == "prompt" and at == len(one.data):
         return known
     at_piece = first + number - (len(after) - (len(later.pieces) - first))  # a head is one piece, and many units
-    if one.kind == other.kind and (at_piece > 0 or one.kind == "prompt"):
+    if one.kind == other.kind == "prompt" or (at_piece > 0 and differs_at(earlier.pieces, later.pieces, at_piece)):
         return in_message(earlier, later, at_piece, known)
-    return in_head(before, after, number, known)
+    found = in_head(before, after, number, known)
+    turned = equal_pieces(earlier.pieces[1:], later.pieces[1:]) + 1 < min(len(earlier.pieces), len(later.pieces))
+    if turned and "message_changed" not in found.changed:
+        return msgspec.structs.replace(found, changed=(*found.changed, "message_changed"))
+    return found
+
+
+def differs_at(earlier: Sequence[Piece], later: Sequence[Piece], number: int) -> bool:
+    """Whether this piece is where two prompts differ; else it is something in the head, which has many units."""
+    return equal_pieces(earlier[1:], later[1:]) + 1 == number < len(earlier)
 
 
 def equal_pieces(earlier: Sequence[Piece], later: Sequence[Piece]) -> int:

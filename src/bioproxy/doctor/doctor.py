@@ -203,7 +203,7 @@ class Doctor:
             cached=record.tokens_cached or 0,
             evaluated=evaluated,
             token=measured,
-            held=held_by(case, alone=not by),
+            held=0 if restarted and prepared.status == "resident" else held_by(case, alone=not by),
             failed=prepared.status == "failed",
             restarted=restarted,
             by=by,

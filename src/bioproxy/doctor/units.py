@@ -45,7 +45,7 @@ def units(pieces: Sequence[Piece]) -> list[Unit]:
             found += head_units(piece.data)
         elif piece.label == "prompt":  # of a completion: the scales stand before it
             scales, _, text = piece.data.partition(END)
-            found += [Unit("lora", "LoRA scales", scales), Unit("prompt", "prompt", text)]
+            found += [Unit("lora", "LoRA scales", scales.removeprefix(b"prompt")), Unit("prompt", "prompt", text)]
         else:
             found.append(Unit("message", piece.label, piece.data))
     return found

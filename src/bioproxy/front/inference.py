@@ -444,7 +444,7 @@ class Inference:
             prepared=prepared,
             keeper=engine.keeper,
             tail=exchange.tail,
-            life=engine.attachment.generation,
+            life=engine.lives + engine.attachment.generation,
             fingerprint=engine.keeper.decisions.fingerprint.value,
             aside={"prompt_cache_key": wishes.key.encode()} if wishes is not None and wishes.key is not None else {},
         )

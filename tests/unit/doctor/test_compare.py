@@ -152,6 +152,29 @@ def test_system_and_tools_at_once() -> None:
     assert difference.changed == ("system_changed", "tools_changed")
 
 
+def test_all_that_changed_is_named() -> None:
+    """Whoever needs another order than that of the normal form has all of it."""
+    other = {"role": "system", "content": "Other rules."}
+    difference = found(chat("a", "b", "c", tools=TOOLS), chat("a", "d", "c", tools=TOOLS[1:], system=other))
+    assert difference.changed == ("system_changed", "tools_changed", "message_changed")
+
+
+def test_a_greeting_before_the_first_user_message() -> None:
+    """It belongs to the head, whoever said it: it came, went or changed, and what follows did not."""
+    greeting = {"role": "assistant", "content": "Good morning."}
+    plain, greeted = chat("hello", "hi", "why?"), chat("hello", "hi", "why?")
+    greeted["messages"].insert(1, greeting)
+    for earlier, later in ((plain, greeted), (greeted, plain)):
+        difference = found(earlier, later)
+        assert difference.cause == "message_changed"
+        assert difference.repeated >= len("hellohiwhy?")
+    evening = chat("hello", "hi", "why?")
+    evening["messages"].insert(1, {"role": "assistant", "content": "Good evening."})
+    place = found(greeted, evening).place
+    assert place is not None
+    assert (place.label, place.path, place.at) == ("opening message", "content", 5)
+
+
 def test_blanks_in_tools_and_marks_for_a_cache_are_no_change() -> None:
     """Nothing of it stands in the prompt."""
     body = json.dumps(chat("hello", tools=TOOLS))
@@ -268,6 +291,13 @@ def test_completions_grow_within_their_text() -> None:
     assert difference.cause == "message_changed"
     assert difference.place is not None
     assert (difference.place.label, difference.place.at) == ("prompt", 5)
+
+
+def test_a_completion_beside_a_chat() -> None:
+    """They have nothing in common, and it says so in some way."""
+    one, other = prompt({"prompt": "hello"}, dialect="completion"), prompt(chat("hello"))
+    for earlier, later in ((one, other), (other, one)):
+        assert compare(earlier, later).cause in {"system_changed", "message_changed"}
 
 
 def test_what_has_no_messages_is_not_comparable() -> None:
