@@ -18,6 +18,7 @@ from bioproxy.clients.counts import ClientsStatistics, MendCounts, SideCounts
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.gate import Gate
+from bioproxy.kv.budget import Share
 from bioproxy.kv.saver import Pause, counted
 from bioproxy.kv.shelves import Tenant
 from bioproxy.metrics import Kept, Metrics
@@ -109,6 +110,10 @@ def watching(metrics: Metrics) -> Metrics:
     template = stand_in(prefix="@code", state="ok", bytes=100)
     metrics.gate = Gate(settings(), capacity=2).statistics
     metrics.kv = lambda: Kept(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"]))
+    metrics.shares = lambda: (
+        Share(kind="model", name="a", bytes=4096, kept=0, budget=0, worth=2.0),
+        Share(kind="key", name="laptop", bytes=4096, kept=0, budget=0, worth=2.0),
+    )
     metrics.engine = lambda: stand_in(state="ready")
     metrics.templates = lambda: (template,)
     side = {"titles": SideCounts(matched=5, refused=1, rerouted=2, waited=1.5, kept=1000, spared=30)}

@@ -348,7 +348,9 @@ class Gate:
 
     def until(self, ticket: Ticket | None = None) -> float:
         """Seconds until a ticket that waits will be granted, or a newcomer."""
-        seen = self.forecast()
+        seen = self.seen
+        if ticket is None or ticket.number not in seen.starts or not self.fresh:  # of those that give up together
+            seen = self.forecast()
         at = seen.newcomer if ticket is None else seen.starts.get(ticket.number, seen.newcomer)
         return max(0.0, at - (self.clock() - seen.at))
 
@@ -360,11 +362,16 @@ class Gate:
 
     def forecast(self) -> Forecast:
         """How long still, for all that wait; worked out for all at once, and not for each who asks."""
-        queue, now = self.queue, self.clock()
+        queue = self.queue
         state = queue.anyone, queue.grants, len(queue.running)
-        if state != self.seen_in or not 0.0 <= now - self.seen.at < FRESH:
-            self.seen, self.seen_in = forecast(queue, now, self.cost or usual(queue)), state
+        if state != self.seen_in or not self.fresh:
+            self.seen, self.seen_in = forecast(queue, self.clock(), self.cost or usual(queue)), state
         return self.seen
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last forecast is so new that it holds for whoever is in it."""
+        return 0.0 <= self.clock() - self.seen.at < FRESH
 
     def moved_on(self) -> None:
         """A ticket left the queue: grant what can be granted, notice when all is quiet."""
