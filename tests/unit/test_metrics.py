@@ -98,6 +98,10 @@ def make(*published: events.Event, models: bool = False) -> Metrics:
 
 def watch_models(metrics: Metrics) -> None:
     """Two models, one of them ready, and a machine."""
+    metrics.shares = lambda: (
+        Share(kind="model", name="a", bytes=4096, kept=0, budget=0, worth=2.0),
+        Share(kind="key", name="laptop", bytes=4096, kept=0, budget=0, worth=2.0),
+    )
     states = {"qwen": State.READY, "phi": State.STARTING}
     models = [stand_in(model=name, state=state, running=1, waiting=2) for name, state in states.items()]
     system = SystemSample(timestamp=datetime.now(UTC), mem_total_mb=1, load_avg_1=0.5)
@@ -110,10 +114,6 @@ def watching(metrics: Metrics) -> Metrics:
     template = stand_in(prefix="@code", state="ok", bytes=100)
     metrics.gate = Gate(settings(), capacity=2).statistics
     metrics.kv = lambda: Kept(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"]))
-    metrics.shares = lambda: (
-        Share(kind="model", name="a", bytes=4096, kept=0, budget=0, worth=2.0),
-        Share(kind="key", name="laptop", bytes=4096, kept=0, budget=0, worth=2.0),
-    )
     metrics.engine = lambda: stand_in(state="ready")
     metrics.templates = lambda: (template,)
     side = {"titles": SideCounts(matched=5, refused=1, rerouted=2, waited=1.5, kept=1000, spared=30)}

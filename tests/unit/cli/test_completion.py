@@ -153,6 +153,6 @@ def test_the_parser_and_the_splitter_know_the_same_flags(capsys: pytest.CaptureF
     """One that only argparse knew would be refused before it got there."""
     keys = {flag for option in KEYS.values() for flag in option.flags}
     named = {"-config", "-config-dir", "-listen", "-watch-config"}
-    verbs = ["", *(verb.name for verb in VERBS), "recipes list", "recipes show", "recipes add"]
+    verbs = ["", *(verb.name for verb in VERBS), "recipes list", "recipes show", "recipes add", "contexts import"]
     words = {word for verb in verbs for word in offered(f"{verb} -", capsys)}
     assert words - keys - named == set(OWN_FLAGS)
