@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
@@ -16,6 +17,7 @@ from support.conversation import openai_client
 from support.http import call
 from support.real_engine import line as real_line
 from support.real_engine import llama_server, real_engine
+from support.responses import STREAM, TOOLS, filling
 
 Json = Any
 THINKS = 'root ::= "<think>\\nhm\\n</think>\\n\\n" "hello there"'
@@ -67,3 +69,23 @@ async def test_a_stream_of_llama_cpp(tmp_path: Path, extra: Json) -> None:
         for block in answer.body.decode().split("\n\n"):
             if block.strip():
                 TypeAdapter(ResponseStreamEvent).validate_json(block.split("\ndata: ", 1)[1], strict=True)
+
+
+async def test_thoughts_words_and_a_call() -> None:
+    """As llama-server tells them, filled in: the SDK accumulates all three, and knows the call at its end."""
+    one = filling(tools=TOOLS)
+    data = b"".join(map(one.feed, STREAM)) + one.end()
+    sent = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=data)
+    )
+    async with (
+        openai.AsyncOpenAI(
+            base_url="http://engine/v1", api_key="k", http_client=httpx2.AsyncClient(transport=sent)
+        ) as client,
+        client.responses.stream(model="m", input="hello", tools=TOOLS) as stream,
+    ):
+        found = {event.type: event async for event in stream}
+        answer = await stream.get_final_response()
+    assert [item.type for item in answer.output] == ["reasoning", "message", "function_call"]
+    done: Json = found["response.function_call_arguments.done"]
+    assert (done.name, done.arguments, done.output_index) == ("look", '{"id": "x"}', 2)

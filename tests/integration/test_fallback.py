@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.http import Answer, events
+from support.http import Answer, events, free_port
+from support.swap_api import Server
 from support.swap_client import message
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig, swap_rig
@@ -132,6 +133,21 @@ async def test_a_chain(tmp_path: Path) -> None:
     assert answer.status == 502
     assert "asked for 502" in message(answer)
     assert answer.headers[HEADER] == "big;reason=start, mid;reason=500, small;reason=503"
+
+
+async def test_a_peers_model(tmp_path: Path) -> None:
+    """Another server may stand in, by its own name for the model; and be one that fails itself."""
+    (tmp_path / "peer").mkdir()
+    async with Server("far", tmp_path / "peer") as far:
+        peers = {
+            "far": {"proxy": far.url, "models": ["one"]},
+            "gone": {"proxy": f"http://127.0.0.1:{free_port()}", "models": ["two"]},
+        }
+        models = {"big": fake("--exit 3", fallback=["gone/two", "far/one"])}
+        async with swap_rig(tmp_path, models, peers=peers) as rig:
+            answer = await rig.chat("big")
+    assert (served(answer), answer.json()["model"]) == ("far", "one")
+    assert answer.headers[HEADER] == "big;reason=start, two;reason=502"
 
 
 async def test_keys_and_profiles_are_respected(tmp_path: Path) -> None:

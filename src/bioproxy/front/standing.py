@@ -13,6 +13,7 @@ stream.)
 from __future__ import annotations
 
 import time
+from weakref import WeakKeyDictionary
 
 from bioproxy import aio
 from bioproxy.activity import Standing
@@ -50,7 +51,9 @@ class Standings:
         self.fleet = fleet
         self.supervisor = fleet.supervisor
         self.looking: set[Station] = set()
-        self.read: dict[Station, tuple[int, float]] = {}  # tokens of the one prompt that it is at, and when that was
+        self.looked: WeakKeyDictionary[Station, float] = WeakKeyDictionary()
+        # tokens of the one prompt that it is at, and when that was
+        self.read: WeakKeyDictionary[Station, tuple[int, float]] = WeakKeyDictionary()
 
     def of(self, exchange: Exchange) -> Standing:
         """One request now."""
@@ -127,12 +130,14 @@ class Standings:
 
     def progress(self, station: Station) -> int | None:
         """Tokens that the engine has read of the one prompt that it is at; the next look at it begins."""
-        facts = station.attachment.facts
-        if station not in self.looking and facts is not None and facts.capabilities.slots_route:
+        facts, now = station.attachment.facts, time.monotonic()
+        tells = facts is not None and facts.capabilities.slots_route
+        if tells and station not in self.looking and now - self.looked.get(station, 0.0) >= LONG:
             self.looking.add(station)
+            self.looked[station] = now
             aio.spawn(self.look(station), name="look at a prompt")
         read, at = self.read.get(station, (0, 0.0))
-        return read if read and time.monotonic() - at < 3 * LONG else None
+        return read if read and now - at < 3 * LONG else None
 
     async def look(self, station: Station) -> None:
         """One look at the slots: if exactly one of them is at a prompt, that is the request's."""
