@@ -43,7 +43,9 @@ def reduced(status: Json) -> Json:
 
 
 def anonymous(part: dict[str, Any]) -> dict[str, Any]:
-    """One model's part of the status without the names of clients and groups."""
-    kv = part["kv"]
+    """One model's part of the status without the names of clients and groups, and without their heads."""
+    kv, warmup = part["kv"], part["warmup"]
     slots = [slot | {"group": ""} for slot in kv["slots"]]
-    return part | {"gate": part["gate"] | {"clients": []}, "kv": kv | {"slots": slots}}
+    targets = [target for target in warmup["targets"] if target["prefix"]]
+    warmup = warmup | {"targets": targets, "heads": warmup["heads"] | {"plain": 0, "unstable": []}}
+    return part | {"gate": part["gate"] | {"clients": []}, "kv": kv | {"slots": slots}, "warmup": warmup}

@@ -48,6 +48,10 @@ from bioproxy.events import (
     SnapshotSaved,
     SwapEnded,
     WarmupChecked,
+    WarmupEnded,
+    WarmupFailed,
+    WarmupStarted,
+    WarmupYielded,
 )
 from bioproxy.explain import explained
 from bioproxy.wire.http1.message import Request
@@ -70,6 +74,7 @@ TITLE = "bioproxy"
 # what is told in another form, or to nobody
 OTHERWISE = (RequestEnded, InflightChanged, ModelChanged, SwapEnded, WarmupChecked)
 OF_OTHERS = (ActivityAdded, SnapshotSaved, SnapshotRestored, SnapshotMissing, SnapshotDropped)
+OF_A_PREFIX = (WarmupStarted, WarmupYielded, WarmupEnded, WarmupFailed)  # or, without one, of a group's head
 
 
 class PageInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -345,7 +350,8 @@ class Live:
             self.add("request", explained(event.record), client=event.record.client or None)
         elif not isinstance(event, OTHERWISE):
             told = msgspec.to_builtins(event) | {"at": time.time()}
-            self.add("notice", told, client=None if isinstance(event, OF_OTHERS) else "")
+            of_a_head = isinstance(event, OF_A_PREFIX) and not event.prefix
+            self.add("notice", told, client=None if of_a_head or isinstance(event, OF_OTHERS) else "")
         if isinstance(event, ConfigReloaded) and not event.error:
             self.reloaded(event)
         if self.viewers and not isinstance(event, InflightChanged | WarmupChecked):

@@ -58,16 +58,22 @@ def part() -> Json:
     return {
         "gate": {"clients": [{"client": "ann"}], "capacity": 1},
         "kv": {"slots": [{"group": "key:1", "tokens": 5}], "bytes": 3},
+        "warmup": {
+            "targets": [{"prefix": "@code", "group": ""}, {"prefix": "", "group": "key:1"}],
+            "heads": {"known": 1, "plain": 1, "unstable": [{"group": "key:1"}]},
+        },
     }
 
 
 def test_one_of_several_keys_sees_nobody_else_in_the_status() -> None:
-    """Neither names nor conversations; for one engine and for many models."""
+    """Neither names nor conversations nor heads; for one engine and for many models."""
     snapshots = [{"template": True, "name": "t"}, {"template": False, "name": "c"}]
     common = {"snapshots": snapshots, "refused_pages": {"proxy": {"http://x": 1}}, "notes": ["n"]}
     for status in (common | part(), common | {"models": [part()], "kv": {}}):
         found = reduced(status)
         (one,) = found.get("models", [found])
         assert (one["gate"], one["kv"]["slots"]) == ({"clients": [], "capacity": 1}, [{"group": "", "tokens": 5}])
+        assert one["warmup"]["targets"] == part()["warmup"]["targets"][:1]
+        assert one["warmup"]["heads"] == {"known": 1, "plain": 0, "unstable": []}
         assert (found["snapshots"], found["refused_pages"], found["notes"]) == (snapshots[:1], {}, ["n"])
     assert part()["gate"]["clients"]

@@ -41,6 +41,9 @@ Json = Any
 MS = 0.001
 
 
+NO_WARMUP: Json = {"targets": [], "heads": {}}
+
+
 class World:
     """A stream, the status that it shows, and what was published."""
 
@@ -48,7 +51,7 @@ class World:
         self.bus = Bus()
         self.status: dict[str, Json] = {
             "started": 1.0, "uptime": 0.0, "snapshots": [], "refused_pages": {},
-            "models": [{"state": "stopped", "gate": {"clients": []}, "kv": {"slots": []}}],
+            "models": [{"state": "stopped", "gate": {"clients": []}, "kv": {"slots": []}, "warmup": NO_WARMUP}],
         }  # fmt: skip
         self.looks = 0
         self.running: list[InflightRequest] = []
@@ -336,7 +339,8 @@ async def test_one_of_several_keys_hears_of_its_own_requests_only() -> None:
         world.bus.publish(ended(one))
         world.bus.publish(moved(one, one))
     world.bus.publish(ActivityAdded(id=1))
-    world.bus.publish(WarmupEnded(prefix="@t", tokens=5, evaluated=5, seconds=0.1))
+    for prefix in ("@t", ""):  # the second one is a group's head
+        world.bus.publish(WarmupEnded(prefix=prefix, tokens=5, evaluated=5, seconds=0.1))
     world.status["models"][0]["gate"]["clients"] = []
     world.live.look()
     told = heard(viewer)
