@@ -10,14 +10,14 @@ import pytest
 
 from fakes.real_engine import needs_real_engine
 from support.http import Answer, call
-from support.real_swap import AT_STOPS, Talk, evaluated, real, two
+from support.real_swap import AT_STOPS, Talk, evaluated, real, saved, two
 from support.requests_of_clients import SIDE
 from support.swap_rig import Rig, swap_rig
 
 Json = Any
 pytestmark = pytest.mark.real_engine
 TITLE = next(sent for sent in SIDE if sent.side == "opencode-title")
-PROMPT = " ".join(["omega", "iota", "kappa"] * 70)
+PROMPT = " ".join(["omega", "iota", "kappa"] * 22)  # a sixth of the conversation
 ALL_AT_ONCE: Json = {"side_wait": 0}
 
 
@@ -41,15 +41,14 @@ async def test_a_conversation_is_warm_after_a_title_and_an_unload(flags: str, tm
         main = Talk(rig, "a")
         await main.cold()
         assert (await title(rig, "a")).status == 200
-        kept = (await rig.overview())["a"]["snapshots"]
+        await saved(rig, "a")
         await rig.post("/api/models/unload/a")
         await rig.until_running()
         await main.warm()
-    assert kept == 1
 
 
 async def test_after_the_title_the_conversation_is_warm_at_once(tmp_path: Path) -> None:
-    """It comes back from the disk without a restart, too."""
+    """It comes back from the disk without a restart, too, though it is not quite a snapshot yet."""
     async with swap_rig(tmp_path, {"a": real(0, "-np 1 --cache-ram 0")}, kv=AT_STOPS, clients=ALL_AT_ONCE) as rig:
         main = Talk(rig, "a")
         await main.cold()

@@ -252,6 +252,21 @@ class Decisions:
                 best, gain = match, gained
         return best
 
+    def soon(self, want: Want, position: int) -> bool:
+        """Whether what was saved a moment ago, and is not quite a snapshot yet, is what this request wants.
+
+        So it is if a side request took the slot, and the conversation goes on at once.
+        """
+        missing = {cut.digest for cut in want.cuts[position:]}
+        fingerprint, speeds = self.tenant.scope.fingerprint, self.tenant.knowledge.speeds
+        return any(
+            one.group == want.group
+            and one.fingerprint == fingerprint
+            and any(cut.digest in missing for cut in one.cuts)
+            and policy.worth_restoring(one.tokens, one.size, speeds=speeds, min_seconds=self.config.min_seconds)
+            for one in self.tenant.shelf.committing.values()
+        )
+
     def candidates(self, cuts: Sequence[Cut], *, group: str | None, above: int = 0) -> list[Match]:
         """The snapshots to weigh for a prompt: what shares most of it, and what ends within it.
 

@@ -289,11 +289,17 @@ class Keeper:
         """Plan and act; how many cuts of `want` are in the slot then. `at_risk`: what the request would drive out."""
         place, saving = prepared.place, self.actions.saving
         assert place is not None
+        waited = 0.0
+        if restoring and self.tenant.shelf.committing and self.decisions.soon(want, position):
+            started = self.clock()
+            await self.saver.settle()
+            waited = self.clock() - started
         plan = self.decisions.plan(want, place, position, restoring=restoring, saving=saving, endangered=at_risk)
         if plan is not None:
             if plan.match is not None:
                 prepared.question = plan.match.question(want.end)
             await self.actions.carry_out(plan, grant, prepared)
+            prepared.save_seconds += waited
             position = common(want.cuts, place.digests)
             if prepared.status == "resident" and not position:
                 prepared.status, prepared.expected = "", 0
