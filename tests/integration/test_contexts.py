@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from bioproxy.kv.budget import Budgets
-from support.cache_rig import app_of, program
+from support.cache_rig import app_of, program, seen
 from support.http import Answer, call
 from support.swap_rig import Rig
 
@@ -206,7 +207,7 @@ async def test_more_than_a_key_may_keep_is_refused(tmp_path: Path) -> None:
 
 
 async def test_contexts_are_listed_after_a_restart_before_any_model_runs(tmp_path: Path) -> None:
-    """And used when it does. One whose model is not configured any more says so, and can be exported and deleted."""
+    """And used when it does."""
     async with serving(tmp_path) as rig:
         await chat(rig, LONG, named="first", model="b")
         await keep(rig, "repo", "first")
@@ -216,6 +217,26 @@ async def test_contexts_are_listed_after_a_restart_before_any_model_runs(tmp_pat
         found = {row["name"]: row["unused"] for row in (await send(rig, "GET", AT)).json()["contexts"]}
         assert found == {"repo": "its model has not run since the start", "docs": found["repo"]}
         assert await cached(rig, LONG, "Yes.", "Why?") > 100
+
+
+async def test_a_context_whose_model_is_gone_says_so(tmp_path: Path) -> None:
+    """It is listed, and can be exported and deleted."""
+    async with serving(tmp_path) as rig:
+        await chat(rig, LONG, named="first", model="b")
+        size = (await keep(rig, "repo", "first")).json()["bytes"]
+        config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+        del config["models"]["b"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        rig.program.reload()
+        await rig.until(lambda: rig.said("configuration reloaded"))
+
+        async def unused() -> str | None:
+            return (await send(rig, "GET", AT)).json()["contexts"][0]["unused"] or None
+
+        assert await seen(unused) == "its model b is gone"
+        assert len((await exported(rig, "repo"))["kv"]) == size
+        assert (await send(rig, "DELETE", f"{AT}/repo")).json()["deleted"]
+        assert await names(rig) == []
 
 
 # files

@@ -104,7 +104,7 @@ def payer(group: str) -> str:
     return group.partition(USER)[0]
 
 
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+class Outlook(msgspec.Struct, frozen=True):
     """What the eviction is decided by: unix time, the known engines by fingerprint, what is in use and being read.
 
     `current`: of each engine the version of each template, by prefix; `spare`: snapshots that are being read. `models`:

@@ -15,7 +15,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.kv import files
-from bioproxy.kv.folder import Folder, FolderError
+from bioproxy.kv.folder import FolderError
 from bioproxy.kv.shelf import Shelf
 from bioproxy.kv.snapshot import Snapshot
 
@@ -72,7 +72,7 @@ async def change(shelf: Shelf, snapshot: Snapshot, alter: Callable[[Snapshot], S
     What `alter` raises leaves everything as it was, and so does a disk that refuses (FolderError). NotFound if the
     snapshot went meanwhile. Goes to its end also if whoever asked has left.
     """
-    folder_of(shelf)
+    shelf.opened()
     return await aio.shielded(changed(shelf, snapshot, alter))
 
 
@@ -101,7 +101,7 @@ def gone(snapshot: Snapshot) -> NotFound:
 
 async def delete(shelf: Shelf, snapshot: Snapshot) -> None:
     """Remove it for good. RequestError (409) while it is read; FolderError if it is forgotten, but still there."""
-    folder = folder_of(shelf)
+    folder = shelf.opened()
     if snapshot.id in shelf.reading:
         raise RequestError(f"{snapshot.name} is being read; try again in a moment", status=CONFLICT)
     shelf.forget(snapshot, "deleted")
@@ -110,9 +110,3 @@ async def delete(shelf: Shelf, snapshot: Snapshot) -> None:
     except OSError as error:
         where = folder.path / snapshot.name
         raise FolderError(f"{where} is not used any more, but cannot be removed: {error.strerror}") from error
-
-
-def folder_of(shelf: Shelf) -> Folder:
-    if shelf.folder is None:
-        raise FolderError(f"the snapshot folder {shelf.path} cannot be used")
-    return shelf.folder

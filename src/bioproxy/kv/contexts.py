@@ -199,7 +199,7 @@ def length(context: Context) -> int:
 async def exported(context: Context) -> AsyncIterator[bytes]:
     """The file, piece by piece; it was verified before, and is held meanwhile. FolderError if it cannot be read."""
     shelf, snapshot, pin = context
-    folder = by_hand.folder_of(shelf)
+    folder = shelf.opened()
     sidecar = described(context)
     yield (member(f"{pin.name}.json", len(sidecar)) + sidecar + bytes(padded(len(sidecar)) - len(sidecar)))
     yield member(f"{pin.name}.kv", snapshot.size)

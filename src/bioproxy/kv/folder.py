@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.errors import NOT_JSON, BioproxyError
-from bioproxy.files import listed, read, touching, write_whole
+from bioproxy.files import Stuck, listed, read, touching, write_whole
 from bioproxy.kv import files
 from bioproxy.kv.policy import Ledger, read_ledger
 from bioproxy.kv.snapshot import NAME, TEMPORARY, Snapshot, decode, encode
@@ -40,6 +40,10 @@ class FolderError(BioproxyError):
     """The folder cannot be used; the message says why and what to do."""
 
     code = "snapshot_folder"
+
+
+def out_of_reach(error: Stuck) -> FolderError:
+    return FolderError(f"the snapshot folder cannot be used: {error.message}")
 
 
 class Found(msgspec.Struct):

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.errors import NOT_JSON, NotFound, RequestError
-from bioproxy.kv import by_hand, files, keeping
+from bioproxy.kv import files, keeping
 from bioproxy.kv.shelf import LEFT_OVER, Shelf
 from bioproxy.kv.snapshot import NAME, Pin, Snapshot, decode, new_id, temporary_name
 
@@ -51,7 +51,7 @@ class Imports:
 
     async def begin(self, shelf: Shelf, described: Snapshot, *, group: str, name: str) -> Import:
         """Begin with a description (`read`); RequestError if what it describes has no room."""
-        folder = by_hand.folder_of(shelf)
+        folder = shelf.opened()
         for identity, one in tuple(self.known.items()):
             if self.clock() - one.at > LEFT_OVER and not one.busy.locked():
                 self.forget(identity)

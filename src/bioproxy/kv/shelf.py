@@ -38,7 +38,7 @@ from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
 from bioproxy.kv.budget import FOLDER, Account, Budgets, Limits, Outlook, payer, refused_by, surplus
-from bioproxy.kv.folder import Folder, FolderError
+from bioproxy.kv.folder import Folder, FolderError, out_of_reach
 from bioproxy.kv.index import Index, Scope
 from bioproxy.kv.policy import Ledger, Refusal, Use
 from bioproxy.kv.snapshot import Snapshot
@@ -135,6 +135,12 @@ class Shelf:
         """Whether the folder is open, and still the one that we locked."""
         return self.folder is not None and await self.on_disk(self.folder.holds)
 
+    def opened(self) -> Folder:
+        """The folder; FolderError while it is not ours."""
+        if self.folder is None:
+            raise FolderError(f"the snapshot folder {self.path} cannot be used")
+        return self.folder
+
     async def on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work` in a thread. FolderError if the folder does not answer; what `work` raises, else."""
         try:
@@ -194,9 +200,7 @@ class Shelf:
 
         Raises FolderError; Stuck if `also` hangs at another file.
         """
-        folder = self.folder
-        if folder is None:
-            raise FolderError(f"the snapshot folder {self.path} cannot be used")
+        folder = self.opened()
         try:
             said, self.free = await away(lambda: (also(), folder.free()))
         except Stuck as error:
@@ -243,14 +247,8 @@ class Shelf:
             fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
             for fingerprint, users in self.versions.items()
         }
-        return Outlook(
-            now=self.wall(),
-            scopes=self.scopes,
-            current=current,
-            spare=frozenset(self.reading),
-            models=self.models,
-            reserved=self.budgets().models,
-        )
+        own, spare = self.budgets().models, frozenset(self.reading)
+        return Outlook(self.wall(), self.scopes, current, spare=spare, models=self.models, reserved=own)
 
     # using
 
@@ -259,9 +257,7 @@ class Shelf:
 
         Raises Unverified, FolderError. A snapshot of an older version has a checksum from then on.
         """
-        if self.folder is None:
-            raise FolderError(f"the snapshot folder {self.path} cannot be used")
-        path = self.folder.path
+        path = self.opened().path
         if self.proved.get(snapshot.id) == await self.on_disk(files.unchanged, path, snapshot):
             return
         good, stamp = await asyncio.to_thread(files.proved, path, snapshot)
@@ -391,23 +387,18 @@ class Shelf:
         if known is not None:
             await self.describe(known, durable=False)
 
-    def used(self, snapshot: Snapshot, *, gained: float = 0.0) -> None:
+    def used(self, snapshot: Snapshot, *, gained: float = 0.0, times: int = 1) -> None:
         """`snapshot` served a request and spared `gained` seconds of prefill."""
         known = self.index.snapshots.get(snapshot.id)
-        if known is None:
-            return
-        use = Use(self.wall(), known.uses + 1, known.gained + max(0.0, gained))
-        self.ledger.uses[snapshot.id] = use
-        self.index.snapshots[snapshot.id] = msgspec.structs.replace(
-            known, used=use.used, uses=use.uses, gained=use.gained
-        )
+        if known is not None:
+            use = Use(self.wall(), known.uses + times, known.gained + max(0.0, gained))
+            self.ledger.uses[known.id] = use
+            self.index.snapshots[known.id] = with_use(known, self.ledger)
 
     def touch(self, snapshot: Snapshot) -> None:
         """A request went on from what `snapshot` holds without a restore. Noted now and then: the ledger is a file."""
         if self.wall() - snapshot.used > TOUCHED:
-            used = msgspec.structs.replace(snapshot, used=self.wall())
-            self.ledger.uses[used.id] = Use(used.used, used.uses, used.gained)
-            self.index.snapshots[used.id] = used
+            self.used(snapshot, times=0)
 
     # housekeeping
 
@@ -462,7 +453,3 @@ def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
     if use is None:
         return snapshot
     return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
-
-
-def out_of_reach(error: Stuck) -> FolderError:
-    return FolderError(f"the snapshot folder cannot be used: {error.message}")

@@ -21,10 +21,10 @@ from bioproxy.events import Bus
 from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
 from bioproxy.kv.budget import Budgets, Share, shares
-from bioproxy.kv.folder import FolderError
+from bioproxy.kv.folder import FolderError, out_of_reach
 from bioproxy.kv.index import Scope
 from bioproxy.kv.policy import Knowledge
-from bioproxy.kv.shelf import Shelf, Versions, out_of_reach
+from bioproxy.kv.shelf import Shelf, Versions
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut
 
