@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -142,6 +144,25 @@ async def test_another_group_has_no_use_of_it(tmp_path: Path) -> None:
         assert other["cache_read_input_tokens"] == 0
         await until(lambda: len(cuts(found)) == 2)
         assert {one.group for one in cuts(found)} == {group(found, "one"), group(found, "two")}
+
+
+async def test_what_an_engine_dies_of_is_not_sent_to_the_next_one(tmp_path: Path) -> None:
+    """Also if it died while it evaluated the beginning of the prompt."""
+    (tmp_path / "slots").mkdir()
+    slow = "--tokens-per-second 1000 --batch-size 16"
+    command = f"{sys.executable} {PROGRAM} --port ${{PORT}} --slot-save-path {tmp_path / 'slots'} {slow}"
+    async with running_app(tmp_path, models={"a": {"cmd": command}}, kv=KEEN) as app:
+        port, attachment = app.proxy_port, app.fleet.stations["a"].attachment
+        await asked(port, PATH, body(part("hello", marked=False), model="a"))
+        data = body(part(text(2000)), model="a")
+        running = asyncio.get_running_loop().create_task(call(port, "POST", PATH, data=data))
+        await until(lambda: [one for one in app.under_way() if one.elapsed_ms > 300])  # the beginning takes 2 s
+        assert attachment.facts is not None
+        assert attachment.facts.pid is not None
+        os.kill(attachment.facts.pid, signal.SIGKILL)
+        answer = await running
+        assert answer.status in {502, 503}
+        assert "not sent again" in answer.text
 
 
 async def test_another_model_in_between(tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ class Inference:
             self.engine, self.wishes, expanded=self.expanded, pieces=pieces, want=self.want, bill=self.bill
         )
         unwatch = self.engine.attachment.stall.watch(lambda: self.exchange.tail.total, self.stall)
+        self.claim.sending()
         try:
             await cutting.run(grant)
         finally:
