@@ -28,12 +28,14 @@ class SnapshotRow(SnapshotStatistics, frozen=True, kw_only=True):
     """One snapshot as the eviction sees it.
 
     `worth`: seconds of prefill for each gigabyte, halved for each week without use. `turn`: its place in the order in
-    which its folder's snapshots go, 1 first; 0: it does not, because it is pinned or being read.
+    which its folder's snapshots go, 1 first; 0: it does not, because it is pinned or being read. `model`: the ID of the
+    one of many models whose it is; "" if an older program wrote it.
     """
 
     folder: str
     worth: float
     turn: int
+    model: str
 
 
 class FolderShares(msgspec.Struct, frozen=True):
@@ -125,18 +127,18 @@ def seen(shares: Iterable[Share], *, own: bool) -> tuple[Share, ...]:
 
 def list_of(shelves: Iterable[Shelf], snapshots: Iterable[SnapshotStatistics], *, own: bool) -> tuple[SnapshotRow, ...]:
     """What `/status` lists, with what the eviction thinks of each; `own`: only templates, and no groups."""
-    seen: dict[str, tuple[str, float, int]] = {}
+    seen: dict[str, tuple[str, float, int, str]] = {}
     for shelf in shelves:
         values = policy.in_order(values_of(shelf.index.snapshots.values(), shelf.outlook()))
         listed = {one.id: one for one in shelf.index.snapshots.values() if not one.reference}
         turns = {value.id: turn for turn, value in enumerate((one for one in values if one.id in listed), 1)}
         for one in listed.values():
             worth = policy.worth(one.seconds, one.size, shelf.wall() - one.used) * GIGABYTE
-            seen[one.name] = str(shelf.path), worth, turns.get(one.id, 0)
+            seen[one.name] = str(shelf.path), worth, turns.get(one.id, 0), one.model
     shown = (one for one in snapshots if one.name in seen and (one.template or not own))
     return tuple(row_of(one, *seen[one.name], own=own) for one in shown)
 
 
-def row_of(one: SnapshotStatistics, folder: str, worth: float, turn: int, *, own: bool) -> SnapshotRow:
+def row_of(one: SnapshotStatistics, folder: str, worth: float, turn: int, model: str, *, own: bool) -> SnapshotRow:
     fields = msgspec.structs.asdict(one) | ({"group": "", "kept_until": None, "names": ()} if own else {})
-    return SnapshotRow(**fields, folder=folder, worth=worth, turn=turn)
+    return SnapshotRow(**fields, folder=folder, worth=worth, turn=turn, model=model)

@@ -41,7 +41,7 @@ FILE_FLAGS = {
 }
 OWN_FLAGS = (
     "-h", "--help", "--version", "--json", "--colour",
-    "--as", "-f", "--follow", "--key", "-n", "--no-wait", "-o", "--once", "--outcome", "--schema", "--set",
+    "--as", "-f", "--follow", "--key", "-n", "--no-wait", "--older", "-o", "--once", "--outcome", "--schema", "--set",
 )  # fmt: skip
 EPILOG = """\
 Every key of the configuration is a flag as well, with one dash or two, for every verb;

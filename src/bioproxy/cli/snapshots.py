@@ -1,4 +1,4 @@
-"""`bioproxy snapshots list|verify|pin|unpin|delete`: the KV cache on disk, for people.
+"""`bioproxy snapshots list|verify|pin|unpin|delete|prune`: the KV cache on disk, for people.
 
 `list` asks the running program, because only it knows which snapshots its engine can use; without one it reads what
 stands beside the slot files. `verify` has the running program read them, every byte, because it knows what is in use
@@ -39,7 +39,14 @@ ROUTES = {
 
 def run(command: Command) -> int:
     """List, verify or change; 1 if a file is damaged. BioproxyError if there is neither a program nor a folder."""
-    output, loaded, arguments = command.output, command.load(), command.arguments
+    output, arguments = command.output, command.arguments
+    if arguments.action == "prune":
+        from bioproxy.cli.prune import prune
+
+        return prune(command)
+    if arguments.key or arguments.older:
+        raise BioproxyError(f"--key and --older are for `snapshots prune`, not for `{arguments.action}`")
+    loaded = command.load()
     if bool(arguments.name) != (arguments.action in ROUTES):
         raise BioproxyError(
             f"`snapshots {arguments.action}` takes {'no name' if arguments.name else 'the name or id of one'}"

@@ -89,10 +89,13 @@ def warm_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def snapshots_flags(parser: argparse.ArgumentParser) -> None:
-    actions = ("list", "verify", "pin", "unpin", "delete")
-    about = "list them, compare every byte with its checksum, or keep or remove one"
+    actions = ("list", "verify", "pin", "unpin", "delete", "prune")
+    about = "list them, compare every byte with its checksum, keep or remove one, or remove many"
     parser.add_argument("action", choices=actions, help=about)
     parser.add_argument("name", nargs="?", default="", help="the snapshot to pin, unpin or delete: its id in the list")
+    parser.add_argument("--key", metavar="NAME", default="", help="prune: conversations of the API key with this name")
+    parser.add_argument("--older", metavar="TIME", default="", help="prune: not used for so long, such as 30d")
+    parser.epilog = "prune also takes --model MODEL: snapshots of this one of many models"
 
 
 def contexts_flags(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +165,7 @@ VERBS = (
     Verb("doctor", "say why prompts were read again, and what would save most", "doctor:doctor"),
     Verb("top", "watch models and requests under way", "top:top"),
     Verb("warm", "warm up one template now", "remote:warm", warm_flags),
-    Verb("snapshots", "list, verify, pin or delete the snapshots on disk", "snapshots:run", snapshots_flags),
+    Verb("snapshots", "list, verify, pin, delete or prune the snapshots on disk", "snapshots:run", snapshots_flags),
     Verb("contexts", "keep, list, export or delete what requests left, by name", "contexts:run", contexts_flags),
     Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),

@@ -1132,6 +1132,7 @@ export interface SnapshotRow {
   folder: string;
   worth: number;
   turn: number;
+  model: string;
 }
 
 /** What models and keys have in one folder; one of several keys sees no others. */

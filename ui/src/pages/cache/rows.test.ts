@@ -6,7 +6,7 @@ const row = (change: Partial<SnapshotRow> = {}): SnapshotRow => ({
   id: "1", name: "bp-1.kv", template: false, prefix: "", version: "", group: "", tokens: 1000, bytes: 2e6, seconds: 2,
   created: 0, used: 1000, uses: 0, gained: 0, build: "", pinned: false, kept_until: null, names: [], head: "", unused: "",
   models: ["alpha"], folder: "/slots",
-  worth: 14, turn: 3, ...change,
+  worth: 14, turn: 3, model: "alpha", ...change,
 }); // prettier-ignore
 const ids = (rows: readonly SnapshotRow[]) => rows.map((one) => one.id).join("");
 const column = (id: string) => COLUMNS.find((one) => one.id === id) as Column;

@@ -1,0 +1,102 @@
+"""`bioproxy snapshots prune`: remove many snapshots at once, chosen by key, age and model.
+
+The running program lists them and deletes each one, because it knows what is in use; so this is a choice over its list
+and nothing else. What somebody wants to keep is never chosen: a pin, a context, or a time that a key asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from bioproxy.cli.client import Client
+from bioproxy.cli.command import Command
+from bioproxy.cli.find import find
+from bioproxy.cli.output import count, size
+from bioproxy.config.load import Loaded
+from bioproxy.config.units import read_seconds
+from bioproxy.errors import BioproxyError
+from bioproxy.keys import Keyring
+from bioproxy.kv.budget import payer
+
+Json: TypeAlias = Any
+Test: TypeAlias = Callable[[Json], bool]
+GONE, BUSY = 404, 409
+NO_CHOICE = "say what is to go: `snapshots prune` takes --older TIME, --key NAME and --model MODEL"
+
+
+def prune(command: Command) -> int:
+    """Delete what was chosen. BioproxyError if nothing was, or no program answers."""
+    output, arguments, flags = command.output, command.arguments, command.flags
+    if arguments.name:
+        raise BioproxyError("`snapshots prune` takes no name; `snapshots delete` does")
+    chosen_model = flags.values.get("model", "")  # which is a key of the configuration, too
+    values = {path: value for path, value in flags.values.items() if path != "model"}
+    bare = msgspec.structs.replace(command, flags=msgspec.structs.replace(flags, values=values))
+    loaded = bare.load()
+    tests = list(chosen_by(loaded, key=arguments.key, older=arguments.older, model=chosen_model))
+    if not tests:
+        raise BioproxyError(NO_CHOICE)
+    client = find(loaded).patient()
+    fitting = [row for row in client.get("/api/snapshots")["snapshots"] if all(test(row) for test in tests)]
+    free = [row for row in fitting if not row["pinned"] and row["kept_until"] is None]
+    deleted = [row for row in free if is_deleted(client, row["id"])]
+    left = len(fitting) - len(deleted)
+    if output.json:
+        output.document({"deleted": deleted, "bytes": sum(row["bytes"] for row in deleted), "left": left})
+        return 0
+    output.line(f"{count(len(deleted))} deleted, {size(sum(row['bytes'] for row in deleted))}", "green")
+    if left:
+        output.note(f"{count(left)} more would fit, but are pinned, kept, or in use")
+    return 0
+
+
+def chosen_by(loaded: Loaded, *, key: str, older: str, model: str) -> Iterable[Test]:
+    """What must be true of a snapshot that goes; BioproxyError for a key, time or model that is none."""
+    if key:
+        group = group_of(loaded, key)
+        yield lambda row: not row["template"] and payer(row["group"]) == group
+    if older:
+        try:
+            before = time.time() - read_seconds(older)
+        except ValueError as error:
+            raise BioproxyError(f"--older: {error}, got {older!r}") from None
+        yield lambda row: row["used"] < before
+    if model:
+        wanted = model_of(loaded, model)
+        yield lambda row: row.get("model") == wanted or wanted in row["models"]
+
+
+def group_of(loaded: Loaded, name: str) -> str:
+    """The group of the key with this name."""
+    groups = {one.name: one.group for _, one in Keyring(loaded.config.api_keys).principals.values()}
+    if name not in groups:
+        known = ", ".join(groups) or "there are none"
+        raise BioproxyError(f"no API key is called {name!r}; the names: {known}")
+    return groups[name]
+
+
+def model_of(loaded: Loaded, name: str) -> str:
+    """The ID of the model with this name or alias."""
+    if loaded.dialect is None:
+        raise BioproxyError("--model chooses among many models, and this configuration has one engine")
+    found = loaded.dialect.aliases.get(name, name)
+    if found not in loaded.dialect.models:
+        raise BioproxyError(f"there is no model {name!r}; `bioproxy models` lists them")
+    return found
+
+
+def is_deleted(client: Client, name: str) -> bool:
+    """Delete one; False if it is being read or written. One that went meanwhile is what was wanted."""
+    try:
+        client.send("DELETE", f"/api/snapshots/{quote(name, safe='')}")
+    except BioproxyError as error:
+        if error.status == BUSY:
+            return False
+        if error.status != GONE:
+            raise
+    return True
