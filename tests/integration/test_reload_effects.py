@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from bioproxy import aio
+from bioproxy.activity import Record
 from bioproxy.app import App
 from bioproxy.config.dialect.go import builtins
 from bioproxy.config.keys import KEYS
@@ -29,6 +30,7 @@ from bioproxy.errors import ConfigError
 from bioproxy.events import Event, RequestEnded, SavingPaused
 from bioproxy.models.fleet import Fleet
 from bioproxy.models.plan import Plan, make_plan
+from bioproxy.models.state import State
 from bioproxy.station import Station
 from fakes.fake_engine import FakeEngine
 from support.apps import log_put_back, running_app, station
@@ -237,6 +239,76 @@ async def doctor__memory(folder: Path) -> None:
         await until(lambda: doctor.statistics().prompts == 1)
 
 
+def records(site: Site) -> list[Record]:
+    """Those of requests that end from now on."""
+    found: list[Record] = []
+    site.app.bus.subscribe(RequestEnded, lambda event: found.append(event.record))
+    return found
+
+
+async def clients__apps(folder: Path) -> None:
+    async with attached(folder) as (site, _):
+        seen = records(site)
+        for apps in ([], [{"name": "mine", "agents": ["mine/*"]}]):
+            await site.reload(clients={"apps": apps})
+            assert (await good(site.app, headers={"User-Agent": "mine/1"})).status == 200
+        assert [one.app for one in seen] == ["", "mine"]
+
+
+async def clients__side(folder: Path) -> None:
+    async with attached(folder) as (site, _):
+        seen = records(site)
+        for side in ([], [{"name": "mine", "side": "refuse", "first": ["a title*"]}]):
+            await site.reload(clients={"side": side})
+            assert (await good(site.app, "a title, please")).status == 200
+        assert [(one.side, one.gated) for one in seen] == [("", True), ("mine", False)]
+
+
+async def clients__side_wait(folder: Path) -> None:
+    rule = {"name": "mine", "first": ["a title*"]}
+    async with attached(folder, clients={"side": [rule], "side_wait": 3600}) as (site, _):
+        await good(site.app)
+        late = aio.spawn(good(site.app, "a title, please"), name="late")
+        await until(lambda: station(site.app).gate.statistics().aside)
+        await site.reload(clients={"side_wait": 0})
+        assert (await good(site.app, "a title, too")).status == 200
+        await aio.finish([late])
+
+
+async def mended(site: Site, engine: FakeEngine) -> bool:
+    """Whether a line goes that the rule is for."""
+    system = {"role": "system", "content": "Be brief.\nIt is noon."}
+    assert (await chat(site, messages=[system, *HELLO])).status == 200
+    return "noon" not in (await engine.requests("/v1/chat/completions"))[-1].body
+
+
+RULE = {"name": "mine", "do": "drop", "line": "It is *"}
+
+
+async def clients__stabilize(folder: Path) -> None:
+    async with attached(folder) as (site, engine):
+        for rules in ([], [RULE | {"mode": "on"}]):
+            await site.reload(clients={"stabilize": rules})
+            assert await mended(site, engine) == bool(rules)
+
+
+async def clients__stabilize_mode(folder: Path) -> None:
+    async with attached(folder, clients={"stabilize": [RULE]}) as (site, engine):
+        for mode in ("observe", "on", "off"):
+            await site.reload(clients={"stabilize_mode": mode})
+            assert await mended(site, engine) == (mode == "on")
+
+
+async def warmup__plain_heads(folder: Path) -> None:
+    async with attached(folder) as (site, _):
+        system = {"role": "system", "content": "You are an agent. " * 800}
+        for words in ("one", "two"):
+            assert (await chat(site, messages=[system, {"role": "user", "content": words}])).status == 200
+        await until(lambda: station(site.app).runner.statistics().targets)
+        await site.reload(warmup={"plain_heads": 0})
+        await until(lambda: not station(site.app).runner.statistics().targets)
+
+
 async def prefixes(folder: Path) -> None:
     async with attached(folder) as (site, engine):
         await site.reload(prefixes={"@code": "code.txt"})
@@ -358,6 +430,22 @@ async def swap__min_resident(folder: Path) -> None:
 
 async def swap__linger(folder: Path) -> None:
     await held_back(folder, {"linger": 3600}, {"linger": 0}, tool_calls=True)
+
+
+async def default_model(folder: Path) -> None:
+    async with many(folder, fakes("a b")) as (site, client):
+        for name, status in (("", 404), ("b", 200)):
+            await site.reload(default_model=name)
+            answer = await client.post("/v1/chat/completions", {"messages": HELLO})
+            assert answer.status == status, answer.text
+        assert server(answer) == "b"
+
+
+async def return_to_default(folder: Path) -> None:
+    async with many(folder, fakes("a b"), default_model="b", return_to_default=3600) as (site, client):
+        assert (await client.chat("a")).status == 200
+        await site.reload(return_to_default=0.05)
+        await until(lambda: fleet(site).supervisor.schedule.state("b") is State.READY)
 
 
 async def test_queue_limit_with_models(tmp_path: Path) -> None:
