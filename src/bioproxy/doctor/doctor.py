@@ -118,7 +118,8 @@ class Doctor:
     async def run(self) -> None:
         """Look at what was seen; until cancelled (a guarded service)."""
         while True:
-            await self.news.wait()
+            if not self.cases:  # there are some after a fault
+                await self.news.wait()
             await asyncio.sleep(REST)
             self.news.clear()
             while self.cases:
