@@ -40,7 +40,7 @@ from bioproxy.front.routes import Route
 from bioproxy.front.standing import Standings
 from bioproxy.models.claim import Claim
 from bioproxy.models.fleet import Fleet
-from bioproxy.models.names import Target
+from bioproxy.models.names import NoTarget, Registry, Target
 from bioproxy.models.only import ENGINE
 from bioproxy.models.plan import ModelPlan
 from bioproxy.station import Station
@@ -325,6 +325,14 @@ def served(one: ModelPlan, station: Station) -> Served:
         failing=frozenset(one.model.fallback_status),
         patience=float(one.model.fallback_after),
     )
+
+
+def tell_unknown(settings: Settings, registry: Registry) -> None:
+    """Say which rules of `clients` name a model that there is not: their requests stay with the one they ask for."""
+    for rule in settings.made(rules_of).side:
+        meant = registry.resolve(rule.model, lambda _name, _selector: None) if rule.model else None
+        if isinstance(meant, NoTarget) and meant.reason == "unknown":
+            log.warning("clients.side: the rule %s names the model %r, and there is none", rule.name, rule.model)
 
 
 def rename(exchange: Exchange, compiled: filters.Compiled | None, target: Target, asked: Asked) -> None:

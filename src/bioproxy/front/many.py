@@ -29,7 +29,7 @@ from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
 from bioproxy.front.cors import options_headers
-from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename, served
+from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename, served, tell_unknown
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.fallback import Failed, Try
 from bioproxy.front.inflight import Inflight
@@ -99,6 +99,7 @@ class ManyModels(Dispatch):
             name: Peer(pool=one.pool, key=one.settings.api_key, filters=filters.compile_filters(one.settings.filters))
             for name, one in self.fleet.peers.items()
         }
+        tell_unknown(self.settings, self.registry)
         self.ignored = upstream_path.Ignored(self.settings.dialect.upstream.ignore_paths)
 
     # policies
