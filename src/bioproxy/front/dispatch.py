@@ -213,7 +213,8 @@ class Dispatch(ABC):
         finally:
             if exchange.record.side:
                 self.settle_side(exchange.record)
-        inference.remember(self.doctor)
+        if inference.remembered:
+            self.doctor.see(inference.case())
 
     def accept(self, exchange: Exchange, wishes: Wishes, name: str) -> None:
         """Answer at once: the work goes on, for nobody."""

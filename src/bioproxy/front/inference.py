@@ -424,11 +424,6 @@ class Inference:
             tokens = told.cached + (told.evaluated or 0)
             self.engine.measured.note(self.want.size, tokens, told.generated, told.decode)
 
-    def remember(self, doctor: Doctor) -> None:
-        """Hand the request to the doctor, who looks at it later."""
-        if self.remembered and self.exchange.route.dialect is not None:
-            doctor.see(self.case())
-
     def case(self) -> Case:
         """The request as the doctor sees it. What was evaluated for its breakpoints is not what it was promised."""
         engine, exchange, dialect, prepared = self.engine, self.exchange, self.exchange.route.dialect, self.prepared
