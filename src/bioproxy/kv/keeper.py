@@ -122,8 +122,8 @@ class Keeper:
 
     @property
     def saves(self) -> bool:
-        """Whether this engine's slots can be saved at all."""
-        return self.decisions.findings.saves
+        """Whether what is warmed without a request can be saved and brought back."""
+        return self.decisions.findings.saves and not self.decisions.literal
 
     @property
     def watchers(self) -> set[Callable[[], None]]:
