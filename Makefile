@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo ui pictures test lint bench tables clean help
+.PHONY: venv demo ui pictures test lint bench tables man clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench: $(STAMP) page-if-possible ## figures beside nginx, written to bench/resul
 tables: $(STAMP) ## what docs/, the JSON Schemas and the page's types have from Structs, after one was changed
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.page_types
+
+man: $(DEMO)     ## the man page bioproxy(1), into build/bioproxy.1
+	@$(BIN)/python -m tools.manpage build/bioproxy.1
 
 clean:           ## remove what was made
 	rm -rf $(VENV) src/bioproxy/page ui/node_modules pictures dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
