@@ -255,10 +255,10 @@ async def test_one_that_steps_aside_does_not_undo_an_unload(tmp_path: Path) -> N
 
 
 async def test_a_model_that_there_is_not_is_told_at_the_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The requests stay with the model that they ask for."""
     async with two_models(tmp_path, side=[{"name": TITLE.side, "model": "gone"}], side_wait=0) as (app, records):
         assert (await send(app, TITLE, model="main", max_tokens=4)).status == 200
     assert [record.model for record in records] == ["main"]
-    assert f"the rule {TITLE.side} names the model 'gone', and there is none" in capsys.readouterr().err
+    assert f"the rule {TITLE.side} names the model 'gone', and there is none" in capfd.readouterr().err
