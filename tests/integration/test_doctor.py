@@ -12,6 +12,7 @@ import pytest
 
 from bioproxy.activity import Finding
 from bioproxy.app import App
+from bioproxy.doctor.doctor import NO_CACHE, NO_PROMPT
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import running_app
 from support.http import Answer, call
@@ -153,6 +154,16 @@ async def test_a_swap_before_a_save(tmp_path: Path) -> None:
         assert (finding.cause, finding.note) == ("not_saved", "kv.policy is off")
         finding = await rig.found(body(text(200, "A story."), "so", "go on", model="b"))
         assert (finding.cause, finding.note) == ("model_changed", "the earlier one went to a")
+
+
+async def test_what_cannot_be_compared_says_so(tmp_path: Path) -> None:
+    """With the reason; it is kept for no comparison."""
+    async with rigged(tmp_path) as rig:
+        finding = await rig.found(body("hello", cache_prompt=False))
+        assert finding == Finding(cause="not_comparable", note=NO_CACHE)
+        await rig.ask({"prompt": ["one", "two"], "n_predict": 1}, path="/completion")
+        assert await rig.finding() == Finding(cause="not_comparable", note=NO_PROMPT)
+        assert rig.doctor.statistics().prompts == 0
 
 
 async def test_an_edited_template(tmp_path: Path) -> None:

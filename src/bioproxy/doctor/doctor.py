@@ -57,6 +57,8 @@ STRANGER = "another key"
 UNSTABLE: tuple[Cause, ...] = ("system_changed", "tools_changed", "arguments_changed")
 NOT_WRITTEN = "it changes at each turn, so of this conversation only what stands before it is kept on disk"
 UNSAVED = "nothing is saved at present; `bioproxy status` says why"
+NO_CACHE = "cache_prompt is false: the engine was told to reuse nothing"
+NO_PROMPT = "it has several prompts, or a body that cannot be read"
 SEVERAL = "the engine has several slots and took another one (--slot-prompt-similarity)"
 
 
@@ -149,7 +151,12 @@ class Doctor:
     async def examine(self, case: Case) -> None:
         """Find out why, write it down, and keep the prompt for the next one."""
         record, prompt = case.record, prompt_of(case)
-        if record.status != 200 or not prompt.pieces:
+        if record.status != 200:
+            return
+        if not prompt.pieces:
+            told = prompt.aside.get("cache_prompt") == b"false"
+            record.finding = Finding(cause="not_comparable", note=NO_CACHE if told else NO_PROMPT)
+            self.requests += 1
             return
         alike = self.memory.alike(prompt.group, prompt)
         others = self.memory.newest(prompt.group) if record.cache == "miss" else ()
