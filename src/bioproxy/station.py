@@ -171,9 +171,9 @@ class Station:
         want, body, tail = ticket.key, ticket.body, ticket.tail
         if not isinstance(want, Want) or tail is None or not want.size:
             return usual(self.gate.queue)(ticket, now)
-        prompt, answer = self.prefill(want), self.measured.seconds(most_tokens(body))
+        prompt, answer = self.prefill(want), self.answer(most_tokens(body))
         if ticket not in self.gate.queue.running:
-            return prompt + answer
+            return (prompt + answer) / self.gate.queue.bias  # by which the gate's forecast errs; it knows that itself
         if tail.first is not None:
             return rest(answer, time.monotonic() - tail.first)
         if body is not None and body.stream:
@@ -182,7 +182,11 @@ class Station:
 
     def prefill(self, want: Want) -> float:
         """Seconds that the engine would be at a prompt now."""
-        return self.measured.tokens(self.keeper.missing(want)) * self.keeper.speeds.prefill
+        return self.measured.tokens(self.keeper.missing(want)) * self.keeper.speeds.prefill * self.gate.queue.bias
+
+    def answer(self, most: int = 0) -> float:
+        """Seconds that it would be at an answer of `most` tokens at most (0: any number)."""
+        return self.measured.seconds(most) * self.gate.queue.bias
 
     # services
 

@@ -94,7 +94,7 @@ class Standings:
         """Seconds that a request needs of its engine, as a part of all that it can do at once."""
         station = self.fleet.stations.get(wish.model)
         if not wish.needs and station is not None:
-            wish.needs = (prefill(station, wish) + station.measured.seconds()) / station.gate.queue.capacity
+            wish.needs = (prefill(station, wish) + station.answer()) / station.gate.queue.capacity
         return wish.needs
 
     def in_queue(self, exchange: Exchange, claim: Claim) -> Standing:

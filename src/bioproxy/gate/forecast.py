@@ -82,7 +82,7 @@ def forecast(queue: Queue, now: float, cost: Cost) -> Forecast:
     needs: list[float] = []
     for ticket in tickets[:MOST]:
         ticket.needs = ticket.needs or cost(ticket, now)
-        needs.append(ticket.needs)
+        needs.append(ticket.needs * queue.bias)
     usual = sum(needs) / len(needs) if needs else 0.0
     needs += [usual] * (len(tickets) - len(needs))
     capacity = min(queue.capacity, len(queue.running) + len(tickets) + 1)  # of slots without a number few count

@@ -44,6 +44,7 @@ from bioproxy.wire.relay import Tail
 PATIENCE: dict[Work, float] = {"user": 60.0, "side": 60.0, "background": math.inf}  # seconds, see above
 NOTICE = 2.0  # seconds within which an engine surely saw that a client left (it looks once a second)
 SMOOTHING = 0.2  # weight of the newest grant in the measured duration of one
+BIAS, MOST_BIAS = 0.3, 4.0  # how fast a forecast learns by how much it errs, and at most
 GUESS = 1.0  # seconds that a grant takes as long as none was measured
 AGEING = 60.0  # seconds of waiting that count as one step of priority
 OVERTAKES = 3  # in a row, by tickets that extend what is resident
@@ -161,6 +162,7 @@ class Queue:
         self.arrivals = 0
         self.grants = 0
         self.measured: float | None = None  # seconds that a grant takes, the newest count most
+        self.bias = 1.0  # what grants took lately, by what they should have taken: the machine has other work, too
 
     @property
     def user_waiting(self) -> bool:
@@ -292,6 +294,9 @@ class Queue:
             ticket.account.charge(seconds, now)
             before = seconds if self.measured is None else self.measured
             self.measured = before + SMOOTHING * (seconds - before)
+            if ticket.needs and seconds and not cut:
+                bias = self.bias ** (1 - BIAS) * (seconds / ticket.needs) ** BIAS
+                self.bias = min(MOST_BIAS, max(1 / MOST_BIAS, bias))
         if cut or self.draining:
             self.note_end(ticket, now, cut=cut, computed=computed)
         return True

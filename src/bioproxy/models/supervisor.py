@@ -318,8 +318,10 @@ class Supervisor:
         if life is None:
             return outlook.Busy()
         gate = life.unit.station.gate
-        waiting = tuple((ticket.arrived, ticket.needs / gate.queue.capacity) for ticket in gate.queue.tickets())
-        return outlook.Busy(gate.forecast().running, waiting)
+        running = gate.forecast().running  # and from here on it is known what each that waits needs
+        each = gate.queue.bias / gate.queue.capacity
+        waiting = tuple((ticket.arrived, ticket.needs * each) for ticket in gate.queue.tickets())
+        return outlook.Busy(running, waiting)
 
     def retry_after(self, model: str) -> int:
         """Whole seconds after which asking for `model` again makes sense: once it is ready, and has a slot."""

@@ -66,3 +66,15 @@ def test_nobody_begins_before_who_came_first(running: list[float], waiting: list
     assert found == sorted(found)
     assert len(found) == len(waiting) + 1
     assert found[-1] <= sum(running) + sum(waiting) + 1e-6
+
+
+def test_a_forecast_learns_by_how_much_it_errs() -> None:
+    """The machine may have other work: what grants took, by what they should have taken, corrects the next ones."""
+    one, waiting = queue(running=1, waiting=20, capacity=1, took=1.0)
+    now = 0.0
+    for ticket in [*one.running, *waiting]:
+        forecast(one, now, lambda _ticket, _now: 5.0)
+        now += 10.0
+        one.release(ticket, now)
+        one.pick(now, lambda _key: False)
+    assert one.bias == pytest.approx(2.0, rel=0.1)
