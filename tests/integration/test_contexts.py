@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 from collections.abc import AsyncIterator, Mapping
@@ -13,9 +14,10 @@ import msgspec
 import pytest
 import yaml
 
+from bioproxy.kv import importing
 from bioproxy.kv.budget import Budgets
 from support.cache_rig import app_of, program, seen
-from support.http import Answer, call
+from support.http import Answer, build, call
 from support.swap_rig import Rig
 
 Json = Any
@@ -307,6 +309,38 @@ async def test_what_is_not_what_was_exported_is_not_imported(tmp_path: Path) -> 
         await restart(rig)
         assert await names(rig) == ["repo"]
         assert not list((tmp_path / "slots").glob("bp-tmp-*"))
+
+
+async def test_a_full_disk_takes_no_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends it is told, and nothing of it is left."""
+    async with serving(tmp_path) as rig:
+        await chat(rig, LONG, named="first")
+        await keep(rig, "repo", "first")
+        parts = await exported(rig, "repo")
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(importing, "append", full)
+        answer = await imported(rig, "again", parts)
+        assert (answer.status, "No space left on device; is the disk full?" in answer.text) == (507, True)
+        assert not list((tmp_path / "slots").glob("bp-tmp-*"))
+        monkeypatch.undo()
+        assert (await imported(rig, "again", parts)).json()["done"]
+
+
+async def test_a_client_that_leaves_an_export_holds_nothing(tmp_path: Path) -> None:
+    """What it was reading can be deleted."""
+    async with serving(tmp_path) as rig:
+        await chat(rig, LONG * 20, named="first")
+        await keep(rig, "repo", "first")
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.ports.proxy, limit=1024)
+        writer.write(build("GET", f"{AT}/repo/export"))
+        await reader.readexactly(500)
+        writer.transport.abort()
+        [shelf] = app_of(rig).shelves.known.values()
+        await rig.until(lambda: not shelf.reading)
+        assert (await send(rig, "DELETE", f"{AT}/repo")).json()["deleted"]
 
 
 async def test_one_of_several_keys_imports_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ What is done is kv/contexts.py's and kv/importing.py's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -109,7 +110,7 @@ class ContextsApi:
         self.requests = requests
         self.folder = folder
         self.imports = importing.Imports()
-        self.naming = asyncio.Lock()  # a name is free until it is taken
+        self.coming: set[tuple[str, str]] = set()  # groups and names that are being given
 
     def entries(self) -> tuple[Entry, ...]:
         one, more = "/api/contexts/{name}", "/api/context-imports"
@@ -173,11 +174,23 @@ class ContextsApi:
 
     # changes
 
+    @asynccontextmanager
+    async def named_anew(self, name: str, group: str) -> AsyncIterator[list[Shelf]]:
+        """Have a name of a group for oneself until it is given, or given up; RequestError if it cannot be given."""
+        shelves = await self.folders()
+        contexts.check_name(shelves, name, group)
+        if (group, name) in self.coming:
+            raise RequestError(f"{name} is just being given to another context", status=contexts.CONFLICT)
+        self.coming.add((group, name))
+        try:
+            yield shelves
+        finally:
+            self.coming.discard((group, name))
+
     async def keep(self, question: Question) -> None:
         wanted = body(question, Wanted)
         keeper, left = await self.left_by(question, wanted.from_)
-        async with self.naming:
-            contexts.check_name(await self.folders(), wanted.name, left.group)
+        async with self.named_anew(wanted.name, left.group):
             kept = await contexts.keep(keeper, left, wanted.name)
         shelf = keeper.tenant.shelf
         pin = next(one for one in kept.pins if (one.group, one.name) == (left.group, wanted.name))
@@ -198,9 +211,8 @@ class ContextsApi:
 
     async def rename(self, question: Question) -> None:
         new = body(question, NewName).name
-        async with self.naming:
-            one = await self.named(question)
-            contexts.check_name(await self.folders(), new, one.pin.group)
+        one = await self.named(question)
+        async with self.named_anew(new, one.pin.group):
             await contexts.rename(one, new)
         answer(question.responder, {"name": new})
 
@@ -225,9 +237,10 @@ class ContextsApi:
         named = f'attachment; filename="{one.pin.name}.tar"'.encode()
         headers = [(b"Content-Type", b"application/x-tar"), (b"Content-Disposition", named), *ALWAYS]
         responder.start(200, headers, length=contexts.length(one))
-        async for piece in contexts.exported(one):
-            responder.write(piece)
-            await responder.drain()
+        async with aclosing(contexts.exported(one)) as pieces:  # a client that leaves must not keep it held
+            async for piece in pieces:
+                responder.write(piece)
+                await responder.drain()
         responder.finish()
 
     async def begin(self, question: Question) -> None:
@@ -235,11 +248,9 @@ class ContextsApi:
         wanted = body(question, Announced)
         group = self.group_of(question)
         group = self.group_named(wanted.key) if group is None else group
-        shelves = await self.folders()
-        if not shelves:
-            raise RequestError("no snapshot folder is open: load a model first", status=409)
-        async with self.naming:
-            contexts.check_name(shelves, wanted.name, group)
+        async with self.named_anew(wanted.name, group) as shelves:
+            if not shelves:
+                raise RequestError("no snapshot folder is open: load a model first", status=contexts.CONFLICT)
             snapshot = importing.read(bytes(wanted.description))
             shelf = next((one for one in shelves if snapshot.fingerprint in one.scopes), shelves[0])
             begun = await self.imports.begin(shelf, snapshot, group=group, name=wanted.name)

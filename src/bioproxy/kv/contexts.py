@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import AsyncIterator, Collection, Iterable
-from typing import BinaryIO, NamedTuple
+from collections.abc import AsyncGenerator, Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -196,7 +197,7 @@ def length(context: Context) -> int:
     return sum(BLOCK + padded(size) for size in (len(described(context)), context.snapshot.size)) + 2 * BLOCK
 
 
-async def exported(context: Context) -> AsyncIterator[bytes]:
+async def exported(context: Context) -> AsyncGenerator[bytes, None]:
     """The file, piece by piece; it was verified before, and is held meanwhile. FolderError if it cannot be read."""
     shelf, snapshot, pin = context
     folder = shelf.opened()
@@ -204,13 +205,16 @@ async def exported(context: Context) -> AsyncIterator[bytes]:
     yield (member(f"{pin.name}.json", len(sidecar)) + sidecar + bytes(padded(len(sidecar)) - len(sidecar)))
     yield member(f"{pin.name}.kv", snapshot.size)
     with shelf.held(snapshot):
-        file: BinaryIO = await shelf.on_disk((folder.path / snapshot.name).open, "rb")
-        try:
-            while piece := await shelf.on_disk(file.read, CHUNK):
-                yield piece
-        finally:
-            file.close()
+        for offset in range(0, snapshot.size, CHUNK):
+            yield await shelf.on_disk(piece, folder.path / snapshot.name, offset)
     yield bytes(padded(snapshot.size) - snapshot.size + 2 * BLOCK)
+
+
+def piece(path: Path, offset: int) -> bytes:
+    """Opened anew each time: a client that leaves leaves a thread that reads, and nothing else."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(CHUNK)
 
 
 def described(context: Context) -> bytes:

@@ -74,8 +74,10 @@ class Imports:
         shelf.committing[snapshot.id] = snapshot  # its bytes are spoken for, and so is its name
         try:
             await shelf.on_disk(create, one.path)
-        except BaseException:
+        except BaseException as error:
             self.forget(snapshot.id)
+            if isinstance(error, OSError):
+                raise refused(error) from error
             raise
         return one
 
@@ -90,7 +92,11 @@ class Imports:
             if one.received + len(data) > one.snapshot.size:
                 self.forget(identity)
                 raise RequestError(f"it has more than the {one.snapshot.size:,} bytes that were announced")
-            await one.shelf.on_disk(append, one.path, data)
+            try:
+                await one.shelf.on_disk(append, one.path, data)
+            except OSError as error:
+                self.forget(identity)
+                raise refused(error) from error
             one.received, one.at = one.received + len(data), self.clock()
             if one.received < one.snapshot.size:
                 return one, None
@@ -104,11 +110,13 @@ class Imports:
             if found != snapshot.checksum:
                 raise RequestError("its bytes are not those that were exported: nothing was imported")
             kept = await shelf.commit(one.temporary, snapshot, seconds=0.0)
-            if kept is None:
-                raise RequestError("the snapshot folder was closed meanwhile; try again", status=503)
-            return kept
+        except OSError as error:
+            raise refused(error) from error
         finally:
             self.forget(snapshot.id)
+        if kept is None:
+            raise RequestError("the snapshot folder was closed meanwhile; try again", status=503)
+        return kept
 
     def forget(self, identity: str) -> None:
         """It is over; what is left of its file goes."""
@@ -117,6 +125,11 @@ class Imports:
             one.shelf.pending.discard(one.temporary)
             one.shelf.committing.pop(identity, None)
             one.path.unlink(missing_ok=True)
+
+
+def refused(error: OSError) -> RequestError:
+    """The disk does not take it; nothing of it stays."""
+    return RequestError(f"the snapshot folder does not take it: {error.strerror}; is the disk full?", status=FULL)
 
 
 def read(sidecar: bytes) -> Snapshot:
