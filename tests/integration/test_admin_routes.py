@@ -11,6 +11,7 @@ import pytest
 
 from bioproxy import events
 from bioproxy.admin.config_api import ConfigApi
+from bioproxy.admin.contexts_api import ContextsApi
 from bioproxy.admin.doctor_api import DoctorApi
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
@@ -48,7 +49,7 @@ async def test_the_index_lists_every_route() -> None:
 
 def documented(text: str) -> list[tuple[str, str]]:
     """Method and path of every row of a table of routes."""
-    return re.findall(r"^\| `(GET|POST|PUT|DELETE) (\S+)` \|", text, re.MULTILINE)
+    return re.findall(r"^\| `(GET|POST|PUT|PATCH|DELETE) (\S+)` \|", text, re.MULTILINE)
 
 
 def test_every_route_and_event_stands_in_the_docs() -> None:
@@ -63,13 +64,14 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}")
     loaded = load(path=str(tmp_path / "c.yaml"), environment={"HOME": str(tmp_path)})
     bus, settings = Bus(), Settings(loaded.config, loaded.dialect)
+    shelves = Shelves(config=loaded.config.kv, bus=bus)
     fleet = Fleet(
         settings,
         bus=bus,
         catalogue=Catalogue({}, folder=str(tmp_path), settings=settings, bus=bus),
         pins=Pins(None),
         state=tmp_path,
-        shelves=Shelves(config=loaded.config.kv, bus=bus),
+        shelves=shelves,
         logbook=Logbook(),
     )
     configuration = ConfigApi(lambda: loaded, trial=Backstage().trial, reload=Backstage().reload)
@@ -79,7 +81,8 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     )
     templates = TemplatesApi(fleet.stations.values, warm=fleet.warm)
     snapshots = SnapshotsApi(fleet.stations.values, snapshots=partial(snapshots_of, fleet))
-    parts = (page, live, Requests(), DoctorApi(Doctor(settings, bus)), templates, snapshots, configuration)
+    contexts = ContextsApi(fleet.stations.values, settings=settings, shelves=shelves, requests=Requests(), folder=str)
+    parts = (page, live, Requests(), DoctorApi(Doctor(settings, bus)), templates, snapshots, contexts, configuration)
     more = [entry for part in parts for entry in part.entries()]
     management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
     mounted = [(entry.method, entry.path) for entry in management.entries]
