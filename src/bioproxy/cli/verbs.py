@@ -95,7 +95,7 @@ def snapshots_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", default="", help="the snapshot to pin, unpin or delete: its id in the list")
     parser.add_argument("--key", metavar="NAME", default="", help="prune: conversations of the API key with this name")
     parser.add_argument("--older", metavar="TIME", default="", help="prune: not used for so long, such as 30d")
-    parser.epilog = "prune also takes --model MODEL: snapshots of this one of many models"
+    parser.epilog = f"prune also takes --model MODEL: snapshots of this one of many models\n\n{parser.epilog or ''}"
 
 
 def contexts_flags(parser: argparse.ArgumentParser) -> None:
