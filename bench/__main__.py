@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import agent, caching, proxying, relay_logs, swapping, webpage
+from bench import agent, caching, estimates, proxying, relay_logs, swapping, webpage
 from bench.report import page, verdict
 
 PARTS = {
@@ -13,6 +13,7 @@ PARTS = {
     "caching": ("The cache, on a real engine", caching.measure),
     "agent": ("An agent", agent.measure),
     "swapping": ("Many models", swapping.measure),
+    "estimates": ("How long still", estimates.measure),
     "relay_logs": ("Logs", relay_logs.measure),
     "webpage": ("The web page", webpage.measure),
 }
