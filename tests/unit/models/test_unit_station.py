@@ -100,8 +100,9 @@ async def test_what_a_warm_up_has_begun_ends_before_the_save(tmp_path: Path) -> 
     (tmp_path / "code.txt").write_text(f"{text(20_000, 'code')}<{{message}}>")
     async with station_rig(tmp_path, templates={"@code": str(tmp_path / "code.txt")}) as rig:
         await rig.begin()
-        await until(lambda: rig.gate.running == 1)
         await rig.fake.faults(stuck=True)
+        await rig.fake.until(lambda state: state["slots"][0]["busy"])  # with a chunk that does not end from now on
+        assert rig.gate.running == 1
         saving = aio.spawn(rig.station.save(5.0), name="save")
         await until(lambda: rig.station.runner.facts is None)
         assert rig.gate.running == 1
