@@ -104,7 +104,8 @@ async def test_a_fault_after_a_keepalive_is_an_event(path: str, comment: str, ev
             await fake.faults(answer="status", status=500, paths=[path], times=1)
             answer = parse(await second.read(), "POST")
         assert answer.status == 200
-        assert answer.text.startswith(comment)
+        assert answer.text.startswith((comment, ": place "))
+        assert comment in answer.text
         last = answer.text.rstrip().rsplit("\n\n", 1)[-1]
         assert last.startswith(event)
         assert "fault" in last

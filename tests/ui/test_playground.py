@@ -427,6 +427,7 @@ async def test_chats_are_kept_found_renamed_and_deleted(chat: Chat) -> None:
     await chats.get_by_role("searchbox").fill("")
     await expect(chats.get_by_role("button", name=re.compile("^Felines"))).to_be_visible()
     await chats.get_by_role("button", name="Delete About dogs").click()
+    await expect(chats.get_by_role("button", name=re.compile("^About dogs"))).to_have_count(0)
     await page.reload()
     await expect(chats.get_by_role("button", name=re.compile("^Felines"))).to_be_visible()
     await expect(chats.get_by_role("button", name=re.compile("^About dogs"))).to_have_count(0)

@@ -71,11 +71,16 @@ class Budgets(msgspec.Struct, frozen=True):
         """Whether any key has a bound."""
         return bool(self.groups or self.each)
 
-    def limits(self, folder: int, *, bounds: Mapping[str, int], groups: Iterable[str]) -> Limits:
+    def limits(self, folder: int, *, bounds: Mapping[str, int], groups: Collection[str]) -> Limits:
         """What the accounts may have of a folder with this budget; `bounds`: those of single fingerprints."""
-        found = {FOLDER: folder} | {Account("fingerprint", name): limit for name, limit in bounds.items()}
-        found |= {Account("model", name): limit for name, limit in self.models.items()}
-        return found | {Account("key", name): limit for name in groups if (limit := self.of_group(name))}
+        found = {FOLDER: folder}
+        if bounds:
+            found |= {Account("fingerprint", name): limit for name, limit in bounds.items()}
+        if self.models:
+            found |= {Account("model", name): limit for name, limit in self.models.items()}
+        if groups:
+            found |= {Account("key", name): limit for name in groups if (limit := self.of_group(name))}
+        return found
 
     def full(self, account: Account) -> str:
         """The sentence for what does not fit into an account."""

@@ -60,9 +60,9 @@ class Chats {
     this.open.get(id)?.stop();
     this.open.delete(id);
     this.removed.add(id);
+    await this.guarded(() => shelf.remove(id));
     this.heads = this.heads.filter((head) => head.id !== id);
     if (this.current.chat.id === id) this.look(this.begun(fresh(clock.exact())));
-    await this.guarded(() => shelf.remove(id));
   }
 
   /** All that is kept, as a file. */
