@@ -111,6 +111,7 @@ async def test_what_is_refused_is_a_row(rig: Rig) -> None:
 
 async def test_what_is_none(rig: Rig) -> None:
     """GETs, requests without a model, and lists."""
+    await rig.chat("a")
     before = (await newest(rig))["id"]
     await rig.get("/v1/models")
     await rig.get("/v1/audio/voices?model=a")

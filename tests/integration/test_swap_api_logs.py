@@ -61,6 +61,7 @@ async def test_a_browser_is_sent_to_the_page(rig: Rig) -> None:
 @pytest.mark.parametrize("path", ["/logs/stream", "/logs/stream/proxy"])
 async def test_our_lines_live(path: str, rig: Rig) -> None:
     """First what was, then what is written."""
+    await rig.chat("a")
     async with reading(rig, path) as reader:
         await until(reader, "listening on http://")
         await rig.post("/api/models/unload/a")
