@@ -60,10 +60,10 @@ pictures: $(STAMP) $(PAGE) ## the web page as pictures, in both themes, wide and
 
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 
-# three workers keep two cores busy, because tests wait a third of their time
+# three workers keep two cores busy, because tests wait a third of their time; the tests of a file share what it starts
 test: $(STAMP) page-if-possible ## every test, on fake and real engines, and of the web page in Chromium
 	@test ! -e $(NODE) || ($(NPM) test --silent -- --silent)
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(STAMP) node-if-possible ## ruff, mypy, import contracts; prettier, eslint, svelte-check
 	$(BIN)/ruff check .
