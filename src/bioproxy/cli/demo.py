@@ -24,12 +24,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
-
 from bioproxy.admin import page
 from bioproxy.cli import demo_agent, demo_swap
 from bioproxy.cli.command import Command
-from bioproxy.cli.demo_program import CONTEXT, ENOUGH_TOKENS, RATIO, SOURCES, Program, ask, excerpts, sooner, until
+from bioproxy.cli.demo_program import (
+    CONTEXT,
+    ENOUGH_TOKENS,
+    RATIO,
+    SOURCES,
+    Measured,
+    Program,
+    ask,
+    excerpts,
+    show_rows,
+    until,
+)
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.cli.remote import follow
 from bioproxy.embedded.model import ensure_model
@@ -39,15 +48,6 @@ Json: TypeAlias = Any
 PREFIX = "@demo"
 PORT, ADMIN_PORT = 8088, 8089  # or others, if these are taken
 QUESTIONS = ("What does this code do?", "Which errors can it raise?", "How does a task end?")
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """One request: seconds to its first token, tokens from the cache, tokens evaluated."""
-
-    state: str
-    first: float
-    cached: int
-    evaluated: int
 
 
 def run(command: Command) -> int:
@@ -204,20 +204,7 @@ def invite(output: Output, program: Program) -> None:
 
 def show(output: Output, rows: list[Measured]) -> None:
     """Print the table of the template; its last column says how many times sooner than cold."""
-    cold = rows[0].first
-    cells = [
-        (
-            one.state,
-            duration(one.first),
-            count(one.cached),
-            count(one.evaluated),
-            sooner(one.first, cold) if one is not rows[0] else "",
-        )
-        for one in rows
-    ]
-    output.line()
-    output.table(("", "first token", "cached", "evaluated", ""), cells, right=(1, 2, 3))
-    output.line()
+    show_rows(output, "", rows)
 
 
 def complaints(rows: list[Measured]) -> list[str]:

@@ -20,10 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
-
 from bioproxy.cli import demo_swap
-from bioproxy.cli.demo_program import RATIO, Program, ask, excerpts, sooner, until
+from bioproxy.cli.demo_program import RATIO, Measured, Program, ask, excerpts, show_rows, until
 from bioproxy.cli.output import Output, Progress, count, duration
 
 Json: TypeAlias = Any
@@ -36,16 +34,9 @@ SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}}
 TASKS = ("Find what ends a task.", "Which errors are there?", "Add a log line.", "Write a test for it.")
 
 
-class Session(msgspec.Struct, frozen=True):
-    """The first turn of one session: seconds to its first token, tokens from the cache, tokens evaluated.
+class Session(Measured, frozen=True):
+    """The first turn of one session; `start`: seconds before its first token in which the engine was started."""
 
-    `start`: seconds of these in which the engine was started.
-    """
-
-    state: str
-    first: float
-    cached: int
-    evaluated: int
     start: float
 
 
@@ -104,21 +95,7 @@ def head_saved(program: Program) -> bool:
 
 
 def show(output: Output, rows: list[Session]) -> None:
-    cold = rows[0].first
-    cells = [
-        (
-            one.state,
-            duration(one.first),
-            count(one.cached),
-            count(one.evaluated),
-            duration(one.start),
-            "" if one is rows[0] else sooner(one.first, cold),
-        )
-        for one in rows
-    ]
-    output.line()
-    output.table(("an agent", "first token", "cached", "evaluated", "start", ""), cells, right=(1, 2, 3, 4))
-    output.line()
+    show_rows(output, "an agent", rows, parts=("start",))
 
 
 def complaints(rows: list[Session]) -> list[str]:

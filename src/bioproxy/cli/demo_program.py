@@ -21,6 +21,7 @@ from typing import Any, Self, TypeAlias
 import msgspec
 
 from bioproxy.cli.client import Client
+from bioproxy.cli.output import Output, count, duration
 from bioproxy.engines.launch import free_port
 from bioproxy.errors import BioproxyError
 
@@ -35,6 +36,15 @@ CONTEXT = 8192  # of each engine
 LOOK = 0.02  # seconds between two looks at what is waited for
 GRACE = 10.0  # seconds for its orderly end
 LAST_LINES = 5  # of its log, if it did not start
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One request: seconds to its first token, tokens from the cache, tokens evaluated."""
+
+    state: str
+    first: float
+    cached: int
+    evaluated: int
 
 
 def until(done: Callable[[], bool], what: str) -> None:
@@ -212,3 +222,28 @@ def read_timing(header: str) -> dict[str, float]:
 def sooner(first: float, cold: float) -> str:
     """How many times sooner than cold a first token came."""
     return f"{cold / first:.0f}x sooner" if first > 0 else ""
+
+
+def show_rows(
+    output: Output, title: str, rows: Sequence[Measured], *, parts: Sequence[str] = (), apart: str = ""
+) -> None:
+    """Print a table; its last column says how many times sooner than cold, the first row.
+
+    `parts` are further members of its rows, in seconds; the row `apart` is not compared.
+    """
+    cold = rows[0]
+    cells = [
+        (
+            one.state,
+            duration(one.first),
+            count(one.cached),
+            count(one.evaluated),
+            *(duration(getattr(one, part)) for part in parts),
+            "" if one is cold or one.state == apart else sooner(one.first, cold.first),
+        )
+        for one in rows
+    ]
+    output.line()
+    columns = (title, "first token", "cached", "evaluated", *parts, "")
+    output.table(columns, cells, right=tuple(range(1, len(columns) - 1)))
+    output.line()

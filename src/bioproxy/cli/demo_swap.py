@@ -20,9 +20,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
-
-from bioproxy.cli.demo_program import CONTEXT, ENOUGH_TOKENS, RATIO, Asked, Program, ask, excerpts, sooner, until
+from bioproxy.cli.demo_program import (
+    CONTEXT,
+    ENOUGH_TOKENS,
+    RATIO,
+    Asked,
+    Measured,
+    Program,
+    ask,
+    excerpts,
+    show_rows,
+    until,
+)
 from bioproxy.cli.output import Output, Progress, count, duration
 from bioproxy.engines.launch import find_program, free_port
 
@@ -36,13 +45,9 @@ QUESTIONS = ("What is it for?", "And why?", "Who says so?")
 PARTS = {"stop": "stop", "save": "save", "start": "start", "restore": "swap_restore"}  # ours: Server-Timing's
 
 
-class Swapped(msgspec.Struct, frozen=True):
-    """One request that had to wait for its model; seconds and tokens. `stop` and `save` are the other model's."""
+class Swapped(Measured, frozen=True):
+    """One request that had to wait for its model; in seconds. `stop` and `save` are the other model's."""
 
-    state: str
-    first: float
-    cached: int
-    evaluated: int
     stop: float
     save: float
     start: float
@@ -130,22 +135,7 @@ def swapped(state: str, asked: Asked) -> Swapped:
 
 
 def show(output: Output, rows: list[Swapped]) -> None:
-    cold = rows[0].first
-    cells = [
-        (
-            one.state,
-            duration(one.first),
-            count(one.cached),
-            count(one.evaluated),
-            *(duration(getattr(one, part)) for part in PARTS),
-            "" if one.state in {"cold", BETWEEN} else sooner(one.first, cold),
-        )
-        for one in rows
-    ]
-    output.line()
-    columns = ("two models", "first token", "cached", "evaluated", *PARTS, "")
-    output.table(columns, cells, right=tuple(range(1, 4 + len(PARTS))))
-    output.line()
+    show_rows(output, "two models", rows, parts=tuple(PARTS), apart=BETWEEN)
 
 
 def complaints(rows: list[Swapped]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bioproxy.cli import demo, demo_agent, demo_swap
-from bioproxy.cli.demo_program import PART, SOURCES, excerpts, read_timing
+from bioproxy.cli.demo_program import PART, SOURCES, Measured, excerpts, read_timing
 from bioproxy.cli.output import Output
 
 COLD = demo_swap.Swapped("cold", 6.0, 0, 3700, stop=0.01, save=0.0, start=0.25, restore=0.0)
@@ -59,10 +59,10 @@ def test_the_other_models_row_is_not_judged() -> None:
 
 def test_the_first_table_is_judged_by_its_ratios() -> None:
     """And by the length of its template."""
-    cold, warm = demo.Measured("cold", 6.0, 0, 4000), demo.Measured("warm", 0.1, 3990, 12)
+    cold, warm = Measured("cold", 6.0, 0, 4000), Measured("warm", 0.1, 3990, 12)
     assert demo.complaints([cold, warm]) == []
-    assert "more than a tenth" in demo.complaints([cold, demo.Measured("warm", 0.7, 3990, 12)])[0]
-    assert "has only 500 tokens" in demo.complaints([demo.Measured("cold", 6.0, 0, 500), warm])[0]
+    assert "more than a tenth" in demo.complaints([cold, Measured("warm", 0.7, 3990, 12)])[0]
+    assert "has only 500 tokens" in demo.complaints([Measured("cold", 6.0, 0, 500), warm])[0]
 
 
 def test_the_agents_table_says_how_much_sooner_each_session_begins() -> None:
