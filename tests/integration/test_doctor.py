@@ -12,6 +12,7 @@ import pytest
 
 from bioproxy.activity import Finding
 from bioproxy.app import App
+from bioproxy.doctor import doctor as module
 from bioproxy.doctor.doctor import NO_CACHE, NO_PROMPT
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import running_app
@@ -204,6 +205,15 @@ async def test_large_bodies_are_compared_in_a_thread(tmp_path: Path) -> None:
         assert finding.place is not None
         assert finding.place.at == half
         assert rig.doctor.statistics().bytes <= rig.app.settings.config.doctor.memory
+
+
+async def test_a_large_prompt_is_looked_at_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are wanted for the next request's; small ones wait until answers are out."""
+    monkeypatch.setattr(module, "REST", 3600.0)
+    async with rigged(tmp_path, engine=FakeEngine(cache_ram=0, ctx_size=20_000_000)) as rig:
+        await rig.ask(body("small"))
+        assert len(rig.doctor.cases) == 1
+        assert (await rig.found(body("0123456789 words\n" * 5_000))).cause == "first_time"
 
 
 async def test_a_prompt_that_was_forgotten_is_a_new_one(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
@@ -42,6 +43,7 @@ Json: TypeAlias = Any
 log = logging.getLogger(__name__)
 
 REST = 0.1  # seconds in which requests that ended are left alone: answers come first
+HEAVY = 64 << 10  # bytes of these from which on they are looked at now: the next request's buffers are made of theirs
 LARGE = 256 << 10  # bytes of a request from which on it is compared in a thread
 PATIENCE = 10.0  # seconds for the engine to render and tokenize two prompts
 DATA = re.compile(rb"^data:\s*(\{.*\})\s*$", re.MULTILINE)
@@ -101,7 +103,7 @@ class Doctor:
         self.memory = Memory()
         self.totals = Totals()
         self.cases: deque[Case] = deque()
-        self.news = asyncio.Event()
+        self.news, self.heavy = asyncio.Event(), asyncio.Event()
         self.waiting = 0  # bytes of the requests in `cases`
         self.requests = self.skipped = 0
         self.since = time.time()
@@ -116,14 +118,18 @@ class Doctor:
         self.waiting += size
         self.cases.append(case)
         self.news.set()
+        if self.waiting >= HEAVY:
+            self.heavy.set()
 
     async def run(self) -> None:
         """Look at what was seen; until cancelled (a guarded service)."""
         while True:
             if not self.cases:  # there are some after a fault
                 await self.news.wait()
-            await asyncio.sleep(REST)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.heavy.wait(), REST)
             self.news.clear()
+            self.heavy.clear()
             while self.cases:
                 case = self.cases.popleft()
                 self.waiting -= len(case.body.raw)

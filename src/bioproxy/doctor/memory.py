@@ -55,9 +55,9 @@ class Memory:
 
     def add(self, prompt: Prompt, visit: Visit, ids: Sequence[str], *, limit: int, earlier: Kept | None = None) -> Kept:
         """Keep a prompt, in `limit` bytes with all others; `earlier` is the one that it goes on from, if it does."""
-        kept = Kept(number=next(self.numbers), prompt=prompt, visit=visit, ids=tuple(ids), size=size_of(prompt))
         if earlier is not None and earlier.number in self.kept:
-            self.thin(earlier, prompt)
+            prompt = self.share(earlier, prompt)
+        kept = Kept(number=next(self.numbers), prompt=prompt, visit=visit, ids=tuple(ids), size=size_of(prompt))
         self.kept[kept.number] = self.groups.setdefault(prompt.group, {})[kept.number] = kept
         self.ids.update({(prompt.group, identity): kept for identity in kept.ids})
         for opening in openings(prompt)[:1]:
@@ -66,16 +66,18 @@ class Memory:
         self.keep_within(limit)
         return kept
 
-    def thin(self, kept: Kept, later: Prompt) -> None:
-        """`later` has all of its pieces: keep them once. Its body will not be asked for any more."""
-        prompt = msgspec.structs.replace(
-            kept.prompt,
-            pieces=later.pieces[: len(kept.prompt.pieces)],
-            sent=later.sent[: len(kept.prompt.sent)],
-            body=b"",
-        )
+    def share(self, kept: Kept, later: Prompt) -> Prompt:
+        """`later` has all pieces of `kept`, whose body will not be asked for any more: keep once what is equal.
+
+        It is kept as it was, for what the request that just ended used can then be used by the next one.
+        """
+        before = kept.prompt
         self.bytes -= kept.size - OVERHEAD
-        kept.prompt, kept.size = prompt, OVERHEAD
+        kept.prompt = msgspec.structs.replace(before, sent=later.sent[: len(before.sent)], body=b"")
+        kept.size = OVERHEAD
+        pieces = *before.pieces, *later.pieces[len(before.pieces) :]
+        body = before.body if before.body == later.body else later.body
+        return msgspec.structs.replace(later, pieces=pieces, body=body)
 
     def keep_within(self, limit: int) -> None:
         """Forget the oldest until all of them take no more than `limit` bytes."""

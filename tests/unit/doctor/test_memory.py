@@ -98,6 +98,9 @@ def test_a_conversation_of_many_turns_is_kept_once() -> None:
     first = memory.find("", "r1")
     assert first is not None
     assert goes_on(first.prompt, prompt(*[f"{text} " for text in said]))
+    last = memory.find("", "r50")
+    assert last is not None
+    assert all(one is other for one, other in zip(first.prompt.pieces, last.prompt.pieces, strict=False))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 300_000), st.booleans()), max_size=40))
