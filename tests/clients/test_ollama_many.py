@@ -9,8 +9,9 @@ import ollama
 import pytest
 import pytest_asyncio
 
-from support.swap_models import apart, fake
-from support.swap_rig import Rig, swap_rig
+from support.swap_api import program_with_rules
+from support.swap_models import fake
+from support.swap_rig import Rig
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,18 +28,7 @@ MODELS = {
     "one": fake(concurrencyLimit=1),
     "hidden": fake(unlisted=True),
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    """The program with a template."""
-    folder = tmp_path_factory.mktemp("swap")
-    (folder / "rules.txt").write_text("The rules.\n<{message}>")
-    prefixes = {"@rules": {"template": "rules.txt", "as_model": True}}
-    async with swap_rig(
-        folder, MODELS, prefixes=prefixes, warmup={"enabled": False}, groups=apart(" ".join(MODELS))
-    ) as running:
-        yield running
+rig = program_with_rules(MODELS)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

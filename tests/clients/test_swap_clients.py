@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from support.conversation import openai_client
-from support.swap_models import apart, fake
+from support.swap_api import program_with_rules
+from support.swap_models import fake
 from support.swap_rig import Rig, swap_rig
 
 Json = Any
@@ -25,18 +26,7 @@ MODELS = {
     "one": fake(concurrencyLimit=1),
     "cuts": fake("--crash-on-request 1 --crash-mid-stream"),
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    """The program with a template."""
-    folder = tmp_path_factory.mktemp("swap")
-    (folder / "rules.txt").write_text("The rules.\n<{message}>")
-    prefixes = {"@rules": {"template": "rules.txt", "as_model": True}}
-    async with swap_rig(
-        folder, MODELS, prefixes=prefixes, warmup={"enabled": False}, groups=apart(" ".join(MODELS))
-    ) as running:
-        yield running
+rig = program_with_rules(MODELS)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

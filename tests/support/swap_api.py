@@ -7,7 +7,7 @@ as they found it (no profile active, nobody held), and expect nothing of which m
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest_asyncio
 from fakes.engine_process import EngineProcess
 from support.command import Ended, Serving, run, serving
 from support.http import Answer, build, call, exchange, parse
-from support.swap_models import ENGINE, EventLog
+from support.swap_models import ENGINE, EventLog, apart
 from support.swap_rig import Rig, swap_rig
 
 Json = Any
@@ -26,15 +26,29 @@ CHAT = "/v1/chat/completions"
 HELLO: Json = [{"role": "user", "content": "hello"}]
 
 
-def program(models: Json, **config: Json) -> Any:
-    """A fixture: the program on these models and top-level keys, for all tests of a module."""
+def program(models: Json, *, files: Mapping[str, str] = {}, **config: Json) -> Any:
+    """A fixture: the program on these models and top-level keys, for all tests of a module; `files` lie beside it."""
 
     @pytest_asyncio.fixture(scope="module", loop_scope="module")
     async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-        async with swap_rig(tmp_path_factory.mktemp("swap"), models, **config) as running:
+        folder = tmp_path_factory.mktemp("swap")
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        async with swap_rig(folder, models, **config) as running:
             yield running
 
     return rig
+
+
+def program_with_rules(models: Json) -> Any:
+    """The same with a template, `@rules`, and with models that may all run at once."""
+    return program(
+        models,
+        files={"rules.txt": "The rules.\n<{message}>"},
+        prefixes={"@rules": {"template": "rules.txt", "as_model": True}},
+        warmup={"enabled": False},
+        groups=apart(" ".join(models)),
+    )
 
 
 class Server(EngineProcess):
