@@ -19,10 +19,12 @@ from functools import partial
 import msgspec
 
 from bioproxy import aio
+from bioproxy.config.addresses import is_loopback
 from bioproxy.config.schema import Config, Kv
 from bioproxy.config.settings import Settings
 from bioproxy.engines.attach import Attachment
 from bioproxy.engines.facts import EngineFacts
+from bioproxy.engines.listener import works_here
 from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
@@ -263,6 +265,8 @@ class Station:
         `restoring` is called before that second step. Returns the seconds of the restore.
         """
         if not await self.is_llama():
+            follow = partial(self.attachment.follow_other, self.seen)
+            self.tasks = guarded({"silence": follow}, self.bus, model=self.model)
             self.gate.resize(self.limit or UNLIMITED)
             self.gate.settled()
             self.gate.open()
@@ -278,6 +282,12 @@ class Station:
                 f"it is healthy, but was not met within {KNOWN:.0f} s: {self.attachment.reason}"
             ) from None
         return self.restored
+
+    def seen(self) -> EngineFacts:
+        """What can be seen of a process that is no llama-server: its processor time, if it does its work itself."""
+        origin, pid = self.pool.origin, self.attachment.expect_pid()
+        here = pid is not None and is_loopback(origin.host) and works_here(pid, origin.port)
+        return EngineFacts(url=str(origin), slots=0, pid=pid if here else None)
 
     async def is_llama(self) -> bool:
         """Whether it is a llama-server: by what it answers, whatever its program is called."""

@@ -11,6 +11,7 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.engines.attach import Attachment
+from bioproxy.engines.facts import EngineFacts
 from fakes.fake_engine import FakeEngine
 from support.station_rig import QUICK, Told, make, running
 
@@ -173,6 +174,26 @@ async def test_engine_elsewhere_is_not_asked_after_sleep() -> None:
             looks = attachment.looks
             await until_true(lambda: attachment.looks >= looks + 3)
             assert await fake.requests("/completion") == []
+
+
+@pytest.mark.parametrize("answer", ["", "close"])
+async def test_engine_of_another_kind_after_sleep(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """One that is no llama-server is asked for its health, and is stuck if that is not good."""
+    monkeypatch.setattr("bioproxy.engines.attach.FIRST_TOKEN", 0.1)
+    told, slept = Told(), [0.0]
+    async with FakeEngine() as fake:
+        attachment = make(fake.url, told, slept=lambda: slept[0], expect_pid=lambda: fake.pid)
+        facts = EngineFacts(url=fake.url, pid=fake.pid)
+        service = aio.spawn(attachment.follow_other(lambda: facts), name="other")
+        await until_true(lambda: attachment.other is facts)
+        await fake.faults(answer=answer, paths=["/health"])
+        slept[0] += 3600
+        if answer:
+            assert "after the machine slept" in await told.until("on_stuck")
+        else:
+            while not await fake.requests("/health"):  # noqa: ASYNC110 - another process, which tells nothing unasked
+                await asyncio.sleep(0.005)
+        await aio.finish([service])
 
 
 async def until_true(condition: Callable[[], bool]) -> None:

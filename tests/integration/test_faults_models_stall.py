@@ -20,7 +20,7 @@ from support.apps import MS, running_app
 from support.http import Answer, build, call, exchange
 from support.leaks import until
 from support.swap_client import CHAT, Stream
-from support.swap_models import Ports
+from support.swap_models import ENGINE, Ports
 
 Json = Any
 LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
@@ -55,6 +55,25 @@ async def two_models(folder: Path, **config: Json) -> AsyncIterator[tuple[App, P
     try:
         async with running_app(folder, adjust=quicken, **{**values, **config}) as app:
             yield app, ports
+    finally:
+        ports.close()
+
+
+async def test_an_engine_of_another_kind_that_hangs(tmp_path: Path) -> None:
+    """It answers its health, so the first request only ends with 504; after the second one it is a new process."""
+    ports = Ports()
+    command = f"{shlex.join([sys.executable, '-I', '-S', str(ENGINE)])} --port ${{PORT}}"
+    values: Json = {"startPort": ports.models, "models": {"a": {"cmd": command}}, "logToStdout": "none"}
+    try:
+        async with running_app(tmp_path, adjust=quicken, stall_timeout=0.3, **values) as app:
+            unit = fleet(app).units["a"]
+            assert (await ask(app, "a")).status == 200
+            first = unit.pid
+            held = await call(app.proxy_port, "POST", "/v1/embeddings", data={"model": "a", "hold": 0})
+            assert (held.status, unit.pid) == (504, first), held.text
+            assert (await ask(app, "a", hold=0)).status == 504
+            assert (await ask(app, "a")).status == 200
+            assert unit.pid != first
     finally:
         ports.close()
 

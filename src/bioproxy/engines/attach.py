@@ -17,6 +17,9 @@ seen in /proc if we may look there, else in `media_marker`, which llama-server d
 counts processes and models: what was resident in an earlier one is gone.
 
 Nothing else decides about the engine; others report, read `state` to inform, and wait with `wait_ready`.
+
+One of many models that is no llama-server is not asked what it is (`follow_other`): it stays `absent` in here, and only
+its silence and the machine's sleep are watched.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import Any
 import msgspec
 
 from bioproxy import aio
+from bioproxy.clocks import suspended
 from bioproxy.engines import listener
 from bioproxy.engines.discover import IDENTIFYING, Discovery, Identity, difference, discover, process_of
 from bioproxy.engines.facts import EngineFacts
@@ -94,12 +98,6 @@ def no_files_left() -> bool:
     return False
 
 
-def suspended() -> float:
-    """Seconds that this machine has slept since it was booted; 0 if the system does not tell."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return 0.0 if clock is None else time.clock_gettime(clock) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
 class Attachment:
     """One engine, and its owner. `run` is the guarded service; the callbacks are set before it starts.
 
@@ -129,7 +127,7 @@ class Attachment:
         self.stall = Stall(
             self.llama,
             timeout=stall_timeout,
-            facts=lambda: self.facts if self.state is State.READY else None,
+            facts=lambda: self.facts if self.state is State.READY else self.other,
             on_stuck=self.stalled,
             on_poked=self.emptied,
         )
@@ -139,6 +137,7 @@ class Attachment:
         self.told = False  # the first state is news, too
         self.since = time.time()
         self.facts: EngineFacts | None = None
+        self.other: EngineFacts | None = None  # what can be seen of one that is no llama-server, while it runs
         self.generation = 0
         self.identity: Identity | None = None
         self.discovery = Discovery()
@@ -188,6 +187,18 @@ class Attachment:
                 group.create_task(self.stall.run(), name="engine silence")
         finally:
             await self.llama.close()
+
+    async def follow_other(self, see: Callable[[], EngineFacts]) -> None:
+        """The service for one that is no llama-server; `see` blocks, and tells what can be seen of its processes."""
+        self.other = await asyncio.to_thread(see)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.stall.run(), name="engine silence")
+                while True:
+                    await asyncio.sleep(self.interval)
+                    await self.notice_sleep()
+        finally:
+            self.other = None
 
     async def follow(self) -> None:
         while True:
@@ -349,6 +360,9 @@ class Attachment:
     async def stalled(self, reason: str) -> None:
         """It computes nothing: not ready, and its owner may restart it. The silence of one that was lost is no news."""
         self.unanswered = 0
+        if self.other is not None:
+            self.other = None
+            await self.on_stuck(reason)
         if self.state is not State.READY:
             return
         self.lose(State.STUCK, reason)
@@ -375,10 +389,18 @@ class Attachment:
         self.pool.drop_idle()
         self.llama.pace.forget()
         self.stall.touch()
-        if self.state is not State.READY or self.expect_pid() is None or self.stall.entries:
+        asked = self.state is State.READY or self.other is not None
+        if not asked or self.expect_pid() is None or self.stall.entries:
             return
         try:
-            await self.llama.one_token(FIRST_TOKEN)
-            self.on_emptied("the engine was asked for a token after the machine slept")
+            await self.prove()
         except BioproxyError as error:
             await self.stalled(f"after the machine slept: {error.message}")
+
+    async def prove(self) -> None:
+        """Have the engine show that it works; EngineUnavailable or EngineRefused if it does not."""
+        if self.other is None:
+            await self.llama.one_token(FIRST_TOKEN)
+            self.on_emptied("the engine was asked for a token after the machine slept")
+        elif not await aio.poll(self.llama.well, interval=EAGER, deadline=FIRST_TOKEN):
+            raise EngineUnavailable(f"the engine did not answer GET /health well within {FIRST_TOKEN:g} s", status=504)

@@ -26,17 +26,19 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from posixpath import basename
 
 import msgspec
 
 from bioproxy.config.addresses import is_loopback
-from bioproxy.engines.commands import ContainerRun, container_run, is_server, option, server_at
+from bioproxy.engines.commands import CONTAINERS, ContainerRun, container_run, is_server, option, server_at
 from bioproxy.errors import ConfigError, Problem
 
 PROC = Path("/proc")
 LISTEN = "0A"
 USUAL_PORT = "8080"  # llama-server's, if its command line names none
 LINUX = sys.platform.startswith("linux")
+STAND_INS = CONTAINERS | {"apptainer", "kubectl", "machinectl", "mosh", "socat", "ssh", "systemd-run"}
 
 
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,9 +323,40 @@ def start_ticks(pid: int, *, proc: Path = PROC) -> int | None:
 
 
 def cpu_seconds(pid: int, *, proc: Path = PROC) -> float | None:
-    """Processor time that `pid` has used so far, all threads; None when it is gone or hidden."""
-    fields = stat_fields(pid, proc=proc)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if len(fields) > 12 else None
+    """Processor time that `pid` and its descendants have used so far; None when they are gone or hidden."""
+    if not LINUX:
+        return cpu_elsewhere(pid)
+    found = [
+        int(one[11]) + int(one[12]) for each in family(pid, proc=proc) if len(one := stat_fields(each, proc=proc)) > 12
+    ]
+    return sum(found) / os.sysconf("SC_CLK_TCK") if found else None
+
+
+def cpu_elsewhere(pid: int) -> float | None:
+    """The same on systems without /proc."""
+    import psutil
+
+    try:
+        top = psutil.Process(pid)
+        times = [one.cpu_times() for one in (top, *top.children(recursive=True))]
+    except (psutil.Error, OSError):
+        return None
+    return float(sum(one.user + one.system for one in times))
+
+
+def works_here(pid: int, port: int, *, proc: Path = PROC) -> bool:
+    """Whether what answers on `port` is one of `pid` and its descendants, and does its work itself.
+
+    The client of a container, or a tunnel, only stands for a program whose processor time is not seen.
+    """
+    if not LINUX:
+        return False
+    known = set(family(pid, proc=proc))
+    commands = (words(one, "cmdline", proc=proc) for one in known)
+    if any(command and basename(command[0]) in STAND_INS for command in commands):
+        return False
+    sockets = listening(port, proc=proc)
+    return bool(sockets) and owner(sockets, known, proc=proc) is not None
 
 
 def resident(pid: int, *, proc: Path = PROC) -> int | None:

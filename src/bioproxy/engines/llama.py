@@ -26,7 +26,7 @@ from bioproxy.engines.answers import Timings, read_answer
 from bioproxy.engines.facts import Probe, Restored, Saved, SlotView
 from bioproxy.engines.pace import Look, Pace
 from bioproxy.engines.refused import error_words
-from bioproxy.errors import NOT_JSON, EngineProtocolError, EngineRefused, EngineUnavailable
+from bioproxy.errors import NOT_JSON, BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable
 from bioproxy.wire.upstream import Pool
 
 Json = Any
@@ -54,6 +54,15 @@ class Llama:
             return "loading"
         check("GET /health", status, body)
         return "ok"
+
+    async def well(self) -> bool | None:
+        """Whether its health is good, or it has no such route, as programs of other kinds; None if not."""
+        try:
+            return await self.health() == "ok" or None
+        except EngineRefused as error:
+            return error.status < 500 or None
+        except BioproxyError:
+            return None
 
     async def props(self) -> dict[str, Json]:
         """`GET /props`. EngineRefused with status 503 while it loads, with 404 for what is no llama-server."""

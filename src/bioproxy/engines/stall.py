@@ -13,8 +13,12 @@ What a stuck engine may be, in the order in which it is treated:
 3. Ten seconds later the slots are still taken, or nothing answers: the engine itself is stuck. That is reported to
    the Attachment, and what follows is not decided here.
 
-Processor time alone is believed for ten time-outs: a livelock (facts, 0.3) burns it for ever and gets nowhere. If
-neither `/slots` nor the process can be seen, silence proves nothing and nothing is done.
+Processor time is that of the process and all below it. If there is a `/slots` to show progress, it alone is believed
+for ten time-outs: a livelock (facts, 0.3) burns it for ever and gets nowhere. An engine of another kind shows nothing
+else, and may be at a film: the least work of its processes is a sign of life, however long it goes on. That such a one
+answers its health after the cancellation says little, because its web server is another thread: if the next request
+gets no byte either, it is stuck. If neither `/slots` nor processes can be seen, silence proves nothing and nothing is
+done.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from bioproxy.errors import BioproxyError
 Json = Any
 log = logging.getLogger(__name__)
 BUSY = 0.05  # of one processor: less is no work
+HARDLY = 0.01  # the same for an engine that shows nothing else
 CPU_ALONE = 10  # time-outs for which processor time alone counts as life
 
 
@@ -92,6 +97,7 @@ class Stall:
         self.last_sign = self.last_progress = 0.0
         self.before: Signs | None = None
         self.poked = False
+        self.suspect = False  # what ran was cancelled, and no byte has come since
         self.pokes = self.cancelled = self.stuck = self.numbers = 0
 
     def statistics(self) -> StallStatistics:
@@ -110,8 +116,10 @@ class Stall:
     def release(self, number: int) -> None:
         """A request ended; the bytes that it got since the last look are a sign of life, if others are watched."""
         entry = self.entries.pop(number, None)
-        if entry is not None and self.entries and entry.received() != entry.seen:
-            self.touch()
+        if entry is not None and entry.received() != entry.seen:
+            self.suspect = False
+            if self.entries:
+                self.touch()
 
     def touch(self) -> None:
         """A sign of life: the silence begins anew."""
@@ -131,6 +139,7 @@ class Stall:
             received = entry.received()
             if received != entry.seen:
                 entry.seen = received
+                self.suspect = False
                 self.touch()
         return asyncio.get_running_loop().time() - self.last_sign
 
@@ -151,9 +160,10 @@ class Stall:
             self.touch()
             self.before = now
             return True
-        if now.cpu is None or before.cpu is None or now.cpu - before.cpu <= BUSY * (now.at - before.at):
+        least = BUSY if now.asked else HARDLY
+        if now.cpu is None or before.cpu is None or now.cpu - before.cpu <= least * (now.at - before.at):
             return False
-        if now.at - self.last_progress > CPU_ALONE * self.timeout:
+        if now.asked and now.at - self.last_progress > CPU_ALONE * self.timeout:
             return False
         self.last_sign = now.at
         return True
@@ -170,7 +180,8 @@ class Stall:
                 idle = not any(slot.is_processing for slot in slots)
             except BioproxyError as error:
                 log.debug("a silent engine did not answer GET /slots: %s", error)
-        cpu = listener.cpu_seconds(facts.pid) if facts is not None and facts.pid is not None else None
+        pid = facts.pid if facts is not None else None
+        cpu = await asyncio.to_thread(listener.cpu_seconds, pid) if pid is not None else None
         return Signs(asked, progress, cpu, idle, loop.time())
 
     async def poke(self) -> None:
@@ -185,28 +196,34 @@ class Stall:
         self.on_poked("the engine's queue was woken with a one-token request")
 
     async def give_up(self, then: Signs) -> None:
-        """Cancel what runs; if that does not free the slots, say that the engine is stuck."""
+        """Cancel what runs; if that does not free the slots, or did not help the last time, the engine is stuck."""
         sentence = f"the engine gave no sign of life for {self.silent_for():.0f} s"
         log.error("%s: no byte, no progress, no processor time; cancelling %d request(s)", sentence, len(self.entries))
         self.cancelled += len(self.entries)
         for entry in list(self.entries.values()):
             entry.cancel(sentence)
+        again, self.suspect = self.suspect, True
         self.touch()
 
         async def recovered() -> bool | None:
-            return True if await self.recovered(then) else None
+            return await self.recovered(then) or None
 
-        if await aio.poll(recovered, interval=min(2.0, self.recovery / 4), deadline=self.recovery) is None:
-            self.stuck += 1
-            await self.on_stuck(f"{sentence}, and its slots did not become free after its requests were cancelled")
+        if again and not then.asked:
+            await self.end(f"{sentence}, again, and nothing came out of it in between")
+        elif await aio.poll(recovered, interval=min(2.0, self.recovery / 4), deadline=self.recovery) is None:
+            left = "its slots did not become free" if then.asked else "it did not answer GET /health"
+            await self.end(f"{sentence}, and {left} after its requests were cancelled")
         self.touch()
 
+    async def end(self, sentence: str) -> None:
+        """It is stuck: others decide what follows."""
+        self.stuck += 1
+        self.suspect = False
+        await self.on_stuck(sentence)
+
     async def recovered(self, then: Signs) -> bool:
-        """Whether the slots are free, or work on something else than they did `then`."""
+        """Whether the slots are free, or work on something else than they did `then`; without slots: its health."""
         now = await self.signs()
         if now.asked:
             return now.progress is not None and (now.idle or now.progress != then.progress)
-        try:
-            return await self.llama.health() == "ok"
-        except BioproxyError:
-            return False
+        return bool(await self.llama.well())

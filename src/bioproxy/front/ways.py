@@ -19,6 +19,7 @@ import asyncio
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
@@ -271,7 +272,11 @@ async def granted(
     whole = False
     try:
         claim.sending()
-        whole = await free(exchange, engine, headers, body)
+        if alone:
+            whole = await free(exchange, engine, headers, body)
+        else:
+            with watched(exchange, engine):
+                whole = await free(exchange, engine, headers, body)
     except (EngineUnavailable, EngineProtocolError) as error:
         await claim.broke_off(error)
         raise
@@ -284,6 +289,30 @@ async def granted(
         # of an unknown route it is not known whether its answer came out of a slot
         known = not alone and exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
         grant.release(cut=not whole, computed=known)
+
+
+@contextmanager
+def watched(exchange: Exchange, engine: Station) -> Iterator[None]:
+    """In the block a request waits for its engine; EngineUnavailable (504) if that shows no sign of life meanwhile.
+
+    Not for slot actions: what is written to a slow disk shows none.
+    """
+    task, told = asyncio.current_task(), [""]
+
+    def stall(reason: str) -> None:
+        told[0] = reason
+        if task is not None:
+            task.cancel()
+
+    unwatch = engine.attachment.stall.watch(lambda: exchange.tail.total, stall)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if told[0] and task is not None and task.uncancel() == 0:
+            raise EngineUnavailable(told[0], status=504) from None
+        raise
+    finally:
+        unwatch()
 
 
 def check_slot_action(exchange: Exchange, *, keys: bool, admin: bool) -> None:

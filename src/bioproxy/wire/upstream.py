@@ -15,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import time
 from collections.abc import Callable
 
 import msgspec
 
+from bioproxy.clocks import since_boot
 from bioproxy.config import addresses
 from bioproxy.errors import BioproxyError, ConfigError, EngineProtocolError, EngineUnavailable, OutOfFiles, Problem
 from bioproxy.wire.engine_connection import EngineConnection, Response
@@ -68,10 +68,14 @@ class PoolStatistics(msgspec.Struct):
 
 
 class Pool:
-    """Connections to one engine. Times are in seconds; a model or a peer may have others."""
+    """Connections to one engine. Times are in seconds; a model or a peer may have others.
+
+    `clock` says how long a connection lay idle; the time in which the machine slept counts.
+    """
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
+        self.clock = since_boot
         self.connect_timeout = 5.0
         self.idle_timeout = 4.0
         self.head_timeout = 0.0  # from the request to the head of its answer; 0: as long as it takes
@@ -186,7 +190,7 @@ class Pool:
         """The newest idle connection that is good to use, or None."""
         if not self.idle:
             return None
-        now = time.monotonic()
+        now = self.clock()
         while self.idle:
             connection = self.idle.pop()
             fresh = now - connection.idle_since < self.idle_timeout
@@ -202,7 +206,7 @@ class Pool:
         if self.closing:
             connection.abort()
             return
-        connection.idle_since = time.monotonic()
+        connection.idle_since = self.clock()
         self.idle.append(connection)
         if self.expiry is None:
             self.expiry = asyncio.get_running_loop().call_later(self.idle_timeout, self.expire)
@@ -218,7 +222,7 @@ class Pool:
 
     def expire(self) -> None:
         """Close what was idle for too long; one timer for all, while there are any."""
-        loop, now = asyncio.get_running_loop(), time.monotonic()
+        loop, now = asyncio.get_running_loop(), self.clock()
         kept = [connection for connection in self.idle if now - connection.idle_since < self.idle_timeout]
         for connection in self.idle[: len(self.idle) - len(kept)]:
             connection.abort()

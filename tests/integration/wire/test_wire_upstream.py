@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from bioproxy import aio
+from bioproxy.clocks import since_boot
 from bioproxy.errors import EngineProtocolError, EngineUnavailable
 from bioproxy.wire.engine_connection import Response
 from bioproxy.wire.upstream import Pool, parse_origin
@@ -324,6 +325,15 @@ async def test_idle_connections_expire() -> None:
         await (await ask(pool)).read()
         assert pool.statistics().idle == 1
         await until(lambda: not pool.statistics().open)
+
+
+async def test_a_connection_that_lay_idle_while_the_machine_slept() -> None:
+    """It is not used again, though its time-out did not pass: the other end was awake."""
+    async with engine(polite) as (played, pool):
+        await (await ask(pool)).read()
+        pool.clock = lambda: since_boot() + 3600
+        await (await ask(pool)).read()
+        assert (played.connections, pool.statistics().reused) == (2, 0)
 
 
 async def test_idle_connections_can_be_dropped() -> None:

@@ -228,6 +228,41 @@ def test_cpu_seconds(tmp_path: Path) -> None:
     assert listener.cpu_seconds(42, proc=proc) == 300 / os.sysconf("SC_CLK_TCK")
 
 
+def add_child(proc: Path, parent: int, child: int) -> None:
+    """Let one process be the child of another."""
+    task = proc / str(parent) / "task" / str(parent)
+    task.mkdir(parents=True, exist_ok=True)
+    (task / "children").write_text(f"{child} ")
+
+
+def test_cpu_seconds_of_all_below(tmp_path: Path) -> None:
+    """What a shell starts does the work; the shell does none."""
+    proc = make_proc(tmp_path)
+    for pid in (42, 43, 44):
+        add_process(proc, pid, command=["x"])
+    add_child(proc, 42, 43)
+    assert listener.cpu_seconds(42, proc=proc) == 600 / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize(
+    ("command", "inode", "works"),
+    [
+        pytest.param(["python3", "-m", "vllm"], "77", True, id="itself"),
+        pytest.param(["/usr/bin/ssh", "-L", "8081:gpu:8000"], "77", False, id="a tunnel"),
+        pytest.param(["docker", "run", "image"], "", False, id="a container's client"),
+        pytest.param(["python3", "server.py"], "", False, id="another process has the port"),
+    ],
+)
+def test_who_does_the_work(command: list[str], inode: str, *, works: bool, tmp_path: Path) -> None:
+    """Processor time tells of an engine only if one of ours listens there, and none is the client of another one."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_process(proc, 42, command=["sh", "-c", "x"])
+    add_process(proc, 43, command=command, inode=inode)
+    add_child(proc, 42, 43)
+    assert listener.works_here(42, 8081, proc=proc) is works
+
+
 @pytest.mark.parametrize(
     ("command", "value"),
     [

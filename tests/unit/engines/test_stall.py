@@ -71,6 +71,12 @@ class World:
         """The engine was declared stuck."""
         self.stuck.append(reason)
 
+    async def twice(self, seconds: float) -> None:
+        """Two looks after so much silence."""
+        for _ in range(2):
+            self.quiet(seconds)
+            await self.stall.look()
+
     def quiet(self, seconds: float) -> None:
         """Let the last sign of life have been `seconds` ago."""
         self.stall.last_sign = asyncio.get_running_loop().time() - seconds
@@ -207,13 +213,48 @@ async def test_silence_that_proves_nothing() -> None:
 @pytest.mark.parametrize("healthy", [True, False])
 async def test_without_slots_health_tells(monkeypatch: pytest.MonkeyPatch, *, healthy: bool) -> None:
     """Without /slots an engine whose process stands still is stuck unless it answers after the cancellation."""
-    world = World(Engine(BUSY), slots_route=False, pid=1)
+    world = standing_still(monkeypatch)
     world.engine.healthy = healthy
-    monkeypatch.setattr(listener, "cpu_seconds", lambda _pid: 10.0)
-    for _ in range(2):
-        world.quiet(150)
-        await world.stall.look()
+    await world.twice(150)
     assert (len(world.cancelled), len(world.stuck)) == (1, 0 if healthy else 1)
+
+
+def standing_still(monkeypatch: pytest.MonkeyPatch) -> World:
+    """An engine without /slots, whose processes do nothing."""
+    monkeypatch.setattr(listener, "cpu_seconds", lambda _pid: 10.0)
+    return World(Engine(BUSY), slots_route=False, pid=1)
+
+
+async def test_without_slots_health_is_believed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A web server that is well before an engine that hangs: the second request without a byte says it is stuck."""
+    world = standing_still(monkeypatch)
+    await world.twice(150)
+    assert world.stuck == []
+    await world.twice(150)
+    assert world.stuck == ["the engine gave no sign of life for 150 s, again, and nothing came out of it in between"]
+
+
+async def test_without_slots_a_byte_in_between_clears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests that hung with an answer between them are no stuck engine."""
+    world = standing_still(monkeypatch)
+    await world.twice(150)
+    world.bytes = 1
+    world.end()
+    world.stall.watch(lambda: 0, world.cancelled.append)
+    await world.twice(150)
+    assert (len(world.cancelled), world.stuck) == (2, [])
+
+
+@pytest.mark.parametrize(("per_second", "alive"), [(0.02, True), (0.005, False)])
+async def test_without_slots_the_least_work_is_life(
+    monkeypatch: pytest.MonkeyPatch, *, per_second: float, alive: bool
+) -> None:
+    """An engine that shows nothing else is left alone as long as it does anything, an hour or a film."""
+    world = standing_still(monkeypatch)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(listener, "cpu_seconds", lambda _pid: loop.time() * per_second)
+    await world.twice(HOUR)
+    assert (world.cancelled == []) is alive
 
 
 async def test_idle_slots_are_poked_once() -> None:
