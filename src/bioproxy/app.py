@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -73,7 +72,8 @@ from bioproxy.wire.server import (
     files_for_clients,
     open_files,
 )
-from bioproxy.wire.tls import tls_context
+from bioproxy.wire.tls import PairContext, tls_context
+from bioproxy.wire.tls import watch as watch_certificate
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ MOMENT = 15.0  # seconds that a step of the end may take beside what it waits fo
 TIMES = "rfc3339"  # the form of times in the log that `bioproxy logs` shows of one engine
 
 
-def tls_of(config: Config) -> ssl.SSLContext | None:
-    """What the proxy port speaks TLS with; None if it does not. ConfigError if a file is not usable."""
+def tls_of(config: Config) -> PairContext | None:
+    """What ports speak TLS with; None if none does. ConfigError if a file is not usable."""
     return tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
 
 
@@ -170,7 +170,7 @@ class App:
         )
         self.watch()
         self.services: list[asyncio.Task[None]] = []
-        self.tls: ssl.SSLContext | None = None
+        self.tls: PairContext | None = None
 
     def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
         """An error that the server itself answers, in the form of the rest of the port."""
@@ -310,6 +310,7 @@ class App:
             **await self.fleet.start(),
             **await self.management.start(),
             "templates": self.watch_templates,
+            "certificate": partial(watch_certificate, lambda: self.tls, self.renew),
             "pins": self.pins.run,
             "doctor": self.doctor.run,
             "ageing": self.forget_old,
@@ -333,7 +334,7 @@ class App:
         """
         host, port = self.config.admin_host, self.config.admin_port
         try:
-            await self.admin_server.listen(host, port)
+            await self.admin_server.listen(host, port, tls=self.tls if self.config.admin_tls else None)
         except PortTaken as error:
             told = await asyncio.to_thread(taken_by, error, host, port, flag="-admin-port")
             if self.loaded.dialect is None or admin_port_asked(self.loaded):
@@ -472,13 +473,24 @@ class App:
         own = (f"{key} (after a restart)" if key in late else key for key in changed)
         return (*own, *dialect_difference(self.settings.dialect, loaded.dialect or DialectConfig())), late
 
-    async def secure(self, tls: ssl.SSLContext | None) -> None:
-        """Let the proxy port speak TLS with these files, or plain HTTP."""
-        if tls is not None or self.tls is not None:
-            await self.proxy_server.secure(tls)
-        if (tls is None) != (self.tls is None):
-            log.info("the proxy port speaks %s from now on", "TLS" if tls is not None else "plain HTTP, not TLS,")
+    async def secure(self, tls: PairContext | None) -> None:
+        """Let the ports speak TLS with this pair, or plain HTTP."""
         self.tls = tls
+        wanted = ((self.proxy_server, tls), (self.admin_server, tls if self.config.admin_tls else None))
+        for server, context in wanted:
+            if server.addresses and context is not server.tls:
+                switched = (context is None) != (server.tls is None)
+                await server.secure(context)
+                if switched:
+                    speaks = "TLS" if context is not None else "plain HTTP, not TLS,"
+                    log.info("the %s port speaks %s from now on", server.shared.name, speaks)
+
+    async def renew(self, old: PairContext, new: PairContext) -> None:
+        """Use a renewed pair for connections from now on, unless a reload has chosen another one meanwhile."""
+        async with self.reloading:
+            if self.tls is old:
+                await self.secure(new)
+                log.info("the certificate in %s was renewed; new connections get it", new.certificate)
 
     # what the admin port shows
 

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.clients import Line, fake_line
+from support.clients import CURL, Line, curl, fake_line
 
 Json = Any
-CURL = shutil.which("curl") or ""
 pytestmark = pytest.mark.skipif(not CURL, reason="curl is not installed")
 CHAT = "/v1/chat/completions"
 HELLO: Json = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-
-
-async def curl(*words: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    """Run curl without its own configuration: exit code, what it printed, what it complained of."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        CURL, "--disable", "--silent", "--show-error", "--max-time", "15", *words, stdin=pipe, stdout=pipe, stderr=pipe
-    )
-    out, err = await process.communicate(stdin)
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 async def post(line: Line, *words: str, data: Json = HELLO) -> tuple[int, str, str]:

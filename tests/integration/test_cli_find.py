@@ -29,10 +29,10 @@ from support.swap_rig import Rig, swap_rig
 Json = Any
 
 
-def loaded(rig: Rig, *, admin_port: int) -> Loaded:
+def loaded(rig: Rig, *, admin_port: int, **values: str) -> Loaded:
     """The configuration of `rig`, with an admin port that nobody asked for."""
     found = load(
-        {"proxy_host": "127.0.0.1", "proxy_port": str(rig.port), "admin_port": str(admin_port)},
+        {"proxy_host": "127.0.0.1", "proxy_port": str(rig.port), "admin_port": str(admin_port), **values},
         path=str(rig.folder / "config.yaml"),
         environment=dict(os.environ),
     )
@@ -96,7 +96,8 @@ async def test_what_needs_the_admin_port_says_so(tmp_path: Path) -> None:
 async def test_tls_is_spoken_with_the_certificate_of_the_configuration(tmp_path: Path) -> None:
     """Whatever name it is for; a stranger behind that port is not believed."""
     own, strange = certificate(tmp_path, "own"), certificate(tmp_path, "strange")
-    flags = ("-tls-cert-file", own.cert, "-tls-key-file", own.key)
+    flags = ("-tls-cert-file", own.cert, "-tls-key-file", own.key, "-admin-tls")
+    tls = {"tls_cert_file": own.cert, "tls_key_file": own.key, "admin_tls": "true"}
     async with swap_rig(tmp_path, fakes("a", "--say hello-from-a"), flags=flags) as rig:
         config = Config(proxy_host="127.0.0.1", proxy_port=rig.port, tls_cert_file=own.cert, tls_key_file=own.key)
         client = proxy_client(config)
@@ -107,6 +108,9 @@ async def test_tls_is_spoken_with_the_certificate_of_the_configuration(tmp_path:
         wrong = proxy_client(msgspec.structs.replace(config, tls_cert_file=strange.cert))
         with pytest.raises(BioproxyError, match="CERTIFICATE_VERIFY_FAILED"):
             await asyncio.to_thread(wrong.get, "/api/models")
+        admin = await asyncio.to_thread(find, loaded(rig, admin_port=rig.ports.admin, **tls))
+        assert admin.url == f"https://127.0.0.1:{rig.ports.admin}"
+        assert await asyncio.to_thread(program, admin) == rig.program.pid
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bioproxy import aio
+from bioproxy.wire import tls
 from support.http import Certificate, call, certificate, needs_openssl
 from support.swap_client import message, server
 from support.swap_models import apart, engine_words, fake, fakes
@@ -167,8 +168,9 @@ async def test_a_broken_reload_changes_nothing(part: str, tmp_path: Path) -> Non
 
 
 @needs_openssl
-async def test_a_broken_template_renews_no_certificate(tmp_path: Path) -> None:
+async def test_a_broken_template_renews_no_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What clients see of the port is that of before, too."""
+    monkeypatch.setattr(tls, "INTERVAL", 3600)  # the reload alone looks at the files
     old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
     (tmp_path / "bad.txt").write_text("no place for a message")
 

@@ -42,7 +42,7 @@ from support.swap_models import Ports, config_text, fakes
 
 Json = Any
 LIVE = [path for path, option in KEYS.items() if option.kind.live]
-PLAIN = [path for path in LIVE if not path.startswith("tls_")]
+PLAIN = [path for path in LIVE if "tls" not in path]
 NOBODY = "http://127.0.0.1:9"
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -531,10 +531,10 @@ def sockets(made: str | None) -> ssl.SSLContext | None:
     return None if made is None else ssl.create_default_context(cafile=made)
 
 
-async def answered(site: Site, made: str | None) -> bool:
+async def answered(site: Site, made: str | None, *, port: int = 0) -> bool:
     """Whether a question over TLS with this certificate, or in plain HTTP, is answered at all."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.app.proxy_port, ssl=sockets(made))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port or site.app.proxy_port, ssl=sockets(made))
         writer.write(build("GET", "/health"))
         raw = await asyncio.wait_for(reader.read(), 5)
         writer.close()
@@ -559,6 +559,18 @@ async def test_tls_is_switched_on_renewed_and_off(tmp_path: Path) -> None:
         await site.reload(tls_cert_file="", tls_key_file="")
         assert [await answered(site, None), await answered(site, one.cert)] == [True, False]
         assert site.app.proxy_port == port
+
+
+@needs_openssl
+async def test_the_admin_port_speaks_tls_if_it_is_told_to(tmp_path: Path) -> None:
+    """`admin_tls`: with the same pair; without it the port stays plain."""
+    made = certificate(tmp_path)
+    pair = {"tls_cert_file": made.cert, "tls_key_file": made.key}
+    async with alone(tmp_path) as site:
+        port = site.app.admin_port
+        for on in (False, True, False):
+            await site.reload(**pair, admin_tls=on)
+            assert [await answered(site, cert, port=port) for cert in (None, made.cert)] == [not on, on]
 
 
 @needs_openssl

@@ -56,6 +56,19 @@ async def fake_line(folder: Path, *, engine: Json = None, **values: Json) -> Asy
         yield Line(fake, app)
 
 
+CURL = shutil.which("curl") or ""
+
+
+async def curl(*words: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    """Run curl without its own configuration: exit code, what it printed, what it complained of."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        CURL, "--disable", "--silent", "--show-error", "--max-time", "15", *words, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    out, err = await process.communicate(stdin)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 needs_chromium = pytest.mark.skipif(not PROGRAM, reason="chromium is not installed; the real browser is not tried")
 # Names that mean this machine, as a LAN's or an attacker's name server would have it.

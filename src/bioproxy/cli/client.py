@@ -28,7 +28,7 @@ PIECE = 64 << 10
 
 def admin_url(config: Config) -> str:
     """Where the admin API of this configuration answers."""
-    return f"http://{address_of(config.admin_host, config.admin_port)}"
+    return f"{'https' if config.admin_tls else 'http'}://{address_of(config.admin_host, config.admin_port)}"
 
 
 class Client:

@@ -31,10 +31,12 @@ def find(loaded: Loaded) -> Client:
 
 def port_of(loaded: Loaded) -> Client:
     """The admin port, or the proxy port of a program that has none."""
-    admin = Client(admin_url(loaded.config), key=loaded.config.admin_key)
+    config = loaded.config
+    believed = trust(config.tls_cert_file) if config.admin_tls else None
+    admin = Client(admin_url(config), key=config.admin_key, trust=believed)
     if loaded.dialect is None or admin_port_asked(loaded):
         return admin
-    proxy = proxy_client(loaded.config)
+    proxy = proxy_client(config)
     pid = program(proxy)
     return proxy if pid is not None and pid != program(admin) else admin
 

@@ -4,7 +4,8 @@ Files are looked at every two seconds, because bind mounts, config maps and edit
 kind of notification. What counts is the content of what a path leads to: a link that is turned to another file is a
 change though size and time are the same, and a file that is only touched is none. A file that is missing says nothing,
 because it is about to come back; once it is back, that is a change. A folder is looked at the same way: its YAML files
-together are one thing. Key files and the certificate's two files belong to the configuration that names them.
+together are one thing. Key files belong to the configuration that names them. The certificate's two files are watched
+in any case (wire/tls.py).
 
 One reload runs at a time. What comes meanwhile is not lost (the file may have been read before it changed): it makes
 the reload run once more.
@@ -58,12 +59,10 @@ class Reloader:
 
 def sources(loaded: Loaded) -> tuple[str, ...]:
     """What is to be watched: the folder of -config-dir as a whole, each file that is not in it, and what these name."""
-    tls = (loaded.config.tls_cert_file, loaded.config.tls_key_file)
-    named = (*loaded.key_files, *(path for path in tls if path))
     if loaded.directory is None:
-        return (*loaded.paths, *named)
+        return (*loaded.paths, *loaded.key_files)
     outside = (path for path in loaded.paths if os.path.dirname(path) != loaded.directory)
-    return (*outside, loaded.directory, *named)
+    return (*outside, loaded.directory, *loaded.key_files)
 
 
 def look(paths: tuple[str, ...]) -> Seen:

@@ -216,7 +216,8 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     config = loaded.config
     templates, keys = ", ".join(config.prefixes) or "none", len(config.api_keys) or "none"
     warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
-    admin = f"admin on http://{address_of(config.admin_host, admin_port)}" if admin_port else "no admin port"
+    admin_scheme = "https" if config.admin_tls else "http"
+    admin = f"admin on {admin_scheme}://{address_of(config.admin_host, admin_port)}" if admin_port else "no admin port"
     scheme = "https" if config.tls_cert_file else "http"
     changed = [f"{key} ({loaded.origins[key]})" for key, option in KEYS.items() if is_changed(option, loaded)]
     return [

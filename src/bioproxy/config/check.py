@@ -73,6 +73,9 @@ def find_problems(
         given, missing = ("cert", "key") if config.tls_cert_file else ("key", "cert")
         sentence = "both -tls-cert-file and -tls-key-file must be provided for TLS"
         found.append(Complaint(f"tls_{given}_file", sentence, f"tls_{missing}_file"))
+    if config.admin_tls and not config.tls_cert_file:
+        sentence = "is set, and there is no pair of files to speak TLS with: set tls_cert_file and tls_key_file"
+        found.append(Complaint("admin_tls", sentence, "tls_cert_file"))
     if config.kv.engine_directory and not config.kv.directory:
         sentence = "is set, and kv.directory is not: set that too, to the slot folder as bioproxy itself sees it"
         found.append(Complaint("kv.engine_directory", sentence, "kv.directory"))

@@ -338,12 +338,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tls_cert_file: Annotated[
         str,
         about(
-            "Certificate for TLS on the proxy port (PEM, intermediates after it).",
+            "Certificate for TLS on the proxy port (PEM, intermediates after it); a renewed one is used at once.",
             path=True,
             live=True,
         ),
     ] = ""
     tls_key_file: Annotated[str, about("Its private key (PEM, no pass phrase).", path=True, live=True)] = ""
+    admin_tls: Annotated[bool, about("The admin port speaks TLS, too, with the same pair.", live=True)] = False
     log: Log = Log()
     ui: WebPage = WebPage()
     ollama: Ollama = Ollama()

@@ -38,6 +38,7 @@ class Access:
         self.among_strangers = among_strangers(config)
         self.cors = Cors(config.cors_origins, keys=self.keys, ours=self.is_our_page)
         self.page = page
+        self.page_scheme = "https" if config.admin_tls else "http"
         self.page_names = frozenset(host_of(host) for host in (config.admin_host, *config.admin_hosts))
         self.page_everywhere = is_any(config.admin_host)
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
@@ -51,9 +52,10 @@ class Access:
         """Whether a page came from our admin port, by a name under which that port is served."""
         try:
             parts = urlsplit(origin)
-            here = parts.scheme == "http" and (parts.port or 80) == self.page
+            port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
             return False
+        here = parts.scheme == self.page_scheme and port == self.page
         return here and is_ours(host_of(parts.netloc), names=self.page_names, addresses=self.page_everywhere)
 
     def is_admin(self, request: Request) -> bool:

@@ -1,26 +1,46 @@
-"""What a listener needs to speak TLS: a context made of a certificate and a key.
+"""What a listener needs to speak TLS: a context made of a certificate and a key, and how a renewed pair is found.
 
 The event loop does the rest; a connection's code sees plain bytes either way. TLS 1.2 is the least, HTTP/1.1 is all
 that is offered (ALPN), and whatever else there is to choose is OpenSSL's choice. Its errors seldom say which file they
 mean, so the files are looked at one after the other.
+
+Certificates are renewed while we run, so `watch` looks at both files every few seconds. The content counts, not time
+and size: a link that is turned to another store path is a renewal, and a touched file is none. Whoever renews a pair
+writes two files, one after the other, so for a moment they do not fit together. Then the old pair stays in use, and the
+log says something only if the files are still the same at the next look.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import logging
 import ssl
+from collections.abc import Awaitable, Callable
 
 from bioproxy import files
 from bioproxy.errors import ConfigError, Problem
 
+log = logging.getLogger(__name__)
+
+INTERVAL = 5.0  # seconds between two looks at the files
 LARGEST = 16 << 20  # bytes; a chain of certificates is some thousands
 MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
 
-def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+class PairContext(ssl.SSLContext):
+    """A server's context, and which two files it was made from; `digest` is that of their content."""
+
+    certificate = key = ""
+    digest = b""
+
+
+def tls_context(certificate: str, key: str) -> PairContext:
     """The context for the certificate (its chain after it) and the key in two PEM files.
 
     ConfigError that names the file that cannot be read, that is no such thing, or that does not belong to the other.
     """
+    seen = digest(certificate, key)  # if the files change from here on, the next look finds a change
     for name, path, mark in (("cert", certificate, b"CERTIFICATE-----"), ("key", key, b"PRIVATE KEY-----")):
         try:
             data = files.patiently(files.read, path, most=LARGEST)
@@ -30,7 +50,8 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
             raise ConfigError([Problem(error.message, key=f"tls_{name}_file")]) from error
         if b"-----BEGIN " not in data or mark not in data:
             raise not_usable(name, path, f"holds no {'certificate' if name == 'cert' else 'private key'} in PEM form")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = PairContext(ssl.PROTOCOL_TLS_SERVER)
+    context.certificate, context.key, context.digest = certificate, key, seen
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
@@ -44,6 +65,42 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
             raise not_usable("key", key, f"does not belong to the certificate in {certificate}") from error
         raise not_usable("key", key, "is damaged, or has a pass phrase, which cannot be typed in here") from error
     return context
+
+
+def digest(*paths: str) -> bytes:
+    """A digest of what the paths lead to; a file that cannot be read counts as an empty one."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        try:
+            data = files.patiently(files.read, path, most=LARGEST)
+        except (OSError, files.Stuck):
+            data = b""
+        found.update(hashlib.blake2b(data).digest())
+    return found.digest()
+
+
+async def watch(
+    current: Callable[[], PairContext | None], take: Callable[[PairContext, PairContext], Awaitable[None]]
+) -> None:
+    """Give `take` a new context, after the old one, whenever the files hold another pair; ends by cancellation only.
+
+    What cannot be used is told once, when two looks have found the same.
+    """
+    seen = told = b""
+    while True:
+        await asyncio.sleep(INTERVAL)
+        if (old := current()) is None:
+            continue
+        before, seen = seen, await asyncio.to_thread(digest, old.certificate, old.key)
+        if seen == old.digest:
+            told = b""
+        elif seen != told:
+            try:
+                await take(old, await asyncio.to_thread(tls_context, old.certificate, old.key))
+            except ConfigError as error:
+                if seen == before:
+                    told = seen
+                    log.warning("the certificate in use stays, the renewed one cannot be used: %s", error.message)
 
 
 def no_pass_phrase() -> str:

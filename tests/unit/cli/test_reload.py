@@ -106,7 +106,7 @@ def test_what_is_watched(tmp_path: Path) -> None:
 
 
 def test_what_a_configuration_names_is_watched_too(tmp_path: Path) -> None:
-    """Files of keys and of the certificate; a key that stands in the file itself needs none."""
+    """Files of keys; a key that stands in the file itself needs none, and the certificate is watched in any case."""
     (tmp_path / "key").write_text("secret-key")
     (tmp_path / "key").chmod(0o600)
     for name in ("tls.pem", "tls.key"):
@@ -115,7 +115,7 @@ def test_what_a_configuration_names_is_watched_too(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps(values))
     found = load(path=str(path), environment={"HOME": str(tmp_path)})
-    assert sources(found) == tuple(str(tmp_path / name) for name in ("c.json", "key", "tls.pem", "tls.key"))
+    assert sources(found) == tuple(str(tmp_path / name) for name in ("c.json", "key"))
 
 
 async def test_a_file_that_a_reload_named_is_watched_from_then_on(tmp_path: Path) -> None:

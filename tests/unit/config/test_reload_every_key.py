@@ -56,7 +56,8 @@ BESIDE: dict[str, Json] = {
     "model": {"backend_url": ""}, "kv.engine_directory": {"kv.directory": "slots"},
     "return_to_default": {"default_model": "m"},
 }  # fmt: skip
-TLS = {"tls_cert_file", "tls_key_file"}  # the context is made at the start: tests/integration/test_reload_effects.py
+# The context is made at the start: tests/integration/test_reload_effects.py
+TLS = {"tls_cert_file", "tls_key_file", "admin_tls"}
 SWAP: dict[str, Json] = {
     "logLevel": "error",
     "logTimeFormat": "kitchen",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from bioproxy import aio
 from bioproxy.errors import ConfigError
-from bioproxy.wire.tls import tls_context
-from support.http import EC, certificate, needs_openssl
+from bioproxy.wire import tls
+from bioproxy.wire.tls import PairContext, digest, tls_context, watch
+from support.http import EC, Certificate, certificate, needs_openssl
+from support.leaks import until
 
 pytestmark = needs_openssl
 DAMAGED = "-----BEGIN {0}-----\nxx\n-----END {0}-----\n"
@@ -72,3 +79,93 @@ def test_a_pass_phrase_is_not_asked_for(tmp_path: Path) -> None:
     """A service has no terminal to ask on."""
     made = certificate(tmp_path, pass_phrase="secret")
     assert "has a pass phrase" in said(made.cert, made.key)
+
+
+class Watched:
+    """Two files that are renewed while they are watched; `context` is the one in use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.one, self.two = certificate(folder, "one"), certificate(folder, "two")
+        self.files = Certificate(f"{folder}/tls.pem", f"{folder}/tls.key")
+        self.put(self.one)
+        self.context = tls_context(self.files.cert, self.files.key)
+
+    def put(self, made: Certificate, *, key: bool = True) -> None:
+        """Write a pair, or only its certificate."""
+        shutil.copy(made.cert, self.files.cert)
+        if key:
+            shutil.copy(made.key, self.files.key)
+
+    async def take(self, old: PairContext, new: PairContext) -> None:
+        """A renewed pair is in use."""
+        assert old is self.context
+        self.context = new
+
+    def uses(self, made: Certificate) -> bool:
+        """Whether the context in use has the content of this pair."""
+        return self.context.digest == digest(made.cert, made.key)
+
+
+@asynccontextmanager
+async def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    """Files that are looked at all the time."""
+    monkeypatch.setattr(tls, "INTERVAL", 0.001)
+    found = Watched(folder)
+    task = aio.spawn(watch(lambda: found.context, found.take), name="watch")
+    try:
+        yield found
+    finally:
+        await aio.finish([task])
+
+
+async def test_a_renewed_pair_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a reload."""
+    async with watched(tmp_path, monkeypatch) as pair:
+        pair.put(pair.two)
+        await until(lambda: pair.uses(pair.two))
+
+
+async def test_a_link_that_leads_to_another_pair_is_a_renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As certbot and NixOS turn it."""
+    async with watched(tmp_path, monkeypatch) as pair:
+        for file, target in ((pair.files.cert, pair.two.cert), (pair.files.key, pair.two.key)):
+            Path(f"{file}.new").symlink_to(target)
+            Path(f"{file}.new").replace(file)
+        await until(lambda: pair.uses(pair.two))
+
+
+@pytest.mark.parametrize("fault", ["the key is that of before", "half a certificate", "the key is gone"])
+async def test_half_a_renewal_keeps_the_old_pair(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says once which file it is, and the whole pair is taken when it is there."""
+    async with watched(tmp_path, monkeypatch) as pair:
+        with caplog.at_level(logging.WARNING, "bioproxy.wire.tls"):
+            match fault:
+                case "the key is that of before":
+                    pair.put(pair.two, key=False)
+                case "half a certificate":
+                    Path(pair.files.cert).write_bytes(Path(pair.two.cert).read_bytes()[:300])
+                case _:
+                    Path(pair.files.key).unlink()
+            await until(lambda: bool(caplog.messages))
+            looks = tls_looks(monkeypatch)
+            await until(lambda: len(looks) > 5)
+        (said,) = caplog.messages
+        assert "the certificate in use stays" in said
+        assert str(tmp_path / "tls.") in said
+        assert pair.uses(pair.one)
+        pair.put(pair.two)
+        await until(lambda: pair.uses(pair.two))
+
+
+def tls_looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What each look at the files finds from now on."""
+    found: list[bytes] = []
+
+    def look(*paths: str) -> bytes:
+        found.append(digest(*paths))
+        return found[-1]
+
+    monkeypatch.setattr(tls, "digest", look)
+    return found

@@ -1,0 +1,59 @@
+"""How clients reach the ports: TLS whose certificate is renewed meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from bioproxy.wire import tls
+from bioproxy.wire.tls import digest
+from support.clients import CURL, curl, fake_line
+from support.http import Certificate, certificate, needs_openssl
+from support.leaks import until
+
+Json = Any
+pytestmark = pytest.mark.skipif(not CURL, reason="curl is not installed")
+HELLO: Json = [{"role": "user", "content": "hello"}]
+
+
+def openai_over_tls(port: int, made: Certificate) -> openai.AsyncOpenAI:
+    """The official client, which believes in one certificate."""
+    trusting = openai.DefaultAsyncHttpxClient(verify=ssl.create_default_context(cafile=made.cert))
+    return openai.AsyncOpenAI(
+        base_url=f"https://localhost:{port}/v1", api_key="none", http_client=trusting, max_retries=0
+    )
+
+
+@needs_openssl
+async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream comes to its end; clients that connect from then on meet the new pair on both ports."""
+    monkeypatch.setattr(tls, "INTERVAL", 0.01)
+    old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
+    paths = {"tls_cert_file": str(tmp_path / "tls.pem"), "tls_key_file": str(tmp_path / "tls.key")}
+
+    def put(made: Certificate) -> None:
+        shutil.copy(made.cert, paths["tls_cert_file"])
+        shutil.copy(made.key, paths["tls_key_file"])
+
+    put(old)
+    async with fake_line(tmp_path, admin_tls=True, **paths) as line:
+        port, admin = line.app.proxy_port, line.app.admin_port
+        async with openai_over_tls(port, old) as client:
+            await line.engine.faults(hold_end=True)
+            stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=6, stream=True)
+            chunks = [await anext(stream)]
+            put(new)
+            await until(lambda: line.app.tls is not None and line.app.tls.digest == digest(new.cert, new.key))
+            for url in (f"https://localhost:{port}/health", f"https://localhost:{admin}/health"):
+                assert (await curl("--cacert", new.cert, url))[0] == 0
+                assert (await curl("--cacert", old.cert, url))[0] == 60  # not the certificate that is believed
+            await line.engine.faults(hold_end=False)
+            chunks += [chunk async for chunk in stream]
+            assert chunks[-1].choices[0].finish_reason == "length"
+        async with openai_over_tls(port, new) as client:
+            assert (await client.models.list()).data
