@@ -43,6 +43,7 @@ from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
 from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.doctor.doctor import Doctor
+from bioproxy.engines.lines import EngineLines
 from bioproxy.engines.listener import taken_by
 from bioproxy.errors import BioproxyError, ConfigError, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, RequestEnded
@@ -136,6 +137,7 @@ class App:
         )
         self.requests.of_row = self.management.store.record
         self.dispatch = self.one() if self.settings.one else self.many()
+        self.dispatch.show = self.logbook.show
         ollama = Ollama(self.dispatch, self.fleet, describe=OllamaModels(self.fleet).describe)
         self.front = Front(self.settings, dispatch=self.dispatch, ollama=ollama, bus=self.bus)
         self.admin = Admin(
@@ -218,29 +220,33 @@ class App:
         )
 
     def open_log(self, loaded: Loaded) -> None:
-        """The rings of the log. With many models all lines go through them."""
-        if loaded.dialect is None:
-            self.logbook = Logbook(to_stdout="both")
-            return
-        to_stdout = cast("Destination", loaded.dialect.log_to_stdout)  # checked when it was read
-        self.logbook = Logbook(to_stdout=to_stdout, console=Console())
-        self.set_up_log(loaded)
+        """The rings of the log. With many models, and as JSON, all lines go through them."""
+        to_stdout = "both" if loaded.dialect is None else loaded.dialect.log_to_stdout
+        self.logbook = Logbook(to_stdout=cast("Destination", to_stdout))  # checked when it was read
+        self.console = Console()
+        self.engine_lines = EngineLines(self.at_work)
+        if loaded.dialect is not None:
+            self.set_up_log(loaded)
 
     def set_up_log(self, loaded: Loaded) -> None:
         """Level and form of the log; with many models it goes where llama-swap's goes: into its rings, and stdout."""
-        style = loaded.config.log.format
-        if loaded.dialect is None:
-            logs.setup(level=loaded.config.log.level, style=style, write=self.logbook.proxy_line, times=TIMES)
-            return
-        level, times = loaded.dialect.log_level, loaded.dialect.log_time_format
-        asked = loaded.origins["log.level"].source != "default"
+        config, dialect, book = loaded.config.log, loaded.dialect, self.logbook
+        as_json = config.format == "json"
+        book.console = self.console if as_json or dialect is not None else None
+        book.as_json = self.engine_lines if as_json else None
+        asked = dialect is None or loaded.origins["log.level"].source != "default"
         logs.setup(
-            level=loaded.config.log.level if asked else level,
-            style=style,
-            write=self.logbook.proxy_line,
-            times=times,
-            quiet=style == "plain",
+            level=config.level if asked or dialect is None else dialect.log_level,
+            style=config.format,
+            write=book.proxy_line,
+            times=TIMES if dialect is None else dialect.log_time_format,
+            show=book.show if as_json else None,
+            quiet=dialect is not None,
         )
+
+    def at_work(self, model: str) -> list[str]:
+        """The ids of the requests that a model's engine works for."""
+        return self.dispatch.standings.at_work(self.management.inflight.exchanges.values(), model)
 
     def watch(self) -> None:
         """Tell the metrics whose statistics to read."""
@@ -386,7 +392,7 @@ class App:
 
     async def close_log(self) -> None:
         """The last line was written: close the rings, and write out what standard error still owes."""
-        if not self.settings.one:
+        if self.logbook.console is not None:
             await asyncio.to_thread(self.logbook.close)
 
     async def watch_templates(self) -> None:

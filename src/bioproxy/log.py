@@ -7,6 +7,9 @@ never logged at any level: a log file is copied into bug reports.
 If models are configured, the same records also go to the logbook (logbook.py), as lines that users of llama-swap and
 their scripts know: `[INFO] sentence`, after the time in one of Go's formats if they chose one (`logTimeFormat`), and a
 line for each request (`access_line`).
+
+With `log.format: json` everything on standard error is one JSON object per line (`json_line`): our records, the access
+log (front/access_log.py), and what engines write (engines/lines.py). docs/operating.md has the table of its fields.
 """
 
 from __future__ import annotations
@@ -59,21 +62,25 @@ class PlainFormatter(logging.Formatter):
         return f"{paint}{line}{RESET}" if paint else line
 
 
+def json_line(created: float, message: str, *, level: str = "info", logger: str, **named: object) -> str:
+    """One JSON object, without its newline; of what is `named`, the values that say something."""
+    said = {name: value for name, value in named.items() if value not in (None, "", (), 0.0)}
+    entry = {"time": stamp(created), "level": level, "logger": logger, "message": message, **said}
+    return msgspec.json.encode(entry).decode()
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, request_id, exception."""
+    """A record as one line; the trace of an exception is a text in it, with its line ends escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": stamp(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if current := request_id.get():
-            entry["request_id"] = current
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
+        return json_line(
+            record.created,
+            record.getMessage(),
+            level=record.levelname.lower(),
+            logger=record.name,
+            request_id=request_id.get(),
+            exception=self.formatException(record.exc_info) if record.exc_info else "",
+        )
 
 
 SWAP_LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
@@ -132,10 +139,10 @@ class SwapFormatter(logging.Formatter):
 class LineHandler(logging.Handler):
     """Gives each line to `write`, which must not wait: requests log."""
 
-    def __init__(self, write: Callable[[str], None], *, times: str = "") -> None:
+    def __init__(self, write: Callable[[str], None], formatter: logging.Formatter) -> None:
         super().__init__()
         self.write = write
-        self.setFormatter(SwapFormatter(times=times))
+        self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -151,22 +158,27 @@ def setup(
     stream: TextIO | None = None,
     write: Callable[[str], None] | None = None,
     times: str = "",
+    show: Callable[[str], None] | None = None,
     quiet: bool = False,
 ) -> None:
     """Send the log to `stream` (default: stderr) at `level` (debug, info, warning, error), `plain` or `json`.
 
-    `write` gets each line as well, as llama-swap writes it, with times in the Go format `times`; `quiet` leaves the
-    stream out, because what `write` does with a line already shows it.
+    `write` gets each line as well, as llama-swap writes it, with times in the Go format `times`. `show` gets what
+    would go to the stream as JSON; `quiet` leaves the stream out, because what `write` does with a line already
+    shows it.
     """
     stream = stream or sys.stderr
     handlers: list[logging.Handler] = []
-    if not quiet:
+    if show is not None:
+        handlers.append(LineHandler(show, JsonFormatter()))
+    elif not quiet:
         handlers.append(logging.StreamHandler(stream))
         handlers[0].setFormatter(JsonFormatter() if style == "json" else PlainFormatter(colour=stream.isatty()))
     if write is not None:
-        handlers.append(LineHandler(write, times=times))
+        handlers.append(LineHandler(write, SwapFormatter(times=times)))
     root = logging.getLogger("bioproxy")
     root.handlers[:] = handlers
+    logging.getLogger("asyncio").handlers[:] = handlers[:1] if style == "json" else []  # else it writes plain lines
     root.setLevel("WARNING" if level == "warn" else level.upper())
     root.propagate = False
 

@@ -282,12 +282,17 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class Logbook:
-    """All logs. `to_stdout` says what the combined log and `console` get; without a console nothing is shown."""
+    """All logs. `to_stdout` says what the combined log and `console` get; without a console nothing is shown.
+
+    With `as_json`, which makes JSON lines of what a model's engine wrote, the console gets JSON lines only: ours come
+    by `show`.
+    """
 
     def __init__(
         self, *, to_stdout: Destination = "proxy", console: Console | None = None, capacity: int = CAPACITY
     ) -> None:
         self.console = console
+        self.as_json: Callable[[str, bytes], bytes] | None = None
         self.capacity = capacity
         self.mux, self.proxy, self.upstream = Ring(capacity), Ring(capacity), Ring(capacity)
         self.models: dict[str, Ring] = {}
@@ -305,8 +310,13 @@ class Logbook:
         self.proxy.write(data)
         if self.shows_proxy:
             self.mux.write(data)
-            if self.console is not None:
+            if self.console is not None and self.as_json is None:
                 self.console.write(data)
+
+    def show(self, text: str) -> None:
+        """A line of ours for the console alone; from any thread."""
+        if self.shows_proxy and self.console is not None:
+            self.console.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def model(self, model_id: str) -> Callable[[bytes], None]:
         """Where the output of `model_id` goes. Asking makes its log known, though it may never start."""
@@ -320,7 +330,7 @@ class Logbook:
             if self.shows_upstream:
                 self.mux.write(data)
                 if self.console is not None:
-                    self.console.write(data)
+                    self.console.write(data if self.as_json is None else self.as_json(model_id, data))
 
         return sink
 

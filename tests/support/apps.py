@@ -73,11 +73,12 @@ async def running_app(
 @contextmanager
 def log_put_back() -> Iterator[None]:
     """Afterwards the process's log is set up as it was."""
-    logger = logging.getLogger("bioproxy")
-    level, handlers, propagate = logger.level, [*logger.handlers], logger.propagate
+    logger, loops = logging.getLogger("bioproxy"), logging.getLogger("asyncio")
+    level, handlers, propagate, beside = logger.level, [*logger.handlers], logger.propagate, [*loops.handlers]
     try:
         yield
     finally:
+        loops.handlers = beside
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
 

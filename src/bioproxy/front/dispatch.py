@@ -25,7 +25,7 @@ from bioproxy.clients.view import View
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import NOT_JSON
-from bioproxy.front import empty, later, routes, ways
+from bioproxy.front import access_log, empty, later, routes, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
@@ -88,6 +88,7 @@ class Dispatch(ABC):
         inflight.standing = self.standings.of
         self.captures = captures
         self.doctor = doctor
+        self.show: Callable[[str], None] = lambda _: None  # takes lines of the access log in JSON
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
         self.memory = Memory()  # of prompts that rules of `clients` are for
         self.sides: dict[str, SideCounts] = {}  # what was done about side requests, by rule
@@ -258,7 +259,9 @@ class OneEngine(Dispatch):
         self.served.station.attachment.suspect(reason)
 
     def ended(self, exchange: Exchange, client: str) -> None:
-        """The record says it all."""
+        """The record says it all; as JSON the log says it, too."""
+        if self.settings.config.log.format == "json":
+            access_log.tell(exchange, client, self.show)
 
     def claim(self, exchange: Exchange, served: Served, *, stream: bool = False) -> Claim:  # noqa: ARG002 - it is there
         timeout = self.settings.config.queue_timeout

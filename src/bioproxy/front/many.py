@@ -24,8 +24,9 @@ from bioproxy.config.dialect.schema import Selector
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import BioproxyError, Forbidden, NotFound, RequestError
-from bioproxy.front import fallback, routes, upstream_path, ways
+from bioproxy.front import access_log, fallback, routes, upstream_path, ways
 from bioproxy.front.access import Access
+from bioproxy.front.access_log import LINES
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
 from bioproxy.front.cors import options_headers
@@ -47,7 +48,6 @@ from bioproxy.wire.http1.target import check_slashes, hides_slash
 from bioproxy.wire.upstream import Pool
 
 log = logging.getLogger(__name__)
-LINES = logging.getLogger("bioproxy.access")  # of this level are the lines of the access log
 TEXT: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
 
 
@@ -123,6 +123,8 @@ class ManyModels(Dispatch):
         """Write the access log's line, as llama-swap's users know it."""
         if exchange.selected is not None:
             self.busy[exchange.selected] -= 1
+        if self.settings.config.log.format == "json":
+            access_log.tell(exchange, client, self.show)
         if self.write_line is None or not LINES.isEnabledFor(logging.INFO):
             return
         request, record = exchange.request, exchange.record

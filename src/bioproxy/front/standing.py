@@ -13,6 +13,7 @@ stream.)
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 from bioproxy import aio
@@ -69,6 +70,15 @@ class Standings:
         if claim.place is Place.RUNNING:
             return self.at_prompt(exchange, claim)
         return ASIDE if exchange.record.side else Standing()
+
+    def at_work(self, exchanges: Iterable[Exchange], model: str) -> list[str]:
+        """The ids of the requests that a model's engine works for, as far as one can tell."""
+        claims = ((exchange.id, exchange.claim) for exchange in exchanges)
+        return [
+            identity
+            for identity, claim in claims
+            if claim is not None and claim.model == model and claim.place is Place.RUNNING and claim.in_gate is None
+        ]
 
     def for_model(self, claim: Claim) -> Standing:
         """It waits for its model, and then for those of its model that came before it."""
