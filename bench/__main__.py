@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import agent, caching, estimates, proxying, relay_logs, swapping, webpage
+from bench import agent, caching, estimates, proxying, relay_logs, starting, swapping, webpage
 from bench.report import page, verdict
 
 PARTS = {
     "proxying": ("The data plane", proxying.measure),
     "caching": ("The cache, on a real engine", caching.measure),
+    "starting": ("A start with many snapshots", starting.measure),
     "agent": ("An agent", agent.measure),
     "swapping": ("Many models", swapping.measure),
     "estimates": ("How long still", estimates.measure),

@@ -26,8 +26,11 @@ class Piece(msgspec.Struct, frozen=True):
     seams: Callable[[bytes], Iterable[int]] | None = None
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """A place in a prompt: the digest of everything before it (16 bytes), and how many bytes that is."""
+class Cut(msgspec.Struct, frozen=True, gc=False):
+    """A place in a prompt: the digest of everything before it (16 bytes), and how many bytes that is.
+
+    There are hundreds of thousands of them, so the garbage collector is told that they hold nothing.
+    """
 
     digest: bytes
     offset: int

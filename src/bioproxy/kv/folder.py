@@ -3,7 +3,12 @@
 The folder is the engine's `--slot-save-path`, so files of others may lie in it; only names of ours are touched. The
 process that holds the lock (`bp-lock`, an advisory lock that the kernel drops with its process) owns the snapshots; a
 second bioproxy runs without any and says who holds them. What stands beside each slot file is the truth;
-`bp-index.json` only adds how often each was used and what was learnt, and a broken one is replaced.
+`bp-index.json` only adds how often each was used and what was learnt, and a broken one is replaced. `bp-copies.bin` has
+copies of all those descriptions, because to open ten thousand files takes a second and one takes none. A copy counts
+only as long as both files still look as they did, so it may be old, broken or missing.
+
+If a newer bioproxy wrote `bp-index.json`, the folder is not used at all; a newer one's description is passed over. In
+both cases nothing is removed: after a downgrade everything is still there for the next upgrade.
 
 Everything here blocks and is called in threads.
 """
@@ -14,8 +19,10 @@ import contextlib
 import os
 import shutil
 import socket
+import stat
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,7 +31,18 @@ from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.files import Stuck, listed, read, touching, write_whole
 from bioproxy.kv import files
 from bioproxy.kv.policy import Ledger, read_ledger
-from bioproxy.kv.snapshot import NAME, TEMPORARY, Snapshot, decode, encode
+from bioproxy.kv.snapshot import (
+    NAME,
+    SIDECAR,
+    TEMPORARY,
+    VERSION,
+    Newer,
+    Snapshot,
+    checksum,
+    decode,
+    encode,
+    refuse_newer,
+)
 
 if sys.platform == "win32":
     import msvcrt
@@ -33,7 +51,9 @@ else:
 
 LOCK = "bp-lock"
 LEDGER = "bp-index.json"
+COPIES = "bp-copies.bin"
 LARGEST = 256 << 20  # bytes of a small file of ours
+AT_ONCE = 256  # files that are looked at between two signs of life
 
 
 class FolderError(BioproxyError):
@@ -47,11 +67,35 @@ def out_of_reach(error: Stuck) -> FolderError:
 
 
 class Found(msgspec.Struct):
-    """What a look through the folder found: good snapshots, and what was taken away (name, reason)."""
+    """What a look through the folder found: good snapshots, and what was taken away (name, reason).
+
+    `read`: how many descriptions were read one by one, because there was no copy of them; `newer`: how many a newer
+    bioproxy wrote.
+    """
 
     snapshots: list[Snapshot]
     removed: list[tuple[str, str]]
     ledger: Ledger
+    read: int = 0
+    newer: int = 0
+
+
+Look = tuple[int, int, int]  # size, mtime and inode: another one means that a file was written anew
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """A snapshot's description, and how its sidecar looked when it said that."""
+
+    sidecar: Look
+    snapshot: Snapshot
+
+
+class Copies(msgspec.Struct, frozen=True):
+    """All of `bp-copies.bin`; `checksum` is that of `copies`, a list of Copy."""
+
+    version: int
+    checksum: int
+    copies: msgspec.Raw
 
 
 class Folder:
@@ -126,22 +170,29 @@ class Folder:
         names = self.names()
         present = frozenset(names)
         found = Found([], [], self.read_ledger())
+        copies = self.read_copies(names)
+        useless = dict[str, str]()  # by name, why
         for name in names:
             if name in spare:
                 continue
             if name.startswith(TEMPORARY):
-                self.drop(found, name, "left over from a save that did not end")
+                useless[name] = "left over from a save that did not end"
+            elif name in copies:
+                found.snapshots.append(copies[name])
             elif (match := NAME.fullmatch(name)) is not None and match[3] == "kv":
-                self.examine(found, name)
+                self.examine(found, useless, name)
             elif match is not None and f"{name.removesuffix('.json')}.kv" not in present:
-                self.drop(found, name, "its slot file is missing")
+                useless[name] = "its slot file is missing"
+        for name, reason in useless.items():
+            self.drop(found, name, reason)
         return found
 
     def peek(self) -> list[Snapshot]:
         """Every readable sidecar, without the lock and without touching anything. Raises FolderError."""
         found = []
+        self.read_ledger()  # a newer bioproxy's folder is refused
         for name in self.names():
-            with contextlib.suppress(OSError, *NOT_JSON, ValueError):
+            with contextlib.suppress(OSError, *NOT_JSON, ValueError, Newer):
                 if (match := NAME.fullmatch(name)) is not None and match[3] == "json":
                     found.append(decode(read(self.path / name, most=LARGEST)))
         return found
@@ -153,20 +204,21 @@ class Folder:
         except OSError as error:
             raise FolderError(f"cannot read the snapshot folder {self.path}: {error.strerror}") from error
 
-    def examine(self, found: Found, name: str) -> None:
-        """Take one slot file in, or remove it with the reason."""
+    def examine(self, found: Found, useless: dict[str, str], name: str) -> None:
+        """Take one slot file in, or note why it is of no use."""
         sidecar = f"{name.removesuffix('.kv')}.json"
+        found.read += 1
         try:
             snapshot = decode(read(self.path / sidecar, most=LARGEST))
             if snapshot.name != name:
                 raise ValueError("it describes another file")  # noqa: TRY301 - one way out for all that is wrong
             found.snapshots.append(self.moved(snapshot))
         except (OSError, *NOT_JSON, ValueError) as error:
-            self.drop(found, name, f"its description is no good: {error}")
-            self.drop(found, sidecar, "")
+            useless |= {name: f"its description is no good: {error}", sidecar: ""}
         except files.Unverified as error:
-            self.drop(found, name, error.message)
-            self.drop(found, sidecar, "")
+            useless |= {name: error.message, sidecar: ""}
+        except Newer:
+            found.newer += 1
 
     def moved(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as it lies here. Another inode alone means a copied folder: the content's samples decide.
@@ -206,14 +258,76 @@ class Folder:
             found.removed.append((name, reason))
 
     def read_ledger(self) -> Ledger:
+        """The ledger; a fresh one if it is missing or broken. FolderError if a newer bioproxy wrote it."""
         try:
-            return read_ledger(read(self.path / LEDGER, most=LARGEST))
+            data = read(self.path / LEDGER, most=LARGEST)
+            refuse_newer(data)
         except OSError:
             return Ledger()
+        except Newer as error:
+            raise FolderError(
+                f"the snapshot folder {self.path} is not used, and nothing in it was removed: {error.message}; upgrade "
+                "bioproxy, or give this one another folder (kv.directory, or the engine's --slot-save-path)"
+            ) from error
+        return read_ledger(data)
 
     def write_ledger(self, ledger: bytes) -> None:
         """Keep the ledger. OSError."""
         write_whole(self.path / LEDGER, ledger, unfinished=TEMPORARY)
+
+    # copies of the descriptions
+
+    def looks(self, names: Sequence[str]) -> dict[str, Look]:
+        """How those of these files look that are regular ones. Stuck if the disk does not answer."""
+        found = dict[str, Look]()
+        where = os.path.join(self.path, "")  # a Path for each of ten thousand names takes as long again
+        for start in range(0, len(names), AT_ONCE):
+            with touching(self.path):
+                for name in names[start : start + AT_ONCE]:
+                    with contextlib.suppress(OSError):
+                        status = os.lstat(where + name)
+                        if stat.S_ISREG(status.st_mode):
+                            found[name] = status.st_size, status.st_mtime_ns, status.st_ino
+        return found
+
+    def read_copies(self, names: Sequence[str]) -> dict[str, Snapshot]:
+        """The snapshots, by file name, that are here as they were when their copies were written."""
+        try:
+            copies = decode_copies(read(self.path / COPIES, most=LARGEST))
+        except (OSError, *NOT_JSON, ValueError):
+            return {}
+        looks = self.looks([name for name in names if NAME.fullmatch(name)])
+        found = {}
+        for copy in copies:
+            one = copy.snapshot
+            if looks.get(one.sidecar) == copy.sidecar and looks.get(one.name) == (one.size, one.mtime_ns, one.inode):
+                found[one.name] = one
+        return found
+
+    def sidecars(self) -> dict[str, Look]:
+        """How every sidecar looks: to be asked *before* what the copies shall say is taken from the table.
+
+        If a sidecar is written after that, its copy does not fit it and is not used. FolderError, Stuck.
+        """
+        return self.looks([name for name in self.names() if name.endswith(SIDECAR)])
+
+    def write_copies(self, snapshots: Iterable[Snapshot], sidecars: Mapping[str, Look]) -> None:
+        """Keep copies for the next start. One that a power cut spoils is not used, so the disk is not waited for.
+
+        OSError, Stuck.
+        """
+        copies = [Copy(sidecars[one.sidecar], one) for one in snapshots if one.sidecar in sidecars]
+        data = msgspec.msgpack.encode(copies)
+        whole = msgspec.msgpack.encode(Copies(VERSION, checksum(data), msgspec.Raw(data)))
+        write_whole(self.path / COPIES, whole, durable=False, unfinished=TEMPORARY)
+
+
+def decode_copies(data: bytes) -> list[Copy]:
+    """The copies in the bytes of their file; NOT_JSON or ValueError if they are not what was written."""
+    whole = msgspec.msgpack.decode(data, type=Copies)
+    if (whole.version, whole.checksum) != (VERSION, checksum(bytes(whole.copies))):
+        raise ValueError("they are not what was written")
+    return msgspec.msgpack.decode(whole.copies, type=list[Copy])
 
 
 def lock(descriptor: int) -> None:

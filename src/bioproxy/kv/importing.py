@@ -22,7 +22,7 @@ import msgspec
 from bioproxy.errors import NOT_JSON, NotFound, RequestError
 from bioproxy.kv import files, keeping
 from bioproxy.kv.shelf import LEFT_OVER, Shelf
-from bioproxy.kv.snapshot import NAME, Pin, Snapshot, decode, new_id, temporary_name
+from bioproxy.kv.snapshot import NAME, Newer, Pin, Snapshot, decode, new_id, temporary_name
 
 PIECE = 8 << 20  # bytes that whoever sends is asked to send at once
 MOST = 4  # imports at once
@@ -136,8 +136,8 @@ def read(sidecar: bytes) -> Snapshot:
     """The description of an exported context; RequestError."""
     try:
         found = decode(sidecar)
-    except (*NOT_JSON, ValueError) as error:
-        raise RequestError(f"this describes no context: {error}") from error
+    except (*NOT_JSON, ValueError, Newer) as error:
+        raise RequestError(f"this describes no context that can be read here: {error}") from error
     if NAME.fullmatch(found.name) is None or any(len(cut.digest) != DIGEST for cut in found.cuts):
         raise RequestError("this describes no context: its names or digests have another form")
     if found.checksum is None or found.template or found.quarantined:

@@ -12,7 +12,7 @@ thousand. A thread never sees it. What goes when there is too much is decided in
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -54,24 +54,41 @@ class Match(msgspec.Struct, frozen=True):
         return "repeats" if end == self.snapshot.end else "extends"
 
 
+Ids = str | set[str]  # nearly each cut is in one snapshot alone, and a set takes five times as much as a name
+
+
 class Table:
     """The snapshots of one owner: ids by each cut that they have, and by the one that they end with."""
 
     def __init__(self) -> None:
-        self.cuts: defaultdict[bytes, set[str]] = defaultdict(set)
-        self.ends: defaultdict[bytes, set[str]] = defaultdict(set)
+        self.cuts: dict[bytes, Ids] = {}
+        self.ends: dict[bytes, Ids] = {}
 
     def add(self, snapshot: Snapshot) -> None:
+        identity = snapshot.id
         for table, cuts in ((self.cuts, snapshot.cuts), (self.ends, snapshot.cuts[-1:])):
             for cut in cuts:
-                table[cut.digest].add(snapshot.id)
+                held = table.setdefault(cut.digest, identity)
+                if held is identity:
+                    continue
+                if isinstance(held, set):
+                    held.add(identity)
+                else:
+                    table[cut.digest] = {held, identity}
 
     def remove(self, snapshot: Snapshot) -> None:
         for table, cuts in ((self.cuts, snapshot.cuts), (self.ends, snapshot.cuts[-1:])):
             for cut in cuts:
-                table[cut.digest].discard(snapshot.id)
-                if not table[cut.digest]:
-                    del table[cut.digest]
+                held = table.get(cut.digest)
+                if isinstance(held, set):
+                    held.discard(snapshot.id)
+                if not held or held == snapshot.id:
+                    table.pop(cut.digest, None)
+
+
+def ids(held: Ids | None) -> Collection[str]:
+    """What stands at a cut, as a collection."""
+    return (held,) if isinstance(held, str) else held or ()
 
 
 DIGEST = attrgetter("digest")
@@ -86,15 +103,19 @@ def owner(snapshot: Snapshot) -> Owner:
 class Index:
     """Snapshots by id and by cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, snapshots: Iterable[Snapshot] = ()) -> None:
         self.snapshots: dict[str, Snapshot] = {}
         self.tables: dict[Owner, Table] = {}
         self.named: dict[bytes, set[str]] = {}  # ids of contexts' snapshots by where they end
         self.size = 0
+        self.changes = 0  # snapshots that came, went or were described anew
+        for one in snapshots:
+            self.add(one)
 
     def add(self, snapshot: Snapshot) -> None:
         """Take a snapshot in; one with the same id is replaced."""
         self.remove(snapshot.id)
+        self.changes += 1
         self.snapshots[snapshot.id] = snapshot
         self.size += snapshot.size
         self.tables.setdefault(owner(snapshot), Table()).add(snapshot)
@@ -105,6 +126,7 @@ class Index:
         snapshot = self.snapshots.pop(identity, None)
         if snapshot is None:
             return None
+        self.changes += 1
         self.size -= snapshot.size
         if snapshot.pins and identity in self.named.get(snapshot.end, ()):
             self.named[snapshot.end].discard(identity)
@@ -131,8 +153,8 @@ class Index:
         for position in range(len(cuts), above, -1):
             digest = cuts[position - 1].digest
             for table in tables:
-                ids = (table.ends if exact else table.cuts).get(digest)
-                for identity in sorted(ids - seen) if ids else ():
+                held = (table.ends if exact else table.cuts).get(digest)
+                for identity in sorted({*ids(held)} - seen) if held else ():
                     seen.add(identity)
                     snapshot = self.snapshots[identity]
                     if usable(snapshot, scope):
@@ -154,13 +176,13 @@ class Index:
         table = self.tables.get((fingerprint, group))
         if not cuts or table is None:
             return []
-        found = (self.snapshots[identity] for identity in sorted(table.ends.get(cuts[-1].digest, ())))
+        found = (self.snapshots[identity] for identity in sorted(ids(table.ends.get(cuts[-1].digest))))
         return [one for one in found if one.bounded]
 
     def ending(self, end: bytes, fingerprint: str, group: str) -> list[Snapshot]:
         """A group's conversations, good or not, whose prompt ends with the digest `end`."""
         table = self.tables.get((fingerprint, group))
-        return [self.snapshots[identity] for identity in sorted(table.ends.get(end, ()))] if table else []
+        return [self.snapshots[identity] for identity in sorted(ids(table.ends.get(end)))] if table else []
 
     def ancestors(self, snapshot: Snapshot, now: float) -> list[Snapshot]:
         """Snapshots that `snapshot` makes superfluous: of the same conversation, ending within or where it ends.
@@ -172,8 +194,8 @@ class Index:
         if table is None:
             return []
         cuts = snapshot.cuts[-1:] if snapshot.bounded else snapshot.cuts
-        ids = {identity for cut in cuts for identity in table.ends.get(cut.digest, ())} - {snapshot.id}
-        found = [self.snapshots[identity] for identity in sorted(ids)]
+        known = {identity for cut in cuts for identity in ids(table.ends.get(cut.digest))} - {snapshot.id}
+        found = [self.snapshots[identity] for identity in sorted(known)]
         return [one for one in found if one.bounded == snapshot.bounded and not one.kept_by(now)]
 
     def foreign_builds(self, scope: Scope) -> dict[str, list[Snapshot]]:

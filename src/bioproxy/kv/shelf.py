@@ -38,7 +38,7 @@ from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
 from bioproxy.kv.budget import FOLDER, Account, Budgets, Limits, Outlook, payer, refused_by, surplus
-from bioproxy.kv.folder import Folder, FolderError, out_of_reach
+from bioproxy.kv.folder import Folder, FolderError, Found, out_of_reach
 from bioproxy.kv.index import Index, Scope
 from bioproxy.kv.policy import Ledger, Refusal, Use
 from bioproxy.kv.snapshot import Snapshot
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 TOUCHED = 600.0  # seconds in which it is noted once that a snapshot was of use
 LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
+FEW = 256  # descriptions that are read one by one as quickly as from a file of copies
+MOST_READ = 16  # at a start after a crash, at most this part of all is read one by one
 LAST_WORDS = 5.0  # seconds that the disk has for the ledger when the folder is given back
 
 Versions = Callable[[], Mapping[str, str]]  # tells what version each template has now, by prefix
@@ -85,6 +87,7 @@ class Shelf:
         self.dropped: Counter[tuple[str, str]] = Counter()  # by fingerprint and reason
         self.dirty: set[str] = set()  # quarantined or adopted, and the sidecar does not say so yet
         self.flushed = b""
+        self.copied = 0  # changes of the index that the copies in the folder have
 
     # the folder
 
@@ -102,7 +105,7 @@ class Shelf:
             folder = self.place
             try:
                 await self.on_disk(folder.occupy)
-                found = await self.on_disk(folder.load, self.under_way())
+                found, index = await self.on_disk(taken_in, folder, self.under_way())
             except FolderError:
                 await self.give_back()
                 self.index = Index()
@@ -111,14 +114,13 @@ class Shelf:
             self.tenure += 1
             self.flushed = b""
             found.ledger.engines.update(self.ledger.engines)
-            self.ledger = found.ledger
-            self.ledger.prune(one.id for one in found.snapshots)
-            self.index = Index()
+            self.ledger, self.index = found.ledger, index
+            self.copied = index.changes - found.read
             self.proved.clear()
-            for snapshot in found.snapshots:
-                self.index.add(with_use(snapshot, self.ledger))
         for name, reason in found.removed:
             log.info("removed %s: %s", name, reason)
+        if found.newer:
+            log.warning("%d snapshots of a newer bioproxy in %s are neither used nor removed", found.newer, self.path)
 
     async def reopen(self) -> None:
         """See that the folder is still ours and can be written; read it anew if it was replaced. FolderError."""
@@ -160,6 +162,7 @@ class Shelf:
             try:
                 async with asyncio.timeout(LAST_WORDS), self.writing:
                     await self.write_down()
+                    await self.write_copies(after=1)
             except (TimeoutError, FolderError):
                 log.warning("what was learnt last is not kept: %s did not answer within %.0f s", self.path, LAST_WORDS)
             await self.give_back()
@@ -332,7 +335,10 @@ class Shelf:
 
     def surplus(self) -> list[Snapshot]:
         """Take the least valuable out of the table until every budget holds; what was taken."""
-        gone = surplus(self.index.snapshots.values(), self.outlook(), self.limits())
+        limits = self.limits()
+        if len(limits) == 1 and self.index.size <= limits[FOLDER]:
+            return []
+        gone = surplus(self.index.snapshots.values(), self.outlook(), limits)
         for one in gone:
             self.forget(one, "budget")
         return gone
@@ -414,6 +420,7 @@ class Shelf:
         await self.remove(self.surplus())
         async with self.writing:
             await self.write_down()
+            await self.write_copies(after=max(FEW, len(self.index.snapshots) // MOST_READ))
 
     async def write_down(self) -> None:
         """Bring marks and ledger to the disk, if they changed; `writing` is held."""
@@ -446,6 +453,24 @@ class Shelf:
             with contextlib.suppress(OSError):
                 await self.on_disk(self.folder.write_ledger, data)
                 self.flushed = data
+
+    async def write_copies(self, *, after: int) -> None:
+        """Keep copies of all descriptions for the next start, after so many changes; a few are read one by one."""
+        index, folder = self.index, self.folder
+        if folder is None or len(index.snapshots) < FEW or index.changes - self.copied < after:
+            return
+        with contextlib.suppress(OSError):
+            sidecars = await self.on_disk(folder.sidecars)
+            changes, snapshots = index.changes, list(index.snapshots.values())
+            await self.on_disk(folder.write_copies, snapshots, sidecars)
+            self.copied = changes
+
+
+def taken_in(folder: Folder, spare: frozenset[str]) -> tuple[Found, Index]:
+    """What is in a folder, and the table of it: made here, in a thread, for there may be ten thousand. FolderError."""
+    found = folder.load(spare)
+    found.ledger.prune(one.id for one in found.snapshots)
+    return found, Index(with_use(one, found.ledger) for one in found.snapshots)
 
 
 def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:

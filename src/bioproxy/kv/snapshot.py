@@ -10,11 +10,13 @@ in the sidecar. It is in the slot file, as tokens, which is why both are 0600.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 
 import msgspec
 
+from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.kv.chain import tokens_at
 from bioproxy.prompt import Cut
 
@@ -131,6 +133,18 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return tokens_at(self.cuts, self.prompt, digest)
 
 
+class Newer(BioproxyError):
+    """A newer bioproxy wrote this. It is good, so it must neither be misread nor removed."""
+
+    code = "snapshot_newer"
+
+
+class Versioned(msgspec.Struct, frozen=True):
+    """As much of any file of ours as every version can read."""
+
+    version: int
+
+
 class Sidecar(msgspec.Struct, frozen=True):
     """What stands in the sidecar: a version, so that no bioproxy misreads what another one wrote.
 
@@ -164,11 +178,21 @@ def encode(snapshot: Snapshot) -> bytes:
     return msgspec.json.encode(Sidecar(VERSION, msgspec.Raw(described), checksum(described)))
 
 
+def refuse_newer(data: bytes) -> None:
+    """Raise Newer for a file that says so; what is no such file at all is told by whoever reads all of it."""
+    with contextlib.suppress(*NOT_JSON):
+        found = msgspec.json.decode(data, type=Versioned)
+        if found.version > VERSION:
+            raise Newer(f"a newer bioproxy wrote it (version {found.version}; this one reads up to {VERSION})")
+
+
 def decode(data: bytes) -> Snapshot:
-    """Read a sidecar. Raises msgspec.MsgspecError (unreadable) or ValueError (another version, or nonsense)."""
+    """Read a sidecar. Raises msgspec.MsgspecError (unreadable), ValueError (nonsense) or Newer.
+
+    An older version's lacks fields that came later: each of them has a default that says so.
+    """
+    refuse_newer(data)
     sidecar = msgspec.json.decode(data, type=Sidecar)
-    if sidecar.version != VERSION:
-        raise ValueError(f"version {sidecar.version}, this bioproxy reads {VERSION}")
     if sidecar.checksum not in (None, checksum(bytes(sidecar.snapshot))):
         raise ValueError("it is not what was written")
     snapshot = msgspec.json.decode(sidecar.snapshot, type=Snapshot)

@@ -13,7 +13,7 @@ import pytest
 
 from bioproxy.kv import files
 from bioproxy.kv.chain import chain
-from bioproxy.kv.folder import LEDGER, LOCK, Folder, FolderError, examine_all
+from bioproxy.kv.folder import COPIES, LEDGER, LOCK, Folder, FolderError, examine_all
 from bioproxy.kv.policy import Knowledge, Ledger, Trial, Use, read_ledger
 from bioproxy.kv.shelf import with_use
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
@@ -126,7 +126,7 @@ def test_a_save_under_way_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "bp-tmp-1234.kv").exists()
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"{", b"[]", b'{"version":99}', b'{"version":1,"snapshot":{}}', b"\xff\xfe"])
+@pytest.mark.parametrize("spoilt", [b"", b"{", b"[]", b'{"version":1}', b'{"version":1,"snapshot":{}}', b"\xff\xfe"])
 def test_a_spoilt_sidecar_costs_its_snapshot_only(tmp_path: Path, spoilt: bytes) -> None:
     """Never fatal: the file it described is removed, the others stay."""
     whole, bad = committed(tmp_path), committed(tmp_path)
@@ -142,7 +142,7 @@ def test_a_sidecar_speaks_for_its_own_file_only(tmp_path: Path) -> None:
     assert [found.id for found in Folder(tmp_path).load().snapshots] == [one.id]
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"{", b'{"version": 99}', b"\x00\x01", b'{"uses": 3}'])
+@pytest.mark.parametrize("spoilt", [b"", b"{", b'{"version": 0}', b"\x00\x01", b'{"uses": 3}'])
 def test_a_spoilt_ledger_is_replaced(tmp_path: Path, spoilt: bytes) -> None:
     """The index is rebuilt from the sidecars, whatever became of its own file."""
     whole = committed(tmp_path)
@@ -249,3 +249,83 @@ def test_looking_from_outside_changes_nothing(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == before
     assert LOCK in before
     owner.leave()
+
+
+def test_what_a_newer_bioproxy_wrote_is_left_alone(tmp_path: Path) -> None:
+    """After a downgrade the folder is refused in words, and all of it is there for the next upgrade."""
+    one = committed(tmp_path)
+    (tmp_path / one.name).write_bytes(b"cut")
+    (tmp_path / "bp-tmp-1234.kv").write_bytes(b"half")
+    (tmp_path / LEDGER).write_bytes(b'{"version":2,"another":"form"}')
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(FolderError, match=r"a newer bioproxy wrote it \(version 2; this one reads up to 1\); upgrade"):
+        Folder(tmp_path).load()
+    with pytest.raises(FolderError, match="a newer bioproxy"):
+        examine_all(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_newer_bioproxys_description_is_passed_over(tmp_path: Path) -> None:
+    """It is neither used nor removed; or a flipped bit, for which the other snapshots must not be given up."""
+    one, newer = committed(tmp_path), committed(tmp_path)
+    (tmp_path / newer.sidecar).write_bytes(b'{"version":2,"another":"form"}')
+    found = Folder(tmp_path).load()
+    assert ([one.id for one in found.snapshots], found.newer, found.removed) == ([one.id], 1, [])
+    assert [found.snapshot.id for found in examine_all(tmp_path)] == [one.id]
+    assert (tmp_path / newer.name).exists()
+
+
+def test_what_the_first_bioproxy_wrote_is_taken_over(tmp_path: Path) -> None:
+    """A description and a ledger that lack all that came later: a folder is used by every later version."""
+    name = f"bp-{'f' * 16}-{'0' * 16}"
+    file = tmp_path / f"{name}.kv"
+    file.write_bytes(b"cells")
+    look = file.stat()
+    described = {
+        "id": "0" * 16,
+        "fingerprint": "f" * 16,
+        "build": "b",
+        "cuts": [{"digest": "AAAAAAAAAAAAAAAAAAAAAA==", "offset": 1}],
+        "tokens": 3,
+        "prompt": 3,
+        "size": look.st_size,
+        "mtime_ns": look.st_mtime_ns,
+        "inode": look.st_ino,
+    }
+    (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode({"version": 1, "snapshot": described}))
+    used = {"version": 1, "engines": {}, "uses": {"0" * 16: {"used": 7.0, "uses": 2, "gained": 1.0}}}
+    (tmp_path / LEDGER).write_bytes(msgspec.json.encode(used))
+    found = Folder(tmp_path).load()
+    assert [(one.id, one.checksum, one.group) for one in found.snapshots] == [("0" * 16, None, "")]
+    assert found.ledger.uses["0" * 16].uses == 2
+
+
+def test_a_start_reads_one_file_instead_of_many(tmp_path: Path) -> None:
+    """What has a copy and looks as it did is not opened; what changed since, or has none, is."""
+    kept = [committed(tmp_path) for _ in range(3)]
+    folder = Folder(tmp_path)
+    folder.write_copies(kept, folder.sidecars())
+    found = folder.load()
+    assert (sorted(one.id for one in found.snapshots), found.read) == (sorted(one.id for one in kept), 0)
+    folder.describe(msgspec.structs.replace(kept[0], quarantined="it killed the engine"))
+    os.truncate(tmp_path / kept[1].name, 10)
+    committed(tmp_path)
+    found = folder.load()
+    assert (len(found.snapshots), found.read) == (3, 3)
+    assert [one.quarantined for one in found.snapshots if one.id == kept[0].id] == ["it killed the engine"]
+
+
+@pytest.mark.parametrize("spoilt", ["empty", "flipped", "older"])
+def test_spoilt_copies_are_not_used(tmp_path: Path, spoilt: str) -> None:
+    """A flipped bit in there would give a conversation to another group."""
+    kept = committed(tmp_path)
+    folder = Folder(tmp_path)
+    folder.write_copies([msgspec.structs.replace(kept, group="mallory")], folder.sidecars())
+    data = bytearray((tmp_path / COPIES).read_bytes())
+    if spoilt == "flipped":
+        data[data.index(b"mallory")] ^= 1
+    elif spoilt == "older":
+        data[data.index(b"version") + 7] = 0
+    (tmp_path / COPIES).write_bytes(b"" if spoilt == "empty" else data)
+    found = folder.load()
+    assert ([one.group for one in found.snapshots], found.read) == ([""], 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.index import Index, Scope, unusable
+from bioproxy.kv.index import Index, Scope, ids, unusable
 from bioproxy.kv.snapshot import Pin, Snapshot
 from bioproxy.prompt import Cut, Piece
 
@@ -56,7 +56,7 @@ def test_what_was_removed_leaves_nothing_behind(stored: list[list[bytes]], draw:
         assert index.remove(identity) is not None
     assert index.size == 100 * len(index.snapshots)
     tables = [table for each in index.tables.values() for table in (each.cuts, each.ends)]
-    assert {identity for table in tables for ids in table.values() for identity in ids} == set(index.snapshots)
+    assert {identity for table in tables for held in table.values() for identity in ids(held)} == set(index.snapshots)
     assert all(table and all(table.values()) for table in tables)
     assert index.remove("nobody") is None
 

@@ -10,9 +10,10 @@ import pytest
 
 from bioproxy.events import SnapshotDropped, SnapshotSaved
 from bioproxy.kv import files as slot_files
+from bioproxy.kv import shelf as shelf_module
 from bioproxy.kv.budget import FOLDER
 from bioproxy.kv.chain import chain
-from bioproxy.kv.folder import FolderError
+from bioproxy.kv.folder import Folder, FolderError
 from bioproxy.kv.snapshot import Snapshot, new_id
 from bioproxy.prompt import Piece
 from support.shelf_bench import BUILD, FINGERPRINT, SIZE, Bench, files
@@ -41,6 +42,25 @@ async def test_another_process_begins_where_this_one_ended(tmp_path: Path) -> No
     again = await Bench().open(tmp_path)
     assert [(one.uses, one.gained) for one in again.shelf.index.snapshots.values()] == [(1, 2.5)]
     assert again.shelf.today() == SIZE
+    await again.close()
+
+
+async def test_a_start_finds_copies_of_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written at the end and after enough changes; a start after a crash reads the rest one by one."""
+    monkeypatch.setattr(shelf_module, "FEW", 2)
+    bench = Bench()
+    tenant = await bench.open(tmp_path)
+    for text in "ab":
+        await bench.save(text)
+    await tenant.shelf.look_after()
+    await bench.save("c")
+    await tenant.shelf.look_after()  # one change is too few
+    assert Folder(tmp_path).load().read == 1
+    await tenant.close()
+    assert Folder(tmp_path).load().read == 0
+    again = await Bench().open(tmp_path)
+    assert len(again.shelf.index.snapshots) == 3
+    assert again.shelf.copied == again.shelf.index.changes
     await again.close()
 
 

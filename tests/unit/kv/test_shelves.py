@@ -289,7 +289,7 @@ class OnTheLoop(Index):
     def __init__(self, plain: Index) -> None:
         self.thread = threading.get_ident()
         self.table, self.owners = plain.snapshots, plain.tables
-        self.size = plain.size
+        self.size, self.changes = plain.size, plain.changes
 
     def seen(self, what: Any) -> Any:
         assert threading.get_ident() == self.thread, "the table is touched in a thread"
