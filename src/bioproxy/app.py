@@ -26,6 +26,7 @@ from bioproxy.admin.admin import Admin
 from bioproxy.admin.config_api import ConfigApi, ConfigTrial
 from bioproxy.admin.contexts_api import ContextsApi
 from bioproxy.admin.doctor_api import DoctorApi
+from bioproxy.admin.keys_api import KeysApi
 from bioproxy.admin.listing import list_models
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
@@ -48,6 +49,7 @@ from bioproxy.engines.listener import taken_by
 from bioproxy.errors import BioproxyError, ConfigError, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, RequestEnded
 from bioproxy.front import llamaswap_errors
+from bioproxy.front.allowance import Allowances
 from bioproxy.front.dialects import error_answer
 from bioproxy.front.dispatch import OneEngine
 from bioproxy.front.many import ManyModels
@@ -115,6 +117,7 @@ class App:
         self.catalogue.load()
         self.look_now = asyncio.Event()  # at the files of templates
         self.pins = Pins(self.state / "pins")
+        self.allowances = Allowances(self.settings, self.state)
         self.open_log(loaded)
         self.page = WebPage(self.beside)
         self.live = Live(
@@ -139,7 +142,9 @@ class App:
         self.dispatch = self.one() if self.settings.one else self.many()
         self.dispatch.show = self.logbook.show
         ollama = Ollama(self.dispatch, self.fleet, describe=OllamaModels(self.fleet).describe)
-        self.front = Front(self.settings, dispatch=self.dispatch, ollama=ollama, bus=self.bus)
+        self.front = Front(
+            self.settings, dispatch=self.dispatch, ollama=ollama, bus=self.bus, allowances=self.allowances
+        )
         self.admin = Admin(
             settings=self.settings,
             metrics=self.metrics,
@@ -207,6 +212,7 @@ class App:
             *self.live.entries(),
             *self.requests.entries(),
             *DoctorApi(self.doctor).entries(),
+            *KeysApi(self.allowances).entries(),
             *TemplatesApi(stations, warm=self.fleet.warm).entries(),
             *SnapshotsApi(stations, snapshots=partial(snapshots_of, self.fleet)).entries(),
             *ContextsApi(
@@ -253,6 +259,7 @@ class App:
         self.metrics.templates = self.catalogue.statistics
         self.metrics.clients = self.dispatch.statistics
         self.metrics.shares = self.shelves.shares
+        self.metrics.keys = self.allowances.statistics
         self.metrics.servers = {name: server.statistics for name, server in self.servers().items()}
         if self.fleet.only is None:
             self.metrics.watch_models(self.fleet.supervisor.statistics)
@@ -310,6 +317,7 @@ class App:
         await self.listen_as_admin()
         if self.settings.one:
             self.front.asked_by(self.admin_port)
+        await self.allowances.load()
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Service] = {
@@ -318,6 +326,7 @@ class App:
             "templates": self.watch_templates,
             "certificate": partial(watch_certificate, lambda: self.tls, self.renew),
             "pins": self.pins.run,
+            "tokens of keys": self.allowances.run,
             "doctor": self.doctor.run,
             "ageing": self.forget_old,
         }
@@ -369,6 +378,7 @@ class App:
         ]
         if began:  # else what is on disk was not read, or belongs to the program that has the port
             steps.append(("keeping the pins", self.pins.flush, MOMENT))
+            steps.append(("keeping what keys used", self.allowances.flush, MOMENT))
         steps.append(("closing the activity table", self.management.close, MOMENT))
         for name, step, seconds in steps:
             await aio.end_step(step, name=name, seconds=seconds)

@@ -10,6 +10,7 @@
     ├── TemplateError             500 template_error          names template, file, place
     ├── QueueFull                 429 rate_limit_error        retry_after is set
     │   └── ModelBusy             429 concurrency_limit       the model's own concurrencyLimit
+    ├── TokensSpent               429 rate_limit_exceeded     the key's tokens_per_day; retry_after is set
     ├── QueueTimeout              503 overloaded_error        retry_after is set
     ├── ModelFailed               500 model_failed            its process did not start, or was unloaded meanwhile
     ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
@@ -141,6 +142,13 @@ class ModelBusy(QueueFull):
     """More requests for a model than its `concurrencyLimit` allows."""
 
     code = "concurrency_limit"
+
+
+class TokensSpent(BioproxyError):
+    """A key has used its `tokens_per_day`."""
+
+    default_status = 429
+    code = "rate_limit_exceeded"  # OpenAI's word for tokens per day
 
 
 class ModelFailed(BioproxyError):

@@ -33,6 +33,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     priority: int = 0
     max_running: int = 0
+    tokens_per_day: int = 0
     models: tuple[str, ...] = ()
     forwards_users: bool = False
     user: str = ""  # digits that stand for one of its users
@@ -146,6 +147,7 @@ def principal_of(entry: str | Key, number: int, digest: bytes) -> Principal:
         group=entry.group or alone,
         priority=entry.priority,
         max_running=entry.max_running,
+        tokens_per_day=entry.tokens_per_day,
         models=entry.models,
         forwards_users=entry.forwards_users,
     )

@@ -27,6 +27,7 @@ from bioproxy.activity import Record
 from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import Bus
+from bioproxy.front.allowance import KeyStatistics
 from bioproxy.gate.gate import GateStatistics
 from bioproxy.kv.budget import Share
 from bioproxy.kv.statistics import KvStatistics
@@ -350,6 +351,7 @@ class Metrics:
     models: Callable[[], ScheduleStatistics] | None = None
     host: Callable[[], Look | None] | None = None
     clients: Callable[[], ClientsStatistics] | None = None
+    keys: Callable[[], Sequence[KeyStatistics]] | None = None
 
     def __init__(self, bus: Bus) -> None:
         self.started = time.time()

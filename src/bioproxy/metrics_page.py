@@ -31,6 +31,7 @@ from prometheus_client.utils import floatToGoString
 from bioproxy import __version__
 from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
+from bioproxy.front.allowance import KeyStatistics
 from bioproxy.gate.gate import GateStatistics
 from bioproxy.kv.budget import Share
 from bioproxy.kv.statistics import KvStatistics
@@ -88,6 +89,8 @@ class Page(Collector):
             yield from of_host(look)
         if now.clients is not None:
             yield from of_clients(now.clients())
+        if now.keys is not None:
+            yield from of_keys(now.keys())
         if now.servers is not None:
             yield from of_servers({name: statistics() for name, statistics in now.servers.items()})
         yield from PROCESS.collect()
@@ -238,6 +241,19 @@ def of_clients(now: ClientsStatistics) -> Iterator[Metric]:
     yield found
     values = {rule: mended.spared for rule, mended in now.stabilize.items()}
     yield sums("bioproxy_stabilize_spared_tokens", "Not evaluated anew, if the rule is on; about.", "rule", values)
+
+
+def of_keys(now: Sequence[KeyStatistics]) -> Iterator[Metric]:
+    """What each of `api_keys` used, by its name."""
+    tokens = CounterMetricFamily("bioproxy_key_tokens", "Tokens that a key used.", labels=["key", "kind"])
+    for one in now:
+        tokens.add_metric([one.key, "prompt"], one.total.prompt)
+        tokens.add_metric([one.key, "generated"], one.total.generated)
+    yield tokens
+    refused = {one.key: one.total.refused for one in now}
+    yield sums("bioproxy_key_refused", "Requests refused because of tokens_per_day.", "key", refused)
+    left = {one.key: one.left for one in now if one.left is not None}
+    yield gauges("bioproxy_key_tokens_left", "Tokens that a key with tokens_per_day may use today.", "key", left)
 
 
 def of_servers(now: Mapping[str, ServerStatistics]) -> Iterator[Metric]:

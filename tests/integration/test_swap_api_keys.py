@@ -95,7 +95,7 @@ async def test_without_one_it_is_a_401(headers: Json, path: str, rig: Rig) -> No
         "/v1/models", "/models", "/running", "/unload", "/logs", "/logs/stream", "/metrics", "/upstream/a/x",
         "/comfyui/", "/api/profiles", "/api/events", "/api/metrics/activity", "/api/metrics/stats", "/api/performance",
         "/api/version", "/api/hardware", "/api/captures/1", "/api/models", "/props?model=a",
-        "/v1/audio/voices?model=a", "/nothing", "/models/sse", "/v1/models/a",
+        "/v1/audio/voices?model=a", "/nothing", "/models/sse", "/v1/models/a", "/api/keys",
     ],
 )  # fmt: skip
 async def test_everything_wants_one(path: str, rig: Rig) -> None:
@@ -255,3 +255,13 @@ async def test_a_key_for_certain_models_manages_none(rig: Rig, path: str) -> Non
     method = "GET" if path == "/unload" else "POST"
     answer = await call(rig.port, method, path, headers={"Authorization": "Bearer small-only"})
     assert (answer.status, "admin_key" in answer.text) == (403, True)
+
+
+async def test_a_key_is_told_what_it_used_itself(rig: Rig) -> None:
+    """And nothing of any other."""
+    headers = {"x-api-key": "small-only"}
+    assert (await chat(rig, headers, model="small")).status == 200
+    (mine,) = (await call(rig.port, "GET", "/api/keys", headers=headers)).json()["keys"]
+    assert (mine["key"], mine["left"], mine["today"]["requests"] >= 1) == ("ann", None, True)
+    (other,) = (await call(rig.port, "GET", "/api/keys", headers=BEARER)).json()["keys"]
+    assert other["key"] == "key 1"

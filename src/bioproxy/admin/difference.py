@@ -36,7 +36,8 @@ def difference(before: Json, now: Json) -> Iterator[tuple[Path, Json]]:
 
 def reduced(status: Json) -> Json:
     """The status for one of several keys: without clients' names, conversations' snapshots, and refused pages."""
-    found = {**status, "refused_pages": {}, "snapshots": [one for one in status["snapshots"] if one["template"]]}
+    snapshots = [one for one in status["snapshots"] if one["template"]]
+    found = {**status, "refused_pages": {}, "keys": [], "snapshots": snapshots}
     if "models" in found:
         return found | {"models": [anonymous(model) for model in status["models"]]}
     return anonymous(found)

@@ -29,6 +29,7 @@ from bioproxy.config.masking import masked_environment, masked_url_password, mas
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.events import SwapEnded
+from bioproxy.front.allowance import KeyStatistics
 from bioproxy.front.inflight import InflightStatistics
 from bioproxy.front.proxy import Front
 from bioproxy.gate import GateStatistics
@@ -72,7 +73,8 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
     """What is the same, whatever the program `serves`: one engine, or models.
 
     `tokens` are those of all requests since the start, `today` those since midnight (UTC). `template_requests` counts
-    requests with a template since the start, by prefix and by what the KV cache gave.
+    requests with a template since the start, by prefix and by what the KV cache gave. `keys`: what each of `api_keys`
+    used, and has left.
     """
 
     version: str
@@ -88,6 +90,7 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
     servers: dict[str, ServerStatistics]
     refused_pages: dict[str, dict[str, int]]
     clients: ClientsStatistics
+    keys: tuple[KeyStatistics, ...]
     captures: CaptureStatistics
     store: StoreStatistics
     inflight: InflightStatistics
@@ -254,6 +257,7 @@ def status_of(
         "servers": {name: server.statistics() for name, server in servers.items()},
         "refused_pages": {"proxy": front.refusals.statistics(), "admin": admin.refusals.statistics()},
         "clients": front.dispatch.statistics(),
+        "keys": front.allowances.statistics(),
         "captures": management.captures.statistics(),
         "store": management.store.statistics(),
         "inflight": management.inflight.statistics(),

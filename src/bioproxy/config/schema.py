@@ -47,6 +47,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     priority: Annotated[int, Meta(ge=-1000, le=1000), about("The higher goes first, before fairness.")] = 0
     models: Annotated[tuple[str, ...], about("Models that it may use; empty: all.")] = ()
     max_running: Annotated[int, Meta(ge=0, le=1_000_000), about("Requests that may run at once; 0: any number.")] = 0
+    tokens_per_day: Annotated[
+        int,
+        Meta(ge=0, le=1 << 50),
+        about("Tokens, prompts and answers, until local midnight; then 429. 0: any."),
+    ] = 0
     forwards_users: Annotated[bool, about("`X-OpenWebUI-User-Id` tells its users apart: fairness, pins, cache.")] = (
         False
     )

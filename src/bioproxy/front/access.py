@@ -11,10 +11,11 @@ from bioproxy.config.addresses import host_of, is_address, is_any
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
+from bioproxy.front.allowance import Allowances
 from bioproxy.front.cors import SAID, Cors, check_name, is_ours
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.routes import READING_METHODS, Route
-from bioproxy.keys import Keyring, presented
+from bioproxy.keys import Keyring, Principal, presented
 from bioproxy.wire.http1.message import Request
 
 NO_KEY = "unauthorized: invalid or missing API key"  # llama-swap's sentence, which scripts look for
@@ -27,10 +28,12 @@ MOST_NAMES = 100  # values of `Host` that need not be judged again
 class Access:
     """The rule of one configuration. `local`: the port is bound so that only this machine reaches it.
 
-    `page` is the admin port if its page asks this port, as it does of one engine; 0: it does not.
+    `page` is the admin port if its page asks this port, as it does of one engine; 0: it does not. `allowances`: where
+    what keys use is counted, if it is.
     """
 
-    def __init__(self, config: Config, *, local: bool, page: int = 0) -> None:
+    def __init__(self, config: Config, *, local: bool, page: int = 0, allowances: Allowances | None = None) -> None:
+        self.allowances = allowances
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
         self.keys = bool(config.api_keys)
@@ -87,7 +90,14 @@ class Access:
         if user:
             exchange.record.client = f"{principal.name}/{user.decode('latin-1')[:64]}"
             principal = principal.of_user(user)
+        self.know(exchange, principal)
+
+    def know(self, exchange: Exchange, principal: Principal) -> None:
+        """It is this key's request: what it uses is counted, and may be bounded."""
         exchange.principal = principal
+        if self.allowances is not None:
+            exchange.count = self.allowances.count
+            exchange.check = self.allowances.check if principal.tokens_per_day else None
 
     def check_browser(self, request: Request, route: Route) -> None:
         """ForeignPage if a browser asks by a name that is none of ours, or for a page that may not.
@@ -126,7 +136,7 @@ class Access:
         principal = self.keyring.find(key)
         if principal is None:
             raise Unauthorized(NO_KEY)
-        exchange.principal = principal
+        self.know(exchange, principal)
         exchange.record.client = principal.name
         if exchange.route.guard == "private" and self.among_strangers:
             raise Forbidden(

@@ -120,6 +120,8 @@ class Dispatch(ABC):
     def meter(self, exchange: Exchange) -> None:
         """The request becomes a row of the activity page, and its answer is kept for inspection."""
         exchange.record.metered = True
+        if exchange.check is not None and exchange.route.gate == "grant":
+            exchange.check(exchange)
         if most := self.captures():
             exchange.tail.collect(most)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -58,9 +59,9 @@ class Exchange:
     """The state of one request. `principal` and `route` are set as soon as they are known."""
 
     __slots__ = (
-        "body", "cancelled", "claim", "dialect", "envelope", "failing", "fields", "id", "json", "listed", "mend",
-        "opened", "principal", "record", "reply", "request", "responder", "route", "said", "selected", "streaming",
-        "tail", "target", "task",
+        "body", "cancelled", "check", "claim", "count", "dialect", "envelope", "failing", "fields", "guessed", "id",
+        "json", "listed", "mend", "opened", "principal", "record", "reply", "request", "responder", "route", "said",
+        "selected", "streaming", "tail", "target", "task",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -74,6 +75,9 @@ class Exchange:
         self.cancelled = False  # by hand
         self.selected: tuple[str, str] | None = None  # the selector that it asked for, and what that chose
         self.principal: Principal | None = None
+        self.check: Callable[[Exchange], None] | None = None  # raises if its key may not use the engine (any more)
+        self.count: Callable[[Exchange], None] | None = None  # takes down what it cost, when it has ended
+        self.guessed = 0  # tokens of its prompt, about, if its answer broke off
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in
         self.json: Body | None = None  # the same, opened, if it is JSON
@@ -177,6 +181,8 @@ class Exchange:
             record.error = record.error or self.refused()
         if self.tail.first is not None and record.first_byte is None:
             record.first_byte = self.tail.first - self.request.arrived
+        if self.count is not None:
+            self.count(self)
         return record
 
     def answer(self) -> Answer:

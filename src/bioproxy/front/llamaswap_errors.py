@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, EngineRefused, ForeignPage, ModelBusy
+from bioproxy.errors import BioproxyError, EngineRefused, ForeignPage, ModelBusy, TokensSpent
 from bioproxy.front import dialects
 from bioproxy.front.dialects import JSON
 from bioproxy.wire.http1.message import Headers
@@ -75,7 +75,7 @@ def envelope(error: BioproxyError) -> bytes:
     """The error as llama-swap's JSON."""
     other = OTHER_OF_SERVER if error.status >= 500 else OTHER_OF_CLIENT
     kind, code = WORDS.get(error.status, other)
-    if isinstance(error, ModelBusy):
+    if isinstance(error, ModelBusy | TokensSpent):
         code = error.code
     inner = {"message": error.message, "type": kind, "param": None, "code": code}
     return msgspec.json.encode({"src": SOURCE, "error": inner})

@@ -395,6 +395,8 @@ class ManyModels(Dispatch):
             routes.check_action(request)
             ways.check_slot_action(exchange, keys=access.keys, admin=access.is_admin(request))
         elif gate == "grant":
+            if exchange.check is not None:
+                exchange.check(exchange)
             body = ways.without_slot(body, known=found is not None)
         if ready and gate != "slot_action" and routes.only_looks(request.method, rest):  # polling keeps none loaded
             await ways.at_once(exchange, gate, station, headers=headers, body=body, path=rest)

@@ -24,10 +24,12 @@ from bioproxy.errors import (
     QueueFull,
     QueueTimeout,
     RequestError,
+    TokensSpent,
 )
 from bioproxy.events import Bus, RequestEnded
 from bioproxy.front import routes
 from bioproxy.front.access import Access
+from bioproxy.front.allowance import Allowances
 from bioproxy.front.cors import Refusals
 from bioproxy.front.dispatch import Dispatch
 from bioproxy.front.exchange import Exchange
@@ -46,15 +48,17 @@ ENGINE_ERRORS = (EngineUnavailable, EngineProtocolError, EngineRefused)
 class Front:
     """Everything a request on the proxy port needs."""
 
-    def __init__(self, settings: Settings, *, dispatch: Dispatch, ollama: Ollama, bus: Bus) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, *, dispatch: Dispatch, ollama: Ollama, bus: Bus, allowances: Allowances
+    ) -> None:
+        self.settings, self.allowances = settings, allowances
         self.dispatch = dispatch
         self.ollama = ollama
         self.bus = bus
         self.refusals = Refusals()
         self.local = is_loopback(settings.config.proxy_host)
         self.page = 0  # the admin port, if its page asks this one
-        self.make_access = lambda config: Access(config, local=self.local, page=self.page)
+        self.make_access = lambda config: Access(config, local=self.local, page=self.page, allowances=allowances)
         self.unpacking = asyncio.Semaphore(UNPACKED)
         self.later = Later(self.handle)
         dispatch.go_on = self.later.go_on
@@ -152,7 +156,7 @@ class Front:
 
 def outcome_of(error: BioproxyError) -> Outcome:
     """The metrics' word for an error."""
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | TokensSpent):
         return "rejected"
     if isinstance(error, QueueTimeout):
         return "timeout"

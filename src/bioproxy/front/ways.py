@@ -141,8 +141,8 @@ async def acquire(
 
     An engine that was absent is looked at first: if it is back, it must not get requests before it is attached, for
     they would not find their cache. A wait that was in vain is noted, too: a client that gave up after a minute belongs
-    into the histogram of waits. Raises what the gate raises (QueueFull, QueueTimeout, the shutdown's error), and
-    Recalled if the model was taken back meanwhile.
+    into the histogram of waits. Raises what the gate raises (QueueFull, QueueTimeout, the shutdown's error), Recalled
+    if the model was taken back meanwhile, and TokensSpent if the client's key used up its tokens meanwhile.
     """
     record, principal = exchange.record, exchange.principal
     record.gated = True
@@ -151,7 +151,7 @@ async def acquire(
         if engine.looked_after and engine.attachment.state == "absent":
             await engine.attachment.look_now()
         claim.in_gate = exchange.task
-        return await engine.gate.acquire(
+        grant = await engine.gate.acquire(
             work=record.work,
             client=record.client,
             conversation=record.session or record.client,
@@ -170,6 +170,13 @@ async def acquire(
     finally:
         claim.in_gate = None
         record.queue += time.monotonic() - started
+    if exchange.check is not None:
+        try:
+            exchange.check(exchange)
+        except BaseException:
+            grant.release(unsent=True)
+            raise
+    return grant
 
 
 async def at_once(

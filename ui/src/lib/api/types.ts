@@ -98,6 +98,7 @@ export interface Status {
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
   clients: ClientsStatistics;
+  keys: KeyStatistics[];
   captures: CaptureStatistics;
   store: StoreStatistics;
   inflight: InflightStatistics;
@@ -188,6 +189,24 @@ export interface MendCounts {
   changed: number;
   mended: number;
   spared: number;
+}
+
+/** What a key used since local midnight, and since the program started. */
+export interface KeyStatistics {
+  key: string;
+  tokens_per_day: number;
+  left: number | null;
+  resets: number;
+  today: Used;
+  total: Used;
+}
+
+/** Tokens that the engine counted for a key, the requests that they are of, and those that were refused. */
+export interface Used {
+  prompt: number;
+  generated: number;
+  requests: number;
+  refused: number;
 }
 
 /** How many captures are kept, in how many bytes of how many, and how many were too large to keep. */
@@ -436,6 +455,7 @@ export interface FleetStatus {
   servers: { [name: string]: ServerStatistics };
   refused_pages: { [name: string]: { [name: string]: number } };
   clients: ClientsStatistics;
+  keys: KeyStatistics[];
   captures: CaptureStatistics;
   store: StoreStatistics;
   inflight: InflightStatistics;
