@@ -186,6 +186,7 @@ class Record(msgspec.Struct, kw_only=True):
     kept: int = 0  # tokens of other conversations that were saved because it would have displaced them
     mended: tuple[str, ...] = ()  # the rules that changed its prompt
     activity: int = 0  # the number of its row in the activity table, given when it has ended; 0: none
+    trace_id: str = ""  # the trace that it belongs to (W3C Trace Context), if its client or we have one
     metadata: dict[str, str] = msgspec.field(default_factory=dict)  # for the activity table: selector, priority
 
     @property

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bioproxy import aio
 from bioproxy import log as logs
@@ -46,7 +46,7 @@ from bioproxy.config.settings import Settings, dialect_difference, difference, i
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.engines.lines import EngineLines
 from bioproxy.engines.listener import taken_by
-from bioproxy.errors import BioproxyError, ConfigError, QueueTimeout
+from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, RequestEnded
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.allowance import Allowances
@@ -78,6 +78,9 @@ from bioproxy.wire.server import (
 from bioproxy.wire.tls import PairContext, tls_context
 from bioproxy.wire.tls import watch as watch_certificate
 
+if TYPE_CHECKING:
+    from bioproxy.front.spans import Spans
+
 log = logging.getLogger(__name__)
 
 MOMENT = 15.0  # seconds that a step of the end may take beside what it waits for
@@ -87,6 +90,16 @@ TIMES = "rfc3339"  # the form of times in the log that `bioproxy logs` shows of 
 def tls_of(config: Config) -> PairContext | None:
     """What ports speak TLS with; None if none does. ConfigError if a file is not usable."""
     return tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
+
+
+def spans() -> Spans:
+    """What traces requests; ConfigError if its packages are not installed, or a variable of theirs is wrong."""
+    try:
+        from bioproxy.front.spans import Spans
+    except ImportError as error:
+        message = f"wants the extra [otel] (`pip install 'bioproxy[otel]'`): {error}"
+        raise ConfigError([Problem(message, key="tracing")]) from error
+    return Spans()
 
 
 class App:
@@ -145,6 +158,7 @@ class App:
         self.front = Front(
             self.settings, dispatch=self.dispatch, ollama=ollama, bus=self.bus, allowances=self.allowances
         )
+        self.dispatch.spans = spans() if config.tracing else None
         self.admin = Admin(
             settings=self.settings,
             metrics=self.metrics,
@@ -372,6 +386,7 @@ class App:
             ("closing Ollama's port", partial(self.ollama_server.close, deadline=deadline), deadline + MOMENT),
             ("ending what nobody waits for", self.front.later.close, MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),
+            ("sending the last spans", self.close_spans, MOMENT),
             ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),
             ("closing the admin port", self.close_admin_port, MOMENT),
@@ -392,6 +407,10 @@ class App:
             self.live.close()
         finally:
             self.fleet.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
+
+    async def close_spans(self) -> None:
+        if self.dispatch.spans is not None:
+            await asyncio.to_thread(self.dispatch.spans.close)
 
     async def close_admin_port(self) -> None:
         """End its event streams, then its connections."""

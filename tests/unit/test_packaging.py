@@ -72,7 +72,7 @@ def test_without_a_home_there_are_no_urls(hook: ModuleType, monkeypatch: pytest.
 
 def test_users_are_offered_no_developers_tools() -> None:
     """They are a group, which an index does not show."""
-    assert set(PROJECT["project"]["optional-dependencies"]) == {"llama", "perf"}
+    assert set(PROJECT["project"]["optional-dependencies"]) == {"llama", "otel", "perf"}
     assert {"pytest", "ruff", "mypy"} <= set(PROJECT["dependency-groups"]["dev"])
 
 

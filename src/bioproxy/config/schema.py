@@ -350,6 +350,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
     tls_key_file: Annotated[str, about("Its private key (PEM, no pass phrase).", path=True, live=True)] = ""
     admin_tls: Annotated[bool, about("The admin port speaks TLS, too, with the same pair.", live=True)] = False
+    tracing: Annotated[
+        bool, about("OpenTelemetry spans of requests (extra `[otel]`), sent where the `OTEL_…` variables say.")
+    ] = False
     log: Log = Log()
     ui: WebPage = WebPage()
     ollama: Ollama = Ollama()

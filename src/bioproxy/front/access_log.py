@@ -14,8 +14,8 @@ from bioproxy.log import UNLOGGED, json_line
 
 LINES = logging.getLogger("bioproxy.access")  # of this level are the lines
 FIELDS = (
-    "method", "path", "status", "outcome", "error", "model", "client", "app", "session", "work", "side", "prefix",
-    "stream", "bytes_in", "bytes_out", "tokens_cached", "tokens_evaluated", "tokens_generated", "cache",
+    "method", "path", "status", "outcome", "error", "model", "client", "app", "session", "trace_id", "work", "side",
+    "prefix", "stream", "bytes_in", "bytes_out", "tokens_cached", "tokens_evaluated", "tokens_generated", "cache",
 )  # fmt: skip
 SECONDS = ("total", "swap", "queue", "save", "restore", "first_byte", "prefill", "decode")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,7 +26,7 @@ from bioproxy.clients.view import View
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import NOT_JSON
-from bioproxy.front import access_log, empty, later, routes, ways
+from bioproxy.front import access_log, empty, later, routes, traceparent, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
 from bioproxy.front.body.model import Asked
@@ -46,6 +47,9 @@ from bioproxy.models.plan import ModelPlan
 from bioproxy.station import Station
 from bioproxy.templates.bodies import Body, Dialect
 from bioproxy.wire.http1.message import Headers, Request
+
+if TYPE_CHECKING:
+    from bioproxy.front.spans import Spans  # of the extra [otel]
 
 log = logging.getLogger(__name__)
 TOKEN = 4  # bytes, about
@@ -89,6 +93,7 @@ class Dispatch(ABC):
         self.captures = captures
         self.doctor = doctor
         self.show: Callable[[str], None] = lambda _: None  # takes lines of the access log in JSON
+        self.spans: Spans | None = None  # if requests are traced
         self.go_on: Callable[[Request], bool] = lambda _: False  # serves a request for nobody, unless there are many
         self.memory = Memory()  # of prompts that rules of `clients` are for
         self.sides: dict[str, SideCounts] = {}  # what was done about side requests, by rule
@@ -229,6 +234,8 @@ class Dispatch(ABC):
     def headers(self, exchange: Exchange, access: Access, key: str, *, untyped: bool = False) -> Headers:
         """The client's headers for an engine; its key stays here. `untyped`: it did not say that it sends JSON."""
         request = exchange.request
+        if self.spans is not None or b"traceparent" in request.fields:
+            self.trace(exchange)
         drop = access.keys or (access.admin and access.is_admin(request))
         found = ways.request_headers(request, request_id=exchange.id, drop_keys=drop, engine_key=key)
         if exchange.record.metered and b"accept-encoding" in request.fields:
@@ -237,6 +244,13 @@ class Dispatch(ABC):
             found = [pair for pair in found if pair[0].lower() != b"content-type"]
             found.append(JSON_TYPE)
         return found
+
+    def trace(self, exchange: Exchange) -> None:
+        """See to it that what the engine gets as its parent is valid, and is ours if we trace."""
+        if exchange.traced is None:
+            exchange.record.trace_id = traceparent.settle(exchange.request)
+            if self.spans is not None:
+                self.spans.begin(exchange)
 
 
 class OneEngine(Dispatch):

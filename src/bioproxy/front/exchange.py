@@ -61,7 +61,7 @@ class Exchange:
     __slots__ = (
         "body", "cancelled", "check", "claim", "count", "dialect", "envelope", "failing", "fields", "guessed", "id",
         "json", "listed", "mend", "opened", "principal", "record", "reply", "request", "responder", "route", "said",
-        "selected", "streaming", "tail", "target", "task",
+        "selected", "streaming", "tail", "target", "task", "traced",
     )  # fmt: skip
 
     def __init__(self, request: Request, responder: Responder, route: Route, *, started: float | None = None) -> None:
@@ -91,6 +91,7 @@ class Exchange:
         self.fields: dict[bytes, bytes] = {}  # the same: lower-case name to first value
         self.opened = False  # the stream's head is ours, not the engine's
         self.streaming = False  # the answer is, or will be, an event stream: errors become events
+        self.traced: Callable[[Record], None] | None = None  # wants the record at the end, to make spans of it
         self.record = Record(
             id=self.id,
             started=time.time() if started is None else started,
@@ -183,6 +184,8 @@ class Exchange:
             record.first_byte = self.tail.first - self.request.arrived
         if self.count is not None:
             self.count(self)
+        if self.traced is not None:
+            self.traced(record)
         return record
 
     def answer(self) -> Answer:

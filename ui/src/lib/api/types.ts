@@ -658,6 +658,7 @@ export interface RequestRecord {
   kept: number;
   mended: string[];
   activity: number;
+  trace_id: string;
   metadata: { [name: string]: string };
 }
 
