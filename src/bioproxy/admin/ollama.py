@@ -38,11 +38,6 @@ NEVER = "2999-01-01T00:00:00Z"  # when a model is unloaded that stays
 THINKS = ("enable_thinking", "reasoning_effort", "<think>", "reasoning_content")  # words of a chat template
 EMBEDS = frozenset({"--embedding", "--embeddings"})  # flags of an engine that does nothing else
 FILLS = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")  # it can fill a gap in a text
-FILE_TYPES = (  # of weights, by their number in a GGUF file; "" is one that is gone
-    "F32", "F16", "Q4_0", "Q4_1", "", "", "", "Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S",
-    "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL",
-    "IQ3_S", "IQ3_M", "IQ2_S", "IQ2_M", "IQ4_XS", "IQ1_M", "BF16", "", "", "", "TQ1_0", "TQ2_0", "MXFP4_MOE",
-)  # fmt: skip
 
 
 class File(msgspec.Struct, frozen=True):
@@ -92,9 +87,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def quantisation(self) -> str:
-        number = self.file.keys.get("general.file_type")
-        known = isinstance(number, int) and 0 <= number < len(FILE_TYPES)
-        return (FILE_TYPES[int(number or 0)] if known else "") or "unknown"
+        return gguf.quantisation(self.file.keys) or "unknown"
 
     @property
     def template(self) -> str:

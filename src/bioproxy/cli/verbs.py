@@ -17,6 +17,8 @@ from bioproxy.activity import Outcome
 from bioproxy.cli.command import Command
 
 NEWEST = 20  # requests that are shown if no number is given
+DIGITS = 9
+CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32", "bf16", "q5_1", "q5_0", "q4_1", "iq4_nl")
 
 
 class Verb(msgspec.Struct, frozen=True):
@@ -142,6 +144,27 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="target", metavar="FILE", default="", help="a new file for it; without, to stdout")
 
 
+def fit_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="MODEL.gguf", help="the model: of a split one, any part")
+    parser.add_argument("-c", "--ctx-size", dest="context", metavar="N", type=tokens, help="context, over all slots")
+    parser.add_argument("--np", "--parallel", dest="slots", metavar="N", type=at_least_one, help="slots (1)")
+    parser.add_argument("--ngl", "--gpu-layers", dest="gpu_layers", metavar="N", type=tokens, help="layers on cards")
+    parser.add_argument(
+        "--n-cpu-moe", dest="cpu_experts", metavar="N", type=tokens, help="layers with experts in memory"
+    )
+    parser.add_argument("--ctk", "--cache-type-k", dest="cache_k", choices=CACHE_TYPES, help="cache type of keys (f16)")
+    parser.add_argument("--ctv", "--cache-type-v", dest="cache_v", choices=CACHE_TYPES, help="the same of values")
+    parser.add_argument("--ub", "--ubatch-size", dest="batch", metavar="N", type=at_least_one, help="batch (512)")
+    parser.add_argument("--mmproj", metavar="FILE", default="", help="its projector")
+
+
+def tokens(text: str) -> int:
+    """A number from 0."""
+    if not text.isdecimal() or len(text) > DIGITS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
 def completion_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
 
@@ -169,6 +192,7 @@ VERBS = (
     Verb("contexts", "keep, list, export or delete what requests left, by name", "contexts:run", contexts_flags),
     Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),
+    Verb("fit", "estimate the memory that a GGUF file will take, and what fits this machine", "fit:run", fit_flags),
     Verb("completion", "print the script that lets a shell complete commands", "completion:script", completion_flags),
     Verb("version", "print the version", "main:version"),
     Verb("help", "show this help, or that of a verb", "main:show_help", help_flags),

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,50 @@ def test_an_empty_file_has_an_identity_too(tmp_path: Path) -> None:
     """It is a file like any other."""
     (tmp_path / "m.gguf").touch()
     assert len(gguf.identity(tmp_path / "m.gguf")) == 32
+
+
+# headers that somebody made up
+
+
+def entry(key: str, kind: int, rest: bytes) -> bytes:
+    """A header that announces one key of this type, and what follows."""
+    return b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(key)) + key.encode() + struct.pack("<I", kind) + rest
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63),
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**62),
+        entry("a", 8, struct.pack("<Q", 2**40)),
+        entry("a", 9, struct.pack("<IQ", 8, 2**40) + b"\0" * 4096),
+        entry("a", 9, struct.pack("<IQ", 8, 1000) + struct.pack("<Q", 2**64 - 1)),
+        entry("a", 9, struct.pack("<IQ", 4, 2**61)),
+        entry("a", 9, struct.pack("<IQ", 9, 3)),
+        b"GGUF" + struct.pack("<IQQQ", 3, 1, 0, 1) + b"t" + struct.pack("<I", 2**32 - 1),
+    ],
+    ids=["tensors", "keys", "name", "text", "texts", "length", "numbers", "nested", "dimensions"],
+)
+def test_a_length_is_compared_with_the_file_before_it_is_believed(data: bytes) -> None:
+    """Announced sizes cost neither memory nor time."""
+    counted = io.BytesIO(data)
+    with pytest.raises(BioproxyError, match="broken GGUF header"):
+        gguf.read_header(counted)
+
+
+def test_texts_without_end_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may be as large as it likes: no vocabulary has that many words."""
+    monkeypatch.setattr(gguf, "MOST_TEXTS", 100)
+    many = struct.pack("<IQ", 8, 60) + b"\0" * 8 * 60
+    data = b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + 2 * (struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9) + many)
+    with pytest.raises(BioproxyError, match="120 texts are announced"):
+        gguf.read_header(io.BytesIO(data))
+
+
+def test_long_texts_of_an_array_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that reach over what is read at once."""
+    monkeypatch.setattr(gguf, "CHUNK", 16)
+    texts = b"".join(struct.pack("<Q", size) + b"x" * size for size in (0, 3, 40, 8, 9, 100))
+    header = gguf.read_header(io.BytesIO(entry("a", 9, struct.pack("<IQ", 8, 6) + texts)))
+    assert header.keys == {"a": 6}
