@@ -70,11 +70,11 @@ from bioproxy.wire.server import (
     ADMIN_SHARE,
     FEWEST,
     OLLAMA_SHARE,
-    PortTaken,
     Server,
     files_for_clients,
     open_files,
 )
+from bioproxy.wire.sockets import PortTaken
 from bioproxy.wire.tls import PairContext, tls_context
 from bioproxy.wire.tls import watch as watch_certificate
 
@@ -306,12 +306,12 @@ class App:
 
     @property
     def proxy_port(self) -> int:
-        """Where the proxy listens (the configured port may be 0)."""
+        """Where the proxy listens (the configured port may be 0); 0 at a unix socket."""
         return self.proxy_server.port
 
     @property
     def admin_port(self) -> int:
-        """Where the admin port listens; 0 if there is none."""
+        """Where the admin port listens; 0 if there is none, or a unix socket."""
         return self.admin_server.port if self.admin_server.addresses else 0
 
     # start and stop
@@ -321,7 +321,9 @@ class App:
         config = self.config
         self.tls = tls_of(config)
         try:
-            await self.proxy_server.listen(config.proxy_host, config.proxy_port, tls=self.tls)
+            await self.proxy_server.listen(
+                config.proxy_host, config.proxy_port, tls=self.tls, mode=int(config.socket_mode, 8)
+            )
         except PortTaken as error:
             raise await asyncio.to_thread(
                 taken_by, error, config.proxy_host, config.proxy_port, flag="-port or -listen"
@@ -363,7 +365,8 @@ class App:
         """
         host, port = self.config.admin_host, self.config.admin_port
         try:
-            await self.admin_server.listen(host, port, tls=self.tls if self.config.admin_tls else None)
+            tls = self.tls if self.config.admin_tls else None
+            await self.admin_server.listen(host, port, tls=tls, mode=int(self.config.socket_mode, 8))
         except PortTaken as error:
             told = await asyncio.to_thread(taken_by, error, host, port, flag="-admin-port")
             if self.loaded.dialect is None or admin_port_asked(self.loaded):

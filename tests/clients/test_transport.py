@@ -1,15 +1,19 @@
-"""How clients reach the ports: TLS whose certificate is renewed meanwhile."""
+"""How clients reach the ports: TLS whose certificate is renewed meanwhile, and unix sockets."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import ssl
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
+from bioproxy.cli.client import Client, admin_url
 from bioproxy.wire import tls
 from bioproxy.wire.tls import digest
 from support.clients import CURL, curl, fake_line
@@ -57,3 +61,25 @@ async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypat
             assert chunks[-1].choices[0].finish_reason == "length"
         async with openai_over_tls(port, new) as client:
             assert (await client.models.list()).data
+
+
+async def test_both_ports_at_unix_sockets(tmp_path: Path) -> None:
+    """curl, the official client and the command line; a page elsewhere reaches nothing by a name of its own."""
+    proxy, admin = tmp_path / "proxy.sock", tmp_path / "admin.sock"
+    async with fake_line(tmp_path, proxy_host=f"unix:{proxy}", admin_host=f"unix:{admin}") as line:
+        code, out, _ = await curl("--unix-socket", str(proxy), "http://localhost/v1/models")
+        assert (code, json.loads(out)["data"][0]["object"]) == (0, "model")
+        trusting = openai.DefaultAsyncHttpxClient(transport=httpx2.AsyncHTTPTransport(uds=str(proxy)))
+        async with openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="none", http_client=trusting) as client:
+            stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=4, stream=True)
+            assert [chunk async for chunk in stream][-1].choices[0].finish_reason == "length"
+        found = Client(admin_url(line.app.config))
+        status = await asyncio.to_thread(found.get, "/status")
+        assert status["engine"]["state"] == "ready"
+        for socket in (proxy, admin):
+            _, code_of_foreign, _ = await curl(
+                "--unix-socket", str(socket), "-o", "/dev/null", "-w", "%{http_code}", "http://evil.example/v1/models"
+            )
+            assert code_of_foreign == "403"
+    assert not proxy.exists()
+    assert not admin.exists()

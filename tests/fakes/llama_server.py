@@ -130,7 +130,8 @@ class FakeServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         thread = loop.create_task(self.core.run())
-        print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
+        name = server.sockets[0].getsockname()
+        print(f"listening on {name if isinstance(name, str) else name[1]}", flush=True)
         await self.stopping.wait()
         thread.cancel()
         server.close()

@@ -243,6 +243,10 @@ def take_body(buffer: bytearray, start: int, call: Call) -> tuple[bytes, int] | 
 async def serve(handler: Handler, host: str, port: int, *, requests: int, idle: float) -> asyncio.Server:
     """Listen; every connection gets `handler`."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(
-        lambda: Connection(handler, requests=requests, idle=idle), host, port, reuse_address=True, backlog=1024
-    )
+
+    def made() -> Connection:
+        return Connection(handler, requests=requests, idle=idle)
+
+    if host.endswith(".sock"):  # llama-server README, --host
+        return await loop.create_unix_server(made, host, backlog=1024)
+    return await loop.create_server(made, host, port, reuse_address=True, backlog=1024)

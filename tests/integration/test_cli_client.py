@@ -117,6 +117,8 @@ def test_nothing_answers() -> None:
         ("[fd00::7]", "http://[fd00::7]:8089"),
         ("[::]", "http://localhost:8089"),
         ("::ffff:0.0.0.0", "http://localhost:8089"),
+        ("unix:/run/bioproxy/admin.sock", "unix:/run/bioproxy/admin.sock"),
+        ("unix:///run/bioproxy/admin.sock", "unix:/run/bioproxy/admin.sock"),
     ],
 )
 def test_where_the_admin_port_is_asked(host: str, url: str) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from bioproxy.admin.routes import Entry, Question
-from bioproxy.config.addresses import authority, host_fault, host_of, is_any, is_loopback
+from bioproxy.config.addresses import authority, host_fault, host_of, is_any, is_loopback, socket_path
 from bioproxy.errors import NotFound
 from bioproxy.wire.http1.message import Headers, Request
 
@@ -181,8 +181,10 @@ def chosen(accepted: bytes, file: File) -> str:
 def other_port(request: Request, *, bound: str, port: int, tls: bool) -> str:
     """The origin of another port of ours, by the name under which a browser asked this one; "" if it said none.
 
-    A port that is bound to one address only is asked by that.
+    A port that is bound to one address only is asked by that; a unix socket by no browser.
     """
+    if socket_path(bound):
+        return ""
     host = (request.header(b"host") or b"").decode("latin-1")
     name = host_of(host if is_any(bound) or is_loopback(bound) else bound)
     return f"{'https' if tls else 'http'}://{authority(name, port)}" if name and not host_fault(name) else ""

@@ -1,4 +1,4 @@
-"""The command line's way to a running bioproxy: its API over plain HTTP, or TLS if the proxy port speaks it.
+"""The command line's way to a running bioproxy: its API over plain HTTP, TLS or a unix socket.
 
 Standard library only, and blocking: a command asks one question and ends. Proxies from the environment are not used,
 because the port is on this machine or on a trusted network. Every fault becomes one sentence that says what was tried
@@ -8,6 +8,7 @@ and what to do. Which port is asked is decided in find.py.
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from bioproxy import __version__
-from bioproxy.config.addresses import address_of
+from bioproxy.config.addresses import socket_path, url_of
 from bioproxy.config.schema import Config
 from bioproxy.errors import NOT_JSON, BioproxyError
 
@@ -28,7 +29,20 @@ PIECE = 64 << 10
 
 def admin_url(config: Config) -> str:
     """Where the admin API of this configuration answers."""
-    return f"{'https' if config.admin_tls else 'http'}://{address_of(config.admin_host, config.admin_port)}"
+    return url_of(config.admin_host, config.admin_port, tls=config.admin_tls)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to the unix socket at `path`."""
+
+    def __init__(self, path: str, *, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 class Client:
@@ -103,6 +117,8 @@ class Client:
                 raise BioproxyError(f"{what} was cut off: bioproxy on {self.url} is gone", status=502) from error
 
     def connection(self) -> http.client.HTTPConnection:
+        if path := socket_path(self.url):
+            return UnixConnection(path, timeout=self.timeout)
         parts = urlsplit(self.url)
         if parts.scheme == "https":
             return http.client.HTTPSConnection(parts.netloc, timeout=self.timeout, context=self.trust)

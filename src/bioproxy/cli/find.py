@@ -12,7 +12,7 @@ import ssl
 from pathlib import Path
 
 from bioproxy.cli.client import Client, admin_url
-from bioproxy.config.addresses import address_of
+from bioproxy.config.addresses import url_of
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError
@@ -42,9 +42,12 @@ def port_of(loaded: Loaded) -> Client:
 
 
 def proxy_client(config: Config) -> Client:
-    where = address_of(config.proxy_host, config.proxy_port)
-    scheme, believed = ("https", trust(config.tls_cert_file)) if config.tls_cert_file else ("http", None)
-    return Client(f"{scheme}://{where}", key=a_key(config), trust=believed, lacking=LACKING)
+    tls = bool(config.tls_cert_file)
+    where, believed = (
+        url_of(config.proxy_host, config.proxy_port, tls=tls),
+        trust(config.tls_cert_file) if tls else None,
+    )
+    return Client(where, key=a_key(config), trust=believed, lacking=LACKING)
 
 
 def a_key(config: Config) -> str:

@@ -25,7 +25,7 @@ from bioproxy.app import App
 from bioproxy.cli import reload as reloading
 from bioproxy.cli.command import Command
 from bioproxy.cli.notify import READY, STOPPING, notify, watchdog
-from bioproxy.config.addresses import address_of, authority, is_loopback
+from bioproxy.config.addresses import UNIX, authority, socket_path, stays_here, url_of
 from bioproxy.config.keys import KEYS, Option, value_of
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Config
@@ -187,14 +187,16 @@ def say_hello(loaded: Loaded, app: App) -> None:
         log.info("%s", line)
     config = loaded.config
     address = authority(config.proxy_host, app.proxy_port)
-    if config.tls_cert_file:
+    if path := socket_path(config.proxy_host):
+        log.info("listening on %s", UNIX + path)
+    elif config.tls_cert_file:
         log.info("listening with TLS on https://%s", address)
     else:
         log.info("listening on http://%s", address)
     if app.ollama_server.addresses:
         log.info("Ollama's API on http://%s, too", config.ollama.listen)
     say_room(loaded)
-    if not is_loopback(config.proxy_host):
+    if not stays_here(config.proxy_host):
         said = "reachable by all hosts on the network, use -listen localhost:%d to let only this machine in"
         log.warning(said, app.proxy_port)
 
@@ -211,18 +213,22 @@ def say_room(loaded: Loaded) -> None:
 def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
     """What runs, in a few lines: addresses, engine, templates, cache, files, and what is odd about the configuration.
 
-    An `admin_port` of 0 is one that could not be had.
+    An `admin_port` of 0 is one that could not be had, or a unix socket.
     """
     config = loaded.config
     templates, keys = ", ".join(config.prefixes) or "none", len(config.api_keys) or "none"
     warm_up = f"on, files looked at every {config.warmup_check_interval:g} s" if config.warmup.enabled else "off"
-    admin_scheme = "https" if config.admin_tls else "http"
-    admin = f"admin on {admin_scheme}://{address_of(config.admin_host, admin_port)}" if admin_port else "no admin port"
+    admin = url_of(config.admin_host, admin_port, tls=config.admin_tls)
     scheme = "https" if config.tls_cert_file else "http"
+    proxy = (
+        UNIX + path
+        if (path := socket_path(config.proxy_host))
+        else f"{scheme}://{authority(config.proxy_host, proxy_port)}"
+    )
     changed = [f"{key} ({loaded.origins[key]})" for key, option in KEYS.items() if is_changed(option, loaded)]
     return [
         f"bioproxy {__version__}, configuration: {', '.join(loaded.paths) or 'defaults, there is no file'}",
-        f"proxy on {scheme}://{authority(config.proxy_host, proxy_port)}, {admin}",
+        f"proxy on {proxy}, {f'admin on {admin}' if admin_port or admin.startswith(UNIX) else 'no admin port'}",
         engines_text(loaded),
         f"templates: {templates}; warm-up {warm_up}",
         f"KV cache: policy {config.kv.policy}; state in {loaded.state}",

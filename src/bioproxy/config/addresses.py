@@ -4,6 +4,9 @@ One reader, `host_of`, for every place in which a host is written: a key of the 
 a URL, an engine's argument. It sees through brackets, ports, zones, case and the forms in which one address can be
 written, so `[::1]:8088`, `::1` and `http://[::1]/` are one host, and `::ffff:127.0.0.1` is 127.0.0.1. A
 comparison of texts would lock out the operator whose address is IPv6, or let in a page that writes it in another way.
+
+Where a host is listened on or asked, a unix socket may stand instead, `unix:/run/bioproxy.sock` (`socket_path`). It is
+no host: `host_of` finds none in it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\*|[^\s/?#*]+)")
 SHORT_IPV4 = re.compile(r"[0-9a-fx.]+")  # "127.1", "0", "0x7f.1": the system's resolver takes these as addresses
 MOST_PORTS = 65535
+UNIX = "unix:"  # begins the place of a unix socket
+LONGEST_SOCKET = 103  # bytes of its path: what macOS takes; Linux takes four more
 EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
@@ -27,6 +32,8 @@ def host_of(text: str) -> str:
 
     An IP address is in its shortest form, without a zone; a name is in lower case, without the root's dot.
     """
+    if text.startswith(UNIX):
+        return ""
     place = text.rpartition("://")[2].partition("/")[0]
     if place.startswith("["):
         name, closing, port = place[1:].partition("]")
@@ -70,6 +77,17 @@ def listens_at(text: str) -> tuple[str, int] | None:
     return (bare, int(port)) if good else None
 
 
+def socket_path(text: str) -> str:
+    """The path of a unix socket, written `unix:/path` or `unix:///path`; "" if the text names none."""
+    path = text.removeprefix(UNIX)
+    return "/" + path.lstrip("/") if path != text and path.startswith("/") else ""
+
+
+def stays_here(place: str) -> bool:
+    """Whether what listens at a host, a URL or a unix socket can be reached from this machine only."""
+    return bool(socket_path(place)) or is_loopback(place)
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine only: localhost, 127.x.x.x, ::1.
 
@@ -91,6 +109,8 @@ def is_any(host: str) -> bool:
 
 def overlap(one: str, other: str) -> bool:
     """Whether two listeners on one port would collide, as far as the texts tell."""
+    if socket_path(one) or socket_path(other):
+        return socket_path(one) == socket_path(other)
     same = host_of(one) == host_of(other) or (is_loopback(one) and is_loopback(other))
     return same or is_any(one) or is_any(other)
 
@@ -109,6 +129,24 @@ def authority(host: str, port: int | str) -> str:
 def address_of(host: str, port: int) -> str:
     """Where this machine asks a listener that is bound to `host`, as it stands in a URL."""
     return authority("localhost" if is_any(host) else host, port)
+
+
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
+    """Where this machine asks a listener that is bound to `host`; a unix socket speaks no TLS."""
+    if path := socket_path(host):
+        return UNIX + path
+    return f"{'https' if tls else 'http'}://{address_of(host, port)}"
+
+
+def listen_fault(host: str) -> str:
+    """Why nothing can listen there; "" if a port or a unix socket can."""
+    if not host.startswith(UNIX):
+        return host_fault(host)
+    if not (path := socket_path(host)) or "\0" in path:
+        return f'"{host}" is no unix socket; write its absolute path, as in unix:/run/bioproxy/proxy.sock'
+    if (size := len(path.encode())) > LONGEST_SOCKET:
+        return f"{path} is too long for a unix socket: {size} bytes, and systems take {LONGEST_SOCKET}"
+    return ""
 
 
 def host_fault(host: str) -> str:
@@ -136,11 +174,16 @@ def origin_fault(origin: str) -> str:
     return f'"{origin}" is no origin; write it as https://chat.example.org, without a path, {forms}'
 
 
-def engine_parts(url: str) -> tuple[str, str, int | None, str]:
+def engine_parts(url: str) -> tuple[str, str, int | str | None, str]:
     """Scheme, host, port and path of an engine's URL, in which `http://` may be missing; ValueError says what is wrong.
 
-    The host is in ASCII: a name with other letters as DNS has it (`xn--…`).
+    The host is in ASCII: a name with other letters as DNS has it (`xn--…`). Of `unix:/path` it is `localhost`, and the
+    port is the socket's path.
     """
+    if url.startswith(UNIX + "/"):
+        if fault := listen_fault(url):
+            raise ValueError(fault)
+        return "http", "localhost", socket_path(url), ""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port, host = parts.port, parts.hostname or ""
@@ -154,6 +197,8 @@ def engine_parts(url: str) -> tuple[str, str, int | None, str]:
 
 def url_fault(url: str) -> str:
     """Why a text is no URL of an engine; "" if it is one."""
+    if url.startswith(UNIX):
+        return listen_fault(url)
     shown, example = masked_url_password(url), "write it as http://localhost:8081"
     try:
         parts = urlsplit(url)

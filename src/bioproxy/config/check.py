@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 from bioproxy.config.addresses import (
     arrives,
     host_fault,
-    is_loopback,
+    listen_fault,
     listens_at,
     network_fault,
     origin_fault,
     overlap,
+    socket_path,
+    stays_here,
     url_fault,
 )
 from bioproxy.config.schema import Config, Key, Prefix, Shape, StabilizeRule, as_prefix
@@ -29,6 +31,7 @@ from bioproxy.config.wildcards import pattern_fault
 from bioproxy.errors import Problem
 
 MOST_PREFIXES = 1000
+SOCKET_MODE = re.compile(r"0?[0-7]{3}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 LISTS: dict[str, Callable[[str], str]] = {
     "admin_hosts": host_fault,
@@ -97,12 +100,18 @@ def _placed(complaints: Iterator[Complaint], origins: Mapping[str, Origin]) -> l
 
 def _addresses(config: Config) -> Iterator[Complaint]:
     for key, host in (("proxy_host", config.proxy_host), ("admin_host", config.admin_host)):
-        if fault := host_fault(host):
+        if fault := listen_fault(host):
             yield Complaint(key, fault)
-    if not is_loopback(config.admin_host) and not config.admin_key:
+    if not SOCKET_MODE.fullmatch(config.socket_mode):
+        yield Complaint("socket_mode", f'expected three octal digits such as "0660", got "{config.socket_mode}"')
+    if not stays_here(config.admin_host) and not config.admin_key:
         said = f'"{config.admin_host}" can be reached from other machines, and there is no admin_key'
         yield Complaint("admin_host", f"{said}: set admin_key, or let admin_host be localhost", "admin_key")
-    if config.proxy_port == config.admin_port != 0 and overlap(config.proxy_host, config.admin_host):
+    if socket_path(config.proxy_host):
+        if overlap(config.proxy_host, config.admin_host):
+            said = f"{config.admin_host} is proxy_host as well; each of the two needs a socket of its own"
+            yield Complaint("admin_host", said, "proxy_host")
+    elif config.proxy_port == config.admin_port != 0 and overlap(config.proxy_host, config.admin_host):
         said = f"{config.admin_port} is proxy_port as well; each of the two needs a port of its own"
         yield Complaint("admin_port", said, "proxy_port")
 
@@ -131,6 +140,12 @@ def _backend(config: Config) -> Iterator[Complaint]:
         return
     if fault := url_fault(config.backend_url):
         yield Complaint("backend_url", fault)
+        return
+    if path := socket_path(config.backend_url):
+        for name, host, _ in listeners(config):
+            if path == socket_path(host):
+                said = f"{config.backend_url} is the {name} port of bioproxy itself; name the engine's socket"
+                yield Complaint("backend_url", said, f"{name}_host")
         return
     url = urlsplit(config.backend_url)
     port = url.port or (443 if url.scheme == "https" else 80)
@@ -274,7 +289,7 @@ def ollama_host(config: Config) -> str:
 
 def _doubts(config: Config) -> Iterator[Complaint]:
     for key, host in (("proxy_host", config.proxy_host), ("ollama.listen", ollama_host(config))):
-        if not is_loopback(host) and not config.api_keys:
+        if not stays_here(host) and not config.api_keys:
             said = f'any client that reaches "{host or "all addresses"}" may use the engine: there are no api_keys'
             yield Complaint(key, said)
     if config.engine_arguments and not config.model:

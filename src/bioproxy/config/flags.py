@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from bioproxy.config.addresses import socket_path
 from bioproxy.config.keys import CONFIG_FLAG, FLAGS, FOLDER_FLAG, LISTEN_FLAG, TUNNEL_FLAG, WATCH_FLAG, Option
 from bioproxy.config.nearest import unknown_flag
 from bioproxy.errors import ConfigError, Problem
@@ -136,8 +137,14 @@ class _Parser:
             self.others_given[flag] = value
 
     def listen(self, written: str, address: str) -> None:
-        """`-listen host:port`; without a host all addresses are meant, an empty text is as good as no flag."""
+        """`-listen host:port`; without a host all addresses are meant, an empty text is as good as no flag.
+
+        `unix:/path` is `proxy_host` alone.
+        """
         if not address:
+            return
+        if socket_path(address):
+            self.values["proxy_host"], self.names["proxy_host"] = address, written
             return
         host, colon, port = address.rpartition(":")
         if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):

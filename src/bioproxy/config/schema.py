@@ -276,15 +276,16 @@ class Doctor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything."""
 
-    proxy_host: Annotated[str, about("The address that clients connect to.")] = "localhost"
+    proxy_host: Annotated[str, about("The address that clients connect to, or a socket: `unix:/path`.")] = "localhost"
     proxy_port: Annotated[Port, about("The port that clients connect to; 0: a free one.")] = 8088
-    admin_host: Annotated[str, about("The address that operators connect to; other machines need `admin_key`.")] = (
-        "localhost"
-    )
+    admin_host: Annotated[
+        str, about("The same for operators; if other machines reach it, `admin_key` must be set.")
+    ] = "localhost"
     admin_port: Annotated[Port, about("The port that operators connect to; 0: a free one.")] = 8089
-    backend_url: Annotated[str, about("A llama-server that already runs; set this or `model`.")] = (
-        "http://localhost:8081"
-    )
+    socket_mode: Annotated[str, about("The mode of unix sockets; `0660` lets the group in.")] = "0600"
+    backend_url: Annotated[
+        str, about("A llama-server that already runs, or its socket: `unix:/path`; set this or `model`.")
+    ] = "http://localhost:8081"
     warmup_check_interval: Annotated[Positive, about("The time between two looks at template files.", live=True)] = 30.0
     prefixes: Annotated[
         dict[str, str | Prefix],

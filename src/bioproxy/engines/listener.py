@@ -11,6 +11,8 @@ names. So a process counts only if its command line is known to be llama-server'
 started in a container there are the words that launched it (`launched`): the arguments after the image are the
 engine's, and the volumes say which of our files it sees.
 
+An engine at a unix socket is found in the same way by the socket's path, which stands for `port` here.
+
 Going through the open files of every process costs milliseconds that grow with the machine's load. An engine of ours
 is a child of ours, or a shell's below it: `within` looks at those few processes only.
 
@@ -35,7 +37,8 @@ from bioproxy.engines.commands import CONTAINERS, ContainerRun, container_run, i
 from bioproxy.errors import ConfigError, Problem
 
 PROC = Path("/proc")
-LISTEN = "0A"
+LISTEN, ACCEPTS = "0A", "00010000"  # the states of TCP sockets and the flags of unix ones that listen
+NOBODY = -1  # whose a unix socket is, the table does not tell
 USUAL_PORT = "8080"  # llama-server's, if its command line names none
 LINUX = sys.platform.startswith("linux")
 STAND_INS = CONTAINERS | {"apptainer", "kubectl", "machinectl", "mosh", "socat", "ssh", "systemd-run"}
@@ -69,13 +72,13 @@ class Socket(msgspec.Struct, frozen=True):
     uid: int
 
 
-def find(host: str, port: int, *, proc: Path = PROC) -> Listener | None:
+def find(host: str, port: int | str, *, proc: Path = PROC) -> Listener | None:
     """The llama-server that listens on `port` of this machine; None if it is elsewhere, hidden, or another program."""
     found = holder(host, port, proc=proc)
     return found if found is not None and is_server(found.command, found.program) else None
 
 
-def holder(host: str, port: int, *, proc: Path = PROC) -> Listener | None:
+def holder(host: str, port: int | str, *, proc: Path = PROC) -> Listener | None:
     """The process that listens on `port` of this machine, whatever it is; None if `host` is elsewhere, or it hides."""
     if not LINUX or not is_loopback(host):
         return None
@@ -86,7 +89,7 @@ def holder(host: str, port: int, *, proc: Path = PROC) -> Listener | None:
     return describe(pid, proc=proc) if pid is not None else None
 
 
-def within(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
+def within(pid: int, port: int | str, *, proc: Path = PROC) -> Listener | None:
     """The llama-server that listens on `port` among `pid` and its descendants; None if none of them is seen to."""
     if not LINUX:
         return None
@@ -96,7 +99,7 @@ def within(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
     return found if found is not None and is_server(found.command, found.program) else None
 
 
-def launched(pid: int, port: int, *, proc: Path = PROC) -> Listener | None:
+def launched(pid: int, port: int | str, *, proc: Path = PROC) -> Listener | None:
     """What stands for the engine of our child `pid` if no process is seen to listen: the words that started it.
 
     A llama-server in the child's family that was told this port; the client of a container, whose words after the image
@@ -119,9 +122,9 @@ def port_of(process: Listener) -> str:
     return option(process.command, "--port") or next(iter(named), USUAL_PORT)
 
 
-def stripped(child: Listener, port: int) -> Listener:
+def stripped(child: Listener, port: int | str) -> Listener:
     """A child of ours whose words are not the engine's; but for the port they are what tells it from another one."""
-    plain = re.compile(rf"(?<!\d){port}(?!\d)")
+    plain = re.compile(rf"(?<!\d){re.escape(str(port))}(?!\d)")
     words = tuple(plain.sub("PORT", word) for word in (*child.launched, *child.command))
     return msgspec.structs.replace(child, command=(), environment=(), folder="", launched=words)
 
@@ -176,9 +179,16 @@ def family(pid: int, *, proc: Path = PROC) -> Iterator[int]:
             yield from family(int(child), proc=proc)
 
 
-def listening(port: int, *, proc: Path = PROC) -> list[Socket]:
-    """The sockets of /proc/net/tcp and tcp6 that listen on `port`, on whatever address."""
+def listening(port: int | str, *, proc: Path = PROC) -> list[Socket]:
+    """Sockets of /proc/net/tcp and tcp6 that listen on `port`, on whatever address, or of /proc/net/unix at a path."""
     found = []
+    if isinstance(port, str):
+        try:
+            lines = (proc / "net" / "unix").read_text(errors="replace").splitlines()[1:]
+        except OSError:
+            return []
+        rows = [line.split(maxsplit=7) for line in lines]
+        return [Socket(row[6], NOBODY) for row in rows if row[3] == ACCEPTS and row[7:] == [port]]
     for name in ("tcp", "tcp6"):
         try:
             lines = (proc / "net" / name).read_text().splitlines()[1:]
@@ -204,7 +214,7 @@ def owner(sockets: Sequence[Socket], pids: Iterable[int], *, proc: Path = PROC) 
     return found.pop() if len(found) == 1 else None
 
 
-def by_command(sockets: Sequence[Socket], port: int, *, proc: Path = PROC) -> int | None:
+def by_command(sockets: Sequence[Socket], port: int | str, *, proc: Path = PROC) -> int | None:
     """The one llama-server of the sockets' owner and network that was told `--port PORT`; None if it is not one."""
     owners, inodes = {each.uid for each in sockets}, {each.inode for each in sockets}
     found = []
@@ -220,7 +230,7 @@ def by_command(sockets: Sequence[Socket], port: int, *, proc: Path = PROC) -> in
     return found[0] if len(found) == 1 else None
 
 
-def shares_network(pid: int, port: int, inodes: set[str], proc: Path) -> bool:
+def shares_network(pid: int, port: int | str, inodes: set[str], proc: Path) -> bool:
     """Whether `pid` sees the same sockets on `port`: in a container of its own the same number is another port."""
     return inodes <= {each.inode for each in listening(port, proc=proc / str(pid))}
 
@@ -344,7 +354,7 @@ def cpu_elsewhere(pid: int) -> float | None:
     return float(sum(one.user + one.system for one in times))
 
 
-def works_here(pid: int, port: int, *, proc: Path = PROC) -> bool:
+def works_here(pid: int, port: int | str, *, proc: Path = PROC) -> bool:
     """Whether what answers on `port` is one of `pid` and its descendants, and does its work itself.
 
     The client of a container, or a tunnel, only stands for a program whose processor time is not seen.

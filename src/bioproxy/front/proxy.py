@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from bioproxy import log as logs
 from bioproxy.activity import Outcome
-from bioproxy.config.addresses import is_loopback
+from bioproxy.config.addresses import stays_here
 from bioproxy.config.settings import Settings
 from bioproxy.errors import (
     BioproxyError,
@@ -56,7 +56,7 @@ class Front:
         self.ollama = ollama
         self.bus = bus
         self.refusals = Refusals()
-        self.local = is_loopback(settings.config.proxy_host)
+        self.local = stays_here(settings.config.proxy_host)
         self.page = 0  # the admin port, if its page asks this one
         self.make_access = lambda config: Access(config, local=self.local, page=self.page, allowances=allowances)
         self.unpacking = asyncio.Semaphore(UNPACKED)
@@ -136,7 +136,7 @@ class Front:
 
     def listens_on(self, hosts: Iterable[str]) -> None:
         """The port is open: its addresses tell better than its name whether others can reach it."""
-        self.local = all(map(is_loopback, hosts))
+        self.local = all(map(stays_here, hosts))
         self.access.local = self.local
 
     def asked_by(self, page: int) -> None:

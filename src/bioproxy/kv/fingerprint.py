@@ -28,12 +28,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from bioproxy import files
-from bioproxy.config.addresses import is_loopback
+from bioproxy.config.addresses import stays_here
 from bioproxy.engines import gguf
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.seen import seen, way
@@ -237,7 +236,7 @@ class Parts:
         if not path or not facts.command or facts.hidden:
             self.visible.append("model path, context and slots as the engine tells them")
             yield (facts.model_path, facts.alias, facts.context, facts.slots, *facts.described)
-        if path and (facts.command or is_loopback(urlsplit(facts.url).hostname or "")):
+        if path and (facts.command or stays_here(facts.url)):
             self.visible.append("model file")
             yield self.add(facts.model_path, path)
             yield from self.long_rope(path)

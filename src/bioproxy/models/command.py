@@ -86,9 +86,12 @@ def split(command: str) -> list[str]:
     return words if parts is None else [*words, "".join(parts)]
 
 
-def names_port(words: Sequence[str], port: int) -> bool:
-    """Whether `port` stands in a command as a number of its own, not as digits of another one (`--ctx 141995`)."""
-    number = re.compile(rf"(?<![\d.]){port}(?![\d.])")
+def names_port(words: Sequence[str], port: int | str) -> bool:
+    """Whether `port` stands in a command as a number of its own, not as digits of another one (`--ctx 141995`).
+
+    Or the path of a socket, not as the beginning of another one.
+    """
+    number = re.compile(rf"(?<![\d.]){re.escape(str(port))}(?![\d.])")
     return any(number.search(word) for word in words)
 
 

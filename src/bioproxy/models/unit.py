@@ -34,11 +34,12 @@ from bioproxy import aio
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container
 from bioproxy.engines.process import Exit, Process, how
-from bioproxy.errors import BioproxyError, EngineUnavailable, ModelFailed
+from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, ModelFailed
 from bioproxy.kv.keeper import Want
 from bioproxy.models import command
 from bioproxy.models.waits import Part
 from bioproxy.station import Station
+from bioproxy.wire.sockets import clear_the_way
 from bioproxy.wire.upstream import Pool
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     environment: tuple[str, ...] = ()
     url: str
     host: str
-    port: int
+    port: int | str  # or the path of its unix socket
     check: str = "/health"
     health_timeout: float = 120.0
     added: bool = False  # we gave it its slot folder
@@ -74,6 +75,16 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """All of it as one text, except how long its health may take: that is no reason to start it anew."""
         return msgspec.json.encode(msgspec.structs.replace(self, health_timeout=0.0)).decode()
+
+
+async def make_room(path: str) -> None:
+    """Remove the socket of an engine that was killed, or the next one could not start. ModelFailed if it is alive."""
+    try:
+        await asyncio.to_thread(clear_the_way, path)
+    except ConfigError as error:
+        raise ModelFailed(error.message) from error
+    except OSError as error:
+        log.warning("%s is in the way and could not be removed: %s", path, error.strerror or error)
 
 
 class Died(ModelFailed):
@@ -196,6 +207,9 @@ class Unit:
         """ModelFailed if another program answers on the port that this one was given."""
         launch = self.launch
         if not command.names_port(launch.words, launch.port) or is_container(launch.words):
+            return
+        if isinstance(launch.port, str):
+            await make_room(launch.port)
             return
         try:
             async with asyncio.timeout(1.0):

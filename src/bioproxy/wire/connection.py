@@ -196,8 +196,7 @@ class ServerConnection(asyncio.Protocol):
         """A client is here; it may say nothing for as long as between two requests."""
         self.transport = cast("asyncio.Transport", transport)
         self.write = self.transport.write
-        peer = transport.get_extra_info("peername")
-        self.reader = RequestReader(self.port.limits, peer[0] if isinstance(peer, tuple) else "")
+        self.reader = RequestReader(self.port.limits, peer_of(transport))
         self.enter(State.IDLE, self.port.loop.time())
         self.port.opened(self)
 
@@ -480,6 +479,14 @@ def seconds_in(state: State, limits: Limits) -> float:
 
 def nowhere(data: bytes) -> None:
     """Where bytes go that can go to no client any more."""
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The client's address; "unix" for one at a unix socket, "" for one that is gone already."""
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        return str(peer[0])
+    return "unix" if transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None) else ""
 
 
 def keep_alive(one: socket.socket | None) -> None:

@@ -14,34 +14,29 @@ one.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import socket
 import ssl
-from typing import Any
+from pathlib import Path
 
 import msgspec
 
 from bioproxy import aio
+from bioproxy.config.addresses import socket_path
 from bioproxy.config.schema import Limits
-from bioproxy.errors import BioproxyError, ConfigError, Problem
+from bioproxy.errors import BioproxyError
 from bioproxy.wire.connection import ErrorBody, Handler, Port, ServerConnection, ServerStatistics
 from bioproxy.wire.http1.heads import Headers
+from bioproxy.wire.sockets import BACKLOG, address_of, bind, bind_unix, is_unix, remove_socket
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096  # connections that the system may hold for us; its own limit applies too
 RESERVED_FILES = 192  # for engines (a pipe and two sockets each), listeners, snapshots, templates, logs, the admin port
 FEWEST = 32  # connections, however few files there may be
 OLLAMA_SHARE = 4  # Ollama's port takes one file of so many from the proxy port
 ADMIN_SHARE = 16  # the admin port gets one file for so many of the proxy port
 CLEAN_UP = 5.0  # seconds that cancelled handlers get for their `finally`
 TLS_GOODBYE = 2.0  # seconds that a client gets to answer the end of TLS; most send nothing, and nothing is lost
-
-
-class PortTaken(ConfigError):
-    """Another program listens there; who knows more (its name, our flag) may say so."""
 
 
 def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # noqa: ARG001 - the shape of an ErrorBody
@@ -82,6 +77,7 @@ class Server:
         self.shared = Port(handler, limits=limits, name=name, error_body=error_body or plain_error, files=files)
         self.limits = limits
         self.sockets: list[socket.socket] = []
+        self.file: tuple[Path, int] | None = None  # of our unix socket: its path and inode
         self.listeners: list[asyncio.Server] = []
         self.tls: ssl.SSLContext | None = None
         self.addresses: list[tuple[str, int]] = []
@@ -93,18 +89,22 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that is listened on (the one asked for may have been 0)."""
+        """The port that is listened on (the one asked for may have been 0); 0 at a unix socket."""
         return self.addresses[0][1]
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Open `host` (a name, an address, or "" for all) on `port`; 0 takes any that is free.
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None, *, mode: int = 0o600) -> None:
+        """Open `host` (a name, an address, "" for all, or `unix:/path`) on `port`; 0 takes any that is free.
 
-        With `tls` (tls.py makes one) clients must speak TLS; their handshake has the time of a head. ConfigError
-        if the port cannot be had, with a message that says why.
+        With `tls` (tls.py makes one) clients must speak TLS; their handshake has the time of a head. `mode` is a unix
+        socket's. ConfigError if the port cannot be had, with a message that says why.
         """
         self.loop = self.shared.loop = asyncio.get_running_loop()
-        self.sockets = await bind(self.loop, host, port)
-        self.addresses = [listener.getsockname()[:2] for listener in self.sockets]
+        if path := socket_path(host):
+            opened, self.file = await asyncio.to_thread(bind_unix, path, mode)
+            self.sockets = [opened]
+        else:
+            self.sockets = await bind(self.loop, host, port)
+        self.addresses = [address_of(listener) for listener in self.sockets]
         self.tls = tls
         self.listeners = await self.accepting(tls)
         if self.sweeper is None:
@@ -124,7 +124,8 @@ class Server:
         return listeners
 
     async def accepting_on(self, copy: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
-        """One listener; its socket is closed if it cannot be had."""
+        """One listener; its socket is closed if it cannot be had. A unix socket's speaks no TLS."""
+        tls = None if is_unix(copy) else tls
         try:
             return await self.loop.create_server(
                 self.accept if tls else lambda: ServerConnection(self.shared),
@@ -202,6 +203,9 @@ class Server:
             listener.close()
         for one in self.sockets:
             one.close()
+        if self.file is not None:
+            remove_socket(*self.file)
+            self.file = None
         self.listeners.clear()
         self.sockets.clear()
 
@@ -236,56 +240,3 @@ class Server:
     def statistics(self) -> ServerStatistics:
         shared = self.shared
         return msgspec.structs.replace(shared.counts, connections=len(shared.connections), running=len(shared.tasks))
-
-
-async def bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, all on one port; ConfigError if not even one could be had.
-
-    `localhost` is two addresses on most machines and one in many containers: what the system does not have is left out.
-    """
-    try:
-        name = None if host in {"", "*"} else host.strip("[]")
-        found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise cannot_listen(host, port, error) from error
-    bound: list[socket.socket] = []
-    last: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        wanted = bound[0].getsockname()[1] if bound and not port else port
-        try:
-            bound.append(bind_one(family, kind, protocol, (address[0], wanted, *address[2:])))
-        except OSError as error:
-            last = error
-            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                break
-    else:
-        if bound:
-            return bound
-    for one in bound:
-        one.close()
-    raise cannot_listen(host, port, last or OSError("the name has no address"))
-
-
-def bind_one(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
-    """One bound socket; IPv6 ones take no IPv4, which has a socket of its own."""
-    one = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        one.bind(address)
-    except OSError:
-        one.close()
-        raise
-    return one
-
-
-def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
-    """The error for an address that cannot be had."""
-    place = f"port {port} on {host or 'all addresses'}"
-    if error.errno == errno.EADDRINUSE:
-        return PortTaken([Problem(f"{place} is taken by another program; stop that one, or choose another port")])
-    if error.errno == errno.EACCES:
-        return ConfigError([Problem(f"{place} is not ours to open; choose a port of 1024 or above")])
-    return ConfigError([Problem(f"{place} cannot be opened: {error.strerror or error}")])

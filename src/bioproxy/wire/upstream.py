@@ -30,23 +30,28 @@ OUT_OF_FILES = "bioproxy has as many files open as the system allows; `ulimit -n
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """An engine's address. `base` stands before every target and has no slash at its end."""
+    """An engine's address. `base` stands before every target and has no slash at its end.
+
+    At a unix socket the host is `localhost`, and the port is the socket's path.
+    """
 
     host: str
-    port: int
+    port: int | str
     base: str = ""
     tls: bool = False
 
     def __str__(self) -> str:
+        if isinstance(self.port, str):
+            return addresses.UNIX + self.port
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.base}"
 
     @property
     def authority(self) -> str:
-        return addresses.authority(self.host, self.port)
+        return self.host if isinstance(self.port, str) else addresses.authority(self.host, self.port)
 
 
 def parse_origin(url: str) -> Origin:
-    """An Origin from `http://host:port/base`; ConfigError for anything else."""
+    """An Origin from `http://host:port/base` or `unix:/path`; ConfigError for anything else."""
     try:
         scheme, host, port, path = addresses.engine_parts(url)
     except ValueError as error:
@@ -151,12 +156,15 @@ class Pool:
     async def connect(self) -> EngineConnection:
         """A fresh connection; EngineUnavailable if there is none to be had."""
         self.check_open()
-        loop = asyncio.get_running_loop()
+        loop, origin = asyncio.get_running_loop(), self.origin
         try:
             async with asyncio.timeout(self.connect_timeout):
-                _, connection = await loop.create_connection(
-                    self.made, self.origin.host, self.origin.port, ssl=self.origin.tls or None
-                )
+                if isinstance(origin.port, str):
+                    _, connection = await loop.create_unix_connection(self.made, origin.port)
+                else:
+                    _, connection = await loop.create_connection(
+                        self.made, origin.host, origin.port, ssl=origin.tls or None
+                    )
         except TimeoutError:
             raise self.unavailable(f"no connection within {self.connect_timeout:g} s") from None
         except OSError as error:

@@ -51,7 +51,19 @@ def test_one_host_has_one_form(text: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[", "[::1", "http://[", "[::1]x", "localhost:8089.evil.example", "localhost:x", "localhost:\u0663", "null"],
+    [
+        "",
+        "[",
+        "[::1",
+        "unix:/run/localhost",
+        "unix://localhost",
+        "http://[",
+        "[::1]x",
+        "localhost:8089.evil.example",
+        "localhost:x",
+        "localhost:\u0663",
+        "null",
+    ],
 )
 def test_what_is_malformed_is_nobodys_address(text: str) -> None:
     """Half a bracket or a port that is no number lets nobody in."""

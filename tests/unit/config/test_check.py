@@ -104,7 +104,9 @@ def test_what_is_no_url_of_an_engine(url: str, part: str) -> None:
     assert "word" not in found.message or "password" in found.message
 
 
-@pytest.mark.parametrize("url", ["http://localhost:8081", "https://gpu.lan", "http://[::1]:1/base/path", "http://x/"])
+@pytest.mark.parametrize(
+    "url", ["unix:/run/a.sock", "http://localhost:8081", "https://gpu.lan", "http://[::1]:1/base/path", "http://x/"]
+)
 def test_what_is_one(url: str) -> None:
     """A path is a base, as behind another proxy."""
     assert url_fault(url) == ""
@@ -178,10 +180,30 @@ def test_lists_of_networks_hosts_and_pages(name: str, wrong: list[str], right: l
     assert keys_of(**{name: (*wrong, *right)}) == [f"{name}[{index}]" for index in range(len(wrong))]
 
 
-@pytest.mark.parametrize("host", ["http://localhost", "a b", "localhost:8088", "a/b"])
+@pytest.mark.parametrize(
+    "host", ["http://localhost", "a b", "localhost:8088", "a/b", "unix:s.sock", "unix:", "unix:/" + "a" * 103]
+)
 def test_what_is_no_host_to_listen_on(host: str) -> None:
     """A port has a key of its own."""
     assert keys_of(proxy_host=host) == ["proxy_host"]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"proxy_host": "unix:/s"}, []),
+        ({"proxy_host": "unix:/s", "admin_host": "unix:/t", "admin_port": 8088}, []),
+        ({"proxy_host": "unix:/s", "admin_host": "unix:///s"}, ["admin_host"]),
+        ({"proxy_host": "unix:/s", "backend_url": "unix:/s"}, ["backend_url"]),
+        ({"socket_mode": "0660"}, []),
+        ({"socket_mode": "660"}, []),
+        ({"socket_mode": "rw"}, ["socket_mode"]),
+        ({"socket_mode": "7777"}, ["socket_mode"]),
+    ],
+)
+def test_unix_sockets(values: dict[str, Any], keys: list[str]) -> None:
+    """Each listener has one of its own; other machines reach none, so no key is asked for."""
+    assert keys_of(**values) == keys
 
 
 @pytest.mark.parametrize(

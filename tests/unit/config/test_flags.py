@@ -89,6 +89,11 @@ def test_of_listen_and_port_the_last_counts() -> None:
     assert parse_flags(["-port", "2", "-listen", ":1"]).values == {"proxy_host": "", "proxy_port": "1"}
 
 
+def test_listen_at_a_unix_socket() -> None:
+    """There is no port then."""
+    assert parse_flags(["-listen", "unix:/run/a:b.sock"]).values == {"proxy_host": "unix:/run/a:b.sock"}
+
+
 def test_an_empty_listen_is_none() -> None:
     """As its default is in llama-swap: scripts pass variables that may be empty."""
     assert parse_flags(["-listen", ""]).values == {}

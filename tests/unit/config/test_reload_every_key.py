@@ -47,6 +47,7 @@ OWN: dict[str, Json] = {
     "clients.side": [{"name": "titles", "agents": ["mine/*"], "tools": "none"}],
     "clients.stabilize": [{"name": "date", "line": "Date: *"}],
     "ollama.listen": "127.0.0.1:11434",
+    "socket_mode": "0660",
     "kv.engine_directory": "/seen/by/the/engine",
     "kv.model_budgets": {"m": "3GiB"},
     "kv.key_budgets": {"*": "3GiB"},

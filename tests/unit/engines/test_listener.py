@@ -56,6 +56,20 @@ def find(proc: Path, port: int = 8081, host: str = "127.0.0.1") -> Listener | No
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, which is Linux's")
 
 
+def test_found_at_a_unix_socket(tmp_path: Path) -> None:
+    """By the path that it listens at; connections to it stand in the same table."""
+    proc = make_proc(tmp_path / "proc")
+    add_process(proc, 11, command=["llama-server", "--host", "/run/a b.sock"], inode="90")
+    add_process(proc, 12, command=["llama-server", "--host", "/run/a"], inode="91")
+    row = "0000000000000000: 00000002 00000000 {} 0001 01 {} {}\n"
+    rows = (("00010000", "90", "/run/a b.sock"), ("00010000", "91", "/run/a"), ("00000000", "92", "/run/a b.sock"))
+    (proc / "net" / "unix").write_text("Num RefCount ...\n" + "".join(row.format(*one) for one in rows))
+    found = listener.find("localhost", "/run/a b.sock", proc=proc)
+    assert found is not None
+    assert found.pid == 11
+    assert listener.find("localhost", "/run/c", proc=proc) is None
+
+
 def test_found_by_inode(tmp_path: Path) -> None:
     """The process that holds the listening socket open, with start, command line, folder and LLAMA_ variables."""
     proc = make_proc(tmp_path)

@@ -16,6 +16,8 @@ from bioproxy.wire.upstream import Origin, parse_origin
         ("https://box/base/", Origin("box", 443, base="/base", tls=True), "https://box:443/base"),
         ("http://[::1]:9", Origin("::1", 9), "http://[::1]:9"),
         ("box:8081", Origin("box", 8081), "http://box:8081"),
+        ("unix:/run/a.sock", Origin("localhost", "/run/a.sock"), "unix:/run/a.sock"),
+        ("unix:///run/a.sock", Origin("localhost", "/run/a.sock"), "unix:/run/a.sock"),
         ("http://u:p@box", Origin("box", 80), "http://box:80"),
     ],
 )
@@ -25,7 +27,9 @@ def test_addresses(url: str, origin: Origin, text: str) -> None:
     assert str(origin) == text
 
 
-@pytest.mark.parametrize("url", ["", "ftp://h", "http://", "http://h:x", "http://h/?q", "http://h#f"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://h", "http://", "http://h:x", "http://h/?q", "http://h#f", "unix:run/a.sock"]
+)
 def test_what_is_no_address(url: str) -> None:
     """Anything else is a configuration error that shows what was given."""
     with pytest.raises(ConfigError, match=r"no URL|no engine"):

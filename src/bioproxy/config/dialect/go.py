@@ -21,7 +21,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from bioproxy.config.addresses import engine_parts
+from bioproxy.config.addresses import engine_parts, socket_path
 from bioproxy.config.masking import masked_url_password
 from bioproxy.config.tree import Node
 from bioproxy.log import go_duration
@@ -162,7 +162,7 @@ def engine_fault(url: str) -> str:
 
 def url_doubt(url: str) -> str:
     """What is probably not meant in a URL; "" if all is well."""
-    if "${" in url:
+    if "${" in url or socket_path(url):
         return ""
     if "://" not in url:
         return "it has no scheme; http:// is taken"

@@ -81,7 +81,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     cmd: Annotated[str, about("The command that starts it; no shell.", process=True)] = ""
     cmd_stop: Annotated[str, about("Run instead of SIGTERM; may contain `${PID}`.", process=True)] = ""
-    proxy: Annotated[str, about("Its base URL.", process=True)] = DEFAULT_PROXY
+    proxy: Annotated[str, about("Its base URL, or `unix:/path`.", process=True)] = DEFAULT_PROXY
     aliases: Annotated[tuple[str, ...], about("Further names.")] = ()
     env: Annotated[tuple[str, ...], about("`NAME=value`, for its environment.", process=True)] = ()
     check_endpoint: Annotated[str, about("Answers 200 when it is ready; `none`: no check.", process=True)] = "/health"
