@@ -33,9 +33,19 @@ PATIENCE = 10_000.0  # ms for what must come
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 HIGHEST = 4000  # pixels of a picture
 OURS = {"127.0.0.1", "localhost", "box.lan"}
+# Each window would load what the address bar shows below itself, which is a web page and takes more processor time than
+# ours. Of several such lists only the last counts, so what Playwright switches off, and a test might notice, follows.
+OFF = (
+    "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "SpareRendererForSitePerProcess",
+    "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable", "MediaRouter", "PaintHolding", "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled",
+    "PreconnectToSearch",
+)  # fmt: skip
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-dev-shm-usage", f"--host-resolver-rules={NAMES}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    f"--disable-features={','.join(OFF)}",
 )  # fmt: skip
 FORBIDDEN = """addEventListener("securitypolicyviolation", told => console.error(
   `forbidden by the content security policy: ${told.effectiveDirective} ${told.blockedURI} in ${told.sourceFile}` +

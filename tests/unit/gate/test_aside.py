@@ -17,7 +17,7 @@ MS = 0.001
 
 
 def make(wait: float = 60.0, *, capacity: int = 1) -> Gate:
-    return Gate(settings(clients={"side_wait": wait}), capacity=capacity)
+    return Gate(settings(clients__side_wait=wait), capacity=capacity)
 
 
 async def aside(gate: Gate, conversation: str = "c") -> asyncio.Task[None]:

@@ -35,7 +35,7 @@ NO_HEALTH = {
 @pytest.mark.parametrize("act", NO_HEALTH.values(), ids=NO_HEALTH.keys())
 async def test_it_is_given_up(act: str, tmp_path: Path) -> None:
     """With what was seen last in the sentence."""
-    async with unit_rig(tmp_path, program=SERVER.replace("ACT", act), health_timeout=1.0) as rig:
+    async with unit_rig(tmp_path, program=SERVER.replace("ACT", act), health_timeout=0.4) as rig:
         with pytest.raises(ModelFailed, match="health check timed out after"):
             await rig.unit.start(list)
         assert rig.unit.pid is None
