@@ -74,6 +74,8 @@ async def test_both_ports_at_unix_sockets(tmp_path: Path) -> None:
             stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=4, stream=True)
             assert [chunk async for chunk in stream][-1].choices[0].finish_reason == "length"
         found = Client(admin_url(line.app.config))
+        record = line.app.records[-1]
+        assert record.client == "unix"
         status = await asyncio.to_thread(found.get, "/status")
         assert status["engine"]["state"] == "ready"
         for socket in (proxy, admin):

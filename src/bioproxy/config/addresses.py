@@ -23,6 +23,7 @@ ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\*|[^\s/?#*]+)")
 SHORT_IPV4 = re.compile(r"[0-9a-fx.]+")  # "127.1", "0", "0x7f.1": the system's resolver takes these as addresses
 MOST_PORTS = 65535
 UNIX = "unix:"  # begins the place of a unix socket
+UNIX_PEERS = "unix"  # stands for the address of whoever connects to one
 LONGEST_SOCKET = 103  # bytes of its path: what macOS takes; Linux takes four more
 EVERYWHERE = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
@@ -158,11 +159,13 @@ def host_fault(host: str) -> str:
 
 
 def network_fault(network: str) -> str:
-    """Why a text is no network; "" if it is one."""
+    """Why a text is no network; "" if it is one, or stands for unix sockets."""
+    if network == UNIX_PEERS:
+        return ""
     try:
         ipaddress.ip_network(network, strict=False)
     except ValueError:
-        return f'"{network}" is no network; write it as 10.0.0.0/8 or fd00::/8'
+        return f'"{network}" is no network; write it as 10.0.0.0/8 or fd00::/8, or unix for unix sockets'
     return ""
 
 

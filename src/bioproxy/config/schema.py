@@ -328,7 +328,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         about("Further host names of this machine (`gpu-box.lan`), for both ports.", live=True),
     ] = ()
     trusted_proxies: Annotated[
-        tuple[str, ...], about("Networks whose `X-Forwarded-*` headers are believed (`10.0.0.0/8`).", live=True)
+        tuple[str, ...],
+        about("Reverse proxies whose `X-Forwarded-For` is believed: networks (`10.0.0.0/8`), or `unix`.", live=True),
     ] = ()
     cors_origins: Annotated[
         tuple[str, ...],

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bioproxy.config.addresses import host_of, is_address, is_any
+from bioproxy.config.addresses import UNIX_PEERS, host_of, is_address, is_any
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
@@ -47,9 +47,10 @@ class Access:
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
         self.known: set[bytes] = set()
         self.local = local
-        self.trusted: list[IPv4Network | IPv6Network] = [
-            ip_network(net, strict=False) for net in config.trusted_proxies
-        ]
+        networks = [net for net in config.trusted_proxies if net != UNIX_PEERS]
+        self.trusted = bool(config.trusted_proxies)  # anybody
+        self.trusts_unix = UNIX_PEERS in config.trusted_proxies
+        self.networks: list[IPv4Network | IPv6Network] = [ip_network(net, strict=False) for net in networks]
 
     def is_our_page(self, origin: str) -> bool:
         """Whether a page came from our admin port, by a name under which that port is served."""
@@ -74,7 +75,7 @@ class Access:
             self.admit_operator(exchange)
             return
         if not self.keys:
-            exchange.record.client = self.address(request) if self.trusted else request.peer
+            exchange.record.client = request.peer
             return
         principal = self.keyring.find(presented(request.header))
         if principal is None and route.admin:
@@ -124,7 +125,7 @@ class Access:
         request = exchange.request
         key = presented(request.header)
         admin = self.admin_keyring.find(key)
-        exchange.record.client = self.address(request)
+        exchange.record.client = request.peer
         if admin is not None:
             exchange.record.client = "admin"
             return
@@ -150,7 +151,7 @@ class Access:
         one that is not trusted was written by the client, who may write anything.
         """
         address = request.peer
-        if not self.trusted or not self.trusts(address):
+        if not (self.trusts_unix if address == UNIX_PEERS else self.trusts(address)):
             return address
         lines = [value for name, value in request.headers if name.lower() == b"x-forwarded-for"]
         for part in reversed(b",".join(lines).split(b",")):
@@ -163,12 +164,12 @@ class Access:
         return address
 
     def trusts(self, address: str) -> bool:
-        """Whether `address` is one of `trusted_proxies`."""
+        """Whether `address` is in one of the networks of `trusted_proxies`."""
         try:
             found = ip_address(host_of(address))
         except ValueError:
             return False
-        return any(found in net for net in self.trusted)
+        return any(found in net for net in self.networks)
 
     @staticmethod
     def allow_model(exchange: Exchange, *names: str) -> None:

@@ -76,6 +76,7 @@ class Front:
     async def handle(self, request: Request, responder: Responder, *, port: Mapping[str, Route] | None = None) -> None:
         """Serve one request; never raises but for a cancellation. `port`: what its port answers to a GET itself."""
         exchange, access = Exchange(request, responder, routes.OTHER_FREE), self.access
+        request.peer = access.address(request) if access.trusted else request.peer
         exchange.envelope = self.dispatch.envelope
         logs.request_id.set(exchange.id)
         responder.extra = [(b"X-Request-Id", exchange.id.encode())]
@@ -122,7 +123,7 @@ class Front:
             record = exchange.close()
             capture = exchange.capture() if exchange.tail.copy is not None else None
             self.bus.publish(RequestEnded(record=record, capture=capture))
-            self.dispatch.ended(exchange, access.address(request) if access.trusted else request.peer)
+            self.dispatch.ended(exchange, request.peer)
 
     def note_unread(self, exchange: Exchange, access: Access) -> None:
         """A page that is served and may not read the answer tells its user nothing of use, so the log says it."""

@@ -32,6 +32,7 @@ from typing import Any, cast
 
 import msgspec
 
+from bioproxy.config.addresses import UNIX_PEERS
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, RequestError
 from bioproxy.wire.http1.heads import Headers, block, status_line
@@ -482,11 +483,11 @@ def nowhere(data: bytes) -> None:
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:
-    """The client's address; "unix" for one at a unix socket, "" for one that is gone already."""
+    """The client's address, `UNIX_PEERS` at a unix socket; "" if the client is gone already."""
     peer = transport.get_extra_info("peername")
     if isinstance(peer, tuple):
         return str(peer[0])
-    return "unix" if transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None) else ""
+    return UNIX_PEERS if transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None) else ""
 
 
 def keep_alive(one: socket.socket | None) -> None:

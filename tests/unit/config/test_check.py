@@ -170,7 +170,7 @@ def test_other_keys_travel_in_headers_too(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "wrong", "right"),
     [
-        ("trusted_proxies", ["10.0.0.0/33", "x", ""], ["10.0.0.0/8", "10.0.0.1/8", "::1", "fd00::/8"]),
+        ("trusted_proxies", ["10.0.0.0/33", "x", ""], ["10.0.0.0/8", "10.0.0.1/8", "::1", "fd00::/8", "unix"]),
         ("admin_hosts", ["http://a", "a b", "a/b", "a:80"], ["gpu-box.lan", "10.0.0.1", "::1", "[::1]"]),
         ("cors_origins", ["a.lan", "https://", "https://a/", "http://a b"], ["*", "null", "https://a:8080"]),
     ],

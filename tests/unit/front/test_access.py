@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bioproxy.front.access import Access
+from bioproxy.wire.http1.message import Request
 from support.config_files import config
 
 OURS = ["http://localhost:8089", "http://127.0.0.1:8089", "http://[::1]:8089", "http://box.lan:8089"]
@@ -39,3 +40,32 @@ def test_by_any_address_if_the_admin_port_is_bound_to_all() -> None:
     cors = Access(config(**values), local=True, page=80).cors
     assert cors.allows("http://10.0.0.7")
     assert not cors.allows("http://box.lan")
+
+
+PROXIES = ["10.0.0.0/8", "fd00::/8"]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer", "forwarded", "client"),
+    [
+        (PROXIES, "10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        (PROXIES, "10.0.0.1", ["6.6.6.6, 203.0.113.9"], "203.0.113.9"),
+        (PROXIES, "10.0.0.1", ["6.6.6.6", "203.0.113.9, 10.0.0.2"], "203.0.113.9"),
+        (PROXIES, "10.0.0.1", ["[2001:db8::7]:4711"], "2001:db8::7"),
+        (PROXIES, "10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        (PROXIES, "10.0.0.1", ["203.0.113.9, unknown"], "10.0.0.1"),
+        (PROXIES, "10.0.0.1", ["203.0.113.9, unix"], "10.0.0.1"),
+        (PROXIES, "10.0.0.1", [], "10.0.0.1"),
+        (PROXIES, "192.0.2.1", ["203.0.113.9"], "192.0.2.1"),
+        (PROXIES, "unix", ["203.0.113.9"], "unix"),
+        (PROXIES, "", ["203.0.113.9"], ""),
+        (["unix"], "unix", ["6.6.6.6, 203.0.113.9"], "203.0.113.9"),
+        (["unix"], "10.0.0.1", ["203.0.113.9"], "10.0.0.1"),
+        (["unix"], "", ["203.0.113.9"], ""),
+    ],
+)
+def test_who_is_believed_about_the_client(proxies: list[str], peer: str, forwarded: list[str], client: str) -> None:
+    """The right-most address that no trusted proxy has; a client may write anything to the left of it."""
+    headers = [(b"X-Forwarded-For", line.encode()) for line in forwarded]
+    request = Request(method="GET", target=b"/", path="/", headers=headers, fields={}, peer=peer)
+    assert Access(config(trusted_proxies=proxies), local=True).address(request) == client
