@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+KEPT = Path(__file__).parent / "kept"  # sections that other programs write: what runs for hours
+
 
 class Row(msgspec.Struct, frozen=True):
     """One figure, its peer in the same run, what it shall be, and whether it is."""
@@ -35,9 +37,10 @@ def machine() -> str:
 
 
 def page(sections: list[str]) -> str:
-    """The whole of results.md."""
+    """The whole of results.md, with what other programs measured."""
     today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     head = f"# Figures\n\nWritten by `make bench` on {today}; {machine()}. Medians; ratios count more than seconds.\n"
     if os.environ.get("BEFORE"):
         head += "What stands after `before` is an earlier build of bioproxy, measured in the same run.\n"
-    return "\n".join([head, *sections])
+    kept = [path.read_text() for path in sorted(KEPT.glob("*.md"))]
+    return "\n".join([head, *sections, *kept])
