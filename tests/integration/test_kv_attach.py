@@ -303,6 +303,27 @@ async def test_after_an_upgrade_snapshots_are_tried_and_adopted(
         assert one.keeper.list()[0].build == "b2"
 
 
+async def test_after_an_upgrade_with_several_slots_in_use_snapshots_wait(tmp_path: Path) -> None:
+    """They are not used before they were tried, and are told; a later start tries them, and nothing is lost."""
+    known = {**HIDDEN, "slot_folder": str(tmp_path)}
+    async with started(tmp_path, engine={"build": "b1", "parallel": 2}, known=known) as one:
+        one.gate.resize(2)
+        assert await one.warm(LONG)
+        await fake(one).restart(build="b2")
+        one.keeper.gone("upgraded")
+        await fake(one).post("/completion", {"prompt": text(50, "past us"), "n_predict": 1})
+        await fake(one).forget()
+        await one.attach()
+        assert "1 snapshots" in one.keeper.statistics().build_check
+        assert "not used yet" in one.keeper.statistics().build_check
+        assert "was not proved to read yet" in one.keeper.snapshots()[0].unused
+        await one.keeper.moments.look_after()
+        assert one.keeper.has_snapshot(one.want(LONG, template=True)) is None
+        await restart(one)
+        assert "adopted" in one.keeper.statistics().build_check
+        assert (await one.ask(LONG, " question", template=True)).prepared.status == "restored"
+
+
 @pytest.mark.parametrize("fault", [{"worthless": True}, {}])
 async def test_after_an_upgrade_that_misreads_them_snapshots_are_not_used(tmp_path: Path, fault: Any) -> None:
     """Rule 2: nothing is used of them, or the engine says something else than after a cold start."""

@@ -122,11 +122,15 @@ async def test_other_weights_of_the_same_shape_get_nothing(tmp_path: Path) -> No
         assert len(one.keeper.list()) == 1
 
 
-async def test_an_upgrade_is_tried_on_the_reference(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_an_upgrade_is_tried_on_the_reference(tmp_path: Path, slots: int) -> None:
     """Rule 2: restored and cold say the same, so the snapshots of the other build are adopted."""
-    async with started(tmp_path, known={"build": "b1"}) as one:
+    engine = {"parallel": slots, "no_kv_unified": True} if slots > 1 else {}
+    async with started(tmp_path, engine=engine, known={"build": "b1"}) as one:
+        one.gate.resize(slots)
         assert await one.warm(LONG)
-    async with started(tmp_path, known={"build": "b2"}) as one:
+    async with started(tmp_path, engine=engine, known={"build": "b2"}) as one:
+        one.gate.resize(slots)
         assert "adopted" in one.keeper.statistics().build_check
         assert (await one.ask(LONG, " question", template=True)).prepared.status == "restored"
 

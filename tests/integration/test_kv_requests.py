@@ -387,7 +387,9 @@ async def test_a_conversation_that_went_on_is_not_asked_for_again(tmp_path: Path
     """Its older state would cut off what was said since."""
     async with started(tmp_path, engine={"parallel": 2}) as one:
         said = await talk_while_another_runs(one, conversations=3)
+        running = await one.gate.acquire()
         await one.ask(text(300, "talk 0"), said[0], " more")
+        running.release()
         await fake(one).forget()
         await one.save_idle()
         assert [len(json.loads(each.body)["prompt"]) for each in await fake(one).requests("/completion")] == [

@@ -138,6 +138,8 @@ class Attaching:
         self.residents.clear(empty=fresh)
         if fresh and await self.writes_there(facts):
             await self.try_out(fresh=True)
+        elif not fresh:
+            self.builds.wait()
         # else a client may be using it past us, and a slot action would wait for that inside the server (facts, 0.4)
 
     async def writes_there(self, facts: EngineFacts) -> bool:
@@ -188,7 +190,8 @@ class Attaching:
         """
         if self.decisions.facts is None or not self.to_try_out:
             return
-        untried = self.untried
+        untried, several = self.untried, len(self.residents.slots) > 1
+        used: tuple[int, ...] = (0,)
         if not fresh and not self.residents.slots[0].empty:
             await poke(self.engine, self.tenant.knowledge.speeds)
         self.residents.clear(empty=False)
@@ -199,8 +202,10 @@ class Attaching:
             else:
                 self.saver.pause.resumed("folder")
         if untried and not (self.decisions.elsewhere or self.refusal):
-            await self.builds.run(0, tokenizes=self.decisions.facts.capabilities.tokenize)
-        await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
+            tokenizes = self.decisions.facts.capabilities.tokenize
+            used = await self.builds.run(tokenizes=tokenizes, several=several)
+        for slot in used:
+            await limited(self.engine.erase(slot), seconds=AT_LEAST, what="erasing the slot")
         self.residents.clear(empty=True)
 
     async def appears(self, facts: EngineFacts) -> bool:
@@ -221,14 +226,12 @@ class Attaching:
     @property
     def untried(self) -> bool:
         """Whether something about the build is still to be found out, and can be: nothing may be lost by it."""
-        findings = self.decisions.findings
-        if len(self.residents.slots) > 1 or not (
-            findings.restores and self.decisions.facts and self.tenant.shelf.folder
-        ):
+        slots, findings = self.residents.slots, self.decisions.findings
+        if not (findings.restores and self.decisions.facts and self.tenant.shelf.folder):
             return False
-        empty = self.residents.slots[0].empty
+        empty = all(slot.empty for slot in slots)
         if self.builds.to_try():
-            return empty or self.restorer.pokes
+            return empty or (len(slots) == 1 and self.restorer.pokes)
         return empty and self.builds.reference(self.tenant.scope.build) is None
 
 

@@ -24,7 +24,7 @@ import msgspec
 from bioproxy.config.schema import Config
 from bioproxy.keys import USER, Keyring
 from bioproxy.kv import policy
-from bioproxy.kv.index import Scope, unusable, usable
+from bioproxy.kv.index import Scope, untried, unusable, usable
 from bioproxy.kv.snapshot import Snapshot
 
 OTHERS = "*"  # in `kv.key_budgets`: each key that is not named there
@@ -198,18 +198,31 @@ def rank(snapshot: Snapshot, outlook: Outlook, *, needed: bool) -> int:
 
 
 def worthless(snapshot: Snapshot, scopes: Mapping[str, Scope]) -> bool:
-    """Whether no engine that is known will ever restore it; one of an engine that was not seen yet may be needed."""
+    """Whether no engine that is known will ever restore it.
+
+    One of an engine that was not seen yet may be needed, and so may one of a build that was not tried yet.
+    """
     scope = scopes.get(snapshot.fingerprint)
-    return bool(snapshot.quarantined if scope is None else unusable(snapshot, scope))
+    if scope is None or untried(snapshot, scope):
+        return bool(snapshot.quarantined)
+    return bool(unusable(snapshot, scope))
 
 
 def needed_of(snapshots: Iterable[Snapshot], outlook: Outlook) -> set[str]:
-    """The template snapshots that go last: one for each prefix of each known engine, running or not."""
+    """The template snapshots that go last: one for each prefix of each known engine, running or not.
+
+    So does the reference of a build that was not tried yet: without it all that this build wrote is worth nothing.
+    """
+    found: set[str] = set()
     templates: defaultdict[str, list[policy.Template]] = defaultdict(list)
     for one in snapshots:
-        if one.template and one.fingerprint in outlook.scopes and usable(one, outlook.scopes[one.fingerprint]):
+        scope = outlook.scopes.get(one.fingerprint)
+        if scope is None or not one.template:
+            continue
+        if one.reference and untried(one, scope):
+            found.add(one.id)
+        elif usable(one, scope):
             templates[one.fingerprint].append(policy.Template(one.id, one.prefix, one.version, one.used))
-    found: set[str] = set()
     for fingerprint, theirs in templates.items():
         found |= policy.needed(theirs, outlook.current.get(fingerprint, {}))
     return found

@@ -7,7 +7,8 @@ the same log-probabilities (to what rounding does) mean that all snapshots of th
 Otherwise they stay where they are as long as there is room, unused, and templates are warmed again.
 
 The slot is free while this runs: it happens before the engine is declared ready, or under an exclusive grant of class
-background.
+background. With several slots all of them are empty: the server itself chooses one for the tokens, and it chooses the
+one that was restored, because that has most of them.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ def same_answer(restored: Probe, cold: Probe) -> bool:
 
 
 class Builds:
-    """Writes the reference of the present build, and tries those of others. One slot: the one that is given."""
+    """Writes the reference of the present build, and tries those of others."""
 
     def __init__(self, engine: Llama, tenant: Tenant, saver: Saver) -> None:
         self.engine = engine
         self.tenant = tenant
         self.saver = saver
         self.outcome = ""  # one sentence for log and /status
+        self.used: set[int] = set()  # slots that are not empty any more
 
     def reference(self, build: str) -> Snapshot | None:
         own = self.tenant.scope.fingerprint
@@ -73,6 +75,17 @@ class Builds:
         foreign = self.tenant.shelf.index.foreign_builds(self.tenant.scope)
         return {build: found for build, found in foreign.items() if build not in self.tenant.knowledge.refused}
 
+    def wait(self) -> None:
+        """Snapshots of other builds cannot be tried now, because the slots are in use: say so."""
+        found = [one for each in self.to_try().values() for one in each if not one.reference]
+        if found:
+            size = policy.mib(sum(one.size for one in found))
+            self.outcome = (
+                f"{len(found)} snapshots ({size}) of other builds are not used yet: they are tried on this one as soon "
+                "as its slots are empty, at the latest when the engine starts anew"
+            )
+            log.info("the engine's build is %s now; %s", self.tenant.scope.build or "unknown", self.outcome)
+
     async def tokens(self, *, tokenizes: bool) -> tuple[list[int], list[int]]:
         if not tokenizes:
             return list(FALLBACK[:-TAIL]), list(FALLBACK[-TAIL:])
@@ -81,34 +94,46 @@ class Builds:
         common = next((n for n, (a, b) in enumerate(zip(sentence, both, strict=False)) if a != b), len(sentence))
         return both[:common], both[common:] or both[-TAIL:]
 
-    async def leave_reference(self, slot: int, *, tokenizes: bool) -> bool:
-        """Evaluate the sentence and save it; False if that did not work (it is tried again at the next attach)."""
+    async def leave_reference(self, slot: int | None, *, tokenizes: bool) -> bool:
+        """Evaluate the sentence and save it; False if that did not work (it is tried again at the next attach).
+
+        `slot`: the only one; if there are several (None) the engine says which one it took.
+        """
         try:
             sentence, _ = await self.tokens(tokenizes=tokenizes)
-            await limited(self.engine.prefill(sentence), seconds=LIMIT, what="the reference's prefill")
+            timings = await limited(self.engine.prefill(sentence), seconds=LIMIT, what="the reference's prefill")
         except BioproxyError as error:
             log.info("no reference for a later upgrade was made: %s", error.message)
             return False
+        slot = timings.slot if slot is None else slot
+        if slot is None:
+            log.info("no reference for a later upgrade was made: the engine does not say which slot it took")
+            return False
+        self.used.add(slot)
         resident = Resident(slot)
         resident.fill(CUTS, prompt=len(sentence), tokens=len(sentence), group="", prefix="", version="reference")
         return await self.saver.save(resident, slot, template=True)
 
-    async def run(self, slot: int, *, tokenizes: bool) -> None:
-        """Try each other build's reference; adopt its snapshots or note that they are no good. Leave one of this."""
+    async def run(self, *, tokenizes: bool, several: bool) -> tuple[int, ...]:
+        """Try each other build's reference; adopt its snapshots or note that they are no good. Leave one of this.
+
+        The slots that hold something then.
+        """
+        self.used = {0}
         for build, snapshots in self.to_try().items():
-            good, why = await self.try_one(build, slot, tokenizes=tokenizes)
+            good, why = await self.try_one(build, 0, tokenizes=tokenizes)
             size = policy.mib(sum(one.size for one in snapshots))
             if good:
                 self.tenant.adopt(snapshots)
                 verdict = "are good and were adopted"
             else:
-                knowledge = self.tenant.knowledge
-                knowledge.refused = (*knowledge.refused, build)
+                self.tenant.refuse(build)
                 verdict = f"are not used any more: {why}"
             self.outcome = f"{len(snapshots)} snapshots ({size}) of build {build or 'unknown'} {verdict}"
             log.info("the engine's build is %s now; %s", self.tenant.scope.build or "unknown", self.outcome)
         if self.reference(self.tenant.scope.build) is None:
-            await self.leave_reference(slot, tokenizes=tokenizes)
+            await self.leave_reference(None if several else 0, tokenizes=tokenizes)
+        return tuple(self.used)
 
     async def try_one(self, build: str, slot: int, *, tokenizes: bool) -> tuple[bool, str]:
         """Whether this build reads what `build` wrote, and why not. Raises EngineUnavailable if the engine goes."""

@@ -26,11 +26,13 @@ class Scope(msgspec.Struct, frozen=True):
     """Which snapshots an engine may use: those of its fingerprint, written by its build (or adopted from another).
 
     `days`: what its chat template prints today; others can't be asked for any more. Empty: it prints nothing like that.
+    `refused`: builds whose files this one was seen to misread; those of others may still be adopted.
     """
 
     fingerprint: str = ""
     build: str = ""
     days: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -100,6 +102,11 @@ def owner(snapshot: Snapshot) -> Owner:
     return snapshot.fingerprint, None if snapshot.template else snapshot.group
 
 
+def found_by(snapshot: Snapshot) -> tuple[object, ...]:
+    """All that the tables know of it."""
+    return owner(snapshot), snapshot.cuts, snapshot.pins
+
+
 class Index:
     """Snapshots by id and by cut."""
 
@@ -114,6 +121,12 @@ class Index:
 
     def add(self, snapshot: Snapshot) -> None:
         """Take a snapshot in; one with the same id is replaced."""
+        known = self.snapshots.get(snapshot.id)
+        if known is not None and found_by(known) == found_by(snapshot):  # described anew
+            self.changes += 1
+            self.size += snapshot.size - known.size
+            self.snapshots[snapshot.id] = snapshot
+            return
         self.remove(snapshot.id)
         self.changes += 1
         self.snapshots[snapshot.id] = snapshot
@@ -207,8 +220,15 @@ class Index:
         return dict(found)
 
     def aged(self, *, before: float, now: float) -> list[Snapshot]:
-        """Snapshots last used before the unix time `before`, without those that shall be kept to a time."""
+        """Snapshots last used before the unix time `before`, without those that shall be kept to a time.
+
+        A build's reference goes with the last snapshot that it vouches for.
+        """
         old = [one for one in self.snapshots.values() if one.used < before]
+        if not old:
+            return []
+        vouched = {(one.fingerprint, one.build) for one in self.snapshots.values() if one.used >= before}
+        old = [one for one in old if not (one.reference and (one.fingerprint, one.build) in vouched)]
         return [one for one in old if not any(pin.until > now for pin in one.pins)]
 
 
@@ -217,10 +237,17 @@ def unusable(snapshot: Snapshot, scope: Scope) -> str:
     if snapshot.quarantined:
         return snapshot.quarantined
     if snapshot.fingerprint == scope.fingerprint and snapshot.build != scope.build:
-        return f"written by build {snapshot.build or 'unknown'}, which the present build was not proved to read"
+        proof = "misreads" if snapshot.build in scope.refused else "was not proved to read yet"
+        return f"written by build {snapshot.build or 'unknown'}, which the present build {proof}"
     if snapshot.fingerprint == scope.fingerprint and snapshot.day and scope.days and snapshot.day not in scope.days:
         return "written on another day: the chat template prints the date"
     return ""
+
+
+def untried(snapshot: Snapshot, scope: Scope) -> bool:
+    """Whether another build wrote it, and may be proved to have written what this one reads."""
+    other = snapshot.fingerprint == scope.fingerprint and snapshot.build != scope.build
+    return other and snapshot.build not in scope.refused and not snapshot.quarantined
 
 
 def usable(snapshot: Snapshot, scope: Scope) -> bool:

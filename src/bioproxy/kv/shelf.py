@@ -426,8 +426,8 @@ class Shelf:
         """Bring marks and ledger to the disk, if they changed; `writing` is held."""
         while self.dirty:
             snapshot = self.index.snapshots.get(self.dirty.pop())
-            if snapshot is not None:
-                await self.describe(snapshot)
+            if snapshot is not None:  # after an upgrade there may be thousands, which a power cut may cost
+                await self.describe(snapshot, durable=bool(snapshot.quarantined))
         await self.write_ledger()
 
     async def describe(self, snapshot: Snapshot, *, durable: bool = True) -> None:

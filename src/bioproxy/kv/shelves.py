@@ -196,12 +196,13 @@ class Tenant:
 
     def use(self, fingerprint: str, build: str) -> None:
         """From now on the engine is this one, with what was learnt about it before (empty: it has no fingerprint)."""
-        self.scope = Scope(fingerprint, build, self.days)
+        shelf = self.shelf
         if not fingerprint:
+            self.scope = Scope(fingerprint, build, self.days)
             self.knowledge = self.nameless = self.nameless.upgraded(build)
             return
-        shelf = self.shelf
         self.knowledge = shelf.ledger.of(fingerprint, build)
+        self.scope = Scope(fingerprint, build, self.days, frozenset(self.knowledge.refused))
         shelf.scopes[fingerprint] = self.scope
         shelf.models[fingerprint] = self.model
         shelf.versions[fingerprint][self] = self.versions
@@ -211,7 +212,15 @@ class Tenant:
     def know_days(self, days: frozenset[str]) -> None:
         """From now on snapshots of other days are of no use."""
         self.days = days
-        self.scope = msgspec.structs.replace(self.scope, days=days)
+        self.see(msgspec.structs.replace(self.scope, days=days))
+
+    def refuse(self, build: str) -> None:
+        """From now on snapshots of another build are of no use: this one was seen to misread them."""
+        self.knowledge.refused = (*self.knowledge.refused, build)
+        self.see(msgspec.structs.replace(self.scope, refused=frozenset(self.knowledge.refused)))
+
+    def see(self, scope: Scope) -> None:
+        self.scope = scope
         if self.scope.fingerprint in self.shelf.scopes:
             self.shelf.scopes[self.scope.fingerprint] = self.scope
 

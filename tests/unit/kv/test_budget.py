@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,6 +163,18 @@ def test_the_eviction_is_offered_ranks() -> None:
     )
     values = values_of([bad, plain, read, needed], outlook)
     assert {value.id: value.rank for value in values} == {bad.id: 0, plain.id: 1, needed.id: 2}
+
+
+def test_what_an_upgrade_has_not_tried_yet_is_not_worthless() -> None:
+    """Its build's reference goes last, for it vouches for all of them; once the build was refused, both go first."""
+    worth, poor = snapshot(build="b0", seconds=9.0, used=NOW), snapshot(seconds=1.0, used=NOW)
+    reference = snapshot(build="b0", template=True, version="reference")
+    found = [worth, poor, reference]
+    assert surplus(found, OUTLOOK, {FOLDER: 200}) == [poor]
+    assert surplus(found, OUTLOOK, {FOLDER: 100}) == [worth, poor]
+    refused = Scope(SCOPE.fingerprint, "b1", refused=frozenset({"b0"}))
+    known = msgspec.structs.replace(OUTLOOK, scopes={SCOPE.fingerprint: refused})
+    assert surplus(found, known, {FOLDER: 100}) == [worth, reference]
 
 
 def test_of_a_head_and_a_conversation_alike_the_conversation_goes_first() -> None:

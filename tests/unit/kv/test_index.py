@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +177,30 @@ def test_a_look_up_costs_what_the_request_is_long(monkeypatch: pytest.MonkeyPatc
     wanted = cuts_of(*prompt, b"y")
     assert len(list(index.matches(wanted, scope=SCOPE, group="g1"))) == len(looked) == 50
     assert not list(index.matches(wanted, scope=SCOPE, group="g1", exact=True))
+
+
+def test_a_builds_reference_ages_with_what_it_vouches_for() -> None:
+    """An upgrade may come months after it was written, and finds nothing to try without it."""
+    index = Index()
+    reference = snapshot(b"r", template=True, version="reference", used=1.0)
+    for one in (
+        reference,
+        snapshot(b"r", template=True, version="reference", used=1.0, build="b0"),
+        snapshot(b"a", used=9.0),
+    ):
+        index.add(one)
+    assert [one.build for one in index.aged(before=5.0, now=9.0)] == ["b0"]
+    assert len(index.aged(before=10.0, now=10.0)) == 3
+
+
+def test_what_is_described_anew_is_found_where_it_was() -> None:
+    """Marked, adopted, or with other pins."""
+    index = Index()
+    one = snapshot(b"a")
+    index.add(one)
+    index.add(msgspec.structs.replace(one, quarantined="bad", size=300))
+    assert (index.size, list(index.matches(cuts_of(b"a"), scope=SCOPE, group=""))) == (300, [])
+    index.add(msgspec.structs.replace(one, pins=(Pin("", name="repo"),)))
+    assert (index.size, list(index.named), len(index.snapshots)) == (100, [one.end], 1)
+    assert index.remove(one.id) is not None
+    assert (index.tables, index.named, index.size) == ({}, {}, 0)
