@@ -19,6 +19,7 @@ from bioproxy.activity import InflightRequest, Record
 from bioproxy.admin import activity_row, captures, hardware
 from bioproxy.admin.config_api import ConfigPage, ConfigTrial, Edit
 from bioproxy.admin.contexts_api import ContextList
+from bioproxy.admin.keys_api import KeyList
 from bioproxy.admin.live import OTHERWISE, LiveChange, LiveInflight, LiveState
 from bioproxy.admin.overview import Overview
 from bioproxy.admin.requests_api import RequestDetail, RequestList
@@ -132,7 +133,7 @@ ROOTS: tuple[type[msgspec.Struct], ...] = (
     LiveState, LiveChange, LiveInflight, SwapRecord, Status, FleetStatus, Record, RequestList, RequestDetail,
     ConfigPage, ConfigTrial, Edit,
     InflightRequest, Overview, activity_row.Page, activity_row.Stats, captures.Kept, hardware.Snapshot, Performance,
-    Profiles, ModelList, Build, TemplateDetail, SnapshotList, ContextList,
+    Profiles, ModelList, Build, TemplateDetail, SnapshotList, ContextList, KeyList,
     ErrorAnswer,
 )  # fmt: skip
 

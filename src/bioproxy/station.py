@@ -29,7 +29,7 @@ from bioproxy.engines.llama import Llama
 from bioproxy.errors import BioproxyError, EngineUnavailable
 from bioproxy.events import Bus, ServiceFailed
 from bioproxy.gate.forecast import most_tokens, rest, usual
-from bioproxy.gate.gate import Gate
+from bioproxy.gate.gate import Gate, Owners
 from bioproxy.gate.queue import Ticket
 from bioproxy.keys import everyone
 from bioproxy.kv.budget import budgets_of
@@ -89,6 +89,7 @@ class Station:
     `limit` bounds how many requests run at once on an engine without slots (0: no bound). `asks` False: nothing is
     asked of it, whatever it is. `key` is the one that the engine wants; `scope` keeps its pins apart from those of
     models with other templates.
+    `owners` counts what runs of keys with `max_running`, also on the engines of other models.
     `looked_after`: its attachment looks for the engine by itself, whose process may end and be another one without the
     schedule; an engine of many models is looked for after a start.
     """
@@ -111,13 +112,14 @@ class Station:
         asks: bool = True,
         scope: bytes = b"",
         looked_after: bool = True,
+        owners: Owners | None = None,
     ) -> None:
         self.pool, self.settings, self.bus = pool, settings, bus
         self.catalogue, self.pins, self.heads = catalogue, pins, heads
         self.model, self.owned, self.limit, self.asks = model, owned, limit, asks
         self.key, self.scope, self.looked_after = key, scope, looked_after
         self.llama = Llama(pool, key=key)
-        self.gate = Gate(settings)
+        self.gate = Gate(settings, owners=owners)
         self.keeper = Keeper(
             config=kv,
             bus=bus,

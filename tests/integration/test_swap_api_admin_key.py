@@ -15,7 +15,8 @@ from support.swap_rig import Rig, swap_rig
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-rig = program(fakes("a comfyui_auto"), admin_key="boss", apiKeys=["one", "two"], groups=apart("a comfyui_auto"))
+KEYS: Json = {"admin_key": "boss", "metrics_key": "scraper", "apiKeys": ["one", "two"]}
+rig = program(fakes("a comfyui_auto"), groups=apart("a comfyui_auto"), **KEYS)
 BOSS, ONE = {"Authorization": "Bearer boss"}, {"Authorization": "Bearer one"}
 MANAGED = (
     "/running", "/logs", "/api/events", "/api/profiles", "/api/metrics/activity", "/api/metrics/stats", "/api/version",
@@ -25,11 +26,11 @@ MANAGED = (
 
 @pytest.mark.parametrize("path", MANAGED)
 async def test_a_models_key_does_not_manage(path: str, rig: Rig) -> None:
-    """401 on the proxy port, and on the admin port (where /metrics is open until metrics_key is set)."""
+    """401 on the proxy port, and on the admin port."""
     answer = await call(rig.port, "GET", path, headers=ONE)
     assert answer.status == 401
     assert "admin_key" in message(answer)
-    if path not in {"/metrics", "/upstream/a/x"}:
+    if path != "/upstream/a/x":
         assert (await call(rig.ports.admin, "GET", path, headers=ONE)).status == 401
 
 
@@ -41,6 +42,15 @@ async def test_the_admins_key_does(path: str, rig: Rig) -> None:
         assert (await call(rig.port, "GET", path, headers=headers)).status == 200
     if path != "/upstream/a/x":
         assert (await call(rig.ports.admin, "GET", path, headers=BOSS)).status == 200
+
+
+async def test_the_key_for_metrics_opens_them_and_nothing_else(rig: Rig) -> None:
+    """On both ports."""
+    scraper = {"Authorization": "Bearer scraper"}
+    for port in (rig.port, rig.ports.admin):
+        assert (await call(port, "GET", "/metrics", headers=scraper)).status == 200
+        assert (await call(port, "GET", "/running", headers=scraper)).status == 401
+    assert (await call(rig.port, "GET", "/v1/models", headers=scraper)).status == 401
 
 
 async def test_the_models_are_for_the_others(rig: Rig) -> None:

@@ -340,6 +340,11 @@ async def test_a_key_for_certain_models_changes_nothing(tab: Tab, tmp_path: Path
         await rows(page).first.get_by_role("button").first.click()
         for name in ("Verify", "Pin", "Delete"):
             await expect(page.get_by_role("dialog").get_by_role("button", name=name, exact=True)).to_be_disabled()
+        await tab.press("Escape")
+        await page.get_by_role("link", name="Now").click()
+        used = page.get_by_role("region", name="Keys").locator("tbody tr")
+        await expect(used).to_have_count(1)  # its own
+        await expect(used).to_contain_text("one")
 
 
 async def test_one_engine(tab: Tab, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def summary(answer: Json) -> list[tuple[str, str]]:
         ("gate", f"{running} running, {waiting} waiting of {count(gate['limit'])}, {count(gate['granted'])} served"),
         ("snapshots", snapshots_text(kv, engine["state"])),
         ("resident", ", ".join(slot_text(slot) for slot in kv["slots"]) or "nothing"),
+        *keys_text(answer["keys"]),
         *clients_text(answer["clients"]),
     ]
 
@@ -82,7 +83,16 @@ def summary_of_models(answer: Json) -> list[tuple[str, str]]:
         lines.append(("profile", answer["profiles"]["active"] or "none is active"))
     lines += [("peer", f"{one['peer']} at {one['url']}: {', '.join(one['models'])}") for one in answer["peers"]]
     lines += [("selector", selector_text(one)) for one in answer["selectors"]]
-    return [*lines, *clients_text(answer["clients"])]
+    return [*lines, *keys_text(answer["keys"]), *clients_text(answer["clients"])]
+
+
+def keys_text(keys: Json) -> Iterator[tuple[str, str]]:
+    """What API keys used today, as far as they may not use any number of tokens."""
+    for one in keys:
+        if one["left"] is not None:
+            text = f"{one['key']}: {count(one['left'])} of {count(one['tokens_per_day'])} tokens left today"
+            refused = one["today"]["refused"]
+            yield "key", f"{text}, {count(refused)} requests refused" if refused else text
 
 
 def clients_text(clients: Json) -> Iterator[tuple[str, str]]:

@@ -46,7 +46,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     group: Annotated[str, about("Keys of a group share cached conversations; empty: its own.")] = ""
     priority: Annotated[int, Meta(ge=-1000, le=1000), about("The higher goes first, before fairness.")] = 0
     models: Annotated[tuple[str, ...], about("Models that it may use; empty: all.")] = ()
-    max_running: Annotated[int, Meta(ge=0, le=1_000_000), about("Requests that may run at once; 0: any number.")] = 0
+    max_running: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000),
+        about("Requests that may run at once, of all models together; more wait. 0: any number."),
+    ] = 0
     tokens_per_day: Annotated[
         int,
         Meta(ge=0, le=1 << 50),

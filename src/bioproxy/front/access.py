@@ -36,6 +36,7 @@ class Access:
         self.allowances = allowances
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
+        self.metrics_keyring = Keyring((config.metrics_key,) if config.metrics_key else ())
         self.keys = bool(config.api_keys)
         self.admin = bool(config.admin_key)
         self.among_strangers = among_strangers(config)
@@ -120,6 +121,7 @@ class Access:
     def admit_operator(self, exchange: Exchange) -> None:
         """Who may manage: with an `admin_key` only its owner, else every client that may use the models.
 
+        `/metrics` is for the owner of `metrics_key`, too, and without any other key for no one else.
         What others asked and got is no business of one of several keys; each may look at what is its own.
         """
         request = exchange.request
@@ -129,6 +131,12 @@ class Access:
         if admin is not None:
             exchange.record.client = "admin"
             return
+        if exchange.route.endpoint == "/metrics" and self.metrics_keyring:
+            if self.metrics_keyring.find(key) is not None:
+                exchange.record.client = "metrics"
+                return
+            if not self.admin and not self.keys:
+                raise Unauthorized("this wants metrics_key: send it as `Authorization: Bearer <key>`")
         looks = self.keys and exchange.route.guard == "own" and request.method in READING_METHODS
         if self.admin and not looks:
             raise Unauthorized("this wants admin_key: send it as `Authorization: Bearer <key>`, or as a Basic password")

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 import msgspec
 
@@ -161,6 +162,8 @@ class Grant(msgspec.Struct, eq=False):
         gate.returned.set()
         if queue.anyone:
             gate.dispatch()
+        if self.ticket.max_running:
+            gate.owners.freed(gate)
         if not queue.running and not queue.anyone:
             gate.idle_since = gate.clock()
             gate.quiet.set()
@@ -177,15 +180,39 @@ class Grant(msgspec.Struct, eq=False):
         self.release(cut=kind is not None)
 
 
+class Owners:
+    """How many requests run of each owner with a bound (`max_running`), in all gates that share it."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, int] = {}
+        self.gates: WeakSet[Gate] = WeakSet()
+
+    def freed(self, gate: Gate) -> None:
+        """A request of such an owner ended in `gate`: another one may go in another gate."""
+        for other in self.gates:
+            if other is not gate and other.queue.anyone:
+                other.dispatch()
+
+
 class Gate:
     """Hands out grants, `capacity` at once; `queue_limit` and `queue_timeout` are read when they count.
 
-    It begins open. `extends` is set by the station: whether a ticket's key extends what the engine holds.
+    It begins open. `extends` is set by the station: whether a ticket's key extends what the engine holds. `owners` may
+    be those of other gates as well.
     """
 
-    def __init__(self, settings: Settings, *, capacity: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        capacity: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        owners: Owners | None = None,
+    ) -> None:
         self.settings = settings
-        self.queue = Queue(capacity=max(1, capacity))
+        self.owners = Owners() if owners is None else owners
+        self.owners.gates.add(self)
+        self.queue = Queue(capacity=max(1, capacity), owners=self.owners.running)
         self.clock = clock
         self.extends: Callable[[object], bool] = lambda _key: False
         self.reason = ""
@@ -287,7 +314,9 @@ class Gate:
         self.dispatch()
         clients = self.queue.anyone - len(self.queue.waiting["background"])
         limit = self.settings.config.queue_limit
-        if ticket.work != "background" and clients > limit and self.queue.remove(ticket):
+        if ticket.work == "background" or clients <= limit or ticket.state is not State.WAITING:
+            return
+        if self.queue.crowd(ticket) > limit and self.queue.remove(ticket):
             self.counts.refused += 1
             retry = self.retry_after()
             waiting = counted(limit, "request waits", "requests wait")

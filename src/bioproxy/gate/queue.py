@@ -144,9 +144,12 @@ def lane_key(ticket: Ticket) -> LaneKey:
 
 
 class Queue:
-    """Who waits, who runs, and who is next. `capacity`: grants at once."""
+    """Who waits, who runs, and who is next. `capacity`: grants at once.
 
-    def __init__(self, *, capacity: int) -> None:
+    `owners`: how many tickets run of each owner with a bound; several queues may have one count.
+    """
+
+    def __init__(self, *, capacity: int, owners: dict[str, int] | None = None) -> None:
         self.capacity = capacity
         self.open = True
         self.shares = Shares()
@@ -154,7 +157,7 @@ class Queue:
         self.waiting: dict[Work, list[int]] = {"user": [], "side": [], "background": []}  # numbers, by rule 2
         self.anyone = 0  # tickets that wait, of all classes
         self.running: set[Ticket] = set()
-        self.owners: dict[str, int] = {}  # running tickets of owners with a bound
+        self.owners: dict[str, int] = {} if owners is None else owners
         self.alone: Ticket | None = None  # the ticket that has the engine for itself
         self.draining = False
         self.cut_serial = 0  # the newest grant when the last response was cut
@@ -255,6 +258,18 @@ class Queue:
     def bounded(self, lane: Lane) -> bool:
         """Whether this lane's owner runs as much as it may."""
         return bool(lane.max_running) and self.owners.get(lane.owner, 0) >= lane.max_running
+
+    def crowd(self, ticket: Ticket) -> int:
+        """How many tickets of clients wait, as far as they are in this one's way.
+
+        What waits for its own owner's bound takes no other's place, and is its own crowd.
+        """
+        lanes = [*self.lanes["user"].values(), *self.lanes["side"].values()]
+        held = self.bounded(self.lanes[ticket.work][lane_key(ticket)])
+        owner = ticket.owner or ticket.client
+        return sum(
+            len(lane.tickets) for lane in lanes if self.bounded(lane) == held and (not held or lane.owner == owner)
+        )
 
     def take(self, ticket: Ticket, now: float) -> None:
         self.grants += 1

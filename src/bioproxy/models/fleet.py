@@ -32,6 +32,7 @@ from bioproxy.config.settings import Settings, among_strangers
 from bioproxy.engines.launch import make_private
 from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
 from bioproxy.events import Bus, ProfileChanged
+from bioproxy.gate.gate import Owners
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.models.book import ModelSettings
@@ -102,6 +103,7 @@ class Fleet:
         self.register = Register(state / "engines.json", variable=MARK)
         self.plan = make_plan(self.config, self.dialect, slot_folder=self.folder)
         self.stations: dict[str, Station] = {}
+        self.owners = Owners()
         self.retired = Retired(logbook)
         self.units: dict[str, Unit] = {}
         self.swept = asyncio.Event()  # what an earlier run left is gone
@@ -183,6 +185,7 @@ class Fleet:
             asks=one.asks,
             scope=f"\0{one.id}".encode() if one.prefixes else b"",
             looked_after=False,
+            owners=self.owners,
         )
         token = f"{self.run_token}/{one.id}"
         shown = tuple(masked_words(one.launch.words))

@@ -1,8 +1,8 @@
-"""What `bioproxy status` says of clients' rules."""
+"""What `bioproxy status` says of clients' rules, and of keys."""
 
 from __future__ import annotations
 
-from bioproxy.cli.remote import clients_text
+from bioproxy.cli.remote import clients_text, keys_text
 
 
 def test_what_rules_about_clients_did() -> None:
@@ -15,4 +15,15 @@ def test_what_rules_about_clients_did() -> None:
         ("side", "titles: 12 requests, 2 refused, 41,000 tokens of conversations kept"),
         ("prompts", "date: 9 requests, 3 changed, about 400 tokens would be spared"),
         ("prompts", "turn: 9 requests, 8 changed, about 5,000 tokens spared"),
+    ]
+
+
+def test_what_keys_have_left() -> None:
+    """A line for each that may not use any number of tokens."""
+    ann = {"key": "ann", "left": 1200, "tokens_per_day": 5000, "today": {"refused": 0}}
+    bob = {"key": "bob", "left": 0, "tokens_per_day": 5000, "today": {"refused": 3}}
+    eve = {"key": "eve", "left": None, "tokens_per_day": 0, "today": {"refused": 0}}
+    assert list(keys_text([ann, bob, eve])) == [
+        ("key", "ann: 1,200 of 5,000 tokens left today"),
+        ("key", "bob: 0 of 5,000 tokens left today, 3 requests refused"),
     ]

@@ -1,11 +1,16 @@
-"""The admin port's own page may ask the proxy port of one engine."""
+"""Who may ask the proxy port: the admin port's own page, and who may read metrics there."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
+from bioproxy.errors import Unauthorized
 from bioproxy.front.access import Access
-from bioproxy.wire.http1.message import Request
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.routes import Route
+from bioproxy.wire.http1.message import Carrier, Request, Responder
 from support.config_files import config
 
 OURS = ["http://localhost:8089", "http://127.0.0.1:8089", "http://[::1]:8089", "http://box.lan:8089"]
@@ -69,3 +74,20 @@ def test_who_is_believed_about_the_client(proxies: list[str], peer: str, forward
     headers = [(b"X-Forwarded-For", line.encode()) for line in forwarded]
     request = Request(method="GET", target=b"/", path="/", headers=headers, fields={}, peer=peer)
     assert Access(config(trusted_proxies=proxies), local=True).address(request) == client
+
+
+async def test_metrics_want_their_key_if_there_is_no_other() -> None:
+    """Who set `metrics_key` does not want them open on the proxy port, where no other key keeps strangers out."""
+
+    def admitted(shown: str) -> str:
+        headers = [(b"authorization", f"Bearer {shown}".encode())]
+        request = Request("GET", b"/metrics", "/metrics", headers, dict(headers), peer="10.0.0.7")
+        exchange = Exchange(
+            request, Responder(cast("Carrier", None), request), Route("/metrics", guard="manage"), started=0.0
+        )
+        Access(config(metrics_key="scraper"), local=False).admit(exchange)
+        return exchange.record.client
+
+    assert admitted("scraper") == "metrics"
+    with pytest.raises(Unauthorized, match="metrics_key"):
+        admitted("other")

@@ -10,6 +10,7 @@ import pytest
 from bioproxy.aio import finish, spawn
 from bioproxy.errors import BioproxyError, QueueFull, QueueTimeout
 from bioproxy.gate import Gate, Grant
+from bioproxy.gate.gate import Owners
 from support.config_files import config, settings
 
 MS = 0.001
@@ -575,4 +576,37 @@ async def test_what_was_exclusive_before_stays_so() -> None:
         assert alone
     assert background.exclusive
     background.release()
+    assert_clean(gate)
+
+
+async def test_max_running_holds_for_the_engines_together() -> None:
+    """What a key runs on one engine counts on the other; there its next request goes as soon as the first has ended."""
+    owners = Owners()
+    first, second = (Gate(settings(queue_limit=9, queue_timeout=60.0), capacity=4, owners=owners) for _ in range(2))
+    grant = await first.acquire(client="a", max_running=1)
+    waits = spawn(second.acquire(client="a", max_running=1), name="a")
+    (await second.acquire(client="b")).release()  # others are not held up
+    assert not waits.done()
+    grant.release()
+    (await waits).release()
+    assert_clean(first)
+    assert_clean(second)
+
+
+async def test_what_waits_for_its_own_bound_takes_no_place_in_the_queue() -> None:
+    """A key that sends more than it may run fills its own queue; others wait and are served as if it were not there."""
+    gate = make(capacity=2, limit=1)
+    grant = await gate.acquire(client="a", max_running=1)
+    held = spawn(gate.acquire(client="a", max_running=1), name="a")
+    await settle()
+    with pytest.raises(QueueFull):
+        await gate.acquire(client="a", max_running=1)
+    other = await gate.acquire(client="b")
+    waits = await queued(gate, "c")
+    with pytest.raises(QueueFull):
+        await gate.acquire(client="d")
+    other.release()
+    (await waits).release()
+    grant.release()
+    (await held).release()
     assert_clean(gate)

@@ -143,6 +143,7 @@ const common = {
   servers: {},
   refused_pages: {},
   clients: { side: {}, stabilize: {} },
+  keys: [],
   captures: { kept: 0, bytes: 0, limit: 0, skipped: 0 },
   store: { path: "", written: 0, waiting: 0, lost: 0, fault: "" },
   inflight: { running: 0, cancelled: 0 },

@@ -1200,6 +1200,11 @@ export interface Room {
   left: number;
 }
 
+/** The keys of the configuration, in its order. */
+export interface KeyList {
+  keys: KeyStatistics[];
+}
+
 /** The body of an answer whose status is 400 or more. */
 export interface ErrorAnswer {
   error: ErrorWords;
