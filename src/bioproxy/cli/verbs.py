@@ -144,6 +144,11 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="target", metavar="FILE", default="", help="a new file for it; without, to stdout")
 
 
+def init_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", metavar="FOLDER", nargs="*", default=[], help="further folders with GGUF files")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: take what is proposed")
+
+
 def fit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="MODEL.gguf", help="the model: of a split one, any part")
     parser.add_argument("-c", "--ctx-size", dest="context", metavar="N", type=tokens, help="context, over all slots")
@@ -192,6 +197,7 @@ VERBS = (
     Verb("contexts", "keep, list, export or delete what requests left, by name", "contexts:run", contexts_flags),
     Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),
+    Verb("init", "look at this machine and write a configuration for what is on it", "init:run", init_flags),
     Verb("fit", "estimate the memory that a GGUF file will take, and what fits this machine", "fit:run", fit_flags),
     Verb("completion", "print the script that lets a shell complete commands", "completion:script", completion_flags),
     Verb("version", "print the version", "main:version"),

@@ -73,6 +73,13 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     projector: str = ""
 
 
+EVERYBODYS = (
+    Place(path="/usr/share/ollama/.ollama/models", owner="Ollama", ollama=True),
+    Place(path="/models"),
+    Place(path="/srv/models"),
+)
+
+
 def usual(environment: Mapping[str, str]) -> list[Place]:
     """The places that programs use, by their own variables, and those that people use."""
     user, caches = home(environment), base(environment, variable="XDG_CACHE_HOME", default=".cache")
@@ -85,8 +92,8 @@ def usual(environment: Mapping[str, str]) -> list[Place]:
         Place(path=f"{user}/.lmstudio/models", owner="LM Studio", repository=True),
         Place(path=f"{user}/.cache/lm-studio/models", owner="LM Studio", repository=True),
         Place(path=ollama or f"{user}/.ollama/models", owner="Ollama", ollama=True),
-        Place(path="/usr/share/ollama/.ollama/models", owner="Ollama", ollama=True),
-        *(Place(path=path) for path in (f"{user}/models", f"{user}/.local/share/models", "/models", "/srv/models")),
+        *(Place(path=path) for path in (f"{user}/models", f"{user}/.local/share/models")),
+        *EVERYBODYS,
     ]
 
 

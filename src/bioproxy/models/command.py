@@ -144,9 +144,13 @@ def places(words: Sequence[str]) -> tuple[int, ...]:
 
 
 def wrapped_program(words: Sequence[str]) -> str:
-    """The program that `env`, `nice` and the like run; "" if the command is no such wrapper, or names none."""
+    """The program that `env`, `nice` and the like run; "" if the command is no such wrapper, or names none.
+
+    What an interpreter runs is a script or a module, which need not be on PATH.
+    """
     place = places(words)[0]
-    return words[place] if 0 < place < len(words) else ""
+    scripted = any(INTERPRETER.fullmatch(basename(word)) for word in words[:place])
+    return words[place] if 0 < place < len(words) and not scripted else ""
 
 
 def program_at(words: Sequence[str]) -> int | None:

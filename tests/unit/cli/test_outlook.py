@@ -10,7 +10,9 @@ from bioproxy.cli.outlook import Outlook, examine
 from bioproxy.config.load import Loaded, load
 from support.config_files import yaml_text
 
-THERE = {"llama-server", "vllm", "docker", "podman", "ssh", "env", "sh", "nice", "/opt/llama-server", "wrapper"}
+THERE = {
+    "llama-server", "vllm", "docker", "podman", "ssh", "env", "sh", "nice", "/opt/llama-server", "wrapper", "python3",
+}  # fmt: skip
 
 
 def loaded(folder: Path, cmd: str, **keys: object) -> Loaded:
@@ -73,6 +75,8 @@ def test_what_cannot_work_is_a_problem(cmd: str, said: str, tmp_path: Path) -> N
         "vllm serve /models/there",
         "llama-server -m HOME/m.gguf --chat-template-kwargs '{\"a\": true}' --alias a#b --temp 0.5",
         "wrapper llama-server -m HOME/m.gguf",
+        "python3 -m bioproxy.embedded -m HOME/m.gguf",
+        "env A=1 python3 serve.py",
     ],
 )
 def test_what_can_work_is_none(cmd: str, tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""What serves models on this machine already, for `init`: engines that answer, and a llama-swap configuration.
+
+Servers are known by what they answer, on the ports that they use by default and on those that processes of their name
+were given. A bioproxy and a llama-swap are left out: what they serve is what `init` is about. Blocking; loopback only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from bioproxy.cli.client import Client
+from bioproxy.cli.find import program
+from bioproxy.config.dialect.read import read_dialect
+from bioproxy.config.files import Source, home, read_text
+from bioproxy.engines import listener
+from bioproxy.engines.commands import is_server, option
+from bioproxy.errors import BioproxyError
+
+Json: TypeAlias = Any
+Kind = Literal["llama-server", "Ollama", "vLLM", "LM Studio", "server"]
+
+LOOPBACK = "127.0.0.1"
+USUAL = (8080, 8081, 8000, 1234, 11434, 30000)  # llama-server, bioproxy's backend, vLLM, LM Studio, Ollama, SGLang
+OWNERS: dict[str, Kind] = {"library": "Ollama", "vllm": "vLLM", "organization_owner": "LM Studio"}
+SWAPS = "llama-swap"  # also what we call the owner of our models
+QUICK = 2.0
+UNKEPT = "its KV cache is lost when it stops: start it with --slot-save-path FOLDER"
+SHARES = "it has several slots: -np 1 gives one conversation the whole context, and the disk keeps the others"
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that answers. `remarks`: what its flags lack."""
+
+    kind: Kind
+    url: str
+    models: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Swap(msgspec.Struct, frozen=True, kw_only=True):
+    """A llama-swap configuration and the models in it."""
+
+    path: str
+    text: str
+    models: tuple[str, ...]
+
+
+def processes() -> list[tuple[str, ...]]:
+    """The command lines of this machine's processes, as far as they can be seen."""
+    import psutil
+
+    return [tuple(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+
+
+def engines(commands: Sequence[Sequence[str]]) -> list[Engine]:
+    """Every server that answers, by its port."""
+    told = [option(words, "--port") or listener.USUAL_PORT for words in commands if is_server(words)]
+    asked = sorted({*USUAL, *(int(port) for port in told if port.isdecimal() and 0 < int(port) < 1 << 16)})
+    with ThreadPoolExecutor(max_workers=len(asked) or 1) as pool:
+        return [found for found in pool.map(engine_at, asked) if found is not None]
+
+
+def engine_at(port: int) -> Engine | None:
+    """The server on a port of the loopback; None if nothing answers there, or something else does."""
+    client = Client(f"http://{LOOPBACK}:{port}", timeout=QUICK)
+    try:
+        listed = client.get("/v1/models")
+    except BioproxyError:
+        return None
+    entries = listed.get("data") if isinstance(listed, dict) else None
+    entries = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+    owners = {str(one.get("owned_by")) for one in entries}
+    if SWAPS in owners or not entries:
+        return None
+    names = tuple(str(one.get("id")) for one in entries)
+    slots = slots_of(client)
+    if slots is None:
+        kind: Kind = next((OWNERS[one] for one in owners if one in OWNERS), "server")
+        return Engine(kind=kind, url=client.url, models=names)
+    if is_ours(client):
+        return None
+    return Engine(kind="llama-server", url=client.url, models=names, remarks=remarks(port, slots))
+
+
+def slots_of(client: Client) -> int | None:
+    """How many slots a llama-server has; None for anything else."""
+    try:
+        props = client.get("/props")
+    except BioproxyError:
+        return None
+    slots = props.get("total_slots") if isinstance(props, dict) and "build_info" in props else None
+    return slots if isinstance(slots, int) else None
+
+
+def is_ours(client: Client) -> bool:
+    """Whether a bioproxy answers: one with many models says so, the other is as its engine, but knows Ollama's API."""
+    if program(client) is not None:
+        return True
+    try:
+        return "version" in (client.get("/api/version") or ())
+    except BioproxyError:
+        return False
+
+
+def remarks(port: int, slots: int) -> tuple[str, ...]:
+    """What a llama-server's own flags lack, if its process can be seen."""
+    process = listener.find(LOOPBACK, port)
+    command = process.command if process is not None else ()
+    unkept = bool(command) and not option(command, "--slot-save-path")
+    return tuple(said for said, holds in ((UNKEPT, unkept), (SHARES, slots > 1)) if holds)
+
+
+def swap(commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, folder: str) -> Swap | None:
+    """The configuration of the llama-swap that runs, else one at a place where people keep it."""
+    for path in swap_places(commands, environment, folder=folder):
+        if not os.path.isfile(path):
+            continue
+        try:
+            text = read_text(path)
+            found = read_dialect([Source(path, text)], environment=environment)
+        except (ValueError, BioproxyError):
+            continue  # another program's file of this name
+        if found.models and "`bioproxy init`" not in text:
+            return Swap(path=path, text=text, models=tuple(found.models))
+    return None
+
+
+def swap_places(commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, folder: str) -> Iterator[str]:
+    for words in commands:
+        if words and os.path.basename(words[0]).startswith(SWAPS):
+            yield os.path.abspath(option(words, "-config", "--config") or f"{folder}/config.yaml")
+    user = home(environment)
+    yield from (f"{folder}/{name}" for name in ("config.yaml", "llama-swap.yaml"))
+    yield from (f"{user}/{name}" for name in ("llama-swap/config.yaml", ".config/llama-swap/config.yaml"))
+    yield from (f"{place}/llama-swap/config.yaml" for place in ("/etc", "/opt", f"{user}/.config"))
