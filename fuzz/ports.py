@@ -48,9 +48,14 @@ class Faults(logging.Handler):
         super().__init__(logging.ERROR)
         self.seen: list[str] = []
 
+    def listen(self) -> None:
+        """Hear our log, which forgets its handlers at a reload, and the event loop's."""
+        for name in ("bioproxy", "asyncio"):
+            if self not in (handlers := logging.getLogger(name).handlers):
+                handlers.append(self)
+
     def emit(self, record: logging.LogRecord) -> None:
-        text = logging.Formatter().format(record)
-        self.seen.append(text)
+        self.seen.append(logging.Formatter().format(record))
 
 
 class Ports:
@@ -65,6 +70,7 @@ class Ports:
         """One input on a connection of its own."""
         data = fitting(data) if random.random() < 0.7 else data
         request, expected = read(data)
+        self.faults.listen()
         reader, writer = await asyncio.open_connection("127.0.0.1", random.choice(self.ports))
         try:
             writer.write(data)
@@ -155,8 +161,7 @@ async def running(folder: Path) -> AsyncIterator[Ports]:
         )
         apps = [await stack.enter_async_context(one), await stack.enter_async_context(many)]
         await engine_ready(apps[0])
-        logging.getLogger("bioproxy").addHandler(faults)
-        stack.callback(logging.getLogger("bioproxy").removeHandler, faults)
+        stack.callback(logging.getLogger("asyncio").removeHandler, faults)
         yield Ports(apps, faults)
         await assert_nothing_held(apps[0])
         await until(lambda: not apps[1].management.inflight.exchanges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -62,6 +63,17 @@ async def test_a_breakpoint_in_an_image(tmp_path: Path) -> None:
         assert usage["cache_creation_input_tokens"] > 0
         await station(found.app).keeper.saver.settle(10)
         assert not [one for one in cuts(found) if one.tokens > 100]
+
+
+async def test_a_breakpoint_without_a_conversation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """There is no prompt to cut: the engine says what it thinks of the request, and that is all."""
+    async with before(tmp_path) as found:
+        raw = json.dumps({"system": [part("s")], "max_tokens": 2}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = await call(found.app.proxy_port, "POST", PATH, body=raw, headers=headers)
+        assert answer.status == 400
+        assert cuts(found) == []
+    assert "failed" not in caplog.text
 
 
 async def test_ninety_breakpoints(tmp_path: Path) -> None:

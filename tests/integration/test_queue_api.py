@@ -7,6 +7,12 @@ from typing import Any
 
 from bioproxy import aio
 from bioproxy.app import App
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.later import Nowhere
+from bioproxy.front.routes import OTHER_GRANT
+from bioproxy.models.claim import Claim
+from bioproxy.models.only import ENGINE
+from bioproxy.wire.http1.message import Request, Responder
 from fakes.fake_engine import FakeEngine
 from support.apps import MS
 from support.faults import CHAT, ask, good, sent, tried
@@ -104,3 +110,14 @@ async def test_each_key_sees_its_own(tmp_path: Path) -> None:
 async def waiting(rig: Rig, count: int) -> bool:
     """Whether so many requests wait."""
     return int((await shown(rig, "boss"))["waiting"]) == count
+
+
+async def test_a_request_whose_turn_has_just_come(tmp_path: Path) -> None:
+    """Its model is ready and its task has not gone on yet: it stands at the engine, and nothing is missing for that."""
+    async with FakeEngine() as fake, tried(fake, tmp_path) as app:
+        request = Request("POST", CHAT.encode(), path=CHAT, headers=[], fields={})
+        exchange = Exchange(request, Responder(Nowhere(), request), OTHER_GRANT)
+        claim = exchange.claim = Claim(app.fleet.supervisor, ENGINE, exchange.record, timeout=1, loading=None)
+        app.fleet.supervisor.enter(claim)
+        assert app.dispatch.standings.of(exchange).stage == "prompt"
+        claim.leave()

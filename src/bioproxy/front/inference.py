@@ -247,7 +247,7 @@ class Inference:
                     self.accepted()
             if self.want.size >= SHORTEST and self.store and self.expanded.head is not None:
                 self.began(self.expanded.head)
-            if self.wishes is not None and self.wishes.breakpoints and self.store:
+            if self.wishes is not None and self.wishes.breakpoints and self.store and self.expanded.pieces:
                 await self.cut(grant)
             self.prepared = prepared = await self.engine.keeper.prepare(self.want, grant)
             record.restore += prepared.seconds

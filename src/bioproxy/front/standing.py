@@ -67,8 +67,8 @@ class Standings:
             return self.for_model(claim)
         if claim.in_gate is not None:
             return self.in_queue(exchange, claim)
-        if claim.place is Place.RUNNING:
-            return self.at_prompt(exchange, claim)
+        if claim.place is Place.RUNNING and claim.unit is not None:
+            return self.at_prompt(exchange, claim, claim.unit.station)
         return ASIDE if exchange.record.side else Standing()
 
     def at_work(self, exchanges: Iterable[Exchange], model: str) -> list[str]:
@@ -121,9 +121,8 @@ class Standings:
         reason = f"waits for {slots} of {model}"
         return Standing(stage="queue", place=place, reason=reason, left=seconds + prefill(station, claim))
 
-    def at_prompt(self, exchange: Exchange, claim: Claim) -> Standing:
-        """The engine is at its prompt, as far as one can tell."""
-        station = claim.station
+    def at_prompt(self, exchange: Exchange, claim: Claim, station: Station) -> Standing:
+        """The engine is at its prompt, as far as one can tell, or will be as soon as the request's task goes on."""
         record = exchange.record
         elapsed = exchange.since_arrival() - record.queue - record.swap
         needs = prefill(station, claim)
