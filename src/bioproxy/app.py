@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from bioproxy import aio
@@ -105,11 +107,18 @@ def spans() -> Spans:
 class App:
     """The running program. `reload` reads the configuration again, and raises ConfigError if it is broken.
 
-    With many models it gets the ports that they have.
+    With many models it gets the ports that they have. `sockets` are open already, by port; the others we open.
     """
 
-    def __init__(self, loaded: Loaded, *, reload: Callable[..., Loaded]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        reload: Callable[..., Loaded],
+        sockets: Mapping[str, Sequence[socket.socket]] = MappingProxyType({}),
+    ) -> None:
         self.loaded = loaded
+        self.sockets = sockets
         self.settings = Settings(loaded.config, loaded.dialect)
         config = loaded.config
         self.read_again = reload
@@ -322,7 +331,11 @@ class App:
         self.tls = tls_of(config)
         try:
             await self.proxy_server.listen(
-                config.proxy_host, config.proxy_port, tls=self.tls, mode=int(config.socket_mode, 8)
+                config.proxy_host,
+                config.proxy_port,
+                self.tls,
+                mode=int(config.socket_mode, 8),
+                sockets=self.sockets.get("proxy", ()),
             )
         except PortTaken as error:
             raise await asyncio.to_thread(
@@ -365,8 +378,8 @@ class App:
         """
         host, port = self.config.admin_host, self.config.admin_port
         try:
-            tls = self.tls if self.config.admin_tls else None
-            await self.admin_server.listen(host, port, tls=tls, mode=int(self.config.socket_mode, 8))
+            tls, mode = self.tls if self.config.admin_tls else None, int(self.config.socket_mode, 8)
+            await self.admin_server.listen(host, port, tls, mode=mode, sockets=self.sockets.get("admin", ()))
         except PortTaken as error:
             told = await asyncio.to_thread(taken_by, error, host, port, flag="-admin-port")
             if self.loaded.dialect is None or admin_port_asked(self.loaded):

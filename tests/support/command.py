@@ -53,7 +53,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """A bare environment: nothing of the developer's own configuration counts."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ}
     return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
 
 
@@ -147,11 +147,13 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(home: Path, *words: str, command: Sequence[str] = COMMAND, **more: str) -> AsyncIterator[Serving]:
+async def serving(
+    home: Path, *words: str, command: Sequence[str] = COMMAND, pass_fds: Sequence[int] = (), **more: str
+) -> AsyncIterator[Serving]:
     """`bioproxy words` (a verb that goes on running) in the background, killed at the end if it still runs."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe
+        *command, *words, cwd=home, env=environment(home, **more), stdout=pipe, stderr=pipe, pass_fds=pass_fds
     )
     made = Serving(process)
     async with asyncio.TaskGroup() as group:

@@ -21,6 +21,7 @@ from bioproxy import aio
 log = logging.getLogger(__name__)
 
 VARIABLE = "NOTIFY_SOCKET"
+WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
 READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
 SEND_LIMIT = 1.0  # seconds that systemd may take to take a datagram
 
@@ -62,6 +63,6 @@ async def beat(seconds: float, environment: Mapping[str, str]) -> None:
 
 def interval(environment: Mapping[str, str]) -> float:
     """Seconds between two signs of life, a third of what systemd waits for; 0 if it waits for none of ours."""
-    wanted, of = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    wanted, of = environment.get(WATCHDOG[0], ""), environment.get(WATCHDOG[1], "")
     ours = not of or of == str(os.getpid())
     return int(wanted) / 3e6 if wanted.isdecimal() and ours else 0.0

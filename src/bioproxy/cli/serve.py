@@ -15,13 +15,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Self
 
 from bioproxy import __version__, aio, files
 from bioproxy import log as logs
 from bioproxy.app import App
+from bioproxy.cli import activation
 from bioproxy.cli import reload as reloading
 from bioproxy.cli.command import Command
 from bioproxy.cli.notify import READY, STOPPING, notify, watchdog
@@ -73,30 +75,40 @@ def raise_file_limit() -> None:
 
 
 def verb(command: Command) -> int:
+    systemd = activation.taken(os.environ)
+    sockets = activation.opened(systemd)
+    command = activation.listens_at(command, sockets)
     loaded = command.load()
-    return run(lambda: serve(loaded, command.load, watch=command.flags.watch))
+    return run(lambda: serve(loaded, command.load, watch=command.flags.watch, systemd=systemd, sockets=sockets))
 
 
-async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = False) -> int:
+async def serve(
+    loaded: Loaded,
+    reload: Callable[..., Loaded],
+    *,
+    watch: bool = False,
+    systemd: Mapping[str, str] = MappingProxyType({}),
+    sockets: activation.Sockets = MappingProxyType({}),
+) -> int:
     """Serve until a signal comes; returns the exit code. ConfigError if it cannot start (a port is taken).
 
-    `watch`: a change of the configuration's files is a reload, too.
+    `watch`: a change of the configuration's files is a reload, too. `systemd`: its variables; `sockets`: open already.
     """
     config = loaded.config
     logs.setup(level=config.log.level, style=config.log.format)
     raise_file_limit()
     sources = reloading.sources(loaded) if watch else ()
     seen = files.patiently(reloading.look, sources)  # before anything slow: a change from here on is one
-    app = App(loaded, reload=reload)
+    app = App(loaded, reload=reload, sockets=sockets)
     app.set_up_log(loaded)
     stop = asyncio.Event()
     watching: list[asyncio.Task[None]] = []
     is_up = False
-    async with watchdog(), Signals(stop, app.reload) as signals:
+    async with watchdog(systemd), Signals(stop, app.reload) as signals:
         try:
             is_up = await has_started(app, stop)
             if is_up:
-                notify(READY)
+                notify(READY, systemd)
                 say_hello(loaded, app)
                 settle_memory()
                 if sources:
@@ -107,7 +119,7 @@ async def serve(loaded: Loaded, reload: Callable[..., Loaded], *, watch: bool = 
                     log.warning("there is no configuration file to watch")
                 await stop.wait()
         finally:
-            notify(STOPPING)
+            notify(STOPPING, systemd)
             if is_up:
                 log.info("stopping; streams have %.0f s, a second signal ends at once", config.shutdown_timeout)
             await aio.finish(watching)

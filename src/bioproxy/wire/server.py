@@ -17,6 +17,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -92,14 +93,25 @@ class Server:
         """The port that is listened on (the one asked for may have been 0); 0 at a unix socket."""
         return self.addresses[0][1]
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None, *, mode: int = 0o600) -> None:
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        mode: int = 0o600,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
         """Open `host` (a name, an address, "" for all, or `unix:/path`) on `port`; 0 takes any that is free.
 
         With `tls` (tls.py makes one) clients must speak TLS; their handshake has the time of a head. `mode` is a unix
-        socket's. ConfigError if the port cannot be had, with a message that says why.
+        socket's. `sockets` that are open already are taken instead; whoever opened them keeps their files. ConfigError
+        if the port cannot be had, with a message that says why.
         """
         self.loop = self.shared.loop = asyncio.get_running_loop()
-        if path := socket_path(host):
+        if sockets:
+            self.sockets = [*sockets]
+        elif path := socket_path(host):
             opened, self.file = await asyncio.to_thread(bind_unix, path, mode)
             self.sockets = [opened]
         else:

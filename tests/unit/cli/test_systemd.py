@@ -9,14 +9,20 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from bioproxy.cli import verbs
+from bioproxy.cli.activation import listens_at, opened, taken
+from bioproxy.cli.main import understand
 from bioproxy.cli.notify import READY, STOPPING, interval, notify, watchdog
 from bioproxy.config.keys import KEYS
 from bioproxy.config.schema import Config
+from bioproxy.errors import ConfigError
+from bioproxy.wire.sockets import address_of
 
 UNIT = Path(__file__).parents[3] / "packaging" / "systemd" / "bioproxy.service"
 
@@ -144,3 +150,78 @@ def test_the_units_watchdog_is_patient(service: configparser.SectionProxy) -> No
     """A loop that is held for some seconds is slow, and not dead."""
     assert int(service["WatchdogSec"]) >= 60
     assert service["Restart"] == "on-failure"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_takes_the_units_of_the_ports(tmp_path: Path) -> None:
+    """With the service that they start."""
+    for path in UNIT.parent.iterdir():
+        text = path.read_text("utf-8").replace("/opt/bioproxy/.venv/bin/bioproxy", "/bin/true")
+        (tmp_path / path.name).write_text(text.replace("User=bioproxy\n", "").replace("=/opt/bioproxy\n", "=/\n"))
+    units = [f"./{path.name}" for path in tmp_path.glob("*.socket")]
+    command = ["systemd-analyze", "verify", "--man=no", *units]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = [line for line in done.stderr.splitlines() if "bioproxy" in line]
+    assert (len(units), done.returncode, told) == (2, 0, [])
+
+
+def test_the_units_name_the_ports_and_their_defaults() -> None:
+    """As the configuration has them, so that the command line finds the admin port."""
+    config = Config()
+    for name, port in (("proxy", config.proxy_port), ("admin", config.admin_port)):
+        text = (UNIT.parent / f"bioproxy{'' if name == 'proxy' else '-admin'}.socket").read_text("utf-8")
+        assert f"\nFileDescriptorName={name}\nListenStream=127.0.0.1:{port}\n" in text
+
+
+def test_no_child_hears_systemd() -> None:
+    """The variables are taken out of the environment, also if they are meant for another process."""
+    told = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "9"}
+    environment = {**told, "PATH": "/bin"}
+    assert taken(environment) == told
+    assert environment == {"PATH": "/bin"}
+
+
+@contextmanager
+def handed_over(*places: str) -> Iterator[tuple[int, str]]:
+    """Descriptors one after another, as systemd leaves them; sockets that listen at `places`, or do not ("")."""
+    first = 200
+    with ExitStack() as stack:
+        for number, place in enumerate(places):
+            one = socket.socket(socket.AF_UNIX if place.startswith("/") else socket.AF_INET)
+            stack.callback(one.close)
+            if place:
+                one.bind(place if place.startswith("/") else (place, 0))
+                one.listen()
+            stack.callback(os.close, os.dup2(one.fileno(), first + number))
+        yield first, str(len(places))
+
+
+def test_which_port_a_socket_is(tmp_path: Path) -> None:
+    """By its name; what it is called otherwise is the proxy's, which may have several."""
+    with handed_over("127.0.0.1", str(tmp_path / "a"), str(tmp_path / "b")) as (first, count):
+        names = "bioproxy.socket:admin:proxy"
+        variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": names}
+        found = opened(variables, first=first)
+        places = {port: [address_of(one)[0] for one in several] for port, several in found.items()}
+        assert places == {"proxy": ["127.0.0.1", f"unix:{tmp_path}/b"], "admin": [f"unix:{tmp_path}/a"]}
+        for one in [*found["proxy"], *found["admin"]]:
+            assert not one.get_inheritable()
+            one.detach()
+    assert opened({"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1"}) == {}
+    assert opened({}) == {}
+
+
+def test_a_socket_that_does_not_listen_is_refused() -> None:
+    """`Accept=yes` would hand over a connection."""
+    with handed_over("") as (first, count), pytest.raises(ConfigError, match="write ListenStream= and Accept=no"):
+        opened({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": "x"}, first=first)
+
+
+def test_an_open_admin_port_wants_a_key_also_if_systemd_opened_it() -> None:
+    """The file may say localhost: what others reach counts, at each reload as at the start."""
+    with socket.socket() as here, socket.socket() as anywhere:
+        here.bind(("127.0.0.1", 0))
+        anywhere.bind(("0.0.0.0", 0))
+        command = listens_at(understand(["serve"]), {"admin": [here, anywhere]})
+        with pytest.raises(ConfigError, match="can be reached from other machines, and there is no admin_key"):
+            command.load()
