@@ -69,6 +69,8 @@ lint: $(STAMP) node-if-possible ## ruff, mypy, import contracts; prettier, eslin
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@for system in win32 darwin; do echo "mypy for $$system"; \
+	  $(BIN)/mypy --platform $$system --no-warn-unreachable --cache-dir .mypy_cache/$$system src tools || exit 1; done
 	$(BIN)/lint-imports
 	@test ! -e $(NODE) || ($(NPM) run --silent lint && npm run --silent check)
 

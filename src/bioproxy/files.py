@@ -42,6 +42,7 @@ P = ParamSpec("P")
 PATIENCE = 10.0  # seconds that one call to the file system may take
 LOOK = 1.0  # seconds between two looks at where a thread is
 BLOCK = 1 << 20  # bytes that are read in one call
+REFUSALS, PAUSE = 20, 0.025  # how often Windows may refuse to replace a file, and seconds between two tries
 UNFINISHED = ".new-"  # begins the name of a file that is being written
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
@@ -215,11 +216,26 @@ def write_whole(
                     os.chown(temporary, *owner)
             if mode != 0o600 and sys.platform != "win32":
                 Path(temporary).chmod(mode)
-            Path(temporary).replace(target)
+            replace(temporary, target)
         except BaseException:
             with suppress(OSError):
                 Path(temporary).unlink()
             raise
+
+
+def replace(temporary: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Let a file take another one's place, in one step. OSError.
+
+    Windows refuses as long as anyone has either of them open, and a virus scanner opens what is new: tried again then.
+    """
+    for _ in range(REFUSALS if sys.platform == "win32" else 0):
+        try:
+            os.replace(temporary, target)
+        except PermissionError:
+            time.sleep(PAUSE)
+        else:
+            return
+    os.replace(temporary, target)
 
 
 def reason(error: OSError) -> str:

@@ -1,6 +1,6 @@
 """The program with many models runs on the event loop that users have, uvloop; the others on asyncio's own.
 
-Both are tried so, each with thousands of requests. `wire/` runs every test on both.
+Both are tried so, each with thousands of requests. `wire/` runs every test on both. On Windows there is only one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
-import uvloop
+
+from bioproxy.cli.serve import loop_factory
 
 MANY_MODELS = ("test_swap_", "test_models_", "test_faults_models_")
 
@@ -18,5 +19,5 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     if item.path.name.startswith(MANY_MODELS):
-        return {"uvloop": uvloop.new_event_loop}
-    return {"asyncio": asyncio.SelectorEventLoop}
+        return {"uvloop": loop_factory() or asyncio.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}

@@ -12,7 +12,8 @@ from contextlib import suppress
 import pytest
 
 from bioproxy.engines import child
-from bioproxy.engines.child import PIPE, LogTail, Output
+from bioproxy.engines.child import PIPE, Output
+from bioproxy.engines.output import LogTail
 from bioproxy.engines.process import Process
 from bioproxy.logbook import CAPACITY, Logbook
 from support.unit_rig import Beacons, beacons

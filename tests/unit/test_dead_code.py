@@ -14,6 +14,7 @@ vulture = pytest.importorskip("vulture")
 SRC = Path(__file__).parents[2] / "src"
 CALLED_BY = {  # names that a library or a test must know
     "asyncio.Protocol": "connection_made data_received eof_received connection_lost pause_writing resume_writing",
+    "asyncio.SubprocessProtocol": "pipe_data_received process_exited",
     "httptools": "on_message_begin on_url on_status on_header on_headers_complete on_body on_message_complete",
     "re2.Options": "dot_nl log_errors never_capture",
     "concurrent.futures.Executor.shutdown": "cancel_futures",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import Mapping
 
 import msgspec
 
 from bioproxy.activity import InflightRequest, Stage, Work
 from bioproxy.config.masking import masked_words
+from bioproxy.engines.commands import joined
 from bioproxy.engines.listener import resident
 from bioproxy.events import RequestEnded
 from bioproxy.front.inflight import Inflight
@@ -166,7 +166,7 @@ def row_of(fleet: Fleet, one: ModelStatistics, speeds: Speeds, memory: int | Non
         snapshot_bytes=kv.bytes if kv is not None else 0,
         prompt_per_second=speeds.prompt,
         tokens_per_second=speeds.tokens,
-        command=shlex.join(masked_words(unit.launch.words)) if unit is not None else "",
+        command=joined(masked_words(unit.launch.words)) if unit is not None else "",
     )
 
 

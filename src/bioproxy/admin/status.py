@@ -28,6 +28,7 @@ from bioproxy.config.dialect.schema import Model
 from bioproxy.config.masking import masked_environment, masked_url_password, masked_words
 from bioproxy.config.schema import Config
 from bioproxy.engines.attach import AttachmentStatistics
+from bioproxy.engines.commands import joined
 from bioproxy.events import SwapEnded
 from bioproxy.front.allowance import KeyStatistics
 from bioproxy.front.inflight import InflightStatistics
@@ -354,7 +355,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         state=one.state.value,
         since=fleet.supervisor.unix_time(one.since),
         pid=unit.pid,
-        command=shlex.join(masked_words(unit.launch.words)),
+        command=joined(masked_words(unit.launch.words)),
         environment=tuple(masked_environment(unit.launch.environment)),
         added=added_to(unit.launch, described, fleet.folder),
         url=masked_url_password(unit.launch.url),

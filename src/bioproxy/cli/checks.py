@@ -7,7 +7,6 @@ does it come from".
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from bioproxy.config.json_schema import schemas
 from bioproxy.config.load import Loaded
 from bioproxy.config.schema import Prefix, template_files
 from bioproxy.config.settings import Settings
+from bioproxy.engines.commands import joined
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.events import Bus
 from bioproxy.models.command import prepare, split
@@ -80,7 +80,7 @@ def describe_command(loaded: Loaded, _model_id: str, model: Model) -> str:
     """The command that is started for a model: as it stands in the file, unless `--slot-save-path` is added to it."""
     folder = "" if kv_of(loaded.config, model).policy == "off" else loaded.slot_folder
     prepared = prepare(split(model.cmd), folder=folder, environment=model.env)
-    return shlex.join(prepared.words) if prepared.added else model.cmd
+    return joined(prepared.words) if prepared.added else model.cmd
 
 
 def read_models(loaded: Loaded) -> None:

@@ -7,9 +7,11 @@ and what to do. Which port is asked is decided in find.py.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, TypeAlias
@@ -40,6 +42,8 @@ class UnixConnection(http.client.HTTPConnection):
         self.path = path
 
     def connect(self) -> None:
+        if sys.platform == "win32":
+            raise OSError(errno.EAFNOSUPPORT, "this system has no unix sockets")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)

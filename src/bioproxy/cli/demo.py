@@ -49,6 +49,11 @@ PREFIX = "@demo"
 PORT, ADMIN_PORT = 8088, 8089  # or others, if these are taken
 QUESTIONS = ("What does this code do?", "Which errors can it raise?", "How does a task end?")
 
+if sys.platform == "win32":
+    CLOSED = signal.SIGBREAK  # what a closed terminal sends
+else:
+    CLOSED = signal.SIGHUP
+
 
 def run(command: Command) -> int:
     """The tables, then serve on until a signal comes; with `--once` end, with 1 if a table disappoints.
@@ -109,8 +114,7 @@ def configuration(folder: Path, model: Path) -> Json:
 @contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end the demo as Ctrl-C does, with what it started."""
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, CLOSED)}
     try:
         yield
     finally:
@@ -121,7 +125,7 @@ def signals_as_interrupts() -> Iterator[None]:
 @contextlib.contextmanager
 def own_terminal() -> Iterator[None]:
     """Let Ctrl-C reach the demo alone if make began it: make would call an orderly end an error."""
-    if "MAKELEVEL" not in os.environ or os.name != "posix" or not sys.stdin.isatty():
+    if "MAKELEVEL" not in os.environ or sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
     before, terminal = os.getpgrp(), sys.stdin.fileno()

@@ -37,6 +37,11 @@ LOOK = 0.02  # seconds between two looks at what is waited for
 GRACE = 10.0  # seconds for its orderly end
 LAST_LINES = 5  # of its log, if it did not start
 
+if sys.platform == "win32":  # a group stands for a session there, Ctrl-Break for SIGTERM; any other signal kills
+    GROUP, STOP, KILL = subprocess.CREATE_NEW_PROCESS_GROUP, signal.CTRL_BREAK_EVENT, signal.SIGTERM
+else:
+    GROUP, STOP, KILL = 0, signal.SIGTERM, signal.SIGKILL
+
 
 class Measured(msgspec.Struct, frozen=True):
     """One request: seconds to its first token, tokens from the cache, tokens evaluated."""
@@ -98,7 +103,9 @@ class Program:
         own = [] if getattr(sys, "frozen", False) else ["-m", "bioproxy"]
         words = [sys.executable, *own, "serve", "--config", str(self.file), "--listen", f"127.0.0.1:{self.port}"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - ours
+            self.process = subprocess.Popen(  # noqa: S603 - ours
+                words, stdout=log, stderr=log, start_new_session=True, creationflags=GROUP
+            )
         until(self.listens, "bioproxy did not start")
 
     def listens(self) -> bool:
@@ -119,7 +126,8 @@ class Program:
         """End it in order, or at once if that takes too long or is interrupted."""
         if self.process is None or self.process.poll() is not None:
             return
-        self.process.terminate()
+        with contextlib.suppress(SystemError):  # Windows': no console that both share, and it has ended the process
+            self.process.send_signal(STOP)
         try:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:
@@ -146,7 +154,7 @@ class Program:
     def kill_engine(self) -> None:
         """Kill its one engine in the same way, and wait until there is another one."""
         before = self.model()["pid"]
-        os.kill(before, signal.SIGKILL)
+        os.kill(before, KILL)
         until(lambda: self.is_ready(besides=before), "the engine did not come back")
 
     def is_ready(self, *, besides: int = 0) -> bool:

@@ -14,7 +14,6 @@ Where the time went is what bioproxy says itself: `Server-Timing` of each answer
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +32,7 @@ from bioproxy.cli.demo_program import (
     until,
 )
 from bioproxy.cli.output import Output, Progress, count, duration
+from bioproxy.engines.commands import joined
 from bioproxy.engines.launch import find_program, free_port
 
 Json: TypeAlias = Any
@@ -60,7 +60,7 @@ def configuration(folder: Path, models: Mapping[str, Path], *, context: int = CO
     words = ["--host", "127.0.0.1", "--ctx-size", str(context), "--parallel", "1", "--batch-size", "512"]
     return {
         "models": {
-            name: {"cmd": f"{shlex.join([*program, '--model', str(path), *words])} --port ${{PORT}}"}
+            name: {"cmd": f"{joined([*program, '--model', str(path), *words])} --port ${{PORT}}"}
             for name, path in models.items()
         },
         "startPort": free_port(run=len(models)),

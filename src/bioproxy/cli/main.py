@@ -14,6 +14,7 @@ answers, a damaged snapshot, a demo that was not fast enough); 2 the command lin
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shutil
@@ -62,6 +63,7 @@ Every key of the configuration is a flag as well; `bioproxy help` lists them all
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
 """
 WITH_CONFIG = frozenset({"serve", "check", "config"})  # verbs whose help lists every key of the configuration
+STD_OUTPUT, STD_ERROR, VIRTUAL_TERMINAL = -11, -12, 0x7  # winbase.h, consoleapi.h: that, and what is usual
 ASKED_AT = ("admin_host", "admin_port", "admin_key")
 WIDTH = 100  # columns that a help text fits into
 
@@ -187,6 +189,7 @@ def understand(words: Sequence[str]) -> Command:
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become sentences on stderr."""
     words = sys.argv[1:] if words is None else words
+    prepare_console()
     try:
         if list(words[:1]) == ["engine"]:
             from bioproxy.embedded import program  # loads llama.cpp
@@ -210,6 +213,18 @@ def main(words: Sequence[str] | None = None) -> int:
         return complain(words, [str(problem) for problem in error.problems], FAILED)
     except BioproxyError as error:
         return complain(words, [error.message], FAILED)
+
+
+def prepare_console() -> None:
+    """On Windows: print in UTF-8, into pipes as well, and let its window act upon what paints and moves the cursor."""
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        for stream, number in ((sys.stdout, STD_OUTPUT), (sys.stderr, STD_ERROR)):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="replace")
+            kernel.SetConsoleMode(kernel.GetStdHandle(number), VIRTUAL_TERMINAL)
 
 
 def complain(words: Sequence[str], sentences: Sequence[str], code: int) -> int:

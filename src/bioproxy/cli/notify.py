@@ -34,7 +34,7 @@ def notify(state: str, environment: Mapping[str, str] | None = None) -> bool:
     if address.startswith("@"):  # a name that is no file
         address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
             to.settimeout(SEND_LIMIT)
             to.connect(address)
             to.send(state.encode())

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from posixpath import basename
 
 import msgspec
 
@@ -20,7 +19,7 @@ from bioproxy import files
 from bioproxy.config.dialect.per_model import kv_of
 from bioproxy.config.dialect.schema import Model
 from bioproxy.config.load import Loaded
-from bioproxy.engines.commands import is_container
+from bioproxy.engines.commands import basename, is_container
 from bioproxy.errors import Problem
 from bioproxy.kv.arguments import Arguments, parse
 from bioproxy.models import command
@@ -65,9 +64,9 @@ def faults(words: Sequence[str], model: Model, *, which: Find) -> list[str]:
     variables = dict(entry.partition("=")[::2] for entry in model.env)
     path = variables.get("PATH", os.environ.get("PATH", ""))
     if which(words[0], path) is None:
-        found.append(f"there is no program {words[0]!r}" + ("" if "/" in words[0] else " on PATH"))
+        found.append(f"there is no program {words[0]!r}" + ("" if os.path.dirname(words[0]) else " on PATH"))
     elif (wrapped := command.wrapped_program(words)) and which(wrapped, path) is None:
-        found.append(f"there is no program {wrapped!r}" + ("" if "/" in wrapped else " on PATH"))
+        found.append(f"there is no program {wrapped!r}" + ("" if os.path.dirname(wrapped) else " on PATH"))
     if is_container(words) or basename(words[0]) in REMOTE or (at := command.program_at(words)) is None:
         return found
     arguments = parse(words[at - 1 :])

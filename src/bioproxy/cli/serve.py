@@ -4,7 +4,8 @@ What belongs to a process and to no part of it lives here: signals, the event lo
 the banner. The first SIGTERM or SIGINT begins the orderly end (no new connections, streams finish up to
 `shutdown_timeout`, what pays is saved, exit 0); the second one ends at once: an operator who presses Ctrl-C twice means
 it. An engine of ours does not outlive that: its shim sees our end of a pipe close. SIGHUP reads the configuration
-again, and so does a change of its files with `-watch-config` (reload.py).
+again, and so does a change of its files with `-watch-config` (reload.py). On Windows Ctrl-Break stands for SIGTERM,
+which no program can send there, and nothing for SIGHUP.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def raise_file_limit() -> None:
     """Allow as many open files as the system lets us have: every stream is two sockets."""
-    try:
-        import resource  # POSIX only
-    except ImportError:
+    if sys.platform == "win32":
         return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, max(soft, OPEN_FILES))
     if soft not in (resource.RLIM_INFINITY, wanted):
@@ -155,7 +156,9 @@ class Signals:
         self.task = aio.spawn(self.reloader.run(), name="reload")
         for number in (signal.SIGTERM, signal.SIGINT):
             self.listen(number, partial(self.end, number))
-        if hasattr(signal, "SIGHUP"):
+        if sys.platform == "win32":
+            self.listen(signal.SIGBREAK, partial(self.end, signal.SIGBREAK))
+        else:
             self.listen(signal.SIGHUP, self.reloader.ask)
         return self
 

@@ -23,11 +23,6 @@ from bioproxy.cli.models import beginning, model_colour, overview, short
 from bioproxy.cli.output import Output, count, duration, size
 from bioproxy.errors import BioproxyError
 
-try:
-    import termios
-except ImportError:  # Windows: no single keys, Ctrl-C ends it
-    termios = None  # type: ignore[assignment]
-
 Json: TypeAlias = Any
 Row: TypeAlias = Mapping[str, Json]
 Identity: TypeAlias = tuple[str, str, float]
@@ -193,8 +188,10 @@ def interrupt(*_: object) -> None:
 
 def raw_keys() -> Callable[[], None]:
     """Let single keys come in at once; what undoes that. Without a terminal nothing happens."""
-    if termios is None or not sys.stdin.isatty():
+    if sys.platform == "win32" or not sys.stdin.isatty():  # there Ctrl-C ends it
         return lambda: None
+    import termios
+
     keys = sys.stdin.fileno()
     before = termios.tcgetattr(keys)
     raw = termios.tcgetattr(keys)
@@ -205,7 +202,7 @@ def raw_keys() -> Callable[[], None]:
 
 def pressed(seconds: float) -> str:
     """The key that is pressed within `seconds`; "" for none."""
-    if termios is None or not sys.stdin.isatty():
+    if sys.platform == "win32" or not sys.stdin.isatty():
         time.sleep(seconds)
         return ""
     ready, _, _ = select.select([sys.stdin], [], [], seconds)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -319,4 +320,4 @@ def read_key_file(path: str) -> str:
 def _open_to_others(path: str) -> str:
     """The mode of a file that other users may read, as text; "" if they may not, or the system has no modes."""
     mode = stat.S_IMODE(files.stat(path).st_mode)
-    return f"{mode:04o}" if os.name == "posix" and mode & stat.S_IROTH else ""
+    return f"{mode:04o}" if sys.platform != "win32" and mode & stat.S_IROTH else ""

@@ -66,7 +66,7 @@ def let_signals_end_us() -> None:
     """Give SIGTERM and SIGINT the kernel's own action, and open the mask that a parent may have left closed."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
@@ -144,7 +144,7 @@ def check_port(values: flags.Values) -> list[str]:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            if os.name == "posix":  # as llama.cpp does it: a port in TIME_WAIT is free
+            if sys.platform != "win32":  # as llama.cpp does it: a port in TIME_WAIT is free
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:

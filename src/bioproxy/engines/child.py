@@ -20,21 +20,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
 from bioproxy.engines import shim
+from bioproxy.engines.output import PAUSE, Heard, LogTail
 from bioproxy.errors import EngineUnavailable
+
+assert sys.platform != "win32"  # job.py is for Windows
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 0.5  # seconds for the output's end if the shim was killed and cannot tell that all are gone
 PIPE = 256 << 10  # bytes that the pipe holds (four times Linux's default) and that one read takes at most
-PAUSE = 0.004  # seconds between two reads
-LINES, LONGEST = 200, 4096
 
 
 class Channel(asyncio.Protocol):
@@ -81,68 +81,15 @@ class Channel(asyncio.Protocol):
             self.transport.close()
 
 
-class LogTail:
-    """The end of an engine's output, for error messages: the newest `lines` lines, of `longest` bytes each at most.
-
-    An engine may write 100 MB, without a newline, in any encoding. So the cost of a piece does not depend on how many
-    lines are in it, and what is kept is decoded only when it is asked for, as text that no terminal acts upon. The
-    bytes as they came are in the model's log (logbook.py). `bytes_in` counts everything that was ever fed.
-    """
-
-    def __init__(self, *, lines: int = LINES, longest: int = LONGEST) -> None:
-        self.kept: deque[bytes] = deque(maxlen=lines)
-        self.longest = longest
-        self.open = b""  # the line that has not ended yet, its beginning
-        self.bytes_in = 0
-
-    def feed(self, data: bytes) -> None:
-        self.bytes_in += len(data)
-        first, *others = data.rsplit(b"\n", self.kept.maxlen or 0)
-        if b"\n" in first:  # more lines than are kept: the first ones are lost anyway
-            self.open = b""
-            first = first[first.rindex(b"\n") + 1 :]
-        lines = [self.open + first, *others]
-        if b"\r" in data or b"\r" in self.open:
-            lines = [self.shortened(line) for line in lines]
-        elif len(data) > self.longest - len(self.open):  # less than that holds no line that is too long
-            lines = [line[: self.longest] for line in lines]
-        self.open = lines.pop()
-        self.kept.extend(lines)
-
-    def shortened(self, line: bytes) -> bytes:
-        """The beginning of what a line shows: a carriage return inside it hides what stood before."""
-        shown = line.rstrip(b"\r").rfind(b"\r") + 1
-        return line[shown : shown + self.longest]
-
-    def lines(self) -> tuple[str, ...]:
-        """What is kept, oldest first, as printable text; of a progress line that overwrote itself the last state."""
-        return tuple(readable(piece) for piece in self.pieces())
-
-    def last(self) -> str:
-        """The last line that says anything, or nothing."""
-        lines = map(readable, reversed(self.pieces()))
-        return next((line for line in lines if line.strip()), "")
-
-    def pieces(self) -> list[bytes]:
-        return [*self.kept, self.open] if self.open else [*self.kept]
-
-
-def readable(line: bytes) -> str:
-    """`line` as text that no terminal acts upon."""
-    text = line.rstrip(b"\r").decode("utf-8", "replace")
-    return "".join(character if character.isprintable() or character == "\t" else "\ufffd" for character in text)
-
-
-class Output:
+class Output(Heard):
     """The child's standard output and error, read from the pipe `descriptor` into `tail`, and told to `sink`.
 
     `closed` is done at the end of file, or once `close` was called; the descriptor is ours and closed with it.
     """
 
     def __init__(self, descriptor: int, *, tail: LogTail, sink: Callable[[bytes], None] | None = None) -> None:
+        super().__init__(tail=tail, sink=sink)
         self.descriptor = descriptor
-        self.tail = tail
-        self.sink = sink
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.pausing: asyncio.TimerHandle | None = None
@@ -175,16 +122,6 @@ class Output:
             self.close()
         return len(data)
 
-    def tell(self, data: bytes) -> None:
-        """Pass a piece on. If the sink fails, it gets no more, and reading goes on: that is not the child's fault."""
-        self.tail.feed(data)
-        if self.sink is not None:
-            try:
-                self.sink(data)
-            except Exception:
-                log.exception("what hears an engine's output failed and hears no more of it")
-                self.sink = None
-
     def drain(self) -> None:
         """Take all that is in the pipe now, at once: as much as it can hold, for a writer that got away may go on."""
         taken = 0
@@ -203,10 +140,11 @@ class Output:
 
 def enlarge(descriptor: int) -> None:
     """Let a pipe hold PIPE bytes, if the system can (Linux) and lets us (one user's pipes are limited together)."""
-    with suppress(ImportError, AttributeError, OSError):
-        import fcntl  # POSIX only
+    if sys.platform == "linux":
+        import fcntl
 
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE)
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE)
 
 
 class Life:
@@ -289,7 +227,7 @@ def start_shim(
         stderr=output,
         pass_fds=[int(arguments[0])],
         start_new_session=True,
-        env=clean_environment(os.environ if environment is None else environment),
+        env=environment,
         cwd=folder,
     )
 
@@ -299,15 +237,3 @@ def shim_command() -> list[str]:
     if getattr(sys, "frozen", False):
         return [sys.executable, "shim"]
     return [sys.executable, "-I", "-S", str(Path(shim.__file__))]
-
-
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` without what a single-file executable puts there for itself: its libraries would break others."""
-    cleaned = dict(environment)
-    if getattr(sys, "frozen", False):
-        for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
-            cleaned.pop(name, None)
-            original = cleaned.pop(f"{name}_ORIG", None)
-            if original is not None:
-                cleaned[name] = original
-    return cleaned

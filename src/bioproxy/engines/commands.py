@@ -13,8 +13,10 @@ The words after a container's image are the engine's own arguments, and its volu
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
-from posixpath import basename, normpath
+from posixpath import normpath
 
 import msgspec
 
@@ -22,6 +24,7 @@ SERVER = re.compile(r"llama-server([-_.]\S*)?")
 ALSO = re.compile(r"\.?llama[-_]server([-_.]\S*)?")  # as packages and scripts name what they start
 DATA = re.compile(r".*\.(log|gguf|bin|txt|json|ya?ml|jinja2?|conf|cfg|ini|toml|sock|pid|md|service)", re.IGNORECASE)
 MODULES = frozenset({"bioproxy.embedded", "bioproxy.engines.embedded"})  # the second: what earlier versions started
+DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")  # begins a path of Windows
 TWO_WORDS = frozenset({("llama", "serve"), ("bioproxy", "engine")})
 INTERPRETER = re.compile(r"python[\d.]*")
 WITH_VALUE = frozenset({"-X", "-W"})  # Python's options that take the next word
@@ -45,6 +48,23 @@ class ContainerRun(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[tuple[str, str], ...] = ()
     folder: str = ""
     entrypoint: str = ""
+
+
+# words
+
+
+def basename(word: str) -> str:
+    """The program that a word names: without its folder, and without the ending that Windows does not ask for."""
+    return re.split(r"[/\\]", word)[-1].removesuffix(".exe")
+
+
+def joined(words: Sequence[str], *, windows: bool = sys.platform == "win32") -> str:
+    """The command line that comes apart into `words` again."""
+    if not windows:
+        return shlex.join(words)
+    import subprocess
+
+    return subprocess.list2cmdline(words)
 
 
 # a llama-server
@@ -163,7 +183,9 @@ def volumes(words: Sequence[str], *, writable: bool = True) -> list[tuple[str, s
 
 def volume(given: str, *, writable: bool) -> tuple[str, str]:
     """The value of `-v`: `here:there`, with options after it, or `there` alone."""
-    source, colon, rest = given.partition(":")
+    drive = given[:2] if DRIVE.match(given) else ""
+    source, colon, rest = given.removeprefix(drive).partition(":")
+    source = drive + source
     target, *options = rest.split(":")
     readable = not writable or "ro" not in ",".join(options).split(",")
     return (source if readable else "", target) if colon else ("", given)
@@ -184,5 +206,9 @@ def here(path: str, shared: Sequence[tuple[str, str]]) -> str:
     for source, target in sorted(shared, key=lambda pair: -len(normpath(pair[1]))):
         root = normpath(target)
         if inside == root or inside.startswith(root.rstrip("/") + "/"):
-            return normpath(source + inside[len(root.rstrip("/")) :]) if source.startswith("/") else ""
+            return (
+                normpath(source + inside[len(root.rstrip("/")) :])
+                if DRIVE.match(source) or source.startswith("/")
+                else ""
+            )
     return ""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from bioproxy.engines.child import readable
+from bioproxy.engines.output import readable
 from bioproxy.log import json_line
 
 TASK = re.compile(rb"\| task (\d+) \|")

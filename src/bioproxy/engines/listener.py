@@ -28,12 +28,11 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from posixpath import basename
 
 import msgspec
 
 from bioproxy.config.addresses import is_loopback
-from bioproxy.engines.commands import CONTAINERS, ContainerRun, container_run, is_server, option, server_at
+from bioproxy.engines.commands import CONTAINERS, ContainerRun, basename, container_run, is_server, option, server_at
 from bioproxy.errors import ConfigError, Problem
 
 PROC = Path("/proc")
@@ -42,6 +41,10 @@ NOBODY = -1  # whose a unix socket is, the table does not tell
 USUAL_PORT = "8080"  # llama-server's, if its command line names none
 LINUX = sys.platform.startswith("linux")
 STAND_INS = CONTAINERS | {"apptainer", "kubectl", "machinectl", "mosh", "socat", "ssh", "systemd-run"}
+if sys.platform == "win32":
+    TICKS, PAGE = 1, 1  # nothing is counted in them
+else:
+    TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")  # a second's; bytes
 
 
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,7 +251,7 @@ def describe(pid: int, *, proc: Path = PROC) -> Listener | None:
     return Listener(
         pid=pid,
         ticks=ticks,
-        started=booted + ticks / os.sysconf("SC_CLK_TCK"),
+        started=booted + ticks / TICKS,
         command=command,
         environment=tuple(sorted(each for each in environment if each.startswith("LLAMA_"))),
         folder=folder,
@@ -339,7 +342,7 @@ def cpu_seconds(pid: int, *, proc: Path = PROC) -> float | None:
     found = [
         int(one[11]) + int(one[12]) for each in family(pid, proc=proc) if len(one := stat_fields(each, proc=proc)) > 12
     ]
-    return sum(found) / os.sysconf("SC_CLK_TCK") if found else None
+    return sum(found) / TICKS if found else None
 
 
 def cpu_elsewhere(pid: int) -> float | None:
@@ -377,9 +380,8 @@ def resident(pid: int, *, proc: Path = PROC) -> int | None:
     """
     if not LINUX:
         return None
-    page = os.sysconf("SC_PAGE_SIZE")
     pages = [found for one in set(family(pid, proc=proc)) if (found := resident_pages(one, proc=proc)) is not None]
-    return sum(pages) * page if pages else None
+    return sum(pages) * PAGE if pages else None
 
 
 def resident_pages(pid: int, *, proc: Path = PROC) -> int | None:

@@ -15,6 +15,8 @@ An end has a reason in one sentence, with the last thing that the child said; it
 A stop is polite, then hard, then gives up, each after its time: SIGTERM, SIGKILL, and what the system itself holds is
 left behind. It is the same for a child that runs and for one whose shim has not said a word yet.
 
+On Windows a job object does the shim's work (job.py), and Ctrl-Break stands for SIGTERM.
+
 What does not live here: how one life is begun and buried (child.py), whether the engine answers (attach.py), and what
 its command line must be (launch.py).
 """
@@ -25,6 +27,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -33,9 +36,13 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.config.masking import MaskedOutput, masked_text, secrets_in
-from bioproxy.engines import child
-from bioproxy.engines.child import LogTail
+from bioproxy.engines.output import LogTail
 from bioproxy.errors import EngineUnavailable
+
+if sys.platform == "win32":
+    from bioproxy.engines import job as child
+else:
+    from bioproxy.engines import child
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +71,16 @@ NEXT: dict[State, frozenset[State]] = {
 HINTS = {
     "SIGKILL": " (if no operator did that, the system ran out of memory)",
     "SIGILL": " (this build needs another processor)",
+}
+FAULTS = {  # what Windows makes of them: exit codes (ntstatus.h)
+    0xC0000005: "it touched memory that is not its own",
+    0xC000001D: "this build needs another processor",
+    0xC0000017: "the system ran out of memory",
+    0xC000012D: "the system ran out of memory",
+    0xC0000135: "a DLL that it needs was not found",
+    0xC0000139: "a DLL that it needs is of another version",
+    0xC000013A: "Ctrl-C or Ctrl-Break",
+    0xC0000409: "it gave up by itself",
 }
 
 
@@ -331,6 +348,8 @@ def how(code: int | None, *, expected: bool) -> str:
     """The verb of the sentence on an end."""
     if code is None:
         return "was killed together with the process that watched it"
+    if code in FAULTS:
+        return f"ended with exit code {code:#x} ({FAULTS[code]})"
     if code >= 0:
         return f"ended with exit code {code}"
     try:

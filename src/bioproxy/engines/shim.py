@@ -26,6 +26,8 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+assert sys.platform != "win32"  # a job object does its work there (job.py)
+
 ORPHAN_GRACE = 5.0  # seconds between SIGTERM and SIGKILL when we are gone
 LEFTOVER_GRACE = 2.0  # the same for what a command leaves behind when it ends by itself
 AGAIN = 0.1  # seconds between looks and signals if the system does not tell us

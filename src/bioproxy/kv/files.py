@@ -38,7 +38,7 @@ import msgspec
 
 from bioproxy.aio import Threads
 from bioproxy.errors import BioproxyError
-from bioproxy.files import touching, write_whole
+from bioproxy.files import replace, touching, write_whole
 from bioproxy.kv.snapshot import DAMAGED, PREFIX, TEMPORARY, Snapshot, encode
 
 STEPS = ("verified", "private", "read", "synced", "described", "renamed", "settled")
@@ -235,7 +235,7 @@ def commit(folder: Path, temporary: str, snapshot: Snapshot, *, step: Callable[[
         step("synced")
         write_whole(folder / snapshot.sidecar, encode(snapshot), unfinished=TEMPORARY)
         step("described")
-        path.replace(folder / snapshot.name)
+        replace(path, folder / snapshot.name)
         step("renamed")
         sync_folder(folder)
         step("settled")

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
-from posixpath import basename
 
 import msgspec
 
-from bioproxy.engines.commands import INTERPRETER, here, is_container, option, server_at, volumes
+from bioproxy.engines.commands import INTERPRETER, basename, here, is_container, option, server_at, volumes
 
 FLAG = "--slot-save-path"
 VARIABLE = "LLAMA_ARG_SLOT_SAVE_PATH"
@@ -45,6 +45,7 @@ PIECE = re.compile(
     r"""|"(?P<double>[^"\\]*(?:\\.[^"\\]*)*)(?:"|\Z)|(?P<left>.)""",
     re.DOTALL,
 )
+LITERAL = re.compile(r"""'[^']*'|\\(?!")""")  # what stays as it is on Windows
 ESCAPED = re.compile(r"""\\(["\\])""")  # in double quotes a backslash is one before other characters
 
 
@@ -63,14 +64,17 @@ class Prepared(msgspec.Struct, frozen=True):
     folders: Folders = Folders()
 
 
-def split(command: str) -> list[str]:
+def split(command: str, *, windows: bool = sys.platform == "win32") -> list[str]:
     """The words of `command`, as a shell would split them, without anything else that a shell does.
 
-    A backslash at a line's end joins lines. With a quote that is not closed the rest is one word. (The standard
-    library's `shlex` takes a second for a megabyte, and minutes if that is one word.)
+    A backslash at a line's end joins lines; on Windows any other is a part of a path, unless a `"` follows it. With a
+    quote that is not closed the rest is one word. (The standard library's `shlex` takes a second for a megabyte, and
+    minutes if that is one word.)
     """
     text = CONTINUED.sub(r"\1 ", command).rstrip()
-    if text.endswith("\\") and not text.endswith("\\\\"):
+    if windows:
+        text = LITERAL.sub(lambda found: "\\\\" if found[0] == "\\" else found[0], text)
+    elif text.endswith("\\") and not text.endswith("\\\\"):
         text = text[:-1]
     words: list[str] = []
     parts: list[str] | None = None  # of the word that is being read

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -120,7 +121,7 @@ class Register:
         """Processes that carry a noted token, or are a noted process itself."""
         tokens = {f"{self.variable}={one.token}".encode() for one in noted}
         known = {one.pid: one.ticks for one in noted if one.ticks is not None}
-        for folder in self.processes.iterdir():
+        for folder in self.processes.iterdir() if self.processes.is_dir() else ():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
             pid = int(folder.name)
@@ -133,6 +134,8 @@ class Register:
 
 def end(pids: list[int]) -> None:
     """SIGTERM, and SIGKILL for what is left after `GRACE` seconds. Each is addressed by its own number."""
+    if sys.platform == "win32":  # nothing was looked for
+        return
     lives = {pid: start_ticks(pid) for pid in pids}
     deadline = time.monotonic() + GRACE
     send(lives, signal.SIGTERM)

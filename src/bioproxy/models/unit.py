@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shlex
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -32,7 +31,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.config.masking import masked_words
-from bioproxy.engines.commands import is_container
+from bioproxy.engines.commands import is_container, joined
 from bioproxy.engines.process import Exit, Process, how
 from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, ModelFailed
 from bioproxy.kv.keeper import Want
@@ -201,7 +200,7 @@ class Unit:
         return Started(healthy - begun, done - healthy - restore, restore)
 
     def shown(self) -> str:
-        return shlex.join(masked_words(self.launch.words))[:LONGEST_LINE]
+        return joined(masked_words(self.launch.words))[:LONGEST_LINE]
 
     async def see_that_port_is_free(self) -> None:
         """ModelFailed if another program answers on the port that this one was given."""

@@ -10,12 +10,12 @@ it, because what is dropped in silence is missed in production. Pure.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.engines.commands import joined
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes import yaml_text
 from bioproxy.recipes.options import FALSE, TRUE, Option, option_of, words_of
@@ -146,7 +146,7 @@ def entry_of(name: str, options: dict[str, tuple[Option, str]], collected: Colle
     for option, value in options.values():
         if not taken_over(name, option, value, entry, collected):
             command.append(argument(name, option, value, collected))
-    lines = [" ".join(word if word == "${PORT}" else shlex.quote(word) for word in words) for words in command if words]
+    lines = [" ".join(word if word == "${PORT}" else joined([word]) for word in words) for words in command if words]
     return {"cmd": "\n".join(lines) + "\n", "proxy": "http://127.0.0.1:${PORT}", **entry}
 
 

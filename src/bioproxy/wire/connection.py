@@ -21,9 +21,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import socket
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
@@ -46,7 +46,7 @@ LINGER = 5.0  # seconds that a client gets to read an error and to stop sending
 NEVER = math.inf
 SPARED = 32  # connections that are looked at for one that can make way
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # SO_LINGER on with 0 s: closing sends a reset
+RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # SO_LINGER on with 0 s: closing sends a reset
 ALLOW: Headers = [(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds, tries
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sys
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import httptools
 
@@ -31,6 +32,11 @@ from bioproxy.wire.http1.message import JOINED, Source
 MAX_HEAD = 256 << 10  # bytes of an answer's head
 MIB = 1 << 20
 UNREAD = 256 << 10  # bytes kept for a reader that has not come yet
+
+if sys.platform == "win32":
+    Poller: TypeAlias = None  # it has no poll
+else:
+    Poller: TypeAlias = select.poll
 
 
 class Stage(Enum):
@@ -257,7 +263,7 @@ class EngineConnection(asyncio.Protocol):
         self.response: Response | None = None
         self.client: Source | None = None  # whose reading a tunnel pauses
         self.idle_since = 0.0
-        self.poller: select.poll | None = None
+        self.poller: Poller | None = None
         self.served = 0
         self.lost = self.paused = False
 
@@ -280,8 +286,8 @@ class EngineConnection(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Whether nothing has come since the last answer: no end that the loop has not told, nothing unasked."""
-        if not hasattr(select, "poll"):  # Windows
-            return True
+        if sys.platform == "win32":  # no poll there, and no lowest number of a descriptor that select cannot take
+            return not select.select([self.transport.get_extra_info("socket")], [], [], 0)[0]
         if self.poller is None:
             self.poller = select.poll()
             self.poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)

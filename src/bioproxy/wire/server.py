@@ -17,6 +17,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,10 +48,10 @@ def plain_error(error: BioproxyError, path: str) -> tuple[Headers, bytes]:  # no
 
 
 def open_files() -> int:
-    try:
-        import resource  # POSIX only
-    except ImportError:
+    if sys.platform == "win32":
         return 1 << 20
+    import resource
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def bind_one(family: int, kind: int, protocol: int, address: tuple[Any, ...]) ->
     """One bound socket; IPv6 ones take no IPv4, which has a socket of its own."""
     one = socket.socket(family, kind, protocol)
     try:
-        if os.name == "posix":
+        if sys.platform == "win32":  # there SO_REUSEADDR lets another program take the port from us
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -98,6 +101,8 @@ def bind_unix(path: str, mode: int) -> tuple[socket.socket, tuple[Path, int]]:
 
 def clear_the_way(path: str) -> None:
     """Remove a socket at which nobody listens; ConfigError if somebody does, or if it is no socket. OSError."""
+    if sys.platform == "win32":  # there are none
+        return
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
-import uvloop
+
+from bioproxy.cli.serve import loop_factory
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+    uvloop = loop_factory()
+    return {"asyncio": asyncio.new_event_loop, **({"uvloop": uvloop} if uvloop else {})}

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioproxy.engines.child import LogTail
+from bioproxy.engines.output import LogTail
 
 
 def fed(*pieces: bytes, lines: int = 3, longest: int = 8) -> LogTail:
