@@ -34,6 +34,7 @@ from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.ollama import OllamaModels
 from bioproxy.admin.page import WebPage, other_port
+from bioproxy.admin.pause_api import PauseApi
 from bioproxy.admin.requests_api import Requests
 from bioproxy.admin.routes import Entry
 from bioproxy.admin.snapshots_api import SnapshotsApi
@@ -63,6 +64,7 @@ from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Console, Destination, Logbook
 from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.fleet import STOP_LIMIT, Fleet
+from bioproxy.models.pause import Pause
 from bioproxy.models.plan import Plan
 from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
@@ -152,6 +154,7 @@ class App:
         if self.fleet.only is not None:  # its keeper has folders of its own, and shows all that is in them
             own = self.fleet.only.station.keeper.tenant.shelves
             own.budgets, self.shelves = self.shelves.budgets, own
+        self.pause = Pause(self.fleet, bus=self.bus)
         self.management = Management(
             self.settings,
             self.fleet,
@@ -174,7 +177,7 @@ class App:
             records=self.records,
             bus=self.bus,
             status=self.status,
-            unready=self.fleet.unready,
+            unready=self.pause.unready,
             reload=self.reload,
             more=self.management.entries,
             page=self.page,
@@ -234,6 +237,7 @@ class App:
             *self.page.entries(),
             *self.live.entries(),
             *self.requests.entries(),
+            *PauseApi(self.pause, self.settings).entries(),
             *DoctorApi(self.doctor).entries(),
             *KeysApi(self.allowances).entries(),
             *TemplatesApi(stations, warm=self.fleet.warm).entries(),
@@ -280,6 +284,7 @@ class App:
     def watch(self) -> None:
         """Tell the metrics whose statistics to read."""
         self.metrics.templates = self.catalogue.statistics
+        self.metrics.paused = lambda: self.pause.status is not None
         self.metrics.clients = self.dispatch.statistics
         self.metrics.shares = self.shelves.shares
         self.metrics.keys = self.allowances.statistics
@@ -358,6 +363,7 @@ class App:
             "tokens of keys": self.allowances.run,
             "doctor": self.doctor.run,
             "ageing": self.forget_old,
+            "pause": self.pause.run,
         }
         self.services = guarded(services, self.bus)
 
@@ -553,6 +559,7 @@ class App:
             config=self.config,
             source=ConfigStatus(self.loaded.path, warnings, self.reload_error, self.loaded.paths),
             started=self.started,
+            pause=self.pause.status,
             catalogue=self.catalogue,
             pins=self.pins,
             front=self.front,

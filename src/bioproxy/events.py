@@ -197,6 +197,13 @@ class ConfigReloaded(Event, frozen=True, kw_only=True):
     changed: tuple[str, ...] = ()
 
 
+class PauseChanged(Event, frozen=True, kw_only=True):
+    """An operator paused the program, until a unix time or (None) until further notice; or that is over."""
+
+    paused: bool
+    until: float | None = None
+
+
 class ServiceFailed(Event, frozen=True, kw_only=True):
     """A guarded service raised and starts again."""
 

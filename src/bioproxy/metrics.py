@@ -342,6 +342,7 @@ class Metrics:
     that the page calls. A part that was not set is not on the page.
     """
 
+    paused: Callable[[], bool] = bool
     gate: Callable[[], GateStatistics] | None = None
     kv: Callable[[], KvStatistics | Kept] | None = None
     shares: Callable[[], Sequence[Share]] | None = None

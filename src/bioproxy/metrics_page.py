@@ -71,6 +71,7 @@ class Page(Collector):
         build.add_metric([__version__, platform.python_version()], 1)
         yield build
         yield gauge("bioproxy_uptime_seconds", "Time since this program started.", time.time() - now.started)
+        yield gauge("bioproxy_paused", "1 while an operator has paused it.", now.paused())
         yield from of_seed(now)
         yield from of_tokens(now)
         if now.gate is not None:

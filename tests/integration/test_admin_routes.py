@@ -13,9 +13,11 @@ from bioproxy import events
 from bioproxy.admin.config_api import ConfigApi
 from bioproxy.admin.contexts_api import ContextsApi
 from bioproxy.admin.doctor_api import DoctorApi
+from bioproxy.admin.keys_api import KeysApi
 from bioproxy.admin.live import Live
 from bioproxy.admin.management import Management
 from bioproxy.admin.page import WebPage
+from bioproxy.admin.pause_api import PauseApi
 from bioproxy.admin.requests_api import Requests
 from bioproxy.admin.snapshots_api import SnapshotsApi
 from bioproxy.admin.status import snapshots_of
@@ -25,10 +27,12 @@ from bioproxy.config.settings import Settings
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.errors import Problem
 from bioproxy.events import Bus, Event
+from bioproxy.front.allowance import Allowances
 from bioproxy.kv.shelves import Shelves
 from bioproxy.logbook import Logbook
 from bioproxy.metrics import Metrics
 from bioproxy.models.fleet import Fleet
+from bioproxy.models.pause import Pause
 from bioproxy.templates.catalogue import Catalogue
 from bioproxy.templates.pins import Pins
 from support.admin import AdminPort, Backstage, admin_port, metered, record, system_changed
@@ -82,7 +86,9 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     templates = TemplatesApi(fleet.stations.values, warm=fleet.warm)
     snapshots = SnapshotsApi(fleet.stations.values, snapshots=partial(snapshots_of, fleet))
     contexts = ContextsApi(fleet.stations.values, settings=settings, shelves=shelves, requests=Requests(), folder=str)
-    parts = (page, live, Requests(), DoctorApi(Doctor(settings, bus)), templates, snapshots, contexts, configuration)
+    doctor, pause = DoctorApi(Doctor(settings, bus)), PauseApi(Pause(fleet, bus=bus), settings)
+    keys = KeysApi(Allowances(settings))
+    parts = (page, live, Requests(), pause, keys, doctor, templates, snapshots, contexts, configuration)
     more = [entry for part in parts for entry in part.entries()]
     management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
     mounted = [(entry.method, entry.path) for entry in management.entries]

@@ -119,3 +119,15 @@ async def test_the_end_of_the_program_says_nothing_of_an_engine_that_is_not_ours
             caplog.clear()
         assert "is absent" not in caplog.text
         assert station(app).attachment.state == "ready"
+
+
+async def test_a_pause_takes_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its end, with which it comes back without a request."""
+    async with serving(tmp_path, monkeypatch) as app:
+        await asyncio.gather(app.pause.begin(None), app.pause.begin(None))
+        assert only(app).pid is None
+        assert station(app).attachment.reason == "bioproxy is paused"
+        assert (await good(app)).status == 503
+        await app.pause.end()
+        await ready(app)
+        assert only(app).process.statistics().starts == 2

@@ -98,6 +98,21 @@ async def test_a_request_is_cancelled(tab: Tab, rig: Rig) -> None:
     await free(rig)
 
 
+async def test_a_pause(tab: Tab, rig: Rig) -> None:
+    """Everything stops for as long as was chosen; the page says so at its top, and ends it."""
+    await rig.chat("a")
+    page = await tab.open(rig.port)
+    await page.get_by_role("button", name="Pause: save").click()
+    await page.get_by_role("menuitem", name="For an hour").click()
+    note = page.get_by_role("status").filter(has_text="bioproxy is paused for another")
+    await expect(note).to_contain_text("none of its own engines runs, and requests are refused.")
+    assert (await rig.chat("a")).status == 503
+    await note.get_by_role("button", name="Resume").click()
+    await expect(note).to_have_count(0)
+    assert (await rig.chat("a")).status == 200
+    await free(rig)
+
+
 async def test_a_load_is_shown(tab: Tab, tmp_path: Path) -> None:
     """With the time left, once one was measured."""
     tab.expected(GONE)

@@ -42,6 +42,7 @@ from bioproxy.metrics import Metrics, TokenStatistics
 from bioproxy.models.book import ModelStatistics
 from bioproxy.models.command import FLAG
 from bioproxy.models.fleet import Fleet
+from bioproxy.models.pause import PauseStatus
 from bioproxy.models.unit import Launch
 from bioproxy.station import Price, Station
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
@@ -75,13 +76,14 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves
 
     `tokens` are those of all requests since the start, `today` those since midnight (UTC). `template_requests` counts
     requests with a template since the start, by prefix and by what the KV cache gave. `keys`: what each of `api_keys`
-    used, and has left.
+    used, and has left. `pause`: an operator's, or None.
     """
 
     version: str
     pid: int
     started: float  # unix time
     uptime: float  # seconds
+    pause: PauseStatus | None
     config: ConfigStatus
     templates: tuple[TemplateStatistics, ...]
     template_requests: dict[str, dict[str, int]]
@@ -233,6 +235,7 @@ def status_of(
     config: Config,
     source: ConfigStatus,
     started: float,
+    pause: PauseStatus | None,
     catalogue: Catalogue,
     pins: Pins,
     front: Front,
@@ -249,6 +252,7 @@ def status_of(
         "pid": os.getpid(),
         "started": started,
         "uptime": time.time() - started,
+        "pause": pause,
         "config": source,
         "templates": catalogue.statistics(),
         "template_requests": metrics.requests.by_template(),

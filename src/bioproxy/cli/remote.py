@@ -35,10 +35,13 @@ def status(command: Command) -> int:
     """Print what the running program does; 0 if requests are served, 1 if they would not be."""
     output, answer = command.output, command.client().get("/status")
     many = "models" in answer
-    code = 0 if many or answer["engine"]["state"] == "ready" else 1  # a model is started when it is asked for
+    served = not answer["pause"] and (many or answer["engine"]["state"] == "ready")  # a model is started when asked for
+    code = 0 if served else 1
     if output.json:
         output.document(answer)
         return code
+    if answer["pause"]:
+        output.line(output.paint(pause_text(answer["pause"], time.time()), "yellow"))
     for name, text in summary_of_models(answer) if many else summary(answer):
         output.line(f"{output.paint(name.ljust(10), 'bold')} {text}")
     if many and answer["models"]:
@@ -52,6 +55,12 @@ def status(command: Command) -> int:
     for note in notes(answer):
         output.note(output.paint(f"note: {note}", "yellow"))
     return code
+
+
+def pause_text(pause: Json, now: float) -> str:
+    """Since when it is paused, and how long still."""
+    left = "until `bioproxy resume`" if pause["until"] is None else f"for another {duration(pause['until'] - now)}"
+    return f"paused for {duration(now - pause['since'])} so far, {left}: requests are refused"
 
 
 def summary(answer: Json) -> list[tuple[str, str]]:

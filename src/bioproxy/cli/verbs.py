@@ -63,6 +63,10 @@ def unload_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="", help="the model; without it, all of them")
 
 
+def pause_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--for", dest="length", metavar="TIME", default="", help="for so long, such as 1h30m")
+
+
 def logs_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", default="", help="a model, `proxy` (our own) or `upstream` (all engines'); without it, both"
@@ -188,6 +192,8 @@ VERBS = (
     Verb("models", "list every model: state, memory, requests, what its cache holds", "models:models"),
     Verb("load", "load a model", "models:load", load_flags),
     Verb("unload", "stop a model, or all of them", "models:unload", unload_flags),
+    Verb("pause", "save, stop every engine and refuse requests: the card is wanted", "pause:pause", pause_flags),
+    Verb("resume", "end a pause", "pause:resume"),
     Verb("logs", "print a model's log, or another one; -f follows", "logs:logs", logs_flags),
     Verb("requests", "list the newest requests and where time went; -f follows", "requests:requests", requests_flags),
     Verb("doctor", "say why prompts were read again, and what would save most", "doctor:doctor"),

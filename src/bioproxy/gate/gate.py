@@ -441,7 +441,7 @@ class Gate:
         self.reason = reason
 
     def refuse(self, error: BioproxyError) -> None:
-        """From now on all requests that wait or come get `error`; what runs runs on. For the shutdown."""
+        """From now on all requests that wait or come get `error`; what runs runs on. For the shutdown, or a pause."""
         self.error = error
         for aside in self.aside:
             if not aside.done():
@@ -450,6 +450,10 @@ class Gate:
             self.counts.refused += 1
             self.turn_away(ticket, error)
         self.moved_on()
+
+    def accept(self) -> None:
+        """Take requests again after `refuse`."""
+        self.error = None
 
     @property
     def user_waiting(self) -> bool:

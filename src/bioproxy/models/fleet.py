@@ -106,6 +106,7 @@ class Fleet:
         self.owners = Owners()
         self.retired = Retired(logbook)
         self.units: dict[str, Unit] = {}
+        self.preloaded: tuple[str, ...] = ()  # of those to be preloaded, what was asked for
         self.swept = asyncio.Event()  # what an earlier run left is gone
         self.reloaded = asyncio.Event()
         own = self.read_own(self.plan)
@@ -256,16 +257,15 @@ class Fleet:
 
     async def preload(self) -> None:
         """Load what `hooks.on_startup.preload` names, and what a reload adds to it, as far as it fits together."""
-        known: tuple[str, ...] = ()
         while True:
             self.reloaded.clear()
-            names = self.dialect.hooks.on_startup.preload
+            names = () if self.supervisor.schedule.rests else self.dialect.hooks.on_startup.preload
+            known, self.preloaded = self.preloaded, names
             wanted, left = fitting(names, self.plan.rules)
             for name in left:
                 if name not in known:
                     log.warning("%s is not preloaded: it would stop what was preloaded before it", name)
             await asyncio.gather(*(self.preload_one(name) for name in wanted if name not in known))
-            known = names
             await self.reloaded.wait()
 
     async def preload_one(self, name: str) -> None:
@@ -276,9 +276,34 @@ class Fleet:
 
     def refuse(self, error: BioproxyError) -> None:
         """The shutdown began: requests that wait get `error`."""
-        self.supervisor.refuse(error)
+        self.supervisor.refuse(lambda: error)
         for station in (*self.retired.stations, *self.stations.values()):
             station.gate.refuse(error)
+
+    async def rest(self, why: Callable[[], BioproxyError]) -> None:
+        """Stop every model, or leave the only engine; until `go_on` nothing begins, and requests get what `why` says.
+
+        What runs gets as long as an unload gives it.
+        """
+        self.supervisor.refuse(why)
+        for station in self.stations.values():
+            station.gate.refuse(why())
+        self.preloaded, grace = (), None
+        if self.only is not None:
+            self.only.away, grace = "bioproxy is paused", self.config.kv.save_timeout
+        models = {*self.units, *self.supervisor.lives.present}
+        await asyncio.gather(*(self.supervisor.unload(model, grace=grace) for model in models))
+        await asyncio.gather(*(station.keeper.saver.settle() for station in self.stations.values()))
+
+    async def go_on(self) -> None:
+        """Serve again; models that are preloaded at a start are loaded, and so is the only engine."""
+        for station in self.stations.values():
+            station.gate.accept()
+        self.supervisor.accept()
+        self.reloaded.set()
+        if self.only is not None:
+            self.only.away = Only.away
+            await self.supervisor.load(ENGINE, timeout=0.0)
 
     async def stop(self) -> None:
         """Stop every model, what pays saved first."""

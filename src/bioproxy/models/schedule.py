@@ -58,6 +58,7 @@ class Schedule:
             self.book.know(Record(one, now=now), one)
         self.wake = math.inf
         self.is_closed = False
+        self.rests = False  # no model comes by itself
 
     def let_in(self, wish: Wish, now: float) -> bool:
         """Serve a request whose model is ready, which is nearly all of them: nothing has to be decided for it."""
@@ -230,10 +231,14 @@ class Schedule:
         if self.is_closed:
             self.wake = math.inf
             return self.book.taken()
-        if home.due(self.book) <= now:
+        if self.comes_home() <= now:
             home.go(self.book, now)
-        self.wake = min(Round(self.book, now).run(), home.due(self.book))
+        self.wake = min(Round(self.book, now).run(), self.comes_home())
         return self.book.taken()
+
+    def comes_home(self) -> float:
+        """When the default model comes back by itself; infinity: it does not."""
+        return math.inf if self.rests else home.due(self.book)
 
     def forgive(self, record: Record, now: float) -> None:
         record.forgive()

@@ -62,7 +62,7 @@ class Supervisor:
         self.timer: asyncio.TimerHandle | None = None
         self.armed = math.inf  # when it goes off
         self.news = asyncio.Event()  # some state changed; replaced each time
-        self.refusal: BioproxyError | None = None
+        self.refusal: Callable[[], BioproxyError] | None = None
         self.played: dict[str, tuple[float, dict[int, float]]] = {}  # when, and what `until_served` found, by model
 
     # what requests ask
@@ -73,7 +73,7 @@ class Supervisor:
         Raises at once what is refused at once (ModelBusy, QueueFull, ModelFailed, NotFound).
         """
         if self.refusal is not None:
-            raise self.refusal
+            raise self.refusal()
         now = self.clock()
         if self.schedule.let_in(wish, now):
             self.claims.add(wish)
@@ -93,7 +93,7 @@ class Supervisor:
         wish.recalled = False
         if self.refusal is not None:  # it waited nowhere when all were told
             self.release(wish)
-            raise self.refusal
+            raise self.refusal()
         if wish.cut == "unload":
             self.release(wish)
             raise ModelFailed(f"{self.lead}{self.schedule.unloaded}")
@@ -177,12 +177,22 @@ class Supervisor:
         self.units = dict(units)  # a life keeps its own to its end
         self.carry_out(self.schedule.configure(settings, rules=rules, now=self.clock()))
 
-    def refuse(self, error: BioproxyError) -> None:
-        """For the shutdown: from now on requests that wait or come get `error`; what runs, runs on."""
-        self.refusal = error
+    def refuse(self, why: Callable[[], BioproxyError]) -> None:
+        """For the shutdown, or a pause: from now on requests that wait or come get the error; what runs, runs on.
+
+        Nor does a model come by itself.
+        """
+        self.refusal = why
+        self.schedule.rests = True
         for wish in self.claims:
             if wish.future is not None and not wish.future.done():
-                wish.future.set_exception(error)
+                wish.future.set_exception(why())
+
+    def accept(self) -> None:
+        """Take requests again."""
+        self.refusal = None
+        self.schedule.rests = False
+        self.carry_out(self.schedule.tick(self.clock()))
 
     async def close(self, deadline: float) -> None:
         """Stop every model; `deadline` seconds in all, then what is left is killed."""

@@ -23,7 +23,7 @@ async def test_who_is_taken_back_while_the_shutdown_begins_is_told_at_once() -> 
     machine = Machine("a b")
     hold = await machine.hold("a")
     hold.recalled = True
-    machine.supervisor.refuse(SHUTDOWN)
+    machine.supervisor.refuse(lambda: SHUTDOWN)
     with pytest.raises(QueueTimeout, match="shutting down"):
         await machine.supervisor.again(hold, timeout=5.0)
     await machine.end()
@@ -33,7 +33,7 @@ async def test_after_the_shutdown_began_nobody_is_let_in() -> None:
     """Requests, loads, and whoever comes back because its engine died."""
     machine = Machine("a")
     hold = await machine.hold("a")
-    machine.supervisor.refuse(SHUTDOWN)
+    machine.supervisor.refuse(lambda: SHUTDOWN)
     machine.units["a"].die()
     await turns()
     for work in (

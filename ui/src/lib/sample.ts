@@ -137,6 +137,7 @@ const common = {
   config: { path: null, warnings: [], reload_error: "", paths: [] },
   templates: [],
   template_requests: {},
+  pause: null,
   pins: { pins: 0, versions: 0, bytes: 0 },
   today: NONE,
   tokens: NONE,

@@ -89,6 +89,7 @@ export interface Status {
   pid: number;
   started: number;
   uptime: number;
+  pause: PauseStatus | null;
   config: ConfigStatus;
   templates: TemplateStatistics[];
   template_requests: { [name: string]: { [name: string]: number } };
@@ -108,6 +109,12 @@ export interface Status {
   warmup: RunnerStatistics;
   kv: KvStatistics;
   snapshots: SnapshotStatistics[];
+}
+
+/** Since when it is paused and until when, in unix time; `until` None: until somebody resumes it. */
+export interface PauseStatus {
+  since: number;
+  until: number | null;
 }
 
 /** Where the configuration came from, what is odd about it, and why the last reload failed (empty: it did not). */
@@ -446,6 +453,7 @@ export interface FleetStatus {
   pid: number;
   started: number;
   uptime: number;
+  pause: PauseStatus | null;
   config: ConfigStatus;
   templates: TemplateStatistics[];
   template_requests: { [name: string]: { [name: string]: number } };
@@ -1349,6 +1357,13 @@ export interface ConfigReloaded {
   changed: string[];
 }
 
+/** An operator paused the program, until a unix time or (None) until further notice; or that is over. */
+export interface PauseChanged {
+  event: "PauseChanged";
+  paused: boolean;
+  until: number | null;
+}
+
 /** A guarded service raised and starts again. */
 export interface ServiceFailed {
   event: "ServiceFailed";
@@ -1366,4 +1381,4 @@ export interface ActivityAdded {
 export type AnyStatus = Status | FleetStatus;
 
 /** Something happened at this unix time. */
-export type Notice = { at: number } & (PromptMissed | EngineChanged | ModelStopped | ProfileChanged | SnapshotSaved | SnapshotRestored | SnapshotMissing | SnapshotDropped | SavingPaused | WarmupStarted | WarmupYielded | WarmupEnded | WarmupFailed | TemplateChanged | TemplateFault | ConfigReloaded | ServiceFailed | ActivityAdded);
+export type Notice = { at: number } & (PromptMissed | EngineChanged | ModelStopped | ProfileChanged | SnapshotSaved | SnapshotRestored | SnapshotMissing | SnapshotDropped | SavingPaused | WarmupStarted | WarmupYielded | WarmupEnded | WarmupFailed | TemplateChanged | TemplateFault | ConfigReloaded | PauseChanged | ServiceFailed | ActivityAdded);

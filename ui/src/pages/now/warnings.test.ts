@@ -25,6 +25,11 @@ describe("warnings", () => {
     expect(rest).toEqual([]);
     expect(found).toMatchObject({ text: "The weights cannot be read", models: ["a", "b"], level: "note" });
   });
+  it("an engine that rests for a pause is nothing to look at", () => {
+    const engine = { ...one().engine, state: "absent" as const, reason: "bioproxy is paused" };
+    expect(warnings(one({ engine }))).toHaveLength(1);
+    expect(warnings(one({ engine, pause: { since: 0, until: null } }))).toEqual([]);
+  });
   it("what does not work comes before what could be better", () => {
     const config = { path: null, paths: [], warnings: ["an unknown key"], reload_error: "line 3: no" };
     const status = { ...fleet(model("a")), config, notes: ["there is no admin port"] };

@@ -27,7 +27,7 @@ export function warnings(status: AnyStatus | undefined): Warning[] {
   if (!status) return [];
   const all = [
     ...ofConfiguration(status),
-    ...stations(status).flatMap((one) => ofStation(one, isFleet(status))),
+    ...stations(status).flatMap((one) => ofStation(one, isFleet(status), status.pause !== null)),
     ...ofTemplates(status),
     ...(isFleet(status) && status.store.fault
       ? [bad(`The activity table is not written: ${status.store.fault}`, "See that its file may be written to.")]
@@ -69,7 +69,7 @@ function ofConfiguration({ config }: AnyStatus): Warning[] {
   return [...failed, ...config.warnings.map((text) => note(text, "Correct it in the configuration.", "#/config"))];
 }
 
-function ofStation(one: Station, many: boolean): Warning[] {
+function ofStation(one: Station, many: boolean, paused: boolean): Warning[] {
   const models = many ? [one.model] : [];
   const { kv, engine } = one;
   const found = kv.notes.map((text) => note(text, "", "", { models }));
@@ -83,7 +83,7 @@ function ofStation(one: Station, many: boolean): Warning[] {
       note(`${target.prefix || `head ${target.head}`} is not warm: ${target.text}`, "", "#/templates", { models }),
     );
   }
-  return [...found, ...(one.full ? ofProcess(one.full) : ofEngine(one))];
+  return [...found, ...(one.full ? ofProcess(one.full) : paused ? [] : ofEngine(one))];
 }
 
 function ofProcess(one: ModelStatus): Warning[] {
