@@ -375,10 +375,13 @@ class Decisions:
         token_bytes = self.token_bytes() if displaced else knowledge.speeds.token_bytes
         if self.useless(template=place.bounded) or (displaced and not token_bytes) or self.tenant.unsavable(place.cuts):
             return False  # worthless, or it may take any time, or the engine does not save such a content
+        size = round(place.tokens * token_bytes)
+        if unsaved * knowledge.speeds.prefill < self.tenant.shelf.least * size and not place.bounded:
+            return False  # what may still be written today is for what is worth more
         return policy.worth_saving(
             unsaved,
             place.tokens,
-            round(place.tokens * token_bytes),
+            size,
             speeds=knowledge.speeds,
             min_seconds=self.config.min_seconds,
             displaced=displaced,

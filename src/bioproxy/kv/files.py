@@ -117,15 +117,20 @@ def checksum(path: Path) -> int:
     return found
 
 
-def checksum_of(path: Path, start: int, end: int) -> int:
-    """CRC-32C of the bytes from `start` to `end`. OSError."""
+def checksum_of(path: Path, start: int, end: int, found: int = 0, *, apart: bool = False) -> int:
+    """CRC-32C of the bytes from `start` to `end`, after what has the sum `found`. OSError.
+
+    `apart`: they are read from the disk, and the system's memory for files is left as it is, in which a model may lie.
+    """
     from crc32c import crc32c  # it takes 4 MB, with what it imports
 
-    view, found = memoryview(bytearray(CHUNK)), 0
+    view = memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         while (left := end - start) > 0 and (count := file.readinto(view[: min(left, CHUNK)])):
             found = crc32c(view[:count], found)
+            if apart and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_DONTNEED)
             start += count
     return found
 

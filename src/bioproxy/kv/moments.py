@@ -31,6 +31,7 @@ from operator import attrgetter
 from bioproxy import aio
 from bioproxy.errors import BioproxyError
 from bioproxy.gate.gate import Gate, Grant
+from bioproxy.kv import scrub
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chat_template import ChatTemplate
@@ -323,6 +324,8 @@ class Moments:
                 pause.enter("folder", error.message)
             if self.growing():
                 self.grown.set()
+        if self.gate.idle:
+            await scrub.reread_oldest(self.tenant.shelf, go_on=lambda: self.gate.idle)
 
     async def try_out(self) -> None:
         """What could not be tried when we attached, because a client was using the engine."""

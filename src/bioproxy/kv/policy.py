@@ -30,6 +30,7 @@ LARGEST_BUDGET = 20 * GIB
 FREE_SHARE = 10  # the default budget is this part of what is free
 POKE_PAYS = 4.0  # what is kept must be worth this many times the poke
 NEWEST = 0.3  # what the newest figure counts in a mean
+SPARING = 0.5  # part of the day's bytes after which they go to what is worth most
 VERSION = 1
 MOST_ENGINES = 256  # fingerprints that are remembered: each change of a model's arguments makes a new one
 ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
@@ -250,6 +251,16 @@ def mib(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
 
 
+def least_worth(written: int, preserved: float, write_budget: int) -> float:
+    """Seconds of prefill per byte that a save must preserve, so that the day's bytes go to what is worth most.
+
+    `preserved`: seconds in what was `written` today. While half of the budget is left anything may be saved; then the
+    bar rises, to the day's average at three quarters and to twice that at the end.
+    """
+    used = written / max(1, write_budget)
+    return 4 * (used - SPARING) * preserved / written if used > SPARING else 0.0
+
+
 class Trial(msgspec.Struct):
     """How restores went: good ones, bad ones since the last good one, and when the last bad one was (unix time)."""
 
@@ -352,16 +363,20 @@ class Use(msgspec.Struct):
 
 
 class Ledger(msgspec.Struct, kw_only=True):
-    """The file `bp-index.json`. `day` (UTC) and `written`: bytes of snapshots written on that day.
+    """The file `bp-index.json`.
 
-    `engines`: the last used last.
+    Of the `day` (UTC): bytes of snapshots `written`, seconds of prefill `preserved` in them, bytes `read` to verify old
+    ones. `engines`: the last used last. `verified`: when all of a snapshot was read and was good (unix time).
     """
 
     version: int = VERSION
     engines: dict[str, Knowledge] = {}
     uses: dict[str, Use] = {}
+    verified: dict[str, float] = {}
     day: str = ""
     written: int = 0
+    preserved: float = 0.0
+    read: int = 0
 
     def of(self, fingerprint: str, build: str) -> Knowledge:
         """What is known of an engine that is in use now."""
@@ -371,7 +386,9 @@ class Ledger(msgspec.Struct, kw_only=True):
 
     def prune(self, snapshots: Iterable[str]) -> None:
         """Forget the uses of other snapshots than these, and engines that many others were used after."""
-        self.uses = {identity: self.uses[identity] for identity in snapshots if identity in self.uses}
+        known = frozenset(snapshots)
+        self.uses = {identity: use for identity, use in self.uses.items() if identity in known}
+        self.verified = {identity: at for identity, at in self.verified.items() if identity in known}
         for fingerprint in list(self.engines)[:-MOST_ENGINES]:
             del self.engines[fingerprint]
 

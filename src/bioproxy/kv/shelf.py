@@ -26,7 +26,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -82,6 +82,7 @@ class Shelf:
         self.versions: defaultdict[str, dict[object, Versions]] = defaultdict(dict)  # by fingerprint and user
         self.bounds: dict[str, int] = {}  # by fingerprint: bytes that this model's own `kv.disk_budget` allows
         self.models: dict[str, str] = {}  # by fingerprint, the model that had it last
+        self.least = 0.0  # seconds of prefill per byte that a save must preserve at present (policy.py)
         self.budget = config.disk_budget
         self.free = 0
         self.dropped: Counter[tuple[str, str]] = Counter()  # by fingerprint and reason
@@ -193,10 +194,14 @@ class Shelf:
 
     def today(self) -> int:
         """Bytes written on the present day (UTC)."""
-        day = datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
-        if self.ledger.day != day:
-            self.ledger.day, self.ledger.written = day, 0
-        return self.ledger.written
+        ledger, day = self.ledger, datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
+        if ledger.day != day:
+            ledger.day, ledger.written, ledger.preserved, ledger.read = day, 0, 0.0, 0
+        least = policy.least_worth(ledger.written, ledger.preserved, self.config.write_budget)
+        if least and not self.least:
+            log.info("half of kv.write_budget is used: until midnight UTC only what is worth more than usual is saved")
+        self.least = least
+        return ledger.written
 
     async def measure(self, also: Callable[[], str] = str) -> str:
         """Look how much is free, and how much of it is ours; what `also` says, which looks in the same thread.
@@ -265,19 +270,22 @@ class Shelf:
             return
         good, stamp = await asyncio.to_thread(files.proved, path, snapshot)
         self.proved[snapshot.id] = stamp
+        self.ledger.verified[snapshot.id] = self.wall()
         known = self.index.snapshots.get(snapshot.id)
         if known is not None and known.checksum is None:
             self.index.add(msgspec.structs.replace(known, checksum=good.checksum))
             self.dirty.add(snapshot.id)
 
-    async def vet(self, snapshot: Snapshot) -> str:
+    async def vet(self, snapshot: Snapshot, prove: Callable[[Snapshot], Awaitable[None]] | None = None) -> str:
         """What is wrong with a file; empty if it is what was written. Raises FolderError if that is not known.
+
+        `prove`: another way to find out than `self.prove`.
 
         One that was touched leaves the index. One whose bytes are wrong although it was not touched is quarantined, so
         that the list shows what happened.
         """
         try:
-            await self.prove(snapshot)
+            await (prove or self.prove)(snapshot)
         except files.Damaged as error:
             await self.quarantine(snapshot, error.message)
             return error.message
@@ -319,6 +327,7 @@ class Shelf:
         self.index.add(kept)
         self.today()
         self.ledger.written += kept.size
+        self.today()
         replaced = self.index.ancestors(kept, self.wall())
         for old in replaced:
             self.forget(old, "replaced")
@@ -352,6 +361,7 @@ class Shelf:
         if self.index.remove(snapshot.id) is None:
             return False
         self.ledger.uses.pop(snapshot.id, None)
+        self.ledger.verified.pop(snapshot.id, None)
         self.proved.pop(snapshot.id, None)
         if not snapshot.reference:
             self.dropped[snapshot.fingerprint, reason] += 1
@@ -413,6 +423,7 @@ class Shelf:
         folder = self.folder
         if folder is None:
             return
+        self.today()
         old = self.index.aged(before=self.wall() - self.config.max_age, now=self.wall())
         await self.drop([one for one in old if one.id not in self.reading], "aged")
         await self.measure()

@@ -34,7 +34,7 @@ MOST_DENIED = 256  # contents of which it is remembered that the engine does not
 class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One folder at this moment, all models together. Bytes; `open`: it is ours; `pinned` are the budget's no more.
 
-    `budget`, `min_free`, `write_budget` and `max_age` (seconds) are what is in force.
+    `budget`, `min_free`, `write_budget`, `verify_budget` and `max_age` (seconds) are what is in force.
     """
 
     directory: str
@@ -47,6 +47,8 @@ class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
     min_free: int
     written_today: int
     write_budget: int
+    verified_today: int
+    verify_budget: int
     max_age: float
     dropped: dict[str, int]
 
@@ -136,6 +138,8 @@ def statistics_of(shelf: Shelf) -> ShelfStatistics:
         min_free=shelf.config.min_free,
         written_today=shelf.today(),
         write_budget=shelf.config.write_budget,
+        verified_today=shelf.ledger.read,
+        verify_budget=shelf.config.verify_budget,
         max_age=shelf.config.max_age,
         dropped=shelf.dropped_of(None),
     )

@@ -235,6 +235,19 @@ def test_a_question_to_a_document_on_disk_is_not_written_with_the_document() -> 
     assert made.worth_saving(sibling, TOKENS)
 
 
+def test_what_a_days_last_bytes_are_too_good_for_is_not_written() -> None:
+    """Rule 18: what is new must be worth its bytes; a template is written as long as any may be."""
+    made = decisions()
+    place, new = resident("a", "b"), TOKENS
+    made.tenant.shelf.least = 0.9 * new * 0.001 / (2 * TOKENS * 1000)
+    assert made.worth_saving(place, new)
+    made.tenant.shelf.least *= 2
+    assert not made.worth_saving(place, new)
+    assert made.worth_saving(place, 2 * TOKENS)
+    place.shared = True
+    assert made.worth_saving(place, new)
+
+
 def test_what_a_slot_has_from_a_snapshot_counts_as_long_as_its_group_may_use_that() -> None:
     """To the token; cuts alone would say that nothing of it is on disk."""
     made = decisions()

@@ -192,3 +192,9 @@ def test_what_an_engines_answers_taught() -> None:
     assert 2.0 < one.seconds() < 4.0
     one.note(0, 0, None, None)
     assert one.tokens(400) == 200.0
+
+
+def test_the_days_last_bytes_go_to_what_is_worth_most() -> None:
+    """Anything while half of the budget is left, then what is above a bar that rises."""
+    bars = [policy.least_worth(written, 50.0, 1000) for written in (0, 500, 750, 1000)]
+    assert bars == pytest.approx([0.0, 0.0, 50 / 750, 2 * 50 / 1000])

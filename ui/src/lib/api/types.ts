@@ -549,6 +549,8 @@ export interface ShelfStatistics {
   min_free: number;
   written_today: number;
   write_budget: number;
+  verified_today: number;
+  verify_budget: number;
   max_age: number;
   dropped: { [name: string]: number };
 }
