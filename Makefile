@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo ui pictures test lint bench fuzz tables man clean help
+.PHONY: venv demo ui pictures test lint bench fuzz tables locked sbom man clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,13 @@ fuzz: $(STAMP)   ## bytes that nobody meant, at ports, parsers and files; ARGS="
 tables: $(STAMP) ## what docs/, the JSON Schemas and the page's types have from Structs, after one was changed
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.page_types
+
+locked: $(DEMO)  ## packaging/locked: what a release is made of, with hashes; after a change of constraints.txt
+	$(PIP) uv
+	$(BIN)/python -m tools.locked
+
+sbom: $(DEMO)    ## the bill of materials (CycloneDX), into dist
+	@$(BIN)/python -m tools.sbom
 
 man: $(DEMO)     ## the man page bioproxy(1), into build/bioproxy.1
 	@$(BIN)/python -m tools.manpage build/bioproxy.1
