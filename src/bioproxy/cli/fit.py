@@ -31,8 +31,8 @@ NOT_FITTING = 1
 def run(command: Command) -> int:
     """Print the estimate; 0 if the machine has that much, else 1. BioproxyError for a file that is no model."""
     arguments, output = command.arguments, command.output
-    header, shape = shape_in(arguments.file)
-    projector = projector_bytes(arguments.mmproj) if arguments.mmproj else 0
+    header, shape = files.patiently(shape_in, arguments.file)
+    projector = files.patiently(projector_bytes, arguments.mmproj) if arguments.mmproj else 0
     here = machine.look(os.environ).machine
     best = place(shape, here, projector=projector)
     asked = {name: value for name in ASKED if (value := getattr(arguments, name)) is not None}

@@ -71,7 +71,7 @@ def run(command: Command) -> int:
     text = decide(seen, ask)
     if not yes(ask(f"Write {target}?{kept_hint(target)} [Y/n] ")):
         raise BioproxyError("nothing was written")
-    kept = write(target, text)
+    kept = write(target, text, mode=mode_of(seen.swap, text))
     return finish(command, seen, target=target, kept=kept)
 
 
@@ -90,7 +90,7 @@ def look(folders: Sequence[str]) -> Seen:
     places = [Place(path=os.path.abspath(os.path.expanduser(one))) for one in folders] + library.usual(os.environ)
     commands = running.processes()
     here = machine.look(os.environ)
-    found = files.patiently(library.look, places)
+    found = library.look(places)
     proposals = [
         Proposal(entry=one, placement=place(one.shape, here.machine, projector=one.projector_bytes))
         for one in found.entries
@@ -223,8 +223,11 @@ def aside(path: str) -> str:
     return next(one for one in tries if not os.path.lexists(one))
 
 
-def write(target: str, text: str) -> list[str]:
-    """Write the file, and the schema that its first line names; the names that old files have now. ConfigError."""
+def write(target: str, text: str, *, mode: int) -> list[str]:
+    """Write the file, and the schema that its first line names; the names that old files have now. ConfigError.
+
+    `mode` are the rights of a file that is new.
+    """
     kept = []
     try:
         folder = os.path.dirname(target)
@@ -238,11 +241,16 @@ def write(target: str, text: str) -> list[str]:
             files.write_whole(f"{folder}/{named[1]}.schema.json", schema + b"\n", mode=0o644)
     except OSError as error:
         raise ConfigError([Problem(f"nothing was written: {files.reason(error)}", target)]) from error
-    insert.write(Path(target), text)
+    insert.write(Path(target), text, mode=mode)
     for path in replaced(target):
         if path != target:
             os.unlink(path)
     return kept
+
+
+def mode_of(swap: running.Swap | None, text: str) -> int:
+    """The rights of a new file: those of the one that it was taken from, which may have keys in it."""
+    return os.stat(swap.path).st_mode & 0o777 if swap is not None and swap.text in text else 0o644
 
 
 def finish(command: Command, seen: Seen, *, target: str, kept: Sequence[str]) -> int:

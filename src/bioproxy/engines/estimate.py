@@ -152,5 +152,5 @@ def activations(shape: Shape, settings: Settings) -> int:
     feed = 3 * shape.inner + 5 * shape.width
     experts = (2 * shape.chosen + 3) * shape.width if shape.chosen else 0
     scores = 0 if settings.flash else shape.heads * per_slot(shape, settings) + attention
-    widest = max(attention, feed, experts, scores, shape.recurrent * 15 // 2)
+    widest = max(attention, feed, experts, scores, shape.recurrent)
     return rows(shape, settings) * widest * FLOAT

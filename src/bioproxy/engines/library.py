@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,32 +99,65 @@ def usual(environment: Mapping[str, str]) -> list[Place]:
 
 
 def look(places: Sequence[Place]) -> Found:
-    """Every model in `places`; one that lies in two of them counts once."""
-    candidates: dict[str, Candidate] = {}
+    """Every model in `places`; one that lies in two of them counts once. A folder that hangs is left alone."""
+    heads: dict[str, tuple[Candidate, Header]] = {}
     there, notes = [], []
     for place in places:
-        if not os.path.isdir(place.path):
-            continue
-        there.append(place.path)
-        for one in manifests(place) if place.ollama else named(place):
-            candidates.setdefault(os.path.realpath(one.path), one)
-    if len(candidates) > MOST_FILES:
-        notes.append(f"{len(candidates):,} GGUF files were found; only the first {MOST_FILES:,} were looked at")
-    heads: list[tuple[Candidate, Header]] = []
-    for one in list(candidates.values())[:MOST_FILES]:
         try:
-            heads.append((one, head(one.path, whole=False)))
+            found = files.patiently(examine, place)
+        except files.Stuck as error:
+            notes.append(error.message)
+            continue
+        if found is not None:
+            there.append(place.path)
+            notes += found.notes
+            for key, one in found.heads.items():
+                heads.setdefault(key, one)
+    try:
+        entries, broken = files.patiently(assemble, list(heads.values()))
+    except files.Stuck as error:
+        entries, broken = [], [error.message]
+    return Found(entries=tuple(distinct(entries)), places=tuple(there), notes=(*notes, *broken))
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """The GGUF files of a place by what their links lead to, with the beginnings of their headers."""
+
+    heads: dict[str, tuple[Candidate, Header]]
+    notes: tuple[str, ...] = ()
+
+
+def examine(place: Place) -> Examined | None:
+    """Every file of a place that says what it is; None if there is no such folder."""
+    status = files.found(place.path)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        return None
+    heads: dict[str, tuple[Candidate, Header]] = {}
+    notes = []
+    candidates = list(manifests(place) if place.ollama else named(place))
+    if len(candidates) > MOST_FILES:
+        notes.append(f"{place.path} has {len(candidates):,} GGUF files; only {MOST_FILES:,} were looked at")
+    for one in candidates[:MOST_FILES]:
+        try:
+            header = head(one.path, whole=False)
+            heads.setdefault(os.path.realpath(one.path), (one, header))
         except (OSError, BioproxyError) as error:
             notes.append(f"{one.path}: {reason(error)}")
+    return Examined(heads=heads, notes=tuple(notes))
+
+
+def assemble(heads: Sequence[tuple[Candidate, Header]]) -> tuple[list[Entry], list[str]]:
+    """The models among these files, each with its projector; and why some are of no use."""
     models = [(one, header) for one, header in heads if is_model(header)]
     projectors = [(one, header) for one, header in heads if is_projector(header)]
-    entries = []
+    entries: list[Entry] = []
+    notes = []
     for one, header in models:
         try:
             entries.append(entry(one, header, projectors, whole=len(models) <= WHOLE))
         except (OSError, BioproxyError) as error:
             notes.append(f"{one.path}: {reason(error)}")
-    return Found(entries=tuple(distinct(entries)), places=tuple(there), notes=tuple(notes))
+    return entries, notes
 
 
 def reason(error: OSError | BioproxyError) -> str:
@@ -226,7 +260,7 @@ def newest(paths: Iterator[str]) -> Iterator[str]:
         repository, snapshots, rest = path.partition("/snapshots/")
         key = (repository, rest.partition("/")[2] if snapshots else path)
         try:
-            changed = os.stat(os.path.dirname(path)).st_mtime
+            changed = files.stat(os.path.dirname(path)).st_mtime
         except OSError:
             continue
         found[key] = max(found.get(key, (0.0, "")), (changed, path))

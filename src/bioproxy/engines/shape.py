@@ -26,6 +26,7 @@ BLOCK = re.compile(r"blk\.(\d+)\.")
 EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch)?exps\.")
 INPUT = ("token_embd.", "per_layer_token_embd.")  # looked up by the processor, wherever the layers are
 CHUNKED = {"llama4": 8192}  # windows that stand in the source only
+WINDOWED = {"exaone4": 64}  # of this architecture only the model with so many layers uses its windows
 PATTERNS: dict[str, tuple[int, bool]] = {  # every n-th layer sees everything; the last of n, or the first
     "gemma2": (2, False),
     "gemma3": (6, False),
@@ -144,7 +145,7 @@ def shape_of(parts: Sequence[tuple[Header, int]]) -> Shape:
         heads=widest,
         inner=inner_of(keys, count),
         chosen=keys.whole("expert_used_count") if keys.whole("expert_count") else 0,
-        recurrent=keys.whole("ssm.inner_size") or (width if state_of(keys, widest) else 0),
+        recurrent=scan_of(keys) or (width if state_of(keys, widest) else 0),
         layers=layers if sizes.layers else evenly(layers, sizes.total),
         weights=sizes.total,
         output=sizes.output,
@@ -180,7 +181,8 @@ def window_of(keys: Keys) -> int:
 def windows(keys: Keys, count: int) -> list[bool]:
     """Which layers see a window only."""
     given = keys.listed("attention.sliding_window_pattern")
-    if not window_of(keys) or (not given and keys.architecture not in PATTERNS):
+    unknown = not given and keys.architecture not in PATTERNS
+    if not window_of(keys) or unknown or WINDOWED.get(keys.architecture, count) != count:
         return [False] * count
     if given:
         return [bool(value) for value in (*given, *[False] * count)[:count]]
@@ -230,6 +232,11 @@ def state_of(keys: Keys, heads: int) -> int:
         return 3 * max(kernel - 1, 0) * head * heads + head * head * heads
     inner, states = keys.whole("ssm.inner_size"), keys.whole("ssm.state_size")
     return max(kernel - 1, 0) * (inner + 2 * keys.whole("ssm.group_count") * states) + states * inner
+
+
+def scan_of(keys: Keys) -> int:
+    """Numbers for each token that a step of a state space layer holds at once, as measured."""
+    return keys.whole("ssm.inner_size") * 15 // 2 + 8 * keys.whole("ssm.group_count") * keys.whole("ssm.state_size")
 
 
 def inner_of(keys: Keys, count: int) -> int:

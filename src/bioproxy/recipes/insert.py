@@ -190,11 +190,11 @@ def read(path: Path) -> str:
         raise ConfigError([Problem(f"the config file cannot be read: {error.strerror or error}", str(path))]) from error
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file in one step, with the rights that it had; of a link, the file that it leads to."""
+def write(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace a file in one step, with the rights that it had, or `mode`; of a link, the file that it leads to."""
     target = Path(os.path.realpath(path))
     try:
-        mode = target.stat().st_mode & 0o7777 if target.exists() else 0o644
+        mode = target.stat().st_mode & 0o7777 if target.exists() else mode
         files.write_whole(target, text.encode("utf-8"), mode=mode)
     except OSError as error:
         sentence = f"the config file cannot be written, nothing was changed: {error.strerror or error}"

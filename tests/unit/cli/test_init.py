@@ -282,7 +282,9 @@ def test_a_llama_swap_configuration_is_taken_over_as_it_stands(home: Home) -> No
     place = home.folder / ".config" / "llama-swap" / "config.yaml"
     place.parent.mkdir(parents=True)
     place.write_text(SWAP)
+    place.chmod(0o600)
     ended = home.run("--yes")
+    assert home.config.stat().st_mode & 0o777 == 0o600
     assert (ended.code, "1 model\n" in ended.out) == (0, True)
     assert home.config.read_text().endswith(f"from {place}, as it stood.\n{SWAP}")
     home.run(typed="n\n\n\n")

@@ -128,6 +128,45 @@ def test_qwen3_takes_what_its_users_see() -> None:
     assert taken(shape).kv == 5760 * MIB
 
 
+def family(architecture: str, layers: int = 4, **more: Json) -> Shape:
+    """A small model of a family, with heads of 64."""
+    keys = {"block_count": layers, "embedding_length": 256, "feed_forward_length": 512, "attention.head_count": 4}
+    keys |= {"attention.head_count_kv": 2, "attention.key_length": 64, "attention.value_length": 64}
+    keys |= {name.replace("__", "."): value for name, value in more.items()}
+    data = header({"general.architecture": architecture, **{f"{architecture}.{name}": keys[name] for name in keys}})
+    return shape_of([(gguf.read_header(io.BytesIO(data)), len(data))])
+
+
+SSM = {"ssm__conv_kernel": 4, "ssm__inner_size": 512, "ssm__state_size": 64, "ssm__group_count": 1}
+MLA = {"head_count_kv": 1, "kv_lora_rank": 128, "key_length": 160, "value_length": 128}
+MLA |= {"key_length_mla": 96, "value_length_mla": 64}
+
+
+@pytest.mark.parametrize(
+    ("shape", "cache", "compute"),
+    [
+        (family("lfm2", attention__head_count_kv=[0, 0, 2, 0], shortconv__l_cache=3), 8.01, 13.5),
+        (family("granitehybrid", attention__head_count_kv=[0, 0, 2, 0], **SSM), 8.79, 16.3),
+        (family("falcon-h1", **SSM), 33.06, 16.8),
+        (family("mamba2", attention__head_count=0, attention__head_count_kv=0, **SSM), 1.06, 8.3),
+        (family("deepseek2", rope__dimension_count=32, **{f"attention__{n}": v for n, v in MLA.items()}), 20.0, 13.5),
+        (family("gemma2", attention__sliding_window=512), 18.0, 14.5),
+        (family("cohere2", 8, attention__sliding_window=512), 22.0, 15.0),
+        (family("olmo2", 8, attention__sliding_window=512), 22.0, 14.5),
+        (family("exaone4", 8, attention__sliding_window=512), 64.0, 13.5),
+        (family("exaone4", 64, attention__sliding_window=512), 176.0, 14.5),
+        (family("llama4", 8, expert_count=4, expert_used_count=1, expert_feed_forward_length=256), 64.0, 20.0),
+        (family("phi3", attention__sliding_window=512), 32.0, 13.5),
+    ],
+    ids=lambda value: f"{value.architecture} {len(value.layers)}" if isinstance(value, Shape) else "",
+)
+def test_families_take_what_the_engine_was_seen_to_take(shape: Shape, cache: float, compute: float) -> None:
+    """MiB of caches and compute buffer for two slots of 8192 tokens, as llama.cpp of October 2026 prints them."""
+    share = taken(shape, context=16384, slots=2)
+    assert share.kv / MIB == pytest.approx(cache, abs=0.01)
+    assert share.compute / MIB == pytest.approx(compute, rel=0.1)
+
+
 # the engine's own word
 
 BUFFER = re.compile(r"(model|output|KV|RS|compute) buffer size = +([\d.]+) MiB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from bioproxy.engines import gguf, library
 from bioproxy.engines.library import Found, Place, look, usual
+from support.faults import hung
 from support.gguf_files import QWEN, header, ollama, write
 
 Json = Any
@@ -166,6 +168,21 @@ def test_two_hundred_models_cost_the_beginnings_of_their_headers(
     assert len(found.entries) == 200
     assert sum(read) < 200 * 1000
     assert 0 < (1 << 30) - found.entries[0].shape.weights < 1000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its calls are others")
+def test_a_folder_that_does_not_answer_keeps_nobody_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share whose server is gone; or one file of it."""
+    write(tmp_path / "net" / "far.gguf")
+    write(tmp_path / "near" / "near.gguf")
+    places = [Place(path=str(tmp_path / name)) for name in ("net", "near")]
+    for stuck in (tmp_path / "net", tmp_path / "net" / "far.gguf"):
+        with hung(stuck, monkeypatch):
+            found = look(places)
+        assert names(found) == ["near"]
+        assert f"{stuck} does not answer" in found.notes[0]
 
 
 def test_a_folder_without_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
