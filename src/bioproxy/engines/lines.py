@@ -21,6 +21,8 @@ from bioproxy.engines.output import readable
 from bioproxy.log import json_line
 
 TASK = re.compile(rb"\| task (\d+) \|")
+LEVEL = re.compile(rb"[0-9.]+ ([DIWE]) ")  # how llama-server's lines begin
+LEVELS = {b"D": "debug", b"W": "warning", b"E": "error"}
 LONGEST = 64 << 10  # bytes of a line that does not end
 LATE = 2.0  # seconds that lines may come after the answer
 JUST_ENDED = 0.1  # the same for a task's first line: a small request is over before the output is read
@@ -68,8 +70,11 @@ class EngineLines:
     def line(self, model: str, line: bytes) -> bytes:
         ids = self.whose(model, line)
         text = readable(line[line.rstrip(b"\r").rfind(b"\r") + 1 :])  # of a progress line the last state
-        one, several = (ids[0], ()) if len(ids) == 1 else ("", ids)
-        entry = json_line(time.time(), text, logger="engine", model=model, request_id=one, request_ids=tuple(several))
+        one, several = (ids[0], ()) if len(ids) == 1 else ("", tuple(ids))
+        level = LEVELS.get(found[1], "info") if (found := LEVEL.match(line)) else "info"
+        entry = json_line(
+            time.time(), text, level=level, logger="engine", model=model, request_id=one, request_ids=several
+        )
         return entry.encode() + b"\n"
 
     def whose(self, model: str, line: bytes) -> list[str]:

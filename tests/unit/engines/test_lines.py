@@ -112,3 +112,9 @@ def test_any_bytes_become_one_line_each(engine: Engine) -> None:
     assert [len(entry["message"]) for entry in engine.writes("x" * (LONGEST + 1))] == [LONGEST + 1]
     (raw,) = engine.lines("m", b"\xff\xfe\n").splitlines()
     assert json.loads(raw)["message"] == "\ufffd\ufffd"
+
+
+def test_the_level_is_the_engines(engine: Engine) -> None:
+    """As llama-server's lines say it; what says none is information."""
+    said = engine.writes("0.00.002.044 W srv  init: no API key\n0.01.1 E x\n0.01.1 I x\nW is a letter\n")
+    assert [entry["level"] for entry in said] == ["warning", "error", "info", "info"]
