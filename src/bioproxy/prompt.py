@@ -54,12 +54,16 @@ class Head(msgspec.Struct, frozen=True):
     extra: bytes = b""
 
     @property
-    def fields(self) -> dict[Doubt, bytes]:
+    def values(self) -> dict[str, bytes]:
         """The fields that may shape the prompt, with their values as JSON."""
         extra = msgspec.json.decode(self.extra, type=dict[str, msgspec.Raw]) if self.extra else {}
         found = {name: bytes(value) for name, value in extra.items()}
-        found |= {"chat_template_kwargs": self.kwargs} if self.kwargs else {}
-        return {(name, hashlib.sha256(value).digest()[:16]): value for name, value in found.items()}
+        return found | {"chat_template_kwargs": self.kwargs} if self.kwargs else found
+
+    @property
+    def fields(self) -> dict[Doubt, bytes]:
+        """The same, each with a digest of its value."""
+        return {(name, hashlib.sha256(value).digest()[:16]): value for name, value in self.values.items()}
 
     @property
     def shape(self) -> str:

@@ -31,6 +31,7 @@ Shapes: TypeAlias = Callable[[str, bytes], bool | None]  # whether a field with 
 LONGEST_FIELD = 512  # bytes of a field's value that are kept; of a longer one its length and both ends
 IN_UNITS = frozenset({"system", "instructions", "tools", "lora", "model", *KEYS.values()})  # compared as such
 OURS = frozenset({"stream", "stream_options"})  # how the answer comes
+BESIDE = ASIDE - IN_UNITS - OURS
 CHANGED: Mapping[str, Cause] = {
     "lora": "model_changed",
     "system": "system_changed",
@@ -92,14 +93,12 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 def arguments_of(head: Head | None) -> dict[str, bytes]:
     """The fields of a request that its chat template may look at."""
-    return {name: value for (name, _), value in head.fields.items()} if head is not None else {}
+    return head.values if head is not None and (head.extra or head.kwargs) else {}
 
 
 def aside_of(fields: Fields) -> dict[str, bytes]:
     """The fields of a body that no chat template hears of; a copy, because a Raw holds all of its body."""
-    return {
-        name: brief(bytes(value)) for name, value in fields.items() if name in ASIDE and name not in IN_UNITS | OURS
-    }
+    return {name: brief(bytes(value)) for name, value in fields.items() if name in BESIDE}
 
 
 def brief(value: bytes) -> bytes:

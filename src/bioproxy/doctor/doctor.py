@@ -17,7 +17,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
@@ -26,10 +25,10 @@ from bioproxy.activity import Cause, Finding, Record
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.compare import Difference, Prompt, Shapes, arguments_of, aside_of, compare
 from bioproxy.doctor.exact import LARGEST, shared_tokens
-from bioproxy.doctor.memory import Kept, Memory, Visit, nearest
+from bioproxy.doctor.memory import Kept, Memory, Visit, nearest, of_one
 from bioproxy.doctor.nearest import goes_on, like
 from bioproxy.doctor.totals import Totals
-from bioproxy.doctor.verdict import LEAST, Evidence, judge
+from bioproxy.doctor.verdict import LEAST, Evidence, judge, usual
 from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.events import Bus, PromptMissed
 from bioproxy.kv.keeper import Keeper
@@ -67,7 +66,8 @@ SEVERAL = "the engine has several slots and took another one (--slot-prompt-simi
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One request that was answered. `life` counts the engine's processes, `fingerprint` names what they can share.
 
-    `aside`: what it said that is no part of `body` any more and shapes no prompt.
+    `answer`: its answer's id, if that is known already. `aside`: what it said that is no part of `body` any more and
+    shapes no prompt.
     """
 
     record: Record
@@ -80,6 +80,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tail: Tail
     life: int
     fingerprint: str
+    answer: str = ""
     aside: Mapping[str, bytes] = {}
 
 
@@ -103,7 +104,8 @@ class Doctor:
         self.memory = Memory()
         self.totals = Totals()
         self.cases: deque[Case] = deque()
-        self.news, self.heavy = asyncio.Event(), asyncio.Event()
+        self.due = asyncio.Event()
+        self.rest: asyncio.TimerHandle | None = None  # until which those that wait are left alone
         self.waiting = 0  # bytes of the requests in `cases`
         self.requests = self.skipped = 0
         self.since = time.time()
@@ -117,23 +119,27 @@ class Doctor:
             return
         self.waiting += size
         self.cases.append(case)
-        self.news.set()
         if self.waiting >= HEAVY:
-            self.heavy.set()
+            self.begin()
+        elif self.rest is None:
+            self.rest = asyncio.get_running_loop().call_later(REST, self.begin)
+
+    def begin(self) -> None:
+        """Have those that wait looked at."""
+        if self.rest is not None:
+            self.rest.cancel()
+            self.rest = None
+        self.due.set()
 
     async def run(self) -> None:
         """Look at what was seen; until cancelled (a guarded service)."""
         while True:
-            if not self.cases:  # there are some after a fault
-                await self.news.wait()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.heavy.wait(), REST)
-            self.news.clear()
-            self.heavy.clear()
-            while self.cases:
+            while self.cases:  # there are some after a fault, too
                 case = self.cases.popleft()
                 self.waiting -= len(case.body.raw)
                 await self.examine(case)
+            self.due.clear()
+            await self.due.wait()
 
     def find(self, group: str, identity: str) -> Kept | None:
         """The prompt of an earlier request of this group, by its id or by its answer's."""
@@ -165,6 +171,18 @@ class Doctor:
             self.requests += 1
             return
         alike = self.memory.alike(prompt.group, prompt)
+        earlier = alike[0] if alike and of_one(alike[0].visit.session, record.session) else None
+        if earlier is not None and (finding := usual(earlier.prompt, prompt, cached=record.tokens_cached)) is not None:
+            record.finding, record.why = finding, ""  # its sentence is made anew
+        else:
+            earlier = await self.compare(case, prompt, alike)
+        limit = self.settings.config.doctor.memory
+        self.memory.add(prompt, visit_of(case), ids_of(case), limit=limit, earlier=earlier)
+        self.requests += 1
+
+    async def compare(self, case: Case, prompt: Prompt, alike: Sequence[Kept]) -> Kept | None:
+        """Look closer, at others that do not open alike, too; the earlier prompt, if this one goes on from it."""
+        record = case.record
         others = self.memory.newest(prompt.group) if record.cache == "miss" else ()
         known = alike, others, prompt, record.session, shapes_of(case.keeper)
         large = len(case.body.raw) > LARGE
@@ -174,13 +192,9 @@ class Doctor:
             if case.want.lasts and finding.cause in UNSTABLE:
                 note = "; ".join(filter(None, (finding.note, NOT_WRITTEN)))
                 finding = msgspec.structs.replace(finding, note=note)
-            record.finding = finding
-            record.why = ""  # its sentence is made anew
+            record.finding, record.why = finding, ""
             self.count(record, finding, prompt)
-        goes = earlier is not None and goes_on(earlier.prompt, prompt)
-        limit = self.settings.config.doctor.memory
-        self.memory.add(prompt, visit_of(case), ids_of(case), limit=limit, earlier=earlier if goes else None)
-        self.requests += 1
+        return earlier if earlier is not None and goes_on(earlier.prompt, prompt) else None
 
     async def judge(self, case: Case, prompt: Prompt, earlier: Kept | None, difference: Difference | None) -> Finding:
         """The finding, to the token if it is worth a question."""
@@ -318,7 +332,7 @@ def visit_of(case: Case) -> Visit:
 
 def ids_of(case: Case) -> tuple[str, ...]:
     """What a request is found by: its id, and its answer's."""
-    answer = response_id(case.tail)
+    answer = case.answer or response_id(case.tail)
     return (case.record.id, answer) if answer else (case.record.id,)
 
 

@@ -67,17 +67,12 @@ class Memory:
         return kept
 
     def share(self, kept: Kept, later: Prompt) -> Prompt:
-        """`later` has all pieces of `kept`, whose body will not be asked for any more: keep once what is equal.
-
-        It is kept as it was, for what the request that just ended used can then be used by the next one.
-        """
+        """`later` has all pieces of `kept`, whose body will not be asked for any more: keep once what is equal."""
         before = kept.prompt
         self.bytes -= kept.size - OVERHEAD
         kept.prompt = msgspec.structs.replace(before, sent=later.sent[: len(before.sent)], body=b"")
         kept.size = OVERHEAD
-        pieces = *before.pieces, *later.pieces[len(before.pieces) :]
-        body = before.body if before.body == later.body else later.body
-        return msgspec.structs.replace(later, pieces=pieces, body=body)
+        return msgspec.structs.replace(later, pieces=(*before.pieces, *later.pieces[len(before.pieces) :]))
 
     def keep_within(self, limit: int) -> None:
         """Forget the oldest until all of them take no more than `limit` bytes."""
@@ -141,6 +136,11 @@ def size_of(prompt: Prompt) -> int:
     return OVERHEAD + prompt.size + sent + len(prompt.body)
 
 
+def of_one(session: str, other: str) -> bool:
+    """Whether requests of these sessions may be of one conversation: few clients name theirs."""
+    return session == other or not (session and other)
+
+
 def nearest(candidates: Iterable[Kept], prompt: Prompt, session: str = "") -> Kept | None:
     """The prompt of the same conversation that shares most with this one, the newest of several; None: it is new.
 
@@ -151,7 +151,7 @@ def nearest(candidates: Iterable[Kept], prompt: Prompt, session: str = "") -> Ke
     best, most = None, (0, 0, False)
     for kept in candidates:
         theirs = kept.visit.session
-        if not (session and theirs) or session == theirs:
+        if of_one(session, theirs):
             same = kept.prompt.model == prompt.model
             if same and goes_on(kept.prompt, prompt):
                 return kept  # as nearly always

@@ -15,6 +15,7 @@ import msgspec
 
 from bioproxy.activity import Cause, Finding
 from bioproxy.doctor.compare import Difference, Prompt
+from bioproxy.doctor.nearest import goes_on
 
 LEAST = 64  # tokens: fewer are seams of a chat template, and no miss
 UNSURE = 0.1  # share of a prompt by which an estimate of a place may be wrong
@@ -40,6 +41,20 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
     why: str = ""
     family: str = ""
+
+
+def usual(earlier: Prompt, later: Prompt, *, cached: int | None) -> Finding | None:
+    """What `judge` would say of a prompt that goes on from the earlier one and lost nothing; None: look closer."""
+    known, shared = cached is not None and earlier.tokens > 0, min(later.tokens, earlier.tokens)
+    usual = (
+        known
+        and shared - (cached or 0) < LEAST
+        and (earlier.model, earlier.engine, earlier.day) == (later.model, later.engine, later.day)
+        and earlier.arguments == later.arguments
+        and earlier.aside == later.aside
+        and goes_on(earlier, later)
+    )
+    return Finding(cause="grown", shared=shared) if usual else None
 
 
 def judge(

@@ -90,12 +90,13 @@ class Timings(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """How an answer ended by its own account, whatever its framing says ("": it did not), and what it cost.
 
-    `said`: the data of a stream's last event, which tells why it failed.
+    `said`: the data of a stream's last event, which tells why it failed. `id`: its own, if the usual answer has one.
     """
 
     ending: Ending = ""
     said: bytes = b""
     timings: Timings = Timings()
+    id: str = ""
 
 
 class Figures(msgspec.Struct):
@@ -131,6 +132,7 @@ class Usual(msgspec.Struct):
     """The last event of a chat, or a whole answer, as llama-server writes it."""
 
     timings: Figures
+    id: str = ""
     type: None = None
     error: None = None
 
@@ -190,10 +192,12 @@ def usual_answer(last: bytes, *, events: bool) -> Answer | None:
         if start < 8 or b"\n" in data or b"\r" in data:
             return None
     try:
-        told = USUAL.decode(data).timings
+        told = USUAL.decode(data)
     except NOT_JSON:
         return None
-    return None if told.cache_n is None else Answer("whole", data if events else b"", told.timings())
+    if told.timings.cache_n is None:
+        return None
+    return Answer("whole", data if events else b"", told.timings.timings(), told.id)
 
 
 def ending(last: bytes, begun: bytes | None = None) -> Ending:

@@ -444,6 +444,7 @@ class Inference:
             tail=exchange.tail,
             life=engine.lives + engine.attachment.generation,
             fingerprint=engine.keeper.decisions.fingerprint.value,
+            answer=exchange.said.id if exchange.said is not None else "",
             aside={"prompt_cache_key": wishes.key.encode()} if wishes is not None and wishes.key is not None else {},
         )
 

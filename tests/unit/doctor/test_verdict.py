@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bioproxy.activity import Cause, Finding, Place
-from bioproxy.doctor.compare import Difference, Prompt
-from bioproxy.doctor.verdict import LEAST, Evidence, judge
+from bioproxy.doctor.compare import Difference, Prompt, compare
+from bioproxy.doctor.verdict import LEAST, Evidence, judge, usual
 from bioproxy.prompt import Piece
 
 Json = Any
@@ -117,3 +119,30 @@ def test_arguments_that_turn_out_not_to_matter() -> None:
 def test_what_cannot_be_compared_says_so() -> None:
     """With the reason."""
     assert found(Difference(cause="not_comparable", note="none")) == Finding(cause="not_comparable", note="none")
+
+
+@given(
+    said=st.lists(st.sampled_from(("a", "b" * 90)), min_size=1, max_size=3),
+    earlier=st.integers(0, 4),
+    changed=st.sampled_from(("", "", "", "model", "engine", "day", "arguments", "aside", "head")),
+    tokens=st.tuples(st.sampled_from((0, 100, 900)), st.sampled_from((50, 100, 1000))),
+    missing=st.sampled_from((0, LEAST - 1, LEAST, 400)),
+)
+def test_the_usual_prompt_is_told_at_a_glance(
+    said: list[str], earlier: int, changed: str, tokens: tuple[int, int], missing: int
+) -> None:
+    """What is said at a glance is what the long way says, and nothing is said of a prompt that lost something."""
+    turns = [Piece("head", b"h"), *(Piece("message (user)", text.encode()) for text in said)]
+    before = Prompt(pieces=tuple(turns[: earlier + 1]), tokens=tokens[0])
+    fields: Json = {"arguments": {"a": b"1"}, "aside": {"a": b"1"}}
+    more: Json = {} if changed in {"", "head"} else {changed: fields.get(changed, "other")}
+    pieces = (Piece("head", b"other"), *turns[1:]) if changed == "head" else tuple(turns)
+    later = Prompt(pieces=pieces, tokens=tokens[1], **more)
+    cached = max(0, tokens[1] - missing)
+    told = usual(before, later, cached=cached)
+    evidence = Evidence(cached=cached, evaluated=tokens[1] - cached, token=0.01, held=tokens[1], by="somebody")
+    if told is not None:
+        assert told == judge(compare(before, later), before, evidence)
+    elif not changed and tokens[0]:
+        assert min(tokens) - cached >= LEAST
+    assert usual(before, later, cached=None) is None

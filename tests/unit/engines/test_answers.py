@@ -50,6 +50,16 @@ def test_chat_stream_last_chunk() -> None:
     assert cost("/v1/chat/completions", tail, events=True) == FULL
 
 
+@pytest.mark.parametrize("identity", ["chatcmpl-1", 5])
+def test_the_usual_answer_tells_its_id(identity: object) -> None:
+    """In a stream's last event and in a whole answer; one that is no text costs no figures."""
+    said = {"id": identity, "timings": TIMINGS}
+    known = identity if isinstance(identity, str) else ""
+    for last, events in ((sse({"choices": []}, said, "[DONE]"), True), (compact(said), False)):
+        answer = read_answer(last, path="/v1/chat/completions", events=events)
+        assert (answer.id, answer.timings) == (known, FULL)
+
+
 def test_newest_timings_count() -> None:
     """With timings_per_token every chunk has timings: the last ones are those of the whole request."""
     tail = sse({"timings": {**TIMINGS, "predicted_n": 1}}, {"timings": TIMINGS}, "[DONE]")
