@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from bioproxy.events import SnapshotRestored
 from bioproxy.kv import keeping
 from fakes.real_engine import RealEngine, reason_to_skip
 from support.kv_rig import Asked, Rig, rig, text
@@ -50,18 +49,40 @@ def total(asked: Asked) -> int:
     return asked.cached + asked.evaluated
 
 
-@pytest.mark.parametrize("shape", ["tiny", "swa", "mamba"])
-async def test_a_conversation_comes_back_and_says_the_same(tmp_path: Path, shape: str) -> None:
-    """Killed and started again: a few tokens are evaluated, and the answer is that of a cold start."""
-    async with started(tmp_path, engine={"shape": shape}) as one:
-        first = await one.ask(LONG)
+FAMILIES = [("tiny", "full attention"), ("swa", "sliding windows"), ("mamba", "recurrent"), ("hybrid", "recurrent")]
+
+
+@pytest.mark.parametrize(("shape", "family"), FAMILIES)
+async def test_each_family_of_models_gets_what_it_can_use(tmp_path: Path, shape: str, family: str) -> None:
+    """Saved, killed, restored: a template, what goes on from a conversation, repeats it, leaves it: answers are right.
+
+    `/status` says for each whether it helps.
+    """
+    async with started(tmp_path, engine={"shape": shape, "cache_ram": 0}, known={"started": None}) as one:
+        assert await one.warm(LONG)
+        talk = (text(300, "talk"), text(60, " first"))
+        first = await one.ask(*talk)
         assert await one.save_idle() == 1
         await restart(one)
-        second = await one.ask(LONG, first.answer, " and more?", predict=8)
-        assert second.prepared.status == "restored"
-        assert second.evaluated < 30
-        assert [event.status for event in one.heard(SnapshotRestored)] == ["ok"]
-        assert second.answer == await cold(one, LONG, first.answer, " and more?")
+        asked = {
+            "templates": (LONG, " question"),
+            "extends": (*talk, first.answer, " and more?"),
+            "repeats": talk,
+            "diverges": (talk[0], text(60, " second")),
+        }
+        for question, texts in asked.items():
+            await one.ask(text(30, "another"), store=False)
+            answer = await one.ask(*texts, predict=8, store=False, template=question == "templates")
+            print(
+                "X", shape, question, answer.prepared.status, answer.prepared.question, answer.cached, answer.evaluated
+            )
+            assert (answer.prepared.status, answer.prepared.question) == ("restored", question)
+            assert answer.cached > 0.6 * total(answer)
+            assert answer.answer == await cold(one, *texts)
+        told = one.keeper.statistics()
+        assert told.family.startswith(family)
+        assert told.works == dict.fromkeys(asked, "good")
+        assert told.restores == {"ok": 4}
 
 
 async def test_another_question_gets_the_common_beginning_back(tmp_path: Path) -> None:
@@ -178,7 +199,7 @@ async def test_a_recurrent_model_goes_on_from_what_it_cannot_repeat(tmp_path: Pa
         assert (await one.ask(*talk, first.answer, " more", store=False)).evaluated < 30
         assert (await one.ask(LONG, " question", template=True, store=False)).evaluated < 30
         told = one.keeper.statistics()
-        assert (told.repeating, told.diverging) == ("worthless", "worthless")
+        assert (told.works["repeats"], told.works["diverges"]) == ("worthless", "worthless")
         assert told.restores == {"worthless": 3, "ok": 2}
         assert not any(one.unused for one in one.keeper.snapshots())
 

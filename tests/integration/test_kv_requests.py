@@ -95,7 +95,7 @@ async def test_another_question_gets_the_common_beginning_back(tmp_path: Path) -
         other = await one.ask(LONG, text(40, "second question"))
         assert (other.prepared.status, other.prepared.question) == ("restored", "diverges")
         assert other.cached >= 490
-        assert one.keeper.statistics().diverging == "good"
+        assert one.keeper.statistics().works["diverges"] == "good"
 
 
 async def test_a_question_to_a_saved_document_is_not_saved_with_it(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ async def test_a_model_on_which_diverging_restores_are_worthless_is_remembered(t
         await restart(one)
         tried = await one.ask(LONG, text(40, "second question"), store=False)
         assert tried.prepared.status == "restored"
-        assert one.keeper.statistics().diverging == "worthless"
+        assert one.keeper.statistics().works["diverges"] == "worthless"
         assert one.keeper.list()[0].quarantined == ""
         await displace(one)
         assert (await one.ask(LONG, text(40, "third question"), store=False)).prepared.status == ""

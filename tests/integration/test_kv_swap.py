@@ -287,7 +287,7 @@ async def test_a_request_that_leaves_the_snapshot_early_is_no_fault_of_it(tmp_pa
         await one.restart([one.want(LONG, text(40, "second question"))])
         other = await one.ask(LONG, text(40, "second question"))
         assert (other.prepared.status, other.prepared.question, other.cached >= 490) == ("restored", "diverges", True)
-        assert one.keeper.statistics().diverging == "good"
+        assert one.keeper.statistics().works["diverges"] == "good"
 
 
 async def test_a_worthless_snapshot_is_found_out(tmp_path: Path) -> None:

@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-Name = Literal["tiny", "demo", "swa", "mamba"]
+Name = Literal["tiny", "demo", "swa", "mamba", "hybrid"]
 EPSILON = 1e-5
 LOGIT_SPREAD = 3.0  # standard deviation of the logits: peaked enough to sample from, far from one-hot
+KERNEL = 3  # tokens that a short convolution sees
 SHARPNESS = 1.7  # scale of queries and keys; their product's deviation is the square of it
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What the weights look like. `width` is the embedding's, `heads` are `width / heads` wide, `window` is gemma's."""
 
-    architecture: Literal["llama", "gemma3", "mamba"]
+    architecture: Literal["llama", "gemma3", "mamba", "lfm2"]
     width: int
     layers: int
     heads: int
@@ -50,6 +51,7 @@ SHAPES: dict[Name, Shape] = {
     "demo": Shape(architecture="llama", width=512, layers=8, heads=8, inner=1024, stops=1.8),
     "swa": Shape(architecture="gemma3", width=128, layers=6, heads=2, inner=256, window=256),
     "mamba": Shape(architecture="mamba", width=128, layers=2, heads=1, inner=256),
+    "hybrid": Shape(architecture="lfm2", width=128, layers=4, heads=2, inner=256),
 }
 
 
@@ -106,13 +108,22 @@ def describe(writer: Any, shape: Shape, *, name: str) -> None:
     else:
         writer.add_feed_forward_length(shape.inner)
         writer.add_head_count(shape.heads)
-        writer.add_head_count_kv(shape.heads)
+        writer.add_head_count_kv(attention(shape))
         writer.add_key_length(shape.width // shape.heads)
         writer.add_value_length(shape.width // shape.heads)
         writer.add_rope_freq_base(100_000.0)
     if shape.window:
         writer.add_sliding_window(shape.window)
+    if shape.architecture == "lfm2":
+        writer.add_shortconv_l_cache(KERNEL)
     describe_tokenizer(writer)
+
+
+def attention(shape: Shape) -> int | list[int]:
+    """Heads of the cache: of a hybrid by layer, of which every second one has a state instead."""
+    if shape.architecture != "lfm2":
+        return shape.heads
+    return [shape.heads * (number % 2) for number in range(shape.layers)]
 
 
 def describe_tokenizer(writer: Any) -> None:
@@ -138,15 +149,17 @@ def tensors(shape: Shape, *, seed: int) -> Iterator[tuple[str, Array]]:
     random = Random(seed)
     words = vocabulary.load()
     yield "token_embd.weight", random.matrix(len(words.tokens), shape.width, scale=shape.width**0.5)
-    yield "output_norm.weight", np.ones(shape.width, dtype=np.float32)
+    norm = "token_embd_norm.weight" if shape.architecture == "lfm2" else "output_norm.weight"
+    yield norm, np.ones(shape.width, dtype=np.float32)
     output = np.zeros((len(words.tokens), shape.width), dtype=np.float16)
     spoken = list(words.speakable)
     output[spoken] = random.matrix(len(spoken), shape.width, scale=LOGIT_SPREAD)
     output[words.id(vocabulary.TURN_END)] = random.matrix(1, shape.width, scale=LOGIT_SPREAD * shape.stops)[0]
     yield "output.weight", output
-    layer = {"llama": llama_layer, "gemma3": gemma_layer, "mamba": mamba_layer}[shape.architecture]
+    kinds = {"llama": [llama_layer], "gemma3": [gemma_layer], "mamba": [mamba_layer], "lfm2": [conv_layer, lfm_layer]}
+    layers = kinds[shape.architecture]
     for number in range(shape.layers):
-        for name, values in layer(shape, random):
+        for name, values in layers[number % len(layers)](shape, random):
             yield f"blk.{number}.{name}", values
 
 
@@ -179,10 +192,15 @@ def llama_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
     yield "attn_k.weight", random.matrix(width, width, scale=SHARPNESS)
     yield "attn_v.weight", random.matrix(width, width)
     yield "attn_output.weight", random.matrix(width, width)
-    yield "ffn_norm.weight", random.ones(width)
-    yield "ffn_gate.weight", random.matrix(shape.inner, width)
-    yield "ffn_up.weight", random.matrix(shape.inner, width)
-    yield "ffn_down.weight", random.matrix(width, shape.inner)
+    yield from swiglu(shape, random)
+
+
+def swiglu(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
+    """What follows in every layer of the kind."""
+    yield "ffn_norm.weight", random.ones(shape.width)
+    yield "ffn_gate.weight", random.matrix(shape.inner, shape.width)
+    yield "ffn_up.weight", random.matrix(shape.inner, shape.width)
+    yield "ffn_down.weight", random.matrix(shape.width, shape.inner)
 
 
 def gemma_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
@@ -192,6 +210,24 @@ def gemma_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
     yield "attn_k_norm.weight", random.ones(shape.width // shape.heads) * SHARPNESS
     yield "post_attention_norm.weight", random.ones(shape.width)
     yield "post_ffw_norm.weight", random.ones(shape.width)
+
+
+def lfm_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
+    """A Llama layer with the norms of LFM2."""
+    yield from llama_layer(shape, random)
+    yield "attn_q_norm.weight", random.ones(shape.width // shape.heads) * SHARPNESS
+    yield "attn_k_norm.weight", random.ones(shape.width // shape.heads) * SHARPNESS
+
+
+def conv_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:
+    """LFM2's short convolution: what it knows of the prompt is its last tokens, which cannot be cut back."""
+    import numpy as np  # an extra
+
+    yield "attn_norm.weight", random.ones(shape.width)
+    yield "shortconv.in_proj.weight", random.matrix(3 * shape.width, shape.width)
+    yield "shortconv.conv.weight", random.matrix(shape.width, KERNEL).astype(np.float32)
+    yield "shortconv.out_proj.weight", random.matrix(shape.width, shape.width)
+    yield from swiglu(shape, random)
 
 
 def mamba_layer(shape: Shape, random: Random) -> Iterator[tuple[str, Array]]:

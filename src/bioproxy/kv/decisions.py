@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import get_args
 
 import msgspec
 
@@ -203,6 +204,11 @@ class Decisions:
         if question not in knowledge.trials:
             return "unknown"
         return knowledge.answer(question, self.tenant.shelf.wall() - RETRY, cuttable=self.traits.full)
+
+    def works(self) -> dict[Question, Answer]:
+        """What is known of each kind of restore; with `--swa-full` only templates are brought back."""
+        able = get_args(Question) if self.findings.diverging else ("templates",)
+        return {one: self.answer(one) if one in able else "worthless" for one in get_args(Question)}
 
     def tells(self, question: Question, expected: int, *, good: bool) -> bool:
         """Whether the outcome of such a restore says something about file and model.

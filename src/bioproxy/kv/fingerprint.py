@@ -67,6 +67,13 @@ class Traits(msgspec.Struct, frozen=True):
         """Whether it is known that a cache of this model can be cut at any place."""
         return self.window is False and not self.recurrent
 
+    @property
+    def family(self) -> str:
+        """How the model remembers a prompt, for people; empty if that is not known."""
+        if self.recurrent:
+            return "recurrent or hybrid"
+        return {True: "sliding windows", False: "full attention", None: ""}[self.window]
+
 
 class Identities:
     """Remembers what `identify` said of a file, and its traits, as long as the file is the same."""

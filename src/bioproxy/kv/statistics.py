@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bioproxy.kv.index import Scope, unusable
-from bioproxy.kv.policy import Speeds
+from bioproxy.kv.policy import Answer, Question, Speeds
 from bioproxy.kv.resident import Resident, State
 from bioproxy.kv.saver import counted
 from bioproxy.kv.snapshot import Snapshot
@@ -64,6 +64,9 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     If several engines share a folder, `snapshots`, `bytes` and `dropped` are this engine's, while `budget`, `free`
     and `written_today` are the folder's.
 
+    `family`: how the model remembers a prompt, as its header says. `works`: what restores were seen to be worth here,
+    by what a request does with one.
+
     `snapshots` and `bytes` leave out each build's reference, on which upgrades are tried (builds.py).
     """
 
@@ -79,8 +82,8 @@ class KvStatistics(msgspec.Struct, frozen=True, kw_only=True):
     hidden: tuple[str, ...]
     build: str
     build_check: str
-    repeating: str
-    diverging: str
+    family: str
+    works: dict[Question, Answer]
     snapshots: int
     bytes: int
     budget: int

@@ -386,8 +386,8 @@ export interface KvStatistics {
   hidden: string[];
   build: string;
   build_check: string;
-  repeating: string;
-  diverging: string;
+  family: string;
+  works: { [name: string]: "good" | "unknown" | "worthless" };
   snapshots: number;
   bytes: number;
   budget: number;

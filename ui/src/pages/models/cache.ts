@@ -57,7 +57,7 @@ const ANSWERS: Readonly<Record<string, string>> = {
 
 /** Policy, fingerprint and what restores can do here. */
 export function answersOf(kv: KvStatistics): Lines {
-  const yes = (answer: string) => ANSWERS[answer] ?? answer;
+  const yes = (answer = "unknown") => ANSWERS[answer] ?? answer;
   return [
     ["Policy", kv.policy],
     ["Snapshots are", [kv.restoring ? "restored" : "not restored", kv.saving ? "saved" : "not saved"].join(" and ")],
@@ -66,8 +66,11 @@ export function answersOf(kv: KvStatistics): Lines {
     ["It stands for", kv.visible.join(", ") || "nothing yet"],
     ["It cannot see", kv.hidden.join(", ") || "nothing that matters"],
     ["Build", [kv.build || "not known", kv.build_check].filter(Boolean).join("; ")],
-    ["A restore helps a prompt that is repeated", yes(kv.repeating)],
-    ["A restore helps a prompt that ends in another way", yes(kv.diverging)],
+    ["The model has", kv.family || "not known"],
+    ["A restore helps a template's next request", yes(kv.works.templates)],
+    ["A restore helps a conversation that goes on", yes(kv.works.extends)],
+    ["A restore helps a prompt that is repeated", yes(kv.works.repeats)],
+    ["A restore helps a prompt that ends in another way", yes(kv.works.diverges)],
   ];
 }
 
