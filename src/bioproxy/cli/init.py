@@ -34,7 +34,7 @@ Json: TypeAlias = Any
 Ask: TypeAlias = Callable[[str], str]
 
 YAML = (".yaml", ".yml")
-SHOWN = 5  # notes about files of no use
+SHOWN = 5  # names of a server's models, notes about files of no use
 ALL = "all that fit"
 NO_TERMINAL = "there is no terminal to ask on: `bioproxy init --yes` takes what it proposes"
 NOTHING = """\
@@ -87,10 +87,15 @@ def target_of(command: Command) -> str:
 
 def look(folders: Sequence[str]) -> Seen:
     """Everything that can be found out."""
-    places = [Place(path=os.path.abspath(os.path.expanduser(one))) for one in folders] + library.usual(os.environ)
+    named = [os.path.abspath(os.path.expanduser(one)) for one in folders]
+    places = [Place(path=one) for one in named] + library.usual(os.environ)
     commands = running.processes()
     here = machine.look(os.environ)
     found = library.look(places)
+    if missing := [one for one in named if one not in found.places]:
+        raise BioproxyError(f"{missing[0]} is no folder; name one that has GGUF files in it")
+    unusable = [f"{one.path}: {reason}" for one in found.entries if (reason := propose.unusable(one))]
+    found = msgspec.structs.replace(found, notes=(*found.notes, *unusable))
     proposals = [
         Proposal(entry=one, placement=place(one.shape, here.machine, projector=one.projector_bytes))
         for one in found.entries
@@ -111,7 +116,7 @@ def show(output: Output, seen: Seen) -> None:
     rows = [("machine", propose.described(seen.here.machine))]
     rows.append(("engine", " ".join(seen.here.program) or "none"))
     rows += [("llama-swap", f"{seen.swap.path}: {plural(len(seen.swap.models), 'model')}")] if seen.swap else []
-    rows += [("running", f"{one.kind} at {one.url}: {', '.join(one.models)}") for one in seen.engines]
+    rows += [("running", f"{one.kind} at {one.url}: {several(one.models)}") for one in seen.engines]
     folders = f" in {', '.join(seen.found.places)}" if seen.found.places else ""
     rows.append(("GGUF files", plural(len(seen.found.entries), "model") + folders))
     for name, value in rows:
@@ -292,6 +297,12 @@ def shown(one: Proposal) -> Json:
         "fits": placement.fits,
         "why": placement.why,
     }
+
+
+def several(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {count(more)} more" if more > 0 else "")
 
 
 def plural(number: int, noun: str) -> str:

@@ -8,15 +8,17 @@ none for an engine that computes on the processor only.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from bioproxy.admin.gpus import Gpu, TheseGpus
 from bioproxy.admin.hardware import memory_of_machine
-from bioproxy.engines.launch import card_hint, find_program
+from bioproxy.engines.launch import card_hint, find_program, wheel_knows_cards
 from bioproxy.engines.placement import Card, Machine
 from bioproxy.errors import ConfigError
 
@@ -25,6 +27,7 @@ PATIENCE = 15  # seconds; the first look at a card loads its driver
 DEVICE = re.compile(r"^ *(?P<id>[A-Za-z]+\d*): (?P<name>.*) \((?P<total>\d+) MiB(?:, \d+ MiB free)?\)$", re.MULTILINE)
 SHARED = re.compile(r"(Metal|MTL)\d*")  # of Apple's machines
 BARE = "CPU"
+APPLE = sys.platform == "darwin" and platform.machine() == "arm64"  # two thirds of the memory is what Metal gives
 
 
 class Here(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +47,11 @@ def look(environment: Mapping[str, str]) -> Here:
         program, embedded = find_program(path)
     except ConfigError as error:
         return Here(machine=by_drivers(TheseGpus().read(), memory), hint=error.problems[0].message)
+    gpus = TheseGpus().read()
     if embedded:
-        return Here(machine=Machine(memory=memory), program=program, embedded=True, hint=card_hint(path))
-    gpus, told = TheseGpus().read(), asked(program)
+        machine = by_drivers(gpus, memory) if wheel_knows_cards() else Machine(memory=memory)
+        return Here(machine=machine, program=program, embedded=True, hint=card_hint(path))
+    told = asked(program)
     machine = by_drivers(gpus, memory) if told is None else by_engine(told, gpus, memory)
     return Here(machine=machine, program=program)
 
@@ -71,8 +76,10 @@ def by_engine(told: str, gpus: Sequence[Gpu], memory: int) -> Machine:
     return Machine(memory=memory, cards=cards, shared=shared)
 
 
-def by_drivers(gpus: Sequence[Gpu], memory: int) -> Machine:
+def by_drivers(gpus: Sequence[Gpu], memory: int, *, apple: bool = APPLE) -> Machine:
     """The machine as its drivers see it; a processor's own graphics count only if there is nothing else."""
+    if apple:
+        return Machine(memory=memory, cards=(Card(name="Apple's graphics", bytes=memory * 2 // 3),), shared=True)
     seen = [gpu for gpu in gpus if gpu.memory_total]
     own = [gpu for gpu in seen if not gpu.shared] or seen
     cards = tuple(Card(name=gpu.name, bytes=gpu.memory_total or 0) for gpu in own)

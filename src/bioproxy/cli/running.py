@@ -77,7 +77,7 @@ def engine_at(port: int) -> Engine | None:
     owners = {str(one.get("owned_by")) for one in entries}
     if SWAPS in owners or not entries:
         return None
-    names = tuple(str(one.get("id")) for one in entries)
+    names = tuple(name for name in (str(one.get("id")) for one in entries) if name.isprintable())
     slots = slots_of(client)
     if slots is None:
         kind: Kind = next((OWNERS[one] for one in owners if one in OWNERS), "server")

@@ -98,7 +98,7 @@ def estimate(shape: Shape, settings: Settings, *, projector: int = 0, cards: int
     in_memory = Share(
         weights=shape.weights - weights + (shape.copied if whole else 0),
         kv=sum(caches[:first]),
-        compute=logits + seen + (0 if whole else working),
+        compute=logits + seen + (0 if whole and not settings.cpu_experts else working),
         projector=0 if layers else projector,
     )
     return Estimate(cards=on_cards, memory=in_memory, slot=per_slot(shape, settings), layers=layers)

@@ -138,6 +138,9 @@ def examine(place: Place) -> Examined | None:
     if len(candidates) > MOST_FILES:
         notes.append(f"{place.path} has {len(candidates):,} GGUF files; only {MOST_FILES:,} were looked at")
     for one in candidates[:MOST_FILES]:
+        if not (one.path.isprintable() and one.name.isprintable()):
+            notes.append(f"{one.path!a}: its name has characters that no configuration can have")
+            continue
         try:
             header = head(one.path, whole=False)
             heads.setdefault(os.path.realpath(one.path), (one, header))

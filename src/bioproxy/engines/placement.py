@@ -77,12 +77,11 @@ def place(shape: Shape, machine: Machine, *, projector: int = 0) -> Placement:
         found = estimate(shape, settings, projector=projector, cards=len(machine.cards))
         return Placement(settings=settings, estimate=found, fits=fits(shape, found, machine))
 
-    placement = take(Settings(context=min(contexts(shape, LEAST)), gpu_layers=0))
     for why, settings in choices(shape, machine, take):
         placement = take(settings)
         if placement.fits:
             return msgspec.structs.replace(placement, why=why)
-    return placement
+    return take(Settings(context=min(contexts(shape, LEAST)), gpu_layers=0))
 
 
 def choices(
@@ -104,35 +103,29 @@ def on_cards(shape: Shape, take: Callable[[Settings], Placement]) -> Iterator[tu
     """Those that use the cards."""
     tried: set[tuple[str, int]] = set()
     types = ("f16", QUANTISED) if quantises(shape) else ("f16",)
+    good, enough, count = contexts(shape, GOOD)[0], contexts(shape, ENOUGH)[0], len(shape.layers)
     for least in (GOOD, ENOUGH, LEAST):
         if least == LEAST and shape.experts:
-            yield from partly(shape, take, "cpu_experts")
+            yield from partly(shape, take, lambda less: Settings(context=good, cpu_experts=less), flag="--n-cpu-moe")
         for kind in types:
             for context in contexts(shape, LONGEST):
                 if context >= min(least, shape.trained or least) and (kind, context) not in tried:
                     tried.add((kind, context))
                     yield reasons(shape, context, kind), Settings(context=context, cache_k=kind, cache_v=kind)
-    yield from partly(shape, take, "gpu_layers")
+    yield from partly(shape, take, lambda less: Settings(context=enough, gpu_layers=count - less), flag="-ngl")
 
 
-def partly(shape: Shape, take: Callable[[Settings], Placement], what: str) -> Iterator[tuple[dict[str, str], Settings]]:
-    """With as many layers, or experts of layers, on the cards as fit."""
-    context = next(one for one in contexts(shape, ENOUGH if what == "gpu_layers" else GOOD))
+def partly(
+    shape: Shape, take: Callable[[Settings], Placement], settings: Callable[[int], Settings], *, flag: str
+) -> Iterator[tuple[dict[str, str], Settings]]:
+    """With as few layers in memory (or experts of layers, by `flag`) as they must be for the rest to fit."""
     count = len(shape.layers)
-
-    def settings(less: int) -> Settings:
-        if what == "cpu_experts":
-            return Settings(context=context, cpu_experts=less)
-        return Settings(context=context, gpu_layers=count - less)
-
     less = bisect_left(range(count + 1), True, key=lambda number: take(settings(number)).fits)
     if less < count:
-        flag = "--n-cpu-moe" if what == "cpu_experts" else "-ngl"
-        place = "leave their experts in memory" if what == "cpu_experts" else "stay in memory"
-        yield (
-            {**context_reason(shape, context, context), flag: f"{less} of {count} layers {place}: the rest fits"},
-            (settings(less)),
-        )
+        stay = "stay in memory" if flag == "-ngl" else "leave their experts in memory"
+        context = settings(less).context
+        why = {**context_reason(shape, context, context), flag: f"{less} of {count} layers {stay}: the rest fits"}
+        yield why, settings(less)
 
 
 def contexts(shape: Shape, most: int) -> list[int]:
@@ -158,13 +151,12 @@ def context_reason(shape: Shape, context: int, most: int) -> dict[str, str]:
     """Why the context is what it is."""
     if context == shape.trained:
         return {"-c": "what it was trained for"}
-    if context == min(most, LONGEST):
-        return {
-            "-c": f"trained for {shape.trained:,}; more is seldom of use"
-            if most == LONGEST
-            else f"trained for {shape.trained:,}; without all of it on a card more takes minutes to read"
-        }
-    return {"-c": f"the longest that fits; trained for {shape.trained:,}"}
+    trained = f"trained for {shape.trained:,}" if shape.trained else "its header does not say what it was trained for"
+    if context == LONGEST == most:
+        return {"-c": f"{trained}; more is seldom of use"}
+    if context == LONGEST_ALONE == most:
+        return {"-c": f"{trained}; without all of it on a card more takes minutes to read"}
+    return {"-c": f"the longest that fits; {trained}"}
 
 
 def flags(placement: Placement, *, cards: bool) -> list[str]:

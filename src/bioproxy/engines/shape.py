@@ -120,7 +120,12 @@ def shape_of(parts: Sequence[tuple[Header, int]]) -> Shape:
     header = parts[0][0]
     keys = Keys(header)
     count = keys.whole("block_count")
-    if not header.architecture or not 0 < count <= MOST_LAYERS or not keys.whole("embedding_length"):
+    if (
+        not header.architecture.isprintable()
+        or not header.architecture
+        or not 0 < count <= MOST_LAYERS
+        or not keys.whole("embedding_length")
+    ):
         kind = str(header.keys.get("general.type", "")) or header.architecture or "unknown"
         raise BioproxyError(f"this GGUF file is no language model: its kind is {kind!r}, with {count} layers")
     heads, width = keys.each("attention.head_count", count), keys.whole("embedding_length")

@@ -24,9 +24,8 @@ Json: TypeAlias = Any
 
 SCHEMA = "# yaml-language-server: $schema={}.schema.json"
 SHARED = ("--host", "127.0.0.1", "--port", "${PORT}", "-np", "1", "-b", "512", "--metrics")
-KINDS = {"chat": (), "embedding": ("--embeddings",), "ranking": ("--reranking",)}
+KINDS = {"chat": (), "embedding": ("--embeddings",), "ranking": ("--embeddings", "--pooling", "rank")}
 PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
-UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|\$\{")
 HEAD = """\
 {schema}
 # Written by `bioproxy init` for {machine}.
@@ -36,6 +35,8 @@ HEAD = """\
 proxy_port: 8088          # clients connect to http://localhost:8088
 # proxy_host: 0.0.0.0     # lets other machines in: set api_keys, too
 """
+LARGE = 16 * GIB
+PATIENCE = "healthCheckTimeout: 600   # seconds: a large model takes minutes to load from a slow disk\n"
 ENGINE = """
 macros:
   # -np 1: one slot, which has the whole context. -b 512: work for a client that left stops after so many tokens.
@@ -63,13 +64,15 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 def unusable(entry: Entry) -> str:
     """Why a model cannot be written into a command; empty for nearly all."""
-    return "its path has control characters or ${ in it" if UNUSABLE.search(entry.path + entry.projector) else ""
+    return "its path has ${ in it, which would be a macro" if "${" in entry.path + entry.projector else ""
 
 
 def text(proposals: Sequence[Proposal], machine: Machine, *, program: Sequence[str], peers: Sequence[Peer] = ()) -> str:
     """The whole file."""
     words = " ".join(quoted(word) for word in (*(program or (NO_ENGINE,)), *SHARED))
     parts = [HEAD.format(schema=SCHEMA.format("llama-swap"), machine=described(machine))]
+    if any(one.entry.shape.weights > LARGE for one in proposals):
+        parts.append(PATIENCE)
     if proposals:
         parts.append(ENGINE.format(engine=yaml_text.scalar(words)))
         parts.append("\n".join("".join(model(one, machine)) for one in proposals))

@@ -157,6 +157,12 @@ def test_a_processors_own_graphics_count_if_there_is_no_card() -> None:
     """Beside a card they are too slow to share a model with it."""
     own = Gpu(vendor="AMD", name="Radeon 780M", memory_total=8 * GIB, shared=True)
     card = Gpu(vendor="AMD", name="RX 7900 XTX", memory_total=24 * GIB)
-    assert [one.name for one in by_drivers([own, card], GIB).cards] == ["RX 7900 XTX"]
-    assert by_drivers([own], GIB).shared
-    assert by_drivers([], GIB).cards == ()
+    assert [one.name for one in by_drivers([own, card], GIB, apple=False).cards] == ["RX 7900 XTX"]
+    assert by_drivers([own], GIB, apple=False).shared
+    assert by_drivers([], GIB, apple=False).cards == ()
+
+
+def test_apples_machines_give_models_two_thirds_of_their_memory() -> None:
+    """What Metal recommends, if no engine is there to say it."""
+    found = by_drivers([], 48 * GIB, apple=True)
+    assert (found.shared, found.cards[0].bytes) == (True, 32 * GIB)

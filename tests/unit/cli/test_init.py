@@ -197,6 +197,12 @@ def test_a_folder_may_be_named(home: Home) -> None:
     assert list(home.written().models) == ["x"]
 
 
+def test_a_folder_that_is_not_there_is_a_mistake(home: Home) -> None:
+    """Somebody named it."""
+    home.model()
+    assert f"{home.folder}/nowhere is no folder" in home.run("--yes", home.folder / "nowhere").err
+
+
 def test_nothing_found_says_where_it_looked_and_what_to_do(home: Home) -> None:
     """And writes nothing."""
     ended = home.run("--yes")
@@ -246,6 +252,13 @@ def test_a_projector_is_loaded_with_its_model(home: Home) -> None:
     assert "from Ollama, with a projector" in home.config.read_text()
 
 
+def test_a_large_model_gets_time_to_load(home: Home) -> None:
+    """Small ones are ready within the usual two minutes, or never."""
+    home.model(size=600 * MIB)
+    home.run("--yes")
+    assert home.written().health_check_timeout == 600
+
+
 def test_a_model_that_embeds_is_told_to(home: Home) -> None:
     """It serves no chat."""
     keys = {name.replace("qwen3", "bert"): value for name, value in QWEN.items()}
@@ -258,8 +271,11 @@ def test_strange_names_and_paths_stay_words(home: Home) -> None:
     """Quotes and blanks in a path; a header's text ends no comment."""
     home.model('models/it\'s a "model".gguf', {**TEMPLATE, "general.name": "evil\nmodels: {}"})
     home.model("models/${env.HOME}.gguf", {**TEMPLATE, "general.name": "macro"})
+    home.model("models/\x1b[2J.gguf", {**TEMPLATE, "general.name": "clears the screen"})
     ended = home.run("--yes")
     assert ended.code == 0
+    assert "\x1b" not in ended.out + ended.err
+    assert ended.err.count("passed over: ") == 2
     [(name, model)] = home.written().models.items()
     assert name == 'it\'s a "model"'
     assert "/it'\"'\"'s a \"model\".gguf'" in model.cmd
