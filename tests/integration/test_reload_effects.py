@@ -207,6 +207,11 @@ async def log__format(folder: Path) -> None:
         record = logging.LogRecord("bioproxy.test", logging.INFO, "", 0, "words", (), None)
         lines = [handler.format(record) for handler in logging.getLogger("bioproxy").handlers]
         assert [json.loads(line)["message"] for line in lines if line.startswith("{")] == ["words"]
+        await site.reload(log={"format": "plain"})
+        lines = [handler.format(record) for handler in logging.getLogger("bioproxy").handlers]
+        assert lines
+        assert not [line for line in lines if line.startswith("{")]
+        assert not logging.getLogger("asyncio").handlers
 
 
 async def ui__edit_config(folder: Path) -> None:
