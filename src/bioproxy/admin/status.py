@@ -56,6 +56,7 @@ SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
 ASSUMED = Speeds().prefill
 NOT_MET = "of no model that ran since the start"
 NO_ADMIN_PORT = "there is no admin port: another program has it; this one answers on the proxy port"
+ON_BATTERY = "nothing is warmed up, because the machine runs on its battery (warmup.on_battery)"
 NO_CAPTURES = "captures are off: several keys may use the models, and there is no admin (admin_key)"
 
 
@@ -271,6 +272,8 @@ def status_of(
     wanted = config.ui.captures if fleet.only is not None else management.settings.dialect.capture_buffer
     if wanted > 0 and management.captures.limit == 0:
         shared["notes"] += (NO_CAPTURES,)
+    if any(one.runner.unplugged for one in fleet.stations.values()):
+        shared["notes"] += (ON_BATTERY,)
     if fleet.only is not None:
         return Status(**shared, **of_station(fleet.only.station))
     if not servers["admin"].addresses:

@@ -172,6 +172,7 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Warm-up of templates."""
 
     enabled: Annotated[bool, about("Whether templates are warmed at all.", live=True)] = True
+    on_battery: Annotated[bool, about("Whether they are while the machine runs on its battery.", live=True)] = True
     settle: Annotated[Seconds, about("A changed template is used after this time without a change.", live=True)] = 5.0
     chunk_seconds: Annotated[Positive, about("About the longest that a user waits for a warm-up.", live=True)] = 0.25
     heads: Annotated[int, Meta(ge=0, le=16), about("Heads of clients that are warmed for each prefix.", live=True)] = 2

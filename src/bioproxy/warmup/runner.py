@@ -41,6 +41,7 @@ from bioproxy.templates.expand import template_pieces
 from bioproxy.templates.parse import Filled
 from bioproxy.templates.reading import Reading
 from bioproxy.warmup import plan
+from bioproxy.warmup.battery import on_battery
 from bioproxy.warmup.evaluate import End, Evaluator, Job
 from bioproxy.warmup.heads import Heads, HeadsStatistics, name_of
 from bioproxy.warmup.plain import Wanted
@@ -90,9 +91,13 @@ class Warmed(msgspec.Struct, frozen=True):
 
 
 class RunnerStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The warm-up at one moment; `speed` is the measured prefill in tokens per second."""
+    """The warm-up at one moment; `speed` is the measured prefill in tokens per second.
+
+    `on_battery`: it is not `enabled` because the machine runs on its battery (`warmup.on_battery`).
+    """
 
     enabled: bool
+    on_battery: bool
     ready: bool
     speed: float | None
     checks: int
@@ -127,6 +132,8 @@ class Runner:
         self.facts: EngineFacts | None = None
         self.generation = 0
         self.checks = 0
+        self.look_at_battery = on_battery
+        self.unplugged = False  # the machine runs on its battery, and that matters
         self.awake = asyncio.Event()  # look now
         self.news = asyncio.Event()  # there may be work
         heads.on_change = self.wake
@@ -184,7 +191,7 @@ class Runner:
 
     @property
     def enabled(self) -> bool:
-        return self.settings.config.warmup.enabled
+        return self.settings.config.warmup.enabled and not self.unplugged
 
     def too_long(self, prefix: str) -> str:
         """Why the template of `prefix` cannot be used (`too long: 61,233 of 32,768 tokens`), or empty."""
@@ -207,6 +214,7 @@ class Runner:
         """The state of every target, and the measured speed."""
         return RunnerStatistics(
             enabled=self.enabled,
+            on_battery=self.unplugged,
             ready=self.facts is not None,
             speed=self.evaluator.speed,
             checks=self.checks,
@@ -216,7 +224,7 @@ class Runner:
 
     def described(self, target: Target) -> TargetStatistics:
         """One target as others see it; while warm-up is off, what waits is `off`."""
-        off = not self.enabled and not target.asked and target.phase == "waiting"
+        off = not self.enabled and not target.asked and target.phase in ("waiting", "warming")
         shown = replace(target, phase="off") if off else target
         same = {name: getattr(shown, name) for name in TargetStatistics.__struct_fields__ if hasattr(shown, name)}
         return TargetStatistics(state=shown.phase, text=plan.describe(shown), **same)
@@ -248,11 +256,20 @@ class Runner:
         """Bring the table of targets up to date with texts, heads and snapshots."""
         self.heads.forget()
         await self.heads.save()
+        await self.notice_battery()
         self.checks += 1
         self.bus.publish(WarmupChecked())
         self.refresh()
         self.again(lambda target: self.lost(target) or self.grew(target))
         self.news.set()
+
+    async def notice_battery(self) -> None:
+        """See whether nothing shall be warmed now; what is under way ends with its chunk, and goes on from there."""
+        before = self.unplugged
+        self.unplugged = not self.settings.config.warmup.on_battery and await asyncio.to_thread(self.look_at_battery)
+        if self.unplugged != before:
+            where = "on its battery: nothing is warmed up (warmup.on_battery)" if self.unplugged else "plugged in again"
+            log.info("the machine is %s", where)
 
     def lost(self, target: Target) -> bool:
         """Whether a snapshot that was there is not there any more (aged, quarantined, its commit failed)."""
@@ -437,7 +454,9 @@ class Runner:
             older=older,
             before=before,
             progress=lambda done, evaluated: self.put(replace(target, done=done, evaluated=evaluated)),
-            current=lambda: generation == self.generation and self.wanted(target),
+            current=lambda: (
+                generation == self.generation and self.wanted(target) and (target.asked or not self.unplugged)
+            ),
         )
 
     def ended(self, target: Target, job: Job, end: End) -> None:

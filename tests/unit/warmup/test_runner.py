@@ -402,3 +402,44 @@ async def test_a_head_that_was_asked_for_is_in_use(tmp_path: Path) -> None:
         await runner.look()
         (one,) = world.heads.plain.wanted()
         assert world.keeper.touched == (world.keeper.want([head_piece(LONG)]).end, one.used)
+
+
+def with_battery(world: World, *, unplugged: bool) -> World:
+    """Its machine shall not warm anything up on its battery."""
+    world.settings.take(settings(warmup__on_battery=False, warmup_check_interval=1000.0).config)
+    world.runner.look_at_battery = lambda: unplugged
+    return world
+
+
+async def test_on_its_battery_the_machine_rests(tmp_path: Path) -> None:
+    """What an operator asks for is done all the same, the rest once it is plugged in."""
+    world = with_battery(World(tmp_path, code=WORDS, docs="some other words " * 60), unplugged=True)
+    async with world.running() as runner:
+        await world.until(WarmupChecked)
+        await until(lambda: world.states() == {"@code": "off", "@docs": "off"})
+        assert (runner.statistics().enabled, runner.statistics().on_battery) == (False, True)
+        await runner.warm("@docs")
+        await world.until(WarmupEnded)
+        assert world.states() == {"@code": "off", "@docs": "saved"}
+        runner.look_at_battery = lambda: False
+        runner.wake()
+        await world.until(WarmupEnded, times=2)
+        assert world.states() == {"@code": "saved", "@docs": "saved"}
+
+
+async def test_what_is_under_way_when_it_is_unplugged(tmp_path: Path) -> None:
+    """It ends with its chunk, and goes on from there: nothing is evaluated twice."""
+    world = with_battery(World(tmp_path, code=WORDS * 20), unplugged=False)
+
+    def unplug() -> None:
+        world.runner.unplugged = True
+        world.slot.before = lambda: None
+
+    world.slot.before = unplug
+    async with world.running() as runner:
+        await until(lambda: world.slot.prompts and world.runner.evaluator.gate.idle)
+        assert (len(world.slot.prompts), world.states()) == (1, {"@code": "off"})
+        runner.wake()
+        await world.until(WarmupEnded)
+        assert world.states() == {"@code": "saved"}
+    assert world.slot.evaluated == len(world.slot.prompts[-1])

@@ -79,6 +79,7 @@ export const kv = (with_: Partial<KvStatistics> = {}): KvStatistics => ({
 
 const warmup = {
   enabled: true,
+  on_battery: false,
   ready: false,
   speed: null,
   checks: 0,

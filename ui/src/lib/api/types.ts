@@ -333,6 +333,7 @@ export interface ClientStatistics {
 /** The warm-up at one moment; `speed` is the measured prefill in tokens per second. */
 export interface RunnerStatistics {
   enabled: boolean;
+  on_battery: boolean;
   ready: boolean;
   speed: number | null;
   checks: number;
