@@ -57,6 +57,7 @@ from bioproxy.front.dialects import error_answer
 from bioproxy.front.dispatch import OneEngine
 from bioproxy.front.many import ManyModels
 from bioproxy.front.ollama.road import Ollama
+from bioproxy.front.prefix import below
 from bioproxy.front.proxy import Front
 from bioproxy.kv.budget import budgets_of
 from bioproxy.kv.saver import counted
@@ -184,8 +185,9 @@ class App:
         )
         most = files_for_clients(open_files())
         beside = most // OLLAMA_SHARE if config.ollama.listen else 0
+        self.base_path = config.proxy.base_path.rstrip("/")
         self.proxy_server = Server(
-            self.front.handle,
+            below(self.base_path, self.front.handle),
             limits=config.limits,
             name="proxy",
             error_body=self.error_body,
@@ -199,7 +201,10 @@ class App:
             files=max(FEWEST, beside),
         )
         self.admin_server = Server(
-            self.admin.handle, limits=config.limits, name="admin", files=max(FEWEST, most // ADMIN_SHARE)
+            below(self.base_path, self.admin.handle),
+            limits=config.limits,
+            name="admin",
+            files=max(FEWEST, most // ADMIN_SHARE),
         )
         self.watch()
         self.services: list[asyncio.Task[None]] = []
@@ -208,6 +213,7 @@ class App:
     def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
         """An error that the server itself answers, in the form of the rest of the port."""
         one = self.loaded.dialect is None
+        path = path.removeprefix(self.base_path)
         return error_answer(error, path) if one else llamaswap_errors.answer(error, path=path)
 
     def one(self) -> OneEngine:

@@ -18,13 +18,13 @@ from types import ModuleType
 import pytest
 
 import bioproxy
-from bioproxy.admin import activity_api, page
+from bioproxy.admin import activity_api
 from bioproxy.config.dialect.go import compile_pattern
 from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
 from bioproxy.engines import answers, llama
 from bioproxy.errors import BioproxyError, EngineProtocolError
-from bioproxy.front import dialects, inference, inflight, responses, upstream_path, ways
+from bioproxy.front import dialects, inference, inflight, prefix, responses, upstream_path, ways
 from bioproxy.front.body import filters, model, multipart
 from bioproxy.front.caching import answers as bills
 from bioproxy.kv import policy
@@ -40,7 +40,7 @@ from support.steps import counted
 
 MODULES: list[ModuleType] = [
     activity_api, answers, bills, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart,
-    page, parse, preset, responses, sse, target,
+    parse, prefix, preset, responses, sse, target,
 ]  # fmt: skip
 Reader = Callable[[bytes], object]
 Worst = tuple[Callable[[int], bytes], ...]
@@ -185,7 +185,7 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
     "a method": (judge.unknown_method, (of(b"A"), of(b"A-"))),
     "a target": (url, PATHS),
     "a proxy's prefix": (
-        lambda said: page.forwarded_prefix(
+        lambda said: prefix.forwarded_prefix(
             Request("GET", b"/", path="/", headers=[], fields={b"x-forwarded-prefix": said})
         ),
         (of(b"/a"), of(b"/"), of(b"a", before=b"/"), of(b"/a", after=b"!")),

@@ -10,14 +10,13 @@ do is told to the browser with each file: run and load what comes from here, and
 that got into the page as markup could do nothing there.
 
 Redirects are relative, so they hold below a path of a reverse proxy. Only `/` cannot know whether the browser asked for
-`/box` or `/box/`; for that the proxy says `X-Forwarded-Prefix`.
+`/box` or `/box/`; front/prefix.py tells.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import msgspec
 from bioproxy.admin.routes import Entry, Question
 from bioproxy.config.addresses import authority, host_fault, host_of, is_any, is_loopback, socket_path
 from bioproxy.errors import NotFound
+from bioproxy.front.prefix import outside
 from bioproxy.wire.http1.message import Headers, Request
 
 FOLDER = Path(__file__).parents[1] / "page"
@@ -33,7 +33,6 @@ INDEX = "index.html"
 NOT_BUILT = "the web page was not built: run `make ui` in bioproxy's source folder, or install a wheel, which has it"
 HASHED = "assets/"  # where the build puts what has a hash in its name
 HASH = 8  # characters
-PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
 CODINGS = {"br": ".br", "gzip": ".gz"}  # the smaller one first
 FOR_EVER, ANEW = b"public, max-age=31536000, immutable", b"no-cache"
 TYPES = {
@@ -102,8 +101,8 @@ class WebPage:
         if not self.look():
             raise NotFound(NOT_BUILT)
         request = question.request
-        if request.path == "/" and (prefix := forwarded_prefix(request)):
-            to = prefix + to
+        if request.path == "/" and (prefix := outside(request)):
+            to = prefix + b"/" + to
         question.responder.send(302, [(b"Location", to), (b"Vary", b"Accept"), (b"Cache-Control", b"no-store")])
 
     async def serve(self, question: Question) -> None:
@@ -188,9 +187,3 @@ def other_port(request: Request, *, bound: str, port: int, tls: bool) -> str:
     host = (request.header(b"host") or b"").decode("latin-1")
     name = host_of(host if is_any(bound) or is_loopback(bound) else bound)
     return f"{'https' if tls else 'http'}://{authority(name, port)}" if name and not host_fault(name) else ""
-
-
-def forwarded_prefix(request: Request) -> bytes:
-    """The path below which a reverse proxy shows us, with a slash at its end; b"" if it says none that is one."""
-    said = (request.header(b"x-forwarded-prefix") or b"").decode("latin-1").strip()
-    return b"%b/" % said.rstrip("/").encode() if PREFIX.fullmatch(said) else b""

@@ -32,6 +32,13 @@ from bioproxy.errors import Problem
 
 MOST_PREFIXES = 1000
 SOCKET_MODE = re.compile(r"0?[0-7]{3}")
+BASE_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+/?")
+TAKEN = frozenset({  # with these our own paths begin
+    "api", "apply-template", "audioapi", "chat", "comfyui", "completion", "completions", "detokenize",
+    "embedding", "embeddings", "events", "health", "infill", "livez", "logs", "lora-adapters", "metrics", "models",
+    "props", "readyz", "reload", "requests", "rerank", "reranking", "running", "sdapi", "slots", "status",
+    "tokenize", "ui", "unload", "upstream", "v", "v1", "warmup", "wol-health",
+})  # fmt: skip
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 LISTS: dict[str, Callable[[str], str]] = {
     "admin_hosts": host_fault,
@@ -63,6 +70,7 @@ def find_problems(
     found = [
         *_addresses(config),
         *_ollama(config),
+        *_base_path(config),
         *_backend(config),
         *_prefixes(config),
         *_keys(config),
@@ -128,6 +136,16 @@ def _ollama(config: Config) -> Iterator[Complaint]:
         if place[1] == port != 0 and overlap(place[0], host):
             said = f"{port} is the {name} port as well; the proxy port has Ollama's routes without this key"
             yield Complaint("ollama.listen", said, f"{name}_port")
+
+
+def _base_path(config: Config) -> Iterator[Complaint]:
+    path = config.proxy.base_path
+    if path and not BASE_PATH.fullmatch(path):
+        yield Complaint(
+            "proxy.base_path", f'expected a path such as /llm of letters, digits, . _ ~ and -, got "{path}"'
+        )
+    elif (first := path.strip("/").partition("/")[0]) in TAKEN:
+        yield Complaint("proxy.base_path", f"our own paths begin with /{first}; choose another one")
 
 
 def listeners(config: Config) -> tuple[tuple[str, str, int], ...]:

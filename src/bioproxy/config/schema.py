@@ -201,6 +201,14 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = "auto"
 
 
+class Proxy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A reverse proxy before both ports; docs/configuration.md shows one."""
+
+    base_path: Annotated[
+        str, about("The path below which it shows them, if it passes that on (`/llm`); empty: none.")
+    ] = ""
+
+
 class Ollama(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ollama's API; docs/api.md lists its routes, which the proxy port has as well."""
 
@@ -367,6 +375,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = False
     log: Log = Log()
     ui: WebPage = WebPage()
+    proxy: Proxy = Proxy()
     ollama: Ollama = Ollama()
     clients: Clients = Clients()
     limits: Limits = Limits()

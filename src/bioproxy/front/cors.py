@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 from bioproxy.config.addresses import host_of, is_address, is_loopback
 from bioproxy.errors import ForeignPage
+from bioproxy.front.prefix import outside
 from bioproxy.keys import KEY_HEADERS, sent_by_itself
 from bioproxy.wire.http1.message import Headers, Request
 
@@ -164,7 +165,7 @@ def origin_in(request: Request, name: bytes) -> str:
 
 def unproven(request: Request, what: str, page: str) -> ForeignPage:
     """The refusal of a request that only a person at a browser, or a program, may make."""
-    link = request.target if request.method == "GET" else b""
+    link = outside(request) + request.target if request.method == "GET" else b""
     how = "follow the link on this page if you meant it, or ask with a program such as curl"
     return ForeignPage(f"{what}; {how}", page=page, confirmed_by=link)
 

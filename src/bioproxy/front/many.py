@@ -34,6 +34,7 @@ from bioproxy.front.dispatch import JSON_TYPE, Dispatch, Served, rename, served,
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.fallback import Failed, Try
 from bioproxy.front.inflight import Inflight
+from bioproxy.front.prefix import outside
 from bioproxy.front.routes import Route
 from bioproxy.front.waiting import Loading
 from bioproxy.log import access_line
@@ -359,7 +360,7 @@ class ManyModels(Dispatch):
                 registry=self.registry, choose=self.choose, ignored=self.ignored,
             )  # fmt: skip
         if isinstance(split, upstream_path.Redirect):
-            exchange.responder.send(split.status, split.headers)
+            exchange.responder.send(split.status, split.headers(outside(request)))
             return
         target = split.asked
         access.allow_model(exchange, target.requested, target.name, target.model)

@@ -28,15 +28,13 @@ LONGEST = 4096  # characters of a path that expressions are tried on
 
 
 class Redirect(msgspec.Struct, frozen=True):
-    """An answer that sends the client to `location`."""
+    """An answer that sends the client to `location`, below what a reverse proxy has before it."""
 
     status: int
     location: bytes
 
-    @property
-    def headers(self) -> Headers:
-        """Its headers."""
-        return [(b"Location", self.location), (b"Cache-Control", b"no-store")]
+    def headers(self, outside: bytes) -> Headers:
+        return [(b"Location", outside + self.location), (b"Cache-Control", b"no-store")]
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.admin.page import PREFIX, File, WebPage, chosen, listed, other_port
+from bioproxy.admin.page import File, WebPage, chosen, listed, other_port
 from bioproxy.wire.http1.message import Request
 from support.admin import AdminPort
 from support.http import Answer, call
@@ -209,12 +209,6 @@ def test_where_the_page_finds_the_proxy_port(host: str, bound: str, tls: bool, o
     """By the name that the browser used; what is no name gets into no header."""
     request = Request(method="GET", target=b"/", path="/", headers=[], fields={b"host": host.encode()} if host else {})
     assert other_port(request, bound=bound, port=8088, tls=tls) == origin
-
-
-@pytest.mark.parametrize("said", ["/a", "/a/", "/a-b/c.d"])
-def test_a_prefix_is_a_path(said: str) -> None:
-    """Of plain segments."""
-    assert PREFIX.fullmatch(said)
 
 
 def test_the_listing_pairs_files_with_their_smaller_forms(tmp_path: Path) -> None:

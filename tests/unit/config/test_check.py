@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bioproxy.config.addresses import arrives, is_any, is_loopback, overlap, url_fault
 from bioproxy.config.check import digest, entry_fault, find_problems, find_warnings, key_fault
-from bioproxy.config.schema import Config, Key, Kv, Ollama, Prefix
+from bioproxy.config.schema import Config, Key, Kv, Ollama, Prefix, Proxy
 from bioproxy.config.tree import Origin
 from bioproxy.errors import ConfigError
 
@@ -204,6 +204,19 @@ def test_what_is_no_host_to_listen_on(host: str) -> None:
 def test_unix_sockets(values: dict[str, Any], keys: list[str]) -> None:
     """Each listener has one of its own; other machines reach none, so no key is asked for."""
     assert keys_of(**values) == keys
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("", False), ("/llm", False), ("/a/b.c/", False), ("/v1x", False),
+        ("llm", True), ("/", True), ("//evil.example", True), ("/a//b", True), ("/a/../b", True), ("/..", True),
+        ("/a b", True), ("/a%2f", True), ("/v1", True), ("/api/x", True), ("/slots", True),
+    ],
+)  # fmt: skip
+def test_the_path_of_a_reverse_proxy(path: str, wrong: bool) -> None:
+    """A plain one, with which no path of ours begins."""
+    assert keys_of(proxy=Proxy(base_path=path)) == (["proxy.base_path"] if wrong else [])
 
 
 @pytest.mark.parametrize(

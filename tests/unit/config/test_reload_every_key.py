@@ -23,11 +23,11 @@ from support.graph import held
 from support.swap_models import every_key
 
 Json = Any
-# The file as it is, what is made when needed, what a line of the log moves, when and how often a template was read, how
-# far the machine's two clocks were apart.
+# The file as it is, what is made when needed, what a line of the log moves, where `serve` has it go, when and how often
+# a template was read, how far the machine's two clocks were apart.
 APART = re.compile(
-    r"^\.loaded|\.known\b|\.dialect\.own\b|\.read_again|^\.logbook\.(console|mux|proxy)\.|\.change(d_at|s)$|\.cache$"
-    r"|\.asleep$"
+    r"^\.loaded|\.known\b|\.dialect\.own\b|\.read_again|^\.console\.|^\.logbook\.(console|mux|proxy)\."
+    r"|^\.logbook\.(console|as_json)$|\.change(d_at|s)$|\.cache$|\.asleep$"
 )
 
 # What a key becomes, if its type does not tell.
@@ -48,6 +48,7 @@ OWN: dict[str, Json] = {
     "clients.stabilize": [{"name": "date", "line": "Date: *"}],
     "ollama.listen": "127.0.0.1:11434",
     "socket_mode": "0660",
+    "proxy.base_path": "/llm",
     "kv.engine_directory": "/seen/by/the/engine",
     "kv.model_budgets": {"m": "3GiB"},
     "kv.key_budgets": {"*": "3GiB"},

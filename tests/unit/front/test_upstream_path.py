@@ -94,7 +94,8 @@ def test_a_bare_model_is_sent_to_itself_with_a_slash(method: str, status: int) -
     """Or an engine's page could not find what it links to; the query is kept, and the method where it matters."""
     found = split("/upstream/org/m", target=b"/upstream/org/m?a=b", method=method)
     assert found == Redirect(status, b"/upstream/org/m/?a=b")
-    assert (b"Location", b"/upstream/org/m/?a=b") in found.headers
+    assert (b"Location", b"/upstream/org/m/?a=b") in found.headers(b"")
+    assert (b"Location", b"/llm/upstream/org/m/?a=b") in found.headers(b"/llm")
 
 
 @pytest.mark.parametrize(("path", "starts"), [("/x.css", False), ("/a/b.JS", True), ("/css", True), ("/i.png/x", True)])

@@ -54,6 +54,7 @@ class Request(msgspec.Struct, eq=False):
     arrived: float = 0.0  # loop.time() of the head's first byte
     upgrade: bool = False  # wants to become a websocket
     body: bytes = b""
+    base: bytes = b""  # what a reverse proxy has before `target`, and we took off
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case)."""
