@@ -559,6 +559,26 @@ async def test_strict_isolation_erases_between_groups(tmp_path: Path) -> None:
         assert (await one.ask(LONG, " mine", " too", group="bob", store=False)).evaluated < 10
 
 
+async def test_strict_isolation_erases_every_slot(tmp_path: Path) -> None:
+    """Rule 22: the server chooses a slot by itself; nothing of another group is in any of them then."""
+    engine = {"cache_ram": 0, "parallel": 2}
+    async with started(tmp_path, engine=engine, isolate="strict", policy="off") as one:
+        one.gate.resize(2)
+        for name in ("alice's", "hers, too"):
+            await one.ask(text(300, name), group="alice")
+        assert (await one.ask(text(300, "alice's"), " mine", group="bob")).cached == 0
+        assert (await one.ask(text(300, "hers, too"), " mine", group="bob")).cached == 0
+        assert (await one.ask(text(300, "alice's"), " mine", " too", group="bob")).evaluated < 10
+
+
+async def test_strict_isolation_needs_no_slot_actions(tmp_path: Path) -> None:
+    """Rule 22: without --slot-save-path another prompt takes the content's place."""
+    async with started(tmp_path, engine={"cache_ram": 0, "faults": {"slot_actions": False}}, isolate="strict") as one:
+        await one.ask(LONG, group="alice")
+        assert (await one.ask(LONG, " mine", group="bob")).cached <= 1  # what every prompt begins with
+        assert (await one.ask(LONG, " mine", " too", group="bob")).evaluated < 10
+
+
 async def test_policy_always_restores_and_saves_around_each_templated_request(tmp_path: Path) -> None:
     """The seed's literal way: load, run, save, also when it is resident; other requests are left alone."""
     async with started(tmp_path, policy="always") as one:

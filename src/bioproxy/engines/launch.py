@@ -82,7 +82,12 @@ def launch(config: Config, *, folder: str) -> Plan:
     """Decide how `config.model` is served, with slot files in `folder`. ConfigError says what is missing."""
     check_model(config.model)
     plan = make_plan(
-        config.model, config.engine_arguments, slot_folder=folder, key=config.backend_key, environment=os.environ
+        config.model,
+        config.engine_arguments,
+        slot_folder=folder,
+        key=config.backend_key,
+        environment=os.environ,
+        strict=config.kv.isolate == "strict",
     )
     if plan.hint:
         log.warning("%s", plan.hint)
@@ -102,9 +107,18 @@ def check_model(path: str) -> None:
 
 
 def make_plan(
-    model: str, arguments: Sequence[str], *, slot_folder: str, key: str, environment: Mapping[str, str]
+    model: str,
+    arguments: Sequence[str],
+    *,
+    slot_folder: str,
+    key: str,
+    environment: Mapping[str, str],
+    strict: bool = False,
 ) -> Plan:
-    """The command for `model` with the user's `arguments`. ConfigError if no engine can be found for it."""
+    """The command for `model` with the user's `arguments`. ConfigError if no engine can be found for it.
+
+    `strict`: what a slot held must be gone once it was erased.
+    """
     program, embedded = find_program(environment.get("PATH", ""))
     if embedded:
         check_arguments(arguments)
@@ -119,6 +133,7 @@ def make_plan(
         "--batch-size": ("512",),
         "--slot-save-path": (slot_folder,),
         "--metrics": (),
+        **({"--cache-ram": ("0",)} if strict else {}),
     }
     added = [word for flag, values in additions.items() if flag not in given for word in (flag, *values)]
     return Plan(

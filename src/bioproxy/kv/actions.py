@@ -24,7 +24,7 @@ from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
 from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, slots_now
+from bioproxy.kv.engine import AT_LEAST, POKE, SlotActionTimeout, limited, slots_now
 from bioproxy.kv.index import Match
 from bioproxy.kv.resident import KEPT, STANDING, Brought, Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
@@ -115,8 +115,7 @@ class Actions:
         if not (plan.save and saved[0]):
             self.displace(plan, "failed" if plan.save else "slow")
         if plan.erase:
-            await limited(self.engine.erase(0), seconds=AT_LEAST, what="erasing the slot")
-            plan.place.clear(empty=True)
+            await self.erase(plan.place)
             prepared.status, prepared.expected = "", 0
         if plan.match is not None and not self.decisions.doubt:
             unsaved = self.decisions.unsaved(plan.place)
@@ -126,6 +125,22 @@ class Actions:
             self.doubted(self.restorer.uncertain)
         if (match := plan.fork or plan.match) is not None and len(self.residents.slots) > 1:
             await self.spread(match, plan.place, ahead=plan.fork is not None)
+
+    async def erase(self, place: Resident) -> None:
+        """Leave nothing in `place`; with several slots nothing in any, for which one the server takes is its choice.
+
+        An engine without slot actions cannot erase: there a prompt of one token takes the content's place, of which the
+        engine keeps a copy only if it has a RAM cache.
+        """
+        facts, slots = self.decisions.facts, self.residents.slots
+        poked = len(slots) == 1 and facts is not None and not facts.capabilities.slot_actions
+        for slot in range(len(slots)):
+            work = self.engine.prefill(POKE, cache_prompt=False) if poked else self.engine.erase(slot)
+            await limited(work, seconds=AT_LEAST, what="erasing a slot")
+        if len(slots) > 1:
+            self.forget("erased")
+            self.residents.clear(empty=True)
+        place.clear(empty=True)
 
     async def spread(self, match: Match, place: Resident | None, *, ahead: bool) -> None:
         """Bring what a request in `place` goes on from into other slots, for the requests that wait for the same.

@@ -243,6 +243,12 @@ def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
     """Judge an engine by what it told and by its launch arguments; the folder is looked at elsewhere."""
     findings = Findings()
     arguments = found.arguments
+    if config.isolate == "strict" and arguments.ram_cache:
+        findings.remark("kv.isolate: strict needs --cache-ram 0, or the engine keeps a copy of what we erase")
+    if config.isolate == "strict" and facts.slots > 1:
+        findings.remark(
+            "kv.isolate: strict erases all slots when another group asks, so groups wait for each other; run with -np 1"
+        )
     if config.policy == "off":
         findings.restores = findings.saves = False
         return findings
@@ -286,8 +292,6 @@ def examine_details(facts: EngineFacts, found: Fingerprint, config: Kv, findings
         )
     if found.hidden:
         findings.remark(f"not visible, so not in the fingerprint: {'; '.join(found.hidden)}")
-    if config.isolate == "strict" and (arguments.ram_cache or facts.slots > 1):
-        findings.remark("kv.isolate: strict needs -np 1 and --cache-ram 0, or the engine keeps what we erase")
     if config.policy == "always" and facts.slots > 1:
         findings.remark("kv.policy: always is for engines with one slot; this one is treated as auto")
     if config.policy == "always" and found.traits.window:

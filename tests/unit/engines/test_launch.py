@@ -52,6 +52,20 @@ def test_llama_server_from_path_comes_first(path: str) -> None:
     assert made.hint == ""
 
 
+def test_what_is_erased_between_groups_is_kept_nowhere(path: str) -> None:
+    """`kv.isolate: strict` takes the engine's own copies away; whoever gives a size means it."""
+
+    def sizes(*arguments: str, strict: bool) -> list[str]:
+        made = launch.make_plan(
+            "m.gguf", arguments, slot_folder="/slots", key="", environment={"PATH": path}, strict=strict
+        )
+        return values(made.command, "--cache-ram")
+
+    assert sizes(strict=True) == ["0"]
+    assert sizes("--cache-ram", "64", strict=True) == ["64"]
+    assert sizes(strict=False) == []
+
+
 def test_the_engine_from_the_wheel_comes_second() -> None:
     """In this Python, as a program of its own."""
     made = plan("")

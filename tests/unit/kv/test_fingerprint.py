@@ -348,6 +348,7 @@ def test_what_cannot_be_is_denied_with_what_would_mend_it(engine: EngineFacts, c
         (facts(__file__, "--swa-full"), Kv(), "only templates are restored"),
         (facts(__file__, "-np", "-1", slots=4), Kv(), "idle slots are cleared"),
         (facts(__file__), Kv(isolate="strict"), "--cache-ram 0"),
+        (facts(__file__, slots=2), Kv(isolate="strict"), "groups wait for each other"),
         (facts(__file__, slots=2), Kv(policy="always"), "treated as auto"),
         (facts(__file__, command=()), Kv(), "not visible"),
     ],
