@@ -142,11 +142,12 @@ def colour(cells: Sequence[str]) -> Colour:
 def row(number: int, one: Proposal, seen: Seen) -> tuple[str, ...]:
     """A proposal in the table."""
     found = one.placement.estimate
-    takes = f"{size(found.cards.total)} on cards, {size(found.memory.total)} in memory"
+    cards = f"{size(found.cards.total)} on {propose.cards_of(seen.here.machine)}"
+    takes = f"{cards}, {size(found.memory.total)} in memory"
     if not seen.here.machine.cards or not found.layers:
         takes = f"{size(found.memory.total)} in memory"
     elif found.layers == len(one.entry.shape.layers) and not one.placement.settings.cpu_experts:
-        takes = f"{size(found.cards.total)} on {propose.cards_of(seen.here.machine)}"
+        takes = cards
     takes = takes if one.placement.fits else f"does not fit: {takes}"
     context = count(one.placement.settings.context)
     return (str(number), one.entry.name, size(one.entry.shape.weights), context, takes)

@@ -136,14 +136,14 @@ def shape_of(parts: Sequence[tuple[Header, int]]) -> Shape:
         else layer
         for number, layer in enumerate(caches(keys, count))
     )
-    widest = max(heads)
+    widest, words = max(heads), header.keys.get("tokenizer.ggml.tokens")
     lora = keys.whole("attention.kv_lora_rank") if is_mla(keys) else 0
     return Shape(
         architecture=header.architecture,
         name=str(header.keys.get("general.name", "")),
         kind=kind_of(keys),
         trained=keys.whole("context_length"),
-        vocabulary=keys.whole("vocab_size") or int(header.keys.get("tokenizer.ggml.tokens", 0) or 0),
+        vocabulary=keys.whole("vocab_size") or (words if isinstance(words, int) else 0),
         window=window_of(keys),
         width=width,
         queries=widest * ((lora + keys.whole("rope.dimension_count")) or head_size(keys, "key", widest)),
