@@ -3,7 +3,7 @@
 Every figure is a median of interleaved rounds (there and back), so that a noisy neighbour disturbs both. CPU is
 the process's own time from /proc, which a shared machine does not change much; seconds are shown for completeness only.
 
-Three proxies stand in front of an engine that computes nothing and has 16 slots: nginx, bioproxy with one engine
+The proxies stand in front of an engine that computes nothing and has 16 slots: nginx, bioproxy with one engine
 (`backend_url`), and bioproxy with three models, both with their defaults: the access log is written, each chat of
 the models is a row of the activity table and is captured. A client sends its next request after it has the answer to
 the last one, on a kept connection; how many clients there are is said with each figure, for nginx takes many requests
@@ -31,6 +31,7 @@ MANY = {"path": CHAT, "clients": 32, "each": 60}
 LONG = {"path": CHAT, "clients": 4, "each": 60, "size": 200_000}
 EVENTS = {"path": CHAT, "clients": 16, "each": 2, "events": 200, "rate": 100.0}
 STREAMS = {"path": CHAT, "clients": 1000, "each": 1, "events": 200, "rate": 20.0}
+UNSEEN = "one engine without the doctor"
 GREAT = 20_000_000  # bytes of a body that must not hold up the others
 BEFORE = os.environ.get("BEFORE", "")
 Proxies = dict[str, tuple[int, int]]
@@ -48,6 +49,7 @@ def all_three() -> Iterator[tuple[int, Proxies]]:
             print(f"{error}: going on without a peer")
         proxies["one engine"] = stack.enter_context(peers.bioproxy(engine))
         proxies["models"] = stack.enter_context(peers.models("a", "b", "c"))
+        proxies[UNSEEN] = stack.enter_context(peers.bioproxy(engine, doctor={"memory": 0}))
         if BEFORE:
             proxies["one engine before"] = stack.enter_context(peers.bioproxy(engine, python=BEFORE))
             proxies["models before"] = stack.enter_context(peers.models("a", "b", "c", python=BEFORE))
@@ -78,6 +80,15 @@ def beside(what: str, cpu: dict[str, float], *, models: float, one: float) -> li
         nginx = f"nginx {microseconds(peer)}" if peer else "no nginx here"
         rows.append(Row(f"{what}, {name}", shown, nginx + before, f"≤ {bound:g} x", times <= bound))
     return rows
+
+
+def doctor(small: dict[str, float], large: dict[str, float]) -> list[Row]:
+    """What it adds that the doctor looks at each prompt: to a small chat of one client, and to 200 kB."""
+    added, part = small["one engine"] - small[UNSEEN], large["one engine"] / large[UNSEEN] - 1
+    return [
+        Row("the doctor's part in a small chat", microseconds(added), "", "≤ 15 µs", added <= 15),
+        Row("… in a body of 200 kB", f"{part:.0%}", microseconds(large["one engine"]), "≤ 10 %", part <= 0.1),
+    ]
 
 
 def microseconds(value: float) -> str:
@@ -150,9 +161,11 @@ def start() -> Row:
 def measure() -> list[Row]:
     """Every row of the table."""
     with all_three() as (engine, proxies):
-        rows = beside("CPU of a small chat, 1 client", per_unit(proxies, "requests", **ALONE), models=4, one=3.5)
+        small, large = (per_unit(proxies, "requests", **kind) for kind in (ALONE, LONG))
+        rows = beside("CPU of a small chat, 1 client", small, models=4, one=3.5)
         rows += beside("… 32 clients", per_unit(proxies, "requests", **MANY), models=6, one=5)
-        rows += beside("… a body of 200 kB, 4 clients", per_unit(proxies, "requests", **LONG), models=6, one=6)
+        rows += beside("… a body of 200 kB, 4 clients", large, models=6, one=6)
+        rows += doctor(small, large)
         rows += beside("CPU of an event, 16 streams", per_unit(proxies, "events", **EVENTS), models=1.2, one=1.2)
         rows += [great_body(proxies), latency(engine, proxies)]
     return [*rows, *streams(), two_models(), start()]
