@@ -165,7 +165,8 @@ def decide(seen: Seen, ask: Ask) -> str:
     others = [peer(one) for one in seen.engines if one.kind != "llama-server" or not chosen]
     peers = propose.taken_names({one.entry.name: one for one in chosen}, others)
     if not chosen and not peers:
-        raise BioproxyError("no model was chosen; nothing was written")
+        none = "" if any(one.placement.fits for one in seen.proposals) else " and none fits this machine"
+        raise BioproxyError(f"no model was chosen{none}; nothing was written")
     return propose.text(chosen, seen.here.machine, program=seen.here.program, peers=peers)
 
 

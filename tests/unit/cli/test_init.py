@@ -237,9 +237,18 @@ def test_a_model_that_fits_nowhere_is_shown_and_left_out(home: Home) -> None:
     home.model()
     ended = home.run("--yes")
     assert "does not fit: " in ended.out
+    assert home.config.read_text().count("    cmd: |") == 1
     assert list(home.written().models) == ["Qwen3-8B-Q4_K_M"]
     home.run(typed="1-2\n\n")
     assert "# it does not fit this machine:\n" in home.config.read_text()
+
+
+def test_if_nothing_fits_nothing_is_written(home: Home) -> None:
+    """A file without a model would help nobody."""
+    home.model(size=4 * GIB)
+    ended = home.run("--yes")
+    assert (ended.code, home.config.exists()) == (1, False)
+    assert "none fits this machine" in ended.err
 
 
 def test_a_projector_is_loaded_with_its_model(home: Home) -> None:
