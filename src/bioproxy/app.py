@@ -50,7 +50,7 @@ from bioproxy.doctor.doctor import Doctor
 from bioproxy.engines.lines import EngineLines
 from bioproxy.engines.listener import taken_by
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
-from bioproxy.events import Bus, ConfigReloaded, RequestEnded
+from bioproxy.events import Bus, ConfigReloaded, EngineChanged, ModelChanged, RequestEnded
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.allowance import Allowances
 from bioproxy.front.dialects import error_answer
@@ -156,6 +156,10 @@ class App:
             own = self.fleet.only.station.keeper.tenant.shelves
             own.budgets, self.shelves = self.shelves.budgets, own
         self.pause = Pause(self.fleet, bus=self.bus)
+        if self.fleet.only is None:
+            self.bus.subscribe(ModelChanged, self.engine_lines.started)
+        else:
+            self.bus.subscribe(EngineChanged, self.engine_lines.lost)
         self.management = Management(
             self.settings,
             self.fleet,

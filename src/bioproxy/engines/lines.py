@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from bioproxy.engines.output import readable
+from bioproxy.events import EngineChanged, ModelChanged
 from bioproxy.log import json_line
 
 TASK = re.compile(rb"\| task (\d+) \|")
@@ -53,6 +54,16 @@ class EngineLines:
             self.open[model] = rest
         self.look(model)
         return b"".join(self.line(model, line) for line in lines if line.strip())
+
+    def started(self, event: ModelChanged) -> None:
+        """Another process of a model counts its tasks from the beginning."""
+        if event.new == "starting":
+            self.works.pop(event.model, None)
+
+    def lost(self, event: EngineChanged) -> None:
+        """The same for the only engine."""
+        if event.state == "absent":
+            self.works.clear()
 
     def look(self, model: str) -> None:
         """See which requests there are."""

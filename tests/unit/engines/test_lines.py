@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bioproxy.engines.lines import JUST_ENDED, LATE, LONGEST, EngineLines
+from bioproxy.events import EngineChanged, ModelChanged
 
 
 class Engine:
@@ -84,6 +85,19 @@ def test_lines_after_the_answer_are_still_its(engine: Engine) -> None:
     engine.now += LATE + 1
     engine.of("nothing")
     assert engine.of(launch(5)) == ""
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_another_process_begins_anew(engine: Engine, only: bool) -> None:
+    """Its first tasks have the numbers of those before it, and are other requests'."""
+    engine.has["m"] = ["a"]
+    engine.of(launch(5))
+    if only:
+        engine.lines.lost(EngineChanged(url="", state="absent"))
+    else:
+        engine.lines.started(ModelChanged(model="m", old="stopped", new="starting"))
+    engine.has["m"] = ["b"]
+    assert engine.of(launch(5)) == "b"
 
 
 def test_a_first_line_may_come_late(engine: Engine) -> None:
