@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from fakes.forked import Forked
+
 Json = Any
 
 
@@ -72,7 +74,7 @@ class EngineProcess:
     port: int = 0
 
     def __init__(self) -> None:
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | Forked | None = None
         self.lines: list[str] = []
         self.reading: asyncio.Task[None] | None = None
 
@@ -111,11 +113,15 @@ class EngineProcess:
 
     async def start(self) -> None:
         """Start the program; it serves when this returns. RuntimeError with its output where it ends instead."""
-        out, err = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
-        self.process = await asyncio.create_subprocess_exec(*self.command(), stdout=out, stderr=err)
+        self.process = await self.begin(self.command())
         serving: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.get_running_loop().create_task(self.read(serving))
         self.port = await serving
+
+    async def begin(self, command: list[str]) -> asyncio.subprocess.Process | Forked:
+        """Have a process run the command."""
+        out, err = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+        return await asyncio.create_subprocess_exec(*command, stdout=out, stderr=err)
 
     async def read(self, serving: asyncio.Future[int]) -> None:
         """Keep what the program prints, and hear when it serves."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.engine_process import Answer, EngineProcess, call, flags_of
+from fakes.forked import Forked, fork
 
 __all__ = ["Answer", "FakeEngine", "Recorded", "call"]
 
@@ -61,6 +62,10 @@ class FakeEngine(EngineProcess):
     def command(self) -> list[str]:
         """The command line of the next start."""
         return [sys.executable, "-I", "-S", str(PROGRAM), *flags_of({**self.flags, "port": self.port})]
+
+    async def begin(self, command: list[str]) -> asyncio.subprocess.Process | Forked:
+        """Without imports, if this system lets us."""
+        return await fork(command) or await super().begin(command)
 
     def ready(self, line: str) -> int:
         """It prints its port first."""

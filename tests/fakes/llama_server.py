@@ -247,6 +247,12 @@ async def main(arguments: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run(arguments: list[str]) -> int:
+    """Serve to the end; the exit code."""
     with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(main(sys.argv[1:])))
+        return asyncio.run(main(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
