@@ -197,6 +197,14 @@ async def test_a_capture(rig: Rig) -> None:
     assert "secret" not in json.dumps(got)
 
 
+async def test_what_must_not_be_stored_has_no_capture(rig: Rig) -> None:
+    """`Cache-Control: no-store`: the row counts it, and says nothing of what stood in it."""
+    assert (await rig.chat("a", headers={"Cache-Control": "private, No-Store"})).status == 200
+    row = await newest(rig)
+    assert (row["has_capture"], row["tokens"]["output_tokens"]) == (False, 4)
+    assert (await rig.get(f"/api/captures/{row['id']}")).status == 404
+
+
 async def test_a_streams_capture(rig: Rig) -> None:
     """All of its events."""
     async with rig.stream("a") as stream:

@@ -33,7 +33,7 @@ from bioproxy.front.body.model import Asked
 from bioproxy.front.caching import answers
 from bioproxy.front.caching.fields import Wishes
 from bioproxy.front.dialects import JSON
-from bioproxy.front.exchange import Exchange
+from bioproxy.front.exchange import Exchange, unstored
 from bioproxy.front.inference import Inference
 from bioproxy.front.inflight import Inflight
 from bioproxy.front.responses import Filling
@@ -123,11 +123,12 @@ class Dispatch(ABC):
         """The request's claim on a model; its `stream` may tell that the model is being loaded."""
 
     def meter(self, exchange: Exchange) -> None:
-        """The request becomes a row of the activity page, and its answer is kept for inspection."""
+        """The request becomes a row of the activity page, and its answer is kept for inspection, if that may be."""
         exchange.record.metered = True
         if exchange.check is not None and exchange.route.gate == "grant":
             exchange.check(exchange)
-        if most := self.captures():
+        request = exchange.request
+        if (most := self.captures()) and not (b"cache-control" in request.fields and unstored(request)):
             exchange.tail.collect(most)
 
     def recognise(self, exchange: Exchange) -> Seen:

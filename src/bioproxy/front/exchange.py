@@ -44,6 +44,11 @@ NOTHING: frozenset[int] = frozenset()
 MOST_SHOWN = 500  # characters of a path or an error that a record keeps: a thousand records are kept
 
 
+def unstored(request: Request) -> bool:
+    """Whether nothing of it may be kept: `Cache-Control: no-store`, in whichever line it stands."""
+    return any(name.lower() == b"cache-control" and b"no-store" in value.lower() for name, value in request.headers)
+
+
 def identify(request: Request) -> str:
     """The client's `x-request-id` if it is a plain word, else a new one (16 hex digits)."""
     given = request.fields.get(b"x-request-id")

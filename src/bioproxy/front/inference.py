@@ -32,7 +32,7 @@ from bioproxy.front.caching.fields import Wishes
 from bioproxy.front.comparing import compared
 from bioproxy.front.cutting import Cutting, as_whole
 from bioproxy.front.dialects import streamed
-from bioproxy.front.exchange import Exchange
+from bioproxy.front.exchange import Exchange, unstored
 from bioproxy.front.waiting import Keepalive, Look
 from bioproxy.front.ways import CORS_OF_ENGINE, SLOT_FIELD, acquire, apart, end_to_end, leave, swap_timing
 from bioproxy.gate.gate import Grant
@@ -152,9 +152,7 @@ class Inference:
         nothing from the cache (kv-rule 6): such a request has no pieces.
         """
         request = self.exchange.request
-        store = b"cache-control" not in request.fields or not any(
-            name.lower() == b"cache-control" and b"no-store" in value.lower() for name, value in request.headers
-        )
+        store = b"cache-control" not in request.fields or not unstored(request)
         principal, body, pieces = self.exchange.principal, self.expanded.body, self.expanded.pieces
         self.store = self.remembered = kept = store
         if self.wishes is not None:
