@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 pytest.importorskip("opentelemetry.sdk")
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bioproxy.activity import Record
+from bioproxy.activity import Outcome, Record
 from bioproxy.app import spans
 from bioproxy.errors import ConfigError
-from bioproxy.front.spans import Told, exporters, operation_of, parts
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.later import Nowhere
+from bioproxy.front.routes import Route
+from bioproxy.front.spans import Spans, Told, exporters, operation_of, parts
+from bioproxy.wire.http1.message import Request, Responder
 
 
 def record(**values: object) -> Record:
@@ -112,3 +117,47 @@ def test_a_collector_that_is_down_is_told_once(caplog: pytest.LogCaptureFixture)
             told.export(batch)
     assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO", "WARNING"]
     assert "6 were lost" in caplog.records[1].getMessage()
+
+
+def exchange_of(**headers: str) -> Exchange:
+    fields = {name.encode(): value.encode() for name, value in headers.items()}
+    request = Request("POST", b"/v1/messages", path="/v1/messages", headers=[*fields.items()], fields=fields)
+    return Exchange(request, Responder(Nowhere(), request), Route("/v1/messages"))
+
+
+@pytest.fixture
+def kept() -> Iterator[tuple[Spans, InMemorySpanExporter]]:
+    """Spans that stay in memory."""
+    made, memory = Spans({"OTEL_TRACES_EXPORTER": "none"}), InMemorySpanExporter()
+    made.provider.add_span_processor(SimpleSpanProcessor(memory))
+    yield made, memory
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "code"),
+    [("ok", 200, "UNSET"), ("client_error", 400, "UNSET"), ("engine_error", 502, "ERROR"), ("timeout", 503, "ERROR")],
+)
+async def test_a_fault_is_not_the_clients(
+    kept: tuple[Spans, InMemorySpanExporter], outcome: Outcome, status: int, code: str
+) -> None:
+    """Only what is a fault here makes a span an error; each outcome but a good one is named."""
+    made, memory = kept
+    made.begin(exchange := exchange_of())
+    exchange.record.model, exchange.record.outcome, exchange.record.status = "m", outcome, status
+    exchange.close()
+    (span,) = memory.get_finished_spans()
+    assert (span.name, span.status.status_code.name) == ("chat m", code)
+    assert (span.attributes or {}).get("error.type") == (None if outcome == "ok" else outcome)
+
+
+async def test_what_is_not_sampled_is_passed_on_as_that(kept: tuple[Spans, InMemorySpanExporter]) -> None:
+    """Its parent decided; the engine is told, and nothing is kept here."""
+    made, memory = kept
+    made.begin(exchange := exchange_of(traceparent=f"00-{'4b' * 16}-{'f0' * 8}-00"))
+    exchange.record.model = "m"
+    exchange.close()
+    parent = exchange.request.fields[b"traceparent"]
+    assert parent.startswith(b"00-" + b"4b" * 16)
+    assert parent.endswith(b"-00")
+    assert memory.get_finished_spans() == ()
