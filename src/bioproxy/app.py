@@ -40,7 +40,6 @@ from bioproxy.admin.routes import Entry
 from bioproxy.admin.snapshots_api import SnapshotsApi
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, snapshots_of, status_of
 from bioproxy.admin.templates_api import TemplatesApi
-from bioproxy.config.addresses import listens_at
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
@@ -48,7 +47,6 @@ from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.engines.lines import EngineLines
-from bioproxy.engines.listener import taken_by
 from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, ModelChanged, RequestEnded
 from bioproxy.front import llamaswap_errors
@@ -67,21 +65,11 @@ from bioproxy.metrics import Kept, Metrics
 from bioproxy.models.fleet import STOP_LIMIT, Fleet
 from bioproxy.models.pause import Pause
 from bioproxy.models.plan import Plan
+from bioproxy.ports import Ports, tls_of
 from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
 from bioproxy.wire.http1.message import Headers, Request
-from bioproxy.wire.server import (
-    ADMIN_SHARE,
-    FEWEST,
-    OLLAMA_SHARE,
-    Server,
-    files_for_clients,
-    open_files,
-)
-from bioproxy.wire.sockets import PortTaken
-from bioproxy.wire.tls import PairContext, tls_context
-from bioproxy.wire.tls import watch as watch_certificate
 
 if TYPE_CHECKING:
     from bioproxy.front.spans import Spans
@@ -90,11 +78,6 @@ log = logging.getLogger(__name__)
 
 MOMENT = 15.0  # seconds that a step of the end may take beside what it waits for
 TIMES = "rfc3339"  # the form of times in the log that `bioproxy logs` shows of one engine
-
-
-def tls_of(config: Config) -> PairContext | None:
-    """What ports speak TLS with; None if none does. ConfigError if a file is not usable."""
-    return tls_context(config.tls_cert_file, config.tls_key_file) if config.tls_cert_file else None
 
 
 def spans() -> Spans:
@@ -121,7 +104,6 @@ class App:
         sockets: Mapping[str, Sequence[socket.socket]] = MappingProxyType({}),
     ) -> None:
         self.loaded = loaded
-        self.sockets = sockets
         self.settings = Settings(loaded.config, loaded.dialect)
         config = loaded.config
         self.read_again = reload
@@ -187,32 +169,17 @@ class App:
             more=self.management.entries,
             page=self.page,
         )
-        most = files_for_clients(open_files())
-        beside = most // OLLAMA_SHARE if config.ollama.listen else 0
         self.base_path = config.proxy.base_path.rstrip("/")
-        self.proxy_server = Server(
-            below(self.base_path, self.front.handle),
-            limits=config.limits,
-            name="proxy",
+        self.ports = Ports(
+            self.settings,
+            proxy=below(self.base_path, self.front.handle),
+            ollama=self.front.handle_ollama,
+            admin=below(self.base_path, self.admin.handle),
             error_body=self.error_body,
-            files=max(FEWEST, most - beside),
-        )
-        self.ollama_server = Server(
-            self.front.handle_ollama,
-            limits=config.limits,
-            name="ollama",
-            error_body=self.error_body,
-            files=max(FEWEST, beside),
-        )
-        self.admin_server = Server(
-            below(self.base_path, self.admin.handle),
-            limits=config.limits,
-            name="admin",
-            files=max(FEWEST, most // ADMIN_SHARE),
+            sockets=sockets,
         )
         self.watch()
         self.services: list[asyncio.Task[None]] = []
-        self.tls: PairContext | None = None
 
     def error_body(self, error: BioproxyError, path: str) -> tuple[Headers, bytes]:
         """An error that the server itself answers, in the form of the rest of the port."""
@@ -298,7 +265,7 @@ class App:
         self.metrics.clients = self.dispatch.statistics
         self.metrics.shares = self.shelves.shares
         self.metrics.keys = self.allowances.statistics
-        self.metrics.servers = {name: server.statistics for name, server in self.servers().items()}
+        self.metrics.servers = {name: server.statistics for name, server in self.ports.servers().items()}
         if self.fleet.only is None:
             self.metrics.watch_models(self.fleet.supervisor.statistics)
             self.metrics.kv = partial(kept, self.fleet)
@@ -308,11 +275,6 @@ class App:
             self.metrics.kv = station.keeper.statistics
             self.metrics.engine = station.attachment.statistics
 
-    def servers(self) -> dict[str, Server]:
-        """The ports by name."""
-        found = {"proxy": self.proxy_server, "admin": self.admin_server}
-        return {**found, "ollama": self.ollama_server} if self.config.ollama.listen else found
-
     def under_way(self) -> list[InflightRequest]:
         """The requests under way."""
         return self.management.inflight.snapshot()
@@ -321,7 +283,7 @@ class App:
         """Where the admin port's page asks the one engine; "" if it asks the port that it came from."""
         if self.loaded.dialect is not None:
             return ""
-        return other_port(request, bound=self.config.proxy_host, port=self.proxy_port, tls=self.tls is not None)
+        return other_port(request, bound=self.config.proxy_host, port=self.proxy_port, tls=self.ports.tls is not None)
 
     @property
     def config(self) -> Config:
@@ -331,34 +293,20 @@ class App:
     @property
     def proxy_port(self) -> int:
         """Where the proxy listens (the configured port may be 0); 0 at a unix socket."""
-        return self.proxy_server.port
+        return self.ports.proxy.port
 
     @property
     def admin_port(self) -> int:
         """Where the admin port listens; 0 if there is none, or a unix socket."""
-        return self.admin_server.port if self.admin_server.addresses else 0
+        return self.ports.admin.port if self.ports.admin.addresses else 0
 
     # start and stop
 
     async def start(self) -> None:
         """Open both ports, then start the services; ConfigError if a port cannot be had."""
-        config = self.config
-        self.tls = tls_of(config)
-        try:
-            await self.proxy_server.listen(
-                config.proxy_host,
-                config.proxy_port,
-                self.tls,
-                mode=int(config.socket_mode, 8),
-                sockets=self.sockets.get("proxy", ()),
-            )
-        except PortTaken as error:
-            raise await asyncio.to_thread(
-                taken_by, error, config.proxy_host, config.proxy_port, flag="-port or -listen"
-            ) from error
-        await self.listen_as_ollama()
-        self.front.listens_on(host for host, _ in (*self.proxy_server.addresses, *self.ollama_server.addresses))
-        await self.listen_as_admin()
+        config, ports = self.config, self.ports
+        await ports.open(admin=self.loaded.dialect is None or admin_port_asked(self.loaded))
+        self.front.listens_on(host for host, _ in (*ports.proxy.addresses, *ports.ollama.addresses))
         if self.settings.one:
             self.front.asked_by(self.admin_port)
         await self.allowances.load()
@@ -368,7 +316,7 @@ class App:
             **await self.fleet.start(),
             **await self.management.start(),
             "templates": self.watch_templates,
-            "certificate": partial(watch_certificate, lambda: self.tls, self.renew),
+            "certificate": ports.watch_certificate,
             "pins": self.pins.run,
             "tokens of keys": self.allowances.run,
             "doctor": self.doctor.run,
@@ -376,31 +324,6 @@ class App:
             "pause": self.pause.run,
         }
         self.services = guarded(services, self.bus)
-
-    async def listen_as_ollama(self) -> None:
-        """Open Ollama's port, if there is to be one; ConfigError says which program has it."""
-        place = listens_at(self.config.ollama.listen)
-        if place is None:
-            return
-        try:
-            await self.ollama_server.listen(*place)
-        except PortTaken as error:
-            raise await asyncio.to_thread(taken_by, error, *place, flag="-ollama-listen") from error
-
-    async def listen_as_admin(self) -> None:
-        """Open the admin port; ConfigError says which program has it.
-
-        With many models, one that was not asked for may be taken: people run two instances.
-        """
-        host, port = self.config.admin_host, self.config.admin_port
-        try:
-            tls, mode = self.tls if self.config.admin_tls else None, int(self.config.socket_mode, 8)
-            await self.admin_server.listen(host, port, tls, mode=mode, sockets=self.sockets.get("admin", ()))
-        except PortTaken as error:
-            told = await asyncio.to_thread(taken_by, error, host, port, flag="-admin-port")
-            if self.loaded.dialect is None or admin_port_asked(self.loaded):
-                raise told from error
-            log.warning("there is no admin port: %s", told.message)
 
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
@@ -414,8 +337,8 @@ class App:
         save, began, services = self.config.kv.save_timeout, bool(self.services), [*self.services]
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
-            ("closing the proxy port", partial(self.proxy_server.close, deadline=deadline), deadline + MOMENT),
-            ("closing Ollama's port", partial(self.ollama_server.close, deadline=deadline), deadline + MOMENT),
+            ("closing the proxy port", partial(self.ports.proxy.close, deadline=deadline), deadline + MOMENT),
+            ("closing Ollama's port", partial(self.ports.ollama.close, deadline=deadline), deadline + MOMENT),
             ("ending what nobody waits for", self.front.later.close, MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),
             ("sending the last spans", self.close_spans, MOMENT),
@@ -432,8 +355,7 @@ class App:
 
     async def turn_away(self, deadline: float) -> None:
         """Take no connections any more, end streams that have no end, and refuse requests that wait."""
-        self.proxy_server.stop_accepting()
-        self.ollama_server.stop_accepting()
+        self.ports.stop_accepting()
         try:
             self.management.end_streams()
             self.live.close()
@@ -449,7 +371,7 @@ class App:
         try:
             self.admin.close()
         finally:
-            await self.admin_server.close(deadline=1.0)
+            await self.ports.admin.close(deadline=1.0)
 
     async def close_log(self) -> None:
         """The last line was written: close the rings, and write out what standard error still owes."""
@@ -480,7 +402,7 @@ class App:
     async def reload_alone(self) -> tuple[str, ...]:
         """Read and take over. What takes time is done in a thread: streams go on meanwhile."""
         try:
-            loaded = await asyncio.to_thread(self.read_again, self.ports)
+            loaded = await asyncio.to_thread(self.read_again, self.model_ports)
             config = in_force(self.config, loaded.config)
             take_fleet = await asyncio.to_thread(self.fleet.prepare_reload, loaded, config)
             tls = await asyncio.to_thread(tls_of, config)
@@ -498,7 +420,7 @@ class App:
         self.loaded = loaded
         self.settings.take(config, loaded.dialect)
         self.set_up_log(loaded)
-        await self.secure(tls)
+        await self.ports.secure(tls)
         await take_fleet()
         await self.management.take_over()
         self.look_now.set()
@@ -508,7 +430,7 @@ class App:
         return found
 
     @property
-    def ports(self) -> Mapping[str, int]:
+    def model_ports(self) -> Mapping[str, int]:
         """The ports that models have; none if there are no models."""
         return {} if self.loaded.dialect is None else self.loaded.dialect.ports
 
@@ -524,7 +446,7 @@ class App:
 
     def tried(self, texts: Mapping[str, bytes]) -> tuple[Loaded, Plan]:
         """Read the configuration with these texts, and all that a reload would read. Blocks."""
-        loaded = self.read_again(self.ports, texts)
+        loaded = self.read_again(self.model_ports, texts)
         config = in_force(self.config, loaded.config)
         tls_of(config)
         if config.prefixes != self.config.prefixes:
@@ -539,25 +461,6 @@ class App:
         late = tuple(key for key in changed if not KEYS[key].kind.live)
         own = (f"{key} (after a restart)" if key in late else key for key in changed)
         return (*own, *dialect_difference(self.settings.dialect, loaded.dialect or DialectConfig())), late
-
-    async def secure(self, tls: PairContext | None) -> None:
-        """Let the ports speak TLS with this pair, or plain HTTP."""
-        self.tls = tls
-        wanted = ((self.proxy_server, tls), (self.admin_server, tls if self.config.admin_tls else None))
-        for server, context in wanted:
-            if server.addresses and context is not server.tls:
-                switched = (context is None) != (server.tls is None)
-                await server.secure(context)
-                if switched:
-                    speaks = "TLS" if context is not None else "plain HTTP, not TLS,"
-                    log.info("the %s port speaks %s from now on", server.shared.name, speaks)
-
-    async def renew(self, old: PairContext, new: PairContext) -> None:
-        """Use a renewed pair for connections from now on, unless a reload has chosen another one meanwhile."""
-        async with self.reloading:
-            if self.tls is old:
-                await self.secure(new)
-                log.info("the certificate in %s was renewed; new connections get it", new.certificate)
 
     # what the admin port shows
 
@@ -574,7 +477,7 @@ class App:
             pins=self.pins,
             front=self.front,
             admin=self.admin,
-            servers=self.servers(),
+            servers=self.ports.servers(),
             management=self.management,
             busy=self.dispatch.busy if isinstance(self.dispatch, ManyModels) else {},
             metrics=self.metrics,

@@ -156,7 +156,7 @@ async def test_signs_of_life_are_skipped(tmp_path: Path) -> None:
     async with fake_line(tmp_path, stream_keepalive=20 * MS) as line, ollama_client(line.app.proxy_port) as client:
         await line.engine.faults(stuck=True)
         work = asyncio.get_running_loop().create_task(words_of(client))
-        clients = line.app.proxy_server.shared.connections
+        clients = line.app.ports.proxy.shared.connections
         await until(lambda: any(one.responder and one.responder.bytes_out for one in clients))
         await line.engine.faults(stuck=False)
         assert await work

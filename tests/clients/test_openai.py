@@ -198,7 +198,7 @@ async def test_the_client_leaves_at_the_last_event(tmp_path: Path, monkeypatch: 
         await line.engine.faults(hold_end=True)
         stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=3, stream=True)
         assert [chunk async for chunk in stream]
-        await until(lambda: line.app.proxy_server.statistics().connections == 0)
+        await until(lambda: line.app.ports.proxy.statistics().connections == 0)
         await line.engine.faults(hold_end=False)
         await until(lambda: len(line.app.records))
         assert [record.outcome for record in line.app.records] == ["ok"]
@@ -239,7 +239,7 @@ async def late_refusal(line: Line, client: openai.AsyncOpenAI, call: Coroutine[A
     first = loop.create_task(say(client))
     await until(lambda: station(line.app).gate.running == 1)
     late = loop.create_task(call)
-    clients = line.app.proxy_server.shared.connections
+    clients = line.app.ports.proxy.shared.connections
     await until(lambda: any(one.responder and one.responder.started for one in clients))
     await line.engine.faults(stuck=False)
     with pytest.raises(openai.APIError) as caught:

@@ -52,7 +52,9 @@ async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypat
             stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=6, stream=True)
             chunks = [await anext(stream)]
             put(new)
-            await until(lambda: line.app.tls is not None and line.app.tls.digest == digest(new.cert, new.key))
+            await until(
+                lambda: line.app.ports.tls is not None and line.app.ports.tls.digest == digest(new.cert, new.key)
+            )
             for url in (f"https://localhost:{port}/health", f"https://localhost:{admin}/health"):
                 assert (await curl("--cacert", new.cert, url))[0] == 0
                 assert (await curl("--cacert", old.cert, url))[0] == 60  # not the certificate that is believed

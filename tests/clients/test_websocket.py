@@ -57,5 +57,5 @@ async def test_client_that_leaves(tmp_path: Path) -> None:
     """A browser tab that is closed ends the engine's side too."""
     async with fake_line(tmp_path) as line:
         async with connected(line.app.proxy_port):
-            assert line.app.proxy_server.statistics().running == 1
+            assert line.app.ports.proxy.statistics().running == 1
         await assert_nothing_held(line.app)

@@ -57,7 +57,7 @@ async def leave(app: App, path: str, data: Json, last: bytes) -> bytes:
         await reader.readuntil(last)
         if not last.endswith(b"\n\n"):
             await reader.readuntil(b"\n\n")
-    await until(lambda: app.proxy_server.statistics().connections == 0)
+    await until(lambda: app.ports.proxy.statistics().connections == 0)
     return head
 
 
@@ -137,7 +137,7 @@ async def test_a_whole_json_answer_without_its_last_chunk(tmp_path: Path, monkey
         async with sent(app, "/completion", request("/completion", LONG)) as reader:
             await reader.readuntil(b'"predicted_per_second":')
             await reader.readuntil(b"\r\n")
-        await until(lambda: app.proxy_server.statistics().connections == 0)
+        await until(lambda: app.ports.proxy.statistics().connections == 0)
         await fake.faults(hold_end=False)
         record = await ended(app, "/completion")
         assert (record.outcome, record.tokens_generated) == ("ok", 4)
@@ -155,7 +155,7 @@ async def test_a_compressed_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             while not said.endswith(b"[DONE]\n\n"):
                 size = int(await reader.readuntil(b"\r\n"), 16)
                 said += unpack.decompress((await reader.readexactly(size + 2))[:-2])
-        await until(lambda: app.proxy_server.statistics().connections == 0)
+        await until(lambda: app.ports.proxy.statistics().connections == 0)
         await fake.faults(hold_end=False)
         record = await ended(app, CHAT)
         assert (record.outcome, record.tokens_generated) == ("ok", 4)

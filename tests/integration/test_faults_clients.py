@@ -72,9 +72,9 @@ async def test_leave_in_the_middle_of_a_body(tmp_path: Path) -> None:
     async with FakeEngine() as fake, tried(fake, tmp_path) as app:
         _, writer = await asyncio.open_connection("127.0.0.1", app.proxy_port)
         writer.write(build("POST", CHAT, body=json.dumps(ask()).encode())[:-5])
-        await until(lambda: app.proxy_server.statistics().connections == 1)
+        await until(lambda: app.ports.proxy.statistics().connections == 1)
         writer.transport.abort()
-        await until(lambda: app.proxy_server.statistics().connections == 0)
+        await until(lambda: app.ports.proxy.statistics().connections == 0)
         assert await fake.requests(CHAT) == []
 
 
@@ -162,13 +162,13 @@ async def test_10000_connections_that_say_nothing(tmp_path: Path) -> None:
             assert silent.stdin is not None
             assert silent.stdout is not None
             await silent.stdout.readline()
-            await until(lambda: app.proxy_server.statistics().connections == count)
+            await until(lambda: app.ports.proxy.statistics().connections == count)
             await until(lambda: len(asyncio.all_tasks()) <= tasks + 2)
             answer = await good(app)
             assert answer.status == 200
             silent.stdin.close()
             await silent.wait()
-            await until(lambda: app.proxy_server.statistics().connections == 0)
+            await until(lambda: app.ports.proxy.statistics().connections == 0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -121,7 +121,7 @@ async def test_a_port_where_nobody_listens_is_no_engine() -> None:
 async def test_bioproxy_itself_is_left_out(tmp_path: Path) -> None:
     """It passes its engine's answers on, and is none."""
     async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
-        port = app.proxy_server.port
+        port = app.ports.proxy.port
         assert await asyncio.to_thread(running.engine_at, port) is None
 
 

@@ -58,11 +58,11 @@ def tasks() -> Counter[str]:
 def owned(app: App) -> dict[str, int]:
     """What requests own while they are under way, by kind: all of it is 0 when none is."""
     gate, pool = station(app).gate.statistics(), station(app).pool.statistics()
-    servers = (app.proxy_server.statistics(), app.admin_server.statistics())
+    servers = (app.ports.proxy.statistics(), app.ports.admin.statistics())
     return {
         "grants": sum(gate.running.values()),
         "waiters": sum(gate.waiting.values()),
-        "handlers": app.proxy_server.statistics().running,
+        "handlers": app.ports.proxy.statistics().running,
         "requests": sum(server.running for server in servers),
         "connections of clients": sum(server.connections for server in servers),
         "connections to the engine": pool.active,

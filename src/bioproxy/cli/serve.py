@@ -208,7 +208,7 @@ def say_hello(loaded: Loaded, app: App) -> None:
         log.info("listening with TLS on https://%s", address)
     else:
         log.info("listening on http://%s", address)
-    if app.ollama_server.addresses:
+    if app.ports.ollama.addresses:
         log.info("Ollama's API on http://%s, too", config.ollama.listen)
     say_room(loaded)
     if not stays_here(config.proxy_host):
