@@ -60,10 +60,11 @@ pictures: $(STAMP) $(PAGE) ## the web page as pictures, in both themes, wide and
 
 unexport PYTHONDONTWRITEBYTECODE  # without bytecode each program that a test starts compiles all of it anew
 
-# three workers keep two cores busy, because tests wait a third of their time; the tests of a file share what it starts
+# Four workers keep two cores busy, because tests wait a third of their time; the tests of a file share what it starts.
+# In the order of the folders the many small files of unit/ come last, and no worker is left alone with a long one.
 test: $(STAMP) page-if-possible ## every test, on fake and real engines, and of the web page in Chromium
 	@test ! -e $(NODE) || ($(NPM) test --silent -- --silent)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) node-if-possible ## ruff, mypy, import contracts; prettier, eslint, svelte-check
 	$(BIN)/ruff check .
