@@ -10,6 +10,7 @@ import asyncio
 import functools
 import json
 import re
+import ssl
 import sys
 import time
 from typing import Any
@@ -89,19 +90,27 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
+def unverified() -> ssl.SSLContext:
+    """What believes in any certificate: ours was made a moment ago."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def same(protocol: Client) -> Client:
     """What create_connection calls for its protocol."""
     return protocol
 
 
-async def run(port: int, payload: bytes, *, clients: int, each: int) -> dict[str, float]:
+async def run(port: int, payload: bytes, *, clients: int, each: int, tls: bool = False) -> dict[str, float]:
     """Run `clients` connections of `each` requests; counts and latencies of all."""
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     protocols = []
     for _ in range(clients):
         protocol = Client(payload, each, loop.create_future())
-        await loop.create_connection(functools.partial(same, protocol), "127.0.0.1", port)
+        context = unverified() if tls else None
+        await loop.create_connection(functools.partial(same, protocol), "127.0.0.1", port, ssl=context)
         protocols.append(protocol)
     await asyncio.gather(*(protocol.done for protocol in protocols))
     latencies = sorted(latency for protocol in protocols for latency in protocol.latencies)
@@ -117,13 +126,13 @@ async def run(port: int, payload: bytes, *, clients: int, each: int) -> dict[str
 
 
 def main() -> None:
-    """`PORT PATH CLIENTS EACH BODY_BYTES EVENTS RATE MODEL`; EVENTS 0 asks for a plain answer."""
-    port, path, clients, each, size, events, rate, model = sys.argv[1:]
+    """`PORT PATH CLIENTS EACH BODY_BYTES EVENTS RATE MODEL [tls]`; EVENTS 0 asks for a plain answer."""
+    port, path, clients, each, size, events, rate, model, *tls = sys.argv[1:]
     fields = {"model": model, "stream": int(events) > 0, "max_tokens": int(events)}
     message = {"role": "user", "content": "x" * int(size)}
     body = json.dumps({**fields, "messages": [message]}, separators=(",", ":")).encode()
     payload = request(path, body, rate=float(rate))
-    print(json.dumps(uvloop.run(run(int(port), payload, clients=int(clients), each=int(each)))))
+    print(json.dumps(uvloop.run(run(int(port), payload, clients=int(clients), each=int(each), tls=bool(tls)))))
 
 
 if __name__ == "__main__":

@@ -151,10 +151,19 @@ def models(*names: str, slots: int = 16, python: str = sys.executable, **options
 
 
 def load(
-    port: int, *, path: str, clients: int, each: int, size: int = 20, events: int = 0, rate: float = 0, model: str = "a"
+    port: int,
+    *,
+    path: str,
+    clients: int,
+    each: int,
+    size: int = 20,
+    events: int = 0,
+    rate: float = 0,
+    model: str = "a",
+    tls: bool = False,
 ) -> dict[str, float]:
     """Run the load generator and return what it counted."""
-    return loading(port, path, clients, each, size, events, rate, model)()
+    return loading(port, path, clients, each, size, events, rate, model, *(["tls"] if tls else []))()
 
 
 def loading(*words: object) -> Callable[[], dict[str, float]]:

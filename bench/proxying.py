@@ -21,7 +21,7 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from bench import peers
+from bench import peers, tls
 from bench.report import Row, verdict
 
 ROUNDS = 5
@@ -168,7 +168,7 @@ def measure() -> list[Row]:
         rows += doctor(small, large)
         rows += beside("CPU of an event, 16 streams", per_unit(proxies, "events", **EVENTS), models=1.2, one=1.2)
         rows += [great_body(proxies), latency(engine, proxies)]
-    return [*rows, *streams(), two_models(), start()]
+    return [*rows, *tls.measure(), *streams(), two_models(), start()]
 
 
 if __name__ == "__main__":
