@@ -16,7 +16,7 @@ import msgspec
 
 from bioproxy import errors, events
 from bioproxy.activity import InflightRequest, Record
-from bioproxy.admin import activity_row, captures, hardware
+from bioproxy.admin import activity_row, capture_text, hardware
 from bioproxy.admin.config_api import ConfigPage, ConfigTrial, Edit
 from bioproxy.admin.contexts_api import ContextList
 from bioproxy.admin.keys_api import KeyList
@@ -132,7 +132,7 @@ class ErrorAnswer(msgspec.Struct):
 ROOTS: tuple[type[msgspec.Struct], ...] = (
     LiveState, LiveChange, LiveInflight, SwapRecord, Status, FleetStatus, Record, RequestList, RequestDetail,
     ConfigPage, ConfigTrial, Edit,
-    InflightRequest, Overview, activity_row.Page, activity_row.Stats, captures.Kept, hardware.Snapshot, Performance,
+    InflightRequest, Overview, activity_row.Page, activity_row.Stats, capture_text.Kept, hardware.Snapshot, Performance,
     Profiles, ModelList, Build, TemplateDetail, SnapshotList, ContextList, KeyList,
     ErrorAnswer,
 )  # fmt: skip

@@ -92,13 +92,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and its answer in full: headers in order, bodies as they were sent (perhaps compressed)."""
+    """One request and its answer in full: headers in order, bodies as they were sent (perhaps compressed).
+
+    `secret` is the client's key, if it is one of ours.
+    """
 
     request_headers: tuple[tuple[bytes, bytes], ...] = ()
     request_body: bytes = b""
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     response_body: bytes = b""
     original_body: bytes = b""  # what the client sent, if a rule of `clients` changed it
+    secret: bytes = b""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,6 +148,7 @@ class App:
             bus=self.bus,
             metrics=self.metrics,
             logbook=self.logbook,
+            state=self.state,
             more=self.of_page(),
         )
         self.requests.of_row = self.management.store.record
@@ -189,7 +190,7 @@ class App:
 
     def one(self) -> OneEngine:
         """The road to the only engine."""
-        captures = partial(getattr, self.management.captures, "limit")
+        captures = partial(getattr, self.management.captures, "most")
         inflight = self.management.inflight
         return OneEngine(self.settings, self.fleet, doctor=self.doctor, inflight=inflight, captures=captures)
 
@@ -203,7 +204,7 @@ class App:
             managing=self.management.find,
             manage=self.management.serve,
             listing=partial(list_models, self.fleet),
-            captures=partial(getattr, self.management.captures, "limit"),
+            captures=partial(getattr, self.management.captures, "most"),
             write_line=self.logbook.proxy_line,
         )
 
@@ -305,11 +306,12 @@ class App:
     async def start(self) -> None:
         """Open both ports, then start the services; ConfigError if a port cannot be had."""
         config, ports = self.config, self.ports
+        await self.management.find_captures()
+        await self.allowances.load()
         await ports.open(admin=self.loaded.dialect is None or admin_port_asked(self.loaded))
         self.front.listens_on(host for host, _ in (*ports.proxy.addresses, *ports.ollama.addresses))
         if self.settings.one:
             self.front.asked_by(self.admin_port)
-        await self.allowances.load()
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Service] = {

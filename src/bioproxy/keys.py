@@ -35,6 +35,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     max_running: int = 0
     tokens_per_day: int = 0
     models: tuple[str, ...] = ()
+    captures: bool = True
     forwards_users: bool = False
     user: str = ""  # digits that stand for one of its users
 
@@ -149,5 +150,6 @@ def principal_of(entry: str | Key, number: int, digest: bytes) -> Principal:
         max_running=entry.max_running,
         tokens_per_day=entry.tokens_per_day,
         models=entry.models,
+        captures=entry.captures,
         forwards_users=entry.forwards_users,
     )

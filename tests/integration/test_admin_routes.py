@@ -90,7 +90,9 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     keys = KeysApi(Allowances(settings))
     parts = (page, live, Requests(), pause, keys, doctor, templates, snapshots, contexts, configuration)
     more = [entry for part in parts for entry in part.entries()]
-    management = Management(settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), more=more)
+    management = Management(
+        settings, fleet, bus=bus, metrics=Metrics(bus), logbook=Logbook(), state=tmp_path, more=more
+    )
     mounted = [(entry.method, entry.path) for entry in management.entries]
     _, _, rest = DOCS.partition("\n## ")
     assert sorted(documented(rest)) == sorted(mounted)

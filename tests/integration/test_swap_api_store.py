@@ -18,7 +18,7 @@ async def rows(rig: Rig) -> list[Json]:
 
 
 async def test_a_file_outlives_the_program(tmp_path: Path) -> None:
-    """`store.path`: the rows are there after a restart, and ids go on; captures are gone."""
+    """`store.path`: the rows are there after a restart, and ids go on; captures are gone, for they were in memory."""
     store = {"path": str(tmp_path / "activity.db")}
     async with swap_rig(tmp_path, fakes("a"), store=store) as rig:
         await rig.chat("a")

@@ -34,8 +34,8 @@ from support.apps import log_put_back
 COMMAND = (sys.executable, "-m", "bioproxy")
 MARK = "SWAP_RIG"  # swap_rig.py marks its program and all that it starts with this variable
 VERBS = frozenset({
-    "check", "completion", "config", "contexts", "doctor", "fit", "help", "import", "load", "logs", "models", "pause",
-    "recipes", "requests", "resume", "snapshots", "status", "unload", "version", "warm",
+    "captures", "check", "completion", "config", "contexts", "doctor", "fit", "help", "import", "load", "logs",
+    "models", "pause", "recipes", "requests", "resume", "snapshots", "status", "unload", "version", "warm",
 })  # fmt: skip
 
 

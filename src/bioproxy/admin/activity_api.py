@@ -3,6 +3,7 @@
     GET  /api/metrics/activity        rows, newest first: filters, order, pages
     GET  /api/metrics/stats           sums and distributions of one model or all
     GET  /api/captures/{id}           one request and its answer in full
+    GET  /api/captures                all of them, as JSON Lines
     POST /api/inflight/{id}/cancel    end a request that is under way
 
 The messages of refused queries keep llama-swap's wording, because scripts match on them.
@@ -10,6 +11,7 @@ The messages of refused queries keep llama-swap's wording, because scripts match
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -17,9 +19,11 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
+from bioproxy.activity import Record
 from bioproxy.admin.activity_row import Filters, record_of
 from bioproxy.admin.activity_sql import SORTS
 from bioproxy.admin.activity_store import ActivityStore
+from bioproxy.admin.capture_text import line
 from bioproxy.admin.captures import Captures
 from bioproxy.admin.routes import ALWAYS, Entry, Question, answer
 from bioproxy.errors import NotFound, RequestError
@@ -58,6 +62,7 @@ class ActivityApi:
             Entry("GET", "/api/metrics/activity", "The activity table.", self.activity, guard="private"),
             Entry("GET", "/api/metrics/stats", "Its sums and distributions.", self.stats, guard="private"),
             Entry("GET", "/api/captures/{id}", "One request and its answer.", self.capture, guard="private"),
+            Entry("GET", "/api/captures", "All that are kept, as JSON Lines.", self.export, guard="private"),
             Entry("POST", "/api/inflight/{id}/cancel", "End a request.", self.cancel, guard="own", forms=True),
         )
 
@@ -97,16 +102,38 @@ class ActivityApi:
         identity = integer(question.parameters["id"])
         if identity is None:
             raise RequestError("invalid capture ID")
-        found = await self.captures.json(identity)
+        found = await self.captures.kept(identity)
         if found is None:
             raise NotFound("capture not found")
-        question.responder.send(200, [(b"Content-Type", b"application/json"), *ALWAYS], found)
+        answer(question.responder, found)
+
+    async def export(self, question: Question) -> None:
+        """A line for each capture, the oldest first, as the query narrows them; read one at a time."""
+        filters, responder = filters_of(question.request.query), question.responder
+        responder.start(200, [(b"Content-Type", b"application/x-ndjson"), *ALWAYS], length=None)
+        for identity in self.captures.numbers():
+            record = await self.captures.record(identity) or await self.store.record(identity)
+            if record is not None and fits(record, filters) and (kept := await self.captures.kept(identity)):
+                responder.write(await asyncio.to_thread(line, record, kept))
+                await responder.drain()
+        responder.finish()
 
     async def cancel(self, question: Question) -> None:
         """End a request; one of several keys ends its own, and learns nothing of another's."""
         if not self.end_request(question.parameters["id"], question.shows):
             raise NotFound("inflight request not found")
         answer(question.responder, {"msg": "ok"})
+
+
+def fits(record: Record, filters: Filters) -> bool:
+    """Whether an export wants a request: by model, client (a key's users are its own), and time of its end."""
+    client, ended = record.client, record.started + record.total
+    return (
+        (not filters.models or record.model in filters.models)
+        and (not filters.clients or client in filters.clients or client.partition("/")[0] in filters.clients)
+        and (filters.start is None or ended >= filters.start)
+        and (filters.end is None or ended <= filters.end)
+    )
 
 
 def filters_of(query: list[tuple[str, str]]) -> Filters:

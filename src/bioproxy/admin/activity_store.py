@@ -20,7 +20,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -117,6 +117,12 @@ class ActivityStore:
     def flush(self) -> None:
         if not self.closed:
             self.worker.submit(self.write)
+
+    async def put_back(self, records: Iterable[tuple[int, Record]]) -> None:
+        """Have a table in memory show requests of earlier runs again; one in a file has them."""
+        rows = [replace(whole(record), id=identity) for identity, record in records]
+        if rows and not self.path:
+            await self.run(lambda: self.insert(rows))
 
     async def query(self, filters: Filters) -> Page:
         return await self.run(lambda: self.after_rows(lambda: sql.select(self.database, filters)))

@@ -1,12 +1,15 @@
 """Requests and answers in full, to see what really went over the wire.
 
-They are private text, so they stay in memory, are never logged, and go with the program. The newest are kept,
-compressed, up to `captureBuffer` MB (with one engine up to `ui.captures`); the oldest make room. Credentials are taken
-out of the headers before anything is kept, and so are bodies that cannot be read in a browser: sound and pictures (the
-list is llama-swap's). A request that failed has no answer here, its row of the activity table says why.
+They are private text, never logged. Credentials are taken out before anything is kept: headers that hold some
+(front/shown.py), and the client's own key wherever it stands in a body; capture_text.py has the rest. Bodies that
+cannot be read in a browser are left out: sound and pictures (the list is llama-swap's). A request that failed has no
+answer here, its row of the activity table says why.
 
-Everything is kept as it came, and put into words when it is asked for: most captures never are. When the buffer is
-full, what is large and was not compressed yet is, all of it in one go in a thread; only then the oldest make room.
+The newest are kept in memory, compressed, up to `captureBuffer` MB (with one engine up to `ui.captures`); the oldest
+make room. With `captures.disk` they are on disk, too (capture_folder.py), and outlive the program.
+
+In memory everything is kept as it came. When the buffer is full, what is large and was not compressed yet is, all of it
+in one go in a thread; only then the oldest make room.
 """
 
 from __future__ import annotations
@@ -14,79 +17,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from bioproxy import aio
 from bioproxy.activity import Capture, Record
+from bioproxy.admin.capture_folder import CaptureFolder, FolderStatistics
+from bioproxy.admin.capture_text import Kept, Light, pack, unpacked
 from bioproxy.front import shown
-from bioproxy.wire.coding import decoded
 
 log = logging.getLogger(__name__)
 
 LARGE = 4 << 10  # bytes of bodies from which on compressing them saves something
-MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
 PLACE = 160  # bytes of a number and its place in the table, which grows ahead of what is in it
 ROUNDED = 8  # bytes by which the allocator rounds up, on average
-MOST_PENDING = 4  # times the buffer, in bytes, that is kept while some of it is compressed
 NO_REQUEST_BODY = ("/audio/voices", "/audio/transcriptions", "/images/edits", "/sdapi/v1/img2img")
 NO_RESPONSE_BODY = (
     "/audio/speech", "/images/generations", "/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/img2img",
 )  # fmt: skip
-
-
-class Light(msgspec.Struct, frozen=True, gc=False):
-    """A capture as it came: what is needed to show it, without secrets, in few objects; there are thousands of them.
-
-    A body that cannot be read in a browser is None.
-    """
-
-    path: str
-    status: int
-    request_headers: bytes
-    request_body: bytes | None
-    response_headers: bytes
-    response_body: bytes | None
-    original_body: bytes | None = None
-
-    @property
-    def large(self) -> bool:
-        return sum(len(body or b"") for body in (self.request_body, self.response_body, self.original_body)) >= LARGE
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """One capture as the API shows it; bodies are base64 in JSON, and null if they are left out.
-
-    `req_body` is what the model got. If a rule about clients changed that, `req_original` is what the client sent.
-    """
-
-    id: int
-    req_path: str
-    req_headers: dict[str, str]
-    req_body: bytes | None
-    resp_headers: dict[str, str]
-    resp_body: bytes | None
-    req_original: bytes | msgspec.UnsetType = msgspec.UNSET
+MOST_PENDING = 4  # times the buffer, in bytes, that is kept while some of it is compressed
 
 
 class CaptureStatistics(msgspec.Struct, frozen=True):
-    """How many captures are kept, in how many bytes of how many, and how many were too large to keep."""
+    """How many captures memory has, in how many bytes of how many, and how many were too large for it.
+
+    `disk` is the same of the folder.
+    """
 
     kept: int
     bytes: int
     limit: int
     skipped: int
+    disk: FolderStatistics | None
 
 
 class Captures:
-    """The newest captures by the id of their activity row, in `limit` bytes; 0: none.
+    """The newest captures by the id of their activity row, in `limit` bytes of memory (0: none), and in a `folder`.
 
-    `configure` is called again by a reload.
+    `configure` is called again by a reload. `most`: bytes of an answer that may be kept, 0: nothing is.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, folder: CaptureFolder | None = None) -> None:
+        self.folder = folder
         self.packed: dict[int, bytes | Light] = {}
         self.size = 0
         self.skipped = 0
@@ -96,20 +69,26 @@ class Captures:
 
     def configure(self, limit: int) -> None:
         self.limit = limit
+        self.writes = 0 if self.folder is None else self.folder.most
+        self.most = max(limit, self.writes)
         self.evict(self.limit)
 
     def add(self, identity: int, record: Record, capture: Capture) -> None:
         """Keep one. Returns at once."""
-        if not self.limit:
+        if not self.most:
             return
         light = light_of(record, capture)
         size = size_of(light)
+        if self.writes and self.folder is not None:
+            self.folder.add(identity, record, light, size)
+        if not self.limit:
+            return
         if size > MOST_PENDING * self.limit:
             self.skip(identity, size)
             return
         self.packed[identity] = light
         self.size += size
-        if light.large:
+        if is_large(light):
             self.loose[identity] = light
         if self.size > self.limit:
             self.make_room()
@@ -157,14 +136,23 @@ class Captures:
 
     def has(self, identity: int) -> bool:
         """Whether a row's capture is kept."""
-        return identity in self.packed
+        return identity in self.packed or (self.folder is not None and self.folder.has(identity))
 
-    async def json(self, identity: int) -> bytes | None:
-        """A capture as JSON, or None if there is none (any more)."""
+    def numbers(self) -> list[int]:
+        """Of the rows whose captures are kept, the oldest first."""
+        return sorted({*self.packed, *(self.folder.numbers() if self.folder is not None else ())})
+
+    async def kept(self, identity: int) -> Kept | None:
+        """A capture in words, or None if there is none (any more)."""
         if self.packing is not None:
             await asyncio.wait([self.packing])
-        packed = self.packed.get(identity)
-        return None if packed is None else await asyncio.to_thread(unpacked, identity, packed)
+        if (packed := self.packed.get(identity)) is not None:
+            return await asyncio.to_thread(unpacked, identity, packed)
+        return await self.folder.kept(identity) if self.folder is not None else None
+
+    async def record(self, identity: int) -> Record | None:
+        """The record of a request whose capture is on disk."""
+        return await self.folder.record(identity) if self.folder is not None else None
 
     async def close(self) -> None:
         if self.packing is not None:
@@ -172,16 +160,21 @@ class Captures:
         self.packed.clear()
         self.loose.clear()
         self.size = 0
+        if self.folder is not None:
+            await self.folder.close()
 
     def statistics(self) -> CaptureStatistics:
         """The counts of now, and of what was left out since the start."""
-        return CaptureStatistics(len(self.packed), self.size, self.limit, self.skipped)
+        disk = self.folder.statistics() if self.folder is not None else None
+        return CaptureStatistics(len(self.packed), self.size, self.limit, self.skipped, disk)
 
 
 def light_of(record: Record, capture: Capture) -> Light:
     """What of a capture may be kept."""
     path = record.req_path or record.path
     answered = record.status == 200 and not path.endswith(NO_RESPONSE_BODY)
+    if capture.secret:
+        capture = without_key(capture)
     return Light(
         path,
         record.status,
@@ -193,9 +186,10 @@ def light_of(record: Record, capture: Capture) -> Light:
     )
 
 
-def pack(batch: Mapping[int, Light]) -> dict[int, bytes]:
-    zstd = compressor()
-    return {identity: zstd.compress(msgspec.msgpack.encode(kept(identity, one)), 1) for identity, one in batch.items()}
+def without_key(capture: Capture) -> Capture:
+    """The bodies without the client's key, which some clients tell the model, too."""
+    names = ("request_body", "response_body", "original_body")
+    return replace(capture, **{name: getattr(capture, name).replace(capture.secret, shown.HIDDEN) for name in names})
 
 
 def size_of(packed: bytes | Light) -> int:
@@ -207,34 +201,5 @@ def size_of(packed: bytes | Light) -> int:
     return PLACE + sum(map(sys.getsizeof, (packed, *parts))) + ROUNDED * len(parts)
 
 
-def unpacked(identity: int, packed: bytes | Light) -> bytes:
-    if isinstance(packed, Light):
-        return msgspec.json.encode(kept(identity, packed))
-    return msgspec.json.encode(msgspec.msgpack.decode(compressor().decompress(packed), type=Kept))
-
-
-def compressor() -> Any:
-    """The module zstd, which a start is spared."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
-
-
-def kept(identity: int, light: Light) -> Kept:
-    """A capture in words; an answer that came compressed is made readable, if it can be."""
-    headers, body = shown.shown(shown.unpacked(light.response_headers)), light.response_body
-    encoding = next((value for name, value in headers.items() if name.lower() == "content-encoding"), "")
-    if body is not None and encoding and (plain := decoded(body, encoding, limit=MOST_DECODED)) is not None:
-        body = plain
-        headers.pop("Content-Encoding", None)
-    return Kept(
-        id=identity,
-        req_path=light.path,
-        req_headers=shown.shown(shown.unpacked(light.request_headers)),
-        req_body=light.request_body,
-        resp_headers=headers,
-        resp_body=body,
-        req_original=light.original_body or msgspec.UNSET,
-    )
+def is_large(light: Light) -> bool:
+    return sum(len(body or b"") for body in (light.request_body, light.response_body, light.original_body)) >= LARGE

@@ -7,11 +7,13 @@ as well, where its users look for them; `Entry.guard` says who may use one there
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import cast
 
 from bioproxy.admin.activity_api import ActivityApi
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.admin.admin import send_metrics
+from bioproxy.admin.capture_folder import CaptureFolder
 from bioproxy.admin.captures import Captures
 from bioproxy.admin.events import Hub, SwapEvents, router_blocks
 from bioproxy.admin.hardware import Hardware
@@ -51,11 +53,13 @@ class Management:
         bus: Bus,
         metrics: Metrics,
         logbook: Logbook,
+        state: Path,
         more: Iterable[Entry] = (),
     ) -> None:
         self.settings, self.fleet, self.bus, self.metrics, self.logbook = settings, fleet, bus, metrics, logbook
         self.inflight = Inflight(bus, settings)
-        self.captures = Captures(capture_buffer(settings))
+        self.folder = CaptureFolder(state / "captures", settings)
+        self.captures = Captures(capture_buffer(settings), self.folder)
         self.store = ActivityStore(settings)
         self.monitor = Monitor(settings.dialect.performance)
         self.hardware = Hardware()
@@ -112,10 +116,16 @@ class Management:
 
     # life
 
+    async def find_captures(self) -> None:
+        """Find those of earlier runs, before any request comes: their numbers are not given again."""
+        await self.folder.find()
+        self.store.next = max(self.store.next, self.folder.newest + 1)
+
     async def start(self) -> dict[str, Service]:
         """Open the activity table; the services to run."""
         await self.store.start()
-        return {"hardware figures": self.monitor.run}
+        await self.store.put_back(await self.folder.start())
+        return {"hardware figures": self.monitor.run, "captures": self.folder.run}
 
     def end_streams(self) -> None:
         """The shutdown began: end the streams that have no end of their own."""
@@ -132,6 +142,7 @@ class Management:
     async def take_over(self) -> None:
         """Other settings are in force: do what they ask for at once."""
         self.captures.configure(capture_buffer(self.settings))
+        await self.folder.tidy()
         if self.fleet.only is not None:
             return
         self.monitor.configure(self.settings.dialect.performance)

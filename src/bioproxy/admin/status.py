@@ -270,10 +270,12 @@ def status_of(
         "notes": notes(config, front),
     }
     wanted = config.ui.captures if fleet.only is not None else management.settings.dialect.capture_buffer
-    if wanted > 0 and management.captures.limit == 0:
+    if (wanted > 0 or config.captures.disk) and not management.captures.most:
         shared["notes"] += (NO_CAPTURES,)
     if any(one.runner.unplugged for one in fleet.stations.values()):
         shared["notes"] += (ON_BATTERY,)
+    if management.folder.fault:
+        shared["notes"] += (f"captures cannot be written: {management.folder.fault}",)
     if fleet.only is not None:
         return Status(**shared, **of_station(fleet.only.station))
     if not servers["admin"].addresses:

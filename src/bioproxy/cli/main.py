@@ -42,9 +42,9 @@ FILE_FLAGS = {
 }
 OWN_FLAGS = (
     "-h", "--help", "--version", "--json", "--colour",
-    "--as", "-c", "--cache-type-k", "--cache-type-v", "--ctk", "--ctv", "--ctx-size", "-f", "--follow", "--for",
-    "--gpu-layers", "--key", "--mmproj", "-n", "--n-cpu-moe", "--ngl", "--no-wait", "--np", "--older", "-o", "--once",
-    "--outcome", "--parallel", "--schema", "--set", "--ub", "--ubatch-size", "--yes",
+    "--as", "-c", "--cache-type-k", "--cache-type-v", "--client", "--ctk", "--ctv", "--ctx-size", "-f", "--follow",
+    "--for", "--gpu-layers", "--key", "--mmproj", "-n", "--n-cpu-moe", "--ngl", "--no-wait", "--np", "--older", "-o",
+    "--once", "--outcome", "--parallel", "--schema", "--set", "--since", "--ub", "--ubatch-size", "--yes",
 )  # fmt: skip
 EPILOG = """\
 Every key of the configuration is a flag as well, with one dash or two, for every verb;

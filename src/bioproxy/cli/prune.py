@@ -31,13 +31,10 @@ NO_CHOICE = "say what is to go: `snapshots prune` takes --older TIME, --key NAME
 
 def prune(command: Command) -> int:
     """Delete what was chosen. BioproxyError if nothing was, or no program answers."""
-    output, arguments, flags = command.output, command.arguments, command.flags
+    output, arguments = command.output, command.arguments
     if arguments.name:
         raise BioproxyError("`snapshots prune` takes no name; `snapshots delete` does")
-    chosen_model = flags.values.get("model", "")  # which is a key of the configuration, too
-    values = {path: value for path, value in flags.values.items() if path != "model"}
-    bare = msgspec.structs.replace(command, flags=msgspec.structs.replace(flags, values=values))
-    loaded = bare.load()
+    chosen_model, loaded = model_and_config(command)
     tests = list(chosen_by(loaded, key=arguments.key, older=arguments.older, model=chosen_model))
     if not tests:
         raise BioproxyError(NO_CHOICE)
@@ -53,6 +50,14 @@ def prune(command: Command) -> int:
     if left:
         output.note(f"{count(left)} more would fit, but are pinned, kept, or in use")
     return 0
+
+
+def model_and_config(command: Command) -> tuple[str, Loaded]:
+    """The model that `--model` chooses, which is a key of the configuration, too; and that without it."""
+    flags = command.flags
+    values = {path: value for path, value in flags.values.items() if path != "model"}
+    bare = msgspec.structs.replace(command, flags=msgspec.structs.replace(flags, values=values))
+    return flags.values.get("model", ""), bare.load()
 
 
 def chosen_by(loaded: Loaded, *, key: str, older: str, model: str) -> Iterable[Test]:

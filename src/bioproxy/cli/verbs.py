@@ -125,6 +125,14 @@ def contexts_flags(parser: argparse.ArgumentParser) -> None:
     action("delete", "delete one", ("name", "the context"))
 
 
+def captures_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("export",), help="write them as JSON Lines, the oldest first")
+    parser.add_argument("file", metavar="FILE", nargs="?", default="", help="a new file; without it, to stdout")
+    parser.add_argument("--since", metavar="TIME", default="", help="those of so long, such as 2d")
+    parser.add_argument("--client", metavar="NAME", default="", help="those of the API key, or address, of this name")
+    parser.epilog = f"it also takes --model MODEL: those of this one of many models\n\n{parser.epilog or ''}"
+
+
 def recipes_flags(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|show|add", required=True)
     every = actions.add_parser("list", help="every recipe in a line", argument_default=argparse.SUPPRESS)
@@ -200,6 +208,7 @@ VERBS = (
     Verb("top", "watch models and requests under way", "top:top"),
     Verb("warm", "warm up one template now", "remote:warm", warm_flags),
     Verb("snapshots", "list, verify, pin, delete or prune the snapshots on disk", "snapshots:run", snapshots_flags),
+    Verb("captures", "write captured requests and answers into a file", "captures:run", captures_flags),
     Verb("contexts", "keep, list, export or delete what requests left, by name", "contexts:run", contexts_flags),
     Verb("recipes", "list or show entries for `models`, or add one to a config", "recipes:run", recipes_flags),
     Verb("import", "turn a llama.cpp router preset into a configuration", "import_preset:run", import_flags),

@@ -56,6 +56,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(ge=0, le=1 << 50),
         about("Tokens, prompts and answers, until local midnight; then 429. 0: any."),
     ] = 0
+    captures: Annotated[bool, about("`off`: its requests are never captured.")] = True
     forwards_users: Annotated[bool, about("`X-OpenWebUI-User-Id` tells its users apart: fairness, pins, cache.")] = (
         False
     )
@@ -103,6 +104,16 @@ class WebPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Bytes,
         about("With one engine: memory for requests and answers in full; 0: none. Models: `captureBuffer`.", live=True),
     ] = 0
+
+
+class Captures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests and answers in full, on disk; docs/operating.md says what is in them."""
+
+    disk: Annotated[Bytes, about("Disk space for them, besides what memory keeps; 0: none.", live=True)] = 0
+    max_age: Annotated[Seconds, about("Older ones are deleted; 0: none for its age.", live=True)] = 7 * 86400.0
+    max_count: Annotated[
+        int, Meta(ge=0, le=1_000_000), about("More than so many are not kept, the oldest go; 0: any number.", live=True)
+    ] = 10_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -376,6 +387,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: Log = Log()
     ui: WebPage = WebPage()
     proxy: Proxy = Proxy()
+    captures: Captures = Captures()
     ollama: Ollama = Ollama()
     clients: Clients = Clients()
     limits: Limits = Limits()

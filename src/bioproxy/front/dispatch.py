@@ -127,8 +127,9 @@ class Dispatch(ABC):
         exchange.record.metered = True
         if exchange.check is not None and exchange.route.gate == "grant":
             exchange.check(exchange)
-        request = exchange.request
-        if (most := self.captures()) and not (b"cache-control" in request.fields and unstored(request)):
+        request, principal = exchange.request, exchange.principal
+        wanted = principal is None or principal.captures
+        if wanted and (most := self.captures()) and not (b"cache-control" in request.fields and unstored(request)):
             exchange.tail.collect(most)
 
     def recognise(self, exchange: Exchange) -> Seen:

@@ -29,7 +29,7 @@ from bioproxy.front.dialects import (
     error_json,
 )
 from bioproxy.front.routes import Route
-from bioproxy.keys import Principal
+from bioproxy.keys import Principal, presented
 from bioproxy.models.claim import Claim
 from bioproxy.templates.bodies import Body
 from bioproxy.wire import sse
@@ -264,4 +264,5 @@ class Exchange:
             original_body=self.request.body if self.record.mended else b"",
             response_headers=tuple(self.reply),
             response_body=body,
+            secret=(presented(self.request.header) or "").encode("utf-8", "surrogateescape") if self.principal else b"",
         )

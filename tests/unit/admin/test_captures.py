@@ -9,6 +9,7 @@ import os
 import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 
 from bioproxy.activity import Capture
@@ -29,8 +30,9 @@ def capture(request: bytes = b"asked", response: bytes = b"answered", *more: tup
 
 
 async def shown(captures: Captures, identity: int = 1) -> dict[str, Any]:
-    written = await captures.json(identity)
-    assert written is not None
+    kept = await captures.kept(identity)
+    assert kept is not None
+    written = msgspec.json.encode(kept)
     assert b"secret" not in written
     found: dict[str, Any] = json.loads(written)
     return found
@@ -120,7 +122,7 @@ async def test_what_waits_to_be_compressed_has_a_bound() -> None:
         captures.add(identity, metered(), capture(os.urandom(250_000)))
         assert captures.statistics().bytes <= 4 << 20
     assert not captures.has(1)
-    assert await captures.json(1) is None
+    assert await captures.kept(1) is None
     assert captures.has(39)
     assert captures.statistics().bytes <= 1 << 20
 
@@ -130,7 +132,7 @@ async def test_the_oldest_make_room() -> None:
     captures = Captures(MIB)
     for identity in range(1, 50):
         captures.add(identity, metered(), capture(os.urandom(30_000)))
-    assert await captures.json(1) is None
+    assert await captures.kept(1) is None
     assert captures.has(49)
     assert not captures.has(1)
     statistics = captures.statistics()
@@ -160,7 +162,7 @@ async def test_what_alone_is_too_large_is_left_out() -> None:
     captures = Captures(MIB)
     captures.add(1, metered(), capture())
     captures.add(2, metered(), capture(os.urandom(2 << 20)))
-    assert await captures.json(2) is None
+    assert await captures.kept(2) is None
     captures.add(3, metered(), capture(b"", b"x" * (5 << 20)))
     assert not captures.has(3)
     assert captures.has(1)

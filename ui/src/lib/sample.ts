@@ -146,7 +146,7 @@ const common = {
   refused_pages: {},
   clients: { side: {}, stabilize: {} },
   keys: [],
-  captures: { kept: 0, bytes: 0, limit: 0, skipped: 0 },
+  captures: { kept: 0, bytes: 0, limit: 0, skipped: 0, disk: null },
   store: { path: "", written: 0, waiting: 0, lost: 0, fault: "" },
   inflight: { running: 0, cancelled: 0 },
   notes: [],

@@ -216,12 +216,22 @@ export interface Used {
   refused: number;
 }
 
-/** How many captures are kept, in how many bytes of how many, and how many were too large to keep. */
+/** How many captures memory has, in how many bytes of how many, and how many were too large for it. */
 export interface CaptureStatistics {
   kept: number;
   bytes: number;
   limit: number;
   skipped: number;
+  disk: FolderStatistics | null;
+}
+
+/** How many captures are on disk, in how many bytes of how many; how many were lost, and why ("": all is well). */
+export interface FolderStatistics {
+  kept: number;
+  bytes: number;
+  limit: number;
+  lost: number;
+  fault: string;
 }
 
 /** Where the table is ("": in memory), rows written, waiting and lost since the start, and what is wrong now. */

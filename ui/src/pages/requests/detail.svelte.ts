@@ -4,9 +4,10 @@ import { live } from "../../lib/api/live.svelte";
 import type { CapturedRequest, RequestDetail, RequestRecord } from "../../lib/api/types";
 
 const NO_CAPTURE =
-  "Capture not found. Only the newest are kept, in memory; this one has made room, was too large, or went with an earlier " +
-  "run of bioproxy.";
-const OFF = "Capture not found. Requests are captured if captureBuffer is set, with one engine ui.captures.";
+  "Capture not found. Only the newest are kept, in memory (captures.disk keeps them on disk, too); this one has made room, " +
+  "was too large, or went with an earlier run of bioproxy.";
+const OFF =
+  "Capture not found. Requests are captured if captureBuffer is set, with one engine ui.captures, or captures.disk.";
 const NOT_YOURS =
   "What was asked and answered is shown to the admin key only, because more than one API key may use this program.";
 
@@ -64,7 +65,8 @@ export class Detail {
   private async loadCapture(activity: number, current: () => boolean): Promise<void> {
     if (activity && this.capture?.id === activity) return; // a capture never changes
     this.capture = undefined;
-    const off = live.status?.captures.limit === 0 ? OFF : NO_CAPTURE;
+    const captures = live.status?.captures;
+    const off = captures?.limit === 0 && !captures.disk?.limit ? OFF : NO_CAPTURE;
     this.without = live.page?.own ? NOT_YOURS : activity ? "" : off;
     if (this.without) return;
     try {

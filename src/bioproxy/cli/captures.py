@@ -1,0 +1,74 @@
+"""`bioproxy captures export`: captured requests and answers as JSON Lines, from the program that runs.
+
+What is in a line, and what never is, is admin/capture_text.py's. A file is written under another name until it is
+whole, and is readable by its owner alone: prompts are private.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlencode
+
+from bioproxy.cli.client import Client
+from bioproxy.cli.command import Command
+from bioproxy.cli.contexts import private
+from bioproxy.cli.find import find
+from bioproxy.cli.logs import writer
+from bioproxy.cli.output import Progress, count, size
+from bioproxy.cli.prune import model_and_config
+from bioproxy.config.units import read_seconds
+from bioproxy.errors import BioproxyError
+
+AT = "/api/captures"
+
+
+def run(command: Command) -> int:
+    """Write them. BioproxyError with what the program, or the disk, said."""
+    output, arguments = command.output, command.arguments
+    model, loaded = model_and_config(command)
+    pieces = exported(find(loaded).patient(), query(arguments.since, arguments.client, model))
+    if not arguments.file:
+        write = writer(output.stream)
+        for piece in pieces:
+            write(piece)
+        return 0
+    path = Path(arguments.file)
+    if path.exists():
+        raise BioproxyError(f"{path} is there already; name another file")
+    unfinished, lines, written = path.with_name(f"{path.name}.part"), 0, 0
+    try:
+        with open(unfinished, "xb", opener=private) as file, Progress(output, "exporting captures") as progress:
+            for piece in pieces:
+                file.write(piece)
+                lines, written = lines + piece.count(b"\n"), written + len(piece)
+                progress.say(f"{count(lines)}, {size(written)}")
+        unfinished.rename(path)
+    except OSError as error:
+        raise BioproxyError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    if output.json:
+        output.document({"file": str(path), "captures": lines, "bytes": written})
+    else:
+        output.line(f"{count(lines)} captures are in {path}, {size(written)}", "green")
+    return 0
+
+
+def exported(client: Client, query: str) -> Iterator[bytes]:
+    return client.stream(f"{AT}{query}", accept="application/x-ndjson", what="the export")
+
+
+def query(since: str, client: str, model: str) -> str:
+    """The query of the route; BioproxyError for a time that is none."""
+    asked = {"client": client, "model": model}
+    if since:
+        try:
+            begins = time.time() - read_seconds(since)
+        except ValueError as error:
+            raise BioproxyError(f"--since: {error}, got {since!r}") from None
+        asked["start"] = datetime.fromtimestamp(int(begins), UTC).isoformat()
+    text = urlencode({name: value for name, value in asked.items() if value})
+    return f"?{text}" if text else ""
