@@ -63,7 +63,10 @@ FLAGS: dict[str, Json] = {  # name: default; False is a switch, the others take 
     "refuse_connections_after_healthy": False,
     "tool_calls": False,  # every answer ends in a tool call
     "big_header": 0,  # bytes
+    "sleeps": False,  # has vLLM's routes for that
+    "no_wake": False,  # ... and does not come back
 }
+SLEEP = {"/sleep", "/wake_up", "/is_sleeping", "/collective_rpc"}
 CONTROL = {"/last", "/requests", "/env", "/release", "/script"}
 BINARY = b"\x1b[31mred\x1b[0m\x07\x00\xff\xfe\x1b[2J\xc3\x28\n"
 
@@ -91,7 +94,7 @@ class Engine:
         self.script: Json = {}
         self.lock = threading.Lock()
         self.count = self.releases = self.starts = 0
-        self.probed = False
+        self.probed = self.asleep = False
         self.listener = socket.socket()
 
     def leave(self, code: int, why: str) -> NoReturn:
@@ -218,11 +221,20 @@ class Engine:
         elif call.path in ("/props", "/slots") or call.path.startswith("/slots/"):
             self.journal.note("looked", path=call.path, method=call.method)
             connection.answer(404, {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}})
+        elif self.options["sleeps"] and call.path in SLEEP:
+            connection.answer(*self.sleep(call))
         elif call.path == "/v1/models":
             self.journal.note("looked", path=call.path, method=call.method)
             connection.answer(200, {"object": "list", "data": [{"id": self.options["model"], "object": "model"}]})
         else:
             self.work(call, connection)
+
+    def sleep(self, call: Call) -> tuple[int, Json]:
+        """Sleep mode as vLLM has it: status and body."""
+        if call.path != "/is_sleeping":
+            self.journal.note("sleep", path=call.target)
+            self.asleep = call.path == "/sleep" or (self.asleep and self.options["no_wake"])
+        return 200, {"is_sleeping": self.asleep}
 
     def health(self, connection: Connection) -> None:
         """The health check, as the flags say."""

@@ -343,6 +343,16 @@ async def warmup__enabled(folder: Path) -> None:
         await until(lambda: state(site) in {"warm", "saved"})
 
 
+async def warmup__on_battery(folder: Path) -> None:
+    async with attached(folder, prefixes={"@code": "code.txt"}) as (site, _):
+        runner = station(site.app).runner
+        runner.look_at_battery = lambda: True
+        await until(lambda: state(site) in {"warm", "saved"})
+        await site.reload(warmup={"on_battery": False})
+        await until(lambda: runner.statistics().on_battery)
+        assert any("runs on its battery" in note for note in site.app.status().notes)
+
+
 async def warmup__settle(folder: Path) -> None:
     values = {"prefixes": {"@code": "code.txt"}, "warmup": {"settle": 3600}, "warmup_check_interval": 0.01}
     async with attached(folder, **values) as (site, _):

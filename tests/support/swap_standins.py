@@ -91,9 +91,9 @@ class Standin:
         await asyncio.sleep(0)
         return "it died"
 
-    async def stop(self, *, grace: float, save: float) -> Stopped:
+    async def stop(self, *, grace: float, save: float, sleeps: bool) -> Stopped:
         """The process ends."""
-        del grace, save
+        del grace, save, sleeps
         await self.may_stop.wait()
         await self.end(0.0)
         return Stopped()

@@ -146,6 +146,8 @@ class SwapStatus(msgspec.Struct, frozen=True, kw_only=True):
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `engine` is None if nothing is asked of it, because it is no llama-server.
 
+    `asleep`: it is stopped, yet its process is there and sleeps (vLLM).
+
     `closed`: newcomers wait behind a request that has waited for another model for too long. `templates` are its own.
     `capabilities` and `context` (0: not told) are the configuration's words. `environment`: `NAME=value` beside ours;
     of it and of `command`, `added` is what the configuration does not say.
@@ -161,6 +163,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     since: float
     pid: int | None
+    asleep: bool
     command: str
     environment: tuple[str, ...]
     added: tuple[str, ...]
@@ -364,6 +367,7 @@ def model_status(fleet: Fleet, one: ModelStatistics, *, closed: bool) -> ModelSt
         state=one.state.value,
         since=fleet.supervisor.unix_time(one.since),
         pid=unit.pid,
+        asleep=unit.asleep,
         command=joined(masked_words(unit.launch.words)),
         environment=tuple(masked_environment(unit.launch.environment)),
         added=added_to(unit.launch, described, fleet.folder),

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -293,6 +293,7 @@ class Fleet:
             self.only.away, grace = "bioproxy is paused", self.config.kv.save_timeout
         models = {*self.units, *self.supervisor.lives.present}
         await asyncio.gather(*(self.supervisor.unload(model, grace=grace) for model in models))
+        await end_sleep(self.units.values())
         await asyncio.gather(*(station.keeper.saver.settle() for station in self.stations.values()))
 
     async def go_on(self) -> None:
@@ -310,6 +311,7 @@ class Fleet:
         if self.only is not None:
             self.only.away = ""  # the program goes, not the engine
         await self.supervisor.close(STOP_LIMIT + self.config.kv.save_timeout)
+        await end_sleep(self.units.values())
         stations = [*self.retired.stations, *self.stations.values()]
         await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in stations))
         for peer in self.peers.values():
@@ -367,6 +369,10 @@ class Fleet:
         for name in own:
             if not self.is_new(plan.models[name]):
                 await self.stations[name].catalogue.replace(plan.models[name].prefixes)
+        gone = [unit for name, unit in self.units.items() if name not in plan.models or self.is_new(plan.models[name])]
+        for unit in self.units.values():
+            unit.may_sleep = unit not in gone
+        await end_sleep(gone)
         made = {}
         for name, one in plan.models.items():
             if self.is_new(one):
@@ -432,11 +438,13 @@ class Fleet:
             self.only.check_ours()
             grace = self.config.kv.save_timeout
         await self.supervisor.unload(model, grace=grace)
+        await end_sleep([self.units[model]])
         await self.stations[model].keeper.saver.settle()
 
     async def unload_all(self) -> None:
         """Stop every model; what was saved before is on disk then, as after `unload`."""
         await self.supervisor.unload_all()
+        await end_sleep(self.units.values())
         await asyncio.gather(*(station.keeper.saver.settle() for station in self.stations.values()))
 
     def activate(self, profile: str) -> None:
@@ -461,6 +469,11 @@ class Fleet:
     def unready(self) -> str:
         """Why a request would not be served now. Models are started when they are asked for: they are always ready."""
         return self.only.unready() if self.only is not None else ""
+
+
+async def end_sleep(units: Iterable[Unit]) -> None:
+    """End the processes that sleep."""
+    await asyncio.gather(*(unit.end_sleep() for unit in units if unit.asleep))
 
 
 def patient(pool: Pool, timeouts: Timeouts) -> Pool:

@@ -26,6 +26,7 @@ from bioproxy.models.waits import Part
 
 log = logging.getLogger(__name__)
 
+RESTS = frozenset({"swap", "ttl"})  # reasons for a stop after which an engine that can sleep is kept
 START_ENDS = 30.0  # seconds that a start gets to come to its end once its model has to go
 SWAP_SAVE = 3.0  # seconds at most for the save of a model that another one displaces: a user waits
 
@@ -244,4 +245,6 @@ class Life:
         if not self.unit.station.looked_after:
             log.info("%s is being stopped: %s", order.model, why)
         limit = self.lives.save_limit(order) if save else 0.0
-        self.lives.is_stopped(order, await aio.shielded(self.unit.stop(grace=order.grace, save=limit)))
+        sleeps = save and order.reason in RESTS
+        stopping = self.unit.stop(grace=order.grace, save=limit, sleeps=sleeps)
+        self.lives.is_stopped(order, await aio.shielded(stopping))

@@ -120,6 +120,7 @@ def launch_of(name: str, model: Model, prepared: command.Prepared) -> Launch:
         check=check_path(model.check_endpoint),
         health_timeout=float(model.health_check_timeout),
         added=prepared.added,
+        sleep=model.sleep,
     )
 
 

@@ -12,6 +12,9 @@ llama-swap asks for health once a second, so half a second of each swap is spent
 that is refused costs some 50 µs here, so a look every 20 ms is cheap even for an engine that loads for minutes. Healthy
 is exactly 200, without following redirects: a redirect to a login page is no health, and 503 means "still loading".
 
+An engine that can sleep (`Launch.sleep`, sleep.py) keeps its process between two lives: a stop for a swap or its `ttl`
+has it sleep, the next start wakes it, and what fails there ends it. For any other reason it is ended (`end_sleep`).
+
 A start that is cancelled (its model has to go before it was ready) leaves a process that `stop` ends. Before
 the start the port must be free: if our number for `${PORT}` stands in the command and another program answers there
 already, its health would be taken for our engine's.
@@ -35,7 +38,7 @@ from bioproxy.engines.commands import is_container, joined
 from bioproxy.engines.process import Exit, Process, how
 from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, ModelFailed
 from bioproxy.kv.keeper import Want
-from bioproxy.models import command
+from bioproxy.models import command, sleep
 from bioproxy.models.waits import Part
 from bioproxy.station import Station
 from bioproxy.wire.sockets import clear_the_way
@@ -50,6 +53,7 @@ LAST_LINES = 8  # of the engine's log, in the error that a client sees
 LONGEST_LINE = 300
 INTERVAL = 0.02  # seconds between two looks at the health
 PATIENCE = 10.0  # seconds for one look: a server that is busy loading may answer late
+FOREVER = 3600.0  # seconds to wake if no time is set
 MARK = "ENGINE_OF_BIOPROXY"  # an environment variable by which a process is known as ours, should it be orphaned
 
 
@@ -69,6 +73,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     check: str = "/health"
     health_timeout: float = 120.0
     added: bool = False  # we gave it its slot folder
+    sleep: int = 0  # the level at which vLLM sleeps instead of being stopped; 0: it does not
 
     @property
     def text(self) -> str:
@@ -134,6 +139,9 @@ class Unit:
         self.on_stage: Callable[[Part], None] = lambda _part: None  # hears how far a start or stop is
         self.launch = launch  # of the next life; a reload may set another one
         self.process = self.one_process()
+        self.slept = False  # its process was put to sleep
+        self.may_sleep = True  # False once another unit has taken its place
+        self.turn = asyncio.Lock()  # between a start that wakes it, and who ends it while it sleeps
 
     def one_process(self) -> Process:
         return Process(
@@ -175,6 +183,19 @@ class Unit:
         """
         begun = time.monotonic()
         self.on_stage("start")
+        async with self.turn:
+            if not await self.wakes():
+                await self.execute()
+        await self.wait_healthy()
+        healthy = time.monotonic()
+        self.on_stage("attach")
+        attaching = self.station.attach(wants(), lambda: self.on_stage("restore"))
+        restore = await self.while_alive(attaching, name="attach")
+        done = time.monotonic()
+        return Started(healthy - begun, done - healthy - restore, restore)
+
+    async def execute(self) -> None:
+        """Start a process of its own."""
         if not self.launch.words:
             raise ModelFailed("unable to get sanitized command: empty command")
         if self.before is not None:
@@ -191,13 +212,50 @@ class Unit:
         except Exception as error:
             raise ModelFailed(f"failed to start command '{self.shown()}': {error}") from error
         self.on_pid(pid)
-        await self.wait_healthy()
-        healthy = time.monotonic()
-        self.on_stage("attach")
-        attaching = self.station.attach(wants(), lambda: self.on_stage("restore"))
-        restore = await self.while_alive(attaching, name="attach")
-        done = time.monotonic()
-        return Started(healthy - begun, done - healthy - restore, restore)
+
+    # between two lives, if it sleeps there
+
+    @property
+    def asleep(self) -> bool:
+        """Whether its process is there and sleeps."""
+        return self.slept and self.process.pid is not None
+
+    async def wakes(self) -> bool:
+        """Wake its process, if that sleeps; False if there is none (any more)."""
+        if not self.asleep:
+            return False
+        self.slept = False
+        self.station.pool.reopen()
+        limit = self.launch.health_timeout or FOREVER
+        fault = await sleep.within(limit, sleep.wake(self.station.pool, self.launch.sleep))
+        if not fault:
+            log.info("%s was woken", self.launch.model)
+            return True
+        log.warning("%s does not wake (%s): it is started anew", self.launch.model, fault)
+        await self.station.pool.close()
+        await self.end(FAILED_GRACE)
+        return False
+
+    async def falls_asleep(self, seconds: float) -> bool:
+        """Have its process sleep instead of ending it; False if it has to be ended."""
+        if not self.launch.sleep or self.process.pid is None or not self.may_sleep:
+            return False
+        self.station.pool.reopen()
+        try:
+            fault = await sleep.within(seconds, sleep.fall_asleep(self.station.pool, self.launch.sleep))
+        finally:
+            await self.station.pool.close()
+        if fault:
+            log.warning("%s does not sleep (%s): it is stopped", self.launch.model, fault)
+        self.slept = not fault and self.may_sleep
+        return self.asleep
+
+    async def end_sleep(self) -> None:
+        """End its process if that sleeps."""
+        async with self.turn:
+            if self.asleep:
+                self.slept = False
+                await self.end(FAILED_GRACE)
 
     def shown(self) -> str:
         return joined(masked_words(self.launch.words))[:LONGEST_LINE]
@@ -262,18 +320,23 @@ class Unit:
         ended = self.ended.result()
         return f"{self.launch.model} (pid {ended.pid}) {how(ended.code, expected=True)}; its log says more"
 
-    async def stop(self, *, grace: float, save: float) -> Stopped:
-        """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds."""
-        saved = 0.0
+    async def stop(self, *, grace: float, save: float, sleeps: bool = False) -> Stopped:
+        """Save for `save` seconds at most, then end the process: SIGKILL after `grace` seconds.
+
+        `sleeps`: if it can, it sleeps instead.
+        """
+        saved, calm = 0.0, False
         try:
             if save > 0 and not (self.ended is not None and self.ended.done()):
                 self.on_stage("save")
                 saved = await self.station.save(save)
             self.on_stage("stop")
             await self.station.detach(self.away)
+            calm = True
         finally:  # whatever failed there: a process that is not known would be the second of its model
             begun = time.monotonic()
-            await self.end(grace)
+            if not (calm and sleeps and await self.falls_asleep(grace)):
+                await self.end(grace)
         return Stopped(saved, time.monotonic() - begun)
 
     async def clear(self) -> None:

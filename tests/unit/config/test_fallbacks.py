@@ -74,6 +74,7 @@ def test_a_long_chain_is_none(tmp_path: Path) -> None:
         ("fallback: [y]", 'peer model name "y" is ambiguous'),
         ("fallbackStatus: [200]", "200 is no status of an error"),
         ("fallbackAfter: -1", "models.a.fallbackAfter must be >= 0"),
+        ("sleep: 3", "models.a.sleep must be 0, 1 or 2"),
     ],
 )
 def test_what_is_wrong(keys: str, said: str, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ SWAP: dict[str, Json] = {
     "models.voice.proxy": "http://127.0.0.1:9004",
     "models.llama.fallback": ["embed"],
     "models.llama.fallbackStatus": [500],
+    "models.llama.sleep": 2,
     "routing.router.use": "group",
     "routing.router.settings.groups.chat.members": ["llama"],
     "routing.router.settings.matrix.vars.l": "embed",

@@ -59,6 +59,7 @@ CHANGES: dict[str, Json] = {
     "fallbackStatus": [500],
     "fallbackAfter": 3,
     "pin": True,
+    "sleep": 1,
     "kv": {"policy": "off"},
     "prefixes": {"@x": "x.txt"},
 }

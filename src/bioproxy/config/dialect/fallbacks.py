@@ -19,6 +19,7 @@ from bioproxy.config.tree import DEFAULT, Origin
 from bioproxy.errors import Problem
 
 ERRORS = range(400, 600)
+LEVELS = range(3)  # of vLLM's sleep
 
 
 def settle_fallbacks(config: DialectConfig, names: Names, notes: Notes) -> dict[str, Model]:
@@ -44,6 +45,8 @@ def _settle(name: str, model: Model, names: Names, notes: Notes) -> Model:
         if status not in ERRORS:
             said = f"models.{name}.fallbackStatus: {status} is no status of an error; write some of 400 to 599"
             notes.complain((*path, "fallbackStatus", index), said)
+    if model.sleep not in LEVELS:
+        notes.complain((*path, "sleep"), f"models.{name}.sleep must be 0, 1 or 2")
     if model.fallback_after < 0:
         notes.complain((*path, "fallbackAfter"), f"models.{name}.fallbackAfter must be >= 0")
     return replace(model, fallback=tuple(found))

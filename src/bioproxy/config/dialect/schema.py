@@ -113,6 +113,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         int, about("bioproxy's: seconds without a first byte that count as one; 0: any number.")
     ] = 0
     pin: Annotated[bool, about("bioproxy's: a swap that has a choice stops another model.")] = False
+    sleep: Annotated[
+        int,
+        about("bioproxy's: 1 or 2: a swap or `ttl` has vLLM sleep at this level, not stop; 0: it stops.", process=True),
+    ] = 0
     kv: Annotated[
         dict[str, Json],
         about(

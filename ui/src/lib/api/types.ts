@@ -504,6 +504,7 @@ export interface ModelStatus {
   state: string;
   since: number;
   pid: number | null;
+  asleep: boolean;
   command: string;
   environment: string[];
   added: string[];
