@@ -149,6 +149,15 @@ Written by `make fuzz`; what was found in earlier runs is a test by now.
 """
 
 
+def keep(rows: dict[str, str]) -> None:
+    """Write these rows, and those of the other targets as they were."""
+    KEPT.parent.mkdir(exist_ok=True)
+    before = KEPT.read_text().splitlines() if KEPT.exists() else []
+    for name, target in TARGETS.items():
+        rows |= {name: row for row in before if row.startswith(f"| {target.title} |") and name not in rows}
+    KEPT.write_text(HEAD + "\n".join(rows[name] for name in TARGETS if name in rows) + "\n")
+
+
 def main() -> int:
     """Exit 0 if nothing was found."""
     parser = argparse.ArgumentParser(prog="fuzz")
@@ -162,18 +171,17 @@ def main() -> int:
     if unknown := [name for name in options.targets if name not in TARGETS]:
         parser.error(f"there is no target {unknown[0]}; there are {', '.join(TARGETS)}")
     only = options.input.read_bytes() if options.input else None
-    rows, found = [], 0
+    rows, found = dict[str, str](), 0
     for name in options.targets or TARGETS:
         started = time.monotonic()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             rounds = options.rounds or TARGETS[name].rounds
             one = runner.run(run(name, rounds, seconds=options.seconds, seed=options.seed, only=only))
-        rows.append(one.row(time.monotonic() - started))
+        rows[name] = one.row(time.monotonic() - started)
         found += len(one.found)
-        print(rows[-1], f"slowest {one.slowest * 1e3:.0f} ms", flush=True)
+        print(rows[name], f"slowest {one.slowest * 1e3:.0f} ms", flush=True)
     if options.write:
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(HEAD + "\n".join(rows) + "\n")
+        keep(rows)
     return 1 if found else 0
 
 
