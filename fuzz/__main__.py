@@ -154,7 +154,9 @@ def keep(rows: dict[str, str]) -> None:
     KEPT.parent.mkdir(exist_ok=True)
     before = KEPT.read_text().splitlines() if KEPT.exists() else []
     for name, target in TARGETS.items():
-        rows |= {name: row for row in before if row.startswith(f"| {target.title} |") and name not in rows}
+        for row in before:
+            if row.startswith(f"| {target.title} |"):
+                rows.setdefault(name, row)
     KEPT.write_text(HEAD + "\n".join(rows[name] for name in TARGETS if name in rows) + "\n")
 
 
