@@ -156,6 +156,6 @@ async def test_answers_that_are_none(answer: str, tmp_path: Path) -> None:
         raw = await asyncio.wait_for(exchange(app.proxy_port, build("POST", CHAT, body=body)), 10)
         assert raw.startswith((b"HTTP/1.1 502", b"HTTP/1.1 504", b"HTTP/1.1 200"))
         assert not raw.startswith(b"HTTP/1.1 200") or not raw.endswith(b"0\r\n\r\n")
-        assert running(app) == 0
+        await until(lambda: running(app) == 0)
         await faults(ports, answer="")
         assert (await ask(app, "a")).status == 200

@@ -81,8 +81,7 @@ async def test_models_that_may_run_together_start_together(tmp_path: Path) -> No
     models = fakes("a b", "--health-503-for 0.3")
     async with swap_rig(tmp_path, models, groups=apart("a b")) as rig:
         tasks = [rig.ask("a"), rig.ask("b")]
-        await rig.until_event("listening", count=2)
-        assert await rig.running() == {"a": "starting", "b": "starting"}
+        await rig.until_running(a="starting", b="starting")
         assert [server(await task) for task in tasks] == ["a", "b"]
 
 
