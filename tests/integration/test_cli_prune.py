@@ -44,6 +44,18 @@ async def test_a_keys_conversations_go_and_no_others(tmp_path: Path) -> None:
         assert (await prune(rig, "--key", "ann", "--json")).json() == {"deleted": [], "bytes": 0, "left": 0}
 
 
+async def test_a_key_that_is_gone_is_named_by_its_group(tmp_path: Path) -> None:
+    """What somebody who left had cached can be removed after the key was taken out; the list has its group."""
+    async with used(tmp_path) as rig:
+        path = rig.folder / "config.yaml"
+        path.write_text(path.read_text().replace('- "key": "k1"\n  "name": "ann"\n', ""))
+        groups = {one.group for one in (await snapshots(rig)).snapshots} - {""}
+        for group in groups:
+            ended = await prune(rig, "--key", group)
+            assert (ended.code, ended.out.startswith("1 deleted, ")) == (0, True), ended.err
+        assert len(groups) == 2
+
+
 async def test_age_and_model_are_both_to_be_true(tmp_path: Path) -> None:
     """What was used since stays, and so does another model's; a bare 0 is any age."""
     async with used(tmp_path) as rig:
@@ -67,7 +79,7 @@ async def test_what_is_pinned_stays_and_is_told(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ((), "say what is to go"),
-        (("--key", "eve"), "no API key is called 'eve'; the names: ann, bob"),
+        (("--key", "eve"), "no API key is called 'eve', and no group of snapshots; the names: ann, bob"),
         (("--older", "soon"), "--older: expected a duration"),
         (("--model", "c"), "there is no model 'c'"),
         (("x", "--older", "1d"), "takes no name"),

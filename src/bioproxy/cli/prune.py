@@ -7,7 +7,7 @@ and nothing else. What somebody wants to keep is never chosen: a pin, a context,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -35,11 +35,12 @@ def prune(command: Command) -> int:
     if arguments.name:
         raise BioproxyError("`snapshots prune` takes no name; `snapshots delete` does")
     chosen_model, loaded = model_and_config(command)
-    tests = list(chosen_by(loaded, key=arguments.key, older=arguments.older, model=chosen_model))
-    if not tests:
+    if not (arguments.key or arguments.older or chosen_model):
         raise BioproxyError(NO_CHOICE)
     client = find(loaded).patient()
-    fitting = [row for row in client.get("/api/snapshots")["snapshots"] if all(test(row) for test in tests)]
+    rows = client.get("/api/snapshots")["snapshots"]
+    tests = list(chosen_by(loaded, rows, key=arguments.key, older=arguments.older, model=chosen_model))
+    fitting = [row for row in rows if all(test(row) for test in tests)]
     free = [row for row in fitting if not row["pinned"] and row["kept_until"] is None]
     deleted = [row for row in free if is_deleted(client, row["id"])]
     left = len(fitting) - len(deleted)
@@ -60,10 +61,10 @@ def model_and_config(command: Command) -> tuple[str, Loaded]:
     return flags.values.get("model", ""), bare.load()
 
 
-def chosen_by(loaded: Loaded, *, key: str, older: str, model: str) -> Iterable[Test]:
+def chosen_by(loaded: Loaded, rows: Sequence[Json], *, key: str, older: str, model: str) -> Iterable[Test]:
     """What must be true of a snapshot that goes; BioproxyError for a key, time or model that is none."""
     if key:
-        group = group_of(loaded, key)
+        group = group_of(loaded, key, {payer(row["group"]) for row in rows})
         yield lambda row: not row["template"] and payer(row["group"]) == group
     if older:
         try:
@@ -76,12 +77,13 @@ def chosen_by(loaded: Loaded, *, key: str, older: str, model: str) -> Iterable[T
         yield lambda row: row.get("model") == wanted or wanted in row["models"]
 
 
-def group_of(loaded: Loaded, name: str) -> str:
-    """The group of the key with this name."""
-    groups = {one.name: one.group for _, one in Keyring(loaded.config.api_keys).principals.values()}
+def group_of(loaded: Loaded, name: str, left: Collection[str]) -> str:
+    """The group of the key with this name; or a group of which snapshots are `left`, whose key may be gone."""
+    keys = {one.name: one.group for _, one in Keyring(loaded.config.api_keys).principals.values()}
+    groups = keys | {group: group for group in sorted(left) if group and group not in keys}
     if name not in groups:
         known = ", ".join(groups) or "there are none"
-        raise BioproxyError(f"no API key is called {name!r}; the names: {known}")
+        raise BioproxyError(f"no API key is called {name!r}, and no group of snapshots; the names: {known}")
     return groups[name]
 
 
