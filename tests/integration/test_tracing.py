@@ -148,6 +148,30 @@ async def test_a_collector_that_is_down(
     assert caplog.text.count("cannot be sent") == 1
 
 
+async def test_a_collector_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes spans and says nothing: the program does not wait for it, not even at its end."""
+    taken: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        taken.put_nowait(writer)
+
+    monkeypatch.setattr(spans, "LAST_SPANS", 0.1)
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        lead_to(monkeypatch, server.sockets[0].getsockname()[1])
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
+        async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url, tracing=True) as app:
+            await engine_ready(app)
+            answer = await call(app.proxy_port, "POST", "/completion", body=json.dumps(CHAT).encode())
+            assert answer.status == 200
+            held = await taken.get()
+        held.close()
+        await held.wait_closed()
+    assert "given up" not in caplog.text
+
+
 async def test_without_tracing_an_invalid_parent_is_not_passed_on(tmp_path: Path) -> None:
     """So the engine begins the trace; the valid one is passed on (test_front_one_model.py)."""
     async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:

@@ -104,18 +104,15 @@ class Spans:
         span.end(started + round(record.total * 1e9))
 
     def close(self) -> None:
-        """Send what waits, for LAST_SPANS seconds. Blocks."""
-        late = threading.Timer(LAST_SPANS, self.give_up)
-        late.daemon = True
-        late.start()
-        self.provider.shutdown()
-        late.cancel()
-        self.words.close()
-
-    def give_up(self) -> None:
-        """Have a try that is under way be the last one."""
+        """Send what waits, for LAST_SPANS seconds. Blocks; the SDK would wait for a collector that hangs."""
+        sending = threading.Thread(target=self.provider.shutdown, name="last spans", daemon=True)
+        sending.start()
+        sending.join(LAST_SPANS)
+        if not sending.is_alive():
+            self.words.close()
+            return
         for one in self.exporters:
-            one.exporter.shutdown()
+            one.exporter.shutdown()  # the try that is under way is the last one
 
 
 def exporters(environment: Mapping[str, str]) -> Iterator[SpanExporter]:
