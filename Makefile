@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo ui pictures test lint bench fuzz tables locked sbom man clean help
+.PHONY: venv demo ui pictures test lint bench fuzz tables locked sbom dist binary man clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,16 @@ locked: $(DEMO)  ## packaging/locked: what a release is made of, with hashes; af
 
 sbom: $(DEMO)    ## the bill of materials (CycloneDX), into dist
 	@$(BIN)/python -m tools.sbom
+
+dist: $(STAMP) page-if-possible ## wheel and sdist, into dist/; each is installed in an empty environment and started
+	rm -f dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python packaging/installed.py dist/*.whl dist/*.tar.gz
+
+binary: $(STAMP) page-if-possible ## the single-file executable of this system, into dist/; it is started and asked
+	$(PIP) --group binary
+	$(BIN)/python packaging/binary/build.py dist
+	$(BIN)/python packaging/binary/attempt.py $$(ls -t dist/bioproxy-*-* | grep -v 'whl$$' | head -1)
 
 man: $(DEMO)     ## the man page bioproxy(1), into build/bioproxy.1
 	@$(BIN)/python -m tools.manpage build/bioproxy.1

@@ -3,7 +3,8 @@
 One place knows what may stand where: the parser, the table of keys, the configuration that the line names. A shell's
 script would be a second copy of that, three times, and could not know a model. So each script only hands the line up to
 the cursor to `bioproxy __complete`, which prints a word on each line; if it prints none, the shell offers files. That
-takes a tenth of a second, and a configuration that cannot be read costs its names and nothing else.
+takes a tenth of a second, and a configuration that cannot be read costs its names and nothing else. A script may be
+sourced, or be a file of its own in the folder from which the shell loads what it needs (docs/install.md).
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ _bioproxy() {
   found=("${(@f)$("${words[1]}" __complete zsh "${(j: :)words[1,CURRENT]}" 2>/dev/null)}")
   if [[ -n "${found[1]}" ]]; then compadd -a found; else _files; fi
 }
-(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
-compdef _bioproxy bioproxy
+if [[ "${funcstack[1]}" == _bioproxy ]]; then
+  _bioproxy "$@"
+else
+  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
+  compdef _bioproxy bioproxy
+fi
 """,
     "fish": """\
 function __bioproxy

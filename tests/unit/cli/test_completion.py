@@ -149,6 +149,34 @@ def test_a_shell_offers_it(shell: str, line: str, found: set[str], folder: Path)
     assert set(ended.stdout.split()) == (set() if (shell, line) == ("bash", "import mod") else found)
 
 
+ZSH = """
+fpath=(~/functions $fpath); autoload -Uz _bioproxy
+compadd() { print -l -- ${(P)2} }
+words=(bioproxy lo); CURRENT=2; _bioproxy
+"""
+LOADED = {  # where the shell looks for it, and what asks it for the first time
+    "zsh": ("functions/_bioproxy", ZSH),
+    "fish": (
+        ".config/fish/completions/bioproxy.fish",
+        "complete -C 'bioproxy lo' | string split -f 1 \\t",
+    ),
+}
+
+
+@pytest.mark.parametrize("shell", LOADED)
+def test_a_shell_loads_it_from_its_own_folder(shell: str, folder: Path) -> None:
+    """At the first Tab, nothing in a file of the user's own."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    file, program = LOADED[shell]
+    (folder / file).parent.mkdir(parents=True)
+    (folder / file).write_text(SCRIPTS[shell])
+    environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": str(folder)}
+    words = [shell, *(["-f"] if shell == "zsh" else []), "-c", program]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    assert set(ended.stdout.split()) == {"load", "logs"}
+
+
 def test_the_parser_and_the_splitter_know_the_same_flags(capsys: pytest.CaptureFixture[str]) -> None:
     """One that only argparse knew would be refused before it got there."""
     keys = {flag for option in KEYS.values() for flag in option.flags}
