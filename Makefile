@@ -99,8 +99,7 @@ dist: $(STAMP) page-if-possible ## wheel and sdist, into dist/; each is installe
 
 binary: $(STAMP) page-if-possible ## the single-file executable of this system, into dist/; it is started and asked
 	$(PIP) --group binary
-	$(BIN)/python packaging/binary/build.py dist
-	$(BIN)/python packaging/binary/attempt.py $$(ls -t dist/bioproxy-*-* | grep -v 'whl$$' | head -1)
+	program=$$($(BIN)/python packaging/binary/build.py dist) && $(BIN)/python packaging/binary/attempt.py "$$program"
 
 man: $(DEMO)     ## the man page bioproxy(1), into build/bioproxy.1
 	@$(BIN)/python -m tools.manpage build/bioproxy.1

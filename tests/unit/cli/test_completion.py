@@ -158,7 +158,7 @@ LOADED = {  # where the shell looks for it, and what asks it for the first time
     "zsh": ("functions/_bioproxy", ZSH),
     "fish": (
         ".config/fish/completions/bioproxy.fish",
-        "complete -C 'bioproxy lo' | string split -f 1 \\t",
+        "complete -C 'bioproxy lo'",
     ),
 }
 
