@@ -24,7 +24,7 @@ from support.leaks import until
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HELLO: Json = [{"role": "user", "content": "hello"}]
-NAMES = ("openai", "anthropic", "ollama", "waits", "stream", "cut", "others", "left")
+NAMES = ("openai", "anthropic", "ollama", "waits", "stream", "cut", "others", "left", "told")
 KEYS: Json = [*({"key": name, "name": name, "tokens_per_day": 5} for name in NAMES), {"key": "any", "name": "any"}]
 
 
@@ -71,6 +71,13 @@ async def test_openai(line: Line) -> None:
         assert caught.value.response.headers["x-ratelimit-remaining-tokens"] == "0"
     assert used(line, "openai").today.refused == 1  # the client did not try again
     assert len(await line.engine.requests("/v1/chat/completions")) == before
+
+
+async def test_an_answer_says_once_what_is_left(line: Line) -> None:
+    """The key is judged twice, as the request comes and at its turn; clients read one figure."""
+    async with openai_of(line, "told") as client:
+        raw = await client.chat.completions.with_raw_response.create(model="m", messages=HELLO, max_tokens=4)
+    assert raw.headers.get_list("x-ratelimit-remaining-tokens") == ["5"]
 
 
 async def test_openai_waits_if_it_is_not_long(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

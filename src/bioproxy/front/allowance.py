@@ -41,6 +41,7 @@ LARGEST = 16 << 20  # bytes of that file
 PAUSE = 5.0  # seconds between two writes
 PATIENCE = 60  # seconds that official SDKs wait if `Retry-After` says so; if it says more they ask again at once
 HOUR, MINUTE = 3600, 60
+RATE = b"-Ratelimit-"  # in the names of headers that say how many tokens are left
 
 
 class Used(msgspec.Struct):
@@ -99,7 +100,7 @@ class Allowances:
         limit, now = principal.tokens_per_day, self.now()
         used = self.today[principal.name]
         if not responder.started:
-            responder.extra = [pair for pair in responder.extra if b"-ratelimit-" not in pair[0]]
+            responder.extra = [pair for pair in responder.extra if RATE not in pair[0]]  # of the check before this one
             responder.extra += told(limit, max(0, limit - used.tokens), now, self.ends, exchange.dialect)
         if used.tokens < limit:
             return
@@ -239,10 +240,10 @@ def told(limit: int, left: int, now: float, ends: float, dialect: str) -> Header
     """What an answer's headers say of the limit, by the names that the dialect's clients know."""
     if dialect == "anthropic":
         reset = datetime.fromtimestamp(math.ceil(ends), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        prefix, names = b"Anthropic-Ratelimit-Tokens-", (b"Limit", b"Remaining", b"Reset")
+        prefix, names = b"Anthropic" + RATE + b"Tokens-", (b"Limit", b"Remaining", b"Reset")
     else:
         minutes, seconds = divmod(max(0, math.ceil(ends - now)), MINUTE)
         reset = f"{minutes // 60}h{minutes % 60}m{seconds}s"
-        prefix, names = b"X-Ratelimit-", (b"Limit-Tokens", b"Remaining-Tokens", b"Reset-Tokens")
+        prefix, names = b"X" + RATE, (b"Limit-Tokens", b"Remaining-Tokens", b"Reset-Tokens")
     values = (b"%d" % limit, b"%d" % left, reset.encode())
     return [(prefix + name, value) for name, value in zip(names, values, strict=True)]
