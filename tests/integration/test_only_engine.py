@@ -20,6 +20,7 @@ from bioproxy.models.only import ENGINE
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import only, running_app, station
 from support.faults import ask, good, ready, sent
+from support.http import build, exchange
 from support.leaks import until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell script stands for llama-server")
@@ -131,3 +132,21 @@ async def test_a_pause_takes_its_process(tmp_path: Path, monkeypatch: pytest.Mon
         await app.pause.end()
         await ready(app)
         assert only(app).process.statistics().starts == 2
+
+
+async def test_one_that_hangs_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says why, and what it said last; who waited behind the request that hung gets the new process."""
+    async with serving(tmp_path, monkeypatch, stall_timeout=0.4) as app:
+        station(app).attachment.stall.recovery = 0.1
+        faults = build("POST", "/fake/faults", body=b'{"stuck": true}')
+        assert (await exchange(int(station(app).pool.origin.port), faults)).startswith(b"HTTP/1.1 200")
+        first = aio.spawn(good(app), name="first")
+        await until(lambda: station(app).gate.running)
+        second = aio.spawn(good(app), name="second")
+        assert [(await first).status, (await second).status] == [504, 200]
+        assert only(app).process.statistics().starts == 2
+    [said] = [line for line in caplog.messages if line.startswith("the engine is started again: ")]
+    assert "no sign of life" in said
+    assert "last lines of its log:\nlistening on" in said

@@ -7,7 +7,7 @@ progress there and is left alone.
 
 What a stuck engine may be, in the order in which it is treated:
 1. The lost wake-up (facts, 0.4): the slots are idle, and a request sleeps in the queue for ever. Any other request that
-   ends wakes it: one token is asked for.
+   ends wakes it: one token is asked for. If that does not come either, idle slots are no good sign any more.
 2. A request that hangs: after the whole time-out without a sign those that run are cancelled, which closes their
    connections.
 3. Ten seconds later the slots are still taken, or nothing answers: the engine itself is stuck. That is reported to
@@ -97,7 +97,7 @@ class Stall:
         self.last_sign = self.last_progress = 0.0
         self.before: Signs | None = None
         self.poked = False
-        self.suspect = False  # what ran was cancelled, and no byte has come since
+        self.suspect = ""  # what speaks against it, though it seemed well afterwards; no byte has come since
         self.pokes = self.cancelled = self.stuck = self.numbers = 0
 
     def statistics(self) -> StallStatistics:
@@ -117,7 +117,7 @@ class Stall:
         """A request ended; the bytes that it got since the last look are a sign of life, if others are watched."""
         entry = self.entries.pop(number, None)
         if entry is not None and entry.received() != entry.seen:
-            self.suspect = False
+            self.suspect = ""
             if self.entries:
                 self.touch()
 
@@ -139,7 +139,7 @@ class Stall:
             received = entry.received()
             if received != entry.seen:
                 entry.seen = received
-                self.suspect = False
+                self.suspect = ""
                 self.touch()
         return asyncio.get_running_loop().time() - self.last_sign
 
@@ -193,6 +193,7 @@ class Stall:
             await self.llama.one_token(self.recovery)
         except BioproxyError as error:
             log.warning("the engine did not answer a one-token request: %s", error)
+            self.suspect = "and did not compute the one token that it was asked for"
         self.on_poked("the engine's queue was woken with a one-token request")
 
     async def give_up(self, then: Signs) -> None:
@@ -202,14 +203,14 @@ class Stall:
         self.cancelled += len(self.entries)
         for entry in list(self.entries.values()):
             entry.cancel(sentence)
-        again, self.suspect = self.suspect, True
+        before, self.suspect = self.suspect, "again, and nothing came out of it in between"
         self.touch()
 
         async def recovered() -> bool | None:
             return await self.recovered(then) or None
 
-        if again and not then.asked:
-            await self.end(f"{sentence}, again, and nothing came out of it in between")
+        if before and (then.idle or not then.asked):
+            await self.end(f"{sentence}, {before}")
         elif await aio.poll(recovered, interval=min(2.0, self.recovery / 4), deadline=self.recovery) is None:
             left = "its slots did not become free" if then.asked else "it did not answer GET /health"
             await self.end(f"{sentence}, and {left} after its requests were cancelled")
@@ -218,7 +219,7 @@ class Stall:
     async def end(self, sentence: str) -> None:
         """It is stuck: others decide what follows."""
         self.stuck += 1
-        self.suspect = False
+        self.suspect = ""
         await self.on_stuck(sentence)
 
     async def recovered(self, then: Signs) -> bool:

@@ -118,8 +118,8 @@ class Only(Unit):
         self.station.pool.reopen()  # what waits for nothing is told that nothing answers there
 
     async def restart(self, reason: str) -> None:
-        """End the process and start it again at once; the log says why."""
-        log.warning("the engine is started again: %s", reason)
+        """End the process and start it again at once; the log says why, and what it said last."""
+        log.warning("the engine is started again: %s%s", reason, self.last_words())
         await self.process.restart()
 
     def follow(self, event: EngineChanged) -> None:

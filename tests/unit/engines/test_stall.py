@@ -267,6 +267,24 @@ async def test_idle_slots_are_poked_once() -> None:
     assert (len(world.poked), world.cancelled) == (1, [])
 
 
+async def test_idle_slots_that_a_poke_does_not_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no sign that the engine has recovered: it is stuck."""
+    world = World(Engine(IDLE))
+    monkeypatch.setattr(world.engine, "one_token", refused)
+    for _ in range(3):
+        world.quiet(150)
+        await world.stall.look()
+    assert len(world.cancelled) == 1
+    assert world.stuck == [
+        "the engine gave no sign of life for 150 s, and did not compute the one token that it was asked for"
+    ]
+
+
+async def refused(_: float) -> None:
+    """No token comes."""
+    raise EngineUnavailable("it computed no token")
+
+
 async def test_idle_for_one_look_only() -> None:
     """A slot that is idle between two requests is not poked."""
     world = World(Engine(IDLE, BUSY, IDLE, BUSY))

@@ -113,6 +113,7 @@ export const model = (id: string, with_: Partial<ModelStatus> = {}): ModelStatus
   context: 0,
   state: "stopped",
   since: 0,
+  asleep: false,
   pid: null,
   command: "",
   environment: [],

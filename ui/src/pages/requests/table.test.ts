@@ -19,6 +19,7 @@ function told(more: Partial<RequestRecord> = {}): RequestRecord {
       swap: 0,
       waits: null,
       session: "",
+      trace_id: "",
       activity: 0,
       metadata: {},
       app: "",
