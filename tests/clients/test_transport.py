@@ -19,9 +19,11 @@ from bioproxy.wire.tls import digest
 from support.clients import CURL, curl, fake_line
 from support.http import Certificate, certificate, needs_openssl
 from support.leaks import until
+from support.sockets import needs_unix, short_folder
 
 Json = Any
 pytestmark = pytest.mark.skipif(not CURL, reason="curl is not installed")
+short = short_folder()
 HELLO: Json = [{"role": "user", "content": "hello"}]
 
 
@@ -65,9 +67,10 @@ async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypat
             assert (await client.models.list()).data
 
 
-async def test_both_ports_at_unix_sockets(tmp_path: Path) -> None:
+@needs_unix
+async def test_both_ports_at_unix_sockets(tmp_path: Path, short: Path) -> None:
     """curl, the official client and the command line; a page elsewhere reaches nothing by a name of its own."""
-    proxy, admin = tmp_path / "proxy.sock", tmp_path / "admin.sock"
+    proxy, admin = short / "proxy.sock", short / "admin.sock"
     async with fake_line(tmp_path, proxy_host=f"unix:{proxy}", admin_host=f"unix:{admin}") as line:
         code, out, _ = await curl("--unix-socket", str(proxy), "http://localhost/v1/models")
         assert (code, json.loads(out)["data"][0]["object"]) == (0, "model")

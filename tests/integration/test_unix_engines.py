@@ -8,20 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from fakes.fake_engine import PROGRAM
 from support.apps import running_app
 from support.http import call
+from support.sockets import needs_unix, short_folder
 
 Json = Any
 HELLO: Json = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no unix sockets")
+short = short_folder()
+pytestmark = needs_unix
 
 
-async def test_an_engine_of_ours_and_a_second_program_before_it(tmp_path: Path) -> None:
+async def test_an_engine_of_ours_and_a_second_program_before_it(tmp_path: Path, short: Path) -> None:
     """It starts although one that was killed left its socket, and is seen as any other; another attaches to it."""
-    path, other = tmp_path / "a.sock", tmp_path / "other"
+    path, other = short / "a.sock", tmp_path / "other"
     other.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

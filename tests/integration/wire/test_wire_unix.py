@@ -16,9 +16,11 @@ from bioproxy.config.schema import Limits
 from bioproxy.errors import ConfigError
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
+from support.sockets import needs_unix, short_folder
 from support.wire_rig import Wire, get
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no unix sockets")
+short = short_folder()
+pytestmark = needs_unix
 
 
 async def peer(request: Request, responder: Responder) -> None:
@@ -48,9 +50,9 @@ async def asked(path: Path) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660])
-async def test_it_serves_whom_its_mode_lets_in(mode: int, tmp_path: Path) -> None:
+async def test_it_serves_whom_its_mode_lets_in(mode: int, short: Path) -> None:
     """Whatever the umask is; at the end the file is gone."""
-    path = tmp_path / "s"
+    path = short / "s"
     async with serving(path, mode=mode) as server:
         assert stat.S_IMODE(path.stat().st_mode) == mode
         assert await asked(path) == (200, b"unix")
@@ -58,18 +60,18 @@ async def test_it_serves_whom_its_mode_lets_in(mode: int, tmp_path: Path) -> Non
     assert not path.exists()
 
 
-async def test_what_a_dead_program_left_is_taken_over(tmp_path: Path) -> None:
+async def test_what_a_dead_program_left_is_taken_over(short: Path) -> None:
     """A socket at which nobody listens."""
-    path = tmp_path / "s"
+    path = short / "s"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     async with serving(path):
         assert await asked(path) == (200, b"unix")
 
 
-async def test_what_is_alive_is_left_alone(tmp_path: Path) -> None:
+async def test_what_is_alive_is_left_alone(short: Path) -> None:
     """The second one does not start, and the first one goes on."""
-    path = tmp_path / "s"
+    path = short / "s"
     async with serving(path):
         with pytest.raises(ConfigError, match="another program listens"):
             async with serving(path):
@@ -77,9 +79,9 @@ async def test_what_is_alive_is_left_alone(tmp_path: Path) -> None:
         assert await asked(path) == (200, b"unix")
 
 
-async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+async def test_what_is_no_socket_is_left_alone(short: Path) -> None:
     """It may be somebody's file."""
-    path = tmp_path / "s"
+    path = short / "s"
     path.write_text("mine")
     with pytest.raises(ConfigError, match="is no socket; remove it"):
         async with serving(path):
@@ -87,16 +89,16 @@ async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
-async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_named(short: Path) -> None:
     """With what to do."""
-    with pytest.raises(ConfigError, match=f"the folder {tmp_path}/no is missing; make it"):
-        async with serving(tmp_path / "no" / "s"):
+    with pytest.raises(ConfigError, match=f"the folder {short}/no is missing; make it"):
+        async with serving(short / "no" / "s"):
             pass
 
 
-async def test_a_file_that_another_program_put_there_stays(tmp_path: Path) -> None:
+async def test_a_file_that_another_program_put_there_stays(short: Path) -> None:
     """We remove only our own."""
-    path, theirs = tmp_path / "s", tmp_path / "t"
+    path, theirs = short / "s", short / "t"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(theirs))
         async with serving(path):

@@ -23,7 +23,9 @@ from bioproxy.config.keys import KEYS
 from bioproxy.config.schema import Config
 from bioproxy.errors import ConfigError
 from bioproxy.wire.sockets import address_of
+from support.sockets import needs_unix, short_folder
 
+short = short_folder()
 UNIT = Path(__file__).parents[3] / "packaging" / "systemd" / "bioproxy.service"
 
 
@@ -196,14 +198,15 @@ def handed_over(*places: str) -> Iterator[tuple[int, str]]:
         yield first, str(len(places))
 
 
-def test_which_port_a_socket_is(tmp_path: Path) -> None:
+@needs_unix
+def test_which_port_a_socket_is(short: Path) -> None:
     """By its name; what it is called otherwise is the proxy's, which may have several."""
-    with handed_over("127.0.0.1", str(tmp_path / "a"), str(tmp_path / "b")) as (first, count):
+    with handed_over("127.0.0.1", str(short / "a"), str(short / "b")) as (first, count):
         names = "bioproxy.socket:admin:proxy"
         variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": names}
         found = opened(variables, first=first)
         places = {port: [address_of(one)[0] for one in several] for port, several in found.items()}
-        assert places == {"proxy": ["127.0.0.1", f"unix:{tmp_path}/b"], "admin": [f"unix:{tmp_path}/a"]}
+        assert places == {"proxy": ["127.0.0.1", f"unix:{short}/b"], "admin": [f"unix:{short}/a"]}
         for one in [*found["proxy"], *found["admin"]]:
             assert not one.get_inheritable()
             one.detach()
