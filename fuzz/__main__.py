@@ -29,7 +29,7 @@ from fuzz.mutate import mutated, seeds
 ROOT = Path(__file__).parents[1]
 FINDINGS = ROOT / "build" / "fuzz"
 KEPT = ROOT / "bench" / "kept" / "fuzz.md"
-AT_ONCE = 32  # inputs at the ports
+AT_ONCE = 96  # inputs at the ports
 MOST = 20  # findings, then a target ends
 LOOK = 1000  # inputs between two looks whether the ports serve
 Check = Callable[[bytes, Random], Awaitable[str]]
