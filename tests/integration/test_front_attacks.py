@@ -186,6 +186,18 @@ async def test_no_store_counts_in_whichever_line_it_stands(tmp_path: Path) -> No
         assert [want.store for want in asked] == [False]
 
 
+async def test_what_must_not_be_stored_pins_no_text(tmp_path: Path) -> None:
+    """A pin says on the disk which conversation was had with which text."""
+    (tmp_path / "code.txt").write_text("Answer: <{message}>")
+    asked = {"messages": [{"role": "user", "content": "@code what is a cache?"}]}
+    async with fake_line(tmp_path, prefixes={"@code": str(tmp_path / "code.txt")}) as line:
+        pins = station(line.app).pins
+        assert (await post(line, CHAT, asked, Cache_Control="no-store")).status == 200
+        assert pins.statistics().pins == 0
+        assert (await post(line, CHAT, asked)).status == 200
+        assert pins.statistics().pins == 1
+
+
 async def test_a_key_is_not_forwarded_on_public_routes_either(tmp_path: Path) -> None:
     """The engine learns no client's key."""
     async with fake_line(tmp_path, api_keys=["k1"]) as line:

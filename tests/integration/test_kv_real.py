@@ -143,10 +143,10 @@ async def test_other_weights_of_the_same_shape_get_nothing(tmp_path: Path) -> No
         assert len(one.keeper.list()) == 1
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-async def test_an_upgrade_is_tried_on_the_reference(tmp_path: Path, slots: int) -> None:
+@pytest.mark.parametrize(("shape", "slots"), [("tiny", 2), ("swa", 1), ("hybrid", 1)])
+async def test_an_upgrade_is_tried_on_the_reference(tmp_path: Path, shape: str, slots: int) -> None:
     """Rule 2: restored and cold say the same, so the snapshots of the other build are adopted."""
-    engine = {"parallel": slots, "no_kv_unified": True} if slots > 1 else {}
+    engine = {"shape": shape, "parallel": slots, "no_kv_unified": True}
     async with started(tmp_path, engine=engine, known={"build": "b1"}) as one:
         one.gate.resize(slots)
         assert await one.warm(LONG)

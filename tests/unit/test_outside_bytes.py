@@ -27,7 +27,7 @@ from bioproxy.errors import BioproxyError, EngineProtocolError
 from bioproxy.front import dialects, inference, inflight, prefix, responses, upstream_path, ways
 from bioproxy.front.body import filters, model, multipart
 from bioproxy.front.caching import answers as bills
-from bioproxy.kv import policy
+from bioproxy.kv import ledger
 from bioproxy.recipes import preset
 from bioproxy.templates import bodies, dialect_heads, expand, gitignore, parse, patterns
 from bioproxy.templates.bodies import Body, Dialect
@@ -280,7 +280,7 @@ def test_json_that_is_nested_too_deeply_is_what_any_other_broken_json_is() -> No
     deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(EngineProtocolError, match="the engine's answer to /x is not what llama-server sends"):
         llama.decode("/x", deep, dict[str, int])
-    assert policy.read_ledger(deep) == policy.Ledger()
+    assert ledger.read_ledger(deep) == ledger.Ledger()
     root = Path(bioproxy.__file__).parent
     named = {path.name for path in root.rglob("*.py") if "msgspec.DecodeError" in path.read_text()}
     assert named == {"errors.py", "dialect_heads.py"}, "the head is read of a body whose depth was judged before"

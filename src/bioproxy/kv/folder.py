@@ -30,7 +30,7 @@ import msgspec
 from bioproxy.errors import NOT_JSON, BioproxyError
 from bioproxy.files import Stuck, listed, read, touching, write_whole
 from bioproxy.kv import files
-from bioproxy.kv.policy import Ledger, read_ledger
+from bioproxy.kv.ledger import Ledger, read_ledger
 from bioproxy.kv.snapshot import (
     NAME,
     SIDECAR,

@@ -5,9 +5,7 @@ currency: a token in the cache is worth the prefill that it spares (measured, se
 what reading or writing it takes (measured, bytes per second).
 
 What was measured of an engine is its `Knowledge`: speeds, whether a restore is worth anything on this model, which
-builds' files the present build misreads; none of it holds for good. It stands in the folder's `bp-index.json` (the
-`Ledger`) beside the counts of use, and is the only thing in there that cannot be rebuilt from the sidecars; losing it
-costs a few measurements.
+builds' files the present build misreads; none of it holds for good. It stands in the folder's ledger (ledger.py).
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
-
-from bioproxy.errors import NOT_JSON
 
 GIB = 1 << 30
 SLACK = 8  # tokens that may be missing after a restore (kv-rule 6): the server evaluates the last ones again
@@ -31,8 +27,6 @@ FREE_SHARE = 10  # the default budget is this part of what is free
 POKE_PAYS = 4.0  # what is kept must be worth this many times the poke
 NEWEST = 0.3  # what the newest figure counts in a mean
 SPARING = 0.5  # part of the day's bytes after which they go to what is worth most
-VERSION = 1
-MOST_ENGINES = 256  # fingerprints that are remembered: each change of a model's arguments makes a new one
 ENOUGH = 64  # evaluated tokens below which a response says nothing about prefill speed
 TYPICAL = 128  # tokens below which a slot file is mostly its head, or a checkpoint
 SIZEABLE = 1 << 20  # bytes below which a slot action's time is mostly overhead
@@ -352,51 +346,3 @@ class Knowledge(msgspec.Struct, kw_only=True):
             name: old[name] + NEWEST * (value - old[name]) if old[name] else value for name, value in measured.items()
         }
         self.speeds = msgspec.structs.replace(self.speeds, **new)
-
-
-class Use(msgspec.Struct):
-    """How a snapshot was used: last time (unix), how often, seconds of prefill that it spared."""
-
-    used: float = 0.0
-    uses: int = 0
-    gained: float = 0.0
-
-
-class Ledger(msgspec.Struct, kw_only=True):
-    """The file `bp-index.json`.
-
-    Of the `day` (UTC): bytes of snapshots `written`, seconds of prefill `preserved` in them, bytes `read` to verify old
-    ones. `engines`: the last used last. `verified`: when all of a snapshot was read and was good (unix time).
-    """
-
-    version: int = VERSION
-    engines: dict[str, Knowledge] = {}
-    uses: dict[str, Use] = {}
-    verified: dict[str, float] = {}
-    day: str = ""
-    written: int = 0
-    preserved: float = 0.0
-    read: int = 0
-
-    def of(self, fingerprint: str, build: str) -> Knowledge:
-        """What is known of an engine that is in use now."""
-        known = self.engines.pop(fingerprint, None) or Knowledge(build=build)
-        self.engines[fingerprint] = found = known.upgraded(build)
-        return found
-
-    def prune(self, snapshots: Iterable[str]) -> None:
-        """Forget the uses of other snapshots than these, and engines that many others were used after."""
-        known = frozenset(snapshots)
-        self.uses = {identity: use for identity, use in self.uses.items() if identity in known}
-        self.verified = {identity: at for identity, at in self.verified.items() if identity in known}
-        for fingerprint in list(self.engines)[:-MOST_ENGINES]:
-            del self.engines[fingerprint]
-
-
-def read_ledger(data: bytes) -> Ledger:
-    """The ledger from its bytes; a fresh one if they are empty, broken or of another version (never fatal)."""
-    try:
-        ledger = msgspec.json.decode(data, type=Ledger)
-    except NOT_JSON:
-        return Ledger()
-    return ledger if ledger.version == VERSION else Ledger()

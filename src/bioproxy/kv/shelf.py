@@ -27,7 +27,6 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -40,7 +39,8 @@ from bioproxy.kv import files, policy
 from bioproxy.kv.budget import FOLDER, Account, Budgets, Limits, Outlook, payer, refused_by, surplus
 from bioproxy.kv.folder import Folder, FolderError, Found, out_of_reach
 from bioproxy.kv.index import Index, Scope
-from bioproxy.kv.policy import Ledger, Refusal, Use
+from bioproxy.kv.ledger import Ledger, Use
+from bioproxy.kv.policy import Refusal
 from bioproxy.kv.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -194,9 +194,8 @@ class Shelf:
 
     def today(self) -> int:
         """Bytes written on the present day (UTC)."""
-        ledger, day = self.ledger, datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
-        if ledger.day != day:
-            ledger.day, ledger.written, ledger.preserved, ledger.read = day, 0, 0.0, 0
+        ledger = self.ledger
+        ledger.turn(self.wall())
         least = policy.least_worth(ledger.written, ledger.preserved, self.config.write_budget)
         if least and not self.least:
             log.info("half of kv.write_budget is used: until midnight UTC only what is worth more than usual is saved")
@@ -409,7 +408,7 @@ class Shelf:
         if known is not None:
             use = Use(self.wall(), known.uses + times, known.gained + max(0.0, gained))
             self.ledger.uses[known.id] = use
-            self.index.snapshots[known.id] = with_use(known, self.ledger)
+            self.index.snapshots[known.id] = self.ledger.used(known)
 
     def touch(self, snapshot: Snapshot) -> None:
         """A request went on from what `snapshot` holds without a restore. Noted now and then: the ledger is a file."""
@@ -481,11 +480,4 @@ def taken_in(folder: Folder, spare: frozenset[str]) -> tuple[Found, Index]:
     """What is in a folder, and the table of it: made here, in a thread, for there may be ten thousand. FolderError."""
     found = folder.load(spare)
     found.ledger.prune(one.id for one in found.snapshots)
-    return found, Index(with_use(one, found.ledger) for one in found.snapshots)
-
-
-def with_use(snapshot: Snapshot, ledger: Ledger) -> Snapshot:
-    use = ledger.uses.get(snapshot.id)
-    if use is None:
-        return snapshot
-    return msgspec.structs.replace(snapshot, used=use.used, uses=use.uses, gained=use.gained)
+    return found, Index(map(found.ledger.used, found.snapshots))

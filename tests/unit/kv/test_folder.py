@@ -14,8 +14,8 @@ import pytest
 from bioproxy.kv import files
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import COPIES, LEDGER, LOCK, Folder, FolderError, examine_all
-from bioproxy.kv.policy import Knowledge, Ledger, Trial, Use, read_ledger
-from bioproxy.kv.shelf import with_use
+from bioproxy.kv.ledger import Ledger, Use, read_ledger
+from bioproxy.kv.policy import Knowledge, Trial
 from bioproxy.kv.snapshot import Snapshot, new_id, temporary_name
 from bioproxy.prompt import Piece
 from support.leaks import full_disk
@@ -175,7 +175,7 @@ def test_the_ledger_remembers_uses(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write_ledger(msgspec.json.encode(ledger))
     found = folder.load()
-    used = [with_use(one, found.ledger) for one in found.snapshots]
+    used = [found.ledger.used(one) for one in found.snapshots]
     assert [(one.used, one.uses, one.gained) for one in used] == [(77.0, 3, 12.5)]
     assert found.ledger == ledger
     assert read_ledger((tmp_path / LEDGER).read_bytes()).engines["f" * 16].trials["extends"].good == 2

@@ -20,7 +20,7 @@ from bioproxy.kv.budget import FOLDER, Account
 from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import LOCK, Folder, FolderError
 from bioproxy.kv.index import Index
-from bioproxy.kv.policy import MOST_ENGINES, Use
+from bioproxy.kv.ledger import MOST_ENGINES, Use
 from bioproxy.kv.saver import Pause, Saver
 from bioproxy.kv.shelves import Shelves, Tenant
 from bioproxy.kv.snapshot import Snapshot, decode, new_id, temporary_name
