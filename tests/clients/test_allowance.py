@@ -163,6 +163,7 @@ async def test_who_is_in_the_queue_when_the_last_token_goes_is_refused_too(line:
     grant.release(unsent=True)
     answer = await asked
     assert (answer.status, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert answer.headers["x-ratelimit-remaining-tokens"] == "0"
 
 
 async def test_an_operator_sees_all_keys(line: Line) -> None:

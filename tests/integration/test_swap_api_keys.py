@@ -19,7 +19,11 @@ from support.swap_rig import Rig, swap_rig
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-KEYS: Json = ["sesame", {"key": "small-only", "name": "ann", "models": ["small", "other/name"]}]
+KEYS: Json = [
+    "sesame",
+    {"key": "small-only", "name": "ann", "models": ["small", "other/name"]},
+    {"key": "few", "name": "few", "tokens_per_day": 1},
+]
 BEARER = {"Authorization": "Bearer sesame"}
 MODELS = fakes("a small")
 MODELS["a"]["aliases"] = ["other/name"]
@@ -265,3 +269,17 @@ async def test_a_key_is_told_what_it_used_itself(rig: Rig) -> None:
     assert (mine["key"], mine["left"], mine["today"]["requests"] >= 1) == ("ann", None, True)
     (other,) = (await call(rig.port, "GET", "/api/keys", headers=BEARER)).json()["keys"]
     assert other["key"] == "key 1"
+
+
+async def test_a_key_that_has_used_its_tokens_reaches_no_engine(rig: Rig) -> None:
+    """By no path: not a model of ours, not a peer's, not past all routing; and none is loaded for it."""
+    headers = {"x-api-key": "few"}
+    assert (await chat(rig, headers)).status == 200
+    before = rig.log.served()
+    for model, path in (("a", CHAT), ("one", CHAT), ("x", f"/upstream/a{CHAT}"), ("x", f"/upstream/one{CHAT}")):
+        answer = await chat(rig, headers, model=model, path=path)
+        assert (path, answer.status) == (path, 429)
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+        assert int(answer.headers["retry-after"]) > 0
+    assert rig.log.served() == before
+    assert (await call(rig.port, "GET", "/v1/models", headers=headers)).status == 200

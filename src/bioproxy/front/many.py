@@ -367,6 +367,8 @@ class ManyModels(Dispatch):
         exchange.target, exchange.record.req_path = split.target, split.rest
         exchange.record.model = target.model
         if target.peer:
+            if exchange.check is not None and routes.recorded(request.method, split.rest):
+                exchange.check(exchange)
             self.enter(exchange, target)
             await self.to_peer(exchange, target, Asked(), access)
             return

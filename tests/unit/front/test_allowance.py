@@ -6,13 +6,18 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from bioproxy.config.schema import Config, Key
 from bioproxy.config.settings import Settings
-from bioproxy.front.allowance import FILE, HOUR, Allowances, Used, in_words, midnight, told
+from bioproxy.errors import TokensSpent
+from bioproxy.front.allowance import FILE, HOUR, Allowances, Used, in_words, midnight, principals, told
+from bioproxy.front.exchange import Exchange
+from bioproxy.front.routes import OTHER_GRANT
+from bioproxy.wire.http1.message import Carrier, Request, Responder
 
 BERLIN = ZoneInfo("Europe/Berlin")
 KEYS = (Key(key="k1", name="ann", tokens_per_day=100), Key(key="k2", name="bob"))
@@ -137,3 +142,19 @@ def test_headers_are_those_that_the_dialects_clients_know() -> None:
         (b"X-Ratelimit-Reset-Tokens", b"12h0m0s"),
     ]
     assert told(100, 20, NOON, ends, "anthropic")[2] == (b"Anthropic-Ratelimit-Tokens-Reset", b"2026-11-29T23:00:00Z")
+
+
+async def test_a_request_that_is_judged_twice_says_once_what_is_left() -> None:
+    """What is left when it is its turn, not what was left when it came."""
+    keys = book()
+    request = Request("POST", b"/v1/chat/completions", "/v1/chat/completions", [], {})
+    exchange = Exchange(request, Responder(cast("Carrier", None), request), OTHER_GRANT)
+    exchange.principal = principals(Config(api_keys=KEYS))["ann"]
+    keys.check(exchange)
+    keys.note("ann", Used(100))
+    with pytest.raises(TokensSpent, match="it may again at 00:00 CET, in 12 h 0 min") as caught:
+        keys.check(exchange)
+    assert caught.value.retry_after == 12 * HOUR
+    said = [value for name, value in exchange.responder.extra if name == b"X-Ratelimit-Remaining-Tokens"]
+    assert said == [b"0"]
+    assert (b"X-Should-Retry", b"false") in exchange.responder.extra
