@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bioproxy.app import App
 from bioproxy.cli import serve
 from bioproxy.config.load import Loaded, load
 from bioproxy.errors import ConfigError
+from bioproxy.ports import Ports
 from bioproxy.templates.parse import Filled
 from support.apps import log_put_back, write_config
 from support.leaks import cut, open_files, tasks, until
@@ -30,7 +32,8 @@ Json = Any
 KINDS = ["one", "ours", "many"]
 # Each step of `App.start`: a part of the app, and what is called of it.
 STEPS = [
-    ("proxy_server", "listen"), ("front", "listens_on"), ("admin_server", "listen"), ("pins", "load"),
+    ("management", "find_captures"), ("allowances", "load"), ("ports.proxy", "listen"), ("front", "listens_on"),
+    ("ports.admin", "listen"), ("pins", "load"),
     ("pins", "forget"), ("fleet", "start"), ("management", "start"),
 ]  # fmt: skip
 
@@ -115,7 +118,7 @@ async def test_a_step_that_fails(
     """What came before it is ended, what never came is not missed, and no step of the end fails."""
     async with nothing_left():
         app = App(program(kind), reload=lambda: program(kind))
-        owner = getattr(app, part)
+        owner = attrgetter(part)(app)
         if owner is not None:
             setattr(owner, step, broken(getattr(owner, step), after=after))
             with pytest.raises(Broken):
@@ -164,12 +167,12 @@ async def test_a_signal_in_the_middle_of_a_start_ends_it(
     """Nobody has to wait for what the start waits for, and signals do again what they did before."""
     starting = asyncio.Event()
 
-    async def waits(_app: App) -> None:
+    async def waits(_ports: Ports, *, admin: bool) -> None:
         starting.set()
         await asyncio.Event().wait()
 
     loaded, before = program("many"), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(App, "listen_as_admin", waits)
+    monkeypatch.setattr(Ports, "open", waits)
     async with nothing_left():
         served = aio.spawn(serve.serve(loaded, lambda: loaded), name="program")
         await starting.wait()
@@ -182,8 +185,8 @@ async def test_a_signal_in_the_middle_of_a_start_ends_it(
 @pytest.mark.parametrize(
     ("part", "step"),
     [
-        ("fleet", "refuse"), ("proxy_server", "close"), ("fleet", "stop"), ("shelves", "close"),
-        ("pins", "flush"), ("admin", "close"), ("admin_server", "close"), ("management", "close"),
+        ("fleet", "refuse"), ("ports.proxy", "close"), ("fleet", "stop"), ("shelves", "close"), ("pins", "flush"),
+        ("allowances", "flush"), ("admin", "close"), ("ports.admin", "close"), ("management", "close"),
     ],
 )  # fmt: skip
 async def test_a_step_of_the_end_that_fails_does_not_hinder_the_others(
@@ -193,7 +196,7 @@ async def test_a_step_of_the_end_that_fails_does_not_hinder_the_others(
     async with nothing_left():
         app = App(program(kind), reload=lambda: program(kind))
         await app.start()
-        owner = getattr(app, part)
+        owner = attrgetter(part)(app)
         if owner is not None:
             setattr(owner, step, broken(getattr(owner, step), after=True))
         await app.stop(0.0)
