@@ -38,7 +38,7 @@ FILE_FLAGS = {
     f"{CONFIG_FLAG} FILE": "the configuration file",
     f"{FOLDER_FLAG} FOLDER": "a folder whose *.yaml and *.yml are the configuration, after FILE",
     WATCH_FLAG: "look at these files every two seconds, and reload when one changed",
-    f"{LISTEN_FLAG} ADDRESS": "host:port for clients, instead of proxy_host and proxy_port; :8080 is all hosts",
+    f"{LISTEN_FLAG} ADDRESS": "proxy_host and proxy_port in one: host:port, :8080 (all hosts), or unix:/path",
 }
 OWN_FLAGS = (
     "-h", "--help", "--version", "--json", "--colour",

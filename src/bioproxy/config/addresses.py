@@ -143,6 +143,8 @@ def listen_fault(host: str) -> str:
     """Why nothing can listen there; "" if a port or a unix socket can."""
     if not host.startswith(UNIX):
         return host_fault(host)
+    if not hasattr(socket, "AF_UNIX"):
+        return f"{host} cannot be used: this system has no unix sockets; use a host and a port"
     if not (path := socket_path(host)) or "\0" in path:
         return f'"{host}" is no unix socket; write its absolute path, as in unix:/run/bioproxy/proxy.sock'
     if (size := len(path.encode())) > LONGEST_SOCKET:

@@ -141,9 +141,7 @@ def _ollama(config: Config) -> Iterator[Complaint]:
 def _base_path(config: Config) -> Iterator[Complaint]:
     path = config.proxy.base_path
     if path and not BASE_PATH.fullmatch(path):
-        yield Complaint(
-            "proxy.base_path", f'expected a path such as /llm of letters, digits, . _ ~ and -, got "{path}"'
-        )
+        yield Complaint("proxy.base_path", f'expected a path such as /llm (letters, digits, . _ ~ -), got "{path}"')
     elif (first := path.strip("/").partition("/")[0]) in TAKEN:
         yield Complaint("proxy.base_path", f"our own paths begin with /{first}; choose another one")
 

@@ -149,7 +149,9 @@ class _Parser:
         host, colon, port = address.rpartition(":")
         if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):
             example = OTHERS[LISTEN_FLAG]
-            self.complain(written, f'expected an address such as {example} or :8080 (all hosts), got "{address}"')
+            self.complain(
+                written, f'expected an address such as {example}, :8080 (all hosts) or unix:/path, got "{address}"'
+            )
             return
         for path, value in (("proxy_host", host.strip("[]")), ("proxy_port", port or "0")):
             self.values[path], self.names[path] = value, written

@@ -79,8 +79,6 @@ def bind_unix(path: str, mode: int) -> tuple[socket.socket, tuple[Path, int]]:
 
     What a program that is gone left there makes way.
     """
-    if not hasattr(socket, "AF_UNIX"):
-        raise ConfigError([Problem(f"{UNIX}{path} cannot be opened: this system has no unix sockets; use a port")])
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         clear_the_way(path)

@@ -14,6 +14,7 @@ from bioproxy.config.check import digest, entry_fault, find_problems, find_warni
 from bioproxy.config.schema import Config, Key, Kv, Ollama, Prefix, Proxy
 from bioproxy.config.tree import Origin
 from bioproxy.errors import ConfigError
+from support.sockets import needs_unix
 
 
 def check(config: Config) -> None:
@@ -105,7 +106,14 @@ def test_what_is_no_url_of_an_engine(url: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["unix:/run/a.sock", "http://localhost:8081", "https://gpu.lan", "http://[::1]:1/base/path", "http://x/"]
+    "url",
+    [
+        pytest.param("unix:/run/a.sock", marks=needs_unix),
+        "http://localhost:8081",
+        "https://gpu.lan",
+        "http://[::1]:1/base/path",
+        "http://x/",
+    ],
 )
 def test_what_is_one(url: str) -> None:
     """A path is a base, as behind another proxy."""
@@ -188,6 +196,7 @@ def test_what_is_no_host_to_listen_on(host: str) -> None:
     assert keys_of(proxy_host=host) == ["proxy_host"]
 
 
+@needs_unix
 @pytest.mark.parametrize(
     ("values", "keys"),
     [

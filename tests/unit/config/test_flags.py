@@ -102,7 +102,8 @@ def test_an_empty_listen_is_none() -> None:
 @pytest.mark.parametrize("address", ["8080", "localhost", "::1:8080", "fe80::1"])
 def test_an_address_without_its_port_is_a_sentence(address: str) -> None:
     """And an IPv6 address stands in brackets, or nobody knows where the port begins."""
-    said = f'flag -listen: expected an address such as localhost:8080 or :8080 (all hosts), got "{address}"'
+    forms = "localhost:8080, :8080 (all hosts) or unix:/path"
+    said = f'flag -listen: expected an address such as {forms}, got "{address}"'
     assert fault(["-listen", address]) == said
 
 
