@@ -24,7 +24,7 @@ from bioproxy.config.dialect.schema import IGNORED_PATHS, Filters
 from bioproxy.config.schema import Limits
 from bioproxy.engines import answers, llama
 from bioproxy.errors import BioproxyError, EngineProtocolError
-from bioproxy.front import dialects, inference, inflight, prefix, responses, upstream_path, ways
+from bioproxy.front import dialects, inference, inflight, prefix, responses, traceparent, upstream_path, ways
 from bioproxy.front.body import filters, model, multipart
 from bioproxy.front.caching import answers as bills
 from bioproxy.kv import ledger
@@ -40,7 +40,7 @@ from support.steps import counted
 
 MODULES: list[ModuleType] = [
     activity_api, answers, bills, dialect_heads, dialects, gitignore, inference, inflight, judge, model, multipart,
-    parse, prefix, preset, responses, sse, target,
+    parse, prefix, preset, responses, sse, target, traceparent,
 ]  # fmt: skip
 Reader = Callable[[bytes], object]
 Worst = tuple[Callable[[int], bytes], ...]
@@ -227,6 +227,10 @@ READERS: Mapping[str, tuple[Reader, Worst]] = {
         (of(b"1", before=b"2026-01-01T00:00:00."),),
     ),
     "an id of a request": (lambda text: inflight.PLAIN.fullmatch(text.decode()), (of(b"a"),)),
+    "a trace": (
+        lambda value: traceparent.settle(Request("POST", b"/x", "/x", [(b"traceparent", value)], {})),
+        (of(b"-01", before=b"01-" + b"a" * 32 + b"-" + b"b" * 16), of(b"0"), of(b"a", before=b"ff-")),
+    ),
     "a preset": (
         lambda text: preset.parse(text.decode(), "p"),
         (of(b" ", before=b"[a", after=b"b\n"), of(b" ", before=b"a=", after=b"b\n"), of(b"a=1\n"), of(b"\t")),
