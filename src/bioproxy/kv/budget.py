@@ -141,11 +141,18 @@ def surplus(snapshots: Iterable[Snapshot], outlook: Outlook, limits: Limits) -> 
     everything = list(snapshots)
     left = {one.id: one for one in everything}
     for account in narrow_first(limits):
-        held = [one for one in left.values() if account in outlook.accounts(one)]
+        held = held_in(account, left.values(), outlook)
         excess = sum(one.size for one in held) - limits[account]
         for identity in policy.evict(values_of(held, outlook), excess) if excess > 0 else ():
             del left[identity]
     return [one for one in everything if one.id not in left]
+
+
+def held_in(account: Account, snapshots: Iterable[Snapshot], outlook: Outlook) -> list[Snapshot]:
+    """Those that count in an account; in the folder's all do, and there may be ten thousand."""
+    if account == FOLDER:
+        return list(snapshots)
+    return [one for one in snapshots if account in outlook.accounts(one)]
 
 
 def narrow_first(limits: Limits) -> list[Account]:
@@ -163,7 +170,7 @@ def refused_by(
     for account in outlook.accounts(snapshot):
         if account not in limits:
             continue
-        held = [one for one in others if account in outlook.accounts(one)]
+        held = held_in(account, others, outlook)
         excess = sum(one.size for one in held) + snapshot.size - replaced - limits[account]
         if excess <= 0:
             continue

@@ -131,8 +131,11 @@ class Index:
         self.changes += 1
         self.snapshots[snapshot.id] = snapshot
         self.size += snapshot.size
-        self.tables.setdefault(owner(snapshot), Table()).add(snapshot)
-        if any(pin.name for pin in snapshot.pins):
+        table = self.tables.get(owner(snapshot))
+        if table is None:
+            table = self.tables[owner(snapshot)] = Table()
+        table.add(snapshot)
+        if snapshot.pins and any(pin.name for pin in snapshot.pins):
             self.named.setdefault(snapshot.end, set()).add(snapshot.id)
 
     def remove(self, identity: str) -> Snapshot | None:
