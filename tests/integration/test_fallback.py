@@ -136,7 +136,7 @@ async def test_a_chain(tmp_path: Path) -> None:
 
 
 async def test_a_peers_model(tmp_path: Path) -> None:
-    """Another server may stand in, by its own name for the model; and be one that fails itself."""
+    """Another server may stand in, by its own name for the model, also in a pause; and be one that fails itself."""
     (tmp_path / "peer").mkdir()
     async with Server("far", tmp_path / "peer") as far:
         peers = {
@@ -146,8 +146,12 @@ async def test_a_peers_model(tmp_path: Path) -> None:
         models = {"big": fake("--exit 3", fallback=["gone/two", "far/one"])}
         async with swap_rig(tmp_path, models, peers=peers) as rig:
             answer = await rig.chat("big")
+            await rig.post("/api/pause")
+            paused = await rig.chat("big")
+            assert served(await rig.chat("far/one")) == "far"
     assert (served(answer), answer.json()["model"]) == ("far", "one")
     assert answer.headers[HEADER] == "big;reason=start, two;reason=502"
+    assert (served(paused), paused.headers[HEADER]) == ("far", "big;reason=503, two;reason=502")
 
 
 async def test_keys_and_profiles_are_respected(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ class Fleet:
         self.retired = Retired(logbook)
         self.units: dict[str, Unit] = {}
         self.preloaded: tuple[str, ...] = ()  # of those to be preloaded, what was asked for
+        self.last_word: Callable[[], BioproxyError] | None = None  # the shutdown's, to those who wait or come
         self.swept = asyncio.Event()  # what an earlier run left is gone
         self.reloaded = asyncio.Event()
         own = self.read_own(self.plan)
@@ -276,7 +277,8 @@ class Fleet:
 
     def refuse(self, error: BioproxyError) -> None:
         """The shutdown began: requests that wait get `error`."""
-        self.supervisor.refuse(lambda: error)
+        self.last_word = lambda: error
+        self.supervisor.refuse(self.last_word)
         for station in (*self.retired.stations, *self.stations.values()):
             station.gate.refuse(error)
 
@@ -297,7 +299,12 @@ class Fleet:
         await asyncio.gather(*(station.keeper.saver.settle() for station in self.stations.values()))
 
     async def go_on(self) -> None:
-        """Serve again; models that are preloaded at a start are loaded, and so is the only engine."""
+        """Serve again; models that are preloaded at a start are loaded, and so is the only engine.
+
+        Not once the shutdown began, which refuses for good.
+        """
+        if self.supervisor.refusal is self.last_word:
+            return
         for station in self.stations.values():
             station.gate.accept()
         self.supervisor.accept()

@@ -43,6 +43,7 @@ describe("what one can do", () => {
 describe("a state", () => {
   it("shows at once what somebody asked for", () => {
     expect(wordOf({ state: "stopped", waiting: 0 }, "load")).toBe("waiting");
+    expect(remark(model("a", { state: "stopped", asleep: true }), 0)).toBe("asleep: the next request wakes it");
     expect(wordOf({ state: "ready", waiting: 0 }, "unload")).toBe("stopping");
     expect(wordOf({ state: "stopped", waiting: 2 }, undefined)).toBe("waiting");
     expect(wordOf({ state: "ready", waiting: 2 }, undefined)).toBe("ready");

@@ -39,6 +39,7 @@ export function remark(one: ModelStatus, now: number): string {
   if (one.state === "failed") return retry_at && retry_at > now ? `next try in ${about(retry_at - now)}` : "";
   const found = [];
   if (one.state === "ready") found.push(`for ${ticking(now - one.since)}`);
+  if (one.asleep) found.push("asleep: the next request wakes it");
   if (running) found.push(`${count(running)} running`);
   if (waiting) found.push(`${count(waiting)} waiting`);
   if (one.state === "ready" && unload_at) found.push(`unloads in ${ticking(unload_at - now)}`);
