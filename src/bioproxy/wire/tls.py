@@ -100,7 +100,7 @@ async def watch(
             except ConfigError as error:
                 if seen == before:
                     told = seen
-                    log.warning("the certificate in use stays, the renewed one cannot be used: %s", error.message)
+                    log.warning("%s; the old pair stays in use until the two files hold another one", error.message)
 
 
 def no_pass_phrase() -> str:

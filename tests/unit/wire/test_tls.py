@@ -152,7 +152,7 @@ async def test_half_a_renewal_keeps_the_old_pair(
             looks = tls_looks(monkeypatch)
             await until(lambda: len(looks) > 5)
         (said,) = caplog.messages
-        assert "the certificate in use stays" in said
+        assert said.endswith("; the old pair stays in use until the two files hold another one")
         assert str(tmp_path / "tls.") in said
         assert pair.uses(pair.one)
         pair.put(pair.two)
