@@ -219,8 +219,10 @@ class CaptureFolder:
         for identity, (record, light, size) in [*self.waiting.items()]:
             try:
                 self.write_one(identity, record, light)
-            except (OSError, files.Stuck) as error:
-                self.fail(str(error), 1)
+            except OSError as error:
+                self.fail(files.reason(error), 1)
+            except files.Stuck as error:
+                self.fail(error.message, 1)
             except Exception as error:
                 log.exception("the capture of request %d cannot be written", identity)
                 self.fail(str(error), 1)
