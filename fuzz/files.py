@@ -15,9 +15,19 @@ from random import Random
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
+from bioproxy.clients.mend import Memory, mend
+from bioproxy.clients.recognition import find, rules_of
+from bioproxy.clients.view import View
+from bioproxy.config.dialect.schema import Filters
 from bioproxy.config.load import load
+from bioproxy.config.schema import Config
 from bioproxy.errors import NOT_JSON, ConfigError, RequestError
+from bioproxy.front.body import filters, model
+from bioproxy.front.caching import fields
+from bioproxy.front.inference import asks
+from bioproxy.front.ollama import requests as ollama
 from bioproxy.kv.folder import COPIES, LEDGER, Folder, FolderError
 from bioproxy.kv.snapshot import NAME, VERSION, Sidecar, Snapshot, checksum, decode, encode
 from bioproxy.templates.bodies import Body, Dialect
@@ -39,7 +49,20 @@ JSON_WORDS = (
     *BYTES, b"null", b"true", b"-0", b"1e999", b"1E5", b"99999999999999999999", b"[]", b"{}", b'""', b'"@code hi"',
     b'"\\ud800"', b'"\\u0000"', b"\\u", b"[[[[[[[[", b'{"a":', b'"role":"user"', b'"content":', b'"messages":[',
     b'"stream":true', b'"cache_prompt":false', b'"id_slot":0', b'"type":"text"', b'"version":2', b'"cuts":[]',
+    b'"cache_control":{"type":"ephemeral"}', b'"prompt_cache_breakpoint":{"mode":"explicit"}', b'{"\xb3":1}',
 )  # fmt: skip
+PATHS: dict[Dialect, str] = {
+    "chat": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "responses": "/v1/responses",
+    "completion": "/v1/completions",
+}
+OLLAMA = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
+AGENTS = (None, b"claude-cli/2.0.1 (external, cli)", b"codex_cli_rs/0.50", b"opencode/1.0", b"python-httpx/0.28")
+FILTERS = filters.compile_filters(
+    Filters(strip_params="temperature, stream_options.include_usage, messages.0.x", set_params={"seed": Raw(b"1")})
+)
+RULES = rules_of(Config())
 SEED = "bp-00112233445566aa-0123456789abcdef"
 DIALECTS: tuple[Dialect, ...] = ("chat", "anthropic", "responses", "completion")
 
@@ -51,6 +74,7 @@ class Files:
         self.folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
         self.other = self.folder / "snapshots"
         self.site: Site | None = None
+        self.memory = Memory()
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -89,6 +113,7 @@ class Files:
             self.site = Site(self.folder, {"@code": "t.md"})
             self.site.catalogue.load()
         dialect = random.choice(DIALECTS)
+        self.looked_at(data, dialect, random)
         try:
             found = expand(Body(data), dialect=dialect, catalogue=self.site.catalogue, pins=None, scope=b"")
         except RequestError:
@@ -100,6 +125,32 @@ class Files:
         assert before.keys() == after.keys(), "fields came or went"
         assert changed <= {"messages", "input", "prompt"}, changed
         return "filled"
+
+    def looked_at(self, data: bytes, dialect: Dialect, random: Random) -> None:
+        """All else that reads a body says what it cannot mean, or does what it can."""
+        path = PATHS[dialect]
+        for work in (self.filtered, self.marked, self.mended):
+            with contextlib.suppress(RequestError):
+                model.from_json(data)
+                if (body := Body(data)).fields is not None:
+                    work(body, dialect, path, random)
+        with contextlib.suppress(RequestError):
+            ollama.translate(random.choice(OLLAMA), data)
+
+    def filtered(self, body: Body, _dialect: Dialect, _path: str, _random: Random) -> None:
+        filters.apply(body, FILTERS, requested="a", model_name="b")
+        body.written()
+
+    def marked(self, body: Body, dialect: Dialect, _path: str, _random: Random) -> None:
+        if asks(body, dialect):
+            fields.take(body, dialect)
+            body.written()
+
+    def mended(self, body: Body, dialect: Dialect, path: str, random: Random) -> None:
+        view = View(dialect, body)
+        found = find(RULES.look(random.choice(AGENTS), path), {}, view)
+        mend(view, found.mend, self.memory, b"")
+        body.written()
 
     def index(self, data: bytes, random: Random) -> str:
         """Whatever lies in a folder of snapshots: what is taken up describes its file, and the rest is taken away."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -249,3 +250,17 @@ def test_the_last_part_is_found_without_its_mark_and_with_a_part_after_it() -> N
     assert digests[-1] in [cut.digest for cut in chain("", later.pieces)]
     more, again = expanded({"messages": [{"role": "user", "content": [part, {**part, "text": "?"}]}]}, "anthropic")
     assert digests[-2] in [cut.digest for cut in chain("", marked(more.pieces, again))]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"system":[{"type":"text","text":"s","\xb3":1,"cache_control":{"type":"ephemeral"}}],"messages":[]}',
+        b'{"messages":[],"cache_control":{"type":"ephemeral"},"metadata":{"user_id":"a_session_\xe3"}}',
+    ],
+)
+def test_bytes_that_are_no_text(body: bytes) -> None:
+    """A key or a name that is no UTF-8 is passed on as it came: the engine says what it thinks of it."""
+    wishes, written = taken(body)
+    assert wishes.conversation == ""
+    assert re.findall(rb"[^\0-\x7f]", written) == re.findall(rb"[^\0-\x7f]", body)

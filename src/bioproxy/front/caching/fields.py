@@ -207,10 +207,10 @@ def decoded(raw: bytes, name: str, kind: Json) -> Json:
 def conversation_of(fields: Fields) -> str:
     """What the body calls its conversation: the session in `metadata.user_id`, else `prompt_cache_key`; "" for none."""
     try:
-        user = FIELDS.decode(fields.get("metadata", Raw(b"{}"))).get("user_id", NULL)
+        user = string(FIELDS.decode(fields.get("metadata", Raw(b"{}"))).get("user_id", NULL))
     except NOT_JSON:
-        user = NULL
-    return (session_in(string(user)) or string(fields.get("prompt_cache_key", NULL)))[:LONGEST_NAME]
+        user = ""
+    return (session_in(user) or string(fields.get("prompt_cache_key", NULL)))[:LONGEST_NAME]
 
 
 def session_in(user: str) -> str:
@@ -284,7 +284,7 @@ class Taking:
         """A message (`part` None) or a block without its marks; those of what stands in a block count where it ends."""
         try:
             fields = FIELDS.decode(data)
-        except msgspec.ValidationError:
+        except NOT_JSON:  # no object, or a key of it is no UTF-8
             return Raw(data)
         self.note(fields, item, LAST if part is None else part)
         for name in INNER if depth < DEEPEST else ():
