@@ -5,9 +5,10 @@ can remember. What counts is what the engine says that a request cost, prompt an
 of the cache or not. That is known when the answer ends, so a key is asked for twice: before its request is read, and
 once more when it is its turn, after what ran meanwhile was counted. What runs at once may pass the limit together.
 
-Of an answer that broke off the engine said nothing: then its prompt is estimated by what the engine took prompts of
-that length for, and its tokens by the events that came. Without that, whoever hangs up before the last event would use
-nothing.
+Of an answer that broke off the engine said nothing, and some engines say nothing of a stream that nobody asked them to
+(vLLM, without `stream_options.include_usage`): then its prompt is estimated by what the engine took prompts of that
+length for, and its tokens by the events that came. Without that, whoever hangs up before the last event, or does not
+ask, would use nothing.
 
 A crash forgets the last seconds (`PAUSE`), a restart nothing: the counts are in a file of the state folder. Keys are
 known by their names there, so a key that is changed for another one keeps what was used; keys of one name count as one.
@@ -206,14 +207,16 @@ def copied(used: Used) -> Used:
 
 
 def tokens_of(exchange: Exchange) -> tuple[int, int]:
-    """Tokens of a prompt and of its answer: by the engine's own count, or about, if the answer broke off."""
+    """Tokens of a prompt and of its answer: by the engine's own count, or about, if it told none."""
     timings, tail = exchange.answer().timings, exchange.tail
     prompt, generated = timings.given, timings.generated
     if timings.evaluated is not None:
         prompt = (timings.cached or 0) + timings.evaluated
     last = tail.last()
-    if exchange.record.outcome != "ok" and tail.events and last:
-        generated = max(generated or 0, tail.total * last.count(b"\n\n") // len(last))
+    untold = exchange.record.outcome != "ok" or (prompt is None and generated is None)
+    if untold and tail.events and last:
+        events = last.count(b"\n\n") + last.count(b"\r\n\r\n")
+        generated = max(generated or 0, tail.total * events // len(last))
         prompt = exchange.guessed if prompt is None else prompt
     return prompt or 0, generated or 0
 

@@ -82,7 +82,7 @@ class Exchange:
         self.principal: Principal | None = None
         self.check: Callable[[Exchange], None] | None = None  # raises if its key may not use the engine (any more)
         self.count: Callable[[Exchange], None] | None = None  # takes down what it cost, when it has ended
-        self.guessed = 0  # tokens of its prompt, about, if its answer broke off
+        self.guessed = 0  # tokens of its prompt, about, if the engine may not have said how many
         self.target = request.target  # what the engine is asked for
         self.body = request.body  # what it gets, before templates are filled in
         self.json: Body | None = None  # the same, opened, if it is JSON

@@ -412,7 +412,7 @@ class Inference:
             note_timings(exchange, told)
         exchange.record.cache = cache_word(prepared.status, told)
         good = complete and exchange.record.status == 200 and not failed
-        if not good:
+        if not good or told is None or told.generated is None:
             exchange.guessed = round(self.engine.measured.tokens(self.want.size))
         keeper = self.engine.keeper
         keeper.served(self.want, prepared, timings, complete=good)

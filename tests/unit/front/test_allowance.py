@@ -14,7 +14,7 @@ import pytest
 from bioproxy.config.schema import Config, Key
 from bioproxy.config.settings import Settings
 from bioproxy.errors import TokensSpent
-from bioproxy.front.allowance import FILE, HOUR, Allowances, Used, in_words, midnight, principals, told
+from bioproxy.front.allowance import FILE, HOUR, Allowances, Used, in_words, midnight, principals, told, tokens_of
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.wire.http1.message import Carrier, Request, Responder
@@ -144,11 +144,28 @@ def test_headers_are_those_that_the_dialects_clients_know() -> None:
     assert told(100, 20, NOON, ends, "anthropic")[2] == (b"Anthropic-Ratelimit-Tokens-Reset", b"2026-11-29T23:00:00Z")
 
 
+def chat() -> Exchange:
+    """A request for a chat."""
+    request = Request("POST", b"/v1/chat/completions", "/v1/chat/completions", [], {})
+    return Exchange(request, Responder(cast("Carrier", None), request), OTHER_GRANT)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+async def test_a_stream_whose_engine_does_not_say_what_it_cost_is_not_free(end: bytes) -> None:
+    """As of vLLM, which tells it to who asks only: each event counts, and the prompt by its length."""
+    exchange = chat()
+    exchange.answered(200, [], {b"content-type": b"text/event-stream"})
+    exchange.guessed = 7
+    for text in (b'{"choices": [{"delta": {"content": "a"}}]}', b'{"choices": [{"finish_reason": "stop"}]}', b"[DONE]"):
+        exchange.tail.add(b"data: " + text + end)
+    assert exchange.record.outcome == "ok"
+    assert tokens_of(exchange) == (7, 3)
+
+
 async def test_a_request_that_is_judged_twice_says_once_what_is_left() -> None:
     """What is left when it is its turn, not what was left when it came."""
     keys = book()
-    request = Request("POST", b"/v1/chat/completions", "/v1/chat/completions", [], {})
-    exchange = Exchange(request, Responder(cast("Carrier", None), request), OTHER_GRANT)
+    exchange = chat()
     exchange.principal = principals(Config(api_keys=KEYS))["ann"]
     keys.check(exchange)
     keys.note("ann", Used(100))
