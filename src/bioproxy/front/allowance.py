@@ -182,7 +182,7 @@ class Allowances:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write now, if something changed. A fault is logged once, and the next change tries again."""
+        """Write now, if something is not written yet. A fault is logged once, and it is tried again."""
         if self.folder is None or not self.changed.is_set():
             return
         self.changed.clear()
@@ -193,6 +193,7 @@ class Allowances:
             if not self.failing:
                 log.warning("what keys used today cannot be kept (%s): a restart forgets it", error)
             self.failing = True
+            self.changed.set()
         else:
             self.failing = False
 
