@@ -230,6 +230,8 @@ async def check_the_flipped(app: App, fake: FakeEngine, turn: Json, spoiled: Pat
     listed = {one.name: one.unused for one in station(app).keeper.snapshots()}
     assert "not what was written" in listed[spoiled.name]
     assert station(app).keeper.statistics().dropped["quarantined"] == 1
+    told = (await call(app.admin_port, "GET", "/status")).json()["notes"]
+    assert any("1 snapshots in" in note and "look at the disk" in note for note in told)
 
 
 async def test_a_foreign_snapshot_is_not_believed(tmp_path: Path) -> None:

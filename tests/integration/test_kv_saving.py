@@ -17,8 +17,10 @@ import pytest
 
 from bioproxy import aio
 from bioproxy.events import Event, SavingPaused, SnapshotDropped, SnapshotSaved
+from bioproxy.gate.gate import Gate
 from bioproxy.kv.budget import values_of
 from fakes.fake_engine import FakeEngine
+from support.config_files import settings
 from support.kv_rig import Rig, rig, text
 
 SPEED = 5000  # prompt tokens per second
@@ -345,6 +347,22 @@ async def test_old_snapshots_go(tmp_path: Path) -> None:
         await one.keeper.moments.look_after()
         assert one.keeper.list() == ()
         assert [event.reason for event in one.heard(SnapshotDropped)] == ["aged"]
+
+
+async def test_old_snapshots_are_read_again_while_no_model_has_anything_to_do(tmp_path: Path) -> None:
+    """Not while another model works: both share the disk and the processor."""
+    async with started(tmp_path) as one:
+        await one.ask(LONG)
+        await one.save_idle()
+        pass_time(one, days=8)
+        shelf, other = one.keeper.tenant.shelf, Gate(settings())
+        one.keeper.tenant.shelves.gates.add(other)
+        running = await other.acquire()
+        await one.keeper.moments.look_after()
+        assert shelf.ledger.read == 0
+        running.release()
+        await one.keeper.moments.look_after()
+        assert shelf.ledger.read > 0
 
 
 async def test_a_folder_that_is_gone_stops_saving_until_it_is_back(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ ASSUMED = Speeds().prefill
 NOT_MET = "of no model that ran since the start"
 NO_ADMIN_PORT = "there is no admin port: another program has it; this one answers on the proxy port"
 ON_BATTERY = "nothing is warmed up, because the machine runs on its battery (warmup.on_battery)"
+DAMAGED = (
+    "{0.damaged} snapshots in {0.directory} are not what was written, and are not used: look at the disk, then remove "
+    "them (bioproxy snapshots list, delete)"
+)
 NO_CAPTURES = "captures are off: several keys may use the models, and there is no admin (admin_key)"
 
 
@@ -277,6 +281,8 @@ def status_of(
         shared["notes"] += (NO_CAPTURES,)
     if any(one.runner.unplugged for one in fleet.stations.values()):
         shared["notes"] += (ON_BATTERY,)
+    shelves = fleet.shelves if fleet.only is None else fleet.only.station.keeper.tenant.shelves
+    shared["notes"] += tuple(DAMAGED.format(one) for one in shelves.statistics() if one.damaged)
     if management.folder.fault:
         shared["notes"] += (f"captures cannot be written: {management.folder.fault}",)
     if fleet.only is not None:

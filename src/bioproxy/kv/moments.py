@@ -64,6 +64,7 @@ class Moments:
         self.decisions, self.residents = actions.decisions, actions.residents
         self.saver, self.restorer = actions.saver, actions.restorer
         self.config, self.tenant = actions.decisions.config, actions.decisions.tenant
+        self.tenant.shelves.gates.add(gate)
         self.tick = tick
         actions.waiting_for = self.waiting_for
         self.grown = asyncio.Event()
@@ -324,8 +325,8 @@ class Moments:
                 pause.enter("folder", error.message)
             if self.growing():
                 self.grown.set()
-        if self.gate.idle:
-            await scrub.reread_oldest(self.tenant.shelf, go_on=lambda: self.gate.idle)
+        if self.tenant.shelves.quiet:
+            await scrub.reread_oldest(self.tenant.shelf, go_on=lambda: self.tenant.shelves.quiet)
 
     async def try_out(self) -> None:
         """What could not be tried when we attached, because a client was using the engine."""

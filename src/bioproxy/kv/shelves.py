@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.files import Stuck, away, touching
+from bioproxy.gate.gate import Gate
 from bioproxy.kv import files
 from bioproxy.kv.budget import Budgets, Share, shares
 from bioproxy.kv.folder import FolderError, out_of_reach
@@ -34,12 +36,14 @@ MOST_DENIED = 256  # contents of which it is remembered that the engine does not
 class ShelfStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One folder at this moment, all models together. Bytes; `open`: it is ours; `pinned` are the budget's no more.
 
+    `damaged`: snapshots whose bytes are not those that were written.
     `budget`, `min_free`, `write_budget`, `verify_budget` and `max_age` (seconds) are what is in force.
     """
 
     directory: str
     open: bool
     snapshots: int
+    damaged: int
     bytes: int
     pinned: int
     budget: int
@@ -64,7 +68,13 @@ class Shelves:
         self.bus = bus
         self.budgets = budgets
         self.known: dict[Path, Shelf] = {}
+        self.gates: WeakSet[Gate] = WeakSet()  # of all models whose keepers have a share
         self.filling = asyncio.Lock()  # of the model whose empty slots are being filled
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no model has anything to do."""
+        return all(gate.idle for gate in self.gates)
 
     async def at(self, path: Path) -> Shelf:
         """The folder at `path`, not opened. Raises FolderError for a path that leads nowhere."""
@@ -131,6 +141,7 @@ def statistics_of(shelf: Shelf) -> ShelfStatistics:
         directory=str(shelf.path),
         open=shelf.folder is not None,
         snapshots=len(found),
+        damaged=sum(one.damaged for one in found),
         bytes=sum(one.size for one in found),
         pinned=sum(one.size for one in found if one.pinned),
         budget=shelf.budget,

@@ -554,6 +554,7 @@ export interface ShelfStatistics {
   directory: string;
   open: boolean;
   snapshots: number;
+  damaged: number;
   bytes: number;
   pinned: number;
   budget: number;
