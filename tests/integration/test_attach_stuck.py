@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from bioproxy.engines.attach import Attachment
 from bioproxy.engines.facts import EngineFacts
 from fakes.fake_engine import FakeEngine
 from support.station_rig import QUICK, Told, make, running
+from support.swap_api import Server
 
 pytestmark = pytest.mark.usefixtures("no_eager_looks")
 
@@ -38,6 +40,20 @@ async def test_hanging_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         completions = await fake.requests("/completion")
     assert [request.json()["prompt"] for request in completions] == [[1]]
     assert attachment.generation == 1
+
+
+async def test_hanging_engine_of_another_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It need not have llama-server's routes to be ready again."""
+    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.1)
+    told = Told()
+    async with Server("vllm", tmp_path) as server:
+        await server.request("POST", "/script", {"status": 404}, content_type="application/json")
+        async with running(make(server.url, told)) as attachment:
+            await attachment.wait_ready()
+            server.signal(signal.SIGSTOP)
+            await told.until("on_stuck")
+            server.signal(signal.SIGCONT)
+            await told.until("ready", 2)
 
 
 class Running:

@@ -7,8 +7,8 @@
 
 `absent`: nothing listens, or what listens is no HTTP. `loading`: it answers 503, or it was just found and `on_ready`
 (fingerprint, locks, probe file: the station's business) has not returned. Only `ready` opens the gate. `stuck`: it
-takes connections and computes nothing; it must produce one token before it is ready again. `NEXT` says which state may
-follow which.
+takes connections and computes nothing; it must produce one token before it is ready again (of another kind: its health
+must be good). `NEXT` says which state may follow which.
 
 One task looks, every two seconds while all is well, with `GET /props`: it is answered beside the work, does not wake a
 sleeping server, is 503 while a model loads, and tells which model it is. Requests that fail say `suspect`, and the look
@@ -286,7 +286,7 @@ class Attachment:
         changes = self.changes
         try:
             if self.state is State.STUCK:
-                await self.llama.one_token(FIRST_TOKEN)
+                await self.prove(computes="build_info" in props)
             else:
                 self.become(State.LOADING, "it answers; finding out what it is")
             if self.another_process(identity):
@@ -393,14 +393,17 @@ class Attachment:
         if not asked or self.expect_pid() is None or self.stall.entries:
             return
         try:
-            await self.prove()
+            await self.prove(computes=self.other is None)
+            self.on_emptied("the engine was asked for a token after the machine slept")
         except BioproxyError as error:
             await self.stalled(f"after the machine slept: {error.message}")
 
-    async def prove(self) -> None:
-        """Have the engine show that it works; EngineUnavailable or EngineRefused if it does not."""
-        if self.other is None:
+    async def prove(self, *, computes: bool) -> None:
+        """Have the engine show that it works; EngineUnavailable or EngineRefused if it does not.
+
+        A llama-server `computes` a token; of others it is not known what they would, so their health counts.
+        """
+        if computes:
             await self.llama.one_token(FIRST_TOKEN)
-            self.on_emptied("the engine was asked for a token after the machine slept")
         elif not await aio.poll(self.llama.well, interval=EAGER, deadline=FIRST_TOKEN):
             raise EngineUnavailable(f"the engine did not answer GET /health well within {FIRST_TOKEN:g} s", status=504)
