@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := $(VENV)/.demo
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo ui pictures test lint bench fuzz tables locked sbom dist binary man clean help
+.PHONY: venv demo ui pictures test lint bench fuzz soak tables locked sbom dist binary man clean help
 
 help:            ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench: $(STAMP) page-if-possible ## figures beside nginx, written to bench/resul
 
 fuzz: $(STAMP)   ## bytes that nobody meant, at ports, parsers and files; ARGS="--rounds 1000000 requests" for more
 	PYTHONPATH=src:tests $(BIN)/python -m fuzz $(ARGS)
+
+soak: $(STAMP)   ## half an hour of clients, kills, hangs, edits and full disks, nothing lost; ARGS="--minutes 3"
+	$(BIN)/python -m bench.soak $(ARGS)
 
 tables: $(STAMP) ## what docs/, the JSON Schemas and the page's types have from Structs, after one was changed
 	$(BIN)/python -m tools.reference

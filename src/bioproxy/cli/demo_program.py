@@ -145,7 +145,7 @@ class Program:
     def errors(self) -> list[str]:
         """The errors in its log, but those of a process that was killed on purpose."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
-        return [line for line in lines if " ERROR " in line and "SIGKILL" not in line]
+        return [line for line in lines if "[ERROR]" in line and "SIGKILL" not in line]
 
     def model(self, number: int = 0) -> Json:
         """What it says of a model, or of its one engine."""
