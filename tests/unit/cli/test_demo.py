@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bioproxy.cli import demo, demo_agent, demo_swap
-from bioproxy.cli.demo_program import PART, SOURCES, Measured, excerpts, read_timing
+from bioproxy.cli.demo_program import PART, SOURCES, Measured, Program, excerpts, read_timing
 from bioproxy.cli.output import Output
 
 COLD = demo_swap.Swapped("cold", 6.0, 0, 3700, stop=0.01, save=0.0, start=0.25, restore=0.0)
@@ -91,3 +92,11 @@ def test_what_the_prompts_are_about_does_not_grow() -> None:
     found = excerpts()
     assert list(found) == list(SOURCES)
     assert all(PART - 120 < len(text) <= PART and text.endswith("\n") for text in found.values())
+
+
+def test_an_error_in_the_programs_log_is_found(tmp_path: Path) -> None:
+    """As the log writes it; but the end of an engine that the demo itself killed is none."""
+    program = Program(tmp_path, {})
+    lines = ("[INFO] a said [ERROR", "[ERROR] the disk is on fire", "[ERROR] a (pid 7) was ended by SIGKILL")
+    program.log.write_text("\n".join(lines))
+    assert program.errors() == ["[ERROR] the disk is on fire"]
