@@ -231,6 +231,36 @@ async def ui__captures(folder: Path) -> None:
             assert row["has_capture"] == bool(size)
 
 
+async def captured(site: Site, count: int) -> None:
+    """So many requests are asked, and on disk."""
+    for _ in range(count):
+        await good(site.app, "what?")
+    await until(lambda: len(site.app.management.folder.places) == count)
+
+
+async def captures__disk(folder: Path) -> None:
+    async with attached(folder) as (site, _):
+        await good(site.app, "what?")
+        await site.reload(captures={"disk": "1MB"})
+        await captured(site, 1)
+        await site.reload(captures={"disk": 0})
+        assert site.app.management.folder.numbers() == []
+
+
+async def captures__max_age(folder: Path) -> None:
+    async with attached(folder, captures={"disk": "1MB"}) as (site, _):
+        await captured(site, 1)
+        await site.reload(captures={"max_age": "1ms"})
+        assert site.app.management.folder.numbers() == []
+
+
+async def captures__max_count(folder: Path) -> None:
+    async with attached(folder, captures={"disk": "1MB"}) as (site, _):
+        await captured(site, 3)
+        await site.reload(captures={"max_count": 2})
+        assert site.app.management.folder.numbers() == [2, 3]
+
+
 async def doctor__memory(folder: Path) -> None:
     async with attached(folder) as (site, _):
         doctor = site.app.doctor
