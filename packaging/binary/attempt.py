@@ -106,7 +106,9 @@ def main(program: str) -> None:
                     ask(port, admin)
         print("ports open after", ", ".join(f"{seconds:.2f}" for seconds in starts), "s")
         if min(starts) > SOON:
-            raise SystemExit(f"it takes more than {SOON} s to start")
+            busy = not WINDOWS and os.getloadavg()[0] > (os.cpu_count() or 1)
+            print(f"that is more than {SOON} s{', but this machine is busy' if busy else ''}")
+            raise SystemExit(0 if busy else 1)
 
 
 if __name__ == "__main__":

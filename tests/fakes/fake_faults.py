@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 Json = Any
+KILL = 9  # SIGKILL, which Windows does not have
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Faults:
     loading: float = 0.0  # seconds from now on in which everything is 503 "Loading model"
     die: str = ""  # now, stream, prefill, save, restore: end the process there
     die_after: int = 1  # `stream`: after so many tokens; `prefill`: after so many batches
-    die_signal: int = signal.SIGKILL
+    die_signal: int = KILL
     save: str = ""  # full: 500, a cut file; short: 200, n_written larger than the file; lost: no file; media: 501
     save_seconds: float = 0.0
     restore_seconds: float = 0.0
@@ -94,6 +95,10 @@ class Faults:
 
 def end_process(number: int) -> None:
     """End by signal `number`, without a core file."""
+    if sys.platform == "win32":
+        os._exit(number)
+    import resource
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
+    signal.signal(number, signal.SIG_DFL) if number != KILL else None
     os.kill(os.getpid(), number)

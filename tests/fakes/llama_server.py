@@ -127,7 +127,7 @@ class FakeServer:
             self.handle, options.host, options.port, requests=options.keep_alive, idle=options.keep_alive_timeout
         )
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in () if sys.platform == "win32" else (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         thread = loop.create_task(self.core.run())
         name = server.sockets[0].getsockname()

@@ -6,11 +6,23 @@ Both are tried so, each with thousands of requests. `wire/` runs every test on b
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 
 import pytest
 
 from bioproxy.cli.serve import loop_factory
+
+if sys.platform == "win32":  # they are about what only POSIX has: signals, groups, limits, terminals, unix sockets
+    collect_ignore = [
+        "test_child_output.py",
+        "test_cli_requests.py",
+        "test_faults_clients.py",
+        "test_process.py",
+        "test_process_lives.py",
+        "wire/test_wire_crowd.py",
+        "wire/test_wire_unix.py",
+    ]
 
 MANY_MODELS = ("test_swap_", "test_models_", "test_faults_models_")
 

@@ -12,7 +12,6 @@ page runs its test and sees the change.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -80,6 +79,8 @@ def no_page() -> str:
 @contextmanager
 def alone() -> Iterator[None]:
     """Workers that start at once build once."""
+    import fcntl  # POSIX only
+
     folder = os.open(SOURCES, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

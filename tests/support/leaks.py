@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-import resource
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
+import pytest
 
 from bioproxy import aio
 from bioproxy.app import App
@@ -22,8 +25,10 @@ from support.apps import station
 
 
 def open_files() -> int:
-    """Open file descriptors of this process."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+    """Open file descriptors of this process; on Windows handles of any kind."""
+    if sys.platform == "win32":
+        return int(psutil.Process().num_handles())
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
@@ -161,6 +166,7 @@ async def each_await(make: Callable[[], Coroutine[Any, Any, Any]]) -> AsyncItera
 @contextmanager
 def full_disk() -> Iterator[None]:
     """Nothing of this process gets a byte onto any disk, as if all were full; names can be made."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -172,6 +178,7 @@ def full_disk() -> Iterator[None]:
 @contextmanager
 def no_files_left() -> Iterator[None]:
     """Nothing can be opened inside the block; what is open stays."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:

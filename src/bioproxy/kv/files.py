@@ -129,7 +129,7 @@ def checksum_of(path: Path, start: int, end: int, found: int = 0, *, apart: bool
         file.seek(start)
         while (left := end - start) > 0 and (count := file.readinto(view[: min(left, CHUNK)])):
             found = crc32c(view[:count], found)
-            if apart and hasattr(os, "posix_fadvise"):
+            if apart and sys.platform == "linux":
                 os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_DONTNEED)
             start += count
     return found

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy.engines.listener import resident
+from bioproxy.engines.listener import PAGE, resident
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 
 

@@ -1,0 +1,73 @@
+"""The whole program on Windows: it starts an engine by a command with backslashes, serves it, and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bioproxy.engines.commands import joined
+from bioproxy.engines.launch import free_port
+from support.http import call
+from support.page import ROOT
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "win32", reason="every other test is about other systems"),
+    pytest.mark.timeout(120),
+]
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """The program with one model, and its port; killed at the end."""
+    port, slots = free_port(), folder / "slots"
+    slots.mkdir()
+    engine = [sys.executable, str(ROOT / "tests" / "fakes" / "llama_server.py"), "--slot-save-path", str(slots)]
+    config = {
+        "models": {"alpha": {"cmd": f"{joined(engine)} --port ${{PORT}}"}},
+        "state_directory": str(folder / "state"),
+    }
+    (folder / "config.json").write_text(json.dumps({**config, "admin_port": free_port()}))
+    words = ["-m", "bioproxy", "-config", str(folder / "config.json"), "-listen", f"127.0.0.1:{port}"]
+    program = await asyncio.create_subprocess_exec(sys.executable, *words, stderr=asyncio.subprocess.PIPE)
+    assert program.stderr is not None
+    while b"listening on" not in (line := await program.stderr.readline()):
+        assert line, "it did not start"
+    try:
+        yield program, port
+    finally:
+        if program.returncode is None:
+            program.kill()
+        await program.communicate()
+
+
+async def test_the_program_serves_a_model_and_its_engine_ends_with_it(tmp_path: Path) -> None:
+    """Though nothing asked the engine to end: the system closes the job that it lies in."""
+    body = {"model": "alpha", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+    async with serving(tmp_path) as (program, port):
+        answer = await call(port, "POST", "/v1/chat/completions", data=body)
+        assert answer.status == 200
+        engines = psutil.Process(program.pid).children(recursive=True)
+        assert engines
+        program.kill()
+        await program.wait()
+    _, alive = psutil.wait_procs(engines, timeout=10)
+    assert alive == []
+
+
+async def test_an_unloaded_model_is_gone(tmp_path: Path) -> None:
+    """And the next request starts it again."""
+    body = {"model": "alpha", "prompt": "hello", "max_tokens": 2}
+    async with serving(tmp_path) as (program, port):
+        for _ in range(2):
+            assert (await call(port, "POST", "/v1/completions", data=body)).status == 200
+            engines = psutil.Process(program.pid).children(recursive=True)
+            assert (await call(port, "POST", "/api/models/unload")).status == 200
+            _, alive = await asyncio.to_thread(psutil.wait_procs, engines, timeout=10)
+            assert alive == []
