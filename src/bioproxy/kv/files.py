@@ -118,16 +118,22 @@ def checksum(path: Path) -> int:
 
 
 def checksum_of(path: Path, start: int, end: int, found: int = 0, *, apart: bool = False) -> int:
-    """CRC-32C of the bytes from `start` to `end`, after what has the sum `found`. OSError.
+    """CRC-32C of the bytes from `start` to `end`, after what has the sum `found`. OSError; Stuck if the disk hangs.
 
     `apart`: they are read from the disk, and the system's memory for files is left as it is, in which a model may lie.
     """
     from crc32c import crc32c  # it takes 4 MB, with what it imports
 
     view = memoryview(bytearray(CHUNK))
-    with path.open("rb", buffering=0) as file:
+    with touching(path):
+        file = path.open("rb", buffering=0)
+    with file:
         file.seek(start)
-        while (left := end - start) > 0 and (count := file.readinto(view[: min(left, CHUNK)])):
+        while start < end:
+            with touching(path):
+                count = file.readinto(view[: min(end - start, CHUNK)])
+            if not count:
+                break
             found = crc32c(view[:count], found)
             if apart and sys.platform == "linux":
                 os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_DONTNEED)

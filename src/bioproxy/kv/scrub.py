@@ -11,7 +11,6 @@ were dropped; a template is warmed and saved anew.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -56,7 +55,7 @@ async def reread_oldest(shelf: Shelf, *, go_on: Callable[[], bool]) -> Snapshot 
                 raise Interrupted
             end = min(snapshot.size, start + PIECE)
             try:
-                found = await asyncio.to_thread(files.checksum_of, path / snapshot.name, start, end, found, apart=True)
+                found = await shelf.on_disk(files.checksum_of, path / snapshot.name, start, end, found, apart=True)
             except OSError as error:
                 raise files.Unverified(f"cannot read {snapshot.name}: {error.strerror}") from error
             shelf.ledger.read += end - start

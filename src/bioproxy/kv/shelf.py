@@ -267,7 +267,7 @@ class Shelf:
         path = self.opened().path
         if self.proved.get(snapshot.id) == await self.on_disk(files.unchanged, path, snapshot):
             return
-        good, stamp = await asyncio.to_thread(files.proved, path, snapshot)
+        good, stamp = await self.on_disk(files.proved, path, snapshot)
         self.proved[snapshot.id] = stamp
         self.ledger.verified[snapshot.id] = self.wall()
         known = self.index.snapshots.get(snapshot.id)
