@@ -18,7 +18,7 @@ from bioproxy.app import App
 from bioproxy.errors import ModelFailed
 from bioproxy.models.only import ENGINE
 from fakes.fake_engine import PROGRAM, FakeEngine
-from support.apps import only, running_app, station
+from support.apps import MS, looks_follow, only, running_app, station
 from support.faults import ask, good, ready, sent
 from support.http import build, exchange
 from support.leaks import until
@@ -124,7 +124,7 @@ async def test_the_end_of_the_program_says_nothing_of_an_engine_that_is_not_ours
 
 async def test_a_pause_takes_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until its end, with which it comes back without a request."""
-    async with serving(tmp_path, monkeypatch) as app:
+    async with serving(tmp_path, monkeypatch, adjust=looks_follow) as app:
         await asyncio.gather(app.pause.begin(None), app.pause.begin(None))
         assert only(app).pid is None
         assert station(app).attachment.reason == "bioproxy is paused"
@@ -138,8 +138,8 @@ async def test_one_that_hangs_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says why, and what it said last; who waited behind the request that hung gets the new process."""
-    async with serving(tmp_path, monkeypatch, stall_timeout=0.4) as app:
-        station(app).attachment.stall.recovery = 0.1
+    async with serving(tmp_path, monkeypatch, stall_timeout=0.2, adjust=looks_follow) as app:
+        station(app).attachment.stall.recovery = 100 * MS
         faults = build("POST", "/fake/faults", body=b'{"stuck": true}')
         assert (await exchange(int(station(app).pool.origin.port), faults)).startswith(b"HTTP/1.1 200")
         first = aio.spawn(good(app), name="first")

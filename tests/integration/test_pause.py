@@ -8,7 +8,7 @@ from typing import Any
 from bioproxy import aio
 from bioproxy.app import App
 from fakes.fake_engine import FakeEngine
-from support.apps import running_app, station
+from support.apps import looks_follow, running_app, station
 from support.faults import good, ready
 from support.http import Answer, call
 from support.swap_api import verb
@@ -72,7 +72,8 @@ async def pause(app: App, query: str = "") -> Answer:
 async def test_an_engine_that_is_not_ours(tmp_path: Path) -> None:
     """It is saved and left alone, and runs on; requests that compute are refused, others pass."""
     async with FakeEngine(slot_folder=tmp_path / "slots") as engine:
-        async with running_app(tmp_path, backend_url=engine.url, kv={"min_seconds": 0.001, "min_free": 0}) as app:
+        kv = {"min_seconds": 0.001, "min_free": 0}
+        async with running_app(tmp_path, adjust=looks_follow, backend_url=engine.url, kv=kv) as app:
             await ready(app)
             assert (await good(app)).status == 200
             assert (await pause(app, "?for=1h")).json()["pause"]["until"] > 0

@@ -94,6 +94,11 @@ def station(app: App) -> Station:
     return only(app).station
 
 
+def looks_follow(app: App) -> None:
+    """The pace of looks at the only engine's slots holds nobody up."""
+    station(app).attachment.llama.pace.period = 1 * MS
+
+
 async def engine_ready(app: App) -> None:
     """Wait until the engine is attached and the gate is open."""
     async with asyncio.timeout(15):

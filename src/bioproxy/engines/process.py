@@ -240,9 +240,9 @@ class Process:
         self.stopping.set()
         return await aio.shielded(self.end(grace))
 
-    async def restart(self) -> Exit | None:
+    async def restart(self, *, grace: float = GRACE) -> Exit | None:
         """End the current life; `run` begins the next one without a pause."""
-        return await aio.shielded(self.end(GRACE))
+        return await aio.shielded(self.end(grace))
 
     async def end(self, grace: float) -> Exit | None:
         """End the current life, if there is one. Every wait has a bound: what not even SIGKILL ends is left behind."""

@@ -118,9 +118,9 @@ class Only(Unit):
         self.station.pool.reopen()  # what waits for nothing is told that nothing answers there
 
     async def restart(self, reason: str) -> None:
-        """End the process and start it again at once; the log says why, and what it said last."""
+        """Kill the process, which does nothing, and start it again; the log says why, and what it said last."""
         log.warning("the engine is started again: %s%s", reason, self.last_words())
-        await self.process.restart()
+        await self.process.restart(grace=0.0)
 
     def follow(self, event: EngineChanged) -> None:
         """While it loads or is being met, requests wait: sent at once, they would find an engine without its cache.
