@@ -321,3 +321,7 @@ def _doubts(config: Config) -> Iterator[Complaint]:
     yield from _names(config.api_keys)
     if config.admin_key and digest(config.admin_key) in {digest(key) for key in config.api_keys}:
         yield Complaint("admin_key", "is one of the api_keys, too: its holder is an operator")
+    if config.metrics_key and config.metrics_key == config.admin_key:
+        yield Complaint("metrics_key", "is the admin_key, too: whoever scrapes is an operator")
+    if config.captures.disk and len(config.api_keys) > 1 and not config.admin_key:
+        yield Complaint("captures.disk", "nothing is kept: several keys may use the models; set admin_key")

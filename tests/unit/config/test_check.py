@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bioproxy.config.addresses import arrives, is_any, is_loopback, overlap, url_fault
 from bioproxy.config.check import digest, entry_fault, find_problems, find_warnings, key_fault
-from bioproxy.config.schema import Config, Key, Kv, Ollama, Prefix, Proxy
+from bioproxy.config.schema import Captures, Config, Key, Kv, Ollama, Prefix, Proxy
 from bioproxy.config.tree import Origin
 from bioproxy.errors import ConfigError
 from support.sockets import needs_unix
@@ -258,8 +258,16 @@ def test_what_works_and_is_probably_not_meant_is_a_warning() -> None:
     """An open proxy, arguments for nobody, one key for everything."""
     config = Config(proxy_host="0.0.0.0", engine_arguments=("-c", "1"))
     assert [warning.key for warning in find_warnings(config, {})] == ["proxy_host", "engine_arguments"]
-    config = Config(proxy_host="0.0.0.0", admin_key="k", api_keys=(Key(key="k"),))
-    assert [warning.key for warning in find_warnings(config, {})] == ["admin_key"]
+    config = Config(proxy_host="0.0.0.0", admin_key="k", metrics_key="k", api_keys=(Key(key="k"),))
+    assert [warning.key for warning in find_warnings(config, {})] == ["admin_key", "metrics_key"]
+
+
+@pytest.mark.parametrize(("keys", "admin", "warned"), [("ab", "", True), ("ab", "c", False), ("a", "", False)])
+def test_captures_that_nobody_may_keep_are_a_warning(keys: str, admin: str, warned: bool) -> None:
+    """With several keys and no admin there is none who may see them."""
+    several = tuple(Key(key=key, name=key) for key in keys)
+    found = find_warnings(Config(api_keys=several, admin_key=admin, captures=Captures(disk=1)), {})
+    assert [warning.key for warning in found] == ["captures.disk"] * warned
 
 
 @pytest.mark.parametrize("names", [("ann", "ann"), ("key 2", ""), ("", "key 1")])
