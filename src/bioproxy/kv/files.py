@@ -129,6 +129,8 @@ def checksum_of(path: Path, start: int, end: int, found: int = 0, *, apart: bool
         file = path.open("rb", buffering=0)
     with file:
         file.seek(start)
+        if apart and sys.platform == "linux":
+            os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
         while start < end:
             with touching(path):
                 count = file.readinto(view[: min(end - start, CHUNK)])

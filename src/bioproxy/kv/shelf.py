@@ -326,7 +326,7 @@ class Shelf:
         self.index.add(kept)
         self.today()
         self.ledger.written += kept.size
-        self.today()
+        self.today()  # what may be written after it must be worth more
         replaced = self.index.ancestors(kept, self.wall())
         for old in replaced:
             self.forget(old, "replaced")
