@@ -42,6 +42,7 @@ P = ParamSpec("P")
 PATIENCE = 10.0  # seconds that one call to the file system may take
 LOOK = 1.0  # seconds between two looks at where a thread is
 BLOCK = 1 << 20  # bytes that are read in one call
+INVALID_NAME = 123  # ERROR_INVALID_NAME (winerror.h)
 REFUSALS, PAUSE = 20, 0.025  # how often Windows may refuse to replace a file, and seconds between two tries
 UNFINISHED = ".new-"  # begins the name of a file that is being written
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
@@ -113,7 +114,12 @@ async def away(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def stat(path: str | os.PathLike[str]) -> os.stat_result:
     """What the system says of what `path` leads to. OSError, Stuck."""
     with touching(path):
-        return os.stat(path)
+        try:
+            return os.stat(path)
+        except OSError as error:
+            if sys.platform == "win32" and error.winerror == INVALID_NAME:  # nothing can be called `x/*` there
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from error
+            raise
 
 
 def found(path: str | os.PathLike[str]) -> os.stat_result | None:

@@ -79,6 +79,8 @@ def bind_unix(path: str, mode: int) -> tuple[socket.socket, tuple[Path, int]]:
 
     What a program that is gone left there makes way.
     """
+    if sys.platform == "win32":
+        raise NotImplementedError  # the configuration was refused
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         clear_the_way(path)
