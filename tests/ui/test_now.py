@@ -106,6 +106,7 @@ async def test_a_pause(tab: Tab, rig: Rig) -> None:
     await page.get_by_role("menuitem", name="For an hour").click()
     note = page.get_by_role("status").filter(has_text="bioproxy is paused for another")
     await expect(note).to_contain_text("none of its own engines runs, and requests are refused.")
+    await expect(page.get_by_text("No model is loaded while bioproxy is paused.")).to_be_visible()
     assert (await rig.chat("a")).status == 503
     await note.get_by_role("button", name="Resume").click()
     await expect(note).to_have_count(0)
