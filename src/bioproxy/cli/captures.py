@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.contexts import private
+from bioproxy.cli.contexts import new_file
 from bioproxy.cli.find import find
 from bioproxy.cli.logs import writer
 from bioproxy.cli.output import Progress, count, size
@@ -35,21 +35,12 @@ def run(command: Command) -> int:
         for piece in pieces:
             write(piece)
         return 0
-    path = Path(arguments.file)
-    if path.exists():
-        raise BioproxyError(f"{path} is there already; name another file")
-    unfinished, lines, written = path.with_name(f"{path.name}.part"), 0, 0
-    try:
-        with open(unfinished, "xb", opener=private) as file, Progress(output, "exporting captures") as progress:
-            for piece in pieces:
-                file.write(piece)
-                lines, written = lines + piece.count(b"\n"), written + len(piece)
-                progress.say(f"{count(lines)}, {size(written)}")
-        unfinished.rename(path)
-    except OSError as error:
-        raise BioproxyError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    path, lines, written = Path(arguments.file), 0, 0
+    with new_file(path) as file, Progress(output, "exporting captures") as progress:
+        for piece in pieces:
+            file.write(piece)
+            lines, written = lines + piece.count(b"\n"), written + len(piece)
+            progress.say(f"{count(lines)}, {size(written)}")
     if output.json:
         output.document({"file": str(path), "captures": lines, "bytes": written})
     else:
@@ -66,7 +57,7 @@ def query(since: str, client: str, model: str) -> str:
     asked = {"client": client, "model": model}
     if since:
         try:
-            begins = time.time() - read_seconds(since)
+            begins = max(0.0, time.time() - read_seconds(since))
         except ValueError as error:
             raise BioproxyError(f"--since: {error}, got {since!r}") from None
         asked["start"] = datetime.fromtimestamp(int(begins), UTC).isoformat()

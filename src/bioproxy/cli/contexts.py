@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import quote
@@ -99,24 +100,37 @@ def bad(cells: Sequence[str]) -> Colour:
 
 def export(output: Output, client: Client, name: str, path: Path) -> Json:
     """Write a context's file; a file that is there already is not overwritten."""
-    if path.exists():
-        raise BioproxyError(f"{path} is there already; name another file")
-    unfinished = path.with_name(f"{path.name}.part")
     written = 0
+    with new_file(path) as file, Progress(output, f"exporting {name}") as progress:
+        for piece in client.stream(f"{path_of(name)}/export", accept="application/x-tar", what="the export"):
+            file.write(piece)
+            written += len(piece)
+            progress.say(f"{size(written)}")
+    return {"name": name, "file": str(path), "bytes": written}
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there when the block has ended, whole and for us alone; BioproxyError if it cannot be.
+
+    It is written under another name, and nobody else's file is touched, not even one that is half written.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
     try:
-        with open(unfinished, "xb", opener=private) as file, Progress(output, f"exporting {name}") as progress:
-            for piece in client.stream(f"{path_of(name)}/export", accept="application/x-tar", what="the export"):
-                file.write(piece)
-                written += len(piece)
-                progress.say(f"{size(written)}")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
+        if path.exists():
+            raise BioproxyError(f"{path} is there already; name another file")
+        with ExitStack() as undo:
+            with open(unfinished, "xb", opener=private) as file:
+                undo.callback(unfinished.unlink, missing_ok=True)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(path)
+    except FileExistsError:
+        said = f"{unfinished} is there already: it is being written, or was left; remove it, or name another file"
+        raise BioproxyError(said) from None
     except OSError as error:
         raise BioproxyError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return {"name": name, "file": str(path), "bytes": written}
 
 
 def private(path: str, flags: int) -> int:
