@@ -43,6 +43,8 @@ BY_KEY: dict[str, st.SearchStrategy[Any]] = {  # what the schema's types do not 
     "admin_hosts": st.lists(st.sampled_from(["a.lan", "::1"])).map(tuple),
     "trusted_proxies": st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8"])).map(tuple),
     "cors_origins": st.lists(st.sampled_from(["*", "https://a.lan"])).map(tuple),
+    "socket_mode": st.sampled_from(["0660", "0666"]),
+    "proxy.base_path": st.sampled_from(["", "/llm"]),
     "ollama.listen": st.sampled_from(["", "127.0.0.1:11434", ":11434", "[::1]:1"]),
     "kv.model_budgets": st.dictionaries(WORD, st.integers(0, 1 << 60), max_size=3),
     "kv.key_budgets": st.dictionaries(st.just("*"), st.integers(0, 1 << 60)),

@@ -198,7 +198,7 @@ def test_editors_may_keep_their_key(tmp_path: Path) -> None:
         ("kv: {policy: sometimes}", 'kv.policy: expected one of always, auto, off, got the text "sometimes"'),
         ("kv: {policy: on}", "kv.policy: expected one of always, auto, off, got on"),
         ("warmup: {enabled: 1}", "expected true or false, got the number 1"),
-        ("warmup: [x]", "warmup: expected a mapping with some of the keys enabled, settle, chunk_seconds, heads"),
+        ("warmup: [x]", "warmup: expected a mapping with some of the keys enabled, on_battery, settle"),
         ("prefixes: [a]", "prefixes: expected a mapping of prefixes to template files, got a list"),
         ("prefixes: {a: 5}", "prefixes.a: expected a path, got the number 5"),
         ("prefixes: {a: {}}", "prefixes.a: the key template is missing"),
