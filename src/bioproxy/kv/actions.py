@@ -194,10 +194,7 @@ class Actions:
         slot = await self.holding(found) if found is not None else None
         if found is None or slot is None:
             return False
-        tenant, unsaved = self.decisions.tenant, max(0, self.decisions.unsaved(found))
         saved = await self.saver.save(found, slot, template=template, limit=limit, pins=pins)
-        if saved:
-            tenant.shelf.ledger.preserved += unsaved * tenant.knowledge.speeds.prefill
         self.doubted(self.saver.uncertain)
         return saved
 

@@ -7,7 +7,6 @@ Of all that only what was learnt cannot be rebuilt; losing it costs a few measur
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -48,11 +47,9 @@ class Ledger(msgspec.Struct, kw_only=True):
         self.engines[fingerprint] = found = known.upgraded(build)
         return found
 
-    def turn(self, now: float) -> None:
-        """It is this unix time: what was counted on an earlier day (UTC) counts no more."""
-        day = datetime.fromtimestamp(now, UTC).date().isoformat()
-        if self.day != day:
-            self.day, self.written, self.preserved, self.read = day, 0, 0.0, 0
+    def turn(self, day: str) -> None:
+        """A day begins: what was counted on an earlier one counts no more."""
+        self.day, self.written, self.preserved, self.read = day, 0, 0.0, 0
 
     def used(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as it was used, which its sidecar does not say."""

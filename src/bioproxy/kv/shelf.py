@@ -27,6 +27,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -117,6 +118,8 @@ class Shelf:
             found.ledger.engines.update(self.ledger.engines)
             self.ledger, self.index = found.ledger, index
             self.copied = index.changes - found.read
+            self.today()
+            self.spare()
             self.proved.clear()
         for name, reason in found.removed:
             log.info("removed %s: %s", name, reason)
@@ -194,13 +197,18 @@ class Shelf:
 
     def today(self) -> int:
         """Bytes written on the present day (UTC)."""
-        ledger = self.ledger
-        ledger.turn(self.wall())
-        least = policy.least_worth(ledger.written, ledger.preserved, self.config.write_budget)
+        day = datetime.fromtimestamp(self.wall(), UTC).date().isoformat()
+        if self.ledger.day != day:
+            self.ledger.turn(day)
+            self.least = 0.0
+        return self.ledger.written
+
+    def spare(self) -> None:
+        """Raise the bar for what may still be written today."""
+        least = policy.least_worth(self.ledger.written, self.ledger.preserved, self.config.write_budget)
         if least and not self.least:
             log.info("half of kv.write_budget is used: until midnight UTC only what is worth more than usual is saved")
         self.least = least
-        return ledger.written
 
     async def measure(self, also: Callable[[], str] = str) -> str:
         """Look how much is free, and how much of it is ours; what `also` says, which looks in the same thread.
@@ -324,10 +332,12 @@ class Shelf:
         if folder is not self.folder:  # it was given back meanwhile: the next to open it finds the file
             return None
         self.index.add(kept)
+        replaced = self.index.ancestors(kept, self.wall())
+        older = max((one.tokens for one in replaced), default=0)
         self.today()
         self.ledger.written += kept.size
-        self.today()  # what may be written after it must be worth more
-        replaced = self.index.ancestors(kept, self.wall())
+        self.ledger.preserved += kept.seconds * max(0, kept.tokens - older) / max(1, kept.tokens)
+        self.spare()
         for old in replaced:
             self.forget(old, "replaced")
         if any(old.pinned for old in replaced):

@@ -133,6 +133,24 @@ async def test_whether_room_can_be_made_is_known_before(tmp_path: Path) -> None:
     await tenant.close()
 
 
+async def test_what_a_save_preserves_is_what_is_new_in_it(tmp_path: Path) -> None:
+    """A conversation's next save is worth what was said since; the bar of the day's last bytes rises with them."""
+    bench = Bench(write_budget=3 * SIZE)
+    shelf = (await bench.open(tmp_path)).shelf
+    await bench.save("a", seconds=1.0)
+    assert (shelf.ledger.preserved, shelf.least) == (1.0, 0.0)
+    await bench.save("a", "b", seconds=2.0)
+    assert shelf.ledger.preserved == 2.0
+    assert shelf.least > 0
+    await bench.tenant.close()
+    again = Bench(write_budget=3 * SIZE)
+    assert (await again.open(tmp_path)).shelf.least == shelf.least
+    now = shelf.wall()
+    again.tenant.shelf.wall = lambda: now + 86400
+    assert (again.tenant.shelf.today(), again.tenant.shelf.least) == (0, 0.0)
+    await again.tenant.close()
+
+
 async def test_adopted_snapshots_belong_to_the_present_build(tmp_path: Path) -> None:
     """After an upgrade that was tried; the sidecars say so from then on."""
     bench = Bench()
