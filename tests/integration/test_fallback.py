@@ -146,7 +146,7 @@ async def test_a_peers_model(tmp_path: Path) -> None:
         models = {"big": fake("--exit 3", fallback=["gone/two", "far/one"])}
         async with swap_rig(tmp_path, models, peers=peers) as rig:
             answer = await rig.chat("big")
-            await rig.post("/api/pause")
+            await rig.post("/api/pause", {})
             paused = await rig.chat("big")
             assert served(await rig.chat("far/one")) == "far"
     assert (served(answer), answer.json()["model"]) == ("far", "one")

@@ -28,9 +28,9 @@ async def test_a_swap_puts_it_to_sleep(tmp_path: Path) -> None:
         assert server(await rig.chat("a")) == "a"
         assert (rig.log.starts(), await asleep(rig)) == (["a", "b"], [])
         await rig.chat("b")
-        await rig.post("/api/pause")
+        await rig.post("/api/pause", {})
         assert (await asleep(rig), rig.children()) == ([], [])
-        await rig.post("/api/resume")
+        await rig.post("/api/resume", {})
         await rig.chat("a")
         await rig.chat("b")
         assert await asleep(rig) == ["a"]

@@ -61,12 +61,12 @@ async def test_for_a_time_that_is_none(tmp_path: Path) -> None:
 async def test_one_of_several_keys_pauses_nothing(tmp_path: Path) -> None:
     """It would stop the others; on the admin port it is done."""
     async with swap_rig(tmp_path, fakes("a"), apiKeys=["one", "two"]) as rig:
-        answer = await call(rig.port, "POST", "/api/pause", headers={"Authorization": "Bearer one"})
+        answer = await call(rig.port, "POST", "/api/pause", data={}, headers={"Authorization": "Bearer one"})
         assert (answer.status, "one of several keys" in answer.text) == (403, True)
 
 
 async def pause(app: App, query: str = "") -> Answer:
-    return await call(app.admin_port, "POST", f"/api/pause{query}")
+    return await call(app.admin_port, "POST", f"/api/pause{query}", data={})
 
 
 async def test_an_engine_that_is_not_ours(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ async def test_an_engine_that_is_not_ours(tmp_path: Path) -> None:
             unready = await call(app.admin_port, "GET", "/readyz")
             assert (unready.status, "is paused" in unready.json()["reason"]) == (503, True)
             assert "bioproxy_paused 1.0" in (await call(app.admin_port, "GET", "/metrics")).text
-            assert (await call(app.admin_port, "POST", "/api/resume")).json() == {"pause": None}
+            assert (await call(app.admin_port, "POST", "/api/resume", data={})).json() == {"pause": None}
             await ready(app)
             assert (await good(app)).status == 200
         assert engine.running

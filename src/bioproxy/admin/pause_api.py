@@ -36,8 +36,8 @@ class PauseApi:
     def entries(self) -> tuple[Entry, ...]:
         return (
             Entry("POST", "/api/pause", "Save, stop every engine of ours, refuse requests; ?for=1h bounds it.",
-                  self.begin, guard="manage", forms=True),
-            Entry("POST", "/api/resume", "Serve again.", self.end, guard="manage", forms=True),
+                  self.begin, guard="manage"),
+            Entry("POST", "/api/resume", "Serve again.", self.end, guard="manage"),
         )  # fmt: skip
 
     async def begin(self, question: Question) -> None:
