@@ -108,7 +108,7 @@ class View:
             found |= readable(lambda: self.content(key), dict[Place, str]())
         numbers = range(0 if self.dialect == "anthropic" else len(self.items))
         for number in takewhile(lambda one: self.speaker(one) == "system", numbers):
-            found |= {Place(KEYS[self.dialect], number, part): text for part, text in self.turn(number).texts()}
+            found |= {Place(KEYS[self.dialect], number, part): text for part, text in self.texts(number)}
         return found
 
     def content(self, key: str) -> dict[Place, str]:
@@ -123,6 +123,10 @@ class View:
         """One message; without a content if it cannot be read."""
         return readable(lambda: full_turn(FIELDS.decode(countable(self.items[number]))), Turn())
 
+    def texts(self, number: int) -> Sequence[tuple[int, str]]:
+        """The texts of one message; none if one of them is no UTF-8, which shows only when it is read."""
+        return readable(lambda: self.turn(number).texts(), [])
+
     @cached_property
     def first(self) -> Sequence[str]:
         """The texts of the first user message."""
@@ -135,9 +139,9 @@ class View:
 
     def said_by_user(self, order: Iterable[int]) -> Sequence[str]:
         if self.bare:
-            return (string(self.fields["input"]),)
+            return readable(lambda: (string(self.fields["input"]),), ())
         place = next((number for number in order if self.speaker(number) == "user"), None)
-        return () if place is None else [text for _, text in self.turn(place).texts()]
+        return () if place is None else [text for _, text in self.texts(place)]
 
     def may_have(self, piece: str, *, system: bool) -> bool:
         """Whether the body (its `system` texts) may have a text at all, as a search tells at once; in doubt yes."""

@@ -64,3 +64,17 @@ def test_a_body_of_very_many_places_is_left_alone(count: int) -> None:
     view = View("chat", body)
     assert mend(view, OWN, Memory(), b"") == ()
     assert not body.changed
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        ("anthropic", b'{"messages":[{"role":"user","content":[{"type":"text","text":"a\xbf"}]}]}'),
+        ("chat", b'{"messages":[{"role":"system","content":[{"type":"text","text":"a\xbf"}]}]}'),
+        ("responses", b'{"input":"a\xbf"}'),
+    ],
+)
+def test_a_text_that_is_none(dialect: Dialect, body: bytes) -> None:
+    """One that is no UTF-8 says nothing to a rule; it shows only when the text itself is read."""
+    view = View(dialect, Body(body))
+    assert ([*view.first], [*view.last], view.system) == ([], [], {})
