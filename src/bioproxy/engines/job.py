@@ -75,7 +75,8 @@ class Job:
         process = checked(kernel().OpenProcess(SET_QUOTA | TERMINATE | SUSPEND_RESUME, False, pid))
         try:
             checked(kernel().AssignProcessToJobObject(self.handle, process))
-            ctypes.WinDLL("ntdll").NtResumeProcess(wintypes.HANDLE(process))
+            if status := ctypes.WinDLL("ntdll").NtResumeProcess(wintypes.HANDLE(process)):
+                raise OSError(f"it cannot be let run: NTSTATUS {status & 0xFFFFFFFF:#x}")
         finally:
             kernel().CloseHandle(process)
 
