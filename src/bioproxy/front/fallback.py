@@ -19,7 +19,7 @@ import asyncio
 from types import TracebackType
 from urllib.parse import quote
 
-from bioproxy.errors import BioproxyError, EngineDied, EngineUnavailable, ModelFailed
+from bioproxy.errors import BioproxyError, EngineDied, EngineUnavailable, ModelFailed, TokensSpent
 from bioproxy.front.exchange import NOTHING, Exchange
 
 HEADER = b"X-Bioproxy-Fallback"
@@ -70,8 +70,10 @@ class Try:
             raise Failed(reason, error) from error
 
     def counts(self, error: BioproxyError) -> bool:
-        """Whether an error is a failure that another model may put right."""
-        return not isinstance(error, EngineDied) and (isinstance(error, ModelFailed) or error.status in self.statuses)
+        """Whether an error is a failure that another model may put right; a key without tokens is none of a model."""
+        if isinstance(error, EngineDied | TokensSpent):
+            return False
+        return isinstance(error, ModelFailed) or error.status in self.statuses
 
     def expire(self) -> None:
         """The model had its time: end the try, unless it has spoken."""

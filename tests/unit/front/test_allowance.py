@@ -13,9 +13,10 @@ import pytest
 
 from bioproxy.config.schema import Config, Key
 from bioproxy.config.settings import Settings
-from bioproxy.errors import TokensSpent
+from bioproxy.errors import QueueFull, TokensSpent
 from bioproxy.front.allowance import FILE, HOUR, Allowances, Used, in_words, midnight, principals, tokens_of, told
 from bioproxy.front.exchange import Exchange
+from bioproxy.front.fallback import Failed, Try
 from bioproxy.front.routes import OTHER_GRANT
 from bioproxy.wire.http1.message import Carrier, Request, Responder
 
@@ -174,3 +175,11 @@ async def test_a_request_that_is_judged_twice_says_once_what_is_left() -> None:
     said = [value for name, value in exchange.responder.extra if name == b"X-Ratelimit-Remaining-Tokens"]
     assert said == [b"0"]
     assert (b"X-Should-Retry", b"false") in exchange.responder.extra
+
+
+async def test_a_key_without_tokens_goes_to_no_other_model() -> None:
+    """Not to one that answers instead of a model that is busy (`fallbackStatus: [429]`): that may cost money."""
+    with pytest.raises(TokensSpent), Try(chat(), statuses=frozenset({429}), patience=0.0):
+        raise TokensSpent("none left", retry_after=100)
+    with pytest.raises(Failed), Try(chat(), statuses=frozenset({429}), patience=0.0):
+        raise QueueFull("too many wait")
