@@ -162,7 +162,7 @@ class Kv(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kept_budget: Annotated[Bytes, about("Of it, what keys keep by name or for a time, all together; 0: half.")] = 0
     min_free: Annotated[Bytes, about("Space that is left free on the disk.")] = 5 * GIB
     write_budget: Annotated[
-        Bytes, about("Bytes written per day at most; of the second half only what is worth more than usual.")
+        Bytes, about("Bytes written per day at most; of the second half only what is worth its bytes.")
     ] = 100 * GIB
     verify_budget: Annotated[
         Bytes, about("Old snapshots that are read and compared on a day, while the engine is idle; 0: none.")

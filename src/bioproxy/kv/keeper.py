@@ -61,7 +61,7 @@ from bioproxy.kv.policy import SLACK, Speeds
 from bioproxy.kv.resident import AWAY, Prepared, Resident, Residents, State, Want
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import FIRST_RETRY, Pause, Saver
-from bioproxy.kv.shelf import Versions
+from bioproxy.kv.shelf import SPARED, Versions
 from bioproxy.kv.shelves import Shelves, Tenant
 from bioproxy.kv.snapshot import Snapshot
 from bioproxy.kv.statistics import KvStatistics, SnapshotStatistics, of_slot, of_snapshot
@@ -445,7 +445,12 @@ class Keeper:
             saving=self.actions.saving,
             paused=self.pause.kind,
             reason=self.pause.reason or decisions.doubt,
-            notes=(*findings.notes, *self.attaching.troubles, *decisions.reasons()),
+            notes=(
+                *findings.notes,
+                *self.attaching.troubles,
+                *decisions.reasons(),
+                *((SPARED,) if tenant.shelf.least else ()),
+            ),
             fingerprint=found.value,
             visible=found.visible,
             hidden=found.hidden,

@@ -249,10 +249,10 @@ def least_worth(written: int, preserved: float, write_budget: int) -> float:
     """Seconds of prefill per byte that a save must preserve, so that the day's bytes go to what is worth most.
 
     `preserved`: seconds in what was `written` today. While half of the budget is left anything may be saved; then the
-    bar rises, to the day's average at three quarters and to twice that at the end.
+    bar rises, to the day's average at the end.
     """
     used = written / max(1, write_budget)
-    return 4 * (used - SPARING) * preserved / written if used > SPARING else 0.0
+    return 2 * (used - SPARING) * preserved / written if used > SPARING else 0.0
 
 
 class Trial(msgspec.Struct):

@@ -52,6 +52,7 @@ TOUCHED = 600.0  # seconds in which it is noted once that a snapshot was of use
 LEFT_OVER = 600.0  # seconds without a byte after which a temporary file of no save is removed
 FEW = 256  # descriptions that are read one by one as quickly as from a file of copies
 MOST_READ = 16  # at a start after a crash, at most this part of all is read one by one
+SPARED = "half of kv.write_budget is used: until midnight UTC conversations are saved only if enough in them is new"
 LAST_WORDS = 5.0  # seconds that the disk has for the ledger when the folder is given back
 
 Versions = Callable[[], Mapping[str, str]]  # tells what version each template has now, by prefix
@@ -207,7 +208,7 @@ class Shelf:
         """Raise the bar for what may still be written today."""
         least = policy.least_worth(self.ledger.written, self.ledger.preserved, self.config.write_budget)
         if least and not self.least:
-            log.info("half of kv.write_budget is used: until midnight UTC only what is worth more than usual is saved")
+            log.info("%s", SPARED)
         self.least = least
 
     async def measure(self, also: Callable[[], str] = str) -> str:

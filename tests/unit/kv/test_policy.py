@@ -197,4 +197,4 @@ def test_what_an_engines_answers_taught() -> None:
 def test_the_days_last_bytes_go_to_what_is_worth_most() -> None:
     """Anything while half of the budget is left, then what is above a bar that rises."""
     bars = [policy.least_worth(written, 50.0, 1000) for written in (0, 500, 750, 1000)]
-    assert bars == pytest.approx([0.0, 0.0, 50 / 750, 2 * 50 / 1000])
+    assert bars == pytest.approx([0.0, 0.0, 0.5 * 50 / 750, 50 / 1000])
