@@ -80,6 +80,19 @@ def test_the_readmes_config_is_good(
     assert "@code" in printed.out
 
 
+def test_the_operators_example_of_keys_is_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It can be copied as it stands, once the files of its keys are there and the digest is whole."""
+    [config] = [text for text in fences(PAGES["operating.md"], "yaml") if "metrics_key" in text]
+    (tmp_path / "keys").mkdir()
+    for name in re.findall(r"key_file: keys/([\w-]+)", config):
+        (tmp_path / "keys" / name).write_text(name, "utf-8")
+        (tmp_path / "keys" / name).chmod(0o600)
+    (tmp_path / "config.yaml").write_text(config.replace("9f86d081…", "9f86d081" * 8), "utf-8")
+    code = main.main(["check", "-config", str(tmp_path / "config.yaml")])
+    printed = capsys.readouterr()
+    assert (code, printed.err) == (0, "")
+
+
 def test_the_readmes_config_is_ten_lines(config_of_the_readme: Path) -> None:
     """Its heading says so."""
     assert len(config_of_the_readme.read_text("utf-8").splitlines()) == 10
