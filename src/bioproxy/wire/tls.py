@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 5.0  # seconds between two looks at the files
 LARGEST = 16 << 20  # bytes; a chain of certificates is some thousands
+GONE = "was taken away while it was read"  # by whoever renews it
 MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
 
@@ -58,12 +59,16 @@ def tls_context(certificate: str, key: str) -> PairContext:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
     except ssl.SSLError as error:
         raise not_usable("cert", certificate, "is damaged: it holds no certificate that can be read") from error
+    except OSError as error:
+        raise not_usable("cert", certificate, GONE) from error
     try:
         context.load_cert_chain(certificate, key, no_pass_phrase)
     except ssl.SSLError as error:
         if error.reason in MISMATCH:
             raise not_usable("key", key, f"does not belong to the certificate in {certificate}") from error
         raise not_usable("key", key, "is damaged, or has a pass phrase, which cannot be typed in here") from error
+    except OSError as error:
+        raise not_usable("key", key, GONE) from error
     return context
 
 

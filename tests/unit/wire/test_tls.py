@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bioproxy import aio
+from bioproxy import aio, files
 from bioproxy.errors import ConfigError
 from bioproxy.wire import tls
 from bioproxy.wire.tls import PairContext, digest, tls_context, watch
@@ -48,6 +48,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     made = certificate(tmp_path)
     assert said("/none.pem", made.key) == "tls_cert_file: /none.pem cannot be read: No such file or directory"
     assert said(made.cert, "/none.key") == "tls_key_file: /none.key cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["cert", "key"])
+def test_a_file_that_goes_while_it_is_read_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever renews a pair may take a file away between our look at it and OpenSSL's."""
+    made = certificate(tmp_path)
+    path, read = getattr(made, name), files.read
+    seen: list[str] = []
+
+    def read_and_lose(which: str, *, most: int) -> bytes:
+        data = read(which, most=most)
+        seen.append(which)
+        if seen.count(path) > 1 and which == path:  # the first time it is only compared
+            Path(path).unlink()
+        return data
+
+    monkeypatch.setattr(files, "read", read_and_lose)
+    assert said(made.cert, made.key) == f"tls_{name}_file: {path} was taken away while it was read"
 
 
 def test_files_that_were_taken_for_each_other(tmp_path: Path) -> None:
