@@ -67,6 +67,7 @@ class Channel(asyncio.Protocol):
         """The shim is gone; without an `exit` it was killed."""
         if not self.pid.done():
             self.pid.set_exception(EngineUnavailable("the process that starts engines ended at once"))
+            self.pid.exception()  # nobody may wait for it: an order to stop can come before it is told
         if not self.ended.done():
             self.ended.set_result(None)
 
