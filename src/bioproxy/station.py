@@ -244,6 +244,12 @@ class Station:
                 if await self.all_idle() and cuts == self.gate.cuts:  # what was cut meanwhile is not in that answer
                     self.gate.settled()
 
+    async def settle_other(self) -> None:
+        """The same for an engine that has no slots to look at: there is nothing that an action could spoil."""
+        while True:
+            await self.gate.wait_draining()
+            self.gate.settled()
+
     async def all_idle(self) -> bool:
         """Whether the engine says that none of its slots works; False if it does not say."""
         try:
@@ -268,7 +274,7 @@ class Station:
         """
         if not await self.is_llama():
             follow = partial(self.attachment.follow_other, self.seen)
-            self.tasks = guarded({"silence": follow}, self.bus, model=self.model)
+            self.tasks = guarded({"silence": follow, "settling": self.settle_other}, self.bus, model=self.model)
             self.gate.resize(self.limit or UNLIMITED)
             self.gate.settled()
             self.gate.open()

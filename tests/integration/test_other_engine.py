@@ -1,0 +1,21 @@
+"""An engine that is no llama-server: what holds for slots does not hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from support.swap_models import fakes
+from support.swap_rig import swap_rig
+
+
+async def test_a_slot_action_after_a_client_left(tmp_path: Path) -> None:
+    """Nobody can see whether such an engine is idle, so nobody waits for it: it says itself that it has no slots."""
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        held = await rig.ask_held("a")
+        held.cancel()
+        await asyncio.wait([held])
+        await rig.release("a")
+        async with asyncio.timeout(10):
+            answer = await rig.post("/slots/0?action=save", {"model": "a", "filename": "x"})
+        assert answer.status in {200, 404}
