@@ -117,6 +117,7 @@ class Client(threading.Thread):
                 tally.lost.append(f"{kind.__name__}: {refusal}")
         except Cut as cut:
             outcome = "cut off by the end of a process"
+            self.over.wait(1)  # as who finds nobody does before another attempt
             if not tally.killed_between(start, time.monotonic()):
                 outcome = "lost"
                 tally.lost.append(f"{kind.__name__} to {model} after {time.monotonic() - start:.1f} s: {cut}")
