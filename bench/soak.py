@@ -90,6 +90,9 @@ class Soak:
             "warmup": {"settle": 0.5},
             "warmup_check_interval": 1,
             "kv": {"directory": str(self.slots), "min_seconds": 0.001, "min_free": 0, "save_after": 0.5},
+            "doctor": {"memory": "1MiB"},  # what is bounded is full within the first minute, so that the rest shows
+            "captureBuffer": 1,
+            "metricsMaxInMemory": 100,
             **changes,
         }
 
