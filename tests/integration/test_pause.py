@@ -89,3 +89,13 @@ async def test_an_engine_that_is_not_ours(tmp_path: Path) -> None:
             await ready(app)
             assert (await good(app)).status == 200
         assert engine.running
+
+
+async def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
+    """Afterwards requests hear at once that nothing answers, as they did before: it may never come."""
+    async with running_app(tmp_path, adjust=looks_follow, backend_url="http://127.0.0.1:9", queue_timeout=5) as app:
+        assert (await good(app)).status == 502
+        await pause(app)
+        assert (await good(app)).status == 503
+        await call(app.admin_port, "POST", "/api/resume", data={})
+        assert (await good(app)).status == 502

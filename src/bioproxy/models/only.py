@@ -104,6 +104,7 @@ class Only(Unit):
         await self.begin()
         if self.plan is not None:
             self.keeping = [aio.spawn(aio.guarded(self.process.run, name="engine process"), name="engine process")]
+        self.station.attachment.told = False  # the gate was closed meanwhile, so that it is absent still is news, too
         self.station.look_after()
         return Started()
 
