@@ -17,6 +17,7 @@ from bioproxy.activity import Outcome, Record, Work
 from bioproxy.clients.counts import ClientsStatistics, MendCounts, SideCounts
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
+from bioproxy.front.allowance import Used
 from bioproxy.gate import Gate
 from bioproxy.kv.budget import Share
 from bioproxy.kv.saver import Pause, counted
@@ -120,6 +121,8 @@ def watching(metrics: Metrics) -> Metrics:
     mended = {"date": MendCounts(matched=9, changed=3, mended=2, spared=400)}
     metrics.clients = lambda: ClientsStatistics(side=side, stabilize=mended)
     metrics.servers = {"proxy": lambda: stand_in(connections=5, accepted=9, refused=2)}
+    used = Used(prompt=70, generated=30, requests=2, refused=1)
+    metrics.keys = lambda: (stand_in(key="laptop", left=900, total=used),)
     return metrics
 
 

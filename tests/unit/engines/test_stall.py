@@ -252,8 +252,12 @@ async def test_without_slots_the_least_work_is_life(
     """An engine that shows nothing else is left alone as long as it does anything, an hour or a film."""
     world = standing_still(monkeypatch)
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(listener, "cpu_seconds", lambda _pid: loop.time() * per_second)
-    await world.twice(HOUR)
+    hours = [loop.time()]
+    monkeypatch.setattr(loop, "time", lambda: hours[-1])
+    monkeypatch.setattr(listener, "cpu_seconds", lambda _pid: hours[-1] * per_second)
+    for _ in range(2):
+        hours.append(hours[-1] + HOUR)
+        await world.stall.look()
     assert (world.cancelled == []) is alive
 
 
