@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from bioproxy import aio
+from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
@@ -312,6 +312,7 @@ class App:
         self.front.listens_on(host for host, _ in (*ports.proxy.addresses, *ports.ollama.addresses))
         if self.settings.one:
             self.front.asked_by(self.admin_port)
+        await self.tidy_up()
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Service] = {
@@ -326,6 +327,13 @@ class App:
             "pause": self.pause.run,
         }
         self.services = guarded(services, self.bus)
+
+    async def tidy_up(self) -> None:
+        """Remove what a run that was killed left in the state folder; who has the ports is the only one there."""
+        try:
+            await files.away(files.remove_unfinished, self.state)
+        except (OSError, files.Stuck) as error:
+            log.warning("files that were left unfinished in %s stay there: %s", self.state, error)
 
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
@@ -452,8 +460,8 @@ class App:
         config = in_force(self.config, loaded.config)
         tls_of(config)
         if config.prefixes != self.config.prefixes:
-            files = template_files(config.prefixes)
-            Catalogue(files, folder=str(Path.cwd()), settings=self.settings, bus=Bus()).load()
+            texts_of = template_files(config.prefixes)
+            Catalogue(texts_of, folder=str(Path.cwd()), settings=self.settings, bus=Bus()).load()
         plan, _ = self.fleet.another_plan(loaded, config)
         return loaded, plan
 

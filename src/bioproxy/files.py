@@ -229,6 +229,18 @@ def write_whole(
             raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a crash left of files that were being written in `folder` and the folders in it. OSError, Stuck.
+
+    Whoever calls this is the only one that writes there.
+    """
+    for path in (folder, *(one for one in folder.iterdir() if one.is_dir())):
+        with touching(path):
+            for name in os.listdir(path):
+                if name.startswith(UNFINISHED):
+                    (path / name).unlink(missing_ok=True)
+
+
 def replace(temporary: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Let a file take another one's place, in one step. OSError.
 

@@ -25,7 +25,7 @@ from bioproxy.config.load import Loaded, load
 from bioproxy.errors import ConfigError
 from bioproxy.ports import Ports
 from bioproxy.templates.parse import Filled
-from support.apps import log_put_back, write_config
+from support.apps import log_put_back, running_app, write_config
 from support.leaks import cut, open_files, tasks, until
 
 Json = Any
@@ -202,3 +202,13 @@ async def test_a_step_of_the_end_that_fails_does_not_hinder_the_others(
         await app.stop(0.0)
         await app.close_log()
     assert len(failed) == (owner is not None)
+
+
+async def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
+    """A crash cannot tidy up after itself, so the next start does."""
+
+    def leave(app: App) -> None:
+        (app.state / ".new-half").write_bytes(b"half")
+
+    async with running_app(tmp_path, adjust=leave, backend_url="http://127.0.0.1:1") as app:
+        assert not (app.state / ".new-half").exists()

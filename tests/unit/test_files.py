@@ -162,3 +162,13 @@ def test_threads_are_used_again_and_bounded() -> None:
     threads.shutdown()
     with pytest.raises(RuntimeError):
         threads.submit(pow, 2, 2)
+
+
+def test_what_a_crash_left_unfinished_is_removed(tmp_path: Path) -> None:
+    """In the folder and those in it; what is finished stays, and so do other folders' depths."""
+    for name in (".new-a", "pins/.new-b", "pins/index", "pins/deep/.new-c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    files.remove_unfinished(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"pins/index", "pins/deep/.new-c"}
