@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from bioproxy.engines.launch import free_port
 
@@ -182,6 +185,32 @@ def metered(pid: int, port: int, **options: object) -> tuple[float, dict[str, fl
     before = cpu_seconds(pid)
     counted = load(port, **options)  # type: ignore[arg-type]
     return cpu_seconds(pid) - before, counted
+
+
+def paired(
+    plain: tuple[int, int],
+    other: tuple[int, int],
+    *,
+    rounds: int = 15,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> tuple[float, float]:
+    """Microseconds of CPU of a request through `plain`, and how many more `other` takes; its load has `more` besides.
+
+    Both are (port, pid). Each round measures both, there and back; its difference is what counts, because neighbours
+    disturb both.
+    """
+    without, added = [], []
+    for number in range(rounds):
+        spent = {}
+        for which in (plain, other) if number % 2 else (other, plain):
+            cpu, counted = metered(which[1], which[0], **options, **(more if which is other else {}))
+            if counted["lost"]:
+                raise AssertionError(f"{counted['lost']:.0f} requests were lost")
+            spent[which] = cpu / counted["requests"] * 1e6
+        without.append(spent[plain])
+        added.append(spent[other] - spent[plain])
+    return statistics.median(without), statistics.median(added)
 
 
 def peak_bytes(pid: int) -> int:

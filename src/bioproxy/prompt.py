@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """One stretch of a prompt: its name for people ("message 3 (user)") and its normalised bytes.
 
     `marks` are offsets in `data` at which a further cut is wanted: where a template's static beginning ends. `seams`

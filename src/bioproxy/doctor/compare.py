@@ -42,7 +42,7 @@ CHANGED: Mapping[str, Cause] = {
 KINDS = tuple(CHANGED)
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One prompt as it was sent.
 
     `pieces` as the engine got them; `sent` the same before templates were filled in, () if none was. `arguments`: the

@@ -41,7 +41,7 @@ from bioproxy.wire.relay import Tail
 Json: TypeAlias = Any
 log = logging.getLogger(__name__)
 
-REST = 0.1  # seconds in which requests that ended are left alone: answers come first
+REST = 0.02  # seconds in which requests that ended are left alone: answers come first
 HEAVY = 64 << 10  # bytes of these from which on they are looked at now: the next request's buffers are made of theirs
 LARGE = 256 << 10  # bytes of a request from which on it is compared in a thread
 PATIENCE = 10.0  # seconds for the engine to render and tokenize two prompts
@@ -63,7 +63,7 @@ NO_PROMPT = "it has several prompts, or a body that cannot be read"
 SEVERAL = "the engine has several slots and took another one (--slot-prompt-similarity)"
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request that was answered. `life` counts the engine's processes, `fingerprint` names what they can share.
 
     `answer`: its answer's id, if that is known already. `aside`: what it said that is no part of `body` any more and

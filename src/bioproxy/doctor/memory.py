@@ -23,7 +23,7 @@ NUMBER = attrgetter("number")
 ALIKE = 8  # prompts that open alike and can be found by that: the newest
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class Visit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who asked, by which rule beside a conversation, and which process of the engine computed it (`life` counts)."""
 
     client: str
@@ -32,7 +32,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     life: int = 0
 
 
-class Kept(msgspec.Struct, kw_only=True):
+class Kept(msgspec.Struct, kw_only=True, gc=False):
     """One prompt in memory. `number` counts all prompts; `ids` are those of the request and of its answer."""
 
     number: int
@@ -55,7 +55,7 @@ class Memory:
 
     def add(self, prompt: Prompt, visit: Visit, ids: Sequence[str], *, limit: int, earlier: Kept | None = None) -> Kept:
         """Keep a prompt, in `limit` bytes with all others; `earlier` is the one that it goes on from, if it does."""
-        if earlier is not None and earlier.number in self.kept:
+        if earlier is not None and earlier.number in self.kept and earlier.size > 2 * OVERHEAD:
             prompt = self.share(earlier, prompt)
         kept = Kept(number=next(self.numbers), prompt=prompt, visit=visit, ids=tuple(ids), size=size_of(prompt))
         self.kept[kept.number] = self.groups.setdefault(prompt.group, {})[kept.number] = kept
