@@ -172,6 +172,13 @@ class Memory:
     def moments(self) -> Self:
         return self
 
+    @property
+    def actions(self) -> Self:
+        return self
+
+    async def fork(self) -> None:
+        self.log.append("fork")
+
     async def save_idle(self, grant: Grant) -> int:
         assert grant.exclusive
         self.log.append("save conversation")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from bioproxy import aio
 from bioproxy.engines.answers import Timings
@@ -25,7 +25,7 @@ from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
 from bioproxy.kv.engine import AT_LEAST, POKE, SlotActionTimeout, limited, slots_now
-from bioproxy.kv.index import Match
+from bioproxy.kv.index import Match, usable
 from bioproxy.kv.resident import KEPT, STANDING, Brought, Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
@@ -86,6 +86,7 @@ class Actions:
                 return
             try:
                 await aio.shielded(self.act(plan, prepared))
+                await self.fork(plan.place)
             except BioproxyError:
                 raise
             except Exception as error:
@@ -169,6 +170,26 @@ class Actions:
                 if not await self.bring(match, other, slot, unsaved=unsaved):
                     return
                 held += 1
+
+    async def fork(self, place: Resident | None = None) -> None:
+        """Give slots to the requests that wait to go on from one context, but for `place`, which is somebody's.
+
+        The last thing before an exclusive grant ends: then they are all let in at once, and none of them has the engine
+        alone. Nothing is awaited after the last look, so nobody comes between it and that end.
+        """
+        if len(self.residents.slots) == 1 or self.residents.parks or not self.decisions.restoring:
+            return
+        tried = set[str]()
+        while (match := self.awaited(tried)) is not None:
+            tried.add(match.snapshot.id)
+            await aio.shielded(self.spread(match, place, ahead=True))
+
+    def awaited(self, tried: Container[str]) -> Match | None:
+        """A context that a waiting request goes on from, and that was not `tried`."""
+        index, scope = self.decisions.tenant.shelf.index, self.decisions.tenant.scope
+        found = (index.snapshots[identity] for ids in index.named.values() for identity in ids)
+        matches = (Match(one, one.end, exact=True) for one in found if one.id not in tried and usable(one, scope))
+        return next((match for match in matches if self.waiting_for(match)), None)
 
     async def bring(self, match: Match, place: Resident, slot: int, *, unsaved: int = 0) -> bool:
         """Restore a snapshot that no request has asked for yet; the first that uses it will judge it."""

@@ -118,6 +118,7 @@ async def save(keeper: Keeper, left: Left, pin: Pin) -> None:
     try:
         if not await keeper.actions.save(there(keeper, left), pins=(pin,)):
             raise EngineUnavailable(f"the engine did not save it: {why(keeper)}", status=503)
+        await keeper.actions.fork()
     finally:
         grant.release()
 

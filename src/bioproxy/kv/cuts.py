@@ -80,7 +80,9 @@ async def write(keeper: Keeper, want: Want, tokens: int, grant: Grant, *, pin: P
         if not alone:
             return False
         place.head = want.head
-        return await keeper.actions.save(place, pins=(pin,) if pin is not None else ())
+        saved = await keeper.actions.save(place, pins=(pin,) if pin is not None else ())
+        await keeper.actions.fork(place)
+        return saved
 
 
 async def prolong(keeper: Keeper, snapshot: Snapshot, *, group: str, seconds: float) -> None:

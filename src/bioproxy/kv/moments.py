@@ -78,19 +78,6 @@ class Moments:
             mine in (None, want.group) and any(cut.digest == match.digest for cut in want.cuts) for want in wants
         )
 
-    async def fork(self) -> None:
-        """Under an exclusive grant: give slots to requests that wait to go on from one context.
-
-        They are all let in when the grant is given back, and then none of them has the engine alone.
-        """
-        index = self.tenant.shelf.index
-        if len(self.residents.slots) == 1 or not self.gate.user_waiting:
-            return
-        found = [index.snapshots[identity] for ids in index.named.values() for identity in ids]
-        for match in (Match(one, one.end, exact=True) for one in found if usable(one, self.tenant.scope)):
-            if self.waiting_for(match) > 1:
-                await self.actions.spread(match, None, ahead=False)
-
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.save_conversations(), name="idle saves")
@@ -135,7 +122,7 @@ class Moments:
             return
         try:
             await self.save_idle(grant)
-            await aio.shielded(self.fork())
+            await self.actions.fork()
         finally:
             grant.release()
 
@@ -215,6 +202,7 @@ class Moments:
                 if self.decisions.doubt:
                     break
                 await aio.shielded(self.actions.bring(match, place, place.slot or 0))
+            await self.actions.fork()
         return clock() - started
 
     def wanted(self, wants: Sequence[Want], most: int) -> list[Match]:
@@ -277,7 +265,7 @@ class Moments:
             current = usable(match.snapshot, self.tenant.scope)
             if not self.gate.user_waiting and place.empty and current and self.decisions.restoring:
                 await aio.shielded(self.actions.bring(match, place, place.slot or 0))
-            await aio.shielded(self.fork())
+            await self.actions.fork()
         finally:
             grant.release()
         return place.saved == match.snapshot.id
@@ -338,6 +326,7 @@ class Moments:
         cut = True
         try:
             await aio.shielded(self.attaching.try_out(fresh=False))
+            await self.actions.fork()
             cut = False
         except BioproxyError as error:
             log.info("the engine could not be tried out: %s", error.message)

@@ -113,6 +113,8 @@ class Evaluator:
                     grant.release(unsent=True)
                     return "dropped"
                 end = await self.turn(job, grant)
+                if grant.exclusive:
+                    await self.keeper.actions.fork()
                 if end is None and self.gate.user_waiting:  # who gets the engine when this grant ends
                     self.give_way(job)
         if end != "dropped":

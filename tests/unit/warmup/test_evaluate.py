@@ -181,7 +181,7 @@ async def test_what_is_resident_is_not_evaluated_again() -> None:
     shop.keeper.resident = job.want.cuts[-1].digest
     outcome = await shop.run(job)
     assert (outcome.status, outcome.evaluated) == ("saved", 1)
-    assert shop.keeper.log == ["save conversation", "prepare", "served", "keep"]
+    assert shop.keeper.log == ["save conversation", "prepare", "served", "keep", "fork"]
     assert list(shop.keeper.snapshots.values()) == [list(TOKENS)]
 
 
@@ -273,7 +273,7 @@ async def test_a_user_in_the_last_chunk_does_not_wait_for_the_save_as_well() -> 
     outcome = await shop.run()
     assert outcome.status == "saved"
     assert outcome.evaluated <= LENGTH + 1
-    assert shop.keeper.log == ["prepare", "served", "prepare", "served", "keep"]
+    assert shop.keeper.log == ["prepare", "served", "prepare", "served", "keep", "fork"]
 
 
 async def test_a_busy_engine_gets_its_snapshot_all_the_same() -> None:
@@ -287,7 +287,7 @@ async def test_a_busy_engine_gets_its_snapshot_all_the_same() -> None:
     shop.slot.before = another
     outcome = await shop.run()
     assert outcome.status == "saved"
-    assert shop.keeper.log[-3:] == ["prepare", "served", "keep"]
+    assert shop.keeper.log[-4:] == ["prepare", "served", "keep", "fork"]
     await asyncio.gather(*shop.users)
     assert shop.gate.idle
 

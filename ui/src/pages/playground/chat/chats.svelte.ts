@@ -90,18 +90,18 @@ class Chats {
     last.value = conversation.chat.id;
   }
 
+  /** The list has it once the browser does: who sees it there may close the page. */
   private async keep(chat: Chat): Promise<void> {
     if (this.removed.has(chat.id)) return;
     const head = headOf(chat);
-    this.heads = ordered([head, ...this.heads.filter((one) => one.id !== chat.id)]);
     if (chat.id === this.current.chat.id) {
       last.value = chat.id;
       this.open.set(chat.id, this.current);
     }
-    await this.guarded(async () => {
-      await shelf.keep(chat, head);
-      for (const old of tooMany(this.heads)) if (!this.isRunning(old.id)) await this.remove(old.id);
-    });
+    await this.guarded(() => shelf.keep(chat, head));
+    if (this.removed.has(chat.id)) return;
+    this.heads = ordered([head, ...this.heads.filter((one) => one.id !== chat.id)]);
+    for (const old of tooMany(this.heads)) if (!this.isRunning(old.id)) await this.remove(old.id);
   }
 
   private async guarded(work: () => Promise<unknown>): Promise<void> {
