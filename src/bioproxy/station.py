@@ -310,16 +310,23 @@ class Station:
 
     async def save(self, limit: float) -> float:
         """Before a stop: end the warm-up, then save what pays within `limit` seconds. Returns how long that took."""
-        started = time.monotonic()
+        started, named = time.monotonic(), self.model or "the engine"
         self.runner.gone()  # no chunk is begun; one that is cut off would keep slot actions away for seconds
         await self.gate.wait_for_end("background", min(limit, LAST_CHUNK))
-        await aio.finish(self.warming, deadline=limit)
-        if any(ticket.work != "background" for ticket in self.gate.queue.running):
-            stopped = self.model or "the engine"
-            log.info("%s is stopped in the middle of requests: what it holds is not saved", stopped)
+        if not await self.end_warming(limit):
+            log.warning("%s did not end a warm-up's save within %.3g s: what it holds is not saved", named, limit)
+        elif any(ticket.work != "background" for ticket in self.gate.queue.running):
+            log.info("%s is stopped in the middle of requests: what it holds is not saved", named)
         elif self.attachment.facts is not None and self.attachment.state == "ready":
             await self.keeper.moments.save_before_stop(limit=limit - (time.monotonic() - started))
         return time.monotonic() - started
+
+    async def end_warming(self, limit: float) -> bool:
+        """Whether it ended. A slot action of it is shielded, and on an engine that hangs `detach` is what ends it."""
+        for task in self.warming:
+            task.cancel()
+        late = (await asyncio.wait(self.warming, timeout=limit))[1] if self.warming else ()
+        return not late
 
     async def detach(self, reason: str) -> None:
         """The process will be stopped, or is gone: no request reaches it any more, and our connections close.

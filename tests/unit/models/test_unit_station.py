@@ -81,6 +81,24 @@ async def test_an_idle_save_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -
         assert rig.is_shut()
 
 
+async def test_a_warm_ups_save_that_hangs_has_its_limit_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is shielded as well; that its engine hangs is said as that, and is no error of ours."""
+    (tmp_path / "code.txt").write_text(f"{text(2_000, 'code')}<{{message}}>")
+    async with station_rig(tmp_path, templates={"@code": str(tmp_path / "code.txt")}) as rig:
+        await rig.begin()
+        await rig.fake.faults(save_seconds=60.0)
+        await rig.fake.forget()
+        await rig.saving()
+        async with asyncio.timeout(15.0):
+            await rig.station.save(0.2)
+            await rig.station.detach("it is being stopped")
+        assert rig.is_shut()
+        assert [one.getMessage() for one in caplog.records if one.name == "bioproxy.station"] == [
+            "a did not end a warm-up's save within 0.2 s: what it holds is not saved"
+        ]
+        assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
 async def test_a_save_after_a_client_left_waits_until_the_engine_is_seen_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
