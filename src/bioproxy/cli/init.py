@@ -62,7 +62,7 @@ def run(command: Command) -> int:
     if asking and not sys.stdin.isatty():
         raise BioproxyError(NO_TERMINAL)
     target = target_of(command)
-    seen = look(arguments.folders)
+    seen = look(arguments.folders, slots=arguments.slots)
     if not output.json:
         show(output, seen)
     if not (seen.swap or seen.proposals or seen.engines):
@@ -85,7 +85,7 @@ def target_of(command: Command) -> str:
     return path
 
 
-def look(folders: Sequence[str]) -> Seen:
+def look(folders: Sequence[str], *, slots: int = 1) -> Seen:
     """Everything that can be found out."""
     named = [os.path.abspath(os.path.expanduser(one)) for one in folders]
     places = [Place(path=one) for one in named] + library.usual(os.environ)
@@ -97,7 +97,7 @@ def look(folders: Sequence[str]) -> Seen:
     unusable = [f"{one.path}: {reason}" for one in found.entries if (reason := propose.unusable(one))]
     found = msgspec.structs.replace(found, notes=(*found.notes, *unusable))
     proposals = [
-        Proposal(entry=one, placement=place(one.shape, here.machine, projector=one.projector_bytes))
+        Proposal(entry=one, placement=place(one.shape, here.machine, projector=one.projector_bytes, slots=slots))
         for one in found.entries
         if not propose.unusable(one)
     ]

@@ -44,7 +44,7 @@ OWN_FLAGS = (
     "-h", "--help", "--version", "--json", "--colour",
     "--as", "-c", "--cache-type-k", "--cache-type-v", "--client", "--ctk", "--ctv", "--ctx-size", "-f", "--follow",
     "--for", "--gpu-layers", "--key", "--mmproj", "-n", "--n-cpu-moe", "--ngl", "--no-wait", "--np", "--older", "-o",
-    "--once", "--outcome", "--parallel", "--schema", "--set", "--since", "--ub", "--ubatch-size", "--yes",
+    "--once", "--outcome", "--parallel", "--schema", "--set", "--since", "--slots", "--ub", "--ubatch-size", "--yes",
 )  # fmt: skip
 EPILOG = """\
 Every key of the configuration is a flag as well, with one dash or two, for every verb;

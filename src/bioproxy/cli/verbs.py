@@ -159,6 +159,8 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
 def init_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="FOLDER", nargs="*", default=[], help="further folders with GGUF files")
     parser.add_argument("--yes", action="store_true", help="ask nothing: take what is proposed")
+    slots = "conversations that a model can answer at once (1); each has a part of the context"
+    parser.add_argument("--slots", metavar="N", type=at_least_one, default=1, help=slots)
 
 
 def fit_flags(parser: argparse.ArgumentParser) -> None:

@@ -2,8 +2,10 @@
 
 Best is every layer on the cards, a cache of f16 and a long context. A cache of q8_0 takes half the memory and costs
 hardly any quality; a shorter context costs nothing until a conversation is longer. Then comes what costs speed: the
-experts of some layers in the machine's memory (a token uses few of them), some layers there, all layers there. The
-proposal is always one slot: it has the whole context, and conversations that leave it come back from the disk.
+experts of some layers in the machine's memory (a token uses few of them), some layers there, all layers there.
+
+One slot is proposed unless somebody asks for more: conversations that leave it come back from the disk, and while
+several compute there can be no slot action. How many would fit is said beside it.
 
 Pure. What a machine has is found out elsewhere (cli/machine.py).
 """
@@ -23,6 +25,7 @@ KEPT = 2 * GIB  # of the machine's memory at least, else an eighth: the system, 
 LONGEST, LONGEST_ALONE = 131072, 32768  # tokens; alone: without a card, a long prompt takes minutes
 GOOD, ENOUGH, LEAST = 32768, 16384, 8192
 QUANTISED = "q8_0"
+MOST_SLOTS = 8  # that are looked at
 EVERY = 999  # what people write for all layers
 BLOCK = 32  # numbers of a quantised cache that share a scale
 
@@ -53,12 +56,16 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's settings, what they take, and whether the machine has that. `why`: of each flag that needs a reason."""
+    """A model's settings, what they take, and whether the machine has that. `why`: of each flag that needs a reason.
+
+    `slots`: so many would fit on the cards with this context for each.
+    """
 
     settings: Settings
     estimate: Estimate
     fits: bool
     why: dict[str, str] = {}
+    slots: int = 1
 
 
 def fits(shape: Shape, found: Estimate, machine: Machine) -> bool:
@@ -70,17 +77,32 @@ def fits(shape: Shape, found: Estimate, machine: Machine) -> bool:
     return found.cards.total <= max(room, 0) and together <= machine.room
 
 
-def place(shape: Shape, machine: Machine, *, projector: int = 0) -> Placement:
-    """The best placement that fits; if none does, the smallest one, which says so."""
+def place(shape: Shape, machine: Machine, *, projector: int = 0, slots: int = 1) -> Placement:
+    """The best placement that fits; if none does, the smallest one, which says so.
 
-    def take(settings: Settings) -> Placement:
+    It has `slots` slots, or as many of them as leave all layers on the cards.
+    """
+    for number in range(slots if shape.kind == "chat" else 1, 1, -1):
+        found = best(shape, machine, projector=projector, slots=number)
+        if found.fits and (not machine.cards or found.settings.gpu_layers == ALL):
+            return found
+    return best(shape, machine, projector=projector, slots=1)
+
+
+def best(shape: Shape, machine: Machine, *, projector: int, slots: int) -> Placement:
+    """The same with exactly so many slots: choices have the context of one, the placement has that of all."""
+
+    def take(settings: Settings, slots: int = slots) -> Placement:
+        settings = msgspec.structs.replace(settings, slots=slots, context=slots * settings.context)
         found = estimate(shape, settings, projector=projector, cards=len(machine.cards))
         return Placement(settings=settings, estimate=found, fits=fits(shape, found, machine))
 
     for why, settings in choices(shape, machine, take):
         placement = take(settings)
         if placement.fits:
-            return msgspec.structs.replace(placement, why=why)
+            more = range(slots + 1, MOST_SLOTS + 1 if settings.gpu_layers == ALL and shape.kind == "chat" else 0)
+            room = slots + bisect_left(more, True, key=lambda number: not take(settings, number).fits)
+            return msgspec.structs.replace(placement, why=why, slots=room)
     return take(Settings(context=min(contexts(shape, LEAST)), gpu_layers=0))
 
 
@@ -160,11 +182,9 @@ def context_reason(shape: Shape, context: int, most: int) -> dict[str, str]:
 
 
 def flags(placement: Placement, *, cards: bool) -> list[str]:
-    """llama-server's flags for a placement; those that stand in its defaults are left out."""
+    """llama-server's flags for a placement; those that are its defaults are left out."""
     settings, usual = placement.settings, Settings()
-    words = ["-c", str(settings.context)]
-    if settings.slots != usual.slots:
-        words += ["-np", str(settings.slots)]
+    words = ["-c", str(settings.context), "-np", str(settings.slots)]
     if settings.batch != usual.batch:
         words += ["-b", str(settings.batch), "-ub", str(settings.batch)]
     if cards:

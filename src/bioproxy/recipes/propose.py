@@ -23,7 +23,7 @@ from bioproxy.recipes import yaml_text
 Json: TypeAlias = Any
 
 SCHEMA = "# yaml-language-server: $schema={}.schema.json"
-SHARED = ("--host", "127.0.0.1", "--port", "${PORT}", "-np", "1", "-b", "512", "--metrics")
+SHARED = ("--host", "127.0.0.1", "--port", "${PORT}", "-b", "512", "--metrics")
 KINDS = {"chat": (), "embedding": ("--embeddings",), "ranking": ("--embeddings", "--pooling", "rank")}
 PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
 HEAD = """\
@@ -39,7 +39,7 @@ LARGE = 16 * GIB
 PATIENCE = "healthCheckTimeout: 600   # seconds: a large model takes minutes to load from a slow disk\n"
 ENGINE = """
 macros:
-  # -np 1: one slot, which has the whole context. -b 512: work for a client that left stops after so many tokens.
+  # -b 512: work for a client that left stops after so many tokens.
   engine: {engine}
 
 models:
@@ -115,9 +115,13 @@ def comments(proposal: Proposal, machine: Machine) -> Iterator[str]:
     if not placement.fits:
         yield "it does not fit this machine:"
     yield sentence(proposal, machine)
-    why = placement.why
+    why, settings = placement.why, placement.settings
     if "-c" in why:
-        yield f"-c {placement.settings.context}: {why['-c']}"
+        each = f"{placement.estimate.slot:,} tokens a slot; " if settings.slots > 1 else ""
+        yield f"-c {settings.context}: {each}{why['-c']}"
+    if placement.slots > settings.slots:
+        room = placement.slots
+        yield f"-np {settings.slots}: {room} slots with as long a context would fit (bioproxy init --slots {room})"
     if machine.cards and "-ngl" not in why:
         everything = placement.estimate.layers == len(shape.layers)
         yield f"-ngl 999: all layers on {cards_of(machine)}" if everything else "-ngl 0: no layer fits on a card"

@@ -73,7 +73,7 @@ def test_the_table_says_what_goes_where(fit: Fit, model: Path) -> None:
     assert lines[2] == ["weights", "4.4", "GiB", "333.0", "MiB"]
     assert lines[3] == ["KV", "cache,", "40,960", "tokens", "5.6", "GiB", "0", "B"]
     assert lines[-2] == ["of", "23.6", "GiB", "64.0", "GiB"]
-    assert ended.out.splitlines()[-1] == "It fits: -c 40960 -ngl 999"
+    assert ended.out.splitlines()[-1] == "It fits: -c 40960 -np 1 -ngl 999"
 
 
 @pytest.mark.usefixtures("card")
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_told_with_what_would(fit: Fit, model: Path) -> Non
     """Exit code 1, for scripts; and a context beyond what it was trained for is remarked."""
     ended = fit(model, "-c", "262144", "-np", "2")
     assert ended.code == 1
-    assert ended.out.splitlines()[-1] == "It does not fit. This would: -c 40960 -ngl 999"
+    assert ended.out.splitlines()[-1] == "It does not fit. This would: -c 40960 -np 1 -ngl 999"
     assert "trained for 40,960" in ended.err
 
 
@@ -91,7 +91,22 @@ def test_flags_are_llama_servers(fit: Fit, model: Path) -> None:
     found = fit(
         model, "--json", "-c", "8192", "-ngl", "18", "--cache-type-k", "q8_0", "-ctv", "q8_0", "-ub", "256"
     ).json()
-    assert found["flags"] == ["-c", "8192", "-b", "256", "-ub", "256", "-ngl", "18", "-ctk", "q8_0", "-ctv", "q8_0"]
+    assert found["flags"] == [
+        "-c",
+        "8192",
+        "-np",
+        "1",
+        "-b",
+        "256",
+        "-ub",
+        "256",
+        "-ngl",
+        "18",
+        "-ctk",
+        "q8_0",
+        "-ctv",
+        "q8_0",
+    ]
     assert (found["layers_on_cards"], found["fits"], found["architecture"]) == (18, True, "qwen3")
     assert found["cards"]["weights"] == 18 * 110 * MIB
     assert found["cards"]["total"] == sum(found["cards"][part] for part in ("weights", "kv", "compute", "projector"))
@@ -113,7 +128,7 @@ def test_without_a_card_the_memory_is_what_counts(
     monkeypatch.setenv("PATH", engine(tmp_path, "Available devices:\n"))
     monkeypatch.setattr(machine, "memory_of_machine", lambda: 16 * GIB)
     ended = fit(model)
-    assert (ended.code, ended.out.splitlines()[-1]) == (0, "It fits: -c 32768")
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, "It fits: -c 32768 -np 1")
     assert "no graphics card" in ended.err
 
 

@@ -101,12 +101,13 @@ models:
   # Qwen3 8B: qwen3, Q4_K_M, 36 layers
   # 10.0 of 23.6 GiB on the card: weights 4.2, KV cache 5.6, compute 0.1; 0.4 GiB in memory
   # -c 40960: what it was trained for
+  # -np 1: 3 slots with as long a context would fit (bioproxy init --slots 3)
   # -ngl 999: all layers on the card
   "Qwen3-8B-Q4_K_M":
     cmd: |
       ${{engine}}
       --model {home.folder}/models/Qwen3-8B-Q4_K_M.gguf
-      -c 40960 -ngl 999
+      -c 40960 -np 1 -ngl 999
 """)
     assert json.loads((home.config.parent / "llama-swap.schema.json").read_text())["$defs"]
 
@@ -121,7 +122,7 @@ def test_it_ends_with_check_and_says_how_to_start(home: Home) -> None:
 
 
 def test_the_command_is_the_engines(home: Home) -> None:
-    """One slot, a batch that ends soon, a port of ours."""
+    """A port of ours, a batch that ends soon, and one slot."""
     home.model()
     home.run("--yes")
     cmd = home.written().models["Qwen3-8B-Q4_K_M"].cmd
@@ -131,10 +132,20 @@ def test_the_command_is_the_engines(home: Home) -> None:
         "127.0.0.1",
         "--port",
         "5800",
-        "-np",
-        "1",
         "-b",
+        "512",
+        "--metrics",
     ]
+
+
+def test_slots_that_were_asked_for_are_explained(home: Home) -> None:
+    """Each has a context as long as a single one would have had, for there is room."""
+    home.model()
+    home.run("--yes", "--slots", "2")
+    text = home.config.read_text()
+    assert "-c 81920: 40,960 tokens a slot; what it was trained for\n" in text
+    assert "-np 2: 3 slots with as long a context would fit" in text
+    assert home.written().models["Qwen3-8B-Q4_K_M"].cmd.split()[-6:] == ["-c", "81920", "-np", "2", "-ngl", "999"]
 
 
 def test_somebody_at_a_terminal_chooses(home: Home) -> None:

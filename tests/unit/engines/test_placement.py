@@ -35,15 +35,15 @@ def words(shape: Shape, where: Machine) -> str:
 @pytest.mark.parametrize(
     ("where", "expected"),
     [
-        (machine(48), "-c 131072 -ngl 999"),
-        (machine(24), "-c 131072 -ngl 999"),
-        (machine(16), "-c 65536 -ngl 999"),
-        (machine(12), "-c 32768 -ngl 999"),
-        (machine(8), "-c 32768 -ngl 999 -ctk q8_0 -ctv q8_0"),
-        (machine(7), "-c 16384 -ngl 999 -ctk q8_0 -ctv q8_0"),
-        (machine(4), "-c 16384 -ngl 15"),
-        (machine(), "-c 32768"),
-        (machine(memory=8), "-c 8192"),
+        (machine(48), "-c 131072 -np 1 -ngl 999"),
+        (machine(24), "-c 131072 -np 1 -ngl 999"),
+        (machine(16), "-c 65536 -np 1 -ngl 999"),
+        (machine(12), "-c 32768 -np 1 -ngl 999"),
+        (machine(8), "-c 32768 -np 1 -ngl 999 -ctk q8_0 -ctv q8_0"),
+        (machine(7), "-c 16384 -np 1 -ngl 999 -ctk q8_0 -ctv q8_0"),
+        (machine(4), "-c 16384 -np 1 -ngl 15"),
+        (machine(), "-c 32768 -np 1"),
+        (machine(memory=8), "-c 8192 -np 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -52,6 +52,32 @@ def test_a_model_of_8b_on_machines_of_all_sizes(where: Machine, expected: str) -
     found = place(EIGHT_B, where)
     assert found.fits
     assert words(EIGHT_B, where).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("trained", "size", "asked", "expected"),
+    [
+        (131072, 48, 2, "-c 262144 -np 2 -ngl 999"),
+        (131072, 24, 2, "-c 131072 -np 2 -ngl 999"),
+        (40960, 24, 3, "-c 122880 -np 3 -ngl 999"),
+        (131072, 8, 4, "-c 32768 -np 4 -ngl 999 -ctk q8_0 -ctv q8_0"),
+        (131072, 6, 4, "-c 16384 -np 1 -ngl 25"),
+        (131072, 0, 2, "-c 65536 -np 2"),
+    ],
+)
+def test_slots_that_are_asked_for_share_the_context(trained: int, size: int, asked: int, expected: str) -> None:
+    """Fewer of them rather than a layer in memory."""
+    shape = msgspec.structs.replace(EIGHT_B, trained=trained)
+    where = machine(*([size] if size else []))
+    assert " ".join(flags(place(shape, where, slots=asked), cards=bool(size))) == expected
+
+
+def test_how_many_slots_would_fit_is_known() -> None:
+    """With the context that is proposed for each; eight are enough for anybody."""
+    short = msgspec.structs.replace(EIGHT_B, trained=40960)
+    assert [place(short, machine(size)).slots for size in (12, 24, 80)] == [1, 3, 8]
+    assert place(short, machine(24), slots=2).slots == 3
+    assert place(EIGHT_B, machine(24)).slots == place(EIGHT_B, machine()).slots == place(EIGHT_B, machine(4)).slots == 1
 
 
 def test_a_mixture_leaves_as_few_experts_in_memory_as_it_must() -> None:
@@ -130,4 +156,4 @@ def test_each_choice_has_its_reason() -> None:
 def test_a_model_that_embeds_gets_its_whole_text_in_one_batch() -> None:
     """Otherwise llama-server refuses a text that is longer than the batch."""
     encoder = msgspec.structs.replace(EIGHT_B, kind="embedding", trained=2048, layers=(Layer(weights=MIB),) * 4)
-    assert words(encoder, machine(8)) == "-c 2048 -b 2048 -ub 2048 -ngl 999"
+    assert words(encoder, machine(8)) == "-c 2048 -np 1 -b 2048 -ub 2048 -ngl 999"
