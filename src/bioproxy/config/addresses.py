@@ -86,7 +86,7 @@ def socket_path(text: str) -> str:
 
 def stays_here(place: str) -> bool:
     """Whether what listens at a host, a URL or a unix socket can be reached from this machine only."""
-    return bool(socket_path(place)) or is_loopback(place)
+    return place.startswith(UNIX) or is_loopback(place)
 
 
 def is_loopback(host: str) -> bool:
@@ -141,12 +141,23 @@ def url_of(host: str, port: int, *, tls: bool = False) -> str:
 
 def listen_fault(host: str) -> str:
     """Why nothing can listen there; "" if a port or a unix socket can."""
-    if not host.startswith(UNIX):
-        return host_fault(host)
+    if host.startswith(UNIX):
+        return socket_fault(host, example="unix:/run/bioproxy/proxy.sock")
+    if host.startswith("/"):
+        return f'"{host}" is no host; write unix:{host} for a unix socket'
+    return host_fault(host)
+
+
+def socket_fault(place: str, *, example: str = "unix:/run/llama.sock") -> str:
+    """Why a text that begins with `unix:` names no socket that can be had; "" if it does.
+
+    A relative path is refused, in flags and files alike: whoever connects is in another folder.
+    """
     if not hasattr(socket, "AF_UNIX"):
-        return f"{host} cannot be used: this system has no unix sockets; use a host and a port"
-    if not (path := socket_path(host)) or "\0" in path:
-        return f'"{host}" is no unix socket; write its absolute path, as in unix:/run/bioproxy/proxy.sock'
+        return f"{place} cannot be used: this system has no unix sockets; use a host and a port"
+    if not (path := socket_path(place)) or path.endswith("/") or "\0" in path:
+        lacks = "names a folder" if path.endswith("/") else "has a relative path" if place != UNIX else "has no path"
+        return f'"{place}" {lacks}; write the absolute path of a unix socket, as in {example}'
     if (size := len(path.encode())) > LONGEST_SOCKET:
         return f"{path} is too long for a unix socket: {size} bytes, and systems take {LONGEST_SOCKET}"
     return ""
@@ -185,8 +196,8 @@ def engine_parts(url: str) -> tuple[str, str, int | str | None, str]:
     The host is in ASCII: a name with other letters as DNS has it (`xn--…`). Of `unix:/path` it is `localhost`, and the
     port is the socket's path.
     """
-    if url.startswith(UNIX + "/"):
-        if fault := listen_fault(url):
+    if url.startswith(UNIX) and not url.removeprefix(UNIX)[:1].isdecimal():  # that is the port of a host of this name
+        if fault := socket_fault(url):
             raise ValueError(fault)
         return "http", "localhost", socket_path(url), ""
     try:
@@ -203,7 +214,7 @@ def engine_parts(url: str) -> tuple[str, str, int | str | None, str]:
 def url_fault(url: str) -> str:
     """Why a text is no URL of an engine; "" if it is one."""
     if url.startswith(UNIX):
-        return listen_fault(url)
+        return socket_fault(url)
     shown, example = masked_url_password(url), "write it as http://localhost:8081"
     try:
         parts = urlsplit(url)

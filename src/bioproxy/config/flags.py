@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from bioproxy.config.addresses import socket_path
+from bioproxy.config.addresses import UNIX
 from bioproxy.config.keys import CONFIG_FLAG, FLAGS, FOLDER_FLAG, LISTEN_FLAG, TUNNEL_FLAG, WATCH_FLAG, Option
 from bioproxy.config.nearest import unknown_flag
 from bioproxy.errors import ConfigError, Problem
@@ -139,11 +139,11 @@ class _Parser:
     def listen(self, written: str, address: str) -> None:
         """`-listen host:port`; without a host all addresses are meant, an empty text is as good as no flag.
 
-        `unix:/path` is `proxy_host` alone.
+        `unix:/path` is `proxy_host` alone, where a path that is of no use is judged as in a file.
         """
         if not address:
             return
-        if socket_path(address):
+        if address.startswith(UNIX):
             self.values["proxy_host"], self.names["proxy_host"] = address, written
             return
         host, colon, port = address.rpartition(":")

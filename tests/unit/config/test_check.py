@@ -197,6 +197,32 @@ def test_what_is_no_host_to_listen_on(host: str) -> None:
 
 
 @needs_unix
+@pytest.mark.parametrize("key", ["proxy_host", "admin_host", "backend_url"])
+@pytest.mark.parametrize(
+    ("place", "lacks"),
+    [
+        ("unix:", "has no path"),
+        ("unix:a.sock", "has a relative path"),
+        ("unix:~/a.sock", "has a relative path"),
+        ("unix:8081", "has a relative path"),
+        ("unix:/run/", "names a folder"),
+        ("unix://", "names a folder"),
+    ],
+)
+def test_what_is_no_unix_socket_says_what_it_lacks(key: str, place: str, lacks: str) -> None:
+    """One sentence with an example, and none about who could reach it."""
+    [found] = [*find_problems(Config(**{key: place}), {}), *find_warnings(Config(**{key: place}), {})]
+    said = f'"{place}" {lacks}; write the absolute path of a unix socket, as in unix:/run/'
+    assert (found.key, found.message.startswith(said)) == (key, True)
+
+
+def test_a_path_where_a_host_should_be() -> None:
+    """What it lacks is told, with the path in it."""
+    [found] = find_problems(Config(proxy_host="/run/a.sock"), {})
+    assert found.message == '"/run/a.sock" is no host; write unix:/run/a.sock for a unix socket'
+
+
+@needs_unix
 @pytest.mark.parametrize(
     ("values", "keys"),
     [

@@ -94,6 +94,12 @@ def test_listen_at_a_unix_socket() -> None:
     assert parse_flags(["-listen", "unix:/run/a:b.sock"]).values == {"proxy_host": "unix:/run/a:b.sock"}
 
 
+@pytest.mark.parametrize("place", ["unix:", "unix:a.sock", "unix:./a.sock:80", "unix:~/a.sock", "unix:8080"])
+def test_what_begins_as_a_unix_socket_is_never_a_host_and_a_port(place: str) -> None:
+    """Whether it is a socket is judged where `proxy_host` is, in whatever place that was written."""
+    assert parse_flags(["-listen", place]).values == {"proxy_host": place}
+
+
 def test_an_empty_listen_is_none() -> None:
     """As its default is in llama-swap: scripts pass variables that may be empty."""
     assert parse_flags(["-listen", ""]).values == {}

@@ -9,6 +9,7 @@ import pytest
 from bioproxy.config.dialect.go import engine_fault, url_fault
 from bioproxy.config.dialect.names import Meaning, Names
 from bioproxy.config.dialect.schema import DialectConfig
+from support.sockets import needs_unix
 from support.swap_models import messages, problems, swap
 
 
@@ -250,6 +251,14 @@ def test_two_peers_cannot_make_one_full_name() -> None:
 def test_urls_are_judged_as_go_judges_them(url: str, fault: str) -> None:
     """Its parser said each of these sentences."""
     assert url_fault(url).partition('": ')[2] == fault
+
+
+@needs_unix
+def test_an_engines_socket_has_an_absolute_path() -> None:
+    """A relative one has a sentence of its own; digits are the port of a host that is called so."""
+    assert "has a relative path; write the absolute path of a unix socket" in engine_fault("unix:a.sock")
+    assert "has no path" in engine_fault("unix:")
+    assert [engine_fault(one) for one in ("unix:/run/a.sock", "unix:8080")] == ["", ""]
 
 
 @pytest.mark.parametrize(
