@@ -40,6 +40,7 @@ from bioproxy.admin.routes import Entry
 from bioproxy.admin.snapshots_api import SnapshotsApi
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, snapshots_of, status_of
 from bioproxy.admin.templates_api import TemplatesApi
+from bioproxy.config import listening
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
@@ -313,6 +314,7 @@ class App:
         if self.settings.one:
             self.front.asked_by(self.admin_port)
         await self.tidy_up()
+        await self.write_address()
         await self.pins.load()
         self.pins.forget(config.kv.max_age)
         services: dict[str, Service] = {
@@ -335,6 +337,13 @@ class App:
         except (OSError, files.Stuck) as error:
             log.warning("files that were left unfinished in %s stay there: %s", self.state, error)
 
+    async def write_address(self) -> None:
+        """Write down where we listen, for whoever cannot read the configuration any more."""
+        try:
+            await files.away(listening.write, self.state, self.ports.listening())
+        except (OSError, ValueError, files.Stuck) as error:
+            log.warning("`bioproxy status` will not find this program if its configuration breaks: %s", error)
+
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
 
@@ -355,6 +364,7 @@ class App:
             ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),
             ("closing the admin port", self.close_admin_port, MOMENT),
+            ("removing our address", partial(files.away, listening.remove, self.state), MOMENT),
         ]
         if began:  # else what is on disk was not read, or belongs to the program that has the port
             steps.append(("keeping the pins", self.pins.flush, MOMENT))
@@ -431,6 +441,7 @@ class App:
         self.settings.take(config, loaded.dialect)
         self.set_up_log(loaded)
         await self.ports.secure(tls)
+        await self.write_address()
         await take_fleet()
         await self.management.take_over()
         self.look_now.set()

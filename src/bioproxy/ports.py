@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from bioproxy.config.addresses import listens_at
+from bioproxy.config.addresses import listens_at, url_of
+from bioproxy.config.listening import Listening
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings
 from bioproxy.engines.listener import taken_by
@@ -84,6 +86,16 @@ class Ports:
             if admin:
                 raise told from error
             log.warning("there is no admin port: %s", told.message)
+
+    def listening(self) -> Listening:
+        """Where this machine finds the program."""
+        config, proxy, admin = self.settings.config, self.proxy, self.admin
+        return Listening(
+            pid=os.getpid(),
+            proxy=url_of(config.proxy_host, proxy.port, tls=proxy.tls is not None),
+            admin=url_of(config.admin_host, admin.port, tls=admin.tls is not None) if admin.addresses else "",
+            certificate=self.tls.certificate if self.tls is not None else "",
+        )
 
     def stop_accepting(self) -> None:
         """Take no connection of a client any more."""

@@ -25,10 +25,17 @@ class Command(msgspec.Struct, frozen=True):
     engine: tuple[str, ...]
     output: Output
 
-    def load(self, ports: Mapping[str, int] | None = None, texts: Mapping[str, bytes] | None = None) -> Loaded:
+    def load(
+        self,
+        ports: Mapping[str, int] | None = None,
+        texts: Mapping[str, bytes] | None = None,
+        *,
+        tolerant: bool = False,
+    ) -> Loaded:
         """The configuration as file, environment and flags say now. Raises ConfigError with all problems.
 
-        `ports`: those that models have now, for a reload; `texts`: what files would say, by their absolute paths.
+        `ports`: those that models have now, for a reload; `texts`: what files would say, by their absolute paths;
+        `tolerant`: problems are not raised.
         """
         from bioproxy.config.load import load
 
@@ -45,11 +52,21 @@ class Command(msgspec.Struct, frozen=True):
             names=names,
             ports=ports,
             texts=texts,
+            tolerant=tolerant,
         )
         return msgspec.structs.replace(found, warnings=(*flags.warnings, *found.warnings))
 
     def client(self) -> Client:
-        """A client for the program that the configuration describes."""
+        """A client for the program that the configuration describes, or described before somebody broke it.
+
+        ConfigError if it is broken and nothing else tells where the program listens.
+        """
         from bioproxy.cli.find import find
 
-        return find(self.load())
+        loaded = self.load(tolerant=True)
+        client = find(loaded)
+        if loaded.problems:
+            more = f", and {len(loaded.problems) - 1} more" if loaded.problems[1:] else ""
+            broken = f"the configuration is broken ({loaded.problems[0]}{more})"
+            self.output.note(f"{broken}; asking the program that runs, on {client.url}")
+        return client

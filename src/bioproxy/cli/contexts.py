@@ -19,7 +19,6 @@ import msgspec
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
 from bioproxy.errors import BioproxyError
 
@@ -32,7 +31,7 @@ LARGEST = 64 << 20  # bytes of a description
 def run(command: Command) -> int:
     """Do one of them. BioproxyError with what the program, or the disk, said."""
     output, arguments = command.output, command.arguments
-    client = find(command.load()).patient()
+    client = command.client().patient()
     match arguments.action:
         case "list":
             return show(output, client.get(AT))

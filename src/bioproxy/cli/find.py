@@ -4,6 +4,9 @@ The admin port, in general. If `models` are served and the configuration does no
 may belong to another bioproxy: people run two, and the second does without. Its proxy port then has the routes that
 manage models. Which of the two programs answers on a port is known by its pid, because `bioproxy unload` must not
 unload the other program's models.
+
+If the configuration is broken, its program may run all the same, with what the file said before: then the port is asked
+that a flag or a variable names, else the one that the program wrote down (config/listening.py).
 """
 
 from __future__ import annotations
@@ -12,19 +15,27 @@ import ssl
 from pathlib import Path
 
 from bioproxy.cli.client import Client, admin_url
+from bioproxy.config import listening
 from bioproxy.config.addresses import url_of
 from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import BioproxyError, ConfigError, Problem
 
 PROGRAM = "/api/models"  # a route of both ports; its answer has the program's pid
 LACKING = "only the admin port has that, and this bioproxy has none: give it one of its own with admin_port"
+UNKNOWN = (
+    "nothing tells where the program of this configuration listens, if it runs: mend the configuration, or name the "
+    "program's admin port with -admin-port, and its key with -admin-key"
+)
 QUICK = 3.0  # seconds to find out who answers
 
 
 def find(loaded: Loaded) -> Client:
-    """A client for the program that this configuration describes, whether it runs or not."""
-    client = port_of(loaded)
+    """A client for the program that this configuration describes, whether it runs or not.
+
+    ConfigError if the configuration is broken and nothing else tells where that is.
+    """
+    client = despite(loaded) if loaded.problems else port_of(loaded)
     client.configuration = Path(loaded.state).name if loaded.paths else ""
     return client
 
@@ -39,6 +50,22 @@ def port_of(loaded: Loaded) -> Client:
     proxy = proxy_client(config)
     pid = program(proxy)
     return proxy if pid is not None and pid != program(admin) else admin
+
+
+def despite(loaded: Loaded) -> Client:
+    """The port of a program whose configuration is broken by now; ConfigError."""
+    if any(loaded.origins[key].source in {"flag", "environment"} for key in ("admin_host", "admin_port")):
+        return port_of(loaded)
+    running, config = listening.read(Path(loaded.state)), loaded.config
+    if running is not None:
+        believed = trust(running.certificate) if running.certificate else None
+        if running.admin:
+            client = Client(running.admin, key=config.admin_key, trust=believed)
+        else:
+            client = Client(running.proxy, key=a_key(config), trust=believed, lacking=LACKING)
+        if program(client) in {None, running.pid}:
+            return client
+    raise ConfigError([*loaded.problems, Problem(UNKNOWN)])
 
 
 def proxy_client(config: Config) -> Client:

@@ -19,7 +19,6 @@ import msgspec
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.find import find
 from bioproxy.cli.output import Colour, Output, count, duration, size
 from bioproxy.config.load import Loaded
 from bioproxy.errors import BioproxyError
@@ -46,32 +45,32 @@ def run(command: Command) -> int:
         return prune(command)
     if arguments.key or arguments.older:
         raise BioproxyError(f"--key and --older are for `snapshots prune`, not for `{arguments.action}`")
-    loaded = command.load()
     if bool(arguments.name) != (arguments.action in ROUTES):
         raise BioproxyError(
             f"`snapshots {arguments.action}` takes {'no name' if arguments.name else 'the name or id of one'}"
         )
     if arguments.action in ROUTES:
         method, rest, done = ROUTES[arguments.action]
-        find(loaded).patient().send(method, f"/api/snapshots/{quote(arguments.name, safe='')}{rest}")
+        command.client().patient().send(method, f"/api/snapshots/{quote(arguments.name, safe='')}{rest}")
         output.line(f"{arguments.name} is {done}", "green")
         return 0
-    status = ask(loaded)
+    client = command.client()
+    status = ask(client)
     if arguments.action == "verify":
         if status is not None:
-            return check(output, verified(find(loaded).patient(), status["snapshots"]))
-        return check(output, [of_file(one) for one in examine_all(folder_of(loaded))])
+            return check(output, verified(client.patient(), status["snapshots"]))
+        return check(output, [of_file(one) for one in examine_all(folder_of(command.load()))])
     if status is None:
-        rows = [row_of_file(one) for one in examine_all(folder_of(loaded), whole=False)]
+        rows = [row_of_file(one) for one in examine_all(folder_of(command.load()), whole=False)]
     else:
         rows = msgspec.convert(status["snapshots"], list[SnapshotStatistics])
     return show(output, rows)
 
 
-def ask(loaded: Loaded) -> Json | None:
+def ask(client: Client) -> Json | None:
     """`/status` of the running program; None if none answers."""
     try:
-        return find(loaded).get("/status")
+        return client.get("/status")
     except BioproxyError as error:
         if error.status != 502:  # it answers, and refuses
             raise

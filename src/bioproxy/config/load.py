@@ -52,7 +52,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     file). `origins` has the place of every key, of each prefix and API key (`prefixes.@code`, `api_keys[0]`), and of
     the keys of models (`models.qwen.cmd`); `warnings` are for the log and `/status`. `dialect` is set if requests go to
     `models` and `peers`: then neither `backend_url` nor `model` is. `state` is this configuration's folder below
-    `state_directory`; nothing is made.
+    `state_directory`; nothing is made. With `problems` it is good for one thing, to find the program that runs.
     """
 
     config: Config
@@ -65,6 +65,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None = None
     dialect: DialectConfig | None = None
     state: str = ""
+    problems: tuple[Problem, ...] = ()
 
     @property
     def slot_folder(self) -> str:
@@ -118,11 +119,13 @@ def load(
     names: Mapping[str, str] | None = None,
     ports: Mapping[str, int] | None = None,
     texts: Mapping[str, bytes] | None = None,
+    tolerant: bool = False,
 ) -> Loaded:
     """Make the Config. `arguments`: texts from the command line by dotted key (`flags.parse_flags` makes them and
     `names`, the flags as written); `path`: the file named with -config, `directory`: the folder named with -config-dir;
     `ports`: those that models have now, for a reload; `texts`: what some of the files would say after a save, by their
-    absolute paths. Raises ConfigError with all problems.
+    absolute paths. Raises ConfigError with all problems; `tolerant`: they stand in what is returned, and the keys that
+    they are about are at their defaults.
     """  # noqa: D205 - one sentence per argument
     try:
         return files.patiently(
@@ -134,6 +137,7 @@ def load(
             names=names or {},
             ports=ports or {},
             texts=texts or {},
+            tolerant=tolerant,
         )
     except files.Stuck as error:
         raise ConfigError([Problem(error.message)]) from error
@@ -148,6 +152,7 @@ def load_now(
     names: Mapping[str, str],
     ports: Mapping[str, int],
     texts: Mapping[str, bytes],
+    tolerant: bool,
 ) -> Loaded:
     """As `load`, without its bound: it hangs if a file does."""
     folder = os.getcwd()
@@ -165,8 +170,9 @@ def load_now(
     resolve_model(merged)
     merged.values["state_directory"] = merged.values.get("state_directory") or state_folder(environment)
     config = build(merged.values)
-    if problems := _problems(config, merged, dialect):
-        raise ConfigError(in_order(problems))
+    problems = in_order(_problems(config, merged, dialect))
+    if problems and not tolerant:
+        raise ConfigError(problems)
     return Loaded(
         config=config,
         path=file.paths[0] if file.paths else None,
@@ -175,13 +181,14 @@ def load_now(
         directory=found.directory,
         folder=os.path.dirname(file.paths[0]) if file.paths else folder,
         origins={**dict.fromkeys(KEYS, DEFAULT), **merged.origins},
-        warnings=(*merged.warnings, *find_warnings(config, merged.origins)),
+        warnings=(*merged.warnings, *(() if problems else find_warnings(config, merged.origins))),
         dialect=dialect,
         state=own_folder(
             config.state_directory,
             paths=[path for path in (found.path, found.directory) if path],
             otherwise=config.model or config.backend_url,
         ),
+        problems=tuple(problems),
     )
 
 

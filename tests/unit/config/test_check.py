@@ -211,7 +211,8 @@ def test_what_is_no_host_to_listen_on(host: str) -> None:
 )
 def test_what_is_no_unix_socket_says_what_it_lacks(key: str, place: str, lacks: str) -> None:
     """One sentence with an example, and none about who could reach it."""
-    [found] = [*find_problems(Config(**{key: place}), {}), *find_warnings(Config(**{key: place}), {})]
+    values: dict[str, Any] = {key: place}
+    [found] = [*find_problems(Config(**values), {}), *find_warnings(Config(**values), {})]
     said = f'"{place}" {lacks}; write the absolute path of a unix socket, as in unix:/run/'
     assert (found.key, found.message.startswith(said)) == (key, True)
 
