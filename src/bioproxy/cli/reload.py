@@ -3,8 +3,9 @@
 Files are looked at every two seconds, because bind mounts, config maps and editors that replace a file defeat every
 kind of notification. What counts is the content of what a path leads to: a link that is turned to another file is a
 change though size and time are the same, and a file that is only touched is none. A file that is missing says nothing,
-because it is about to come back; once it is back, that is a change. A folder is looked at the same way: its YAML files
-together are one thing. Key files belong to the configuration that names them. The certificate's two files are watched
+because it is about to come back; once it is back, that is a change. Half of a file may be a good configuration with
+fewer models, so a change counts only when two looks have found the same: whoever writes it has come to an end by then.
+A folder is looked at the same way: its YAML files together are one thing. Key files belong to the configuration that names them. The certificate's two files are watched
 in any case (wire/tls.py).
 
 One reload runs at a time. What comes meanwhile is not lost (the file may have been read before it changed): it makes
@@ -98,16 +99,21 @@ def has_changed(before: Mapping[str, Marks], now: Mapping[str, Marks]) -> bool:
 async def watch(
     paths: Callable[[], tuple[str, ...]], seen: Seen, ask: Callable[[], None], *, interval: float = INTERVAL
 ) -> None:
-    """Call `ask` after each change of the sources since `seen`; ends by cancellation only.
+    """Call `ask` after each change of the sources since `seen`, when it is over; ends by cancellation only.
 
     `paths` are those of the configuration in force: one that a reload named first is a change, for it was not looked at
     before that.
     """
 
+    last = seen
+
     async def changed() -> bool | None:
-        nonlocal seen
-        before, seen = seen, await files.away(look, paths())
-        return True if has_changed(before, seen) else None
+        nonlocal seen, last
+        before, last = last, await files.away(look, paths())
+        if last != before:  # somebody may still write
+            return None
+        known, seen = seen, last
+        return True if has_changed(known, seen) else None
 
     while True:
         try:

@@ -30,7 +30,7 @@ from bioproxy.config.check import find_problems, find_warnings
 from bioproxy.config.dialect.fallbacks import find_default_problems
 from bioproxy.config.dialect.per_model import find_model_problems
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.files import find, own_folder, state_folder
+from bioproxy.config.files import BOM, find, own_folder, state_folder
 from bioproxy.config.keys import KEYS, build
 from bioproxy.config.layers import Layer, merge, read_environment, read_files, read_flags, top_key
 from bioproxy.config.schema import Config, Key, as_prefix
@@ -312,7 +312,7 @@ def read_key_file(path: str) -> str:
     """The key that a file holds, without blanks and newlines around it; ValueError says why there is none."""
     try:
         data = files.read(path, most=KEY_FILE_LIMIT)
-        text = data.decode("ascii").strip()
+        text = data.removeprefix(BOM).decode("ascii").strip()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -225,7 +225,9 @@ def tokens_of(exchange: Exchange) -> tuple[int, int]:
 def midnight(now: float, *, days: int = 0) -> float:
     """The local midnight before `now`, or so many days after that one: a day may have 23 or 25 hours."""
     day = time.localtime(now)
-    return time.mktime((day.tm_year, day.tm_mon, day.tm_mday + days, 0, 0, 0, 0, 0, -1))
+    found = time.mktime((day.tm_year, day.tm_mon, day.tm_mday + days, 0, 0, 0, 0, 0, -1))
+    # Where summer time ends an hour after midnight (Havana, the Azores) the day has two, and `mktime` means the second.
+    return found - HOUR if date_of(found - HOUR) == date_of(found) else found
 
 
 def date_of(now: float) -> str:

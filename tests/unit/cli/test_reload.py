@@ -133,6 +133,26 @@ async def test_a_file_that_a_reload_named_is_watched_from_then_on(tmp_path: Path
     await aio.finish([task])
 
 
+async def test_half_of_a_file_is_not_read(tmp_path: Path) -> None:
+    """Whoever writes it slowly, or empties it first, is waited for: half a configuration would stop the other models."""
+    file = tmp_path / "a.yaml"
+    file.write_text("models: {one: 1, two: 2}")
+    seen = look((str(file),))
+    writer = iter(["", "models: {one: 1}", "models: {one: 1, two: 2, three: 3}"])
+
+    def at_each_look() -> tuple[str, ...]:
+        if (text := next(writer, None)) is not None:
+            file.write_text(text)
+        return (str(file),)
+
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    work = watch(at_each_look, seen, lambda: asked.put_nowait(file.read_text()), interval=MS)
+    task = aio.spawn(work, name="watch")
+    assert await asked.get() == "models: {one: 1, two: 2, three: 3}"
+    await aio.finish([task])
+    assert asked.empty()
+
+
 def test_a_pipe_in_place_of_a_file_says_nothing(tmp_path: Path) -> None:
     """Reading it would wait for somebody who writes."""
     os.mkfifo(tmp_path / "a.yaml")

@@ -30,6 +30,12 @@ def test_a_key_file_is_read_into_the_key(tmp_path: Path) -> None:
     )
 
 
+def test_a_mark_of_an_editor_is_no_part_of_a_key(tmp_path: Path) -> None:
+    """Some begin a text file with it, and end lines in their own way."""
+    key_file(tmp_path, b"\xef\xbb\xbfs3cret\r\n")
+    assert loaded(tmp_path, "api_keys: [{key_file: key}]").config.api_keys == (Key(key="s3cret"),)
+
+
 def test_plain_texts_become_keys(tmp_path: Path) -> None:
     """A loaded Config holds Key structs only."""
     assert loaded(tmp_path, "api_keys: [a, {sha256: " + "0" * 64 + "}]").config.api_keys == (

@@ -61,6 +61,20 @@ def test_a_day_ends_at_local_midnight(day: tuple[int, int, int], hours: int) -> 
     assert midnight(begins) == begins
 
 
+def test_a_day_that_has_two_midnights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Havana it is midnight twice when summer time ends: the hour between them is of the new day, which begins once."""
+    monkeypatch.setenv("TZ", "America/Havana")
+    time.tzset()
+    first = datetime(2026, 11, 1, tzinfo=ZoneInfo("America/Havana")).timestamp()
+    assert [midnight(first + 30 * 60), midnight(first + HOUR), midnight(first - 1, days=1)] == [first] * 3
+    clock = Clock(first + 30 * 60)
+    keys = book(clock=clock)
+    keys.now()
+    keys.note("ann", Used(60, 20, requests=1))
+    keys.now()
+    assert keys.today["ann"].tokens == 80
+
+
 def test_what_was_used_counts_until_the_day_ends() -> None:
     """At midnight the key has all its tokens again; what it used since the start stays known."""
     clock = Clock()
