@@ -57,6 +57,7 @@ def test_every_module_can_be_imported_without_what_only_posix_has() -> None:
         (r'e "say \"x\"" C:/x/y', ["e", 'say "x"', "C:/x/y"]),
         ("e \\\n  -m C:\\x", ["e", "-m", r"C:\x"]),
         ("e C:\\\\doubled", ["e", r"C:\\doubled"]),
+        (r"""e "C:\O'Brien\m" 'D:\my m' 'E:\open""", ["e", r"C:\O'Brien\m", r"D:\my m", r"E:\open"]),
     ],
 )
 def test_a_command_of_windows_is_split(command: str, words: list[str]) -> None:
@@ -64,11 +65,18 @@ def test_a_command_of_windows_is_split(command: str, words: list[str]) -> None:
     assert split(command, windows=True) == words
 
 
-def test_words_are_joined_as_their_system_takes_them_apart() -> None:
-    """What we write into a configuration is read again."""
-    words = [r"C:\Program Files\e.exe", "-m", r"C:\m\a b.gguf", "--port", "${PORT}"]
-    assert split(joined(words, windows=True), windows=True) == words
-    assert split(joined(words, windows=False), windows=False) == words
+@pytest.mark.parametrize("windows", [True, False])
+def test_words_are_joined_as_their_system_takes_them_apart(*, windows: bool) -> None:
+    """What we write into a configuration is read again: blanks, quotes, a backslash at the end, nothing at all."""
+    words = [r"C:\Program Files\e.exe", "-m", r"C:\m\a b.gguf", "--port", "${PORT}", "", "C:\\slots\\"]
+    words += ["D:\\my slots\\", r"\\host\O'Brien\x", r"C:\O'B \\", r"""'{"a": "\n"}'""", 'say "x\\"', "'\\"]
+    assert split(joined(words, windows=windows), windows=windows) == words
+
+
+def test_a_path_of_windows_is_joined_as_people_write_it_there() -> None:
+    """In double quotes if it has blanks."""
+    words = [r"C:\Program Files\e.exe", "-m", r"C:\m\a.gguf"]
+    assert joined(words, windows=True) == r'"C:\Program Files\e.exe" -m C:\m\a.gguf'
 
 
 @pytest.mark.parametrize(

@@ -31,16 +31,17 @@ NOT_FITTING = 1
 def run(command: Command) -> int:
     """Print the estimate; 0 if the machine has that much, else 1. BioproxyError for a file that is no model."""
     arguments, output = command.arguments, command.output
-    header, shape = files.patiently(shape_in, arguments.file)
-    projector = files.patiently(projector_bytes, arguments.mmproj) if arguments.mmproj else 0
+    file, mmproj = map(os.path.expanduser, (arguments.file, arguments.mmproj))  # no shell of Windows does it
+    header, shape = files.patiently(shape_in, file)
+    projector = files.patiently(projector_bytes, mmproj) if mmproj else 0
     here = machine.look(os.environ).machine
     best = place(shape, here, projector=projector)
     asked = {name: value for name in ASKED if (value := getattr(arguments, name)) is not None}
     placement = chosen(shape, here, asked, projector=projector) if asked else best
     if output.json:
-        output.document(document(arguments.file, header, shape, placement, here))
+        output.document(document(file, header, shape, placement, here))
     else:
-        show(output, title(arguments.file, header, shape), placement, here)
+        show(output, title(file, header, shape), placement, here)
         advise(output, shape, placement, best=best, here=here)
     return 0 if placement.fits else NOT_FITTING
 

@@ -79,7 +79,7 @@ def target_of(command: Command) -> str:
     """Where the configuration belongs: the file that was named, else the one at the default place."""
     named = find(command.flags.path, None, os.environ, folder=os.getcwd()).path
     usual = named is None or named in default_files(os.environ)
-    path = f"{config_folder(os.environ)}/config.yaml" if usual or named is None else named
+    path = os.path.join(config_folder(os.environ), "config.yaml") if usual or named is None else named
     if not path.endswith(YAML):
         raise ConfigError([Problem("init writes YAML: name a file that ends in .yaml", path)])
     return path

@@ -40,7 +40,7 @@ def home(environment: Mapping[str, str]) -> str:
 
 def expand(path: str, environment: Mapping[str, str]) -> str:
     """A path with a leading `~` or `~name` replaced by that home folder."""
-    if path == "~" or path.startswith("~/"):
+    if path == "~" or path.startswith(("~/", f"~{os.sep}")):
         return home(environment) + path[1:]
     return os.path.expanduser(path)
 
@@ -53,17 +53,17 @@ def resolve(path: str, *, folder: str, environment: Mapping[str, str]) -> str:
 def base(environment: Mapping[str, str], *, variable: str, default: str) -> str:
     """An XDG folder: the variable's value if it is absolute (the XDG rule), else `default` under the home folder."""
     value = environment.get(variable, "")
-    return value if os.path.isabs(value) else f"{home(environment)}/{default}"
+    return value if os.path.isabs(value) else os.path.join(home(environment), *default.split("/"))
 
 
 def config_folder(environment: Mapping[str, str]) -> str:
     """Where a config file is looked for: $XDG_CONFIG_HOME/bioproxy, else ~/.config/bioproxy."""
-    return f"{base(environment, variable='XDG_CONFIG_HOME', default='.config')}/{APPLICATION}"
+    return os.path.join(base(environment, variable="XDG_CONFIG_HOME", default=".config"), APPLICATION)
 
 
 def state_folder(environment: Mapping[str, str]) -> str:
     """Where state lives by default: $XDG_STATE_HOME/bioproxy, else ~/.local/state/bioproxy."""
-    return f"{base(environment, variable='XDG_STATE_HOME', default='.local/state')}/{APPLICATION}"
+    return os.path.join(base(environment, variable="XDG_STATE_HOME", default=".local/state"), APPLICATION)
 
 
 def own_folder(base: str, *, paths: Sequence[str], otherwise: str) -> str:
@@ -73,16 +73,17 @@ def own_folder(base: str, *, paths: Sequence[str], otherwise: str) -> str:
     the same configuration), or after what is served (`otherwise`) if there is no file.
     """
     names = [os.path.abspath(path) for path in paths] or [otherwise]
-    digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    one = os.path.normcase("\0".join(names))  # `c:` is `C:`
+    digest = hashlib.blake2b(one.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(names[0].rstrip("/")))[:40]
-    return f"{base}/{stem}-{digest}"
+    return os.path.join(base, f"{stem}-{digest}")
 
 
 def default_files(environment: Mapping[str, str]) -> list[str]:
     """The config files that stand at the default places, the one that counts first."""
     folder = config_folder(environment)
     with files.touching(folder):
-        return [path for name in NAMES if os.path.lexists(path := f"{folder}/{name}")]
+        return [path for name in NAMES if os.path.lexists(path := os.path.join(folder, name))]
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -74,7 +74,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def slot_folder(config: Config, state: str | Path) -> str:
     """Where a llama-server of ours that has no slot folder of its own gets one; `state` is the folder for state."""
-    return config.kv.directory or f"{state}/slots"
+    return config.kv.directory or os.path.join(state, "slots")
 
 
 def make_state_folder(loaded: Loaded) -> Path:

@@ -24,6 +24,7 @@ SERVER = re.compile(r"llama-server([-_.]\S*)?")
 ALSO = re.compile(r"\.?llama[-_]server([-_.]\S*)?")  # as packages and scripts name what they start
 DATA = re.compile(r".*\.(log|gguf|bin|txt|json|ya?ml|jinja2?|conf|cfg|ini|toml|sock|pid|md|service)", re.IGNORECASE)
 MODULES = frozenset({"bioproxy.embedded", "bioproxy.engines.embedded"})  # the second: what earlier versions started
+AS_IT_IS = re.compile(r"""(?:[^\s"'\\]|\\(?!\Z))+""")  # a word that Windows has without quotes
 DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")  # begins a path of Windows
 TWO_WORDS = frozenset({("llama", "serve"), ("bioproxy", "engine")})
 INTERPRETER = re.compile(r"python[\d.]*")
@@ -59,12 +60,14 @@ def basename(word: str) -> str:
 
 
 def joined(words: Sequence[str], *, windows: bool = sys.platform == "win32") -> str:
-    """The command line that comes apart into `words` again."""
-    if not windows:
-        return shlex.join(words)
-    import subprocess
+    """The command line that comes apart into `words` again; on Windows with `"` around a path that has blanks."""
+    return " ".join(on_windows(word) for word in words) if windows else shlex.join(words)
 
-    return subprocess.list2cmdline(words)
+
+def on_windows(word: str) -> str:
+    if AS_IT_IS.fullmatch(word):
+        return word
+    return shlex.quote(word) if '"' in word or word.endswith("\\") else f'"{word}"'
 
 
 # a llama-server

@@ -85,17 +85,18 @@ def usual(environment: Mapping[str, str]) -> list[Place]:
     """The places that programs use, by their own variables, and those that people use."""
     user, caches = home(environment), base(environment, variable="XDG_CACHE_HOME", default=".cache")
     hub = environment.get("HF_HUB_CACHE") or f"{environment.get('HF_HOME') or f'{caches}/huggingface'}/hub"
-    ollama = environment.get("OLLAMA_MODELS")
-    return [
+    ollama, local = environment.get("OLLAMA_MODELS"), environment.get("LOCALAPPDATA") or f"{user}/Library/Caches"
+    places = [
         Place(path=hub, owner="Hugging Face", repository=True),
         Place(path=environment.get("LLAMA_CACHE") or f"{caches}/llama.cpp", owner="llama.cpp"),
-        Place(path=f"{user}/Library/Caches/llama.cpp", owner="llama.cpp"),
+        Place(path=f"{local}/llama.cpp", owner="llama.cpp"),  # on Windows and macOS
         Place(path=f"{user}/.lmstudio/models", owner="LM Studio", repository=True),
         Place(path=f"{user}/.cache/lm-studio/models", owner="LM Studio", repository=True),
         Place(path=ollama or f"{user}/.ollama/models", owner="Ollama", ollama=True),
         *(Place(path=path) for path in (f"{user}/models", f"{user}/.local/share/models")),
         *EVERYBODYS,
     ]
+    return [msgspec.structs.replace(one, path=os.path.abspath(one.path)) for one in places]
 
 
 def look(places: Sequence[Place]) -> Found:
@@ -260,7 +261,7 @@ def newest(paths: Iterator[str]) -> Iterator[str]:
     """Of each repository's snapshots (`models--owner--name/snapshots/REVISION/file`) the files of the newest one."""
     found: dict[tuple[str, str], tuple[float, str]] = {}
     for path in paths:
-        repository, snapshots, rest = path.partition("/snapshots/")
+        repository, snapshots, rest = path.replace(os.sep, "/").partition("/snapshots/")
         key = (repository, rest.partition("/")[2] if snapshots else path)
         try:
             changed = files.stat(os.path.dirname(path)).st_mtime
@@ -279,7 +280,7 @@ def manifests(place: Place) -> Iterator[Candidate]:
             layers = layers_of(files.read(path, most=MANIFEST))
         except (OSError, *NOT_JSON):
             continue
-        blob = {kind: f"{place.path}/blobs/{digest.replace(':', '-')}" for kind, digest in layers}
+        blob = {kind: os.path.join(place.path, "blobs", digest.replace(":", "-")) for kind, digest in layers}
         if "model" in blob:
             space = "" if above[-1] in {"", "library"} else f"{above[-1]}/"
             yield Candidate(

@@ -60,7 +60,7 @@ def located(path: str, facts: EngineFacts, proc: Path, passed: list[str]) -> str
         return ""
     whole = os.path.join(facts.folder, path)  # it may be no path of ours
     if facts.volumes is not None:
-        shared = [(os.path.realpath(source) if isabs(source) else "", inside) for source, inside in facts.volumes]
+        shared = [(os.path.realpath(one) if os.path.isabs(one) else "", inside) for one, inside in facts.volumes]
         return follow(whole, partial(here, shared=shared), passed)
     if facts.pid is not None and sys.platform == "linux":
         return in_process(whole, facts.pid, proc, passed)

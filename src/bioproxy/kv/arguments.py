@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 
@@ -217,7 +218,8 @@ def behind_embedded(command: Sequence[str]) -> int:
 
 
 def split(text: str) -> list[str]:
-    """Words as a shell would see them; if quotes do not match, at blanks."""
+    """Words as a shell would see them, but for backslashes on Windows; if quotes do not match, at blanks."""
+    text = text.replace("\\", "\\\\") if sys.platform == "win32" else text
     try:
         return shlex.split(text)
     except ValueError:

@@ -45,8 +45,12 @@ PIECE = re.compile(
     r"""|"(?P<double>[^"\\]*(?:\\.[^"\\]*)*)(?:"|\Z)|(?P<left>.)""",
     re.DOTALL,
 )
-LITERAL = re.compile(r"""'[^']*'|\\(?!")""")  # what stays as it is on Windows
+ON_WINDOWS = re.compile(  # the same, and a backslash is one unless a `"` follows it
+    r"""(?P<blank>[ \t\r\n]+)|(?P<plain>(?:[^ \t\r\n"'\\]|\\(?!"))+)|\\(?P<escaped>")|'(?P<single>[^']*)(?:'|\Z)"""
+    r"""|"(?P<double>(?:\\"|[^"])*)(?:"|\Z)""",
+)
 ESCAPED = re.compile(r"""\\(["\\])""")  # in double quotes a backslash is one before other characters
+QUOTED = re.compile(r"""\\(")""")  # and so on Windows
 
 
 class Folders(msgspec.Struct, frozen=True):
@@ -72,13 +76,12 @@ def split(command: str, *, windows: bool = sys.platform == "win32") -> list[str]
     minutes if that is one word.)
     """
     text = CONTINUED.sub(r"\1 ", command).rstrip()
-    if windows:
-        text = LITERAL.sub(lambda found: "\\\\" if found[0] == "\\" else found[0], text)
-    elif text.endswith("\\") and not text.endswith("\\\\"):
+    if not windows and text.endswith("\\") and not text.endswith("\\\\"):
         text = text[:-1]
+    escaped = QUOTED if windows else ESCAPED
     words: list[str] = []
     parts: list[str] | None = None  # of the word that is being read
-    for piece in PIECE.finditer(text):
+    for piece in (ON_WINDOWS if windows else PIECE).finditer(text):
         if piece.lastgroup == "blank":
             if parts is not None:
                 words.append("".join(parts))
@@ -86,7 +89,7 @@ def split(command: str, *, windows: bool = sys.platform == "win32") -> list[str]
             continue
         part = piece[piece.lastgroup or 0]
         parts = [] if parts is None else parts
-        parts.append(ESCAPED.sub(r"\1", part) if piece.lastgroup == "double" else part)
+        parts.append(escaped.sub(r"\1", part) if piece.lastgroup == "double" else part)
     return words if parts is None else [*words, "".join(parts)]
 
 

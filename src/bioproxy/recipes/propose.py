@@ -8,12 +8,12 @@ each model has its own few flags, and a comment says what they take and why they
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
+from bioproxy.engines.commands import joined
 from bioproxy.engines.estimate import GIB, MIB, Share
 from bioproxy.engines.gguf import quantisation
 from bioproxy.engines.library import Entry
@@ -176,7 +176,7 @@ def adopted(source: str, before: str) -> str:
 
 def quoted(word: str) -> str:
     """A word of a command: in quotes if it needs them, and if no macro stands in it."""
-    return word if PLAIN.fullmatch(word) or word == "${PORT}" else shlex.quote(word)
+    return word if PLAIN.fullmatch(word) or word == "${PORT}" else joined([word])
 
 
 def one_line(words: str) -> str:

@@ -102,6 +102,16 @@ def test_hugging_faces_cache_counts_each_file_once(tmp_path: Path) -> None:
     assert found.entries[0].path == str(repository / "snapshots" / "new" / "Qwen3-8B.gguf")
 
 
+def test_hugging_faces_cache_without_links_counts_each_name_once(tmp_path: Path) -> None:
+    """Where links are not allowed, each revision has the file itself."""
+    repository = tmp_path / "models--Qwen--Qwen3-8B-GGUF"
+    for age, revision in enumerate(("new", "old")):
+        write(repository / "snapshots" / revision / "Q8_0" / "Qwen3-8B.gguf")
+        os.utime(repository / "snapshots" / revision / "Q8_0", (1_000_000 - age, 1_000_000 - age))
+    found = look([Place(path=str(tmp_path), owner="Hugging Face", repository=True)])
+    assert [one.path for one in found.entries] == [str(repository / "snapshots" / "new" / "Q8_0" / "Qwen3-8B.gguf")]
+
+
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     """A blob that was deleted."""
     (tmp_path / "gone.gguf").symlink_to(tmp_path / "nothing")
@@ -140,10 +150,13 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 def test_the_usual_places_follow_their_variables() -> None:
     """Each program's own."""
-    places = {place.path for place in usual({"HOME": "/home/ann"})}
-    assert {"/home/ann/.cache/huggingface/hub", "/home/ann/.lmstudio/models", "/home/ann/models"} <= places
-    moved = usual({"HOME": "/home/ann", "HF_HOME": "/hf", "OLLAMA_MODELS": "/o", "LLAMA_CACHE": "/l"})
-    assert {"/hf/hub", "/o", "/l"} <= {place.path for place in moved}
+    ann = os.path.abspath("/home/ann")
+    places = {place.path for place in usual({"HOME": ann})}
+    usually = (".cache/huggingface/hub", ".lmstudio/models", "models", ".ollama/models")
+    assert {os.path.join(ann, *one.split("/")) for one in usually} <= places
+    variables = {"HF_HOME": "/hf", "OLLAMA_MODELS": "/o", "LLAMA_CACHE": "/l", "LOCALAPPDATA": "/local"}
+    moved = {place.path for place in usual({"HOME": ann, **variables})}
+    assert set(map(os.path.abspath, ("/hf/hub", "/o", "/l", "/local/llama.cpp"))) <= moved
 
 
 def test_two_hundred_models_cost_the_beginnings_of_their_headers(
