@@ -5,8 +5,8 @@ kind of notification. What counts is the content of what a path leads to: a link
 change though size and time are the same, and a file that is only touched is none. A file that is missing says nothing,
 because it is about to come back; once it is back, that is a change. Half of a file may be a good configuration with
 fewer models, so a change counts only when two looks have found the same: whoever writes it has come to an end by then.
-A folder is looked at the same way: its YAML files together are one thing. Key files belong to the configuration that names them. The certificate's two files are watched
-in any case (wire/tls.py).
+A folder is looked at the same way: its YAML files together are one thing. Key files belong to the configuration that
+names them. The certificate's two files are watched in any case (wire/tls.py).
 
 One reload runs at a time. What comes meanwhile is not lost (the file may have been read before it changed): it makes
 the reload run once more.
@@ -104,7 +104,6 @@ async def watch(
     `paths` are those of the configuration in force: one that a reload named first is a change, for it was not looked at
     before that.
     """
-
     last = seen
 
     async def changed() -> bool | None:

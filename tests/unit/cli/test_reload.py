@@ -134,7 +134,7 @@ async def test_a_file_that_a_reload_named_is_watched_from_then_on(tmp_path: Path
 
 
 async def test_half_of_a_file_is_not_read(tmp_path: Path) -> None:
-    """Whoever writes it slowly, or empties it first, is waited for: half a configuration would stop the other models."""
+    """Whoever writes it slowly, or empties it first, is waited for: half of it would stop the other models."""
     file = tmp_path / "a.yaml"
     file.write_text("models: {one: 1, two: 2}")
     seen = look((str(file),))

@@ -62,7 +62,7 @@ def test_a_day_ends_at_local_midnight(day: tuple[int, int, int], hours: int) -> 
 
 
 def test_a_day_that_has_two_midnights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Havana it is midnight twice when summer time ends: the hour between them is of the new day, which begins once."""
+    """In Havana it is midnight twice when summer time ends, and the hour between them is of the new day."""
     monkeypatch.setenv("TZ", "America/Havana")
     time.tzset()
     first = datetime(2026, 11, 1, tzinfo=ZoneInfo("America/Havana")).timestamp()
