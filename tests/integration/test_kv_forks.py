@@ -101,3 +101,20 @@ async def test_agents_may_come_in_any_moment(does: Does, step: int, *, together:
         asked = await asyncio.gather(*agents)
         assert [each.evaluated < 50 for each in asked] == [True] * AGENTS, [each.timings for each in asked]
         assert await engine.violations() == []
+
+
+async def test_a_conversation_that_has_gone_on_waits_for_nobody(tmp_path: Path) -> None:
+    """Its slot holds more than the context. Two of them go on from it all the same: only one can have that slot."""
+    async with FakeEngine(slot_folder=tmp_path, parallel=2, cache_ram=0) as engine, rig(engine) as one:
+        one.gate.resize(2)
+        answer = await kept(one)
+        agent = await one.ask(REPOSITORY, answer, " agent")
+        actions = one.keeper.actions
+        next_turn = one.want(REPOSITORY, answer, " agent", agent.answer, " go on")
+        actions.waiting = lambda: [next_turn]
+        assert actions.awaited(set()) is None
+        actions.waiting = lambda: [next_turn, one.want(REPOSITORY, answer, " another agent")]
+        match = actions.awaited(set())
+        assert match is not None
+        assert [pin.name for pin in match.snapshot.pins] == ["repo"]
+        assert actions.awaited({match.snapshot.id}) is None

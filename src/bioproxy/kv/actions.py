@@ -25,8 +25,8 @@ from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
 from bioproxy.kv.engine import AT_LEAST, POKE, SlotActionTimeout, limited, slots_now
-from bioproxy.kv.index import Match, usable
-from bioproxy.kv.resident import KEPT, STANDING, Brought, Prepared, Resident, Residents, State
+from bioproxy.kv.index import Match, owner, usable
+from bioproxy.kv.resident import KEPT, STANDING, Brought, Prepared, Resident, Residents, State, Want
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Saver
 from bioproxy.kv.snapshot import Pin
@@ -59,7 +59,7 @@ class Actions:
         self.residents = residents
         self.decisions = decisions
         self.lost: Counter[str] = Counter()
-        self.waiting_for: Callable[[Match], int] = lambda _: 0  # how many requests wait that go on from it
+        self.waiting: Callable[[], Sequence[Want]] = tuple  # what the requests want that wait for the engine
 
     @property
     def saving(self) -> bool:
@@ -185,11 +185,25 @@ class Actions:
             await aio.shielded(self.spread(match, place, ahead=True))
 
     def awaited(self, tried: Container[str]) -> Match | None:
-        """A context that a waiting request goes on from, and that was not `tried`."""
+        """A context that was not `tried`, from which one request goes on that no slot has more for, or several do."""
         index, scope = self.decisions.tenant.shelf.index, self.decisions.tenant.scope
-        found = (index.snapshots[identity] for ids in index.named.values() for identity in ids)
-        matches = (Match(one, one.end, exact=True) for one in found if one.id not in tried and usable(one, scope))
-        return next((match for match in matches if self.waiting_for(match)), None)
+        for want in self.waiting() if index.named else ():
+            resident = self.residents.choose(want.cuts, want.size)[1]
+            for position, cut in enumerate(want.cuts, 1):
+                for one in [index.snapshots[identity] for identity in index.named.get(cut.digest, ())]:
+                    match = Match(one, one.end, exact=True)
+                    wanted = one.id not in tried and owner(one)[1] in (None, want.group) and usable(one, scope)
+                    if wanted and (position >= resident or self.waiting_for(match) > 1):
+                        return match
+        return None
+
+    def waiting_for(self, match: Match) -> int:
+        """How many of the waiting requests go on from a snapshot, and may."""
+        mine = owner(match.snapshot)[1]
+        return sum(
+            mine in (None, want.group) and any(cut.digest == match.digest for cut in want.cuts)
+            for want in self.waiting()
+        )
 
     async def bring(self, match: Match, place: Resident, slot: int, *, unsaved: int = 0) -> bool:
         """Restore a snapshot that no request has asked for yet; the first that uses it will judge it."""

@@ -36,7 +36,7 @@ from bioproxy.kv.actions import Actions
 from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.folder import FolderError
-from bioproxy.kv.index import Match, owner, usable
+from bioproxy.kv.index import Match, usable
 from bioproxy.kv.resident import Resident, Want
 
 log = logging.getLogger(__name__)
@@ -66,17 +66,13 @@ class Moments:
         self.config, self.tenant = actions.decisions.config, actions.decisions.tenant
         self.tenant.shelves.gates.add(gate)
         self.tick = tick
-        actions.waiting_for = self.waiting_for
+        actions.waiting = self.waiting
         self.grown = asyncio.Event()
         self.emptied = asyncio.Event()
 
-    def waiting_for(self, match: Match) -> int:
-        """How many requests wait in the gate that go on from a snapshot, and may."""
-        wants = [self.template.read(ticket.key) for ticket in self.gate.queue.tickets() if isinstance(ticket.key, Want)]
-        mine = owner(match.snapshot)[1]
-        return sum(
-            mine in (None, want.group) and any(cut.digest == match.digest for cut in want.cuts) for want in wants
-        )
+    def waiting(self) -> list[Want]:
+        """What the requests want that wait in the gate."""
+        return [self.template.read(ticket.key) for ticket in self.gate.queue.tickets() if isinstance(ticket.key, Want)]
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
