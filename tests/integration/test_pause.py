@@ -99,3 +99,27 @@ async def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
         assert (await good(app)).status == 503
         await call(app.admin_port, "POST", "/api/resume", data={})
         assert (await good(app)).status == 502
+
+
+async def test_a_mistyped_query_is_refused_by_each_of_our_routes_that_reads_one(tmp_path: Path) -> None:
+    """With the words that the route knows; a pause without an end would begin, or all captures be sent, otherwise."""
+    (tmp_path / "code.txt").write_text("text <{message}>")
+    known = {
+        "POST /api/pause": "for",
+        "GET /requests": "limit, outcome",
+        "GET /api/requests": "limit, before",
+        "GET /api/captures": "start, end, model, client",
+        "GET /api/live": "last",
+        "GET /api/templates/@code": "model",
+        "PUT /api/context-imports/x": "offset",
+    }
+    async with running_app(tmp_path, backend_url="http://127.0.0.1:9", prefixes={"@code": "code.txt"}) as app:
+        for route, words in known.items():
+            method, path = route.split()
+            data: Json = None if method == "GET" else {}
+            refused = await call(app.admin_port, method, f"{path}?fro=1h", data=data)
+            said = f'{path} has no query parameter "fro"; it has {words}'
+            assert (route, refused.status, refused.json()["error"]["message"]) == (route, 400, said)
+        assert app.pause.status is None
+        for lenient in ("/api/metrics/activity?fro=1", "/api/metrics/stats?fro=1", "/metrics?fro=1", "/health?fro=1"):
+            assert (await call(app.admin_port, "GET", lenient)).status == 200

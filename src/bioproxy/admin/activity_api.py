@@ -25,7 +25,7 @@ from bioproxy.admin.activity_sql import SORTS
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.admin.capture_text import line
 from bioproxy.admin.captures import Captures
-from bioproxy.admin.routes import ALWAYS, Entry, Question, answer
+from bioproxy.admin.routes import ALWAYS, Entry, Question, answer, check_query
 from bioproxy.errors import NotFound, RequestError
 from bioproxy.events import ActivityAdded, Bus, RequestEnded
 from bioproxy.explain import explained
@@ -33,6 +33,7 @@ from bioproxy.explain import explained
 INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 LARGEST = (1 << 63) - 1
 MOST_ROWS = 999
+EXPORTED = ("start", "end", "model", "client")  # what narrows an export
 STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)", re.ASCII)
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -109,6 +110,7 @@ class ActivityApi:
 
     async def export(self, question: Question) -> None:
         """A line for each capture, the oldest first, as the query narrows them; read one at a time."""
+        check_query(question.request, EXPORTED)
         filters, responder = filters_of(question.request.query), question.responder
         responder.start(200, [(b"Content-Type", b"application/x-ndjson"), *ALWAYS], length=None)
         for identity in self.captures.numbers():

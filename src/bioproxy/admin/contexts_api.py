@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from bioproxy.admin.requests_api import KEPT, Requests
-from bioproxy.admin.routes import ALWAYS, Entry, Question, answer
+from bioproxy.admin.routes import ALWAYS, Entry, Question, answer, asked
 from bioproxy.config.settings import Settings
 from bioproxy.errors import NOT_JSON, Forbidden, NotFound, RequestError
 from bioproxy.keys import Keyring
@@ -80,6 +80,12 @@ class Announced(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     description: msgspec.Raw
     key: str = ""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """The query of a piece: at which byte it begins."""
+
+    offset: str = ""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,7 +265,7 @@ class ContextsApi:
 
     async def add(self, question: Question) -> None:
         self.check_import(question)
-        offset = dict(question.request.query).get("offset", "")
+        offset = asked(question.request, Place).offset
         if not (offset.isascii() and offset.isdecimal()):
             raise RequestError("offset must say at which byte this piece begins")
         one, kept = await self.imports.add(question.parameters["id"], int(offset), question.request.body)

@@ -31,7 +31,7 @@ from bioproxy import __version__
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.difference import difference, reduced
 from bioproxy.admin.events import HEADERS, Listener, flow
-from bioproxy.admin.routes import Entry, Json, Question
+from bioproxy.admin.routes import Entry, Json, Question, asked
 from bioproxy.admin.swaps import SwapRecord, Swaps
 from bioproxy.config.settings import Settings
 from bioproxy.events import (
@@ -157,6 +157,12 @@ class Viewer(Listener):
         return told.client is not None and (not told.client or self.question.shows(told.client))
 
 
+class Since(msgspec.Struct, frozen=True):
+    """The query: the id of the last event that a client had."""
+
+    last: str = ""
+
+
 class Live:
     """The stream's one hub.
 
@@ -269,7 +275,7 @@ class Live:
         """What came after the last event that a client had, or a comment; b"" if that is not known any more."""
         request = viewer.question.request
         said = (request.header(b"last-event-id") or b"").decode("latin-1")
-        said = next((value for name, value in request.query if name == "last"), said)
+        said = asked(request, Since).last or said
         boot, _, number = said.rpartition("-")
         known = boot == self.boot and number.isdecimal() and len(number) < LONGEST
         if not known or not self.base <= int(number) <= self.number:

@@ -7,7 +7,7 @@ because all of it is about now.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from bioproxy.wire.http1.router import Parameters
 
 Json: TypeAlias = Any
 Query = TypeVar("Query", bound=msgspec.Struct)
+LONGEST_SHOWN = 100  # characters of a query parameter's name
 NOT_ALLOWED, UNREADY, ACCEPTED, BROKEN_CONFIG, NO_FORM = 405, 503, 202, 422, 415
 ALWAYS: Headers = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
@@ -79,11 +80,23 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def asked(request: Request, query: type[Query]) -> Query:
-    """The query of a request; RequestError names the parameter that is wrong."""
+    """The query of a request; RequestError names the parameter that is wrong, or that is none of the route's."""
+    check_query(request, [field.encode_name for field in msgspec.structs.fields(query)])
     try:
         return msgspec.convert(dict(request.query), query, strict=False)
     except msgspec.ValidationError as error:
         raise RequestError(f"the query of {request.path} cannot be read: {error}") from error
+
+
+def check_query(request: Request, known: Collection[str]) -> None:
+    """RequestError for a parameter that is none of `known`: one that is mistyped would ask for something else.
+
+    Routes that are llama-swap's leave out what they do not know, as they do there.
+    """
+    for name, _ in request.query:
+        if name not in known:
+            shown = f"{name[:LONGEST_SHOWN]}…" if len(name) > LONGEST_SHOWN else name
+            raise RequestError(f'{request.path} has no query parameter "{shown}"; it has {", ".join(known)}')
 
 
 def answer(responder: Responder, value: Json, *, status: int = 200, pretty: bool = False) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
-from bioproxy.admin.routes import ACCEPTED, Entry, Json, Question, answer
+from bioproxy.admin.routes import ACCEPTED, Entry, Json, Question, answer, asked
 from bioproxy.errors import NotFound
 from bioproxy.station import Station
 from bioproxy.templates.catalogue import Estimate, TemplateStatistics
@@ -66,6 +66,12 @@ class TemplateDetail(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[TemplateOnModel, ...]
 
 
+class Whose(msgspec.Struct, frozen=True):
+    """The query of a template: the model that has one of its own."""
+
+    model: str | None = None
+
+
 class TemplatesApi:
     """`stations` are those of all models; `warm` looks at a template now and returns its states (NotFound)."""
 
@@ -87,7 +93,7 @@ class TemplatesApi:
 
     async def detail(self, question: Question) -> None:
         prefix = self.meant(question.parameters["prefix"])
-        model = dict(question.request.query).get("model")
+        model = asked(question.request, Whose).model
         having = [one for one in self.stations() if prefix in one.catalogue.prefixes]
         chosen = next((one for one in having if model in (None, one.model)), None)
         if chosen is None:
