@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,16 @@ import pytest
 from bioproxy.cli import machine, running
 from bioproxy.cli.main import main
 from bioproxy.engines import library
+from bioproxy.engines.listener import LINUX
 from bioproxy.engines.placement import Machine
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
+from support.command import serving
 from support.gguf_files import QWEN, write
+from support.http import call, free_port
 
 Json = Any
+LLAMA = Path(__file__).parents[1] / "fakes" / "llama_server.py"
 
 
 async def other(owner: str, names: list[str]) -> asyncio.Server:
@@ -123,6 +129,52 @@ async def test_bioproxy_itself_is_left_out(tmp_path: Path) -> None:
     async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
         port = app.ports.proxy.port
         assert await asyncio.to_thread(running.engine_at, port) is None
+
+
+@pytest.mark.skipif(not LINUX, reason="other systems show no process of another user's")
+async def test_an_engine_that_a_bioproxy_started_is_left_out(tmp_path: Path) -> None:
+    """It ends with it; the same program that somebody else started is found."""
+    words = [sys.executable, str(LLAMA), "--port"]
+    config = {"startPort": free_port(), "models": {"a": {"cmd": f"{shlex.join(words)} ${{PORT}}"}}}
+    (tmp_path / "conf.yaml").write_text(json.dumps(config))
+    async with serving(tmp_path, "-config", "conf.yaml", "-port", "0", "-admin-port", "0") as served:
+        _, admin = await served.ports()
+        loaded = await call(admin, "POST", "/api/models/load/a", data={})
+        assert loaded.status == 200
+        [row] = (await call(admin, "GET", "/api/models")).json()["models"]
+        port = int(row["command"].split()[-1])
+        assert (await call(port, "GET", "/v1/models")).status == 200
+        assert await asyncio.to_thread(running.engine_at, port) is None
+    free = free_port()
+    process = await asyncio.create_subprocess_exec(*words, str(free), stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        found = await asyncio.to_thread(running.engine_at, free)
+        assert found is not None
+        assert found.kind == "llama-server"
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (["bioproxy", "serve"], True),
+        (["/opt/b/.venv/bin/python3.12", "/opt/b/.venv/bin/bioproxy", "serve"], True),
+        (["python", "-m", "bioproxy"], True),
+        (["/usr/bin/python3", "-I", "-S", "/lib/python3/site-packages/bioproxy/engines/shim.py", "7"], True),
+        (["C:\\b\\bioproxy.exe"], True),
+        (["make", "-C", "/src/bioproxy", "test"], False),
+        (["sh", "-c", "cd /src/bioproxy"], False),
+        (["python", "-m", "vllm", "bioproxy"], False),
+        ([], False),
+    ],
+)
+def test_which_process_is_a_bioproxy(words: list[str], ours: bool) -> None:
+    """By the program, not by a folder or an argument of the name."""
+    assert running.is_bioproxy(words) == ours
 
 
 def test_an_engines_own_port_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from bioproxy import files
 from bioproxy.cli import checks, machine, running
 from bioproxy.cli.command import Command
 from bioproxy.cli.output import Colour, Output, count, size
+from bioproxy.config.files import Found as Sources
 from bioproxy.config.files import config_folder, default_files, find
 from bioproxy.config.json_schema import schemas
 from bioproxy.engines import library
@@ -34,6 +35,7 @@ Json: TypeAlias = Any
 Ask: TypeAlias = Callable[[str], str]
 
 YAML = (".yaml", ".yml")
+NAME = "config.yaml"
 SHOWN = 5  # names of a server's models, notes about files of no use
 ALL = "all that fit"
 NO_TERMINAL = "there is no terminal to ask on: `bioproxy init --yes` takes what it proposes"
@@ -76,13 +78,21 @@ def run(command: Command) -> int:
 
 
 def target_of(command: Command) -> str:
-    """Where the configuration belongs: the file that was named, else the one at the default place."""
-    named = find(command.flags.path, None, os.environ, folder=os.getcwd()).path
+    """Where the configuration belongs: the file that was named, else one in the named folder, or at the usual place."""
+    found = named_in(command)
+    if found.path is None and found.directory:
+        return os.path.join(found.directory, NAME)
+    named = found.path
     usual = named is None or named in default_files(os.environ)
-    path = os.path.join(config_folder(os.environ), "config.yaml") if usual or named is None else named
+    path = os.path.join(config_folder(os.environ), NAME) if usual or named is None else named
     if not path.endswith(YAML):
         raise ConfigError([Problem("init writes YAML: name a file that ends in .yaml", path)])
     return path
+
+
+def named_in(command: Command) -> Sources:
+    """The file and the folder that flags or variables name, else the file at the default place."""
+    return find(command.flags.path, command.flags.directory, os.environ, folder=os.getcwd())
 
 
 def look(folders: Sequence[str], *, slots: int = 1) -> Seen:
@@ -263,7 +273,9 @@ def mode_of(swap: running.Swap | None, text: str) -> int:
 def finish(command: Command, seen: Seen, *, target: str, kept: Sequence[str]) -> int:
     """Say what was written, and check it; the exit code is the check's."""
     output = command.output
-    flags = msgspec.structs.replace(command.flags, path=target, directory=None)
+    directory = named_in(command).directory
+    inside = os.path.dirname(target) == directory
+    flags = msgspec.structs.replace(command.flags, path=None if inside else target, directory=directory)
     checking = msgspec.structs.replace(command, flags=flags)
     if output.json:
         found = checks.examine(checking.load)
@@ -281,8 +293,9 @@ def finish(command: Command, seen: Seen, *, target: str, kept: Sequence[str]) ->
     output.line(f"\nwrote {target}" + "".join(f"\nkept  {path}" for path in kept), "bold")
     code = checks.check(checking)
     if not code:
-        standard = os.path.dirname(target) == config_folder(os.environ)
-        output.line(f"start it: bioproxy{'' if standard else f' -config {target}'}")
+        standard = inside or os.path.dirname(target) == config_folder(os.environ)
+        named = ("" if standard else f" -config {target}") + (f" -config-dir {directory}" if directory else "")
+        output.line(f"start it: bioproxy{named}")
         output.line("clients connect to http://localhost:8088")
     return code
 

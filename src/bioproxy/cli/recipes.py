@@ -16,6 +16,7 @@ from bioproxy.cli.command import Command
 from bioproxy.cli.output import Output
 from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source, find
+from bioproxy.engines import gguf
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.recipes import insert, yaml_text
 from bioproxy.recipes.recipe import Recipe, entry_of, recipe_named, recipes
@@ -108,7 +109,7 @@ def model_name(recipe: Recipe, values: Mapping[str, str]) -> str:
     """A name for a model that was given none: its file's without the ending, or the repository's without its owner."""
     source = values.get("model") or values.get("file") or ""
     name = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return name.removesuffix(".gguf") or recipe.name
+    return gguf.stem(name) or recipe.name
 
 
 def check(before: str, after: str, *, path: str) -> None:

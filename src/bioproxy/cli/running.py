@@ -1,7 +1,8 @@
 """What serves models on this machine already, for `init`: engines that answer, and a llama-swap configuration.
 
 Servers are known by what they answer, on the ports that they use by default and on those that processes of their name
-were given. A bioproxy and a llama-swap are left out: what they serve is what `init` is about. Blocking; loopback only.
+were given. A bioproxy, the engines that it started and a llama-swap are left out: what they serve is what `init` is
+about. Blocking; loopback only.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def engine_at(port: int) -> Engine | None:
     entries = listed.get("data") if isinstance(listed, dict) else None
     entries = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
     owners = {str(one.get("owned_by")) for one in entries}
-    if SWAPS in owners or not entries:
+    if SWAPS in owners or not entries or is_of_bioproxy(port):
         return None
     names = tuple(name for name in (str(one.get("id")) for one in entries) if name.isprintable())
     slots = slots_of(client)
@@ -105,6 +106,36 @@ def is_ours(client: Client) -> bool:
         return "version" in (client.get("/api/version") or ())
     except BioproxyError:
         return False
+
+
+def is_of_bioproxy(port: int) -> bool:
+    """Whether a bioproxy started what listens there: it will stop it again. False if the process cannot be seen."""
+    import psutil
+
+    try:
+        pid = listens_at(port)
+        return pid is not None and any(is_bioproxy(one.cmdline()) for one in psutil.Process(pid).parents())
+    except psutil.Error:
+        return False
+
+
+def listens_at(port: int) -> int | None:
+    """The process that listens on a port of this machine; None if it cannot be seen. psutil.Error."""
+    import psutil
+
+    if listener.LINUX:
+        found = listener.holder(LOOPBACK, port)
+        return found.pid if found is not None else None
+    sockets = psutil.net_connections("tcp")
+    return next((one.pid for one in sockets if one.status == psutil.CONN_LISTEN and one.laddr.port == port), None)
+
+
+def is_bioproxy(words: Sequence[str]) -> bool:
+    """Whether a command line is the program's, or that of the shim between it and an engine."""
+    interpreted = bool(words) and os.path.basename(words[0]).startswith("python")
+    rest = [one for one in words[1:] if not one.startswith("-")] if interpreted else words
+    first = rest[0].replace("\\", "/") if rest else ""
+    return os.path.basename(first).removesuffix(".exe") == "bioproxy" or first.endswith("bioproxy/engines/shim.py")
 
 
 def remarks(port: int, slots: int) -> tuple[str, ...]:

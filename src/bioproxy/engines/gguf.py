@@ -29,6 +29,7 @@ from bioproxy import files
 from bioproxy.errors import BioproxyError
 
 MAGIC = b"GGUF"
+ENDING = ".gguf"
 VERSIONS = (2, 3)
 BLOCK, BLOCKS = 64 << 10, 64
 FALLBACK_HEADER = 1 << 20  # bytes taken for the header of a file that cannot be parsed
@@ -110,6 +111,11 @@ def identity(path: str | Path) -> str:
         except OSError as error:
             raise unreadable(part, error) from error
     return digest.hexdigest()[:32]
+
+
+def stem(name: str) -> str:
+    """A file's name without its ending, which may be written in any case; the same name if it has another one."""
+    return name[: -len(ENDING)] if name.lower().endswith(ENDING) else name
 
 
 def parts(path: str | Path) -> list[Path]:

@@ -170,6 +170,8 @@ def reason(error: OSError | BioproxyError) -> str:
 
 def entry(one: Candidate, header: Header, projectors: Sequence[tuple[Candidate, Header]], *, whole: bool) -> Entry:
     """A model with its projector, and its shape out of as much of its header as is wanted."""
+    if not one.path.endswith(gguf.ENDING) and gguf.SPLIT.match(gguf.stem(os.path.basename(one.path)) + gguf.ENDING):
+        raise BioproxyError(f"the parts of a split model must end in {gguf.ENDING}, in small letters")
     projector = one.projector or projector_of(one, header, projectors)
     if whole:
         header, shape = shape_in(one.path)
@@ -234,12 +236,15 @@ def basename(header: Header) -> str:
 
 
 def named(place: Place) -> Iterator[Candidate]:
-    """Files of a folder by their names: of a split model the first one, of a cache's revisions the newest."""
+    """Files of a folder by their names: of a split model the first one, of a cache's revisions the newest.
+
+    llama.cpp loads a file whatever case its ending has, but finds the parts of a split model in small letters only.
+    """
     for path in newest(walk(place.path)) if place.owner == "Hugging Face" else walk(place.path):
-        name = os.path.basename(path)
-        split = gguf.SPLIT.match(name)
+        stem = gguf.stem(os.path.basename(path))
+        split = gguf.SPLIT.match(stem + gguf.ENDING)
         if split is None or int(split["number"]) == 1:
-            yield Candidate(name=split["stem"] if split else name.removesuffix(".gguf"), path=path, place=place)
+            yield Candidate(name=split["stem"] if split else stem, path=path, place=place)
 
 
 def walk(folder: str, depth: int = DEEPEST) -> Iterator[str]:
@@ -252,7 +257,7 @@ def walk(folder: str, depth: int = DEEPEST) -> Iterator[str]:
         except OSError:
             continue  # it is another user's
         left -= len(entries)
-        yield from (one.path for one in entries if one.name.endswith(".gguf") and not one.name.startswith("."))
+        yield from (one.path for one in entries if gguf.stem(one.name) != one.name and not one.name.startswith("."))
         below = [one.path for one in entries if not one.name.startswith(".") and one.is_dir(follow_symlinks=False)]
         pending += [(path, deeper - 1) for path in reversed(below) if deeper]
 

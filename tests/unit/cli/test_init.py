@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,32 @@ def test_another_file_may_be_named(home: Home) -> None:
     assert f"start it: bioproxy -config {target}" in ended.out
     assert (target.exists(), home.config.read_text()) == (True, "{}")
     assert "YAML" in home.run("--yes", "-config", home.folder / "proxy.json").err
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_the_folder_of_a_configuration_may_be_named(home: Home, by: str) -> None:
+    """The file is written there, and checked with the others of that folder; the default place stays as it is."""
+    home.model()
+    folder = home.folder / "team.d"
+    folder.mkdir()
+    (folder / "other.yaml").write_text("models: {other: {cmd: 'sh --port ${PORT}'}}\n")
+    if by == "variable":
+        home.monkeypatch.setenv("BIOPROXY_CONFIG_DIR", str(folder))
+    ended = home.run("--yes", *(["-config-dir", folder] if by == "flag" else []))
+    assert (ended.code, home.config.exists()) == (0, False)
+    assert f"wrote {folder}/config.yaml" in ended.out
+    assert re.search(r"^ *other ", ended.out, re.MULTILINE)
+    assert f"start it: bioproxy -config-dir {folder}\n" in ended.out
+
+
+def test_a_file_beside_a_folder_is_checked_with_it(home: Home) -> None:
+    """As the two are used."""
+    home.model()
+    (home.folder / "team.d").mkdir()
+    target, folder = home.folder / "own.yaml", home.folder / "team.d"
+    ended = home.run("--yes", "-config", target, "-config-dir", folder)
+    assert (ended.code, [*folder.iterdir()]) == (0, [])
+    assert f"start it: bioproxy -config {target} -config-dir {folder}\n" in ended.out
 
 
 def test_a_folder_may_be_named(home: Home) -> None:

@@ -48,6 +48,18 @@ def test_a_split_model_is_one(tmp_path: Path) -> None:
     assert "half-00003-of-00003.gguf: no such file" in found.notes[0]
 
 
+def test_an_ending_may_be_written_in_any_case(tmp_path: Path) -> None:
+    """llama.cpp looks at what is in a file; the parts of a split model it finds in small letters only."""
+    write(tmp_path / "Loud.GGUF", QWEN)
+    for number in (1, 2):
+        write(tmp_path / f"big-{number:05d}-of-00002.GGUF", QWEN)
+    found = look([Place(path=str(tmp_path))])
+    assert [one.name for one in found.entries] == ["Loud"]
+    assert found.notes == (
+        f"{tmp_path}/big-00001-of-00002.GGUF: the parts of a split model must end in .gguf, in small letters",
+    )
+
+
 def test_a_projector_belongs_to_the_model_beside_it(tmp_path: Path) -> None:
     """In a repository's folder; of several the one of 16 bits, which every engine can use."""
     write(tmp_path / "model.gguf")
