@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bioproxy.activity import Record
-from bioproxy.config.masking import masked_value
+from bioproxy.config.masking import masked_command, masked_value
 from bioproxy.errors import NOT_JSON
 from bioproxy.front import shown
 from bioproxy.wire.coding import decoded
@@ -57,12 +57,14 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 def masked(body: bytes) -> bytes:
     """A JSON request without the values of fields that are named as secrets are: an MCP server's `Authorization`.
 
-    As it came, if there are none.
+    As it came, if there are none. Of what is no JSON (a form, or JSON as some engines take it, with NaN or half a
+    character) the text is looked through.
     """
     try:
         value = msgspec.json.decode(body)
     except NOT_JSON:
-        return body
+        text = body.decode("utf-8", "surrogateescape")
+        return masked_command(text).encode("utf-8", "surrogateescape")
     found = masked_value(value)
     return body if found == value else msgspec.json.encode(found)
 

@@ -187,9 +187,18 @@ def light_of(record: Record, capture: Capture) -> Light:
 
 
 def without_key(capture: Capture) -> Capture:
-    """The bodies without the client's key, which some clients tell the model, too."""
-    names = ("request_body", "response_body", "original_body")
-    return replace(capture, **{name: getattr(capture, name).replace(capture.secret, shown.HIDDEN) for name in names})
+    """It without the client's key: some clients tell it the model, too, and a page may have it in its address."""
+    bodies, heads = ("request_body", "response_body", "original_body"), ("request_headers", "response_headers")
+
+    def hidden(data: bytes) -> bytes:
+        return data.replace(capture.secret, shown.HIDDEN)
+
+    changed = {name: hidden(getattr(capture, name)) for name in bodies}
+    return replace(
+        capture,
+        **changed,
+        **{one: tuple((key, hidden(value)) for key, value in getattr(capture, one)) for one in heads},
+    )
 
 
 def size_of(packed: bytes | Light) -> int:

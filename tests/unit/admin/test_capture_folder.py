@@ -95,6 +95,39 @@ async def test_no_credential_is_written(tmp_path: Path, *, waits: bool) -> None:
     await captures.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"api_key": "of-a-server", "top_p": NaN, "n": 1}',
+        b'{"headers": {"Authorization": "Bearer of-a-server"}, "messages": ["\\ud800"]}',
+        b"model=one&api_key=of-a-server",
+        b'{"password": "of-a-server", "user": "\xff"}',
+    ],
+)
+async def test_nor_if_the_request_is_no_json(body: bytes, tmp_path: Path) -> None:
+    """Some engines take what the standard does not: names of secrets count in any text."""
+    captures = made(tmp_path)
+    await written(captures, 1, body=body)
+    kept = await captures.kept(1)
+    assert kept is not None
+    assert b"of-a-server" not in (kept.req_body or b"")
+    assert (kept.req_body or b"")[:6] == body[:6]
+
+
+async def test_nor_the_clients_key_in_the_address_of_a_page(tmp_path: Path) -> None:
+    """Which comes as `Referer`; an engine may say it again."""
+    captures = made(tmp_path)
+    address = b"https://chat.lan/?key=my-own-key"
+    one = Capture(
+        request_headers=((b"Referer", address),), response_headers=((b"Location", address),), secret=b"my-own-key"
+    )
+    captures.add(1, metered(), one)
+    kept = await captures.kept(1)
+    assert kept is not None
+    assert kept.req_headers["Referer"] == kept.resp_headers["Location"] == "https://chat.lan/?key=[REDACTED]"
+    await captures.close()
+
+
 async def test_what_holds_no_credential_is_kept_byte_for_byte(tmp_path: Path) -> None:
     """With its blanks and its order."""
     body = b'{ "b": 1,\n  "a": [1.0, 2] }'
