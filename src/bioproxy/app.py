@@ -344,6 +344,13 @@ class App:
         except (OSError, ValueError, files.Stuck) as error:
             log.warning("`bioproxy status` will not find this program if its configuration breaks: %s", error)
 
+    async def remove_address(self) -> None:
+        """We listen no more. What stays there leads nowhere, and says by its pid that it is old."""
+        try:
+            await files.away(listening.remove, self.state)
+        except (OSError, files.Stuck) as error:
+            log.warning("%s in %s stays there: %s", listening.NAME, self.state, error)
+
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
 
@@ -364,7 +371,7 @@ class App:
             ("stopping the engines", self.fleet.stop, STOP_LIMIT + 2 * save + MOMENT),
             ("closing the snapshot folders", self.shelves.close, MOMENT),
             ("closing the admin port", self.close_admin_port, MOMENT),
-            ("removing our address", partial(files.away, listening.remove, self.state), MOMENT),
+            ("removing our address", self.remove_address, MOMENT),
         ]
         if began:  # else what is on disk was not read, or belongs to the program that has the port
             steps.append(("keeping the pins", self.pins.flush, MOMENT))

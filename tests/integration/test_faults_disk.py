@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from bioproxy import aio
 from bioproxy.app import App
+from bioproxy.config import listening
 from bioproxy.events import SavingPaused
 from bioproxy.kv.folder import examine_all
 from fakes.fake_engine import FakeEngine
@@ -279,3 +282,13 @@ async def test_a_state_folder_that_goes_away(tmp_path: Path) -> None:
     async with engine(tmp_path) as fake, tried(fake, tmp_path, prefixes={"@code": str(template)}) as app:
         shutil.rmtree(tmp_path / "state")
         assert (await good(app, "@code what?")).status == 200
+
+
+async def test_a_state_folder_that_becomes_read_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Our address stays in it, and the log says so in a sentence."""
+    refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    with patch.object(listening, "remove", side_effect=refused):
+        async with engine(tmp_path) as fake, tried(fake, tmp_path):
+            pass
+    assert "listening.json" in caplog.text
+    assert [record for record in caplog.records if record.exc_info] == []

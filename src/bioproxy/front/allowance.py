@@ -191,7 +191,8 @@ class Allowances:
             await files.away(files.write_whole, self.folder / FILE, data)
         except (OSError, files.Stuck) as error:
             if not self.failing:
-                log.warning("what keys used today cannot be kept (%s): a restart forgets it", error)
+                said = "what keys used today cannot be kept in %s: %s; a restart forgets it"
+                log.warning(said, self.folder, files.reason(error) if isinstance(error, OSError) else error)
             self.failing = True
             self.changed.set()
         else:
