@@ -15,6 +15,7 @@ log (front/access_log.py), and what engines write (engines/lines.py). docs/opera
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import sys
 import time
@@ -66,7 +67,10 @@ def json_line(created: float, message: str, *, level: str = "info", logger: str,
     """One JSON object, without its newline; of what is `named`, the values that say something."""
     said = {name: value for name, value in named.items() if value not in (None, "", (), 0.0)}
     entry = {"time": stamp(created), "level": level, "logger": logger, "message": message, **said}
-    return msgspec.json.encode(entry).decode()
+    try:
+        return msgspec.json.encode(entry).decode()
+    except UnicodeEncodeError:  # a file's name may be any bytes
+        return json.dumps(entry, default=str)
 
 
 class JsonFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -172,6 +173,15 @@ def test_a_fault_keeps_its_trace(ours: None) -> None:
         logging.getLogger("bioproxy.test").exception("failed")
     assert lines[0].startswith("[ERROR] failed\nTraceback ")
     assert lines[0].endswith("ValueError: invalid literal for int() with base 10: 'odd'")
+
+
+def test_a_files_name_that_is_no_text_is_one_line_of_json_all_the_same(ours: None) -> None:
+    """The bytes stand there as Python has them, escaped."""
+    lines: list[str] = []
+    logs.setup(stream=io.StringIO(), style="json", show=lines.append, quiet=True)
+    logging.getLogger("bioproxy.test").warning("%s cannot be read", b"caf\xe9".decode("utf-8", "surrogateescape"))
+    assert json.loads(lines[0])["message"] == "caf\udce9 cannot be read"
+    assert lines[0].isascii()
 
 
 def test_a_book_that_fails_stops_nobody(ours: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from bioproxy import __version__
 from bioproxy.cli.command import Command
 from bioproxy.cli.output import Output
 from bioproxy.cli.verbs import BY_NAME, VERBS, common_flags
+from bioproxy.config.files import working_folder
 from bioproxy.config.flags import parse_flags
 from bioproxy.config.keys import CONFIG_FLAG, FOLDER_FLAG, KEYS, LISTEN_FLAG, WATCH_FLAG
 from bioproxy.config.layers import read_flags
@@ -173,7 +174,7 @@ def understand(words: Sequence[str]) -> Command:
         flags = parse_flags(words, others=OWN_FLAGS)
     except ConfigError as error:
         raise UsageError(error.message, "") from error
-    values = read_flags(flags.values, names=flags.names, folder=os.getcwd(), environment=os.environ)
+    values = read_flags(flags.values, names=flags.names, folder=working_folder(), environment=os.environ)
     if values.problems:
         raise UsageError(ConfigError(values.problems).message, "")
     cut = flags.rest.index("--") if "--" in flags.rest else len(flags.rest)

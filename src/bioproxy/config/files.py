@@ -33,6 +33,22 @@ REASONS = {
 NAMES = ("conf.json", "config.json", "config.yaml", "config.yml")
 
 
+def working_folder() -> str:
+    """Where relative paths of the command line start; ConfigError if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        sentence = f"the working folder cannot be used: {error.strerror or error}; start bioproxy in another one"
+        raise ConfigError([Problem(sentence)]) from error
+
+
+def refuse_bytes(path: str) -> None:
+    """ConfigError for a path that is no UTF-8: all that shows it is JSON or a log, and neither takes it."""
+    shown = path.encode("utf-8", "backslashreplace").decode()
+    if shown != path:
+        raise ConfigError([Problem(f"{shown} has bytes in its name that are no UTF-8; rename it, or use another one")])
+
+
 def home(environment: Mapping[str, str]) -> str:
     """The home folder: $HOME, else what the system says."""
     return environment.get("HOME") or os.path.expanduser("~")

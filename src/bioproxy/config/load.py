@@ -30,7 +30,7 @@ from bioproxy.config.check import find_problems, find_warnings
 from bioproxy.config.dialect.fallbacks import find_default_problems
 from bioproxy.config.dialect.per_model import find_model_problems
 from bioproxy.config.dialect.schema import DialectConfig
-from bioproxy.config.files import BOM, find, own_folder, state_folder
+from bioproxy.config.files import BOM, find, own_folder, refuse_bytes, state_folder, working_folder
 from bioproxy.config.keys import KEYS, build
 from bioproxy.config.layers import Layer, merge, read_environment, read_files, read_flags, top_key
 from bioproxy.config.schema import Config, Key, as_prefix
@@ -155,8 +155,10 @@ def load_now(
     tolerant: bool,
 ) -> Loaded:
     """As `load`, without its bound: it hangs if a file does."""
-    folder = os.getcwd()
+    folder = working_folder()
     found = find(path, directory, environment, folder=folder)
+    for name in (found.path, found.directory, folder, state_folder(environment)):
+        refuse_bytes(name or "")
     file = read_files(msgspec.structs.replace(found, texts=texts), environment, ports)
     layers: list[Layer] = [
         file,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from bioproxy.cli.main import understand
 from bioproxy.config.files import NAMES, config_folder, resolve, state_folder
 from bioproxy.config.load import load
 from bioproxy.errors import ConfigError
@@ -188,3 +190,30 @@ def test_only_the_files_own_problems_are_told_when_it_cannot_be_read(tmp_path: P
 def test_paths_become_absolute(path: str, expected: str) -> None:
     """From the folder of what names them, with $HOME for the tilde."""
     assert resolve(path, folder="/etc", environment={"HOME": "/h"}) == expected
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="there a name has no bytes that are none of UTF-8")
+@pytest.mark.parametrize("place", ["file", "folder", "home"])
+def test_a_name_that_is_no_text_is_an_error(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither JSON nor a log could show it, so the sentence has the bytes in another form."""
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    path = write(odd if place == "file" else tmp_path, "proxy_port: 1")
+    monkeypatch.chdir(odd if place == "folder" else tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        load(path=path, environment={"HOME": str(odd if place == "home" else tmp_path)})
+    assert "caf\\udce9" in str(raised.value)
+    assert "has bytes in its name that are no UTF-8; rename it" in str(raised.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that a program is in")
+def test_a_working_folder_that_was_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a reload, too: paths of the command line start there."""
+    path = write(tmp_path, "proxy_port: 1")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match=r"^the working folder cannot be used: .*; start bioproxy in another one$"):
+        load(path=path, environment={"HOME": str(tmp_path)})
+    with pytest.raises(ConfigError, match="the working folder cannot be used"):
+        understand(["status"])
