@@ -338,7 +338,9 @@ class App:
             log.warning("files that were left unfinished in %s stay there: %s", self.state, error)
 
     async def write_address(self) -> None:
-        """Write down where we listen, for whoever cannot read the configuration any more."""
+        """Write down where we listen, if we do, for whoever cannot read the configuration any more."""
+        if not self.ports.proxy.addresses:
+            return
         try:
             await files.away(listening.write, self.state, self.ports.listening())
         except (OSError, ValueError, files.Stuck) as error:
