@@ -81,6 +81,8 @@ async def by_command(rig: Rig, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [1, 3, 4]
     assert (await verb(rig, "captures", "export")).out == path.read_text()
+    dash = await verb(rig, "captures", "export", "-")
+    assert (dash.out, (rig.folder / "-").exists()) == (path.read_text(), False)
     again = await verb(rig, "captures", "export", str(path))
     assert (again.code, "is there already" in again.err) == (1, True)
     wrong = await verb(rig, "captures", "export", "--since", "soon")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shlex
 import stat
+import sys
 import tarfile
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import msgspec
 
 from support.cache_rig import program
-from support.swap_api import verb
+from support.command import COMMAND, environment
+from support.swap_api import found_by, verb
 from support.swap_rig import Rig
 
 LONG = "what is a cache, and what is it for? " * 60
@@ -61,3 +67,22 @@ async def test_a_context_goes_into_a_file_and_comes_back(tmp_path: Path) -> None
         none = await verb(rig, "contexts", "import", str(path), "none")
         assert (none.code, "cannot read" in none.err or "no exported context" in none.err) == (1, True)
         assert not list(tmp_path.glob("*.part"))
+
+
+async def test_a_context_goes_through_a_pipe(tmp_path: Path) -> None:
+    """`-` is standard output, and standard input; nothing else stands there."""
+    async with program(tmp_path, kv=KV, prefixes={}) as rig:
+        await verb(rig, "contexts", "keep", "repo", await asked(rig))
+        out, back = (
+            shlex.join((*COMMAND, "contexts", *words, *found_by(rig)))
+            for words in (("export", "repo", "-"), ("import", "-", "docs"))
+        )
+        given = environment(tmp_path, PYTHONPATH=os.pathsep.join(sys.path))
+        piped = await asyncio.create_subprocess_shell(
+            f"{out} | {back}", cwd=tmp_path, env=given, stdout=PIPE, stderr=PIPE
+        )
+        printed, errors = await piped.communicate()
+        assert (piped.returncode, b"docs is there" in printed) == (0, True), errors
+        assert not (tmp_path / "-").exists()
+        rows = (await verb(rig, "contexts", "list", "--json")).json()["contexts"]
+        assert {(row["name"], row["unused"]) for row in rows} == {("docs", ""), ("repo", "")}

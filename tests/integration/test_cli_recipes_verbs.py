@@ -52,6 +52,16 @@ async def test_a_recipe_goes_into_the_file_that_counts(tmp_path: Path) -> None:
     assert (await run(tmp_path, *words, "-config", "c.yaml", "--json")).json()["model"] == "qwen"
 
 
+async def test_a_dash_is_standard_output(tmp_path: Path) -> None:
+    """For an entry, and for a preset; no file of that name is made."""
+    entry = await run(tmp_path, "recipes", "add", "llama-server", "-", "--set", "file=/m/qwen.gguf")
+    assert (entry.code, entry.out.splitlines()[:2]) == (0, ["models:", "  qwen:"])
+    (tmp_path / "m.ini").write_text("[qwen]\nmodel = qwen.gguf\n")
+    preset = await run(tmp_path, "import", "m.ini", "-o", "-")
+    assert preset.out == (await run(tmp_path, "import", "m.ini")).out != ""
+    assert not (tmp_path / "-").exists()
+
+
 @pytest.mark.parametrize("words", [["recipes"], ["recipes", "add"], ["recipes", "burn"], ["import"]])
 async def test_a_wrong_command_line_is_2(words: list[str], tmp_path: Path) -> None:
     """As everywhere."""

@@ -15,10 +15,9 @@ from urllib.parse import urlencode
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
 from bioproxy.cli.contexts import new_file
-from bioproxy.cli.find import find
 from bioproxy.cli.logs import writer
 from bioproxy.cli.output import Progress, count, size
-from bioproxy.cli.prune import model_and_config
+from bioproxy.cli.prune import without_model
 from bioproxy.config.units import read_seconds
 from bioproxy.errors import BioproxyError
 
@@ -28,8 +27,8 @@ AT = "/api/captures"
 def run(command: Command) -> int:
     """Write them. BioproxyError with what the program, or the disk, said."""
     output, arguments = command.output, command.arguments
-    model, loaded = model_and_config(command)
-    pieces = exported(find(loaded).patient(), query(arguments.since, arguments.client, model))
+    model, bare = without_model(command)
+    pieces = exported(bare.client().patient(), query(arguments.since, arguments.client, model))
     if not arguments.file:
         write = writer(output.stream)
         for piece in pieces:

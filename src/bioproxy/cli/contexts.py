@@ -7,10 +7,11 @@ until it is whole, an import as the tar file that an export is, of which nothing
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import quote
@@ -19,13 +20,17 @@ import msgspec
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
+from bioproxy.cli.logs import writer
 from bioproxy.cli.output import Colour, Output, Progress, count, duration, size
+from bioproxy.cli.verbs import STDOUT
 from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
 AT, IMPORTS = "/api/contexts", "/api/context-imports"
 COLUMNS = ("context", "key", "model", "tokens", "size", "spares", "age", "last use", "uses", "not used because")
+STDIN = "-"
 LARGEST = 64 << 20  # bytes of a description
+FORM = "that is a tar file of a description and its data"
 
 
 def run(command: Command) -> int:
@@ -44,6 +49,9 @@ def run(command: Command) -> int:
         case "delete":
             row = client.ask("DELETE", path_of(arguments.name))
             said = f"{arguments.name} is deleted"
+        case "export" if arguments.file == STDOUT:
+            send_out(output, client, arguments.name)
+            return 0
         case "export":
             row = export(output, client, arguments.name, Path(arguments.file or f"{arguments.name}.tar"))
             said = f"{arguments.name} is in {row['file']}, {size(row['bytes'])}"
@@ -97,6 +105,15 @@ def bad(cells: Sequence[str]) -> Colour:
 # files
 
 
+def send_out(output: Output, client: Client, name: str) -> None:
+    """Write a context's file to standard output."""
+    if output.stream.isatty():
+        raise BioproxyError("a context is no text for a terminal: name a file, or send it to another program with |")
+    write = writer(output.stream)
+    for piece in client.stream(f"{path_of(name)}/export", accept="application/x-tar", what="the export"):
+        write(piece)
+
+
 def export(output: Output, client: Client, name: str, path: Path) -> Json:
     """Write a context's file; a file that is there already is not overwritten."""
     written = 0
@@ -137,18 +154,25 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def opened(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """A file to read, or standard input; OSError."""
+    return nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb")
+
+
 def bring_in(output: Output, client: Client, path: Path, *, name: str, key: str) -> Json:
-    """Send a context's file; it is there when this returns."""
+    """Send a context's file, which may come through a pipe; it is there when this returns."""
     try:
-        with tarfile.open(path, "r:") as file:
-            first, second = file.next(), file.next()
-            if first is None or second is None or not first.name.endswith(".json") or not second.name.endswith(".kv"):
-                raise BioproxyError(f"{path} is no exported context: that is a tar file of a description and its data")
-            described, data = file.extractfile(first), file.extractfile(second)
-            if described is None or data is None or first.size > LARGEST:
-                raise BioproxyError(f"{path} is no exported context: its members are no files, or too large")
+        with opened(path) as raw, tarfile.open(fileobj=raw, mode="r|") as file:
+            first = file.next()
+            described = file.extractfile(first) if first is not None and first.size <= LARGEST else None
+            if first is None or described is None or not first.name.endswith(".json"):
+                raise BioproxyError(f"{path} is no exported context: {FORM}")
+            description, second = msgspec.Raw(described.read()), file.next()
+            data = file.extractfile(second) if second is not None and second.name.endswith(".kv") else None
+            if data is None:
+                raise BioproxyError(f"{path} is no exported context: {FORM}")
             name = name or first.name.removesuffix(".json")
-            told = {"name": name, "key": key, "description": msgspec.Raw(described.read())}
+            told = {"name": name, "key": key, "description": description}
             return {"name": name, "bytes": send(output, client, client.ask("POST", IMPORTS, told), data)}
     except (OSError, tarfile.TarError) as error:
         raise BioproxyError(f"cannot read {path}: {error}") from error

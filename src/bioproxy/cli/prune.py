@@ -34,9 +34,10 @@ def prune(command: Command) -> int:
     output, arguments = command.output, command.arguments
     if arguments.name:
         raise BioproxyError("`snapshots prune` takes no name; `snapshots delete` does")
-    chosen_model, loaded = model_and_config(command)
+    chosen_model, bare = without_model(command)
     if not (arguments.key or arguments.older or chosen_model):
         raise BioproxyError(NO_CHOICE)
+    loaded = bare.load()
     client = find(loaded).patient()
     rows = client.get("/api/snapshots")["snapshots"]
     tests = list(chosen_by(loaded, rows, key=arguments.key, older=arguments.older, model=chosen_model))
@@ -53,12 +54,12 @@ def prune(command: Command) -> int:
     return 0
 
 
-def model_and_config(command: Command) -> tuple[str, Loaded]:
-    """The model that `--model` chooses, which is a key of the configuration, too; and that without it."""
+def without_model(command: Command) -> tuple[str, Command]:
+    """The model that `--model` chooses, which is a key of the configuration, too; and the command without it."""
     flags = command.flags
     values = {path: value for path, value in flags.values.items() if path != "model"}
     bare = msgspec.structs.replace(command, flags=msgspec.structs.replace(flags, values=values))
-    return flags.values.get("model", ""), bare.load()
+    return flags.values.get("model", ""), bare
 
 
 def chosen_by(loaded: Loaded, rows: Sequence[Json], *, key: str, older: str, model: str) -> Iterable[Test]:

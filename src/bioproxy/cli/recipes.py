@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bioproxy.cli.command import Command
 from bioproxy.cli.output import Output
+from bioproxy.cli.verbs import STDOUT
 from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source, find
 from bioproxy.engines import gguf
@@ -83,15 +84,19 @@ def add(output: Output, name: str, *, path: str, model: str, given: Sequence[str
     values = settings(given)
     model = model or model_name(recipe, values)
     entry = entry_of(recipe, model, values)
-    file = Path(path)
-    before = insert.read(file)
-    after = insert.insert(before, path=path, model=model, entry=entry)
-    check(before, after, path=path)
-    insert.write(file, after)
+    if path != STDOUT:
+        file = Path(path)
+        before = insert.read(file)
+        after = insert.insert(before, path=path, model=model, entry=entry)
+        check(before, after, path=path)
+        insert.write(file, after)
     if output.json:
         output.document({"path": path, "model": model, "entry": entry, "needs": recipe.needs})
         return 0
-    output.line(f"wrote models.{model} to {path}")
+    if path == STDOUT:
+        output.line("\n".join(yaml_text.lines({"models": {model: entry}})))
+    else:
+        output.line(f"wrote models.{model} to {path}")
     for need in recipe.needs:
         output.note(f"it needs {need}")
     return 0

@@ -18,6 +18,7 @@ from bioproxy.cli.command import Command
 
 NEWEST = 20  # requests that are shown if no number is given
 DIGITS = 9
+STDOUT = "-"  # in the place of a file: standard output
 CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32", "bf16", "q5_1", "q5_0", "q4_1", "iq4_nl")
 
 
@@ -33,6 +34,11 @@ class Verb(msgspec.Struct, frozen=True):
     def run(self, command: Command) -> int:
         module, _, name = self.function.partition(":")
         return int(getattr(import_module(f"bioproxy.cli.{module}"), name)(command))
+
+
+def new_file(text: str) -> str:
+    """A file that a verb writes; "" is standard output, and so is `-`."""
+    return "" if text == STDOUT else text
 
 
 def common_flags(parser: argparse.ArgumentParser) -> None:
@@ -118,8 +124,10 @@ def contexts_flags(parser: argparse.ArgumentParser) -> None:
     action("keep", "keep what a request left", ("name", "the context's name"), ("request", "the id of that request"))
     action("rename", "give one another name", ("name", "the context"), ("new", "its new name"))
     export = action("export", "write one into a file", ("name", "the context"))
-    export.add_argument("file", metavar="FILE", nargs="?", default="", help="a new file; without it, NAME.tar")
-    bring_in = action("import", "bring one in from a file", ("file", "what an export wrote"))
+    export.add_argument(
+        "file", metavar="FILE", nargs="?", default="", help="a new file, or - for stdout; without it, NAME.tar"
+    )
+    bring_in = action("import", "bring one in from a file", ("file", "what an export wrote, or - for stdin"))
     bring_in.add_argument("name", metavar="NAME", nargs="?", default="", help="its name; without it, as it was called")
     bring_in.add_argument("--key", dest="key", metavar="NAME", default="", help="the API key whose it shall be")
     action("delete", "delete one", ("name", "the context"))
@@ -127,7 +135,8 @@ def contexts_flags(parser: argparse.ArgumentParser) -> None:
 
 def captures_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("export",), help="write them as JSON Lines, the oldest first")
-    parser.add_argument("file", metavar="FILE", nargs="?", default="", help="a new file; without it, to stdout")
+    said = "a new file; without it, or with -, to stdout"
+    parser.add_argument("file", metavar="FILE", nargs="?", default="", type=new_file, help=said)
     parser.add_argument("--since", metavar="TIME", default="", help="those of so long, such as 2d")
     parser.add_argument("--client", metavar="NAME", default="", help="those of the API key, or address, of this name")
     parser.epilog = f"it also takes --model MODEL: those of this one of many models\n\n{parser.epilog or ''}"
@@ -144,7 +153,9 @@ def recipes_flags(parser: argparse.ArgumentParser) -> None:
         "add", help="write the entry into a configuration file", argument_default=argparse.SUPPRESS
     )
     add.add_argument("name", metavar="RECIPE")
-    add.add_argument("file", metavar="FILE", nargs="?", default="", help="the config; without it, the one in use")
+    add.add_argument(
+        "file", metavar="FILE", nargs="?", default="", help="the config, or - for stdout; without it, the one in use"
+    )
     add.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting")
     add.add_argument("--as", dest="model", metavar="MODEL", default="", help="the model's name")
     for action in (every, show, add):
@@ -153,7 +164,8 @@ def recipes_flags(parser: argparse.ArgumentParser) -> None:
 
 def import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.ini", help="the preset")
-    parser.add_argument("-o", dest="target", metavar="FILE", default="", help="a new file for it; without, to stdout")
+    said = "a new file for it; without, or with -, to stdout"
+    parser.add_argument("-o", dest="target", metavar="FILE", default="", type=new_file, help=said)
 
 
 def init_flags(parser: argparse.ArgumentParser) -> None:
