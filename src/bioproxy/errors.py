@@ -207,5 +207,10 @@ class EngineProtocolError(BioproxyError):
     code = "engine_protocol_error"
 
 
+def in_words(error: BaseException, *, late: str = "there was no answer in time") -> str:
+    """An error's own words; of one that has none, `late` for a time-out, else its name."""
+    return str(error) or (late if isinstance(error, TimeoutError) else type(error).__name__)
+
+
 # what msgspec raises for bytes from outside that are not the JSON it was asked for: not valid, no UTF-8, nested deeply
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -26,7 +26,7 @@ from bioproxy.engines.attach import Attachment
 from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.listener import works_here
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import BioproxyError, EngineUnavailable
+from bioproxy.errors import BioproxyError, EngineUnavailable, in_words
 from bioproxy.events import Bus, ServiceFailed
 from bioproxy.gate.forecast import most_tokens, rest, usual
 from bioproxy.gate.gate import Gate, Owners
@@ -74,7 +74,7 @@ def guarded(services: Mapping[str, Service], bus: Bus, *, model: str = "") -> li
     """Start services that outlive their own faults, which are counted; their names begin with `model`."""
 
     def fault(name: str, error: Exception) -> None:
-        bus.publish(ServiceFailed(name=name, error=str(error)))
+        bus.publish(ServiceFailed(name=name, error=in_words(error)))
 
     prefix = f"{model} " if model else ""
     named = {f"{prefix}{name}": service for name, service in services.items()}
@@ -305,7 +305,7 @@ class Station:
             async with asyncio.timeout(ASKED):
                 return "build_info" in await self.llama.props()
         except (BioproxyError, TimeoutError) as error:
-            log.debug("%s is no llama-server: %s", self.model, error)
+            log.debug("%s is no llama-server: %s", self.model, in_words(error))
             return False
 
     async def save(self, limit: float) -> float:

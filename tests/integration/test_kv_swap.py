@@ -216,15 +216,19 @@ async def test_without_a_request_what_was_used_last_comes_back(tmp_path: Path) -
         assert one.keeper.statistics().restores == {"ok": 1, "unused": 1}
 
 
-async def test_a_user_goes_before_what_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While somebody uses the engine, or waits for it, nothing is restored unasked."""
+async def test_a_user_goes_before_what_nobody_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While somebody uses the engine, or waits for it, nothing is restored unasked; the log says why."""
     monkeypatch.setattr(moments, "FREE", 0.01)
+    caplog.set_level("DEBUG", logger=moments.__name__)
     async with started(tmp_path) as one:
         await one.ask(LONG)
         await one.restart()
         await fake(one).forget()
         user = await one.gate.acquire()
         assert await one.keeper.moments.fill() == 0
+        assert "nothing is restored: the engine was not free in time" in caplog.messages
         user.release()
         monkeypatch.setattr(type(one.gate), "user_waiting", True)
         assert await one.keeper.moments.fill() == 0

@@ -23,6 +23,7 @@ from bioproxy import aio, files
 from bioproxy.activity import Record
 from bioproxy.admin.capture_text import Kept, Light, compressor, kept
 from bioproxy.config.settings import Settings, among_strangers
+from bioproxy.errors import in_words
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ class CaptureFolder:
                 self.fail(error.message, 1)
             except Exception as error:
                 log.exception("the capture of request %d cannot be written", identity)
-                self.fail(str(error), 1)
+                self.fail(in_words(error), 1)
             else:
                 if self.fault:
                     log.warning("captures are written again")

@@ -29,7 +29,7 @@ from bioproxy.doctor.memory import Kept, Memory, Visit, nearest, of_one
 from bioproxy.doctor.nearest import goes_on, like
 from bioproxy.doctor.totals import Totals
 from bioproxy.doctor.verdict import LEAST, Evidence, judge, usual
-from bioproxy.errors import NOT_JSON, BioproxyError
+from bioproxy.errors import NOT_JSON, BioproxyError, in_words
 from bioproxy.events import Bus, PromptMissed
 from bioproxy.kv.keeper import Keeper
 from bioproxy.kv.policy import ENOUGH, FieldKnowledge
@@ -211,7 +211,7 @@ class Doctor:
             async with asyncio.timeout(PATIENCE):
                 shared = await shared_tokens(case.keeper.template.engine, was, prompt)
         except (BioproxyError, TimeoutError) as error:
-            log.debug("the place of a miss is not known to the token: %s", error)
+            log.debug("the place of a miss is not known to the token: %s", in_words(error))
             return found
         return found if shared is None else judge(difference, was, evidence, shared=shared)
 

@@ -42,7 +42,7 @@ from bioproxy.engines.facts import EngineFacts
 from bioproxy.engines.listener import Listener
 from bioproxy.engines.llama import Llama
 from bioproxy.engines.stall import Stall, StallStatistics
-from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, OutOfFiles
+from bioproxy.errors import BioproxyError, EngineProtocolError, EngineRefused, EngineUnavailable, OutOfFiles, in_words
 from bioproxy.events import Bus, EngineChanged
 from bioproxy.wire.upstream import NO_FILES
 
@@ -301,7 +301,7 @@ class Attachment:
             return
         except Exception as error:
             log.exception("preparing for the engine failed")
-            self.become(State.LOADING, f"preparing for it failed: {error}")
+            self.become(State.LOADING, f"preparing for it failed: {in_words(error)}")
             return
         if changes == self.changes:
             self.become(State.READY, f"{facts.alias or facts.url} is ready")

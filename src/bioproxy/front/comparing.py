@@ -13,7 +13,7 @@ import logging
 from bioproxy.doctor.compare import compare
 from bioproxy.doctor.doctor import Case, Doctor, prompt_of, shapes_of
 from bioproxy.doctor.exact import shared_tokens
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import BioproxyError, in_words
 from bioproxy.front.caching.diagnosis import ALIKE, Compared
 from bioproxy.front.ways import apart
 
@@ -36,5 +36,5 @@ async def compared(doctor: Doctor, case: Case, identity: str) -> Compared | None
             async with asyncio.timeout(PATIENCE):
                 exact = await shared_tokens(case.keeper.template.engine, earlier, later)
         except (BioproxyError, TimeoutError) as error:
-            log.debug("what two prompts share is not known to the token: %s", error)
+            log.debug("what two prompts share is not known to the token: %s", in_words(error))
     return Compared(difference=difference, earlier=earlier, later=later, exact=exact)

@@ -20,7 +20,7 @@ from bioproxy import aio
 from bioproxy.engines.answers import Timings
 from bioproxy.engines.facts import SlotView
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
+from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable, in_words
 from bioproxy.gate.gate import Grant
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions, Plan
@@ -92,9 +92,9 @@ class Actions:
             except Exception as error:
                 log.exception("a request is served without its snapshot")
                 self.forget("unknown")
-                prepared.status, prepared.expected, prepared.reason = "failed", 0, f"unexpected: {error}"
+                prepared.status, prepared.expected, prepared.reason = "failed", 0, f"unexpected: {in_words(error)}"
                 if plan.erase:
-                    raise EngineUnavailable(f"the slot could not be erased: {error}", status=503) from error
+                    raise EngineUnavailable(f"the slot could not be erased: {in_words(error)}", status=503) from error
 
     def go_without(self, plan: Plan, prepared: Prepared) -> None:
         """Other requests are at work, so there is no slot action."""

@@ -29,7 +29,7 @@ from collections.abc import Container, Sequence
 from operator import attrgetter
 
 from bioproxy import aio
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import BioproxyError, in_words
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv import scrub
 from bioproxy.kv.actions import Actions
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 TICK = 30.0  # seconds between looks at the folder
 FREE = 2.0  # seconds in which an engine that has no requests has a grant for us
+BUSY = "the engine was not free in time"
 PARKED = attrgetter("parked")
 LOOKED_AT = 8  # waiting requests for each free slot that are looked at
 LONGEST = 3.0  # seconds of a restore that no request asked for: a user who comes meanwhile waits for it
@@ -155,8 +156,7 @@ class Moments:
             async with asyncio.timeout_at(started + limit):
                 grant = await self.gate.acquire(work="background", exclusive=True, last=True)
         except (TimeoutError, BioproxyError) as error:
-            reason = error.message if isinstance(error, BioproxyError) else "the engine was not free in time"
-            log.warning("what is resident was not saved: %s", reason)
+            log.warning("what is resident was not saved: %s", in_words(error, late=BUSY))
             return clock() - started
         try:
             await self.save_until(started + limit)
@@ -255,7 +255,7 @@ class Moments:
             async with asyncio.timeout(FREE):
                 grant = await self.gate.acquire(work="background", exclusive=True)
         except (TimeoutError, BioproxyError) as error:
-            log.debug("nothing is restored: %s", error)
+            log.debug("nothing is restored: %s", in_words(error, late=BUSY))
             return False
         try:
             current = usable(match.snapshot, self.tenant.scope)

@@ -29,7 +29,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.engines.facts import Saved
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.errors import BioproxyError, EngineRefused, in_words
 from bioproxy.events import SavingPaused
 from bioproxy.files import Stuck, away, touching
 from bioproxy.kv import files
@@ -292,7 +292,7 @@ class Saver:
             self.uncertain = f"the engine went away in a save: {error.message}"
         elif isinstance(error, Exception):
             log.error("a save failed in an unexpected way", exc_info=error)
-            self.uncertain = f"a save failed unexpectedly: {error}"
+            self.uncertain = f"a save failed unexpectedly: {in_words(error)}"
 
     # after the grant
 

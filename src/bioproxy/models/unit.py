@@ -36,7 +36,7 @@ from bioproxy import aio
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container, joined
 from bioproxy.engines.process import Exit, Process, how
-from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, ModelFailed
+from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, ModelFailed, in_words
 from bioproxy.kv.keeper import Want
 from bioproxy.models import command, sleep
 from bioproxy.models.waits import Part
@@ -210,7 +210,7 @@ class Unit:
             hung = f"failed to start command '{self.shown()}': the system did not run it within"
             raise ModelFailed(f"{hung} {go_duration(self.launch.health_timeout)} (is its disk there?)") from None
         except Exception as error:
-            raise ModelFailed(f"failed to start command '{self.shown()}': {error}") from error
+            raise ModelFailed(f"failed to start command '{self.shown()}': {in_words(error)}") from error
         self.on_pid(pid)
 
     # between two lives, if it sleeps there
