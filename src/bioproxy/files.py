@@ -43,6 +43,9 @@ PATIENCE = 10.0  # seconds that one call to the file system may take
 LOOK = 1.0  # seconds between two looks at where a thread is
 BLOCK = 1 << 20  # bytes that are read in one call
 INVALID_NAME = 123  # ERROR_INVALID_NAME (winerror.h)
+READ_ATTRIBUTES, SHARED, OPEN_EXISTING = 0x80, 7, 3  # winnt.h, fileapi.h
+FOLDERS_TOO, NOT_BEHIND_LINKS = 0x0200_0000, 0x0020_0000  # FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT
+UNIX_EPOCH = 116_444_736_000_000_000  # in 100 ns since 1601
 REFUSALS, PAUSE = 20, 0.025  # how often Windows may refuse to replace a file, and seconds between two tries
 UNFINISHED = ".new-"  # begins the name of a file that is being written
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
@@ -120,6 +123,30 @@ def stat(path: str | os.PathLike[str]) -> os.stat_result:
             if sys.platform == "win32" and error.winerror == INVALID_NAME:  # nothing can be called `x/*` there
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from error
             raise
+
+
+def changed(path: str | os.PathLike[str], status: os.stat_result, *, follow: bool = True) -> int:
+    """When anything of a file with this `status` was changed last, in ns of unix time; it cannot be set. OSError.
+
+    That is its ctime, which on Windows is when it was made: there the file system is asked once more.
+    """
+    if sys.platform == "win32":
+        from ctypes import WinDLL, WinError, byref, c_int64, c_void_p, get_last_error, sizeof
+
+        kernel = WinDLL("kernel32", use_last_error=True)
+        kernel.CreateFileW.restype = c_void_p
+        name, flags = os.fspath(path), FOLDERS_TOO | (0 if follow else NOT_BEHIND_LINKS)
+        handle = c_void_p(kernel.CreateFileW(name, READ_ATTRIBUTES, SHARED, None, OPEN_EXISTING, flags, None))
+        if handle.value == c_void_p(-1).value:
+            raise WinError(get_last_error())
+        times = (c_int64 * 5)()  # FILE_BASIC_INFO: created, read, written, changed, attributes
+        try:
+            if not kernel.GetFileInformationByHandleEx(handle, 0, byref(times), sizeof(times)):
+                raise WinError(get_last_error())
+        finally:
+            kernel.CloseHandle(handle)
+        return (times[3] - UNIX_EPOCH) * 100
+    return status.st_ctime_ns
 
 
 def found(path: str | os.PathLike[str]) -> os.stat_result | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from fakes.fake_faults import KILL
 from fakes.forked import Forked
 
 Json = Any
@@ -152,7 +153,7 @@ class EngineProcess:
 
     async def kill(self) -> int:
         """End it at once, as a crash does; its return code."""
-        self.signal(signal.SIGKILL)
+        self.signal(KILL)
         return await self.wait()
 
     async def stop(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.engine_process import Answer, EngineProcess, call, flags_of
+from fakes.fake_faults import KILL
 from fakes.forked import Forked, fork
 
 __all__ = ["Answer", "FakeEngine", "Recorded", "call"]
@@ -79,7 +79,7 @@ class FakeEngine(EngineProcess):
     async def faults(self, **change: Json) -> None:
         """Switch faults; they stay until they are switched again."""
         if change.get("die") == "now":
-            self.signal(change.get("die_signal", signal.SIGKILL))
+            self.signal(change.get("die_signal", KILL))
             return
         answer = await self.post("/fake/faults", change)
         assert answer.status == 200, answer.body

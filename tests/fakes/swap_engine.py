@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 
 from fakes.swap_answers import Answer
 from fakes.swap_http import Call, Connection, Gone, echo_frames
-from fakes.swap_journal import Journal
+from fakes.swap_journal import Journal, group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Engine:
         if self.options["setsid"]:
             os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.options["deaf_child"] else signal.SIG_DFL)
-        self.journal.note("child", group=os.getpgrp())
+        self.journal.note("child", group=group())
         os.write(writer, b"x")
         while True:
             signal.pause()
@@ -167,7 +167,8 @@ class Engine:
 
     def listen(self) -> None:
         """Take the port; code 1 where somebody else has it."""
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # there it would share a port with another
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self.listener.bind(("127.0.0.1", self.options["port"]))
         except OSError as error:
@@ -273,7 +274,7 @@ class Engine:
         if path == "/script":
             self.script = call.members
         if path == "/env":
-            return {"env": dict(os.environ), "argv": sys.argv, "pid": os.getpid(), "group": os.getpgrp()}
+            return {"env": dict(os.environ), "argv": sys.argv, "pid": os.getpid(), "group": group()}
         return self.requests if path == "/requests" else self.requests[-1] if self.requests else None
 
     def work(self, call: Call, connection: Connection) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 
 TYPE_CHECKING = False
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     Json = Any
+
+
+def group() -> int:
+    """The process group; 0 on Windows, which has none."""
+    return 0 if sys.platform == "win32" else os.getpgrp()
 
 
 class Journal:
@@ -39,7 +45,7 @@ class Journal:
         """Say that we are there, and who is there too; how many starts of this model the log tells of by now."""
         if not self.path:
             return 1
-        self.note("start", group=os.getpgrp())
+        self.note("start", group=group())
         here: dict[int, str] = {}
         count = 0
         for told in self.lives():

@@ -33,6 +33,7 @@ from support.apps import log_put_back
 
 COMMAND = (sys.executable, "-m", "bioproxy")
 MARK = "SWAP_RIG"  # swap_rig.py marks its program and all that it starts with this variable
+KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUTF8", "SYSTEMROOT", "TEMP")  # Windows needs the last two
 VERBS = frozenset({
     "captures", "check", "completion", "config", "contexts", "doctor", "fit", "help", "import", "load", "logs",
     "models", "pause", "recipes", "requests", "resume", "snapshots", "status", "unload", "version", "warm",
@@ -53,8 +54,8 @@ class Ended(msgspec.Struct, frozen=True):
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """A bare environment: nothing of the developer's own configuration counts."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ}
-    return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    return {**kept, "HOME": str(home), "USERPROFILE": str(home), "PYTHONUNBUFFERED": "1", **more}
 
 
 async def run(home: Path, *words: str, command: Sequence[str] = COMMAND, **more: str) -> Ended:

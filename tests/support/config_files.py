@@ -7,6 +7,7 @@ reader takes it for the number that it looks like.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ def problems(
 
 def sentences(folder: Path, text: str, *, name: str = "conf.yaml") -> list[str]:
     """The problems of a file as they are read, the folder taken off: "conf.yaml:3: key: sentence"."""
-    return [str(problem).replace(f"{folder}/", "") for problem in problems(folder, text, name=name)]
+    return [str(problem).replace(os.path.join(folder, ""), "") for problem in problems(folder, text, name=name)]
 
 
 def config(**keys: Any) -> Config:

@@ -35,6 +35,11 @@ SAVING: Json = {"min_seconds": 1 * MS, "save_after": 10 * MS}  # what is residen
 SPEED = 20_000  # tokens a second: a few hundred are worth a save and cost some milliseconds
 
 
+def changed(path: Path) -> int:
+    """When a file was changed, which no call can set: wait for another one before a change that must be seen."""
+    return files.changed(path, path.stat())
+
+
 def ask(words: str = "hello", *, tokens: int = 4, **more: Json) -> Json:
     """A chat body that every dialect's route of the fake understands."""
     messages = [{"role": "user", "content": words}]

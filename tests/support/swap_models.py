@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from bioproxy.config.dialect.go import builtins
@@ -164,6 +165,9 @@ class EventLog:
 def marked(variable: str, mark: str) -> list[int]:
     """The pids of every process with `variable=mark` in its environment."""
     found, entry = [], f"{variable}={mark}".encode()
+    if sys.platform != "linux":
+        processes = psutil.process_iter(["environ"])
+        return [one.pid for one in processes if (one.info["environ"] or {}).get(variable) == mark]
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if folder.name.isdecimal() and entry in (folder / "environ").read_bytes():

@@ -31,8 +31,9 @@ from bioproxy.cli.reload import Reloader
 from bioproxy.cli.serve import say_hello
 from bioproxy.models import schedule
 from fakes.engine_process import EngineProcess
+from fakes.fake_faults import KILL
 from support.apps import MS, log_put_back
-from support.command import MARK, set_environment
+from support.command import MARK, environment, set_environment
 from support.http import Answer, call
 from support.swap_client import Client
 from support.swap_models import EventLog, Ports, Told, config_text, marked
@@ -48,7 +49,7 @@ class Setting:
     def __init__(self, folder: Path, *, port: int, flags: tuple[str, ...]) -> None:
         self.folder, self.port = folder, port
         self.mark = uuid.uuid4().hex  # stands in the environment of all that it starts
-        self.variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONUNBUFFERED": "1", MARK: self.mark}
+        self.variables = environment(folder, **{MARK: self.mark})
         self.words = ["-config", str(folder / "config.yaml"), "-listen", f"127.0.0.1:{port}", *flags]
 
     @contextmanager
@@ -303,7 +304,7 @@ class Rig(Client):
         """Kill what is left, so that the next test is not disturbed."""
         for pid in self.children():
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, KILL)
         if isinstance(self.program, Child) and self.program.running:
             await self.program.kill()
         self.ports.close()

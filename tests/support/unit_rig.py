@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,6 +22,7 @@ from bioproxy.models.command import split
 from bioproxy.models.unit import MARK, Launch, Unit
 from bioproxy.station import Station
 from bioproxy.wire.upstream import Pool, parse_origin
+from fakes.fake_faults import KILL
 from support.swap_models import EventLog, Ports, engine_words, marked
 
 PRELUDE = """
@@ -169,7 +169,7 @@ class UnitRig:
         """Kill what is left, for the next test's sake."""
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, KILL)
         await self.gear.pool.close()
         self.ports.close()
 

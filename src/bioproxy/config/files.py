@@ -170,7 +170,7 @@ def decoded(data: bytes) -> str:
 
 def looked_for(path: str, shown: str) -> str:
     """Where a missing file with a relative name was looked for."""
-    if os.path.lexists(path) or shown.startswith(("/", "~")):
+    if os.path.lexists(path) or os.path.isabs(shown) or shown.startswith("~"):
         return ""
     return f" (looked for in {os.path.dirname(path)})"
 

@@ -231,8 +231,8 @@ def is_free(host: str, port: int) -> bool:
         try:
             probe.bind(address)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
+            if error.errno == errno.EADDRINUSE or (sys.platform == "win32" and error.errno == errno.EACCES):
+                return False  # there the second says that it is taken by one who shares with nobody, or kept back
             raise
     return True
 

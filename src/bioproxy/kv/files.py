@@ -38,7 +38,7 @@ import msgspec
 
 from bioproxy.aio import Threads
 from bioproxy.errors import BioproxyError
-from bioproxy.files import replace, touching, write_whole
+from bioproxy.files import changed, replace, touching, write_whole
 from bioproxy.kv.snapshot import DAMAGED, PREFIX, TEMPORARY, Snapshot, encode
 
 STEPS = ("verified", "private", "read", "synced", "described", "renamed", "settled")
@@ -87,13 +87,14 @@ def look(path: Path) -> Stamp:
     try:
         with touching(path.parent):
             status = path.stat(follow_symlinks=False)
+            ctime = changed(path, status, follow=False)
     except FileNotFoundError as error:
         raise Missing(f"{path.name} is not in {path.parent}") from error
     except OSError as error:
         raise Unverified(f"cannot look at {path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise Unverified(f"{path} is no regular file")
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino, ctime)
 
 
 def measured(path: Path, size: int) -> Stamp:

@@ -110,8 +110,10 @@ def recall(known: dict[Stamp, T], path: str, find: Callable[[str], T]) -> T:
 
 def stamp_of(path: str) -> Stamp:
     """How all parts of a file look to the system. OSError."""
-    found = [files.stat(part) for part in gguf.parts(path)]
-    return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
+    found = [(part, files.stat(part)) for part in gguf.parts(path)]
+    return tuple(
+        (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, files.changed(part, one)) for part, one in found
+    )
 
 
 def traits_of(path: str) -> Traits:
@@ -368,8 +370,14 @@ def youngest(path: str) -> float:
     """
     parts = gguf.parts(path)
     with touching(path):
-        status = [*map(os.stat, parts), *map(os.lstat, parts)]
-    return max(max(one.st_mtime, one.st_ctime) for one in status)
+        return max(max(times(part, follow=follow)) for part in parts for follow in (True, False))
+
+
+def times(path: str | Path, *, follow: bool) -> tuple[float, float]:
+    """When a file was written, and when anything of it was changed (unix time). OSError."""
+    status = os.stat(path, follow_symlinks=follow)
+    seconds, rest = divmod(files.changed(path, status, follow=follow), 1_000_000_000)
+    return status.st_mtime, seconds + 1e-9 * rest
 
 
 def turned(place: str) -> float:
@@ -378,8 +386,9 @@ def turned(place: str) -> float:
     What comes into a folder and leaves it sets both of its times, a rename of the folder itself sets its ctime only.
     """
     try:
-        status = os.lstat(place)
+        mode = os.lstat(place).st_mode
+        written, changed = times(place, follow=False)
     except OSError:
         return 0.0
-    moved = stat.S_ISDIR(status.st_mode) and status.st_ctime > status.st_mtime
-    return status.st_ctime if moved or stat.S_ISLNK(status.st_mode) else 0.0
+    moved = stat.S_ISDIR(mode) and changed > written
+    return changed if moved or stat.S_ISLNK(mode) else 0.0

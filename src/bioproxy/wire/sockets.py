@@ -143,5 +143,8 @@ def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
     if error.errno == errno.EADDRINUSE:
         return PortTaken([Problem(f"{place} is taken by another program; stop that one, or choose another port")])
     if error.errno == errno.EACCES:
-        return ConfigError([Problem(f"{place} is not ours to open; choose a port of 1024 or above")])
+        said = "is not ours to open; choose a port of 1024 or above"
+        if sys.platform == "win32":
+            said = "is taken, or kept back (`netsh int ipv4 show excludedportrange tcp`); choose another port"
+        return ConfigError([Problem(f"{place} {said}")])
     return ConfigError([Problem(f"{place} cannot be opened: {error.strerror or error}")])

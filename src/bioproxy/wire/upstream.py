@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import Callable
 
 import msgspec
@@ -170,9 +171,9 @@ class Pool:
         except OSError as error:
             if error.errno in NO_FILES:
                 raise OutOfFiles(OUT_OF_FILES, retry_after=1) from error
-            number = error.errno or 0  # negative if a name is unknown
-            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
-            raise self.unavailable(reason) from error
+            number = error.errno or 0  # negative if a name is unknown; on Windows it stands for many errors
+            told = number > 0 and sys.platform != "win32"
+            raise self.unavailable(os.strerror(number) if told else error.strerror or str(error)) from error
         # Only here is it ours: uvloop never calls connection_lost on one whose opening was cancelled.
         self.counts.opened += 1
         if not connection.lost:

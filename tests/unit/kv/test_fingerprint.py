@@ -13,6 +13,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.engines.facts import Capabilities, EngineFacts
 from bioproxy.kv.attaching import DRAFT, examine
 from bioproxy.kv.fingerprint import CLOCK_SLACK, Identities, Watch, fingerprint
+from support.faults import changed
 from support.real_engine import header
 
 STARTED = time.time() + 86400  # after every file of these tests was written, however late they run
@@ -321,8 +322,8 @@ def test_the_watch_sees_what_keeps_size_and_time(tmp_path: Path) -> None:
     watch.add(str(path), started=None)
     with path.open("r+b") as file:
         file.write(b"GGUF" + b"WEIGHTS")
-    changed = path.stat().st_ctime_ns
-    while path.stat().st_ctime_ns == changed:  # the system's clock for files is coarse
+    before = changed(path)
+    while changed(path) == before:  # the system's clock for files is coarse
         os.utime(path, (1, 1))
     assert "was overwritten" in watch.changed()
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from bioproxy.kv.fingerprint import MOST, Identities, Traits
+from support.faults import changed
 from support.real_engine import header
 
 
@@ -38,10 +39,10 @@ def test_a_file_that_was_written_to_is_read_again(tmp_path: Path) -> None:
     os.utime(model, (1, 1))
     known = Identities(Reader())
     first = known(str(model))
-    changed = model.stat().st_ctime_ns
+    before = changed(model)
     with model.open("r+") as file:
         file.write("new")
-    while model.stat().st_ctime_ns == changed:  # the system's clock for files is coarse
+    while changed(model) == before:  # the system's clock for files is coarse
         os.utime(model, (1, 1))
     assert (first, known(str(model))) == ("old", "new")
 

@@ -16,6 +16,7 @@ from bioproxy.kv.chain import chain
 from bioproxy.kv.folder import Folder, FolderError
 from bioproxy.kv.snapshot import Snapshot, new_id
 from bioproxy.prompt import Piece
+from support.faults import changed
 from support.shelf_bench import BUILD, FINGERPRINT, SIZE, Bench, files
 
 
@@ -181,8 +182,8 @@ async def test_all_of_a_file_is_read_before_its_first_use(tmp_path: Path, monkey
     await tenant.shelf.prove(kept)
     await tenant.shelf.prove(kept)
     assert reads == [kept.name]
-    path, changed = tmp_path / kept.name, (tmp_path / kept.name).stat().st_ctime_ns
-    while path.stat().st_ctime_ns == changed:  # the system's clock for files is coarse
+    path, before = tmp_path / kept.name, changed(tmp_path / kept.name)
+    while changed(path) == before:  # the system's clock for files is coarse
         os.utime(path, ns=(0, kept.mtime_ns))
     await tenant.shelf.prove(kept)
     assert reads == [kept.name] * 2

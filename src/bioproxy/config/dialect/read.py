@@ -16,6 +16,7 @@ all that follows would be consequences. Everything else is collected to the end.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ from bioproxy.config.dialect.targets import (
     settle_selectors,
     without_tunnels,
 )
-from bioproxy.config.files import Source, folder_of, parse, relative_to
+from bioproxy.config.files import Source, folder_of, home, parse, relative_to
 from bioproxy.config.keys import KEYS, SCHEMA_KEY
 from bioproxy.config.nearest import top_names
 from bioproxy.config.notes import VARIABLE, Notes
@@ -265,6 +266,8 @@ def divided(section: Node) -> tuple[Node, Node]:
 def _merged(sources: Sequence[Source], environment: Mapping[str, str], notes: Notes) -> Node:
     """One tree of all files, with the environment filled in."""
     roots, size, broken = [], 0, False
+    if sys.platform == "win32":
+        environment = {"HOME": home(environment), **environment}
     for file, source in enumerate(sources):
         shown = f"config {source.path}: " if len(sources) > 1 else ""
         text = fill_text(source.text, path=source.path, file=file, environment=environment, notes=notes, shown=shown)
