@@ -48,7 +48,7 @@ def way(path: str, facts: EngineFacts) -> list[str]:
     passed: list[str] = []
     found = located(path, facts, PROC, passed)
     if facts.volumes is not None:
-        found = here(os.path.join(facts.folder, path), facts.volumes)
+        found = here(join(facts.folder, path), facts.volumes)
     if isabs(found) and not found.startswith(f"{PROC}/"):
         follow(found, str, passed)
     return passed
@@ -56,9 +56,10 @@ def way(path: str, facts: EngineFacts) -> list[str]:
 
 def located(path: str, facts: EngineFacts, proc: Path, passed: list[str]) -> str:
     """Where `path` should be, whether or not it is a file; what it leads through is added to `passed`."""
-    if not path or not (isabs(path) or facts.folder or sys.platform == "win32"):
+    absolute, joined = (os.path.isabs, os.path.join) if facts.volumes is None else (isabs, join)  # in there it is Linux
+    if not path or not (absolute(path) or facts.folder):
         return ""
-    whole = os.path.join(facts.folder, path)  # it may be no path of ours
+    whole = joined(facts.folder, path)  # it may be no path of ours
     if facts.volumes is not None:
         shared = [(os.path.realpath(one) if os.path.isabs(one) else "", inside) for one, inside in facts.volumes]
         return follow(whole, partial(here, shared=shared), passed)

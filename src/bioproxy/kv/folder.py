@@ -50,6 +50,7 @@ else:
     import fcntl
 
 LOCK = "bp-lock"
+UNREAD = 1 << 30  # the byte that is locked on Windows, far behind what stands in the file
 LEDGER = "bp-index.json"
 COPIES = "bp-copies.bin"
 LARGEST = 256 << 20  # bytes of a small file of ours
@@ -118,7 +119,7 @@ class Folder:
         try:
             lock(descriptor)
         except OSError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
             os.close(descriptor)
             who = holder or "another process"
             raise FolderError(f"the snapshot folder {self.path} is in use by {who}; give each its own") from error
@@ -333,7 +334,11 @@ def decode_copies(data: bytes) -> list[Copy]:
 def lock(descriptor: int) -> None:
     """Take the whole file's lock without waiting; OSError if another process has it."""
     if sys.platform == "win32":
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, UNREAD, os.SEEK_SET)  # nobody can read what is locked there: not the name of whose it is
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -137,7 +137,7 @@ async def test_another_build_is_seen_at_once(tmp_path: Path) -> None:
         await running.ask("GET", "/ui/")
         (page / "assets" / "new-Ab3_-x9Z.js").write_bytes(b"new")
         (page / "index.html").write_bytes(b"other")
-        os.utime(page / "index.html", ns=(1, 1))
+        os.utime(page / "index.html", ns=(1000, 1000))
         assert (await running.ask("GET", "/ui/")).body == b"other"
         assert (await running.ask("GET", "/ui/assets/new-Ab3_-x9Z.js")).body == b"new"
 

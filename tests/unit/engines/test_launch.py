@@ -20,8 +20,9 @@ from bioproxy.errors import ConfigError
 def path(tmp_path: Path) -> str:
     """A PATH with a llama-server on it."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "llama-server").write_text("#!/bin/sh\n")
-    (tmp_path / "bin" / "llama-server").chmod(0o755)
+    program = tmp_path / "bin" / ("llama-server.exe" if sys.platform == "win32" else "llama-server")
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
     return str(tmp_path / "bin")
 
 

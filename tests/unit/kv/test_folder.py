@@ -49,7 +49,7 @@ def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == b"mine\n"
+        assert holder.stdout.readline().strip() == b"mine"
         second = Folder(tmp_path)
         with pytest.raises(FolderError, match=f"in use by bioproxy, process {holder.pid} on"):
             second.occupy()

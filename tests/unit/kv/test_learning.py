@@ -122,7 +122,7 @@ def test_a_pause_is_told_once_and_ends_by_itself(caplog: pytest.LogCaptureFixtur
     pause.leave(proved=True)
     assert not pause
     assert [(event.paused, event.kind) for event in heard] == [(True, "min_free"), (False, "min_free")]
-    assert {(event.model, event.folder) for event in heard} == {("qwen", "/slots")}
+    assert {(event.model, event.folder) for event in heard} == {("qwen", str(Path("/slots")))}
 
 
 def test_only_those_who_wait_for_this_disk_hear_that_it_is_well() -> None:
