@@ -100,6 +100,17 @@ def set_environment(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def program(path: Path, prints: str) -> None:
+    """A program at `path`, with the ending that this system asks for, that prints this whatever its arguments are."""
+    path.parent.mkdir(exist_ok=True)
+    if sys.platform == "win32":
+        path.with_suffix(".txt").write_text(prints)
+        path.with_suffix(".cmd").write_text(f'@type "{path.with_suffix(".txt")}"\n')
+        return
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{prints}END\n")
+    path.chmod(0o755)
+
+
 class Serving:
     """A `bioproxy` that goes on running; `log` and `printed` are its lines so far, on stderr and stdout."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from bioproxy.admin.gpus import Gpu
 from bioproxy.cli import machine
 from bioproxy.cli.machine import by_drivers, by_engine
 from bioproxy.cli.main import main
-from support.command import Ended
+from support.command import Ended, program
 from support.gguf_files import QWEN, layers, write
 
 Json = Any
@@ -38,11 +39,8 @@ def fit(capsys: pytest.CaptureFixture[str]) -> Fit:
 
 def engine(folder: Path, devices: str) -> str:
     """A PATH with a llama-server that has these devices."""
-    program = folder / "bin" / "llama-server"
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{devices}END\n")
-    program.chmod(0o755)
-    return f"{program.parent}:/usr/bin:/bin"
+    program(folder / "bin" / "llama-server", prints=devices)
+    return os.pathsep.join((f"{folder}/bin", "/usr/bin", "/bin"))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from bioproxy.cli.main import main
 from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source
 from bioproxy.engines import library
-from support.command import Ended
+from support.command import Ended, program
 from support.gguf_files import QWEN, header, layers, ollama, write
 
 Json = Any
@@ -52,10 +52,7 @@ class Home:
 
     def engine(self, devices: str = CUDA) -> None:
         """A llama-server on PATH that has these devices."""
-        program = self.folder / "bin" / "llama-server"
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\ncat <<'END'\n{devices}END\n")
-        program.chmod(0o755)
+        program(self.folder / "bin" / "llama-server", prints=devices)
 
     def model(self, name: str = "models/Qwen3-8B-Q4_K_M.gguf", keys: Json = TEMPLATE, size: int = 110 * MIB) -> Path:
         """A model of about 36 times this size."""
@@ -79,7 +76,7 @@ def home(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     for name in [one for one in os.environ if one.startswith(("HF_", "XDG_", "OLLAMA", "LLAMA", "BIOPROXY"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", os.pathsep.join((f"{tmp_path}/bin", "/usr/bin", "/bin")))
     monkeypatch.setattr(machine, "memory_of_machine", lambda: 64 * GIB)
     monkeypatch.setattr(running, "processes", list)
     monkeypatch.setattr(running, "USUAL", ())

@@ -33,5 +33,5 @@ def test_addresses(url: str, origin: Origin, text: str) -> None:
 )
 def test_what_is_no_address(url: str) -> None:
     """Anything else is a configuration error that shows what was given."""
-    with pytest.raises(ConfigError, match=r"no URL|no engine"):
+    with pytest.raises(ConfigError, match=r"no URL|no engine|relative path|no unix sockets"):
         parse_origin(url)
