@@ -171,6 +171,7 @@ async def known(site: Site, base: Json) -> tuple[dict[str, object], set[str]]:
         noise = unlike(held(program, leave=APART), fresh)
         assert await program.reload() == ()
         KNOWN[key] = fresh, noise | unlike(held(program, leave=APART), fresh)
+        await program.management.store.close()
     return KNOWN[key]
 
 
@@ -182,6 +183,7 @@ async def reloaded(site: Site, before: Json, after: Json) -> tuple[tuple[str, ..
     site.write(after)
     said = await program.reload()
     now = held(program, leave=APART)
+    await program.management.store.close()
     return said, unlike(same, now) - noise, unlike(site.holds(), now) - noise
 
 
