@@ -160,7 +160,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 def certificate(folder: Path, name: str = "tls", *, pass_phrase: str = "", kind: tuple[str, ...] = EC) -> Certificate:
     """Make one in `folder`."""
-    made = Certificate(f"{folder}/{name}.pem", f"{folder}/{name}.key")
+    made = Certificate(str(folder / f"{name}.pem"), str(folder / f"{name}.key"))
     secret = ("-passout", f"pass:{pass_phrase}") if pass_phrase else ("-nodes",)
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
     files = ("-keyout", made.key, "-out", made.cert)

@@ -64,7 +64,7 @@ def asked(program: Sequence[str]) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    text = done.stdout.decode("utf-8", "replace")
+    text = done.stdout.decode("utf-8", "replace").replace("\r\n", "\n")  # as Windows ends lines
     return text if done.returncode == 0 and "vailable devices" in text else None
 
 

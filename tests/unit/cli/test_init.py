@@ -25,6 +25,7 @@ from support.gguf_files import QWEN, header, layers, ollama, write
 Json = Any
 GIB, MIB = 1 << 30, 1 << 20
 CUDA = "Available devices:\n  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23871 MiB free)\n"
+NAMED = ("HF_", "XDG_", "OLLAMA", "LLAMA", "LOCALAPPDATA", "BIOPROXY")
 TEMPLATE = {**QWEN, "tokenizer.chat_template": "{{ messages }}"}
 SWAP = """\
 # my models, and why
@@ -73,7 +74,7 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Home:
     """A machine with an engine and a card of 24 GiB, on which nothing runs."""
-    for name in [one for one in os.environ if one.startswith(("HF_", "XDG_", "OLLAMA", "LLAMA", "BIOPROXY"))]:
+    for name in [one for one in os.environ if one.startswith(NAMED)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", os.pathsep.join((f"{tmp_path}/bin", "/usr/bin", "/bin")))
@@ -104,7 +105,7 @@ models:
   "Qwen3-8B-Q4_K_M":
     cmd: |
       ${{engine}}
-      --model {home.folder}/models/Qwen3-8B-Q4_K_M.gguf
+      --model {home.folder / "models/Qwen3-8B-Q4_K_M.gguf"}
       -c 40960 -np 1 -ngl 999
 """)
     assert json.loads((home.config.parent / "llama-swap.schema.json").read_text())["$defs"]
@@ -210,7 +211,7 @@ def test_the_folder_of_a_configuration_may_be_named(home: Home, by: str) -> None
         home.monkeypatch.setenv("BIOPROXY_CONFIG_DIR", str(folder))
     ended = home.run("--yes", *(["-config-dir", folder] if by == "flag" else []))
     assert (ended.code, home.config.exists()) == (0, False)
-    assert f"wrote {folder}/config.yaml" in ended.out
+    assert f"wrote {folder / 'config.yaml'}" in ended.out
     assert re.search(r"^ *other ", ended.out, re.MULTILINE)
     assert f"start it: bioproxy -config-dir {folder}\n" in ended.out
 
@@ -235,14 +236,14 @@ def test_a_folder_may_be_named(home: Home) -> None:
 def test_a_folder_that_is_not_there_is_a_mistake(home: Home) -> None:
     """Somebody named it."""
     home.model()
-    assert f"{home.folder}/nowhere is no folder" in home.run("--yes", home.folder / "nowhere").err
+    assert f"{home.folder / 'nowhere'} is no folder" in home.run("--yes", home.folder / "nowhere").err
 
 
 def test_nothing_found_says_where_it_looked_and_what_to_do(home: Home) -> None:
     """And writes nothing."""
     ended = home.run("--yes")
     assert (ended.code, home.config.exists()) == (1, False)
-    assert f"  {home.folder}/.cache/huggingface/hub\n" in ended.err.replace("bioproxy:", "")
+    assert f"  {home.folder / '.cache/huggingface/hub'}\n" in ended.err.replace("bioproxy:", "")
     assert "bioproxy init FOLDER" in ended.err
 
 

@@ -37,7 +37,7 @@ def test_the_first_name_counts_and_the_others_are_named(tmp_path: Path) -> None:
         write(folder, f'{{"proxy_port": {number}}}', name=name)
     found = loaded(tmp_path)
     assert found.config.proxy_port == 0
-    assert [warning.where for warning in found.warnings] == [f"{folder}/{name}" for name in NAMES[1:]]
+    assert [warning.where for warning in found.warnings] == [str(folder / name) for name in NAMES[1:]]
     assert all("conf.json comes first; delete one of them" in warning.message for warning in found.warnings)
 
 
@@ -79,8 +79,8 @@ def test_the_named_path_may_begin_with_home(tmp_path: Path) -> None:
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     """It names the path."""
     with pytest.raises(ConfigError) as raised:
-        load(path=f"{tmp_path}/none.json", environment={"HOME": str(tmp_path)})
-    assert str(raised.value) == f"{tmp_path}/none.json: the config file does not exist"
+        load(path=str(tmp_path / "none.json"), environment={"HOME": str(tmp_path)})
+    assert str(raised.value) == f"{tmp_path / 'none.json'}: the config file does not exist"
 
 
 def test_a_missing_file_with_a_relative_name_tells_where_it_was_looked_for(

@@ -40,7 +40,7 @@ def test_the_environment_stands_between_file_and_flags(tmp_path: Path) -> None:
     config = found.config
     assert (config.proxy_port, config.admin_port, config.queue_limit) == (6, 5, 3)
     places = [str(found.origins[key]) for key in ("proxy_port", "admin_port", "queue_limit", "proxy_host")]
-    assert places == ["flag -port", "BIOPROXY_ADMIN_PORT", f"{tmp_path}/conf.yaml:3", "default"]
+    assert places == ["flag -port", "BIOPROXY_ADMIN_PORT", f"{tmp_path / 'conf.yaml'}:3", "default"]
 
 
 def test_a_flag_is_named_as_it_was_written(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_later_list_or_mapping_replaces_the_whole_earlier_one(tmp_path: Path) 
 def test_prefixes_and_items_know_their_line(tmp_path: Path) -> None:
     """So that a template's error can name the line in which it is configured."""
     found = loaded(tmp_path, 'prefixes:\n  "@a": /a\n  "@b.c": {template: /b}\napi_keys:\n  - k\n')
-    assert str(found.origins["prefixes.@b.c"]) == f"{tmp_path}/conf.yaml:3"
-    assert str(found.origins["api_keys[0]"]) == f"{tmp_path}/conf.yaml:5"
+    assert str(found.origins["prefixes.@b.c"]) == f"{tmp_path / 'conf.yaml'}:3"
+    assert str(found.origins["api_keys[0]"]) == f"{tmp_path / 'conf.yaml'}:5"
 
 
 def test_both_ways_to_write_a_prefix(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_paths_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
     path = write(folder, text)
     found = load(path=path, environment={"HOME": str(tmp_path)})
     paths = [prefix.template for prefix in found.config.prefixes.values() if isinstance(prefix, Prefix)]
-    assert paths == [f"{folder}/a.txt", f"{tmp_path}/b.txt", f"{tmp_path}/c.txt", "/d.txt"]
+    assert paths == [f"{folder / 'a.txt'}", f"{tmp_path / 'b.txt'}", f"{tmp_path / 'c.txt'}", "/d.txt"]
     assert (found.config.kv.directory, found.folder) == (f"{folder}/slots", str(folder))
 
 
@@ -246,7 +246,7 @@ prefixes:
 api_keys: [x, x]
 """
     found = problems(tmp_path, text, environment={"BIOPROXY_QUEUE_LIMIT": "few"}, arguments={"limits.body": "huge"})
-    assert [(problem.where.replace(f"{tmp_path}/conf.yaml:", ""), problem.key) for problem in found] == [
+    assert [(problem.where.replace(f"{tmp_path / 'conf.yaml'}:", ""), problem.key) for problem in found] == [
         ("1", "proxy_prot"),
         ("2", "admin_host"),
         ("4", "kv.policy"),
@@ -261,7 +261,7 @@ api_keys: [x, x]
 def test_a_broken_value_is_told_even_where_a_flag_overrides_it(tmp_path: Path) -> None:
     """The flag will be gone tomorrow."""
     (found,) = problems(tmp_path, "proxy_port: x", arguments={"proxy_port": "1"})
-    assert found.where == f"{tmp_path}/conf.yaml:1"
+    assert found.where == f"{tmp_path / 'conf.yaml'}:1"
 
 
 def test_what_rests_on_a_broken_value_is_not_told(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_backend_url_and_model_in_one_place_are_an_error_that_says_so(tmp_path: 
     write(tmp_path, "x", name="m.gguf")
     (found,) = problems(tmp_path, "backend_url: http://gpu:8081\nmodel: m.gguf")
     assert str(found) == (
-        f"{tmp_path}/conf.yaml:2: model: is set, and so is backend_url ({tmp_path}/conf.yaml:1): "
+        f"{tmp_path / 'conf.yaml'}:2: model: is set, and so is backend_url ({tmp_path / 'conf.yaml'}:1): "
         "a request can go to one engine only; remove one of the two"
     )
 
@@ -311,7 +311,7 @@ def test_a_model_on_the_command_line_beats_the_files_backend_url(tmp_path: Path)
     """As a flag beats the file for every other key."""
     write(tmp_path, "x", name="m.gguf")
     found = loaded(tmp_path, "backend_url: http://gpu:8081", arguments={"model": f"{tmp_path}/m.gguf"}).config
-    assert (found.model, found.backend_url) == (f"{tmp_path}/m.gguf", "")
+    assert (found.model, found.backend_url) == (f"{tmp_path / 'm.gguf'}", "")
 
 
 def test_a_backend_url_on_the_command_line_beats_the_files_model(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_an_empty_backend_url_makes_way_for_a_model(tmp_path: Path) -> None:
     """So that a command line can do without changing the file."""
     write(tmp_path, "x", name="m.gguf")
     found = loaded(tmp_path, "backend_url: http://gpu:8081\nmodel: m.gguf", arguments={"backend_url": ""}).config
-    assert (found.model, found.backend_url) == (f"{tmp_path}/m.gguf", "")
+    assert (found.model, found.backend_url) == (f"{tmp_path / 'm.gguf'}", "")
 
 
 def test_with_a_model_there_is_no_backend_url(tmp_path: Path) -> None:

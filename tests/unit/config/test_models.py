@@ -78,8 +78,8 @@ def test_own_keys_stand_beside_models(tmp_path: Path) -> None:
     found = loaded(tmp_path, text, environment={"KEY": "k"}, arguments={"queue_limit": "7"})
     config = found.config
     assert (config.proxy_port, config.kv.min_free, config.admin_key, config.queue_limit) == (8090, 1 << 30, "k", 7)
-    assert str(found.origins["kv.min_free"]) == f"{tmp_path}/conf.yaml:5"
-    assert str(found.origins["proxy_port"]) == f"{tmp_path}/conf.yaml:3"
+    assert str(found.origins["kv.min_free"]) == f"{tmp_path / 'conf.yaml'}:5"
+    assert str(found.origins["proxy_port"]) == f"{tmp_path / 'conf.yaml'}:3"
     assert loaded(tmp_path, text, environment={"KEY": "k"}, arguments={"proxy_port": "1"}).config.proxy_port == 1
 
 
@@ -96,7 +96,7 @@ def test_both_lists_of_keys_are_one(tmp_path: Path) -> None:
     text = MODELS + "apiKeys: [one, two, two]\napi_keys: [{key: one, name: first}, three]\n"
     found = loaded(tmp_path, text)
     assert found.config.api_keys == (Key(key="one", name="first"), Key(key="three"), Key(key="two"))
-    assert str(found.origins["api_keys[2]"]) == f"{tmp_path}/conf.yaml:2"
+    assert str(found.origins["api_keys[2]"]) == f"{tmp_path / 'conf.yaml'}:2"
     assert loaded(tmp_path, MODELS + "apiKeys: [one]").config.api_keys == (Key(key="one"),)
 
 
@@ -130,7 +130,7 @@ def test_models_stand_alone(key: str, value: str, given: str, tmp_path: Path) ->
     (problem,) = problems(tmp_path, text, arguments=arguments, environment=environment)
     assert problem.key == key
     assert "only one of the two decides where requests go" in problem.message
-    assert f"{tmp_path}/conf.yaml:1" in problem.message
+    assert f"{tmp_path / 'conf.yaml'}:1" in problem.message
 
 
 def test_without_a_model_another_engine_may_be_named(tmp_path: Path) -> None:
@@ -179,9 +179,9 @@ def test_a_folder_is_read_after_the_file(tmp_path: Path) -> None:
     found = from_folder(tmp_path, path=write(tmp_path, MODELS + "api_keys: [one]\n"))
     assert found.dialect is not None
     assert list(found.dialect.models) == ["m", "n"]
-    assert found.paths == (f"{tmp_path}/conf.yaml", f"{tmp_path}/d/a.yaml", f"{tmp_path}/d/b.yaml")
+    assert found.paths == (f"{tmp_path / 'conf.yaml'}", f"{tmp_path / 'd/a.yaml'}", f"{tmp_path / 'd/b.yaml'}")
     assert (found.path, found.folder, found.directory) == (found.paths[0], str(tmp_path), f"{tmp_path}/d")
-    assert (found.config.proxy_port, str(found.origins["proxy_port"])) == (2, f"{tmp_path}/d/b.yaml:1")
+    assert (found.config.proxy_port, str(found.origins["proxy_port"])) == (2, f"{tmp_path / 'd/b.yaml'}:1")
     assert [key.key for key in found.config.api_keys if isinstance(key, Key)] == ["one", "two"]
 
 
@@ -201,7 +201,7 @@ def test_a_folder_counts_instead_of_the_default_file(tmp_path: Path) -> None:
     (tmp_path / ".config" / "bioproxy").mkdir(parents=True)
     write(tmp_path / ".config" / "bioproxy", "broken: [", name="config.yaml")
     in_folder(tmp_path, a=MODELS)
-    assert from_folder(tmp_path).paths == (f"{tmp_path}/d/a.yaml",)
+    assert from_folder(tmp_path).paths == (f"{tmp_path / 'd/a.yaml'}",)
 
 
 def test_variables_may_name_file_and_folder(tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_a_name_with_a_tilde_is_found(tmp_path: Path) -> None:
     """A shell does not expand -config=~/x, and messages name what can be opened."""
     write(tmp_path, MODELS + 'prefixes: {"@a": a.txt}\n')
     found = load(path="~/conf.yaml", environment={"HOME": str(tmp_path)})
-    assert found.config.prefixes == {"@a": Prefix(template=f"{tmp_path}/a.txt")}
-    assert str(found.origins["prefixes"]) == f"{tmp_path}/conf.yaml:2"
+    assert found.config.prefixes == {"@a": Prefix(template=f"{tmp_path / 'a.txt'}")}
+    assert str(found.origins["prefixes"]) == f"{tmp_path / 'conf.yaml'}:2"
 
 
 # TLS
@@ -258,4 +258,4 @@ def test_certificate_and_key_come_together(given: str, missing: str, tmp_path: P
     (problem,) = problems(tmp_path, f"{given}: x.pem")
     assert (problem.key, problem.message) == (given, "both -tls-cert-file and -tls-key-file must be provided for TLS")
     config = loaded(tmp_path, f"{given}: x.pem\n{missing}: y.pem\n").config
-    assert getattr(config, missing) == f"{tmp_path}/y.pem"
+    assert getattr(config, missing) == f"{tmp_path / 'y.pem'}"
