@@ -56,7 +56,7 @@ def test_an_ending_may_be_written_in_any_case(tmp_path: Path) -> None:
     found = look([Place(path=str(tmp_path))])
     assert [one.name for one in found.entries] == ["Loud"]
     assert found.notes == (
-        f"{tmp_path}/big-00001-of-00002.GGUF: the parts of a split model must end in .gguf, in small letters",
+        f"{tmp_path / 'big-00001-of-00002.GGUF'}: the parts of a split model must end in .gguf, in small letters",
     )
 
 
