@@ -80,7 +80,7 @@ def test_a_path_of_windows_is_joined_as_people_write_it_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["/opt/llama-server", r"C:\llama\llama-server.exe", "llama-server.exe", "llama-server"]
+    "word", ["/opt/llama-server", r"C:\llama\llama-server.exe", "llama-server.EXE", "llama-server"]
 )
 def test_a_program_is_known_by_its_name(word: str) -> None:
     """In whatever folder it is, and with the ending of Windows."""

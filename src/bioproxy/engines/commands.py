@@ -56,7 +56,7 @@ class ContainerRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def basename(word: str) -> str:
     """The program that a word names: without its folder, and without the ending that Windows does not ask for."""
-    return re.split(r"[/\\]", word)[-1].removesuffix(".exe")
+    return re.sub(r"(?i)\.exe\Z", "", re.split(r"[/\\]", word)[-1])
 
 
 def joined(words: Sequence[str], *, windows: bool = sys.platform == "win32") -> str:

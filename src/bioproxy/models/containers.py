@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from bioproxy import aio
-from bioproxy.engines.commands import CONTAINERS
+from bioproxy.engines.commands import CONTAINERS, basename
 from bioproxy.models.command import split
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def container_name(model: str) -> str:
 def container_of(model: str, command: str) -> Container | None:
     """The container that a model's `cmd` (macros filled in) runs; None if it has not our label and a name."""
     words = split(command)
-    if not words or words[0].rpartition("/")[2] not in CONTAINERS or "run" not in words:
+    if not words or basename(words[0]) not in CONTAINERS or "run" not in words:
         return None
     named, labels = values(words, "--name"), [*values(words, "--label"), *values(words, "-l")]
     if not named or f"{LABEL}={model}" not in labels:

@@ -60,6 +60,7 @@ def test_names_are_allowed_and_differ(one: str, other: str) -> None:
         RUN,
         "/usr/bin/docker run --name=bioproxy-a --label=bioproxy=a image",
         "docker run -l bioproxy=a --label other=1 --name bioproxy-a image",
+        r"'C:\Program Files\Docker\docker.EXE' run --name=bioproxy-a --label=bioproxy=a image",
     ],
 )
 def test_a_labelled_container_is_recognised(command: str) -> None:
