@@ -15,6 +15,7 @@ import pytest
 from bioproxy.engines.commands import joined
 from bioproxy.engines.launch import free_port
 from support.http import call
+from support.kv_rig import text
 from support.page import ROOT
 
 pytestmark = [
@@ -29,7 +30,9 @@ async def serving(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proces
     port, slots = free_port(), folder / "slots"
     slots.mkdir()
     engine = [sys.executable, str(ROOT / "tests" / "fakes" / "llama_server.py"), "--slot-save-path", str(slots)]
+    engine += ["--tokens-per-second", "5000"]
     config = {
+        "kv": {"min_seconds": 0.001, "min_free": 0},
         "models": {"alpha": {"cmd": f"{joined(engine)} --port ${{PORT}}"}},
         "state_directory": str(folder / "state"),
     }
@@ -71,3 +74,14 @@ async def test_an_unloaded_model_is_gone(tmp_path: Path) -> None:
             assert (await call(port, "POST", "/api/models/unload")).status == 200
             _, alive = await asyncio.to_thread(psutil.wait_procs, engines, timeout=10)
             assert alive == []
+
+
+async def test_a_conversation_outlives_its_engine(tmp_path: Path) -> None:
+    """It is saved before the engine is stopped, and the next one has it again."""
+    body = {"model": "alpha", "prompt": text(400), "max_tokens": 2}
+    async with serving(tmp_path) as (_, port):
+        asked = await call(port, "POST", "/v1/completions", data=body)
+        assert (await call(port, "POST", "/api/models/unload")).status == 200
+        again = await call(port, "POST", "/v1/completions", data=body)
+    assert asked.json()["timings"]["cache_n"] == 0
+    assert again.json()["timings"]["cache_n"] > 300

@@ -27,6 +27,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -268,9 +269,11 @@ def elsewhere(pid: int) -> Listener | None:
         process = psutil.Process(pid)
         started, command, folder = process.create_time(), tuple(process.cmdline()), process.cwd()
         environment = tuple(sorted(f"{name}={value}" for name, value in process.environ().items()))
-        program = process.exe()
     except (psutil.Error, OSError):
         return None
+    program = ""
+    with suppress(psutil.Error, OSError):  # the command tells what it is, too
+        program = process.exe()
     return Listener(
         pid=pid,
         ticks=round(started * 100),
