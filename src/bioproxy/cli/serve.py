@@ -39,6 +39,7 @@ log = logging.getLogger("bioproxy")
 
 OPEN_FILES = 65_536  # enough for `limits.connections`, both sides of each
 PLENTY = 4096  # connections; no room for more is only worth a warning if the configuration asks for more
+M_ARENA_MAX = -8  # malloc.h
 NAMED = 10  # models that the banner names
 
 
@@ -75,6 +76,19 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def share_one_heap() -> None:
+    """Let all threads allocate from one heap, before the first of them starts.
+
+    glibc gives each its own, in which the blocks that it read files with stay: 40 of 100 MB after some hours. Their
+    lock costs nothing here, for one thread runs at a time. Another C library has no `mallopt`, and no such heaps.
+    """
+    if sys.platform == "linux":
+        import ctypes  # 5 ms
+
+        if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+            mallopt(M_ARENA_MAX, 1)
+
+
 def verb(command: Command) -> int:
     systemd = activation.taken(os.environ)
     sockets = activation.opened(systemd)
@@ -98,6 +112,7 @@ async def serve(
     config = loaded.config
     logs.setup(level=config.log.level, style=config.log.format)
     raise_file_limit()
+    share_one_heap()
     sources = reloading.sources(loaded) if watch else ()
     seen = files.patiently(reloading.look, sources)  # before anything slow: a change from here on is one
     app = App(loaded, reload=reload, sockets=sockets)

@@ -1,0 +1,48 @@
+"""Threads share one heap: what they have freed does not stay with each of them."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives each thread a heap")
+THREADS = 8
+PROGRAM = f"""
+import sys
+from threading import Barrier, Thread
+from bioproxy.cli.serve import share_one_heap
+
+if "shared" in sys.argv:
+    share_one_heap()
+all_at_once = Barrier({THREADS} + 1)
+
+def work():
+    all_at_once.wait()
+    bytearray(1 << 16)
+    all_at_once.wait()
+    all_at_once.wait()
+
+for _ in range({THREADS}):
+    Thread(target=work).start()
+all_at_once.wait()
+all_at_once.wait()
+sys.stdout.write(open("/proc/self/maps").read())
+all_at_once.wait()
+"""
+
+
+def heaps(*words: str) -> int:
+    """How many heaps threads have: glibc's begin at multiples of 64 MiB."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True)
+    maps = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 *$", ended.stdout, re.MULTILINE)
+    return sum(int(start, 16) % (64 << 20) == 0 for start in maps)
+
+
+def test_threads_have_no_heap_of_their_own() -> None:
+    """As they have without it."""
+    assert heaps() > 1
+    assert heaps("shared") == 0
