@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from bench import peers, tls
+from bench import extras, peers, tls
 from bench.report import Row, verdict
 
 Options: TypeAlias = dict[str, Any]
@@ -178,7 +178,7 @@ def measure() -> list[Row]:
         rows += doctor(proxies)
         rows += beside("CPU of an event, 16 streams", per_unit(proxies, "events", **EVENTS), models=1.2, one=1.2)
         rows += [great_body(proxies), latency(engine, proxies)]
-    return [*rows, *tls.measure(), *streams(), two_models(), start()]
+    return [*rows, *tls.measure(), *extras.measure(), *streams(), two_models(), start()]
 
 
 if __name__ == "__main__":
