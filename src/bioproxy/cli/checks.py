@@ -7,6 +7,7 @@ does it come from".
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from bioproxy.events import Bus
 from bioproxy.models.command import prepare, split
 from bioproxy.models.plan import make_plan
 from bioproxy.templates.catalogue import Catalogue, TemplateStatistics
-from bioproxy.wire.tls import tls_context
+from bioproxy.wire.tls import doubt, tls_context
 
 BYTES_PER_TOKEN = 4  # a guess for people; the engine's own count stands in /status
 
@@ -70,10 +71,12 @@ def read_templates(loaded: Loaded) -> tuple[TemplateStatistics, ...]:
     return tuple(found)
 
 
-def read_certificate(loaded: Loaded) -> None:
-    """Read certificate and key as a start would. Raises ConfigError."""
-    if loaded.config.tls_cert_file:
-        tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file)
+def read_certificate(loaded: Loaded) -> tuple[Problem, ...]:
+    """Read certificate and key as a start would: what is odd about them. Raises ConfigError."""
+    if not loaded.config.tls_cert_file:
+        return ()
+    why = doubt(tls_context(loaded.config.tls_cert_file, loaded.config.tls_key_file), time.time())
+    return (Problem(why, key="tls_cert_file"),) if why else ()
 
 
 def describe_command(loaded: Loaded, _model_id: str, model: Model) -> str:
@@ -101,11 +104,15 @@ def examine(load: Callable[[], Loaded]) -> Checked:
         templates = read_templates(loaded)
     except ConfigError as error:
         problems += error.problems
-    for read in (read_certificate, read_models):
-        try:
-            read(loaded)
-        except ConfigError as error:
-            problems += error.problems
+    warnings = loaded.warnings
+    try:
+        warnings += read_certificate(loaded)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        read_models(loaded)
+    except ConfigError as error:
+        problems += error.problems
     swaps, faults = outlook.examine(loaded)
     problems += faults
     return Checked(
@@ -113,7 +120,7 @@ def examine(load: Callable[[], Loaded]) -> Checked:
         path=loaded.path,
         paths=loaded.paths,
         problems=tuple(problems),
-        warnings=loaded.warnings,
+        warnings=warnings,
         templates=templates,
         models=tuple(loaded.dialect.models) if loaded.dialect else (),
         swaps=tuple(swaps),

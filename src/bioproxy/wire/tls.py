@@ -13,10 +13,15 @@ log says something only if the files are still the same at the next look.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import hashlib
 import logging
+import math
+import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 from bioproxy import files
 from bioproxy.errors import ConfigError, Problem
@@ -27,13 +32,20 @@ INTERVAL = 5.0  # seconds between two looks at the files
 LARGEST = 16 << 20  # bytes; a chain of certificates is some thousands
 GONE = "was taken away while it was read"  # by whoever renews it
 MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
+WEAK = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
+FIRST = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)  # of a chain: our own
+LONG, VERSION, UTC_TIME = 0x80, 0xA0, 0x17  # of DER (X.690): a length of several bytes, and two tags of X.509
 
 
 class PairContext(ssl.SSLContext):
-    """A server's context, and which two files it was made from; `digest` is that of their content."""
+    """A server's context, and which two files it was made from; `digest` is that of their content.
+
+    Clients take the certificate from `begins` to `ends` (unix time), as far as that can be read.
+    """
 
     certificate = key = ""
     digest = b""
+    begins, ends = 0.0, math.inf
 
 
 def tls_context(certificate: str, key: str) -> PairContext:
@@ -51,7 +63,10 @@ def tls_context(certificate: str, key: str) -> PairContext:
             raise ConfigError([Problem(error.message, key=f"tls_{name}_file")]) from error
         if b"-----BEGIN " not in data or mark not in data:
             raise not_usable(name, path, f"holds no {'certificate' if name == 'cert' else 'private key'} in PEM form")
+        if name == "cert":
+            times = validity(data)
     context = PairContext(ssl.PROTOCOL_TLS_SERVER)
+    context.begins, context.ends = times
     context.certificate, context.key, context.digest = certificate, key, seen
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -66,10 +81,57 @@ def tls_context(certificate: str, key: str) -> PairContext:
     except ssl.SSLError as error:
         if error.reason in MISMATCH:
             raise not_usable("key", key, f"does not belong to the certificate in {certificate}") from error
+        if error.reason in WEAK:
+            why = (error.reason or "").replace("_", " ").lower()
+            raise not_usable(
+                "cert", certificate, f"is too weak for clients of today ({why}); make another one"
+            ) from error
         raise not_usable("key", key, "is damaged, or has a pass phrase, which cannot be typed in here") from error
     except OSError as error:
         raise not_usable("key", key, GONE) from error
     return context
+
+
+def validity(pem: bytes) -> tuple[float, float]:
+    """Since when and until when the first certificate of a chain is valid; always, if that cannot be read.
+
+    RFC 5280, 4.1: the times stand in the inner sequence after version (if it is there), number, algorithm and issuer.
+    """
+    try:
+        found = FIRST.search(pem)
+        der = binascii.a2b_base64(found[1]) if found else b""
+        at = inside(der, inside(der, 0)[0])[0]
+        for _ in range(4 if der[at] == VERSION else 3):
+            at = inside(der, at)[1]
+        first = inside(der, at)[0]
+        return moment(der, first), moment(der, inside(der, first)[1])
+    except (ValueError, IndexError):
+        return 0.0, math.inf
+
+
+def inside(der: bytes, at: int) -> tuple[int, int]:
+    """Where the content of a value begins and ends, whose tag stands at `at`."""
+    length, start = der[at + 1], at + 2
+    if length & LONG:
+        start += length - LONG
+        length = int.from_bytes(der[at + 2 : start], "big")
+    return start, start + length
+
+
+def moment(der: bytes, at: int) -> float:
+    """A time, in unix time. ValueError."""
+    start, end = inside(der, at)
+    form = "%y%m%d%H%M%SZ" if der[at] == UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(der[start:end].decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+
+
+def doubt(context: PairContext, now: float) -> str:
+    """Why clients do not take the certificate now; "" if they do."""
+    if context.begins <= now < context.ends:
+        return ""
+    then = datetime.fromtimestamp(context.ends if now >= context.ends else context.begins, UTC)
+    what = "has expired on" if now >= context.ends else "is not valid before"
+    return f"the certificate in {context.certificate} {what} {then:%Y-%m-%d %H:%M} UTC, so clients refuse it; renew it"
 
 
 def digest(*paths: str) -> bytes:
@@ -85,17 +147,23 @@ def digest(*paths: str) -> bytes:
 
 
 async def watch(
-    current: Callable[[], PairContext | None], take: Callable[[PairContext, PairContext], Awaitable[None]]
+    current: Callable[[], PairContext | None],
+    take: Callable[[PairContext, PairContext], Awaitable[None]],
+    *,
+    clock: Callable[[], float] = time.time,
 ) -> None:
     """Give `take` a new context, after the old one, whenever the files hold another pair; ends by cancellation only.
 
-    What cannot be used is told once, when two looks have found the same.
+    What cannot be used is told once, when two looks have found the same; what is used out of its time, once, too.
     """
-    seen = told = b""
+    seen = told = doubted = b""
     while True:
         await asyncio.sleep(INTERVAL)
         if (old := current()) is None:
             continue
+        if old.digest != doubted and (why := doubt(old, clock())):
+            doubted = old.digest
+            log.warning("%s", why)
         before, seen = seen, await asyncio.to_thread(digest, old.certificate, old.key)
         if seen == old.digest:
             told = b""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from bioproxy import aio, files
 from bioproxy.errors import ConfigError
 from bioproxy.wire import tls
-from bioproxy.wire.tls import PairContext, digest, tls_context, watch
+from bioproxy.wire.tls import PairContext, digest, doubt, tls_context, validity, watch
 from support.http import EC, Certificate, certificate, needs_openssl
 from support.leaks import until
 
@@ -97,6 +99,47 @@ def test_a_pass_phrase_is_not_asked_for(tmp_path: Path) -> None:
     """A service has no terminal to ask on."""
     made = certificate(tmp_path, pass_phrase="secret")
     assert "has a pass phrase" in said(made.cert, made.key)
+
+
+def test_a_key_that_is_too_short_is_named(tmp_path: Path) -> None:
+    """It is neither damaged, nor has it a pass phrase."""
+    made = certificate(tmp_path, kind=("-newkey", "rsa:512"))
+    assert "tls.pem is too weak for clients of today (ee key too small); make another one" in said(made.cert, made.key)
+
+
+def test_when_a_certificate_is_valid(tmp_path: Path) -> None:
+    """It is read as OpenSSL prints it; what cannot be read is doubted by nobody."""
+    made = certificate(tmp_path)
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", made.cert, "-noout", "-dates"], check=True, capture_output=True, text=True
+    ).stdout
+    begins, ends = (ssl.cert_time_to_seconds(line.partition("=")[2]) for line in shown.splitlines())
+    context = tls_context(made.cert, made.key)
+    assert (context.begins, context.ends) == (begins, ends)
+    assert [doubt(context, now) for now in (begins, ends - 1)] == ["", ""]
+    assert "tls.pem is not valid before 20" in doubt(context, begins - 1)
+    assert "tls.pem has expired on 20" in doubt(context, ends)
+    assert validity(b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----") == (0.0, math.inf)
+    assert validity(b"no certificate") == (0.0, math.inf)
+
+
+async def test_a_certificate_that_expires_while_it_is_used_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else tells who runs the program: clients only refuse it."""
+    made, looks = certificate(tmp_path), tls_looks(monkeypatch)
+    context = tls_context(made.cert, made.key)
+    monkeypatch.setattr(tls, "INTERVAL", 0.001)
+
+    async def take(_old: PairContext, _new: PairContext) -> None:
+        """There is nothing to take."""
+
+    with caplog.at_level(logging.WARNING, "bioproxy.wire.tls"):
+        task = aio.spawn(watch(lambda: context, take, clock=lambda: context.ends), name="watch")
+        await until(lambda: len(looks) > 5)
+        await aio.finish([task])
+    (said,) = caplog.messages
+    assert "tls.pem has expired on" in said
 
 
 class Watched:

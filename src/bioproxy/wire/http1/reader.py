@@ -32,6 +32,7 @@ from bioproxy.wire.http1.target import read_target, shown
 
 PIPELINED = 64 << 10  # bytes kept after a request that is being served
 EMPTY_LINE = b"\r\n\r\n"
+HANDSHAKE = b"\x16\x03"  # how TLS begins (RFC 8446, 5.1)
 
 
 class Part(Enum):
@@ -151,6 +152,8 @@ class RequestReader:
         if not self.blank and kept.startswith(b"\r\n"):  # RFC 9112, 2.2: some clients send one too many
             self.blank = True
             del kept[:2]
+        if kept.startswith(HANDSHAKE):
+            raise RequestError("the client speaks TLS (https://), and here it is plain HTTP (http://)")
         if kept and not 65 <= kept[0] <= 90 and (self.blank or kept != b"\r"):
             raise RequestError(f"this is no HTTP request: it begins with {shown(bytes(kept[:16]))}")
         end = head_end(kept, max(0, self.searched - 3))

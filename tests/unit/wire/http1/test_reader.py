@@ -206,6 +206,12 @@ def test_what_is_wrong_with_a_request_line(line: bytes, words: str) -> None:
         is_http_10(line + b"\r\nHost: h\r\n\r\n")
 
 
+def test_a_client_that_speaks_tls_is_told_so() -> None:
+    """In the log, that is: the client itself shows what its TLS makes of our answer."""
+    with pytest.raises(RequestError, match=r"^the client speaks TLS \(https://\), and here it is plain HTTP"):
+        RequestReader(Limits()).feed(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0.0)
+
+
 def as_h11_reads(raw: bytes) -> object:
     """Method, target, headers and body as another reader has them, which takes no request for another; or its error."""
     connection = h11.Connection(h11.SERVER)
