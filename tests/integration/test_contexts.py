@@ -303,6 +303,8 @@ async def test_what_is_not_what_was_exported_is_not_imported(tmp_path: Path) -> 
         begun = (await send(rig, "POST", IMPORTS, {"name": "d", "description": msgspec.Raw(parts["json"])})).json()
         answer = await send(rig, "PUT", f"{IMPORTS}/{begun['id']}?offset=7", b"x")
         assert (answer.status, "begins at byte 0, not 7" in answer.text) == (409, True)
+        answer = await send(rig, "PUT", f"{IMPORTS}/{begun['id']}?offset={'9' * 5000}", b"x")
+        assert (answer.status, "offset must say at which byte" in answer.text) == (400, True)
         answer = await send(rig, "POST", IMPORTS, {"name": "d", "description": msgspec.Raw(parts["json"])})
         assert answer.status == 409  # its name is spoken for
         assert await names(rig) == ["repo"]

@@ -146,6 +146,7 @@ async def test_a_collector_that_is_down(
             assert answer.status == 200
             await until(lambda: "cannot be sent" in caplog.text)
     assert caplog.text.count("cannot be sent") == 1
+    assert "lost until they can: -log-level" not in caplog.text
 
 
 async def test_a_collector_that_hangs(

@@ -31,6 +31,7 @@ from bioproxy.station import Station
 
 T = TypeVar("T")
 CREATED = 201
+LONGEST = 18  # digits of a number of bytes
 ADMIN_IMPORTS = "only the admin imports contexts: a slot file that somebody made up may stop the engine for everybody"
 NOT_RUN = "its model has not run since the start"
 
@@ -266,7 +267,7 @@ class ContextsApi:
     async def add(self, question: Question) -> None:
         self.check_import(question)
         offset = asked(question.request, Place).offset
-        if not (offset.isascii() and offset.isdecimal()):
+        if not (offset.isascii() and offset.isdecimal() and len(offset) <= LONGEST):
             raise RequestError("offset must say at which byte this piece begins")
         one, kept = await self.imports.add(question.parameters["id"], int(offset), question.request.body)
         told = Progress(id=one.snapshot.id, size=one.snapshot.size, received=one.received, done=kept is not None)

@@ -21,7 +21,7 @@ from bioproxy.engines.output import readable
 from bioproxy.events import EngineChanged, ModelChanged
 from bioproxy.log import json_line
 
-TASK = re.compile(rb"\| task (\d+) \|")
+TASK = re.compile(rb"\| task (\d{1,18}) \|")
 LEVEL = re.compile(rb"[0-9.]+ ([DIWE]) ")  # how llama-server's lines begin
 LEVELS = {b"D": "debug", b"W": "warning", b"E": "error"}
 LONGEST = 64 << 10  # bytes of a line that does not end

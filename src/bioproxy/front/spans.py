@@ -38,6 +38,7 @@ from opentelemetry.util.types import AttributeValue
 
 from bioproxy import __version__
 from bioproxy.activity import Record
+from bioproxy.config.masking import masked_command
 from bioproxy.errors import ConfigError, Problem
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.traceparent import replace
@@ -45,6 +46,7 @@ from bioproxy.front.traceparent import replace
 log = logging.getLogger(__name__)
 
 LAST_SPANS = 3.0  # seconds that spans may take to be sent at the end
+MOST_SAID = 500  # characters of a reason
 ENTRIES = "opentelemetry_traces_exporter"  # under which packages name their exporters
 PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 BAGGAGE = "baggage"  # passes as it came
@@ -64,7 +66,7 @@ class Spans:
         named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
         own = {"service.version": __version__} | ({} if named else {"service.name": "bioproxy"})
         self.provider = TracerProvider(resource=Resource.create(own), shutdown_on_exit=False)
-        self.exporters = [Told(one) for one in exporters(environment)]
+        self.exporters = [Told(one, self.words) for one in exporters(environment)]
         for one in self.exporters:
             self.provider.add_span_processor(BatchSpanProcessor(one))
         self.tracer = self.provider.get_tracer("bioproxy", __version__)
@@ -141,10 +143,10 @@ def wrong(sentence: str) -> ConfigError:
 
 
 class Told(SpanExporter):
-    """An exporter whose failures are told once, and that it works again."""
+    """An exporter whose failures are told once, with the first of its `words`, and that it works again."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
-        self.exporter = exporter
+    def __init__(self, exporter: SpanExporter, words: Words) -> None:
+        self.exporter, self.words = exporter, words
         self.lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -152,11 +154,13 @@ class Told(SpanExporter):
         result = self.exporter.export(spans)
         if result is not SpanExportResult.SUCCESS:
             if not self.lost:
-                log.warning("OpenTelemetry spans cannot be sent, and are lost until they can; -log-level debug has why")
+                why = masked_command(self.words.first)[:MOST_SAID] or "-log-level debug has why"
+                log.warning("OpenTelemetry spans cannot be sent, and are lost until they can: %s", why)
             self.lost += len(spans)
         elif self.lost:
             log.info("OpenTelemetry spans are sent again; %d were lost", self.lost)
             self.lost = 0
+        self.words.first = ""
         return result
 
     def shutdown(self) -> None:
@@ -168,11 +172,13 @@ class Words(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.first = ""  # about the batch that is being sent
         self.sdk = logging.getLogger("opentelemetry")
         self.sdk.addHandler(self)
         self.sdk.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.first = self.first or record.getMessage()
         log.log(min(record.levelno, self.level or record.levelno), "%s", record.getMessage())
 
     def close(self) -> None:

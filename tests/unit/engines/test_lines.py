@@ -132,3 +132,9 @@ def test_the_level_is_the_engines(engine: Engine) -> None:
     """As llama-server's lines say it; what says none is information."""
     said = engine.writes("0.00.002.044 W srv  init: no API key\n0.01.1 E x\n0.01.1 I x\nW is a letter\n")
     assert [entry["level"] for entry in said] == ["warning", "error", "info", "info"]
+
+
+def test_a_number_without_end_is_no_task(engine: Engine) -> None:
+    """An engine may log what a client wrote, and Python refuses to read such a number."""
+    engine.has["m"] = ["a"]
+    assert engine.of(f"prompt: | task {'9' * 5000} |") == "a"

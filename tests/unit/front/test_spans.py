@@ -20,7 +20,7 @@ from bioproxy.errors import ConfigError
 from bioproxy.front.exchange import Exchange
 from bioproxy.front.later import Nowhere
 from bioproxy.front.routes import Route
-from bioproxy.front.spans import Spans, Told, exporters, operation_of, parts
+from bioproxy.front.spans import Spans, Told, Words, exporters, operation_of, parts
 from bioproxy.wire.http1.message import Request, Responder
 
 
@@ -104,19 +104,24 @@ class Collector(SpanExporter):
     up = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if not self.up:
+            logging.getLogger("opentelemetry").error("no way to %s", "http://user:secret@collector")
         return SpanExportResult.SUCCESS if self.up else SpanExportResult.FAILURE
 
 
 def test_a_collector_that_is_down_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """And when it is up again, with how much was lost."""
-    collector, batch = Collector(), [ReadableSpan("a"), ReadableSpan("b")]
-    told = Told(collector)
+    """With why, and when it is up again, with how much was lost."""
+    collector, batch, words = Collector(), [ReadableSpan("a"), ReadableSpan("b")], Words()
+    told = Told(collector, words)
     with caplog.at_level(logging.INFO, "bioproxy"):
         for up in (False, False, False, True, True, False):
             collector.up = up
+            words.level = logging.DEBUG
             told.export(batch)
     assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO", "WARNING"]
     assert "6 were lost" in caplog.records[1].getMessage()
+    assert caplog.messages[0].endswith("until they can: no way to http://user:********@collector")
+    words.close()
 
 
 def exchange_of(**headers: str) -> Exchange:
