@@ -41,6 +41,7 @@ from bioproxy.admin.snapshots_api import SnapshotsApi
 from bioproxy.admin.status import ConfigStatus, FleetStatus, Status, snapshots_of, status_of
 from bioproxy.admin.templates_api import TemplatesApi
 from bioproxy.config import listening
+from bioproxy.config.addresses import socket_path
 from bioproxy.config.dialect.schema import DialectConfig
 from bioproxy.config.keys import KEYS
 from bioproxy.config.load import Loaded, admin_port_asked, make_state_folder
@@ -48,7 +49,7 @@ from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.engines.lines import EngineLines
-from bioproxy.errors import BioproxyError, ConfigError, Problem, QueueTimeout
+from bioproxy.errors import BioproxyError, ConfigError, Forbidden, Problem, QueueTimeout
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, ModelChanged, RequestEnded
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.allowance import Allowances
@@ -70,7 +71,7 @@ from bioproxy.ports import Ports, tls_of
 from bioproxy.station import Service, guarded
 from bioproxy.templates.catalogue import Catalogue, watch
 from bioproxy.templates.pins import Pins
-from bioproxy.wire.http1.message import Headers, Request
+from bioproxy.wire.http1.message import Headers, Request, Responder
 
 if TYPE_CHECKING:
     from bioproxy.front.spans import Spans
@@ -127,7 +128,7 @@ class App:
         self.pins = Pins(self.state / "pins")
         self.allowances = Allowances(self.settings, self.state)
         self.open_log(loaded)
-        self.page = WebPage(self.beside)
+        self.page = WebPage(self.from_page)
         self.live = Live(
             self.bus, status=self.status, inflight=self.under_way, settings=self.settings, proxy=self.beside
         )
@@ -282,10 +283,20 @@ class App:
         return self.management.inflight.snapshot()
 
     def beside(self, request: Request) -> str:
-        """Where the admin port's page asks the one engine; "" if it asks the port that it came from."""
-        if self.loaded.dialect is not None:
-            return ""
-        return other_port(request, bound=self.config.proxy_host, port=self.proxy_port, tls=self.ports.tls is not None)
+        """Where the proxy port is for who asked the admin port; "" if it cannot be told."""
+        tls, bound = self.ports.tls is not None, self.config.proxy_host
+        return other_port(request, here=self.admin_port, bound=bound, port=self.proxy_port, tls=tls)
+
+    async def from_page(self, request: Request, responder: Responder) -> None:
+        """Serve what the page asked a model on the admin port, as the proxy port does.
+
+        A unix socket without keys is for whom its mode lets in, so the page of a TCP port is no way round it.
+        """
+        config = self.config
+        keys = config.api_keys or config.admin_key
+        if socket_path(config.proxy_host) and not (keys or socket_path(config.admin_host)):
+            raise Forbidden("the proxy port is a unix socket: for its models this page wants api_keys or an admin_key")
+        await self.front.handle(request, responder)
 
     @property
     def config(self) -> Config:
@@ -311,8 +322,6 @@ class App:
         await self.allowances.load()
         await ports.open(admin=self.loaded.dialect is None or admin_port_asked(self.loaded))
         self.front.listens_on(host for host, _ in (*ports.proxy.addresses, *ports.ollama.addresses))
-        if self.settings.one:
-            self.front.asked_by(self.admin_port)
         await self.tidy_up()
         await self.write_address()
         await self.pins.load()
@@ -363,9 +372,11 @@ class App:
 
     async def stop_in_order(self, deadline: float) -> None:
         save, began, services = self.config.kv.save_timeout, bool(self.services), [*self.services]
+        until = asyncio.get_running_loop().time() + deadline
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, object]], float]] = [
             ("turning clients away", partial(self.turn_away, deadline), MOMENT),
             ("closing the proxy port", partial(self.ports.proxy.close, deadline=deadline), deadline + MOMENT),
+            ("ending what the page asks models", lambda: self.page.close(until=until), deadline + MOMENT),
             ("closing Ollama's port", partial(self.ports.ollama.close, deadline=deadline), deadline + MOMENT),
             ("ending what nobody waits for", self.front.later.close, MOMENT),
             ("ending the services", partial(aio.finish, services), MOMENT),

@@ -80,7 +80,7 @@ def test_every_route_of_many_models_stands_in_the_docs(tmp_path: Path) -> None:
     )
     configuration = ConfigApi(lambda: loaded, trial=Backstage().trial, reload=Backstage().reload)
     page, live = (
-        WebPage(lambda _: ""),
+        WebPage(AdminPort().admin.handle),
         Live(bus, status=Backstage().status, inflight=list, settings=settings, proxy=str),
     )
     templates = TemplatesApi(fleet.stations.values, warm=fleet.warm)

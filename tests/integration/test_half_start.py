@@ -185,8 +185,9 @@ async def test_a_signal_in_the_middle_of_a_start_ends_it(
 @pytest.mark.parametrize(
     ("part", "step"),
     [
-        ("fleet", "refuse"), ("ports.proxy", "close"), ("fleet", "stop"), ("shelves", "close"), ("pins", "flush"),
-        ("allowances", "flush"), ("admin", "close"), ("ports.admin", "close"), ("management", "close"),
+        ("fleet", "refuse"), ("ports.proxy", "close"), ("page", "close"), ("fleet", "stop"), ("shelves", "close"),
+        ("pins", "flush"), ("allowances", "flush"), ("admin", "close"), ("ports.admin", "close"),
+        ("management", "close"),
     ],
 )  # fmt: skip
 async def test_a_step_of_the_end_that_fails_does_not_hinder_the_others(

@@ -105,7 +105,7 @@ async def test_the_shutdown_ends_the_stream(tmp_path: Path) -> None:
 
 
 async def test_one_engine_has_the_stream_on_the_admin_port(tmp_path: Path) -> None:
-    """It says where the page asks the engine."""
+    """It says where programs ask the engine."""
     async with (
         running_app(tmp_path, backend_url="http://127.0.0.1:1") as app,
         watching(app.admin_port) as page,
@@ -138,18 +138,6 @@ async def test_the_requests_are_on_both_ports(tmp_path: Path) -> None:
             by_row = (await call(port, "GET", f"/api/requests/{one['activity']}")).json()
             assert (by_row["request"]["id"], by_row["parts"]) == ("mine/1", parts)
             assert (await call(port, "GET", "/api/requests/other")).status == 404
-
-
-async def test_the_page_of_one_engine_may_ask_it(tmp_path: Path) -> None:
-    """Its preflight is answered; a page of another port of this machine is foreign if others were named."""
-    async with running_app(tmp_path, backend_url="http://127.0.0.1:1", cors_origins=["https://chat.lan"]) as app:
-        allowed = []
-        for port in (app.admin_port, app.proxy_port + 1):
-            origin = f"http://127.0.0.1:{port}"
-            fields = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-            answer = await call(app.proxy_port, "OPTIONS", "/v1/chat/completions", headers=fields)
-            allowed.append(answer.headers.get("access-control-allow-origin") == origin)
-        assert allowed == [True, False]
 
 
 async def test_requests_to_one_engine_are_told(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class LiveClient:
 async def watching(port: int, *, last: str = "", key: str = "") -> AsyncIterator[LiveClient]:
     """A page that is open in the block; `last` is the last event that it had."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=8 << 20)
-    headers = {"Last-Event-ID": last} if last else {}
+    headers = {"Host": f"localhost:{port}", **({"Last-Event-ID": last} if last else {})}
     # HTTP/1.0 has no chunks, so that a test reads lines
     request = build("GET", "/api/live", headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}))
     writer.write(request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))

@@ -1,9 +1,14 @@
-"""A web page that was built, what builds it, and a running program that shows it."""
+"""A web page that was built, what builds it, a running program that shows it, and a reverse proxy before that."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import importlib.util
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +20,7 @@ INDEX, SCRIPT = b"<!doctype html><title>x</title>", b"let a = 1;" * 50
 SMALLER = {"gzip": gzip.compress(SCRIPT, mtime=0), "br": b"smaller", None: SCRIPT}
 NAME = "assets/main-Ab3_-x9Z.js"
 SECRET = "kept in the cellar"
+PREFIX = b"/some/prefix"  # below which a reverse proxy shows the program
 HTML = {"Accept": "text/html,*/*;q=0.8"}
 
 
@@ -45,3 +51,37 @@ def packaging(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@asynccontextmanager
+async def reverse_proxy(port: int) -> AsyncIterator[int]:
+    """A server that shows the program below a path, and nothing beside it; its port. One request a connection."""
+
+    async def pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, path, rest = head.split(b" ", 2)
+            if not path.startswith(PREFIX):
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                writer.close()
+                return
+            rest = re.sub(rb"(?i)connection:[^\r]*\r\n", b"", rest)
+            extra = b"Connection: close\r\nX-Forwarded-Prefix: %b\r\n\r\n" % PREFIX
+            from_program, to_program = await asyncio.open_connection("127.0.0.1", port)
+            to_program.write(b" ".join((method, path.removeprefix(PREFIX) or b"/", rest[:-2] + extra)))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(pipe(reader, to_program))
+                group.create_task(pipe(from_program, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()

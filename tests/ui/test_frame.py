@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from playwright.async_api import Locator, Page, expect
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
 from support.browser import GONE, Tab
+from support.page import reverse_proxy
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
 
@@ -245,43 +243,6 @@ async def test_one_engine(tab: Tab, tmp_path: Path) -> None:
         await tab.page.goto(f"http://127.0.0.1:{app.admin_port}/")
         await tab.until_live()
         assert tab.page.url.startswith(f"http://127.0.0.1:{app.admin_port}/ui/")
-
-
-PREFIX = b"/some/prefix"
-
-
-@asynccontextmanager
-async def reverse_proxy(port: int) -> AsyncIterator[int]:
-    """A server that shows the program below a path, and nothing beside it; its port. One request a connection."""
-
-    async def pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(1 << 16):
-                target.write(data)
-                await target.drain()
-        target.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            method, path, rest = head.split(b" ", 2)
-            if not path.startswith(PREFIX):
-                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                writer.close()
-                return
-            rest = re.sub(rb"(?i)connection:[^\r]*\r\n", b"", rest)
-            extra = b"Connection: close\r\nX-Forwarded-Prefix: %b\r\n\r\n" % PREFIX
-            from_program, to_program = await asyncio.open_connection("127.0.0.1", port)
-            to_program.write(b" ".join((method, path.removeprefix(PREFIX) or b"/", rest[:-2] + extra)))
-            async with asyncio.TaskGroup() as group:
-                group.create_task(pipe(reader, to_program))
-                group.create_task(pipe(from_program, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 async def test_below_a_path_of_a_reverse_proxy(tab: Tab, rig: Rig) -> None:

@@ -16,6 +16,7 @@ from fakes.fake_engine import FakeEngine
 from support.apps import running_app
 from support.browser import GONE, Tab
 from support.http import call
+from support.page import PREFIX, reverse_proxy
 from support.playground import CHAT, PLACE, Chat, events, script
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig, swap_rig
@@ -543,13 +544,21 @@ async def test_the_chat_works_with_a_keyboard_alone(chat: Chat, rig: Rig) -> Non
     await chat.ended()
 
 
-async def test_one_engine_is_asked_on_its_own_port(tab: Tab, tmp_path: Path) -> None:
-    """The page is on the admin port, and asks the proxy port; the figures come with the answer all the same."""
+@pytest.mark.parametrize("behind", [False, True])
+async def test_one_engine_is_asked_where_the_page_came_from(tab: Tab, tmp_path: Path, *, behind: bool) -> None:
+    """On the admin port, also where a reverse proxy shows that one alone, below a path."""
     tab.expected(GONE)
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
     (tmp_path / "code.txt").write_text("You know this code.\n<{message}>")
     prefixes = {"@code": str(tmp_path / "code.txt")}
-    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url, prefixes=prefixes) as app:
-        page = await tab.open(app.admin_port, PLACE)
+    async with (
+        FakeEngine() as engine,
+        running_app(tmp_path, backend_url=engine.url, prefixes=prefixes) as app,
+        reverse_proxy(app.admin_port) as before,
+    ):
+        port, prefix = (before, PREFIX.decode()) if behind else (app.admin_port, "")
+        page = await tab.open(port, PLACE, prefix=prefix)
         await expect(page.get_by_role("combobox", name="Model")).not_to_have_value("")
         await page.get_by_role("button", name="Template").click()
         await page.get_by_role("menuitem", name=re.compile("^@code")).click()
@@ -563,6 +572,8 @@ async def test_one_engine_is_asked_on_its_own_port(tab: Tab, tmp_path: Path) -> 
             one for one in (await call(app.admin_port, "GET", "/requests")).json()["requests"] if one["prefix"]
         ]
         await expect(answer.get_by_role("link", name="request")).to_have_attribute("href", f"#/requests/{record['id']}")
+        assert [one for one in asked if not one.startswith(f"http://127.0.0.1:{port}{prefix}/")] == []
+        await page.close()  # its stream ends before the reverse proxy
 
 
 @pytest.mark.parametrize("dark", [False, True])

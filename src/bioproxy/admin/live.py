@@ -78,8 +78,9 @@ OF_A_PREFIX = (WarmupStarted, WarmupYielded, WarmupEnded, WarmupFailed)  # or, w
 
 
 class PageInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page is told about itself and who looks at it. `proxy`: where to ask models, "" for the same port.
+    """What the page is told about itself and who looks at it.
 
+    `proxy` is where programs ask models: "." where the page came from, "" if it cannot be told.
     `many`: models are configured, not one engine. `admin`: this key may start, stop and change; `own`: it is shown only
     its own requests. `edit_config`: the configuration can be changed here.
     """
@@ -166,8 +167,8 @@ class Since(msgspec.Struct, frozen=True):
 class Live:
     """The stream's one hub.
 
-    `status` is what `/status` answers, `inflight` are the requests under way, `proxy` is where the page of one engine
-    asks it.
+    `status` is what `/status` answers, `inflight` are the requests under way, `proxy` says where the proxy port is for
+    who asked the admin port.
     """
 
     def __init__(
@@ -305,7 +306,7 @@ class Live:
             version=__version__,
             title=TITLE,
             many=not self.settings.one,
-            proxy=self.proxy(viewer.question.request),
+            proxy="." if viewer.question.proxy else self.proxy(viewer.question.request),
             edit_config=self.settings.config.ui.edit_config,
             admin=principal is None or not principal.models,
             own=viewer.own,

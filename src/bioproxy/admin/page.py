@@ -9,6 +9,9 @@ The files are public: they hold nothing private, and a person must see the page 
 do is told to the browser with each file: run and load what comes from here, and ask nobody else. So text of a model
 that got into the page as markup could do nothing there.
 
+On the admin port the page asks models where it came from, too (`ask_model`): a reverse proxy, a tunnel or a container
+may show that port alone, and under another name and number than ours.
+
 Redirects are relative, so they hold below a path of a reverse proxy. Only `/` cannot know whether the browser asked for
 `/box` or `/box/`; front/prefix.py tells.
 """
@@ -17,15 +20,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from bioproxy import aio
 from bioproxy.admin.routes import Entry, Question
 from bioproxy.config.addresses import authority, host_fault, host_of, is_any, is_loopback, socket_path
 from bioproxy.errors import NotFound
 from bioproxy.front.prefix import outside
+from bioproxy.wire.connection import Handler
 from bioproxy.wire.http1.message import Headers, Request
 
 FOLDER = Path(__file__).parents[1] / "page"
@@ -43,8 +47,10 @@ TYPES = {
 }  # fmt: skip
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "font-src 'self'; connect-src 'self'{proxy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+MODEL_PATHS = ("/v1/{path...}", "/sdapi/{path...}")  # what the Playground asks
+USUAL_PORTS = {80, 443}  # a browser does not say them
 
 
 class File(msgspec.Struct):
@@ -57,13 +63,14 @@ class File(msgspec.Struct):
 
 
 class WebPage:
-    """Serves the page. `proxy` says for a request where the page asks models, if that is another port ("": it is not).
+    """Serves the page. `front` answers what it asks models on the admin port, by the proxy port's rules.
 
     The folder is listed again if another build was put there.
     """
 
-    def __init__(self, proxy: Callable[[Request], str], *, folder: Path = FOLDER) -> None:
-        self.proxy = proxy
+    def __init__(self, front: Handler, *, folder: Path = FOLDER) -> None:
+        self.front = front
+        self.asking: set[asyncio.Task[None]] = set()
         self.folder = folder
         self.built = 0  # when index.html was written, in nanoseconds; 0: there is none
         self.files: dict[str, File] = {}
@@ -74,6 +81,11 @@ class WebPage:
             Entry("GET", "/upstream", "To the web page.", self.from_upstream, None, guard="public"),
             Entry("GET", "/ui", "To the web page.", self.from_root, "page", guard="public"),
             Entry("GET", "/ui/{path...}", "The web page.", self.serve, "page", guard="public"),
+            *(
+                Entry(method, path, "What the web page asks a model.", self.ask_model)
+                for path in MODEL_PATHS
+                for method in ("GET", "POST")
+            ),
         )
 
     def look(self) -> bool:
@@ -114,7 +126,7 @@ class WebPage:
         if file is None:
             raise NotFound(f"the web page has no file {request.path}; it begins at ui/")
         coding = chosen(request.header(b"accept-encoding") or b"", file)
-        headers = [*self.headers(request, file), *([(b"Content-Encoding", coding.encode())] if coding else ())]
+        headers = [*self.headers(file), *([(b"Content-Encoding", coding.encode())] if coding else ())]
         known = (request.header(b"if-none-match") or b"").replace(b"W/", b"").replace(b" ", b"").split(b",")
         if file.tags.get(coding) in known:
             responder.start(304, [*headers, (b"ETag", file.tags[coding])], length=None)
@@ -129,14 +141,34 @@ class WebPage:
         file.tags[coding] = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
         responder.send(200, [*headers, (b"ETag", file.tags[coding])], body)
 
-    def headers(self, request: Request, file: File) -> Headers:
+    async def ask_model(self, question: Question) -> None:
+        """A request of the Playground, which came past the admin port's guard: from here on it is the proxy port's.
+
+        For programs it is no way to a model, and a page of another origin cannot send the header.
+        """
+        request, task = question.request, asyncio.current_task()
+        if request.header(b"x-requested-with") != b"bioproxy":
+            raise NotFound(f"the admin port has no {request.path}: models are asked on the proxy port")
+        assert task is not None
+        self.asking.add(task)
+        try:
+            await self.front(request, question.responder)
+        finally:
+            self.asking.discard(task)
+
+    async def close(self, *, until: float) -> None:
+        """Let answers of models end, and cut what is left at the loop's time `until`: the engines are stopped next."""
+        if self.asking:
+            await asyncio.wait(self.asking, timeout=max(0.0, until - asyncio.get_running_loop().time()))
+        await aio.finish(self.asking)
+
+    def headers(self, file: File) -> Headers:
         """What a browser must know of the file, and what it must not let the page do."""
-        proxy = self.proxy(request)
         return [
             (b"Content-Type", file.kind),
             (b"Cache-Control", file.keep),
             (b"Vary", b"Accept-Encoding"),
-            (b"Content-Security-Policy", POLICY.format(proxy=f" {proxy}" if proxy else "").encode()),
+            (b"Content-Security-Policy", POLICY.encode()),
             (b"Referrer-Policy", b"no-referrer"),
             (b"X-Content-Type-Options", b"nosniff"),
             (b"Cross-Origin-Opener-Policy", b"same-origin"),
@@ -177,13 +209,15 @@ def chosen(accepted: bytes, file: File) -> str:
     return next((one for one in CODINGS if one in file.forms and takes.get(one, takes.get("*", False))), "")
 
 
-def other_port(request: Request, *, bound: str, port: int, tls: bool) -> str:
-    """The origin of another port of ours, by the name under which a browser asked this one; "" if it said none.
+def other_port(request: Request, *, here: int, bound: str, port: int, tls: bool) -> str:
+    """The origin of another port of ours, by the name under which a browser asked this one, which is `here`.
 
-    A port that is bound to one address only is asked by that; a unix socket by no browser.
+    A port that is bound to one address only is asked by that. "" if nobody can tell: the browser said no name, or none
+    of this port (a reverse proxy or a tunnel is between us), or the other one is a unix socket.
     """
-    if socket_path(bound):
-        return ""
     host = (request.header(b"host") or b"").decode("latin-1")
+    straight = host.endswith(f":{here}") or here in USUAL_PORTS
+    if socket_path(bound) or outside(request) or not straight:
+        return ""
     name = host_of(host if is_any(bound) or is_loopback(bound) else bound)
     return f"{'https' if tls else 'http'}://{authority(name, port)}" if name and not host_fault(name) else ""

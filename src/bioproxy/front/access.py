@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from urllib.parse import urlsplit
 
 import msgspec
 
-from bioproxy.config.addresses import UNIX_PEERS, host_of, is_address, is_any
+from bioproxy.config.addresses import UNIX_PEERS, host_of, is_address
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
 from bioproxy.front.allowance import Allowances
-from bioproxy.front.cors import SAID, Cors, check_name, is_ours
+from bioproxy.front.cors import SAID, Cors, check_name
 from bioproxy.front.exchange import MOST_SHOWN, Exchange
 from bioproxy.front.routes import READING_METHODS, Route
 from bioproxy.keys import Keyring, Principal, presented
@@ -28,11 +27,10 @@ MOST_NAMES = 100  # values of `Host` that need not be judged again
 class Access:
     """The rule of one configuration. `local`: the port is bound so that only this machine reaches it.
 
-    `page` is the admin port if its page asks this port, as it does of one engine; 0: it does not. `allowances`: where
-    what keys use is counted, if it is.
+    `allowances`: where what keys use is counted, if it is.
     """
 
-    def __init__(self, config: Config, *, local: bool, page: int = 0, allowances: Allowances | None = None) -> None:
+    def __init__(self, config: Config, *, local: bool, allowances: Allowances | None = None) -> None:
         self.allowances = allowances
         self.keyring = Keyring(config.api_keys)
         self.admin_keyring = Keyring((config.admin_key,) if config.admin_key else ())
@@ -40,11 +38,7 @@ class Access:
         self.keys = bool(config.api_keys)
         self.admin = bool(config.admin_key)
         self.among_strangers = among_strangers(config)
-        self.cors = Cors(config.cors_origins, keys=self.keys, ours=self.is_our_page)
-        self.page = page
-        self.page_scheme = "https" if config.admin_tls else "http"
-        self.page_names = frozenset(host_of(host) for host in (config.admin_host, *config.admin_hosts))
-        self.page_everywhere = is_any(config.admin_host)
+        self.cors = Cors(config.cors_origins, keys=self.keys)
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
         self.known: set[bytes] = set()
         self.local = local
@@ -52,16 +46,6 @@ class Access:
         self.trusted = bool(config.trusted_proxies)  # anybody
         self.trusts_unix = UNIX_PEERS in config.trusted_proxies
         self.networks: list[IPv4Network | IPv6Network] = [ip_network(net, strict=False) for net in networks]
-
-    def is_our_page(self, origin: str) -> bool:
-        """Whether a page came from our admin port, by a name under which that port is served."""
-        try:
-            parts = urlsplit(origin)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError:
-            return False
-        here = parts.scheme == self.page_scheme and port == self.page
-        return here and is_ours(host_of(parts.netloc), names=self.page_names, addresses=self.page_everywhere)
 
     def is_admin(self, request: Request) -> bool:
         """Whether the request shows the admin key."""

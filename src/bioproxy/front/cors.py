@@ -50,15 +50,9 @@ PROGRAMS = (b"PowerShell/", b"CFNetwork/")  # they send what browsers do; a page
 
 
 class Cors:
-    """The origins that are allowed: those named, `*` for any; none named: any with keys, else this machine and apps.
+    """The origins that are allowed: those named, `*` for any; none named: any with keys, else this machine and apps."""
 
-    `ours` says of an origin whether it is our own other port's, whose page asks this one.
-    """
-
-    def __init__(
-        self, origins: tuple[str, ...], *, keys: bool, ours: Callable[[str], bool] = lambda _origin: False
-    ) -> None:
-        self.ours = ours
+    def __init__(self, origins: tuple[str, ...], *, keys: bool) -> None:
         self.any = "*" in origins or (not origins and keys)
         self.default = not origins
         self.origins = frozenset(origin.rstrip("/").lower() for origin in origins)
@@ -71,7 +65,7 @@ class Cors:
         scheme, separator, _ = origin.lower().partition("://")
         if origin.lower() in self.origins or (separator and f"{scheme}://*" in self.origins):
             return True
-        if (self.any and not itself) or self.ours(origin):
+        if self.any and not itself:
             return True
         here = scheme in APPS or (scheme in {"http", "https"} and is_loopback(origin))
         return self.default and bool(separator) and here

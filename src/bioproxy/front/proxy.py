@@ -57,8 +57,7 @@ class Front:
         self.bus = bus
         self.refusals = Refusals()
         self.local = stays_here(settings.config.proxy_host)
-        self.page = 0  # the admin port, if its page asks this one
-        self.make_access = lambda config: Access(config, local=self.local, page=self.page, allowances=allowances)
+        self.make_access = lambda config: Access(config, local=self.local, allowances=allowances)
         self.unpacking = asyncio.Semaphore(UNPACKED)
         self.later = Later(self.handle)
         dispatch.go_on = self.later.go_on
@@ -139,10 +138,6 @@ class Front:
         """The port is open: its addresses tell better than its name whether others can reach it."""
         self.local = all(map(stays_here, hosts))
         self.access.local = self.local
-
-    def asked_by(self, page: int) -> None:
-        """The admin port is open, and its page asks the one engine here."""
-        self.page = self.access.page = page
 
     async def unpack(self, exchange: Exchange) -> None:
         """A compressed body goes on as if it had come plain."""

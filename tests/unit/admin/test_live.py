@@ -64,7 +64,9 @@ class World:
         self.looks += 1
         return msgspec.convert(json.loads(json.dumps(self.status)), Anything)
 
-    def watch(self, *, last: str = "", key: str = "", strangers: bool = True, query: str = "") -> Viewer:
+    def watch(
+        self, *, last: str = "", key: str = "", strangers: bool = True, query: str = "", proxy: bool = False
+    ) -> Viewer:
         """One more client; with a `key` it is one of several, unless they are no `strangers`."""
         request = Request(
             method="GET", target=f"/api/live?{query}".encode(), path="/api/live", headers=[],
@@ -72,7 +74,8 @@ class World:
         )  # fmt: skip
         responder = Responder(Deaf(), request)
         principal = Principal(name=key, group=key) if key else None
-        viewer = Viewer(Question(request, responder, {}, own=strangers and bool(key), principal=principal))
+        own = strangers and bool(key)
+        viewer = Viewer(Question(request, responder, {}, own=own, principal=principal, proxy=proxy))
         self.live.join(viewer)
         return viewer
 
@@ -141,6 +144,12 @@ async def test_a_client_first_gets_all_that_is() -> None:
     assert [(swap["model"], swap["new"]) for swap in state["swaps"]] == [("m", "starting")]
     page = state["page"]
     assert (page["many"], page["proxy"], page["admin"], page["own"]) == (True, "http://x:1", True, False)
+
+
+async def test_on_the_proxy_port_models_are_asked_where_the_page_came_from() -> None:
+    """Below whatever path a reverse proxy shows it."""
+    ((_, state),) = heard(World().watch(proxy=True))
+    assert state["page"]["proxy"] == "."
 
 
 async def test_then_it_hears_what_changes() -> None:

@@ -1,4 +1,4 @@
-"""Who may ask the proxy port: the admin port's own page, and who may read metrics there."""
+"""Who asks the proxy port, and who may read metrics there."""
 
 from __future__ import annotations
 
@@ -12,40 +12,6 @@ from bioproxy.front.exchange import Exchange
 from bioproxy.front.routes import Route
 from bioproxy.wire.http1.message import Carrier, Request, Responder
 from support.config_files import config
-
-OURS = ["http://localhost:8089", "http://127.0.0.1:8089", "http://[::1]:8089", "http://box.lan:8089"]
-
-
-@pytest.mark.parametrize("origin", OURS)
-@pytest.mark.parametrize("itself", [False, True])
-def test_a_page_of_the_admin_port_may(origin: str, itself: bool) -> None:
-    """By each name under which that port is served, also if `cors_origins` names others, or Basic was typed."""
-    values = {"cors_origins": ["https://chat.lan"], "admin_hosts": ["box.lan"]}
-    cors = Access(config(**values), local=True, page=8089).cors
-    assert cors.allows(origin, itself=itself)
-    assert not Access(config(**values), local=True).cors.allows(origin)
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "http://localhost:8090", "https://localhost:8089", "http://evil.example:8089", "http://localhost", "null", "",
-        "http://localhost:8089x", "http://[::1", "http://localhost:8089.evil.example", "http://10.0.0.7:8089",
-        "http://localhost:8089@evil.example", "http://localhost:99999",
-    ],
-)  # fmt: skip
-def test_no_other_page_counts_as_it(origin: str) -> None:
-    """Another port, another scheme, another name."""
-    assert not Access(config(cors_origins=["https://chat.lan"]), local=True, page=8089).cors.allows(origin)
-
-
-def test_by_any_address_if_the_admin_port_is_bound_to_all() -> None:
-    """Nobody else can have one; a name has to be configured."""
-    values = {"cors_origins": ["https://chat.lan"], "admin_host": "0.0.0.0", "admin_key": "k"}
-    cors = Access(config(**values), local=True, page=80).cors
-    assert cors.allows("http://10.0.0.7")
-    assert not cors.allows("http://box.lan")
-
 
 PROXIES = ["10.0.0.0/8", "fd00::/8"]
 

@@ -23,8 +23,6 @@ export interface Asking {
   body?: unknown;
   headers?: Record<string, string>;
   signal?: AbortSignal;
-  /** Another place than the API's root: the proxy port of one engine. */
-  base?: URL;
 }
 
 /** The answer, once its head is there and good; Failure otherwise. A 401 has the page ask for a key. */
@@ -35,7 +33,7 @@ export async function open(path: string, asking: Asking = {}): Promise<Response>
   if (asking.body !== undefined && !form) headers["Content-Type"] = "application/json";
   let answer: Response;
   try {
-    answer = await fetch(new URL(path, asking.base ?? root), {
+    answer = await fetch(new URL(path, root), {
       method: asking.method ?? "GET",
       headers,
       body: asking.body === undefined ? undefined : form ? (asking.body as FormData) : JSON.stringify(asking.body),

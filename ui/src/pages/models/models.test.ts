@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { PageInfo } from "../../lib/api/types";
 import { stations } from "../../lib/machine";
 import { fleet, model, one, schedule, slot } from "../../lib/sample";
 import { commandOf, describedOf, lines, marked } from "./details";
@@ -16,6 +17,7 @@ import {
   tag,
   wordOf,
 } from "./models";
+import { serverOf } from "./server";
 
 const starts = (load_seconds: number | null) =>
   model("a", { state: "starting", since: 100, schedule: schedule({ load_seconds }) });
@@ -151,4 +153,16 @@ describe("a selector", () => {
     ["warm", 1, "a target that is ready, else one that starts, else the first"],
     ["spillover", 2, "the least busy that runs; the next one starts once each has 2 requests"],
   ])("that has the strategy %s", (name, spillover, text) => expect(strategy({ strategy: name, spillover })).toBe(text));
+});
+
+describe("a model's own server", () => {
+  const at = (proxy: string, many: boolean) => serverOf("org/a b", { proxy, many } as PageInfo);
+
+  it("is behind the proxy port, wherever the page stands", () => {
+    expect(at(".", true)).toBe(new URL("/upstream/org/a%20b/", location.href).href);
+    expect(at("http://box:8088", true)).toBe("http://box:8088/upstream/org/a%20b/");
+    expect(at("http://box:8088", false)).toBe("http://box:8088/");
+  });
+
+  it("has no address where that port cannot be found", () => expect([at("", true), at("", false)]).toEqual(["", ""]));
 });

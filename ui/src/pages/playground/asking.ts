@@ -1,6 +1,5 @@
-/* Asking a model: where models are asked, under which session, and with an id that finds the request again. */
+/* Asking a model: under which session, and with an id that finds the request again. */
 import { ask, open, type Asking } from "../../lib/api/client";
-import { live } from "../../lib/api/live.svelte";
 
 const LETTERS = "abcdefghijkmnpqrstuvwxyz23456789";
 
@@ -20,12 +19,6 @@ export function newRequest(): string {
 
 const session = newSession(); // of everything but chats, which have one each
 
-/** Where models are asked: with one engine another port than the page's. */
-export function modelBase(): URL | undefined {
-  const proxy = live.page?.proxy;
-  return proxy ? new URL(proxy.endsWith("/") ? proxy : `${proxy}/`) : undefined;
-}
-
 export interface Request extends Asking {
   session?: string;
   request?: string;
@@ -33,7 +26,7 @@ export interface Request extends Asking {
 
 function asking({ session: own, request, ...rest }: Request): Asking {
   const headers = { "X-Session-ID": own ?? session, "X-Request-ID": request ?? newRequest(), ...rest.headers };
-  return { base: modelBase(), ...rest, headers };
+  return { ...rest, headers };
 }
 
 /** As `open` of the client, of a model. */
