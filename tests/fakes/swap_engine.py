@@ -38,6 +38,7 @@ FLAGS: dict[str, Json] = {  # name: default; False is a switch, the others take 
     "events": "",
     "say": "",  # a line on stderr at the start
     "start_delay": 0.0,  # seconds before it listens
+    "wait_for": "",  # it does not listen before this file is there
     "fail_first": 0,  # its first N starts (by the log) end with code 1
     "exit": -1,  # ends with this code ...
     "after": 0.0,  # ... that many seconds after its start
@@ -125,6 +126,8 @@ class Engine:
             self.later(options["after"], options["exit"], "exit")
         self.talk()
         time.sleep(options["start_delay"])
+        while options["wait_for"] and not os.path.exists(options["wait_for"]):
+            time.sleep(0.01)
         self.listen()
         self.serve()
 

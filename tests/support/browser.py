@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
 
+from bioproxy import aio
 from support.clients import NAMES, PROGRAM
 from support.page import ROOT, packaging
 
@@ -161,6 +162,18 @@ class Tab:
     async def spilled(self) -> list[str]:
         """What reaches beyond the right edge of the window, and cannot be scrolled to within a part of the page."""
         return list(await self.page.evaluate(SPILLED))
+
+    async def copied(self, button: Locator) -> str:
+        """Press a button that copies; what is in the clipboard once something is: it may come after the click."""
+
+        async def look() -> str | None:
+            return str(await self.page.evaluate("navigator.clipboard.readText()")) or None
+
+        await self.page.evaluate("navigator.clipboard.writeText('')")
+        await button.click()
+        text = await aio.poll(look, interval=0.05, deadline=PATIENCE / 1000)
+        assert text is not None, "nothing was copied"
+        return text
 
     async def dark(self, *, on: bool = True) -> None:
         """As for a person whose system is dark, or light."""

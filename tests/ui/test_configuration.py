@@ -46,6 +46,23 @@ async def test_values_are_shown_with_their_places(tab: Tab, tmp_path: Path) -> N
         await expect(page.get_by_text("No value has that in it.")).to_be_visible()
 
 
+async def test_a_key_that_is_given_later_opens_it(tab: Tab, tmp_path: Path) -> None:
+    """The page asks again once it may; so do the contexts and the hardware, which are asked for once, too."""
+    tab.expected(f"{GONE}|401")
+    async with swap_rig(tmp_path, fakes("a"), admin_key="root", **EDIT) as rig:
+        for route, text in (("/config", "Save and reload"), ("/cache", "Keep"), ("/machine", "Copy")):
+            page = await tab.open(rig.ports.admin, route, live=False)
+            if route == "/machine":
+                await page.get_by_role("tab", name="Hardware").click()
+            await page.get_by_role("dialog").get_by_label("Key").fill("root")
+            await page.get_by_role("button", name="Use this key").click()
+            await tab.until_live()
+            await expect(page.get_by_role("button", name=text, exact=True)).to_be_visible()
+            await expect(page.get_by_role("alert")).to_have_count(0)
+            await page.evaluate("sessionStorage.clear()")
+            await page.reload()
+
+
 async def test_a_change_is_explained_before_it_is_saved(tab: Tab, tmp_path: Path) -> None:
     """Then it is in the file and in force, and the old text is beside it. Lines end as they did."""
     tab.expected(GONE)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import expect
+from playwright.async_api import Locator, expect
 
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
@@ -28,6 +28,13 @@ PNG = bytes.fromhex(
     "0000000049454e44ae426082"
 )
 FILE: Json = {"name": "cat.png", "mimeType": "image/png", "buffer": PNG}
+SLOW_BROWSER = """{ const open = IDBFactory.prototype.open;
+  IDBFactory.prototype.open = function (...words) {
+    const request = open.apply(this, words);
+    const seen = { get result() { return request.result }, get error() { return request.error } };
+    request.onupgradeneeded = event => seen.onupgradeneeded?.(event);
+    request.onsuccess = event => (window.goOn = () => seen.onsuccess?.(event));
+    return seen } }"""  # opens its database when a test says so
 HOSTILE = """<script>window.harmed = 1</script><img src="/unload" onerror="window.harmed = 2">
 ![x](/unload) ![y](https://evil.example/pixel.png)
 
@@ -46,7 +53,7 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("play")
     (folder / "slots").mkdir()
     (folder / "code.txt").write_text("You know this code:\n" + "def f(x): return x + 1\n" * 50 + "\n<{message}>")
-    slow = fake("--start_delay 1.5", sendLoadingState=True)
+    slow = fake(f"--wait_for {folder / 'go'}", sendLoadingState=True)
     models: Json = fakes("a b") | {
         "slow": slow,
         "alpha": llama(folder, aliases=["gpt"], name="Alpha 7B"),
@@ -148,10 +155,8 @@ async def test_an_answer_is_copied_and_shown_as_it_came(chat: Chat, rig: Rig) ->
     await script(rig, pieces=["**bold** and `code`\n\n```python\nx = 1\n```"])
     await chat.say("Hi")
     answer = await chat.ended()
-    await answer.get_by_role("button", name="Copy answer").click()
-    assert (await chat.page.evaluate("navigator.clipboard.readText()")).startswith("**bold** and")
-    await answer.get_by_role("button", name="Copy this code").click()
-    assert await chat.page.evaluate("navigator.clipboard.readText()") == "x = 1\n"
+    assert (await chat.tab.copied(answer.get_by_role("button", name="Copy answer"))).startswith("**bold** and")
+    assert await chat.tab.copied(answer.get_by_role("button", name="Copy this code")) == "x = 1\n"
     await answer.get_by_role("button", name="Raw").click()
     await expect(answer.locator("pre.raw")).to_contain_text("**bold**")
     await answer.get_by_role("button", name="Rendered").click()
@@ -194,6 +199,7 @@ async def test_it_is_told_that_the_model_loads(tab: Tab, rig: Rig) -> None:
     await chat.say("Hi")
     await expect(chat.page.get_by_role("status").get_by_text(re.compile("loading", re.IGNORECASE))).to_be_visible()
     await expect(chat.page.get_by_role("navigation").get_by_text("running")).to_have_count(1)
+    (rig.folder / "go").touch()
     answer = await chat.ended()
     await expect(answer).to_contain_text("word0")
     await expect(answer).not_to_contain_text("Reasoned")
@@ -358,6 +364,7 @@ async def test_the_model_is_searched_and_remembered(chat: Chat) -> None:
     box = page.get_by_role("combobox", name="Model")
     await box.click()
     local = page.get_by_role("group", name="Local")
+    await expect(local.get_by_role("option").first).to_be_visible()  # the list has come
     texts = [re.sub(r"\s+", " ", await one.inner_text()).strip() for one in await local.get_by_role("option").all()]
     assert [text.split()[0] for text in texts] != []
     assert any(text.startswith("↳ gpt") for text in texts), texts
@@ -416,6 +423,7 @@ async def test_chats_are_kept_found_renamed_and_deleted(chat: Chat) -> None:
         await chat.button("New chat").click()
         await chat.say(title)
         await chat.ended()
+        await expect(kept(chat, title)).to_be_visible()
     await page.reload()
     await expect(chat.questions.locator("p")).to_have_text("About dogs")
     await chats.get_by_role("searchbox").fill("CATS")
@@ -435,20 +443,76 @@ async def test_chats_are_kept_found_renamed_and_deleted(chat: Chat) -> None:
 
 
 async def test_a_chat_whose_page_was_closed_keeps_what_came(chat: Chat, rig: Rig) -> None:
-    """The answer that ran is marked as stopped."""
+    """To the last letter that was shown; the answer that ran is marked as stopped."""
     await script(rig, pieces=["Half ", "whole"], hold=1)
     await chat.say("Go")
     await expect(chat.answers).to_contain_text("Half")
-    await expect(chat.page.get_by_role("complementary").get_by_role("button", name=re.compile("^Go"))).to_be_visible()
+    await expect(kept(chat, "Go")).to_be_visible()
     await chat.page.reload()
-    await expect(await chat.ended()).to_contain_text("Stopped")
+    answer = await chat.ended()
+    await expect(answer).to_contain_text("Stopped")
+    await expect(answer).to_contain_text("Half")
+
+
+async def test_who_writes_before_the_chats_are_there_is_not_led_away(chat: Chat, rig: Rig) -> None:
+    """A slow disk: the last chat is not opened over what was begun, and the list has both."""
+    page = chat.page
+    await chat.say("Old")
+    await chat.ended()
+    await expect(kept(chat, "Old")).to_be_visible()
+    await page.add_init_script(SLOW_BROWSER)
+    await page.reload()
+    await chat.box.fill("New")
+
+    async def opened() -> bool:
+        return bool(await page.evaluate("Boolean(window.goOn)"))
+
+    await rig.look(opened, "the browser has opened its database")
+    await page.evaluate("window.goOn()")
+    await expect(kept(chat, "Old")).to_be_visible()
+    await expect(chat.box).to_have_value("New")
+    await chat.box.press("Enter")
+    await chat.ended()
+    await expect(kept(chat, "New")).to_be_visible()
+    assert [one["content"] for one in (await chat.sent())["messages"]] == ["New"]
+
+
+async def test_a_second_tab_follows(chat: Chat, rig: Rig) -> None:
+    """What is asked in one goes on in the other; a chat that is deleted is gone in both."""
+    await chat.say("First")
+    await chat.ended()
+    await expect(kept(chat, "First")).to_be_visible()
+    tab = Tab(await chat.page.context.new_page())
+    other = Chat(tab, rig)
+    await other.open()
+    await expect(other.questions.locator("p")).to_have_text("First")
+    await other.say("Second")
+    await other.ended(2)
+    await expect(chat.questions).to_have_count(2)
+    await chat.ended(2)
+    await chat.say("Third")
+    await chat.ended(3)
+    assert [one["content"] for one in (await chat.sent())["messages"][::2]] == ["First", "Second", "Third"]
+    await expect(other.questions).to_have_count(3)
+    await other.button("Delete First").click()
+    await expect(kept(chat, "First")).to_have_count(0)
+    await expect(chat.questions).to_have_count(0)
+    assert tab.wrong() == []
+
+
+def kept(chat: Chat, title: str) -> Locator:
+    """A chat in the list, which has it once the browser does."""
+    return chat.page.get_by_role("complementary", name="Chats").get_by_role("button", name=re.compile(f"^{title}"))
 
 
 async def test_chats_leave_and_come_as_files(chat: Chat, tmp_path: Path) -> None:
     """Markdown to read, JSON to import, and a sentence about a file that is something else."""
     page = chat.page
     await chat.say("What is a slot?")
-    await chat.ended()
+    answer = await chat.ended()
+    await answer.get_by_text("first token after").click()
+    await expect(answer.locator(".all p")).not_to_be_empty()  # nothing more is told of it
+    await expect(kept(chat, "What is a slot")).to_be_visible()
 
     async def export(item: str) -> str:
         await chat.button("Export and import").click()

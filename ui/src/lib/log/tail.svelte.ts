@@ -1,6 +1,5 @@
 /* One log, live: read from the program, kept as lines, drawn at most once a frame. It is read anew after it ended. */
 import { open, segment, told } from "../api/client";
-import { live } from "../api/live.svelte";
 import { ALL, type Filter, Lines } from "./lines";
 
 const PAUSE = 3000; // ms between two tries
@@ -35,6 +34,7 @@ export class Tail {
     return () => {
       stopper.abort();
       cancelAnimationFrame(this.frame);
+      this.drawn = false;
     };
   }
 
@@ -57,7 +57,6 @@ export class Tail {
         this.error = told(error);
       }
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
-      while (live.phase !== "live" && !stop.aborted) await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
   }
 

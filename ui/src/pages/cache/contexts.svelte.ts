@@ -2,6 +2,7 @@
 import { act } from "../../lib/act";
 import { ask, open, told } from "../../lib/api/client";
 import type { ContextList, ContextRow, Room } from "../../lib/api/types";
+import { download } from "../../lib/download";
 import { key } from "../../lib/stores/key.svelte";
 
 const AT = "api/contexts";
@@ -43,10 +44,8 @@ export class Contexts {
   save(row: ContextRow): Promise<boolean> {
     const path = address(row, "/export");
     return this.work(row.snapshot, async () => {
-      if (!key.value) return download(`../${path}`, row.name);
-      const url = URL.createObjectURL(await (await open(path)).blob());
-      download(url, row.name);
-      URL.revokeObjectURL(url);
+      if (!key.value) return follow(`../${path}`, `${row.name}.tar`);
+      download(`${row.name}.tar`, await (await open(path)).blob());
     });
   }
 
@@ -66,9 +65,9 @@ function address(row: ContextRow, rest = ""): string {
   return `${AT}/${encodeURIComponent(row.name)}${rest}`;
 }
 
-function download(url: string, name: string): void {
+function follow(url: string, name: string): void {
   const link = document.createElement("a");
   link.href = url;
-  link.download = `${name}.tar`;
+  link.download = name;
   link.click();
 }

@@ -1,6 +1,14 @@
 import { describe, expect, it } from "vitest";
 import type { ListedModel } from "../../lib/api/types";
-import { filtered, first, groups, isPeer, owner } from "./catalogue";
+import { filtered, first, groups, isPeer, listed as read, owner } from "./catalogue";
+
+it("takes any engine's list for what it is", () => {
+  expect(read([{ id: "a" }, null, { id: "b" }, { id: "a" }, {}, { id: 7 }, { id: "" }]).map(({ id }) => id)).toEqual([
+    "a",
+    "b",
+  ]);
+  for (const none of [undefined, null, "x", {}]) expect(read(none)).toEqual([]);
+});
 
 function listed(id: string, meta: Record<string, unknown>, more: Partial<ListedModel> = {}): ListedModel {
   return {

@@ -22,6 +22,13 @@ interface Described {
   modelID?: string;
 }
 
+/** What may be an engine's own list: it may be none, and have a name twice. */
+export function listed(data: unknown): ListedModel[] {
+  const all = Array.isArray(data) ? (data as (ListedModel | null)[]) : [];
+  const named = all.flatMap((model) => (typeof model?.id === "string" && model.id ? [model] : []));
+  return [...new Map(named.map((model) => [model.id, model])).values()];
+}
+
 function described(model: ListedModel): Described {
   return (model.meta?.llamaswap ?? {}) as Described;
 }

@@ -3,7 +3,7 @@ import { told } from "../../lib/api/client";
 import type { ListedModel, ModelList } from "../../lib/api/types";
 import { stored, type Stored } from "../../lib/stores/stored.svelte";
 import { askModel } from "./asking";
-import { first, groups, type Capability, type Group } from "./catalogue";
+import { first, groups, listed, type Capability, type Group } from "./catalogue";
 
 class Models {
   list = $state.raw<ListedModel[]>([]);
@@ -11,7 +11,8 @@ class Models {
 
   async load(): Promise<void> {
     try {
-      this.list = (await askModel<ModelList>("v1/models", {})).data;
+      const { data } = await askModel<Partial<ModelList>>("v1/models", {});
+      this.list = listed(data);
       this.fault = "";
     } catch (error) {
       this.fault = told(error);

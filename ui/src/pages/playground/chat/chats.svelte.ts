@@ -5,9 +5,13 @@ import { stored } from "../../../lib/stores/stored.svelte";
 import { Conversation } from "./conversation.svelte";
 import { asJson, fresh, fromJson, headOf, ordered, tooMany, woken, type Head } from "./history";
 import { shelf } from "./shelf";
-import { DEFAULTS, type Chat, type Parameters } from "./turns";
+import { DEFAULTS, isRunning, type Chat, type Parameters } from "./turns";
 
 const last = stored("playground.chat", "");
+const tabs = new BroadcastChannel("bioproxy.chats"); // the others of this browser
+
+/** What a tab tells the others, once the browser keeps it. */
+type News = { kept: Head } | { removed: string };
 
 class Chats {
   heads = $state.raw<Head[]>([]); // newest first
@@ -18,15 +22,24 @@ class Chats {
   private removed = new Set<string>();
   private loaded: Promise<void> | undefined;
 
+  constructor() {
+    tabs.onmessage = ({ data }: MessageEvent<News>) => void this.hear(data);
+  }
+
   /** Read the list, and go on where one was. */
   load(): Promise<void> {
     return (this.loaded ??= this.read());
   }
 
+  /** Who has begun to write meanwhile is not led away from it. */
   private async read(): Promise<void> {
+    const { value: wanted } = last;
     await this.guarded(async () => {
-      this.heads = ordered(await shelf.heads());
-      if (last.value && this.heads.some((head) => head.id === last.value)) await this.show(last.value);
+      const kept = await shelf.heads();
+      this.heads = ordered([...this.heads, ...kept.filter(({ id }) => !this.heads.some((head) => head.id === id))]);
+      const { current } = this;
+      const chat = kept.some((head) => head.id === wanted) ? await shelf.chat(wanted) : undefined;
+      if (chat && current === this.current && current.isUnused) this.look(this.begun(woken(chat)));
     });
   }
 
@@ -57,17 +70,43 @@ class Chats {
   }
 
   async remove(id: string): Promise<void> {
-    this.open.get(id)?.stop();
-    this.open.delete(id);
     this.removed.add(id);
+    this.open.get(id)?.stop();
     await this.guarded(() => shelf.remove(id));
-    this.heads = this.heads.filter((head) => head.id !== id);
-    if (this.current.chat.id === id) this.look(this.begun(fresh(clock.exact())));
+    this.forget(id);
+    tabs.postMessage({ removed: id } satisfies News);
   }
 
-  /** All that is kept, as a file. */
+  private forget(id: string): void {
+    this.heads = this.heads.filter((head) => head.id !== id);
+    if (this.current.chat.id === id) this.look(this.begun(fresh(clock.exact())));
+    this.open.delete(id);
+  }
+
+  /** Another tab has changed a chat; the one that is open here follows once nothing in it runs. */
+  private async hear(news: News): Promise<void> {
+    if ("removed" in news) {
+      this.removed.add(news.removed);
+      this.open.get(news.removed)?.stop();
+      return this.forget(news.removed);
+    }
+    const { id } = news.kept;
+    this.list(news.kept);
+    await this.guarded(async () => {
+      const chat = this.open.has(id) ? await shelf.chat(id) : undefined;
+      const open = this.open.get(id);
+      if (chat && open && !open.running && !chat.turns.some(isRunning)) open.chat = chat;
+    });
+  }
+
+  private list(head: Head): void {
+    this.heads = ordered([head, ...this.heads.filter((one) => one.id !== head.id)]);
+  }
+
+  /** All that is kept, as a file; those that are open as they are now. */
   async exported(): Promise<string> {
-    return asJson(await shelf.chats());
+    const kept = await shelf.chats();
+    return asJson(kept.map((chat) => $state.snapshot(this.open.get(chat.id)?.chat) ?? chat));
   }
 
   /** Take the chats of a file; how many there were. */
@@ -98,9 +137,12 @@ class Chats {
       last.value = chat.id;
       this.open.set(chat.id, this.current);
     }
-    await this.guarded(() => shelf.keep(chat, head));
+    await this.guarded(async () => {
+      await shelf.keep(chat, head);
+      tabs.postMessage({ kept: head } satisfies News);
+    });
     if (this.removed.has(chat.id)) return;
-    this.heads = ordered([head, ...this.heads.filter((one) => one.id !== chat.id)]);
+    this.list(head);
     for (const old of tooMany(this.heads)) if (!this.isRunning(old.id)) await this.remove(old.id);
   }
 

@@ -5,6 +5,7 @@ import { clock } from "../../../lib/stores/clock.svelte";
 import { newRequest } from "../asking";
 import { isPeer } from "../catalogue";
 import { models } from "../models.svelte";
+import { judged, read } from "./pictures";
 import { run } from "./run";
 import { answer, question, type Chat, type Parameters, type Picture, type Turn } from "./turns";
 
@@ -22,6 +23,7 @@ export class Conversation {
   text = $state(""); // what is being written
   pictures = $state.raw<Picture[]>([]);
 
+  private adding: Promise<unknown> = Promise.resolve();
   private stopper: AbortController | undefined;
 
   /** `keep` is called whenever there is something new to keep. */
@@ -35,6 +37,11 @@ export class Conversation {
   /** Whether something is written that was not sent. */
   get isWritten(): boolean {
     return this.text !== "" || this.pictures.length > 0;
+  }
+
+  /** Whether nothing was asked, and nothing is written. */
+  get isUnused(): boolean {
+    return !this.chat.turns.length && !this.isWritten;
   }
 
   /** Send what was written. */
@@ -62,6 +69,18 @@ export class Conversation {
     await this.again(index + 1, asked);
   }
 
+  /** Add pictures, as many as go with a message; a sentence for each file that is none, or too many. */
+  add(files: readonly File[]): Promise<string[]> {
+    const added = this.adding.then(async () => {
+      const { good, refused } = judged(files, this.pictures.length);
+      const pictures = await Promise.all(good.map(read));
+      this.pictures = [...this.pictures, ...pictures];
+      return refused;
+    });
+    this.adding = added.catch(() => undefined); // who added them is told
+    return added;
+  }
+
   /** End the answer that runs; what came of it stays. */
   stop(): void {
     this.stopper?.abort();
@@ -77,8 +96,14 @@ export class Conversation {
     this.running = true;
     this.kept();
     const timer = setInterval(() => this.isLight() && this.kept(), KEEP_EVERY);
+    const hide = () => document.visibilityState === "hidden" && this.kept(); // it may be the last that is heard
+    const leave = () => this.stop(); // else the connection would seem to have broken
+    document.addEventListener("visibilitychange", hide);
+    addEventListener("pagehide", leave);
     const ended = () => {
       clearInterval(timer);
+      document.removeEventListener("visibilitychange", hide);
+      removeEventListener("pagehide", leave);
       this.running = false;
       this.kept();
     };

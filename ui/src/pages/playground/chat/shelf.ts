@@ -14,10 +14,14 @@ function database(): Promise<IDBDatabase> {
       request.result.createObjectStore("heads", { keyPath: "id" });
       request.result.createObjectStore("chats", { keyPath: "id" });
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      request.result.onclose = () => (opened = undefined); // the browser did it: its data was cleared, or a disk fault
+      resolve(request.result);
+    };
     request.onerror = () => reject(request.error ?? new Error("the browser keeps no chats"));
     request.onblocked = () => reject(new Error("another tab keeps the chats closed"));
   });
+  opened.catch(() => (opened = undefined)); // it is tried again
   return opened;
 }
 
@@ -37,7 +41,9 @@ export const shelf = {
   keep: (chat: Chat, head: Head) =>
     within("readwrite", (stores) => {
       stores.objectStore("chats").put(chat);
-      return stores.objectStore("heads").put(head);
+      const request = stores.objectStore("heads").put(head);
+      stores.commit(); // not only once the page has heard of both: it may be closed before
+      return request;
     }),
   remove: (id: string) =>
     within("readwrite", (stores) => {

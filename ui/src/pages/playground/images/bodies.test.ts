@@ -66,7 +66,7 @@ describe("drawn", () => {
 });
 
 it("reads LoRAs as objects and as names", () =>
-  expect(lorasOf([{ name: "a", path: "a.safetensors" }, "b", { path: "c" }, {}])).toEqual([
+  expect(lorasOf([{ name: "a", path: "a.safetensors" }, "b", { path: "c" }, {}, "b"])).toEqual([
     { name: "a", path: "a.safetensors" },
     { name: "b", path: "b" },
     { name: "c", path: "c" },

@@ -118,8 +118,9 @@ function ending(url: string): string {
 /** The LoRAs of an answer; servers tell them as objects or as names. */
 export function lorasOf(answer: unknown): Lora[] {
   const list = Array.isArray(answer) ? (answer as (string | Partial<Lora>)[]) : [];
-  return list
+  const found = list
     .map((one) => (typeof one === "string" ? { name: one, path: one } : { name: one.name ?? "", path: one.path ?? "" }))
     .map(({ name, path }) => ({ name: name || path, path: path || name }))
     .filter(({ path }) => path);
+  return [...new Map(found.map((lora) => [lora.path, lora])).values()]; // a path may stand there twice
 }
