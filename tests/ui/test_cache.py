@@ -260,8 +260,7 @@ async def test_one_is_deleted(tab: Tab, tmp_path: Path) -> None:
         assert snapshot is not None
         await row(page, "group2").get_by_role("button", name="conversation", exact=True).click()
         dialog = page.get_by_role("dialog")
-        await dialog.get_by_role("button", name="Copy the file's name").click()
-        assert await page.evaluate("navigator.clipboard.readText()") == snapshot.name
+        assert await tab.copied(dialog.get_by_role("button", name="Copy the file's name")) == snapshot.name
         await dialog.get_by_role("button", name="Delete", exact=True).click()
         await expect(dialog.get_by_role("alert")).to_contain_text("computed again")
         await dialog.get_by_role("button", name="Keep it").click()

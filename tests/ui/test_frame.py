@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
@@ -228,11 +228,15 @@ async def test_the_program_is_updated(tab: Tab, rig: Rig) -> None:
     """A part of the page that the new version has no more is not missed: the page is loaded anew."""
     tab.expected("404|Failed to fetch dynamically imported module")
     page = await tab.open(rig.port)
-    gone = "**/assets/Templates-*.js"
-    await page.route(gone, lambda route: route.fulfill(status=404))
-    async with page.expect_navigation():
+    anew: list[str] = []
+
+    async def answer(route: Route) -> None:
+        await (route.continue_() if anew else route.fulfill(status=404))
+
+    await page.route("**/assets/Templates-*.js", answer)
+    page.on("request", lambda request: anew.append(request.url) if request.is_navigation_request() else None)
+    async with page.expect_event("load"):
         await link(page, "Templates").click()
-        await page.unroute(gone)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Templates")
 
 

@@ -50,8 +50,8 @@ async def test_a_hidden_tab_asks_nothing(tab: Tab, rig: Rig) -> None:
     await page.reload()
     await expect(page.locator("canvas").first).to_be_visible()
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/api/performance" in request.url else None)
     await page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    page.on("request", lambda request: asked.append(request.url) if "/api/performance" in request.url else None)
     await page.clock.run_for(60_000)
     assert asked == []
     await page.evaluate("Object.defineProperty(document, 'hidden', { value: false, configurable: true })")
@@ -76,8 +76,7 @@ async def test_the_hardware_can_be_copied_for_a_bug_report(tab: Tab, rig: Rig) -
     page = await tab.open(rig.port, "/machine")
     await page.get_by_role("tab", name="Hardware").click()
     await expect(page.get_by_role("heading", name="Processor and memory")).to_be_visible()
-    await page.get_by_role("button", name="Copy").click()
-    text = await page.evaluate("navigator.clipboard.readText()")
+    text = await tab.copied(page.get_by_role("button", name="Copy"))
     assert text.startswith("bioproxy ")
     assert "Memory:" in text
 

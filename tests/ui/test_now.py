@@ -117,13 +117,16 @@ async def test_a_pause(tab: Tab, rig: Rig) -> None:
 async def test_a_load_is_shown(tab: Tab, tmp_path: Path) -> None:
     """With the time left, once one was measured."""
     tab.expected(GONE)
-    async with swap_rig(tmp_path, fakes("a", "--start_delay 3")) as rig:
+    (go := tmp_path / "go").touch()
+    async with swap_rig(tmp_path, fakes("a", f"--wait_for {go}")) as rig:
         await rig.chat("a")
         await free(rig)
+        go.unlink()
         page = await tab.open(rig.port)
         waits = rig.ask("a")
         await expect(page.get_by_role("progressbar", name="Load of a")).to_be_visible()
-        await expect(page.get_by_text(re.compile(r"waits for a to load, about \d s"))).to_be_visible()
+        await expect(page.get_by_text(re.compile(r"waits for a to load, about \d+ s"))).to_be_visible()
+        go.touch()
         await waits
         await expect(part(page, "Models").get_by_text("ready", exact=True)).to_be_visible()
 

@@ -169,6 +169,7 @@ async def test_the_columns_of_what_is_under_way(tab: Tab, rig: Rig) -> None:
     await expect(under_way(page).locator("table")).to_have_count(0)
     await page.reload()
     await under_way(page).get_by_role("button", name="Unfold").click()
+    await expect(under_way(page).locator("tbody tr")).to_have_count(1)
     assert await heads(under_way(page)) == wanted
     await rig.release("a")
     await asked
@@ -184,6 +185,7 @@ async def test_the_table_has_every_column(tab: Tab, rig: Rig) -> None:
     assert await heads(table(page)) == SHOWN
     await page.get_by_role("button", name="Columns of requests that have ended").click()
     chooser = page.get_by_role("dialog", name="Columns of requests that have ended")
+    await expect(chooser.locator("label").first).to_be_visible()
     labels = [text.strip() for text in await chooser.locator("label").all_inner_texts()]
     assert sorted(" ".join(labels).split()) == sorted(ALL.split())
     for name in HIDDEN:
@@ -317,6 +319,7 @@ async def test_the_table_has_pages(tab: Tab, rig: Rig) -> None:
 async def test_the_table_is_exported(tab: Tab, rig: Rig) -> None:
     """The columns and rows that are shown, as Markdown, with a sentence that sums them up."""
     page = await tab.open(rig.port, "/requests")
+    await expect(table(page).locator("tbody tr")).to_have_count(25)
     await table(page).get_by_role("button", name="Export as Markdown").click()
     dialog = page.get_by_role("dialog", name="Export as Markdown")
     source = await dialog.get_by_label("Markdown", exact=True).input_value()
@@ -325,9 +328,7 @@ async def test_the_table_is_exported(tab: Tab, rig: Rig) -> None:
     assert len([line for line in lines if line.startswith("|")]) == 27
     assert re.search(r"^25 requests, \d+ of them failed; .* generated\.$", source, re.MULTILINE)
     await expect(dialog).to_contain_text("25 requests")
-    await dialog.get_by_role("button", name="Copy Markdown").click()
-    await expect(dialog.get_by_text("Copied")).to_be_visible()
-    assert await page.evaluate("navigator.clipboard.readText()") == source
+    assert await tab.copied(dialog.get_by_role("button", name="Copy Markdown")) == source
     await tab.press("Escape")
     await expect(dialog).to_be_hidden()
 
@@ -377,11 +378,16 @@ async def test_a_request_opens_as_a_waterfall(tab: Tab, rig: Rig) -> None:
 async def test_a_miss_is_shown_in_its_own_text(tab: Tab, rig: Rig) -> None:
     """What stood there before, what stands there now, and the place in the request."""
     wanted: list[int] = []
-    for row in (await rows_of(rig, "model=llama&limit=50"))["data"]:
-        detail = (await call(rig.ports.admin, "GET", f"/api/requests/{row['id']}")).json()
-        place = (detail["request"]["finding"] or {}).get("place")
-        if place and place["now"].startswith("Tuesday"):
-            wanted.append(row["id"])
+
+    async def found() -> bool:
+        for row in (await rows_of(rig, "model=llama&limit=50"))["data"]:
+            detail = (await call(rig.ports.admin, "GET", f"/api/requests/{row['id']}")).json()
+            place = (detail["request"]["finding"] or {}).get("place")
+            if place and place["now"].startswith("Tuesday"):
+                wanted.append(row["id"])
+        return bool(wanted)
+
+    await rig.look(found, "the request of the new day was compared")
     page = await opened(tab, rig, str(wanted[-1]))
     miss = page.get_by_role("region", name="Why the prompt was read again")
     await expect(miss.locator("del")).to_contain_text("Monday")
@@ -413,8 +419,7 @@ async def test_what_went_over_the_wire(tab: Tab, rig: Rig) -> None:
     await answered.get_by_role("button", name="Raw").click()
     await expect(capture.locator("pre", has_text='"finish_reason":"tool_calls"').or_(
         capture.locator("pre", has_text='"finish_reason": "tool_calls"'))).to_be_visible()  # fmt: skip
-    await capture.get_by_role("button", name="Copy the request body").click()
-    copied = await page.evaluate("navigator.clipboard.readText()")
+    copied = await tab.copied(capture.get_by_role("button", name="Copy the request body"))
     assert json.loads(copied)["messages"][0]["content"] == content
     await answered.get_by_role("button", name="Chat").click()
     await expect(answered.get_by_role("button", name="Chat")).to_have_attribute("aria-pressed", "true")
@@ -427,8 +432,7 @@ async def test_a_request_is_copied_as_curl(tab: Tab, rig: Rig) -> None:
     text = 'it\'s $HOME `id` "quoted"\nü'
     await rig.chat("a", messages=[{"role": "user", "content": text}], headers={"Authorization": "Bearer secret"})
     page = await opened(tab, rig, str(await newest(rig)))
-    await page.get_by_role("button", name="Copy as curl").click()
-    command = await page.evaluate("navigator.clipboard.readText()")
+    command = await tab.copied(page.get_by_role("button", name="Copy as curl"))
     assert "secret" not in command
     words = shlex.split(command.replace("\\\n", ""))
     assert words[:3] == ["curl", "-N", f"http://127.0.0.1:{rig.port}/v1/chat/completions"]

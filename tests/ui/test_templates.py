@@ -65,9 +65,7 @@ async def test_the_fold_shows_files_and_text(tab: Tab, rig: Rig) -> None:
     assert await text.locator(".file").all_inner_texts() == ["code.md", "more.txt", "code.md"]
     await page.get_by_role("button", name="more.txt").click()
     await expect(text.locator(".file").nth(1)).to_be_in_viewport()
-    await page.get_by_role("button", name="Copy the text").click()
-    await expect(page.get_by_text("Copied")).to_be_visible()
-    copied = await page.evaluate("navigator.clipboard.readText()")
+    copied = await tab.copied(page.get_by_role("button", name="Copy the text"))
     assert copied == f"{TEXT}more\nAnswer: <{{message}}>"
     await button.click()
     await expect(text).to_be_hidden()
