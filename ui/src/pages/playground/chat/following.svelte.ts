@@ -4,10 +4,11 @@ const NEAR = 80; // pixels from the end that still count as the end
 export class Following {
   /** Whether the end is in sight. */
   at = $state(true);
+  private top = 0; // where the page was
 
   /** Watches the page's own scrolling; returns what ends that. */
   watch(): () => void {
-    const look = () => (this.at = distance() < NEAR);
+    const look = () => this.look();
     const follow = () => this.at && this.toEnd();
     addEventListener("scroll", look, { passive: true });
     addEventListener("resize", follow); // a phone's keyboard, above all
@@ -18,6 +19,13 @@ export class Following {
       removeEventListener("resize", follow);
       grown.disconnect();
     };
+  }
+
+  /** What grew since is no reason to stop following, only a move upwards is. */
+  private look(): void {
+    const { scrollTop } = document.documentElement;
+    this.at = distance() < NEAR || (this.at && scrollTop >= this.top);
+    this.top = scrollTop;
   }
 
   toEnd(): void {
