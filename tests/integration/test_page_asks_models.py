@@ -74,8 +74,8 @@ async def test_a_chat_among_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("GET", "/v1/models"), ("GET", "/sdapi/v1/loras")])
-async def test_for_programs_it_is_no_way_to_a_model(method: str, path: str, line: Line) -> None:
-    """They are told where models are."""
+async def test_programs_are_sent_to_the_proxy_port(method: str, path: str, line: Line) -> None:
+    """They do not send the header that the page sends."""
     answer = await asked(line.app.admin_port, path, method=method, X_Requested_With="")
     assert (answer.status, "proxy port" in answer.text) == (404, True)
 

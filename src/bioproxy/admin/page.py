@@ -144,7 +144,7 @@ class WebPage:
     async def ask_model(self, question: Question) -> None:
         """A request of the Playground, which came past the admin port's guard: from here on it is the proxy port's.
 
-        For programs it is no way to a model, and a page of another origin cannot send the header.
+        A page of another origin cannot send the header; programs, which do not, are told to ask the proxy port.
         """
         request, task = question.request, asyncio.current_task()
         if request.header(b"x-requested-with") != b"bioproxy":
