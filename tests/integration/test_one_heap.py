@@ -36,10 +36,11 @@ all_at_once.wait()
 
 
 def heaps(*words: str) -> int:
-    """How many heaps threads have: glibc's begin at multiples of 64 MiB."""
+    """How many heaps threads have: glibc reserves 64 MiB for each, of which only the beginning may be written."""
     ended = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True)
-    maps = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 *$", ended.stdout, re.MULTILINE)
-    return sum(int(start, 16) % (64 << 20) == 0 for start in maps)
+    begin = r"^([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0 *$"
+    pairs = re.findall(begin + r"\n\2-([0-9a-f]+) ---p", ended.stdout, re.MULTILINE)
+    return sum(int(end, 16) - int(start, 16) == 64 << 20 for start, _, end in pairs)
 
 
 def test_threads_have_no_heap_of_their_own() -> None:
