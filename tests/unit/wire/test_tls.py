@@ -147,7 +147,7 @@ class Watched:
 
     def __init__(self, folder: Path) -> None:
         self.one, self.two = certificate(folder, "one"), certificate(folder, "two")
-        self.files = Certificate(f"{folder}/tls.pem", f"{folder}/tls.key")
+        self.files = Certificate(str(folder / "tls.pem"), str(folder / "tls.key"))
         self.put(self.one)
         self.context = tls_context(self.files.cert, self.files.key)
 
