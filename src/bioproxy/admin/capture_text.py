@@ -7,6 +7,7 @@ goes here are the fields of a JSON request that are named as secrets are (config
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from bioproxy.wire.coding import decoded
 
 Json: TypeAlias = Any
 MOST_DECODED = 64 << 20  # bytes that a compressed answer may become
+LONGEST_TEXT = 128 << 10  # bytes of a text that is looked through: 20 ms in which nothing else runs
 
 
 class Light(msgspec.Struct, frozen=True, gc=False):
@@ -54,19 +56,31 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     req_original: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
-def masked(body: bytes) -> bytes:
-    """A JSON request without the values of fields that are named as secrets are: an MCP server's `Authorization`.
+def masked(body: bytes) -> bytes | None:
+    """A request without the values of JSON fields that are named as secrets are: an MCP server's `Authorization`.
 
-    As it came, if there are none. Of what is no JSON (a form, or JSON as some engines take it, with NaN or half a
-    character) the text is looked through.
+    As it came, if there are none, or if it is no text. JSON as some engines take it (NaN, half a character, bytes that
+    are no UTF-8) is read, too, and any other text looked through; None for one that is too long for that.
     """
     try:
         value = msgspec.json.decode(body)
+        return body if (found := masked_value(value)) == value else msgspec.json.encode(found)
     except NOT_JSON:
-        text = body.decode("utf-8", "surrogateescape")
-        return masked_command(text).encode("utf-8", "surrogateescape")
-    found = masked_value(value)
-    return body if found == value else msgspec.json.encode(found)
+        return masked_text(body)
+
+
+def masked_text(body: bytes) -> bytes | None:
+    """The same of what is no strict JSON."""
+    try:
+        value = json.loads(body.decode("utf-8", "surrogateescape"))
+        return body if (found := masked_value(value)) == value else json.dumps(found).encode()
+    except (ValueError, RecursionError):
+        pass
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return body
+    return masked_command(text).encode() if len(body) <= LONGEST_TEXT else None
 
 
 def pack(batch: Mapping[int, Light]) -> dict[int, bytes]:
@@ -104,7 +118,7 @@ def kept(identity: int, light: Light) -> Kept:
         req_body=masked(light.request_body) if light.request_body else light.request_body,
         resp_headers=headers,
         resp_body=body,
-        req_original=masked(light.original_body) if light.original_body else msgspec.UNSET,
+        req_original=(light.original_body and masked(light.original_body)) or msgspec.UNSET,
     )
 
 

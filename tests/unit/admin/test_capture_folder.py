@@ -12,7 +12,7 @@ import pytest
 
 from bioproxy.activity import Capture
 from bioproxy.admin.capture_folder import BLOCK, CaptureFolder
-from bioproxy.admin.capture_text import line, unpacked
+from bioproxy.admin.capture_text import LONGEST_TEXT, line, unpacked
 from bioproxy.admin.captures import Captures
 from bioproxy.config.schema import MIB
 from bioproxy.config.settings import Settings
@@ -112,6 +112,17 @@ async def test_nor_if_the_request_is_no_json(body: bytes, tmp_path: Path) -> Non
     assert kept is not None
     assert b"of-a-server" not in (kept.req_body or b"")
     assert (kept.req_body or b"")[:6] == body[:6]
+
+
+async def test_a_long_text_that_is_no_json_is_left_out(tmp_path: Path) -> None:
+    """To look through it would hold up everything else; what is no text at all stays as it came."""
+    captures = made(tmp_path)
+    await written(captures, 1, body=b"api_key=of-a-server&text=" + b"x" * LONGEST_TEXT)
+    await written(captures, 2, body=b"\x89PNG\xff" * LONGEST_TEXT)
+    text, picture = await captures.kept(1), await captures.kept(2)
+    assert text is not None
+    assert picture is not None
+    assert (text.req_body, picture.req_body) == (None, b"\x89PNG\xff" * LONGEST_TEXT)
 
 
 async def test_nor_the_clients_key_in_the_address_of_a_page(tmp_path: Path) -> None:

@@ -103,11 +103,11 @@ async def test_an_answer_that_cannot_be_unpacked_stays_as_it_is() -> None:
 
 async def test_large_captures_are_compressed_when_the_buffer_is_full() -> None:
     """Not before; all in one go, and whoever asks meanwhile waits for it. None has to go for that."""
-    captures = Captures(MIB)
+    captures, body = Captures(MIB), b'"%b"' % (b"x" * 249_998)
     for identity in range(1, 5):
-        captures.add(identity, metered(), capture(b"x" * 250_000))
+        captures.add(identity, metered(), capture(body))
     assert captures.statistics().bytes > 1_000_000
-    captures.add(5, metered(), capture(b"x" * 250_000))
+    captures.add(5, metered(), capture(body))
     assert captures.packing is not None
     assert captures.has(1)
     assert len(base64.b64decode((await shown(captures))["req_body"])) == 250_000
