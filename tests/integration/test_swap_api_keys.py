@@ -283,3 +283,17 @@ async def test_a_key_that_has_used_its_tokens_reaches_no_engine(rig: Rig) -> Non
         assert int(answer.headers["retry-after"]) > 0
     assert rig.log.served() == before
     assert (await call(rig.port, "GET", "/v1/models", headers=headers)).status == 200
+
+
+async def test_users_behind_one_key_are_told_apart_on_every_way_to_an_engine(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """`forwards_users`: below `/upstream` they count as on other routes, for the gate and in what is shown."""
+    key = {"key": "k", "name": "web", "forwards_users": True}
+    async with swap_rig(tmp_path_factory.mktemp("users"), fakes("a"), api_keys=[key]) as rig:
+        for path in (CHAT, f"/upstream/a{CHAT}"):
+            for user in ("ann", "bob"):
+                headers = {"Authorization": "Bearer k", "X-OpenWebUI-User-Id": user}
+                assert (await chat(rig, headers, path=path)).status == 200
+        listed = (await call(rig.ports.admin, "GET", "/requests")).json()["requests"]
+    assert [one["client"] for one in listed] == ["web/bob", "web/ann"] * 2

@@ -71,15 +71,15 @@ class Access:
                 return
             how = "this server wants an API key: send it as `Authorization: Bearer <key>`, `x-api-key` or `api-key`"
             raise Unauthorized(f"{NO_KEY}; {how}" if exchange.envelope else how)
-        exchange.record.client = principal.name
-        user = request.header(b"x-openwebui-user-id") if principal.forwards_users else None
-        if user:
-            exchange.record.client = f"{principal.name}/{user.decode('latin-1')[:64]}"
-            principal = principal.of_user(user)
         self.know(exchange, principal)
 
     def know(self, exchange: Exchange, principal: Principal) -> None:
-        """It is this key's request: what it uses is counted, and may be bounded."""
+        """It is the request of this key, or of a user behind it: what it uses is counted, and may be bounded."""
+        exchange.record.client = principal.name
+        user = exchange.request.header(b"x-openwebui-user-id") if principal.forwards_users else None
+        if user:
+            exchange.record.client = f"{principal.name}/{user.decode('latin-1')[:64]}"
+            principal = principal.of_user(user)
         exchange.principal = principal
         if self.allowances is not None:
             exchange.count = self.allowances.count
@@ -130,7 +130,6 @@ class Access:
         if principal is None:
             raise Unauthorized(NO_KEY)
         self.know(exchange, principal)
-        exchange.record.client = principal.name
         if exchange.route.guard == "private" and self.among_strangers:
             raise Forbidden(
                 "this shows what others asked: with more than one API key it wants admin_key, which is not set"
