@@ -73,6 +73,18 @@ async def test_an_answer_that_outlasts_the_unload_is_cut_and_not_begun_anew(
         assert only(app).unready() == "the engine is absent: it was unloaded, and starts again for the next request"
 
 
+async def test_a_stream_that_outlasts_the_unload_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with what the engine did then: it closed the connection."""
+    async with serving(tmp_path, monkeypatch, kv={"save_timeout": 0.1}) as app:
+        async with sent(app, data={**ask(tokens=100_000), "stream": True}) as reader:
+            await reader.readuntil(b"data: ")
+            await app.fleet.unload("")
+            answer = await reader.readuntil(b"(unload)")
+        assert b"the engine was stopped while it had this request (unload)" in answer
+
+
 async def test_an_engine_that_cannot_be_started_again_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,9 +208,11 @@ class Inference:
                     loading += 1
                 except Recalled:
                     continue
-                except EngineUnavailable as error:
+                except (EngineUnavailable, EngineProtocolError) as error:
                     lost += 1
-                    if self.exchange.tail.first is not None or not self.claim.lost(error, lost):
+                    begun = self.exchange.tail.first is not None
+                    if begun or isinstance(error, EngineProtocolError) or not self.claim.lost(error, lost):
+                        self.claim.raise_cause(error)
                         raise
             raise QueueTimeout("the engine kept loading; try again later", retry_after=10)
         finally:

@@ -154,6 +154,11 @@ class Claim(Wish):
         if not self.cut:
             self.check()
         elif self.cut != RESTARTED:
+            self.raise_cause(error)
+        return attempt < (OF_ONE if self.station.looked_after else ATTEMPTS)
+
+    def raise_cause(self, error: BioproxyError) -> None:
+        """Raise what a client is told whose request broke off because we stopped the engine, if we did."""
+        if self.cut and error.status != TIMED_OUT and not isinstance(error, EngineDied):
             who = "the engine" if self.station.looked_after else f"the model {self.model}"
             raise EngineUnavailable(f"{who} was stopped while it had this request ({self.cut})") from error
-        return attempt < (OF_ONE if self.station.looked_after else ATTEMPTS)
