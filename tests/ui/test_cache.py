@@ -144,7 +144,7 @@ async def test_the_table_is_filtered_and_sorted(tab: Tab, rig: Rig) -> None:
     await page.get_by_label("Filter snapshots").fill("GROUP2")
     await expect(rows(page)).to_have_count(1)
     await page.get_by_label("Filter snapshots").fill("nothing like it")
-    await expect(page.get_by_text("No snapshot fits the filter.")).to_be_visible()
+    await expect(page.get_by_text("No snapshot matches the filter.")).to_be_visible()
     await page.get_by_label("Filter snapshots").fill("")
     for column in await page.get_by_role("region", name="Table of snapshots").locator("th button").all():
         await column.click()
@@ -222,7 +222,7 @@ async def test_a_pin_is_set_and_taken_away(tab: Tab, tmp_path: Path) -> None:
         await page.get_by_role("dialog").get_by_role("button", name="Unpin").click()
         await expect(page.get_by_role("dialog").get_by_role("button", name="Pin", exact=True)).to_be_visible()
         await tab.press("Escape")
-        await expect(page.get_by_text("No snapshot fits the filter.")).to_be_visible()
+        await expect(page.get_by_text("No snapshot matches the filter.")).to_be_visible()
 
 
 async def test_one_is_verified(tab: Tab, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ async def test_on_llama_cpp(tab: Tab, tmp_path: Path) -> None:
         await dialog.get_by_role("button", name="Delete", exact=True).click()
         await dialog.get_by_role("button", name="Delete for good").click()
         await expect(dialog).to_be_hidden()
-        await expect(page.get_by_text("No snapshot fits the filter.")).to_be_visible()
+        await expect(page.get_by_text("No snapshot matches the filter.")).to_be_visible()
 
 
 # contexts

@@ -43,7 +43,7 @@ async def test_values_are_shown_with_their_places(tab: Tab, tmp_path: Path) -> N
         await page.get_by_label("Show only keys or values with this").fill("queue_limit")
         await expect(page.get_by_role("row")).to_have_count(2)
         await page.get_by_label("Show only keys or values with this").fill("no such word")
-        await expect(page.get_by_text("No value has that in it.")).to_be_visible()
+        await expect(page.get_by_text("No key or value contains that.")).to_be_visible()
 
 
 async def test_a_key_that_is_given_later_opens_it(tab: Tab, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ async def test_a_wrong_key_and_the_right_one(tab: Tab, locked: Rig) -> None:
     assert await tab.axe() == []
     await page.keyboard.type("wrong")
     await page.keyboard.press("Enter")
-    await expect(dialog.get_by_text("This key was not taken")).to_be_visible()
+    await expect(dialog.get_by_text("This key was not accepted")).to_be_visible()
     await dialog.get_by_label("Key").fill("sesame")
     await dialog.get_by_role("button", name="Use this key").click()
     await expect(dialog).to_be_hidden()
@@ -217,10 +217,10 @@ async def test_the_program_is_restarted(tab: Tab, tmp_path: Path) -> None:
         await page.evaluate("window.mark = 'the same page'")
         await rig.program.stop()
         await expect(page).to_have_title(re.compile("^◐"))
-        await expect(page.get_by_text("The connection to bioproxy is lost")).to_be_visible()
+        await expect(page.get_by_text("The connection to bioproxy was lost")).to_be_visible()
         await rig.program.start()
         await tab.until_live()
-        await expect(page.get_by_text("The connection to bioproxy is lost")).to_be_hidden()
+        await expect(page.get_by_text("The connection to bioproxy was lost")).to_be_hidden()
         assert await page.evaluate("window.mark") == "the same page"
 
 

@@ -49,13 +49,13 @@ async def test_nothing_is_going_on(tab: Tab, tmp_path: Path) -> None:
         for text in (
             "No model is ready; no request is under way.",
             "No model is loaded. The next request loads the one that it names",
-            "No request is under way. One that is stands here",
-            "No model ran in this time.",
+            "No request is under way. Each one appears here",
+            "No model ran in this period.",
         ):
             await expect(page.get_by_text(text)).to_be_visible()
         await expect(page.get_by_role("heading", name="To look at")).to_have_count(0)
         await page.get_by_role("button", name="As a table").click()
-        await expect(page.get_by_text("No model was loaded in this time.")).to_be_visible()
+        await expect(page.get_by_text("No model was loaded in this period.")).to_be_visible()
 
 
 async def test_who_waits_for_what(tab: Tab, rig: Rig) -> None:
@@ -93,7 +93,7 @@ async def test_a_request_is_cancelled(tab: Tab, rig: Rig) -> None:
     held = await rig.ask_held("a")
     page = await tab.open(rig.port)
     await page.get_by_role("button", name="Cancel the request to a").click()
-    await expect(page.get_by_text("No request is under way. One that is stands here")).to_be_visible()
+    await expect(page.get_by_text("No request is under way. Each one appears here")).to_be_visible()
     assert (await held).status != 200
     await free(rig)
 
@@ -175,7 +175,7 @@ async def test_a_configuration_that_cannot_be_read(tab: Tab, tmp_path: Path) -> 
         await call(rig.ports.admin, "POST", "/reload")
         warnings = page.get_by_role("region", name="Warnings")
         await expect(warnings.get_by_text("The last reload of the configuration failed")).to_be_visible()
-        await expect(warnings.get_by_text("What was in force before still is.")).to_be_visible()
+        await expect(warnings.get_by_text("The previous configuration stays in force.")).to_be_visible()
         await warnings.get_by_role("link", name="Show").click()
         await expect(page).to_have_url(re.compile("#/config"))
         await page.go_back()
@@ -255,9 +255,7 @@ async def test_one_engine(tab: Tab, tmp_path: Path) -> None:
         await expect(part(page, "Requests under way").get_by_text("No request is under way.")).to_be_visible()
         await expect(page.get_by_role("region", name="Swaps").get_by_role("link")).to_have_count(1)
         await engine.stop()
-        await expect(
-            page.get_by_text("Start the engine, or see that the address is right (backend_url).")
-        ).to_be_visible()
+        await expect(page.get_by_text("Start the engine, or check its address (backend_url).")).to_be_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

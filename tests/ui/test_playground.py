@@ -116,7 +116,7 @@ async def test_stop_keeps_what_came(chat: Chat, rig: Rig) -> None:
     await expect(chat.answers).to_contain_text("Kept.")
     await chat.stop.click()
     answer = await chat.ended()
-    await expect(answer).to_contain_text("Stopped; this is what had come.")
+    await expect(answer).to_contain_text("Stopped; this is what had arrived.")
     await expect(answer).not_to_contain_text("Never")
     assert (await rig.until_event("end", "a", count=gone + 1)).how == "gone"
 
@@ -284,7 +284,7 @@ async def test_images_are_picked_pasted_dropped_looked_at_and_removed(chat: Chat
         await page.evaluate(give, [kind, [*PNG]])
         await expect(chat.button(f"View {kind}.png")).to_be_visible()
     await chooser.set_input_files([FILE, {"name": "x.svg", "mimeType": "image/svg+xml", "buffer": b"<svg/>"}, FILE])
-    await expect(page.get_by_text("x.svg is no PNG, JPEG, GIF or WebP.")).to_be_visible()
+    await expect(page.get_by_text("x.svg is not a PNG, JPEG, GIF or WebP.")).to_be_visible()
     await expect(page.get_by_text("A message takes 5 images at most.")).to_be_visible()
     await chat.button("View cat.png").first.click()
     await expect(page.get_by_role("dialog", name="cat.png").get_by_role("img")).to_be_visible()

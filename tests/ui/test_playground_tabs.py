@@ -274,7 +274,7 @@ async def test_documents_are_written_as_rows_and_as_json(tab: Tab, rig: Rig) -> 
     text = page.get_by_role("textbox", name="Query and documents as JSON")
     assert json.loads(await text.input_value()) == {"query": "q", "documents": ["one", "two"]}
     await text.fill('{"query": "q", "documents": [1]}')
-    await expect(page.get_by_role("alert")).to_have_text("Document 1 is no text.")
+    await expect(page.get_by_role("alert")).to_have_text("Document 1 is not a string.")
     await expect(button(page, "Rerank")).to_be_disabled()
     await text.fill('{"query": "other", "documents": ["two", "three", "four"]}')
     await button(page, "Table").click()
@@ -429,7 +429,7 @@ async def test_a_recording_is_written_down(tab: Tab, rig: Rig) -> None:
     page = await at(tab, rig, "transcription")
     chooser = page.locator("input[type=file]")
     await chooser.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
-    await expect(page.get_by_role("alert")).to_have_text("a.txt is no MP3, WAV or OGG file.")
+    await expect(page.get_by_role("alert")).to_have_text("a.txt is not an MP3, WAV or OGG file.")
     await chooser.set_input_files({"name": "a.wav", "mimeType": "audio/wav", "buffer": WAV})
     await expect(page.get_by_text("a.wav")).to_be_visible()
     await page.get_by_role("group", name="Recording").evaluate(

@@ -117,7 +117,7 @@ async def test_the_sums_and_the_distributions(tab: Tab, rig: Rig) -> None:
 async def test_a_stream_is_watched_and_opens_as_it_ends(tab: Tab, rig: Rig) -> None:
     """Its time ticks and its bytes grow; its own page waits for its end, and then shows all of it."""
     page = await tab.open(rig.port, "/requests")
-    await expect(under_way(page)).to_contain_text("No requests are under way")
+    await expect(under_way(page)).to_contain_text("No request is under way")
     async with rig.stream("a", hold=2, events=6) as stream:
         assert await stream.head() == 200
         row = under_way(page).locator("tbody tr")
@@ -253,7 +253,7 @@ async def test_filters_narrow_the_table(tab: Tab, rig: Rig) -> None:
     await drawer.get_by_label("Outcome").select_option("client_error")
     await narrowed("outcome=client_error")
     await drawer.get_by_label("Cache").select_option("miss")
-    await expect(table(page)).to_contain_text("No request fits the filters")
+    await expect(table(page)).to_contain_text("No request matches the filters")
     await opener.click()
     await expect(drawer).to_be_hidden()
     await expect(opener.get_by_text("set")).to_be_attached()
@@ -498,7 +498,7 @@ async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Pat
         await expect(under_way(page).locator("tbody tr")).to_have_count(1)
         await under_way(page).get_by_role("button", name="Cancel", exact=True).click()
         assert (await mine).status == 503
-        await expect(under_way(page)).to_contain_text("No requests are under way")
+        await expect(under_way(page)).to_contain_text("No request is under way")
         await rig.release("a")
         assert (await other).status == 200
 
@@ -521,11 +521,11 @@ async def test_one_engine_has_the_same_table(tab: Tab, tmp_path: Path) -> None:
         await expect(rows.locator("td:first-child")).to_have_text(["1", "2", "3"])
         await table(page).get_by_role("button", name="Filters").click()
         await page.get_by_label("Outcome").select_option("timeout")
-        await expect(table(page)).to_contain_text("No request fits the filters")
+        await expect(table(page)).to_contain_text("No request matches the filters")
         await page.get_by_role("button", name="Clear filters").click()
         await call(app.proxy_port, "POST", "/v1/chat/completions", data=body, headers={"X-Request-Id": "r3"})
         await expect(rows).to_have_count(4)
-        await expect(under_way(page)).to_contain_text("No requests are under way")
+        await expect(under_way(page)).to_contain_text("No request is under way")
         await table(page).get_by_role("link", name="4", exact=True).click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Request 4")
         await expect(page.get_by_role("region", name="Capture")).to_contain_text("Question 2")
@@ -558,7 +558,7 @@ async def test_requests_of_one_engine_are_listed_and_cancelled(tab: Tab, tmp_pat
         await page.goto(f"http://127.0.0.1:{app.admin_port}/ui/#/requests")
         await expect(under_way(page)).to_contain_text("POST /v1/chat/completions")
         await under_way(page).get_by_role("button", name="Cancel", exact=True).click()
-        await expect(under_way(page)).to_contain_text("No requests are under way")
+        await expect(under_way(page)).to_contain_text("No request is under way")
         assert "the request was cancelled by an operator" in (await asked).text
         await expect(table(page).locator("tbody tr")).to_have_count(1)
 
@@ -580,8 +580,8 @@ async def test_nothing_was_asked_yet(tab: Tab, tmp_path: Path) -> None:
     async with swap_rig(tmp_path, fakes("a")) as rig:
         page = await tab.open(rig.port, "/requests")
         await expect(table(page)).to_contain_text("No request has ended yet")
-        await expect(under_way(page)).to_contain_text("No requests are under way")
-        await expect(page.get_by_text("No request had a known speed yet")).to_have_count(2)
+        await expect(under_way(page)).to_contain_text("No request is under way")
+        await expect(page.get_by_text("The speed of no request is known yet")).to_have_count(2)
         await expect(table(page).get_by_role("button", name="Export as Markdown")).to_be_disabled()
         assert await tab.axe() == []
 

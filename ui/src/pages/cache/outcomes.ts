@@ -29,16 +29,16 @@ const LOST: Readonly<Record<string, string>> = {
   busy: "other requests ran, and the engine keeps no copy",
   slow: "a user would have waited too long",
   failed: "the save failed",
-  forgotten: "the engine's RAM cache had it no more",
+  forgotten: "the engine's RAM cache no longer had it",
   ended: "the engine's process ended",
-  unknown: "a request that is not ours used the slot",
+  unknown: "a request that did not come through bioproxy used the slot",
 };
 const REFUSED: Readonly<Record<string, string>> = {
   budget: "the budget is full of what is worth more",
   too_large: "larger than the budget alone",
-  content: "the engine does not save such a content",
+  content: "the engine does not save such content",
   min_free: "too little is free on the disk",
-  write_budget: "enough was written today",
+  write_budget: "the day's write budget is used up",
   model: "the model's file has changed",
   folder: "the folder cannot be used",
 };

@@ -14,7 +14,7 @@ export interface Warning {
 const PAUSES: Readonly<Record<string, string>> = {
   disk: "Free space on the disk, or choose another folder (kv.directory). It is tried again by itself.",
   engine: "Look at the engine's log; it could not write its slot file. It is tried again by itself.",
-  folder: "See that the folder exists and may be written to. It is tried again by itself.",
+  folder: "Make sure that the folder exists and can be written to. It is tried again by itself.",
   min_free: "Free space on the disk, or lower kv.min_free. Saving goes on by itself.",
   model: "The engine refuses to save this model's cache; its log says why.",
   short: "The engine wrote less than it said: look at the disk and at the engine's log.",
@@ -30,10 +30,10 @@ export function warnings(status: AnyStatus | undefined): Warning[] {
     ...stations(status).flatMap((one) => ofStation(one, isFleet(status), status.pause !== null)),
     ...ofTemplates(status),
     ...(isFleet(status) && status.store.fault
-      ? [bad(`The activity table is not written: ${status.store.fault}`, "See that its file may be written to.")]
+      ? [bad(`The activity table is not written: ${status.store.fault}`, "Make sure that its file can be written.")]
       : []),
     ...(isFleet(status) && status.logbook.console?.fault
-      ? [bad(`Standard error takes no lines any more: ${status.logbook.console.fault}`, "The logs are here.", "#/logs")]
+      ? [bad(`Standard error takes no more lines: ${status.logbook.console.fault}`, "The logs are here.", "#/logs")]
       : []),
     ...status.notes.map((text) => note(text)),
   ];
@@ -61,7 +61,7 @@ function ofConfiguration({ config }: AnyStatus): Warning[] {
     ? [
         bad(
           `The last reload of the configuration failed: ${config.reload_error}`,
-          "What was in force before still is. Correct the file, then reload.",
+          "The previous configuration stays in force. Correct the file, then reload.",
           "#/config",
         ),
       ]
@@ -103,7 +103,7 @@ function ofProcess(one: ModelStatus): Warning[] {
 
 function ofEngine({ engine }: Station): Warning[] {
   if (!engine || engine.state === "ready" || engine.state === "loading") return [];
-  const todo = engine.state === "absent" ? "Start the engine, or see that the address is right (backend_url)." : "";
+  const todo = engine.state === "absent" ? "Start the engine, or check its address (backend_url)." : "";
   return [bad(`The engine at ${engine.url} is ${engine.state}: ${engine.reason}`, todo, "#/logs")];
 }
 

@@ -4,8 +4,8 @@ import { live } from "../../lib/api/live.svelte";
 import type { CapturedRequest, RequestDetail, RequestRecord } from "../../lib/api/types";
 
 const NO_CAPTURE =
-  "Capture not found. Only the newest are kept, in memory (captures.disk keeps them on disk, too); this one has made room, " +
-  "was too large, or went with an earlier run of bioproxy.";
+  "Capture not found. Only the newest are kept, in memory (captures.disk keeps them on disk, too); this one made room for others, " +
+  "was too large, or is from an earlier run of bioproxy.";
 const OFF =
   "Capture not found. Requests are captured if captureBuffer is set, with one engine ui.captures, or captures.disk.";
 const NOT_YOURS =

@@ -70,7 +70,7 @@ describe("a file of chats", () => {
   });
 
   it.each([
-    ["x", "This file is no JSON"],
+    ["x", "This file is not JSON"],
     ["{}", "This file has no chats in it"],
     ['{"chats": [{}]}', "Chat 1 of this file has no turns"],
     ['{"chats": [{"turns": [{"role": "system"}]}]}', "Chat 1, turn 1 of this file is neither"],

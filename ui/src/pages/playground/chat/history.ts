@@ -95,7 +95,7 @@ export function fromJson(text: string): Chat[] {
   try {
     file = JSON.parse(text);
   } catch {
-    throw new Error("This file is no JSON. A chat that was exported as JSON can be imported.");
+    throw new Error("This file is not JSON. A chat that was exported as JSON can be imported.");
   }
   const chats = typeof file === "object" && file !== null && "chats" in file ? file.chats : undefined;
   if (!Array.isArray(chats)) throw new Error("This file has no chats in it: it was not exported here as JSON.");

@@ -11,7 +11,7 @@ export function judged(files: readonly File[], already: number): { good: File[];
   const good: File[] = [];
   const refused: string[] = [];
   for (const file of files) {
-    if (!KINDS.includes(file.type)) refused.push(`${file.name || "This"} is no PNG, JPEG, GIF or WebP.`);
+    if (!KINDS.includes(file.type)) refused.push(`${file.name || "This"} is not a PNG, JPEG, GIF or WebP.`);
     else if (file.size > LARGEST) refused.push(`${file.name} has ${bytes(file.size)}; at most ${bytes(LARGEST)} fit.`);
     else if (already + good.length >= MOST_PICTURES) refused.push(`A message takes ${MOST_PICTURES} images at most.`);
     else good.push(file);

@@ -120,7 +120,7 @@ describe("an error", () => {
 
   it("is what is no JSON", () =>
     expect(pieces("messages", { event: "message", data: "<html>", id: "" })).toEqual([
-      error("the engine sent something that is no JSON: <html>"),
+      error("the engine sent something that is not JSON: <html>"),
     ]));
 });
 

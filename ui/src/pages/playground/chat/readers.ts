@@ -21,7 +21,7 @@ export function pieces(endpoint: Endpoint, message: Message): Piece[] {
   try {
     event = JSON.parse(message.data) as Json;
   } catch {
-    return [{ kind: "error", text: `the engine sent something that is no JSON: ${message.data.slice(0, 200)}` }];
+    return [{ kind: "error", text: `the engine sent something that is not JSON: ${message.data.slice(0, 200)}` }];
   }
   const error = failure(event, message.event);
   if (error) return [{ kind: "error", text: error }];

@@ -55,7 +55,7 @@ function fail(turn: Turn, error: unknown, signal: AbortSignal): void {
   turn.error =
     error instanceof Failure
       ? told(error)
-      : `The connection broke in the middle of the answer (${told(error)}). What came is kept.`;
+      : `The connection broke in the middle of the answer (${told(error)}). What had arrived is kept.`;
 }
 
 /** Puts pieces into the turn, and figures beside it; letters together, every few milliseconds, as the eye takes them. */

@@ -110,7 +110,7 @@ it("takes five images at most, of four kinds, up to a size", () => {
   );
   expect(good.map(({ name }) => name)).toEqual(["a", "d"]);
   expect(refused).toEqual([
-    "b.svg is no PNG, JPEG, GIF or WebP.",
+    "b.svg is not a PNG, JPEG, GIF or WebP.",
     "c has 20.0 MB; at most 20.0 MB fit.",
     "A message takes 5 images at most.",
   ]);

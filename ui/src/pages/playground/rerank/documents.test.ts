@@ -54,10 +54,10 @@ describe("JSON", () => {
   });
 
   it.each([
-    ["{", "This is no JSON"],
+    ["{", "This is not JSON"],
     ["7", 'An object with "query"'],
-    ["{}", '"query" must be a text.'],
-    ['{"query": "q"}', '"documents" must be a list of texts.'],
-    ['{"query": "q", "documents": ["a", 1]}', "Document 2 is no text."],
+    ["{}", '"query" must be a string.'],
+    ['{"query": "q"}', '"documents" must be a list of strings.'],
+    ['{"query": "q", "documents": ["a", 1]}', "Document 2 is not a string."],
   ])("that is wrong says how: %s", (text, sentence) => expect(documents.fromJson(text)).toContain(sentence));
 });

@@ -93,14 +93,14 @@ export function fromJson(text: string): { query: string; documents: string[] } |
   try {
     value = JSON.parse(text);
   } catch (error) {
-    return `This is no JSON: ${error instanceof Error ? error.message : String(error)}`;
+    return `This is not JSON: ${error instanceof Error ? error.message : String(error)}`;
   }
   if (typeof value !== "object" || value === null) return 'An object with "query" and "documents" is expected.';
   const { query, documents } = value as { query?: unknown; documents?: unknown };
-  if (typeof query !== "string") return '"query" must be a text.';
-  if (!Array.isArray(documents)) return '"documents" must be a list of texts.';
+  if (typeof query !== "string") return '"query" must be a string.';
+  if (!Array.isArray(documents)) return '"documents" must be a list of strings.';
   const wrong = documents.findIndex((one) => typeof one !== "string");
-  if (wrong >= 0) return `Document ${wrong + 1} is no text.`;
+  if (wrong >= 0) return `Document ${wrong + 1} is not a string.`;
   return { query, documents: documents as string[] };
 }
 

@@ -17,7 +17,7 @@ class Transcription {
 
   take(file: File | undefined): void {
     if (!file) return;
-    this.fault = isRecording(file) ? "" : `${file.name} is no MP3, WAV or OGG file.`;
+    this.fault = isRecording(file) ? "" : `${file.name} is not an MP3, WAV or OGG file.`;
     if (this.fault) return;
     this.file = file;
     this.job.clear();
