@@ -51,8 +51,7 @@ RECURRENT = (
     "(--ctx-checkpoints)"
 )
 WINDOW = (
-    "a model with a sliding window cannot go back to what has left the window, but for a checkpoint "
-    "(--ctx-checkpoints, --swa-full)"
+    "a model with a sliding window cannot go back to what has left the window, but for a checkpoint (--ctx-checkpoints)"
 )
 STRANGER = "another key"
 UNSTABLE: tuple[Cause, ...] = ("system_changed", "tools_changed", "arguments_changed")
