@@ -54,11 +54,23 @@ async def test_the_key_for_metrics_opens_them_and_nothing_else(rig: Rig) -> None
 
 
 async def test_the_models_are_for_the_others(rig: Rig) -> None:
-    """Inference and the list need a models' key; the operator is no client."""
+    """Inference and the list need a models' key; the operator is a client on the web page only."""
     body = {"model": "a", "messages": HELLO}
     assert (await call(rig.port, "POST", CHAT, data=body, headers=ONE)).status == 200
     assert (await call(rig.port, "GET", "/v1/models", headers=ONE)).status == 200
     assert (await call(rig.port, "POST", CHAT, data=body, headers=BOSS)).status == 401
+
+
+async def test_the_admins_page_asks_models_too(rig: Rig) -> None:
+    """A tab has one key, and who manages has the Playground; its header is one that no foreign page can send."""
+    page = BOSS | {"X-Requested-With": "bioproxy"}
+    for port in (rig.port, rig.ports.admin):
+        answer = await call(port, "POST", CHAT, data={"model": "a", "messages": HELLO}, headers=page)
+        assert answer.status == 200
+        assert (await call(port, "GET", "/v1/models", headers=page)).status == 200
+    assert "boss" not in str(await rig.last("a"))
+    rows = (await call(rig.port, "GET", "/api/requests", headers=BOSS)).json()["requests"]
+    assert [row["client"] for row in rows[:2]] == ["admin"] * 2
 
 
 async def test_captures_are_kept_where_there_is_an_admin(rig: Rig) -> None:

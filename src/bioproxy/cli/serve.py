@@ -90,6 +90,7 @@ def share_one_heap() -> None:
 
 
 def verb(command: Command) -> int:
+    share_one_heap()
     systemd = activation.taken(os.environ)
     sockets = activation.opened(systemd)
     command = activation.listens_at(command, sockets)
@@ -112,7 +113,6 @@ async def serve(
     config = loaded.config
     logs.setup(level=config.log.level, style=config.log.format)
     raise_file_limit()
-    share_one_heap()
     sources = reloading.sources(loaded) if watch else ()
     seen = files.patiently(reloading.look, sources)  # before anything slow: a change from here on is one
     app = App(loaded, reload=reload, sockets=sockets)
