@@ -577,7 +577,7 @@ def sockets(made: str | None) -> ssl.SSLContext | None:
 
 
 async def answered(site: Site, made: str | None, *, port: int = 0) -> bool:
-    """Whether a question over TLS with this certificate, or in plain HTTP, is answered at all."""
+    """Whether a question over TLS with this certificate, or in plain HTTP, is answered (not: use the other one)."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port or site.app.proxy_port, ssl=sockets(made))
         writer.write(build("GET", "/health"))
@@ -585,7 +585,7 @@ async def answered(site: Site, made: str | None, *, port: int = 0) -> bool:
         writer.close()
     except (OSError, ssl.SSLError):
         return False
-    return raw.startswith(b"HTTP/1.1")
+    return raw.startswith(b"HTTP/1.1") and b"use https://" not in raw
 
 
 @needs_openssl

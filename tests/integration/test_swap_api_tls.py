@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from support.http import Answer, Certificate, build, call, certificate, events, exchange, needs_openssl, parse
+from support.http import Answer, Certificate, build, call, certificate, events, needs_openssl, parse
 from support.swap_api import CHAT, HELLO
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
@@ -70,9 +70,10 @@ async def test_it_says_so(rig: Rig) -> None:
     await rig.until(lambda: rig.said(f"listening with TLS on https://127.0.0.1:{rig.port}"))
 
 
-async def test_who_speaks_no_tls_gets_nothing(made: Certificate, rig: Rig) -> None:
-    """Not even an answer; and the next one is served."""
-    assert await exchange(rig.port, build("GET", "/health")) == b""
+async def test_who_speaks_no_tls_is_told_so(made: Certificate, rig: Rig) -> None:
+    """And nothing else; the next one is served."""
+    answer = await call(rig.port, "GET", "/health")
+    assert (answer.status, "use https://" in answer.text) == (400, True)
     assert (await secure(rig, made, "GET", "/health")).text == "OK"
 
 

@@ -200,6 +200,8 @@ class ServerConnection(asyncio.Protocol):
         self.reader = RequestReader(self.port.limits, peer_of(transport))
         self.enter(State.IDLE, self.port.loop.time())
         self.port.opened(self)
+        if getattr(transport.get_extra_info("ssl_object"), "plain", False) and self.state is State.IDLE:
+            self.refuse(RequestError("the client speaks plain HTTP (http://), and here it is TLS: use https://"))
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: of a request, after the one that is being served, or after the end, when they are thrown away."""

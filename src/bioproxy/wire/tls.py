@@ -22,9 +22,13 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from bioproxy import files
 from bioproxy.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,46 @@ FIRST = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
 LONG, VERSION, UTC_TIME = 0x80, 0xA0, 0x17  # of DER (X.690): a length of several bytes, and two tags of X.509
 
 
+class Greeting(ssl.SSLObject):
+    """TLS on one connection, unless the client speaks plain HTTP: then it is `plain`, and bytes pass as they are.
+
+    An event loop would cut such a connection without a word. So it gets its protocol, which refuses it in a sentence
+    that the client can read (connection.py).
+    """
+
+    came: ssl.MemoryBIO
+    sent: ssl.MemoryBIO
+    plain = False
+
+    def do_handshake(self) -> None:
+        """The next step. SSLWantReadError if it takes more of the client."""
+        try:
+            super().do_handshake()
+        except ssl.SSLError as error:
+            if error.reason != "HTTP_REQUEST":
+                raise
+            self.plain = True
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        return None if self.plain else super().getpeercert(binary_form)
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the library's own name
+        """What came, at most `len` bytes. SSLWantReadError if nothing did."""
+        if not self.plain:
+            return super().read(len, buffer)
+        if not (data := self.came.read(len)):
+            raise ssl.SSLWantReadError
+        return data
+
+    def write(self, data: ReadableBuffer) -> int:
+        return self.sent.write(data) if self.plain else super().write(data)
+
+    def unwrap(self) -> None:
+        """Say that nothing more comes."""
+        if not self.plain:
+            super().unwrap()
+
+
 class PairContext(ssl.SSLContext):
     """A server's context, and which two files it was made from; `digest` is that of their content.
 
@@ -46,6 +90,20 @@ class PairContext(ssl.SSLContext):
     certificate = key = ""
     digest = b""
     begins, ends = 0.0, math.inf
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """What an event loop asks for each connection."""
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(made, Greeting):
+            made.came, made.sent = incoming, outgoing
+        return made
 
 
 def tls_context(certificate: str, key: str) -> PairContext:
@@ -67,6 +125,7 @@ def tls_context(certificate: str, key: str) -> PairContext:
             times = validity(data)
     context = PairContext(ssl.PROTOCOL_TLS_SERVER)
     context.begins, context.ends = times
+    context.sslobject_class = Greeting
     context.certificate, context.key, context.digest = certificate, key, seen
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -158,12 +217,12 @@ async def watch(
     """
     seen = told = doubted = b""
     while True:
+        if (now := current()) is not None and now.digest != doubted and (why := doubt(now, clock())):
+            doubted = now.digest
+            log.warning("%s", why)
         await asyncio.sleep(INTERVAL)
         if (old := current()) is None:
             continue
-        if old.digest != doubted and (why := doubt(old, clock())):
-            doubted = old.digest
-            log.warning("%s", why)
         before, seen = seen, await asyncio.to_thread(digest, old.certificate, old.key)
         if seen == old.digest:
             told = b""

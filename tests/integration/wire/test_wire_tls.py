@@ -129,10 +129,17 @@ async def test_old_versions_are_refused(made: Certificate) -> None:
 
 
 async def test_plain_http_on_the_port_does_no_harm(made: Certificate) -> None:
-    """It is cut, and the next client is served."""
+    """It is told what to do, however much it says, and the next client is served."""
     async with serving(echo, tls_context(made.cert, made.key)) as server:
         async with client(server.port) as wire:
             await wire.send(get(b"/"))
+            status, body = await wire.answer()
+            assert (status, b"use https://" in body) == (400, True)
+            await wire.send(get(b"/") * 1000)
+            await wire.gone()
+        assert (server.statistics().requests, server.statistics().refused) == (0, 1)
+        async with client(server.port) as wire:
+            await wire.send(b"\x00garbage" + get(b"/"))
             await wire.gone()
         async with secure(server.port, made) as wire:
             await wire.send(get(b"/"))
