@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from support.config_files import loaded, problems, sentences, write
 def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
     """Only the folder for state is filled in."""
     found = loaded(tmp_path)
-    assert found.config == Config(state_directory=f"{tmp_path}/.local/state/bioproxy")
+    assert found.config == Config(state_directory=str(tmp_path / ".local" / "state" / "bioproxy"))
     assert (found.path, found.folder, found.warnings) == (None, str(Path.cwd()), ())
     assert set(found.origins.values()) == {Origin("default")}
 
@@ -366,7 +367,7 @@ def test_no_file_breaks_it(text: str, name: str, tmp_path_factory: pytest.TempPa
 
 def test_a_configuration_has_one_place_for_its_state(tmp_path: Path) -> None:
     """Whatever port it serves on; another file has another, and so has another model if there is no file."""
-    base = f"{tmp_path}/.local/state/bioproxy/"
+    base = os.path.join(tmp_path, ".local", "state", "bioproxy", "")
     one = loaded(tmp_path, "proxy_port: 1")
     same = loaded(tmp_path, "proxy_port: 2", arguments={"proxy_port": "3"})
     assert one.state == same.state

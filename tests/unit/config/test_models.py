@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def test_models_or_peers_at_the_top_make_the_other_dialect(text: str, name: str,
     found = loaded(tmp_path, text, name=name)
     assert found.dialect is not None
     assert (found.config.backend_url, found.config.model) == ("", "")
-    assert found.path == f"{tmp_path}/{name}"
-    assert found.paths == (f"{tmp_path}/{name}",)
+    assert found.path == str(tmp_path / name)
+    assert found.paths == (str(tmp_path / name),)
 
 
 @pytest.mark.parametrize("text", ["proxy_port: 1", 'prefixes: {"models": m.txt}', "log:\n  level: info\n"])
@@ -62,7 +63,7 @@ def test_everything_else_is_our_own(text: str, tmp_path: Path) -> None:
 def test_an_unknown_key_is_a_warning_there_and_an_error_here(tmp_path: Path) -> None:
     """Each with its line and the key that was probably meant."""
     found = loaded(tmp_path, MODELS + "globalTLL: 5\nproxy_prot: 1\n")
-    assert [str(warning).replace(f"{tmp_path}/", "") for warning in found.warnings] == [
+    assert [str(warning).replace(os.path.join(tmp_path, ""), "") for warning in found.warnings] == [
         "conf.yaml:2: globalTLL: is not known and has no effect; did you mean globalTTL?",
         "conf.yaml:3: proxy_prot: is not known and has no effect; did you mean proxy_port?",
     ]
@@ -180,7 +181,7 @@ def test_a_folder_is_read_after_the_file(tmp_path: Path) -> None:
     assert found.dialect is not None
     assert list(found.dialect.models) == ["m", "n"]
     assert found.paths == (f"{tmp_path / 'conf.yaml'}", f"{tmp_path / 'd/a.yaml'}", f"{tmp_path / 'd/b.yaml'}")
-    assert (found.path, found.folder, found.directory) == (found.paths[0], str(tmp_path), f"{tmp_path}/d")
+    assert (found.path, found.folder, found.directory) == (found.paths[0], str(tmp_path), str(tmp_path / "d"))
     assert (found.config.proxy_port, str(found.origins["proxy_port"])) == (2, f"{tmp_path / 'd/b.yaml'}:1")
     assert [key.key for key in found.config.api_keys if isinstance(key, Key)] == ["one", "two"]
 
@@ -190,8 +191,8 @@ def test_paths_start_at_the_folder_of_their_file(tmp_path: Path) -> None:
     in_folder(tmp_path, a='prefixes: {"@a": a.txt, "@c": /c.txt}')
     found = from_folder(tmp_path, path=write(tmp_path, MODELS + 'prefixes: {"@b": {template: b.txt, as_model: true}}'))
     assert found.config.prefixes == {
-        "@b": Prefix(template=f"{tmp_path}/b.txt", as_model=True),
-        "@a": Prefix(template=f"{tmp_path}/d/a.txt"),
+        "@b": Prefix(template=str(tmp_path / "b.txt"), as_model=True),
+        "@a": Prefix(template=str(tmp_path / "d" / "a.txt")),
         "@c": Prefix(template="/c.txt"),
     }
 
@@ -230,7 +231,7 @@ def test_problems_of_several_files_stand_together(tmp_path: Path) -> None:
     in_folder(tmp_path, a="\nqueue_limit: 0\n", b="admin_port: x\nproxy_port: y\n")
     with pytest.raises(ConfigError) as caught:
         from_folder(tmp_path, path=write(tmp_path, MODELS + "\n\nqueue_timeout: z\n"))
-    places = [problem.where.rpartition("/")[2] for problem in caught.value.problems]
+    places = [os.path.basename(problem.where) for problem in caught.value.problems]
     assert len(places) == 4
     assert [place for place in places if place.startswith("b")] == ["b.yaml:1", "b.yaml:2"]
 

@@ -48,7 +48,7 @@ def test_a_model_changes_single_keys_of_kv(tmp_path: Path) -> None:
 def test_a_models_prefixes_win(tmp_path: Path) -> None:
     """Those for every model are there, too."""
     found = loaded(tmp_path, TEXT)
-    common = {"@code": f"{tmp_path}/code.txt", "@docs": f"{tmp_path}/docs.txt"}
+    common = {"@code": str(tmp_path / "code.txt"), "@docs": str(tmp_path / "docs.txt")}
     assert prefixes_of(found.config, models(found)["plain"]) == common
     assert prefixes_of(found.config, models(found)["own"]) == {**common, "@code": "/other.txt"}
 
