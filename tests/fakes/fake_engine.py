@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bioproxy.engines.launch import free_port
 from fakes.engine_process import Answer, EngineProcess, call, flags_of
 from fakes.fake_faults import KILL
 from fakes.forked import Forked, fork
@@ -53,7 +54,8 @@ class FakeEngine(EngineProcess):
         self, *, slot_folder: Path | str | None = None, faults: Json = None, port: int = 0, **flags: Json
     ) -> None:
         super().__init__()
-        self.port = port
+        # elsewhere than on Linux only its words tell bioproxy where it listens
+        self.port = port if port or sys.platform == "linux" else free_port()
         self.flags: dict[str, Json] = {**flags, "faults": json.dumps(faults or {})}
         if slot_folder is not None:
             Path(slot_folder).mkdir(parents=True, exist_ok=True)

@@ -166,8 +166,8 @@ def marked(variable: str, mark: str) -> list[int]:
     """The pids of every process with `variable=mark` in its environment."""
     found, entry = [], f"{variable}={mark}".encode()
     if sys.platform != "linux":
-        processes = psutil.process_iter(["environ"])
-        return [one.pid for one in processes if (one.info["environ"] or {}).get(variable) == mark]
+        others = (one for one in psutil.process_iter(["environ"]) if one.pid != os.getpid())  # ours is what it is now
+        return [one.pid for one in others if (one.info["environ"] or {}).get(variable) == mark]
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if folder.name.isdecimal() and entry in (folder / "environ").read_bytes():
