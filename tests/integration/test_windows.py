@@ -12,11 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bioproxy.config.schema import Limits
 from bioproxy.engines.commands import joined
 from bioproxy.engines.launch import free_port
+from bioproxy.wire.http1.message import Request, Responder
 from support.http import call
 from support.kv_rig import text
 from support.page import ROOT
+from support.wire_rig import client, get
+from support.wire_rig import serving as served
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "win32", reason="every other test is about other systems"),
@@ -85,3 +89,17 @@ async def test_a_conversation_outlives_its_engine(tmp_path: Path) -> None:
         again = await call(port, "POST", "/v1/completions", data=body)
     assert asked.json()["timings"]["cache_n"] == 0
     assert again.json()["timings"]["cache_n"] > 300
+
+
+async def test_a_port_goes_on_after_its_listeners_were_replaced() -> None:
+    """As a reload does that turns TLS on or off, and a port that was full."""
+
+    async def answer(_: Request, responder: Responder) -> None:
+        responder.send(200, [], b"here")
+
+    async with served(answer, limits=Limits()) as server:
+        for _ in range(2):
+            await server.secure(None)
+        async with client(server.port) as wire:
+            await wire.send(get())
+            assert (await wire.answer())[0] == 200

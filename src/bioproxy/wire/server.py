@@ -84,6 +84,7 @@ class Server:
         self.tls: ssl.SSLContext | None = None
         self.addresses: list[tuple[str, int]] = []
         self.sweeper: asyncio.TimerHandle | None = None
+        self.tied: set[socket.socket] = set()  # those that Windows knows to be the loop's
         self.resting = False  # no client is taken, because there are too many
         self.resuming: asyncio.Task[None] | None = None
         times = (limits.head_timeout, limits.body_timeout, limits.idle_timeout, limits.write_timeout)
@@ -128,13 +129,26 @@ class Server:
         listeners: list[asyncio.Server] = []
         try:
             for ours in self.sockets:
-                listener = await self.accepting_on(ours.dup(), tls)
+                listener = await self.accepting_on(self.copied(ours), tls)
                 listeners.append(listener)
         except BaseException:
             for one in listeners:
                 one.close()
             raise
         return listeners
+
+    def copied(self, ours: socket.socket) -> socket.socket:
+        """Another descriptor of one of our sockets.
+
+        Windows ties a socket to the loop's completion port once, however many descriptors it has: a second time is an
+        error, after which the loop would accept nobody.
+        """
+        copy = ours.dup()
+        if sys.platform == "win32" and isinstance(self.loop, asyncio.ProactorEventLoop):
+            if ours in self.tied:
+                self.loop._proactor._registered.add(copy)  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
+            self.tied.add(ours)
+        return copy
 
     async def accepting_on(self, copy: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
         """One listener; its socket is closed if it cannot be had. A unix socket's speaks no TLS."""
