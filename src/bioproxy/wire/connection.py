@@ -26,6 +26,7 @@ import struct
 import sys
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from enum import IntEnum
 from itertools import islice
 from typing import Any, cast
@@ -500,4 +501,5 @@ def keep_alive(one: socket.socket | None) -> None:
     for name, value in KEEP_ALIVE.items():
         option = getattr(socket, name, None)  # macOS and Windows have others
         if option is not None:
-            one.setsockopt(socket.IPPROTO_TCP, option, value)
+            with suppress(OSError):  # an old Windows does not know what its Python knows
+                one.setsockopt(socket.IPPROTO_TCP, option, value)
