@@ -39,7 +39,7 @@ log = logging.getLogger("bioproxy")
 
 OPEN_FILES = 65_536  # enough for `limits.connections`, both sides of each
 PLENTY = 4096  # connections; no room for more is only worth a warning if the configuration asks for more
-M_ARENA_MAX = -8  # malloc.h
+MALLOC = (-8, 1), (-3, 1 << 20), (-1, 4 << 20)  # malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 NAMED = 10  # models that the banner names
 
 
@@ -77,16 +77,17 @@ def raise_file_limit() -> None:
 
 
 def share_one_heap() -> None:
-    """Let all threads allocate from one heap, before the first of them starts.
+    """Let all threads allocate from one heap, before the first of them starts, and large blocks from none.
 
-    glibc gives each its own, in which the blocks that it read files with stay: 40 of 100 MB after some hours. Their
-    lock costs nothing here, for one thread runs at a time. Another C library has no `mallopt`, and no such heaps.
+    glibc gives each thread its own, in which the blocks stay that it read files with: 40 of 100 MB after some hours. A
+    heap's lock costs nothing here, for one thread runs at a time. Another C library has no `mallopt`.
     """
     if sys.platform == "linux":
         import ctypes  # 5 ms
 
         if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-            mallopt(M_ARENA_MAX, 1)
+            for option, value in MALLOC:
+                mallopt(option, value)
 
 
 def verb(command: Command) -> int:
