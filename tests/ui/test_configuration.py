@@ -53,7 +53,9 @@ async def test_a_key_that_is_given_later_opens_it(tab: Tab, tmp_path: Path) -> N
         for route, text in (("/config", "Save and reload"), ("/cache", "Keep"), ("/machine", "Copy")):
             page = await tab.open(rig.ports.admin, route, live=False)
             if route == "/machine":
+                await expect(page.get_by_role("dialog")).to_be_visible()
                 await tab.press("Escape")
+                await expect(page.get_by_role("dialog")).to_be_hidden()
                 await page.get_by_role("tab", name="Hardware").click()
                 await page.get_by_role("button", name="Give a key").click()
             await page.get_by_role("dialog").get_by_label("Key").fill("root")

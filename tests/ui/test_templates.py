@@ -88,7 +88,7 @@ async def test_a_change_is_shown_line_by_line(tab: Tab, tmp_path: Path) -> None:
         await rig.post("/api/models/load/a")
         await listed(rig, 1)
         page = await tab.open(rig.port, "/templates")
-        await expect(page.get_by_text("The engine has read no other text")).to_be_visible()
+        await expect(page.get_by_text("The engine has read no other version")).to_be_visible()
         (tmp_path / "more.txt").write_text("something else\n")
         await row(page, "@code").get_by_role("button", name="Warm now").click()
         diff = page.get_by_label("Lines that differ")
