@@ -22,7 +22,7 @@ from random import Random
 
 import msgspec
 
-from bioproxy.cli.serve import loop_factory
+from bioproxy.cli.serve import loop_factory, share_one_heap
 from fuzz import files, ports, requests
 from fuzz.mutate import mutated, seeds
 
@@ -170,6 +170,7 @@ def main() -> int:
     parser.add_argument("--input", type=Path, help="try this one input")
     parser.add_argument("--write", action="store_true", help="keep the figures in bench/kept/fuzz.md")
     options = parser.parse_args()
+    share_one_heap()  # as the program does
     if unknown := [name for name in options.targets if name not in TARGETS]:
         parser.error(f"there is no target {unknown[0]}; there are {', '.join(TARGETS)}")
     only = options.input.read_bytes() if options.input else None
