@@ -20,6 +20,7 @@ from bioproxy.app import App
 from fakes.fake_engine import FakeEngine
 from support.apps import engine_ready, running_app
 from support.http import call
+from support.leaks import until
 
 CHAT = {"model": "a", "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]}
 # an engine that writes a line for each request, and answers it once it is told to go on
@@ -90,6 +91,8 @@ async def test_many_models(tmp_path: Path) -> None:
         asked = aio.spawn(chat(app, "the-request"), name="chat")
         with app.logbook.upstream.subscribe() as output:
             assert b"task 7" in await anext(output)
+        works = app.engine_lines.works  # the thread that reads the output may not have come to it
+        await until(lambda: any(7 in work.tasks for work in works.get("a", {}).values()))
         await call(app.proxy_port, "GET", "/upstream/a/go")
         await asked
     (access,) = [entry for entry in of(entries, "bioproxy.access") if entry["request_id"] == "the-request"]
