@@ -183,7 +183,7 @@ class Words(logging.Handler):
 
     def close(self) -> None:
         self.sdk.removeHandler(self)
-        self.sdk.propagate = True
+        self.sdk.propagate = not any(isinstance(one, Words) for one in self.sdk.handlers)
         super().close()
 
 
