@@ -187,14 +187,15 @@ class Actions:
     def awaited(self, tried: Container[str]) -> Match | None:
         """A context that was not `tried`, from which one request goes on that no slot has more for, or several do."""
         index, scope = self.decisions.tenant.shelf.index, self.decisions.tenant.scope
+        asked = Counter[str]()
         for want in self.waiting() if index.named else ():
             resident = self.residents.choose(want.cuts, want.size)[1]
             for position, cut in enumerate(want.cuts, 1):
                 for one in [index.snapshots[identity] for identity in index.named.get(cut.digest, ())]:
-                    match = Match(one, one.end, exact=True)
-                    wanted = one.id not in tried and owner(one)[1] in (None, want.group) and usable(one, scope)
-                    if wanted and (position >= resident or self.waiting_for(match) > 1):
-                        return match
+                    if one.id not in tried and owner(one)[1] in (None, want.group) and usable(one, scope):
+                        asked[one.id] += 1
+                        if position >= resident or asked[one.id] > 1:
+                            return Match(one, one.end, exact=True)
         return None
 
     def waiting_for(self, match: Match) -> int:
