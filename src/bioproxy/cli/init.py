@@ -36,7 +36,7 @@ Ask: TypeAlias = Callable[[str], str]
 
 YAML = (".yaml", ".yml")
 NAME = "config.yaml"
-SHOWN = 5  # names of a server's models, notes about files of no use
+SHOWN = 5  # names of a server's models, notes about what is of no use
 ALL = "all that fit"
 NO_TERMINAL = "there is no terminal to ask on: `bioproxy init --yes` takes what it proposes"
 NOTHING = """\
@@ -136,7 +136,7 @@ def show(output: Output, seen: Seen) -> None:
     for note in seen.found.notes[:SHOWN]:
         output.note(f"passed over: {note}")
     if len(seen.found.notes) > SHOWN:
-        output.note(f"passed over: {len(seen.found.notes) - SHOWN} more files")
+        output.note(f"passed over: {len(seen.found.notes) - SHOWN} more")
     if seen.proposals and any(one.kind == "llama-server" for one in seen.engines):
         output.note("a llama-server that runs keeps its memory: stop it before models that bioproxy starts need that")
     if seen.proposals:
@@ -285,6 +285,7 @@ def finish(command: Command, seen: Seen, *, target: str, kept: Sequence[str]) ->
                 "kept": kept,
                 "machine": seen.here.machine,
                 "models": list(map(shown, seen.proposals)),
+                "passed_over": seen.found.notes,
                 "running": seen.engines,
                 "check": found,
             }

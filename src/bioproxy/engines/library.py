@@ -130,12 +130,15 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(place: Place) -> Examined | None:
     """Every file of a place that says what it is; None if there is no such folder."""
-    status = files.found(place.path)
+    try:
+        status = files.found(place.path)
+    except OSError as error:  # Ollama's service has a home of its own, which often is for nobody else
+        return Examined(heads={}, notes=(f"{place.path}: {reason(error)}",))
     if status is None or not stat.S_ISDIR(status.st_mode):
         return None
     heads: dict[str, tuple[Candidate, Header]] = {}
-    notes = []
-    candidates = list(manifests(place) if place.ollama else named(place))
+    notes: list[str] = []
+    candidates = list(manifests(place, notes) if place.ollama else named(place, notes))
     if len(candidates) > MOST_FILES:
         notes.append(f"{place.path} has {len(candidates):,} GGUF files; only {MOST_FILES:,} were looked at")
     for one in candidates[:MOST_FILES]:
@@ -146,7 +149,7 @@ def examine(place: Place) -> Examined | None:
             header = head(one.path, whole=False)
             heads.setdefault(os.path.realpath(one.path), (one, header))
         except (OSError, BioproxyError) as error:
-            notes.append(f"{one.path}: {reason(error)}")
+            notes.append(f"{title(one)}: {reason(error)}")
     return Examined(heads=heads, notes=tuple(notes))
 
 
@@ -160,8 +163,13 @@ def assemble(heads: Sequence[tuple[Candidate, Header]]) -> tuple[list[Entry], li
         try:
             entries.append(entry(one, header, projectors, whole=len(models) <= WHOLE))
         except (OSError, BioproxyError) as error:
-            notes.append(f"{one.path}: {reason(error)}")
+            notes.append(f"{title(one)}: {reason(error)}")
     return entries, notes
+
+
+def title(one: Candidate) -> str:
+    """What a note calls a file: a blob's name says nothing to a person."""
+    return f"{one.name} ({one.path})" if one.place.ollama else one.path
 
 
 def reason(error: OSError | BioproxyError) -> str:
@@ -176,7 +184,7 @@ def entry(one: Candidate, header: Header, projectors: Sequence[tuple[Candidate, 
     if whole:
         header, shape = shape_in(one.path)
     else:
-        shape = shape_of([(header, sum(files.stat(part).st_size for part in gguf.parts(one.path)))])
+        shape = shape_of([(header, sum(size_of(str(part)) for part in gguf.parts(one.path)))])
     return Entry(
         name=one.name,
         path=one.path,
@@ -184,8 +192,16 @@ def entry(one: Candidate, header: Header, projectors: Sequence[tuple[Candidate, 
         shape=shape,
         owner=one.place.owner,
         projector=projector,
-        projector_bytes=files.stat(projector).st_size if projector else 0,
+        projector_bytes=size_of(projector) if projector else 0,
     )
+
+
+def size_of(path: str) -> int:
+    """The bytes of one of a model's files; BioproxyError names it."""
+    try:
+        return files.stat(path).st_size
+    except OSError as error:
+        raise BioproxyError(f"cannot read the model file {path}: {files.reason(error)}") from error
 
 
 def head(path: str, *, whole: bool = True) -> Header:
@@ -199,7 +215,7 @@ def shape_in(path: str) -> tuple[Header, Shape]:
     parts: list[tuple[Header, int]] = []
     for part in gguf.parts(path):
         try:
-            parts.append((head(str(part)), files.stat(part).st_size))
+            parts.append((head(str(part)), size_of(str(part))))
         except OSError as error:
             raise BioproxyError(f"cannot read the model file {part}: {files.reason(error)}") from error
         except BioproxyError as error:
@@ -235,27 +251,37 @@ def basename(header: Header) -> str:
     return str(header.keys.get("general.basename") or header.keys.get("general.name") or "").lower()
 
 
-def named(place: Place) -> Iterator[Candidate]:
+def named(place: Place, notes: list[str]) -> Iterator[Candidate]:
     """Files of a folder by their names: of a split model the first one, of a cache's revisions the newest.
 
     llama.cpp loads a file whatever case its ending has, but finds the parts of a split model in small letters only.
     """
-    for path in newest(walk(place.path)) if place.owner == "Hugging Face" else walk(place.path):
+    paths = walk(place.path, notes)
+    begun = set()  # split models, by the path of their first part
+    for path in newest(paths) if place.owner == "Hugging Face" else paths:  # a first part comes before the others
         stem = gguf.stem(os.path.basename(path))
         split = gguf.SPLIT.match(stem + gguf.ENDING)
-        if split is None or int(split["number"]) == 1:
-            yield Candidate(name=split["stem"] if split else stem, path=path, place=place)
+        if split is None:
+            yield Candidate(name=stem, path=path, place=place)
+            continue
+        first = str(gguf.parts(os.path.join(os.path.dirname(path), stem + gguf.ENDING))[0])
+        if int(split["number"]) == 1:
+            yield Candidate(name=split["stem"], path=path, place=place)
+        elif first not in begun:
+            notes.append(f"{path}: the first part of this model, {os.path.basename(first)}, is missing")
+        begun.add(first)
 
 
-def walk(folder: str, depth: int = DEEPEST) -> Iterator[str]:
+def walk(folder: str, notes: list[str], depth: int = DEEPEST) -> Iterator[str]:
     """GGUF files below a folder, in the order of their names; links to folders are not followed."""
     left, pending = MOST_ENTRIES, [(folder, depth)]
     while pending and left > 0:
         here, deeper = pending.pop()
         try:
             entries = sorted(files.listed(here), key=lambda one: one.name)[:left]
-        except OSError:
-            continue  # it is another user's
+        except OSError as error:  # it is another user's
+            notes.append(f"{here}: {reason(error)}")
+            continue
         left -= len(entries)
         yield from (one.path for one in entries if gguf.stem(one.name) != one.name and not one.name.startswith("."))
         below = [one.path for one in entries if not one.name.startswith(".") and one.is_dir(follow_symlinks=False)]
@@ -276,14 +302,17 @@ def newest(paths: Iterator[str]) -> Iterator[str]:
     return (path for _, path in found.values())
 
 
-def manifests(place: Place) -> Iterator[Candidate]:
+def manifests(place: Place, notes: list[str]) -> Iterator[Candidate]:
     """Ollama's models: `manifests/HOST/NAMESPACE/NAME/TAG` names blobs by what they are."""
     root = Path(place.path) / "manifests"
-    for path in every(str(root)):
+    for path in every(str(root), notes):
         *above, name, tag = ("", *Path(path).relative_to(root).parts)
         try:
             layers = layers_of(files.read(path, most=MANIFEST))
-        except (OSError, *NOT_JSON):
+        except OSError as error:
+            notes.append(f"{path}: {reason(error)}")
+            continue
+        except NOT_JSON:
             continue
         blob = {kind: os.path.join(place.path, "blobs", digest.replace(":", "-")) for kind, digest in layers}
         if "model" in blob:
@@ -293,13 +322,17 @@ def manifests(place: Place) -> Iterator[Candidate]:
             )
 
 
-def every(folder: str) -> Iterator[str]:
+def every(folder: str, notes: list[str]) -> Iterator[str]:
     """All files below a folder of manifests."""
     left, pending = MOST_FILES, [folder]
     while pending and left > 0:
+        here = pending.pop()
         try:
-            entries = sorted(files.listed(pending.pop()), key=lambda one: one.name)[:left]
-        except OSError:
+            entries = sorted(files.listed(here), key=lambda one: one.name)[:left]
+        except FileNotFoundError:
+            continue  # no model was ever fetched
+        except OSError as error:
+            notes.append(f"{here}: {reason(error)}")
             continue
         left -= len(entries)
         pending += [one.path for one in entries if one.is_dir(follow_symlinks=False)]

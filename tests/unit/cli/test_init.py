@@ -363,9 +363,11 @@ def test_the_llama_swap_that_runs_says_which_file_counts(home: Home) -> None:
 
 
 def test_json_is_for_scripts(home: Home) -> None:
-    """One document with the proposals and what check found; nothing is asked."""
+    """One document with the proposals, what was passed over and what check found; nothing is asked."""
     home.model()
+    (empty := home.folder / "models" / "empty.gguf").touch()
     found = home.run("--json").json()
+    assert found["passed_over"] == [f"{empty}: broken GGUF header: the file ends at 0"]
     assert (found["path"], found["check"]["ok"], found["kept"]) == (str(home.config), True, [])
     [model] = found["models"]
     assert (model["name"], model["fits"], model["settings"]["context"]) == ("Qwen3-8B-Q4_K_M", True, 40960)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,15 @@ def test_a_split_model_is_one(tmp_path: Path) -> None:
     assert names(found) == ["big"]
     assert found.entries[0].path.endswith("big-00001-of-00002.gguf")
     assert "half-00003-of-00003.gguf: no such file" in found.notes[0]
+
+
+def test_a_split_model_without_its_beginning_is_named_once(tmp_path: Path) -> None:
+    """The other parts alone are of no use."""
+    for number in (2, 3):
+        write(tmp_path / f"big-0000{number}-of-00003.gguf")
+    assert in_folder(tmp_path).notes == (
+        f"{tmp_path / 'big-00002-of-00003.gguf'}: the first part of this model, big-00001-of-00003.gguf, is missing",
+    )
 
 
 def test_an_ending_may_be_written_in_any_case(tmp_path: Path) -> None:
@@ -151,6 +163,58 @@ def test_a_strange_manifest_names_no_model(tmp_path: Path, text: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert look([Place(path=str(tmp_path), owner="Ollama", ollama=True)]).entries == ()
+
+
+@pytest.mark.parametrize("kind", ["model", "projector"])
+def test_a_blob_that_is_gone_is_named_with_its_model(tmp_path: Path, kind: str) -> None:
+    """Its own name says nothing to a person."""
+    digest = "0" * 64
+    also = [{"mediaType": f"application/vnd.ollama.image.{kind}", "digest": f"sha256:{digest}"}]
+    ollama(tmp_path, "library/whole/8b", header({**QWEN, "general.name": "Another one"}))
+    ollama(tmp_path, "library/qwen3/8b", header(QWEN))
+    manifest = tmp_path / "manifests" / "registry.ollama.ai" / "library" / "qwen3" / "8b"
+    layers = json.loads(manifest.read_text())["layers"]
+    manifest.write_text(json.dumps({"layers": [*(layers if kind == "projector" else ()), *also]}))
+    found = look([Place(path=str(tmp_path), owner="Ollama", ollama=True)])
+    assert names(found) == ["whole:8b"]
+    [note] = found.notes
+    assert note.startswith("qwen3:8b (")
+    assert f"sha256-{digest}" in note
+    assert note.endswith(": no such file or directory")
+
+
+@contextmanager
+def forbidden(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the system refuse `path` and what is below it, as it does for another user's (to root it refuses nothing)."""
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(given: Any, *more: Any, **named: Any) -> Any:
+            if path in (Path(given), *Path(given).parents):
+                raise PermissionError(13, "Permission denied", str(given))
+            return real(given, *more, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("stat", "scandir", "open"):
+            patch.setattr(os, name, refusing(getattr(os, name)))
+        yield
+
+
+@pytest.mark.parametrize("ollama", [False, True])
+def test_a_folder_that_is_for_others_keeps_nobody_from_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ollama: bool
+) -> None:
+    """Ollama's service has a home of its own, `~/models` a folder of somebody else's: both are named."""
+    write(tmp_path / "near" / "near.gguf")
+    write(tmp_path / "near" / "other" / "far.gguf")
+    (tmp_path / "service" / "manifests").mkdir(parents=True)
+    places = [Place(path=str(tmp_path / "service"), ollama=ollama), Place(path=str(tmp_path / "near"))]
+    for closed in (tmp_path / "service", tmp_path / "service" / "manifests", tmp_path / "near" / "other"):
+        with forbidden(closed, monkeypatch):
+            found = look(places)
+        assert "near" in names(found)
+        assert f"{closed}: permission denied" in found.notes
 
 
 def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
