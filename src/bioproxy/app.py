@@ -111,6 +111,7 @@ class App:
         self.read_again = reload
         self.started = time.time()
         self.reload_error = ""
+        self.late: tuple[str, ...] = ()  # keys that the file has other values for, until a restart
         self.reloading = asyncio.Lock()
         self.bus = Bus()
         self.requests = Requests()
@@ -454,9 +455,9 @@ class App:
             raise
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        found, late = self.changes(loaded)
-        if late:
-            log.warning("these keys changed and need a restart: %s", ", ".join(late))
+        found, self.late = self.changes(loaded)
+        if self.late:
+            log.warning("these keys changed and need a restart: %s", ", ".join(self.late))
         self.loaded = loaded
         self.settings.take(config, loaded.dialect)
         self.set_up_log(loaded)
@@ -511,7 +512,7 @@ class App:
         return status_of(
             self.fleet,
             config=self.config,
-            source=ConfigStatus(self.loaded.path, warnings, self.reload_error, self.loaded.paths),
+            source=ConfigStatus(self.loaded.path, warnings, self.reload_error, self.loaded.paths, self.late),
             started=self.started,
             pause=self.pause.status,
             catalogue=self.catalogue,

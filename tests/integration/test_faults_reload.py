@@ -9,6 +9,7 @@ from typing import Any
 
 from bioproxy import aio
 from bioproxy.app import App
+from bioproxy.cli.remote import notes
 from fakes.fake_engine import FakeEngine
 from support.faults import CHAT, ask, good, sent, tried
 from support.http import call, parse
@@ -64,6 +65,20 @@ async def test_a_broken_file_changes_nothing(tmp_path: Path) -> None:
         path.write_text(good_file)
         assert (await reload(app)).status == 200
         assert (await call(app.admin_port, "GET", "/status")).json()["config"]["reload_error"] == ""
+
+
+async def test_a_key_that_wants_a_restart_is_named_as_long_as_it_does(tmp_path: Path) -> None:
+    """In /status and by `bioproxy status`, after further reloads, too; no more once the file says what is in force."""
+    async with FakeEngine() as fake, tried(fake, tmp_path) as app:
+        for values, late in (({"stall_timeout": 7}, ["stall_timeout"]), ({"queue_limit": 5}, ["stall_timeout"])):
+            change(tmp_path, **values)
+            await reload(app)
+            status = (await call(app.admin_port, "GET", "/status")).json()
+            assert status["config"]["late"] == late
+            assert "changed in the configuration, and in force after a restart: stall_timeout" in notes(status)
+        change(tmp_path, stall_timeout=app.config.stall_timeout)
+        await reload(app)
+        assert (await call(app.admin_port, "GET", "/status")).json()["config"]["late"] == []
 
 
 async def test_keys_and_limits_change_under_running_requests(tmp_path: Path) -> None:

@@ -67,13 +67,14 @@ NO_CAPTURES = "captures are off: several keys may use the models, and there is n
 class ConfigStatus(msgspec.Struct, frozen=True):
     """Where the configuration came from, what is odd about it, and why the last reload failed (empty: it did not).
 
-    `path` is the first of all its files (`paths`).
+    `path` is the first of all its files (`paths`). `late`: keys that a reload found changed and that want a restart.
     """
 
     path: str | None
     warnings: tuple[str, ...]
     reload_error: str
     paths: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
 
 
 class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="serves"):

@@ -219,6 +219,8 @@ def notes(answer: Json) -> list[str]:
     """What an operator should know: of the program and its configuration, of each engine, of templates."""
     config = answer["config"]
     found = [*answer["notes"], *config["warnings"]]
+    if late := config.get("late"):
+        found.append(f"changed in the configuration, and in force after a restart: {', '.join(late)}")
     for part in parts(answer):
         facts = (part["engine"] or {}).get("facts") or {}
         said = [*part["kv"]["notes"], *facts.get("capabilities", {}).get("notes", [])]

@@ -136,7 +136,7 @@ const common = {
   pid: 1,
   started: 0,
   uptime: 0,
-  config: { path: null, warnings: [], reload_error: "", paths: [] },
+  config: { path: null, warnings: [], reload_error: "", paths: [], late: [] },
   templates: [],
   template_requests: {},
   pause: null,

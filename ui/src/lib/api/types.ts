@@ -123,6 +123,7 @@ export interface ConfigStatus {
   warnings: string[];
   reload_error: string;
   paths: string[];
+  late: string[];
 }
 
 /** One template. */

@@ -31,10 +31,17 @@ describe("warnings", () => {
     expect(warnings(one({ engine, pause: { since: 0, until: null } }))).toEqual([]);
   });
   it("what does not work comes before what could be better", () => {
-    const config = { path: null, paths: [], warnings: ["an unknown key"], reload_error: "line 3: no" };
+    const config = {
+      path: null,
+      paths: [],
+      warnings: ["an unknown key"],
+      reload_error: "line 3: no",
+      late: ["kv.policy"],
+    };
     const status = { ...fleet(model("a")), config, notes: ["there is no admin port"] };
     expect(warnings(status).map((found) => [found.level, found.text])).toEqual([
       ["bad", "The last reload of the configuration failed: line 3: no"],
+      ["note", "Changed in the configuration, and in force after a restart: kv.policy"],
       ["note", "An unknown key"],
       ["note", "There is no admin port"],
     ]);

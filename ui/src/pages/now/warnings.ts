@@ -66,7 +66,14 @@ function ofConfiguration({ config }: AnyStatus): Warning[] {
         ),
       ]
     : [];
-  return [...failed, ...config.warnings.map((text) => note(text, "Correct it in the configuration.", "#/config"))];
+  const late = config.late.length
+    ? [note(`Changed in the configuration, and in force after a restart: ${config.late.join(", ")}`)]
+    : [];
+  return [
+    ...failed,
+    ...late,
+    ...config.warnings.map((text) => note(text, "Correct it in the configuration.", "#/config")),
+  ];
 }
 
 function ofStation(one: Station, many: boolean, paused: boolean): Warning[] {
