@@ -270,6 +270,7 @@ class App:
         self.metrics.shares = self.shelves.shares
         self.metrics.keys = self.allowances.statistics
         self.metrics.servers = {name: server.statistics for name, server in self.ports.servers().items()}
+        self.metrics.gates = lambda: [station.gate.statistics() for station in self.fleet.stations.values()]
         if self.fleet.only is None:
             self.metrics.watch_models(self.fleet.supervisor.statistics)
             self.metrics.kv = partial(kept, self.fleet)

@@ -338,11 +338,12 @@ class OfModels:
 class Metrics:
     """Counts what happens, and knows which parts to ask for the rest.
 
-    `gate`, `kv`, `engine`, `templates`, `servers` (by name), `host` and, by `watch_models`, `models` are the methods
-    that the page calls. A part that was not set is not on the page.
+    `gates` (of all models), `gate` (of the only engine), `kv`, `engine`, `templates`, `servers` (by name), `host` and,
+    by `watch_models`, `models` are the methods that the page calls. A part that was not set is not on the page.
     """
 
     paused: Callable[[], bool] = bool
+    gates: Callable[[], Sequence[GateStatistics]] | None = None
     gate: Callable[[], GateStatistics] | None = None
     kv: Callable[[], KvStatistics | Kept] | None = None
     shares: Callable[[], Sequence[Share]] | None = None

@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import UNSET
 from prometheus_client import ProcessCollector
@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from bioproxy import __version__
+from bioproxy.activity import Work
 from bioproxy.clients.counts import ClientsStatistics
 from bioproxy.engines.attach import AttachmentStatistics
 from bioproxy.front.allowance import KeyStatistics
@@ -74,6 +75,8 @@ class Page(Collector):
         yield gauge("bioproxy_paused", "1 while an operator has paused it.", now.paused())
         yield from of_seed(now)
         yield from of_tokens(now)
+        if now.gates is not None:
+            yield from of_gates(now.gates())
         if now.gate is not None:
             yield from of_gate(now.gate())
         if now.kv is not None:
@@ -174,10 +177,17 @@ def of_tokens(now: Metrics) -> Iterator[Metric]:
     yield sums("bioproxy_kv_cache_requests", "Requests by what the KV cache gave.", "result", now.requests.caches)
 
 
+def of_gates(now: Sequence[GateStatistics]) -> Iterator[Metric]:
+    """The queue of the only engine; of many models all together."""
+    waiting = {work: sum(gate.waiting[work] for gate in now) for work in get_args(Work)}
+    running = {work: sum(gate.running[work] for gate in now) for work in get_args(Work)}
+    oldest = max((gate.oldest_wait for gate in now), default=0.0)
+    yield gauges("bioproxy_queue_depth", "Requests that wait for an engine that is ready.", "class", waiting)
+    yield gauges("bioproxy_requests_running", "Requests that an engine was granted to.", "class", running)
+    yield gauge("bioproxy_queue_oldest_wait_seconds", "How long the oldest of those that wait has waited.", oldest)
+
+
 def of_gate(now: GateStatistics) -> Iterator[Metric]:
-    yield gauges("bioproxy_queue_depth", "Requests that wait for the engine.", "class", now.waiting)
-    yield gauges("bioproxy_requests_running", "Requests that the engine was granted to.", "class", now.running)
-    yield gauge("bioproxy_queue_oldest_wait_seconds", "How long the oldest request waits.", now.oldest_wait)
     yield gauge("bioproxy_gate_capacity", "Requests that may run at once.", now.capacity)
     yield gauge("bioproxy_gate_open", "1 while requests are granted.", now.open)
     yield gauge("bioproxy_gate_draining", "1 while the engine may be at a request that was left.", now.draining)

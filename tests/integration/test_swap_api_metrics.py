@@ -17,7 +17,7 @@ from support.swap_rig import Rig
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROMTOOL = shutil.which("promtool") or ""
-MODELS = {"a": fake(), "org/b:q4": fake(), "bad": fake("--exit 3")}
+MODELS = {"a": fake(), "org/b:q4": fake(), "bad": fake("--exit 3"), "one": fake(concurrencyLimit=1)}
 rig = program(MODELS)
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 OLD = ("bioproxy_requests_count",)  # a name from before there were rules
@@ -90,6 +90,33 @@ async def test_what_runs_is_shown(rig: Rig) -> None:
     now = await samples(rig)
     assert now["bioproxy_model_up", (("model", "a"),)] == 1
     assert now["bioproxy_model_up", (("model", "org/b:q4"),)] == 0
+
+
+async def test_the_engines_queues_are_counted_together(rig: Rig) -> None:
+    """So an alert about a long wait is for many models, too."""
+    held = await rig.ask_held("a")
+    now = await samples(rig)
+    await rig.release("a")
+    assert (await held).status == 200
+    assert now["bioproxy_requests_running", (("class", "user"),)] == 1
+    assert now["bioproxy_queue_depth", (("class", "user"),)] == 0
+    assert now["bioproxy_queue_oldest_wait_seconds", ()] == 0
+    assert not [name for name, _ in now if name.startswith("bioproxy_gate_")]
+
+
+async def test_who_is_refused_before_an_engines_queue_is_counted_with_the_others(rig: Rig) -> None:
+    """`BioproxyRequestsRefused` looks at that histogram; in a pause nobody is to be warned."""
+    held = await rig.ask_held("one")
+    before = await samples(rig)
+    assert (await rig.chat("one")).status == 429
+    await rig.release("one")
+    assert (await held).status == 200
+    assert await grown(rig, before, "bioproxy_queue_wait_seconds_count", outcome="rejected", **{"class": "user"}) == 1
+    assert (await rig.post("/api/pause", {})).status == 200
+    before = await samples(rig)
+    assert (await rig.chat("one")).status == 503
+    assert await grown(rig, before, "bioproxy_queue_wait_seconds_count", outcome="timeout", **{"class": "user"}) == 0
+    assert (await rig.post("/api/resume", {})).status == 200
 
 
 async def test_requests_are_counted_by_model(rig: Rig) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -110,10 +110,17 @@ def watch_models(metrics: Metrics) -> None:
     metrics.host = lambda: Look(system, ())
 
 
+def queue(oldest: float, **waiting: int) -> Any:
+    """A model's queue, with one request of each class that runs."""
+    classes = dict.fromkeys(get_args(Work), 0)
+    return stand_in(waiting=classes | waiting, running=dict.fromkeys(classes, 1), oldest_wait=oldest)
+
+
 def watching(metrics: Metrics) -> Metrics:
     """The same with every gauge's source."""
     template = stand_in(prefix="@code", state="ok", bytes=100)
     metrics.gate = Gate(settings(), capacity=2).statistics
+    metrics.gates = lambda: [queue(1.5, user=1), queue(0.0, side=2), queue(7.25, user=3)]
     metrics.kv = lambda: Kept(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"]))
     metrics.engine = lambda: stand_in(state="ready")
     metrics.templates = lambda: (template,)
@@ -182,7 +189,10 @@ def families(text: str) -> dict[str, str]:
         'bioproxy_stabilize_requests_total{found="changed",rule="date"} 3.0',
         'bioproxy_stabilize_spared_tokens_total{rule="date"} 400.0',
         "bioproxy_gate_capacity 2.0",
-        'bioproxy_queue_depth{class="user"} 0.0',
+        'bioproxy_queue_depth{class="user"} 4.0',
+        'bioproxy_queue_depth{class="background"} 0.0',
+        'bioproxy_requests_running{class="side"} 3.0',
+        "bioproxy_queue_oldest_wait_seconds 7.25",
     ],
 )
 def test_what_happened_is_counted(sample: str) -> None:

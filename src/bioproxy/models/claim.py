@@ -71,7 +71,11 @@ class Claim(Wish):
                 self.leave()
                 self.renew()
             self.key = want
-            self.supervisor.enter(self)
+            try:
+                self.supervisor.enter(self)
+            except BaseException:
+                self.in_vain()
+                raise
             if self.future is None:
                 self.station = self.unit.station  # type: ignore[union-attr] # it is ready
                 return
@@ -83,9 +87,16 @@ class Claim(Wish):
             self.station = self.unit.station  # type: ignore[union-attr]
             ready = True
         finally:
+            if not ready:
+                self.in_vain()
             self.waited(started, before)
             if stop is not None:
                 stop(ready)
+
+    def in_vain(self) -> None:
+        """It never comes to an engine's gate, where the others are counted; in a pause there is nothing to count."""
+        if self.supervisor.refusal is None:
+            self.record.gated = True
 
     def waited(self, started: float, before: dict[Part, float]) -> None:
         """Add a wait to the record; what has no name (the model is gone) was for the schedule.
