@@ -48,6 +48,7 @@ NEVER = math.inf
 SPARED = 32  # connections that are looked at for one that can make way
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # SO_LINGER on with 0 s: closing sends a reset
+MAPPED = "::ffff:"  # begins an address of IPv4 as IPv6 writes it
 ALLOW: Headers = [(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds, tries
 
@@ -486,10 +487,15 @@ def nowhere(data: bytes) -> None:
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:
-    """The client's address, `UNIX_PEERS` at a unix socket; "" if the client is gone already."""
+    """The client's address, `UNIX_PEERS` at a unix socket; "" if the client is gone already.
+
+    At a socket for both kinds of addresses, as systemd opens them, one of IPv4 comes as `::ffff:192.0.2.1`.
+    """
     peer = transport.get_extra_info("peername")
     if isinstance(peer, tuple):
-        return str(peer[0])
+        address = str(peer[0])
+        rest = address.removeprefix(MAPPED)
+        return rest if "." in rest and ":" not in rest else address
     return UNIX_PEERS if transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None) else ""
 
 

@@ -13,7 +13,7 @@ from bioproxy.errors import BioproxyError, ConfigError, NotFound
 from bioproxy.wire.http1.message import Headers, Request, Responder
 from bioproxy.wire.server import Server
 from support.leaks import until
-from support.wire_rig import client, get, post, serving
+from support.wire_rig import Wire, client, get, post, serving
 
 
 async def echo(request: Request, responder: Responder) -> None:
@@ -294,6 +294,28 @@ async def test_both_addresses_of_localhost_share_a_port() -> None:
     assert {port for _, port in server.addresses} == {server.port}
     assert "127.0.0.1" in {host for host, _ in server.addresses}
     await server.close(deadline=0)
+
+
+async def test_a_client_of_ipv4_is_known_by_its_address_at_a_socket_for_both() -> None:
+    """As systemd opens them: else `trusted_proxies`, log and fairness would know two clients."""
+    try:
+        both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    except (OSError, ValueError):
+        pytest.skip("this machine has no such sockets")
+
+    async def peer(request: Request, responder: Responder) -> None:
+        responder.send(200, [], request.peer.encode())
+
+    server = Server(peer, limits=Limits(), name="test")
+    await server.listen("::", 0, sockets=[both])
+    try:
+        for host in ("127.0.0.1", "::1"):
+            wire = Wire(*await asyncio.open_connection(host, server.port))
+            await wire.send(get(b"/"))
+            assert await wire.answer() == (200, host.encode())
+            wire.writer.transport.abort()
+    finally:
+        await server.close(deadline=0)
 
 
 async def test_taken_port_is_a_sentence() -> None:
