@@ -1,7 +1,7 @@
 """Reading the files that templates include, and seeing cheaply that they did not change.
 
 Files are looked at with `stat` every few seconds, in a worker thread: bind mounts, network folders and config maps
-defeat inotify. A file whose time, size and inode are as before is not read again. One exception, as git makes it for
+defeat inotify. A file whose times, size and inode are as before is not read again. One exception, as git makes it for
 its index: a file that changed within two seconds of being read may change again in the same tick of the file system's
 clock, so it is read once more at the next look.
 
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     text: str | None
     digest: bytes
-    signature: tuple[int, int, int]
+    signature: tuple[int, int, int, int]
     sure: bool
 
 
@@ -92,9 +92,12 @@ class Look:
         return data
 
 
-def signature(status: os.stat_result) -> tuple[int, int, int]:
-    """What tells one state of a file from another without reading it."""
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def signature(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What tells one state of a file from another without reading it.
+
+    `ctime`, because who builds reproducibly gives each version of a file the same mtime. (On Windows it never changes.)
+    """
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def utf8(data: bytes, *, shown: str) -> str:
