@@ -22,6 +22,7 @@ HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\*|[^\s/?#*]+)")
 SHORT_IPV4 = re.compile(r"[0-9a-fx.]+")  # "127.1", "0", "0x7f.1": the system's resolver takes these as addresses
 MOST_PORTS = 65535
+MAPPED = 96  # bits before an address of IPv4 that is written as one of IPv6
 UNIX = "unix:"  # begins the place of a unix socket
 UNIX_PEERS = "unix"  # stands for the address of whoever connects to one
 LONGEST_SOCKET = 103  # bytes of its path: what macOS takes; Linux takes four more
@@ -171,12 +172,20 @@ def host_fault(host: str) -> str:
     return f'"{host}" is no host; write a name or an IP address without scheme, port and path'
 
 
+def network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """A network of addresses as `host_of` writes them: `::ffff:10.0.0.0/104` is 10.0.0.0/8. ValueError."""
+    found = ipaddress.ip_network(text, strict=False)
+    if isinstance(found, ipaddress.IPv6Network) and (mapped := found.network_address.ipv4_mapped):
+        return ipaddress.IPv4Network((mapped, found.prefixlen - MAPPED))
+    return found
+
+
 def network_fault(network: str) -> str:
     """Why a text is no network; "" if it is one, or stands for unix sockets."""
     if network == UNIX_PEERS:
         return ""
     try:
-        ipaddress.ip_network(network, strict=False)
+        network_of(network)
     except ValueError:
         return f'"{network}" is no network; write it as 10.0.0.0/8 or fd00::/8, or unix for unix sockets'
     return ""

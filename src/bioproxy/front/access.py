@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 
 import msgspec
 
-from bioproxy.config.addresses import UNIX_PEERS, host_of, is_address
+from bioproxy.config.addresses import UNIX_PEERS, host_of, is_address, network_of
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import among_strangers
 from bioproxy.errors import Forbidden, Unauthorized
@@ -42,10 +42,9 @@ class Access:
         self.named = CONTAINERS | {host_of(host) for host in (config.proxy_host, *config.admin_hosts)}
         self.known: set[bytes] = set()
         self.local = local
-        networks = [net for net in config.trusted_proxies if net != UNIX_PEERS]
         self.trusted = bool(config.trusted_proxies)  # anybody
         self.trusts_unix = UNIX_PEERS in config.trusted_proxies
-        self.networks: list[IPv4Network | IPv6Network] = [ip_network(net, strict=False) for net in networks]
+        self.networks = [network_of(net) for net in config.trusted_proxies if net != UNIX_PEERS]
 
     def is_admin(self, request: Request) -> bool:
         """Whether the request shows the admin key."""
