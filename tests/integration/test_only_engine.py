@@ -20,7 +20,7 @@ from bioproxy.models.only import ENGINE
 from fakes.fake_engine import PROGRAM, FakeEngine
 from support.apps import MS, looks_follow, only, running_app, station
 from support.faults import ask, good, ready, sent
-from support.http import build, exchange
+from support.http import build, call, exchange
 from support.leaks import until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell script stands for llama-server")
@@ -98,6 +98,22 @@ async def test_an_engine_that_cannot_be_started_again_is_told_at_once(
         answer = await good(app)
         assert answer.status == 500
         assert "cannot start llama-server" in answer.text
+
+
+async def test_what_waits_for_nothing_is_told_why_there_is_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its health, or its list: that it was unloaded, or is paused; not that nothing answers at a port of ours."""
+    async with serving(tmp_path, monkeypatch) as app:
+        await app.fleet.unload("")
+        for path in ("/health", "/v1/models", "/v1/models/m"):
+            answer = await call(app.proxy_port, "GET", path)
+            assert (answer.status, "it was unloaded, and starts again for" in answer.text) == (502, True)
+        await app.pause.begin(None)
+        for path in ("/health", "/v1/models", "/v1/models/m"):
+            answer = await call(app.proxy_port, "GET", path)
+            assert (answer.status, "bioproxy is paused" in answer.text) == (503, True)
+            assert answer.headers["retry-after"] == "60"
 
 
 async def test_who_waits_for_an_engine_that_does_not_come_is_told_why(

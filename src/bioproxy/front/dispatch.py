@@ -25,7 +25,7 @@ from bioproxy.clients.recognition import Found, Seen, find, rules_of
 from bioproxy.clients.view import View
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.doctor import Doctor
-from bioproxy.errors import NOT_JSON
+from bioproxy.errors import NOT_JSON, BioproxyError, EngineUnavailable
 from bioproxy.front import access_log, empty, later, routes, traceparent, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
@@ -264,7 +264,7 @@ class OneEngine(Dispatch):
         self, settings: Settings, fleet: Fleet, *, doctor: Doctor, inflight: Inflight, captures: Callable[[], int]
     ) -> None:
         super().__init__(settings, fleet, doctor=doctor, inflight=inflight, captures=captures)
-        self.supervisor = fleet.supervisor
+        self.supervisor, self.unready = fleet.supervisor, fleet.unready
         self.served = Served(id=ENGINE, station=fleet.stations[ENGINE])
 
     def find(self, request: Request) -> Route:
@@ -303,10 +303,20 @@ class OneEngine(Dispatch):
             await self.to_model(exchange, access, served, asked=Asked(body.model, body.stream, "json", body=body))
         elif route.gate in {"grant", "slot_action"}:
             await self.to_model(exchange, access, served, asked=Asked())
-        elif route.by == "listed":
-            await self.one_model(exchange, access)
         else:
-            await self.pass_by(exchange, access)
+            try:
+                await (self.one_model if route.by == "listed" else self.pass_by)(exchange, access)
+            except EngineUnavailable as error:
+                raise self.why_not(error) from error
+
+    def why_not(self, error: EngineUnavailable) -> BioproxyError:
+        """Why an engine of ours cannot be reached: it is paused, unloaded, or being started."""
+        if not self.served.station.owned:
+            return error
+        if self.supervisor.refusal is not None:
+            return self.supervisor.refusal()
+        reason = self.unready()
+        return EngineUnavailable(reason) if reason else error
 
     async def pass_by(self, exchange: Exchange, access: Access) -> None:
         """What computes nothing waits for nothing."""
