@@ -43,11 +43,13 @@ async def engine(folder: Path, *, keepalive: float = 5 * MS, **flags: Json) -> A
 async def late(fake: FakeEngine, app: App, path: str, data: Json, **faults: Json) -> tuple[Answer, Record]:
     """The whole answer to a request that waited until its stream had begun; the engine has these faults by then."""
     await fake.faults(stuck=True)
-    async with sent(app, data=ask()) as first, sent(app, path, data) as second:
-        raw = await second.readuntil(b"\n\n")
-        await fake.faults(stuck=False, **faults)
-        await first.read()
-        raw += await second.read()
+    async with sent(app, data=ask()) as first:
+        await fake.until(lambda state: state["slots"][0]["busy"])
+        async with sent(app, path, data) as second:
+            raw = await second.readuntil(b"\n\n")
+            await fake.faults(stuck=False, **faults)
+            await first.read()
+            raw += await second.read()
     await until(lambda: any(record.stream for record in app.records))
     return parse(raw, "POST"), next(record for record in app.records if record.stream)
 

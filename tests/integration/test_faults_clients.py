@@ -30,7 +30,7 @@ SILENT = 10_000
 async def test_leave_while_queued(tmp_path: Path) -> None:
     """Out of the queue at once; the engine never hears of it."""
     async with FakeEngine(decode_rate=SLOW) as fake, tried(fake, tmp_path) as app:
-        async with sent(app, data=ask(tokens=50, stream=True)) as running:
+        async with sent(app, data=ask(tokens=2000, stream=True)) as running:
             await running.readuntil(b"data: ")
             for stream in (False, True):
                 async with sent(app, data=ask("leaves", stream=stream)):
@@ -107,6 +107,12 @@ async def test_send_slowly(tmp_path: Path) -> None:
             assert owned(app)["grants"] == 0
             assert b" 408 " in await reader.read()
             writer.close()
+
+
+async def test_send_byte_by_byte(tmp_path: Path) -> None:
+    """A request that comes in single bytes is a request like any other."""
+    async with FakeEngine() as fake, tried(fake, tmp_path) as app:
+        raw = build("POST", CHAT, body=json.dumps(ask()).encode())
         reader, writer = await asyncio.open_connection("127.0.0.1", app.proxy_port)
         for place in range(len(raw)):
             writer.write(raw[place : place + 1])
@@ -146,13 +152,13 @@ sys.stdin.read()
 
 
 async def test_10000_connections_that_say_nothing(tmp_path: Path) -> None:
-    """They cost no task and keep nobody waiting; all are closed when their time is up."""
+    """They cost no task, keep nobody waiting, and are forgotten when they leave."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = SILENT if hard == resource.RLIM_INFINITY else min(SILENT, hard - 200)
     if count < SILENT:
         print(f"only {count} silent connections: this system allows {hard} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 2 * SILENT, hard))
-    limits = {"head_timeout": 10, "idle_timeout": 10}
+    limits = {"head_timeout": 60, "idle_timeout": 60}
     try:
         async with FakeEngine() as fake, tried(fake, tmp_path, limits=limits) as app:
             tasks = len(asyncio.all_tasks())

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bioproxy import aio
 from bioproxy.app import App
 from bioproxy.embedded import model as demo_model
 from bioproxy.engines.facts import EngineFacts
@@ -34,7 +35,7 @@ from support.faults import (
     tried,
 )
 from support.http import call, parse
-from support.leaks import nothing_leaked, until
+from support.leaks import nothing_leaked, owned, until
 
 Json = Any
 
@@ -95,14 +96,16 @@ async def test_a_body_that_ends_early_never_looks_whole(how: str, tmp_path: Path
 )
 async def test_a_fault_after_a_keepalive_is_an_event(path: str, comment: str, event: str, tmp_path: Path) -> None:
     """The 200 is out: what the engine answers then can only be told in the stream, in each dialect's way."""
-    async with engine(tmp_path, decode_rate=200) as fake, tried(fake, tmp_path, stream_keepalive=5 * MS) as app:
-        async with (
-            sent(app, data=ask(tokens=20, stream=True)) as first,
-            sent(app, path, body_for(path, stream=True)) as second,
-        ):
-            await first.readuntil(b"data: ")
-            await fake.faults(answer="status", status=500, paths=[path], times=1)
-            answer = parse(await second.read(), "POST")
+    async with engine(tmp_path) as fake, tried(fake, tmp_path, stream_keepalive=5 * MS) as app:
+        await fake.faults(stuck=True)
+        async with sent(app, data=ask(stream=True)) as first:
+            await fake.until(lambda state: state["slots"][0]["busy"])
+            async with sent(app, path, body_for(path, stream=True)) as second:
+                raw = await second.readuntil(b"\n\n")
+                await fake.faults(answer="status", status=500, paths=[path], times=1, stuck=False)
+                await first.read()
+                raw += await second.read()
+        answer = parse(raw, "POST")
         assert answer.status == 200
         assert answer.text.startswith((comment, ": place "))
         assert comment in answer.text
@@ -114,12 +117,15 @@ async def test_a_fault_after_a_keepalive_is_an_event(path: str, comment: str, ev
 async def test_loading_is_waited_for(tmp_path: Path) -> None:
     """503 "Loading model" is no answer to a user: the request waits and is served."""
     async with (
-        FakeEngine(faults={"loading": 0.3}) as fake,
+        FakeEngine(faults={"loading": 1000}) as fake,
         running_app(tmp_path, adjust=quicken, backend_url=fake.url) as app,
         nothing_leaked(app),
     ):
         assert station(app).attachment.state != "ready"
-        assert (await good(app)).status == 200
+        waiting = aio.spawn(good(app), name="client")
+        await until(lambda: owned(app)["waiters"] == 1)
+        await fake.faults(loading=0)
+        assert (await waiting).status == 200
 
 
 async def test_loading_for_too_long_is_a_503(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from bioproxy import aio
 from fakes.fake_engine import FakeEngine
 from support.command import Ended, run, serving
 from support.faults import CHAT, ask
-from support.http import build
+from support.http import build, call
 
 Json = Any
 FREE: Json = {"proxy_port": 0, "admin_port": 0}
@@ -132,20 +133,27 @@ async def test_a_wrong_environment_variable_and_flag(tmp_path: Path) -> None:
 
 async def test_sigterm_in_a_stream_and_while_others_wait(tmp_path: Path) -> None:
     """The stream ends with [DONE], whoever waits hears 503 at once, nobody new is let in, and the exit code is 0."""
-    async with FakeEngine(decode_rate=100, slot_folder=tmp_path / "slots") as fake:
+    async with FakeEngine(slot_folder=tmp_path / "slots") as fake:
         (tmp_path / "conf.json").write_text(json.dumps({**FREE, "proxy_host": "127.0.0.1", "backend_url": fake.url}))
         async with serving(tmp_path, "-config", str(tmp_path / "conf.json")) as program:
-            port, _ = await program.ports()
+            port, admin = await program.ports()
+
+            async def waits() -> bool | None:
+                return (await call(admin, "GET", "/api/queue")).json()["waiting"] == 1 or None
+
             await program.line("is ready")
+            await fake.faults(hold_end=True)
             stream, one = await asyncio.open_connection("127.0.0.1", port)
-            one.write(build("POST", CHAT, body=json.dumps(ask(tokens=50, stream=True)).encode()))
+            one.write(build("POST", CHAT, body=json.dumps(ask(stream=True)).encode()))
             begun = await stream.readuntil(b"data: ")
             waiter, two = await asyncio.open_connection("127.0.0.1", port)
             two.write(build("POST", CHAT, body=json.dumps(ask("waits")).encode()))
+            assert await aio.poll(waits, interval=0.01, deadline=15)
             program.send(signal.SIGTERM)
             assert b" 503 " in await waiter.read()
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", port)
+            await fake.faults(hold_end=False)
             assert (begun + await stream.read()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
             assert await program.process.wait() == 0
             one.close()

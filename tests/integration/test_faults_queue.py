@@ -82,7 +82,7 @@ async def test_a_wait_too_long_is_a_503(tmp_path: Path) -> None:
 )
 async def test_a_stream_that_waits_is_kept_alive(path: str, comment: str, error: str, tmp_path: Path) -> None:
     """A 200 and a comment again and again; what fails then is an error event, and no [DONE] follows."""
-    times = {"queue_timeout": 200 * MS, "stream_keepalive": 20 * MS}
+    times = {"queue_timeout": 600 * MS, "stream_keepalive": 10 * MS}
     async with FakeEngine(decode_rate=SLOW) as fake, tried(fake, tmp_path, **times) as app:  # type: ignore[arg-type]
         async with busy(app), sent(app, path, body_for(path, stream=True)) as reader:
             answer = parse(await reader.read(), "POST")
@@ -98,10 +98,16 @@ async def test_a_stream_that_waits_is_kept_alive(path: str, comment: str, error:
 
 async def test_a_stream_that_waited_is_served(tmp_path: Path) -> None:
     """The comments stand before the engine's events, which come whole."""
-    async with FakeEngine(decode_rate=SLOW) as fake, tried(fake, tmp_path, stream_keepalive=20 * MS) as app:
-        async with sent(app, data=ask(tokens=10, stream=True)) as first, sent(app, data=ask(stream=True)) as second:
-            await first.readuntil(b"data: ")
-            answer = parse(await second.read(), "POST")
+    async with FakeEngine() as fake, tried(fake, tmp_path, stream_keepalive=20 * MS) as app:
+        await fake.faults(stuck=True)
+        async with sent(app, data=ask(tokens=10, stream=True)) as first:
+            await fake.until(lambda state: state["slots"][0]["busy"])
+            async with sent(app, data=ask(stream=True)) as second:
+                raw = await second.readuntil(b"\n\n")
+                await fake.faults(stuck=False)
+                await first.read()
+                raw += await second.read()
+        answer = parse(raw, "POST")
         assert answer.text.startswith(": ")
         assert answer.text.endswith("data: [DONE]\n\n")
 

@@ -33,14 +33,15 @@ async def reload(app: App) -> Any:
 async def test_a_prefix_more_does_not_disturb_a_stream(tmp_path: Path) -> None:
     """The stream goes on to its [DONE]; the new prefix works at once; a request that waited is served."""
     (tmp_path / "code.txt").write_text("rules: <{message}>")
-    async with FakeEngine(decode_rate=SLOW) as fake, tried(fake, tmp_path) as app:
-        async with sent(app, data=ask(tokens=50, stream=True)) as reader:
+    async with FakeEngine(faults={"hold_end": True}) as fake, tried(fake, tmp_path) as app:
+        async with sent(app, data=ask(stream=True)) as reader:
             begun = await reader.readuntil(b"data: ")
             waiting = aio.spawn(good(app, "waits"), name="client")
             await until(lambda: owned(app)["waiters"] == 1)
             change(tmp_path, prefixes={"@code": "code.txt"})
             answer = await reload(app)
             assert (answer.status, "prefixes" in answer.text) == (200, True)
+            await fake.faults(hold_end=False)
             whole = parse(begun + await reader.read(), "POST")
         assert whole.text.endswith("data: [DONE]\n\n")
         assert (await waiting).status == 200

@@ -158,6 +158,11 @@ async def test_an_answer_that_no_slot_gave_does_not_prove_the_engine_idle(
 ) -> None:
     """A refusal comes at once, while the request whose client left still runs (kv-rule 4)."""
     async with fake_line(tmp_path) as line:
+
+        async def busy() -> bool:
+            return False
+
+        station(line.app).all_idle = busy  # type: ignore[method-assign] # the engine never says by itself that it is idle
         await drained(line)
         await post(line, path, body)
         assert station(line.app).gate.draining

@@ -474,17 +474,15 @@ async def engine_has(one: Rig, target: str) -> None:
 
 async def test_a_restore_waits_for_nobody(tmp_path: Path) -> None:
     """Rule 23: while another slot is busy, users are not made to wait; the request goes without its snapshot."""
-    flags = {"parallel": 2, "decode_rate": 20}
-    async with started(tmp_path, engine=flags) as one:
+    async with started(tmp_path, engine={"parallel": 2}) as one:
         one.gate.resize(2)
         assert await one.warm(LONG)
         await restart(one)
-        running = aio.spawn(one.ask(text(30, "busy"), predict=12, store=False), name="running")
-        await engine_has(one, "/completion")
+        running = await one.gate.acquire()
         asked = await one.ask(LONG, " question", template=True, predict=1, store=False)
         assert asked.prepared.status == "skipped"
         assert "other requests are running" in asked.prepared.reason
-        await running
+        running.release()
 
 
 async def test_an_engine_with_several_slots_gets_its_snapshots_back(tmp_path: Path) -> None:
@@ -517,12 +515,13 @@ async def test_after_a_cut_off_request_no_slot_action_runs(tmp_path: Path) -> No
 
 async def test_after_a_slot_action_that_hangs_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 4: a restore that did not end in time: no slot action until a response has ended, then all goes on."""
-    monkeypatch.setattr("bioproxy.kv.engine.AT_LEAST", 0.05)
     async with started(tmp_path) as one:
         await one.warm(LONG)
         await restart(one)
         await fake(one).faults(restore_seconds=0.5)
-        hung = await one.ask(LONG, " question", template=True, store=False)
+        with monkeypatch.context() as impatient:
+            impatient.setattr("bioproxy.kv.engine.AT_LEAST", 0.05)
+            hung = await one.ask(LONG, " question", template=True, store=False)
         assert hung.prepared.status == "failed"
         assert "did not end within" in hung.prepared.reason
         await fake(one).faults(restore_seconds=0)

@@ -81,7 +81,7 @@ async def test_leave_in_mid_answer(stream: bool, tmp_path: Path) -> None:
 async def test_leave_while_queued(tmp_path: Path) -> None:
     """Out of the queue at once; the engine never hears of it."""
     async with FakeEngine(decode_rate=100) as fake, tried(fake, tmp_path) as app:
-        async with sent(app, CHAT, ask(tokens=50)) as running:
+        async with sent(app, CHAT, ask(tokens=2000)) as running:
             await running.readuntil(b'"done":false}\n')
             async with sent(app, CHAT, ask("leaves")):
                 await until(lambda: owned(app)["waiters"] == 1)

@@ -43,7 +43,7 @@ async def listed(line: Line) -> list[Json]:
     """The requests under way, as the page's stream tells them first."""
     reader, writer = await asyncio.open_connection("127.0.0.1", line.app.admin_port)
     writer.write(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await reader.readuntil(b"event: state")
         data = (await reader.readuntil(b"\n\n")).partition(b"data: ")[2]
     writer.close()
@@ -75,14 +75,16 @@ async def test_a_stream_under_way_is_listed_and_can_be_cancelled(line: Line) -> 
 
 async def test_one_that_waits_in_the_queue_can_be_cancelled(line: Line) -> None:
     """It is told so by a 503, and those that run go on."""
-    running = [aio.spawn(good(line.app, tokens=50), name="running") for _ in range(2)]
-    await until(lambda: len(line.app.management.inflight.exchanges) == 2)
+    await line.engine.faults(stuck=True)
+    running = [aio.spawn(good(line.app), name="running") for _ in range(2)]
+    await line.engine.until(lambda state: all(slot["busy"] for slot in state["slots"]))
     waiting = aio.spawn(call(line.app.proxy_port, "POST", CHAT, data=ask()), name="waiting")
     await until(lambda: len(line.app.management.inflight.exchanges) == 3)
     last = (await listed(line))[-1]
     assert (await admin(line, "POST", f"/api/inflight/{last['id']}/cancel")).status == 200
     answer = await waiting
     assert (answer.status, answer.json()["error"]["message"]) == (503, CANCELLED)
+    await line.engine.faults(stuck=False)
     assert [(await one).status for one in running] == [200, 200]
 
 
