@@ -6,7 +6,8 @@ what happens to it (swap_journal.py).
 Its routes: GET /health, GET /v1/models, the ones of swap_answers.py, a websocket that echoes at /ws, 404 for /props and
 /slots, and for every other path an echo. For the test itself, neither counted nor written down: GET /last (the newest
 request), /requests (all), /env (environment, arguments, pid, group), POST /release (whoever is on `hold` goes on),
-POST /script (how the requests that follow are answered, see swap_answers.py).
+POST /recover (it is healthy from now on), POST /script (how the requests that follow are answered, see
+swap_answers.py).
 
 FLAGS below are its faults. Standard library only, and little of it.
 """
@@ -68,7 +69,7 @@ FLAGS: dict[str, Json] = {  # name: default; False is a switch, the others take 
     "no_wake": False,  # ... and does not come back
 }
 SLEEP = {"/sleep", "/wake_up", "/is_sleeping", "/collective_rpc"}
-CONTROL = {"/last", "/requests", "/env", "/release", "/script"}
+CONTROL = {"/last", "/requests", "/env", "/release", "/recover", "/script"}
 BINARY = b"\x1b[31mred\x1b[0m\x07\x00\xff\xfe\x1b[2J\xc3\x28\n"
 
 
@@ -274,6 +275,8 @@ class Engine:
         path = call.path
         if path == "/release":
             self.releases += 1
+        if path == "/recover":
+            self.recover()
         if path == "/script":
             self.script = call.members
         if path == "/env":

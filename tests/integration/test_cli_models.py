@@ -104,6 +104,7 @@ async def test_who_interrupts_a_load_does_not_end_it(tmp_path: Path) -> None:
         held = await rig.ask_held("a")
         async with running(rig, "load", "b") as command:
             await command.line("b ...")
+            await rig.until_waiting(1)
             assert await command.end(signal.SIGINT) == 130
         assert (await rig.overview())["b"]["state"] == "stopped"
         await rig.release("a")
@@ -134,6 +135,7 @@ async def test_an_interrupted_unload_goes_on(tmp_path: Path) -> None:
         held = await rig.ask_held("a")
         async with running(rig, "unload", "a") as command:
             await command.line("a ...")
+            await rig.until_leaving("a")
             assert await command.end(signal.SIGINT) == 130
         await rig.release("a")
         assert (await held).status == 200

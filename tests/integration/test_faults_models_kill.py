@@ -67,7 +67,7 @@ async def test_a_start_after_a_kill(state: str, tmp_path: Path) -> None:
         elif state == "mid-swap":
             rig.ask("b")
         if state in {"stopping", "mid-swap"}:
-            await rig.until_running(a="stopping")
+            await rig.until_event("sigterm", "a")
         await rig.child.kill()
         await rig.leave()
         rig.asked.clear()

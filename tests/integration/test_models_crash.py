@@ -31,7 +31,7 @@ def broken(answer: Answer) -> str:
 
 async def die(rig: Rig, model: str) -> None:
     """Kill the engine of `model`, and wait until that is known."""
-    os.kill(rig.log.of("start", model)[-1].pid, signal.SIGKILL)
+    rig.kill(model)
     await rig.until_running()
 
 

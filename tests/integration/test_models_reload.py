@@ -95,7 +95,7 @@ async def test_a_reload_in_the_middle_of_a_swap(tmp_path: Path) -> None:
     async with swap_rig(tmp_path, fakes("a b", "--slow-stop 0.3")) as rig:
         await rig.chat("a")
         task = rig.ask("b")
-        await rig.until_running(a="stopping")
+        await rig.until_event("sigterm", "a")
         await rig.reload(fakes("a b c", "--slow-stop 0.3"))
         assert server(await task) == "b"
     assert rig.log.starts() == ["a", "b"]

@@ -31,10 +31,11 @@ async def test_requests_for_a_model_that_starts_join_that_start(tmp_path: Path) 
 
 async def test_nobody_is_let_at_an_engine_that_is_not_healthy_yet(tmp_path: Path) -> None:
     """It listens and answers 503 to health checks; the request comes after the first 200."""
-    async with swap_rig(tmp_path, {"a": fake("--health-503-for 0.2")}) as rig:
+    async with swap_rig(tmp_path, {"a": fake("--health-503-for 60")}) as rig:
         task = rig.ask("a")
         await rig.until_event("listening", "a")
         assert await rig.running() == {"a": "starting"}
+        await rig.recover("a")
         assert (await task).status == 200
     assert rig.log.of("healthy")[0].t <= rig.log.of("begin")[0].t
 
@@ -78,10 +79,14 @@ async def test_a_clients_key_does_not_reach_the_engine(tmp_path: Path) -> None:
 
 async def test_models_that_may_run_together_start_together(tmp_path: Path) -> None:
     """Neither waits for the other's start."""
-    models = fakes("a b", "--health-503-for 0.3")
+    models = fakes("a b", "--health-503-for 60")
     async with swap_rig(tmp_path, models, groups=apart("a b")) as rig:
         tasks = [rig.ask("a"), rig.ask("b")]
-        await rig.until_running(a="starting", b="starting")
+        for name in "ab":
+            await rig.until_event("listening", name)
+        assert await rig.running() == {"a": "starting", "b": "starting"}
+        for name in "ab":
+            await rig.recover(name)
         assert [server(await task) for task in tasks] == ["a", "b"]
 
 

@@ -115,7 +115,7 @@ async def test_a_model_that_is_asked_for_while_it_stops_starts_again(tmp_path: P
     async with swap_rig(tmp_path, {"a": fake("--slow-stop 0.4")}) as rig:
         await rig.chat("a")
         unload = aio.spawn(rig.post("/api/models/unload/a"), name="unload")
-        await rig.until_running(a="stopping")
+        await rig.until_event("sigterm", "a")
         assert server(await rig.chat("a")) == "a"
         assert (await unload).status == 200
     assert rig.log.starts() == ["a", "a"]
@@ -127,7 +127,7 @@ async def test_a_model_that_is_being_evicted_comes_back_afterwards(tmp_path: Pat
     async with swap_rig(tmp_path, fakes("a b", "--slow-stop 0.3")) as rig:
         await rig.chat("a")
         displacing = rig.ask("b")
-        await rig.until_running(a="stopping")
+        await rig.until_event("sigterm", "a")
         assert server(await rig.chat("a")) == "a"
         assert server(await displacing) == "b"
     assert rig.log.starts() == ["a", "b", "a"]
@@ -192,7 +192,7 @@ async def test_no_engine_outlives_a_program_that_is_killed(state: str, tmp_path:
             await rig.until_event("end", "a")
         if state == "stopping":
             unload = aio.spawn(rig.post("/api/models/unload/a"), name="unload")
-            await rig.until_running(a="stopping")
+            await rig.until_event("sigterm", "a")
             rig.asked.append(unload)
         await rig.child.kill()
         await rig.until(lambda: not rig.children())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from support.http import build, call
 from support.swap_api import CHAT, HELLO, header, program
 from support.swap_client import server
 from support.swap_models import apart, fake
-from support.swap_rig import Rig
+from support.swap_rig import Rig, swap_rig
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,7 +21,6 @@ MODELS = {
     "a": fake(),
     "big": fake("--big-header 40000"),
     "based": fake(proxy="http://127.0.0.1:${PORT}/base/path", checkEndpoint="none"),
-    "unchecked": fake("--start-delay 0.3", checkEndpoint="none"),
 }
 rig = program(MODELS, groups=apart(" ".join(MODELS)))
 
@@ -109,7 +109,7 @@ async def test_expect_100_continue(rig: Rig) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     fields = {"Content-Type": "application/json", "Expect": "100-continue", "Content-Length": str(len(body))}
     writer.write(build("POST", CHAT, headers=fields))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         writer.write(body)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -123,12 +123,15 @@ async def test_a_base_path(rig: Rig) -> None:
     assert (await rig.get("/upstream/based/x?y=1")).json()["target"] == "/base/path/x?y=1"
 
 
-async def test_a_model_whose_health_nobody_checks(rig: Rig) -> None:
+async def test_a_model_whose_health_nobody_checks(tmp_path: Path) -> None:
     """`checkEndpoint: none`: ready as soon as it runs; who is too early is told that nobody listens yet."""
-    early = await rig.chat("unchecked")
-    assert (early.status, early.json()["error"]["code"]) == (502, "bad_gateway")
-    await rig.until_event("listening", "unchecked")
-    assert server(await rig.chat("unchecked")) == "unchecked"
+    go = tmp_path / "go"
+    async with swap_rig(tmp_path, {"a": fake(f"--wait-for {go}", checkEndpoint="none")}) as rig:
+        early = await rig.chat("a")
+        assert (early.status, early.json()["error"]["code"]) == (502, "bad_gateway")
+        go.touch()
+        await rig.until_event("listening", "a")
+        assert server(await rig.chat("a")) == "a"
 
 
 async def test_requests_on_one_connection(rig: Rig) -> None:
@@ -138,7 +141,7 @@ async def test_requests_on_one_connection(rig: Rig) -> None:
         body = b'{"model": "%b", "messages": []}' % model.encode()
         fields = {"Connection": "keep-alive", "Content-Type": "application/json", "Content-Length": str(len(body))}
         writer.write(build("POST", CHAT, headers=fields) + body)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             size = int(head.partition("content-length: ")[2].split("\r\n")[0])
             assert f'"served_by": "{model}"'.encode() in await reader.readexactly(size)

@@ -170,7 +170,7 @@ async def test_a_busy_model_spills_over_to_a_peer(far: Server, tmp_path_factory:
 
 async def test_no_target_that_can_serve_is_a_503(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where all of them are being stopped, in llama-swap's words."""
-    models = {"a": {"words": "--slow-stop 5", "unloadTimeout": 1}}
+    models = {"a": {"words": "--slow-stop 60", "unloadTimeout": 60}}
     selectors = {"s": {"strategy": "spillover", "targets": ["a"]}}
     async with swap_rig(tmp_path_factory.mktemp("swap"), models, selectors=selectors) as rig:
         await rig.chat("a")
@@ -178,4 +178,5 @@ async def test_no_target_that_can_serve_is_a_503(tmp_path_factory: pytest.TempPa
         await rig.until_running(a="stopping")
         answer = await rig.chat("s")
         assert (answer.status, message(answer)) == (503, 'selector "s" has no available spillover targets')
+        rig.kill("a")
         assert (await unload).status == 200

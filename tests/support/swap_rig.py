@@ -213,6 +213,14 @@ class Rig(Client):
         """Let the requests go on that are held in the newest engine of `model`."""
         await call(self.log.port(model), "POST", "/release")
 
+    async def recover(self, model: str) -> None:
+        """Have the newest engine of `model` be healthy from now on (`--health-503-for`)."""
+        await call(self.log.port(model), "POST", "/recover")
+
+    def kill(self, model: str) -> None:
+        """End the newest engine of `model`, whatever it does."""
+        os.kill(self.log.of("start", model)[-1].pid, KILL)
+
     async def last(self, model: str) -> Json:
         """The newest request as the engine of `model` got it."""
         return (await call(self.log.port(model), "GET", "/last")).json()
@@ -246,6 +254,13 @@ class Rig(Client):
             return await self.waiting() == count
 
         await self.look(as_wanted, f"{count} requests wait")
+
+    async def until_leaving(self, model: str) -> None:
+        """Wait until the program is to stop `model` as soon as it can."""
+        assert isinstance(self.program, Inside)
+        app = self.program.app
+        assert app is not None
+        await self.until(lambda: app.fleet.supervisor.schedule.is_leaving(model))
 
     async def noted(self) -> Path:
         """The register of what runs, as soon as "a" stands in it: it is written beside the start and may be late."""
@@ -294,7 +309,7 @@ class Rig(Client):
         try:
             if self.program.running:
                 await asyncio.wait_for(self.program.stop(), LONG)
-            await self.until(lambda: not self.children(), seconds=5)
+            await self.until(lambda: not self.children())
         except TimeoutError as error:
             raise AssertionError(f"left behind: {self.children()}; {error}") from None
         finally:
