@@ -28,7 +28,7 @@ def no_eager_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_hanging_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that stands still takes connections and answers nothing: stuck; going on again, it must prove it."""
-    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.1)
+    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.5)
     told = Told()
     async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
         await attachment.wait_ready()
@@ -44,7 +44,7 @@ async def test_hanging_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_hanging_engine_of_another_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It need not have llama-server's routes to be ready again."""
-    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.1)
+    monkeypatch.setattr("bioproxy.engines.llama.QUICK", 0.5)
     told = Told()
     async with Server("vllm", tmp_path) as server:
         await server.request("POST", "/script", {"status": 404}, content_type="application/json")
@@ -106,8 +106,8 @@ async def test_stuck_thread() -> None:
 async def test_slow_prefill_is_left_alone() -> None:
     """A request that takes many times the time-out and shows progress in /slots is not touched."""
     told = Told()
-    async with FakeEngine(tokens_per_second=2000, batch_size=64) as fake:
-        attachment = make(fake.url, told, stall_timeout=0.2, interval=60)
+    async with FakeEngine(tokens_per_second=1000, batch_size=64) as fake:
+        attachment = make(fake.url, told, stall_timeout=0.5, interval=60)
         attachment.llama.pace.period = QUICK
         async with running(attachment):
             await attachment.wait_ready()
@@ -126,6 +126,7 @@ async def test_lost_wake_up() -> None:
     async with FakeEngine(slot_folder="/tmp") as fake:
         attachment = make(fake.url, told, stall_timeout=2.0, interval=60)
         attachment.llama.pace.period = QUICK
+        attachment.stall.timeout, soon = 3600.0, attachment.stall.timeout
         async with running(attachment), asyncio.TaskGroup() as group:
             await attachment.wait_ready()
             await fake.faults(stuck=True)
@@ -136,6 +137,7 @@ async def test_lost_wake_up() -> None:
             asleep = group.create_task(silent_request(fake, attachment, {"prompt": "b", "n_predict": 1}))
             await fake.until(lambda now: now["deferred"] == ["erase", "complete"])
             await fake.faults(stuck=False)
+            attachment.stall.timeout = soon
             assert "woken" in await told.until("on_emptied")
             await asyncio.gather(first, erase, asleep)
     assert (attachment.statistics().stall.pokes, attachment.statistics().stall.cancelled) == (1, 0)

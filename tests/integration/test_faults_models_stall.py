@@ -49,7 +49,7 @@ async def two_models(folder: Path, **config: Json) -> AsyncIterator[tuple[App, P
         "startPort": ports.models,
         "models": models,
         "swap": {"min_resident": 0},
-        "stall_timeout": 0.3,
+        "stall_timeout": 1,
         "logToStdout": "none",
     }
     try:
@@ -65,7 +65,7 @@ async def test_an_engine_of_another_kind_that_hangs(tmp_path: Path) -> None:
     command = f"{shlex.join([sys.executable, '-I', '-S', str(ENGINE)])} --port ${{PORT}}"
     values: Json = {"startPort": ports.models, "models": {"a": {"cmd": command}}, "logToStdout": "none"}
     try:
-        async with running_app(tmp_path, adjust=quicken, stall_timeout=0.3, **values) as app:
+        async with running_app(tmp_path, adjust=quicken, stall_timeout=1, **values) as app:
             unit = fleet(app).units["a"]
             assert (await ask(app, "a")).status == 200
             first = unit.pid

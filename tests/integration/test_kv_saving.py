@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bioproxy import aio
@@ -402,11 +403,14 @@ async def test_a_model_that_was_overwritten_gets_no_snapshots(tmp_path: Path) ->
 
 async def test_a_save_that_hangs_is_given_up(tmp_path: Path) -> None:
     """`kv.save_timeout`: afterwards nothing is known, the next response settles that, and no file is left."""
-    async with started(tmp_path, save_timeout=0.05, options={"first_retry": 0.0}) as one:
+    async with started(tmp_path, options={"first_retry": 0.0}) as one:
         first = await one.ask(LONG)
         await fake(one).faults(save_seconds=0.3)
+        moments, patient = one.keeper.moments, one.keeper.moments.config
+        moments.config = msgspec.structs.replace(patient, save_timeout=0.05)
         assert await one.save_idle() == 0
         assert "did not end within" in one.keeper.statistics().reason
+        moments.config = patient
         await fake(one).faults(save_seconds=0)
         await one.ask(LONG, first.answer, " more")
         assert await one.save_idle() == 1

@@ -112,7 +112,7 @@ async def test_an_accept_without_a_file_ends_nothing() -> None:
 async def test_handshakes_that_never_come_do_not_hold_the_port(tmp_path: Path) -> None:
     """Of these we hear nothing until they are over; the system keeps who comes, and then it goes on."""
     made = certificate(tmp_path)
-    server = Server(answer, limits=Limits(connections=4, head_timeout=200 * MS), name="test")
+    server = Server(answer, limits=Limits(connections=4, head_timeout=600 * MS), name="test")
     await server.listen("127.0.0.1", 0, tls_context(made.cert, made.key))
     try:
         async with contextlib.AsyncExitStack() as stack:
