@@ -89,8 +89,8 @@ async def nothing_left() -> AsyncIterator[None]:
     count, files, others, processes = tasks(), open_files(), threads(), children()
     with log_put_back():
         yield
-    await until(lambda: not tasks() - count and threads() <= others, seconds=5)
-    assert (open_files(), children()) == (files, processes)
+    await until(lambda: not tasks() - count and threads() <= others)
+    await until(lambda: (open_files(), children()) == (files, processes))
 
 
 def broken(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]:

@@ -6,16 +6,22 @@ from typing import Any
 
 import pytest
 
-from support.http import Answer, call, free_port
+from support.http import Answer, call
 from support.swap_api import HELLO, program
 from support.swap_models import apart, fake
-from support.swap_rig import Rig
+from support.swap_rig import Inside, Rig
 
 Json = Any
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-PORT = free_port()
 KEYS: Json = ["all", {"key": "only-a", "name": "ann", "models": ["a"]}]
-rig = program({"a": fake(), "b": fake()}, api_keys=KEYS, groups=apart("a b"), ollama={"listen": f"127.0.0.1:{PORT}"})
+rig = program({"a": fake(), "b": fake()}, api_keys=KEYS, groups=apart("a b"), ollama={"listen": "127.0.0.1:0"})
+
+
+def ollamas(rig: Rig) -> int:
+    """The port that is like Ollama's."""
+    assert isinstance(rig.program, Inside)
+    assert rig.program.app is not None
+    return rig.program.app.ports.ollama.addresses[0][1]
 
 
 async def ask(port: int, method: str, path: str, key: str, **data: Json) -> Answer:
@@ -53,7 +59,7 @@ async def test_a_key_for_all(rig: Rig) -> None:
 
 async def test_nobody_without_a_key(rig: Rig) -> None:
     """On both ports, in Ollama's form."""
-    for port in (rig.port, PORT):
+    for port in (rig.port, ollamas(rig)):
         for path in ("/api/tags", "/api/ps"):
             answer = await call(port, "GET", path)
             assert answer.status == 401
@@ -62,8 +68,9 @@ async def test_nobody_without_a_key(rig: Rig) -> None:
 
 async def test_ollamas_port_before_many_models(rig: Rig) -> None:
     """Its version and first page are Ollama's; llama-swap's stand on the proxy port."""
-    assert list((await ask(PORT, "GET", "/api/version", "all")).json()) == ["version"]
+    port = ollamas(rig)
+    assert list((await ask(port, "GET", "/api/version", "all")).json()) == ["version"]
     assert "commit" in (await ask(rig.port, "GET", "/api/version", "all")).json()
-    assert (await call(PORT, "GET", "/")).text == "Ollama is running"
-    answer = await ask(PORT, "POST", "/v1/chat/completions", "all", model="a", messages=HELLO)
+    assert (await call(port, "GET", "/")).text == "Ollama is running"
+    answer = await ask(port, "POST", "/v1/chat/completions", "all", model="a", messages=HELLO)
     assert answer.status == 200
