@@ -58,7 +58,7 @@ async def test_a_swap_goes_on_without_the_save(fault: Json, tmp_path: Path) -> N
     async with swap_rig(tmp_path, {"a": llama(tmp_path), **fakes("b")}, kv=KV) as rig:
         assert (await rig.chat("a", **LONG)).status == 200
         await faults(rig, **fault)
-        answer = await asyncio.wait_for(rig.chat("b"), 6)  # the limit, and two seconds for an engine that hangs
+        answer = await asyncio.wait_for(rig.chat("b"), 15)  # one that hangs is given up after four seconds
         assert answer.status == 200, answer.text
         again = await rig.chat("a", **LONG)
         assert again.status == 200, again.text
@@ -72,7 +72,7 @@ async def test_a_slot_folder_that_is_gone(tmp_path: Path) -> None:
         assert (await rig.chat("a", **LONG)).status == 200
         shutil.rmtree(tmp_path / "slots")
         (tmp_path / "slots").write_text("")
-        assert (await asyncio.wait_for(rig.chat("b"), 6)).status == 200
+        assert (await asyncio.wait_for(rig.chat("b"), 15)).status == 200
         (tmp_path / "slots").unlink()
         (tmp_path / "slots").mkdir()
         assert (await rig.chat("a", **LONG)).status == 200
@@ -83,7 +83,7 @@ async def test_an_unload_of_an_engine_that_hangs_in_a_save(tmp_path: Path) -> No
     async with swap_rig(tmp_path, {"a": llama(tmp_path)}, kv=KV) as rig:
         assert (await rig.chat("a", **LONG)).status == 200
         await faults(rig, save_seconds=60)
-        assert (await asyncio.wait_for(rig.post("/api/models/unload/a"), 6)).status == 200
+        assert (await asyncio.wait_for(rig.post("/api/models/unload/a"), 15)).status == 200
         assert rig.children() == []
 
 
@@ -94,4 +94,4 @@ async def test_the_end_of_the_program_while_a_save_hangs(tmp_path: Path) -> None
         await faults(rig, save_seconds=60)
         rig.ask("b")
         await rig.until_running(a="stopping")
-        assert await asyncio.wait_for(rig.program.stop(), 8) == 0
+        assert await asyncio.wait_for(rig.program.stop(), 15) == 0

@@ -581,7 +581,7 @@ async def answered(site: Site, made: str | None, *, port: int = 0) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port or site.app.proxy_port, ssl=sockets(made))
         writer.write(build("GET", "/health"))
-        raw = await asyncio.wait_for(reader.read(), 5)
+        raw = await asyncio.wait_for(reader.read(), 15)
         writer.close()
     except (OSError, ssl.SSLError):
         return False
@@ -627,7 +627,7 @@ async def test_a_plain_connection_does_not_outlive_the_switch_to_tls(tmp_path: P
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/1.1" in await reader.readline()
         await site.reload(tls_cert_file=made.cert, tls_key_file=made.key)
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 15)
         writer.close()
 
 

@@ -237,4 +237,4 @@ async def test_preload(tmp_path: Path, ports: Ports) -> None:
             listed = (await Client(ports.proxy).get("/running")).json()["running"]
             return [(one["model"], one["state"]) for one in listed] == [("a", "ready")] or None
 
-        assert await aio.poll(loaded, interval=0.01, deadline=5)
+        assert await aio.poll(loaded, interval=0.01, deadline=15)

@@ -29,7 +29,7 @@ from support.page import ROOT, packaging
 Json = Any
 SOURCES = ROOT / "ui"
 AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
-PATIENCE = 10_000.0  # ms for what must come
+PATIENCE = 30_000.0  # ms for what must come
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 HIGHEST = 4000  # pixels of a picture
 OURS = {"127.0.0.1", "localhost", "box.lan"}

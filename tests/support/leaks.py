@@ -99,7 +99,7 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
         return quiet(app) and not tasks() - before and open_files() <= files
 
     try:
-        await until(as_before, seconds=5)
+        await until(as_before)
     except TimeoutError:
         raise AssertionError(
             f"left over: {owned(app)}, tasks {tasks() - before}, files {files} → {open_files()}"

@@ -87,7 +87,7 @@ class StationRig(kv_rig.Rig):
             asked = [one for one in await self.fake.requests() if one.query.get("action") == "save"]
             return bool(asked) or None
 
-        assert await aio.poll(look, interval=0.005, deadline=5.0)
+        assert await aio.poll(look, interval=0.005, deadline=15.0)
 
     async def restart_alone(self) -> None:
         """The life ends as a swap ends it, and the next one begins with nobody waiting."""
