@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from bioproxy.cli.client import Client, admin_url
+from bioproxy.cli.find import trust
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError
-from support.http import free_port
+from support.http import certificate, free_port, needs_openssl
 
 
 class Admin(BaseHTTPRequestHandler):
@@ -104,6 +109,43 @@ def test_nothing_answers() -> None:
     port = free_port()
     with pytest.raises(BioproxyError, match=rf"no bioproxy answers on http://127.0.0.1:{port}.*bioproxy serve"):
         Client(f"http://127.0.0.1:{port}").get("/status")
+
+
+@needs_openssl
+def test_half_of_a_renewed_pair_is_no_program_that_is_gone(tmp_path: Path) -> None:
+    """It goes on with the old pair; the command line trusts the certificate that is in the file by now, or none."""
+    old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(old.cert, old.key)
+    for trusted in (trust(new.cert), trust(str(tmp_path / "gone.pem"))):
+        with listening(lambda one: context.wrap_socket(one, server_side=True)) as port:
+            client = Client(f"https://127.0.0.1:{port}", trust=trusted)
+            with pytest.raises(BioproxyError, match="has another certificate than the one in tls_cert_file now"):
+                client.get("/status")
+
+
+def test_plain_http_where_the_configuration_has_tls() -> None:
+    """A reload that failed, say."""
+    plain, said = b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak TLS as this configuration has it"
+    with listening(lambda one: one.sendall(plain)) as port, pytest.raises(BioproxyError, match=said):
+        Client(f"https://127.0.0.1:{port}").get("/status")
+
+
+@contextmanager
+def listening(meet: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A port at which `meet` gets the first connection."""
+
+    def serve() -> None:
+        one, _ = listener.accept()
+        with one, suppress(OSError):
+            meet(one)
+            one.recv(1 << 16)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
 
 
 @pytest.mark.parametrize(

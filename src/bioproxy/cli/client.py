@@ -171,7 +171,13 @@ class Client:
         return BioproxyError(message, status=response.status)
 
     def silent(self, error: Exception) -> BioproxyError:
-        """The sentence for no answer at all."""
+        """The sentence for no answer at all, or none that can be trusted."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            other = "has another certificate than the one in tls_cert_file now: was only half of the pair renewed?"
+            return BioproxyError(f"what answers on {self.url} {other} Its log says which file it waits for", status=502)
+        if isinstance(error, ssl.SSLError):
+            said = f"does not speak TLS as this configuration has it ({error.reason or error})"
+            return BioproxyError(f"what answers on {self.url} {said}; was it reloaded since?", status=502)
         return BioproxyError(
             f"no bioproxy answers on {self.url} ({error}); start it with `bioproxy serve`, "
             "or name its admin port with -admin-port",

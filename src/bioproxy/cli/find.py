@@ -88,7 +88,7 @@ def a_key(config: Config) -> str:
 def trust(certificate: str) -> ssl.SSLContext | None:
     """Accept exactly this certificate, whatever authority signed it and whatever name it is for: it is our own.
 
-    None if it cannot be read. The command then finds no program, because that could not have started with it either.
+    None if it cannot be read. Then nothing is: the program cannot use it either, and goes on with the one before.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
