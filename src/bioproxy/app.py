@@ -25,7 +25,7 @@ from bioproxy import aio, files
 from bioproxy import log as logs
 from bioproxy.activity import InflightRequest
 from bioproxy.admin.admin import Admin
-from bioproxy.admin.config_api import ConfigApi, ConfigTrial
+from bioproxy.admin.config_api import ConfigApi, ConfigTrial, placed
 from bioproxy.admin.contexts_api import ContextsApi
 from bioproxy.admin.doctor_api import DoctorApi
 from bioproxy.admin.keys_api import KeysApi
@@ -485,7 +485,8 @@ class App:
         async with self.reloading:
             loaded, plan = await asyncio.to_thread(self.tried, texts)
             changed, late = self.changes(loaded)
-            return ConfigTrial(changed=changed, late=late, models=self.fleet.effects(plan), warnings=loaded.warnings)
+            warnings = tuple(placed(one, path) for path in texts for one in loaded.warnings)
+            return ConfigTrial(changed=changed, late=late, models=self.fleet.effects(plan), warnings=warnings)
 
     def tried(self, texts: Mapping[str, bytes]) -> tuple[Loaded, Plan]:
         """Read the configuration with these texts, and all that a reload would read. Blocks."""

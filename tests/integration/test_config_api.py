@@ -219,6 +219,18 @@ async def test_a_text_that_no_start_would_read_is_not_saved(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
+async def test_what_is_only_worth_correcting_is_told_with_its_line(tmp_path: Path) -> None:
+    """Before a save, which it does not stop."""
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        other = edited(await opened(rig), LIMIT, f'{LIMIT}\n"queue_limmit": 8')
+        checked = await ask(rig, "POST", "/api/config/check", other)
+        saved = await ask(rig, "PUT", "/api/config", other)
+    trial = checked.json()
+    line = other["text"].splitlines().index('"queue_limmit": 8') + 1
+    assert [(one["key"], one["line"]) for one in trial["warnings"]] == [("queue_limmit", line)]
+    assert (trial["problems"], saved.status) == ([], 200)
+
+
 async def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
     """A program may write the configuration into a FIFO."""
     async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:

@@ -83,14 +83,14 @@ class PlacedProblem(msgspec.Struct, frozen=True, kw_only=True):
 class ConfigTrial(msgspec.Struct, frozen=True, kw_only=True):
     """What a text would do: `problems`, each with its `line` in the file if it has one, or what it would change.
 
-    `late` are the keys that need a restart.
+    `late` are the keys that need a restart; `warnings` stop no save.
     """
 
     problems: tuple[PlacedProblem, ...] = ()
     changed: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
     models: tuple[ModelEffect, ...] = ()
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[PlacedProblem, ...] = ()
 
 
 class Edit(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,11 +171,9 @@ class ConfigApi:
 
     async def tried(self, edit: Edit) -> ConfigTrial:
         try:
-            found = await self.trial({edit.path: edit.text.encode()})
+            return await self.trial({edit.path: edit.text.encode()})
         except ConfigError as error:
             return ConfigTrial(problems=tuple(placed(one, edit.path) for one in error.problems))
-        warnings = tuple(msgspec.structs.replace(one, line=line_of(one.where, edit.path)) for one in found.warnings)
-        return msgspec.structs.replace(found, warnings=warnings)
 
 
 def placed(problem: Problem, path: str) -> PlacedProblem:

@@ -779,7 +779,7 @@ export interface ConfigTrial {
   changed: string[];
   late: string[];
   models: ModelEffect[];
-  warnings: Problem[];
+  warnings: PlacedProblem[];
 }
 
 /** A problem of a configuration, and its line in the file that was edited; 0: it has none there. */
