@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from support.browser import GONE, Tab
+from support.http import call
 from support.swap_models import fakes
 from support.swap_rig import swap_rig
 
@@ -123,6 +124,83 @@ async def test_a_file_that_somebody_else_changed_is_not_overwritten(tab: Tab, tm
         await expect(page.get_by_text("was changed by somebody else since you opened it")).to_be_visible()
         await expect(editor(page)).to_contain_text('"queue_limit": 9')
     assert path.read_text().endswith("# by hand\n")
+
+
+async def test_what_somebody_else_wrote_can_be_replaced(tab: Tab, tmp_path: Path) -> None:
+    """Once the person has said so; it is beside the file then."""
+    tab.expected(GONE)
+    tab.expected("412")
+    path = tmp_path / "config.yaml"
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        save = page.get_by_role("button", name="Save and reload")
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Backspace", "9")
+        await expect(page.get_by_text("Takes effect at once: queue_limit.")).to_be_visible()
+        theirs = path.read_text() + "# by hand\n"
+        path.write_text(theirs)
+        await save.click()
+        await page.get_by_role("button", name="Keep mine").click()
+        await expect(page.get_by_role("button", name="Keep mine")).to_have_count(0)
+        await save.click()
+        await expect(page.get_by_text("The previous text is in")).to_be_visible()
+    assert '"queue_limit": 9' in path.read_text()
+    assert (tmp_path / "config.yaml.bak").read_text() == theirs
+
+
+async def test_what_was_typed_stays_until_it_is_saved(tab: Tab, tmp_path: Path) -> None:
+    """Whoever looks at the values, at another page or gives another key finds it again; the browser asks before it goes."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Backspace", "9")
+        changes = page.get_by_text("Takes effect at once: queue_limit.")
+        await expect(changes).to_be_visible()
+        await page.get_by_role("tab", name="Values in force").click()
+        await expect(page.get_by_role("row").filter(has_text="queue_limit")).to_contain_text("7")
+        await page.get_by_role("tab", name="File").click()
+        await expect(editor(page)).to_contain_text('"queue_limit": 9')
+        await page.get_by_role("link", name="Settings").click()
+        await expect(page.get_by_role("heading", name="Settings", level=1)).to_be_visible()
+        async with page.expect_event("dialog") as asked:
+            await page.evaluate("setTimeout(() => location.reload())")
+        assert (await asked.value).type == "beforeunload"
+        await (await asked.value).dismiss()
+        await page.get_by_role("link", name="Configuration").click()
+        await expect(editor(page)).to_contain_text('"queue_limit": 9')
+        await expect(changes).to_be_visible()
+        await page.get_by_role("button", name="Save and reload").click()
+        await expect(page.get_by_text("The previous text is in")).to_be_visible()
+        await page.reload()
+        await expect(editor(page)).to_contain_text('"queue_limit": 9')
+
+
+async def test_the_values_are_those_of_the_newest_reload(tab: Tab, tmp_path: Path) -> None:
+    """The file that is shown is, too, while nobody has typed."""
+    tab.expected(GONE)
+    path = tmp_path / "config.yaml"
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await expect(editor(page)).to_contain_text('"queue_limit": 7')
+        path.write_text(path.read_text().replace('"queue_limit": 7', '"queue_limit": 9'))
+        await call(rig.ports.admin, "POST", "/reload")
+        await expect(editor(page)).to_contain_text('"queue_limit": 9')
+        await page.get_by_role("tab", name="Values in force").click()
+        await expect(page.get_by_role("row").filter(has_text="queue_limit")).to_contain_text("9")
+
+
+async def test_a_key_that_is_not_known_is_told_before_a_save(tab: Tab, tmp_path: Path) -> None:
+    """It stops no save; its line is a click away."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config")
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Enter")
+        await page.keyboard.type("queue_limmit: 8")
+        note = page.get_by_role("listitem").filter(has_text="did you mean queue_limit?")
+        await expect(note.get_by_role("button", name="Line")).to_be_visible()
+        await expect(page.get_by_role("button", name="Save and reload")).to_be_enabled()
 
 
 async def test_keys_are_offered(tab: Tab, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-/* The file that is edited: what is wrong with its text and what it would change is asked for while a person types. */
-import { ask, told } from "../../lib/api/client";
+/* The file that is edited: what is wrong with its text and what it would change is asked for while a person types. What
+ * was typed stays while they look at another page, because it lives here, not in the page. */
+import { ask, Failure, told } from "../../lib/api/client";
 import type { ConfigFile, ConfigPage, ConfigTrial, PlacedProblem } from "../../lib/api/types";
 
 const PAUSE = 500; // ms after the last key
@@ -15,25 +16,53 @@ export class Edit {
   private asked = 0;
 
   get changed(): boolean {
-    return this.file !== undefined && this.text !== this.file.text;
+    return this.file !== undefined && this.text !== (this.file.text ?? "");
   }
 
   get problems(): PlacedProblem[] {
     return this.trial?.problems ?? [];
   }
 
+  /** Whether the file on the disk is by now another one than that which the text was made from. */
+  get behind(): boolean {
+    return this.changed && this.fresh !== undefined && this.fresh.digest !== this.file?.digest;
+  }
+
+  private get fresh(): ConfigFile | undefined {
+    return this.page?.files.find((one) => one.path === this.file?.path);
+  }
+
   /** Read everything anew; what was typed and not saved is gone. */
-  async open(path = this.file?.path): Promise<void> {
-    try {
-      this.page = await ask<ConfigPage>("api/config");
-      this.choose(this.page.files.find((one) => one.path === path) ?? this.page.files[0]);
-      this.error = "";
-    } catch (error) {
-      this.error = told(error);
+  async open(): Promise<void> {
+    if (await this.read()) this.choose(this.fresh ?? this.page?.files[0]);
+  }
+
+  /** See what is in force by now; what was typed and not saved stays. */
+  async look(): Promise<void> {
+    if ((await this.read()) && (!this.changed || this.text === this.fresh?.text)) {
+      this.choose(this.fresh ?? this.page?.files[0]);
     }
   }
 
+  private async read(): Promise<boolean> {
+    try {
+      this.page = await ask<ConfigPage>("api/config");
+      this.error = "";
+      return true;
+    } catch (error) {
+      this.error = told(error);
+      if (error instanceof Failure && (error.status === 401 || error.status === 403)) this.page = undefined;
+      return false;
+    }
+  }
+
+  /** The next save replaces what somebody else has written. */
+  keepMine(): void {
+    this.file = this.fresh;
+  }
+
   choose(file: ConfigFile | undefined): void {
+    if (file?.path !== this.file?.path) this.saved = "";
     this.file = file;
     this.text = file?.text ?? "";
     this.trial = undefined;
@@ -67,8 +96,15 @@ export class Edit {
     const { file } = this;
     if (!file) return;
     const body = { path: file.path, text: this.text, digest: file.digest };
-    const { backup } = await ask<{ backup: string }>("api/config", { method: "PUT", body });
-    await this.open(file.path);
-    this.saved = backup;
+    try {
+      const { backup } = await ask<{ backup: string }>("api/config", { method: "PUT", body });
+      await this.open();
+      this.saved = backup;
+    } catch (error) {
+      await this.look(); // it may be in the file all the same, or somebody else's is
+      throw error;
+    }
   }
 }
+
+export const edit = new Edit();
