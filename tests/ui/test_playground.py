@@ -500,6 +500,39 @@ async def test_a_second_tab_follows(chat: Chat, rig: Rig) -> None:
     assert tab.wrong() == []
 
 
+async def test_two_tabs_that_ask_at_once_lose_nothing(chat: Chat, rig: Rig) -> None:
+    """The second goes on in a chat of its own, and says so; what the first asked stays where it was."""
+    await chat.say("First")
+    await chat.ended()
+    await expect(kept(chat, "First")).to_be_visible()
+    tab = Tab(await chat.page.context.new_page())
+    other = Chat(tab, rig)
+    await other.open()
+    await expect(other.questions.locator("p")).to_have_text("First")
+    held = len(rig.log.of("held", "a"))
+    await script(rig, pieces=["Slow ", "answer"], hold=1)
+    await chat.say("Here")
+    await rig.until_event("held", "a", count=held + 1)
+    await script(rig, pieces=["Quick answer"])
+    await other.say("There")
+    quick = await other.ended(2)
+    await expect(tab.page.get_by_text("Another tab has gone on with this chat")).to_be_visible()
+    await quick.get_by_text("first token after").click()
+    await expect(quick.locator(".all p")).not_to_be_empty()  # it is not kept again: the order of the list stays
+    await rig.release("a")
+    await chat.ended(2)
+    await expect(kept(chat, "First")).to_have_count(2)
+    found = []
+    for number in range(2):
+        await chat.page.reload()
+        await kept(chat, "First").nth(number).click()
+        await expect(chat.questions).to_have_count(2)
+        found.append(await chat.questions.locator("p").all_inner_texts() + [await chat.answers.last.inner_text()])
+    asked = {(*questions, "Slow" in answer) for *questions, answer in found}
+    assert asked == {("First", "Here", True), ("First", "There", False)}
+    assert tab.wrong() == []
+
+
 def kept(chat: Chat, title: str) -> Locator:
     """A chat in the list, which has it once the browser does."""
     return chat.page.get_by_role("complementary", name="Chats").get_by_role("button", name=re.compile(f"^{title}"))

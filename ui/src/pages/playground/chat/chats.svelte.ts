@@ -1,9 +1,10 @@
 /* All chats: the list, the one that is looked at, and those that still run. */
+import { toast } from "svelte-sonner";
 import { told } from "../../../lib/api/client";
 import { clock } from "../../../lib/stores/clock.svelte";
 import { stored } from "../../../lib/stores/stored.svelte";
 import { Conversation } from "./conversation.svelte";
-import { asJson, fresh, fromJson, headOf, ordered, tooMany, woken, type Head } from "./history";
+import { apart, asJson, fresh, fromJson, headOf, ordered, titleOf, tooMany, woken, type Head } from "./history";
 import { shelf } from "./shelf";
 import { DEFAULTS, isRunning, type Chat, type Parameters } from "./turns";
 
@@ -90,12 +91,14 @@ class Chats {
       this.open.get(news.removed)?.stop();
       return this.forget(news.removed);
     }
-    const { id } = news.kept;
+    const { id, title } = news.kept;
     this.list(news.kept);
+    const here = this.open.get(id);
+    if (here?.running && title !== titleOf(here.chat)) here.chat.title = title; // it was renamed there
     await this.guarded(async () => {
       const chat = this.open.has(id) ? await shelf.chat(id) : undefined;
       const open = this.open.get(id);
-      if (chat && open && !open.running && !chat.turns.some(isRunning)) open.chat = chat;
+      if (chat && open && !open.running && !chat.turns.some(isRunning)) open.follow(chat);
     });
   }
 
@@ -118,7 +121,23 @@ class Chats {
   }
 
   private begun(chat: Chat): Conversation {
-    return new Conversation(chat, (now) => void this.keep(now));
+    return new Conversation(
+      chat,
+      (now) => void this.keep(now),
+      (conversation) => this.part(conversation),
+    );
+  }
+
+  /** If another tab goes on with a chat, what is asked here makes another one of it: else the last one would be kept. */
+  private async part(conversation: Conversation): Promise<void> {
+    const { id } = conversation.chat;
+    await this.guarded(async () => {
+      if (!conversation.lacks((await shelf.head(id))?.turns ?? [])) return;
+      conversation.chat = apart(conversation.chat);
+      this.open.delete(id);
+      this.open.set(conversation.chat.id, conversation);
+      toast("Another tab has gone on with this chat, so it goes on here as one of its own.");
+    });
   }
 
   private look(conversation: Conversation): void {

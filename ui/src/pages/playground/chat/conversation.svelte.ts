@@ -25,13 +25,31 @@ export class Conversation {
 
   private adding: Promise<unknown> = Promise.resolve();
   private stopper: AbortController | undefined;
+  private seen: string[] = []; // the turns that are or were in it
 
-  /** `keep` is called whenever there is something new to keep. */
+  /** `keep` is called whenever there is something new to keep, `part` before a question is asked. */
   constructor(
     chat: Chat,
     private readonly keep: (chat: Chat) => void,
+    private readonly part: (conversation: Conversation) => Promise<void>,
   ) {
     this.chat = $state(chat);
+    this.see();
+  }
+
+  /** Another tab has gone on with it, and this one follows. */
+  follow(chat: Chat): void {
+    this.chat = chat;
+    this.see();
+  }
+
+  private see(): void {
+    for (const { id } of this.chat.turns) if (!this.seen.includes(id)) this.seen.push(id);
+  }
+
+  /** Whether one of these turns was never here: another tab goes on with the chat. */
+  lacks(turns: readonly string[]): boolean {
+    return turns.some((id) => !this.seen.includes(id));
   }
 
   /** Whether something is written that was not sent. */
@@ -87,13 +105,16 @@ export class Conversation {
   }
 
   private async answer({ model, parameters }: Asked): Promise<void> {
+    const { signal } = (this.stopper = new AbortController());
+    this.running = true;
+    this.see();
+    await this.part(this);
     const { turns } = this.chat;
     const question = { model, parameters, peer: isPeer(models.list, model) };
     const before = $state.snapshot(turns).filter((turn) => turn.text || turn.pictures.length);
     turns.push(answer(model, newRequest(), clock.exact()));
     const turn = turns.at(-1) as Turn; // as the page sees it
-    const { signal } = (this.stopper = new AbortController());
-    this.running = true;
+    this.see();
     this.kept();
     const timer = setInterval(() => this.isLight() && this.kept(), KEEP_EVERY);
     const hide = () => document.visibilityState === "hidden" && this.kept(); // it may be the last that is heard

@@ -15,10 +15,16 @@ export interface Head {
   updated: number; // unix time
   bytes: number;
   words: string; // what is searched
+  turns?: string[]; // their ids; one that an earlier version kept has none
 }
 
 export function fresh(now: number): Chat {
   return { id: newId(), title: "", session: newSession(), created: now, updated: now, turns: [] };
+}
+
+/** The same as a chat of its own. */
+export function apart(chat: Chat): Chat {
+  return { ...chat, id: newId(), session: newSession() };
 }
 
 /** The title that somebody gave, else the first line of the first message. */
@@ -39,6 +45,7 @@ export function headOf(chat: Chat): Head {
     updated: chat.updated,
     bytes: words.length + pictures.reduce((sum, picture) => sum + picture.url.length, 0),
     words: `${titleOf(chat)}\n${words}`.slice(0, SEARCHED).toLowerCase(),
+    turns: chat.turns.map((turn) => turn.id),
   };
 }
 

@@ -36,6 +36,7 @@ async function within<T>(mode: IDBTransactionMode, work: (stores: IDBTransaction
 
 export const shelf = {
   heads: () => within<Head[]>("readonly", (stores) => stores.objectStore("heads").getAll()),
+  head: (id: string) => within<Head | undefined>("readonly", (stores) => stores.objectStore("heads").get(id)),
   chat: (id: string) => within<Chat | undefined>("readonly", (stores) => stores.objectStore("chats").get(id)),
   chats: () => within<Chat[]>("readonly", (stores) => stores.objectStore("chats").getAll()),
   keep: (chat: Chat, head: Head) =>
