@@ -20,6 +20,7 @@ from fakes.real_engine import needs_real_engine
 from support.apps import running_app
 from support.browser import GONE, Tab
 from support.cache_rig import TEXT, app_of, listed, program, snapshots
+from support.http import call
 from support.real_swap import WHEN_IDLE, real
 from support.swap_rig import Rig, swap_rig
 
@@ -427,4 +428,20 @@ async def test_a_context_is_kept_renamed_exported_and_deleted(tab: Tab, tmp_path
         assert (await saved.value).suggested_filename == "docs.tar"
         await page.get_by_role("button", name="Delete docs").click()
         await dialog.get_by_role("button", name="Delete for good").click()
+        await expect(found).to_have_count(0)
+
+
+async def test_a_context_that_somebody_else_keeps_is_shown(tab: Tab, tmp_path: Path) -> None:
+    """And is gone once they delete it, without the page being loaded anew."""
+    tab.expected(GONE)
+    async with program(tmp_path, kv={"min_seconds": 0, "min_free": 0, "save_after": 3600}) as rig:
+        await rig.chat("a", messages=[{"role": "user", "content": "what is a cache? " * 60}])
+        identity = app_of(rig).records[-1].id
+        page = await tab.open(rig.port, "/cache")
+        found = page.get_by_role("region", name="Table of contexts").locator("tbody tr")
+        await expect(page.get_by_text("more are free")).to_be_visible()
+        kept = await rig.post("/api/contexts", {"name": "repo", "from": identity})
+        assert kept.status == 200, kept.text
+        await expect(found).to_contain_text("repo")
+        await call(rig.ports.admin, "DELETE", "/api/contexts/repo")
         await expect(found).to_have_count(0)

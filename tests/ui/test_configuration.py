@@ -149,7 +149,7 @@ async def test_what_somebody_else_wrote_can_be_replaced(tab: Tab, tmp_path: Path
 
 
 async def test_what_was_typed_stays_until_it_is_saved(tab: Tab, tmp_path: Path) -> None:
-    """Whoever looks at the values, at another page or gives another key finds it again; the browser asks before it goes."""
+    """Whoever looks at the values or at another page finds it again, and the browser asks before it goes."""
     tab.expected(GONE)
     async with swap_rig(tmp_path, fakes("a"), queue_limit=7, **EDIT) as rig:
         page = await tab.open(rig.ports.admin, "/config")

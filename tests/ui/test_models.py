@@ -329,6 +329,25 @@ async def test_the_requests_of_a_model(tab: Tab, rig: Rig) -> None:
     await rig.post("/api/models/unload")
 
 
+async def test_after_a_restart_the_requests_are_those_of_this_run(tab: Tab, tmp_path: Path) -> None:
+    """A table in memory numbers them from one again; none hides behind an earlier one of the same number."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        page = await tab.open(rig.port, "/models/a")
+        rows = page.get_by_role("cell", name="/v1/chat/completions")
+        for count in (1, 2, 3):
+            await rig.chat("a")
+            await expect(rows).to_have_count(count)
+        await rig.program.stop()
+        await expect(page).to_have_title(re.compile("^◐"))
+        await rig.program.start()
+        await tab.until_live()
+        await expect(rows).to_have_count(0)
+        for count in (1, 2):
+            await rig.chat("a")
+            await expect(rows).to_have_count(count)
+
+
 async def test_the_log_of_a_model(tab: Tab, rig: Rig) -> None:
     """Live, and only its own; the tabs are reached by arrows, and the address names the tab."""
     tab.expected("500")

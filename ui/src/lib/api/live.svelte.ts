@@ -45,9 +45,10 @@ class Live {
     return () => stopper.abort();
   }
 
-  /** Connect anew, now: another key counts. */
+  /** Connect anew, now: another key counts, which may not be shown what this one was. */
   again(): void {
     this.last = "";
+    this.requests = [];
     this.stopper?.abort();
   }
 
@@ -145,6 +146,7 @@ class Live {
 
   private begin(state: LiveState): void {
     clock.follow(state.now);
+    if (state.boot !== this.state?.boot) this.requests = []; // another run numbers its rows anew
     this.state = state;
     this.inflight = state.inflight;
     this.swaps = state.swaps;

@@ -1,4 +1,4 @@
-/* The contexts: asked for when the page opens, and after each change. */
+/* The contexts: asked for when the page opens, and when snapshots change. */
 import { act } from "../../lib/act";
 import { ask, open, told } from "../../lib/api/client";
 import type { ContextList, ContextRow, Room } from "../../lib/api/types";

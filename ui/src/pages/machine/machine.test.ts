@@ -23,6 +23,7 @@ const PERFORMANCE = {
   gpu_stats: [
     { timestamp: at(10), id: 0, name: "A", gpu_util_pct: 50, mem_used_mb: null },
     { timestamp: at(10), id: 1, name: "B", gpu_util_pct: 70, mem_used_mb: null },
+    { timestamp: at(15), id: 0, name: "A", gpu_util_pct: 0, mem_used_mb: null },
   ],
 } as unknown as Performance;
 
@@ -35,8 +36,11 @@ describe("machineCharts", () => {
     expect(charts.get("CPU")?.lines[1]).toEqual({ label: "core 1", values: [2, 4] }));
   it("makes megabits per second of bytes that were counted", () =>
     expect(charts.get("Network")?.lines[0]).toEqual({ label: "lo in", values: [null, 8] }));
-  it("has a line for each card", () =>
-    expect(charts.get("GPU")?.lines.map((line) => line.values)).toEqual([[50], [70]]));
+  it("has a line for each card; an idle one is at zero", () =>
+    expect(charts.get("GPU")?.lines.map((line) => line.values)).toEqual([
+      [50, 0],
+      [70, null],
+    ]));
   it("begins where the window does", () => {
     const cpu = charts.get("CPU");
     expect(cpu && since(cpu, 12)).toMatchObject({ times: [15], lines: [{ values: [3] }, { values: [4] }] });

@@ -89,6 +89,7 @@ function networkLines(samples: readonly SystemSample[], times: readonly number[]
 function gpuCharts(samples: readonly GpuSample[]): Chart[] {
   const times = [...new Set(samples.map((sample) => seconds(sample.timestamp)))].sort((one, other) => one - other);
   const cards = [...new Map(samples.map((sample) => [sample.id, sample.name])).entries()];
+  // What a driver does not tell comes as 0. A share that was told once is 0 on an idle card; nothing is 0 °C or 0 W.
   const chart = (title: string, unit: string, value: (sample: GpuSample) => number | null, most?: number): Chart => ({
     title,
     unit,
@@ -96,7 +97,11 @@ function gpuCharts(samples: readonly GpuSample[]): Chart[] {
     most,
     lines: cards.map(([id, name]) => {
       const known = new Map(samples.filter((one) => one.id === id).map((one) => [seconds(one.timestamp), value(one)]));
-      return { label: `${id} ${name}`, values: times.map((time) => known.get(time) || null) };
+      const zero = most !== undefined && [...known.values()].some(Boolean) ? 0 : null;
+      return {
+        label: `${id} ${name}`,
+        values: times.map((time) => (known.has(time) ? known.get(time) || zero : null)),
+      };
     }),
   });
   return [

@@ -6,6 +6,7 @@ import type { ActivityPage, RequestList, RequestRecord } from "../../lib/api/typ
 import { keyOf } from "../requests/entry";
 
 const MOST = 25;
+const endOf = (one: RequestRecord) => one.started + one.total;
 
 export class Newest {
   before = $state.raw<RequestRecord[]>([]);
@@ -17,11 +18,12 @@ export class Newest {
     readonly many: boolean,
   ) {}
 
-  /** Those of the stream come first; one that was told both ways stands once. */
+  /** The newest first; one that was told both ways stands once. */
   get rows(): RequestRecord[] {
     const heard = live.requests.filter((one) => !this.many || one.model === this.model);
     const known = heard.map(keyOf);
-    return [...heard, ...this.before.filter((one) => !known.includes(keyOf(one)))].slice(0, MOST);
+    const rest = this.before.filter((one) => !known.includes(keyOf(one)));
+    return [...heard, ...rest].sort((one, other) => endOf(other) - endOf(one)).slice(0, MOST);
   }
 
   /** Ask; the answer is dropped if what this returns was called before. */

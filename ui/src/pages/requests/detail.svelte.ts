@@ -25,6 +25,7 @@ export class Detail {
   error = $state(""); // why there is no request
   without = $state(""); // why there is no capture
   private number = 0;
+  private captured = ""; // whose capture it is
 
   constructor(private readonly id: () => string) {}
 
@@ -54,7 +55,7 @@ export class Detail {
       this.found = found;
       this.error = "";
       if (first && isNew(found.request)) this.again(id, current);
-      await this.loadCapture(found.request.activity, current);
+      await this.loadCapture(found.request, current);
     } catch (error) {
       if (!current()) return;
       this.found = undefined;
@@ -62,9 +63,11 @@ export class Detail {
     }
   }
 
-  private async loadCapture(activity: number, current: () => boolean): Promise<void> {
-    if (activity && this.capture?.id === activity) return; // a capture never changes
+  private async loadCapture({ id, started, activity }: RequestRecord, current: () => boolean): Promise<void> {
+    const whose = `${id} ${started}`; // another run of the program numbers its rows anew
+    if (this.capture && this.captured === whose) return; // a capture never changes
     this.capture = undefined;
+    this.captured = whose;
     const captures = live.status?.captures;
     const off = captures?.limit === 0 && !captures.disk?.limit ? OFF : NO_CAPTURE;
     this.without = live.page?.own ? NOT_YOURS : activity ? "" : off;

@@ -34,6 +34,7 @@ export class Requests {
   private looked = 0;
   private summed = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private later: ReturnType<typeof setTimeout> | undefined; // the next sums
 
   get held(): boolean {
     return live.page?.own ?? false;
@@ -87,14 +88,19 @@ export class Requests {
       if (live.phase === "live" && live.page) void this.load(this.asked);
     });
     $effect(() => {
-      if (live.requests.length && this.page === 1) this.soon();
+      if (!live.requests.length) return;
+      if (this.page === 1) this.soon();
+      else if (!this.held) this.sumSoon();
     });
     $effect(() => {
       const again = () => this.soon();
       document.addEventListener("visibilitychange", again);
       return () => document.removeEventListener("visibilitychange", again);
     });
-    $effect(() => () => clearTimeout(this.timer));
+    $effect(() => () => {
+      clearTimeout(this.timer);
+      clearTimeout(this.later);
+    });
   }
 
   private get asked(): string {
@@ -123,8 +129,9 @@ export class Requests {
         if (number !== this.number) return;
         this.told = found.data.flatMap((row) => entryOfRow(row) ?? []);
         this.count = found.total;
-        await this.sum();
+        this.sumSoon();
       }
+      this.page = Math.min(this.page, this.pages) || 1; // rows may have gone
       this.error = "";
     } catch (error) {
       if (number === this.number) this.error = told(error);
@@ -133,10 +140,19 @@ export class Requests {
     }
   }
 
+  /** The sums, now or as soon as they may be asked for again: none that ended is left out. */
+  private sumSoon(): void {
+    this.later ??= setTimeout(() => void this.sum(), Math.max(0, this.summed + STATS_PAUSE - Date.now()));
+  }
+
   private async sum(): Promise<void> {
-    if (Date.now() - this.summed < STATS_PAUSE && this.stats) return;
+    this.later = undefined;
     this.summed = Date.now();
-    this.stats = await ask<ActivityStats>("api/metrics/stats");
+    try {
+      this.stats = await ask<ActivityStats>("api/metrics/stats");
+    } catch (error) {
+      this.error = told(error);
+    }
   }
 
   /** Records, and those that ended since; the newest of what the page holds. */
