@@ -25,7 +25,7 @@ from bioproxy.config.files import Found as Sources
 from bioproxy.config.files import config_folder, default_files, find
 from bioproxy.config.json_schema import schemas
 from bioproxy.engines import library
-from bioproxy.engines.library import Found, Place
+from bioproxy.engines.library import Found
 from bioproxy.engines.placement import place
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 from bioproxy.recipes import insert, propose
@@ -98,7 +98,7 @@ def named_in(command: Command) -> Sources:
 def look(folders: Sequence[str], *, slots: int = 1) -> Seen:
     """Everything that can be found out."""
     named = [os.path.abspath(os.path.expanduser(one)) for one in folders]
-    places = [Place(path=one) for one in named] + library.usual(os.environ)
+    places = [*map(library.place_of, named), *library.usual(os.environ)]
     commands = running.processes()
     here = machine.look(os.environ)
     found = library.look(places)

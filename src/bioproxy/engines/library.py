@@ -99,6 +99,19 @@ def usual(environment: Mapping[str, str]) -> list[Place]:
     return [msgspec.structs.replace(one, path=os.path.abspath(one.path)) for one in places]
 
 
+def place_of(path: str) -> Place:
+    """A folder that somebody named: one of a program that keeps models in its own way is known by what is in it."""
+    try:
+        names = {one.name for one in files.patiently(files.listed, path)}
+    except (OSError, files.Stuck):
+        names = set()  # `look` says why
+    if {"manifests", "blobs"} <= names:
+        return Place(path=path, owner="Ollama", ollama=True)
+    if any(name.startswith("models--") for name in names):
+        return Place(path=path, owner="Hugging Face", repository=True)
+    return Place(path=path)
+
+
 def look(places: Sequence[Place]) -> Found:
     """Every model in `places`; one that lies in two of them counts once. A folder that hangs is left alone."""
     heads: dict[str, tuple[Candidate, Header]] = {}

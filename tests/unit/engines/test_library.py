@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bioproxy.engines import gguf, library
-from bioproxy.engines.library import Found, Place, look, usual
+from bioproxy.engines.library import Found, Place, look, place_of, usual
 from support.faults import hung
 from support.gguf_files import QWEN, header, ollama, write
 
@@ -151,6 +151,19 @@ def test_ollamas_models_have_the_names_of_their_manifests(tmp_path: Path) -> Non
     assert projectors.keys() == {"ann/mine:latest", "qwen3:8b"}
     assert projectors["qwen3:8b"].startswith(str(tmp_path / "blobs" / "sha256-"))
     assert projectors["ann/mine:latest"] == ""
+
+
+def test_a_folder_of_a_program_is_known_wherever_it_lies(tmp_path: Path) -> None:
+    """Ollama's on another disk has no names of files that say anything; Hugging Face's has several revisions."""
+    ollama(tmp_path / "disk", "library/qwen3/8b", header(QWEN))
+    repository = tmp_path / "hub" / "models--Qwen--Qwen3-8B-GGUF" / "snapshots"
+    for age, revision in enumerate(("new", "old")):
+        write(repository / revision / "Qwen3-8B.gguf")
+        os.utime(repository / revision, (1_000_000 - age, 1_000_000 - age))
+    write(tmp_path / "plain" / "mine.gguf")
+    found = look([place_of(str(tmp_path / name)) for name in ("disk", "hub", "plain", "gone")])
+    assert names(found) == ["qwen3:8b", "Qwen3-8B", "mine"]
+    assert [one.owner for one in found.entries] == ["Ollama", "Hugging Face", ""]
 
 
 @pytest.mark.parametrize(
