@@ -18,7 +18,7 @@ from support.swap_models import apart, fakes
 from support.swap_rig import Rig, swap_rig
 
 Json = Any
-pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 # Every way in which a page makes its browser ask somebody else; each asks for a path of its own.
 WAYS = {

@@ -99,7 +99,7 @@ class FakeEngine(EngineProcess):
         """Slots with tokens, queue, deferred, cache, totals, violations, polls."""
         return (await self.get("/fake/state")).json()
 
-    async def until(self, true: Callable[[Json], object], *, seconds: float = 10.0) -> Json:
+    async def until(self, true: Callable[[Json], object], *, seconds: float = 30.0) -> Json:
         """Wait until `true` of the state; the state then. TimeoutError when it never is."""
         async with asyncio.timeout(seconds):
             while not true(state := await self.state()):  # noqa: ASYNC110 - another process, which tells nothing unasked

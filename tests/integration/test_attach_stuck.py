@@ -220,4 +220,4 @@ async def until_true(condition: Callable[[], bool]) -> None:
     async def look() -> bool | None:
         return True if condition() else None
 
-    assert await aio.poll(look, interval=0.005, deadline=15)
+    assert await aio.poll(look, interval=0.005, deadline=30)

@@ -49,7 +49,7 @@ async def up(served: Serving) -> int:
         answer = await call(admin, "GET", "/readyz")
         return True if answer.status == 200 else None
 
-    assert await aio.poll(look, interval=0.01, deadline=10)
+    assert await aio.poll(look, interval=0.01, deadline=30)
     return admin
 
 

@@ -157,7 +157,7 @@ class Terminal:
 
     async def until(self, text: bytes, *, count: int = 1) -> None:
         """Wait until it wrote `text` so often."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while self.seen.count(text) < count:
                 self.grew.clear()
                 await self.grew.wait()
@@ -199,7 +199,7 @@ async def test_top_on_a_terminal_goes_on_until_it_is_told(end: str, tmp_path: Pa
             os.write(top.master, b"q")
         else:
             top.process.send_signal(getattr(signal, end))
-        assert await asyncio.wait_for(top.process.wait(), 10) == (0 if end == "q" else 130)
+        assert await asyncio.wait_for(top.process.wait(), 25) == (0 if end == "q" else 130)
         await top.until(b"\x1b[?25h\x1b[?1049l")
     assert top.seen.startswith(b"\x1b[?1049h\x1b[?25l\x1b[H")
     assert b"Traceback" not in top.seen
@@ -212,4 +212,4 @@ async def test_top_tells_that_the_program_has_gone(tmp_path: Path) -> None:
         await rig.program.stop()
         await top.until(b"no bioproxy answers on")
         os.write(top.master, b"q")
-        assert await asyncio.wait_for(top.process.wait(), 10) == 0
+        assert await asyncio.wait_for(top.process.wait(), 25) == 0

@@ -55,7 +55,7 @@ async def listed(admin: int, *, key: str) -> None:
         answer = await call(admin, "GET", "/status", headers={"Authorization": f"Bearer {key}"})
         return True if answer.json()["snapshots"] else None
 
-    assert await aio.poll(look, interval=0.01, deadline=10)
+    assert await aio.poll(look, interval=0.01, deadline=30)
 
 
 async def asked(engine: FakeEngine) -> None:
@@ -64,7 +64,7 @@ async def asked(engine: FakeEngine) -> None:
     async def look() -> bool | None:
         return True if await engine.requests("/v1/chat/completions") else None
 
-    assert await aio.poll(look, interval=0.01, deadline=10)
+    assert await aio.poll(look, interval=0.01, deadline=30)
 
 
 async def test_it_serves_and_ends_with_0(tmp_path: Path, engine: FakeEngine) -> None:

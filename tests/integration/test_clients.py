@@ -95,7 +95,7 @@ async def test_a_side_request_waits_for_the_next_turn(tmp_path: Path, engine: Fa
         async def steps_aside() -> bool | None:
             return station(app).gate.statistics().aside == 1 or None
 
-        assert await aio.poll(steps_aside, interval=0.005, deadline=10)
+        assert await aio.poll(steps_aside, interval=0.005, deadline=30)
         told = (await call(app.admin_port, "GET", "/api/queue")).json()
         await send(app, main)
         assert (await title).status == 200
@@ -114,13 +114,13 @@ async def test_a_client_that_leaves_while_it_waits_leaves_nothing(tmp_path: Path
         async def steps_aside() -> bool | None:
             return station(app).gate.statistics().aside == 1 or None
 
-        assert await aio.poll(steps_aside, interval=0.005, deadline=10)
+        assert await aio.poll(steps_aside, interval=0.005, deadline=30)
         await aio.finish([title])
 
         async def gone() -> bool | None:
             return (station(app).gate.statistics().aside == 0 and len(records) == 2) or None
 
-        assert await aio.poll(gone, interval=0.005, deadline=10)
+        assert await aio.poll(gone, interval=0.005, deadline=30)
         assert records[1].outcome == "client_left"
         assert (await send(app, MAIN[0])).status == 200
 
@@ -210,7 +210,7 @@ async def held(app: App, model: str) -> None:
     async def steps_aside() -> bool | None:
         return app.fleet.stations[model].gate.statistics().aside == 1 or None
 
-    assert await aio.poll(steps_aside, interval=0.005, deadline=10)
+    assert await aio.poll(steps_aside, interval=0.005, deadline=30)
 
 
 @asynccontextmanager

@@ -205,6 +205,6 @@ async def test_others_run_on_an_engine_with_several_slots(stream: bool, tmp_path
             found.app, PATH, body(part("hello", marked=False)) | {"max_tokens": 500, "stream": True}
         ) as other:
             await other.readuntil(b"data: ")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await asked(found.app.proxy_port, PATH, body(part(text(200)), stream=stream))
         assert cuts(found) == []

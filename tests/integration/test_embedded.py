@@ -340,4 +340,4 @@ async def answers(url: str) -> None:
         except OSError:
             return None
 
-    assert await aio.poll(look, interval=0.02, deadline=15)
+    assert await aio.poll(look, interval=0.02, deadline=30)

@@ -37,7 +37,7 @@ async def noted(app: App, text: str) -> None:
         notes = (await call(app.admin_port, "GET", "/status")).json()["kv"]["notes"]
         return True if text in " ".join(notes) else None
 
-    assert await aio.poll(look, interval=0.01, deadline=10), text
+    assert await aio.poll(look, interval=0.01, deadline=30), text
 
 
 def the_snapshot(tmp_path: Path) -> Path:

@@ -66,7 +66,7 @@ async def test_clients_that_read_nothing_do_not_keep_their_model(tmp_path: Path)
     async with swap_rig(tmp_path, fakes("a b"), limits={"write_timeout": 1}) as rig:
         clients = [await connected(rig, "a", bytes=30_000_000, stream=stream) for stream in (True, False)]
         await rig.until_event("begin", "a", count=2)
-        assert server(await asyncio.wait_for(rig.chat("b"), 10)) == "b"
+        assert server(await asyncio.wait_for(rig.chat("b"), 25)) == "b"
         for _, writer in clients:
             writer.transport.abort()
     assert not rig.log.overlap("a", "b")
@@ -107,7 +107,7 @@ async def test_an_engine_that_never_answers_has_a_limit_where_one_is_set(tmp_pat
     models = {"a": fake(timeouts={"responseHeader": 1}), "b": fake()}
     async with swap_rig(tmp_path, models) as rig:
         held = await rig.ask_held("a")
-        assert server(await asyncio.wait_for(rig.chat("b"), 10)) == "b"
+        assert server(await asyncio.wait_for(rig.chat("b"), 25)) == "b"
         assert (await held).status == 504
     assert len(rig.log.of("begin", "a")) == 1  # it may be at it still, and is not asked twice
 
@@ -148,7 +148,7 @@ async def answering() -> AsyncIterator[int]:
         yield listener.sockets[0].getsockname()[1]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 async def test_as_many_models_as_a_file_may_have(tmp_path: Path) -> None:
     """All asked for at once, in a group in which nobody stops anybody; then all stop at once."""
     names = [f"m{number}" for number in range(200)]

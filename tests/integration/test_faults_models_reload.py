@@ -35,7 +35,7 @@ async def test_a_command_that_changes_while_it_starts(tmp_path: Path) -> None:
         queued = [rig.ask("a"), rig.ask("a", stream=True)]
         await rig.until_event("listening", "a")
         await rig.reload({"a": fake(**OTHER)})
-        answers = await asyncio.wait_for(asyncio.gather(*queued), 10)
+        answers = await asyncio.wait_for(asyncio.gather(*queued), 25)
         assert [answer.status for answer in answers] == [200, 200]
         assert await colour(rig) == "red"
     assert rig.log.starts() == ["a", "a"]
@@ -54,7 +54,7 @@ async def test_a_command_that_changes_under_who_waits_for_a_swap(path: str, tmp_
         await rig.reload({"b": fake(), "a": fake(**OTHER), "0": fake()})  # whose port is one further now
         await rig.release("b")
         assert server(await held) == "b"
-        answer = await asyncio.wait_for(queued, 10)
+        answer = await asyncio.wait_for(queued, 25)
         assert answer.status == 200, answer.text
         assert await colour(rig) == "red"
 
@@ -112,7 +112,7 @@ async def test_a_model_that_is_taken_out_with_requests_in_every_place(tmp_path: 
         held = await rig.ask_held("a")
         queued = [await rig.ask_queued(name) for name in "bcb"]
         await rig.reload(fakes("c"))
-        gone = [await asyncio.wait_for(queued[place], 10) for place in (0, 2)]
+        gone = [await asyncio.wait_for(queued[place], 25) for place in (0, 2)]
         await rig.release("a")
         assert server(await held) == "a"
         assert server(await queued[1]) == "c"
@@ -126,7 +126,7 @@ async def test_a_start_whose_model_is_taken_out(tmp_path: Path) -> None:
         task = rig.ask("a")
         await rig.until_event("listening", "a")
         await rig.reload(fakes("b"))
-        answer = await asyncio.wait_for(task, 10)
+        answer = await asyncio.wait_for(task, 25)
         assert server(await rig.chat("b")) == "b"
     assert answer.status == 404
 
@@ -253,7 +253,7 @@ async def test_many_reloads_in_the_middle_of_swaps(tmp_path: Path) -> None:
 
         async def ask(name: str) -> None:
             for _ in range(4):
-                assert server(await asyncio.wait_for(rig.chat(name, delay=0.02), 15)) == name
+                assert server(await asyncio.wait_for(rig.chat(name, delay=0.02), 25)) == name
 
         async with asyncio.TaskGroup() as group:
             for name in "abab":

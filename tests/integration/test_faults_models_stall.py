@@ -114,9 +114,9 @@ async def test_an_engine_that_stops_in_a_stream(tmp_path: Path) -> None:
             await one.event()
             await faults(ports, stuck=True)
             waits = aio.spawn(ask(app, "b"), name="waits")
-            events = await asyncio.wait_for(one.rest(), 10)
+            events = await asyncio.wait_for(one.rest(), 25)
         assert "error" in events[-1]
-        assert (await asyncio.wait_for(waits, 10)).status == 200
+        assert (await asyncio.wait_for(waits, 25)).status == 200
         assert (await ask(app, "a")).status == 200
         assert not fleet(app).supervisor.claims
         assert running(app) == 0
@@ -128,9 +128,9 @@ async def test_an_engine_that_never_answers(tmp_path: Path) -> None:
         assert (await ask(app, "a")).status == 200
         await call(ports.models, "DELETE", "/fake/requests")
         await faults(ports, stuck=True)
-        answer = await asyncio.wait_for(ask(app, "a"), 10)
+        answer = await asyncio.wait_for(ask(app, "a"), 25)
         assert answer.status == 504, answer.text
-        assert (await asyncio.wait_for(ask(app, "b"), 10)).status == 200
+        assert (await asyncio.wait_for(ask(app, "b"), 25)).status == 200
         assert (await ask(app, "a")).status == 200
 
 
@@ -142,7 +142,7 @@ async def test_others_of_the_engine_that_stands_still(tmp_path: Path) -> None:
         first = aio.spawn(ask(app, "a"), name="first")
         await until(lambda: fleet(app).stations["a"].gate.statistics().running.get("user"))
         others = [aio.spawn(ask(app, "a"), name="other") for _ in range(3)]
-        answers = await asyncio.wait_for(asyncio.gather(first, *others), 15)
+        answers = await asyncio.wait_for(asyncio.gather(first, *others), 25)
         assert [answer.status for answer in answers] == [504, 200, 200, 200], [answer.text for answer in answers]
 
 
@@ -153,7 +153,7 @@ async def test_answers_that_are_none(answer: str, tmp_path: Path) -> None:
         assert (await ask(app, "a")).status == 200
         await faults(ports, answer=answer, paths=[CHAT])
         body = b'{"model": "a", "messages": []}'
-        raw = await asyncio.wait_for(exchange(app.proxy_port, build("POST", CHAT, body=body)), 10)
+        raw = await asyncio.wait_for(exchange(app.proxy_port, build("POST", CHAT, body=body)), 25)
         assert raw.startswith((b"HTTP/1.1 502", b"HTTP/1.1 504", b"HTTP/1.1 200"))
         assert not raw.startswith(b"HTTP/1.1 200") or not raw.endswith(b"0\r\n\r\n")
         await until(lambda: running(app) == 0)

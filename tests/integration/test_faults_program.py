@@ -148,7 +148,7 @@ async def test_sigterm_in_a_stream_and_while_others_wait(tmp_path: Path) -> None
             begun = await stream.readuntil(b"data: ")
             waiter, two = await asyncio.open_connection("127.0.0.1", port)
             two.write(build("POST", CHAT, body=json.dumps(ask("waits")).encode()))
-            assert await aio.poll(waits, interval=0.01, deadline=15)
+            assert await aio.poll(waits, interval=0.01, deadline=30)
             program.send(signal.SIGTERM)
             assert b" 503 " in await waiter.read()
             with pytest.raises(ConnectionRefusedError):

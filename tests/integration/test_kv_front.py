@@ -71,7 +71,7 @@ async def test_a_clients_slot_action_waits_until_nothing_runs(tmp_path: Path) ->
         async def under_way() -> bool | None:
             return bool(await engine.requests(CHAT)) or None
 
-        assert await aio.poll(under_way, interval=0.005, deadline=10)
+        assert await aio.poll(under_way, interval=0.005, deadline=30)
         assert (await post(app, "/slots/0?action=erase")).status == 200
         assert running.done()
         await running
@@ -122,7 +122,7 @@ async def test_a_request_without_reuse_costs_no_snapshot(tmp_path: Path) -> None
         async def saved() -> bool | None:
             return bool(station(app).keeper.list()) or None
 
-        assert await aio.poll(saved, interval=0.01, deadline=10)
+        assert await aio.poll(saved, interval=0.01, deadline=30)
         await post(app, CHAT, {"messages": [{"role": "user", "content": "another"}], "max_tokens": 1})
         assert (await post(app, CHAT, {**words, "cache_prompt": False})).status == 200
         assert not any(one.quarantined for one in station(app).keeper.list())

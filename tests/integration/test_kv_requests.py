@@ -469,7 +469,7 @@ async def engine_has(one: Rig, target: str) -> None:
     async def look() -> bool | None:
         return any(request.target == target for request in await fake(one).requests()) or None
 
-    assert await aio.poll(look, interval=0.01, deadline=10)
+    assert await aio.poll(look, interval=0.01, deadline=30)
 
 
 async def test_a_restore_waits_for_nobody(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ async def hear(one: Rig, kind: type[Event], *, count: int = 1) -> None:
 
     one.bus.subscribe(Event, listen)
     if len(one.heard(kind)) < count:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await enough.wait()
 
 
@@ -136,7 +136,7 @@ async def test_a_save_waits_for_users(tmp_path: Path) -> None:
             async def waits() -> bool | None:
                 return bool(one.gate.queue.waiting["background"]) or None
 
-            assert await aio.poll(waits, interval=0.005, deadline=10)
+            assert await aio.poll(waits, interval=0.005, deadline=30)
             assert one.heard(SnapshotSaved) == []
             grant.release()
             await hear(one, SnapshotSaved)
@@ -444,7 +444,7 @@ async def test_leaving_in_a_save_leaves_a_whole_snapshot(tmp_path: Path) -> None
         async def saving() -> bool | None:
             return any("save" in request.target for request in await fake(one).requests()) or None
 
-        assert await aio.poll(saving, interval=0.01, deadline=10)
+        assert await aio.poll(saving, interval=0.01, deadline=30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

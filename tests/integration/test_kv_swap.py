@@ -167,7 +167,7 @@ async def test_cancelling_a_swap_waits_for_the_save(tmp_path: Path) -> None:
         async def saving() -> bool | None:
             return "save" in await actions(one) or None
 
-        assert await aio.poll(saving, interval=0.01, deadline=10)
+        assert await aio.poll(saving, interval=0.01, deadline=30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -62,7 +62,7 @@ async def meddle(rig: Rig, chance: random.Random, turns: list[int]) -> None:
                 await rig.reload(MODELS, groups=GROUPS, **SETTINGS)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1])
 async def test_whatever_is_asked_for_when(seed: int, tmp_path: Path) -> None:
     """No two models of an exclusive group at once; every request ends, with a reason if not well; nothing stays."""

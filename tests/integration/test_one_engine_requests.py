@@ -43,7 +43,7 @@ async def listed(line: Line) -> list[Json]:
     """The requests under way, as the page's stream tells them first."""
     reader, writer = await asyncio.open_connection("127.0.0.1", line.app.admin_port)
     writer.write(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await reader.readuntil(b"event: state")
         data = (await reader.readuntil(b"\n\n")).partition(b"data: ")[2]
     writer.close()

@@ -162,7 +162,7 @@ async def streaming(app: App, tokens: int) -> AsyncIterator[asyncio.StreamReader
     reader, writer = await asyncio.open_connection("127.0.0.1", app.admin_port)
     try:
         writer.write(written("POST", CHAT, body=body, headers=headers))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await reader.readuntil(b"data: ")
         yield reader
     finally:

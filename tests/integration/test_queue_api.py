@@ -78,7 +78,7 @@ async def test_how_far_a_prompt_is(tmp_path: Path) -> None:
             read.extend(one["standing"] for one in (await queue(app))["requests"] if one["standing"]["read"])
             return bool(read) or None
 
-        assert await aio.poll(look, interval=0.05, deadline=10)
+        assert await aio.poll(look, interval=0.05, deadline=30)
         answer = await task
     assert "prompt_progress" not in answer.text
     assert read[0]["stage"] == "prompt"

@@ -566,9 +566,9 @@ async def test_what_a_reload_adds_to_preload_is_loaded(tmp_path: Path) -> None:
         async def are(names: str) -> bool | None:
             return await running() == set(names.split()) or None
 
-        assert await aio.poll(lambda: are("a"), interval=0.01, deadline=10)
+        assert await aio.poll(lambda: are("a"), interval=0.01, deadline=30)
         await site.reload(hooks={"on_startup": {"preload": ["a", "b"]}})
-        assert await aio.poll(lambda: are("a b"), interval=0.01, deadline=10)
+        assert await aio.poll(lambda: are("a b"), interval=0.01, deadline=30)
 
 
 def sockets(made: str | None) -> ssl.SSLContext | None:
@@ -581,7 +581,7 @@ async def answered(site: Site, made: str | None, *, port: int = 0) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port or site.app.proxy_port, ssl=sockets(made))
         writer.write(build("GET", "/health"))
-        raw = await asyncio.wait_for(reader.read(), 15)
+        raw = await asyncio.wait_for(reader.read(), 25)
         writer.close()
     except (OSError, ssl.SSLError):
         return False
@@ -627,7 +627,7 @@ async def test_a_plain_connection_does_not_outlive_the_switch_to_tls(tmp_path: P
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/1.1" in await reader.readline()
         await site.reload(tls_cert_file=made.cert, tls_key_file=made.key)
-        await asyncio.wait_for(reader.read(), 15)
+        await asyncio.wait_for(reader.read(), 25)
         writer.close()
 
 

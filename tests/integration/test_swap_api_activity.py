@@ -234,7 +234,7 @@ async def underway(rig: Rig) -> list[Json]:
     """The requests under way, as the event stream tells them first."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while True:
             line = await reader.readline()
             if line.startswith(b"data:"):

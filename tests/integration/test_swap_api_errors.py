@@ -162,7 +162,7 @@ async def test_a_body_that_is_too_large_is_a_413(rig: Rig) -> None:
     """Told before it has been sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n" % CHAT.encode())
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 25)
     writer.close()
     assert head.startswith(b"HTTP/1.1 413 ")
 

@@ -41,7 +41,7 @@ class Listener:
 
     async def next(self) -> tuple[str, Json]:
         """The next message: its type, and its data decoded twice."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while (line := await self.reader.readline()) != b"event:message\n":
                 assert line, "the stream has ended"
             line = await self.reader.readline()
@@ -221,5 +221,5 @@ async def test_a_reload_tells_all_anew_and_ends_nothing(tmp_path: Path) -> None:
 async def test_the_end_of_the_program_ends_it(tmp_path: Path) -> None:
     """At once; nobody waits for a stream that has no end."""
     async with swap_rig(tmp_path, fakes("a"), child=True) as rig, informed(rig) as listener:
-        assert await asyncio.wait_for(rig.program.stop(), 15) == 0
-        await asyncio.wait_for(listener.reader.read(), 15)
+        assert await asyncio.wait_for(rig.program.stop(), 25) == 0
+        await asyncio.wait_for(listener.reader.read(), 25)

@@ -28,7 +28,7 @@ async def reading(rig: Rig, path: str) -> AsyncIterator[asyncio.StreamReader]:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     try:
         writer.write(build("GET", path))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 25)
         assert head.startswith(b"HTTP/1.1 200 ")
         assert b"text/plain" in head
         assert b"X-Accel-Buffering: no" in head
@@ -39,7 +39,7 @@ async def reading(rig: Rig, path: str) -> AsyncIterator[asyncio.StreamReader]:
 
 async def until(reader: asyncio.StreamReader, text: str) -> str:
     """What comes up to `text`."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         return (await reader.readuntil(text.encode())).decode()
 
 

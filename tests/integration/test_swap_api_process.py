@@ -46,7 +46,7 @@ async def started(folder: Path, *words: str, port: int) -> AsyncIterator[Serving
             yield program
         finally:
             if program.process.returncode is None:
-                await asyncio.wait_for(program.end(), 10)
+                await asyncio.wait_for(program.end(), 25)
 
 
 # what ends at once
@@ -121,7 +121,7 @@ async def test_a_signal_ends_it_in_order(number: int, tmp_path: Path, ports: Por
     words = ("-config", write(tmp_path, fakes("a"), ports), "-listen", f"127.0.0.1:{ports.proxy}")
     async with started(tmp_path, *words, port=ports.proxy) as program:
         assert server(await Client(ports.proxy).chat("a")) == "a"
-        assert await asyncio.wait_for(program.end(number), 10) == 0
+        assert await asyncio.wait_for(program.end(number), 25) == 0
     assert program.printed == []
     assert any("a is ready" in line for line in program.log)
     with pytest.raises(ConnectionRefusedError):
@@ -188,7 +188,7 @@ async def test_two_programs_at_once(tmp_path: Path, ports: Ports) -> None:
         started(tmp_path / "two", *others, port=theirs) as two,
     ):
         assert server(await Client(ours).chat("a")) == server(await Client(theirs).chat("a")) == "a"
-        assert await asyncio.wait_for(one.end(), 10) == 0
+        assert await asyncio.wait_for(one.end(), 25) == 0
         assert server(await Client(theirs).chat("a")) == "a"
     assert any("there is no admin port: " in line for line in two.log)
 
@@ -221,7 +221,7 @@ async def test_an_address_for_all_is_told(tmp_path: Path, ports: Ports) -> None:
         await program.line(f"listening on http://:{ports.proxy}")
         line = await program.line("reachable by all hosts on the network")
         assert f"-listen localhost:{ports.proxy}" in line
-        assert await asyncio.wait_for(program.end(), 10) == 0
+        assert await asyncio.wait_for(program.end(), 25) == 0
 
 
 async def test_preload(tmp_path: Path, ports: Ports) -> None:
@@ -237,4 +237,4 @@ async def test_preload(tmp_path: Path, ports: Ports) -> None:
             listed = (await Client(ports.proxy).get("/running")).json()["running"]
             return [(one["model"], one["state"]) for one in listed] == [("a", "ready")] or None
 
-        assert await aio.poll(loaded, interval=0.01, deadline=15)
+        assert await aio.poll(loaded, interval=0.01, deadline=30)

@@ -109,7 +109,7 @@ async def test_expect_100_continue(rig: Rig) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     fields = {"Content-Type": "application/json", "Expect": "100-continue", "Content-Length": str(len(body))}
     writer.write(build("POST", CHAT, headers=fields))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         writer.write(body)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -141,7 +141,7 @@ async def test_requests_on_one_connection(rig: Rig) -> None:
         body = b'{"model": "%b", "messages": []}' % model.encode()
         fields = {"Connection": "keep-alive", "Content-Type": "application/json", "Content-Length": str(len(body))}
         writer.write(build("POST", CHAT, headers=fields) + body)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             size = int(head.partition("content-length: ")[2].split("\r\n")[0])
             assert f'"served_by": "{model}"'.encode() in await reader.readexactly(size)

@@ -41,7 +41,7 @@ async def secure(rig: Rig, made: Certificate, method: str, target: str, *, data:
     try:
         body = b"" if data is None else json.dumps(data).encode()
         writer.write(build(method, target, body=body, headers={"Content-Type": "application/json"}))
-        return parse(await asyncio.wait_for(reader.read(), 10), method)
+        return parse(await asyncio.wait_for(reader.read(), 25), method)
     finally:
         writer.close()
 

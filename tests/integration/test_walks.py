@@ -78,7 +78,7 @@ async def until(app: App, kind: type[Event]) -> AsyncIterator[None]:
     unsubscribe = app.bus.subscribe(kind, lambda _: over.set())
     try:
         yield
-        await asyncio.wait_for(over.wait(), 10)
+        await asyncio.wait_for(over.wait(), 25)
     finally:
         unsubscribe()
 

@@ -36,7 +36,7 @@ class Installed(Bioproxy):
         return ["env", f"PYTHONPATH={self.site}", *super().command()]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_an_installed_wheel_serves_the_page(tmp_path: Path) -> None:
     """All of it: each file that `make ui` left is there, and the start page is answered."""
     if reason := no_page():

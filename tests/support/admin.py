@@ -116,7 +116,7 @@ class WatchedHub(Hub):
 
     async def count(self, number: int) -> None:
         """Wait until exactly `number` listen."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(self.listeners) != number:
                 self.moved.clear()
                 await self.moved.wait()

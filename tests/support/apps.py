@@ -101,7 +101,7 @@ def looks_follow(app: App) -> None:
 
 async def engine_ready(app: App) -> None:
     """Wait until the engine is attached and the gate is open."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await station(app).attachment.wait_ready()
 
 
@@ -128,7 +128,7 @@ class Bioproxy(EngineProcess):
         """`/status` now."""
         return (await call(self.admin_port, "GET", "/status")).json()
 
-    async def until(self, true: Any, *, seconds: float = 10.0) -> Json:
+    async def until(self, true: Any, *, seconds: float = 30.0) -> Json:
         """Wait until `true` of the status; the status then. TimeoutError when it never is."""
 
         async def look() -> Json:

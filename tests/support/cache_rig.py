@@ -51,7 +51,7 @@ def app_of(rig: Rig) -> App:
 
 async def seen(look: Callable[[], Awaitable[T | None]]) -> T:
     """What a look finds at last."""
-    found = await aio.poll(look, interval=0.01, deadline=10.0)
+    found = await aio.poll(look, interval=0.01, deadline=30.0)
     assert found is not None
     return found
 

@@ -130,9 +130,9 @@ class Serving:
 
     async def line(self, text: str) -> str:
         """The first line of the log with `text` in it, as soon as there is one."""
-        return await self.first(self.log, text, seconds=15)
+        return await self.first(self.log, text, seconds=30)
 
-    async def out(self, text: str, *, seconds: float = 15) -> str:
+    async def out(self, text: str, *, seconds: float = 30) -> str:
         """The same for what it prints."""
         return await self.first(self.printed, text, seconds=seconds)
 

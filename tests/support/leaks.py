@@ -31,7 +31,7 @@ def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
     """Wait until `condition()` is true, looking every few milliseconds; TimeoutError when it never is."""
 
     async def look() -> bool | None:

@@ -87,7 +87,7 @@ class StationRig(kv_rig.Rig):
             asked = [one for one in await self.fake.requests() if one.query.get("action") == "save"]
             return bool(asked) or None
 
-        assert await aio.poll(look, interval=0.005, deadline=15.0)
+        assert await aio.poll(look, interval=0.005, deadline=30.0)
 
     async def restart_alone(self) -> None:
         """The life ends as a swap ends it, and the next one begins with nobody waiting."""
@@ -146,7 +146,7 @@ class Told:
 
     async def until(self, name: str, count: int = 1) -> Any:
         """Wait until `name` was told `count` times; its last value."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(found := [value for told, value in self.calls if told == name]) < count:
                 self.more.clear()
                 await self.more.wait()
@@ -188,4 +188,4 @@ async def state(attachment: Attachment, wanted: str) -> None:
     async def look() -> bool | None:
         return True if attachment.state == wanted else None
 
-    assert await aio.poll(look, interval=0.005, deadline=15), f"{attachment.state}, not {wanted}: {attachment.reason}"
+    assert await aio.poll(look, interval=0.005, deadline=30), f"{attachment.state}, not {wanted}: {attachment.reason}"

@@ -39,7 +39,7 @@ from support.swap_client import Client
 from support.swap_models import EventLog, Ports, Told, config_text, marked
 
 Json = Any
-LONG = 10.0  # seconds for what must come
+LONG = 30.0  # seconds for what must come
 LOG = 1 << 24  # bytes of the log that are kept for the test
 
 
@@ -308,7 +308,7 @@ class Rig(Client):
         await self.leave()
         try:
             if self.program.running:
-                await asyncio.wait_for(self.program.stop(), LONG)
+                await asyncio.wait_for(self.program.stop(), 20.0)  # less than `shutdown_timeout`
             await self.until(lambda: not self.children())
         except TimeoutError as error:
             raise AssertionError(f"left behind: {self.children()}; {error}") from None

@@ -162,7 +162,7 @@ class UnitRig:
         async def look() -> bool | None:
             return not self.processes() or None
 
-        if await aio.poll(look, interval=0.005, deadline=15.0) is None:
+        if await aio.poll(look, interval=0.005, deadline=30.0) is None:
             raise AssertionError(f"left behind: {self.processes()}")
 
     async def end(self) -> None:

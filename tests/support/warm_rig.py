@@ -298,7 +298,7 @@ class WarmRig:
 
     async def until(self, kind: type[Event], *, times: int = 1) -> None:
         """Wait until so many events of `kind` were published."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(self.parts.heard(kind)) < times:
                 self.heard.clear()
                 await self.heard.wait()

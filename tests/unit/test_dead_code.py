@@ -36,7 +36,7 @@ def fields() -> set[str]:
     return {one.target.id for one in assigned if isinstance(one.target, ast.Name)}
 
 
-@pytest.mark.timeout(120)  # it reads all of src and of the tests
+@pytest.mark.timeout(300)  # it reads all of src and of the tests
 def test_nothing_is_dead() -> None:
     """What only a test calls goes with its test; what a library calls stands in the table above."""
     finder = vulture.Vulture()

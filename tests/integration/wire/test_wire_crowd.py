@@ -33,7 +33,7 @@ def crowd() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_crowd_of_silent_connections(crowd: int) -> None:
     """They cost a connection each and nothing else: who speaks is served, and when they leave they are gone."""
 

@@ -117,7 +117,7 @@ async def until(condition: Callable[[], bool]) -> None:
     async def look() -> bool | None:
         return condition() or None
 
-    assert await aio.poll(look, interval=MS, deadline=15.0)
+    assert await aio.poll(look, interval=MS, deadline=30.0)
 
 
 def names(viewer: Viewer) -> list[str]:

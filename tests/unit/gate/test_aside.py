@@ -70,7 +70,7 @@ async def test_the_next_turn_of_its_conversation_lets_it_go() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     await turn(gate)
-    await asyncio.wait_for(waiting, 15)
+    await asyncio.wait_for(waiting, 25)
 
 
 async def test_an_engine_that_was_stopped_is_not_started_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ async def test_an_engine_that_was_stopped_is_not_started_for_it(monkeypatch: pyt
     waiting = await aside(gate)
     assert not waiting.done()
     gate.open()
-    await asyncio.wait_for(waiting, 15)
+    await asyncio.wait_for(waiting, 25)
     gate.close("it was stopped")
     gate.settings = settings(queue_timeout=20 * MS)
     with pytest.raises(QueueTimeout, match="a side request does not"):
@@ -112,7 +112,7 @@ async def test_the_shutdown_ends_it() -> None:
     await turn(gate)
     waiting = await aside(gate)
     gate.refuse(BioproxyError("shutting down", status=503))
-    await asyncio.wait_for(waiting, 15)
+    await asyncio.wait_for(waiting, 25)
     with pytest.raises(BioproxyError, match="shutting down"):
         await gate.acquire(work="side")
 

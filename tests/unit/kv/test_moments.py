@@ -74,7 +74,7 @@ async def until(condition: Callable[[], bool]) -> None:
     async def look() -> bool | None:
         return condition() or None
 
-    assert await aio.poll(look, interval=0.002, deadline=10)
+    assert await aio.poll(look, interval=0.002, deadline=30)
 
 
 async def test_what_grew_is_saved_alone_on_the_engine() -> None:

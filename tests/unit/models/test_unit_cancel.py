@@ -85,7 +85,7 @@ async def test_a_fault_when_it_died_is_told(tmp_path: Path) -> None:
         host = Hears()
         life = Life(rig.unit, 1, times=SwapTimes(0.0), lives=cast("Lives", host))
         rig.gear.faults.add("detach")
-        await asyncio.wait_for(life.live(), 15.0)
+        await asyncio.wait_for(life.live(), 25.0)
         assert len(host.over) == 1
 
 
@@ -199,7 +199,7 @@ async def starting(rig: UnitRig) -> tuple[Hears, Life]:
     async def look() -> bool | None:
         return bool(rig.pids) or None
 
-    assert await aio.poll(look, interval=0.005, deadline=15.0)
+    assert await aio.poll(look, interval=0.005, deadline=30.0)
     return host, life
 
 
@@ -209,7 +209,7 @@ async def until_attached(rig: UnitRig) -> None:
     async def look() -> bool | None:
         return "attach" in rig.gear.calls or None
 
-    assert await aio.poll(look, interval=0.005, deadline=15.0)
+    assert await aio.poll(look, interval=0.005, deadline=30.0)
 
 
 async def test_a_second_cancellation_does_not_cut_what_is_shielded() -> None:

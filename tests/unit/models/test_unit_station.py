@@ -61,7 +61,7 @@ async def test_a_save_that_hangs_has_its_limit(fault: dict[str, object], tmp_pat
     """The swap goes on without it, after `limit` seconds and not after a task's patience on top of it."""
     async with station_rig(tmp_path) as rig:
         await rig.fill(**fault)
-        async with asyncio.timeout(15.0):
+        async with asyncio.timeout(30.0):
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
         assert rig.is_shut()
@@ -75,7 +75,7 @@ async def test_an_idle_save_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -
         await rig.fake.forget()
         await rig.ask(LONG)
         await rig.saving()
-        async with asyncio.timeout(15.0):
+        async with asyncio.timeout(30.0):
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
         assert rig.is_shut()
@@ -89,7 +89,7 @@ async def test_a_warm_ups_save_that_hangs_has_its_limit_too(tmp_path: Path, capl
         await rig.fake.faults(save_seconds=60.0)
         await rig.fake.forget()
         await rig.saving()
-        async with asyncio.timeout(15.0):
+        async with asyncio.timeout(30.0):
             await rig.station.save(0.2)
             await rig.station.detach("it is being stopped")
         assert rig.is_shut()

@@ -273,7 +273,7 @@ async def test_files_are_looked_at_again_and_again(tmp_path: Path) -> None:
     made.catalogue.watchers.add(told.set)
 
     async def changes(text: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await told.wait()
         told.clear()
         assert made.text() == f"{text} MESSAGE"

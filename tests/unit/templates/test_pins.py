@@ -232,7 +232,7 @@ async def test_the_service_writes_what_was_pinned(tmp_path: Path, monkeypatch: p
         loop.call_soon_threadsafe(wrote.set)
 
     monkeypatch.setattr(pins, "write", told)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         service = spawn(pins.run(), name="pins")
         pins.put(b"a", ONE)
         await wrote.wait()
@@ -258,7 +258,7 @@ async def test_a_busy_day_is_written_in_few_pieces(tmp_path: Path, monkeypatch: 
         if pins.changed.is_set():
             await asleep.wait()
             asleep.clear()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while pins.changed.is_set() or pins.written < pins.saves:
                 await asyncio.wait([service], timeout=0.001)
     service.cancel()

@@ -64,7 +64,7 @@ class World:
 
     async def until(self, kind: type[Event], *, times: int = 1) -> None:
         """Wait until events of `kind` were heard so often."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self.heard(kind) < times:
                 self.news.clear()
                 await self.news.wait()
