@@ -264,7 +264,7 @@ class App:
 
     def watch(self) -> None:
         """Tell the metrics whose statistics to read."""
-        self.metrics.templates = self.catalogue.statistics
+        self.metrics.templates = lambda: [one for known in self.catalogues() for one in known.statistics()]
         self.metrics.paused = lambda: self.pause.status is not None
         self.metrics.clients = self.dispatch.statistics
         self.metrics.shares = self.shelves.shares
@@ -422,7 +422,11 @@ class App:
 
     async def watch_templates(self) -> None:
         """Look at the files of all templates, whatever engines there are at present."""
-        await watch(lambda: (self.catalogue, *self.fleet.own.values()), settings=self.settings, awake=self.look_now)
+        await watch(self.catalogues, settings=self.settings, awake=self.look_now)
+
+    def catalogues(self) -> tuple[Catalogue, ...]:
+        """The templates that are for all, and those of models that have some of their own."""
+        return (self.catalogue, *self.fleet.own.values())
 
     async def forget_old(self) -> None:
         """Once an hour let pins go that were not used for `kv.max_age` (heads and snapshots see to themselves)."""

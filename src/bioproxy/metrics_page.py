@@ -217,8 +217,11 @@ def of_engine(now: AttachmentStatistics) -> Iterator[Metric]:
 
 
 def of_templates(now: Sequence[TemplateStatistics]) -> Iterator[Metric]:
-    good = {template.prefix: float(template.state == "ok") for template in now}
-    size = {template.prefix: float(template.bytes) for template in now}
+    """By prefix: models may have others of the same one, and one that cannot be read is what somebody must hear of."""
+    good, size = dict[str, float](), dict[str, float]()
+    for template in now:
+        good[template.prefix] = min(good.get(template.prefix, 1.0), float(template.state == "ok"))
+        size[template.prefix] = max(size.get(template.prefix, 0.0), float(template.bytes))
     yield gauges("bioproxy_template_ok", "1 while the template and its includes can be read.", "prefix", good)
     yield gauges("bioproxy_template_bytes", "Length of the filled template.", "prefix", size)
 

@@ -69,6 +69,12 @@ async def test_a_models_own(rig: Rig) -> None:
     assert await said(rig, "a", "a", "@own hello") == "@own hello"
 
 
+async def test_a_models_own_are_on_the_page_of_metrics(rig: Rig) -> None:
+    """So that an alert fires if one of them cannot be read."""
+    shown = (await rig.get("/metrics")).text.splitlines()
+    assert {f'bioproxy_template_ok{{prefix="{prefix}"}} 1.0' for prefix in ("@code", "@own")} <= set(shown)
+
+
 @pytest.mark.parametrize("name", ["a+code", "al+code"])
 async def test_a_template_as_a_model(name: str, rig: Rig) -> None:
     """For clients in which nobody can type a prefix; the engine gets the model's plain name."""

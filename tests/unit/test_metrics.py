@@ -123,7 +123,8 @@ def watching(metrics: Metrics) -> Metrics:
     metrics.gates = lambda: [queue(1.5, user=1), queue(0.0, side=2), queue(7.25, user=3)]
     metrics.kv = lambda: Kept(snapshots=3, bytes=4096, pauses=counted(["disk", "", "disk"]))
     metrics.engine = lambda: stand_in(state="ready")
-    metrics.templates = lambda: (template,)
+    others = stand_in(prefix="@own", state="ok", bytes=7), stand_in(prefix="@own", state="fault", bytes=5)
+    metrics.templates = lambda: (template, *others)
     side = {"titles": SideCounts(matched=5, refused=1, rerouted=2, waited=1.5, kept=1000, spared=30)}
     mended = {"date": MendCounts(matched=9, changed=3, mended=2, spared=400)}
     metrics.clients = lambda: ClientsStatistics(side=side, stabilize=mended)
@@ -178,6 +179,8 @@ def families(text: str) -> dict[str, str]:
         "bioproxy_snapshot_bytes 4096.0",
         "bioproxy_engine_up 1.0",
         'bioproxy_template_ok{prefix="@code"} 1.0',
+        'bioproxy_template_ok{prefix="@own"} 0.0',
+        'bioproxy_template_bytes{prefix="@own"} 7.0',
         'bioproxy_connections{port="proxy"} 5.0',
         'bioproxy_connections_accepted_total{port="proxy"} 9.0',
         'bioproxy_requests_refused_total{port="proxy"} 2.0',
