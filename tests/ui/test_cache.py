@@ -441,7 +441,9 @@ async def test_a_context_that_somebody_else_keeps_is_shown(tab: Tab, tmp_path: P
         found = page.get_by_role("region", name="Table of contexts").locator("tbody tr")
         await expect(page.get_by_text("more are free")).to_be_visible()
         kept = await rig.post("/api/contexts", {"name": "repo", "from": identity})
-        assert kept.status == 200, kept.text
+        assert kept.status == 201, kept.text
         await expect(found).to_contain_text("repo")
-        await call(rig.ports.admin, "DELETE", "/api/contexts/repo")
+        header = {"X-Requested-With": "bioproxy"}
+        gone = await call(rig.port, "DELETE", "/api/contexts/repo", headers=header)
+        assert gone.status < 300, gone.text
         await expect(found).to_have_count(0)
