@@ -47,5 +47,5 @@ export default defineConfig({
     // `npm run dev` beside a program that runs: BIOPROXY=http://localhost:8089 npm run dev, then /ui/ of what it prints
     proxy: process.env.BIOPROXY ? { "^/(?!ui/)": process.env.BIOPROXY } : undefined,
   },
-  test: { environment: "jsdom", isolate: false, include: ["src/**/*.test.ts"] },
+  test: { environment: "jsdom", isolate: false, include: ["src/**/*.test.ts"], testTimeout: 60_000 }, // busy machines
 });

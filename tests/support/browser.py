@@ -51,11 +51,17 @@ FORBIDDEN = """addEventListener("securitypolicyviolation", told => console.error
   `forbidden by the content security policy: ${told.effectiveDirective} ${told.blockedURI} in ${told.sourceFile}` +
   `:${told.lineNumber} ${told.sample}`))"""
 GONE = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE"  # a stop
+# What the page says in its corner goes after some seconds, in which a busy machine may not have looked.
+TOASTS = """window.toasts = []; new MutationObserver(changes => { for (const { addedNodes } of changes)
+  for (const one of addedNodes) if (one instanceof Element) toasts.push(...(one.matches("[data-sonner-toast]") ? [one]
+    : one.querySelectorAll("[data-sonner-toast]"))); }).observe(document, { childList: true, subtree: true })"""
 SERIOUS = {"serious", "critical"}
 FOCUSED = """() => { const one = document.activeElement; return one === document.body ? "" : [
   one.getAttribute("role") ?? one.tagName.toLowerCase(),
   (one.getAttribute("aria-label") ?? one.labels?.[0]?.innerText ?? one.innerText ?? "").trim()].join(" ").trim() }"""
-SPILLED = """() => { const most = document.documentElement.clientWidth; return [...document.querySelectorAll("main *")]
+SPILLED = """async () => { const frame = () => new Promise(done => requestAnimationFrame(done));
+  await frame(); await frame(); // what measures itself has done so
+  const most = document.documentElement.clientWidth; return [...document.querySelectorAll("main *")]
   .filter(one => one.getBoundingClientRect().right > most + 1 && !hidden(one)).map(one => one.outerHTML.slice(0, 120));
   function hidden(one) { for (let at = one.parentElement; at; at = at.parentElement)
     if (getComputedStyle(at).overflowX !== "visible") return true; return false; } }"""
@@ -175,6 +181,15 @@ class Tab:
         assert text is not None, "nothing was copied"
         return text
 
+    async def told(self, text: str) -> None:
+        """The page has said something with this text in its corner; it may be gone by now."""
+
+        async def look() -> bool | None:
+            texts = await self.page.evaluate("toasts.map(one => one.textContent)")
+            return any(text in one for one in texts) or None
+
+        assert await aio.poll(look, interval=0.05, deadline=PATIENCE / 1000), f"the page did not say {text!r}"
+
     async def dark(self, *, on: bool = True) -> None:
         """As for a person whose system is dark, or light."""
         await self.page.emulate_media(color_scheme="dark" if on else "light")
@@ -218,6 +233,7 @@ async def new_tab(browser: Browser) -> AsyncIterator[Tab]:
         context.set_default_timeout(PATIENCE)
         await context.grant_permissions(["clipboard-read", "clipboard-write"])
         await context.add_init_script(FORBIDDEN)
+        await context.add_init_script(TOASTS)
         yield Tab(await context.new_page())
     finally:
         await asyncio.wait_for(context.close(), PATIENCE / 1000)

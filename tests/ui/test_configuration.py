@@ -84,7 +84,7 @@ async def test_a_change_is_explained_before_it_is_saved(tab: Tab, tmp_path: Path
         await expect(page.get_by_text("Takes effect at once: queue_limit.")).to_be_visible()
         await expect(page.get_by_text("No model that runs is stopped.")).to_be_visible()
         await save.click()
-        await expect(page.get_by_text("Saved, and taken over")).to_be_visible()
+        await tab.told("Saved, and taken over")
         await expect(page.get_by_text("config.yaml.bak")).to_be_visible()
         await expect(save).to_be_disabled()
         assert await rig.running() == {"a": "ready"}
@@ -121,7 +121,7 @@ async def test_a_file_that_somebody_else_changed_is_not_overwritten(tab: Tab, tm
         path = tmp_path / "config.yaml"
         path.write_text(path.read_text() + "# by hand\n")
         await page.get_by_role("button", name="Save and reload").click()
-        await expect(page.get_by_text("was changed by somebody else since you opened it")).to_be_visible()
+        await tab.told("was changed by somebody else since you opened it")
         await expect(editor(page)).to_contain_text('"queue_limit": 9')
     assert path.read_text().endswith("# by hand\n")
 

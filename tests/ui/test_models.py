@@ -62,11 +62,6 @@ def row(page: Page, name: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
 
 
-def toast(page: Page, text: str) -> Locator:
-    """What the page says in its corner."""
-    return page.locator("[data-sonner-toast]").get_by_text(text)
-
-
 def side(page: Page) -> Locator:
     """The models in the sidebar."""
     return page.get_by_role("group", name="Models")
@@ -135,7 +130,7 @@ async def test_a_load_that_fails(tab: Tab, rig: Rig) -> None:
     tab.expected("500")
     page = await tab.open(rig.port, "/models")
     await page.get_by_role("button", name="Load broken").click()
-    await expect(toast(page, "ended with exit code 3")).to_be_visible()
+    await tab.told("ended with exit code 3")
     await expect(row(page, "broken").get_by_text("failed")).to_be_visible()
     await expect(row(page, "broken").get_by_text("ended with exit code 3")).to_be_visible()
 
@@ -425,9 +420,7 @@ async def test_one_engine_is_a_fleet_of_one(tab: Tab, tmp_path: Path) -> None:
         await page.get_by_role("tab", name="Cache").click()
         await expect(page.get_by_role("heading", name="Slots")).to_be_visible()
         await page.get_by_role("button", name=re.compile("^Unload")).click()
-        await expect(
-            page.locator("[data-sonner-toast]").get_by_text("was not started by this bioproxy")
-        ).to_be_visible()
+        await tab.told("was not started by this bioproxy")
 
 
 # for everyone

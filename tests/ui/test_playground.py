@@ -284,8 +284,8 @@ async def test_images_are_picked_pasted_dropped_looked_at_and_removed(chat: Chat
         await page.evaluate(give, [kind, [*PNG]])
         await expect(chat.button(f"View {kind}.png")).to_be_visible()
     await chooser.set_input_files([FILE, {"name": "x.svg", "mimeType": "image/svg+xml", "buffer": b"<svg/>"}, FILE])
-    await expect(page.get_by_text("x.svg is not a PNG, JPEG, GIF or WebP.")).to_be_visible()
-    await expect(page.get_by_text("A message takes 5 images at most.")).to_be_visible()
+    await chat.tab.told("x.svg is not a PNG, JPEG, GIF or WebP.")
+    await chat.tab.told("A message takes 5 images at most.")
     await chat.button("View cat.png").first.click()
     await expect(page.get_by_role("dialog", name="cat.png").get_by_role("img")).to_be_visible()
     await page.keyboard.press("Escape")
@@ -516,7 +516,7 @@ async def test_two_tabs_that_ask_at_once_lose_nothing(chat: Chat, rig: Rig) -> N
     await script(rig, pieces=["Quick answer"])
     await other.say("There")
     quick = await other.ended(2)
-    await expect(tab.page.get_by_text("Another tab has gone on with this chat")).to_be_visible()
+    await tab.told("Another tab has gone on with this chat")
     await quick.get_by_text("first token after").click()
     await expect(quick.locator(".all p")).not_to_be_empty()  # it is not kept again: the order of the list stays
     await rig.release("a")
@@ -525,8 +525,10 @@ async def test_two_tabs_that_ask_at_once_lose_nothing(chat: Chat, rig: Rig) -> N
     found = []
     for number in range(2):
         await chat.page.reload()
-        await kept(chat, "First").nth(number).click()
-        await expect(chat.questions).to_have_count(2)
+        one = kept(chat, "First").nth(number)
+        await one.click()
+        await expect(one).to_have_attribute("aria-current", "true")
+        await expect(chat.answers).to_have_count(2)
         found.append(await chat.questions.locator("p").all_inner_texts() + [await chat.answers.last.inner_text()])
     asked = {(*questions, "Slow" in answer) for *questions, answer in found}
     assert asked == {("First", "Here", True), ("First", "There", False)}
@@ -565,7 +567,7 @@ async def test_chats_leave_and_come_as_files(chat: Chat, tmp_path: Path) -> None
     titles = page.get_by_role("complementary").get_by_role("button", name=re.compile("^What is a slot"))
     await expect(titles).to_have_count(2)
     await chooser.set_input_files({"name": "c.json", "mimeType": "application/json", "buffer": b"[]"})
-    await expect(page.get_by_text("This file has no chats in it")).to_be_visible()
+    await chat.tab.told("This file has no chats in it")
 
 
 async def test_a_long_text_gets_a_large_window(chat: Chat) -> None:

@@ -147,7 +147,7 @@ async def test_a_request_is_cancelled(tab: Tab, rig: Rig) -> None:
     answer = await asked
     assert (answer.status, "cancelled by an operator" in answer.text) == (503, True)
     await expect(under_way(page).locator("tbody tr")).to_have_count(0)
-    await expect(page.get_by_text("Request cancelled")).to_be_visible()
+    await tab.told("Request cancelled")
     await expect(table(page).locator("tbody tr").first).to_contain_text("503")
 
 

@@ -2,6 +2,8 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { Blocks } from "./blocks";
 import { rendered } from "./render";
 
+const PATIENCE = { timeout: 30_000 }; // a part is loaded first, which a busy machine may take long for
+
 function drawn(text: string): HTMLElement {
   const place = document.createElement("div");
   for (const block of new Blocks().of(text)) place.append(rendered(block, true));
@@ -97,7 +99,7 @@ describe("rendered", () => {
     const place = drawn("```py\nx = 'a <b>'  # why\n```");
     expect(place.querySelector("figcaption")?.textContent).toBe("pyCopy");
     expect(place.querySelector("code")?.textContent).toBe("x = 'a <b>'  # why\n");
-    await vi.waitFor(() => expect(place.querySelector(".hljs-comment")?.textContent).toBe("# why"));
+    await vi.waitFor(() => expect(place.querySelector(".hljs-comment")?.textContent).toBe("# why"), PATIENCE);
     expect(place.querySelector("code")?.textContent).toBe("x = 'a <b>'  # why\n");
   });
 
@@ -109,7 +111,7 @@ describe("rendered", () => {
     ["in a line $$\\frac{1}{2}$$ too", "mfrac"],
   ])("makes a formula of %s", async (text, element) => {
     const place = drawn(text);
-    await vi.waitFor(() => expect(place.querySelector(`.formula math ${element}`)).not.toBeNull());
+    await vi.waitFor(() => expect(place.querySelector(`.formula math ${element}`)).not.toBeNull(), PATIENCE);
     expect(place.querySelector("[style]")).toBeNull();
   });
 
@@ -119,7 +121,7 @@ describe("rendered", () => {
 
   it("lets a formula do nothing", async () => {
     const place = drawn("$\\href{javascript:alert(1)}{x}$ $\\htmlStyle{color:red}{y}$ $\\frac{1$");
-    await vi.waitFor(() => expect(place.querySelector("code[title]")).not.toBeNull());
+    await vi.waitFor(() => expect(place.querySelector("code[title]")).not.toBeNull(), PATIENCE);
     expect(place.querySelector("[href],[style]")).toBeNull();
   });
 
