@@ -282,28 +282,28 @@ class Fleet:
         for station in (*self.retired.stations, *self.stations.values()):
             station.gate.refuse(error)
 
-    async def rest(self, why: Callable[[], BioproxyError]) -> None:
-        """Stop every model, or leave the only engine; until `go_on` nothing begins, and requests get what `why` says.
-
-        What runs gets as long as an unload gives it.
-        """
+    def hold(self, why: Callable[[], BioproxyError]) -> None:
+        """Until `accept` nothing begins, and requests get what `why` says. Not once the shutdown began."""
+        if self.last_word is not None:
+            return
         self.supervisor.refuse(why)
         for station in self.stations.values():
             station.gate.refuse(why())
-        self.preloaded, grace = (), None
+        self.preloaded = ()
         if self.only is not None:
-            self.only.away, grace = "bioproxy is paused", self.config.kv.save_timeout
+            self.only.away = "bioproxy is paused"
+
+    async def rest(self) -> None:
+        """Stop every model, or leave the only engine. What runs gets as long as an unload gives it."""
+        grace = self.config.kv.save_timeout if self.only is not None else None
         models = {*self.units, *self.supervisor.lives.present}
         await asyncio.gather(*(self.supervisor.unload(model, grace=grace) for model in models))
         await end_sleep(self.units.values())
         await asyncio.gather(*(station.keeper.saver.settle() for station in self.stations.values()))
 
-    async def go_on(self) -> None:
-        """Serve again; models that are preloaded at a start are loaded, and so is the only engine.
-
-        Not once the shutdown began, which refuses for good.
-        """
-        if self.supervisor.refusal is self.last_word:
+    def accept(self) -> None:
+        """Take requests again; models that are preloaded at a start are loaded. Not once the shutdown began."""
+        if self.last_word is not None:
             return
         for station in self.stations.values():
             station.gate.accept()
@@ -311,6 +311,10 @@ class Fleet:
         self.reloaded.set()
         if self.only is not None:
             self.only.away = Only.away
+
+    async def go_on(self) -> None:
+        """Load the only engine, which is always there."""
+        if self.only is not None and self.supervisor.refusal is None:
             await self.supervisor.load(ENGINE, timeout=0.0)
 
     async def stop(self) -> None:

@@ -72,15 +72,17 @@ class Pause:
         now = self.wall()
         since = self.status.since if self.status is not None else now
         self.status = PauseStatus(since=since, until=None if seconds is None else now + seconds)
+        self.fleet.hold(self.refusal)
         self.news.set()
         log.warning("%s", self.sentence())
         self.bus.publish(PauseChanged(paused=True, until=self.status.until))
-        await aio.shielded(self.fleet.rest(self.refusal))  # whoever asked for it may leave
+        await aio.shielded(self.fleet.rest())  # whoever asked for it may leave
 
     async def end(self) -> None:
         """Serve again. EngineUnavailable or ModelFailed if the only engine cannot be started."""
         if self.status is None:
             return
+        self.fleet.accept()  # at once: who is refused from here on would hear nothing of why
         self.status = None
         log.warning("the pause is over")
         self.bus.publish(PauseChanged(paused=False))

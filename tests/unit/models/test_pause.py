@@ -24,13 +24,21 @@ class Resting:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.why: Callable[[], BioproxyError]
         self.went_on = asyncio.Event()
 
-    async def rest(self, why: Callable[[], BioproxyError]) -> None:
+    def hold(self, why: Callable[[], BioproxyError]) -> None:
         self.calls.append(why().message)
+        self.why = why
+
+    async def rest(self) -> None:
+        """Everything has stopped."""
+
+    def accept(self) -> None:
+        self.calls.append("on")
+        assert self.why().message, "who comes now is refused without a word"
 
     async def go_on(self) -> None:
-        self.calls.append("on")
         self.went_on.set()
 
     def unready(self) -> str:
