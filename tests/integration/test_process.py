@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bioproxy import aio
-from bioproxy.engines import shim
+from bioproxy.engines import child, shim
+from bioproxy.engines.output import LogTail
 from bioproxy.engines.process import Exit, Process
 from bioproxy.errors import EngineUnavailable
 from support.unit_rig import Beacons, beacons
@@ -312,6 +313,17 @@ async def test_a_fault_in_on_exit_is_not_the_childs(watched: Beacons) -> None:
     process = Process(watched.command("sys.exit(0)"), name="engine", on_exit=fail)
     await process.start()
     assert (await process.wait()).code == 0
+
+
+async def test_an_end_that_nobody_waits_for_any_more_is_told_all_the_same() -> None:
+    """Who waited was cancelled; the news that comes after that is no fault."""
+    life = await child.begin(["sleep", "60"], tail=LogTail())
+    burying = aio.spawn(life.bury(), name="burying")
+    await life.channel.pid
+    await aio.finish([burying])
+    life.channel.ask_to_stop(0.0)
+    assert await life.channel.ended in (-signal.SIGTERM, -signal.SIGKILL)
+    await life.bury()
 
 
 async def test_many_lives_leave_no_descriptor() -> None:

@@ -176,7 +176,7 @@ class Life:
         A shim that tells the end tells it of all that could write, so their last words stand in the pipe by then and
         are read here, at once: not even a machine so busy that any time-out is too short loses a line.
         """
-        status = await self.channel.ended
+        status = await asyncio.shield(self.channel.ended)  # which is told all the same if we are cancelled
         if status is None:
             self.kill()
             with suppress(TimeoutError):
