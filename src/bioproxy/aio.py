@@ -96,17 +96,20 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
     However often that happens: a client that leaves cancels twice, when its connection is cut and when it is lost.
     """
     task = spawn(work, name="shielded clean-up")
-    cancelled: asyncio.CancelledError | None = None
+    cancelled: tuple[object, ...] | None = None  # with which words; an error in here would keep this frame
     while not task.done():
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
-            cancelled = error
+            cancelled = error.args
     if cancelled is None:
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task  # an error in it keeps this frame
     if not task.cancelled() and (fault := task.exception()) is not None:
         log.error("%s failed while its caller was cancelled: %r", task.get_name(), fault)
-    raise cancelled
+    raise asyncio.CancelledError(*cancelled)
 
 
 async def guarded(

@@ -90,13 +90,15 @@ def patiently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     future: futures.Future[T] = futures.Future()
 
-    def run() -> None:
+    def run(future: futures.Future[T]) -> None:
         try:
             future.set_result(work(*args, **kwargs))
         except BaseException as error:
             future.set_exception(error)
+        finally:
+            del future  # an error in it keeps this frame
 
-    thread = threading.Thread(target=run, name="files", daemon=True)
+    thread = threading.Thread(target=run, args=(future,), name="files", daemon=True)
     thread.start()
     while not future.done():
         path, since = calls.get(thread.ident or 0, ("", time.monotonic()))
@@ -104,7 +106,10 @@ def patiently(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if left <= 0:
             raise Stuck(path)
         futures.wait([future], timeout=min(left, LOOK))
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future
 
 
 async def away(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -47,11 +47,10 @@ class Pace:
         kept = self.answers.get(target)
         if kept is not None and asyncio.get_running_loop().time() - kept.at < self.period:
             return kept
-        task = self.flying.get(target)
-        if task is None:
-            self.flying[target] = task = aio.spawn(self.fly(target), name=f"look at {target.decode('latin-1')}")
-            task.add_done_callback(lambda done: self.landed(target, done))
-        return await asyncio.shield(task)
+        if target not in self.flying:
+            self.flying[target] = aio.spawn(self.fly(target), name=f"look at {target.decode('latin-1')}")
+            self.flying[target].add_done_callback(lambda done: self.landed(target, done))
+        return await asyncio.shield(self.flying[target])
 
     async def fly(self, target: bytes) -> Look:
         """Wait for this question's turn, then ask."""

@@ -25,7 +25,7 @@ from bioproxy.clients.recognition import Found, Seen, find, rules_of
 from bioproxy.clients.view import View
 from bioproxy.config.settings import Settings
 from bioproxy.doctor.doctor import Doctor
-from bioproxy.errors import NOT_JSON, BioproxyError, EngineUnavailable
+from bioproxy.errors import NOT_JSON, EngineUnavailable
 from bioproxy.front import access_log, empty, later, routes, traceparent, ways
 from bioproxy.front.access import Access
 from bioproxy.front.body import filters, model
@@ -307,16 +307,17 @@ class OneEngine(Dispatch):
             try:
                 await (self.one_model if route.by == "listed" else self.pass_by)(exchange, access)
             except EngineUnavailable as error:
-                raise self.why_not(error) from error
+                self.raise_reason(error)
+                raise
 
-    def why_not(self, error: EngineUnavailable) -> BioproxyError:
-        """Why an engine of ours cannot be reached: it is paused, unloaded, or being started."""
+    def raise_reason(self, error: EngineUnavailable) -> None:
+        """Raise why an engine of ours cannot be reached, if that is our doing: paused, unloaded, being started."""
         if not self.served.station.owned:
-            return error
+            return
         if self.supervisor.refusal is not None:
-            return self.supervisor.refusal()
-        reason = self.unready()
-        return EngineUnavailable(reason) if reason else error
+            raise self.supervisor.refusal() from error
+        if reason := self.unready():
+            raise EngineUnavailable(reason) from error
 
     async def pass_by(self, exchange: Exchange, access: Access) -> None:
         """What computes nothing waits for nothing."""

@@ -191,6 +191,7 @@ class Exchange:
             self.count(self)
         if self.traced is not None:
             self.traced(record)
+        self.responder.rewriter = None  # which may ask us; nothing is sent any more
         return record
 
     def answer(self) -> Answer:

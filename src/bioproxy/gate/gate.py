@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet
@@ -258,7 +259,7 @@ class Gate:
         )  # fmt: skip
         if self.error is not None and not last:
             self.counts.refused += 1
-            raise self.error
+            raise copy(self.error)  # each with frames of its own, which it keeps
         if self.queue.admit(ticket, now):
             return Grant(self, ticket)
         self.enqueue(ticket)
@@ -340,7 +341,7 @@ class Gate:
             if timer is not None:
                 timer.cancel()
         if error is not None:
-            raise error
+            raise copy(error)
         return Grant(self, ticket, ticket.granted - ticket.arrived)
 
     def withdraw(self, ticket: Ticket) -> None:

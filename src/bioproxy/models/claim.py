@@ -125,6 +125,7 @@ class Claim(Wish):
 
     def leave(self, *, tool_calls: bool = False) -> None:
         """Done, or given up, with this try; `tool_calls`: the answer ended in some, so the next request will come."""
+        self.error = None  # its frames know us
         self.supervisor.release(self, tool_calls=tool_calls)
 
     def taken_back(self) -> bool:

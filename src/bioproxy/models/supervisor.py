@@ -82,11 +82,13 @@ class Supervisor:
         if self.schedule.state(wish.model) is not State.READY:
             self.note_prices()
         self.claims.add(wish)
-        wish.future = future = asyncio.get_running_loop().create_future()
+        wish.future = asyncio.get_running_loop().create_future()
         self.carry_out(self.schedule.request(wish, now))
-        if future.done():
-            wish.future = None
-            future.result()
+        if wish.future.done():
+            try:
+                wish.future.result()
+            finally:
+                wish.future = None
 
     async def again(self, wish: Wish, *, timeout: float) -> None:  # noqa: ASYNC109 - told to the client
         """Wait anew with a wish that was recalled, or whose engine died before it got anything."""

@@ -290,9 +290,8 @@ class ServerConnection(asyncio.Protocol):
             await self.port.handler(request, responder)
             if not responder.finished and not responder.started:
                 log.error("the %s handler sent no answer", self.port.name)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # not raised: nobody awaits this task, and a cancelled one keeps all its frames
             responder.abort()
-            raise
         except BioproxyError as fault:
             error = fault
         except Exception:
@@ -376,6 +375,7 @@ class ServerConnection(asyncio.Protocol):
         self.state, self.deadline = State.GONE, NEVER
         self.keep = False
         self.write = nowhere
+        self.reader.parser = None
         if self.task is None or self.responder is None or self.responder.abandoned():
             return
         # A task that is cancelled before its first step never runs, and could not tell that it ended.

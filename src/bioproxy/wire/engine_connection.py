@@ -20,6 +20,7 @@ import asyncio
 import select
 import sys
 from collections.abc import Callable
+from copy import copy
 from enum import Enum, auto
 from typing import Protocol, TypeAlias, cast
 
@@ -121,9 +122,9 @@ class Response:
         return whole[0] if len(whole) == 1 else b"".join(whole)
 
     def check(self) -> None:
-        """Raise what broke this answer, if anything did."""
+        """Raise what broke this answer, if anything did; a copy, for what is raised keeps the frames that keep us."""
         if self.error is not None:
-            raise self.error
+            raise copy(self.error)
 
     async def begun(self) -> None:
         """Return when the head is in, or the answer is broken."""

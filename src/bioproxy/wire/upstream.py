@@ -133,9 +133,7 @@ class Pool:
         except TimeoutError:
             response.abort()
             message = f"no answer within {self.head_timeout:g} s (responseHeader) from {self.origin}"
-            late = EngineUnavailable(message, status=504)
-            late.sent = True
-            raise late from None
+            raise lost(EngineUnavailable, message, status=504) from None
         except BaseException:
             response.abort()
             raise
@@ -148,10 +146,7 @@ class Pool:
             response.error = EngineProtocolError("the engine changed the protocol without being asked")
             response.pieces.clear()
         if response.error is not None and not response.pieces:
-            error = type(response.error)(f"{response.error.message} ({self.origin})")
-            if isinstance(error, EngineUnavailable):
-                error.sent = True
-            raise error from None
+            raise lost(type(response.error), f"{response.error.message} ({self.origin})") from None
         return response
 
     async def connect(self) -> EngineConnection:
@@ -268,3 +263,11 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         active = sum(connection.response is not None for connection in self.open)
         return msgspec.structs.replace(self.counts, open=len(self.open), idle=len(self.idle), active=active)
+
+
+def lost(kind: type[BioproxyError], message: str, *, status: int | None = None) -> BioproxyError:
+    """Why a request that went out, at least in part, has no answer."""
+    error = kind(message, status=status)
+    if isinstance(error, EngineUnavailable):
+        error.sent = True
+    return error

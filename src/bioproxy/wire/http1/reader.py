@@ -50,7 +50,6 @@ HEAD, SIZED, CHUNKED, LATER = Part
 class RequestReader:
     """One connection's reader. `feed` until it returns a request, `keep` while that is served, then `restart`."""
 
-    parser: httptools.HttpRequestParser  # of a chunked body
     received: int  # raw bytes of a chunked body
     quiet: int  # of those, the last ones without content
     carry: bytes  # the last three, in which an empty line may have begun
@@ -60,6 +59,7 @@ class RequestReader:
         self.peer = peer
         self.kept = bytearray()  # an unfinished head, or what came after a request
         self.arrived = 0.0  # when the first byte of the head came
+        self.parser: httptools.HttpRequestParser | None = None  # of a chunked body; it holds our callbacks, and so us
         self.restart()
 
     def restart(self) -> None:
@@ -282,13 +282,14 @@ class RequestReader:
         if self.complete:
             if self.overrun:
                 raise RequestError("the end of the request's body cannot be told")
-            del self.parser  # it holds our callbacks, and with them us
+            self.parser = None
             self.close_body()
         return text[position:]
 
     def parse_chunks(self, piece: bytes) -> None:
         """Feed bytes of a chunked body; a long run without content (extensions, trailers) is an attack on our time."""
         pieces = len(self.pieces)
+        assert self.parser is not None
         try:
             self.parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
