@@ -56,6 +56,17 @@ async def test_a_key_that_is_gone_is_named_by_its_group(tmp_path: Path) -> None:
         assert len(groups) == 2
 
 
+async def test_keys_of_one_name_are_one_and_a_group_may_have_nothing(tmp_path: Path) -> None:
+    """Somebody who has an old key and a new one; and a script that names a group every night."""
+    async with used(tmp_path) as rig:
+        path = rig.folder / "config.yaml"
+        text = path.read_text().replace('"name": "bob"', '"name": "ann"')
+        path.write_text(text.replace('"key": "k2"', '"key": "k3"\n  "group": "team"\n- "key": "k2"'))
+        ended = await prune(rig, "--key", "team")
+        assert (ended.code, ended.out) == (0, "0 deleted, 0 B\n"), ended.err
+        assert (await prune(rig, "--key", "ann")).out.startswith("2 deleted, ")
+
+
 async def test_age_and_model_are_both_to_be_true(tmp_path: Path) -> None:
     """What was used since stays, and so does another model's; a bare 0 is any age."""
     async with used(tmp_path) as rig:

@@ -65,8 +65,8 @@ def without_model(command: Command) -> tuple[str, Command]:
 def chosen_by(loaded: Loaded, rows: Sequence[Json], *, key: str, older: str, model: str) -> Iterable[Test]:
     """What must be true of a snapshot that goes; BioproxyError for a key, time or model that is none."""
     if key:
-        group = group_of(loaded, key, {payer(row["group"]) for row in rows})
-        yield lambda row: not row["template"] and payer(row["group"]) == group
+        groups = groups_of(loaded, key, {payer(row["group"]) for row in rows})
+        yield lambda row: not row["template"] and payer(row["group"]) in groups
     if older:
         try:
             before = time.time() - read_seconds(older)
@@ -78,14 +78,17 @@ def chosen_by(loaded: Loaded, rows: Sequence[Json], *, key: str, older: str, mod
         yield lambda row: row.get("model") == wanted or wanted in row["models"]
 
 
-def group_of(loaded: Loaded, name: str, left: Collection[str]) -> str:
-    """The group of the key with this name; or a group of which snapshots are `left`, whose key may be gone."""
-    keys = {one.name: one.group for _, one in Keyring(loaded.config.api_keys).principals.values()}
-    groups = keys | {group: group for group in sorted(left) if group and group not in keys}
+def groups_of(loaded: Loaded, name: str, left: Collection[str]) -> Collection[str]:
+    """The groups of the keys with this name; or a group of keys, or of which snapshots are `left` after its key."""
+    entries = loaded.config.api_keys
+    keys = [one for _, one in Keyring(entries).principals.values()]
+    if found := {one.group for one in keys if one.name == name}:
+        return found
+    groups = {*left, *(entry.group for entry in entries if not isinstance(entry, str))} - {""}
     if name not in groups:
-        known = ", ".join(groups) or "there are none"
+        known = ", ".join(dict.fromkeys([*(one.name for one in keys), *sorted(groups)])) or "there are none"
         raise BioproxyError(f"no API key is called {name!r}, and no group of snapshots; the names: {known}")
-    return groups[name]
+    return {name}
 
 
 def model_of(loaded: Loaded, name: str) -> str:
