@@ -176,7 +176,8 @@ class ContextsApi:
 
     def shown(self, group: str) -> str:
         """A group by the names of its keys, and whether it is that of one of a key's users."""
-        name = self.shelves.budgets().names.get(payer(group), payer(group))
+        budgets = self.shelves.budgets()
+        name = budgets.names.get(budgets.payer(group), payer(group))
         return f"{name} (a user)" if group != payer(group) else name
 
     # changes

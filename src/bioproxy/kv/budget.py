@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bioproxy.config.schema import Config
-from bioproxy.keys import USER, Keyring
+from bioproxy.keys import USER, Keyring, Principal
 from bioproxy.kv import policy
 from bioproxy.kv.index import Scope, untried, unusable, usable
 from bioproxy.kv.snapshot import Snapshot
@@ -53,7 +53,8 @@ Limits = Mapping[Account, int]  # bytes; an account that is not in there has non
 class Budgets(msgspec.Struct, frozen=True):
     """What the configuration says, in bytes: by model, by group, for `each` other group (0: no bound), and `kept`.
 
-    `names`: what a group is called where people look.
+    `names`: what a group is called where people look. `payers`: keys of one name count as one, so of several groups one
+    stands for the others.
     """
 
     models: Mapping[str, int] = {}
@@ -61,10 +62,16 @@ class Budgets(msgspec.Struct, frozen=True):
     each: int = 0
     kept: int = 0
     names: Mapping[str, str] = {}
+    payers: Mapping[str, str] = {}
+
+    def payer(self, group: str) -> str:
+        """The group that stands for this one: for a key's users, and for all keys of its name."""
+        own = payer(group)
+        return self.payers.get(own, own)
 
     def of_group(self, group: str) -> int:
         """Bytes that a group's snapshots may take; 0: no bound of its own."""
-        return self.groups.get(payer(group), self.each)
+        return self.groups.get(self.payer(group), self.each)
 
     @property
     def keys(self) -> bool:
@@ -95,13 +102,32 @@ class Budgets(msgspec.Struct, frozen=True):
 def budgets_of(config: Config) -> Budgets:
     """The budgets of a configuration; its keys are named there by name or by group."""
     kv, groups, names = config.kv, dict[str, int](), defaultdict[str, list[str]](list)
-    for _, principal in Keyring(config.api_keys).principals.values():
-        names[principal.group].append(principal.name)
+    keys = [principal for _, principal in Keyring(config.api_keys).principals.values()]
+    payers = payers_of(keys)
+    for principal in keys:
+        group = payers.get(principal.group, principal.group)
+        names[group].append(principal.name)
         for name in (principal.name, principal.group):
             if name in kv.key_budgets:
-                groups[principal.group] = kv.key_budgets[name]
-    told = {group: ", ".join(found) for group, found in names.items()}
-    return Budgets(kv.model_budgets, groups, kv.key_budgets.get(OTHERS, 0), kv.kept_budget, told)
+                groups[group] = kv.key_budgets[name]
+    told = {group: ", ".join(dict.fromkeys(found)) for group, found in names.items()}
+    return Budgets(kv.model_budgets, groups, kv.key_budgets.get(OTHERS, 0), kv.kept_budget, told, payers)
+
+
+def payers_of(keys: Iterable[Principal]) -> dict[str, str]:
+    """Each group beside the one that stands for it, if that is another: the first of a key with the same name."""
+    first, payers = dict[str, str](), dict[str, str]()
+
+    def root(group: str) -> str:
+        while group in payers:
+            group = payers[group]
+        return group
+
+    for one in keys:
+        known, own = root(first.setdefault(one.name, one.group)), root(one.group)
+        if known != own:
+            payers[own] = known
+    return {group: root(group) for group in payers}
 
 
 def payer(group: str) -> str:
@@ -113,7 +139,8 @@ class Outlook(msgspec.Struct, frozen=True):
     """What the eviction is decided by: unix time, the known engines by fingerprint, what is in use and being read.
 
     `current`: of each engine the version of each template, by prefix; `spare`: snapshots that are being read. `models`:
-    the model with a fingerprint, for snapshots that do not say theirs; `reserved`: models with a budget.
+    the model with a fingerprint, for snapshots that do not say theirs; `reserved`: models with a budget. `payers`: as
+    `Budgets` has them.
     """
 
     now: float
@@ -122,6 +149,7 @@ class Outlook(msgspec.Struct, frozen=True):
     spare: frozenset[str] = frozenset()
     models: Mapping[str, str] = {}
     reserved: Collection[str] = frozenset()
+    payers: Mapping[str, str] = {}
 
     def model(self, snapshot: Snapshot) -> str:
         return snapshot.model or self.models.get(snapshot.fingerprint, "")
@@ -133,7 +161,8 @@ class Outlook(msgspec.Struct, frozen=True):
             Account("fingerprint", snapshot.fingerprint),
             Account("model", self.model(snapshot)),
         )
-        return found if snapshot.template else (*found, Account("key", payer(snapshot.group)))
+        own = payer(snapshot.group)
+        return found if snapshot.template else (*found, Account("key", self.payers.get(own, own)))
 
 
 def surplus(snapshots: Iterable[Snapshot], outlook: Outlook, limits: Limits) -> list[Snapshot]:
@@ -252,12 +281,12 @@ def room(snapshots: Iterable[Snapshot], group: str, *, budgets: Budgets, folder:
     A snapshot that several groups keep counts for each of them, and once for all together. One key's users count
     together.
     """
-    mine = payer(group)
+    mine = budgets.payer(group)
     held = together = 0
     for one in snapshots:
         groups = one.kept_by(now)
         together += one.size if groups else 0
-        held += one.size if any(payer(each) == mine for each in groups) else 0
+        held += one.size if any(budgets.payer(each) == mine for each in groups) else 0
     most = budgets.most_kept(folder)
     own = min(most, budgets.of_group(group) or most)
     return Room(held, own, max(0, min(own - held, most - together)))
@@ -295,7 +324,7 @@ def shares(snapshots: Iterable[Snapshot], outlook: Outlook, budgets: Budgets) ->
         for account in outlook.accounts(one):
             if account.name and account.kind in ("model", "key") and not one.reference:
                 found[account].append(one)
-        for group in {payer(group) for group in one.kept_by(outlook.now)} - {payer(one.group)}:
+        for group in {budgets.payer(group) for group in one.kept_by(outlook.now)} - {budgets.payer(one.group)}:
             if group:
                 found[Account("key", group)].append(one)
     made = (share(account, theirs, outlook, budgets) for account, theirs in found.items())
@@ -304,7 +333,7 @@ def shares(snapshots: Iterable[Snapshot], outlook: Outlook, budgets: Budgets) ->
 
 def share(account: Account, theirs: Iterable[Snapshot], outlook: Outlook, budgets: Budgets) -> Share:
     key, now = account.kind == "key", outlook.now
-    own = [(one, any(not key or payer(group) == account.name for group in one.kept_by(now))) for one in theirs]
+    own = [(one, any(not key or budgets.payer(group) == account.name for group in one.kept_by(now))) for one in theirs]
     return Share(
         kind="key" if key else "model",
         name=budgets.names.get(account.name, account.name) if key else account.name,

@@ -66,7 +66,7 @@ def too_much(shelf: Shelf, group: str, found: Room, *, asked: str, more: str = "
     budgets = shelf.budgets()
     own = budgets.of_group(group)
     key = "kv.key_budgets" if own and own == found.most else "kv.kept_budget"
-    whose = budgets.names.get(budget.payer(group), "")
+    whose = budgets.names.get(budgets.payer(group), "")
     who = f"key {whose}" if whose else "it"
     said = f"{asked} cannot be kept: {who} keeps {mib(found.held)} of {mib(found.most)} ({key})"
     return RequestError(f"{said}; {mib(found.left)} more are free to be kept{more}")

@@ -37,7 +37,7 @@ from bioproxy.config.schema import Kv
 from bioproxy.events import Bus, SnapshotDropped, SnapshotSaved
 from bioproxy.files import Stuck, away
 from bioproxy.kv import files, policy
-from bioproxy.kv.budget import FOLDER, Account, Budgets, Limits, Outlook, payer, refused_by, surplus
+from bioproxy.kv.budget import FOLDER, Account, Budgets, Limits, Outlook, refused_by, surplus
 from bioproxy.kv.folder import Folder, FolderError, Found, out_of_reach
 from bioproxy.kv.index import Index, Scope
 from bioproxy.kv.ledger import Ledger, Use
@@ -255,16 +255,18 @@ class Shelf:
 
     def limits(self, *more: Snapshot) -> Limits:
         """What each account may have; keys' of which there are snapshots, with `more` of them."""
-        groups = {payer(one.group) for one in (*more, *self.index.snapshots.values())} if self.budgets().keys else ()
-        return self.budgets().limits(self.budget, bounds=self.bounds, groups=groups)
+        budgets, all_ = self.budgets(), (*more, *self.index.snapshots.values())
+        groups = {budgets.payer(one.group) for one in all_} if budgets.keys else ()
+        return budgets.limits(self.budget, bounds=self.bounds, groups=groups)
 
     def outlook(self) -> Outlook:
         current = {
             fingerprint: {prefix: version for ask in users.values() for prefix, version in ask().items()}
             for fingerprint, users in self.versions.items()
         }
-        own, spare = self.budgets().models, frozenset(self.reading)
-        return Outlook(self.wall(), self.scopes, current, spare=spare, models=self.models, reserved=own)
+        budgets, spare = self.budgets(), frozenset(self.reading)
+        own, payers = budgets.models, budgets.payers
+        return Outlook(self.wall(), self.scopes, current, spare=spare, models=self.models, reserved=own, payers=payers)
 
     # using
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioproxy.config.schema import Config, Key, Kv
+from bioproxy.keys import Keyring
 from bioproxy.kv.budget import (
     FOLDER,
     Account,
@@ -260,6 +261,22 @@ def test_budgets_are_configured_by_a_keys_name_or_group() -> None:
     assert (found.of_group("team"), found.of_group(bob), found.of_group("other")) == (10, 20, 5)
     assert (found.models, found.kept, found.names["team"]) == ({"main": 7}, 3, "alice")
     assert budgets_of(Config(api_keys=keys, kv=Kv(key_budgets={"team": 9}))).of_group("team") == 9
+
+
+def test_keys_of_one_name_have_one_budget() -> None:
+    """An old key and a new one of somebody: what they have, may have and keep counts together, under that name."""
+    keys = (Key(key="old", name="ann"), Key(key="b", name="bob"), Key(key="new", name="ann"))
+    budgets = budgets_of(Config(api_keys=keys, kv=Kv(key_budgets={"ann": 150, "*": 90})))
+    old, bob, new = (principal.group for _, principal in Keyring(keys).principals.values())
+    assert [budgets.payer(one) for one in (old, f"{new} user:aa", bob)] == [old, old, bob]
+    assert [budgets.of_group(one) for one in (old, new, bob)] == [150, 150, 90]
+    outlook = msgspec.structs.replace(OUTLOOK, payers=budgets.payers)
+    found = [snapshot(group=old, seconds=1.0), snapshot(group=new, seconds=2.0, pins=(Pin(new),))]
+    limits = budgets.limits(1000, bounds={}, groups={budgets.payer(one.group) for one in found})
+    assert surplus(found, outlook, limits) == [found[0]]
+    assert room(found, old, budgets=budgets, folder=1000, now=NOW).held == 100
+    told = [(one.name, one.bytes, one.kept, one.budget) for one in shares(found, outlook, budgets) if one.kind == "key"]
+    assert told == [("ann", 200, 100, 150)]
 
 
 @pytest.mark.parametrize(
