@@ -185,3 +185,14 @@ async def test_everybody_can_use_it(tab: Tab, rig: Rig, *, dark: bool) -> None:
     await tab.phone()
     await expect(lines(page, "upstream")).to_be_visible()
     assert await tab.spilled() == []
+
+
+async def test_who_may_not_read_the_log_is_told_so(tab: Tab, tmp_path: Path) -> None:
+    """And not that there are no lines."""
+    tab.expected(f"{GONE}|401|403")
+    async with swap_rig(tmp_path, fakes("a"), apiKeys=["anna", "bert"]) as rig:
+        page = await tab.open(rig.port, "/logs", live=False)
+        await page.get_by_label("Key", exact=True).last.fill("anna")
+        await page.get_by_role("button", name="Use this key").click()
+        await expect(view(page, "proxy").get_by_role("alert")).to_contain_text("it wants admin_key")
+        await expect(view(page, "proxy").get_by_text("Nothing has been logged yet")).to_have_count(0)

@@ -473,7 +473,7 @@ async def test_hostile_content_is_only_text(tab: Tab, rig: Rig) -> None:
 
 
 async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Path) -> None:
-    """And cancels them, and is told in words why it sees no captures."""
+    """Also on a model's page; and cancels them, and is told in words why it sees no captures."""
     tab.expected(GONE)
     async with swap_rig(tmp_path, fakes("a"), apiKeys=["anna", "bert"], captureBuffer=20) as rig:
         for key in ("anna", "bert", "anna"):
@@ -489,6 +489,8 @@ async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Pat
         await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests/2")
         tab.expected("404")
         await expect(page.get_by_text("no request '2' is known")).to_be_visible()
+        await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/models/a")
+        await expect(page.get_by_role("cell", name="/v1/chat/completions")).to_have_count(2)
         mine, other = (
             rig.ask("a", hold=0, headers={"Authorization": f"Bearer {key}", "X-Request-Id": f"{key}s"})
             for key in ("anna", "bert")

@@ -6,6 +6,7 @@ import type { ActivityPage, RequestList, RequestRecord } from "../../lib/api/typ
 import { keyOf } from "../requests/entry";
 
 const MOST = 25;
+const KEPT = 1000; // of all models
 const endOf = (one: RequestRecord) => one.started + one.total;
 
 export class Newest {
@@ -35,7 +36,8 @@ export class Newest {
 
   private async ask(signal: AbortSignal): Promise<void> {
     try {
-      this.before = this.many ? await this.ofTable(signal) : await this.ofAll(signal);
+      // the table shows what everybody asked, which one of several keys may not see
+      this.before = this.many && !live.page?.own ? await this.ofTable(signal) : await this.ofAll(signal);
       this.error = "";
     } catch (error) {
       if (signal.aborted) return;
@@ -51,6 +53,7 @@ export class Newest {
   }
 
   private async ofAll(signal: AbortSignal): Promise<RequestRecord[]> {
-    return (await ask<RequestList>(`api/requests?limit=${MOST}`, { signal })).requests;
+    const { requests } = await ask<RequestList>(`api/requests?limit=${this.many ? KEPT : MOST}`, { signal });
+    return requests.filter((one) => !this.many || one.model === this.model).slice(0, MOST);
   }
 }
