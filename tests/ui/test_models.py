@@ -382,10 +382,11 @@ async def test_the_cache_of_a_model(tab: Tab, tmp_path: Path) -> None:
         await rig.chat("q", messages=PROMPT)
         await expect(page.get_by_role("cell", name="conversation", exact=True).first).to_be_visible()
         await expect(page.get_by_role("img", name=re.compile(r"Slot \d: tokens [1-9]"))).to_be_visible()
+        await expect(page.get_by_text("restored and saved")).to_be_visible()
         await rig.post("/api/models/unload")
         await expect(page.get_by_text("1 that it can use")).to_be_visible()
         await expect(page.get_by_role("cell", name="conversation", exact=True)).to_have_count(1)
-        for text in ("Reads prompts at", "Fingerprint", "It stands for", "restored"):
+        for text in ("Reads prompts at", "Fingerprint", "It stands for"):
             await expect(page.get_by_text(text).first).to_be_visible()
         await page.get_by_role("link", name="All snapshots").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Cache")

@@ -18,12 +18,16 @@ describe("a model's cache", () => {
       ["Conversations lost", "1 busy"],
     ]));
   it("is described in words", () => {
-    const found = Object.fromEntries(answersOf(kv({ saving: false, visible: ["model file", "context"] })));
+    const found = Object.fromEntries(answersOf(kv({ saving: false, visible: ["model file", "context"] }), true));
     expect(found).toMatchObject({
       "Snapshots are": "restored and not saved",
       "It stands for": "model file, context",
       "It cannot see": "nothing that matters",
     });
+  });
+  it("does not say what an engine that does not run cannot do", () => {
+    const found = Object.fromEntries(answersOf(kv({ restoring: false, saving: false }), false));
+    expect(found).not.toHaveProperty("Snapshots are");
   });
   it("has the snapshots of its model, or of the one engine", () => {
     const snapshot = { name: "s", models: ["a"] } as never;

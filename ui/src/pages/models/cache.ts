@@ -56,11 +56,13 @@ const ANSWERS: Readonly<Record<string, string>> = {
 };
 
 /** Policy, fingerprint and what restores can do here. */
-export function answersOf(kv: KvStatistics): Lines {
+export function answersOf(kv: KvStatistics, runs: boolean): Lines {
   const yes = (answer = "unknown") => ANSWERS[answer] ?? answer;
+  const does = [kv.restoring ? "restored" : "not restored", kv.saving ? "saved" : "not saved"].join(" and ");
+  const snapshots: [string, string] = ["Snapshots are", does];
   return [
     ["Policy", kv.policy],
-    ["Snapshots are", [kv.restoring ? "restored" : "not restored", kv.saving ? "saved" : "not saved"].join(" and ")],
+    ...(runs ? [snapshots] : []), // of an engine that does not run it is not known
     ["Folder", kv.directory || "none"],
     ["Fingerprint", kv.fingerprint ? kv.fingerprint.slice(0, 16) : "not known: the engine was not met yet"],
     ["It stands for", kv.visible.join(", ") || "nothing yet"],

@@ -15,6 +15,7 @@ export interface OnModel {
   state: State;
   tokens: number;
   targets: readonly TargetStatistics[];
+  runs: boolean; // its engine, so that the state of a target counts
   warmedAt: number;
 }
 
@@ -53,11 +54,20 @@ export function rows(status: AnyStatus | undefined): Row[] {
   });
 }
 
+export type Targets = Pick<OnModel, "model" | "targets" | "runs">;
+
 /** The heads without a prefix on each model that has any: agents' system messages and tools. */
-export function plainHeads(status: AnyStatus | undefined): Pick<OnModel, "model" | "targets">[] {
+export function plainHeads(status: AnyStatus | undefined): Targets[] {
   const all = status ? stations(status) : [];
-  const found = all.map(({ model, warmup }) => ({ model, targets: warmup.targets.filter((one) => !one.prefix) }));
+  const found = all.map(({ model, warmup }) => {
+    return { model, targets: warmup.targets.filter((one) => !one.prefix), runs: warmup.ready };
+  });
   return found.filter((one) => one.targets.length);
+}
+
+/** The state of one target, as the table of its template says it of all. */
+export function targetState(target: TargetStatistics, runs: boolean): State {
+  return runs ? stateOf([target]) : away(undefined);
 }
 
 /** Whether a model has templates of its own; then it has none of the shared ones. */
@@ -91,6 +101,7 @@ function onModel(template: TemplateStatistics, station: Station, snapshots: read
     state: station.warmup.ready ? stateOf(targets) : away(kept),
     tokens: Math.max(0, ...targets.map((one) => one.total)) || (kept?.tokens ?? 0),
     targets,
+    runs: station.warmup.ready,
     warmedAt: Math.max(0, ...targets.map((one) => one.warmed_at)) || (kept?.created ?? 0),
   };
 }

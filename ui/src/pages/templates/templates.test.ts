@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { AnyStatus, Difference, TargetStatistics } from "../../lib/api/types";
-import { address, plainHeads, rows, signature, stateOf } from "./summary";
+import { address, plainHeads, rows, signature, stateOf, targetState } from "./summary";
 import { beginning, cost, parts } from "./text";
 
 const target = (change: Partial<TargetStatistics> = {}): TargetStatistics => ({
@@ -27,6 +27,10 @@ describe("how warm a template is", () => {
     [[target({ state: "too short", text: "too short: 90 tokens" })], "too short", "off", "too short: 90 tokens"],
     [[], "not looked at", "off", ""],
   ])("%j", (targets, word, kind, why) => expect(stateOf(targets)).toEqual({ word, kind, why }));
+  it("of an engine that does not run is neither warm nor waiting", () => {
+    expect(targetState(target({ state: "waiting" }), true).word).toBe("waiting");
+    expect(targetState(target({ state: "waiting" }), false).word).toBe("not loaded");
+  });
 
   it("a model that does not run may have it on disk", () => {
     const away = { warmup: { ready: false, targets: [target({ state: "waiting", total: 0, warmed_at: 0 })] } };
@@ -67,7 +71,7 @@ describe("how warm a template is", () => {
   it("heads without a prefix stand apart", () => {
     const head = target({ prefix: "", head: "1a2b3c4d", group: "red" });
     const status = fleet([model("a", [target(), head]), model("b", [target()])]);
-    expect(plainHeads(status)).toEqual([{ model: "a", targets: [head] }]);
+    expect(plainHeads(status)).toEqual([{ model: "a", targets: [head], runs: true }]);
     expect(rows(status)[0]?.on[0]?.targets).toEqual([target()]);
   });
   it("its page is asked for anew if the text or the warm-up is another", () => {
