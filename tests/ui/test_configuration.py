@@ -176,6 +176,30 @@ async def test_what_was_typed_stays_until_it_is_saved(tab: Tab, tmp_path: Path) 
         await expect(editor(page)).to_contain_text('"queue_limit": 9')
 
 
+async def test_who_has_forgotten_the_key_sees_nothing_of_it(tab: Tab, tmp_path: Path) -> None:
+    """Until it is given again: then what was typed is still there."""
+    tab.expected(f"{GONE}|401")
+    async with swap_rig(tmp_path, fakes("a"), queue_limit=7, admin_key="root", **EDIT) as rig:
+        page = await tab.open(rig.ports.admin, "/config", live=False)
+        dialog = page.get_by_role("dialog")
+        await dialog.get_by_label("Key").fill("root")
+        await page.get_by_role("button", name="Use this key").click()
+        await tab.until_live()
+        await go_to_line_of(page, tab, '"queue_limit"')
+        await tab.press("Backspace", "9")
+        await page.get_by_role("link", name="Settings").click()
+        await page.get_by_role("button", name="Forget it").click()
+        await expect(dialog).to_be_visible()
+        await tab.press("Escape")
+        await page.get_by_role("link", name="Configuration").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Configuration")
+        await expect(page.get_by_role("tab")).to_have_count(0)
+        await page.get_by_role("button", name="Give a key").click()
+        await dialog.get_by_label("Key").fill("root")
+        await page.get_by_role("button", name="Use this key").click()
+        await expect(editor(page)).to_contain_text('"queue_limit": 9')
+
+
 async def test_the_values_are_those_of_the_newest_reload(tab: Tab, tmp_path: Path) -> None:
     """The file that is shown is, too, while nobody has typed."""
     tab.expected(GONE)
