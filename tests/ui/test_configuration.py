@@ -39,7 +39,7 @@ async def test_values_are_shown_with_their_places(tab: Tab, tmp_path: Path) -> N
         await expect(row).to_contain_text("config.yaml:")
         await expect(row).to_contain_text("at once")
         await expect(page.get_by_role("row").filter(has_text="queue_timeout")).to_have_count(0)
-        await page.get_by_label("defaults, too").check()
+        await page.get_by_label("defaults as well").check()
         await expect(page.get_by_role("row").filter(has_text="queue_timeout").first).to_be_visible()
         await page.get_by_label("Show only keys or values with this").fill("queue_limit")
         await expect(page.get_by_role("row")).to_have_count(2)

@@ -73,7 +73,7 @@ async def test_a_level_leaves_out_what_is_less(tab: Tab, rig: Rig) -> None:
     """And says how many lines of how many are shown."""
     page = await tab.open(rig.port, "/logs")
     await expect(lines(page, "proxy")).to_contain_text("[INFO]")
-    await view(page, "proxy").get_by_label("Least level").select_option("error")
+    await view(page, "proxy").get_by_label("Lowest level").select_option("error")
     await expect(lines(page, "proxy")).not_to_contain_text("[INFO]")
     await expect(view(page, "proxy")).to_contain_text("0 lines of")
 
@@ -83,7 +83,7 @@ async def test_size_wrap_copy_and_clear(tab: Tab, rig: Rig) -> None:
     page = await tab.open(rig.port, "/logs")
     proxy, log = view(page, "proxy"), lines(page, "proxy")
     await expect(log).to_contain_text("[INFO]")
-    await proxy.get_by_label("Size of type").select_option("15")
+    await proxy.get_by_label("Font size").select_option("15")
     await proxy.get_by_label("wrap").check()
     await page.reload()
     await expect(log).to_contain_text("[INFO]")

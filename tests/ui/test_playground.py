@@ -211,7 +211,7 @@ async def test_each_endpoint_answers(tab: Tab, rig: Rig, endpoint: str) -> None:
     """With what it cost: first token, cached and evaluated tokens, tokens a second."""
     chat = Chat(tab, rig)
     await chat.open("alpha")
-    await chat.parameters(Endpoint=endpoint, System_prompt="You are brief.", Most_tokens="5")
+    await chat.parameters(Endpoint=endpoint, System_prompt="You are brief.", Max_tokens="5")
     for count in (1, 2):
         await chat.say("Tell me about caches in a few words, so that there is a prompt.")
         answer = await chat.ended(count)
@@ -228,7 +228,7 @@ async def test_what_came_from_disk_is_told(tab: Tab, rig: Rig) -> None:
     """A conversation whose model was swapped out comes back from its snapshot."""
     chat = Chat(tab, rig)
     await chat.open("alpha")
-    await chat.parameters(Most_tokens="5")
+    await chat.parameters(Max_tokens="5")
     await chat.say("Remember this conversation, with enough words that it is worth a snapshot on the disk. " * 8)
     await chat.ended()
     await rig.chat("beta")
@@ -244,7 +244,7 @@ async def test_parameters_are_sent_and_kept(chat: Chat, rig: Rig) -> None:
     await chat.parameters(
         System_prompt="Be brief.",
         Temperature="0.35",
-        Most_tokens="12",
+        Max_tokens="12",
         Top_P="0.9",
         Seed="7",
         Stop_sequences="END\nFIN",

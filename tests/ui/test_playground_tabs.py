@@ -162,7 +162,7 @@ async def test_a_load_test_sends_all_at_once(tab: Tab, rig: Rig) -> None:
         await page.get_by_role("button", name=re.compile(rf"^(ready|unloaded) ?{name}\b")).click()
     await expect(button(page, "Clear (3)")).to_be_enabled()
     await page.get_by_role("textbox", name="Prompt").fill("Count.")
-    await page.get_by_role("spinbutton", name="Most tokens").fill("7")
+    await page.get_by_role("spinbutton", name="Max tokens").fill("7")
     await button(page, "Go").click()
     for model, count in (("a", 2), ("b", 1)):
         await rig.until_event("held", model, count=held[model] + count)
@@ -234,7 +234,7 @@ async def test_queued_requests_are_moved_and_removed(tab: Tab, rig: Rig) -> None
     await page.get_by_role("textbox", name="Prompt").fill("Other")
     await button(page, "Defaults").click()
     await expect(page.get_by_role("textbox", name="Prompt")).to_have_value(re.compile("lighthouse"))
-    await expect(page.get_by_role("spinbutton", name="Most tokens")).to_have_value("256")
+    await expect(page.get_by_role("spinbutton", name="Max tokens")).to_have_value("256")
 
 
 # rerank

@@ -583,7 +583,7 @@ async def test_nothing_was_asked_yet(tab: Tab, tmp_path: Path) -> None:
         page = await tab.open(rig.port, "/requests")
         await expect(table(page)).to_contain_text("No request has ended yet")
         await expect(under_way(page)).to_contain_text("No request is under way")
-        await expect(page.get_by_text("The speed of no request is known yet")).to_have_count(2)
+        await expect(page.get_by_text("No request has told its speed yet")).to_have_count(2)
         await expect(table(page).get_by_role("button", name="Export as Markdown")).to_be_disabled()
         assert await tab.axe() == []
 

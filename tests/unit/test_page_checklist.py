@@ -94,7 +94,7 @@ CHECKLIST: dict[str, dict[str, str]] = {
     "logs": {
         "both, or one of them": "logs: both_logs_stand_side_by_side_and_follow; logs: one_log_alone_and_another_one",
         "panes that are resized, by keys too": "logs: the_border_moves_by_keys",
-        "size of type, wrap": "logs: size_wrap_copy_and_clear",
+        "font size, wrap": "logs: size_wrap_copy_and_clear",
         "a filter by pattern": "logs: a_pattern_keeps_what_fits",
         "terminal colours": "logs: a_hostile_line_is_text_with_colours",
         "follow unless one scrolled up": "logs: who_scrolled_up_is_left_there",

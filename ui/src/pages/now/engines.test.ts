@@ -41,7 +41,7 @@ describe("the gate of one engine", () => {
   it("says who runs, who waits, and how long a newcomer would", () => {
     const busy = { capacity: 1, running: { user: 1 }, waiting: { user: 2 }, oldest_wait: 4, estimate: 9 };
     expect(gateOf(gate(busy))).toBe(
-      "1 request of at most 1 at once, 2 waiting, the first for 4 s. A newcomer would wait about 9 s.",
+      "1 request of at most 1 at once, 2 waiting, the first for 4 s. A new request would wait about 9 s.",
     );
     expect(gateOf(gate())).toBe("0 requests of at most 2 at once, none waiting.");
   });

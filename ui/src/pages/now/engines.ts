@@ -47,6 +47,6 @@ export function gateOf(gate: GateStatistics): string {
   const runs = `${counted(runningOf(gate), "request")} of at most ${gate.capacity} at once`;
   const waits = waiting ? `${waiting} waiting, the first for ${about(gate.oldest_wait)}` : "none waiting";
   if (!gate.open) return `${runs}, ${waits}. The queue is closed: ${gate.reason}.`;
-  const newcomer = gate.estimate > 0 ? ` A newcomer would wait about ${about(gate.estimate)}.` : "";
+  const newcomer = gate.estimate > 0 ? ` A new request would wait about ${about(gate.estimate)}.` : "";
   return `${runs}, ${waits}.${newcomer}`;
 }
