@@ -181,10 +181,10 @@ def of_gates(now: Sequence[GateStatistics]) -> Iterator[Metric]:
     """The queue of the only engine; of many models all together."""
     waiting = {work: sum(gate.waiting[work] for gate in now) for work in get_args(Work)}
     running = {work: sum(gate.running[work] for gate in now) for work in get_args(Work)}
-    oldest = max((gate.oldest_wait for gate in now), default=0.0)
+    oldest = max((gate.held_up for gate in now), default=0.0)
     yield gauges("bioproxy_queue_depth", "Requests that wait for an engine that is ready.", "class", waiting)
     yield gauges("bioproxy_requests_running", "Requests that an engine was granted to.", "class", running)
-    yield gauge("bioproxy_queue_oldest_wait_seconds", "How long the oldest of those that wait has waited.", oldest)
+    yield gauge("bioproxy_queue_oldest_wait_seconds", "How long the oldest request of a client has waited.", oldest)
 
 
 def of_gate(now: GateStatistics) -> Iterator[Metric]:

@@ -113,7 +113,7 @@ def watch_models(metrics: Metrics) -> None:
 def queue(oldest: float, **waiting: int) -> Any:
     """A model's queue, with one request of each class that runs."""
     classes = dict.fromkeys(get_args(Work), 0)
-    return stand_in(waiting=classes | waiting, running=dict.fromkeys(classes, 1), oldest_wait=oldest)
+    return stand_in(waiting=classes | waiting, running=dict.fromkeys(classes, 1), held_up=oldest)
 
 
 def watching(metrics: Metrics) -> Metrics:

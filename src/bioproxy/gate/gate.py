@@ -61,6 +61,7 @@ class GateStatistics(msgspec.Struct, kw_only=True):
     waiting: dict[Work, int] = {}
     aside: int = 0  # side requests that wait for a quiet moment, before they wait in the queue
     oldest_wait: float = 0.0
+    held_up: float = 0.0  # the same of clients' requests, without those that wait for others of their key (max_running)
     estimate: float = 0.0  # until a newcomer of class user would be granted
     measured: float | None = None  # how long a grant takes
     idle: float = 0.0
@@ -512,7 +513,7 @@ class Gate:
 
     def statistics(self) -> GateStatistics:
         queue, now = self.queue, self.clock()
-        oldest = queue.oldest()
+        oldest, held_up = queue.oldest(), queue.held_up()
         return msgspec.structs.replace(
             self.counts,
             capacity=queue.capacity,
@@ -525,6 +526,7 @@ class Gate:
             waiting={work: len(numbers) for work, numbers in queue.waiting.items()},
             aside=len(self.aside),
             oldest_wait=now - oldest.arrived if oldest is not None else 0.0,
+            held_up=now - held_up.arrived if held_up is not None else 0.0,
             estimate=0.0 if queue.free() and not queue.anyone else self.until(),
             measured=queue.measured,
             idle=self.idle_seconds(),

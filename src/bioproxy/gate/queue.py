@@ -369,6 +369,12 @@ class Queue:
         lanes = chain.from_iterable(lanes.values() for lanes in self.lanes.values())
         return min((lane.oldest() for lane in lanes), key=lambda ticket: ticket.number, default=None)
 
+    def held_up(self) -> Ticket | None:
+        """The one that has waited longest of clients' tickets that wait for the engine, not for others of their key."""
+        lanes = chain(self.lanes["user"].values(), self.lanes["side"].values())
+        found = (lane.oldest() for lane in lanes if not self.bounded(lane))
+        return min(found, key=lambda ticket: ticket.number, default=None)
+
     def __repr__(self) -> str:
         waiting = ", ".join(f"{len(numbers)} {work}" for work, numbers in self.waiting.items() if numbers)
         alone = ", one alone" if self.alone is not None else ""

@@ -464,6 +464,28 @@ async def test_a_changed_limit_counts_for_newcomers() -> None:
         (await task).release()
 
 
+async def test_who_waits_for_others_of_its_key_is_not_held_up() -> None:
+    """Nor is background work: an alert about long waits is for what the operator did not ask for."""
+    clock = Clock()
+    gate = Gate(settings(queue_limit=10), capacity=2, clock=clock)
+    build = await gate.acquire(client="build", max_running=1)
+    more = spawn(gate.acquire(client="build", max_running=1), name="build")
+    await settle()
+    ann = await gate.acquire(client="ann")
+    clock.now = 7.0
+    warm_up = spawn(gate.acquire(client="", work="background"), name="warm-up")
+    await settle()
+    clock.now = 60.0
+    assert (gate.statistics().oldest_wait, gate.statistics().held_up) == (60.0, 0.0)
+    ben = await queued(gate, "ben")
+    clock.now = 65.0
+    assert (gate.statistics().oldest_wait, gate.statistics().held_up) == (65.0, 5.0)
+    for grant in (build, ann):
+        grant.release()
+    for task in (more, ben, warm_up):
+        (await task).release()
+
+
 async def test_statistics_tell_who_uses_the_engine() -> None:
     """Shares, waits and totals in one frozen value, for /status and the metrics."""
     clock = Clock()

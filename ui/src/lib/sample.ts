@@ -25,6 +25,7 @@ export const gate = (with_: Partial<GateStatistics> = {}): GateStatistics => ({
   waiting: { user: 0, side: 0, background: 0 },
   aside: 0,
   oldest_wait: 0,
+  held_up: 0,
   estimate: 0,
   measured: null,
   idle: 0,

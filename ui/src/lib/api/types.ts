@@ -323,6 +323,7 @@ export interface GateStatistics {
   waiting: { [name: string]: number };
   aside: number;
   oldest_wait: number;
+  held_up: number;
   estimate: number;
   measured: number | null;
   idle: number;
