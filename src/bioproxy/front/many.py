@@ -375,8 +375,10 @@ class ManyModels(Dispatch):
         served, ready = self.models[target.model], self.is_ready(target.model)
         if hides_slash(split.target) and not (ready and served.station.other):
             upstream_path.check_guarded(request.method, split)
-        if not ready and (refusal := split.refused() or upstream_path.looks(request.method, split)):
-            raise refusal
+        if not ready and split.reason:
+            raise split.refused()
+        if not ready and routes.only_looks(request.method, split.rest):
+            raise routes.not_loaded(target.model, split.rest)
         if routes.recorded(request.method, split.rest):
             self.meter(exchange)
         self.enter(exchange, target)

@@ -48,10 +48,9 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     target: bytes
     reason: str = ""
 
-    def refused(self) -> RequestError | None:
-        """The answer if the model is not ready and this path does not start it; None if it does."""
-        said = f"model {self.asked.model} is not loaded; {self.reason}"
-        return RequestError(said, status=409) if self.reason else None
+    def refused(self) -> RequestError:
+        """The answer if there is a `reason` and the model is not ready."""
+        return RequestError(f"model {self.asked.model} is not loaded; {self.reason}", status=409)
 
 
 class Ignored:
@@ -113,11 +112,6 @@ def behind(target: bytes, start: str) -> bytes:
         if place >= 0 and unquote_to_bytes(path[:place]).decode(errors="replace") == start:
             return path[place:] + mark + query
     raise hidden_slash(target)  # it is the one between the name and the rest
-
-
-def looks(method: str, split: Split) -> RequestError | None:
-    """The answer to a look at a model that is not ready: it starts nothing. None for what may start it."""
-    return routes.not_loaded(split.asked.model, split.rest) if routes.only_looks(method, split.rest) else None
 
 
 def check_guarded(method: str, split: Split) -> None:

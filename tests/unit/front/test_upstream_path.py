@@ -103,9 +103,9 @@ def test_ignored_paths_start_nothing(path: str, starts: bool) -> None:
     """A forgotten tab must not swap models."""
     found = split(f"/upstream/m{path}")
     assert isinstance(found, Split)
-    refused = found.refused()
-    assert (refused is None) is starts
-    if refused is not None:
+    assert (not found.reason) is starts
+    if not starts:
+        refused = found.refused()
         assert refused.message == "model m is not loaded; path matches upstream.ignorePaths"
         assert refused.status == 409
 
@@ -121,7 +121,7 @@ def test_a_peers_model_needs_no_start_of_ours() -> None:
     """So nothing is ignored there."""
     found = split("/upstream/p/big/x.css")
     assert isinstance(found, Split)
-    assert found.refused() is None
+    assert not found.reason
 
 
 def test_a_long_path_is_searched_in_one_pass() -> None:
@@ -143,13 +143,11 @@ def test_comfyui_is_a_model_of_its_own() -> None:
     registry = Registry(NAMES)
     page = split_comfyui("GET", b"/comfyui/?a", path="/comfyui/", registry=registry)
     assert isinstance(page, Split)
-    assert (page.asked.model, page.target, page.refused()) == ("comfyui_auto", b"/?a", None)
+    assert (page.asked.model, page.target, page.reason) == ("comfyui_auto", b"/?a", "")
     other = split_comfyui("GET", b"/comfyui/ws%20a?b", path="/comfyui/ws a", registry=registry)
     assert isinstance(other, Split)
     assert (other.rest, other.target) == ("/ws a", b"/ws%20a?b")
-    refused = other.refused()
-    assert refused is not None
-    assert refused.message == "model comfyui_auto is not loaded; only /comfyui/ can start it"
+    assert other.refused().message == "model comfyui_auto is not loaded; only /comfyui/ can start it"
 
 
 def test_comfyui_without_its_slash_is_sent_there() -> None:
