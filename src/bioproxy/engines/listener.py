@@ -194,14 +194,11 @@ def listening(port: int | str, *, proc: Path = PROC) -> list[Socket]:
         rows = [line.split(maxsplit=7) for line in lines]
         return [Socket(row[6], NOBODY) for row in rows if row[3] == ACCEPTS and row[7:] == [port]]
     for name in ("tcp", "tcp6"):
-        try:
-            lines = (proc / "net" / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                found.append(Socket(fields[9], int(fields[7])))
+        with suppress(OSError), (proc / "net" / name).open() as table:  # a busy machine has ten thousands of them
+            for line in table:
+                fields = line.split()
+                if len(fields) > 9 and fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.append(Socket(fields[9], int(fields[7])))
     return found
 
 
