@@ -47,3 +47,26 @@ def test_threads_have_no_heap_of_their_own() -> None:
     """As they have without it."""
     assert heaps() > 1
     assert heaps("shared") == 0
+
+
+FREED = """
+import sys
+from pathlib import Path
+from bioproxy.cli.serve import give_back, share_one_heap
+from bioproxy.events import ModelChanged
+
+share_one_heap()
+blocks = [bytes(10_000) for _ in range(4_000)]
+last = bytes(10_000)  # above all of them
+del blocks
+for new in ("stopping", "stopped"):
+    give_back(ModelChanged(model="a", old="ready", new=new))
+    print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20)
+"""
+
+
+def test_what_is_free_between_other_blocks_goes_back_when_a_model_has_gone() -> None:
+    """40 MB of them; what they take is the test's own measure."""
+    ended = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    before, after = map(int, ended.stdout.split())
+    assert before - after > 30
