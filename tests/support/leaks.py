@@ -118,8 +118,7 @@ def no_request_is_garbage() -> Iterator[None]:
     looks the less often the less is made. Errors make cycles: they hold the frames that they went through, and those
     hold all of a request; so nothing that such a frame knows may hold the error.
     """
-    gc.collect()
-    gc.freeze()  # what is there already is not looked at again
+    gc.freeze()  # what is there already is not looked at: there is a million of it
     gc.disable()
     try:
         yield
