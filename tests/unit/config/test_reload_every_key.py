@@ -24,10 +24,10 @@ from support.graph import held
 from support.swap_models import every_key
 
 Json = Any
-# The file as it is, what is made when needed, what a line of the log moves, where `serve` has it go, when and how often
-# a template was read, how far the machine's two clocks were apart.
+# The file as it is, keys that wait for a restart, what is made when needed, what a line of the log moves, where `serve`
+# has it go, when and how often a template was read, how far the machine's two clocks were apart.
 APART = re.compile(
-    r"^\.loaded|\.known\b|\.dialect\.own\b|\.read_again|^\.console\.|^\.logbook\.(console|mux|proxy)\."
+    r"^\.(loaded|late)\b|\.known\b|\.dialect\.own\b|\.read_again|^\.console\.|^\.logbook\.(console|mux|proxy)\."
     r"|^\.logbook\.(console|as_json)$|\.change(d_at|s)$|\.cache$|\.asleep$"
 )
 
