@@ -33,7 +33,7 @@ from typing import Any, cast
 
 import msgspec
 
-from bioproxy.config.addresses import UNIX_PEERS
+from bioproxy.config.addresses import UNIX_PEERS, host_of
 from bioproxy.config.schema import Limits
 from bioproxy.errors import BioproxyError, RequestError
 from bioproxy.wire.http1.heads import Headers, block, status_line
@@ -494,8 +494,7 @@ def peer_of(transport: asyncio.BaseTransport) -> str:
     peer = transport.get_extra_info("peername")
     if isinstance(peer, tuple):
         address = str(peer[0])
-        rest = address.removeprefix(MAPPED)
-        return rest if "." in rest and ":" not in rest else address
+        return host_of(address) if address.startswith(MAPPED) else address
     return UNIX_PEERS if transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None) else ""
 
 
