@@ -88,7 +88,7 @@ def share_one_heap() -> None:
 
 
 def give_back(change: ModelChanged) -> None:
-    """A model has gone: give the system what is free in the heap, also between what is not. A millisecond or two."""
+    """A model has gone: give the system what is free in the heap, also between what is not. 1 ms for 20 MB of it."""
     if change.new == "stopped":
         of_libc("malloc_trim")(0)
 
