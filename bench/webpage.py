@@ -29,7 +29,8 @@ from bench import peers, swapping
 from bench.report import Row, verdict
 from bioproxy.admin.page import FOLDER, INDEX
 
-PROGRAM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+BROWSERS = ("chromium", "chromium-headless-shell", "google-chrome")  # the second is all that .ci/run installs
+PROGRAM = next(filter(None, map(shutil.which, BROWSERS)), "")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 LOADS = 5
 HEAVY = ("requests", "playground", "cache", "machine")

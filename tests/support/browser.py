@@ -50,7 +50,11 @@ FLAGS = (
 FORBIDDEN = """addEventListener("securitypolicyviolation", told => console.error(
   `forbidden by the content security policy: ${told.effectiveDirective} ${told.blockedURI} in ${told.sourceFile}` +
   `:${told.lineNumber} ${told.sample}`))"""
-GONE = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE"  # a stop
+# What a program's stop is to a browser: before a connection, on one that is made or kept, before or amid an answer.
+GONE = (
+    "ERR_CONNECTION_(REFUSED|RESET|CLOSED|ABORTED)|ERR_SOCKET_NOT_CONNECTED"
+    "|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONTENT_LENGTH_MISMATCH"
+)
 # What the page says in its corner goes after some seconds, in which a busy machine may not have looked.
 TOASTS = """window.toasts = []; new MutationObserver(changes => { for (const { addedNodes } of changes)
   for (const one of addedNodes) if (one instanceof Element) toasts.push(...(one.matches("[data-sonner-toast]") ? [one]
@@ -164,6 +168,11 @@ class Tab:
                 return
             seen.append(now)
         raise AssertionError(f"Tab does not reach {name!r}, but {seen}")
+
+    async def shown(self) -> str:
+        """All that a person sees of the page, and what the browser keeps for it."""
+        text, kept = await self.page.evaluate("[document.body.innerText, JSON.stringify(localStorage)]")
+        return "\n".join((await self.page.title(), self.page.url, text, kept, await self.focused()))
 
     async def spilled(self) -> list[str]:
         """What reaches beyond the right edge of the window, and cannot be scrolled to within a part of the page."""

@@ -11,6 +11,7 @@ import builtins
 import io
 import json
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -89,8 +90,15 @@ def authority(app: App) -> dict[str, str]:
 
 
 async def ready(app: App, *, generation: int = 0) -> None:
-    """Wait until the engine is ready, in its `generation`-th process or a later one."""
-    await until(lambda: station(app).attachment.state == "ready" and station(app).attachment.generation >= generation)
+    """Wait until the engine is ready, in its `generation`-th process or a later one, and seen if it can be."""
+    found = station(app).attachment
+    await until(
+        lambda: (
+            found.state == "ready"
+            and found.generation >= generation
+            and (found.process is not None or sys.platform != "linux")
+        )
+    )
 
 
 async def good(app: App, words: str = "hello", *, path: str = CHAT, headers: Json = None, **more: Json) -> Answer:

@@ -12,6 +12,7 @@ import base64
 import hashlib
 import http.client
 import io
+import itertools
 import json
 import os
 import shutil
@@ -24,7 +25,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from bioproxy.engines.launch import free_port
+from bioproxy.engines.launch import HIGHEST, LOWEST, is_free
+
+# Each worker has a part of the ports, and goes through it from one to the next: what one test is about to listen on, or
+# has for an engine that it starts again, no other chooses meanwhile.
+WORKER, WORKERS = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:], os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+SHARE = (HIGHEST - LOWEST) // int(WORKERS)
+steps = itertools.count(os.getpid())
 
 
 class Answer(msgspec.Struct):
@@ -170,4 +177,11 @@ def certificate(folder: Path, name: str = "tls", *, pass_phrase: str = "", kind:
     return made
 
 
-__all__ = ["free_port"]
+def free_port(*, run: int = 1) -> int:
+    """The first of `run` ports in a row that are free on 127.0.0.1, and that no other test has chosen."""
+    while True:
+        first = LOWEST + SHARE * int(WORKER) + next(steps) % SHARE
+        if all(is_free("127.0.0.1", first + further) for further in range(run)):
+            for _ in range(run - 1):
+                next(steps)
+            return first

@@ -6,7 +6,7 @@ The browser belongs to a loop, so all tests here run on the same one, and so mus
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from playwright.async_api import Browser
 from support.browser import Tab, chromium, new_tab, why_not
 
 HERE = Path(__file__).parent
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,10 +41,20 @@ async def browser(built: None) -> AsyncIterator[Browser]:
         yield running
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note that a test failed, for `tab`."""
+    report = yield
+    item.stash[FAILED] = report.failed
+    return report
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def tab(browser: Browser) -> AsyncIterator[Tab]:
-    """A page with storages of its own; the test fails if anything went wrong in it."""
+async def tab(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Tab]:
+    """A page with storages of its own; the test fails if anything went wrong in it. One that fails prints the page."""
     async with new_tab(browser) as opened:
         yield opened
         wrong = opened.wrong()
+        if request.node.stash.get(FAILED, False):
+            print(await opened.shown())
     assert wrong == []
