@@ -12,6 +12,7 @@
     │   └── ModelBusy             429 concurrency_limit       the model's own concurrencyLimit
     ├── TokensSpent               429 rate_limit_exceeded     the key's tokens_per_day; retry_after is set
     ├── QueueTimeout              503 overloaded_error        retry_after is set
+    │   └── Closed                503 overloaded_error        a pause, or the shutdown: refused without a wait
     ├── ModelFailed               500 model_failed            its process did not start, or was unloaded meanwhile
     ├── EngineUnavailable         502 engine_unavailable      nothing answered; says what was tried
     │   ├── EngineDied            502 engine_unavailable      it ended by itself while it had the request
@@ -162,6 +163,10 @@ class QueueTimeout(BioproxyError):
 
     default_status = 503
     code = "overloaded_error"
+
+
+class Closed(QueueTimeout):
+    """Nobody is served now: bioproxy is paused, or shuts down."""
 
 
 class EngineUnavailable(BioproxyError):

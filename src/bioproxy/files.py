@@ -291,3 +291,8 @@ def replace(temporary: str | os.PathLike[str], target: str | os.PathLike[str]) -
 def reason(error: OSError) -> str:
     """The system's own words, lower case: `permission denied`."""
     return (error.strerror or str(error)).lower()
+
+
+def in_short(error: Exception) -> str:
+    """Why a file cannot be used, for a message that names it: the system's words, or the error's own."""
+    return reason(error) if isinstance(error, OSError) else str(error)

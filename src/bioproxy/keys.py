@@ -133,6 +133,14 @@ def everyone(keys: Sequence[str | Key]) -> str | None:
     return groups.pop()
 
 
+def bounds(keys: Sequence[str | Key]) -> dict[str, int]:
+    """`max_running` by name; not of a name whose keys differ in it."""
+    found: dict[str, set[int]] = {}
+    for _, principal in Keyring(keys).principals.values():
+        found.setdefault(principal.name, set()).add(principal.max_running)
+    return {name: most for name, (most, *others) in found.items() if not others}
+
+
 def groups(keys: Sequence[str | Key]) -> frozenset[str]:
     """The groups of all who may ask, those of a key's users left out; without keys the one that is called ""."""
     return frozenset(principal.group for _, principal in Keyring(keys).principals.values()) or frozenset([""])

@@ -187,7 +187,8 @@ def setup(
     root.propagate = False
 
 
-UNLOGGED = ("/wol-health", "/api/performance", "/metrics")  # asked every few seconds by machines
+# asked every few seconds by machines; and the web page's parts, some forty whenever somebody opens it
+UNLOGGED = ("/wol-health", "/api/performance", "/metrics", "/ui/assets/")
 
 
 def access_line(

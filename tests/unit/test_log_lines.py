@@ -118,7 +118,7 @@ def test_the_line_for_a_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/wol-health", "/wol-health/x", "/api/performance", "/api/performance/all", "/metrics"]
+    "path", ["/wol-health", "/wol-health/x", "/api/performance", "/api/performance/all", "/metrics", "/ui/assets/x.js"]
 )
 def test_what_machines_ask_all_the_time_is_not_logged(path: str) -> None:
     """Nothing would be left of the history."""

@@ -169,7 +169,8 @@ class Allowances:
         except FileNotFoundError:
             return
         except (OSError, ValueError, files.Stuck) as error:  # msgspec's errors are ValueErrors
-            log.warning("what keys used today cannot be read (%s): %s; it counts anew", self.folder / FILE, error)
+            said = "what keys used today cannot be read (%s): %s; it counts anew"
+            log.warning(said, self.folder / FILE, files.in_short(error))
             return
         if day.date == date_of(self.now()):
             self.today.update(day.keys)
@@ -192,7 +193,7 @@ class Allowances:
         except (OSError, files.Stuck) as error:
             if not self.failing:
                 said = "what keys used today cannot be kept in %s: %s; a restart forgets it"
-                log.warning(said, self.folder, files.reason(error) if isinstance(error, OSError) else error)
+                log.warning(said, self.folder, files.in_short(error))
             self.failing = True
             self.changed.set()
         else:

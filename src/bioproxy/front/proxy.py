@@ -17,6 +17,7 @@ from bioproxy.config.addresses import stays_here
 from bioproxy.config.settings import Settings
 from bioproxy.errors import (
     BioproxyError,
+    Closed,
     EngineProtocolError,
     EngineRefused,
     EngineUnavailable,
@@ -152,7 +153,7 @@ class Front:
 
 def outcome_of(error: BioproxyError) -> Outcome:
     """The metrics' word for an error."""
-    if isinstance(error, QueueFull | TokensSpent):
+    if isinstance(error, QueueFull | TokensSpent | Closed):
         return "rejected"
     if isinstance(error, QueueTimeout):
         return "timeout"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from bioproxy.errors import BioproxyError, ModelBusy, ModelFailed, NotFound, QueueFull, QueueTimeout
+from bioproxy.errors import BioproxyError, Closed, ModelBusy, ModelFailed, NotFound, QueueFull
 from bioproxy.models.state import State
 from bioproxy.models.wish import Wish
 
@@ -98,7 +98,7 @@ def error_of(effect: Fail, lead: str) -> BioproxyError:
     if why in {"unknown", "removed"}:
         return NotFound(reason)
     if why == "shutdown":
-        return QueueTimeout(f"{lead}{reason}", retry_after=10)
+        return Closed(f"{lead}{reason}", retry_after=10)
     return ModelFailed(f"{lead}{reason}", retry_after=retry)
 
 

@@ -61,6 +61,7 @@ class Register:
         self.running: dict[str, Started] = {}
         self.boot = boot_id()
         self.changed = asyncio.Event()
+        self.failing = False
 
     def note(self, model: str, pid: int, *, command: tuple[str, ...], token: str) -> None:
         """A model's process was started; with pid 0 it ended. `run` writes it down."""
@@ -81,12 +82,17 @@ class Register:
             await self.save()
 
     async def save(self) -> None:
-        """Replace the file by what is known now; a fault is logged: it stops no engine."""
+        """Replace the file by what is known now; a fault is logged once: it stops no engine."""
         self.changed.clear()
         try:
             await files.away(self.write)
         except (OSError, files.Stuck) as error:
-            log.warning("cannot note which engines run: %s", error)
+            if not self.failing:
+                said = "cannot note in %s which engines run: %s; those that a crash leaves behind are not found then"
+                log.warning(said, self.path, files.in_short(error))
+            self.failing = True
+        else:
+            self.failing = False
 
     def write(self) -> None:
         """The same. OSError, Stuck. Blocks."""

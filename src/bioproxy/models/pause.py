@@ -21,7 +21,7 @@ import msgspec
 
 from bioproxy import aio
 from bioproxy.config.units import write_seconds
-from bioproxy.errors import QueueTimeout
+from bioproxy.errors import Closed
 from bioproxy.events import Bus, PauseChanged
 from bioproxy.models.fleet import Fleet
 
@@ -58,10 +58,10 @@ class Pause:
         still = "" if math.isinf(left) else f" for another {write_seconds(float(max(1, math.ceil(left))))}"
         return f"bioproxy is paused{still}; `bioproxy resume` ends that" if self.status is not None else ""
 
-    def refusal(self) -> QueueTimeout:
+    def refusal(self) -> Closed:
         """What a request is told."""
         left = self.left()
-        return QueueTimeout(self.sentence(), retry_after=RETRY if math.isinf(left) else max(1, math.ceil(left)))
+        return Closed(self.sentence(), retry_after=RETRY if math.isinf(left) else max(1, math.ceil(left)))
 
     def unready(self) -> str:
         """Why a request would not be served now; "" if it would."""

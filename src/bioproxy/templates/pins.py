@@ -157,7 +157,8 @@ class Pins:
         except FileNotFoundError:
             return
         except (OSError, ValueError, files.Stuck) as error:  # msgspec's errors are ValueErrors
-            log.warning("the pins in %s cannot be read and are collected anew: %s", self.folder, error)
+            said = "the pins in %s cannot be read and are collected anew: %s"
+            log.warning(said, self.folder, files.in_short(error))
 
     def take(self, index: Index, texts: Mapping[str, tuple[str, ...]]) -> None:
         """Pin what is in `index`, as far as there are `texts` for it."""
@@ -209,7 +210,8 @@ class Pins:
     def fault(self, error: Exception) -> None:
         """Say once that pins cannot be kept."""
         if not self.failing:
-            log.warning("the pins cannot be kept in %s: %s; turns after a restart may miss", self.folder, error)
+            said = "the pins cannot be kept in %s: %s; turns after a restart may miss"
+            log.warning(said, self.folder, files.in_short(error))
         self.failing = True
 
 

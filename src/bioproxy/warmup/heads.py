@@ -175,7 +175,8 @@ class Heads:
         except FileNotFoundError:
             return
         except (OSError, *NOT_JSON, files.Stuck) as error:
-            log.warning("the heads in %s cannot be read and are collected anew: %s", self.path, error)
+            said = "the heads in %s cannot be read and are collected anew: %s"
+            log.warning(said, self.path, files.in_short(error))
             return
         if stored.version != VERSION:
             log.info("the heads in %s are of another version (%d) and are collected anew", self.path, stored.version)
@@ -200,7 +201,7 @@ class Heads:
             await files.away(write, self.path, prefixes, plain)
         except (OSError, files.Stuck) as error:
             self.changed, self.used, self.written = before
-            log.warning("the heads cannot be kept in %s: %s", self.path, error)
+            log.warning("the heads cannot be kept in %s: %s", self.path, files.in_short(error))
 
     def statistics(self) -> HeadsStatistics:
         """Counts only; the text of a head is never shown."""

@@ -470,7 +470,7 @@ class Runner:
         now = time.time()
         self.put(replace(done, ended=time.monotonic(), warmed_at=now, asked=False, failures=0, deaths=0))
         log.info(
-            "%s is %s: %d tokens, %d of them evaluated in %.1f s",
+            "%s is %s: %d tokens; %d were evaluated for that, in %.1f s",
             target.label, end, length, job.evaluated, job.seconds,
         )  # fmt: skip
         self.bus.publish(WarmupEnded(prefix=target.prefix, tokens=length, evaluated=job.evaluated, seconds=job.seconds))

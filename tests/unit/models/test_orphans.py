@@ -162,11 +162,13 @@ def test_what_is_noted_is_found_by_the_next_run(register: Register, spawn: Spawn
 async def test_a_folder_that_cannot_be_written_stops_no_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spawn: Spawn
 ) -> None:
-    """It is said, and that is all."""
+    """It is said once, not at each swap, and that is all."""
     register = Register(tmp_path / "missing" / "engines.json", variable=VARIABLE)
     register.note("a", spawn().pid, command=("engine",), token="mine/a")
     await register.save()
-    assert "cannot note which engines run" in caplog.text
+    await register.save()
+    [said] = [one.getMessage() for one in caplog.records]
+    assert said.startswith(f"cannot note in {register.path} which engines run: no such file or directory; ")
 
 
 def test_a_command_that_is_no_text_stops_no_start(register: Register, spawn: Spawn) -> None:
