@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from bioproxy.engines import listener
 from bioproxy.engines.facts import WANTS_KEY, EngineFacts
+from bioproxy.engines.listener import Listener
 from bioproxy.errors import EngineUnavailable
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine
@@ -70,6 +72,39 @@ async def test_without_a_file_for_a_look_nothing_is_known_and_nothing_changes(fr
             await attachment.look()
         after = attachment.statistics()
     assert (after.state, after.generation, after.facts) == ("ready", before.generation, before.facts)
+    assert told.names() == ["loading", "on_ready", "ready"]
+
+
+async def test_a_process_that_a_look_missed_is_seen_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc shows what it shows at that moment; one miss must not leave the engine without snapshots until its end."""
+    told, asked, find = Told(), [], listener.find
+
+    def miss_once(host: str, port: int | str) -> Listener | None:
+        asked.append(port)
+        return find(host, port) if len(asked) > 1 else None
+
+    monkeypatch.setattr(listener, "find", miss_once)
+    async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        assert await told.until("on_gone") == "its process is seen now"
+        assert (await told.until("on_ready", 2)).pid == fake.pid
+        await attachment.wait_ready()
+
+
+async def test_a_process_that_cannot_be_seen_is_searched_for_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on another machine behind a tunnel is never found, and a search goes through every process of this one."""
+    told, asked = Told(), []
+
+    def never(_host: str, port: int | str) -> None:
+        asked.append(port)
+
+    monkeypatch.setattr(listener, "find", never)
+    async with FakeEngine() as fake, running(make(fake.url, told, interval=60)) as attachment:
+        await attachment.wait_ready()
+        searches = []
+        for _ in range(20):
+            await attachment.look()
+            searches.append(len(asked))
+    assert [look for look in range(1, 20) if searches[look] > searches[look - 1]] == [1, 3, 7, 15]
     assert told.names() == ["loading", "on_ready", "ready"]
 
 

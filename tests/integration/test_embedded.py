@@ -25,6 +25,8 @@ from bioproxy.embedded import flags
 from bioproxy.embedded import model as demo_model
 from bioproxy.engines.launch import launch
 from bioproxy.engines.process import Exit, Process
+from fakes.real_engine import RealEngine
+from support.command import program
 
 pytestmark = pytest.mark.real_engine
 
@@ -341,3 +343,20 @@ async def answers(url: str) -> None:
             return None
 
     assert await aio.poll(look, interval=0.02, deadline=30)
+
+
+async def test_an_abort_starts_no_debugger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs would keep the dead engine, its port and its memory for ever."""
+    for name in ("gdb", "lldb"):
+        program(tmp_path / "bin" / name, "")
+        with (tmp_path / "bin" / name).open("a") as script:
+            script.write(f"touch {tmp_path}/started\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    async with RealEngine(slot_folder=tmp_path / "slots") as engine:
+        await engine.post("/completion", {"prompt": list(range(100, 600)), "n_predict": 0})
+        written = (await engine.slot("save", "a")).json()["n_written"]
+        os.truncate(tmp_path / "slots" / "a", written - 1)
+        with pytest.raises(ConnectionError):
+            await engine.slot("restore", "a")
+        assert await engine.wait() == -signal.SIGABRT
+    assert not (tmp_path / "started").exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.http import Answer, events, free_port
+from support.http import Answer, call, events, free_port
 from support.swap_api import Server
 from support.swap_client import message
 from support.swap_models import apart, fake, fakes
@@ -84,6 +84,7 @@ async def test_a_model_that_says_nothing(tmp_path: Path) -> None:
     """Its client waits no longer than `fallbackAfter`, and the model hears that it left."""
     slow = fake(filters={"setParams": {"hold": 0}}, fallback=["small"], fallbackAfter=1)
     async with swap_rig(tmp_path, {"big": slow, "small": fake()}, groups=apart("big small")) as rig:
+        assert (await call(rig.port, "GET", "/upstream/big/env")).status == 200  # its start takes none of the second
         answer = await rig.chat("big")
         assert served(answer) == "small"
         assert answer.headers[HEADER] == "big;reason=late"

@@ -157,14 +157,20 @@ async def test_the_register_tells_no_secrets(tmp_path: Path) -> None:
 
 
 async def test_a_program_that_starts_beside_another_one_ends_nothing_of_it(tmp_path: Path) -> None:
-    """A second one on the same port cannot listen, and must not touch the engines of the first on its way out."""
+    """A second one on the same port cannot listen, and must not touch the engines of the first on its way out.
+
+    Nor what the first noted of them, or nobody would find them after a crash.
+    """
     async with swap_rig(tmp_path, fakes("a"), child=True) as rig:
         await rig.chat("a")
+        register = await rig.noted()
+        noted = register.read_text()
         second = await asyncio.create_subprocess_exec(
             *rig.child.command(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         out, _ = await second.communicate()
         assert second.returncode == 1
         assert b"taken" in out
+        assert register.read_text() == noted
         assert server(await rig.chat("a")) == "a"
     assert rig.log.starts() == ["a"]

@@ -23,6 +23,7 @@ from bioproxy.app import App
 from bioproxy.cli import serve
 from bioproxy.config.load import Loaded, load
 from bioproxy.errors import ConfigError
+from bioproxy.models import fleet
 from bioproxy.ports import Ports
 from bioproxy.templates.parse import Filled
 from support.apps import log_put_back, running_app, write_config
@@ -66,14 +67,16 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 @pytest.fixture
 def failed() -> Iterator[list[str]]:
-    """The steps of an end that failed, as the log tells."""
+    """The steps of an end that failed, and models that did, as the log tells."""
     said: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign] # a list is enough
-    logger = logging.getLogger(aio.__name__)
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(module.__name__) for module in (aio, fleet)]
+    for logger in loggers:
+        logger.addHandler(handler)
     yield said
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @contextlib.asynccontextmanager

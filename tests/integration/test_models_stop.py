@@ -74,6 +74,8 @@ async def test_a_stop_command_is_run_instead_of_a_signal(tmp_path: Path) -> None
         await rig.chat("a")
         await rig.post("/api/models/unload/a")
         assert rig.children() == []
+        await rig.until(lambda: rig.said("was ended by SIGKILL after"))
+        assert not rig.said("[ERROR]")
     assert (tmp_path / "told").read_text().split() == ["red", str(rig.log.of("start")[0].pid)]
     assert not rig.log.of("sigterm")
 
@@ -96,7 +98,7 @@ async def test_a_stop_command_that_fails_is_followed_by_a_signal_at_once(stop: s
         await rig.until(lambda: rig.said(why))  # a line may be read after the answer
         (told,) = rig.said(why)
     assert "SIGTERM" in told
-    assert "no such container" in told or "echo" not in stop
+    assert 'said "no such container" and ended with exit code 3' in told or "echo" not in stop
     assert rig.log.of("sigterm")
 
 
@@ -107,6 +109,7 @@ async def test_a_stop_command_without_effect_is_followed_by_a_signal_when_its_ti
         await rig.post("/api/models/unload/a")
         assert rig.children() == []
         await rig.until(lambda: len(rig.said("did not end within 1 s of its stop command")) == 1)
+        assert not rig.said("[ERROR]")  # the command itself ended well
     assert rig.log.of("sigterm")
 
 

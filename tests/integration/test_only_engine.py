@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,14 +28,19 @@ from support.leaks import until
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell script stands for llama-server")
 
 
-@asynccontextmanager
-async def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, **values: Any) -> AsyncIterator[App]:
-    """`serve --model` with a fake llama-server that takes its time."""
+def llama_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake one that takes its time, on PATH."""
     program = folder / "llama-server"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} --decode-rate 200 "$@"\n')
     program.chmod(0o755)
     (folder / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+@asynccontextmanager
+async def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, **values: Any) -> AsyncIterator[App]:
+    """`serve --model` with that."""
+    llama_server(folder, monkeypatch)
     async with running_app(folder, model=str(folder / "m.gguf"), **values) as app:
         await ready(app)
         yield app
@@ -160,6 +167,33 @@ async def test_a_pause_takes_its_process(tmp_path: Path, monkeypatch: pytest.Mon
         await app.pause.end()
         await ready(app)
         assert only(app).process.statistics().starts == 2
+
+
+async def test_a_folder_for_slot_files_that_is_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody tidied up. llama-server does not start without it, so no request would be answered any more."""
+    async with serving(tmp_path, monkeypatch) as app:
+        plan, pid = only(app).plan, only(app).pid
+        assert plan is not None
+        assert pid is not None
+        shutil.rmtree(plan.slot_folder)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: only(app).process.statistics().starts == 2)
+        assert Path(plan.slot_folder).is_dir()
+
+
+async def test_a_folder_for_slot_files_of_models_that_is_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same at a model's next start."""
+    llama_server(tmp_path, monkeypatch)
+    async with running_app(tmp_path, models={"a": {"cmd": "llama-server --port ${PORT}"}}) as app:
+        for path in ("load/a", "unload/a"):
+            assert (await call(app.proxy_port, "POST", f"/api/models/{path}")).status == 200
+        shutil.rmtree(app.fleet.folder)
+        assert (await call(app.proxy_port, "POST", "/api/models/load/a")).status == 200
+        assert Path(app.fleet.folder).is_dir()
 
 
 async def test_one_that_hangs_is_started_again(

@@ -19,3 +19,9 @@ async def test_a_slot_action_after_a_client_left(tmp_path: Path) -> None:
         async with asyncio.timeout(30):
             answer = await rig.post("/slots/0?action=save", {"model": "a", "filename": "x"})
         assert answer.status in {200, 404}
+
+
+async def test_strict_isolation_does_not_keep_it_from_answering(tmp_path: Path) -> None:
+    """It has no slots that could be emptied; for the models that have some the key holds."""
+    async with swap_rig(tmp_path, fakes("a"), kv={"isolate": "strict"}) as rig:
+        assert [(await rig.chat("a")).status for _ in range(2)] == [200, 200]

@@ -183,6 +183,19 @@ async def test_the_reason_says_exit_code_and_last_line() -> None:
     assert process.said() == ("loading", "no such model")
 
 
+async def test_an_end_that_is_expected_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    """A brief command's own, and that of one that a command is about to end, which may be done before it says so."""
+    brief = Process([sys.executable, "-c", "print('done')"], name="brief", brief=True)
+    await brief.start()
+    assert (await brief.wait()).expected
+    other = Process([sys.executable, "-c", "import time; time.sleep(100)"], name="other")
+    pid = await other.start()
+    other.expect_end()
+    os.kill(pid, signal.SIGKILL)
+    assert (await other.wait()).expected
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_the_reason_names_the_signal() -> None:
     """An abort of llama.cpp reads as one."""
     _, ended = await run_to_the_end("import os; os.abort()")

@@ -85,7 +85,12 @@ def version() -> str:
 
 
 def library() -> Any:
-    """The `xllamacpp` module; a BioproxyError that says what to install if it is missing."""
+    """The `xllamacpp` module; a BioproxyError that says what to install if it is missing.
+
+    When llama.cpp aborts it has gdb or lldb, if there is one, print where, unless told not to (ggml.c). That takes
+    seconds in which the dead engine keeps its port and memory, or for ever if the debugger hangs.
+    """
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     try:
         import xllamacpp  # an extra, and 100 MB
     except ImportError as error:

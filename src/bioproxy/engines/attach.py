@@ -142,7 +142,7 @@ class Attachment:
         self.identity: Identity | None = None
         self.discovery = Discovery()
         self.process: Listener | None = None  # as it was found by the newest look for it
-        self.looks = self.unanswered = self.changes = 0
+        self.looks = self.unanswered = self.unseen = self.changes = 0
         self.asleep = slept()
         self.now = asyncio.Event()
         self.looked = asyncio.Event()  # the next look is over
@@ -268,13 +268,20 @@ class Attachment:
         await self.attach(props, identity)
 
     async def identify(self, props: dict[str, Json]) -> Identity:
-        """Which engine this is. The search for its process is spared while the one that we know lives."""
+        """Which engine this is. The search for its process is spared while the one that we know lives.
+
+        One that was not seen is searched for again at the 1st, 2nd, 4th, 8th … look: /proc may have missed it.
+        """
         told = tuple(str(props.get(name)) for name in IDENTIFYING)
         known = self.identity
         if known is not None and known.pid is not None and listener.start_ticks(known.pid) == known.ticks:
             return Identity(known.pid, known.ticks, told)
-        if known is not None and known.pid is None and known.told == told and self.state is State.READY:
-            return known
+        if self.state is not State.READY:
+            self.unseen = 0
+        elif known is not None and known.pid is None and known.told == told:
+            self.unseen += 1
+            if self.unseen.bit_count() > 1:
+                return known
         process = await process_of(self.pool.origin, self.expect_pid())
         if process is None and known is not None and self.state is State.READY and no_files_left():
             return known  # what is not found now may be there

@@ -265,6 +265,8 @@ def number(value: Json) -> int:
 def difference(before: Identity | None, now: Identity) -> str:
     """What is different about the engine, as a sentence."""
     told = before.told if before is not None else now.told
+    if before is not None and before.pid is None and told == now.told:
+        return "its process is seen now"
     changed = {name: (old, new) for name, old, new in zip(IDENTIFYING, told, now.told, strict=True) if old != new}
     changed.pop("media_marker", None)
     for name in ("model_path", "model_alias", "build_info", "total_slots"):

@@ -246,6 +246,14 @@ def make_private(folder: str) -> None:
         raise ConfigError([problem]) from error
 
 
+async def make_again(folder: str) -> None:
+    """Make the folder for slot files, if somebody has removed it: llama-server does not start without it."""
+    try:
+        await files.away(make_private, folder)
+    except (ConfigError, files.Stuck) as error:
+        log.warning("%s", error.message)
+
+
 def card_hint(path: str) -> str:
     """What to say if there is a graphics card that the embedded engine does not use; empty if all is well."""
     card = next((name for name in CARDS if Path(name).exists()), None) or shutil.which("nvidia-smi", path=path)

@@ -28,6 +28,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -184,8 +185,12 @@ def family(pid: int, *, proc: Path = PROC) -> Iterator[int]:
 
 
 def listening(port: int | str, *, proc: Path = PROC) -> list[Socket]:
-    """Sockets of /proc/net/tcp and tcp6 that listen on `port`, on whatever address, or of /proc/net/unix at a path."""
-    found = []
+    """Sockets of /proc/net/tcp and tcp6 that listen on `port`, on whatever address, or of /proc/net/unix at a path.
+
+    Linux lists those that listen first (its proc_net_tcp.rst). The rest, ten thousands of them on a busy machine, is
+    read only if none of them is it.
+    """
+    found: list[Socket] = []
     if isinstance(port, str):
         try:
             lines = (proc / "net" / "unix").read_text(errors="replace").splitlines()[1:]
@@ -194,9 +199,11 @@ def listening(port: int | str, *, proc: Path = PROC) -> list[Socket]:
         rows = [line.split(maxsplit=7) for line in lines]
         return [Socket(row[6], NOBODY) for row in rows if row[3] == ACCEPTS and row[7:] == [port]]
     for name in ("tcp", "tcp6"):
-        with suppress(OSError), (proc / "net" / name).open() as table:  # a busy machine has ten thousands of them
-            for line in table:
+        with suppress(OSError), (proc / "net" / name).open() as table:
+            for line in islice(table, 1, None):
                 fields = line.split()
+                if found and fields[3:4] != [LISTEN]:
+                    break
                 if len(fields) > 9 and fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                     found.append(Socket(fields[9], int(fields[7])))
     return found

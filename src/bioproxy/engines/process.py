@@ -29,7 +29,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -110,6 +110,7 @@ class Process:
     """A child, one at a time. `command` is found on PATH; `environment` None is ours; `on_exit` hears of each end.
 
     `output` gets what the child writes, in the pieces in which it was read, without the keys that it was given.
+    `before` is awaited before each start. `brief`: it ends by itself, which is no fault.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Process:
         folder: str | None = None,
         on_exit: Callable[[Exit], None] | None = None,
         output: Callable[[bytes], None] | None = None,
+        before: Callable[[], Awaitable[object]] | None = None,
+        brief: bool = False,
         first_delay: float = FIRST_DELAY,
     ) -> None:
         self.command = tuple(command)
@@ -129,6 +132,8 @@ class Process:
         self.folder = folder
         self.on_exit = on_exit
         self.output = output
+        self.before = before
+        self.brief = brief
         self.first_delay = first_delay
         self.tail = LogTail()
         self.shown = MaskedOutput(())
@@ -244,14 +249,18 @@ class Process:
         """End the current life; `run` begins the next one without a pause."""
         return await aio.shielded(self.end(grace))
 
+    def expect_end(self) -> None:
+        """A command is about to end the child for us, so its end is no fault."""
+        if self.state in {State.STARTING, State.RUNNING}:
+            self.become(State.STOPPING)
+
     async def end(self, grace: float) -> Exit | None:
         """End the current life, if there is one. Every wait has a bound: what not even SIGKILL ends is left behind."""
         async with self.turn:
             life, watcher = self.life, self.watcher
         if life is None or watcher is None:
             return None
-        if self.state is not State.STOPPING:
-            self.become(State.STOPPING)
+        self.expect_end()
         life.channel.ask_to_stop(grace)
         await asyncio.wait([life.channel.pid], timeout=SLACK)
         hangs = not life.channel.pid.done()  # in its start: there is no engine to be patient with
@@ -301,6 +310,8 @@ class Process:
         shown = self.shown = MaskedOutput(self.secrets())
         self.become(State.STARTING)
         try:
+            if self.before is not None:
+                await self.before()
             life = await child.begin(
                 self.command,
                 tail=self.tail,
@@ -320,7 +331,7 @@ class Process:
         """See one life to its end, and tell how it ended, if it ever began."""
         code = await life.bury()
         self.tell(self.shown.rest())
-        expected, lived = self.state is State.STOPPING, time.time() - life.started
+        expected, lived = self.brief or self.state is State.STOPPING, time.time() - life.started
         said = "" if expected else last_words(self.masked(self.tail.last()))
         ended = Exit(
             pid=life.pid,

@@ -29,8 +29,8 @@ from bioproxy.config.load import Loaded, slot_folder
 from bioproxy.config.masking import masked_words
 from bioproxy.config.schema import Config
 from bioproxy.config.settings import Settings, among_strangers
-from bioproxy.engines.launch import make_private
-from bioproxy.errors import BioproxyError, ConfigError, NotFound, Problem
+from bioproxy.engines.launch import make_again, make_private
+from bioproxy.errors import BioproxyError, Closed, ConfigError, NotFound, Problem
 from bioproxy.events import Bus, ProfileChanged
 from bioproxy.gate.gate import Owners
 from bioproxy.kv.shelves import Shelves
@@ -192,7 +192,7 @@ class Fleet:
         token = f"{self.run_token}/{one.id}"
         shown = tuple(masked_words(one.launch.words))
         note = partial(self.register.note, one.id, command=shown, token=token)
-        before = partial(self.make_way, containers_of({one.id: one.model.cmd}))
+        before = partial(self.make_way, containers_of({one.id: one.model.cmd}), one.launch.added)
         unit = Unit(
             one.launch,
             station,
@@ -215,15 +215,22 @@ class Fleet:
         self.stations[ENGINE], self.units[ENGINE] = only.station, only
         return only
 
+    def bind(self, bounds: Mapping[str, int]) -> None:
+        """From now on keys may run so many at once, by name."""
+        owners = self.owners if self.only is None else self.only.station.gate.owners
+        owners.bind(bounds)
+
     def models_of(self, plan: Plan) -> list[ModelSettings]:
         """What the schedule decides about."""
         return [ModelSettings(id=ENGINE)] if self.only is not None else [one.settings for one in plan.models.values()]
 
-    async def make_way(self, containers: Sequence[Container]) -> None:
+    async def make_way(self, containers: Sequence[Container], saves: bool) -> None:
         """Before each start: what an earlier run left may hold the port, or the container's name."""
         await self.swept.wait()
         if containers:
             await clean_up(containers)
+        if saves:
+            await make_again(self.folder)
 
     def connect(self) -> None:
         """Make the connections to peers; those whose configuration did not change stay."""
@@ -272,6 +279,8 @@ class Fleet:
     async def preload_one(self, name: str) -> None:
         try:
             await self.supervisor.load(name, timeout=0.0)
+        except Closed as error:
+            log.info("%s is not preloaded: %s", name, error.message)
         except BioproxyError as error:
             log.error("failed to preload model %s: %s", name, error.message)  # noqa: TRY400 - the sentence says it
 
@@ -327,7 +336,7 @@ class Fleet:
         await asyncio.gather(*(one.keeper.close(deadline=self.config.kv.save_timeout) for one in stations))
         for peer in self.peers.values():
             await peer.pool.close()
-        if self.only is None:
+        if self.swept.is_set():  # else what is noted there is what another program runs, or left
             await self.register.save()
 
     async def stuck(self, unit: Unit, reason: str) -> None:

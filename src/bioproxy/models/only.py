@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bioproxy import aio
 from bioproxy.config.settings import Settings
-from bioproxy.engines.launch import launch
+from bioproxy.engines.launch import launch, make_again
 from bioproxy.engines.process import Exit, Process
 from bioproxy.errors import EngineUnavailable
 from bioproxy.events import Bus, EngineChanged
@@ -78,9 +79,13 @@ class Only(Unit):
     def one_process(self) -> Process:
         if self.plan is None:
             return Process((), name=ENGINE)  # it is never started
-        environment = self.plan.environment
         return Process(
-            self.plan.command, name=self.plan.name, environment=environment, on_exit=self.on_exit, output=self.output
+            self.plan.command,
+            name=self.plan.name,
+            environment=self.plan.environment,
+            on_exit=self.on_exit,
+            output=self.output,
+            before=partial(make_again, self.plan.slot_folder) if self.plan.slot_folder else None,
         )
 
     def on_exit(self, exit_: Exit) -> None:

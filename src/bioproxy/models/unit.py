@@ -35,7 +35,7 @@ import msgspec
 from bioproxy import aio
 from bioproxy.config.masking import masked_words
 from bioproxy.engines.commands import is_container, joined
-from bioproxy.engines.process import Exit, Process, how
+from bioproxy.engines.process import Exit, Process, how, last_words
 from bioproxy.errors import BioproxyError, ConfigError, EngineUnavailable, ModelFailed, in_words
 from bioproxy.kv.keeper import Want
 from bioproxy.models import command, sleep
@@ -362,14 +362,16 @@ class Unit:
         """Run `cmdStop` and wait for the process to end, for `seconds` at most; why it goes on, or ""."""
         assert self.ended is not None
         words = [word.replace("${PID}", str(pid)) for word in self.launch.stop_words]
-        stopper = Process(words, name=f"cmdStop of {self.launch.model}", environment=self.environment())
+        stopper = Process(words, name=f"cmdStop of {self.launch.model}", environment=self.environment(), brief=True)
         deadline = time.monotonic() + seconds
+        self.process.expect_end()
         try:
             await stopper.start()
             assert stopper.watcher is not None
             await asyncio.wait([self.ended, stopper.watcher], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if stopper.watcher.done() and (told := stopper.watcher.result()).code != 0:
-                return f"its stop command failed: {self.process.masked(told.reason)}"
+                said = last_words(self.process.masked(stopper.tail.last()))
+                return f"its stop command failed: it {said}{how(told.code, expected=True)}"
             await asyncio.wait([self.ended], timeout=max(0.0, deadline - time.monotonic()))
         except EngineUnavailable as error:
             return f"its stop command (cmdStop) cannot be run: {self.process.masked(error.message)}"

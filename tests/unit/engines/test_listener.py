@@ -313,6 +313,19 @@ def test_sockets_of_both_tables(tmp_path: Path) -> None:
     assert listener.listening(8081, proc=proc) == [Socket("77", 7), Socket("78", 8)]
 
 
+@pytest.mark.parametrize(("port", "found"), [(8081, ["77"]), (8082, ["79"])])
+def test_connections_are_read_only_if_none_of_what_listens_first_is_it(
+    port: int, found: list[str], tmp_path: Path
+) -> None:
+    """There may be ten thousand of them; on Linux no socket that listens comes after them."""
+    proc = make_proc(tmp_path)
+    add_socket(proc, port=8081, inode="77")
+    add_socket(proc, port=8081, inode="1", state="01")
+    add_socket(proc, port=8081, inode="78")
+    add_socket(proc, port=8082, inode="79")
+    assert [one.inode for one in listener.listening(port, proc=proc)] == found
+
+
 def add_children(proc: Path, pid: int, *children: int) -> None:
     """What the kernel lists below a process."""
     (proc / str(pid) / "task" / str(pid)).mkdir(parents=True)

@@ -113,6 +113,19 @@ async def test_a_save_after_a_client_left_waits_until_the_engine_is_seen_idle(
         assert len(rig.keeper.list()) == 1
 
 
+async def test_a_request_that_must_be_alone_after_a_client_left_waits_until_the_engine_is_seen_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its grant, but nothing in the engine (`kv.isolate: strict`): that it waits is no reason not to look."""
+    monkeypatch.setattr("bioproxy.station.SETTLE_SECONDS", 50 * MS)
+    async with station_rig(tmp_path) as rig:
+        await rig.begin()
+        (await rig.gate.acquire()).release(cut=True)
+        grant = await rig.gate.acquire()
+        assert await grant.wait_exclusive(30.0)
+        grant.release(unsent=True)
+
+
 async def test_what_a_warm_up_has_begun_ends_before_the_save(tmp_path: Path) -> None:
     """Cut off, it would keep slot actions away until the engine was seen idle, and the swap would wait for nothing."""
     (tmp_path / "code.txt").write_text(f"{text(20_000, 'code')}<{{message}}>")
